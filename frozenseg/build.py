@@ -1,0 +1,182 @@
+"""The one place where a configuration becomes objects; models see arguments, never a configuration."""
+
+import logging
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.errors import UserError, nearest
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.mask_decoder import MaskDecoder
+from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
+from frozenseg.text.classifier import TextClassifier, cache_folder
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def build_device(cfg: CfgNode) -> torch.device:
+    """The device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU."""
+    name = cfg.MODEL.DEVICE
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"MODEL.DEVICE {name}: unknown; use auto, cuda, mps or cpu") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"MODEL.DEVICE {name}: this PyTorch finds no CUDA device; use cpu")
+    return device
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """The model of a configuration, with new weights everywhere (`engine.checkpoint` loads them)."""
+    if cfg.SEED >= 0:
+        torch.manual_seed(cfg.SEED)
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in MODELS:
+        raise UserError(f"MODEL.META_ARCHITECTURE {name}: unknown; {nearest(name, list(MODELS))}")
+    return MODELS[name](cfg)
+
+
+def build_clip(cfg: CfgNode) -> FrozenClip:
+    """CLIP; OpenAI's weights need QuickGELU, as open_clip itself decides by their tag."""
+    frozen = cfg.MODEL.FROZEN_SEG
+    model = build_clip_model(
+        frozen.CLIP_MODEL_NAME, quick_gelu=frozen.CLIP_PRETRAINED_WEIGHTS == "openai"
+    )
+    clip = FrozenClip(
+        model=model,
+        name=frozen.CLIP_MODEL_NAME,
+        mean=cfg.MODEL.PIXEL_MEAN,
+        std=cfg.MODEL.PIXEL_STD,
+    )
+    if clip.embed_dim != frozen.EMBED_DIM:
+        raise UserError(
+            f"MODEL.FROZEN_SEG.EMBED_DIM is {frozen.EMBED_DIM}, "
+            f"but {frozen.CLIP_MODEL_NAME} has {clip.embed_dim}"
+        )
+    return clip
+
+
+def build_sam(cfg: CfgNode) -> FrozenSam:
+    return FrozenSam(
+        model=build_sam_model(cfg.MODEL.SAM_NAME), view=cfg.MODEL.FROZEN_SEG.SAM_VIEW
+    )
+
+
+def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
+    frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
+    clip = build_clip(cfg)
+    sam = build_sam(cfg) if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else None
+    if sam is not None and sam.channels != mask.HIDDEN_DIM:
+        raise UserError(
+            f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask.HIDDEN_DIM}, but SAM {cfg.MODEL.SAM_NAME} gives "
+            f"{sam.channels} channels and the Query Injector needs them equal"
+        )
+    return FrozenSeg(
+        clip=clip,
+        sam=sam,
+        pixel_decoder=_build_pixel_decoder(cfg, clip),
+        sam_branch=_build_sam_branch(cfg, sam) if sam and frozen.FEATURE_INJECTOR else None,
+        mask_decoder=_build_mask_decoder(cfg),
+        ensemble_alpha=frozen.GEOMETRIC_ENSEMBLE_ALPHA,
+        ensemble_beta=frozen.GEOMETRIC_ENSEMBLE_BETA,
+        ensemble_on_valid_mask=frozen.ENSEMBLE_ON_VALID_MASK,
+        size_divisor=mask.SIZE_DIVISIBILITY,
+    )
+
+
+def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
+    """FC-CLIP's own configuration files: FrozenSeg with both injectors off."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.FROZEN_SEG.QUERY_INJECTOR = cfg.MODEL.FROZEN_SEG.FEATURE_INJECTOR = False
+    return build_frozenseg(cfg)
+
+
+MODELS = {"FrozenSeg": build_frozenseg, "FCCLIP": build_fc_clip}
+
+
+def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.CONVS_DIM != cfg.MODEL.MASK_FORMER.HIDDEN_DIM:
+        raise UserError("MODEL.SEM_SEG_HEAD.CONVS_DIM must equal MODEL.MASK_FORMER.HIDDEN_DIM")
+    return PixelDecoder(
+        in_channels=clip.channels,
+        dim=head.CONVS_DIM,
+        mask_dim=head.MASK_DIM,
+        num_layers=head.TRANSFORMER_ENC_LAYERS,
+        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+    )
+
+
+def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SamBranch:
+    head, levels = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
+    if levels not in (1, 3):
+        raise UserError(
+            f"MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS {levels}: 1 (right) or 3 (as published)"
+        )
+    return SamBranch(
+        in_channels=sam.channels,
+        dim=head.CONVS_DIM,
+        num_layers=head.TRANSFORMER_ENC_LAYERS,
+        num_levels=levels,
+        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+    )
+
+
+def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:
+    frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
+    for key in ("SAM_QUERY_FUSE_LAYER", "SAM_FEATURE_FUSE_LAYER"):
+        if mask[key] not in (0, 1, 2):
+            raise UserError(f"MODEL.MASK_FORMER.{key} {mask[key]}: must be 0, 1 or 2")
+    return MaskDecoder(
+        num_queries=mask.NUM_OBJECT_QUERIES,
+        dim=mask.HIDDEN_DIM,
+        num_heads=mask.NHEADS,
+        hidden_dim=mask.DIM_FEEDFORWARD,
+        num_layers=mask.DEC_LAYERS - 1,
+        mask_dim=cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+        embed_dim=frozen.EMBED_DIM,
+        query_injector_level=mask.SAM_QUERY_FUSE_LAYER if frozen.QUERY_INJECTOR else None,
+        feature_injector_level=mask.SAM_FEATURE_FUSE_LAYER if frozen.FEATURE_INJECTOR else None,
+        keep_key_positions=frozen.KEEP_KEY_POSITIONS,
+    )
+
+
+def build_post_processor(cfg: CfgNode) -> PostProcessor:
+    test = cfg.MODEL.MASK_FORMER.TEST
+    return PostProcessor(
+        panoptic=test.PANOPTIC_ON,
+        semantic=test.SEMANTIC_ON,
+        instances=test.INSTANCE_ON,
+        object_mask_threshold=test.OBJECT_MASK_THRESHOLD,
+        overlap_threshold=test.OVERLAP_THRESHOLD,
+        detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        masks_at_output_size=(
+            test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE
+            or test.PANOPTIC_ON
+            or test.INSTANCE_ON
+            or test.RECALL_ON
+        ),
+    )
+
+
+def build_text_classifier(model: FrozenSeg, *, use_disk: bool = True) -> TextClassifier:
+    return TextClassifier(model.clip, folder=cache_folder() / "text" if use_disk else None)
+
+
+def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
+    """The classes that count as seen: DATASETS.TRAIN_VOCABULARY."""
+    name = cfg.DATASETS.TRAIN_VOCABULARY
+    return Vocabulary.from_file(name) if Path(name).suffix == ".txt" else Vocabulary.packaged(name)

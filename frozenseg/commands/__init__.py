@@ -1,0 +1,51 @@
+"""The command lines, one module each; `tools/` and `demo/` hold thin scripts that call them.
+
+Installed, they are subcommands of `frozenseg`: `frozenseg demo --help`.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+
+from frozenseg.errors import UserError, nearest
+
+COMMANDS = {
+    "demo": "segment images",
+    "train_net": "train a model, or evaluate it (--eval-only)",
+    "score": "score predictions on disk, no model needed",
+    "check_reference": "compare our numbers with reference vectors",
+    "convert_checkpoint": "published checkpoint <-> our safetensors",
+    "analyze_model": "parameters and FLOPs by stage",
+    "view_samples": "write augmented training samples as pictures",
+}
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Run a command's `main` and exit: 0, its own status, or 2 with one line on a `UserError`."""
+    try:
+        status = main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # the reader, e.g. `head`, has gone
+        sys.stderr.close()
+        status = 141
+    sys.exit(status)
+
+
+def main() -> None:
+    """Entry point of the console script: `frozenseg COMMAND ...`."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print("usage: frozenseg COMMAND ...\n\ncommands (each has --help):")
+        for name, summary in COMMANDS.items():
+            print(f"  {name:20s} {summary}")
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    name = sys.argv[1].replace("-", "_")
+    if name not in COMMANDS:
+        print(f"error: no command {sys.argv[1]!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"frozenseg {name}", *sys.argv[2:]]
+    run(importlib.import_module(f"frozenseg.commands.{name}").main)

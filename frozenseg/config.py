@@ -1,0 +1,318 @@
+"""Configuration: yacs nodes with the published key names, YAML files over them, KEY VALUE over those.
+
+Every key is explained where it is defined. Only `build.py` and the commands read a configuration; models
+get plain arguments.
+"""
+
+import ast
+import logging
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from frozenseg.errors import UserError, nearest
+
+logger = logging.getLogger(__name__)
+
+CN = CfgNode
+
+# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are accepted,
+# whatever they hold, and named once in the log.
+IGNORED = (
+    "MODEL.RESNETS",
+    "MODEL.SWIN",
+    "MODEL.BACKBONE.FREEZE_AT",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.SEM_SEG_HEAD.NAME",
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE",
+    "MODEL.MASK_FORMER.ENC_LAYERS",
+    "SOLVER.BACKBONE_MULTIPLIER",
+    "INPUT.COLOR_AUG_SSD",
+    "INPUT.CROP",
+    "INPUT.SIZE_DIVISIBILITY",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+)
+
+# Values of which only one is built; another is an error rather than silently the wrong model.
+FIXED: dict[str, Any] = {
+    "MODEL.SEM_SEG_HEAD.NORM": "GN",
+    "MODEL.MASK_FORMER.PRE_NORM": False,
+    "MODEL.MASK_FORMER.DROPOUT": 0.0,
+    "MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ": False,
+    "MODEL.MASK_FORMER.DEEP_SUPERVISION": True,
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
+    "INPUT.FORMAT": "RGB",
+    "SOLVER.OPTIMIZER": "ADAMW",
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model",
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": 2.0,
+}
+
+
+def default_config() -> CfgNode:
+    """All keys with their defaults: the published ConvNeXt-L + SAM ViT-B model and recipe."""
+    cfg = CN()
+    cfg.VERSION = 2  # of the layout of keys, as in detectron2
+    cfg.OUTPUT_DIR = "./output"  # checkpoints, logs, results
+    cfg.SEED = -1  # of weights, data and points; -1: a new one each time
+    cfg.MODEL = _model()
+    cfg.INPUT = _input()
+    cfg.DATASETS = CN()
+    cfg.DATASETS.TRAIN = ("openvocab_coco_2017_train_panoptic_with_sem_seg",)
+    cfg.DATASETS.TEST = ("openvocab_coco_2017_val_panoptic_with_sem_seg",)
+    # A class list in place of the data set's own: a file as in `text/vocabulary.py`. "": its own.
+    cfg.DATASETS.VOCABULARY = ""
+    # The class list that decides what counts as seen: a file, or one that ships with the package.
+    cfg.DATASETS.TRAIN_VOCABULARY = "coco_panoptic"
+    cfg.DATALOADER = CN()
+    cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images
+    cfg.SOLVER = _solver()
+    cfg.TEST = _test()
+    return cfg
+
+
+def _model() -> CfgNode:
+    model = CN()
+    model.META_ARCHITECTURE = "FrozenSeg"
+    model.DEVICE = "auto"  # "cuda", "cpu", "mps"; "auto": the first of them that is there
+    model.WEIGHTS = ""  # a published .pth or our .safetensors; "": the trained parts start anew
+    model.ALLOW_RANDOM_WEIGHTS = False  # frozen parts without weights: an error, or random on request
+    model.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]  # of CLIP, RGB in 0-255
+    model.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
+    model.SAM_NAME = "vit_b"  # vit_b, vit_l, vit_h, or "small" (ours)
+    model.SAM_WEIGHTS = ""  # file of SAM's weights; "": under pretrained_checkpoint/
+    model.BACKBONE = CN()
+
+    model.FROZEN_SEG = CN()
+    model.FROZEN_SEG.CLIP_MODEL_NAME = "convnext_large_d_320"  # as open_clip names it
+    # An open_clip tag, looked for under pretrained_checkpoint/ and in the Hugging Face cache, or a file.
+    model.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS = "laion2b_s29b_b131k_ft_soup"
+    model.FROZEN_SEG.EMBED_DIM = 768  # of the joint image-text space; must be the CLIP model's
+    model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA = 0.4  # weight of CLIP's own classifier, seen classes
+    model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_BETA = 0.8  # and unseen classes
+    model.FROZEN_SEG.ENSEMBLE_ON_VALID_MASK = False  # only for masks with pixels; True for ResNets
+    model.FROZEN_SEG.QUERY_INJECTOR = True
+    model.FROZEN_SEG.FEATURE_INJECTOR = True  # both False: no SAM, the model is FC-CLIP
+    # Levels the SAM branch's attention is built for: 3 as published (released weights need it), 1 right.
+    model.FROZEN_SEG.SAM_ENCODER_LEVELS = 3
+    # What SAM sees: "stretch" as published, "keep_aspect" as SAM was trained.
+    model.FROZEN_SEG.SAM_VIEW = "stretch"
+    model.FROZEN_SEG.KEEP_KEY_POSITIONS = False  # keys behind the Feature Injector keep positions
+
+    head = model.SEM_SEG_HEAD = CN()
+    head.NUM_CLASSES = 133  # of the training set
+    head.IGNORE_VALUE = 255  # of semantic label maps
+    head.CONVS_DIM = 256  # channels of decoder levels
+    head.MASK_DIM = 256  # channels of mask features
+    head.TRANSFORMER_ENC_LAYERS = 6  # deformable layers, in each of the two pixel decoders
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+
+    mask = model.MASK_FORMER = CN()
+    mask.NUM_OBJECT_QUERIES = 250
+    mask.HIDDEN_DIM = 256
+    mask.NHEADS = 8
+    mask.DIM_FEEDFORWARD = 2048
+    mask.DEC_LAYERS = 10  # outputs: one before and one after each of the nine layers
+    mask.SIZE_DIVISIBILITY = 32  # images are padded to a multiple of it
+    mask.SAM_QUERY_FUSE_LAYER = 2  # Query Injector after layers l with l % 3 equal to this
+    mask.SAM_FEATURE_FUSE_LAYER = 0  # Feature Injector in layers l with l % 3 equal to this
+    mask.CLASS_WEIGHT = 2.0  # of the losses, and of the matching costs
+    mask.MASK_WEIGHT = 5.0
+    mask.DICE_WEIGHT = 5.0
+    mask.NO_OBJECT_WEIGHT = 0.1  # of "void" in the class loss
+    mask.TRAIN_NUM_POINTS = 12544
+    mask.OVERSAMPLE_RATIO = 3.0
+    mask.IMPORTANCE_SAMPLE_RATIO = 0.75
+    mask.TEST = CN()
+    mask.TEST.SEMANTIC_ON = True
+    mask.TEST.INSTANCE_ON = True
+    mask.TEST.PANOPTIC_ON = True
+    mask.TEST.RECALL_ON = False  # recall of class-free proposals
+    mask.TEST.OBJECT_MASK_THRESHOLD = 0.0  # panoptic: least class probability of a query
+    mask.TEST.OVERLAP_THRESHOLD = 0.8  # panoptic: least share of a mask that others leave to it
+    # Semantic scores at output size from masks at output size; False: resize the scores. Panoptic or
+    # instance results switch it on, as published.
+    mask.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+    for key, value in FIXED.items():
+        if key.startswith("MODEL."):
+            _set(model, key.removeprefix("MODEL."), value)
+    return model
+
+
+def _input() -> CfgNode:
+    node = CN()
+    node.FORMAT = "RGB"
+    node.IMAGE_SIZE = 1024  # training: side of the crop after large-scale jitter
+    node.MIN_SCALE = 0.1
+    node.MAX_SCALE = 2.0
+    node.MIN_SIZE_TEST = 800  # test: shorter side, in pixels
+    node.MAX_SIZE_TEST = 1333  # test: the longer side at most
+    node.DATASET_MAPPER_NAME = "coco_panoptic_lsj"
+    return node
+
+
+def _solver() -> CfgNode:
+    node = CN()
+    node.OPTIMIZER = "ADAMW"
+    node.IMS_PER_BATCH = 16  # images a step, all GPUs together
+    node.ACCUMULATE = 1  # forward-backward passes a step; a pass sees IMS_PER_BATCH / ACCUMULATE
+    node.BASE_LR = 0.0001
+    node.WEIGHT_DECAY = 0.05
+    node.WEIGHT_DECAY_NORM = 0.0
+    node.WEIGHT_DECAY_EMBED = 0.0
+    node.MAX_ITER = 368750
+    node.STEPS = (327778, 355092)  # where the learning rate falls
+    node.GAMMA = 0.1  # by this factor
+    node.WARMUP_FACTOR = 1.0
+    node.WARMUP_ITERS = 10
+    node.EMA = 0.0  # decay of the weights' moving average; 0: none
+    node.CHECKPOINT_PERIOD = 5000
+    node.CHECKPOINT_KEEP = 2  # last checkpoints kept, besides the best
+    node.CLIP_GRADIENTS = CN()
+    node.CLIP_GRADIENTS.ENABLED = True
+    node.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    node.CLIP_GRADIENTS.CLIP_VALUE = 0.01  # largest norm of all gradients together
+    node.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    node.AMP = CN()
+    node.AMP.ENABLED = True
+    return node
+
+
+def _test() -> CfgNode:
+    node = CN()
+    node.EVAL_PERIOD = 0  # evaluate every so many steps while training; 0: at the end only
+    node.DETECTIONS_PER_IMAGE = 100
+    node.EXPECTED_RESULTS = []  # [[data set, metric, value, tolerance], ...] decide the exit status
+    node.USE_SAM_MASKS = False  # OpenSeg Ensemble: SAM's masks join the queries'
+    node.SAM_MASK_PRED_ALPHA = 0.2  # epsilon of the ensemble
+    node.PKL_SAM_MODEL_NAME = "vit_h"  # the SAM whose masks are used
+    node.AUG = CN()
+    node.AUG.ENABLED = False  # flip and several sizes at test
+    node.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    node.AUG.MAX_SIZE = 4000
+    node.AUG.FLIP = True
+    return node
+
+
+def load_config(
+    path: str | Path | None = None, options: Sequence[str] = (), *, freeze: bool = True
+) -> CfgNode:
+    """The defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options over that.
+
+    Unknown keys, values of another type and options without value are `UserError`s that name the file
+    and the nearest keys. Nothing in a YAML file is ever executed.
+    """
+    cfg = default_config()
+    if path is not None:
+        values = _read_yaml(Path(path))
+        _merge(cfg, _flatten(values), str(path))
+    if len(options) % 2:
+        raise UserError(f"options must be KEY VALUE pairs; {options[-1]!r} stands alone")
+    pairs = [(key, _literal(value)) for key, value in zip(options[::2], options[1::2], strict=True)]
+    _merge(cfg, pairs, "options")
+    for key, value in FIXED.items():
+        if _as_list(_get(cfg, key)) != _as_list(value):
+            raise UserError(f"{key} {_get(cfg, key)}: only {value} is supported")
+    if freeze:
+        cfg.freeze()
+    return cfg
+
+
+def packaged_config(name: str) -> Path | None:
+    """The YAML file of a model that ships with the package, e.g. "small"; None if there is none."""
+    path = resources.files("frozenseg") / "model_zoo" / name / "config.yaml"
+    return Path(str(path)) if path.is_file() else None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"configuration {path}: no such file")
+    try:
+        return CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"configuration {path}: cannot be read ({reason})") from None
+    except FileNotFoundError as error:
+        raise UserError(f"configuration {path}: its _BASE_ {error.filename} is missing") from None
+    except (AttributeError, TypeError, AssertionError):
+        raise UserError(f"configuration {path}: a table of keys was expected") from None
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            pairs += _flatten(value, f"{prefix}{key}.")
+        elif not isinstance(value, dict):
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _merge(cfg: CfgNode, pairs: Iterable[tuple[str, Any]], origin: str) -> None:
+    known = dict(_flatten(cfg))
+    ignored = []
+    for key, value in pairs:
+        # FC-CLIP's files hold the same keys under its own name.
+        key = key.replace("MODEL.FC_CLIP.", "MODEL.FROZEN_SEG.")
+        if any(key == name or key.startswith(name + ".") for name in IGNORED):
+            ignored.append(key)
+            continue
+        if key not in known:
+            raise UserError(f"{origin}: unknown key {key}; {nearest(key, list(known))}")
+        _set(cfg, key, _coerce(key, value, known[key], origin))
+    if ignored:
+        logger.info("%s: accepted without effect: %s", origin, ", ".join(ignored))
+
+
+def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
+    """The value in the type of the default; lists and tuples, and whole numbers as floats, are free."""
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not type(default):
+        raise UserError(
+            f"{origin}: {key} is {value!r} ({type(value).__name__}), "
+            f"a {type(default).__name__} was expected, e.g. {default!r}"
+        )
+    return value
+
+
+def _literal(text: str) -> Any:
+    """The Python literal that a text spells, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _set(cfg: CfgNode, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        if part not in cfg:
+            cfg[part] = CN()
+        cfg = cfg[part]
+    cfg[last] = value
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

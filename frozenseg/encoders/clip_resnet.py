@@ -1,0 +1,55 @@
+"""The modified ResNet image tower of an open_clip model, with attention pooling under masks.
+
+Legend: B images, Q regions, C channels of the last stage, D joint space, h x w cells, M heads.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frozenseg.structures import ClipFeatures
+
+
+class ResNetTrunk:
+    """Calls a tower it does not own: the parameters stay with the open_clip model."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        self.visual = visual
+        self.channels = {
+            f"res{number + 1}": getattr(visual, f"layer{number}")[-1].conv3.out_channels
+            for number in range(1, 5)
+        }
+
+    def __call__(self, pixels: Tensor) -> ClipFeatures:
+        features = self.visual.stem(pixels)
+        levels = {}
+        for number in range(1, 5):
+            features = levels[f"res{number + 1}"] = getattr(self.visual, f"layer{number}")(features)
+        return ClipFeatures(levels, features)
+
+    def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
+        """CLIP's attention pooling, where the query (the mean of the image) sees one region only.
+
+        A region without a positive cell sees the whole image, or its attention would be undefined.
+        """
+        pool = self.visual.attnpool
+        batch, _, height, width = dense.shape
+        grid = round((pool.positional_embedding.shape[0] - 1) ** 0.5)
+        positions = pool.positional_embedding[1:].T.reshape(1, -1, grid, grid)
+        positions = F.interpolate(
+            positions, size=(height, width), mode="bilinear", align_corners=False
+        )
+        tokens = dense.flatten(2).transpose(1, 2)  # (B, h*w, C)
+        query = tokens.mean(1, keepdim=True) + pool.positional_embedding[:1]
+        keys = tokens + positions.flatten(2).transpose(1, 2)
+        inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
+        inside = inside | ~inside.any(-1, keepdim=True)
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+
+        # The query is the same for all regions: its scores are computed once, (B, M, 1, h*w).
+        query = heads(pool.q_proj(query))
+        scores = query @ heads(pool.k_proj(keys)).transpose(-2, -1) / query.shape[-1] ** 0.5
+        weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
+        pooled = weights @ heads(pool.v_proj(keys))  # (B, M, Q, C / M)
+        return pool.c_proj(pooled.transpose(1, 2).reshape(batch, -1, dense.shape[1]))

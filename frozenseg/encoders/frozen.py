@@ -1,0 +1,22 @@
+"""What frozen encoders have in common."""
+
+from typing import TypeVar
+
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Frozen(nn.Module):
+    """A module that never trains: no gradients, and eval mode whatever its parent does.
+
+    Batch statistics of a "frozen" encoder left in training mode drift, which the published code let
+    happen to MobileSAM (PAPERS.md 1.6, 14).
+    """
+
+    def freeze(self, module: Module) -> Module:
+        """Take `module` out of training and return it."""
+        return module.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)

@@ -1,0 +1,172 @@
+"""A frozen SAM (segment-anything): its image encoder feeds the injectors, its mask decoder proposes.
+
+Legend: B images, C channels of the embedding (256), side: SAM's input, 1024 in the published sizes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import Tensor, nn
+
+from frozenseg.encoders.frozen import Frozen
+from frozenseg.errors import UserError, nearest
+from frozenseg.structures import ImageBatch
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+VIEWS = ("stretch", "keep_aspect")
+
+
+@dataclass(frozen=True)
+class SamSize:
+    """What distinguishes one SAM from another. Sizes are in pixels, window and global in blocks."""
+
+    dim: int
+    depth: int
+    num_heads: int
+    global_attention: tuple[int, ...]
+    side: int = 1024
+    patch_size: int = 16
+    window_size: int = 14
+    out_channels: int = 256
+    decoder_hidden_dim: int = 2048
+
+
+SIZES = {
+    "vit_b": SamSize(768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": SamSize(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": SamSize(1280, 32, 16, (7, 15, 23, 31)),
+    "small": SamSize(
+        96, 4, 4, (1, 3), side=256, patch_size=8, window_size=8, decoder_hidden_dim=256
+    ),
+    "tiny": SamSize(16, 2, 2, (1,), side=64, patch_size=8, window_size=4, decoder_hidden_dim=32),
+}
+
+
+def build_sam_model(name: str) -> Sam:
+    """A SAM of segment-anything's own classes, without weights."""
+    if name not in SIZES:
+        raise UserError(f"MODEL.SAM_NAME {name}: unknown; {nearest(name, list(SIZES))}")
+    size = SIZES[name]
+    cells = size.side // size.patch_size
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=size.side,
+            patch_size=size.patch_size,
+            embed_dim=size.dim,
+            depth=size.depth,
+            num_heads=size.num_heads,
+            out_chans=size.out_channels,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=size.window_size,
+            global_attn_indexes=size.global_attention,
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=size.out_channels,
+            image_embedding_size=(cells, cells),
+            input_image_size=(size.side, size.side),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(
+                depth=2,
+                embedding_dim=size.out_channels,
+                mlp_dim=size.decoder_hidden_dim,
+                num_heads=8,
+            ),
+            transformer_dim=size.out_channels,
+        ),
+        pixel_mean=list(PIXEL_MEAN),
+        pixel_std=list(PIXEL_STD),
+    )
+
+
+class FrozenSam(Frozen):
+    """SAM's image encoder on a padded batch; the result always spans the whole padded image.
+
+    view: `stretch`, as published: the padded image is stretched to a square. `keep_aspect`: the
+    unpadded image is resized by its long side and padded, as SAM was trained.
+    """
+
+    def __init__(self, *, model: Sam, view: str) -> None:
+        super().__init__()
+        if view not in VIEWS:
+            raise UserError(
+                f"MODEL.FROZEN_SEG.SAM_VIEW {view}: must be one of {', '.join(VIEWS)}"
+            )
+        self.model = self.freeze(model)
+        self.view = view
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of the encoder's square input."""
+        return self.model.image_encoder.img_size
+
+    @property
+    def channels(self) -> int:
+        """C of the embedding."""
+        return self.model.image_encoder.neck[-1].weight.shape[0]
+
+    @torch.no_grad()
+    def forward(self, images: ImageBatch) -> Tensor:
+        """(B, C, h, w): cell (i, j) lies over the same part of the padded image as in a CLIP level."""
+        if self.view == "stretch":
+            return self.model.image_encoder(self._stretched(images))
+        return self._aligned(self.model.image_encoder(self.keep_aspect(images)), images)
+
+    def _stretched(self, images: ImageBatch) -> Tensor:
+        pixels = images.normalized(self.model.pixel_mean, self.model.pixel_std)
+        return F.interpolate(
+            pixels, size=(self.side, self.side), mode="bilinear", align_corners=False
+        )
+
+    def keep_aspect(self, images: ImageBatch) -> Tensor:
+        """SAM's own preprocessing: (B, 3, side, side), normalised, content at the top left."""
+        canvas = images.pixels.new_zeros((len(images.sizes), 3, self.side, self.side))
+        for place, pixels, (height, width) in zip(
+            canvas, images.pixels, images.sizes, strict=True
+        ):
+            scale = self.side / max(height, width)
+            size = (int(height * scale + 0.5), int(width * scale + 0.5))
+            resized = F.interpolate(
+                pixels[None, :, :height, :width],
+                size=size,
+                mode="bilinear",
+                align_corners=False,
+                antialias=True,  # as SAM's own transform, which resizes with Pillow
+            )[0]
+            mean, std = self.model.pixel_mean, self.model.pixel_std
+            place[:, : size[0], : size[1]] = (resized - mean) / std
+        return canvas
+
+    def _aligned(self, embedding: Tensor, images: ImageBatch) -> Tensor:
+        """Cut the part of SAM's square that shows the padded image, at SAM's own resolution."""
+        padded_height, padded_width = images.pixels.shape[-2:]
+        cells = embedding.shape[-1]
+        longest = max(padded_height, padded_width)
+        rows = max(1, round(cells * padded_height / longest))
+        columns = max(1, round(cells * padded_width / longest))
+        theta = embedding.new_zeros((len(images.sizes), 2, 3))
+        for matrix, (height, width) in zip(theta, images.sizes, strict=True):
+            # The padded image ends at this share of the square; -1..1 in the grid maps to 0..share.
+            share_x = padded_width / max(height, width)
+            share_y = padded_height / max(height, width)
+            matrix[0, 0], matrix[0, 2] = share_x, share_x - 1
+            matrix[1, 1], matrix[1, 2] = share_y, share_y - 1
+        grid = F.affine_grid(
+            theta, [len(images.sizes), 1, rows, columns], align_corners=False
+        )
+        return F.grid_sample(
+            embedding, grid, mode="bilinear", padding_mode="border", align_corners=False
+        )

@@ -1,0 +1,230 @@
+"""Weights on disk: published checkpoints and our own safetensors, loaded strictly and safely.
+
+A published `.pth` holds everything under detectron2's names, frozen parts included. Ours hold only what
+was trained. `RENAMES` is the one place that knows how the two sets of names correspond.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+from frozenseg.models.frozenseg import FROZEN_PARTS
+
+# Published name -> ours, as pairs of regular expression and replacement; the first that fits a whole
+# name counts. A published name that no row fits is unexpected.
+_ATTENTION = r"(in_proj_weight|in_proj_bias|out_proj\.weight|out_proj\.bias)"
+RENAMES: list[tuple[str, str]] = [
+    (r"backbone\.clip_model\.(.+)", r"clip.model.\1"),
+    (r"sam\.(.+)", r"sam.model.\1"),
+    (r"void_embedding\.weight", r"void_embedding"),
+]
+_PIXEL = [
+    (r"input_proj\.(.+)", r"pixel_decoder.input_projections.\1"),
+    (r"transformer\.level_embed", r"pixel_decoder.encoder.level_embedding"),
+    (r"transformer\.encoder\.(.+)", r"pixel_decoder.encoder.\1"),
+    (r"mask_features\.(.+)", r"pixel_decoder.mask_features.\1"),
+    (r"adapter_1\.norm\.(.+)", r"pixel_decoder.lateral.1.\1"),
+    (r"adapter_1\.(.+)", r"pixel_decoder.lateral.0.\1"),
+    (r"layer_1\.norm\.(.+)", r"pixel_decoder.output.1.\1"),
+    (r"layer_1\.(.+)", r"pixel_decoder.output.0.\1"),
+    (r"fpn3\.(.+)", r"sam_branch.downsample.\1"),
+    (r"sam_transformer\.level_embed", r"sam_branch.encoder.level_embedding"),
+    (r"sam_transformer\.encoder\.(.+)", r"sam_branch.encoder.\1"),
+]
+_PREDICTOR = [
+    (
+        rf"transformer_cross_attention_layers_sam\.(\d+)\.multihead_attn\.{_ATTENTION}",
+        r"mask_decoder.feature_injector.blocks.\1.attention.\2",
+    ),
+    (
+        r"transformer_cross_attention_layers_sam\.(\d+)\.(norm\..+)",
+        r"mask_decoder.feature_injector.blocks.\1.\2",
+    ),
+    (
+        rf"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.{_ATTENTION}",
+        r"mask_decoder.layers.\1.cross_attention.attention.\2",
+    ),
+    (
+        r"transformer_cross_attention_layers\.(\d+)\.(norm\..+)",
+        r"mask_decoder.layers.\1.cross_attention.\2",
+    ),
+    (
+        rf"transformer_self_attention_layers\.(\d+)\.self_attn\.{_ATTENTION}",
+        r"mask_decoder.layers.\1.self_attention.attention.\2",
+    ),
+    (
+        r"transformer_self_attention_layers\.(\d+)\.(norm\..+)",
+        r"mask_decoder.layers.\1.self_attention.\2",
+    ),
+    (r"transformer_ffn_layers\.(\d+)\.(.+)", r"mask_decoder.layers.\1.feed_forward.\2"),
+    (r"decoder_norm\.(.+)", r"mask_decoder.norm.\1"),
+    (r"query_feat\.weight", r"mask_decoder.query_features"),
+    (r"query_embed\.weight", r"mask_decoder.query_positions"),
+    (r"level_embed\.weight", r"mask_decoder.level_embedding"),
+    (r"mask_embed\.(.+)", r"mask_decoder.mask_embedding.\1"),
+    (r"_mask_pooling_proj\.(.+)", r"mask_decoder.pooling_projection.\1"),
+    (r"class_embed\.(.+)", r"mask_decoder.class_embedding.\1"),
+    (r"logit_scale", r"mask_decoder.logit_scale"),
+]
+RENAMES += [(rf"sem_seg_head\.pixel_decoder\.{old}", new) for old, new in _PIXEL]
+RENAMES += [(rf"sem_seg_head\.predictor\.{old}", new) for old, new in _PREDICTOR]
+
+# Entries of published checkpoints that are state of the training, not of the model.
+TRAINING_STATE = ("criterion.",)
+
+# The Query Injector shares its projection with the class embedding; one name is enough on disk.
+SHARED = "mask_decoder.query_injector.projection."
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict under our names; unknown entries are an error that lists them."""
+    renamed, unknown = {}, []
+    for name, tensor in state.items():
+        if name.startswith(TRAINING_STATE):
+            continue
+        for old, new in RENAMES:
+            match = re.fullmatch(old, name)
+            if match:
+                renamed[match.expand(new)] = tensor
+                break
+        else:
+            unknown.append(name)
+    if unknown:
+        raise UserError(f"not entries of a published checkpoint: {_listed(unknown)}")
+    return renamed
+
+
+def is_published(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are detectron2's rather than ours."""
+    return any(name.startswith("sem_seg_head.") for name in state)
+
+
+def published_names(model: nn.Module, candidates: Mapping[str, Tensor]) -> dict[str, str]:
+    """{our name: published name} for every entry of the model, found by renaming `candidates`."""
+    names = {}
+    for name, tensor in candidates.items():
+        names.update(dict.fromkeys(from_published({name: tensor}), name))
+    return names
+
+
+def model_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's entries, shared ones once."""
+    return {name: tensor for name, tensor in model.state_dict().items() if SHARED not in name}
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The entries of `model_state` that training changes."""
+    return {
+        name: tensor
+        for name, tensor in model_state(model).items()
+        if name.split(".")[0] not in FROZEN_PARTS
+    }
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> set[str]:
+    """Copy a state dict, published or ours, into the model; returns the frozen parts it contained.
+
+    Strict: every missing, unexpected or mis-shaped entry is named in one `UserError`, and the model is
+    unchanged then. A frozen part may be absent as a whole (it has files of its own), not in part.
+    """
+    if is_published(state):
+        try:
+            state = from_published(state)
+        except UserError as error:
+            raise UserError(f"weights {origin}: {error}") from None
+    wanted = model_state(model)
+    parts = {name.split(".")[0] for name in state} & set(FROZEN_PARTS)
+    missing = [
+        name
+        for name in wanted
+        if name not in state
+        and (name.split(".")[0] not in FROZEN_PARTS or name.split(".")[0] in parts)
+        and not name.endswith("num_batches_tracked")  # counts of training steps; old files lack them
+    ]
+    unexpected = [name for name in state if name not in wanted]
+    misshaped = [
+        f"{name} {tuple(state[name].shape)}, the model has {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({_listed(names)})"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"weights {origin} do not fit the model: entries {'; '.join(problems)}. "
+            f"{_hint(missing, unexpected, misshaped)}"
+        )
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if name in state:
+                tensor.copy_(state[name])
+    return parts
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing it."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except safetensors.SafetensorError as error:
+            raise UserError(f"weights {path}: damaged or no safetensors file ({error})") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"weights {path}: {_first_line(error)}") from None
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":  # raised for what weights_only refuses
+            raise
+        raise UserError(
+            f"weights {path}: holds more than tensors, and loading it would execute code; "
+            "save its state dict alone"
+        ) from None
+    for key in ("model", "state_dict"):  # detectron2's and open_clip's wrappers
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
+        raise UserError(f"weights {path}: a state dict (names and tensors) was expected")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _hint(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
+    if any(entry.startswith("sam_branch.encoder") for entry in misshaped):
+        return "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights, 1 for corrected."
+    if any(name.startswith(("sam_branch", "mask_decoder.feature_injector")) for name in missing):
+        return "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False for FC-CLIP weights."
+    if any(name.startswith(("sam", "mask_decoder.feature_injector")) for name in unexpected):
+        return "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True for these weights."
+    return "Use the configuration that the weights were trained with."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

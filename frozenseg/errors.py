@@ -1,0 +1,17 @@
+"""Errors that a user can act on, told in one line."""
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used: the message names the thing and the remedy.
+
+    Commands print it as one line and exit with status 2 (`frozenseg.commands.run`); library callers
+    catch it as any other exception.
+    """
+
+
+def nearest(name: str, known: list[str], count: int = 3) -> str:
+    """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
+    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"

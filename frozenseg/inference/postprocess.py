@@ -1,0 +1,247 @@
+"""From class and mask predictions of one image to semantic, panoptic and instance results.
+
+All tasks are made together in one pass over bands of output rows, so that memory grows neither with the
+vocabulary nor with the image, and nothing loops over queries or classes. Rules as in MaskFormer and
+FC-CLIP; the published code is matched by `tests/inference/test_postprocess.py`.
+
+Legend: Q queries, K classes, N instances, H x W output pixels, R rows of a band.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from frozenseg.inference.resize import MaskResizer
+from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
+from frozenseg.text.vocabulary import Vocabulary
+
+BAND_ELEMENTS = 24_000_000  # floats of the largest tensor of a band, about 100 MB
+
+
+@dataclass(frozen=True)
+class PostProcessor:
+    """Which tasks to produce, and their thresholds.
+
+    object_mask_threshold: panoptic, least class probability of a query. overlap_threshold: panoptic,
+    least share of a query's own mask that it must win. detections_per_image: query-class pairs taken
+    for instances before stuff is dropped. masks_at_output_size: semantic scores from masks at output
+    size; False resizes scores made at input size, as published for semantic-only runs.
+    """
+
+    panoptic: bool = True
+    semantic: bool = True
+    instances: bool = True
+    object_mask_threshold: float = 0.0
+    overlap_threshold: float = 0.8
+    detections_per_image: int = 100
+    masks_at_output_size: bool = True
+    semantic_scores: bool = False
+    proposals: bool = False
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        resizer: MaskResizer,
+        vocabulary: Vocabulary,
+    ) -> SegmentationResult:
+        """class_logits (Q, K + 1), void last; mask_logits (Q, h, w) of the size `resizer` expects."""
+        probabilities = class_logits.float().softmax(-1)
+        mask_logits = mask_logits.float()
+        size = resizer.output_size
+        is_thing = torch.tensor(vocabulary.is_thing)
+        result = SegmentationResult(size=size)
+        panoptic = (
+            _Panoptic(probabilities, size, self.object_mask_threshold) if self.panoptic else None
+        )
+        instances = (
+            _Instances(probabilities, is_thing, size, self.detections_per_image)
+            if self.instances
+            else None
+        )
+        semantic = (
+            _Semantic(probabilities, size, self.semantic_scores)
+            if self.semantic or self.semantic_scores
+            else None
+        )
+        proposals = (
+            np.zeros((len(mask_logits), *size), dtype=bool) if self.proposals else None
+        )
+        late = semantic is not None and not self.masks_at_output_size
+        for start, stop in _bands(size, sum(class_logits.shape)):
+            rows = slice(start, stop)
+            if panoptic or instances or proposals is not None or (semantic and not late):
+                logits = resizer.rows(mask_logits, start, stop)
+                if proposals is not None:
+                    proposals[:, rows] = (logits > 0).cpu().numpy()
+                if instances:
+                    instances.add(rows, logits)
+                soft = logits.sigmoid_()
+                if panoptic:
+                    panoptic.add(rows, soft)
+                if semantic and not late:
+                    semantic.add(rows, semantic.scores(soft))
+            if semantic and late:
+                logits, matrix = resizer.input_rows(mask_logits, start, stop)
+                scores = semantic.scores(logits.sigmoid_())
+                semantic.add(rows, resizer.finish(matrix, scores))
+        if panoptic:
+            result.panoptic = panoptic.result(vocabulary, self.overlap_threshold)
+        if instances:
+            result.instances = instances.result(vocabulary)
+        if semantic:
+            result.semantic = semantic.ids.cpu().numpy()
+            result.semantic_scores = semantic.volume
+        result.proposals = proposals
+        return result
+
+
+def _bands(size: tuple[int, int], depth: int) -> Iterator[tuple[int, int]]:
+    """Bands of rows whose (depth, rows, W) tensor keeps within BAND_ELEMENTS."""
+    step = max(1, BAND_ELEMENTS // (depth * size[1]))
+    for start in range(0, size[0], step):
+        yield start, min(start + step, size[0])
+
+
+class _Semantic:
+    """Class of the largest sum over queries of class probability times mask probability."""
+
+    def __init__(self, probabilities: Tensor, size: tuple[int, int], keep_scores: bool) -> None:
+        self.weights = probabilities[:, :-1].T.contiguous()  # (K, Q)
+        self.ids = torch.zeros(size, dtype=torch.int32, device=probabilities.device)
+        self.volume = (
+            np.zeros((len(self.weights), *size), dtype=np.float32) if keep_scores else None
+        )
+
+    def scores(self, soft: Tensor) -> Tensor:
+        """(Q, R, W) mask probabilities -> (K, R, W)."""
+        return (self.weights @ soft.flatten(1)).unflatten(1, soft.shape[1:])
+
+    def add(self, rows: slice, scores: Tensor) -> None:
+        self.ids[rows] = scores.argmax(0).int()
+        if self.volume is not None:
+            self.volume[:, rows] = scores.cpu().numpy()
+
+
+class _Panoptic:
+    """Each pixel goes to the query with the largest class times mask probability; a query that keeps
+    too little of its own mask is dropped, and queries of one stuff class merge."""
+
+    def __init__(self, probabilities: Tensor, size: tuple[int, int], threshold: float) -> None:
+        scores, labels = probabilities.max(-1)
+        void = probabilities.shape[-1] - 1
+        self.queries = ((labels != void) & (scores > threshold)).nonzero()[:, 0]
+        self.scores, self.labels = scores[self.queries], labels[self.queries]
+        device = probabilities.device
+        self.winner = torch.full(size, -1, dtype=torch.int32, device=device)
+        # Pixels each query wins, pixels of its own mask, and pixels that are both.
+        self.counts = torch.zeros((3, len(self.queries)), dtype=torch.long, device=device)
+
+    def add(self, rows: slice, soft: Tensor) -> None:
+        count = len(self.queries)
+        if count == 0:
+            return
+        soft = soft[self.queries]
+        solid = soft >= 0.5
+        best = soft.mul_(self.scores[:, None, None]).argmax(0)
+        own = solid.gather(0, best[None])[0]
+        self.winner[rows] = torch.where(own, best, -1).int()
+        self.counts[0] += torch.bincount(best.flatten(), minlength=count)
+        self.counts[1] += solid.flatten(1).sum(1)
+        self.counts[2] += torch.bincount(best[own], minlength=count)
+
+    def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
+        won, whole, both = self.counts.cpu().numpy()
+        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        kept = (both > 0) & (won / np.maximum(whole, 1) >= overlap_threshold)
+        order = np.flatnonzero(kept)
+        is_thing = np.asarray(vocabulary.is_thing)[labels]
+        # Things stay apart: their key is their own; queries of one stuff class share its key.
+        keys = np.where(is_thing, len(vocabulary) + np.arange(len(labels)), labels)[order]
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))  # ids count up in the order of first appearance
+        ids = np.zeros(len(labels) + 1, dtype=np.int32)  # last entry: -1, nobody's pixels
+        ids[order] = rank[group] + 1
+        canvas = ids[self.winner.cpu().numpy()]
+        best = np.zeros(len(first) + 1)
+        np.maximum.at(best, ids[order], scores[order])
+        members = order[np.sort(first)]
+        return PanopticResult(canvas, _segments(canvas, labels[members], best[1:], vocabulary))
+
+
+def _segments(
+    ids: np.ndarray, labels: np.ndarray, scores: np.ndarray, vocabulary: Vocabulary
+) -> list[Segment]:
+    """The segments 1..n of a canvas, with areas and boxes; every id has at least one pixel."""
+    areas = np.bincount(ids.ravel(), minlength=len(labels) + 1)[1:]
+    return [
+        Segment(
+            id=number,
+            class_id=int(label),
+            name=vocabulary.names[label][0],
+            is_thing=vocabulary.is_thing[label],
+            score=float(score),
+            area=int(area),
+            box=(box[1].start, box[0].start, box[1].stop, box[0].stop),
+        )
+        for number, (label, score, area, box) in enumerate(
+            zip(labels, scores, areas, ndimage.find_objects(ids), strict=True), 1
+        )
+    ]
+
+
+class _Instances:
+    """The best query-class pairs; the score is class probability times mean mask probability."""
+
+    def __init__(
+        self, probabilities: Tensor, is_thing: Tensor, size: tuple[int, int], count: int
+    ) -> None:
+        classes = probabilities.shape[-1] - 1
+        flat = probabilities[:, :-1].flatten()
+        scores, pairs = flat.topk(min(count, len(flat)))
+        thing = is_thing.to(pairs.device)[pairs % classes]
+        self.scores, pairs = scores[thing], pairs[thing]
+        self.class_ids = pairs % classes
+        # Several classes of one query share its mask: it is made once.
+        self.queries, self.row = torch.unique(pairs // classes, return_inverse=True)
+        self.masks = torch.zeros((len(self.queries), *size), dtype=torch.bool)
+        self.sums = torch.zeros((2, len(self.queries)), device=pairs.device)
+
+    def add(self, rows: slice, logits: Tensor) -> None:
+        if len(self.queries) == 0:
+            return
+        logits = logits[self.queries]
+        solid = logits > 0
+        self.masks[:, rows] = solid.cpu()
+        self.sums[0] += (logits.sigmoid_() * solid).flatten(1).sum(1)
+        self.sums[1] += solid.flatten(1).sum(1)
+
+    def result(self, vocabulary: Vocabulary) -> InstanceResult:
+        quality = (self.sums[0] / (self.sums[1] + 1e-6))[self.row]
+        scores = (self.scores * quality).cpu()
+        order = scores.argsort(descending=True, stable=True)
+        row, class_ids = self.row.cpu()[order], self.class_ids.cpu()[order]
+        return InstanceResult(
+            boxes=mask_boxes(self.masks)[row].numpy(),
+            masks=self.masks[row].numpy(),
+            scores=scores[order].numpy(),
+            class_ids=class_ids.numpy(),
+            names=[vocabulary.names[index][0] for index in class_ids.tolist()],
+        )
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """(N, H, W) bool -> (N, 4) float (x0, y0, x1, y1), x1 and y1 exclusive; zeros for empty masks."""
+    boxes = []
+    for inside in (masks.any(1), masks.any(2)):  # columns (N, W), rows (N, H)
+        length = inside.shape[1]
+        first = inside.int().argmax(1)
+        last = length - inside.flip(1).int().argmax(1)
+        boxes.append(torch.stack((first, last)) * inside.any(1))
+    (x0, x1), (y0, y1) = boxes
+    return torch.stack((x0, y0, x1, y1), 1).float()

@@ -1,0 +1,116 @@
+"""FrozenSeg (arXiv 2409.03525): parts in, predictions out. Without SAM it is FC-CLIP (2308.02487).
+
+Legend: B images, Q queries, K classes, D joint CLIP space.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from frozenseg.encoders.clip import FrozenClip
+from frozenseg.encoders.sam import FrozenSam
+from frozenseg.models.layers import resize
+from frozenseg.models.mask_decoder import MaskDecoder
+from frozenseg.models.open_vocab import class_logits, geometric_ensemble
+from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
+from frozenseg.structures import ClipFeatures, ImageBatch, MaskPredictions, TextEmbeddings
+
+FROZEN_PARTS = ("clip", "sam")
+
+
+class FrozenSeg(nn.Module):
+    """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
+
+    def __init__(
+        self,
+        *,
+        clip: FrozenClip,
+        sam: FrozenSam | None,
+        pixel_decoder: PixelDecoder,
+        sam_branch: SamBranch | None,
+        mask_decoder: MaskDecoder,
+        ensemble_alpha: float,
+        ensemble_beta: float,
+        ensemble_on_valid_mask: bool,
+        size_divisor: int,
+    ) -> None:
+        """sam: needed by either injector; sam_branch: by the Feature Injector. ensemble_alpha and
+        ensemble_beta: weight of CLIP's own classifier for seen and unseen classes.
+        ensemble_on_valid_mask: only where a mask has pixels. size_divisor: of padded images."""
+        super().__init__()
+        self.clip = clip
+        self.sam = sam
+        self.pixel_decoder = pixel_decoder
+        self.sam_branch = sam_branch
+        self.mask_decoder = mask_decoder
+        self.void_embedding = nn.Parameter(torch.randn(1, clip.embed_dim))
+        self.ensemble_alpha = ensemble_alpha
+        self.ensemble_beta = ensemble_beta
+        self.ensemble_on_valid_mask = ensemble_on_valid_mask
+        self.size_divisor = size_divisor
+
+    @property
+    def device(self) -> torch.device:
+        return self.void_embedding.device
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of everything that is not frozen."""
+        return (
+            (name, parameter)
+            for name, parameter in self.named_parameters()
+            if name.split(".")[0] not in FROZEN_PARTS
+        )
+
+    def forward(
+        self, images: ImageBatch, text: TextEmbeddings, auxiliary: bool = False
+    ) -> MaskPredictions:
+        """In-vocabulary class logits (cosine times scale) and mask logits; for training."""
+        return self._decode(images, self._clip_features(images), text, auxiliary)
+
+    @torch.no_grad()
+    def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
+        """As `forward`, with class log-probabilities of both classifiers in place of logits."""
+        features = self._clip_features(images)
+        predictions = self._decode(images, features, text, auxiliary=False)
+        predictions.class_logits = self._open_vocabulary(features, predictions, text)
+        return predictions
+
+    def _clip_features(self, images: ImageBatch) -> ClipFeatures:
+        return self.clip(images.normalized(self.clip.mean, self.clip.std))
+
+    def _decode(
+        self, images: ImageBatch, features: ClipFeatures, text: TextEmbeddings, auxiliary: bool
+    ) -> MaskPredictions:
+        mask_features, levels = self.pixel_decoder(features.levels)
+        sam_embedding = self.sam(images) if self.sam is not None else None
+        sam_level = self.sam_branch(sam_embedding) if self.sam_branch is not None else None
+
+        def classify(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
+            return class_logits(embeddings, text, self.void_embedding, logit_scale)
+
+        return self.mask_decoder(
+            levels,
+            mask_features,
+            classify,
+            sam_embedding=sam_embedding,
+            sam_level=sam_level,
+            auxiliary=auxiliary,
+        )
+
+    def _open_vocabulary(
+        self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
+    ) -> Tensor:
+        """Log-probabilities (B, Q, K + 1) of the geometric ensemble."""
+        size = (features.dense.shape[-2], features.dense.shape[-1])
+        masks = resize(predictions.mask_logits, size)
+        regions = self.clip.encode_regions(features.dense, masks)
+        out_logits = class_logits(regions, text, self.void_embedding, self.clip.logit_scale)
+        return geometric_ensemble(
+            predictions.class_logits,
+            out_logits,
+            text.seen,
+            alpha=self.ensemble_alpha,
+            beta=self.ensemble_beta,
+            valid=(masks > 0).flatten(2).any(-1) if self.ensemble_on_valid_mask else None,
+        )

@@ -1,0 +1,124 @@
+"""Blocks shared by the decoders: MLP, attention with residual and norm, sine positions."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(
+        self, *, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int
+    ) -> None:
+        super().__init__()
+        dims = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention on (B, N, C) tokens through PyTorch's fused kernel.
+
+    The parameters are those of `nn.MultiheadAttention`, so its weights load unchanged.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query (B, N, C), key and value (B, M, C); mask (B, N, M) bool, True where N may see M."""
+        projected = [
+            F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for tokens, weight, bias in zip(
+                (query, key, value),
+                self.in_proj_weight.chunk(3),
+                self.in_proj_bias.chunk(3),
+                strict=True,
+            )
+        ]  # 3 x (B, heads, N or M, C / heads)
+        if mask is not None:
+            mask = mask[:, None]  # the same for all heads, broadcast rather than copied
+        attended = F.scaled_dot_product_attention(*projected, attn_mask=mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class AttentionBlock(nn.Module):
+    """Attention, residual, LayerNorm (post-norm). Positions are added to queries and keys only."""
+
+    def __init__(self, *, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim=dim, num_heads=num_heads)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        *,
+        positions: Tensor,
+        memory_positions: Tensor | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """tokens (B, N, C) look at memory (B, M, C); the result has the shape of tokens."""
+        key = memory if memory_positions is None else memory + memory_positions
+        return self.norm(tokens + self.attention(tokens + positions, key, memory, mask))
+
+
+class FeedForwardBlock(nn.Module):
+    """Two linear layers with ReLU, residual, LayerNorm (post-norm)."""
+
+    def __init__(self, *, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(tokens + self.linear2(F.relu(self.linear1(tokens))))
+
+
+def sine_positions(
+    height: int, width: int, dim: int, *, device: torch.device | str, temperature: float = 10000.0
+) -> Tensor:
+    """Sine and cosine of the normalised row and column numbers: (1, dim, height, width), after DETR.
+
+    The first half of the channels encodes the row, the second half the column.
+    """
+    half = dim // 2
+    pair = torch.arange(half, dtype=torch.float32, device=device).div(2, rounding_mode="floor")
+    frequency = temperature ** (2 * pair / half)
+
+    def encode(count: int) -> Tensor:
+        # The divisor is count + 1e-6 as in DETR; released weights were trained with it.
+        steps = torch.arange(1, count + 1, dtype=torch.float32, device=device)
+        angle = (steps / (count + 1e-6) * 2 * math.pi)[:, None] / frequency  # (count, half)
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
+
+    rows = encode(height).T[:, :, None].expand(half, height, width)
+    columns = encode(width).T[:, None, :].expand(half, height, width)
+    return torch.cat((rows, columns))[None]
+
+
+def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to (B, C, *size); the one way feature maps are resized."""
+    if features.shape[-2:] == torch.Size(size):
+        return features
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)

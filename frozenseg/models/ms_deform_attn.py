@@ -1,0 +1,140 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, eq. 3) in plain PyTorch.
+
+Legend: N images, L queries (all cells of all levels), V levels, P points, M heads, C channels.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def deformable_attention(
+    value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Weighted sum of bilinear samples.
+
+    value: (N, sum of h * w, M, C / M), the cells of all levels one after another.
+    shapes: (height, width) of each level.
+    locations: (N, L, M, V, P, 2) as (x, y), 0-1 over each level; samples outside are zero.
+    weights: (N, L, M, V, P).
+    Returns (N, L, C).
+    """
+    batch, length, heads, _, points, _ = locations.shape
+    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (V, N*M, L, P, 2)
+    levels = value.split([height * width for height, width in shapes], dim=1)
+    output = value.new_zeros(batch * heads, value.shape[-1], length)
+    for level, (height, width) in enumerate(shapes):
+        maps = levels[level].permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
+        sampled = F.grid_sample(
+            maps, grids[level], mode="bilinear", padding_mode="zeros", align_corners=False
+        )  # (N*M, C/M, L, P)
+        weight = weights[:, :, :, level].transpose(1, 2).reshape(batch * heads, 1, length, points)
+        output = output + (sampled * weight).sum(-1)
+    return output.view(batch, -1, length).transpose(1, 2)
+
+
+def published_reading(locations: Tensor, weights: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Read buffers laid out for several levels as the published CUDA kernel does when fed `levels`.
+
+    The kernel takes the number of levels from the feature shapes, but the buffers of the SAM branch
+    were made for three. Sample `query * heads + head` then uses the consecutive entries from flat
+    position `sample * levels * points` on. Released weights were trained with this reading, so it is
+    reproduced here, image by image (PAPERS.md 1.2, row 1).
+
+    locations: (N, L, M, V, P, 2), weights: (N, L, M, V, P) -> the same with `levels` in place of V.
+    """
+    batch, length, heads, _, points, _ = locations.shape
+    shape = (batch, length, heads, levels, points)
+    used = math.prod(shape[1:])
+    return (
+        locations.reshape(batch, -1, 2)[:, :used].reshape(*shape, 2),
+        weights.reshape(batch, -1)[:, :used].reshape(shape),
+    )
+
+
+class DeformableAttention(nn.Module):
+    """Each query samples `num_points` places in every level, around its own reference point."""
+
+    def __init__(self, *, dim: int, num_levels: int, num_heads: int, num_points: int) -> None:
+        super().__init__()
+        self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
+        samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(dim, samples * 2)
+        self.attention_weights = nn.Linear(dim, samples)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        """Heads look in `num_heads` directions, point p at distance p + 1 (Deformable DETR, A.4)."""
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        directions = torch.stack((angles.cos(), angles.sin()), -1)
+        directions = directions / directions.abs().max(-1, keepdim=True).values
+        distances = torch.arange(1, self.num_points + 1)
+        offsets = directions[:, None, None] * distances[None, None, :, None]
+        offsets = offsets.expand(-1, self.num_levels, -1, -1)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.reshape(-1))
+        nn.init.zeros_(self.sampling_offsets.weight)
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self, query: Tensor, references: Tensor, tokens: Tensor, shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """query and tokens (N, L, C), references (L, 2) as (x, y) in 0-1; returns (N, L, C)."""
+        batch, length, _ = query.shape
+        value = self.value_proj(tokens).unflatten(-1, (self.num_heads, -1))
+        layout = (batch, length, self.num_heads, self.num_levels, self.num_points)
+        # Offsets are in cells; divided by (width, height) they are in units of the level.
+        sizes = query.new_tensor([(width, height) for height, width in shapes])[:, None]
+        offsets = self.sampling_offsets(query).view(*layout, 2) / sizes
+        locations = references[None, :, None, None, None] + offsets
+        weights = self.attention_weights(query).view(*layout[:3], -1).softmax(-1).view(layout)
+        if len(shapes) != self.num_levels:
+            locations, weights = published_reading(locations, weights, len(shapes))
+        return self.output_proj(deformable_attention(value, shapes, locations, weights))
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward network, both post-norm."""
+
+    def __init__(
+        self, *, dim: int, hidden_dim: int, num_levels: int, num_heads: int, num_points: int
+    ) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(
+            dim=dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points
+        )
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        references: Tensor,
+        shapes: list[tuple[int, int]],
+    ) -> Tensor:
+        attended = self.self_attn(tokens + positions, references, tokens, shapes)
+        tokens = self.norm1(tokens + attended)
+        return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
+
+
+def reference_points(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    """Centres of all cells of all levels as (x, y) in 0-1: (L, 2)."""
+    centres = []
+    for height, width in shapes:
+        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        centres.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1))
+    return torch.cat(centres)

@@ -1,0 +1,56 @@
+"""Open-vocabulary classification: compare embeddings with text, join two classifiers.
+
+Legend: B images, Q queries, K classes, S names, D dimension of the joint space.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenseg.structures import TextEmbeddings
+
+
+def class_logits(
+    embeddings: Tensor, text: TextEmbeddings, void: Tensor, logit_scale: Tensor
+) -> Tensor:
+    """Scaled cosine between embeddings (B, Q, D) and text: (B, Q, K + 1), void last.
+
+    A class with several names scores as the best of them (OpenSeg). void: (1, D), not normalised.
+    logit_scale: the logarithm of the factor, which is kept at 100 at most.
+    """
+    weight = torch.cat((text.weight, F.normalize(void, dim=-1)))  # (S + 1, D)
+    scale = logit_scale.exp().clamp(max=100)
+    name_logits = scale * F.normalize(embeddings, dim=-1) @ weight.T  # (B, Q, S + 1)
+    index = torch.cat((text.class_index, text.class_index.new_tensor([text.num_classes])))
+    logits = name_logits.new_empty(*name_logits.shape[:-1], text.num_classes + 1)
+    return logits.scatter_reduce(
+        -1, index.expand_as(name_logits), name_logits, reduce="amax", include_self=False
+    )
+
+
+def geometric_ensemble(
+    in_logits: Tensor,
+    out_logits: Tensor,
+    seen: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Join the trained (in-vocabulary) and CLIP's own (out-of-vocabulary) classifier, after FC-CLIP.
+
+    The probabilities are mixed geometrically, weight of the second: alpha for seen classes, beta for
+    the others. Everything is computed from log-softmax, so no probability underflows into log(0).
+
+    in_logits and out_logits: (B, Q, K + 1), void last. seen: (K,) bool. valid: (B, Q) bool, where
+    False only the first classifier counts. Returns log-probabilities (B, Q, K + 1).
+    """
+    weight = torch.where(seen, alpha, beta).to(in_logits.dtype)  # (K,)
+    if valid is not None:
+        weight = weight * valid[..., None]
+    mixed = (1 - weight) * in_logits[..., :-1].log_softmax(-1) + weight * out_logits[
+        ..., :-1
+    ].log_softmax(-1)
+    void = in_logits.softmax(-1)[..., -1:]
+    probabilities = torch.cat((mixed.softmax(-1) * (1 - void), void), dim=-1)
+    return torch.log(probabilities + 1e-8)  # 1e-8: as published

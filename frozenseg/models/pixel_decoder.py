@@ -1,0 +1,154 @@
+"""From frozen features to mask features and decoder levels (Mask2Former's pixel decoder), and the
+second, smaller branch that prepares SAM's features for the Feature Injector.
+
+Legend: B images, C channels, levels from coarse to fine (strides 32, 16, 8).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frozenseg.models.layers import resize, sine_positions
+from frozenseg.models.ms_deform_attn import DeformableEncoderLayer, reference_points
+
+ENCODER_HIDDEN_DIM = 1024  # feed-forward width of the deformable encoder, fixed in Mask2Former
+
+
+class DeformableEncoder(nn.Module):
+    """Layers of deformable self-attention over the cells of all levels together."""
+
+    def __init__(
+        self, *, dim: int, num_layers: int, num_levels: int, num_heads: int, num_points: int
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(
+                dim=dim,
+                hidden_dim=ENCODER_HIDDEN_DIM,
+                num_levels=num_levels,
+                num_heads=num_heads,
+                num_points=num_points,
+            )
+            for _ in range(num_layers)
+        )
+        self.level_embedding = nn.Parameter(torch.randn(num_levels, dim))
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """levels: (B, C, h, w) each; returns the same shapes."""
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+        positions = torch.cat(
+            [
+                sine_positions(*shape, level.shape[1], device=level.device).flatten(2).transpose(1, 2)
+                + embedding
+                for level, shape, embedding in zip(
+                    levels, shapes, self.level_embedding[: len(levels)], strict=True
+                )
+            ],
+            dim=1,
+        )  # (1, L, C)
+        references = reference_points(shapes, tokens.device)
+        for layer in self.layers:
+            tokens = layer(tokens, positions, references, shapes)
+        parts = tokens.split([height * width for height, width in shapes], dim=1)
+        return [
+            part.transpose(1, 2).unflatten(2, shape)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """Convolution and GroupNorm over 32 groups."""
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+    )
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.GroupNorm(32, out_channels))
+
+
+class PixelDecoder(nn.Module):
+    """CLIP levels in, three refined levels and stride-4 mask features out."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: dict[str, int],
+        dim: int,
+        mask_dim: int,
+        num_layers: int,
+        num_heads: int,
+        num_points: int,
+    ) -> None:
+        """in_channels: of "res2" to "res5". dim: of the levels; mask_dim: of the mask features."""
+        super().__init__()
+        self.input_projections = nn.ModuleList(
+            conv_norm(in_channels[name], dim, kernel_size=1, bias=True)
+            for name in ("res5", "res4", "res3")
+        )
+        self.encoder = DeformableEncoder(
+            dim=dim,
+            num_layers=num_layers,
+            num_levels=3,
+            num_heads=num_heads,
+            num_points=num_points,
+        )
+        self.lateral = conv_norm(in_channels["res2"], dim, kernel_size=1)
+        self.output = conv_norm(dim, dim, kernel_size=3)
+        self.mask_features = nn.Conv2d(dim, mask_dim, kernel_size=1)
+        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
+        nn.init.zeros_(self.mask_features.bias)
+        for projection in self.input_projections:
+            nn.init.xavier_uniform_(projection[0].weight)
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Returns mask features (B, mask_dim, h, w) at stride 4 and levels (B, dim, ., .) at strides
+        32, 16, 8. Always in float32: sampling positions do not bear half precision."""
+        with torch.autocast(features["res2"].device.type, enabled=False):
+            levels = self.encoder(
+                [
+                    projection(features[name].float())
+                    for name, projection in zip(
+                        ("res5", "res4", "res3"), self.input_projections, strict=True
+                    )
+                ]
+            )
+            finest = self.lateral(features["res2"].float())
+            finest = finest + resize(levels[-1], (finest.shape[-2], finest.shape[-1]))
+            return self.mask_features(F.relu(self.output(finest))), levels
+
+
+class SamBranch(nn.Module):
+    """SAM's embedding, halved in size and refined by a deformable encoder of its own: G_sam.
+
+    num_levels: levels the encoder's attention is built for. There is one level to attend to, so 1 is
+    right; 3 is how the published model was built, and its weights need it (`published_reading`).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        dim: int,
+        num_layers: int,
+        num_levels: int,
+        num_heads: int,
+        num_points: int,
+    ) -> None:
+        super().__init__()
+        self.downsample = conv_norm(in_channels, dim, kernel_size=3, stride=2, bias=True)
+        self.encoder = DeformableEncoder(
+            dim=dim,
+            num_layers=num_layers,
+            num_levels=num_levels,
+            num_heads=num_heads,
+            num_points=num_points,
+        )
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.encoder([F.relu(self.downsample(embedding.float()))])[0]

@@ -1,0 +1,159 @@
+"""The dataclasses that cross module borders.
+
+Legend of shapes, used throughout the package:
+    B images, H x W pixels, h x w cells of a feature map, Q queries, K classes (void not counted),
+    S names (synonyms of all classes), D dimension of the joint CLIP space, C channels, N objects.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class ImageBatch:
+    """Images padded at the bottom and right to one size.
+
+    pixels: (B, 3, H, W) float, RGB, 0-255; what lies outside an image's own size means nothing.
+    sizes: (height, width) of each image inside `pixels`.
+    """
+
+    pixels: Tensor
+    sizes: list[tuple[int, int]]
+
+    @classmethod
+    def collate(cls, images: list[Tensor], divisor: int) -> "ImageBatch":
+        """Pad (3, H, W) images to the largest height and width, rounded up to `divisor`."""
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        height = -(-max(size[0] for size in sizes) // divisor) * divisor
+        width = -(-max(size[1] for size in sizes) // divisor) * divisor
+        pixels = images[0].new_zeros((len(images), 3, height, width), dtype=torch.float32)
+        for row, image in zip(pixels, images, strict=True):
+            row[:, : image.shape[-2], : image.shape[-1]] = image
+        return cls(pixels, sizes)
+
+    def to(self, device: torch.device | str) -> "ImageBatch":
+        return ImageBatch(self.pixels.to(device), self.sizes)
+
+    def normalized(self, mean: Tensor, std: Tensor) -> Tensor:
+        """(pixels - mean) / std with zeros in the padding, as the encoders were trained."""
+        normalized = (self.pixels - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        for image, (height, width) in zip(normalized, self.sizes, strict=True):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return normalized
+
+
+@dataclass
+class ClipFeatures:
+    """levels: {"res2".."res5": (B, C, h, w)} at strides 4, 8, 16, 32; dense: (B, C, h, w), stride 32."""
+
+    levels: dict[str, Tensor]
+    dense: Tensor
+
+
+@dataclass
+class TextEmbeddings:
+    """Unit vectors of all names of a vocabulary.
+
+    weight: (S, D); class_index: (S,) class of each row, ascending; seen: (K,) bool, whether a class
+    shares a name with the training vocabulary.
+    """
+
+    weight: Tensor
+    class_index: Tensor
+    seen: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.seen)
+
+    def to(self, device: torch.device | str) -> "TextEmbeddings":
+        return TextEmbeddings(
+            self.weight.to(device), self.class_index.to(device), self.seen.to(device)
+        )
+
+
+@dataclass
+class MaskPredictions:
+    """What a model says of a batch.
+
+    class_logits: (B, Q, K + 1), void last. mask_logits: (B, Q, h, w) at stride 4 of the padded input.
+    auxiliary: the same for the earlier outputs of the decoder, in order; empty unless asked for.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+    auxiliary: list["MaskPredictions"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One region of a panoptic result.
+
+    id: value in `PanopticResult.ids`, from 1. class_id: index into the vocabulary. name: the first name
+    of the class. score: 0-1. area: pixels. box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+    """
+
+    id: int
+    class_id: int
+    name: str
+    is_thing: bool
+    score: float
+    area: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass
+class PanopticResult:
+    """ids: (H, W) int32, 0 where nothing was found; segments: one entry per id."""
+
+    ids: np.ndarray
+    segments: list[Segment]
+
+
+@dataclass
+class InstanceResult:
+    """N objects: boxes (N, 4) float32 as in `Segment.box`, masks (N, H, W) bool, scores (N,) float32 in
+    0-1, class_ids (N,) int64, names (one per object)."""
+
+    boxes: np.ndarray
+    masks: np.ndarray
+    scores: np.ndarray
+    class_ids: np.ndarray
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass
+class SegmentationResult:
+    """The results of one image; a task that was not asked for is None.
+
+    semantic: (H, W) int32 class ids. semantic_scores: (K, H, W) float32, only when asked for by name.
+    proposals: (P, H, W) bool class-free masks, for the recall of proposals.
+    """
+
+    size: tuple[int, int]
+    panoptic: PanopticResult | None = None
+    semantic: np.ndarray | None = None
+    instances: InstanceResult | None = None
+    semantic_scores: np.ndarray | None = None
+    proposals: np.ndarray | None = None
+
+
+@dataclass
+class Targets:
+    """The annotated regions of one training image: class_ids (N,) int64, masks (N, H, W) bool.
+
+    Areas in no mask are unlabelled (void, crowd, padding). N may be 0.
+    """
+
+    class_ids: Tensor
+    masks: Tensor
+
+    def to(self, device: torch.device | str) -> "Targets":
+        return Targets(self.class_ids.to(device), self.masks.to(device))
