@@ -1,14 +1,14 @@
-"""The one place where a configuration becomes objects; models see arguments, never a configuration."""
+"""The one place where a configuration becomes objects; models never see a configuration."""
 
 import logging
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.engine.pretrained import load_weights
 from frozenseg.errors import UserError, nearest
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.models.frozenseg import FrozenSeg
@@ -36,14 +36,29 @@ def build_device(cfg: CfgNode) -> torch.device:
     return device
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
-    """The model of a configuration, with new weights everywhere (`engine.checkpoint` loads them)."""
+def build_model(cfg: CfgNode) -> FrozenSeg:
+    """The model of a configuration, with new weights everywhere (`load_model` loads them)."""
     if cfg.SEED >= 0:
         torch.manual_seed(cfg.SEED)
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in MODELS:
         raise UserError(f"MODEL.META_ARCHITECTURE {name}: unknown; {nearest(name, list(MODELS))}")
     return MODELS[name](cfg)
+
+
+def load_model(cfg: CfgNode) -> tuple[FrozenSeg, list[str]]:
+    """The model with weights, and the parts ("clip", "decoder", "sam") left with random ones."""
+    model = build_model(cfg)
+    random = load_weights(
+        model,
+        weights=cfg.MODEL.WEIGHTS,
+        clip_name=cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME,
+        clip_weights=cfg.MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS,
+        sam_name=cfg.MODEL.SAM_NAME,
+        sam_weights=cfg.MODEL.SAM_WEIGHTS,
+        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+    )
+    return model, sorted(random)
 
 
 def build_clip(cfg: CfgNode) -> FrozenClip:
@@ -67,9 +82,7 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
 
 
 def build_sam(cfg: CfgNode) -> FrozenSam:
-    return FrozenSam(
-        model=build_sam_model(cfg.MODEL.SAM_NAME), view=cfg.MODEL.FROZEN_SEG.SAM_VIEW
-    )
+    return FrozenSam(model=build_sam_model(cfg.MODEL.SAM_NAME), view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
 
 
 def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
@@ -78,8 +91,8 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
     sam = build_sam(cfg) if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else None
     if sam is not None and sam.channels != mask.HIDDEN_DIM:
         raise UserError(
-            f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask.HIDDEN_DIM}, but SAM {cfg.MODEL.SAM_NAME} gives "
-            f"{sam.channels} channels and the Query Injector needs them equal"
+            f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask.HIDDEN_DIM}, but SAM {cfg.MODEL.SAM_NAME} "
+            f"gives {sam.channels} channels and the Query Injector needs them equal"
         )
     return FrozenSeg(
         clip=clip,

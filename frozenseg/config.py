@@ -1,7 +1,8 @@
-"""Configuration: yacs nodes with the published key names, YAML files over them, KEY VALUE over those.
+"""Configuration: yacs nodes with the published key names, YAML files over them, KEY VALUE over
+those.
 
-Every key is explained where it is defined. Only `build.py` and the commands read a configuration; models
-get plain arguments.
+Every key is explained where it is defined. Only `build.py` and the commands read a configuration;
+models get plain arguments.
 """
 
 import ast
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 CN = CfgNode
 
-# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are accepted,
-# whatever they hold, and named once in the log.
+# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are
+# accepted, whatever they hold, and named once in the log.
 IGNORED = (
     "MODEL.RESNETS",
     "MODEL.SWIN",
@@ -84,7 +85,9 @@ def _model() -> CfgNode:
     model.META_ARCHITECTURE = "FrozenSeg"
     model.DEVICE = "auto"  # "cuda", "cpu", "mps"; "auto": the first of them that is there
     model.WEIGHTS = ""  # a published .pth or our .safetensors; "": the trained parts start anew
-    model.ALLOW_RANDOM_WEIGHTS = False  # frozen parts without weights: an error, or random on request
+    model.ALLOW_RANDOM_WEIGHTS = (
+        False  # frozen parts without weights: an error, or random on request
+    )
     model.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]  # of CLIP, RGB in 0-255
     model.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
     model.SAM_NAME = "vit_b"  # vit_b, vit_l, vit_h, or "small" (ours)
@@ -93,7 +96,8 @@ def _model() -> CfgNode:
 
     model.FROZEN_SEG = CN()
     model.FROZEN_SEG.CLIP_MODEL_NAME = "convnext_large_d_320"  # as open_clip names it
-    # An open_clip tag, looked for under pretrained_checkpoint/ and in the Hugging Face cache, or a file.
+    # An open_clip tag, looked for under pretrained_checkpoint/ and in the Hugging Face cache, or a
+    # file.
     model.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS = "laion2b_s29b_b131k_ft_soup"
     model.FROZEN_SEG.EMBED_DIM = 768  # of the joint image-text space; must be the CLIP model's
     model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA = 0.4  # weight of CLIP's own classifier, seen classes
@@ -101,7 +105,8 @@ def _model() -> CfgNode:
     model.FROZEN_SEG.ENSEMBLE_ON_VALID_MASK = False  # only for masks with pixels; True for ResNets
     model.FROZEN_SEG.QUERY_INJECTOR = True
     model.FROZEN_SEG.FEATURE_INJECTOR = True  # both False: no SAM, the model is FC-CLIP
-    # Levels the SAM branch's attention is built for: 3 as published (released weights need it), 1 right.
+    # Levels the SAM branch's attention is built for: 3 as published (released weights need it), 1
+    # right.
     model.FROZEN_SEG.SAM_ENCODER_LEVELS = 3
     # What SAM sees: "stretch" as published, "keep_aspect" as SAM was trained.
     model.FROZEN_SEG.SAM_VIEW = "stretch"
@@ -139,8 +144,8 @@ def _model() -> CfgNode:
     mask.TEST.RECALL_ON = False  # recall of class-free proposals
     mask.TEST.OBJECT_MASK_THRESHOLD = 0.0  # panoptic: least class probability of a query
     mask.TEST.OVERLAP_THRESHOLD = 0.8  # panoptic: least share of a mask that others leave to it
-    # Semantic scores at output size from masks at output size; False: resize the scores. Panoptic or
-    # instance results switch it on, as published.
+    # Semantic scores at output size from masks at output size; False: resize the scores. Panoptic
+    # or instance results switch it on, as published.
     mask.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
     for key, value in FIXED.items():
         if key.startswith("MODEL."):
@@ -208,8 +213,8 @@ def load_config(
 ) -> CfgNode:
     """The defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options over that.
 
-    Unknown keys, values of another type and options without value are `UserError`s that name the file
-    and the nearest keys. Nothing in a YAML file is ever executed.
+    Unknown keys, values of another type and options without value are `UserError`s that name the
+    file and the nearest keys. Nothing in a YAML file is ever executed.
     """
     cfg = default_config()
     if path is not None:
@@ -274,7 +279,8 @@ def _merge(cfg: CfgNode, pairs: Iterable[tuple[str, Any]], origin: str) -> None:
 
 
 def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """The value in the type of the default; lists and tuples, and whole numbers as floats, are free."""
+    """The value in the type of the default; lists and tuples, and whole numbers as floats, are
+    free."""
     if isinstance(value, str) and not isinstance(default, str):
         value = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):

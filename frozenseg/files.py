@@ -15,8 +15,9 @@ from frozenseg.errors import UserError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds.
 
-    The temporary name keeps the suffix of `path`, because writers such as Pillow choose their format by
-    it. Two processes that write the same path do not meet: each has its own temporary file.
+    The temporary name keeps the suffix of `path`, because writers such as Pillow choose their
+    format by it. Two processes that write the same path do not meet: each has its own temporary
+    file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,8 @@ class ImageBatch:
 
 @dataclass
 class ClipFeatures:
-    """levels: {"res2".."res5": (B, C, h, w)} at strides 4, 8, 16, 32; dense: (B, C, h, w), stride 32."""
+    """levels: {"res2".."res5": (B, C, h, w)} at strides 4, 8, 16, 32; dense: (B, C, h, w), stride
+    32."""
 
     levels: dict[str, Tensor]
     dense: Tensor
@@ -80,8 +81,9 @@ class TextEmbeddings:
 class MaskPredictions:
     """What a model says of a batch.
 
-    class_logits: (B, Q, K + 1), void last. mask_logits: (B, Q, h, w) at stride 4 of the padded input.
-    auxiliary: the same for the earlier outputs of the decoder, in order; empty unless asked for.
+    class_logits: (B, Q, K + 1), void last. mask_logits: (B, Q, h, w) at stride 4 of the padded
+    input. auxiliary: the same for the earlier outputs of the decoder, in order; empty unless asked
+    for.
     """
 
     class_logits: Tensor
@@ -93,8 +95,9 @@ class MaskPredictions:
 class Segment:
     """One region of a panoptic result.
 
-    id: value in `PanopticResult.ids`, from 1. class_id: index into the vocabulary. name: the first name
-    of the class. score: 0-1. area: pixels. box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+    id: value in `PanopticResult.ids`, from 1. class_id: index into the vocabulary. name: the first
+    name of the class. score: 0-1. area: pixels. box: (x0, y0, x1, y1) in pixels, x1 and y1
+    exclusive.
     """
 
     id: int
@@ -116,8 +119,8 @@ class PanopticResult:
 
 @dataclass
 class InstanceResult:
-    """N objects: boxes (N, 4) float32 as in `Segment.box`, masks (N, H, W) bool, scores (N,) float32 in
-    0-1, class_ids (N,) int64, names (one per object)."""
+    """N objects: boxes (N, 4) float32 as in `Segment.box`, masks (N, H, W) bool, scores (N,)
+    float32 in 0-1, class_ids (N,) int64, names (one per object)."""
 
     boxes: np.ndarray
     masks: np.ndarray
@@ -133,8 +136,8 @@ class InstanceResult:
 class SegmentationResult:
     """The results of one image; a task that was not asked for is None.
 
-    semantic: (H, W) int32 class ids. semantic_scores: (K, H, W) float32, only when asked for by name.
-    proposals: (P, H, W) bool class-free masks, for the recall of proposals.
+    semantic: (H, W) int32 class ids. semantic_scores: (K, H, W) float32, only when asked for by
+    name. proposals: (P, H, W) bool class-free masks, for the recall of proposals.
     """
 
     size: tuple[int, int]

@@ -4,6 +4,7 @@ Installed, they are subcommands of `frozenseg`: `frozenseg demo --help`.
 """
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 
@@ -22,6 +23,11 @@ COMMANDS = {
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Run a command's `main` and exit: 0, its own status, or 2 with one line on a `UserError`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("frozenseg")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -45,7 +51,9 @@ def main() -> None:
         sys.exit(0 if len(sys.argv) > 1 else 2)
     name = sys.argv[1].replace("-", "_")
     if name not in COMMANDS:
-        print(f"error: no command {sys.argv[1]!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr)
+        print(
+            f"error: no command {sys.argv[1]!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr
+        )
         sys.exit(2)
     sys.argv = [f"frozenseg {name}", *sys.argv[2:]]
     run(importlib.import_module(f"frozenseg.commands.{name}").main)

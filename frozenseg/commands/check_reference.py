@@ -1,9 +1,9 @@
 """Compare our numbers with reference vectors: `tools/check_reference.py PREFIX`.
 
-PREFIX names three files, `.json`, `.npz` and (for a whole model) `.state_dict.json`, as described in the
-README of the reference folder. Prints a row `entry  error` for each, then `worst X`; exit status 1 if an
-error exceeds 1e-3. Float tensors: max|ours - expected| / max|expected|. Integer maps, segments and
-matchings: the share that differs (bound 0.1 %, which is 1e-3 too).
+PREFIX names three files, `.json`, `.npz` and (for a whole model) `.state_dict.json`, as described
+in the README of the reference folder. Prints a row `entry  error` for each, then `worst X`; exit
+status 1 if an error exceeds 1e-3. Float tensors: max|ours - expected| / max|expected|. Integer
+maps, segments and matchings: the share that differs (bound 0.1 %, which is 1e-3 too).
 """
 
 import argparse
@@ -38,7 +38,8 @@ from frozenseg.text.vocabulary import Vocabulary
 BOUND = 1e-3
 Rows = Iterator[tuple[str, float]]
 
-# What the reference calls its models, as options over our defaults (the published ConvNeXt-L model).
+# What the reference calls its models, as options over our defaults (the published ConvNeXt-L
+# model).
 MODELS = {
     "convnext_large": [],
     "rn50x64": [
@@ -88,7 +89,9 @@ def tensor_error(ours: Tensor | np.ndarray, expected: np.ndarray) -> float:
     ours = np.asarray(ours, dtype=np.float64)
     if ours.shape != expected.shape:
         return float("inf")
-    return float(np.abs(ours - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30))
+    return float(
+        np.abs(ours - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30)
+    )
 
 
 def map_error(ours: np.ndarray, expected: np.ndarray) -> float:
@@ -111,8 +114,8 @@ def model_rows(prefix: Path, settings: dict[str, Any], arrays: dict[str, np.ndar
     predictions = model.predict(images, text)
     size = (settings["height"], settings["width"])
     resizer = MaskResizer(
-        mask_size=tuple(predictions.mask_logits.shape[-2:]),
-        padded_size=tuple(images.pixels.shape[-2:]),
+        mask_size=(predictions.mask_logits.shape[-2], predictions.mask_logits.shape[-1]),
+        padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
         image_size=images.sizes[0],
         output_size=size,
     )
@@ -160,11 +163,13 @@ def load_fill(folder: Path) -> ModuleType:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module
-    raise UserError(f"{folder}: fill.py, which makes the reference's weights, is not there or above")
+    raise UserError(
+        f"{folder}: fill.py, which makes the reference's weights, is not there or above"
+    )
 
 
 def vocabulary_of(settings: dict[str, Any]) -> Vocabulary:
-    """Things first, then stuff; `stuff_classes` lists all classes, as detectron2's metadata does."""
+    """Things first, then stuff; `stuff_classes` lists all, as detectron2's metadata does."""
     names = tuple(tuple(group.replace(", ", ",").split(",")) for group in settings["stuff_classes"])
     things = len(settings["thing_classes"])
     return Vocabulary(names, tuple(number < things for number in range(len(names))))
@@ -176,15 +181,19 @@ def embed(
     settings: dict[str, Any],
     arrays: dict[str, np.ndarray],
 ) -> TextEmbeddings:
-    """The text vectors. A ResNet CLIP comes with GELU (open_clip's bare model) or QuickGELU (OpenAI's
-    weights); the JSON does not say which the vectors were made with, their text vectors do."""
+    """The text vectors. A ResNet CLIP comes with GELU (open_clip's bare model) or QuickGELU
+    (OpenAI's weights); the JSON does not say which the vectors were made with, their text vectors
+    do."""
     from open_clip.transformer import QuickGELU
 
     def vectors() -> Tensor:
         return build_text_classifier(model, use_disk=False).vectors(vocabulary.flat_names)
 
     weight = vectors()
-    if settings["config"] != "convnext_large" and tensor_error(weight, arrays["text_classifier"]) > 1e-3:
+    if (
+        settings["config"] != "convnext_large"
+        and tensor_error(weight, arrays["text_classifier"]) > 1e-3
+    ):
         for module in model.clip.model.transformer.modules():
             if hasattr(module, "gelu"):
                 module.gelu = QuickGELU()
@@ -199,7 +208,7 @@ def embed(
 def feature_rows(
     model: FrozenSeg, images: ImageBatch, text: TextEmbeddings, arrays: dict[str, np.ndarray]
 ) -> Rows:
-    """Everything between the image and the last layer's predictions, caught where it comes about."""
+    """Everything from the image to the last layer's predictions, caught where it comes about."""
     caught: dict[str, Any] = {}
     visual = model.clip.model.visual
     stem = visual.trunk.stem if hasattr(visual, "trunk") else visual.act3
@@ -294,7 +303,10 @@ def post_processing_rows(settings: dict[str, Any], arrays: dict[str, np.ndarray]
         yield from instance_rows(case, instances, scores, labels)
         width = mask_logits.shape[-1]
         packed = np.unpackbits(arrays[f"{case}_masks"], axis=-1)[..., :width].astype(bool)
-        order, expected_order = _order(instances.scores, instances.class_ids), _order(scores, labels)
+        order, expected_order = (
+            _order(instances.scores, instances.class_ids),
+            _order(scores, labels),
+        )
         yield f"{case}_masks", map_error(instances.masks[order], packed[expected_order])
 
 
@@ -315,5 +327,3 @@ def instance_rows(
 
 def _order(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.lexsort((classes, -scores))
-
-

@@ -32,6 +32,8 @@ class FrozenClip(Frozen):
         self.name = name
         self.trunk = _trunk(model.visual, name)
         self.tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
@@ -56,7 +58,7 @@ class FrozenClip(Frozen):
 
     @torch.no_grad()
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """CLIP's embedding of regions: dense (B, C, h, w), mask_logits (B, Q, h, w) -> (B, Q, D)."""
+        """dense (B, C, h, w), mask_logits (B, Q, h, w) -> CLIP's embedding of regions (B, Q, D)."""
         return self.trunk.encode_regions(dense, mask_logits)
 
     @torch.no_grad()
@@ -90,7 +92,7 @@ class FrozenClip(Frozen):
 
 
 def build_clip_model(name: str, *, quick_gelu: bool) -> open_clip.CLIP:
-    """An open_clip model without weights. quick_gelu: OpenAI's activation, which its weights need."""
+    """An open_clip model without weights. quick_gelu: the activation that OpenAI's weights need."""
     for path in CONFIGS.glob("*.json"):
         open_clip.add_model_config(path)
     known = open_clip.list_models()
@@ -98,7 +100,9 @@ def build_clip_model(name: str, *, quick_gelu: bool) -> open_clip.CLIP:
         raise UserError(f"MODEL.FROZEN_SEG.CLIP_MODEL_NAME {name}: unknown; {nearest(name, known)}")
     config = open_clip.get_model_config(name)
     if config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]:
-        raise UserError(f"MODEL.FROZEN_SEG.CLIP_MODEL_NAME {name}: its text tower is not CLIP's own")
+        raise UserError(
+            f"MODEL.FROZEN_SEG.CLIP_MODEL_NAME {name}: its text tower is not CLIP's own"
+        )
     config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)
     return open_clip.CLIP(**config)
 

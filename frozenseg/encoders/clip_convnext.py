@@ -3,7 +3,9 @@
 Legend: B images, Q regions, C channels of the last stage, D joint space, h x w cells.
 """
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from frozenseg.encoders.pooling import pool_masks
 from frozenseg.structures import ClipFeatures
@@ -12,11 +14,12 @@ from frozenseg.structures import ClipFeatures
 class ConvNeXtTrunk:
     """Calls a tower it does not own: the parameters stay with the open_clip model."""
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
+        """visual: open_clip's tower; untyped, because its parts are reached by name."""
         self.visual = visual
         self.channels = {
             f"res{number + 2}": info["num_chs"]
-            for number, info in enumerate(visual.trunk.feature_info)
+            for number, info in enumerate(self.visual.trunk.feature_info)
         }
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:

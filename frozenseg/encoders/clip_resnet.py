@@ -3,8 +3,10 @@
 Legend: B images, Q regions, C channels of the last stage, D joint space, h x w cells, M heads.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from frozenseg.structures import ClipFeatures
 
@@ -12,7 +14,8 @@ from frozenseg.structures import ClipFeatures
 class ResNetTrunk:
     """Calls a tower it does not own: the parameters stay with the open_clip model."""
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
+        """visual: open_clip's tower; untyped, because its parts are reached by name."""
         self.visual = visual
         self.channels = {
             f"res{number + 1}": getattr(visual, f"layer{number}")[-1].conv3.out_channels

@@ -1,4 +1,5 @@
-"""A frozen SAM (segment-anything): its image encoder feeds the injectors, its mask decoder proposes.
+"""A frozen SAM (segment-anything): its image encoder feeds the injectors, its mask decoder
+proposes.
 
 Legend: B images, C channels of the embedding (256), side: SAM's input, 1024 in the published sizes.
 """
@@ -18,6 +19,7 @@ from segment_anything.modeling import (
 from torch import Tensor, nn
 
 from frozenseg.encoders.frozen import Frozen
+from frozenseg.encoders.sam_attention import fuse_attention
 from frozenseg.errors import UserError, nearest
 from frozenseg.structures import ImageBatch
 
@@ -46,9 +48,19 @@ SIZES = {
     "vit_l": SamSize(1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": SamSize(1280, 32, 16, (7, 15, 23, 31)),
     "small": SamSize(
-        96, 4, 4, (1, 3), side=256, patch_size=8, window_size=8, decoder_hidden_dim=256
+        128,
+        4,
+        4,
+        (1, 3),
+        side=256,
+        patch_size=8,
+        window_size=8,
+        out_channels=128,
+        decoder_hidden_dim=512,
     ),
-    "tiny": SamSize(16, 2, 2, (1,), side=64, patch_size=8, window_size=4, decoder_hidden_dim=32),
+    "tiny": SamSize(
+        16, 2, 2, (1,), side=64, patch_size=8, window_size=4, out_channels=32, decoder_hidden_dim=32
+    ),
 }
 
 
@@ -59,17 +71,19 @@ def build_sam_model(name: str) -> Sam:
     size = SIZES[name]
     cells = size.side // size.patch_size
     return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=size.side,
-            patch_size=size.patch_size,
-            embed_dim=size.dim,
-            depth=size.depth,
-            num_heads=size.num_heads,
-            out_chans=size.out_channels,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=size.window_size,
-            global_attn_indexes=size.global_attention,
+        image_encoder=fuse_attention(
+            ImageEncoderViT(
+                img_size=size.side,
+                patch_size=size.patch_size,
+                embed_dim=size.dim,
+                depth=size.depth,
+                num_heads=size.num_heads,
+                out_chans=size.out_channels,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
+                use_rel_pos=True,
+                window_size=size.window_size,
+                global_attn_indexes=size.global_attention,
+            )
         ),
         prompt_encoder=PromptEncoder(
             embed_dim=size.out_channels,
@@ -102,9 +116,7 @@ class FrozenSam(Frozen):
     def __init__(self, *, model: Sam, view: str) -> None:
         super().__init__()
         if view not in VIEWS:
-            raise UserError(
-                f"MODEL.FROZEN_SEG.SAM_VIEW {view}: must be one of {', '.join(VIEWS)}"
-            )
+            raise UserError(f"MODEL.FROZEN_SEG.SAM_VIEW {view}: must be one of {', '.join(VIEWS)}")
         self.model = self.freeze(model)
         self.view = view
 
@@ -120,7 +132,7 @@ class FrozenSam(Frozen):
 
     @torch.no_grad()
     def forward(self, images: ImageBatch) -> Tensor:
-        """(B, C, h, w): cell (i, j) lies over the same part of the padded image as in a CLIP level."""
+        """(B, C, h, w), spread over the padded image as the levels of CLIP are."""
         if self.view == "stretch":
             return self.model.image_encoder(self._stretched(images))
         return self._aligned(self.model.image_encoder(self.keep_aspect(images)), images)
@@ -134,11 +146,9 @@ class FrozenSam(Frozen):
     def keep_aspect(self, images: ImageBatch) -> Tensor:
         """SAM's own preprocessing: (B, 3, side, side), normalised, content at the top left."""
         canvas = images.pixels.new_zeros((len(images.sizes), 3, self.side, self.side))
-        for place, pixels, (height, width) in zip(
-            canvas, images.pixels, images.sizes, strict=True
-        ):
+        for place, pixels, (height, width) in zip(canvas, images.pixels, images.sizes, strict=True):
             scale = self.side / max(height, width)
-            size = (int(height * scale + 0.5), int(width * scale + 0.5))
+            size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
             resized = F.interpolate(
                 pixels[None, :, :height, :width],
                 size=size,
@@ -164,9 +174,7 @@ class FrozenSam(Frozen):
             share_y = padded_height / max(height, width)
             matrix[0, 0], matrix[0, 2] = share_x, share_x - 1
             matrix[1, 1], matrix[1, 2] = share_y, share_y - 1
-        grid = F.affine_grid(
-            theta, [len(images.sizes), 1, rows, columns], align_corners=False
-        )
+        grid = F.affine_grid(theta, [len(images.sizes), 1, rows, columns], align_corners=False)
         return F.grid_sample(
             embedding, grid, mode="bilinear", padding_mode="border", align_corners=False
         )

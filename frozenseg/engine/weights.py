@@ -1,7 +1,7 @@
 """Weights on disk: published checkpoints and our own safetensors, loaded strictly and safely.
 
-A published `.pth` holds everything under detectron2's names, frozen parts included. Ours hold only what
-was trained. `RENAMES` is the one place that knows how the two sets of names correspond.
+A published `.pth` holds everything under detectron2's names, frozen parts included. Ours hold only
+what was trained. `RENAMES` is the one place that knows how the two sets of names correspond.
 """
 
 import os
@@ -18,64 +18,58 @@ from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 from frozenseg.models.frozenseg import FROZEN_PARTS
 
-# Published name -> ours, as pairs of regular expression and replacement; the first that fits a whole
-# name counts. A published name that no row fits is unexpected.
-_ATTENTION = r"(in_proj_weight|in_proj_bias|out_proj\.weight|out_proj\.bias)"
+# Published name, ours; `#` stands for a number, `*` for the rest of a name. The first row that fits
+# counts, in both directions. A name that no row fits is unexpected.
+_HEAD, _PREDICTOR = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
 RENAMES: list[tuple[str, str]] = [
-    (r"backbone\.clip_model\.(.+)", r"clip.model.\1"),
-    (r"sam\.(.+)", r"sam.model.\1"),
-    (r"void_embedding\.weight", r"void_embedding"),
+    ("backbone.clip_model.*", "clip.model.*"),
+    ("sam.*", "sam.model.*"),
+    ("void_embedding.weight", "void_embedding"),
+    (_HEAD + "input_proj.*", "pixel_decoder.input_projections.*"),
+    (_HEAD + "transformer.level_embed", "pixel_decoder.encoder.level_embedding"),
+    (_HEAD + "transformer.encoder.*", "pixel_decoder.encoder.*"),
+    (_HEAD + "mask_features.*", "pixel_decoder.mask_features.*"),
+    (_HEAD + "adapter_1.norm.*", "pixel_decoder.lateral.1.*"),
+    (_HEAD + "adapter_1.*", "pixel_decoder.lateral.0.*"),
+    (_HEAD + "layer_1.norm.*", "pixel_decoder.output.1.*"),
+    (_HEAD + "layer_1.*", "pixel_decoder.output.0.*"),
+    (_HEAD + "fpn3.*", "sam_branch.downsample.*"),
+    (_HEAD + "sam_transformer.level_embed", "sam_branch.encoder.level_embedding"),
+    (_HEAD + "sam_transformer.encoder.*", "sam_branch.encoder.*"),
+    (
+        _PREDICTOR + "transformer_cross_attention_layers_sam.#.multihead_attn.*",
+        "mask_decoder.feature_injector.blocks.#.attention.*",
+    ),
+    (
+        _PREDICTOR + "transformer_cross_attention_layers_sam.#.norm.*",
+        "mask_decoder.feature_injector.blocks.#.norm.*",
+    ),
+    (
+        _PREDICTOR + "transformer_cross_attention_layers.#.multihead_attn.*",
+        "mask_decoder.layers.#.cross_attention.attention.*",
+    ),
+    (
+        _PREDICTOR + "transformer_cross_attention_layers.#.norm.*",
+        "mask_decoder.layers.#.cross_attention.norm.*",
+    ),
+    (
+        _PREDICTOR + "transformer_self_attention_layers.#.self_attn.*",
+        "mask_decoder.layers.#.self_attention.attention.*",
+    ),
+    (
+        _PREDICTOR + "transformer_self_attention_layers.#.norm.*",
+        "mask_decoder.layers.#.self_attention.norm.*",
+    ),
+    (_PREDICTOR + "transformer_ffn_layers.#.*", "mask_decoder.layers.#.feed_forward.*"),
+    (_PREDICTOR + "decoder_norm.*", "mask_decoder.norm.*"),
+    (_PREDICTOR + "query_feat.weight", "mask_decoder.query_features"),
+    (_PREDICTOR + "query_embed.weight", "mask_decoder.query_positions"),
+    (_PREDICTOR + "level_embed.weight", "mask_decoder.level_embedding"),
+    (_PREDICTOR + "mask_embed.*", "mask_decoder.mask_embedding.*"),
+    (_PREDICTOR + "_mask_pooling_proj.*", "mask_decoder.pooling_projection.*"),
+    (_PREDICTOR + "class_embed.*", "mask_decoder.class_embedding.*"),
+    (_PREDICTOR + "logit_scale", "mask_decoder.logit_scale"),
 ]
-_PIXEL = [
-    (r"input_proj\.(.+)", r"pixel_decoder.input_projections.\1"),
-    (r"transformer\.level_embed", r"pixel_decoder.encoder.level_embedding"),
-    (r"transformer\.encoder\.(.+)", r"pixel_decoder.encoder.\1"),
-    (r"mask_features\.(.+)", r"pixel_decoder.mask_features.\1"),
-    (r"adapter_1\.norm\.(.+)", r"pixel_decoder.lateral.1.\1"),
-    (r"adapter_1\.(.+)", r"pixel_decoder.lateral.0.\1"),
-    (r"layer_1\.norm\.(.+)", r"pixel_decoder.output.1.\1"),
-    (r"layer_1\.(.+)", r"pixel_decoder.output.0.\1"),
-    (r"fpn3\.(.+)", r"sam_branch.downsample.\1"),
-    (r"sam_transformer\.level_embed", r"sam_branch.encoder.level_embedding"),
-    (r"sam_transformer\.encoder\.(.+)", r"sam_branch.encoder.\1"),
-]
-_PREDICTOR = [
-    (
-        rf"transformer_cross_attention_layers_sam\.(\d+)\.multihead_attn\.{_ATTENTION}",
-        r"mask_decoder.feature_injector.blocks.\1.attention.\2",
-    ),
-    (
-        r"transformer_cross_attention_layers_sam\.(\d+)\.(norm\..+)",
-        r"mask_decoder.feature_injector.blocks.\1.\2",
-    ),
-    (
-        rf"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.{_ATTENTION}",
-        r"mask_decoder.layers.\1.cross_attention.attention.\2",
-    ),
-    (
-        r"transformer_cross_attention_layers\.(\d+)\.(norm\..+)",
-        r"mask_decoder.layers.\1.cross_attention.\2",
-    ),
-    (
-        rf"transformer_self_attention_layers\.(\d+)\.self_attn\.{_ATTENTION}",
-        r"mask_decoder.layers.\1.self_attention.attention.\2",
-    ),
-    (
-        r"transformer_self_attention_layers\.(\d+)\.(norm\..+)",
-        r"mask_decoder.layers.\1.self_attention.\2",
-    ),
-    (r"transformer_ffn_layers\.(\d+)\.(.+)", r"mask_decoder.layers.\1.feed_forward.\2"),
-    (r"decoder_norm\.(.+)", r"mask_decoder.norm.\1"),
-    (r"query_feat\.weight", r"mask_decoder.query_features"),
-    (r"query_embed\.weight", r"mask_decoder.query_positions"),
-    (r"level_embed\.weight", r"mask_decoder.level_embedding"),
-    (r"mask_embed\.(.+)", r"mask_decoder.mask_embedding.\1"),
-    (r"_mask_pooling_proj\.(.+)", r"mask_decoder.pooling_projection.\1"),
-    (r"class_embed\.(.+)", r"mask_decoder.class_embedding.\1"),
-    (r"logit_scale", r"mask_decoder.logit_scale"),
-]
-RENAMES += [(rf"sem_seg_head\.pixel_decoder\.{old}", new) for old, new in _PIXEL]
-RENAMES += [(rf"sem_seg_head\.predictor\.{old}", new) for old, new in _PREDICTOR]
 
 # Entries of published checkpoints that are state of the training, not of the model.
 TRAINING_STATE = ("criterion.",)
@@ -86,33 +80,43 @@ SHARED = "mask_decoder.query_injector.projection."
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict under our names; unknown entries are an error that lists them."""
+    kept = {name: value for name, value in state.items() if not name.startswith(TRAINING_STATE)}
+    return _renamed(kept, RENAMES)
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our entries under the published names."""
+    return _renamed(state, [(ours, published) for published, ours in RENAMES])
+
+
+def _renamed(state: Mapping[str, Tensor], rows: list[tuple[str, str]]) -> dict[str, Tensor]:
+    patterns = [(re.compile(_expression(source)), target) for source, target in rows]
     renamed, unknown = {}, []
     for name, tensor in state.items():
-        if name.startswith(TRAINING_STATE):
-            continue
-        for old, new in RENAMES:
-            match = re.fullmatch(old, name)
-            if match:
-                renamed[match.expand(new)] = tensor
+        for pattern, target in patterns:
+            if match := pattern.fullmatch(name):
+                renamed[_filled(target, match.groups())] = tensor
                 break
         else:
             unknown.append(name)
     if unknown:
-        raise UserError(f"not entries of a published checkpoint: {_listed(unknown)}")
+        raise UserError(f"not entries of a FrozenSeg checkpoint: {_listed(unknown)}")
     return renamed
+
+
+def _filled(pattern: str, parts: tuple[str, ...]) -> str:
+    """The pattern with its marks replaced by `parts`, in order."""
+    remaining = iter(parts)
+    return re.sub(r"[#*]", lambda _: next(remaining), pattern)
+
+
+def _expression(pattern: str) -> str:
+    return re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
     """Whether the names are detectron2's rather than ours."""
     return any(name.startswith("sem_seg_head.") for name in state)
-
-
-def published_names(model: nn.Module, candidates: Mapping[str, Tensor]) -> dict[str, str]:
-    """{our name: published name} for every entry of the model, found by renaming `candidates`."""
-    names = {}
-    for name, tensor in candidates.items():
-        names.update(dict.fromkeys(from_published({name: tensor}), name))
-    return names
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
@@ -132,8 +136,9 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> set[str]:
     """Copy a state dict, published or ours, into the model; returns the frozen parts it contained.
 
-    Strict: every missing, unexpected or mis-shaped entry is named in one `UserError`, and the model is
-    unchanged then. A frozen part may be absent as a whole (it has files of its own), not in part.
+    Strict: every missing, unexpected or mis-shaped entry is named in one `UserError`, and the model
+    is unchanged then. A frozen part may be absent as a whole (it has files of its own), not in
+    part.
     """
     if is_published(state):
         try:
@@ -147,7 +152,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> se
         for name in wanted
         if name not in state
         and (name.split(".")[0] not in FROZEN_PARTS or name.split(".")[0] in parts)
-        and not name.endswith("num_batches_tracked")  # counts of training steps; old files lack them
+        and not name.endswith(
+            "num_batches_tracked"
+        )  # counts of training steps; old files lack them
     ]
     unexpected = [name for name in state if name not in wanted]
     misshaped = [
@@ -177,7 +184,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> se
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing it."""
+    """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing
+    it."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"weights {path}: no such file")
@@ -218,9 +226,13 @@ def _listed(names: list[str], most: int = 6) -> str:
 
 def _hint(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
     if any(entry.startswith("sam_branch.encoder") for entry in misshaped):
-        return "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights, 1 for corrected."
+        return (
+            "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights, 1 for corrected."
+        )
     if any(name.startswith(("sam_branch", "mask_decoder.feature_injector")) for name in missing):
-        return "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False for FC-CLIP weights."
+        return (
+            "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False for FC-CLIP weights."
+        )
     if any(name.startswith(("sam", "mask_decoder.feature_injector")) for name in unexpected):
         return "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True for these weights."
     return "Use the configuration that the weights were trained with."

@@ -19,8 +19,8 @@ def add_sam_masks(
 ) -> tuple[Tensor, Tensor]:
     """Class weights and masks whose product is the joint semantic score.
 
-    For seen classes the queries count alone; for the others (1 - epsilon) of them and epsilon of those
-    proposals whose best unseen class is more probable than `threshold` (xi).
+    For seen classes the queries count alone; for the others (1 - epsilon) of them and epsilon of
+    those proposals whose best unseen class is more probable than `threshold` (xi).
 
     class_logits (Q, K + 1) and proposal_class_logits (P, K + 1), void last; mask_logits (Q, H, W);
     proposal_logits (P, H, W); seen (K,) bool. Returns class weights (Q + P', K) and mask logits

@@ -1,14 +1,15 @@
 """From class and mask predictions of one image to semantic, panoptic and instance results.
 
-All tasks are made together in one pass over bands of output rows, so that memory grows neither with the
-vocabulary nor with the image, and nothing loops over queries or classes. Rules as in MaskFormer and
-FC-CLIP; the published code is matched by `tests/inference/test_postprocess.py`.
+All tasks are made together in one pass over bands of output rows, so that memory grows neither with
+the vocabulary nor with the image, and nothing loops over queries or classes. Rules as in MaskFormer
+and FC-CLIP; the published code is matched by `tests/inference/test_postprocess.py`.
 
 Legend: Q queries, K classes, N instances, H x W output pixels, R rows of a band.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,10 +27,11 @@ BAND_ELEMENTS = 24_000_000  # floats of the largest tensor of a band, about 100 
 class PostProcessor:
     """Which tasks to produce, and their thresholds.
 
-    object_mask_threshold: panoptic, least class probability of a query. overlap_threshold: panoptic,
-    least share of a query's own mask that it must win. detections_per_image: query-class pairs taken
-    for instances before stuff is dropped. masks_at_output_size: semantic scores from masks at output
-    size; False resizes scores made at input size, as published for semantic-only runs.
+    object_mask_threshold: panoptic, least class probability of a query. overlap_threshold:
+    panoptic, least share of a query's own mask that it must win. detections_per_image: query-class
+    pairs taken for instances before stuff is dropped. masks_at_output_size: semantic scores from
+    masks at output size; False resizes scores made at input size, as published for semantic-only
+    runs.
     """
 
     panoptic: bool = True
@@ -50,55 +52,45 @@ class PostProcessor:
         resizer: MaskResizer,
         vocabulary: Vocabulary,
     ) -> SegmentationResult:
-        """class_logits (Q, K + 1), void last; mask_logits (Q, h, w) of the size `resizer` expects."""
+        """class_logits (Q, K + 1), void last; mask_logits (Q, h, w) as `resizer` expects them."""
         probabilities = class_logits.float().softmax(-1)
         mask_logits = mask_logits.float()
         size = resizer.output_size
-        is_thing = torch.tensor(vocabulary.is_thing)
-        result = SegmentationResult(size=size)
-        panoptic = (
-            _Panoptic(probabilities, size, self.object_mask_threshold) if self.panoptic else None
+        panoptic = self.panoptic and _Panoptic(probabilities, size, self.object_mask_threshold)
+        semantic = (self.semantic or self.semantic_scores) and _Semantic(
+            probabilities, size, self.semantic_scores
         )
-        instances = (
-            _Instances(probabilities, is_thing, size, self.detections_per_image)
-            if self.instances
-            else None
+        instances = self.instances and _Instances(
+            probabilities, vocabulary, size, self.detections_per_image
         )
-        semantic = (
-            _Semantic(probabilities, size, self.semantic_scores)
-            if self.semantic or self.semantic_scores
-            else None
-        )
-        proposals = (
-            np.zeros((len(mask_logits), *size), dtype=bool) if self.proposals else None
-        )
-        late = semantic is not None and not self.masks_at_output_size
+        proposals = self.proposals and _Proposals(len(mask_logits), size)
+        tasks: list[_Task] = [task for task in (panoptic, instances, proposals) if task]
+        if semantic and self.masks_at_output_size:
+            tasks.append(semantic)
         for start, stop in _bands(size, sum(class_logits.shape)):
             rows = slice(start, stop)
-            if panoptic or instances or proposals is not None or (semantic and not late):
+            if tasks:
                 logits = resizer.rows(mask_logits, start, stop)
-                if proposals is not None:
-                    proposals[:, rows] = (logits > 0).cpu().numpy()
-                if instances:
-                    instances.add(rows, logits)
-                soft = logits.sigmoid_()
-                if panoptic:
-                    panoptic.add(rows, soft)
-                if semantic and not late:
-                    semantic.add(rows, semantic.scores(soft))
-            if semantic and late:
+                soft = logits.sigmoid()
+                for task in tasks:
+                    task.add(rows, logits, soft)
+            if semantic and not self.masks_at_output_size:
                 logits, matrix = resizer.input_rows(mask_logits, start, stop)
                 scores = semantic.scores(logits.sigmoid_())
-                semantic.add(rows, resizer.finish(matrix, scores))
-        if panoptic:
-            result.panoptic = panoptic.result(vocabulary, self.overlap_threshold)
-        if instances:
-            result.instances = instances.result(vocabulary)
-        if semantic:
-            result.semantic = semantic.ids.cpu().numpy()
-            result.semantic_scores = semantic.volume
-        result.proposals = proposals
-        return result
+                semantic.add_scores(rows, resizer.finish(matrix, scores))
+        return SegmentationResult(
+            size=size,
+            panoptic=panoptic.result(vocabulary, self.overlap_threshold) if panoptic else None,
+            semantic=semantic.ids.cpu().numpy() if semantic else None,
+            instances=instances.result(vocabulary) if instances else None,
+            semantic_scores=semantic.volume if semantic else None,
+            proposals=proposals.masks.numpy() if proposals else None,
+        )
+
+
+class _Task(Protocol):
+    def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
+        """Take in a band: mask logits (Q, R, W) of these output rows, and their sigmoid."""
 
 
 def _bands(size: tuple[int, int], depth: int) -> Iterator[tuple[int, int]]:
@@ -122,15 +114,18 @@ class _Semantic:
         """(Q, R, W) mask probabilities -> (K, R, W)."""
         return (self.weights @ soft.flatten(1)).unflatten(1, soft.shape[1:])
 
-    def add(self, rows: slice, scores: Tensor) -> None:
+    def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
+        self.add_scores(rows, self.scores(soft))
+
+    def add_scores(self, rows: slice, scores: Tensor) -> None:
         self.ids[rows] = scores.argmax(0).int()
         if self.volume is not None:
             self.volume[:, rows] = scores.cpu().numpy()
 
 
 class _Panoptic:
-    """Each pixel goes to the query with the largest class times mask probability; a query that keeps
-    too little of its own mask is dropped, and queries of one stuff class merge."""
+    """Each pixel goes to the query with the largest class times mask probability; a query that
+    keeps too little of its own mask is dropped, and queries of one stuff class merge."""
 
     def __init__(self, probabilities: Tensor, size: tuple[int, int], threshold: float) -> None:
         scores, labels = probabilities.max(-1)
@@ -142,7 +137,7 @@ class _Panoptic:
         # Pixels each query wins, pixels of its own mask, and pixels that are both.
         self.counts = torch.zeros((3, len(self.queries)), dtype=torch.long, device=device)
 
-    def add(self, rows: slice, soft: Tensor) -> None:
+    def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         count = len(self.queries)
         if count == 0:
             return
@@ -199,12 +194,12 @@ class _Instances:
     """The best query-class pairs; the score is class probability times mean mask probability."""
 
     def __init__(
-        self, probabilities: Tensor, is_thing: Tensor, size: tuple[int, int], count: int
+        self, probabilities: Tensor, vocabulary: Vocabulary, size: tuple[int, int], count: int
     ) -> None:
         classes = probabilities.shape[-1] - 1
         flat = probabilities[:, :-1].flatten()
         scores, pairs = flat.topk(min(count, len(flat)))
-        thing = is_thing.to(pairs.device)[pairs % classes]
+        thing = torch.tensor(vocabulary.is_thing, device=pairs.device)[pairs % classes]
         self.scores, pairs = scores[thing], pairs[thing]
         self.class_ids = pairs % classes
         # Several classes of one query share its mask: it is made once.
@@ -212,13 +207,12 @@ class _Instances:
         self.masks = torch.zeros((len(self.queries), *size), dtype=torch.bool)
         self.sums = torch.zeros((2, len(self.queries)), device=pairs.device)
 
-    def add(self, rows: slice, logits: Tensor) -> None:
+    def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         if len(self.queries) == 0:
             return
-        logits = logits[self.queries]
-        solid = logits > 0
+        solid = logits[self.queries] > 0
         self.masks[:, rows] = solid.cpu()
-        self.sums[0] += (logits.sigmoid_() * solid).flatten(1).sum(1)
+        self.sums[0] += (soft[self.queries] * solid).flatten(1).sum(1)
         self.sums[1] += solid.flatten(1).sum(1)
 
     def result(self, vocabulary: Vocabulary) -> InstanceResult:
@@ -235,8 +229,18 @@ class _Instances:
         )
 
 
+class _Proposals:
+    """Every query's own mask, whatever its class."""
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        self.masks = torch.zeros((count, *size), dtype=torch.bool)
+
+    def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
+        self.masks[:, rows] = (logits > 0).cpu()
+
+
 def mask_boxes(masks: Tensor) -> Tensor:
-    """(N, H, W) bool -> (N, 4) float (x0, y0, x1, y1), x1 and y1 exclusive; zeros for empty masks."""
+    """(N, H, W) bool -> (N, 4) float (x0, y0, x1, y1), ends exclusive; zeros for empty masks."""
     boxes = []
     for inside in (masks.any(1), masks.any(2)):  # columns (N, W), rows (N, H)
         length = inside.shape[1]

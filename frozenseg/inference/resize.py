@@ -1,8 +1,8 @@
 """Mask logits at output size, a band of rows at a time, so that memory is bounded for any image.
 
-A model's masks lie at stride 4 of the padded input. As published, they are resized to the padded input,
-cropped to the image, and resized to the output, each time bilinearly. Vertically both steps are one
-small matrix; horizontally they are done as they stand, on the rows of a band only.
+A model's masks lie at stride 4 of the padded input. As published, they are resized to the padded
+input, cropped to the image, and resized to the output, each time bilinearly. Vertically both steps
+are one small matrix; horizontally they are done as they stand, on the rows of a band only.
 """
 
 import torch
@@ -21,12 +21,13 @@ class MaskResizer:
         image_size: tuple[int, int],
         output_size: tuple[int, int],
     ) -> None:
-        """mask_size: (h, w) at stride 4; padded_size: of the network's input; image_size: the part of
-        it that is image; output_size: of the results. All (height, width)."""
+        """mask_size: (h, w) at stride 4; padded_size: of the network's input; image_size: the part
+        of it that is image; output_size: of the results. All (height, width)."""
         self.padded_size = padded_size
         self.image_size = image_size
         self.output_size = output_size
-        # The matrices stay on the CPU: which rows a band needs is then known without asking the device.
+        # The matrices stay on the CPU: which rows a band needs is then known without asking the
+        # device.
         self._to_input = _interpolation(mask_size[0], padded_size[0])[: image_size[0]]
         self._to_output = _interpolation(image_size[0], output_size[0])
 
@@ -42,8 +43,8 @@ class MaskResizer:
         return _stretch(cropped, self.output_size[1])
 
     def input_rows(self, masks: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """What output rows start..stop need at input size: masks (Q, n, image width) of n input rows,
-        and the matrix (stop - start, n) that makes output rows of them."""
+        """What output rows start..stop need at input size: masks (Q, n, image width) of n input
+        rows, and the matrix (stop - start, n) that makes output rows of them."""
         matrix = self._to_output[start:stop]
         first, last = _band(matrix)
         band = _apply(self._to_input[first:last], masks)
@@ -55,9 +56,12 @@ class MaskResizer:
 
 
 def _interpolation(source: int, target: int) -> Tensor:
-    """The matrix (target, source) of a bilinear resize along one axis, taken from the resize itself."""
+    """The matrix (target, source) of a bilinear resize along one axis, taken from the resize
+    itself."""
     identity = torch.eye(source)[None, None]
-    return F.interpolate(identity, size=(target, source), mode="bilinear", align_corners=False)[0, 0]
+    return F.interpolate(identity, size=(target, source), mode="bilinear", align_corners=False)[
+        0, 0
+    ]
 
 
 def _band(matrix: Tensor) -> tuple[int, int]:

@@ -1,5 +1,5 @@
-"""The two injectors of FrozenSeg (arXiv 2409.03525, section 3.2): SAM's spatial knowledge enters the
-queries (QueryInjector) and CLIP's coarsest features (FeatureInjector).
+"""The two injectors of FrozenSeg (arXiv 2409.03525, section 3.2): SAM's spatial knowledge enters
+the queries (QueryInjector) and CLIP's coarsest features (FeatureInjector).
 
 Legend: B images, Q queries, C decoder channels, h x w cells.
 """
@@ -14,8 +14,8 @@ class QueryInjector(nn.Module):
     """Adds to each query what SAM sees inside the query's current mask."""
 
     def __init__(self, *, projection: nn.Module) -> None:
-        """projection: C -> C on the pooled vectors. The published model shares the one that serves the
-        class embedding (the paper has one of its own), hence it is passed in."""
+        """projection: C -> C on the pooled vectors. The published model shares the one that serves
+        the class embedding (the paper has one of its own), hence it is passed in."""
         super().__init__()
         self.projection = projection
 
@@ -27,8 +27,8 @@ class QueryInjector(nn.Module):
 class FeatureInjector(nn.Module):
     """Lets CLIP's stride-32 tokens attend to SAM's, once per decoder layer that reads them.
 
-    Every such layer has weights of its own, and each starts from the same CLIP tokens: the injections
-    are not chained.
+    Every such layer has weights of its own, and each starts from the same CLIP tokens: the
+    injections are not chained.
     """
 
     def __init__(self, *, dim: int, num_heads: int, layers: list[int]) -> None:
@@ -48,5 +48,3 @@ class FeatureInjector(nn.Module):
 def sam_tokens(features: Tensor, size: tuple[int, int], level_embedding: Tensor) -> Tensor:
     """SAM's branch (B, C, h, w) at the size of the stride-32 level, as tokens (B, h*w, C)."""
     return resize(features, size).flatten(2).transpose(1, 2) + level_embedding
-
-

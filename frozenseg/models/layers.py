@@ -41,9 +41,11 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """query (B, N, C), key and value (B, M, C); mask (B, N, M) bool, True where N may see M."""
-        projected = [
+        query, key, value = (
             F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for tokens, weight, bias in zip(
                 (query, key, value),
@@ -51,10 +53,10 @@ class Attention(nn.Module):
                 self.in_proj_bias.chunk(3),
                 strict=True,
             )
-        ]  # 3 x (B, heads, N or M, C / heads)
+        )  # 3 x (B, heads, N or M, C / heads)
         if mask is not None:
             mask = mask[:, None]  # the same for all heads, broadcast rather than copied
-        attended = F.scaled_dot_product_attention(*projected, attn_mask=mask)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -98,7 +100,8 @@ class FeedForwardBlock(nn.Module):
 def sine_positions(
     height: int, width: int, dim: int, *, device: torch.device | str, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine and cosine of the normalised row and column numbers: (1, dim, height, width), after DETR.
+    """Sine and cosine of the normalised row and column numbers: (1, dim, height, width), after
+    DETR.
 
     The first half of the channels encodes the row, the second half the column.
     """

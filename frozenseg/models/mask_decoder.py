@@ -82,9 +82,7 @@ class MaskDecoder(nn.Module):
         self.query_positions = nn.Parameter(torch.randn(num_queries, dim))
         self.level_embedding = nn.Parameter(torch.randn(NUM_LEVELS, dim))
         self.norm = nn.LayerNorm(dim)
-        self.mask_embedding = MLP(
-            input_dim=dim, hidden_dim=dim, output_dim=mask_dim, num_layers=3
-        )
+        self.mask_embedding = MLP(input_dim=dim, hidden_dim=dim, output_dim=mask_dim, num_layers=3)
         self.pooling_projection = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))
         self.class_embedding = MLP(
             input_dim=dim, hidden_dim=dim, output_dim=embed_dim, num_layers=3
@@ -174,9 +172,10 @@ class MaskDecoder(nn.Module):
 class MaskAt:
     """Mask logits at any size.
 
-    A mask is a product of query and mask features, and resizing is linear: resizing the features once
-    per size gives the same numbers as resizing Q masks in each layer, for a fraction of the work. With
-    `full` (in training, where every layer's masks are needed at stride 4) they are resized instead.
+    A mask is a product of query and mask features, and resizing is linear: resizing the features
+    once per size gives the same numbers as resizing Q masks in each layer, for a fraction of the
+    work. With `full` (in training, where every layer's masks are needed at stride 4) they are
+    resized instead.
     """
 
     def __init__(self, features: Tensor, *, full: bool) -> None:

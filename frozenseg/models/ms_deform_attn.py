@@ -40,8 +40,8 @@ def published_reading(locations: Tensor, weights: Tensor, levels: int) -> tuple[
 
     The kernel takes the number of levels from the feature shapes, but the buffers of the SAM branch
     were made for three. Sample `query * heads + head` then uses the consecutive entries from flat
-    position `sample * levels * points` on. Released weights were trained with this reading, so it is
-    reproduced here, image by image (PAPERS.md 1.2, row 1).
+    position `sample * levels * points` on. Released weights were trained with this reading, so it
+    is reproduced here, image by image (PAPERS.md 1.2, row 1).
 
     locations: (N, L, M, V, P, 2), weights: (N, L, M, V, P) -> the same with `levels` in place of V.
     """
@@ -68,7 +68,7 @@ class DeformableAttention(nn.Module):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Heads look in `num_heads` directions, point p at distance p + 1 (Deformable DETR, A.4)."""
+        """Each head looks in a direction of its own, point p at distance p + 1 (section A.4)."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), -1)
         directions = directions / directions.abs().max(-1, keepdim=True).values

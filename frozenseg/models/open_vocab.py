@@ -37,10 +37,12 @@ def geometric_ensemble(
     beta: float,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Join the trained (in-vocabulary) and CLIP's own (out-of-vocabulary) classifier, after FC-CLIP.
+    """Join the trained (in-vocabulary) and CLIP's own (out-of-vocabulary) classifier, after
+    FC-CLIP.
 
-    The probabilities are mixed geometrically, weight of the second: alpha for seen classes, beta for
-    the others. Everything is computed from log-softmax, so no probability underflows into log(0).
+    The probabilities are mixed geometrically, weight of the second: alpha for seen classes, beta
+    for the others. Everything is computed from log-softmax, so no probability underflows into
+    log(0).
 
     in_logits and out_logits: (B, Q, K + 1), void last. seen: (K,) bool. valid: (B, Q) bool, where
     False only the first classifier counts. Returns log-probabilities (B, Q, K + 1).

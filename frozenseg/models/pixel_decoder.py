@@ -39,7 +39,9 @@ class DeformableEncoder(nn.Module):
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         positions = torch.cat(
             [
-                sine_positions(*shape, level.shape[1], device=level.device).flatten(2).transpose(1, 2)
+                sine_positions(*shape, level.shape[1], device=level.device)
+                .flatten(2)
+                .transpose(1, 2)
                 + embedding
                 for level, shape, embedding in zip(
                     levels, shapes, self.level_embedding[: len(levels)], strict=True
@@ -57,17 +59,25 @@ class DeformableEncoder(nn.Module):
         ]
 
 
+def conv(
+    in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """Convolution that keeps the size (at stride 1), initialised uniformly by its fan-in."""
+    layer = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+    )
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 def conv_norm(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = False
 ) -> nn.Sequential:
     """Convolution and GroupNorm over 32 groups."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
-    )
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, nn.GroupNorm(32, out_channels))
+    layer = conv(in_channels, out_channels, kernel_size=kernel_size, stride=stride, bias=bias)
+    return nn.Sequential(layer, nn.GroupNorm(32, out_channels))
 
 
 class PixelDecoder(nn.Module):
@@ -98,15 +108,11 @@ class PixelDecoder(nn.Module):
         )
         self.lateral = conv_norm(in_channels["res2"], dim, kernel_size=1)
         self.output = conv_norm(dim, dim, kernel_size=3)
-        self.mask_features = nn.Conv2d(dim, mask_dim, kernel_size=1)
-        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
-        nn.init.zeros_(self.mask_features.bias)
-        for projection in self.input_projections:
-            nn.init.xavier_uniform_(projection[0].weight)
+        self.mask_features = conv(dim, mask_dim, kernel_size=1)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Returns mask features (B, mask_dim, h, w) at stride 4 and levels (B, dim, ., .) at strides
-        32, 16, 8. Always in float32: sampling positions do not bear half precision."""
+        """Returns mask features (B, mask_dim, h, w) at stride 4 and levels (B, dim, ., .) at
+        strides 32, 16, 8. Always in float32: sampling positions do not bear half precision."""
         with torch.autocast(features["res2"].device.type, enabled=False):
             levels = self.encoder(
                 [
@@ -124,8 +130,8 @@ class PixelDecoder(nn.Module):
 class SamBranch(nn.Module):
     """SAM's embedding, halved in size and refined by a deformable encoder of its own: G_sam.
 
-    num_levels: levels the encoder's attention is built for. There is one level to attend to, so 1 is
-    right; 3 is how the published model was built, and its weights need it (`published_reading`).
+    num_levels: levels the encoder's attention is built for. There is one level to attend to, so 1
+    is right; 3 is how the published model was built, and its weights need it (`published_reading`).
     """
 
     def __init__(

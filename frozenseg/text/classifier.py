@@ -42,9 +42,9 @@ def cache_folder() -> Path:
 class TextClassifier:
     """Text vectors of vocabularies; every name is encoded once.
 
-    On disk a name's vector lies in a file under a folder named after the encoder's fingerprint and the
-    templates, so a changed weight or template finds nothing. Files are written whole, under a name made
-    of their content's names, and never changed: processes may write at once.
+    On disk a name's vector lies in a file under a folder named after the encoder's fingerprint and
+    the templates, so a changed weight or template finds nothing. Files are written whole, under a
+    name made of their content's names, and never changed: processes may write at once.
     """
 
     def __init__(
@@ -142,4 +142,3 @@ class TextClassifier:
                 save_file({f"name:{name}": self._vectors[name] for name in names}, temporary)
         except OSError as error:  # a full or read-only disk costs time, not the result
             logger.warning("text cache %s cannot be written (%s)", folder, error)
-

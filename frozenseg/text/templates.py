@@ -1,7 +1,7 @@
 """Prompt templates that a class name is put into; the vectors of all are averaged."""
 
-# The 14 templates of ViLD (arXiv 2104.13921, appendix) in the wording that the released weights were
-# trained with: four of them end without a full stop.
+# The 14 templates of ViLD (arXiv 2104.13921, appendix) in the wording that the released weights
+# were trained with: four of them end without a full stop.
 VILD = (
     "a photo of a {}.",
     "This is a photo of a {}",

@@ -18,7 +18,7 @@ Source = str | os.PathLike[str] | Iterable[str | Sequence[str]]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """K classes. names: the synonyms of each, the first one is shown; is_thing: countable or not."""
+    """K classes. names: synonyms of each, the first is shown; is_thing: countable or not."""
 
     names: tuple[tuple[str, ...], ...]
     is_thing: tuple[bool, ...]
@@ -81,7 +81,8 @@ class Vocabulary:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """Read a list with one class a line: `name, synonym` or, as the field's lists, `id:name,...`.
+        """Read a list with one class a line: `name, synonym` or, as the field's lists,
+        `id:name,...`.
 
         Classes after a line `[stuff]` are stuff, after `[things]` things; without such lines COCO's
         stuff names decide. `#` starts a comment; the class `invalid_class_id` is left out.

@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all their own set-up on a fresh machine: a virtual environment in
+# .venv (or $(VENV)), renewed when the requirements change.
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+STAMP = $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt Makefile | cksum | cut -d' ' -f1)
+
+.PHONY: demo test test-slow lint types check clean
+
+demo: $(STAMP)
+	$(PY) demo/demo.py --input demo/images --vocabulary-file demo/vocabulary.txt --output output/demo
+
+test: $(STAMP)
+	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)
+	$(VENV)/bin/mypy -p frozenseg
+
+check: lint types test test-slow
+
+$(STAMP): requirements.txt requirements-dev.txt setup.py
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	# lvis asks for opencv-python, which would overwrite opencv-python-headless.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps lvis==0.5.3
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+clean:
+	rm -rf $(VENV) output build *.egg-info

@@ -1,0 +1,54 @@
+"""Convert checkpoints: published (`.pth`, everything in it) <-> ours (`.safetensors`, trained
+parts)."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from frozenseg.build import build_model
+from frozenseg.config import load_config
+from frozenseg.engine.weights import (
+    load_state,
+    model_state,
+    read_state,
+    to_published,
+    trained_state,
+    write_state,
+)
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="convert_checkpoint", description=__doc__)
+    parser.add_argument("source", type=Path, help="published .pth or our .safetensors")
+    parser.add_argument("target", type=Path, help=".safetensors: ours; .pth: published names")
+    parser.add_argument(
+        "--config-file", help="the model's YAML file; default: published ConvNeXt-L"
+    )
+    parser.add_argument("--keep-frozen", action="store_true", help="write CLIP and SAM too")
+    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
+    arguments = parser.parse_args(argv)
+    if arguments.target.suffix not in (".safetensors", ".pth"):
+        raise UserError(f"{arguments.target}: the target must end in .safetensors or .pth")
+    state = read_state(arguments.source)
+    model = build_model(load_config(arguments.config_file, arguments.options))
+    parts = load_state(model, state, str(arguments.source))
+    converted = trained_state(model)
+    if arguments.keep_frozen:
+        if missing := {name.split(".")[0] for name in model_state(model)} & {"clip", "sam"} - parts:
+            raise UserError(f"{arguments.source}: holds no weights of {', '.join(sorted(missing))}")
+        converted = model_state(model)
+    _write(arguments.target, converted)
+    count = sum(tensor.numel() for tensor in converted.values())
+    print(f"{arguments.target}: {len(converted)} entries, {count:,} values")
+
+
+def _write(target: Path, state: dict[str, Tensor]) -> None:
+    if target.suffix == ".safetensors":
+        write_state(target, state)
+    else:
+        with atomic_path(target) as temporary:
+            torch.save({"model": to_published(state)}, temporary)

@@ -1,0 +1,103 @@
+"""Score predictions on disk; no model is needed."""
+
+import argparse
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation import on_disk
+from frozenseg.files import write_json
+
+
+def main(argv: list[str]) -> int | None:
+    options = vars(_parser().parse_args(argv))
+    task, output = options.pop("task"), options.pop("json")
+    if output is not None:
+        _check_writable(Path(output))
+    score = getattr(on_disk, f"score_{task}")
+    # disable=None: the bar shows only where standard error is a terminal
+    progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
+    scores = score(**options, progress=progress)
+    _print_table(scores)
+    if output is not None:
+        write_json(output, scores, indent=1)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="score.py", description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+
+    def add(task: str, summary: str, **arguments: str) -> argparse.ArgumentParser:
+        """A task with required options, given as name="what it is"."""
+        added = tasks.add_parser(task, help=summary, description=summary)
+        for name, meaning in arguments.items():
+            flag, _, rest = meaning.partition(" ")
+            added.add_argument(flag, dest=name, required=True, metavar="PATH", help=rest)
+        added.add_argument("--json", metavar="OUT", help="also write the scores as JSON")
+        return added
+
+    add(
+        "panoptic",
+        "PQ, SQ and RQ (fractions), as panopticapi counts them",
+        gt_file="--gt COCO panoptic JSON of the ground truth",
+        gt_dir="--gt-dir folder of its PNGs",
+        pred_file="--pred COCO panoptic JSON of the predictions",
+        pred_dir="--pred-dir folder of their PNGs",
+    )
+    detections = {
+        "gt_file": "--gt JSON of the ground truth, COCO instance format",
+        "pred_file": "--pred JSON list of image_id, category_id, score, segmentation (RLE)",
+    }
+    add("instances", "mask AP (fractions) by COCO's rules", **detections)
+    add("lvis", "mask AP, APr, APc, APf (fractions) by the rules of LVIS", **detections)
+    label_maps = (
+        add(
+            "semantic",
+            "mIoU, fwIoU, mACC and pACC (per cent), as detectron2 counts them",
+            gt_dir="--gt-dir folder of label maps (PNG or TIFF)",
+            pred_dir="--pred-dir folder of predicted label maps with the same names",
+            classes_file="--classes JSON with 'names' by label; with 'seen', means of both groups",
+        ),
+        add(
+            "recall",
+            "recall of mask proposals at IoU 0.5, 0.75 and 0.9 (per cent)",
+            images_file="--images JSON with 'images' (id, file_name)",
+            gt_dir="--gt-dir folder of label maps (PNG or TIFF)",
+            proposals_file="--proposals JSON list: image_id, masks (COCO RLE)",
+            seen_file="--seen JSON with 'names' by label and 'seen'",
+        ),
+    )
+    for task in label_maps:
+        task.add_argument(
+            "--ignore", type=int, default=255, help="label of pixels without a class (%(default)s)"
+        )
+    return parser
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder, name a file for --json")
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{output}: cannot be written, {parent} is no folder one may write to")
+
+
+def _print_table(scores: dict[str, Any]) -> None:
+    """One row for each number, or for each group of numbers (with those of `per_class` beneath)."""
+    rows = {key: value for key, value in scores.items() if key != "per_class"}
+    rows |= scores.get("per_class", {})
+    width = max(len(key) for key in rows)
+    groups = [value for value in rows.values() if isinstance(value, dict)]
+    if groups:
+        print(" " * width, *(f"{column:>9}" for column in groups[0]))
+    for key, value in rows.items():
+        numbers = value.values() if isinstance(value, dict) else [value]
+        print(
+            f"{key:{width}}", *(f"{n:9d}" if isinstance(n, int) else f"{n:9.4f}" for n in numbers)
+        )

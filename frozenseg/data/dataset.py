@@ -1,0 +1,123 @@
+"""One dataset class for every benchmark: records -> samples, masks cut out in worker processes."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from frozenseg.data.annotations import LABELS, LabelMaps
+from frozenseg.data.images import read_image
+from frozenseg.data.records import Categories, Record
+from frozenseg.data.transforms import Transform, seeded_generator
+from frozenseg.errors import UserError
+from frozenseg.structures import Targets
+
+# streams of random numbers that share a seed are kept apart by the first number of their key
+SAMPLE_STREAM, ORDER_STREAM = 0, 1
+
+
+class Draw(NamedTuple):
+    """A request for a training sample: `position` counts the draws of the whole run from 0."""
+
+    position: int
+    item: int
+
+
+@dataclass
+class Sample:
+    """One image as a model meets it.
+
+    image: (3, H, W) uint8 RGB, transformed. height, width: of the image before the transform.
+    targets: (N, H, W) masks and their classes for training, else None.
+    """
+
+    image: Tensor
+    height: int
+    width: int
+    record: Record
+    targets: Targets | None = None
+
+    def pin_memory(self) -> "Sample":
+        """The same in page-locked memory; `DataLoader` calls it."""
+        targets = self.targets
+        if targets is not None:
+            targets = Targets(targets.class_ids.pin_memory(), targets.masks.pin_memory())
+        return Sample(self.image.pin_memory(), self.height, self.width, self.record, targets)
+
+
+class SegmentationDataset(Dataset[Sample]):
+    """Samples of a list of records.
+
+    targets: the annotation that becomes masks ("panoptic", "semantic" or "instances"), None for
+    testing: evaluators load the truth of `sample.record` with `frozenseg.data.annotations`.
+
+    The random part of a sample depends on (seed, draw position, item) alone: neither the number of
+    workers nor a resumed run changes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: list[Record],
+        categories: Categories,
+        transform: Transform,
+        targets: Literal["panoptic", "semantic", "instances"] | None,
+        seed: int = 0,
+    ) -> None:
+        self.records = records
+        self.categories = categories
+        self.transform = transform
+        self.targets = targets
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, request: Draw | int) -> Sample:
+        draw = request if isinstance(request, Draw) else Draw(0, request)
+        record = self.records[draw.item]
+        generator = seeded_generator(self.seed, SAMPLE_STREAM, draw.position, draw.item)
+        image = read_image(record.image_path)
+        height, width = image.shape[:2]
+        _check_size(record, height, width)
+        if self.targets is None:
+            image, _ = self.transform(image, np.zeros((0, height, width), np.uint8), generator)
+            return Sample(_to_tensor(image), height, width, record)
+        labels = LABELS[self.targets](record)
+        _check_labels(record, labels, height, width)
+        image, labels.maps = self.transform(image, labels.maps, generator)
+        return Sample(_to_tensor(image), height, width, record, cut_masks(labels))
+
+
+def cut_masks(labels: LabelMaps) -> Targets:
+    """The (N, H, W) masks of all objects that have a pixel left."""
+    masks = labels.maps == labels.values.astype(labels.maps.dtype)[:, None, None]
+    present = masks.any(axis=(1, 2))
+    return Targets(
+        class_ids=torch.from_numpy(labels.class_ids[present].astype(np.int64)),
+        masks=torch.from_numpy(masks[present]),
+    )
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())  # (H, W, 3) -> (3, H, W)
+
+
+def _check_size(record: Record, height: int, width: int) -> None:
+    if record.height is not None and (record.height, record.width) != (height, width):
+        raise UserError(
+            f"{record.image_path}: is {height} x {width} (height x width), but its annotation says "
+            f"{record.height} x {record.width}; is it another version of the image?"
+        )
+
+
+def _check_labels(record: Record, labels: LabelMaps, height: int, width: int) -> None:
+    if labels.maps.shape[1:] != (height, width):
+        raise UserError(
+            f"{record.semantic_path or record.panoptic_path}: is {labels.maps.shape[1]} x "
+            f"{labels.maps.shape[2]} (height x width), but its image {record.image_path} is "
+            f"{height} x {width}; make it again in the size of the image"
+        )

@@ -1,0 +1,203 @@
+"""Annotation files -> records. Nothing is decoded here; all that needs no pixels is checked here.
+
+Formats: COCO panoptic (arXiv 1801.00868), folders of label maps, COCO and LVIS instance JSON.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from frozenseg.data.checks import (
+    class_id_of,
+    file_names,
+    images_by_id,
+    naming,
+    read_annotations,
+    read_categories,
+    require_files,
+)
+from frozenseg.data.records import Categories, Instances, Record, Segments
+from frozenseg.data.shapes import checked_shape
+from frozenseg.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+LARGEST_PANOPTIC_ID = 256**3 - 1
+
+logger = logging.getLogger(__name__)
+
+
+def read_panoptic(
+    json_path: Path, png_dir: Path, image_dir: Path, *, semantic_dir: Path | None = None
+) -> tuple[list[Record], Categories]:
+    """The records of a COCO panoptic dataset, in the order of its annotations.
+
+    semantic_dir: label maps of class ids (255 unlabelled), one PNG per image; without it
+    `load_semantic` derives the same maps from the panoptic ones.
+    """
+    content = read_annotations(json_path, "images", "annotations", "categories")
+    categories = read_categories(content, json_path)
+    images = images_by_id(content, json_path)
+    records: dict[int | str, Record] = {}
+    for position, annotation in enumerate(content["annotations"]):
+        name = f"annotations[{position}]"
+        with naming(json_path, name):
+            image_id, png_name = annotation["image_id"], annotation["file_name"]
+            image = _image_of(image_id, images, json_path, name)
+            segments = _segments(annotation["segments_info"], categories, json_path, name)
+            semantic = None if semantic_dir is None else semantic_dir / Path(png_name).name
+            record = Record(
+                image_id=image_id,
+                image_path=os.path.join(image_dir, image["file_name"]),
+                height=image["height"],
+                width=image["width"],
+                num_classes=len(categories),
+                panoptic_path=os.path.join(png_dir, png_name),
+                segments=segments,
+                semantic_path=None if semantic is None else str(semantic),
+            )
+        if image_id in records:
+            raise UserError(f"{json_path}: {name} is the second of image {image_id!r}; remove it")
+        records[image_id] = record
+    if len(records) < len(images):
+        logger.warning(
+            "%s: %d of %d images have no annotation and are left out",
+            json_path,
+            len(images) - len(records),
+            len(images),
+        )
+    return _checked(list(records.values()), json_path), categories
+
+
+def read_semantic(
+    image_dir: Path, label_dir: Path, categories: Categories, *, ignore: int = 255
+) -> tuple[list[Record], Categories]:
+    """The records of a folder of images and a folder of label maps with the same stems.
+
+    A label map holds class ids (positions in `categories`) and `ignore` where it is unlabelled, as
+    detectron2's preparation scripts write them. Images without a label map are left out.
+    """
+    images = _by_stem(image_dir, IMAGE_SUFFIXES, "images")
+    labels = _by_stem(label_dir, LABEL_SUFFIXES, "label maps")
+    orphans = sorted(labels.keys() - images.keys())
+    if orphans:
+        raise UserError(
+            f"{labels[orphans[0]]}: no image {orphans[0]}.* in {image_dir}; {len(orphans)} of "
+            f"{len(labels)} label maps have no image: copy the images there"
+        )
+    if not labels:
+        raise UserError(f"{label_dir}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
+    records = [
+        Record(
+            image_id=stem,
+            image_path=images[stem],
+            height=None,
+            width=None,
+            num_classes=len(categories),
+            semantic_path=labels[stem],
+            semantic_ignore=ignore,
+        )
+        for stem in sorted(labels)
+    ]
+    return records, categories
+
+
+def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
+    """The records of a COCO or LVIS instance JSON, in the order of its images.
+
+    Images without objects are kept: detections on them count as errors. LVIS names its files only
+    by the end of `coco_url` (`train2017/000000000001.jpg`): there `image_dir` is the folder above.
+    """
+    content = read_annotations(json_path, "images", "annotations", "categories")
+    categories = read_categories(content, json_path)
+    images = images_by_id(content, json_path)
+    found: dict[int | str, list[tuple[Any, int, bool]]] = {image_id: [] for image_id in images}
+    for position, annotation in enumerate(content["annotations"]):
+        name = f"annotations[{position}]"
+        with naming(json_path, name):
+            image = _image_of(annotation["image_id"], images, json_path, name)
+            category = class_id_of(annotation["category_id"], categories, json_path, name)
+            shape = checked_shape(annotation["segmentation"], image["height"], image["width"])
+            crowd = bool(annotation.get("iscrowd", 0))
+            if shape:
+                found[image["id"]].append((shape, category, crowd))
+    records = []
+    for position, (image_id, image) in enumerate(images.items()):
+        with naming(json_path, f"images[{position}]"):
+            records.append(
+                Record(
+                    image_id=image_id,
+                    image_path=os.path.join(image_dir, _file_name(image)),
+                    height=image["height"],
+                    width=image["width"],
+                    num_classes=len(categories),
+                    instances=_instances(found[image_id]),
+                )
+            )
+    return _checked(records, json_path), categories
+
+
+def _image_of(
+    image_id: int | str, images: dict[int | str, dict[str, Any]], path: Path, entry: str
+) -> dict[str, Any]:
+    image = images.get(image_id)
+    if image is None:
+        raise UserError(
+            f"{path}: {entry} is of image {image_id!r}, which is not among the file's images; "
+            "remove it or list the image"
+        )
+    return image
+
+
+def _segments(
+    infos: list[dict[str, Any]], categories: Categories, path: Path, entry: str
+) -> Segments:
+    ids = [info["id"] for info in infos]
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{path}: {entry} lists a segment id twice; remove one")
+    if ids and not (min(ids) >= 1 and max(ids) <= LARGEST_PANOPTIC_ID):
+        raise UserError(
+            f"{path}: {entry} has a segment id outside 1-{LARGEST_PANOPTIC_ID}, which no PNG holds"
+        )
+    class_ids = [class_id_of(info["category_id"], categories, path, entry) for info in infos]
+    return Segments(
+        ids=np.array(ids, dtype=np.int32),
+        class_ids=np.array(class_ids, dtype=np.int32),
+        is_crowd=np.array([info.get("iscrowd", 0) for info in infos], dtype=bool),
+    )
+
+
+def _instances(rows: list[tuple[Any, int, bool]]) -> Instances:
+    return Instances(
+        shapes=[shape for shape, _, _ in rows],
+        class_ids=np.array([class_id for _, class_id, _ in rows], dtype=np.int32),
+        is_crowd=np.array([crowd for _, _, crowd in rows], dtype=bool),
+    )
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    if "file_name" in image:
+        return str(image["file_name"])
+    return "/".join(urlsplit(image["coco_url"]).path.split("/")[-2:])
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, str]:
+    names = file_names(folder, what)
+    wanted = [name for name in sorted(names) if name.lower().endswith(suffixes)]
+    return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in wanted}
+
+
+def _checked(records: list[Record], source: Path) -> list[Record]:
+    """The records, when every file they name is there."""
+    if not records:
+        raise UserError(f"{source}: lists no annotations; is it the right file?")
+    require_files([record.image_path for record in records], "images", source)
+    maps = [record.panoptic_path for record in records if record.panoptic_path]
+    require_files(maps, "panoptic PNGs", source)
+    labels = [record.semantic_path for record in records if record.semantic_path]
+    require_files(labels, "label maps", source)
+    return records

@@ -1,0 +1,80 @@
+"""What a reader knows of an image before any pixel is read: the records of a dataset."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a dataset; a class id is a position in these tuples.
+
+    dataset_ids: the ids that the annotation files use, ascending (COCO's have gaps: 1-200 for 133).
+    """
+
+    names: tuple[str, ...]
+    is_thing: tuple[bool, ...]
+    dataset_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def class_ids(self) -> dict[int, int]:
+        """Dataset id -> class id."""
+        return {dataset_id: index for index, dataset_id in enumerate(self.dataset_ids)}
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The segments of one panoptic PNG, as its JSON lists them.
+
+    ids: (N,) int32, values in the decoded PNG. class_ids: (N,) int32. is_crowd: (N,) bool.
+    Arrays, not a list of objects: COCO's training set has 1.3 million segments.
+    """
+
+    ids: np.ndarray
+    class_ids: np.ndarray
+    is_crowd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The objects of one image of a COCO or LVIS instance JSON; they may overlap.
+
+    shapes: N segmentations as the file has them: a list of polygons (x0, y0, x1, y1, ... in pixels)
+    or an RLE. class_ids: (N,) int32. is_crowd: (N,) bool.
+    """
+
+    shapes: list[Any]
+    class_ids: np.ndarray
+    is_crowd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a dataset and where its annotation lies; what a dataset lacks is None.
+
+    height, width: pixels as the annotation states them, None for plain folders of images.
+    semantic_path: a PNG of class ids, `semantic_ignore` where unlabelled.
+    num_classes: the bound of those class ids.
+    """
+
+    image_id: int | str
+    image_path: str
+    height: int | None
+    width: int | None
+    num_classes: int
+    panoptic_path: str | None = None
+    segments: Segments | None = None
+    semantic_path: str | None = None
+    semantic_ignore: int = 255
+    instances: Instances | None = None

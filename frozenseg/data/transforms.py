@@ -1,0 +1,115 @@
+"""Geometry of images and their label maps, together.
+
+A transform takes an image (H, W, 3) uint8 RGB, label maps (L, H, W) with 0 for unlabelled, and a
+generator, and returns both in their new size. Images are resized by Pillow's bilinear filter, as in
+the published work, and labels by the nearest pixel. Labels are maps, not masks: one map holds all
+segments of an image, and masks are cut out afterwards.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class Transform(Protocol):
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def seeded_generator(seed: int, *key: int) -> np.random.Generator:
+    """A generator that depends on the seed and the key alone; different keys are independent."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def resize_shortest_edge(
+    height: int, width: int, short: int = 800, long: int = 1333
+) -> tuple[int, int]:
+    """The (height, width) with a shorter side of `short`, or else a longer side of `long`.
+
+    Rounded as detectron2 does, so that published numbers are met to the pixel.
+    """
+    scale = short / min(height, width)
+    new_height, new_width = scale * height, scale * width
+    longest = max(new_height, new_width)
+    if longest > long:
+        new_height, new_width = new_height * (long / longest), new_width * (long / longest)
+    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (H, W, 3) uint8 at (height, width) `size`, by Pillow's bilinear filter."""
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def nearest_positions(size: int, new_size: int) -> np.ndarray:
+    """For each of `new_size` pixels along an axis, the old pixel under its centre."""
+    return (2 * np.arange(new_size) + 1) * size // (2 * new_size)  # whole numbers: no rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortestEdgeResize:
+    """The resize at test time: nothing random."""
+
+    short: int = 800
+    long: int = 1333
+
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        size = resize_shortest_edge(image.shape[0], image.shape[1], self.short, self.long)
+        rows = nearest_positions(image.shape[0], size[0])
+        columns = nearest_positions(image.shape[1], size[1])
+        return resize_image(image, size), labels.take(rows, axis=1).take(columns, axis=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeScaleJitter:
+    """Random flip, scale and crop to `size` x `size` (arXiv 2012.07177; PAPERS 1.3).
+
+    The image is scaled to fit a square of `scale * size` pixels, scale uniform in [min_scale,
+    max_scale], keeping its aspect. What exceeds `size` is cropped at a random place; what is
+    missing is padded at the bottom and right, with `pad_value` in the image and 0 in the labels.
+    """
+
+    size: int = 1024
+    min_scale: float = 0.1
+    max_scale: float = 2.0
+    flip_probability: float = 0.5
+    pad_value: int = 128
+
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # always the same number of draws, so that no choice shifts the ones after it
+        flip, scale, top, left = generator.random(4)
+        height, width = image.shape[:2]
+        target = self.size * (self.min_scale + scale * (self.max_scale - self.min_scale))
+        factor = target / max(height, width)
+        scaled = max(1, round(height * factor)), max(1, round(width * factor))
+        rows = self._window(height, scaled[0], top)
+        columns = self._window(width, scaled[1], left)
+        window = resize_image(image, scaled)[rows, columns]
+        row_source = nearest_positions(height, scaled[0])[rows]
+        column_source = nearest_positions(width, scaled[1])[columns]
+        cut = labels.take(row_source, axis=1).take(column_source, axis=2)
+        if flip < self.flip_probability:
+            window, cut = window[:, ::-1], cut[:, :, ::-1]
+        return self._padded(window, cut)
+
+    def _window(self, size: int, scaled: int, place: float) -> slice:
+        start = round(max(scaled - self.size, 0) * place)
+        return slice(start, start + min(scaled, self.size))
+
+    def _padded(self, window: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = window.shape[:2]
+        image = np.full((self.size, self.size, 3), self.pad_value, dtype=np.uint8)
+        image[:height, :width] = window
+        labels = np.zeros((len(cut), self.size, self.size), dtype=cut.dtype)
+        labels[:, :height, :width] = cut
+        return image, labels

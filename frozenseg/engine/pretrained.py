@@ -1,0 +1,130 @@
+"""Give a model its weights: one checkpoint, and files of the frozen encoders for what it lacks.
+
+Nothing is ever downloaded here. What is absent is an error that says where to get it and where to
+put it; random weights come on request only, and whoever shows a result says so.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import open_clip.pretrained
+from huggingface_hub import try_to_load_from_cache
+from torch import Tensor, nn
+
+from frozenseg.engine.weights import load_state, read_state
+from frozenseg.errors import UserError
+from frozenseg.models.frozenseg import FrozenSeg
+
+FOLDER = Path("pretrained_checkpoint")  # as published: in the folder one works in
+
+SAM_FILES = {
+    "vit_b": "sam_vit_b_01ec64.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_h": "sam_vit_h_4b8939.pth",
+}
+SAM_HOST = "https://dl.fbaipublicfiles.com/segment_anything"
+CLIP_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+# Entries of OpenAI's CLIP files that describe the model and are no weights.
+CLIP_DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+
+
+def load_weights(
+    model: FrozenSeg,
+    *,
+    weights: str,
+    clip_name: str,
+    clip_weights: str,
+    sam_name: str,
+    sam_weights: str,
+    allow_random: bool,
+) -> list[str]:
+    """Load everything that can be found; returns the parts left with random weights.
+
+    weights: a checkpoint file, or "" to leave the trained parts as they are. clip_weights: an
+    open_clip tag or a file. sam_weights: a file, or "" for SAM's own file name. The parts are
+    "clip", "sam" and "decoder"; of a frozen part without weights an error is raised unless
+    `allow_random`.
+    """
+    random = ["decoder"] if not weights else []
+    loaded = load_state(model, read_state(weights), weights) if weights else set()
+    for part, module, find in (
+        ("clip", model.clip.model, lambda: find_clip(clip_name, clip_weights)),
+        ("sam", model.sam and model.sam.model, lambda: find_sam(sam_name, sam_weights)),
+    ):
+        if module is not None and part not in loaded:
+            random += _load_part(part, module, find, allow_random)
+    return random
+
+
+def _load_part(
+    part: str, module: nn.Module, find: Callable[[], Path], allow_random: bool
+) -> list[str]:
+    try:
+        path = find()
+    except UserError:
+        if allow_random:
+            return [part]
+        raise
+    _load_exactly(module, read_state(path), path)
+    return []
+
+
+def _load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    state = {name: tensor for name, tensor in state.items() if name not in CLIP_DESCRIPTIONS}
+    wanted = module.state_dict()
+    wrong = [name for name in wanted if name not in state] + [
+        name for name in state if name not in wanted or state[name].shape != wanted[name].shape
+    ]
+    if wrong:
+        raise UserError(
+            f"weights {path}: not those of this encoder; missing, unexpected or of another shape: "
+            f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}"
+        )
+    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def find_clip(name: str, weights: str) -> Path:
+    """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie."""
+    if os.sep in weights or weights.endswith(CLIP_SUFFIXES):
+        if Path(weights).is_file():
+            return Path(weights)
+        raise UserError(f"MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS {weights}: no such file")
+    if not weights:
+        raise UserError("MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS is empty: give a tag or a file")
+    for suffix in CLIP_SUFFIXES:
+        path = FOLDER / f"{name}-{weights}{suffix}"
+        if path.is_file():
+            return path
+    source = open_clip.pretrained.get_pretrained_cfg(name, weights).get("hf_hub", "").strip("/")
+    if not source:
+        raise UserError(
+            f"MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS {weights}: no such tag for {name}; known: "
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'}, or give a file"
+        )
+    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        cached = try_to_load_from_cache(source, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    raise UserError(
+        f"CLIP weights {name} {weights} are not here: fetch them with `hf download {source} "
+        f"open_clip_model.safetensors --local-dir {FOLDER}`, rename the file to "
+        f"{FOLDER / f'{name}-{weights}.safetensors'}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+    )
+
+
+def find_sam(name: str, weights: str) -> Path:
+    """The file of a SAM: a path as given, or its published file name under `FOLDER`."""
+    path = Path(weights) if weights else FOLDER / SAM_FILES.get(name, f"sam_{name}.safetensors")
+    if path.is_file():
+        return path
+    if weights or name not in SAM_FILES:
+        raise UserError(
+            f"SAM weights {path}: no such file; give MODEL.SAM_WEIGHTS, "
+            "or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+        )
+    raise UserError(
+        f"SAM weights {path} are not here: fetch {SAM_HOST}/{path.name} and put it there, "
+        "give another place with MODEL.SAM_WEIGHTS, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+    )

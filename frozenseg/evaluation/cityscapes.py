@@ -1,0 +1,97 @@
+"""Instance AP on Cityscapes, computed by its own scripts (an optional extra)."""
+
+import contextlib
+import copy
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.instance import DetectionMetric
+from frozenseg.evaluation.label_files import image_size
+from frozenseg.evaluation.metric import Scores
+
+
+class CityscapesAP(DetectionMetric):
+    """AP, AP50 and both per class, as fractions; NaN for a class that no image shows.
+
+    ground_truth: {image id: its "..._gtFine_instanceIds.png"}. The category ids of `update` are the
+    label ids of Cityscapes (24 person, 26 car, ...).
+    """
+
+    def __init__(self, *, ground_truth: Mapping[str, str | os.PathLike[str]]) -> None:
+        self._scripts = _cityscapes_scripts()
+        self.ground_truth = {name: Path(path).absolute() for name, path in ground_truth.items()}
+        arguments = copy.copy(self._scripts.args)
+        self._scripts.setInstanceLabels(arguments)
+        super().__init__(
+            sizes={name: image_size(path) for name, path in self.ground_truth.items()},
+            category_ids=[self._scripts.name2label[name].id for name in arguments.instLabels],
+            kind="segm",
+        )
+
+    def compute(self) -> Scores:
+        """The scripts read files, so the detections are written to a temporary folder first."""
+        truths = [str(path) for path in self.ground_truth.values()]
+        with tempfile.TemporaryDirectory() as folder, _numpy_with_in1d():
+            arguments = copy.copy(self._scripts.args)
+            arguments.quiet = True
+            arguments.predictionPath = os.path.realpath(folder)
+            arguments.gtInstancesFile = os.path.join(folder, "truth.json")
+            self._scripts.setInstanceLabels(arguments)
+            lists = [
+                self._write(name, Path(arguments.predictionPath) / f"{i}.txt")
+                for i, name in enumerate(self.ground_truth)
+            ]
+            instances = self._scripts.getGtInstances(truths, arguments)
+            matches = self._scripts.matchGtWithPreds(lists, truths, instances, arguments)
+            found = self._scripts.evaluateMatches(matches, arguments)
+            averages = self._scripts.computeAverages(found, arguments)
+        return {
+            "AP": float(averages["allAp"]),
+            "AP50": float(averages["allAp50%"]),
+            "per_class": {
+                name: {"AP": float(scores["ap"]), "AP50": float(scores["ap50%"])}
+                for name, scores in averages["classes"].items()
+            },
+        }
+
+    def _write(self, name: str, path: Path) -> str:
+        """One picture for each mask, and at `path` the list of them that the scripts start from."""
+        rows = []
+        for i, detection in enumerate(self._detections.get(name, [])):
+            mask = mask_util.decode(detection["segmentation"]) * 255
+            Image.fromarray(mask).save(path.with_name(f"{path.stem}_{i}.png"))
+            rows.append(f"{path.stem}_{i}.png {detection['category_id']} {detection['score']!r}\n")
+        path.write_text("".join(rows), encoding="utf-8")
+        return str(path)
+
+
+@contextlib.contextmanager
+def _numpy_with_in1d() -> Iterator[None]:
+    """Lend NumPy 2.4 and newer the function that release 2.3.0 of the scripts still calls."""
+    lent = not hasattr(np, "in1d")
+    if lent:
+        setattr(np, "in1d", np.isin)  # noqa: B010 (type checkers know no such attribute)
+    try:
+        yield
+    finally:
+        if lent:
+            delattr(np, "in1d")
+
+
+def _cityscapes_scripts() -> ModuleType | Any:
+    try:
+        from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Cityscapes instance AP needs {error.name}: pip install 'frozenseg[cityscapes]'"
+        ) from None
+    return evalInstanceLevelSemanticLabeling

@@ -1,0 +1,140 @@
+"""Average precision of detections: COCO's rules, computed by hotcoco (equal to pycocotools)."""
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.ground_truth import load_ground_truth
+from frozenseg.evaluation.metric import Metric, Scores, State
+from frozenseg.evaluation.rle import Masks, as_rles
+
+COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+class DetectionMetric(Metric):
+    """Keeps the detections of each image, masks as run-length codes, for a subclass to score.
+
+    sizes: {image id: (height, width)} of all images that may be scored. category_ids: all known
+    ones. kind: "segm" for masks, "bbox" for boxes.
+    """
+
+    def __init__(
+        self, *, sizes: Mapping[Any, tuple[int, int]], category_ids: Sequence[int], kind: str
+    ) -> None:
+        if kind not in ("segm", "bbox"):
+            raise UserError(f"kind {kind!r} of detections; known: segm, bbox")
+        self.sizes = dict(sizes)
+        self.category_ids = set(category_ids)
+        self.kind = kind
+        self.reset()
+
+    def reset(self) -> None:
+        self._detections: dict[Any, list[dict[str, Any]]] = {}
+
+    def update(
+        self,
+        image_id: int | str,
+        masks: Masks | None,
+        boxes: np.ndarray | None,
+        scores: Sequence[float] | np.ndarray,
+        category_ids: Sequence[int] | np.ndarray,
+    ) -> None:
+        """Keep the N detections of one image; their order decides between equal scores.
+
+        masks: (N, H, W) or N codes, for kind "segm". boxes: (N, 4) as x0, y0, x1, y1 in pixels, for
+        kind "bbox". The area of a detection is that of its mask, as detectron2 has it.
+        """
+        where = f"image {image_id}"
+        if image_id not in self.sizes:
+            raise UserError(f"{where}: not among the images of the ground truth")
+        if image_id in self._detections:
+            raise UserError(f"{where} was scored twice")
+        regions = self._regions(image_id, masks, boxes)
+        if not len(regions) == len(scores) == len(category_ids):
+            raise UserError(
+                f"{where}: {len(regions)} regions, {len(scores)} scores and "
+                f"{len(category_ids)} categories; there must be one of each per detection"
+            )
+        self._detections[image_id] = [
+            {"image_id": image_id, **region, **self._label(score, category_id, where)}
+            for region, score, category_id in zip(regions, scores, category_ids, strict=True)
+        ]
+
+    def _regions(
+        self, image_id: int | str, masks: Masks | None, boxes: np.ndarray | None
+    ) -> list[dict[str, Any]]:
+        given = masks if self.kind == "segm" else boxes
+        if given is None:
+            raise UserError(
+                f"image {image_id}: kind {self.kind!r} needs masks or boxes of its kind"
+            )
+        if masks is not None and self.kind == "segm":
+            codes = as_rles(masks, self.sizes[image_id], f"image {image_id}")
+            return [{"segmentation": code} for code in codes]
+        corners = np.asarray(given, dtype=np.float64).reshape(-1, 4)
+        return [
+            {"bbox": box}
+            for box in np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).tolist()
+        ]
+
+    def _label(self, score: float, category_id: int, where: str) -> dict[str, Any]:
+        if not math.isfinite(score):
+            raise UserError(f"{where}: score {score} is not a finite number")
+        if category_id not in self.category_ids:
+            raise UserError(f"{where}: category {category_id} is not among the categories")
+        return {"score": float(score), "category_id": int(category_id)}
+
+    def state(self) -> State:
+        return {"detections": [[image_id, found] for image_id, found in self._detections.items()]}
+
+    def add_state(self, state: State) -> None:
+        for image_id, found in state["detections"]:
+            if image_id in self._detections:
+                raise UserError(f"image {image_id} was scored twice")
+            self._detections[image_id] = found
+
+    def _results(self) -> list[dict[str, Any]]:
+        """All detections in one order, whoever saw which image."""
+        return [
+            result for image_id in sorted(self._detections) for result in self._detections[image_id]
+        ]
+
+
+class InstanceAP(DetectionMetric):
+    """COCO's AP, AP50, AP75 and APs, APm, APl, as fractions; -1 where there was nothing to find.
+
+    All images of the ground truth count, also those without an `update`. ground_truth: a COCO
+    instance file or its content. kind: "segm" (masks) or "bbox" (boxes).
+    """
+
+    def __init__(
+        self, *, ground_truth: str | os.PathLike[str] | Mapping[str, Any], kind: str = "segm"
+    ) -> None:
+        dataset = load_ground_truth(ground_truth, with_masks=kind == "segm")
+        super().__init__(
+            sizes={image["id"]: (image["height"], image["width"]) for image in dataset["images"]},
+            category_ids=[category["id"] for category in dataset["categories"]],
+            kind=kind,
+        )
+        self._coco = hotcoco.COCO(dataset)
+
+    def compute(self) -> Scores:
+        results = self._coco.load_res(self._results())
+        return summarize(hotcoco.COCOeval(self._coco, results, self.kind), COCO_KEYS)
+
+
+def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
+    """Run an evaluator and return the scores of `keys`."""
+    evaluator.evaluate()
+    evaluator.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()):  # it always prints its table
+        evaluator.summarize()
+    found = evaluator.get_results()
+    return {key: float(found[key]) for key in keys}

@@ -1,0 +1,69 @@
+"""Average precision on LVIS, whose images are annotated for some of the categories only."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import hotcoco
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.ground_truth import load_ground_truth
+from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
+from frozenseg.evaluation.metric import Scores
+
+LVIS_KEYS = (*COCO_KEYS, "APr", "APc", "APf")
+
+
+class LvisAP(DetectionMetric):
+    """AP of the lvis package, with APr, APc, APf for rare, common, frequent categories; fractions.
+
+    Of each image the 300 detections of highest score count, over all categories together.
+    Detections of a category count only where it is annotated or known to be absent
+    (`neg_category_ids`); where its annotation is not exhaustive (`not_exhaustive_category_ids`),
+    surplus detections are no mistakes. Crowd regions do not exist here: they are objects like
+    others.
+
+    ground_truth: an LVIS file or its content. kind: "segm" (masks) or "bbox" (boxes).
+    """
+
+    def __init__(
+        self,
+        *,
+        ground_truth: str | os.PathLike[str] | Mapping[str, Any],
+        kind: str = "segm",
+        max_detections: int = 300,
+    ) -> None:
+        dataset = load_ground_truth(ground_truth, with_masks=kind == "segm")
+        source = "ground truth" if isinstance(ground_truth, Mapping) else os.fspath(ground_truth)
+        _check_lvis(dataset, source)
+        super().__init__(
+            sizes={image["id"]: (image["height"], image["width"]) for image in dataset["images"]},
+            category_ids=[category["id"] for category in dataset["categories"]],
+            kind=kind,
+        )
+        for annotation in dataset["annotations"]:
+            annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
+        self.max_detections = max_detections
+        self._coco = hotcoco.COCO(dataset)
+
+    def compute(self) -> Scores:
+        results = hotcoco.LVISResults(self._coco, self._results(), max_dets=self.max_detections)
+        return summarize(hotcoco.LVISeval(self._coco, results, self.kind), LVIS_KEYS)
+
+
+def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
+    """UserError unless the fields that only LVIS has are there."""
+    for image in dataset["images"]:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            if not isinstance(image.get(key), list):
+                raise UserError(
+                    f"{source}: image {image['id']} has no list {key!r}; is it an LVIS file?"
+                )
+    for category in dataset["categories"]:
+        if category.get("frequency") not in ("r", "c", "f"):
+            raise UserError(
+                f"{source}: category {category['id']} has no 'frequency' of r, c, f; "
+                "is it an LVIS file?"
+            )
+    if any(annotation.get("ignore") for annotation in dataset["annotations"]):
+        raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")

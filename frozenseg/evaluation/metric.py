@@ -1,0 +1,40 @@
+"""What all metrics share: they take one image at a time and several processes can be combined."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+State = dict[str, Any]
+Scores = dict[str, Any]
+
+
+class Metric(ABC):
+    """Scores a stream of images in memory that does not grow with their pixels.
+
+    Each subclass has `update(...)`, which takes the prediction and the truth of one image and keeps
+    counts or run-length codes of them, never the maps themselves. Several processes that each saw a
+    part of the images give exactly the numbers of one process: gather the `state()` of all of them,
+    in any order, and `merge` them in one metric.
+    """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all images."""
+
+    @abstractmethod
+    def compute(self) -> Scores:
+        """The scores of all images so far: {name: number}, or {group: {name: number}}."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that was kept of the images, as plain lists and numbers that JSON can carry."""
+
+    @abstractmethod
+    def add_state(self, state: State) -> None:
+        """Take in what another metric kept, as if its images had been seen here."""
+
+    def merge(self, states: Iterable[State]) -> None:
+        """Hold the images of `states` in place of its own, which a gather has among them."""
+        self.reset()
+        for state in states:
+            self.add_state(state)

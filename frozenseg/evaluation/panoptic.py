@@ -1,0 +1,209 @@
+"""Panoptic quality (Kirillov et al., Panoptic Segmentation, 2019) by panopticapi's rules."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.metric import Metric, Scores, State
+
+MAX_ID = 2**24 - 1  # ids are written as three bytes in the PNGs of the COCO panoptic format
+
+
+@dataclass
+class _Regions:
+    """The segments of one id map.
+
+    ids: of the N segments. classes: (N,) rows of the categories. is_crowd: (N,) bool. index: (H *
+    W,) for each pixel the row of its segment plus 1, or 0 for void.
+    """
+
+    ids: np.ndarray
+    classes: np.ndarray
+    is_crowd: np.ndarray
+    index: np.ndarray
+
+
+class PanopticQuality(Metric):
+    """PQ, SQ and RQ, as fractions, over all categories, things, stuff, and per category.
+
+    A predicted and a true segment of one category match if their IoU, without the void pixels of
+    the prediction, exceeds 0.5. True crowd segments match nothing and are never missed. A
+    predicted segment without a match that lies by more than half in void, or in the last crowd of
+    its category, is no false positive. The means run over the categories that occur in truth or
+    prediction; the others score 0 and are left out.
+
+    categories: [{"id", "isthing", ...}], ids in any order and with gaps.
+    """
+
+    def __init__(self, *, categories: Sequence[Mapping[str, Any]]) -> None:
+        self.category_ids = [category["id"] for category in categories]
+        self.is_thing = np.array([bool(category["isthing"]) for category in categories], dtype=bool)
+        self._row = {category_id: row for row, category_id in enumerate(self.category_ids)}
+        if len(self._row) != len(self.category_ids):
+            raise UserError("a category id is listed twice among the categories")
+        self.reset()
+
+    def reset(self) -> None:
+        self._images: set[int | str] = set()
+        self._missed, self._false = np.zeros((2, len(self.category_ids)), dtype=np.int64)
+        self._match_class: list[np.ndarray] = []
+        self._match_iou: list[np.ndarray] = []
+
+    def update(
+        self,
+        image_id: int | str,
+        pred_ids: np.ndarray,
+        pred_segments: Sequence[Mapping[str, Any]],
+        gt_ids: np.ndarray,
+        gt_segments: Sequence[Mapping[str, Any]],
+        sources: tuple[str, str] | None = None,
+    ) -> None:
+        """Count one image.
+
+        pred_ids, gt_ids: (H, W) segment ids, 0 for void. Segments: [{"id", "category_id"}], those
+        of the truth with "iscrowd" and perhaps "area", which then counts instead of the pixels,
+        as in panopticapi. sources: what to call prediction and truth in messages.
+        """
+        if image_id in self._images:
+            raise UserError(f"image {image_id} was scored twice")
+        named = sources or (f"image {image_id}, prediction", f"image {image_id}, ground truth")
+        if pred_ids.shape != gt_ids.shape:
+            raise UserError(
+                f"{named[0]}: size {pred_ids.shape}, but its ground truth has {gt_ids.shape} "
+                "(height, width)"
+            )
+        pred = self._regions(pred_ids, pred_segments, named[0])
+        gt = self._regions(gt_ids, gt_segments, named[1])
+        width = len(pred.ids) + 1
+        shared = np.bincount(
+            gt.index * np.int32(width) + pred.index, minlength=(len(gt.ids) + 1) * width
+        ).reshape(len(gt.ids) + 1, width)
+        pred_areas, gt_areas = shared.sum(axis=0)[1:], shared.sum(axis=1)[1:]
+        _check_agreement(pred_ids, pred, pred_areas, named[0])
+        _check_agreement(gt_ids, gt, gt_areas, named[1])
+        listed = [s.get("area", area) for s, area in zip(gt_segments, gt_areas, strict=True)]
+        self._count(pred, pred_areas, gt, np.array(listed), shared[:, 1:])
+        self._images.add(image_id)
+
+    def _regions(
+        self, ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str
+    ) -> _Regions:
+        """The segments of a map, in their order, once map and list are known to agree."""
+        flat = np.ascontiguousarray(ids).ravel()
+        segment_ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
+        largest = max(flat.max(initial=0), segment_ids.max(initial=0))
+        if flat.min(initial=0) < 0 or segment_ids.min(initial=1) < 1 or largest > MAX_ID:
+            raise UserError(f"{source}: segment ids are 1 to {MAX_ID}, and 0 for void")
+        if len(np.unique(segment_ids)) != len(segment_ids):
+            raise UserError(f"{source}: a segment id is listed twice")
+        unknown = [s["category_id"] for s in segments if s["category_id"] not in self._row]
+        if unknown:
+            raise UserError(f"{source}: category {unknown[0]} is not among the categories")
+        # Only the touched pages of this table are ever real, and gathering from it is far cheaper
+        # than sorting the pixels.
+        rows = np.zeros(int(largest) + 1, dtype=np.int32)
+        rows[segment_ids] = np.arange(1, len(segments) + 1)
+        return _Regions(
+            ids=segment_ids,
+            classes=np.array([self._row[s["category_id"]] for s in segments], dtype=np.int64),
+            is_crowd=np.array([bool(s.get("iscrowd", 0)) for s in segments], dtype=bool),
+            index=rows.take(flat),
+        )
+
+    def _count(
+        self,
+        pred: _Regions,
+        pred_areas: np.ndarray,
+        gt: _Regions,
+        gt_areas: np.ndarray,
+        shared: np.ndarray,
+    ) -> None:
+        """Find the matches of P predicted and G true segments, and the misses on both sides.
+
+        shared: (G + 1, P) pixels of each predicted segment in void (row 0) and in each true
+        segment.
+        """
+        in_void, intersection = shared[0], shared[1:]
+        same_class = gt.classes[:, None] == pred.classes
+        union = gt_areas[:, None] + pred_areas - intersection - in_void
+        candidate = same_class & ~gt.is_crowd[:, None] & (intersection > 0) & (union > 0)
+        iou = np.divide(intersection, union, out=np.zeros(union.shape), where=candidate)
+        match = iou > 0.5
+
+        missed = ~gt.is_crowd & ~match.any(axis=1)
+        in_crowd = np.zeros_like(in_void)
+        crowd = same_class & gt.is_crowd[:, None]
+        if crowd.any():  # of several crowds of one category panopticapi knows the last only
+            last = len(crowd) - 1 - crowd[::-1].argmax(axis=0)
+            in_last = intersection[last, np.arange(len(pred_areas))]
+            in_crowd = np.where(crowd.any(axis=0), in_last, 0)
+        excused = (in_void + in_crowd) / pred_areas > 0.5
+        false = ~match.any(axis=0) & ~excused
+
+        num_classes = len(self.category_ids)
+        self._missed += np.bincount(gt.classes[missed], minlength=num_classes)
+        self._false += np.bincount(pred.classes[false], minlength=num_classes)
+        self._match_class.append(gt.classes[np.nonzero(match)[0]])
+        self._match_iou.append(iou[match])
+
+    def compute(self) -> Scores:
+        classes, iou = self._matches()
+        order = np.lexsort((iou, classes))  # one order of summing, whoever saw which image
+        num_classes = len(self.category_ids)
+        matched = np.bincount(classes, minlength=num_classes)
+        iou_sum = np.bincount(classes[order], weights=iou[order], minlength=num_classes)
+        present = matched + self._missed + self._false > 0
+        effort = np.where(present, matched + 0.5 * self._missed + 0.5 * self._false, 1)
+        pq, sq, rq = iou_sum / effort, iou_sum / np.maximum(matched, 1), matched / effort
+
+        scores: Scores = {}
+        for name, group in (("All", present), ("Things", self.is_thing), ("Stuff", ~self.is_thing)):
+            rows = np.flatnonzero(group & present)
+            means = [float(v[rows].mean()) if len(rows) else 0.0 for v in (pq, sq, rq)]
+            scores[name] = dict(zip(("pq", "sq", "rq"), means, strict=True)) | {"n": len(rows)}
+        scores["per_class"] = {
+            str(category_id): {"pq": float(pq[i]), "sq": float(sq[i]), "rq": float(rq[i])}
+            for i, category_id in enumerate(self.category_ids)
+        }
+        return scores
+
+    def _matches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Class and IoU of all matched pairs; a pair is two numbers, so they may all be kept."""
+        return (
+            np.concatenate([np.zeros(0, dtype=np.int64), *self._match_class]),
+            np.concatenate([np.zeros(0), *self._match_iou]),
+        )
+
+    def state(self) -> State:
+        classes, iou = self._matches()
+        return {
+            "images": sorted(self._images, key=str),
+            "missed": self._missed.tolist(),
+            "false": self._false.tolist(),
+            "match_class": classes.tolist(),
+            "match_iou": iou.tolist(),
+        }
+
+    def add_state(self, state: State) -> None:
+        twice = self._images.intersection(state["images"])
+        if twice:
+            raise UserError(f"image {min(twice, key=str)} was scored twice")
+        self._images.update(state["images"])
+        self._missed += np.array(state["missed"], dtype=np.int64)
+        self._false += np.array(state["false"], dtype=np.int64)
+        self._match_class.append(np.array(state["match_class"], dtype=np.int64))
+        self._match_iou.append(np.array(state["match_iou"], dtype=np.float64))
+
+
+def _check_agreement(id_map: np.ndarray, regions: _Regions, areas: np.ndarray, source: str) -> None:
+    """UserError unless the ids of a map and of its list of segments are the same set."""
+    if np.count_nonzero(id_map) != areas.sum():
+        flat = id_map.ravel()
+        stray = flat[(flat != 0) & (regions.index == 0)][0]
+        raise UserError(f"{source}: id {stray} is in the map, but not among its segments")
+    if (areas == 0).any():
+        absent = regions.ids[areas == 0][0]
+        raise UserError(f"{source}: segment {absent} is listed, but has no pixel in the map")

@@ -1,0 +1,78 @@
+"""Recall of class-free mask proposals, for classes met in training and for new ones."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as mask_util
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.metric import Metric, Scores, State
+from frozenseg.evaluation.rle import Masks, as_rles, encode_masks
+from frozenseg.evaluation.semantic import check_ignore
+
+
+class ProposalRecall(Metric):
+    """Share of (image, class) regions that some proposal covers, in per cent (FrozenSeg, Tab. 8).
+
+    In each image, all pixels of a class are one region; it is found at a threshold if a proposal
+    has an IoU above it. Regions are pooled over all images, not averaged per class; pixels
+    without a class stay in the union. Scores: "S_Recall@IoU=0.50" for seen classes, "U_..." for
+    unseen ones; NaN where there was no region.
+
+    names: of the classes, by label. seen: (K,) whether a class was met in training. ignore: the
+    label of pixels without a class.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        seen: Sequence[bool],
+        thresholds: Sequence[float] = (0.5, 0.75, 0.9),
+        ignore: int = 255,
+    ) -> None:
+        if len(seen) != len(names):
+            raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
+        check_ignore(ignore, len(names))
+        self.names = list(names)
+        self.seen = np.array(seen, dtype=bool)
+        self.thresholds = np.array(thresholds, dtype=np.float64)
+        self.ignore = ignore
+        self.reset()
+
+    def reset(self) -> None:
+        self._regions = np.zeros(2, dtype=np.int64)  # unseen, seen
+        self._found = np.zeros((2, len(self.thresholds)), dtype=np.int64)
+
+    def update(self, proposals: Masks, gt: np.ndarray) -> None:
+        """Count one image. proposals: (P, H, W) masks or P codes, also none; gt: (H, W) labels."""
+        codes = as_rles(proposals, (gt.shape[0], gt.shape[1]), "proposals")
+        labels = np.unique(gt)
+        labels = labels[labels != self.ignore]
+        if len(labels) and (labels[0] < 0 or labels[-1] >= len(self.names)):
+            wrong = labels[0] if labels[0] < 0 else labels[-1]
+            raise UserError(f"ground truth: label {wrong} is no class of {len(self.names)}")
+        seen = self.seen[labels].astype(np.int64)
+        self._regions += np.bincount(seen, minlength=2)
+        if not len(labels) or not codes:
+            return
+        regions = encode_masks(gt == labels[:, None, None])
+        iou = mask_util.iou(codes, regions, [0] * len(regions))  # (P, regions), no crowds
+        found = iou.max(axis=0)[:, None] > self.thresholds
+        np.add.at(self._found, seen, found)
+
+    def compute(self) -> Scores:
+        scores: Scores = {}
+        for letter, group in (("S", 1), ("U", 0)):
+            regions = int(self._regions[group])
+            for threshold, found in zip(self.thresholds, self._found[group].tolist(), strict=True):
+                share = 100 * found / regions if regions else float("nan")
+                scores[f"{letter}_Recall@IoU={threshold:.2f}"] = share
+        return scores
+
+    def state(self) -> State:
+        return {"regions": self._regions.tolist(), "found": self._found.tolist()}
+
+    def add_state(self, state: State) -> None:
+        self._regions += np.array(state["regions"], dtype=np.int64)
+        self._found += np.array(state["found"], dtype=np.int64)

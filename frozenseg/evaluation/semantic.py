@@ -1,0 +1,107 @@
+"""Semantic segmentation: intersection over union and accuracy, as detectron2 counts them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.metric import Metric, Scores, State
+
+
+class SemanticIoU(Metric):
+    """mIoU, fwIoU, mACC, pACC and IoU, ACC of each class, in per cent.
+
+    Only pixels with a true class count. A class that never occurs in the truth has no score (NaN)
+    and no part in the means, also when it was predicted, as in detectron2's SemSegEvaluator. All
+    sums are whole numbers, so the order of the images does not matter.
+
+    names: of the classes, by label. seen: (K,) whether a class was met in training; adds
+    "mIoU-seen" and "mIoU-unseen". ignore: the label of pixels without a class; as a prediction it
+    means that nothing was said of the pixel, which counts as wrong.
+    """
+
+    def __init__(
+        self, *, names: Sequence[str], seen: Sequence[bool] | None = None, ignore: int = 255
+    ) -> None:
+        if seen is not None and len(seen) != len(names):
+            raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
+        check_ignore(ignore, len(names))
+        self.names = list(names)
+        self.seen = None if seen is None else np.array(seen, dtype=bool)
+        self.ignore = ignore
+        self.reset()
+
+    def reset(self) -> None:
+        self._true, self._predicted, self._correct = np.zeros((3, len(self.names)), dtype=np.int64)
+
+    def update(self, pred: np.ndarray, gt: np.ndarray) -> None:
+        """Count the pixels of one image; both maps (H, W) with labels 0..K-1 or `ignore`."""
+        if pred.shape != gt.shape:
+            raise UserError(f"the prediction has shape {pred.shape}, the ground truth {gt.shape}")
+        num_classes = len(self.names)
+        true = self._labels(gt, "ground truth")
+        predicted = self._labels(pred, "prediction")
+        labelled = true < num_classes
+        true, predicted = true[labelled], predicted[labelled]
+        self._true += np.bincount(true, minlength=num_classes)
+        self._predicted += np.bincount(predicted, minlength=num_classes + 1)[:num_classes]
+        self._correct += np.bincount(true[true == predicted], minlength=num_classes)
+
+    def _labels(self, labels: np.ndarray, source: str) -> np.ndarray:
+        """The labels as flat int64 with K for `ignore`."""
+        num_classes = len(self.names)
+        flat = labels.ravel().astype(np.int64)
+        outside = (flat < 0) | (flat >= num_classes)
+        wrong = flat[outside & (flat != self.ignore)]
+        if len(wrong):
+            raise UserError(
+                f"{source}: label {wrong[0]} is no class; labels are 0 to {num_classes - 1}, "
+                f"or {self.ignore} for none"
+            )
+        flat[flat == self.ignore] = num_classes
+        return flat
+
+    def compute(self) -> Scores:
+        union = self._true + self._predicted - self._correct
+        with np.errstate(invalid="ignore"):
+            iou = 100 * np.where(self._true > 0, self._correct / union, np.nan)
+            accuracy = 100 * (self._correct / self._true)
+            weight = self._true / self._true.sum()
+            pixel_accuracy = 100 * (self._correct.sum() / self._true.sum())
+        present = self._true > 0
+        scores: Scores = {
+            "mIoU": _mean(iou[present]),
+            "fwIoU": float((iou * weight)[present].sum()) if present.any() else float("nan"),
+        }
+        if self.seen is not None:
+            scores["mIoU-seen"] = _mean(iou[present & self.seen])
+            scores["mIoU-unseen"] = _mean(iou[present & ~self.seen])
+        scores |= {f"IoU-{name}": float(v) for name, v in zip(self.names, iou, strict=True)}
+        scores |= {"mACC": _mean(accuracy[present]), "pACC": float(pixel_accuracy)}
+        scores |= {f"ACC-{name}": float(v) for name, v in zip(self.names, accuracy, strict=True)}
+        return scores
+
+    def state(self) -> State:
+        return {
+            "true": self._true.tolist(),
+            "predicted": self._predicted.tolist(),
+            "correct": self._correct.tolist(),
+        }
+
+    def add_state(self, state: State) -> None:
+        self._true += np.array(state["true"], dtype=np.int64)
+        self._predicted += np.array(state["predicted"], dtype=np.int64)
+        self._correct += np.array(state["correct"], dtype=np.int64)
+
+
+def check_ignore(ignore: int, num_classes: int) -> None:
+    """UserError if the label for "no class" is the label of a class."""
+    if 0 <= ignore < num_classes:
+        raise UserError(
+            f"label {ignore} cannot mean both 'ignore' and a class; with {num_classes} classes "
+            "choose another ignore label, such as 65535 for 16-bit maps"
+        )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,183 @@
+"""Hungarian matching of queries and annotated objects.
+
+Legend of shapes: L outputs of the decoder, B images, Q queries, K classes, N objects of the image
+that has most, T objects of the whole batch, M matched pairs of one output, P points.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from frozenseg.losses.points import random_points, sample_logits, sample_masks
+from frozenseg.structures import MaskPredictions, Targets
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    """The objects of all images in one row.
+
+    class_ids: (T,) int64. masks: (T, H, W) bool. counts: number of objects of each image.
+    """
+
+    class_ids: Tensor
+    masks: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def collate(
+        cls, targets: list[Targets], *, num_classes: int, device: torch.device
+    ) -> "TargetBatch":
+        for image, target in enumerate(targets):
+            if len(target.class_ids) != len(target.masks):
+                raise ValueError(
+                    f"targets of image {image} of the batch: {len(target.class_ids)} class ids, "
+                    f"but {len(target.masks)} masks; give one of each per object"
+                )
+        # The masks of an image without objects may have any size, (0, 0, 0) for example.
+        filled = [target.masks for target in targets if len(target.masks)] or [targets[0].masks]
+        sizes = sorted({tuple(masks.shape[-2:]) for masks in filled})
+        if len(sizes) > 1:
+            raise ValueError(f"target masks of one batch have the sizes {sizes}: pad them alike")
+        class_ids = torch.cat([target.class_ids for target in targets])
+        if class_ids.device.type == "cpu":  # on a GPU the question would stall it every step
+            strange = class_ids[(class_ids < 0) | (class_ids >= num_classes)].tolist()
+            if strange:
+                raise ValueError(f"target class ids {strange} lie outside 0-{num_classes - 1}")
+        masks = torch.cat([masks.to(device) for masks in filled])
+        counts = tuple(len(target.class_ids) for target in targets)
+        return cls(class_ids.to(device), masks.bool(), counts)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Row of the first object of each image."""
+        return tuple(sum(self.counts[:image]) for image in range(len(self.counts)))
+
+    def padded_rows(self) -> Tensor:
+        """(B, N) row of the n-th object of each image; beyond its last object some other row."""
+        first = torch.tensor(self.offsets).unsqueeze(1)
+        rows = first + torch.arange(max(self.counts))
+        return rows.clamp(max=sum(self.counts) - 1).to(self.masks.device)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Pairs of queries and objects, image by image and within an image by query.
+
+    images: (M,) image of each pair. queries: (L, M) index in 0..Q-1. objects: (L, M) row of the
+    `TargetBatch`. An image has min(Q, its objects) pairs in every output, so M is one number.
+    """
+
+    images: Tensor
+    queries: Tensor
+    objects: Tensor
+
+
+class HungarianMatcher:
+    """The assignment of least cost between the queries and objects of each output and image.
+
+    Cost of a pair (Mask2Former, arXiv 2112.01527): mask_weight * binary cross entropy
+    + dice_weight * dice - class_weight * probability of the object's class. The first two are taken
+    at `num_points` random points, shared by all queries and objects of that output and image.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        num_points: int = 12544,
+    ) -> None:
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.num_points = num_points
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        outputs: list[MaskPredictions],
+        targets: TargetBatch,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Matching:
+        """Match every output (auxiliary ones first, the last one last).
+
+        A prediction that is not finite is a `FloatingPointError` that names output and image.
+        """
+        num_outputs, device = len(outputs), targets.masks.device
+        if len(targets.class_ids) == 0:
+            nothing = torch.zeros((num_outputs, 0), dtype=torch.int64, device=device)
+            return Matching(nothing[0], nothing, nothing)
+        shape = (num_outputs, len(targets.counts), self.num_points)
+        points = random_points(shape, device, generator)
+        rows = targets.padded_rows()
+        # One output at a time bounds the memory: its logits at the points are B * Q * P floats. The
+        # costs of all outputs then leave the device in the one copy of the step.
+        costs = torch.stack(
+            [self.costs(*pair, targets, rows) for pair in zip(outputs, points, strict=True)]
+        )
+        return assign(costs.cpu().numpy(), targets)
+
+    def costs(
+        self, output: MaskPredictions, points: Tensor, targets: TargetBatch, rows: Tensor
+    ) -> Tensor:
+        """Costs (B, Q, N) of one output; points (B, P, 2), rows (B, N) from `padded_rows`."""
+        images, most = rows.shape
+        class_probs = output.class_logits.float().softmax(-1)
+        columns = targets.class_ids[rows].unsqueeze(1).expand(-1, class_probs.shape[1], -1)
+        class_cost = -class_probs.gather(2, columns)
+        logits = sample_logits(output.mask_logits, points)  # (B, Q, P)
+        repeated = points.repeat_interleave(most, dim=0)  # (B*N, P, 2)
+        labels = sample_masks(targets.masks, rows.flatten(), repeated).view(images, most, -1)
+        return (
+            self.class_weight * class_cost
+            + self.mask_weight * pairwise_cross_entropy(logits, labels)
+            + self.dice_weight * pairwise_dice(logits, labels)
+        )
+
+
+def pairwise_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross entropy (B, Q, N) of logits (B, Q, P) against labels (B, N, P) in 0-1.
+
+    For one point it is softplus(x) - x * t, so that a single matrix product serves all pairs.
+    """
+    constant = F.softplus(logits).sum(-1, keepdim=True)
+    return (constant - logits @ labels.mT) / logits.shape[-1]
+
+
+def pairwise_dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """Dice cost (B, Q, N) in 0-1 of logits (B, Q, P) against labels (B, N, P) in 0-1."""
+    probs = logits.sigmoid()
+    overlap = probs @ labels.mT
+    total = probs.sum(-1).unsqueeze(2) + labels.sum(-1).unsqueeze(1)
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def assign(costs: np.ndarray, targets: TargetBatch) -> Matching:
+    """Solve the assignment of each output and image; costs (L, B, Q, N), the last output last."""
+    queries: list[np.ndarray] = []
+    objects: list[np.ndarray] = []
+    for output, of_output in enumerate(costs):
+        for image, (count, offset) in enumerate(zip(targets.counts, targets.offsets, strict=True)):
+            problem = of_output[image, :, :count]
+            if not np.isfinite(problem).all():
+                which = "last output" if output == len(costs) - 1 else f"auxiliary output {output}"
+                raise FloatingPointError(
+                    f"predictions of the {which} for image {image} of the batch are not finite; "
+                    "look for a learning rate too high, or a weight or pixel that is not finite"
+                )
+            query, row = linear_sum_assignment(problem)  # sorted by query
+            queries.append(query)
+            objects.append(row + offset)
+    pairs = [min(costs.shape[2], count) for count in targets.counts]
+    images = np.repeat(np.arange(len(pairs)), pairs)
+    both = np.stack([np.concatenate(queries), np.concatenate(objects)])
+    both = both.reshape(2, len(costs), len(images)).astype(np.int64)
+    device = targets.masks.device
+    on_device = torch.from_numpy(both).to(device)
+    return Matching(torch.from_numpy(images).to(device), on_device[0], on_device[1])

@@ -1,0 +1,179 @@
+"""The training losses of FrozenSeg: class, mask and dice, over all outputs of the decoder.
+
+Mask2Former's (arXiv 2112.01527, section 3.3), as the published FrozenSeg uses them. Legend of
+shapes: L outputs of the decoder, B images, Q queries, K classes, M matched pairs of one output,
+P points.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenseg.errors import UserError
+from frozenseg.losses.matcher import HungarianMatcher, Matching, TargetBatch
+from frozenseg.losses.points import sample_logits, sample_masks, uncertain_points
+from frozenseg.structures import MaskPredictions, Targets
+
+# Pairs whose candidate points exist at one time: 128 pairs, 3 * 12,544 points: about 100 MB.
+PAIRS_AT_ONCE = 128
+
+
+class SetCriterion:
+    """Losses between predictions and targets, after matching them anew for every output."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        no_object_weight: float = 0.1,
+    ) -> None:
+        if num_points < 1:
+            raise UserError(f"num_points is {num_points}: mask losses need at least one point")
+        if oversample_ratio < 1:
+            raise UserError(f"oversample_ratio is {oversample_ratio}: it must be at least 1")
+        if not 0 <= importance_sample_ratio <= 1:
+            raise UserError(
+                f"importance_sample_ratio is {importance_sample_ratio}: it must lie between 0 and 1"
+            )
+        self.num_classes = num_classes
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        self.no_object_weight = no_object_weight
+        self.kind_weights = {
+            "loss_ce": class_weight,
+            "loss_mask": mask_weight,
+            "loss_dice": dice_weight,
+        }
+        self.matcher = HungarianMatcher(
+            class_weight=class_weight,
+            mask_weight=mask_weight,
+            dice_weight=dice_weight,
+            num_points=num_points,
+        )
+
+    def __call__(
+        self,
+        predictions: MaskPredictions,
+        targets: list[Targets],
+        *,
+        num_masks: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Unweighted losses: `loss_ce`, `loss_mask`, `loss_dice`, then those of auxiliary output i
+        with the suffix `_i`.
+
+        targets: one per image, masks of the padded image, one size for the batch. num_masks: what
+        the mask losses are divided by (at least 1); in distributed training the number of objects
+        of all ranks divided by the number of ranks; without it, that of the objects given here.
+        generator: on the device of the predictions; without it, torch's own.
+        """
+        outputs = [*predictions.auxiliary, predictions]
+        device = predictions.mask_logits.device
+        self._check(outputs, targets)
+        batch = TargetBatch.collate(targets, num_classes=self.num_classes, device=device)
+        divisor = max(float(sum(batch.counts) if num_masks is None else num_masks), 1.0)
+        with torch.autocast(device.type, enabled=False):  # losses are computed in float32
+            matching = self.matcher(outputs, batch, generator=generator)
+            class_losses = self.classification_losses(outputs, batch, matching)
+            mask_losses, dice_losses = self.mask_losses(outputs, batch, matching, generator)
+        columns = torch.stack([class_losses, mask_losses / divisor, dice_losses / divisor])
+        *auxiliary, last = columns.unbind(1)
+        suffixes = ["", *(f"_{index}" for index in range(len(auxiliary)))]
+        return {
+            f"{kind}{suffix}": loss
+            for suffix, losses in zip(suffixes, [last, *auxiliary], strict=True)
+            for kind, loss in zip(self.kind_weights, losses.unbind(), strict=True)
+        }
+
+    def weight(self, name: str) -> float:
+        """The weight of a loss in the total, by its name: `loss_mask`, `loss_mask_0`."""
+        kind = "_".join(name.split("_")[:2])
+        return self.kind_weights[kind]
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum that training minimises."""
+        return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
+
+    def classification_losses(
+        self, outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
+    ) -> Tensor:
+        """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void."""
+        logits = torch.stack([output.class_logits for output in outputs]).float()
+        class_ids = torch.full(
+            logits.shape[:3], self.num_classes, dtype=torch.int64, device=logits.device
+        )
+        layers = torch.arange(len(outputs), device=logits.device).unsqueeze(1)
+        class_ids[layers, matching.images, matching.queries] = targets.class_ids[matching.objects]
+        weight = logits.new_ones(self.num_classes + 1)
+        weight[-1] = self.no_object_weight
+        losses = F.cross_entropy(
+            logits.flatten(0, 2), class_ids.flatten(), weight=weight, reduction="none"
+        )
+        # A batch without objects has no weight at all where no_object_weight is 0.
+        total_weight = weight[class_ids].flatten(1).sum(1).clamp(min=torch.finfo().tiny)
+        return losses.view(len(outputs), -1).sum(1) / total_weight
+
+    def mask_losses(
+        self,
+        outputs: list[MaskPredictions],
+        targets: TargetBatch,
+        matching: Matching,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Binary cross entropy (L,) and dice (L,) of matched pairs, summed over the pairs."""
+        num_queries = outputs[0].mask_logits.shape[1]
+        rows = matching.images * num_queries + matching.queries  # (L, M) in B*Q
+        # Only matched masks are gathered: copying all of them would cost gigabytes at full size.
+        masks = torch.cat(
+            [
+                output.mask_logits.flatten(0, 1).index_select(0, row)
+                for output, row in zip(outputs, rows, strict=True)
+            ]
+        ).float()  # (L*M, h, w)
+        points, labels = self._points_and_labels(masks, targets, matching, generator)
+        logits = sample_logits(masks.unsqueeze(1), points).squeeze(1)  # (L*M, P)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+        probs = logits.sigmoid()
+        total = probs.sum(1) + labels.sum(1)
+        dice = 1 - (2 * (probs * labels).sum(1) + 1) / (total + 1)
+        return cross_entropy.view(rows.shape).sum(1), dice.view(rows.shape).sum(1)
+
+    @torch.no_grad()
+    def _points_and_labels(
+        self,
+        masks: Tensor,
+        targets: TargetBatch,
+        matching: Matching,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Points (L*M, P, 2) of each pair and the annotated mask (L*M, P) in 0-1 at them."""
+        points, labels = [], []
+        objects = matching.objects.flatten().split(PAIRS_AT_ONCE)
+        for logits, rows in zip(masks.split(PAIRS_AT_ONCE), objects, strict=True):
+            chosen = uncertain_points(
+                logits,
+                num_points=self.num_points,
+                oversample_ratio=self.oversample_ratio,
+                importance_sample_ratio=self.importance_sample_ratio,
+                generator=generator,
+            )
+            points.append(chosen)
+            labels.append(sample_masks(targets.masks, rows, chosen))
+        return torch.cat(points), torch.cat(labels)
+
+    def _check(self, outputs: list[MaskPredictions], targets: list[Targets]) -> None:
+        images, _, columns = outputs[-1].class_logits.shape
+        if columns != self.num_classes + 1:
+            raise ValueError(
+                f"class logits have {columns} columns; with num_classes={self.num_classes} "
+                f"they need {self.num_classes + 1}, void last"
+            )
+        if len(targets) != images:
+            raise ValueError(f"{len(targets)} targets for {images} images: give one per image")

@@ -1,0 +1,197 @@
+"""An image and a vocabulary in, masks with names out: the package's main entrance.
+
+`frozenseg.load` gives a `Predictor`; calling it gives a `Result`, which draws itself.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from PIL import Image
+
+from frozenseg.build import (
+    build_device,
+    build_post_processor,
+    build_text_classifier,
+    build_training_vocabulary,
+    load_model,
+)
+from frozenseg.config import load_config, packaged_config
+from frozenseg.data.images import to_array
+from frozenseg.data.transforms import resize_image, resize_shortest_edge
+from frozenseg.errors import UserError
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.resize import MaskResizer
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.structures import (
+    ImageBatch,
+    InstanceResult,
+    PanopticResult,
+    SegmentationResult,
+    TextEmbeddings,
+)
+from frozenseg.text.classifier import TextClassifier
+from frozenseg.text.vocabulary import Source, Vocabulary
+from frozenseg.visualize import draw_segments
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_FILES = ("model.safetensors", "model_final.safetensors", "model_final.pth")
+
+
+@dataclass
+class Result:
+    """What was found in one image. A task that the configuration switches off is None.
+
+    image: (H, W, 3) uint8, as read. panoptic, semantic (H, W) class ids and instances as in
+    `frozenseg.structures`; class ids index `vocabulary`. note: a warning that belongs on every
+    picture, e.g. that weights are random; else None.
+    """
+
+    image: np.ndarray
+    vocabulary: Vocabulary
+    panoptic: PanopticResult | None
+    semantic: np.ndarray | None
+    instances: InstanceResult | None
+    note: str | None = None
+
+    def draw(self, *, legend: bool = True, opacity: float = 0.5) -> Image.Image:
+        """The panoptic result over the image, with a legend."""
+        if self.panoptic is None:
+            raise UserError("nothing to draw: MODEL.MASK_FORMER.TEST.PANOPTIC_ON is False")
+        return draw_segments(
+            self.image, self.panoptic.ids, self.panoptic.segments, legend, opacity, self.note
+        )
+
+
+class Predictor:
+    """Segments one image at a time; the vocabulary may change from call to call."""
+
+    def __init__(
+        self,
+        *,
+        model: FrozenSeg,
+        text_classifier: TextClassifier,
+        training_vocabulary: Vocabulary,
+        post_processor: PostProcessor,
+        short_side: int,
+        long_side: int,
+        note: str | None = None,
+    ) -> None:
+        """short_side, long_side: images are resized to a shorter side of short_side pixels, the
+        longer at most long_side. note: a warning for every result."""
+        self.model = model.eval()
+        self.text_classifier = text_classifier
+        self.training_vocabulary = training_vocabulary
+        self.post_processor = post_processor
+        self.short_side, self.long_side = short_side, long_side
+        self.note = note
+        self._text: tuple[Vocabulary, TextEmbeddings] | None = None
+
+    def __call__(
+        self,
+        image: Any,
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+    ) -> Result:
+        """image: path, PIL image, (H, W, 3) RGB uint8 array, or tensor (`frozenseg.data.images`).
+        vocabulary and things: as `Vocabulary.parse` takes them."""
+        words = Vocabulary.parse(vocabulary, things)
+        pixels = to_array(image)
+        result = self.segment(pixels, words)
+        return Result(pixels, words, result.panoptic, result.semantic, result.instances, self.note)
+
+    @torch.inference_mode()
+    def segment(self, pixels: np.ndarray, vocabulary: Vocabulary) -> SegmentationResult:
+        """(H, W, 3) uint8 RGB of any size; results at that size."""
+        output_size = (pixels.shape[0], pixels.shape[1])
+        size = resize_shortest_edge(*output_size, self.short_side, self.long_side)
+        resized = np.array(resize_image(pixels, size))  # a copy that torch may hold
+        images = ImageBatch.collate(
+            [torch.from_numpy(resized).permute(2, 0, 1)], self.model.size_divisor
+        ).to(self.model.device)
+        predictions = self.model.predict(images, self.embed(vocabulary))
+        resizer = MaskResizer(
+            mask_size=(predictions.mask_logits.shape[-2], predictions.mask_logits.shape[-1]),
+            padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
+            image_size=images.sizes[0],
+            output_size=output_size,
+        )
+        return self.post_processor(
+            predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary
+        )
+
+    def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
+        """The vocabulary's text vectors on the model's device; the last call's are kept."""
+        if self._text is None or self._text[0] != vocabulary:
+            text = self.text_classifier.embed(vocabulary, self.training_vocabulary)
+            self._text = (vocabulary, text.to(self.model.device))
+        return self._text[1]
+
+
+def load(
+    model: str | Path | None = "small",
+    *,
+    weights: str | Path | None = None,
+    options: Sequence[str] = (),
+) -> Predictor:
+    """A model ready to segment.
+
+    model: one that ships with the package ("small"), a YAML file, or a folder with `config.yaml`
+    and weights. weights: a checkpoint, in place of the one the configuration names. options: KEY,
+    VALUE, ... over the configuration. Raises `UserError` for whatever of it cannot be used.
+    """
+    config, found = _find("small" if model is None else model)
+    cfg = load_config(config, options, freeze=False)
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = str(weights)
+    elif not cfg.MODEL.WEIGHTS and found is not None:
+        cfg.MODEL.WEIGHTS = str(found)
+    cfg.freeze()
+    return build_predictor(cfg)
+
+
+def build_predictor(cfg: CfgNode) -> Predictor:
+    """The predictor of a configuration, weights loaded."""
+    device = build_device(cfg)
+    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE), "
+            "or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without one"
+        )
+    network, random = load_model(cfg)
+    note = None
+    if random:
+        note = f"random weights ({', '.join(random)}): the result means nothing"
+        logger.warning(note)
+    return Predictor(
+        model=network.to(device),
+        text_classifier=build_text_classifier(network),
+        training_vocabulary=build_training_vocabulary(cfg),
+        post_processor=build_post_processor(cfg),
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        long_side=cfg.INPUT.MAX_SIZE_TEST,
+        note=note,
+    )
+
+
+def _find(model: str | Path) -> tuple[Path, Path | None]:
+    """The YAML file and, where they lie together, the weights of `model`."""
+    path = packaged_config(str(model)) or Path(model)
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        path = path / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"model {model}: no such model in the package, YAML file, or folder with config.yaml"
+        )
+    if path.name == "config.yaml":
+        for name in WEIGHT_FILES:
+            if (folder / name).is_file():
+                return path, folder / name
+    return path, None

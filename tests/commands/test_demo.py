@@ -1,0 +1,273 @@
+"""The demo on a segmenter that finds bright things on dark stuff: files, names, failures."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import frozenseg
+from frozenseg.commands import demo, run, score
+from frozenseg.commands.demo import main, output_names, segment_files
+from frozenseg.data.video import read_video, video_writer
+from frozenseg.errors import UserError
+from frozenseg.structures import InstanceResult, PanopticResult, Segment
+from frozenseg.text.vocabulary import Vocabulary
+from frozenseg.visualize import draw_segments
+
+WORDS = Vocabulary.parse("lamp, light; wall", things="lamp")
+
+
+def fake_segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
+    """Bright pixels are the first class, all others the second."""
+    assert image.dtype == np.uint8 and image.ndim == 3
+    height, width = image.shape[:2]
+    bright = image.mean(axis=2) > 127
+    ids = np.where(bright, 1, 2).astype(np.int32)
+    whole = (0, 0, width, height)
+    segments = [
+        Segment(id, class_id, vocabulary.names[class_id][0], not class_id, 0.5, int(area), whole)
+        for id, class_id, area in [(1, 0, bright.sum()), (2, 1, (~bright).sum())]
+        if area
+    ]
+    boxes = np.array([whole], dtype=np.float32)
+    instances = InstanceResult(
+        boxes, bright[None], np.array([0.5], np.float32), np.array([0]), ["lamp"]
+    )
+    return SimpleNamespace(
+        panoptic=PanopticResult(ids, segments),
+        instances=instances,
+        vocabulary=vocabulary,
+        note="random weights",
+        draw=lambda legend=True: draw_segments(image, ids, segments, legend, note="random weights"),
+    )
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Replaces `frozenseg.load`; what it was called with."""
+    calls: list[tuple] = []
+
+    def load(name: str, weights: str | None = None, options: list[str] | None = None) -> Callable:
+        calls.append((name, weights, options))
+        return fake_segmenter
+
+    monkeypatch.setattr(frozenseg, "load", load, raising=False)
+    return calls
+
+
+def _photo(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 1), dtype=np.uint8)
+    Image.fromarray(np.broadcast_to(pixels, (20, 30, 3)).copy()).save(path)
+    return path
+
+
+def _content(output: Path) -> dict:
+    return json.loads((output / "predictions.json").read_text())
+
+
+def _exit(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> int | None:
+    monkeypatch.setattr(sys, "argv", ["demo", *argv])
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    return caught.value.code or 0
+
+
+def test_files_of_an_image(tmp_path: Path, loaded: list[tuple]) -> None:
+    photo, output = _photo(tmp_path / "in" / "room.png"), tmp_path / "out"
+    argv = ["--input", str(photo), "--vocabulary", "lamp, light; wall", "--output", str(output)]
+    assert main([*argv, "MODEL.X", "1", "--opts", "MODEL.Y", "2"]) is None
+    assert loaded == [("small", None, ["MODEL.X", "1", "MODEL.Y", "2"])]
+    assert sorted(file.name for file in output.iterdir()) == [
+        "predictions.json",
+        "room.png",
+        "room_panoptic.png",
+    ]
+    ids = np.asarray(Image.open(output / "room_panoptic.png"))[..., 0]
+    bright = np.asarray(Image.open(photo))[..., 0] > 127
+    assert np.array_equal(ids, np.where(bright, 1, 2))
+    content = _content(output)
+    assert content["info"]["notes"] == ["random weights"]
+    assert content["images"][0]["file_name"] == photo.as_posix()
+    assert [c["synonyms"] for c in content["categories"]] == [["lamp", "light"], ["wall"]]
+    assert content["annotations"][0]["segments_info"][0]["area"] == bright.sum()
+    assert Image.open(output / "room.png").size[0] > 640
+
+
+def test_score_reads_what_the_demo_writes(tmp_path: Path) -> None:
+    """A run against itself scores 1, against the same on other pictures it does not."""
+    for name, seed in (("one", 0), ("two", 5)):
+        photo = _photo(tmp_path / name / "a.png", seed)
+        segment_files(fake_segmenter, [photo], tmp_path / name / "out", vocabulary=WORDS)
+    scores = {}
+    for name in ("one", "two"):
+        argv = ["panoptic", "--json", str(tmp_path / "scores.json")]
+        for kind, folder in (("gt", "one"), ("pred", name)):
+            output = tmp_path / folder / "out"
+            argv += [f"--{kind}", f"{output}/predictions.json", f"--{kind}-dir", str(output)]
+        assert not score.main(argv)
+        scores[name] = json.loads((tmp_path / "scores.json").read_text())["All"]["pq"]
+    assert scores["one"] == 1 and scores["two"] < 1
+
+
+def test_vocabulary_file_and_things(tmp_path: Path, loaded: list[tuple]) -> None:
+    words, output = tmp_path / "words.txt", tmp_path / "out"
+    words.write_text("0:invalid_class_id\n1:lamp,light\n2:wall\n")
+    argv = ["--vocabulary-file", str(words), "--things", "wall", "--output", str(output)]
+    main([*argv, "--input", str(_photo(tmp_path / "a.png"))])
+    categories = _content(output)["categories"]
+    assert [(c["name"], c["isthing"]) for c in categories] == [("lamp", 0), ("wall", 1)]
+
+
+def test_a_bad_file_among_good_ones(
+    tmp_path: Path,
+    loaded: list[tuple],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "c.png"):
+        _photo(folder / name)
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    argv = ["--input", str(folder), "--vocabulary", "lamp; wall", "--output", str(output)]
+    assert _exit(argv, monkeypatch) == 1
+    printed = capsys.readouterr()
+    assert "2 of 3" in printed.out
+    assert printed.err.count("\n") == 1 and f"not done: {folder / 'b.png'}: damaged" in printed.err
+    names = [Path(image["file_name"]).name for image in _content(output)["images"]]
+    assert names == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--input", "{in}/a.png", "--vocabulary", ""], "vocabulary is empty"),
+        (["--input", "{in}/a.png", "--vocabulary", " ; , ;"], "vocabulary"),
+        (["--input", "{in}/a.png"], "name the classes"),
+        (["--input", "{in}/a.png", "--vocabulary-file", "{in}/none"], "none"),
+        (["--input", "{in}/a.png", "--vocabulary", "a", "--things", "b"], "'b' is not in"),
+        (["--vocabulary", "a"], "nothing to segment"),
+        (["--input", "{in}/gone.png", "--vocabulary", "a"], "no such file"),
+        (["--input", "{in}/a.png", "--vocabulary", "a", "--output", "{in}/a.png/x"], "--output"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_model_is_loaded(
+    tmp_path: Path,
+    loaded: list[tuple],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    words: str,
+) -> None:
+    _photo(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert _exit([word.replace("{in}", str(tmp_path)) for word in argv], monkeypatch) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err and printed.err.count("\n") == 1
+    assert loaded == []
+
+
+def test_no_good_input_at_all(
+    tmp_path: Path,
+    loaded: list[tuple],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out"
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("text")
+    argv = ["--input", f"{tmp_path}/*.png", "--vocabulary", "a", "--output", str(output)]
+    assert _exit(argv, monkeypatch) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and list(output.iterdir()) == []
+
+
+def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    paths = [
+        _photo(tmp_path / name, seed)
+        for seed, name in enumerate(["x/a.png", "y/a.png", "y/a.jpg", "y/A_panoptic.png"])
+    ]
+    names = output_names(paths, output)
+    assert names[:3] == ["a", "y_a", "a_2"] and names[3] not in ("a_panoptic", "A_panoptic")
+    assert segment_files(fake_segmenter, paths, output, vocabulary=WORDS) == []
+    for path, annotation in zip(paths, _content(output)["annotations"], strict=True):
+        ids = np.asarray(Image.open(output / annotation["file_name"]))[..., 0]
+        assert np.array_equal(ids == 1, np.asarray(Image.open(path)).mean(axis=2) > 127)
+    assert len(list(output.iterdir())) == 2 * 4 + 1
+
+
+def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
+    photo = _photo(tmp_path / "a.png")
+    before = photo.read_bytes()
+    assert segment_files(fake_segmenter, [photo], tmp_path, vocabulary=WORDS) == []
+    assert photo.read_bytes() == before and len(_content(tmp_path)["images"]) == 1
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_run_that_ends_midway_keeps_what_is_done(
+    tmp_path: Path, ending: type[BaseException]
+) -> None:
+    paths = [_photo(tmp_path / f"{letter}.png") for letter in "abc"]
+    output = tmp_path / "out"
+    calls = iter([None, None, ending])
+
+    def segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
+        if error := next(calls):
+            raise error
+        return fake_segmenter(image, vocabulary)
+
+    with pytest.raises(ending):
+        segment_files(segmenter, paths, output, vocabulary=WORDS)
+    assert len(_content(output)["images"]) == 2
+    assert not [file for file in output.iterdir() if file.name.startswith(".")]
+
+
+def test_predictions_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "SAVE_EVERY", -1.0)
+    paths = [_photo(tmp_path / f"{letter}.png") for letter in "abc"]
+    output, seen = tmp_path / "out", []
+
+    def segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
+        seen.append(len(_content(output)["images"]) if seen else 0)
+        return fake_segmenter(image, vocabulary)
+
+    segment_files(segmenter, paths, output, vocabulary=WORDS)
+    assert seen == [0, 1, 2]
+
+
+def test_a_segmenters_complaint_is_reported_with_the_file(tmp_path: Path) -> None:
+    def segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
+        raise UserError("too large")
+
+    failures = segment_files(segmenter, [_photo(tmp_path / "a.png")], tmp_path, vocabulary=WORDS)
+    assert failures == [f"{tmp_path / 'a.png'}: too large"]
+    assert not (tmp_path / "predictions.json").exists()
+
+
+def test_video(tmp_path: Path, loaded: list[tuple]) -> None:
+    output = tmp_path / "out"
+    with video_writer(tmp_path / "clip.mp4", fps=8) as append:
+        for level in (10, 250, 10):
+            append(np.full((48, 64, 3), level, dtype=np.uint8))
+    argv = ["--input", str(tmp_path / "clip.mp4"), "--output", str(output)]
+    assert main([*argv, "--vocabulary", "lamp; wall"]) is None
+    drawn = list(read_video(output / "clip.mp4").frames())
+    assert len(drawn) == 3 and drawn[0].shape[1] == 640  # small frames are drawn larger
+    assert read_video(output / "clip.mp4").fps == pytest.approx(8)
+    content = _content(output)
+    assert [image["file_name"].split("#")[1] for image in content["images"]] == ["1", "2", "3"]
+    found = [entry["segments_info"][0]["category_id"] for entry in content["annotations"]]
+    assert found == [2, 1, 2]
+    for entry in content["annotations"]:
+        assert np.asarray(Image.open(output / entry["file_name"])).shape == (48, 64, 3)
+
+
+def test_help(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0 and "--vocabulary-file" in capsys.readouterr().out

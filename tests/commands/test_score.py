@@ -1,0 +1,262 @@
+"""The command from end to end: the field's numbers, and one line for whatever is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frozenseg.commands import run
+from frozenseg.commands.score import main
+from tests.evaluation.cases import assert_close
+
+TOLERANCE = {"panoptic": 1e-9, "instances": 1e-9, "lvis": 1e-9, "semantic": 1e-7, "recall": 1e-7}
+
+
+def arguments(task: str, case: Path) -> list[str]:
+    detections = f"--gt {case}/instances_gt.json --pred {case}/instances_pred.json"
+    options = {
+        "panoptic": f"--gt {case}/panoptic_gt.json --gt-dir {case}/panoptic_gt "
+        f"--pred {case}/panoptic_pred.json --pred-dir {case}/panoptic_pred",
+        "instances": detections,
+        "lvis": detections,
+        "semantic": f"--gt-dir {case}/semantic_gt --pred-dir {case}/semantic_pred "
+        f"--classes {case}/seen.json",
+        "recall": f"--images {case}/panoptic_gt.json --gt-dir {case}/semantic_gt "
+        f"--proposals {case}/proposals.json --seen {case}/seen.json",
+    }
+    return [task, *options[task].split()]
+
+
+@pytest.fixture
+def case(reference: Path, tmp_path: Path) -> Path:
+    """A copy of the reference case that a test may spoil."""
+    return Path(shutil.copytree(reference / "evaluation", tmp_path / "case"))
+
+
+@pytest.mark.parametrize("task", TOLERANCE)
+def test_equals_the_reference(task: str, reference: Path, tmp_path: Path, capsys):
+    case = reference / "evaluation"
+    main([*arguments(task, case), "--json", str(tmp_path / "new" / "out.json")])
+    expected = json.loads((case / "expected.json").read_text())[task]
+    found = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert_close(found, expected, TOLERANCE[task])
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) >= len(expected)
+
+
+def edit(name: str, change: Callable) -> Callable[[Path], None]:
+    """Spoil a JSON file of the case."""
+
+    def spoil(case: Path) -> None:
+        content = json.loads((case / name).read_text())
+        change(content)
+        (case / name).write_text(json.dumps(content))
+
+    return spoil
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    return lambda case: (case / name).write_bytes((case / name).read_bytes()[:-200])
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda case: (case / name).unlink()
+
+
+def resize(name: str) -> Callable[[Path], None]:
+    return lambda case: Image.open(case / name).resize((9, 8)).save(case / name)
+
+
+def paint(name: str, value: int | tuple[int, int, int]) -> Callable[[Path], None]:
+    def spoil(case: Path) -> None:
+        pixels = np.array(Image.open(case / name))
+        pixels[:2, :2] = value
+        Image.fromarray(pixels).save(case / name)
+
+    return spoil
+
+
+PNG = "000000001007.png"
+SPOILED = {
+    "gt json cut off": ("panoptic", cut("panoptic_gt.json"), "panoptic_gt.json"),
+    "pred json cut off": ("instances", cut("instances_pred.json"), "instances_pred.json"),
+    "classes cut off": ("semantic", lambda c: (c / "seen.json").write_text("{"), "seen.json"),
+    "panoptic category": (
+        "panoptic",
+        edit(
+            "panoptic_pred.json",
+            lambda d: d["annotations"][3]["segments_info"][1].update(category_id=2),
+        ),
+        "annotations[3]",
+    ),
+    "id only in png": ("panoptic", paint(f"panoptic_pred/{PNG}", (9, 9, 9)), PNG),
+    "id only in gt png": ("panoptic", paint(f"panoptic_gt/{PNG}", (9, 9, 9)), PNG),
+    "segment only in json": (
+        "panoptic",
+        edit(
+            "panoptic_pred.json",
+            lambda d: d["annotations"][1]["segments_info"].append({"id": 777, "category_id": 13}),
+        ),
+        "segment 777",
+    ),
+    "no prediction": (
+        "panoptic",
+        edit("panoptic_pred.json", lambda d: d["annotations"].pop()),
+        "1161",
+    ),
+    "unknown panoptic image": (
+        "panoptic",
+        edit("panoptic_pred.json", lambda d: d["annotations"][0].update(image_id=5)),
+        "image 5",
+    ),
+    "no annotations": (
+        "panoptic",
+        edit("panoptic_gt.json", lambda d: d.pop("annotations")),
+        "annotations",
+    ),
+    "no file name": (
+        "panoptic",
+        edit("panoptic_pred.json", lambda d: d["annotations"][0].pop("file_name")),
+        "annotations[0]",
+    ),
+    "pred png gone": ("panoptic", remove(f"panoptic_pred/{PNG}"), f"panoptic_pred/{PNG}"),
+    "gt png gone": ("panoptic", remove(f"panoptic_gt/{PNG}"), f"panoptic_gt/{PNG}"),
+    "pred png cut off": ("panoptic", cut(f"panoptic_pred/{PNG}"), f"panoptic_pred/{PNG}"),
+    "other size": ("panoptic", resize(f"panoptic_pred/{PNG}"), f"panoptic_pred/{PNG}"),
+    "folder gone": (
+        "panoptic",
+        lambda c: shutil.rmtree(c / "panoptic_pred"),
+        "panoptic_pred: no such folder",
+    ),
+    "label map gone": ("semantic", remove(f"semantic_pred/{PNG}"), PNG),
+    "label map too many": ("semantic", remove(f"semantic_gt/{PNG}"), PNG),
+    "label map size": ("semantic", resize(f"semantic_pred/{PNG}"), f"semantic_pred/{PNG}"),
+    "label unknown": ("semantic", paint(f"semantic_pred/{PNG}", 77), "label 77"),
+    "colours": (
+        "semantic",
+        lambda c: Image.new("RGB", Image.open(c / "semantic_gt" / PNG).size).save(
+            c / "semantic_pred" / PNG
+        ),
+        "mode RGB",
+    ),
+    "unknown image": (
+        "instances",
+        edit("instances_pred.json", lambda d: d[4].update(image_id=5)),
+        "entry 4",
+    ),
+    "unknown category": (
+        "lvis",
+        edit("instances_pred.json", lambda d: d[4].update(category_id=5)),
+        "entry 4",
+    ),
+    "score is text": (
+        "instances",
+        edit("instances_pred.json", lambda d: d[4].update(score="1")),
+        "entry 4",
+    ),
+    "score is nan": (
+        "instances",
+        edit("instances_pred.json", lambda d: d[4].update(score=float("nan"))),
+        "nan",
+    ),
+    "malformed rle": (
+        "instances",
+        edit("instances_pred.json", lambda d: d[0]["segmentation"].update(counts="Q`99e2")),
+        "image 1000",
+    ),
+    "rle of other size": (
+        "lvis",
+        edit("instances_pred.json", lambda d: d[0]["segmentation"].update(size=[5, 5])),
+        "image 1000",
+    ),
+    "malformed gt rle": (
+        "instances",
+        edit("instances_gt.json", lambda d: d["annotations"][2]["segmentation"].update(counts="0")),
+        "annotations[2]",
+    ),
+    "not lvis": (
+        "lvis",
+        edit("instances_gt.json", lambda d: d["categories"][1].pop("frequency")),
+        "frequency",
+    ),
+    "results in an object": (
+        "instances",
+        lambda c: (c / "instances_pred.json").write_text('{"annotations": []}'),
+        "list was expected",
+    ),
+    "malformed proposal": (
+        "recall",
+        edit("proposals.json", lambda d: d[2]["masks"][1].update(counts="Q`99e2")),
+        "proposals.json: image 1014",
+    ),
+    "unknown proposal image": (
+        "recall",
+        edit("proposals.json", lambda d: d[2].update(image_id=5)),
+        "entry 2",
+    ),
+    "recall without label map": ("recall", remove(f"semantic_gt/{PNG}"), PNG),
+    "seen too short": ("recall", edit("seen.json", lambda d: d["seen"].pop()), "seen.json"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_bad_input_is_one_line_with_status_2(
+    name: str, case: Path, tmp_path: Path, capsys, monkeypatch
+):
+    task, spoil, mentioned = SPOILED[name]
+    spoil(case)
+    output = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["score.py", *arguments(task, case), "--json", str(output)])
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.err.count("\n") == 1 and captured.err.startswith("error: ")
+    assert mentioned in captured.err
+    assert captured.out == "" and not output.exists()
+
+
+def test_output_is_checked_first(case: Path, tmp_path: Path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path, tmp_path / "file" / "out.json"):
+        command = ["score.py", *arguments("instances", case), "--json", str(output)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            run(main)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_images_without_results(case: Path, tmp_path: Path, caplog):
+    """No result at all scores 0; an image without an entry of proposals counts as missed."""
+    (case / "instances_pred.json").write_text("[]")
+    (case / "proposals.json").write_text("[]")
+    out = tmp_path / "out.json"
+    for task in ("instances", "lvis"):
+        main([*arguments(task, case), "--json", str(out)])
+        assert json.loads(out.read_text())["AP"] == 0
+    main([*arguments("recall", case), "--json", str(out)])
+    assert set(json.loads(out.read_text()).values()) == {0}
+    assert "24 of 24 images" in caplog.text
+
+
+def test_script_runs_from_elsewhere(tmp_path: Path):
+    script = Path(__file__).parents[2] / "tools" / "score.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for extra in ([], ["recall"]):
+        shown = subprocess.run(
+            [sys.executable, script, *extra, "--help"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "usage" in shown.stdout

@@ -1,0 +1,181 @@
+"""Ground truth of records against the arrays that were written to disk, and against pycocotools."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from frozenseg.data.annotations import (
+    VOID_CLASS,
+    instance_labels,
+    load_instances,
+    load_panoptic,
+    load_semantic,
+    panoptic_labels,
+    semantic_labels,
+)
+from frozenseg.data.readers import read_instances, read_panoptic
+from frozenseg.data.records import Record, Segments
+from frozenseg.errors import UserError
+from tests.data.tiny import encode, id_map, write_dataset
+
+
+@pytest.fixture
+def record(tmp_path):
+    write_dataset(tmp_path, [(40, 60)])
+    records, _ = read_panoptic(tmp_path / "panoptic.json", tmp_path / "png", tmp_path / "images")
+    return records[0]
+
+
+def test_panoptic_ids_decode(record):
+    ids, segments = load_panoptic(record)
+    assert ids.dtype == np.int32
+    np.testing.assert_array_equal(ids, id_map(40, 60))
+    assert len(segments) == 4
+
+
+def test_semantic_from_panoptic(record):
+    expected = np.full((40, 60), VOID_CLASS)
+    for segment, class_id in [(5, 1), (300, 0), (70000, 1), (16777215, 2)]:
+        expected[id_map(40, 60) == segment] = class_id
+    labels = load_semantic(record)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_panoptic_labels_leave_crowds_out(record):
+    labels = panoptic_labels(record)
+    assert labels.maps.dtype == np.uint8 and labels.class_ids.tolist() == [1, 0, 2]
+    masks = labels.maps == labels.values[:, None, None]
+    ids = id_map(40, 60)
+    for mask, segment in zip(masks, (5, 300, 16777215), strict=True):
+        np.testing.assert_array_equal(mask, ids == segment)
+
+
+def test_labels_follow_the_order_of_the_json(record):
+    """Segments are listed in any order; their masks come in that order."""
+    order = [3, 1, 0, 2]
+    arrays = [values[order] for values in _arrays(record)]
+    labels = panoptic_labels(Record(**{**vars(record), "segments": Segments(*arrays)}))
+    assert labels.class_ids.tolist() == [2, 0, 1]
+    masks = labels.maps == labels.values[:, None, None]
+    for mask, segment in zip(masks, (16777215, 300, 5), strict=True):
+        np.testing.assert_array_equal(mask, id_map(40, 60) == segment)
+
+
+def test_areas_of_the_coco_sample(reference):
+    """COCO states each segment's area and box in its JSON."""
+    sample = reference / "coco_sample"
+    path = sample / "panoptic_examples.json"
+    records, _ = read_panoptic(path, sample / "panoptic_examples", sample)
+    annotations = json.loads(path.read_text())["annotations"]
+    for record, annotation in zip(records, annotations, strict=True):
+        ids, segments = load_panoptic(record)
+        areas = [int((ids == segment).sum()) for segment in segments.ids]
+        assert areas == [info["area"] for info in annotation["segments_info"]]
+        x, y, width, height = annotation["segments_info"][0]["bbox"]
+        rows, columns = np.nonzero(ids == segments.ids[0])
+        assert (columns.min(), rows.min()) == (x, y)
+        assert (columns.max() - x + 1, rows.max() - y + 1) == (width, height)
+
+
+def _replace_png(record, pixels):
+    Image.fromarray(pixels).save(record.panoptic_path)
+
+
+def test_png_that_does_not_belong(record):
+    ids = id_map(40, 60)
+    for stray in (6, 16777214, 1):
+        ids[0, 0] = stray
+        _replace_png(record, encode(ids))
+        with pytest.raises(
+            UserError, match=f"1.png: holds id {stray}, which the segments of image"
+        ):
+            load_panoptic(record)
+
+
+def test_id_above_all_listed_ones(record):
+    ids = np.zeros((40, 60), dtype=np.int64)
+    ids[3, 3] = 400
+    _replace_png(record, encode(ids))
+    first = Segments(*(values[:1] for values in _arrays(record)))
+    few = Record(**{**vars(record), "segments": first})
+    with pytest.raises(UserError, match="holds id 400"):
+        load_panoptic(few)
+
+
+def _arrays(record):
+    return record.segments.ids, record.segments.class_ids, record.segments.is_crowd
+
+
+def test_png_of_another_size_grey_or_cut_off(record):
+    _replace_png(record, encode(id_map(41, 60)))
+    with pytest.raises(UserError, match=r"1.png: is 41 x 60 .* its image is 40 x 60"):
+        load_panoptic(record)
+    _replace_png(record, np.zeros((40, 60), dtype=np.uint8))
+    with pytest.raises(UserError, match="1.png: has one channel"):
+        load_panoptic(record)
+    _replace_png(record, encode(np.random.default_rng(0).integers(0, 2**24, (40, 60))))
+    with open(record.panoptic_path, "r+b") as file:
+        file.truncate(700)
+    with pytest.raises(UserError, match=r"1.png: cannot be read"):
+        load_panoptic(record)
+
+
+def _semantic(tmp_path, values, ignore=255, num_classes=3):
+    path = tmp_path / "labels.png"
+    Image.fromarray(values).save(path)
+    return Record(
+        "x", "x.jpg", None, None, num_classes, semantic_path=str(path), semantic_ignore=ignore
+    )
+
+
+@pytest.mark.parametrize(("dtype", "ignore"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_semantic_maps_of_8_and_16_bit(tmp_path, dtype, ignore):
+    values = np.array([[0, 1, 2], [ignore, 2, 2]], dtype=dtype)
+    labels = load_semantic(_semantic(tmp_path, values, ignore))
+    assert labels.tolist() == [[0, 1, 2], [VOID_CLASS, 2, 2]]
+    maps = semantic_labels(_semantic(tmp_path, values[:, 1:], ignore))
+    assert maps.class_ids.tolist() == [1, 2]
+    assert (maps.maps == maps.values[:, None, None]).sum(axis=(1, 2)).tolist() == [1, 3]
+
+
+def test_semantic_map_with_an_unknown_class_or_colours(tmp_path):
+    with pytest.raises(UserError, match="labels.png: holds class id 3, but there are 3 classes"):
+        load_semantic(_semantic(tmp_path, np.array([[0, 3]], dtype=np.uint8)))
+    with pytest.raises(UserError, match="labels.png: has colours"):
+        load_semantic(_semantic(tmp_path, np.zeros((2, 2, 3), dtype=np.uint8)))
+    assert load_semantic(_semantic(tmp_path, np.full((2, 2), 255, np.uint8))).max() == VOID_CLASS
+
+
+def test_instances_are_pycocotools(reference, tmp_path):
+    path = reference / "evaluation" / "instances_gt.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append(  # the reference has RLE only
+        {
+            "id": 10**6,
+            "image_id": 1000,
+            "category_id": 13,
+            "area": 1,
+            "iscrowd": 0,
+            "bbox": [0, 0, 1, 1],
+            "segmentation": [[5.5, 4, 60, 8, 50.2, 70, 9, 40], [70, 70, 90, 70, 80, 90]],
+        }
+    )
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    for image in content["images"]:
+        (tmp_path / image["file_name"]).touch()
+    records, categories = read_instances(path, tmp_path)
+    truth = COCO(str(path))
+    for record in records:
+        masks, instances = load_instances(record)
+        annotations = truth.imgToAnns[record.image_id]
+        assert masks.shape == (len(annotations), record.height, record.width)
+        for mask, class_id, annotation in zip(masks, instances.class_ids, annotations, strict=True):
+            assert categories.dataset_ids[class_id] == annotation["category_id"]
+            np.testing.assert_array_equal(mask, truth.annToMask(annotation) == 1)
+        kept = instance_labels(record)
+        assert len(kept.maps) == len(kept.values) == sum(not a["iscrowd"] for a in annotations)

@@ -1,0 +1,120 @@
+"""The table of benchmarks, names of the user's own files, and where the data lies."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from frozenseg.data import benchmarks
+from frozenseg.data.annotations import load_semantic
+from frozenseg.data.benchmarks import (
+    BENCHMARKS,
+    Benchmark,
+    data_root,
+    find_benchmark,
+    load_records,
+    read_benchmark,
+)
+from frozenseg.errors import UserError
+from tests.data.tiny import CATEGORIES, dataset_name, write_dataset, write_json
+
+PUBLISHED_NAMES = [
+    "openvocab_coco_2017_train_panoptic_with_sem_seg",
+    "openvocab_coco_2017_val_panoptic_with_sem_seg",
+    "coco_2017_train_panoptic",
+    "coco_2017_val_panoptic_with_sem_seg",
+    "coco_2017_val_panoptic",
+]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_rows(name):
+    row = BENCHMARKS[name]
+    tasks = {"panoptic", "semantic", "instances"}
+    assert row.tasks and set(row.tasks) <= tasks
+    assert set(row.evaluators) <= tasks | {"lvis"}
+    paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances)
+    assert not any(Path(path).is_absolute() for path in paths)
+    vocabularies = Path(benchmarks.__file__).parent / "vocabularies"
+    assert not row.vocabulary or (vocabularies / f"{row.vocabulary}.txt").is_file()
+    assert all(0 < value < 100 for model in row.published.values() for value in model.values())
+
+
+def test_published_names_and_paths():
+    assert set(PUBLISHED_NAMES) <= set(BENCHMARKS)
+    row = BENCHMARKS["openvocab_coco_2017_val_panoptic_with_sem_seg"]
+    assert row.annotations == "coco/annotations/panoptic_val2017.json"
+    assert row.labels == "coco/panoptic_val2017" and row.images == "coco/val2017"
+    assert row.instances == "coco/annotations/instances_val2017.json"
+    assert row.semantic_labels == "coco/panoptic_semseg_val2017"
+    assert row.test_size == (800, 1333)
+
+
+def test_a_table_row_is_read_below_the_root_of_the_environment(tmp_path, monkeypatch):
+    coco = tmp_path / "coco"
+    content = write_dataset(coco, [(40, 60)])
+    (coco / "annotations").mkdir()
+    (coco / "panoptic.json").rename(coco / "annotations" / "panoptic_val2017.json")
+    (coco / "png").rename(coco / "panoptic_val2017")
+    (coco / "images").rename(coco / "val2017")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert data_root() == tmp_path
+    name = "openvocab_coco_2017_val_panoptic_with_sem_seg"
+    records, categories = load_records(name)
+    assert len(records) == len(content["images"]) and len(categories) == 3
+    assert records[0].semantic_path is None  # no label maps there: derived
+    (coco / "panoptic_semseg_val2017").mkdir()
+    Image.new("L", (60, 40), 2).save(coco / "panoptic_semseg_val2017" / "1.png")
+    records, _ = load_records(name)
+    assert (load_semantic(records[0]) == 2).all()
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    assert data_root() == Path("datasets")
+    with pytest.raises(UserError, match="datasets/coco/annotations/panoptic_val2017.json: no such"):
+        load_records(name)
+
+
+def test_names_made_of_files(tmp_path, monkeypatch):
+    write_dataset(tmp_path / "set", [(40, 60)])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "elsewhere"))
+    records, _ = load_records(dataset_name(Path("set")))  # below the working folder, not the root
+    assert records[0].image_path == str(tmp_path / "set" / "images" / "1.png")
+    for wrong in ("coco_panoptic:a:b", "coco_panoptic:a::c", "coco_panoptic:"):
+        with pytest.raises(UserError, match="three paths were expected"):
+            find_benchmark(wrong)
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(UserError, match="did you mean coco_2017_val_panoptic") as caught:
+        find_benchmark("coco_2017_val_panoptc")
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_of_the_other_readers(tmp_path):
+    write_dataset(tmp_path, [(40, 60)])
+    instances = {"images": [], "annotations": [], "categories": CATEGORIES}
+    instances["images"] = [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}]
+    (tmp_path / "instances.json").write_text(json.dumps(instances))
+    row = Benchmark(
+        tasks=("instances",),
+        reader="instances",
+        vocabulary="",
+        images="images",
+        annotations="instances.json",
+    )
+    assert len(read_benchmark(row, tmp_path)[0]) == 1
+    (tmp_path / "labels").mkdir()
+    Image.new("L", (60, 40), 9).save(tmp_path / "labels" / "1.png")
+    write_json(tmp_path, {"categories": CATEGORIES})
+    row = Benchmark(
+        tasks=("semantic",),
+        reader="semantic",
+        vocabulary="",
+        images="images",
+        annotations="panoptic.json",
+        labels="labels",
+        ignore=9,
+    )
+    records, categories = read_benchmark(row, tmp_path)
+    assert categories.names == ("dog", "cat", "grass") and (load_semantic(records[0]) == -1).all()

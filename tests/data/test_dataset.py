@@ -1,0 +1,124 @@
+"""Samples against the colours of their images, and bad images and maps."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frozenseg.data.annotations import LabelMaps
+from frozenseg.data.benchmarks import load_records
+from frozenseg.data.dataset import Draw, SegmentationDataset, cut_masks
+from frozenseg.data.records import Instances, Record
+from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
+from frozenseg.errors import UserError
+from tests.data.tiny import SEGMENTS, dataset_name, write_dataset
+
+CLASS_COLOURS = [(1, SEGMENTS[5][2]), (0, SEGMENTS[300][2]), (2, SEGMENTS[16777215][2])]
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_dataset(tmp_path / "set", [(40, 60), (33, 21)])
+    return tmp_path / "set"
+
+
+def make(root, transform, targets, seed=0):
+    records, categories = load_records(dataset_name(root))
+    return SegmentationDataset(
+        records=records, categories=categories, transform=transform, targets=targets, seed=seed
+    )
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_training_masks_lie_on_their_colours(root, position):
+    dataset = make(root, LargeScaleJitter(size=64, min_scale=0.5), "panoptic")
+    sample = dataset[Draw(position, 0)]
+    assert sample.image.dtype == torch.uint8 and sample.image.shape == (3, 64, 64)
+    assert (sample.height, sample.width) == (40, 60)
+    targets = sample.targets
+    assert targets.class_ids.dtype == torch.int64 and targets.masks.dtype == torch.bool
+    pixels = sample.image.permute(1, 2, 0).numpy()
+    expected = [(class_id, np.all(pixels == colour, axis=-1)) for class_id, colour in CLASS_COLOURS]
+    expected = [(class_id, mask) for class_id, mask in expected if mask.any()]
+    assert targets.class_ids.tolist() == [class_id for class_id, _ in expected]
+    for mask, (_, pure) in zip(targets.masks.numpy(), expected, strict=True):
+        assert mask[pure].all()  # every pixel of the pure colour lies in the mask
+        assert pure[mask].mean() > 0.4  # and the others are mixed ones along its border
+    crowd = np.all(pixels == SEGMENTS[70000][2], axis=-1)
+    assert not targets.masks.numpy()[:, crowd].any()
+
+
+def test_semantic_targets_join_the_segments_of_a_class(root):
+    sample = make(root, LargeScaleJitter(size=64, min_scale=1, max_scale=1), "semantic")[0]
+    assert sample.targets.class_ids.tolist() == [0, 1, 2]
+    pixels = sample.image.permute(1, 2, 0).numpy()
+    cats = [np.all(pixels == SEGMENTS[i][2], axis=-1) for i in (5, 70000)]  # thing and crowd
+    assert all(sample.targets.masks.numpy()[1][cat].all() for cat in cats)
+
+
+def test_overlapping_instances_keep_their_own_masks(root):
+    shapes = [[[0, 0, 30, 0, 30, 40, 0, 40]], [[20, 0, 60, 0, 60, 40, 20, 40]]]
+    instances = Instances(shapes, np.array([4, 2]), np.array([False, False]))
+    path = str(root / "images" / "1.png")
+    dataset = SegmentationDataset(
+        records=[Record(1, path, 40, 60, 5, instances=instances)],
+        categories=None,
+        transform=ShortestEdgeResize(short=40, long=60),
+        targets="instances",
+    )
+    targets = dataset[0].targets
+    assert targets.class_ids.tolist() == [4, 2]
+    assert targets.masks[:, 20, [10, 25, 50]].tolist() == [[True, True, False], [False, True, True]]
+
+
+def test_objects_that_vanish_are_left_out():
+    maps = np.array([[[0, 2], [2, 4]]], dtype=np.uint8)
+    targets = cut_masks(LabelMaps(maps, np.array([1, 2, 3, 4]), np.array([9, 8, 7, 6])))
+    assert targets.class_ids.tolist() == [8, 6]
+    assert targets.masks.int().tolist() == [[[0, 1], [1, 0]], [[0, 0], [0, 1]]]
+    empty = cut_masks(LabelMaps(np.zeros_like(maps), np.array([1]), np.array([9])))
+    assert empty.masks.shape == (0, 2, 2) and empty.class_ids.shape == (0,)
+    none = cut_masks(LabelMaps(np.zeros((0, 2, 2), np.uint8), np.zeros(0, int), np.zeros(0, int)))
+    assert none.masks.shape == (0, 2, 2)
+
+
+def test_test_samples_are_resized_and_know_their_size(root):
+    sample = make(root, ShortestEdgeResize(short=80, long=100), None)[1]
+    assert sample.targets is None and (sample.height, sample.width) == (33, 21)
+    resized = Image.open(root / "images" / "2.png").resize((64, 100), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(sample.image.permute(1, 2, 0), np.asarray(resized))
+
+
+def test_chance_depends_on_seed_position_and_item_alone(root):
+    transform = LargeScaleJitter(size=32)
+    dataset = make(root, transform, "panoptic")
+    first = dataset[Draw(3, 0)].image
+    dataset[Draw(4, 1)]
+    assert torch.equal(dataset[Draw(3, 0)].image, first)
+    assert not torch.equal(dataset[Draw(4, 0)].image, first)
+    assert not torch.equal(make(root, transform, "panoptic", seed=1)[Draw(3, 0)].image, first)
+
+
+def test_a_broken_or_exchanged_image_is_named(root):
+    dataset = make(root, LargeScaleJitter(size=32), "panoptic")
+    Image.new("RGB", (60, 41)).save(root / "images" / "1.png")
+    with pytest.raises(UserError, match=r"images/1.png: is 41 x 60 .* annotation says 40 x 60"):
+        dataset[0]
+    (root / "images" / "1.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"images/1.png: "):
+        dataset[0]
+
+
+def test_a_label_map_of_another_size_is_named(root, tmp_path):
+    path = tmp_path / "labels.png"
+    Image.new("L", (61, 40)).save(path)
+    dataset = SegmentationDataset(
+        records=[
+            Record("1", str(root / "images" / "1.png"), None, None, 3, semantic_path=str(path))
+        ],
+        categories=None,
+        transform=LargeScaleJitter(size=32),
+        targets="semantic",
+    )
+    with pytest.raises(UserError, match=r"labels.png: is 40 x 61 .*images/1.png is 40 x 60"):
+        dataset[0]

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from pycocotools import mask as mask_util
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.rle import as_rles, check_rles, encode_masks
+
+SIZE = (17, 301)
+RNG = np.random.default_rng(0)
+MASKS = np.stack(
+    [RNG.random(SIZE) < share for share in (0, 1, 0.5, 0.001, 0.999)] + [np.eye(*SIZE, dtype=bool)]
+)
+
+
+def test_round_trip_and_all_spellings():
+    codes = encode_masks(MASKS)
+    for code, mask in zip(codes, MASKS, strict=True):
+        assert (mask_util.decode(code) == mask).all()
+    spellings = [{**code, "counts": code["counts"].encode()} for code in codes]
+    runs = [np.flatnonzero(np.diff(np.r_[0, m.T.ravel().astype(int), 2])) for m in MASKS]
+    plain = [{"size": list(SIZE), "counts": np.diff(r, prepend=0).tolist()} for r in runs]
+    plain = [
+        {**code, "counts": ([0] if mask[0, 0] else []) + [n for n in code["counts"] if n]}
+        for code, mask in zip(plain, MASKS, strict=True)
+    ]
+    assert (
+        as_rles(spellings, SIZE, "")
+        == as_rles(plain, SIZE, "")
+        == codes
+        == as_rles(MASKS, SIZE, "")
+    )
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        "",
+        "0",
+        "é",
+        "\ud800",
+        "nk99",
+        "oooooooooo",
+        "\x00",
+        5,
+        None,
+        [1, 2],
+        [-1, 5118],
+        [10**30],
+        ["a"],
+    ],
+)
+def test_damaged_counts_are_found(counts):
+    good = encode_masks(MASKS)
+    codes = [*good[:3], {"size": list(SIZE), "counts": counts}, *good[3:]]
+    with pytest.raises(UserError, match="^image 7, mask 3: "):
+        as_rles(codes, SIZE, "image 7")
+
+
+def test_cut_off_anywhere_is_found():
+    code = encode_masks(MASKS[2:3])[0]
+    for length in range(0, len(code["counts"]), 7):
+        with pytest.raises(UserError, match="malformed RLE"):
+            check_rles([{**code, "counts": code["counts"][:length]}], [SIZE], lambda i: f"mask {i}")
+
+
+@pytest.mark.parametrize("code", [None, "text", {}, {"counts": "0"}, {"size": 5, "counts": "0"}])
+def test_no_code_at_all(code):
+    with pytest.raises(UserError):
+        as_rles([code], SIZE, "image 7")

@@ -1,0 +1,222 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from frozenseg.errors import UserError
+from frozenseg.losses.matcher import assign
+from frozenseg.losses.set_criterion import SetCriterion
+from frozenseg.structures import MaskPredictions, Targets
+
+from .slow_criterion import output_losses
+
+
+def criterion_of(num_points: int = 12) -> SetCriterion:
+    return SetCriterion(num_classes=3, num_points=num_points)
+
+
+def outputs_of(predictions: MaskPredictions) -> list[MaskPredictions]:
+    return [predictions, *predictions.auxiliary]
+
+
+def leaves(predictions: MaskPredictions) -> list[Tensor]:
+    return [t for o in outputs_of(predictions) for t in (o.class_logits, o.mask_logits)]
+
+
+def image_of(predictions: MaskPredictions, image: int) -> MaskPredictions:
+    one = [
+        MaskPredictions(o.class_logits[image : image + 1], o.mask_logits[image : image + 1])
+        for o in outputs_of(predictions)
+    ]
+    return MaskPredictions(one[0].class_logits, one[0].mask_logits, one[1:])
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (0, 2), (7, 1), (0, 0)])
+def test_losses_and_gradients_equal_the_slow_ones(
+    counts: tuple[int, ...], shared_points, make_predictions, make_targets
+) -> None:
+    predictions, targets = make_predictions(), make_targets(counts)
+    if counts[0] > 2:
+        targets[0].masks[1] = False  # an object without a pixel
+    criterion = criterion_of()
+    losses = criterion(predictions, targets)
+    slow = {}
+    for suffix, output in zip(["", "_0", "_1"], outputs_of(predictions), strict=True):
+        for name, loss in output_losses(output, targets, 12, 3.0, 0.75).items():
+            slow[name + suffix] = loss
+    assert list(losses) == list(slow)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, slow[name], msg=lambda text, n=name: f"{n}: {text}")
+    weights = {"ce": 2.0, "mask": 5.0, "dice": 5.0}
+    total = sum(weights[name.split("_")[1]] * loss for name, loss in slow.items())
+    torch.testing.assert_close(criterion.total(losses), total)
+    ours = torch.autograd.grad(criterion.total(losses), leaves(predictions))
+    theirs = torch.autograd.grad(total, leaves(predictions), materialize_grads=True)
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_only_matched_queries_get_mask_gradients(make_predictions, make_targets) -> None:
+    predictions = make_predictions()
+    criterion_of().total(criterion_of()(predictions, make_targets((3, 1)))).backward()
+    for output in outputs_of(predictions):
+        moved = output.mask_logits.grad.flatten(2).abs().sum(-1) > 0
+        assert moved.sum(1).tolist() == [3, 1]
+        assert (output.class_logits.grad.abs().sum(-1) > 0).all()
+
+
+def test_without_any_object_everything_is_void_and_backward_works(
+    make_predictions, make_targets
+) -> None:
+    predictions = make_predictions()
+    losses = criterion_of()(predictions, make_targets((0, 0)))
+    for suffix, output in zip(["", "_0", "_1"], outputs_of(predictions), strict=True):
+        void = -output.class_logits.log_softmax(-1)[..., -1].mean()
+        torch.testing.assert_close(losses[f"loss_ce{suffix}"], void)
+        assert losses[f"loss_mask{suffix}"] == losses[f"loss_dice{suffix}"] == 0
+    criterion_of().total(losses).backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves(predictions))
+
+
+def test_a_batch_of_two_equals_two_batches_of_one(
+    shared_points, make_predictions, make_targets
+) -> None:
+    predictions, targets, criterion = make_predictions(), make_targets((3, 1)), criterion_of()
+    both = criterion(predictions, targets)
+    alone = [criterion(image_of(predictions, i), [targets[i]], num_masks=4) for i in range(2)]
+    for name, loss in both.items():
+        first, second = alone[0][name], alone[1][name]
+        if name.startswith("loss_ce"):  # a mean over queries, objects weigh 1 and void 0.1
+            shares = [3 + 0.1 * 2, 1 + 0.1 * 4]
+            expected = (first * shares[0] + second * shares[1]) / sum(shares)
+        else:
+            expected = first + second
+        torch.testing.assert_close(loss, expected)
+
+
+def test_the_order_of_objects_does_not_matter(make_predictions, make_targets) -> None:
+    predictions, targets = make_predictions(), make_targets((4, 2))
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = [Targets(targets[0].class_ids[order], targets[0].masks[order]), targets[1]]
+    first, second = (
+        criterion_of()(predictions, given, generator=torch.Generator().manual_seed(3))
+        for given in (targets, permuted)
+    )
+    for name, loss in first.items():
+        torch.testing.assert_close(loss, second[name])
+
+
+def test_the_generator_alone_decides_the_points(make_predictions, make_targets) -> None:
+    predictions, targets = make_predictions(), make_targets((3, 2))
+
+    def losses(seed: int) -> dict[str, Tensor]:
+        return criterion_of()(predictions, targets, generator=torch.Generator().manual_seed(seed))
+
+    first, again, other = losses(1), losses(1), losses(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    torch.manual_seed(7)
+    unseeded = criterion_of()(predictions, targets)
+    torch.manual_seed(7)
+    repeated = criterion_of()(predictions, targets)
+    assert all(torch.equal(unseeded[name], repeated[name]) for name in unseeded)
+
+
+def test_pairs_beyond_one_chunk_are_sampled_like_the_others(
+    monkeypatch: pytest.MonkeyPatch, shared_points, make_predictions, make_targets
+) -> None:
+    predictions, targets = make_predictions(), make_targets((3, 2))
+    whole = criterion_of()(predictions, targets)
+    monkeypatch.setattr("frozenseg.losses.set_criterion.PAIRS_AT_ONCE", 2)
+    parts = criterion_of()(predictions, targets)
+    for name, loss in whole.items():
+        torch.testing.assert_close(loss, parts[name])
+
+
+def test_num_masks_divides_the_mask_losses_and_is_at_least_one(
+    shared_points, make_predictions, make_targets
+) -> None:
+    predictions, targets = make_predictions(), make_targets((3, 2))
+    usual = criterion_of()(predictions, targets)
+    doubled = criterion_of()(predictions, targets, num_masks=10.0)
+    least = criterion_of()(predictions, targets, num_masks=0.0)
+    torch.testing.assert_close(doubled["loss_mask_1"] * 2, usual["loss_mask_1"])
+    torch.testing.assert_close(least["loss_dice"], usual["loss_dice"] * 5)
+    torch.testing.assert_close(doubled["loss_ce"], usual["loss_ce"])
+
+
+def test_autocast_does_not_touch_losses_and_costs(
+    monkeypatch: pytest.MonkeyPatch, shared_points, make_predictions, make_targets
+) -> None:
+    costs = []
+    monkeypatch.setattr(
+        "frozenseg.losses.matcher.assign", lambda *given: costs.append(given[0]) or assign(*given)
+    )
+    predictions, targets = make_predictions(), make_targets((3, 2))
+    half = [
+        MaskPredictions(o.class_logits.bfloat16(), o.mask_logits.bfloat16())
+        for o in outputs_of(predictions)
+    ]
+    full = [MaskPredictions(o.class_logits.float(), o.mask_logits.float()) for o in half]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = criterion_of()(replace(half[0], auxiliary=half[1:]), targets)
+    expected = criterion_of()(replace(full[0], auxiliary=full[1:]), targets)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, expected[name], rtol=1e-6, atol=0)
+    np.testing.assert_allclose(costs[0], costs[1], rtol=1e-6)
+    criterion_of().total(losses).backward()
+    assert all(leaf.grad.isfinite().all() for leaf in leaves(predictions))
+
+
+def test_perfect_predictions_cost_nothing(make_targets) -> None:
+    targets = make_targets((3,), size=(64, 64))
+    targets[0].masks[:] = False
+    for row in range(3):
+        targets[0].masks[row, 20 * row : 20 * row + 20] = True
+    class_logits = torch.full((1, 5, 4), -50.0)
+    class_logits[0, torch.arange(3), targets[0].class_ids] = 50.0
+    class_logits[0, 3:, 3] = 50.0
+    masks = torch.zeros(1, 5, 64, 64).bool()
+    masks[0, :3] = targets[0].masks
+    predictions = MaskPredictions(class_logits, torch.where(masks, 80.0, -80.0))
+    # Without importance sampling few points fall between a mask and its surroundings.
+    criterion = SetCriterion(num_classes=3, num_points=2000, importance_sample_ratio=0.0)
+    losses = criterion(predictions, targets)
+    assert losses["loss_ce"] == 0 and losses["loss_dice"] < 0.03
+    nothing = torch.full_like(predictions.mask_logits, -80.0)
+    assert criterion(MaskPredictions(class_logits, nothing), targets)["loss_dice"] > 0.9
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    for option, value in [
+        ("num_points", 0),
+        ("oversample_ratio", 0.5),
+        ("importance_sample_ratio", 1.5),
+    ]:
+        with pytest.raises(UserError, match=f"{option} is {value}"):
+            SetCriterion(num_classes=3, **{option: value})
+
+
+def test_predictions_that_do_not_fit_are_refused(make_predictions, make_targets) -> None:
+    with pytest.raises(ValueError, match="num_classes=9 they need 10"):
+        SetCriterion(num_classes=9)(make_predictions(), make_targets((1, 1)))
+    with pytest.raises(ValueError, match="1 targets for 2 images"):
+        criterion_of()(make_predictions(), make_targets((1,)))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_losses_of_the_cpu(shared_points, make_predictions, make_targets) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    predictions, targets = make_predictions(), make_targets((3, 2))
+    moved = [
+        MaskPredictions(o.class_logits.cuda(), o.mask_logits.cuda())
+        for o in outputs_of(predictions)
+    ]
+    there = MaskPredictions(moved[0].class_logits, moved[0].mask_logits, moved[1:])
+    losses = criterion_of()(there, targets)
+    for name, loss in criterion_of()(predictions, targets).items():
+        torch.testing.assert_close(losses[name].cpu(), loss, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,205 @@
+"""Pictures of results: colours where they belong, names inside, no break on odd input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frozenseg.errors import UserError
+from frozenseg.lettering import Labels, fit, font_of, inner_point, printable, wrap
+from frozenseg.palette import class_colors
+from frozenseg.structures import InstanceResult, Segment
+from frozenseg.visualize import draw_instances, draw_segments, draw_semantic
+
+
+def _segment(number: int, class_id: int, name: str = "road", thing: bool = False) -> Segment:
+    return Segment(number, class_id, name, thing, 0.87, 100, (0, 0, 10, 10))
+
+
+def _halves(height: int = 700, width: int = 800) -> np.ndarray:
+    ids = np.full((height, width), 1, dtype=np.int32)
+    ids[:, width // 2 :] = 900_000  # ids need not be small
+    return ids
+
+
+def test_colors_lie_on_their_segments() -> None:
+    ids = _halves()
+    image = np.full((*ids.shape, 3), 100, dtype=np.uint8)
+    drawn = draw_segments(image, ids, [_segment(900_000, 7), _segment(1, 3)], legend=False)
+    assert drawn.size == (800, 700)
+    picture = np.asarray(drawn).astype(int)
+    colors = class_colors(np.array([3, 7]), np.array([False, False])).astype(int)
+    for column, color in [(50, colors[0]), (780, colors[1])]:
+        assert np.abs(picture[10, column] - (100 + color) / 2).max() <= 1
+    opaque = draw_segments(image, ids, [_segment(1, 3)], legend=False, opacity=1.0)
+    assert np.array_equal(np.asarray(opaque)[10, 50], colors[0])
+    assert (np.asarray(opaque)[10, 780] == 100).all()  # in no segment: as it was
+
+
+def test_outlines_stand_between_segments_only() -> None:
+    image = np.zeros((700, 800, 3), dtype=np.uint8)
+    drawn = draw_segments(image, _halves(), [_segment(1, 3), _segment(900_000, 7)], legend=False)
+    bright = np.asarray(drawn)[5].min(axis=1) > 160
+    assert 1 <= bright.sum() <= 2 and bright[398:402].any()
+
+
+def test_a_class_keeps_its_color_and_objects_differ_in_shade() -> None:
+    classes = np.array([5, 5, 5, 9])
+    shaded = class_colors(classes, np.ones(4, bool), np.array([0, 1, 2, 0])).astype(int)
+    plain = class_colors(classes, np.ones(4, bool)).astype(int)
+    assert np.array_equal(plain[0], plain[1]) and np.array_equal(shaded[0], plain[0])
+    assert len(np.unique(shaded, axis=0)) == 4
+    within = np.abs(shaded[1] - shaded[0]).sum()
+    assert within < np.abs(plain[3] - plain[0]).sum()
+
+
+@pytest.mark.parametrize("thing", [True, False])
+def test_colors_of_small_vocabularies_are_far_apart(thing: bool) -> None:
+    colors = class_colors(np.arange(16), np.full(16, thing)).astype(int)
+    distance = np.linalg.norm(colors[:, None] - colors[None], axis=2)
+    assert distance[~np.eye(16, dtype=bool)].min() > (60 if thing else 35)
+    many = class_colors(np.arange(200), np.full(200, thing))
+    assert len(np.unique(many, axis=0)) == 200
+
+
+def test_legend_and_note_are_added_outside_the_picture() -> None:
+    ids, image = _halves(), np.full((700, 800, 3), 90, dtype=np.uint8)
+    segments = [_segment(1, 3), _segment(900_000, 7, "car", True)]
+    bare = draw_segments(image, ids, segments, legend=False)
+    with_legend = draw_segments(image, ids, segments)
+    assert np.array_equal(np.asarray(with_legend)[:700, :800], np.asarray(bare))
+    panel = np.asarray(with_legend)[:, 800:]
+    for color in class_colors(np.array([3, 7]), np.array([False, True])):
+        assert (panel == color).all(axis=2).sum() > 50  # the swatch
+    noted = draw_segments(image, ids, segments, note="random weights")
+    band = noted.height - with_legend.height
+    assert band >= 15 and np.array_equal(np.asarray(noted)[band:], np.asarray(with_legend))
+    assert (np.asarray(noted)[:band] == [255, 193, 7]).all(axis=2).mean() > 0.5
+
+
+def test_names_are_written_inside_their_regions() -> None:
+    ids = np.zeros((700, 800), dtype=np.int32)
+    ids[100:300, 500:760] = 4
+    image = np.zeros((700, 800, 3), dtype=np.uint8)
+    named = np.asarray(draw_segments(image, ids, [_segment(4, 3, "dog")], legend=False))
+    blank = np.asarray(draw_segments(image, ids, [_segment(4, 3, "")], legend=False))
+    rows, columns = np.nonzero((named != blank).any(axis=2))
+    assert 100 < rows.min() and rows.max() < 300 and 500 < columns.min() and columns.max() < 760
+
+
+def test_inner_point_is_the_farthest_from_every_border() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        mask = rng.random((14, 19)) > 0.15
+        x, y, _ = inner_point(mask)
+        outside = np.argwhere(~np.pad(mask, 1)) - 1
+        inside = np.argwhere(mask)
+        distance = np.linalg.norm(inside[:, None] - outside[None], axis=2).min(axis=1)
+        assert mask[y, x]
+        assert np.linalg.norm(outside - [y, x], axis=1).min() > distance.max() * 0.9
+
+
+def test_labels_do_not_overlap_and_stay_on_the_picture() -> None:
+    labels = Labels(Image.new("RGB", (300, 120)), font_of(14))
+    rng = np.random.default_rng(0)
+    written = [
+        labels.write("person", (x, y), (9, 9, 9), width=90, leeway=30)
+        for x, y in zip(rng.integers(0, 300, 60), rng.integers(0, 120, 60), strict=True)
+    ]
+    assert sum(written) == len(labels.plates) > 5
+    cover = np.zeros((120, 300), dtype=int)
+    for x0, y0, x1, y1 in labels.plates:
+        assert 0 <= x0 < x1 <= 300 and 0 <= y0 < y1 <= 120
+        cover[y0:y1, x0:x1] += 1
+    assert cover.max() == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (300, 2), (20, 12_000), (2500, 30), (90, 128)])
+def test_odd_sizes(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 50, dtype=np.uint8)
+    ids = np.ones(shape, dtype=np.int32)
+    drawn = draw_segments(image, ids, [_segment(1, 2)], legend=False)
+    assert 1 <= max(drawn.size) <= 2000
+    if max(shape) >= 40:
+        assert max(drawn.size) >= 640
+    full = draw_segments(image, ids, [_segment(1, 2)], note="random weights: masks mean nothing")
+    assert full.width > drawn.width and full.height > drawn.height
+
+
+def test_many_classes_stay_within_the_picture() -> None:
+    ids = np.arange(120 * 160, dtype=np.int32).reshape(120, 160) // 160
+    names = [f"class number {index}" for index in range(120)]
+    image = np.zeros((120, 160, 3), dtype=np.uint8)
+    assert draw_semantic(image, ids, names).height == 480
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300, "家", "😀 dog", "дом", "سيارة", "two\nlines", "\x00\u200d", "", "é", "a" * 5],
+)
+def test_any_name_can_be_drawn(name: str) -> None:
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    ids = np.ones((60, 80), dtype=np.int32)
+    picture = draw_segments(image, ids, [_segment(1, 2, name)], note=name or None)
+    assert picture.width < 640 + 500
+
+
+def test_signs_that_the_font_lacks_are_replaced() -> None:
+    assert printable("traffic light") == "traffic light"
+    assert printable("Café crème") == "Cafe creme"
+    assert printable("家", instead="class 4") == "class 4"
+    assert printable("big 家") == "big ?"
+    assert printable(" two\n lines\t") == "two lines"
+
+
+def test_long_names_end_in_an_ellipsis() -> None:
+    font = font_of(14)
+    text = "a very long name of a class " * 12
+    short = fit(text, 120, font)
+    assert short.endswith("...") and text.startswith(short[:-3])
+    assert 100 < font.getlength(short) <= 120
+    assert fit("road", 120, font) == "road" and fit("road", 1, font) == ""
+    assert all(font.getlength(line) <= 120 for line in wrap(text + "x" * 300, 120, font))
+
+
+def test_best_instance_lies_on_top() -> None:
+    masks = np.zeros((3, 650, 700), dtype=bool)
+    masks[0, :, :400] = masks[1, :, 300:] = masks[2] = True
+    scores = np.array([0.6, 0.9, 0.1], dtype=np.float32)
+    result = InstanceResult(
+        np.zeros((3, 4), np.float32), masks, scores, np.array([1, 2, 3]), ["a", "b", "c"]
+    )
+    image = np.zeros((650, 700, 3), dtype=np.uint8)
+    picture = np.asarray(draw_instances(image, result, legend=False, opacity=1.0))
+    colors = class_colors(np.array([1, 2]), np.ones(2, bool))
+    assert np.array_equal(picture[9, 100], colors[0]) and np.array_equal(picture[9, 350], colors[1])
+    none = draw_instances(image, result, legend=False, opacity=1.0, min_score=0.95)
+    assert (np.asarray(none) == 0).all()
+
+
+def test_semantic_ignores_what_is_no_class() -> None:
+    ids = np.full((650, 700), 1, dtype=np.int32)
+    ids[:, :200], ids[:, 500:] = 255, -1
+    image = np.full((650, 700, 3), 7, dtype=np.uint8)
+    picture = np.asarray(draw_semantic(image, ids, ["sky", "sea"], legend=False, opacity=1.0))
+    assert (picture[9, 100] == 7).all() and (picture[9, 600] == 7).all()
+    assert np.array_equal(picture[9, 300], class_colors(np.array([1]), np.array([False]))[0])
+
+
+def test_the_same_input_gives_the_same_picture(reference: Path) -> None:
+    sample = reference / "coco_sample"
+    content = json.loads((sample / "panoptic_examples.json").read_text())
+    annotation = content["annotations"][0]
+    image = np.asarray(Image.open(sample / annotation["file_name"].replace("png", "jpg")))
+    colors = np.asarray(Image.open(sample / "panoptic_examples" / annotation["file_name"]))
+    ids = (colors.astype(np.int32) * [1, 256, 65536]).sum(axis=2)
+    segments = [_segment(info["id"], info["category_id"]) for info in annotation["segments_info"]]
+    first, second = (draw_segments(image, ids, order) for order in (segments, segments[::-1]))
+    assert first.size[0] > 640 and np.array_equal(np.asarray(first), np.asarray(second))
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UserError, match=r"got \(8, 9, 3\) and \(9, 8\)"):
+        draw_segments(np.zeros((8, 9, 3), np.uint8), np.zeros((9, 8), np.int32), [])
