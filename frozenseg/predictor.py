@@ -26,10 +26,9 @@ from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.inference.resize import MaskResizer
+from frozenseg.inference.segment import segment_image
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import (
-    ImageBatch,
     InstanceResult,
     PanopticResult,
     SegmentationResult,
@@ -103,27 +102,23 @@ class Predictor:
         vocabulary and things: as `Vocabulary.parse` takes them."""
         words = Vocabulary.parse(vocabulary, things)
         pixels = to_array(image)
-        result = self.segment(pixels, words)
+        result = self.segment(pixels, words, self.embed(words))
         return Result(pixels, words, result.panoptic, result.semantic, result.instances, self.note)
 
-    @torch.inference_mode()
-    def segment(self, pixels: np.ndarray, vocabulary: Vocabulary) -> SegmentationResult:
-        """(H, W, 3) uint8 RGB of any size; results at that size."""
+    def segment(
+        self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
+    ) -> SegmentationResult:
+        """pixels: (H, W, 3) uint8 RGB of any size, and results at that size; text: from `embed`."""
         output_size = (pixels.shape[0], pixels.shape[1])
         size = resize_shortest_edge(*output_size, self.short_side, self.long_side)
         resized = np.array(resize_image(pixels, size))  # a copy that torch may hold
-        images = ImageBatch.collate(
-            [torch.from_numpy(resized).permute(2, 0, 1)], self.model.size_divisor
-        ).to(self.model.device)
-        predictions = self.model.predict(images, self.embed(vocabulary))
-        resizer = MaskResizer(
-            mask_size=(predictions.mask_logits.shape[-2], predictions.mask_logits.shape[-1]),
-            padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
-            image_size=images.sizes[0],
-            output_size=output_size,
-        )
-        return self.post_processor(
-            predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary
+        return segment_image(
+            self.model,
+            torch.from_numpy(resized).permute(2, 0, 1),
+            output_size,
+            text=text,
+            vocabulary=vocabulary,
+            post_processor=self.post_processor,
         )
 
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:

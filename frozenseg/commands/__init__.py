@@ -17,6 +17,7 @@ COMMANDS = {
     "check_reference": "compare our numbers with reference vectors",
     "convert_checkpoint": "published checkpoint <-> our safetensors",
     "analyze_model": "parameters and FLOPs by stage",
+    "measure_memory": "peak memory of segmenting one image",
     "view_samples": "write augmented training samples as pictures",
 }
 

@@ -8,7 +8,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises for all that `weights_only` refuses
+from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
@@ -69,6 +72,17 @@ RENAMES: list[tuple[str, str]] = [
     (_PREDICTOR + "_mask_pooling_proj.*", "mask_decoder.pooling_projection.*"),
     (_PREDICTOR + "class_embed.*", "mask_decoder.class_embedding.*"),
     (_PREDICTOR + "logit_scale", "mask_decoder.logit_scale"),
+]
+
+# detectron2 keeps the schedule's numbers beside the weights, as numpy scalars; building these runs
+# no code of a file. Both names of the module are met: numpy 1 and 2.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.int64)),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
 ]
 
 # Entries of published checkpoints that are state of the training, not of the model.
@@ -195,15 +209,14 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         except safetensors.SafetensorError as error:
             raise UserError(f"weights {path}: damaged or no safetensors file ({error})") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"weights {path}: {_first_line(error)}") from None
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":  # raised for what weights_only refuses
-            raise
+    except UnpicklingError:
         raise UserError(
-            f"weights {path}: holds more than tensors, and loading it would execute code; "
-            "save its state dict alone"
+            f"weights {path}: no checkpoint, or one that holds more than tensors and would have to "
+            "execute code; save its state dict alone"
         ) from None
     for key in ("model", "state_dict"):  # detectron2's and open_clip's wrappers
         if isinstance(content, dict) and isinstance(content.get(key), dict):

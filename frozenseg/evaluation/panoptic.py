@@ -83,7 +83,10 @@ class PanopticQuality(Metric):
         ).reshape(len(gt.ids) + 1, width)
         pred_areas, gt_areas = shared.sum(axis=0)[1:], shared.sum(axis=1)[1:]
         _check_agreement(pred_ids, pred, pred_areas, named[0])
-        _check_agreement(gt_ids, gt, gt_areas, named[1])
+        if (pred_areas == 0).any():
+            absent = pred.ids[pred_areas == 0][0]
+            raise UserError(f"{named[0]}: segment {absent} is listed, but has no pixel in the map")
+        _check_agreement(gt_ids, gt, gt_areas, named[1])  # truth without a pixel counts as missed
         listed = [s.get("area", area) for s, area in zip(gt_segments, gt_areas, strict=True)]
         self._count(pred, pred_areas, gt, np.array(listed), shared[:, 1:])
         self._images.add(image_id)
@@ -93,10 +96,12 @@ class PanopticQuality(Metric):
     ) -> _Regions:
         """The segments of a map, in their order, once map and list are known to agree."""
         flat = np.ascontiguousarray(ids).ravel()
+        if not all(0 < segment["id"] <= MAX_ID for segment in segments) or (
+            flat.min(initial=0) < 0 or flat.max(initial=0) > MAX_ID
+        ):
+            raise UserError(f"{source}: segment ids are 1 to {MAX_ID}, and 0 for void")
         segment_ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
         largest = max(flat.max(initial=0), segment_ids.max(initial=0))
-        if flat.min(initial=0) < 0 or segment_ids.min(initial=1) < 1 or largest > MAX_ID:
-            raise UserError(f"{source}: segment ids are 1 to {MAX_ID}, and 0 for void")
         if len(np.unique(segment_ids)) != len(segment_ids):
             raise UserError(f"{source}: a segment id is listed twice")
         unknown = [s["category_id"] for s in segments if s["category_id"] not in self._row]
@@ -199,11 +204,8 @@ class PanopticQuality(Metric):
 
 
 def _check_agreement(id_map: np.ndarray, regions: _Regions, areas: np.ndarray, source: str) -> None:
-    """UserError unless the ids of a map and of its list of segments are the same set."""
+    """UserError if the map holds an id that is not among its segments."""
     if np.count_nonzero(id_map) != areas.sum():
         flat = id_map.ravel()
         stray = flat[(flat != 0) & (regions.index == 0)][0]
         raise UserError(f"{source}: id {stray} is in the map, but not among its segments")
-    if (areas == 0).any():
-        absent = regions.ids[areas == 0][0]
-        raise UserError(f"{source}: segment {absent} is listed, but has no pixel in the map")
