@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.shapes import decode_shapes
 from frozenseg.errors import UserError
@@ -42,13 +42,7 @@ def load_semantic(record: Record) -> np.ndarray:
     if record.semantic_path is None:
         _, segments, positions = _panoptic(record)
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
-    values = _read_map(record.semantic_path)
-    if values.ndim != 2:
-        raise UserError(
-            f"{record.semantic_path}: has colours, a label map with one channel of class ids was "
-            "expected"
-        )
-    labels = values.astype(np.int32)
+    labels = read_labels(record.semantic_path).astype(np.int32)
     void = labels == record.semantic_ignore
     unknown = labels[(labels >= record.num_classes) & ~void]
     if unknown.size:
@@ -101,17 +95,12 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
     """ids (H, W), segments, and (H, W) positions: 0 where void, n + 1 in segment n."""
     path, segments = record.panoptic_path, record.segments
     assert path is not None and segments is not None, "a record of a panoptic JSON"
-    colours = _read_map(path)
-    if colours.ndim != 3:
+    ids = read_panoptic_ids(path)
+    if ids.shape != (record.height, record.width):
         raise UserError(
-            f"{path}: has one channel, a panoptic PNG (ids as R + 256 G + 256^2 B) was expected"
-        )
-    if colours.shape[:2] != (record.height, record.width):
-        raise UserError(
-            f"{path}: is {colours.shape[0]} x {colours.shape[1]} (height x width), but its image "
+            f"{path}: is {ids.shape[0]} x {ids.shape[1]} (height x width), but its image "
             f"is {record.height} x {record.width}; make it again in the size of the image"
         )
-    ids = colours[..., :3].astype(np.int32) @ np.array([1, 256, 256**2], dtype=np.int32)
     order = np.argsort(segments.ids)
     known = np.concatenate([[0], segments.ids[order]])
     ranks = np.searchsorted(known, ids)
@@ -123,17 +112,6 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
             "JSON do not list; the PNG and the JSON do not belong together"
         )
     return ids, segments, np.concatenate([[0], order + 1])[ranks]
-
-
-def _read_map(path: str) -> np.ndarray:
-    """Pixels of a PNG or TIFF as stored: (H, W) numbers or palette indices, or (H, W, 3 or 4)."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; copy it there") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); copy the file again") from None
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from frozenseg.data.label_maps import image_size
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import DetectionMetric
-from frozenseg.evaluation.label_files import image_size
 from frozenseg.evaluation.metric import Scores
 
 

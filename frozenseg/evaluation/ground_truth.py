@@ -1,5 +1,6 @@
 """COCO instance files: read, checked, and brought to a form evaluators agree on."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +15,18 @@ NUMBER = (int, float)
 
 
 def load_ground_truth(
-    source: str | os.PathLike[str] | Mapping[str, Any], *, with_masks: bool
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    with_masks: bool,
+    keep: Sequence[str] = (),
 ) -> dict[str, Any]:
     """{"images", "categories", "annotations"} of a COCO instance file (or its content), checked.
 
-    Annotations are numbered anew from 1: evaluators take an id of 0, a missing or a doubled one for
-    something else, and their scores do not depend on the ids otherwise. Missing areas come from the
-    masks, or from the boxes if `with_masks` is False.
+    Only what evaluators read is passed on, with the fields `keep` of images and categories:
+    hotcoco refuses a file for a wrong type in fields that play no part. Annotations are numbered
+    anew from 1: an id of 0, a missing or a doubled one is taken for something else, and no score
+    depends on them. Missing areas come from the masks, or from the boxes if `with_masks` is
+    False.
     """
     named = "ground truth" if isinstance(source, Mapping) else os.fspath(source)
     dataset = source if isinstance(source, Mapping) else read_json(source)
@@ -28,7 +34,10 @@ def load_ground_truth(
     categories = index_by_id(section(dataset, "categories", named), f"{named}: categories")
     for i, image in enumerate(images.values()):
         for side in ("height", "width"):
-            field(image, side, int, f"{named}: images[{i}]")
+            if not 0 < field(image, side, int, f"{named}: images[{i}]") < 2**31:
+                raise UserError(
+                    f"{named}: images[{i}]: {side!r} is {image[side]}, no size in pixels"
+                )
     annotations = [
         _annotation(entry, i + 1, images, categories, with_masks, f"{named}: annotations[{i}]")
         for i, entry in enumerate(section(dataset, "annotations", named))
@@ -36,8 +45,11 @@ def load_ground_truth(
     if with_masks:
         _check_masks(annotations, images, named)
     return {
-        "images": list(images.values()),
-        "categories": list(categories.values()),
+        "images": [_only(image, ("id", "height", "width", *keep)) for image in images.values()],
+        "categories": [
+            {**_only(category, ("id", *keep)), "name": str(category.get("name") or category["id"])}
+            for category in categories.values()
+        ],
         "annotations": annotations,
     }
 
@@ -64,6 +76,8 @@ def index_by_id(found: Sequence[dict[str, Any]], source: str) -> dict[int, dict[
     by_id: dict[int, dict[str, Any]] = {}
     for i, entry in enumerate(found):
         number = field(entry, "id", int, f"{source}[{i}]")
+        if not 0 <= number < 2**63:
+            raise UserError(f"{source}[{i}]: id {number} is no id; use 0 to 2**63 - 1")
         if number in by_id:
             raise UserError(f"{source}[{i}]: id {number} occurs twice")
         by_id[number] = entry
@@ -71,13 +85,22 @@ def index_by_id(found: Sequence[dict[str, Any]], source: str) -> dict[int, dict[
 
 
 def field(entry: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], source: str) -> Any:
-    """`entry[key]`, which must be there and of one of `kinds` (true and false are no numbers)."""
+    """`entry[key]`, which must be there and of one of `kinds` (true and NaN are no numbers)."""
     if key not in entry:
         raise UserError(f"{source}: has no {key!r}")
     value = entry[key]
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise UserError(f"{source}: {key!r} is {str(value)[:40]!r}, which is of the wrong type")
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not finite:
+        raise UserError(f"{source}: {key!r} is {str(value)[:40]!r}, which cannot be used")
     return value
+
+
+def _only(entry: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: entry[key] for key in keys if key in entry}
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, NUMBER) and abs(value) < 2**31 for value in values)
 
 
 def _annotation(
@@ -94,12 +117,14 @@ def _annotation(
         raise UserError(f"{where}: image {entry['image_id']} is not among the images")
     if field(entry, "category_id", int, where) not in categories:
         raise UserError(f"{where}: category {entry['category_id']} is not among the categories")
-    annotation = {**entry, "id": number, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
+    kept = ("image_id", "category_id", "area", "bbox", "segmentation", "ignore")
+    annotation = {**_only(entry, kept), "id": number}
+    annotation["iscrowd"] = int(bool(entry.get("iscrowd", 0)))
     if with_masks:
         _check_segmentation(entry.get("segmentation"), where)
     if "bbox" in entry or not with_masks:
         box = field(entry, "bbox", list, where)
-        if len(box) != 4 or not all(isinstance(value, NUMBER) for value in box):
+        if len(box) != 4 or not _are_numbers(box):
             raise UserError(f"{where}: 'bbox' must be four numbers: x, y, width, height")
     if "area" not in entry:
         size = (image["height"], image["width"])
@@ -131,7 +156,7 @@ def _check_segmentation(value: Any, where: str) -> None:
         isinstance(polygon, list)
         and len(polygon) >= 6
         and len(polygon) % 2 == 0
-        and all(isinstance(coordinate, NUMBER) for coordinate in polygon)
+        and _are_numbers(polygon)
         for polygon in polygons
     )
     if not polygons or not sound:

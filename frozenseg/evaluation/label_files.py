@@ -1,41 +1,12 @@
-"""Label maps on disk: which image has which file, and what its pixels say."""
+"""Folders of label maps: which image has which file."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from frozenseg.data.label_maps import image_size
 from frozenseg.errors import UserError
 
 SUFFIXES = (".png", ".tif", ".tiff")  # label maps of ADE20K-847 are TIFF
-
-
-def read_panoptic_ids(path: Path) -> np.ndarray:
-    """(H, W) int32 ids of a COCO panoptic PNG: red + 256 green + 65536 blue; 0 is void."""
-    image = _open(path)
-    if image.mode not in ("RGB", "RGBA", "P"):  # a palette of colours is the same picture
-        raise UserError(f"{path}: mode {image.mode}; the COCO panoptic format has RGB PNGs")
-    colours = _decode(image, path, mode="RGB").astype(np.int32)
-    return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """(H, W) labels of a picture with one channel of 8, 16 or 32 bits, or of palette indices."""
-    image = _open(path)
-    labels = _decode(image, path)
-    if labels.ndim != 2 or labels.dtype.kind not in "iub":
-        raise UserError(
-            f"{path}: mode {image.mode}, a label map has one channel of whole numbers; save the "
-            "class ids, not colours"
-        )
-    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width), read from the head of the file only."""
-    with _open(path) as image:
-        return image.height, image.width
 
 
 def check_same_size(path: Path, truth: Path) -> None:
@@ -90,23 +61,3 @@ def _check_names(absent: Iterable[str], folder: Path, other: Path) -> None:
     if names:
         more = f" (nor {len(names) - 1} others)" if len(names) > 1 else ""
         raise UserError(f"{folder}: has no {names[0]}.png{more}, which {other} has")
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a readable picture ({_reason(error)})") from None
-
-
-def _decode(image: Image.Image, path: Path, mode: str | None = None) -> np.ndarray:
-    try:
-        return np.asarray(image.convert(mode) if mode else image)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on a damaged file
-        raise UserError(f"{path}: damaged picture ({_reason(error)}); copy it again") from None
-
-
-def _reason(error: Exception) -> str:
-    return "unknown format" if isinstance(error, Image.UnidentifiedImageError) else str(error)

@@ -11,6 +11,7 @@ from frozenseg.evaluation.ground_truth import load_ground_truth
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
 from frozenseg.evaluation.metric import Scores
 
+LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 LVIS_KEYS = (*COCO_KEYS, "APr", "APc", "APf")
 
 
@@ -33,7 +34,9 @@ class LvisAP(DetectionMetric):
         kind: str = "segm",
         max_detections: int = 300,
     ) -> None:
-        dataset = load_ground_truth(ground_truth, with_masks=kind == "segm")
+        dataset = load_ground_truth(
+            ground_truth, with_masks=kind == "segm", keep=(*LVIS_LISTS, "frequency")
+        )
         source = "ground truth" if isinstance(ground_truth, Mapping) else os.fspath(ground_truth)
         _check_lvis(dataset, source)
         super().__init__(
@@ -54,10 +57,15 @@ class LvisAP(DetectionMetric):
 def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
     """UserError unless the fields that only LVIS has are there."""
     for image in dataset["images"]:
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            if not isinstance(image.get(key), list):
+        for key in LVIS_LISTS:
+            listed = image.get(key)
+            if not isinstance(listed, list):
                 raise UserError(
                     f"{source}: image {image['id']} has no list {key!r}; is it an LVIS file?"
+                )
+            if not all(isinstance(number, int) and 0 <= number < 2**63 for number in listed):
+                raise UserError(
+                    f"{source}: image {image['id']}: {key!r} lists something that is no id"
                 )
     for category in dataset["categories"]:
         if category.get("frequency") not in ("r", "c", "f"):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.errors import UserError
 from frozenseg.evaluation.ground_truth import field, index_by_id, section
 from frozenseg.evaluation.instance import InstanceAP
@@ -17,8 +18,6 @@ from frozenseg.evaluation.label_files import (
     existing_folder,
     label_file_of,
     matching_files,
-    read_labels,
-    read_panoptic_ids,
 )
 from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.metric import Scores

@@ -43,8 +43,8 @@ def panoptic_annotations(
                 raise UserError(
                     f"{named}: category {segment['category_id']} is not among the categories"
                 )
-            if "area" in segment:
-                field(segment, "area", NUMBER, named)
+            if "area" in segment and not 0 <= field(segment, "area", NUMBER, named) < 2**48:
+                raise UserError(f"{named}: 'area' is {segment['area']}, no number of pixels")
         by_image[image_id] = annotation
     return by_image
 
