@@ -77,6 +77,7 @@ def default_config() -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
+    cfg.LOG = _log()
     return cfg
 
 
@@ -159,6 +160,7 @@ def _input() -> CfgNode:
     node.IMAGE_SIZE = 1024  # training: side of the crop after large-scale jitter
     node.MIN_SCALE = 0.1
     node.MAX_SCALE = 2.0
+    node.FLIP_PROBABILITY = 0.5  # training: of a mirrored image
     node.MIN_SIZE_TEST = 800  # test: shorter side, in pixels
     node.MAX_SIZE_TEST = 1333  # test: the longer side at most
     node.DATASET_MAPPER_NAME = "coco_panoptic_lsj"
@@ -208,6 +210,15 @@ def _test() -> CfgNode:
     return node
 
 
+def _log() -> CfgNode:
+    node = CN()
+    node.PERIOD = 20  # steps from one line of the console and of metrics.jsonl to the next
+    node.TENSORBOARD = True  # curves and pictures under OUTPUT_DIR/tensorboard
+    node.WANDB = ""  # a Weights & Biases project; "": not used
+    node.PICTURES = 4  # images of the first test set whose predictions are drawn at evaluations
+    return node
+
+
 def load_config(
     path: str | Path | None = None, options: Sequence[str] = (), *, freeze: bool = True
 ) -> CfgNode:
@@ -222,8 +233,7 @@ def load_config(
         _merge(cfg, _flatten(values), str(path))
     if len(options) % 2:
         raise UserError(f"options must be KEY VALUE pairs; {options[-1]!r} stands alone")
-    pairs = [(key, _literal(value)) for key, value in zip(options[::2], options[1::2], strict=True)]
-    _merge(cfg, pairs, "options")
+    _merge(cfg, zip(options[::2], options[1::2], strict=True), "options")
     for key, value in FIXED.items():
         if _as_list(_get(cfg, key)) != _as_list(value):
             raise UserError(f"{key} {_get(cfg, key)}: only {value} is supported")
@@ -242,14 +252,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"configuration {path}: no such file")
     try:
-        return CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+        values = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"configuration {path}: cannot be read ({reason})") from None
     except FileNotFoundError as error:
         raise UserError(f"configuration {path}: its _BASE_ {error.filename} is missing") from None
+    except RecursionError:
+        raise UserError(f"configuration {path}: its _BASE_ leads back to itself") from None
     except (AttributeError, TypeError, AssertionError):
-        raise UserError(f"configuration {path}: a table of keys was expected") from None
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"configuration {path}: a table of keys was expected")
+    return values
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -281,8 +296,10 @@ def _merge(cfg: CfgNode, pairs: Iterable[tuple[str, Any]], origin: str) -> None:
 def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
     """The value in the type of the default; lists and tuples, and whole numbers as floats, are
     free."""
-    if isinstance(value, str) and not isinstance(default, str):
-        value = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text
+    if isinstance(value, str):
+        literal = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text, options all are text
+        if isinstance(literal, str) or not isinstance(default, str):
+            value = literal  # but a folder may be called 2026_11, which spells a number
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         return type(default)(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -301,7 +318,7 @@ def _literal(text: str) -> Any:
     """The Python literal that a text spells, or the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False}.get(text.lower(), text)
 
 

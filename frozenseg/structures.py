@@ -24,11 +24,19 @@ class ImageBatch:
     sizes: list[tuple[int, int]]
 
     @classmethod
-    def collate(cls, images: list[Tensor], divisor: int) -> "ImageBatch":
-        """Pad (3, H, W) images to the largest height and width, rounded up to `divisor`."""
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height = -(-max(size[0] for size in sizes) // divisor) * divisor
-        width = -(-max(size[1] for size in sizes) // divisor) * divisor
+    def collate(
+        cls,
+        images: list[Tensor],
+        divisor: int,
+        sizes: list[tuple[int, int]] | None = None,
+    ) -> "ImageBatch":
+        """Pad (3, H, W) images to the largest height and width, rounded up to `divisor`.
+
+        sizes: (height, width) of what is picture in each, where it holds padding already.
+        """
+        height = -(-max(image.shape[-2] for image in images) // divisor) * divisor
+        width = -(-max(image.shape[-1] for image in images) // divisor) * divisor
+        sizes = sizes or [(image.shape[-2], image.shape[-1]) for image in images]
         pixels = images[0].new_zeros((len(images), 3, height, width), dtype=torch.float32)
         for row, image in zip(pixels, images, strict=True):
             row[:, : image.shape[-2], : image.shape[-1]] = image

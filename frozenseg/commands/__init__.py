@@ -18,6 +18,11 @@ COMMANDS = {
     "convert_checkpoint": "published checkpoint <-> our safetensors",
     "analyze_model": "parameters and FLOPs by stage",
     "measure_memory": "peak memory of segmenting one image",
+    "benchmark_scoring": "time our scoring beside the usual one",
+    "benchmark_training": "time and memory of a training step",
+    "make_small_world": "write the small world, a synthetic benchmark, to disk",
+    "train_small_clip": "train the small CLIP on the small world",
+    "train_small_sam": "train the small SAM on the small world",
     "view_samples": "write augmented training samples as pictures",
 }
 

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--keep-frozen", action="store_true", help="write CLIP and SAM too")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)  # KEY VALUE may follow --config-file FILE
     if arguments.target.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{arguments.target}: the target must end in .safetensors or .pth")
     state = read_state(arguments.source)

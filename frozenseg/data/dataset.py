@@ -1,6 +1,6 @@
 """One dataset class for every benchmark: records -> samples, masks cut out in worker processes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -31,7 +31,8 @@ class Sample:
     """One image as a model meets it.
 
     image: (3, H, W) uint8 RGB, transformed. height, width: of the image before the transform.
-    targets: (N, H, W) masks and their classes for training, else None.
+    targets: (N, H, W) masks and their classes for training, else None. content: (height, width) of
+    what is picture in `image`, at its top left; the rest is padding. None: all of it.
     """
 
     image: Tensor
@@ -39,13 +40,14 @@ class Sample:
     width: int
     record: Record
     targets: Targets | None = None
+    content: tuple[int, int] | None = None
 
     def pin_memory(self) -> "Sample":
         """The same in page-locked memory; `DataLoader` calls it."""
         targets = self.targets
         if targets is not None:
             targets = Targets(targets.class_ids.pin_memory(), targets.masks.pin_memory())
-        return Sample(self.image.pin_memory(), self.height, self.width, self.record, targets)
+        return replace(self, image=self.image.pin_memory(), targets=targets)
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -88,8 +90,12 @@ class SegmentationDataset(Dataset[Sample]):
             return Sample(_to_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
         _check_labels(record, labels, height, width)
-        image, labels.maps = self.transform(image, labels.maps, generator)
-        return Sample(_to_tensor(image), height, width, record, cut_masks(labels))
+        # A plane of ones travels along: where it is left is picture, where it is zero padding.
+        planes = np.concatenate([labels.maps, np.ones((1, height, width), labels.maps.dtype)])
+        image, planes = self.transform(image, planes, generator)
+        labels.maps, inside = planes[:-1], planes[-1]
+        content = int(inside[:, 0].sum()), int(inside[0].sum())
+        return Sample(_to_tensor(image), height, width, record, cut_masks(labels), content)
 
 
 def cut_masks(labels: LabelMaps) -> Targets:

@@ -211,8 +211,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"weights {path}: {_first_line(error)}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = _first_line(error)  # a truncated file gives any of these
+        raise UserError(f"weights {path}: cannot be read, perhaps not whole ({reason})") from None
     except UnpicklingError:
         raise UserError(
             f"weights {path}: no checkpoint, or one that holds more than tensors and would have to "

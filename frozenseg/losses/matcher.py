@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from frozenseg.losses.points import random_points, sample_logits, sample_masks
+from frozenseg.losses.points import random_points, sample_logits, sample_masks, stream_keys
 from frozenseg.structures import MaskPredictions, Targets
 
 
@@ -102,10 +102,11 @@ class HungarianMatcher:
         self,
         outputs: list[MaskPredictions],
         targets: TargetBatch,
-        *,
-        generator: torch.Generator | None = None,
+        seeds: Tensor,
     ) -> Matching:
         """Match every output (auxiliary ones first, the last one last).
+
+        seeds: (B,) int64, one per image; they decide the points.
 
         A prediction that is not finite is a `FloatingPointError` that names output and image.
         """
@@ -113,8 +114,11 @@ class HungarianMatcher:
         if len(targets.class_ids) == 0:
             nothing = torch.zeros((num_outputs, 0), dtype=torch.int64, device=device)
             return Matching(nothing[0], nothing, nothing)
-        shape = (num_outputs, len(targets.counts), self.num_points)
-        points = random_points(shape, device, generator)
+        images = torch.arange(len(targets.counts), device=device)
+        keys = torch.stack(
+            [stream_keys(seeds, images, torch.full_like(images, n)) for n in range(num_outputs)]
+        )  # (L, B)
+        points = random_points(keys, self.num_points)
         rows = targets.padded_rows()
         # One output at a time bounds the memory: its logits at the points are B * Q * P floats. The
         # costs of all outputs then leave the device in the one copy of the step.

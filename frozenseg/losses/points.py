@@ -11,12 +11,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as int64: 2^64 / golden ratio, odd
 
-def random_points(
-    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """Uniform points (*shape, 2). The generator, if given, lives on `device`."""
-    return torch.rand(*shape, 2, device=device, generator=generator)
+
+def stream_keys(seeds: Tensor, images: Tensor, numbers: Tensor) -> Tensor:
+    """Keys (R,) of streams of points: stream numbers[r] of the image with seed seeds[images[r]].
+
+    seeds (B,), images (R,) and numbers (R,) are int64. An image's streams depend on its own seed
+    alone, not on the images beside it: batches and processes may share the images as they like.
+    """
+    return _mix(seeds[images] + GOLDEN * (numbers + 1))
+
+
+def random_points(keys: Tensor, count: int) -> Tensor:
+    """The first `count` uniform points (*keys.shape, count, 2) of each stream; keys int64.
+
+    SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): number i
+    of a stream is a hash of key + i * GOLDEN, so all are made at once, equal on every device.
+    """
+    steps = torch.arange(1, count + 1, device=keys.device) * GOLDEN
+    bits = _mix(keys.unsqueeze(-1) + steps)
+    # 24 bits for each coordinate: what a float32 in [0, 1) holds.
+    return torch.stack((_right(bits, 40), _right(bits, 16) & 0xFFFFFF), dim=-1).float() * 2.0**-24
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """SplitMix64's finaliser; int64 products wrap around, as it wants."""
+    bits = (bits ^ _right(bits, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as int64
+    bits = (bits ^ _right(bits, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB as int64
+    return bits ^ _right(bits, 31)
+
+
+def _right(bits: Tensor, count: int) -> Tensor:
+    """Shift right and fill with zeros; PyTorch's own shift copies the sign."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
 def sample_logits(logits: Tensor, points: Tensor) -> Tensor:
@@ -49,23 +77,25 @@ def sample_masks(masks: Tensor, rows: Tensor, points: Tensor) -> Tensor:
 @torch.no_grad()
 def uncertain_points(
     mask_logits: Tensor,
+    keys: Tensor,
     *,
     num_points: int,
     oversample_ratio: float,
     importance_sample_ratio: float,
-    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Points (M, num_points, 2) for the masks (M, h, w), most of them where a mask is uncertain.
 
     Of num_points * oversample_ratio random points, those with the logit nearest to 0 are kept, as
     many as num_points * importance_sample_ratio; the rest is drawn anew (PointRend, section 3.1).
+    keys: (M,) the stream of each mask.
     """
-    num_masks, device = len(mask_logits), mask_logits.device
     num_candidates = int(num_points * oversample_ratio)
     num_uncertain = int(num_points * importance_sample_ratio)
-    candidates = random_points((num_masks, num_candidates), device, generator)
+    num_rest = num_points - num_uncertain
+    candidates, rest = random_points(keys, num_candidates + num_rest).split(
+        [num_candidates, num_rest], dim=1
+    )
     uncertainty = -sample_logits(mask_logits.unsqueeze(1), candidates).squeeze(1).abs()
     chosen = uncertainty.topk(num_uncertain, dim=1, sorted=False).indices  # (M, num_uncertain)
     uncertain = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 2))
-    rest = random_points((num_masks, num_points - num_uncertain), device, generator)
     return torch.cat([uncertain, rest], dim=1)

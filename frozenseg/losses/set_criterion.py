@@ -11,7 +11,12 @@ from torch import Tensor
 
 from frozenseg.errors import UserError
 from frozenseg.losses.matcher import HungarianMatcher, Matching, TargetBatch
-from frozenseg.losses.points import sample_logits, sample_masks, uncertain_points
+from frozenseg.losses.points import (
+    sample_logits,
+    sample_masks,
+    stream_keys,
+    uncertain_points,
+)
 from frozenseg.structures import MaskPredictions, Targets
 
 # Pairs whose candidate points exist at one time: 128 pairs, 3 * 12,544 points: about 100 MB.
@@ -64,25 +69,31 @@ class SetCriterion:
         targets: list[Targets],
         *,
         num_masks: float | None = None,
-        generator: torch.Generator | None = None,
+        class_weight: float | None = None,
+        seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Unweighted losses: `loss_ce`, `loss_mask`, `loss_dice`, then those of auxiliary output i
         with the suffix `_i`.
 
         targets: one per image, masks of the padded image, one size for the batch. num_masks: what
-        the mask losses are divided by (at least 1); in distributed training the number of objects
-        of all ranks divided by the number of ranks; without it, that of the objects given here.
-        generator: on the device of the predictions; without it, torch's own.
+        the mask losses are divided by; in distributed training the number of objects of all ranks
+        (at least 1) divided by the number of ranks; without it, that of the objects given here.
+        class_weight: what the class loss is divided by, the weights of all queries (1 if matched,
+        else no_object_weight), likewise. seeds: (B,) int64, one per image, for its random points;
+        without them, drawn from torch's own generator.
         """
         outputs = [*predictions.auxiliary, predictions]
         device = predictions.mask_logits.device
         self._check(outputs, targets)
         batch = TargetBatch.collate(targets, num_classes=self.num_classes, device=device)
-        divisor = max(float(sum(batch.counts) if num_masks is None else num_masks), 1.0)
+        if seeds is None:
+            seeds = torch.randint(1 << 62, (len(targets),))
+        seeds = seeds.to(device)
+        divisor = float(max(sum(batch.counts), 1)) if num_masks is None else num_masks
         with torch.autocast(device.type, enabled=False):  # losses are computed in float32
-            matching = self.matcher(outputs, batch, generator=generator)
-            class_losses = self.classification_losses(outputs, batch, matching)
-            mask_losses, dice_losses = self.mask_losses(outputs, batch, matching, generator)
+            matching = self.matcher(outputs, batch, seeds)
+            class_losses = self.classification_losses(outputs, batch, matching, class_weight)
+            mask_losses, dice_losses = self.mask_losses(outputs, batch, matching, seeds)
         columns = torch.stack([class_losses, mask_losses / divisor, dice_losses / divisor])
         *auxiliary, last = columns.unbind(1)
         suffixes = ["", *(f"_{index}" for index in range(len(auxiliary)))]
@@ -102,7 +113,11 @@ class SetCriterion:
         return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
 
     def classification_losses(
-        self, outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
+        self,
+        outputs: list[MaskPredictions],
+        targets: TargetBatch,
+        matching: Matching,
+        total: float | None = None,
     ) -> Tensor:
         """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void."""
         logits = torch.stack([output.class_logits for output in outputs]).float()
@@ -116,16 +131,16 @@ class SetCriterion:
         losses = F.cross_entropy(
             logits.flatten(0, 2), class_ids.flatten(), weight=weight, reduction="none"
         )
+        divisor = weight[class_ids].flatten(1).sum(1) if total is None else weight.new_tensor(total)
         # A batch without objects has no weight at all where no_object_weight is 0.
-        total_weight = weight[class_ids].flatten(1).sum(1).clamp(min=torch.finfo().tiny)
-        return losses.view(len(outputs), -1).sum(1) / total_weight
+        return losses.view(len(outputs), -1).sum(1) / divisor.clamp(min=torch.finfo().tiny)
 
     def mask_losses(
         self,
         outputs: list[MaskPredictions],
         targets: TargetBatch,
         matching: Matching,
-        generator: torch.Generator | None = None,
+        seeds: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Binary cross entropy (L,) and dice (L,) of matched pairs, summed over the pairs."""
         num_queries = outputs[0].mask_logits.shape[1]
@@ -137,7 +152,7 @@ class SetCriterion:
                 for output, row in zip(outputs, rows, strict=True)
             ]
         ).float()  # (L*M, h, w)
-        points, labels = self._points_and_labels(masks, targets, matching, generator)
+        points, labels = self._points_and_labels(masks, targets, matching, seeds)
         logits = sample_logits(masks.unsqueeze(1), points).squeeze(1)  # (L*M, P)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
         probs = logits.sigmoid()
@@ -151,18 +166,19 @@ class SetCriterion:
         masks: Tensor,
         targets: TargetBatch,
         matching: Matching,
-        generator: torch.Generator | None,
+        seeds: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Points (L*M, P, 2) of each pair and the annotated mask (L*M, P) in 0-1 at them."""
         points, labels = [], []
         objects = matching.objects.flatten().split(PAIRS_AT_ONCE)
-        for logits, rows in zip(masks.split(PAIRS_AT_ONCE), objects, strict=True):
+        keys = pair_keys(matching, seeds).flatten().split(PAIRS_AT_ONCE)
+        for logits, rows, streams in zip(masks.split(PAIRS_AT_ONCE), objects, keys, strict=True):
             chosen = uncertain_points(
                 logits,
+                streams,
                 num_points=self.num_points,
                 oversample_ratio=self.oversample_ratio,
                 importance_sample_ratio=self.importance_sample_ratio,
-                generator=generator,
             )
             points.append(chosen)
             labels.append(sample_masks(targets.masks, rows, chosen))
@@ -177,3 +193,16 @@ class SetCriterion:
             )
         if len(targets) != images:
             raise ValueError(f"{len(targets)} targets for {images} images: give one per image")
+
+
+def pair_keys(matching: Matching, seeds: Tensor) -> Tensor:
+    """A stream of points (L, M) for each matched pair: by image, output, and place in the image.
+
+    The matcher has the first L streams of an image; L follow for each of its pairs.
+    """
+    outputs, pairs = matching.queries.shape
+    images = matching.images
+    place = torch.arange(pairs, device=images.device) - torch.searchsorted(images, images)
+    numbers = torch.arange(outputs, device=images.device)[:, None] + outputs * (place + 1)
+    keys = stream_keys(seeds, images.expand(outputs, -1).flatten(), numbers.flatten())
+    return keys.view(outputs, pairs)

@@ -122,3 +122,12 @@ def test_a_label_map_of_another_size_is_named(root, tmp_path):
     )
     with pytest.raises(UserError, match=r"labels.png: is 40 x 61 .*images/1.png is 40 x 60"):
         dataset[0]
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_content_is_what_is_not_padding(root, position):
+    transform = LargeScaleJitter(size=64, min_scale=0.5, max_scale=1.5, pad_value=7)
+    sample = make(root, transform, "panoptic")[Draw(position, 0)]
+    painted = (sample.image != 7).any(0)  # no colour of the pictures is this grey
+    rows, columns = painted.any(1).nonzero(), painted.any(0).nonzero()
+    assert sample.content == (int(rows.max()) + 1, int(columns.max()) + 1)

@@ -17,11 +17,9 @@ def fixed_points(count: int) -> Tensor:
     return torch.rand(count, 2, generator=torch.Generator().manual_seed(count))
 
 
-def same_points_everywhere(
-    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-) -> Tensor:
+def same_points_everywhere(keys: Tensor, count: int) -> Tensor:
     """Stands in for `points.random_points`: one set of points for all masks."""
-    return fixed_points(shape[-1]).to(device).expand(*shape, 2)
+    return fixed_points(count).to(keys.device).expand(*keys.shape, count, 2)
 
 
 def value_at(image: Tensor, point: Tensor) -> Tensor:
@@ -79,11 +77,13 @@ def match(class_logits: Tensor, mask_logits: Tensor, target: Targets, num_points
 
 
 def pair_points(mask: Tensor, num_points: int, oversample: float, importance: float) -> Tensor:
-    candidates = fixed_points(int(num_points * oversample))
+    number = int(num_points * oversample)
+    drawn = fixed_points(number + num_points - int(num_points * importance))
+    candidates, rest = drawn[:number], drawn[number:]
     certainty = [abs(float(value_at(mask, point))) for point in candidates]
     order = sorted(range(len(candidates)), key=lambda index: certainty[index])
     count = int(num_points * importance)
-    return torch.cat([candidates[order[:count]], fixed_points(num_points - count)])
+    return torch.cat([candidates[order[:count]], rest])
 
 
 def output_losses(

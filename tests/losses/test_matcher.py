@@ -56,7 +56,7 @@ def test_matching_equals_the_slow_one(shared_points, make_predictions, make_targ
     predictions, targets = make_predictions(), make_targets((3, 2))
     outputs = [*predictions.auxiliary, predictions]
     batch = batch_of(targets)
-    matching = HungarianMatcher(num_points=15)(outputs, batch)
+    matching = HungarianMatcher(num_points=15)(outputs, batch, torch.arange(2))
     for row, output in enumerate(outputs):
         for image, offset in enumerate(batch.offsets):
             here = matching.images == image
@@ -74,7 +74,7 @@ def test_all_costs_leave_the_device_in_one_copy(
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(self.shape) or cpu(self))
     predictions = make_predictions(outputs=4)
     batch = batch_of(make_targets((3, 2)))
-    HungarianMatcher(num_points=15)([*predictions.auxiliary, predictions], batch)
+    HungarianMatcher(num_points=15)([*predictions.auxiliary, predictions], batch, torch.arange(2))
     assert copies == [(4, 2, 5, 3)]
 
 
@@ -88,9 +88,9 @@ def test_predictions_that_are_not_finite_are_named(
     with torch.no_grad():
         getattr(outputs[1], kind)[1, 3] = value
     with pytest.raises(FloatingPointError, match="auxiliary output 1 for image 1 "):
-        HungarianMatcher(num_points=15)(outputs, batch)
+        HungarianMatcher(num_points=15)(outputs, batch, torch.arange(2))
     with pytest.raises(FloatingPointError, match="last output for image 1 "):
-        HungarianMatcher(num_points=15)(outputs[:2], batch)
+        HungarianMatcher(num_points=15)(outputs[:2], batch, torch.arange(2))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Comparison of the training losses with reference vectors (`losses.json`, `losses.npz`)."""
 
 import math
-import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ from frozenseg.errors import UserError
 from frozenseg.files import read_json
 from frozenseg.losses.matcher import TargetBatch
 from frozenseg.losses.set_criterion import SetCriterion
+from frozenseg.reference.compare import BOUND, read_arrays
 from frozenseg.structures import MaskPredictions, Targets
 
 SEEDS = 32
-BOUND = 1e-3  # what `check_reference` accepts
 
 
 def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
@@ -33,7 +31,7 @@ def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
     `loss_ce` over them is not 0, and only the matching can move it.
     """
     case = read_json(f"{prefix}.json")
-    arrays = _read_arrays(f"{prefix}.npz")
+    arrays = read_arrays(f"{prefix}.npz")
     try:
         criterion = _criterion(case)
         predictions, targets = _predictions(arrays), _targets(arrays)
@@ -49,8 +47,8 @@ def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
         ) from None
     draws: dict[str, list[float]] = {}
     for seed in range(seeds):
-        generator = torch.Generator().manual_seed(seed)
-        for name, loss in criterion(predictions, targets, generator=generator).items():
+        of_images = image_seeds(seed, len(targets))
+        for name, loss in criterion(predictions, targets, seeds=of_images).items():
             draws.setdefault(name, []).append(loss.item())
     rows = [
         (name, _error(float(np.mean(draws.get(name, [math.inf]))), mean, sd, seeds))
@@ -68,6 +66,11 @@ def _error(ours: float, mean: float, sd: float, seeds: int) -> float:
     return BOUND * abs(ours - mean) / allowance
 
 
+def image_seeds(draw: int, images: int) -> torch.Tensor:
+    """A seed for each image (B,), other ones for each draw."""
+    return torch.arange(images) + images * draw
+
+
 def _usual_matching(
     criterion: SetCriterion, predictions: MaskPredictions, targets: list[Targets], seeds: int
 ) -> list[tuple[tuple[int, ...], ...]]:
@@ -78,8 +81,7 @@ def _usual_matching(
     last = MaskPredictions(predictions.class_logits, predictions.mask_logits)
     found: list[Counter[tuple[tuple[int, ...], ...]]] = [Counter() for _ in targets]
     for seed in range(seeds):
-        generator = torch.Generator().manual_seed(seed)
-        matching = criterion.matcher([last], batch, generator=generator)
+        matching = criterion.matcher([last], batch, image_seeds(seed, len(targets)))
         for image, (counter, offset) in enumerate(zip(found, batch.offsets, strict=True)):
             pairs = matching.images == image
             queries = matching.queries[0, pairs].tolist()
@@ -121,13 +123,3 @@ def _targets(arrays: dict[str, np.ndarray]) -> list[Targets]:
         )
         for image in range(len(arrays["pred_logits"]))
     ]
-
-
-def _read_arrays(path: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a whole .npz file ({error}); copy it again") from None

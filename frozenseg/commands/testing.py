@@ -1,0 +1,234 @@
+"""A configuration as evaluations of a model, one for each set of DATASETS.TEST."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from frozenseg.build import build_post_processor, build_training_vocabulary
+from frozenseg.commands.training import embed, vocabulary_of
+from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
+from frozenseg.data.dataset import Sample, SegmentationDataset
+from frozenseg.data.images import read_image
+from frozenseg.data.loader import test_loader
+from frozenseg.data.records import Categories
+from frozenseg.data.transforms import ShortestEdgeResize
+from frozenseg.engine.distributed import all_gather_json, is_main, rank, world_size
+from frozenseg.engine.logger import TrainingLog
+from frozenseg.errors import UserError
+from frozenseg.evaluation.runner import Evaluation, evaluate
+from frozenseg.evaluation.tasks import (
+    DetectionTask,
+    PanopticTask,
+    RecallTask,
+    SemanticTask,
+    Task,
+)
+from frozenseg.files import atomic_path
+from frozenseg.inference.augmentation import average_scores, views
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.segment import segment_image
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.structures import SegmentationResult, TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+from frozenseg.visualize import draw_segments
+
+logger = logging.getLogger(__name__)
+
+DETECTION = ("instances", "lvis")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One set of DATASETS.TEST: its images, its classes, and what it can be scored for."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    name: str
+    benchmark: Benchmark
+    dataset: SegmentationDataset
+    vocabulary: Vocabulary
+    tasks: tuple[str, ...]
+
+    @property
+    def categories(self) -> Categories:
+        return self.dataset.categories
+
+
+def test_sets(cfg: CfgNode) -> list[TestSet]:
+    """All sets, read and checked before the first image is looked at."""
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty: name at least one data set")
+    return [_test_set(cfg, name) for name in cfg.DATASETS.TEST]
+
+
+def _test_set(cfg: CfgNode, name: str) -> TestSet:
+    benchmark = find_benchmark(name)
+    records, categories = load_records(name)
+    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if (short, long) == (800, 1333):  # not changed: a benchmark may have sizes of its own
+        short, long = benchmark.test_size
+    dataset = SegmentationDataset(
+        records=records,
+        categories=categories,
+        transform=ShortestEdgeResize(short=short, long=long),
+        targets=None,
+    )
+    tasks = _wanted_tasks(cfg, benchmark)
+    if not tasks:
+        raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
+    return TestSet(name, benchmark, dataset, vocabulary_of(cfg, name, categories), tasks)
+
+
+def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
+    """What the benchmark can be scored for, of what the configuration switches on."""
+    test = cfg.MODEL.MASK_FORMER.TEST
+    switches = {
+        "panoptic": test.PANOPTIC_ON,
+        "semantic": test.SEMANTIC_ON,
+        "instances": test.INSTANCE_ON,
+        "lvis": test.INSTANCE_ON,
+    }
+    possible = benchmark.evaluators or benchmark.tasks
+    found = tuple(name for name in possible if switches.get(name, False))
+    return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
+
+
+@dataclass(frozen=True)
+class Tester:
+    """A model and the sets it is tested on; their text vectors are made once."""
+
+    cfg: CfgNode
+    model: FrozenSeg
+    sets: list[TestSet]
+    texts: list[TextEmbeddings]
+
+    @classmethod
+    def prepare(cls, cfg: CfgNode, model: FrozenSeg, sets: list[TestSet]) -> "Tester":
+        return cls(cfg, model, sets, [embed(cfg, model, entry.vocabulary) for entry in sets])
+
+    def evaluate(self) -> dict[str, Evaluation]:
+        """Every set in turn, its images shared by the processes."""
+        self.model.eval()
+        found = {}
+        for test_set, text in zip(self.sets, self.texts, strict=True):
+            found[test_set.name] = evaluate(
+                self.segmenter(test_set, text),
+                test_loader(
+                    test_set.dataset,
+                    num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+                    rank=rank(),
+                    world_size=world_size(),
+                ),
+                _tasks(self.cfg, test_set),
+                gather=all_gather_json,
+                title=test_set.name[-40:],
+                progress=is_main(),
+            )
+        self.model.train()
+        return found
+
+    def segmenter(
+        self, test_set: TestSet, text: TextEmbeddings
+    ) -> Callable[[Sample], SegmentationResult]:
+        """The function from a sample to the results that the set's tasks need."""
+        post_processor = replace(
+            build_post_processor(self.cfg),
+            panoptic="panoptic" in test_set.tasks,
+            semantic="semantic" in test_set.tasks,
+            instances=any(name in test_set.tasks for name in DETECTION),
+            proposals="recall" in test_set.tasks,
+        )
+
+        def segment(sample: Sample) -> SegmentationResult:
+            result = self._segment(sample, sample.image, test_set, text, post_processor)
+            if self.cfg.TEST.AUG.ENABLED and post_processor.semantic:
+                result.semantic = self._augmented(sample, test_set, text)
+            return result
+
+        return segment
+
+    def draw(self, step: int, log: TrainingLog) -> None:
+        """Pictures of the first LOG.PICTURES images of the first set, the same ones every time."""
+        if not self.cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON or not self.cfg.LOG.PICTURES:
+            return
+        self.model.eval()
+        test_set, text = self.sets[0], self.texts[0]
+        only_panoptic = replace(
+            build_post_processor(self.cfg), panoptic=True, semantic=False, instances=False
+        )
+        for index in range(min(self.cfg.LOG.PICTURES, len(test_set.dataset))):
+            sample = test_set.dataset[index]
+            found = self._segment(sample, sample.image, test_set, text, only_panoptic).panoptic
+            assert found is not None, "asked for above"
+            image = read_image(sample.record.image_path)
+            picture = draw_segments(image, found.ids, found.segments).convert("RGB")
+            path = Path(self.cfg.OUTPUT_DIR) / "pictures" / f"{index}_step_{step:08d}.jpg"
+            with atomic_path(path) as temporary:
+                picture.save(temporary, quality=85)
+            log.picture(step, f"prediction_{index}", np.asarray(picture))
+        self.model.train()
+
+    def _segment(
+        self,
+        sample: Sample,
+        image: Tensor,
+        test_set: TestSet,
+        text: TextEmbeddings,
+        post_processor: PostProcessor,
+    ) -> SegmentationResult:
+        return segment_image(
+            self.model,
+            image,
+            (sample.height, sample.width),
+            text=text,
+            vocabulary=test_set.vocabulary,
+            post_processor=post_processor,
+        )
+
+    def _augmented(self, sample: Sample, test_set: TestSet, text: TextEmbeddings) -> np.ndarray:
+        """Semantic class ids (H, W) from the scores of all views."""
+        scores_only = PostProcessor(
+            panoptic=False, semantic=False, instances=False, semantic_scores=True
+        )
+
+        def score(image: Tensor) -> np.ndarray:
+            scores = self._segment(sample, image, test_set, text, scores_only).semantic_scores
+            assert scores is not None, "asked for above"
+            return scores
+
+        augmentation = self.cfg.TEST.AUG
+        scores = average_scores(
+            score,
+            views(
+                read_image(sample.record.image_path),
+                short_sides=tuple(augmentation.MIN_SIZES),
+                long_side=augmentation.MAX_SIZE,
+                flip=augmentation.FLIP,
+            ),
+        )
+        return scores.argmax(0).astype(np.int32)
+
+
+def _tasks(cfg: CfgNode, test_set: TestSet) -> dict[str, Task]:
+    categories = test_set.categories
+    seen = test_set.vocabulary.seen(build_training_vocabulary(cfg))
+    tasks: dict[str, Task] = {}
+    for name in test_set.tasks:
+        if name == "panoptic":
+            tasks[name] = PanopticTask(categories)
+        elif name == "semantic":
+            tasks[name] = SemanticTask(categories, seen)
+        elif name == "recall":
+            tasks[name] = RecallTask(categories, seen)
+        else:
+            truth = data_root() / (test_set.benchmark.instances or test_set.benchmark.annotations)
+            for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
+                tasks[name + suffix] = DetectionTask(
+                    categories, truth, kind=kind, lvis=name == "lvis"
+                )
+    return tasks

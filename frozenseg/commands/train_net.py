@@ -1,0 +1,252 @@
+"""Train a model, or evaluate it on every set of DATASETS.TEST (--eval-only)."""
+
+import argparse
+import logging
+import secrets
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build import build_device
+from frozenseg.commands.testing import Tester, test_sets
+from frozenseg.commands.training import (
+    checkpoint_folder,
+    loaded_model,
+    pass_size,
+    schedule_of,
+    training_batches,
+    training_dataset,
+    training_objective,
+    training_state,
+)
+from frozenseg.config import load_config
+from frozenseg.engine.checkpoint import CheckpointFolder, TrainingCheckpoint
+from frozenseg.engine.curves import draw_curves
+from frozenseg.engine.distributed import (
+    Layout,
+    all_gather_json,
+    is_main,
+    launch,
+    local_rank,
+)
+from frozenseg.engine.interrupt import StopRequest
+from frozenseg.engine.logger import TrainingLog
+from frozenseg.engine.state import TrainingState
+from frozenseg.engine.trainer import Scores, evaluate_now, parallel, train
+from frozenseg.engine.weights import trained_state, write_state
+from frozenseg.errors import UserError
+from frozenseg.evaluation.runner import Evaluation, check_expected, table, write_results
+from frozenseg.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for, in a form that goes to other processes."""
+
+    config: str | None
+    options: list[str]
+    resume: bool
+    eval_only: bool
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    request = Request(
+        config=arguments.config_file,
+        options=[*arguments.opts, *arguments.options],
+        resume=arguments.resume,
+        eval_only=arguments.eval_only,
+    )
+    cfg = load_config(request.config, request.options)  # errors are known before any process starts
+    on_gpus = build_device(cfg).type == "cuda"
+    if on_gpus and arguments.num_gpus > torch.cuda.device_count():
+        raise UserError(
+            f"--num-gpus {arguments.num_gpus}: there are {torch.cuda.device_count()} here; "
+            "for processes on the CPU add MODEL.DEVICE cpu"
+        )
+    layout = Layout(
+        processes=arguments.num_gpus,
+        machines=arguments.num_machines,
+        machine=arguments.machine_rank,
+        url=arguments.dist_url,
+        backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo",
+    )
+    return launch(work, request, layout)
+
+
+def work(request: Request) -> int:
+    """The whole job of one process; the exit status."""
+    cfg = load_config(request.config, request.options, freeze=False)
+    output = Path(cfg.OUTPUT_DIR)
+    checkpoints = CheckpointFolder(checkpoint_folder(cfg), keep=cfg.SOLVER.CHECKPOINT_KEEP)
+    resumed = checkpoints.newest() if request.resume and not request.eval_only else None
+    _settle_seed(cfg, resumed[0] if resumed else None)
+    cfg.freeze()
+    device = build_device(cfg)
+    if device.type == "cuda":
+        device = torch.device("cuda", local_rank())
+    if request.eval_only:
+        return _evaluate_only(cfg, device, output)
+    if is_main() and not request.resume and checkpoints.paths():
+        raise UserError(
+            f"{checkpoints.folder} holds checkpoints of another run: go on with --resume, "
+            "or give another OUTPUT_DIR"
+        )
+    _write_config(cfg, output)
+    return _train(cfg, device, output, checkpoints, resumed)
+
+
+def _train(
+    cfg: CfgNode,
+    device: torch.device,
+    output: Path,
+    checkpoints: CheckpointFolder,
+    resumed: tuple[TrainingCheckpoint, Path] | None,
+) -> int:
+    pass_size(cfg)  # whether the batch can be shared, before anything slow
+    dataset, vocabulary = training_dataset(cfg)
+    sets = test_sets(cfg) if cfg.DATASETS.TEST else []
+    model = loaded_model(cfg, device).train()
+    state = training_state(cfg, model)
+    objective = training_objective(cfg, model, vocabulary)
+    if resumed is not None:
+        state.restore(resumed[0], f"checkpoint {resumed[1]}")
+        if is_main():
+            logger.info("going on after step %d, from %s", state.step, resumed[1])
+    log = _log(cfg, output, state.step)
+    tester = Tester.prepare(cfg, model, sets)
+    stop = StopRequest()
+    solver = cfg.SOLVER
+    latest: dict[str, Evaluation] = {}
+
+    def evaluation() -> Scores:
+        latest.update(tester.evaluate())
+        if is_main():
+            tester.draw(state.step, log)
+        return {name: found.summary for name, found in latest.items()}
+
+    with stop.listening():
+        finished = train(
+            state=state,
+            network=parallel(model),
+            batches=iter(training_batches(cfg, dataset, state.images)),
+            objective=objective,
+            schedule=schedule_of(cfg),
+            max_iter=solver.MAX_ITER,
+            accumulate=solver.ACCUMULATE,
+            clip_norm=solver.CLIP_GRADIENTS.CLIP_VALUE if solver.CLIP_GRADIENTS.ENABLED else None,
+            log=log,
+            checkpoints=checkpoints,
+            checkpoint_period=solver.CHECKPOINT_PERIOD,
+            evaluate=evaluation if sets else None,
+            evaluation_period=cfg.TEST.EVAL_PERIOD,
+            stop=stop,
+        )
+    if not finished:
+        if is_main():
+            logger.info("stopped after step %d; the same command with --resume goes on", state.step)
+        return INTERRUPTED
+    if sets:
+        evaluate_now(state, evaluation, log)
+    if is_main():
+        _write_weights(state, output)
+        draw_curves(log.path, output / "curves.png")
+    log.close()
+    return _finish(cfg, latest, output)
+
+
+def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
+    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
+        raise UserError(
+            "--eval-only needs weights: give MODEL.WEIGHTS FILE, or set "
+            "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
+        )
+    sets = test_sets(cfg)
+    tester = Tester.prepare(cfg, loaded_model(cfg, device), sets)
+    return _finish(cfg, tester.evaluate(), output)
+
+
+def _finish(cfg: CfgNode, evaluations: dict[str, Evaluation], output: Path) -> int:
+    """Results to the console and to disk; status 1 if they are not as expected."""
+    if not evaluations:
+        return 0
+    wrong = check_expected(evaluations, cfg.TEST.EXPECTED_RESULTS)
+    if is_main():
+        write_results(output / "results.json", evaluations)
+        logger.info("%s\nwritten to %s", table(evaluations), output / "results.json")
+        for line in wrong:
+            logger.error("not as expected: %s", line)
+    return 1 if wrong else 0
+
+
+def _settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
+    """SEED -1 becomes a number, the same in all processes and in a resumed run."""
+    if checkpoint is not None and cfg.SEED not in (-1, checkpoint.seed):
+        raise UserError(
+            f"SEED {cfg.SEED}: the run to be resumed was started with {checkpoint.seed}"
+        )
+    if checkpoint is not None:
+        cfg.SEED = checkpoint.seed
+    elif cfg.SEED < 0:
+        cfg.SEED = all_gather_json(secrets.randbelow(2**31))[0]
+
+
+def _write_config(cfg: CfgNode, output: Path) -> None:
+    """The resolved configuration beside the checkpoints; also finds out whether one may write."""
+    if not is_main():
+        return
+    try:
+        with atomic_path(output / "config.yaml") as temporary:
+            temporary.write_text(cfg.dump(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {output}: cannot write there ({error.strerror})") from None
+
+
+def _write_weights(state: TrainingState, output: Path) -> None:
+    """The trained parts, averaged if there is an average."""
+    with state.average.applied() if state.average is not None else nullcontext():
+        write_state(output / "model_final.safetensors", trained_state(state.model))
+
+
+def _log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
+    return TrainingLog(
+        output,
+        total_steps=cfg.SOLVER.MAX_ITER,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        period=cfg.LOG.PERIOD,
+        start_step=start_step,
+        active=is_main(),
+        tensorboard=cfg.LOG.TENSORBOARD,
+        wandb_project=cfg.LOG.WANDB,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train_net",
+        description=__doc__,
+        epilog="Also runs under torchrun, which then says how many processes there are.",
+    )
+    add = parser.add_argument
+    add("--config-file", "--config", help="YAML file; without it, the published model's defaults")
+    add(
+        "--num-gpus",
+        type=int,
+        default=1,
+        help="processes on this machine (with MODEL.DEVICE cpu: on its CPU)",
+    )
+    add("--num-machines", type=int, default=1)
+    add("--machine-rank", type=int, default=0, help="of this machine, from 0")
+    add("--dist-url", default="auto", help="where machine 0 listens: tcp://HOST:PORT")
+    add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR")
+    add("--eval-only", action="store_true", help="only evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
+    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    return parser

@@ -1,0 +1,192 @@
+"""A configuration as the objects of a training run."""
+
+import logging
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build import build_text_classifier, build_training_vocabulary, load_model
+from frozenseg.data.benchmarks import find_benchmark, load_records
+from frozenseg.data.dataset import SegmentationDataset
+from frozenseg.data.loader import Loader, training_loader
+from frozenseg.data.records import Categories, Record
+from frozenseg.data.transforms import LargeScaleJitter
+from frozenseg.engine.distributed import barrier, is_main, rank, world_size
+from frozenseg.engine.objective import MaskObjective
+from frozenseg.engine.optim import MovingAverage, Schedule, adamw, parameter_groups
+from frozenseg.engine.state import Precision, TrainingState
+from frozenseg.errors import UserError
+from frozenseg.losses.set_criterion import SetCriterion
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.structures import TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def loaded_model(cfg: CfgNode, device: torch.device) -> FrozenSeg:
+    """The model with its weights on the device. Frozen parts without weights are an error, unless
+    MODEL.ALLOW_RANDOM_WEIGHTS; trained parts may start anew."""
+    model, random = load_model(cfg)
+    frozen = [part for part in random if part != "decoder"]
+    if frozen and is_main():
+        logger.warning("random weights in frozen parts (%s), as asked for", ", ".join(frozen))
+    return model.to(device)
+
+
+def vocabulary_of(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
+    """The names of a data set's classes, in the order of its class ids.
+
+    DATASETS.VOCABULARY if set, else the list of the benchmark's row, else DATASETS.TRAIN_VOCABULARY
+    if it has as many classes, else the names in the annotation file.
+    """
+    vocabulary = _named_vocabulary(cfg, name, categories)
+    if len(vocabulary) != len(categories):
+        raise UserError(
+            f"{name}: its annotations have {len(categories)} classes, the vocabulary "
+            f"{len(vocabulary)}; give a list of the same classes in DATASETS.VOCABULARY"
+        )
+    return Vocabulary(vocabulary.names, categories.is_thing)
+
+
+def _named_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
+    if cfg.DATASETS.VOCABULARY:
+        return Vocabulary.from_file(cfg.DATASETS.VOCABULARY)
+    row = find_benchmark(name)
+    if row.vocabulary:
+        return Vocabulary.packaged(row.vocabulary)
+    training = build_training_vocabulary(cfg)
+    if len(training) == len(categories):
+        return training
+    return Vocabulary(tuple((label,) for label in categories.names), categories.is_thing)
+
+
+def embed(cfg: CfgNode, model: FrozenSeg, vocabulary: Vocabulary) -> TextEmbeddings:
+    """The text vectors on the model's device; the first process encodes, the others find them in
+    the cache."""
+    classifier, training = build_text_classifier(model), build_training_vocabulary(cfg)
+    if not is_main():
+        barrier()
+    text = classifier.embed(vocabulary, training)
+    if is_main():
+        barrier()
+    return text.to(model.device)
+
+
+def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
+    """All sets of DATASETS.TRAIN as one; they must have the same classes."""
+    names = cfg.DATASETS.TRAIN
+    if not names:
+        raise UserError("DATASETS.TRAIN is empty: name at least one data set")
+    records: list[Record] = []
+    categories: Categories | None = None
+    for name in names:
+        of_name, classes = load_records(name)
+        if categories is not None and classes != categories:
+            raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
+        records, categories = records + of_name, classes
+    assert categories is not None, "names is not empty"
+    side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    if side < 1 or side % divisor:
+        raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
+    dataset = SegmentationDataset(
+        records=records,
+        categories=categories,
+        transform=LargeScaleJitter(
+            size=side,
+            min_scale=cfg.INPUT.MIN_SCALE,
+            max_scale=cfg.INPUT.MAX_SCALE,
+            flip_probability=cfg.INPUT.FLIP_PROBABILITY,
+        ),
+        targets=find_benchmark(names[0]).reader,
+        seed=cfg.SEED,
+    )
+    return dataset, vocabulary_of(cfg, names[0], categories)
+
+
+def pass_size(cfg: CfgNode) -> int:
+    """Images of one forward and backward pass on one device."""
+    solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE * world_size()
+    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be shared by {world_size()} "
+            f"processes with SOLVER.ACCUMULATE {solver.ACCUMULATE}: not a multiple of {parts}"
+        )
+    return solver.IMS_PER_BATCH // parts
+
+
+def training_batches(cfg: CfgNode, dataset: SegmentationDataset, drawn: int) -> Loader:
+    """Passes of this process, from where `drawn` images have been used."""
+    return training_loader(
+        dataset,
+        batch_size=pass_size(cfg),
+        seed=cfg.SEED,
+        start=drawn,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
+    mask = cfg.MODEL.MASK_FORMER
+    return SetCriterion(
+        num_classes=num_classes,
+        num_points=mask.TRAIN_NUM_POINTS,
+        oversample_ratio=mask.OVERSAMPLE_RATIO,
+        importance_sample_ratio=mask.IMPORTANCE_SAMPLE_RATIO,
+        class_weight=mask.CLASS_WEIGHT,
+        mask_weight=mask.MASK_WEIGHT,
+        dice_weight=mask.DICE_WEIGHT,
+        no_object_weight=mask.NO_OBJECT_WEIGHT,
+    )
+
+
+def training_objective(cfg: CfgNode, model: FrozenSeg, vocabulary: Vocabulary) -> MaskObjective:
+    return MaskObjective(
+        criterion=training_criterion(cfg, len(vocabulary)),
+        text=embed(cfg, model, vocabulary),
+        num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
+        size_divisor=model.size_divisor,
+        seed=cfg.SEED,
+    )
+
+
+def training_state(cfg: CfgNode, model: FrozenSeg) -> TrainingState:
+    solver = cfg.SOLVER
+    groups = parameter_groups(
+        model,
+        weight_decay=solver.WEIGHT_DECAY,
+        norm_decay=solver.WEIGHT_DECAY_NORM,
+        embedding_decay=solver.WEIGHT_DECAY_EMBED,
+    )
+    average = None
+    if solver.EMA:
+        if not 0 < solver.EMA < 1:
+            raise UserError(
+                f"SOLVER.EMA {solver.EMA}: a decay between 0 and 1, e.g. 0.9998; 0: none"
+            )
+        average = MovingAverage(dict(model.trained_parameters()), decay=solver.EMA)
+    return TrainingState(
+        model=model,
+        optimizer=adamw(groups, solver.BASE_LR),
+        precision=Precision.choose(model.device, mixed=solver.AMP.ENABLED),
+        seed=cfg.SEED,
+        average=average,
+    )
+
+
+def schedule_of(cfg: CfgNode) -> Schedule:
+    solver = cfg.SOLVER
+    return Schedule(
+        base=solver.BASE_LR,
+        steps=tuple(solver.STEPS),
+        gamma=solver.GAMMA,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_iters=solver.WARMUP_ITERS,
+    )
+
+
+def checkpoint_folder(cfg: CfgNode) -> Path:
+    return Path(cfg.OUTPUT_DIR) / "checkpoints"

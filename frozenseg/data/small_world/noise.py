@@ -1,0 +1,79 @@
+"""Random textures: the raw material of the grounds."""
+
+import cv2
+import numpy as np
+
+Field = np.ndarray  # (H, W) float32
+Colour = tuple[float, float, float]  # RGB in 0-1
+
+
+def pixel_grid(height: int, width: int) -> tuple[Field, Field]:
+    """y, x of the pixel centres."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + np.float32(0.5)
+    return y, x
+
+
+def grain(generator: np.random.Generator, height: int, width: int) -> Field:
+    """Independent values in 0-1, one per pixel."""
+    return generator.random((height, width), dtype=np.float32)
+
+
+def noise(
+    generator: np.random.Generator,
+    height: int,
+    width: int,
+    *,
+    cell: tuple[float, float],
+    octaves: int,
+) -> Field:
+    """Smooth noise in 0-1. cell: (height, width) of a blob of the coarsest octave, in pixels."""
+    total = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        tall, wide = (max(1.0, side / 2**octave) for side in cell)
+        rows, columns = int(height / tall) + 3, int(width / wide) + 3
+        knots = generator.random((rows, columns), dtype=np.float32)
+        size = (round(columns * wide), round(rows * tall))  # cv2 takes (width, height)
+        layer = cv2.resize(knots, size, interpolation=cv2.INTER_CUBIC)
+        top, left = round(tall), round(wide)  # the outermost knots bend the wrong way
+        total += layer[top : top + height, left : left + width] / 2**octave
+    low, high = np.percentile(total, (1, 99))
+    return np.clip((total - low) / max(high - low, 1e-6), 0, 1)
+
+
+def cells(
+    generator: np.random.Generator, height: int, width: int, *, size: float
+) -> tuple[Field, Field, Field]:
+    """Cells around scattered seeds (Worley noise): distances to the nearest and second nearest
+    seed, in cells, and a tone in 0-1 per cell."""
+    y, x = pixel_grid(height, width)
+    rows, columns = int(height / size) + 3, int(width / size) + 3
+    jitter = generator.random((2, rows, columns), dtype=np.float32)
+    tones = generator.random((rows, columns), dtype=np.float32)
+    row, column = (y / size).astype(int) + 1, (x / size).astype(int) + 1
+    distances, found = [], []
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            r, c = row + down, column + right
+            gap_y = r - 1 + jitter[0, r, c] - y / size
+            gap_x = c - 1 + jitter[1, r, c] - x / size
+            distances.append(np.hypot(gap_y, gap_x))
+            found.append(tones[r, c])
+    order = np.argsort(np.stack(distances), axis=0)[:2]
+    near = np.take_along_axis(np.stack(distances), order, axis=0)
+    tone = np.take_along_axis(np.stack(found), order[:1], axis=0)[0]
+    return near[0].astype(np.float32), near[1].astype(np.float32), tone
+
+
+def smoothstep(low: float, high: float, value: Field) -> Field:
+    """0 below `low`, 1 above `high`, smooth between."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def mix(
+    first: Colour | np.ndarray, second: Colour | np.ndarray, share: Field | np.ndarray
+) -> np.ndarray:
+    """(H, W, 3) float32: `first` where share is 0, `second` where it is 1."""
+    weight = np.asarray(share, np.float32)[..., None]
+    start, end = np.asarray(first, np.float32), np.asarray(second, np.float32)
+    return start + (end - start) * weight

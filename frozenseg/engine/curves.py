@@ -1,0 +1,44 @@
+"""The course of a run as a picture: losses, learning rate, scores over steps."""
+
+from pathlib import Path
+
+from frozenseg.engine.logger import read_metrics
+from frozenseg.files import atomic_path
+
+LOSSES = {"total_loss": "total", "loss_ce": "class", "loss_mask": "mask", "loss_dice": "dice"}
+MOST_SCORES = 3  # curves per data set: the headline metrics come first
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draw metrics.jsonl as a PNG; without a row there is nothing to draw."""
+    from matplotlib.figure import Figure  # slow to import, and needed at the end only
+
+    rows = read_metrics(metrics)
+    steps = [row for row in rows if "evaluation" not in row]
+    if not steps:
+        return
+    scores = _scores([row for row in rows if "evaluation" in row])
+    figure = Figure(figsize=(11, 4), layout="constrained")  # no pyplot: needs no display
+    left, right = figure.subplots(1, 2)
+    for key, label in LOSSES.items():
+        left.plot([row["step"] for row in steps], [row[key] for row in steps], label=label)
+    left.set(xlabel="step", ylabel="loss of the last output, unweighted; total", yscale="log")
+    left.legend(loc="upper right")
+    for label, points in scores.items():
+        right.plot(*zip(*points, strict=True), marker="o", label=label)
+    right.set(xlabel="step", ylabel="per cent", title="evaluation")
+    if scores:
+        right.legend(loc="lower right", fontsize="small")
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _scores(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
+    """Points (step, score) by data set and metric."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, metrics in row["evaluation"].items():
+            short = Path(name.split(":")[1]).stem if ":" in name else name
+            for metric in [key for key in ("PQ", "mIoU", "AP") if key in metrics][:MOST_SCORES]:
+                found.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
+    return found

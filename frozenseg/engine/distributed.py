@@ -1,0 +1,227 @@
+"""Several processes as one run: start them, find out which one this is, sum and gather.
+
+Everything also works in a single process, where sums and gathers give back what they got.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from frozenseg.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Job = Callable[[Any], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """processes: on each machine. machine: number of this one. url: "auto", or where process 0
+    listens, tcp://HOST:PORT. backend: "gloo" for CPUs, "cpu:gloo,cuda:nccl" for GPUs."""
+
+    processes: int = 1
+    machines: int = 1
+    machine: int = 0
+    url: str = "auto"
+    backend: str = "gloo"
+
+    @property
+    def world_size(self) -> int:
+        return self.processes * self.machines
+
+    def check(self) -> None:
+        if self.processes < 1 or self.machines < 1:
+            raise UserError("--num-gpus and --num-machines must be at least 1")
+        if not 0 <= self.machine < self.machines:
+            raise UserError(
+                f"--machine-rank {self.machine}: must lie in 0-{self.machines - 1} "
+                f"with --num-machines {self.machines}"
+            )
+        if self.machines > 1 and not self.url.startswith("tcp://"):
+            raise UserError(
+                f"--dist-url {self.url}: several machines need the address of the first one, "
+                "tcp://HOST:PORT"
+            )
+
+
+def under_torchrun() -> bool:
+    """Whether `torchrun` has started this process and told it its rank."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
+
+
+def launch(job: Job, argument: Any, layout: Layout) -> int:
+    """Run `job(argument)` in all processes of the layout; the exit status of the first.
+
+    A `UserError` in any process ends all of them and is raised here.
+    """
+    layout.check()
+    if under_torchrun():
+        return _in_group(job, argument, layout.backend, "env://")
+    if layout.world_size == 1:
+        return job(argument)
+    url = f"tcp://127.0.0.1:{_free_port()}" if layout.url == "auto" else layout.url
+    context = mp.get_context("spawn")
+    outcomes = context.SimpleQueue()
+    workers = []
+    for place in range(layout.processes):
+        worker = context.Process(
+            target=_worker, args=(job, argument, layout, url, place, outcomes, _logging_level())
+        )
+        worker.start()
+        workers.append(worker)
+    return _await(workers, outcomes)
+
+
+def _worker(
+    job: Job, argument: Any, layout: Layout, url: str, place: int, outcomes: Any, level: int
+) -> None:
+    """One process of `launch`: its outcome goes through the queue, as (error, status)."""
+    os.environ["LOCAL_RANK"] = str(place)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("frozenseg")
+    package.addHandler(handler)
+    first = layout.machine == 0 and place == 0
+    package.setLevel(level if first else logging.ERROR)
+    rank = layout.machine * layout.processes + place
+    try:
+        status = _in_group(job, argument, layout.backend, url, rank, layout.world_size)
+    except UserError as error:
+        outcomes.put((str(error), 2))
+        sys.exit(2)
+    if place == 0:
+        outcomes.put(("", status))
+
+
+def _in_group(
+    job: Job, argument: Any, backend: str, url: str, number: int = -1, count: int = -1
+) -> int:
+    """Join the group as process `number` of `count` (-1: as the environment says), and work."""
+    if "nccl" in backend:
+        torch.cuda.set_device(local_rank())
+    try:
+        dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"--dist-url {url}: the processes cannot meet there ({error})") from None
+    try:
+        return job(argument)
+    finally:
+        dist.destroy_process_group()
+
+
+def _await(workers: list[Any], outcomes: Any) -> int:
+    """Wait for all workers; the first that fails ends the others."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for worker in workers:
+            if worker.is_alive():
+                os.kill(worker.pid, number)
+
+    # Ctrl-C reaches the workers by itself; what is sent to this process alone is handed on.
+    handlers = {
+        number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        running = {worker.sentinel: worker for worker in workers}
+        while running:
+            for sentinel in wait(list(running)):
+                worker = running.pop(sentinel)
+                worker.join()
+                if worker.exitcode != 0:
+                    raise _failure(worker, outcomes)
+        return int(outcomes.get()[1])
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+            worker.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _failure(worker: Any, outcomes: Any) -> UserError:
+    while not outcomes.empty():
+        message, _ = outcomes.get()
+        if message:
+            return UserError(message)
+    return UserError(
+        f"a training process ended with exit code {worker.exitcode} "
+        "(negative: the signal that killed it; -9 is often a lack of memory); "
+        "its own message stands above, --resume goes on from the last checkpoint"
+    )
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, hence of its GPU."""
+    return (
+        int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() or under_torchrun() else 0
+    )
+
+
+def is_main() -> bool:
+    """Whether this process writes files and messages."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_sum(values: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def all_gather_json(value: Any) -> list[Any]:
+    """What all processes hold, by rank, in each of them; `value` is whatever JSON can carry.
+
+    Not torch's `all_gather_object`: that pickles.
+    """
+    if not dist.is_initialized():
+        return [value]
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(lengths, torch.tensor([len(text)]))
+    longest = max(int(length) for length in lengths)
+    padded = torch.zeros(longest, dtype=torch.uint8)
+    padded[: len(text)] = text
+    texts = [torch.zeros_like(padded) for _ in lengths]
+    dist.all_gather(texts, padded)
+    return [
+        json.loads(bytes(row[: int(length)].numpy()))
+        for row, length in zip(texts, lengths, strict=True)
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _logging_level() -> int:
+    return logging.getLogger("frozenseg").getEffectiveLevel()

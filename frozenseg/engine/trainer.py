@@ -1,0 +1,236 @@
+"""The one training loop."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from frozenseg.data.dataset import Sample
+from frozenseg.engine.checkpoint import CheckpointFolder
+from frozenseg.engine.distributed import all_gather_json, all_sum, is_main, rank, world_size
+from frozenseg.engine.interrupt import StopRequest
+from frozenseg.engine.logger import TrainingLog
+from frozenseg.engine.objective import MaskObjective, Totals
+from frozenseg.engine.optim import Schedule, gradient_norm, set_learning_rate
+from frozenseg.engine.state import TrainingState
+from frozenseg.errors import UserError
+from frozenseg.models.frozenseg import FrozenSeg
+
+logger = logging.getLogger(__name__)
+
+Scores = dict[str, dict[str, float]]
+
+
+def train(
+    *,
+    state: TrainingState,
+    network: nn.Module,
+    batches: Iterator[list[Sample]],
+    objective: MaskObjective,
+    schedule: Schedule,
+    max_iter: int,
+    accumulate: int,
+    clip_norm: float | None,
+    log: TrainingLog,
+    checkpoints: CheckpointFolder,
+    checkpoint_period: int,
+    evaluate: Callable[[], Scores] | None,
+    evaluation_period: int,
+    stop: StopRequest,
+) -> bool:
+    """Train until `max_iter` steps are done; False if the user has stopped it before.
+
+    network: the model, or DistributedDataParallel around it. batches: endless passes of this
+    process, `accumulate` of them a step. evaluate: scores by data set, every `evaluation_period`
+    steps (0: never).
+    """
+    try:
+        while state.step < max_iter:
+            passes = list(islice(batches, accumulate))
+            log.data_ready()
+            totals, stopping = step_totals(objective, passes, stop.requested)
+            if stopping:
+                _save(state, checkpoints)
+                return False
+            rate = schedule(state.step)
+            losses, norm = training_step(
+                state, network, objective, passes, totals, rate=rate, clip_norm=clip_norm
+            )
+            log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
+            last = state.step == max_iter
+            is_best = False
+            if evaluate is not None and _due(state.step, evaluation_period) and not last:
+                is_best = evaluate_now(state, evaluate, log)
+            if last or is_best or _due(state.step, checkpoint_period):
+                _save(state, checkpoints)
+    except torch.OutOfMemoryError:
+        full = UserError("the GPU has no memory left: raise SOLVER.ACCUMULATE")
+        raise UserError(_told(full, state.step, checkpoints)) from None
+    except (UserError, OSError) as error:
+        raise UserError(_told(error, state.step, checkpoints)) from None
+    return True
+
+
+def step_totals(
+    objective: MaskObjective, passes: list[list[Sample]], stopping: bool
+) -> tuple[Totals, bool]:
+    """The divisors of the step's loss over all passes and processes, and whether any of these has
+    been asked to stop: one exchange for both."""
+    counts = [objective.count(samples) for samples in passes]
+    mine = [
+        sum(count.objects for count in counts),
+        sum(count.class_weight for count in counts),
+        float(stopping),
+    ]
+    objects, class_weight, stops = all_sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+    return Totals(objects, class_weight), stops > 0
+
+
+def training_step(
+    state: TrainingState,
+    network: nn.Module,
+    objective: MaskObjective,
+    passes: list[list[Sample]],
+    totals: Totals,
+    *,
+    rate: float,
+    clip_norm: float | None,
+) -> tuple[dict[str, float], float]:
+    """One step of the optimiser; the losses of the global batch, and the norm of its gradient."""
+    set_learning_rate(state.optimizer, rate)
+    state.optimizer.zero_grad(set_to_none=True)
+    scaler, processes = state.precision.scaler, world_size()
+    summed: dict[str, Tensor] = {}
+    position = state.images + rank()
+    for number, samples in enumerate(passes):
+        positions = [position + processes * index for index in range(len(samples))]
+        position += processes * len(samples)
+        with _exchange(network, now=number == len(passes) - 1):
+            with state.precision.autocast():
+                losses = _losses(state, network, objective, samples, positions, totals)
+            scaler.scale(objective.criterion.total(losses)).backward()
+        for name, loss in losses.items():
+            summed[name] = summed.get(name, 0) + loss.detach()
+    report = _report(summed, objective, state.step, passes)
+    scaler.unscale_(state.optimizer)
+    parameters = [parameter for _, parameter in state.model.trained_parameters()]
+    norm = gradient_norm(parameters, clip_norm)
+    scaler.step(state.optimizer)
+    scaler.update()
+    if state.average is not None:
+        state.average.update()
+    state.step += 1
+    state.images += processes * sum(len(samples) for samples in passes)
+    return report, float(norm)
+
+
+def evaluate_now(state: TrainingState, evaluate: Callable[[], Scores], log: TrainingLog) -> bool:
+    """Evaluate with the averaged weights, if there are any; whether the result is the best so
+    far, judged by the first metric of the first data set."""
+    with state.average.applied() if state.average is not None else nullcontext():
+        results = evaluate()
+    log.evaluation(state.step, results)
+    metrics = next(iter(results.values()), {})
+    if not metrics:
+        return False
+    metric, score = next(iter(metrics.items()))
+    if math.isnan(score) or (state.best and score <= state.best["score"]):
+        return False
+    state.best = {"metric": metric, "score": score, "step": state.step}
+    return True
+
+
+def parallel(model: FrozenSeg) -> nn.Module:
+    """The model, in a run of several processes with gradients averaged over them.
+
+    Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
+    """
+    if not torch.distributed.is_initialized():
+        return model
+    devices = [model.device] if model.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def _exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
+    """Gradients cross between processes in the last pass of a step only."""
+    if now or not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()
+
+
+def _losses(
+    state: TrainingState,
+    network: nn.Module,
+    objective: MaskObjective,
+    samples: list[Sample],
+    positions: list[int],
+    totals: Totals,
+) -> dict[str, Tensor]:
+    try:
+        return objective(
+            network,
+            samples,
+            positions,
+            totals,
+            device=state.model.device,
+            processes=world_size(),
+        )
+    except FloatingPointError as error:
+        raise UserError(f"step {state.step + 1}: {error}") from None
+
+
+def _report(
+    summed: dict[str, Tensor],
+    objective: MaskObjective,
+    step: int,
+    passes: list[list[Sample]],
+) -> dict[str, float]:
+    """The losses of all processes as numbers, in one copy from the device.
+
+    A loss that is not a finite number ends the run, before it gets into the weights.
+    """
+    mine = torch.stack([loss.float() for loss in summed.values()]).cpu()
+    values = (all_sum(mine.clone()) / world_size()).tolist()
+    losses = dict(zip(summed, values, strict=True))
+    total = sum(objective.criterion.weight(name) * loss for name, loss in losses.items())
+    if math.isfinite(total):
+        return {"total_loss": total, **losses}
+    wrong = [
+        name for name, loss in zip(summed, mine.tolist(), strict=True) if not math.isfinite(loss)
+    ]
+    images = [sample.record.image_id for samples in passes for sample in samples] if wrong else []
+    found = all_gather_json([wrong, images])
+    parts = sorted({name for names, _ in found for name in names})
+    ids = ", ".join(str(image) for _, images in found for image in images)
+    raise UserError(
+        f"step {step + 1}: {', '.join(parts)} not finite for the batch of images {ids}; "
+        "try a lower SOLVER.BASE_LR, or look at these images with tools/view_samples.py"
+    )
+
+
+def _save(state: TrainingState, checkpoints: CheckpointFolder) -> None:
+    checkpoint = state.checkpoint()
+    if is_main():
+        path = checkpoints.save(checkpoint)
+        logger.info("step %d: checkpoint %s", state.step, path)
+
+
+def _due(step: int, period: int) -> bool:
+    return period > 0 and step % period == 0
+
+
+def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:
+    """What went wrong, and how to go on."""
+    newest = checkpoints.newest_path()
+    remedy = (
+        f"the last good checkpoint is {newest}: go on from it with --resume"
+        if newest
+        else "there is no checkpoint yet: start again"
+    )
+    return f"{error} (after {step} steps); {remedy}"

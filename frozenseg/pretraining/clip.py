@@ -1,0 +1,151 @@
+"""Small CLIP on the small world: contrastive training (arXiv 2103.00020) and zero-shot tests.
+
+Legend: B images, N names, D joint space, S pixels a side.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from frozenseg.data.small_world.captions import attribute_vocabulary, caption, is_held_out
+from frozenseg.data.small_world.grounds import GROUNDS
+from frozenseg.data.small_world.nouns import NOUNS
+from frozenseg.data.small_world.scene import Region, Scene, SceneOptions, make_scene
+from frozenseg.pretraining.loop import Batch
+
+# How often a training image shows one thing, several, or grounds alone.
+MIXTURE = (
+    (0.5, SceneOptions(sides=(96, 160), counts=(1, 1), radii=(0.18, 0.45))),
+    (0.3, SceneOptions(sides=(112, 192), counts=(2, 5))),
+    (0.2, SceneOptions(sides=(96, 160), counts=(0, 0))),
+)
+SINGLE = SceneOptions(sides=(112, 176), counts=(1, 1), radii=(0.2, 0.4))
+BARE = SceneOptions(sides=(112, 176), counts=(0, 0))
+TEMPLATES = ("a photo of a {}.",)
+MAX_LOGIT_SCALE = 100.0
+
+
+class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
+    """Pair i: (3, S, S) uint8 and (L,) tokens, made from (seed, i) alone."""
+
+    def __init__(self, *, seed: int, side: int, context_length: int) -> None:
+        self.seed = seed
+        self.side = side
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        generator = np.random.default_rng([self.seed, index])
+        kind = generator.choice(len(MIXTURE), p=[share for share, _ in MIXTURE])
+        scene = make_scene(self.seed, "clip", index, MIXTURE[kind][1])
+        tokens = self.tokenizer([caption(scene, generator)])[0]
+        return square_image(scene, self.side), tokens
+
+
+class ClipTask:
+    """Contrastive training of an open_clip model, for `frozenseg.pretraining.loop`."""
+
+    def __init__(
+        self,
+        *,
+        model: open_clip.CLIP,
+        seed: int,
+        side: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        test_images: int,
+    ) -> None:
+        """side: S of training; mean, std: of RGB in 0-255, as the model will be used with."""
+        self.model = model
+        self.seed = seed
+        self.side = side
+        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(std).view(1, 3, 1, 1)
+        self.test_images = test_images
+
+    def samples(self) -> CaptionedScenes:
+        return CaptionedScenes(
+            seed=self.seed, side=self.side, context_length=self.model.context_length
+        )
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        pixels, tokens = batch
+        image = F.normalize(self.model.encode_image(self.normalized(pixels)), dim=-1)
+        text = F.normalize(self.model.encode_text(tokens), dim=-1)
+        scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        logits = scale * image.float() @ text.float().T  # (B, B)
+        return {"loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Zero-shot accuracy in per cent: nouns and grounds, seen and unseen, of images of one;
+        noun with colour and pattern, for combinations that captions say and that they do not."""
+        singles = [make_scene(self.seed, "clip_test", i, SINGLE) for i in range(self.test_images)]
+        singles = [scene for scene in singles if scene.things]
+        bare = [make_scene(self.seed, "clip_test", i, BARE) for i in range(self.test_images)]
+        bare = [scene for scene in bare if len(scene.grounds) == 1]
+        things = [scene.things[0] for scene in singles]
+        grounds = [scene.grounds[0] for scene in bare]
+        single_vectors = self._image_vectors(singles)
+        seen = np.array([NOUNS[thing.name].seen for thing in things])
+        right = self._right(single_vectors, list(NOUNS), [thing.name for thing in things])
+        scores = {"nouns_seen": right[seen], "nouns_unseen": right[~seen]}
+        seen = np.array([GROUNDS[ground.name].seen for ground in grounds])
+        right = self._right(self._image_vectors(bare), list(GROUNDS), [g.name for g in grounds])
+        scores |= {"grounds_seen": right[seen], "grounds_unseen": right[~seen]}
+        held_out = np.array([is_held_out(t.name, t.colour, t.pattern) for t in things])
+        right = self._right(
+            single_vectors, attribute_vocabulary().labels, [_full_name(thing) for thing in things]
+        )
+        scores |= {"attributes_said": right[~held_out], "attributes_held_out": right[held_out]}
+        return {name: 100 * float(hits.mean()) for name, hits in scores.items() if len(hits)}
+
+    def _right(self, images: Tensor, names: list[str], truth: list[str]) -> np.ndarray:
+        """(B,) bool: whether the name most like the image is the true one."""
+        best = (images @ self._text_vectors(names).T).argmax(dim=1)
+        return np.array([names[i] == name for i, name in zip(best.tolist(), truth, strict=True)])
+
+    def _image_vectors(self, scenes: list[Scene], batch: int = 64) -> Tensor:
+        device = self.model.text_projection.device
+        if not scenes:  # few test images may hold none of a kind
+            return torch.empty(0, self.model.text_projection.shape[-1], device=device)
+        pixels = torch.stack([square_image(scene, self.side) for scene in scenes]).to(device)
+        vectors = [self.model.encode_image(self.normalized(part)) for part in pixels.split(batch)]
+        return F.normalize(torch.cat(vectors).float(), dim=-1)
+
+    def _text_vectors(self, names: list[str], batch: int = 256) -> Tensor:
+        """(N, D) unit vectors, the mean over the templates."""
+        device = self.model.text_projection.device
+        tokenizer = open_clip.SimpleTokenizer(context_length=self.model.context_length)
+        tokens = tokenizer([t.format(name) for name in names for t in TEMPLATES]).to(device)
+        vectors = torch.cat([self.model.encode_text(part).float() for part in tokens.split(batch)])
+        vectors = F.normalize(vectors, dim=-1).unflatten(0, (len(names), -1)).mean(1)
+        return F.normalize(vectors, dim=-1)
+
+
+def contrastive_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Of (B, B) logits, images by texts, and the (B, L) texts; both ways.
+
+    Equal texts are equally right: "a photo of a star" comes twice in a large batch.
+    """
+    same = (tokens[:, None] == tokens[None]).all(dim=-1).float()
+    targets = same / same.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def square_image(scene: Scene, side: int) -> Tensor:
+    """(3, S, S) uint8: the whole image, stretched."""
+    resized = Image.fromarray(scene.image).resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized).transpose(2, 0, 1).copy())
+
+
+def _full_name(thing: Region) -> str:
+    return f"{thing.pattern} {thing.colour} {thing.name}"

@@ -1,0 +1,1 @@
+"""Comparisons with the reference vectors: numbers of the published implementation."""

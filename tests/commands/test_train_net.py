@@ -1,0 +1,210 @@
+"""The training command: evaluation, exit status, bad input in one line, and how it starts."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from frozenseg.commands import run as run_command
+from frozenseg.commands.train_net import main
+from frozenseg.config import load_config
+from frozenseg.data.benchmarks import load_records
+from frozenseg.errors import UserError
+from frozenseg.evaluation.on_disk import score_panoptic
+from frozenseg.predictor import load
+from tests.engine.tiny import TinyRun
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> TinyRun:
+    torch.set_num_threads(1)
+    monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
+    return TinyRun(tmp_path)
+
+
+@pytest.fixture
+def trained(run: TinyRun) -> TinyRun:
+    assert main(run.arguments("out", "SOLVER.MAX_ITER", "2", "LOG.PICTURES", "1")) == 0
+    return run
+
+
+def only(run: TinyRun, *options: str) -> list[str]:
+    weights = str(run.root / "out" / "model_final.safetensors")
+    return run.arguments("eval", "MODEL.WEIGHTS", weights, *options, flags=("--eval-only",))
+
+
+def test_a_run_leaves_all_its_files(trained: TinyRun) -> None:
+    out = trained.root / "out"
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml",
+        "metrics.jsonl",
+        "curves.png",
+        "results.json",
+        "model_final.safetensors",
+        "checkpoints/step_00000002.pt",
+        "pictures/0_step_00000002.jpg",
+    }
+    with Image.open(out / "curves.png") as picture:
+        assert picture.width > 500
+    assert yaml.safe_load((out / "config.yaml").read_text())["SOLVER"]["MAX_ITER"] == 2
+    assert load_config(out / "config.yaml").SEED == 7
+    assert [row["step"] for row in trained.losses("out")] == [1, 2]
+
+
+def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
+    """The trained model through `frozenseg.load`, written to disk and scored from there."""
+    assert main(only(trained)) == 0
+    found = trained.results("eval")
+    assert found == trained.results("out") and found["images"] == 5
+    out, truth = trained.root / "out", json.loads((trained.root / "data/panoptic.json").read_text())
+    records, categories = load_records(trained.dataset)
+    segmenter = load(out, weights=out / "model_final.safetensors")
+    from frozenseg.text.vocabulary import Vocabulary
+
+    names = tuple((name,) for name in categories.names)
+    vocabulary = Vocabulary(names, categories.is_thing)
+    annotations = []
+    for record in records:
+        result = segmenter(record.image_path, vocabulary=vocabulary).panoptic
+        ids = result.ids.astype(np.int64)
+        colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+        (trained.root / "pred").mkdir(exist_ok=True)
+        Image.fromarray(colours).save(trained.root / "pred" / f"{record.image_id}.png")
+        infos = [
+            {"id": segment.id, "category_id": categories.dataset_ids[segment.class_id]}
+            for segment in result.segments
+        ]
+        annotations.append(
+            {"image_id": record.image_id, "file_name": f"{record.image_id}.png",
+             "segments_info": infos}
+        )  # fmt: skip
+    prediction = trained.root / "pred.json"
+    prediction.write_text(json.dumps(truth | {"annotations": annotations}))
+    scores = score_panoptic(
+        str(trained.root / "data/panoptic.json"),
+        str(trained.root / "data/png"),
+        str(prediction),
+        str(trained.root / "pred"),
+    )
+    assert found["details"]["panoptic"] == scores
+
+
+def test_expected_results_decide_the_status(trained: TinyRun, caplog) -> None:
+    accuracy = trained.results("out")["summary"]["pACC"]
+
+    def status(value: float, metric: str = "pACC") -> int | None:
+        row = [trained.dataset, metric, value, 0.01]
+        return main(only(trained, "TEST.EXPECTED_RESULTS", repr([row])))
+
+    assert status(accuracy + 0.005) == 0
+    caplog.clear()
+    with caplog.at_level(logging.ERROR, logger="frozenseg"):
+        assert status(accuracy + 0.02) == 1
+    assert "pACC is" in caplog.text
+    assert status(0.0, "mIoU-unseen") == 1  # there is no unseen class: not a number
+    with pytest.raises(UserError, match=r"has no pACCC; did you mean pACC"):
+        status(1.0, "pACCC")
+
+
+def test_recall_and_augmentation(trained: TinyRun) -> None:
+    recall = ("MODEL.MASK_FORMER.TEST.RECALL_ON", "True")
+    sizes = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64, 96)")
+    assert main(only(trained, *recall, *sizes)) == 0
+    plain, augmented = (trained.results(name)["summary"] for name in ("out", "eval"))
+    assert augmented["PQ"] == plain["PQ"]
+    assert augmented["fwIoU"] != plain["fwIoU"]
+    assert 0 <= augmented["S_Recall@IoU=0.50"] <= 100
+
+
+def test_augmentation_with_the_plain_view_alone_changes_nothing(trained: TinyRun) -> None:
+    plain_view = ("TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False")
+    limit = ("TEST.AUG.MAX_SIZE", "128")
+    assert main(only(trained, "TEST.AUG.ENABLED", "True", *plain_view, *limit)) == 0
+    assert trained.results("eval") == trained.results("out")
+
+
+def test_a_run_is_not_overwritten_by_chance(trained: TinyRun) -> None:
+    with pytest.raises(UserError, match="go on with --resume"):
+        main(trained.arguments("out"))
+
+
+def test_another_seed_does_not_resume(trained: TinyRun) -> None:
+    with pytest.raises(UserError, match="SEED 8: the run to be resumed was started with 7"):
+        main(trained.arguments("out", "SEED", "8", flags=("--resume",)))
+    assert main(trained.arguments("out", "SEED", "-1", "SOLVER.MAX_ITER", "3",
+                                  flags=("--resume",))) == 0  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("DATASETS.TRAIN", "('coco_2017_trian_panoptic',)"), "did you mean coco_2017_train"),
+        (("DATASETS.TEST", "('nothing',)"), "nothing: no such dataset"),
+        (("DATASETS.TRAIN", "('coco_panoptic:no.json:png:images',)"), r"no\.json: no such file"),
+        (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty"),
+        (("SOLVER.ACCUMULATE", "3"), "IMS_PER_BATCH 2 cannot be shared by 1 processes"),
+        (("INPUT.IMAGE_SIZE", "65"), "IMAGE_SIZE 65: must be a multiple of 32"),
+        (("SOLVER.EMA", "1.5"), "EMA 1.5: a decay between 0 and 1"),
+        (("MODEL.ALLOW_RANDOM_WEIGHTS", "False"), "CLIP_PRETRAINED_WEIGHTS is empty"),
+        (("MODEL.WEIGHTS", "none.safetensors"), "none.safetensors: no such file"),
+        (("SOLVER.MAX_ITRE", "3"), "did you mean SOLVER.MAX_ITER"),
+        (("OUTPUT_DIR", "/proc/nowhere"), "OUTPUT_DIR /proc/nowhere: cannot write there"),
+        (("DATASETS.VOCABULARY", "absent.txt"), "vocabulary absent.txt: cannot be read"),
+    ],
+)
+def test_bad_input(run: TinyRun, options: tuple[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(run.arguments("out", *options))
+    assert not (run.root / "out" / "checkpoints").exists()
+
+
+def test_vocabulary_of_another_length(run: TinyRun) -> None:
+    words = run.root / "words.txt"
+    words.write_text("cat\ndog\n")
+    with pytest.raises(UserError, match="3 classes, the vocabulary 2"):
+        main(run.arguments("out", "DATASETS.VOCABULARY", str(words)))
+
+
+def test_broken_image_ends_the_run_with_its_name(run: TinyRun) -> None:
+    for path in (run.root / "data" / "images").glob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"images/\d\.png.*there is no checkpoint yet"):
+        main(run.arguments("out"))
+
+
+def test_evaluation_needs_weights(run: TinyRun) -> None:
+    with pytest.raises(UserError, match="--eval-only needs weights"):
+        main(run.arguments("out", "MODEL.ALLOW_RANDOM_WEIGHTS", "False", flags=("--eval-only",)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--num-gpus", "0"), "must be at least 1"),
+        (("--num-machines", "2"), "several machines need the address"),
+        (("--num-machines", "2", "--machine-rank", "2"), "--machine-rank 2: must lie in 0-1"),
+    ],
+)
+def test_bad_layout(run: TinyRun, flags: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(run.arguments("out", flags=flags))
+
+
+def test_one_line_and_status_2(run: TinyRun, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["train_net.py", *run.arguments("out", "DATASETS.TEST", "('x',)")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("error: x: no such dataset") and "Traceback" not in said

@@ -1,0 +1,61 @@
+"""The commands that train the small encoders: bad arguments, and two real steps of each."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frozenseg.commands import train_small_clip, train_small_sam
+from frozenseg.encoders.clip import build_clip_model
+from frozenseg.encoders.sam import build_sam_model
+from frozenseg.engine.weights import read_state
+from frozenseg.errors import UserError
+
+
+@pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps 0"),
+        (["--seed", "-2"], "--seed -2"),
+        (["--learning-rate", "0"], "--learning-rate 0"),
+        (["--workers", "-1"], "--workers -1"),
+        (["--test-images", "0"], "--test-images 0"),
+        (["--device", "abacus"], "--device abacus"),
+        (["--resume"], "leave out --resume"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(
+    command: object, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        command.main(["--output", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_side_that_clip_cannot_halve_five_times_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--side 100"):
+        train_small_clip.main(["--output", str(tmp_path), "--side", "100"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
+def test_two_steps_leave_weights_that_load(
+    command: object,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("frozenseg.pretraining.sam.AUTOMATIC_IMAGES", 1)
+    run = ["--output", str(tmp_path), "--steps", "2", "--batch", "2", "--test-images", "8"]
+    command.main([*run, "--workers", "0"])
+    model = (
+        build_clip_model("frozenseg_small", quick_gelu=False)
+        if command is train_small_clip
+        else build_sam_model("small")
+    )
+    model.load_state_dict(read_state(tmp_path / "weights.safetensors"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert shown == set(rows[-1]) - {"step"}

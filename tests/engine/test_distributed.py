@@ -1,0 +1,79 @@
+"""Processes that meet, exchange, fail together, and are started by torchrun."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from frozenseg.engine.distributed import (
+    Layout,
+    all_gather_json,
+    all_sum,
+    is_main,
+    launch,
+    rank,
+    world_size,
+)
+from frozenseg.errors import UserError
+from tests.engine.test_trainer import TOOL, assert_close_losses
+from tests.engine.tiny import TinyRun
+
+
+def test_one_process_is_a_group_of_itself() -> None:
+    assert (rank(), world_size(), is_main()) == (0, 1, True)
+    assert all_gather_json({"a": 1}) == [{"a": 1}]
+    assert all_sum(torch.tensor([2.0])).tolist() == [2.0]
+    assert launch(len, "abc", Layout()) == 3
+
+
+def exchange(folder: str) -> int:
+    """Writes what each process sees."""
+    mine = ["x" * 10 ** (2 * rank()), rank(), None]  # of different lengths
+    seen = [all_gather_json(mine), all_sum(torch.tensor([1.0, rank()])).tolist(), world_size()]
+    Path(folder, f"{rank()}.json").write_text(json.dumps(seen))
+    return 7 if is_main() else 8
+
+
+def fail_in_the_second(_: str) -> int:
+    if rank() == 1:
+        raise UserError("the second has no disk")
+    all_sum(torch.zeros(1))  # would wait for ever
+    return 0
+
+
+def die_in_the_second(_: str) -> int:
+    if rank() == 1:
+        os._exit(9)
+    all_sum(torch.zeros(1))
+    return 0
+
+
+@pytest.mark.slow
+def test_two_processes_exchange(tmp_path: Path) -> None:
+    assert launch(exchange, str(tmp_path), Layout(processes=2)) == 7
+    expected = [[["x", 0, None], ["x" * 100, 1, None]], [2.0, 1.0], 2]
+    for number in range(2):
+        assert json.loads((tmp_path / f"{number}.json").read_text()) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [(fail_in_the_second, "the second has no disk"), (die_in_the_second, "exit code 9.*--resume")],
+)
+def test_a_failure_ends_all(job, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        launch(job, "", Layout(processes=2))
+
+
+@pytest.mark.slow
+def test_under_torchrun(run: TinyRun) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*torchrun, str(TOOL), *run.arguments("torchrun")], check=True)
+    subprocess.run([sys.executable, str(TOOL), *run.arguments("plain")], check=True)
+    assert_close_losses(run, "plain", "torchrun")
+    assert run.results("plain")["images"] == run.results("torchrun")["images"] == 5

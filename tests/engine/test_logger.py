@@ -1,0 +1,78 @@
+"""The metrics file, its trimming, and the pictures made of it."""
+
+import json
+import logging
+from pathlib import Path
+
+from PIL import Image
+
+from frozenseg.engine.curves import draw_curves
+from frozenseg.engine.logger import TrainingLog, read_metrics
+
+LOSSES = {"total_loss": 3.0, "loss_ce": 1.0, "loss_mask": 0.5, "loss_dice": 0.25, "loss_ce_0": 9.0}
+
+
+def log(folder: Path, start_step: int = 0, **more: bool) -> TrainingLog:
+    return TrainingLog(folder, total_steps=6, batch_size=4, period=2, start_step=start_step, **more)
+
+
+def write(folder: Path) -> None:
+    ours = log(folder)
+    for step in range(1, 7):
+        ours.data_ready()
+        ours.step(step, LOSSES, {"lr": 0.1})
+        if step % 3 == 0:
+            ours.evaluation(step, {"set": {"PQ": 10.0 * step}})
+
+
+def test_a_row_every_period_and_for_each_evaluation(tmp_path: Path, caplog) -> None:
+    with caplog.at_level(logging.INFO, logger="frozenseg"):
+        write(tmp_path)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], "evaluation" in row) for row in rows] == [
+        (2, False), (3, True), (4, False), (6, False), (6, True),
+    ]  # fmt: skip
+    assert {"total_loss", "lr", "images_per_second", "data_seconds", "memory_mib"} <= rows[0].keys()
+    line = next(message for message in caplog.messages if message.startswith("step 2/6"))
+    assert "loss 3.000 (ce 1.000 mask 0.500 dice 0.250)" in line and "left 0:00" in line
+
+
+def test_a_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 7, "total')  # killed while writing
+    log(tmp_path, start_step=4)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 3, 4]
+    write(tmp_path)
+    log(tmp_path, start_step=6)  # only the last evaluation is made again
+    assert [row["step"] for row in read_metrics(path)][-1] == 6
+    assert "evaluation" not in read_metrics(path)[-1]
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    ours = log(tmp_path / "none", active=False)
+    ours.step(2, LOSSES, {"lr": 0.1})
+    ours.evaluation(2, {"set": {"PQ": 1.0}})
+    assert not (tmp_path / "none").exists()
+
+
+def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ours = log(tmp_path, tensorboard=True)
+    ours.step(2, LOSSES, {"lr": 0.1})
+    ours.evaluation(2, {"set": {"PQ": 55.0}})
+    ours.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss_mask")] == [(2, 0.5)]
+    assert events.Scalars("set/PQ")[0].value == 55.0
+
+
+def test_curves(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    write(tmp_path)
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1100, 400)
+        assert len(picture.convert("RGB").getcolors(10**6) or []) > 10  # more than axes

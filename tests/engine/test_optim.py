@@ -1,0 +1,84 @@
+"""Groups, schedule, clipping and moving average against tables and formulas written out here."""
+
+import pytest
+import torch
+from torch import nn
+
+from frozenseg.build import build_model
+from frozenseg.config import load_config
+from frozenseg.engine.optim import MovingAverage, Schedule, gradient_norm, parameter_groups
+from tests.engine.tiny import TinyRun
+
+
+def test_groups_of_the_model(run: TinyRun) -> None:
+    model = build_model(load_config(run.config))
+    groups = parameter_groups(model, weight_decay=0.05, norm_decay=0.01, embedding_decay=0.02)
+    decay = {name: group["weight_decay"] for group in groups for name in group["names"]}
+    assert set(decay) == {name for name, _ in model.trained_parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(decay)
+    table = {
+        "mask_decoder.norm.weight": 0.01,
+        "mask_decoder.layers.0.self_attention.norm.bias": 0.01,
+        "pixel_decoder.input_projections.0.1.weight": 0.01,  # GroupNorm
+        "mask_decoder.pooling_projection.0.weight": 0.01,
+        "mask_decoder.pooling_projection.1.weight": 0.05,
+        "mask_decoder.query_features": 0.02,
+        "mask_decoder.query_positions": 0.02,
+        "mask_decoder.level_embedding": 0.02,
+        "pixel_decoder.encoder.level_embedding": 0.02,
+        "sam_branch.encoder.level_embedding": 0.02,
+        "void_embedding": 0.02,
+        "mask_decoder.logit_scale": 0.05,
+        "mask_decoder.layers.0.feed_forward.linear1.bias": 0.05,
+    }
+    assert {name: decay[name] for name in table} == table
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    model[0].requires_grad_(False)
+    (group,) = parameter_groups(model, weight_decay=1.0, norm_decay=0.0, embedding_decay=0.0)
+    assert group["names"] == ["1.weight", "1.bias"] and group["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 0.1), (1, 0.325), (3, 0.775), (4, 1.0), (9, 1.0), (10, 0.1), (19, 0.1), (20, 0.01)],
+)
+def test_schedule_by_hand(step: int, rate: float) -> None:
+    schedule = Schedule(base=1.0, steps=(10, 20), gamma=0.1, warmup_factor=0.1, warmup_iters=4)
+    assert schedule(step) == pytest.approx(rate, rel=1e-12)
+
+
+def test_schedule_is_torch_s_multi_step() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5], gamma=0.5)
+    ours = Schedule(base=0.3, steps=(3, 5), gamma=0.5)
+    for step in range(8):
+        assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+
+
+def test_clipping_is_over_all_gradients_together() -> None:
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    assert float(gradient_norm([first, second])) == 5.0
+    assert first.grad.tolist() == [3.0, 0.0]
+    gradient_norm([first, second], 0.5)
+    torch.testing.assert_close(first.grad, torch.tensor([0.3, 0.0]))
+    torch.testing.assert_close(second.grad, torch.tensor([0.4]))
+
+
+def test_moving_average_by_hand() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    average = MovingAverage({"weight": parameter}, decay=0.9)
+    expected = 1.0
+    for value in (2.0, 5.0):
+        parameter.data.fill_(value)
+        average.update()
+        expected = 0.9 * expected + 0.1 * value
+    with average.applied():
+        assert parameter.item() == pytest.approx(expected)
+    assert parameter.item() == 5.0
+    assert float(average.average["weight"]) == pytest.approx(expected)

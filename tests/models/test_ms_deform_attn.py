@@ -1,0 +1,152 @@
+"""Deformable attention against sampling written by hand, one value at a time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from frozenseg.models.ms_deform_attn import (
+    DeformableAttention,
+    deformable_attention,
+    published_reading,
+    reference_points,
+)
+
+SHAPES = [(3, 5), (6, 4), (2, 7)]
+
+
+def sample_by_hand(level: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Bilinear sample of (h, w, C) at (x, y) in 0-1; cell centres lie at (i + 0.5) / n."""
+    height, width = level.shape[:2]
+    column, row = x * width - 0.5, y * height - 0.5
+    total = np.zeros(level.shape[-1])
+    for i in (math.floor(row), math.floor(row) + 1):
+        for j in (math.floor(column), math.floor(column) + 1):
+            if 0 <= i < height and 0 <= j < width:
+                total += (1 - abs(row - i)) * (1 - abs(column - j)) * level[i, j]
+    return total
+
+
+def attention_by_hand(
+    value: np.ndarray, shapes: list[tuple[int, int]], locations: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    batch, length, heads, levels, points = weights.shape
+    output = np.zeros((batch, length, heads, value.shape[-1]))
+    for image, query, head, number, point in np.ndindex(batch, length, heads, levels, points):
+        start = sum(h * w for h, w in shapes[:number])
+        height, width = shapes[number]
+        level = value[image, start : start + height * width, head].reshape(height, width, -1)
+        x, y = locations[image, query, head, number, point]
+        output[image, query, head] += weights[image, query, head, number, point] * sample_by_hand(
+            level, x, y
+        )
+    return output.reshape(batch, length, -1)
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, SHAPES[:1], [(1, 1), (1, 6)]])
+def test_equals_the_loop_on_several_levels_and_outside_the_map(
+    shapes: list[tuple[int, int]],
+) -> None:
+    cells = sum(height * width for height, width in shapes)
+    value = torch.randn(2, cells, 2, 3, dtype=torch.float64)
+    # From -0.3 to 1.3: a good part lies outside, some samples are cut by the border.
+    locations = torch.rand(2, 5, 2, len(shapes), 4, 2, dtype=torch.float64) * 1.6 - 0.3
+    weights = torch.rand(2, 5, 2, len(shapes), 4, dtype=torch.float64)
+    expected = attention_by_hand(value.numpy(), shapes, locations.numpy(), weights.numpy())
+    ours = deformable_attention(value, shapes, locations, weights)
+    np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> None:
+    images, queries, heads, levels, points = 2, 7, 4, 3, 4
+    locations = torch.randn(images, queries, heads, levels, points, 2)
+    weights = torch.randn(images, queries, heads, levels, points)
+    ours_locations, ours_weights = published_reading(locations, weights, 1)
+    assert ours_weights.shape == (images, queries, heads, 1, points)
+    for image in range(images):
+        flat_locations = locations[image].reshape(-1, 2)
+        flat_weights = weights[image].reshape(-1)
+        for query in range(queries):
+            for head in range(heads):
+                sample = query * heads + head
+                for point in range(points):
+                    position = 4 * sample + point
+                    entry = (image, query, head, 0, point)
+                    assert torch.equal(ours_locations[entry], flat_locations[position])
+                    assert ours_weights[entry] == flat_weights[position]
+
+
+def test_published_reading_with_as_many_levels_as_built_changes_nothing() -> None:
+    locations, weights = torch.randn(1, 5, 2, 3, 4, 2), torch.randn(1, 5, 2, 3, 4)
+    same = published_reading(locations, weights, 3)
+    assert torch.equal(same[0], locations) and torch.equal(same[1], weights)
+
+
+def make_attention(levels: int) -> DeformableAttention:
+    attention = DeformableAttention(dim=16, num_levels=levels, num_heads=4, num_points=2)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return attention.double()
+
+
+def test_module_equals_the_loop() -> None:
+    """Projections, offsets in cells of each level, softmax over levels and points together."""
+    attention = make_attention(3)
+    cells = sum(height * width for height, width in SHAPES)
+    query, tokens = torch.randn(2, 2, cells, 16, dtype=torch.float64)
+    references = reference_points(SHAPES, torch.device("cpu")).double()
+    with torch.no_grad():
+        ours = attention(query, references, tokens, SHAPES)
+        offsets = attention.sampling_offsets(query).view(2, cells, 4, 3, 2, 2).numpy()
+        scores = attention.attention_weights(query).view(2, cells, 4, 6)
+        weights = (scores.exp() / scores.exp().sum(-1, keepdim=True)).view(2, cells, 4, 3, 2)
+        value = attention.value_proj(tokens).view(2, cells, 4, 4)
+        locations = np.empty((2, cells, 4, 3, 2, 2))
+        for number, (height, width) in enumerate(SHAPES):
+            locations[..., number, :, 0] = (
+                references.numpy()[None, :, None, None, 0] + offsets[..., number, :, 0] / width
+            )
+            locations[..., number, :, 1] = (
+                references.numpy()[None, :, None, None, 1] + offsets[..., number, :, 1] / height
+            )
+        expected = attention.output_proj(
+            torch.from_numpy(attention_by_hand(value.numpy(), SHAPES, locations, weights.numpy()))
+        )
+    torch.testing.assert_close(ours, expected, atol=1e-10, rtol=1e-10)
+
+
+def test_an_attention_for_three_levels_reads_one_level_image_by_image() -> None:
+    """Fed one level: each image's result is that of a batch of one (unlike the CUDA kernel's)."""
+    attention = make_attention(3)
+    shapes = [(4, 4)]
+    query, tokens = torch.randn(2, 2, 16, 16, dtype=torch.float64)
+    references = reference_points(shapes, torch.device("cpu")).double()
+    with torch.no_grad():
+        both = attention(query, references, tokens, shapes)
+        single = [
+            attention(query[i : i + 1], references, tokens[i : i + 1], shapes) for i in (0, 1)
+        ]
+    torch.testing.assert_close(both, torch.cat(single), atol=1e-12, rtol=0)
+
+
+def test_offsets_begin_as_directions_of_growing_length() -> None:
+    attention = DeformableAttention(dim=32, num_levels=3, num_heads=8, num_points=4)
+    assert not attention.sampling_offsets.weight.any()
+    bias = attention.sampling_offsets.bias.detach().view(8, 3, 4, 2)
+    # Head m looks at angle 2 pi m / 8; its unit is the square's border: these eight directions.
+    expected = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
+    for head, direction in enumerate(expected):
+        for level in range(3):
+            for point in range(4):
+                wanted = torch.tensor(direction, dtype=torch.float32) * (point + 1)
+                torch.testing.assert_close(bias[head, level, point], wanted, atol=1e-5, rtol=0)
+    # No query prefers a sample at first.
+    assert not attention.attention_weights.weight.any()
+    assert not attention.attention_weights.bias.any()
+
+
+def test_reference_points_are_cell_centres_as_x_y() -> None:
+    points = reference_points([(2, 3), (1, 1)], torch.device("cpu"))
+    expected = [((j + 0.5) / 3, (i + 0.5) / 2) for i in range(2) for j in range(3)] + [(0.5, 0.5)]
+    torch.testing.assert_close(points, torch.tensor(expected))

@@ -1,0 +1,151 @@
+"""Classification against loops over classes and names, and against float64 formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from frozenseg.encoders.pooling import pool_masks
+from frozenseg.models.open_vocab import class_logits, geometric_ensemble
+from frozenseg.structures import TextEmbeddings
+
+NAMES_PER_CLASS = [2, 1, 4, 1, 3]
+
+
+def make_text(dim: int = 8) -> TextEmbeddings:
+    index = [number for number, count in enumerate(NAMES_PER_CLASS) for _ in range(count)]
+    weight = torch.nn.functional.normalize(torch.randn(len(index), dim), dim=-1)
+    return TextEmbeddings(weight, torch.tensor(index), torch.rand(len(NAMES_PER_CLASS)) < 0.5)
+
+
+def test_pooling_equals_the_loop_and_empty_masks_pool_to_zero() -> None:
+    features, logits = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 4, 5)
+    logits[0, 2] = -1  # nothing
+    logits[1, 0] = 1  # everything
+    logits[1, 1] = 0  # zero counts as outside
+    ours = pool_masks(features, logits)
+    for image in range(2):
+        for query in range(6):
+            cells = [
+                features[image, :, i, j]
+                for i in range(4)
+                for j in range(5)
+                if logits[image, query, i, j] > 0
+            ]
+            expected = torch.stack(cells).mean(0) if cells else torch.zeros(3)
+            torch.testing.assert_close(ours[image, query], expected, atol=1e-6, rtol=1e-5)
+    assert not ours[0, 2].any() and not ours[1, 1].any()
+
+
+def test_pooling_sends_gradient_to_the_features_only() -> None:
+    features = torch.randn(1, 3, 4, 5, requires_grad=True)
+    logits = torch.randn(1, 2, 4, 5, requires_grad=True)
+    pool_masks(features, logits).sum().backward()
+    assert features.grad is not None and features.grad.abs().sum() > 0
+    assert logits.grad is None
+
+
+def test_class_logits_equal_the_loop_over_classes_and_names() -> None:
+    text, embeddings, void = make_text(), torch.randn(2, 4, 8), torch.randn(1, 8) * 3
+    scale = torch.tensor(2.5)
+    ours = class_logits(embeddings, text, void, scale)
+    assert ours.shape == (2, 4, len(NAMES_PER_CLASS) + 1)
+    for image in range(2):
+        for query in range(4):
+            embedding = embeddings[image, query].double().numpy()
+            embedding = embedding / np.linalg.norm(embedding)
+            row = 0
+            for number, count in enumerate(NAMES_PER_CLASS):
+                names = text.weight[row : row + count].double().numpy()
+                row += count
+                expected = np.exp(2.5) * max(float(name @ embedding) for name in names)
+                assert ours[image, query, number].item() == pytest.approx(expected, abs=1e-4)
+            last = void[0].double().numpy() / np.linalg.norm(void[0].double().numpy())
+            expected = np.exp(2.5) * float(last @ embedding)
+            assert ours[image, query, -1].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_scale_is_kept_at_a_hundred() -> None:
+    text = make_text()
+    embedding = text.weight[:1][None]  # cosine 1 with the first name
+    logits = class_logits(embedding, text, torch.randn(1, 8), torch.tensor(50.0))
+    assert logits[0, 0, 0].item() == pytest.approx(100, abs=1e-3)
+
+
+def test_permuted_classes_permute_scores() -> None:
+    text, embeddings, void = make_text(), torch.randn(1, 4, 8), torch.randn(1, 8)
+    order = [3, 0, 4, 2, 1]
+    rows = [
+        row for number in order for row, index in enumerate(text.class_index) if index == number
+    ]
+    index = [place for place, number in enumerate(order) for _ in range(NAMES_PER_CLASS[number])]
+    permuted = TextEmbeddings(text.weight[rows], torch.tensor(index), text.seen[order])
+    scale = torch.tensor(1.0)
+    ours = class_logits(embeddings, permuted, void, scale)
+    expected = class_logits(embeddings, text, void, scale)[..., [*order, len(order)]]
+    torch.testing.assert_close(ours, expected)
+
+
+def ensemble_by_hand(
+    in_logits: torch.Tensor,
+    out_logits: torch.Tensor,
+    seen: torch.Tensor,
+    alpha: float,
+    beta: float,
+    valid: torch.Tensor | None = None,
+) -> np.ndarray:
+    """PAPERS.md 1.1, item 9, in float64 and in probabilities: p_in ** (1 - w) * p_out ** w, the
+    softmax of its logarithm, times (1 - p_void), p_void behind."""
+
+    def probabilities(logits: torch.Tensor) -> np.ndarray:
+        values = logits.double().numpy()
+        shifted = np.exp(values - values.max(-1, keepdims=True))
+        return shifted / shifted.sum(-1, keepdims=True)
+
+    of_in, of_out = probabilities(in_logits[..., :-1]), probabilities(out_logits[..., :-1])
+    weight = np.where(seen.numpy(), alpha, beta) * np.ones_like(of_in)
+    if valid is not None:
+        weight = weight * valid.numpy()[..., None]
+    mixed = of_in ** (1 - weight) * of_out**weight
+    mixed = mixed / mixed.sum(-1, keepdims=True)
+    void = probabilities(in_logits)[..., -1:]
+    return np.concatenate((mixed * (1 - void), void), -1)
+
+
+@pytest.mark.parametrize("with_valid", [True, False])
+def test_geometric_ensemble_equals_the_formula(with_valid: bool) -> None:
+    in_logits, out_logits = 5 * torch.randn(2, 4, 6), 5 * torch.randn(2, 4, 6)
+    seen = torch.tensor([True, False, True, True, False])
+    valid = torch.tensor([[True, False, True, False], [False, True, True, True]])
+    valid = valid if with_valid else None
+    ours = geometric_ensemble(in_logits, out_logits, seen, alpha=0.4, beta=0.8, valid=valid)
+    expected = ensemble_by_hand(in_logits, out_logits, seen, 0.4, 0.8, valid)
+    np.testing.assert_allclose(ours.exp(), expected + 1e-8, rtol=2e-5, atol=1e-9)
+    np.testing.assert_allclose(ours.exp().sum(-1), 1, atol=1e-5)
+
+
+def test_an_invalid_mask_leaves_the_first_classifier_alone() -> None:
+    in_logits, out_logits = torch.randn(1, 3, 6), torch.randn(1, 3, 6)
+    seen, valid = torch.zeros(5, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.bool)
+    ours = geometric_ensemble(in_logits, out_logits, seen, alpha=0.4, beta=0.8, valid=valid)
+    torch.testing.assert_close(ours.exp(), in_logits.softmax(-1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e30])
+@pytest.mark.parametrize("with_valid", [True, False])
+def test_extreme_logits_stay_finite(scale: float, with_valid: bool) -> None:
+    """Probabilities that underflow to zero; 0 * log(0) made NaN in the published code."""
+    in_logits, out_logits = scale * torch.randn(1, 8, 6), scale * torch.randn(1, 8, 6)
+    in_logits[0, 0] = torch.tensor([-scale, -scale, -scale, -scale, -scale, scale])  # all void
+    in_logits[0, 1] = torch.tensor([scale, -scale, -scale, -scale, -scale, -scale])
+    valid = torch.rand(1, 8) < 0.5 if with_valid else None
+    seen = torch.tensor([True, False, True, True, False])
+    ours = geometric_ensemble(in_logits, out_logits, seen, alpha=0.4, beta=0.8, valid=valid)
+    assert ours.isfinite().all()
+    torch.testing.assert_close(ours.exp().sum(-1), torch.ones(1, 8), atol=1e-4, rtol=0)
+
+
+def test_one_class() -> None:
+    in_logits = torch.randn(1, 4, 2)
+    seen = torch.tensor([False])
+    ours = geometric_ensemble(in_logits, torch.randn(1, 4, 2), seen, alpha=0.4, beta=0.8)
+    torch.testing.assert_close(ours.exp(), in_logits.softmax(-1), atol=1e-6, rtol=1e-5)

@@ -1,0 +1,134 @@
+"""The pixel decoder and SAM's branch: shapes, independence of images, and the top-down step."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from frozenseg.models.layers import sine_positions
+from frozenseg.models.pixel_decoder import DeformableEncoder, PixelDecoder, SamBranch
+
+CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 20}
+
+
+def make_decoder() -> PixelDecoder:
+    torch.manual_seed(1)
+    return PixelDecoder(
+        in_channels=CHANNELS, dim=32, mask_dim=24, num_layers=2, num_heads=4, num_points=2
+    ).eval()
+
+
+def make_features(batch: int = 2) -> dict[str, torch.Tensor]:
+    sizes = {"res2": (16, 24), "res3": (8, 12), "res4": (4, 6), "res5": (2, 3)}
+    return {name: torch.randn(batch, CHANNELS[name], *size) for name, size in sizes.items()}
+
+
+def make_branch(num_levels: int) -> SamBranch:
+    torch.manual_seed(1)
+    branch = SamBranch(
+        in_channels=20, dim=32, num_layers=2, num_levels=num_levels, num_heads=4, num_points=2
+    ).eval()
+    for name, parameter in branch.named_parameters():  # offsets and weights that depend on queries
+        if "sampling_offsets.weight" in name or "attention_weights.weight" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return branch
+
+
+def test_levels_go_from_coarse_to_fine_and_mask_features_are_at_stride_4() -> None:
+    mask_features, levels = make_decoder()(make_features())
+    assert mask_features.shape == (2, 24, 16, 24)
+    assert [tuple(level.shape) for level in levels] == [
+        (2, 32, 2, 3), (2, 32, 4, 6), (2, 32, 8, 12),
+    ]  # fmt: skip
+
+
+def test_a_batch_of_two_equals_two_batches_of_one() -> None:
+    decoder, features = make_decoder(), make_features()
+    with torch.no_grad():
+        masks, levels = decoder(features)
+        for image in (0, 1):
+            alone, alone_levels = decoder(
+                {name: level[image : image + 1] for name, level in features.items()}
+            )
+            torch.testing.assert_close(alone[0], masks[image], atol=1e-5, rtol=1e-4)
+            for ours, expected in zip(alone_levels, levels, strict=True):
+                torch.testing.assert_close(ours[0], expected[image], atol=1e-5, rtol=1e-4)
+
+
+def test_mask_features_are_one_top_down_step_from_the_finest_level() -> None:
+    decoder, features = make_decoder(), make_features()
+    with torch.no_grad():
+        masks, levels = decoder(features)
+        convolution, norm = decoder.lateral
+        lateral = F.group_norm(
+            F.conv2d(features["res2"], convolution.weight), 32, norm.weight, norm.bias
+        )
+        finest = lateral + F.interpolate(
+            levels[2], size=(16, 24), mode="bilinear", align_corners=False
+        )
+        convolution, norm = decoder.output
+        finest = F.conv2d(finest, convolution.weight, padding=1)
+        finest = F.group_norm(finest, 32, norm.weight, norm.bias).clamp(min=0)
+        expected = F.conv2d(finest, decoder.mask_features.weight, decoder.mask_features.bias)
+    torch.testing.assert_close(masks, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_stays_in_float32_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        masks, levels = make_decoder()(make_features())
+    assert {masks.dtype, *(level.dtype for level in levels)} == {torch.float32}
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 8), (1, 7)])
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_sam_branch_halves_the_embedding(num_levels: int, size: tuple[int, int]) -> None:
+    output = make_branch(num_levels)(torch.randn(2, 20, *size))
+    assert output.shape == (2, 32, (size[0] + 1) // 2, (size[1] + 1) // 2)
+    assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_sam_branch_treats_images_one_by_one(num_levels: int) -> None:
+    """The published kernel let images of a batch read each other's buffers; ours must not."""
+    branch, embedding = make_branch(num_levels), torch.randn(2, 20, 8, 8)
+    with torch.no_grad():
+        both = branch(embedding)
+        torch.testing.assert_close(branch(embedding[1:]), both[1:], atol=1e-5, rtol=1e-4)
+
+
+def test_built_for_three_levels_it_is_another_model_than_built_for_one() -> None:
+    """The same offsets and weights in the first level's place give other results: the reading is
+    scrambled, as released weights need it."""
+    one, three = make_branch(1), make_branch(3)
+    state = one.state_dict()
+    for name, tensor in three.state_dict().items():
+        if tensor.shape == state[name].shape:
+            tensor.copy_(state[name])
+        elif name.endswith("level_embedding"):
+            tensor[:1].copy_(state[name])
+        else:  # (heads * levels * points * ..., C): ours into level 0, the others far below
+            parts = tensor.view(4, 3, -1, *tensor.shape[1:])
+            parts[:, 0] = state[name].view(4, 1, -1, *tensor.shape[1:])[:, 0]
+            parts[:, 1:] = -1e4 if name.endswith("attention_weights.bias") else 0
+    embedding = torch.randn(1, 20, 8, 8)
+    with torch.no_grad():
+        assert not torch.allclose(one(embedding), three(embedding), atol=1e-2)
+
+
+def test_encoder_adds_positions_and_level_embedding_to_queries_only() -> None:
+    encoder = DeformableEncoder(dim=32, num_layers=1, num_levels=2, num_heads=4, num_points=2)
+    levels = [torch.randn(1, 32, 2, 3), torch.randn(1, 32, 4, 5)]
+    positions = [
+        sine_positions(*level.shape[-2:], 32, device="cpu") + embedding[None, :, None, None]
+        for level, embedding in zip(levels, encoder.level_embedding, strict=True)
+    ]
+    caught: list[tuple[torch.Tensor, ...]] = []
+    encoder.layers[0].self_attn.register_forward_hook(
+        lambda _, arguments, __: caught.append(arguments)
+    )
+    encoder(levels)
+    tokens = torch.cat([level.flatten(2) for level in levels], -1).transpose(1, 2)
+    places = torch.cat([place.flatten(2) for place in positions], -1).transpose(1, 2)
+    query, _, value, shapes = caught[0]
+    torch.testing.assert_close(query, tokens + places)
+    torch.testing.assert_close(value, tokens)
+    assert shapes == [(2, 3), (4, 5)]

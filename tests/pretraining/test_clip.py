@@ -1,0 +1,73 @@
+"""Contrastive loss against open_clip's own; pairs and scores on a tiny CLIP."""
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+from frozenseg.encoders.clip import build_clip_model
+from frozenseg.pretraining.clip import CaptionedScenes, ClipTask, contrastive_loss
+
+
+@pytest.fixture(scope="module")
+def task() -> ClipTask:
+    torch.manual_seed(0)
+    model = build_clip_model("frozenseg_tiny", quick_gelu=False)
+    return ClipTask(model=model, seed=0, side=64, mean=[127.5] * 3, std=[60.0] * 3, test_images=12)
+
+
+def test_the_loss_is_open_clips_where_all_texts_differ() -> None:
+    image, text = (F.normalize(torch.randn(6, 8), dim=-1) for _ in range(2))
+    scale = torch.tensor(7.0)
+    expected = open_clip.ClipLoss()(image, text, scale)
+    tokens = torch.arange(12).view(6, 2)
+    assert contrastive_loss(scale * image @ text.T, tokens).item() == pytest.approx(expected.item())
+
+
+def test_equal_texts_are_equally_right() -> None:
+    tokens = torch.tensor([[1, 2], [1, 2], [3, 4]])
+    perfect = 50 * torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    confused = 50 * torch.eye(3)  # tells two equal texts apart
+    best = 2 * torch.tensor(2.0).log() / 3  # two rows whose target is half and half
+    assert contrastive_loss(perfect, tokens).item() == pytest.approx(best.item(), abs=1e-4)
+    assert contrastive_loss(confused, tokens) > 5
+
+
+def test_a_pair_depends_on_seed_and_index_alone() -> None:
+    first = CaptionedScenes(seed=1, side=64, context_length=24)
+    second = CaptionedScenes(seed=1, side=64, context_length=24)
+    for index in (0, 7):
+        for one, two in zip(first[index], second[index], strict=True):
+            assert torch.equal(one, two)
+    assert not torch.equal(first[0][0], first[1][0])
+    image, tokens = first[3]
+    assert image.shape == (3, 64, 64) and image.dtype == torch.uint8
+    assert tokens.shape == (24,) and int((tokens != 0).sum()) > 2
+
+
+def test_gradients_reach_both_towers(task: ClipTask) -> None:
+    samples = task.samples()
+    batch = [torch.stack(parts) for parts in zip(*(samples[i] for i in range(4)), strict=True)]
+    task.losses(batch, torch.Generator())["loss"].backward()
+    unreached = [name for name, p in task.model.named_parameters() if p.grad is None]
+    assert not unreached
+
+
+def test_an_oracle_scores_all_and_a_random_model_little(
+    task: ClipTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["star", "heart", "key"]
+    oracle = torch.eye(3)
+    monkeypatch.setattr(task, "_text_vectors", lambda names: oracle)
+    assert task._right(oracle, names, names).all()
+    assert task._right(oracle.flip(0), names, names).tolist() == [False, True, False]
+
+
+def test_the_evaluation_names_its_scores(task: ClipTask) -> None:
+    task.model.eval()
+    scores = task.evaluate()
+    assert set(scores) <= {
+        "nouns_seen", "nouns_unseen", "grounds_seen", "grounds_unseen",
+        "attributes_said", "attributes_held_out",
+    }  # fmt: skip
+    assert len(scores) >= 3 and all(0 <= value <= 100 for value in scores.values())

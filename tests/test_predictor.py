@@ -1,0 +1,237 @@
+"""The package's main entrance, on tiny encoders with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import frozenseg
+from frozenseg.build import build_model
+from frozenseg.config import load_config
+from frozenseg.engine.weights import model_state, to_published, trained_state, write_state
+from frozenseg.errors import UserError
+from frozenseg.predictor import Predictor, build_predictor
+
+from .conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
+
+WORDS = "car, truck; road; sky; dog"
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return build_predictor(load_config(None, [*TINY_OPTIONS, "SEED", "0"]))
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (70, 90), (33, 31), (200, 128)])
+def test_results_have_the_size_of_the_image(predictor: Predictor, size: tuple[int, int]) -> None:
+    result = predictor(picture(*size), WORDS)
+    assert result.image.shape == (*size, 3)
+    assert result.panoptic.ids.shape == result.semantic.shape == size
+    assert result.panoptic.ids.dtype == result.semantic.dtype == np.int32
+    found = np.unique(result.panoptic.ids)
+    assert [segment.id for segment in result.panoptic.segments] == [i for i in found if i > 0]
+    for segment in result.panoptic.segments:
+        inside = result.panoptic.ids == segment.id
+        assert segment.area == inside.sum() > 0
+        x0, y0, x1, y1 = segment.box
+        assert inside[y0:y1, x0:x1].sum() == inside.sum()
+        assert segment.name == result.vocabulary.labels[segment.class_id]
+        assert segment.is_thing == (segment.name in ("car", "dog"))
+    instances = result.instances
+    assert instances.masks.shape == (len(instances), *size)
+    assert set(instances.names) <= {"car", "dog"}
+    assert ((instances.scores >= 0) & (instances.scores <= 1)).all()
+
+
+def test_all_forms_of_an_image_give_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    pixels = picture(40, 50)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    expected = predictor(pixels, WORDS)
+    for image in (
+        tmp_path / "x.png",
+        str(tmp_path / "x.png"),
+        Image.fromarray(pixels),
+        torch.from_numpy(pixels).permute(2, 0, 1),
+    ):
+        result = predictor(image, WORDS)
+        np.testing.assert_array_equal(result.semantic, expected.semantic)
+        np.testing.assert_array_equal(result.panoptic.ids, expected.panoptic.ids)
+
+
+def test_the_same_image_twice_and_other_vocabularies_between(predictor: Predictor) -> None:
+    pixels = picture(60, 80)
+    first = predictor(pixels, WORDS)
+    encoded = predictor.text_classifier.encoded
+    one = predictor(pixels, ["grass"])
+    assert one.vocabulary.labels == ["grass"] and not one.semantic.any()
+    many = predictor(pixels, [f"thing number {number}" for number in range(40)])
+    assert len(many.vocabulary) == 40 and many.semantic.max() < 40
+    again = predictor(pixels, WORDS)
+    np.testing.assert_array_equal(first.semantic, again.semantic)
+    np.testing.assert_array_equal(first.panoptic.ids, again.panoptic.ids)
+    assert first.panoptic.segments == again.panoptic.segments
+    np.testing.assert_array_equal(first.instances.scores, again.instances.scores)
+    assert predictor.text_classifier.encoded == encoded + 41  # nothing was encoded twice
+
+
+def test_permuted_classes_permute_the_results(predictor: Predictor) -> None:
+    pixels = picture(60, 80)
+    first = predictor(pixels, "car, truck; road; sky; dog")
+    other = predictor(pixels, "sky; dog; car, truck; road")
+    place = np.array([2, 3, 0, 1])  # of each class of the first in the second
+    assert (place[first.semantic] == other.semantic).mean() > 0.999
+    assert len(first.panoptic.segments) == len(other.panoptic.segments)
+    for ours, theirs in zip(first.panoptic.segments, other.panoptic.segments, strict=True):
+        assert (ours.name, ours.area, ours.box) == (theirs.name, theirs.area, theirs.box)
+        assert ours.score == pytest.approx(theirs.score, rel=1e-4)
+    assert sorted(first.instances.names) == sorted(other.instances.names)
+
+
+def test_things_can_be_chosen(predictor: Predictor) -> None:
+    result = predictor(picture(40, 50), WORDS, things=["road", "sky"])
+    assert set(result.instances.names) <= {"road", "sky"}
+    assert result.vocabulary.is_thing == (False, True, True, False)
+
+
+def test_random_weights_are_said_on_every_result(predictor: Predictor) -> None:
+    result = predictor(picture(40, 50), WORDS)
+    assert result.note == "random weights (clip, decoder, sam): the result means nothing"
+    assert result.draw().size[0] >= 50
+
+
+def test_nothing_to_draw() -> None:
+    options = [*TINY_OPTIONS, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"]
+    result = build_predictor(load_config(None, options))(picture(40, 50), WORDS)
+    assert result.panoptic is None and result.semantic is not None
+    with pytest.raises(UserError, match=r"nothing to draw: .*PANOPTIC_ON is False"):
+        result.draw()
+
+
+@pytest.mark.parametrize("options", [RESNET_OPTIONS, FC_CLIP_OPTIONS])
+def test_the_other_models(options: list[str]) -> None:
+    result = build_predictor(load_config(None, [*TINY_OPTIONS, *options]))(picture(40, 50), WORDS)
+    assert result.semantic.shape == (40, 50)
+    assert ("sam" in result.note) == (options is RESNET_OPTIONS)
+
+
+def test_the_vocabulary_is_checked_first(predictor: Predictor) -> None:
+    with pytest.raises(UserError, match="the vocabulary is empty"):
+        predictor("no such file.jpg", "")
+    with pytest.raises(UserError, match="no such file"):
+        predictor("no such file.jpg", WORDS)
+
+
+def test_random_weights_are_refused_unless_asked_for() -> None:
+    options = [*TINY_OPTIONS, "MODEL.ALLOW_RANDOM_WEIGHTS", "False"]
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS is empty: give a checkpoint"):
+        build_predictor(load_config(None, options))
+
+
+# ---- frozenseg.load
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a configuration; tests add weights."""
+    cfg = load_config(None, [*TINY_OPTIONS, "MODEL.ALLOW_RANDOM_WEIGHTS", "False"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    return tmp_path
+
+
+def whole_state(seed: int = 5) -> dict[str, torch.Tensor]:
+    return model_state(build_tiny(seed=seed))
+
+
+def test_a_folder_with_weights(folder: Path) -> None:
+    state = whole_state()
+    write_state(folder / "model.safetensors", state)
+    segmenter = frozenseg.load(folder)
+    assert segmenter.note is None
+    loaded = segmenter.model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    by_file = frozenseg.load(folder / "config.yaml")
+    assert torch.equal(by_file.model.void_embedding, state["void_embedding"])
+
+
+def test_weights_by_argument_come_first(folder: Path) -> None:
+    write_state(folder / "model.safetensors", whole_state(5))
+    torch.save({"model": to_published(whole_state(6))}, folder / "other.pth")
+    segmenter = frozenseg.load(str(folder), weights=folder / "other.pth")
+    assert torch.equal(segmenter.model.void_embedding, whole_state(6)["void_embedding"])
+
+
+def test_trained_parts_alone_need_the_frozen_ones(folder: Path) -> None:
+    write_state(folder / "model_final.safetensors", trained_state(build_tiny(seed=5)))
+    with pytest.raises(UserError, match=r"CLIP_PRETRAINED_WEIGHTS none: no such tag"):
+        frozenseg.load(folder)
+    segmenter = frozenseg.load(folder, options=["MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
+    assert segmenter.note == "random weights (clip, sam): the result means nothing"
+
+
+@pytest.mark.parametrize("name", ["smal", "no/such/folder", "nothing.yaml"])
+def test_unknown_models(name: str) -> None:
+    with pytest.raises(UserError, match=f"model {name}: no such model in the package, YAML file"):
+        frozenseg.load(name)
+
+
+def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no such model in the package"):
+        frozenseg.load(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"unknown key MODEL\.WEIGHT; did you mean MODEL\.WEIGHTS"):
+        frozenseg.load(folder, options=["MODEL.WEIGHT", "x"])
+    with pytest.raises(UserError, match=r"weights nowhere\.pth: no such file"):
+        frozenseg.load(folder, weights="nowhere.pth")
+
+
+# ---- build
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.DEVICE", "gpu"], r"MODEL\.DEVICE gpu: unknown; use auto, cuda, mps or cpu"),
+        (["MODEL.META_ARCHITECTURE", "FrozenSeq"], "META_ARCHITECTURE FrozenSeq: unknown; did you"),
+        (["MODEL.FROZEN_SEG.EMBED_DIM", "64"], "EMBED_DIM is 64, but frozenseg_tiny has 32"),
+        (["MODEL.MASK_FORMER.HIDDEN_DIM", "64"], "HIDDEN_DIM is 64, but SAM tiny gives 32"),
+        (["MODEL.SEM_SEG_HEAD.CONVS_DIM", "64"], "CONVS_DIM must equal"),
+        (["MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "2"], r"SAM_ENCODER_LEVELS 2: 1 \(right\) or 3"),
+        (["MODEL.FROZEN_SEG.SAM_VIEW", "squash"], "SAM_VIEW squash: must be one of stretch"),
+        (["MODEL.SAM_NAME", "vit_x"], r"MODEL\.SAM_NAME vit_x: unknown"),
+        (
+            ["MODEL.MASK_FORMER.SAM_QUERY_FUSE_LAYER", "3"],
+            "SAM_QUERY_FUSE_LAYER 3: must be 0, 1 or 2",
+        ),
+        (["MODEL.MASK_FORMER.SAM_FEATURE_FUSE_LAYER", "-1"], "SAM_FEATURE_FUSE_LAYER -1: must be"),
+        (["DATASETS.TRAIN_VOCABULARY", "coco"], "vocabulary coco: not in the package"),
+    ],
+)
+def test_values_that_fit_no_model_are_named(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_predictor(load_config(None, [*TINY_OPTIONS, *options]))
+
+
+def test_fc_clip_is_frozenseg_without_injectors() -> None:
+    names = {
+        key: build_model(load_config(None, [*TINY_OPTIONS, *options])).state_dict().keys()
+        for key, options in (
+            ("FCCLIP", ["MODEL.META_ARCHITECTURE", "FCCLIP"]),
+            ("off", FC_CLIP_OPTIONS),
+        )
+    }
+    assert names["FCCLIP"] == names["off"]
+
+
+def test_a_training_vocabulary_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "seen.txt"
+    path.write_text("dog\nlorry, truck\n")
+    options = [*TINY_OPTIONS, "DATASETS.TRAIN_VOCABULARY", str(path)]
+    text = build_predictor(load_config(None, options))
+    vocabulary = frozenseg.Vocabulary.parse(WORDS)
+    assert text.embed(vocabulary).seen.tolist() == [True, False, False, True]
