@@ -119,17 +119,9 @@ class MaskDecoder(nn.Module):
         Feature Injector attends to. With `auxiliary` the outputs of all layers come along.
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        positions = [
-            sine_positions(*size, level.shape[1], device=level.device).flatten(2).transpose(1, 2)
-            for size, level in zip(sizes, levels, strict=True)
-        ]
-        tokens = [
-            level.flatten(2).transpose(1, 2) + embedding
-            for level, embedding in zip(levels, self.level_embedding, strict=True)
-        ]  # (B, L, C)
+        keys = [self._keys(number, levels, sam_level) for number in range(NUM_LEVELS)]
         masks = MaskAt(mask_features, full=auxiliary)
-        batch = mask_features.shape[0]
-        queries = self.query_features.expand(batch, -1, -1)
+        queries = self.query_features.expand(mask_features.shape[0], -1, -1)
         outputs = []
         for number, layer in enumerate(self.layers):
             level = number % NUM_LEVELS
@@ -142,23 +134,33 @@ class MaskDecoder(nn.Module):
                 size = (sam_embedding.shape[-2], sam_embedding.shape[-1])
                 inside = masks.logits(mask_embedding, size)
                 queries = self.query_injector(queries, sam_embedding, inside)
-            keys, key_positions = tokens[level], positions[level]
-            if level == self.feature_injector_level:
-                assert self.feature_injector is not None and sam_level is not None
-                sam = sam_tokens(sam_level, sizes[level], self.level_embedding[level])
-                keys = self.feature_injector(number, keys, key_positions, sam)
+            tokens, positions, sam = keys[level]
+            if sam is not None:
+                assert self.feature_injector is not None
+                tokens = self.feature_injector(number, tokens, positions, sam)
+            keep = sam is None or self.keep_key_positions
+            inside = attention_mask(masks.logits(mask_embedding, sizes[level]))
             queries = layer(
-                queries,
-                self.query_positions,
-                keys,
-                key_positions
-                if self.keep_key_positions or level != self.feature_injector_level
-                else None,
-                attention_mask(masks.logits(mask_embedding, sizes[level])),
+                queries, self.query_positions, tokens, positions if keep else None, inside
             )
         embedded = self.norm(queries)
         last = self._predict(embedded, self.mask_embedding(embedded), masks, classify)
         return MaskPredictions(last.class_logits, last.mask_logits, outputs)
+
+    def _keys(
+        self, number: int, levels: list[Tensor], sam_level: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens (B, L, C) of a level, their positions (1, L, C), and SAM's tokens (B, L, C) if the
+        Feature Injector works on this level."""
+        level, embedding = levels[number], self.level_embedding[number]
+        size = (level.shape[-2], level.shape[-1])
+        tokens = level.flatten(2).transpose(1, 2) + embedding
+        positions = sine_positions(*size, level.shape[1], device=level.device)
+        positions = positions.flatten(2).transpose(1, 2)
+        if number != self.feature_injector_level:
+            return tokens, positions, None
+        assert sam_level is not None, "the Feature Injector needs SAM's branch"
+        return tokens, positions, sam_tokens(sam_level, size, embedding)
 
     def _predict(
         self, embedded: Tensor, mask_embedding: Tensor, masks: "MaskAt", classify: Classify
