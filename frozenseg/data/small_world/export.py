@@ -34,7 +34,7 @@ VERSION = 1  # of the world: scenes of the same seed look different in another v
 CHUNK = 25  # scenes
 UNLABELLED = 255
 
-Progress = Callable[[int], None]  # told the number of scenes that have become ready
+Progress = Callable[[int], object]  # told the number of scenes that have become ready
 
 
 @dataclass(frozen=True)
