@@ -65,17 +65,16 @@ class FrozenClip(Frozen):
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
         """(N, D) vectors, not normalised, in the order of `texts`; open_clip's own text tower."""
         device = self.model.text_projection.device
-        for text in texts:
-            tokens = len(self.tokenizer.encode(text)) + 2  # start and end of text
-            if tokens > self.model.context_length:  # the tokenizer would silently cut it
+        tokens = self.tokenizer(texts)  # (N, context length), zeros behind the end of a text
+        for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
+            # Full to the last place: the tokenizer may have cut it silently.
+            length = len(self.tokenizer.encode(texts[row])) + 2  # start and end of text
+            if length > self.model.context_length:
                 raise UserError(
-                    f"{text[:60]!r}: {tokens} tokens, the text encoder reads "
+                    f"{texts[row][:60]!r}: {length} tokens, the text encoder reads "
                     f"{self.model.context_length}; use a shorter name"
                 )
-        vectors = [
-            self.model.encode_text(self.tokenizer(texts[start : start + batch_size]).to(device))
-            for start in range(0, len(texts), batch_size)
-        ]
+        vectors = [self.model.encode_text(part.to(device)) for part in tokens.split(batch_size)]
         return torch.cat(vectors).float()
 
     def text_fingerprint(self) -> str:

@@ -115,9 +115,8 @@ def _run(work: Sequence[Callable[[], int]], processes: int, progress: Progress) 
         try:
             for future in pending:
                 progress(future.result())
-        except BaseException:  # also Ctrl-C: what has not begun is not begun
+        finally:  # after an error or Ctrl-C, what has not begun is not begun
             pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _one_thread() -> None:
