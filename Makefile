@@ -28,8 +28,10 @@ check: lint types test test-slow
 $(STAMP): requirements.txt requirements-dev.txt setup.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	# lvis asks for opencv-python, which would overwrite opencv-python-headless.
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps lvis==0.5.3
+	# lvis asks for opencv-python, which would overwrite opencv-python-headless; cityscapesScripts for
+	# a dozen packages of its viewer.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps lvis==0.5.3 \
+		cityscapesScripts==2.3.0 pyquaternion==0.9.9
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	rm -f $(VENV)/.installed-*
 	touch $@

@@ -10,6 +10,7 @@ from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.engine.pretrained import load_weights
 from frozenseg.errors import UserError, nearest
+from frozenseg.files import local_path
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.mask_decoder import MaskDecoder
@@ -51,11 +52,11 @@ def load_model(cfg: CfgNode) -> tuple[FrozenSeg, list[str]]:
     model = build_model(cfg)
     random = load_weights(
         model,
-        weights=cfg.MODEL.WEIGHTS,
+        weights=local_path(cfg.MODEL.WEIGHTS),
         clip_name=cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME,
-        clip_weights=cfg.MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS,
+        clip_weights=local_path(cfg.MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS),
         sam_name=cfg.MODEL.SAM_NAME,
-        sam_weights=cfg.MODEL.SAM_WEIGHTS,
+        sam_weights=local_path(cfg.MODEL.SAM_WEIGHTS),
         allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
     )
     return model, sorted(random)

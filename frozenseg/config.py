@@ -85,7 +85,9 @@ def _model() -> CfgNode:
     model = CN()
     model.META_ARCHITECTURE = "FrozenSeg"
     model.DEVICE = "auto"  # "cuda", "cpu", "mps"; "auto": the first of them that is there
-    model.WEIGHTS = ""  # a published .pth or our .safetensors; "": the trained parts start anew
+    # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
+    # of the frozen encoders may be `frozenseg://small/FILE`, a file that ships with the package.
+    model.WEIGHTS = ""
     model.ALLOW_RANDOM_WEIGHTS = (
         False  # frozen parts without weights: an error, or random on request
     )

@@ -5,10 +5,20 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from frozenseg.errors import UserError
+
+PACKAGED = "frozenseg://"  # names a file that ships with the package
+
+
+def local_path(name: str) -> str:
+    """`frozenseg://small/clip.safetensors` as a path into the package; other names as they are."""
+    if not name.startswith(PACKAGED):
+        return name
+    return str(resources.files("frozenseg") / "model_zoo" / name.removeprefix(PACKAGED))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "score predictions on disk, no model needed",
     "check_reference": "compare our numbers with reference vectors",
     "convert_checkpoint": "published checkpoint <-> our safetensors",
+    "pack_weights": "weights in half precision, small enough to ship",
     "analyze_model": "parameters and FLOPs by stage",
     "measure_memory": "peak memory of segmenting one image",
     "benchmark_scoring": "time our scoring beside the usual one",
@@ -23,6 +24,7 @@ COMMANDS = {
     "make_small_world": "write the small world, a synthetic benchmark, to disk",
     "train_small_clip": "train the small CLIP on the small world",
     "train_small_sam": "train the small SAM on the small world",
+    "small_world_experiment": "what each part of FrozenSeg adds, over several seeds",
     "view_samples": "write augmented training samples as pictures",
 }
 

@@ -15,11 +15,15 @@ from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.images import read_image
 from frozenseg.data.loader import test_loader
+from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.engine.distributed import all_gather_json, is_main, rank, world_size
 from frozenseg.engine.logger import TrainingLog
 from frozenseg.errors import UserError
+from frozenseg.evaluation.cityscapes import CityscapesAP
+from frozenseg.evaluation.instance import InstanceAP
+from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.runner import Evaluation, evaluate
 from frozenseg.evaluation.tasks import (
     DetectionTask,
@@ -39,7 +43,7 @@ from frozenseg.visualize import draw_segments
 
 logger = logging.getLogger(__name__)
 
-DETECTION = ("instances", "lvis")
+DETECTION = ("instances", "lvis", "cityscapes")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
         "semantic": test.SEMANTIC_ON,
         "instances": test.INSTANCE_ON,
         "lvis": test.INSTANCE_ON,
+        "cityscapes": test.INSTANCE_ON,
     }
     possible = benchmark.evaluators or benchmark.tasks
     found = tuple(name for name in possible if switches.get(name, False))
@@ -100,22 +105,25 @@ def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Tester:
-    """A model and the sets it is tested on; their text vectors are made once."""
+    """A model and the sets it is tested on; their text vectors and tasks are made once."""
 
     cfg: CfgNode
     model: FrozenSeg
     sets: list[TestSet]
+    tasks: list[dict[str, Task]]
     texts: list[TextEmbeddings]
 
     @classmethod
     def prepare(cls, cfg: CfgNode, model: FrozenSeg, sets: list[TestSet]) -> "Tester":
-        return cls(cfg, model, sets, [embed(cfg, model, entry.vocabulary) for entry in sets])
+        """Reads the truth of every task too, so that what is wrong with it shows at once."""
+        tasks = [_tasks(cfg, entry) for entry in sets]
+        return cls(cfg, model, sets, tasks, [embed(cfg, model, entry.vocabulary) for entry in sets])
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Every set in turn, its images shared by the processes."""
         self.model.eval()
         found = {}
-        for test_set, text in zip(self.sets, self.texts, strict=True):
+        for test_set, tasks, text in zip(self.sets, self.tasks, self.texts, strict=True):
             found[test_set.name] = evaluate(
                 self.segmenter(test_set, text),
                 test_loader(
@@ -124,7 +132,7 @@ class Tester:
                     rank=rank(),
                     world_size=world_size(),
                 ),
-                _tasks(self.cfg, test_set),
+                tasks,
                 gather=all_gather_json,
                 title=test_set.name[-40:],
                 progress=is_main(),
@@ -215,20 +223,24 @@ class Tester:
 
 
 def _tasks(cfg: CfgNode, test_set: TestSet) -> dict[str, Task]:
-    categories = test_set.categories
+    categories, benchmark = test_set.categories, test_set.benchmark
     seen = test_set.vocabulary.seen(build_training_vocabulary(cfg))
+    truth = data_root() / (benchmark.instances or benchmark.annotations)
     tasks: dict[str, Task] = {}
     for name in test_set.tasks:
         if name == "panoptic":
-            tasks[name] = PanopticTask(categories)
+            tasks[name] = PanopticTask(categories, seen)
         elif name == "semantic":
             tasks[name] = SemanticTask(categories, seen)
         elif name == "recall":
             tasks[name] = RecallTask(categories, seen)
+        elif name == "cityscapes":
+            ids = [record.image_id for record in test_set.dataset.records]
+            paths = {name: truth / cityscapes_file(name, "gtFine_instanceIds") for name in ids}
+            tasks[name] = DetectionTask(categories, seen, CityscapesAP(ground_truth=paths))
         else:
-            truth = data_root() / (test_set.benchmark.instances or test_set.benchmark.annotations)
+            metric = LvisAP if name == "lvis" else InstanceAP
             for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
-                tasks[name + suffix] = DetectionTask(
-                    categories, truth, kind=kind, lvis=name == "lvis"
-                )
+                average = metric(ground_truth=truth, kind=kind)
+                tasks[name + suffix] = DetectionTask(categories, seen, average)
     return tasks

@@ -132,6 +132,10 @@ def _train(
             tester.draw(state.step, log)
         return {name: found.summary for name, found in latest.items()}
 
+    def keep_best() -> None:
+        if is_main():
+            write_state(output / "model_best.safetensors", trained_state(state.model))
+
     with stop.listening():
         finished = train(
             state=state,
@@ -147,6 +151,7 @@ def _train(
             checkpoint_period=solver.CHECKPOINT_PERIOD,
             evaluate=evaluation if sets else None,
             evaluation_period=cfg.TEST.EVAL_PERIOD,
+            keep_best=keep_best,
             stop=stop,
         )
     if not finished:
@@ -154,7 +159,7 @@ def _train(
             logger.info("stopped after step %d; the same command with --resume goes on", state.step)
         return INTERRUPTED
     if sets:
-        evaluate_now(state, evaluation, log)
+        evaluate_now(state, evaluation, log, keep_best)
     if is_main():
         _write_weights(state, output)
         draw_curves(log.path, output / "curves.png")

@@ -8,7 +8,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from frozenseg.commands.training_arguments import add_run_arguments, run_from, settings_from
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.errors import UserError
-from frozenseg.pretraining.clip import ClipTask
+from frozenseg.pretraining.clip import ClipTask, prepare
 from frozenseg.pretraining.loop import train
 
 NAME = "frozenseg_small"
@@ -18,14 +18,17 @@ STD = [255 * value for value in OPENAI_DATASET_STD]
 
 def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
-    if arguments.side < 32 or arguments.side % 32:
-        raise UserError(f"--side {arguments.side}: must be a multiple of 32")
+    if not 0 <= arguments.easy_share <= 1:
+        raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     settings, run = settings_from(arguments, weight_decay=0.1), run_from(arguments)
     torch.manual_seed(settings.seed)
+    model = build_clip_model(NAME, quick_gelu=False)
+    prepare(model)
     task = ClipTask(
-        model=build_clip_model(NAME, quick_gelu=False),
+        model=model,
         seed=settings.seed,
-        side=arguments.side,
+        side=model.visual.image_size,
+        easy_pairs=int(arguments.easy_share * settings.steps) * settings.batch,
         mean=MEAN,
         std=STD,
         test_images=arguments.test_images,
@@ -37,6 +40,12 @@ def main(argv: list[str]) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train_small_clip", description=__doc__)
-    add_run_arguments(parser, steps=6000, batch=128, learning_rate=1e-3, test_images=1000)
-    parser.add_argument("--side", type=int, default=128, help="pixels (default: %(default)s)")
+    add_run_arguments(parser, steps=2200, batch=96, learning_rate=1e-3, test_images=1000)
+    parser.add_argument(
+        "--easy-share",
+        type=float,
+        default=0.5,
+        help="of the steps, with images of one thing and captions of one word (default: "
+        "%(default)s)",
+    )
     return parser

@@ -25,6 +25,12 @@ def add_run_arguments(
     add("--batch", type=int, default=batch, help="images a step (default: %(default)s)")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
     add("--learning-rate", type=float, default=learning_rate, help="default: %(default)s")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="bfloat16" if _has_bfloat16() else "float32",
+        help="of the forward pass; by default what this machine is fast in: %(default)s",
+    )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
     add(
         "--workers",
@@ -44,6 +50,7 @@ def settings_from(arguments: argparse.Namespace, *, weight_decay: float) -> Sett
         learning_rate=arguments.learning_rate,
         weight_decay=weight_decay,
         warmup=max(1, min(500, arguments.steps // 20)),
+        precision=arguments.precision,
     )
 
 
@@ -62,3 +69,10 @@ def run_from(arguments: argparse.Namespace) -> Run:
         workers=arguments.workers,
         save_period=arguments.save_period,
     )
+
+
+def _has_bfloat16() -> bool:
+    """Whether the device that is taken by default multiplies in bfloat16 (not emulated)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 from frozenseg.data.checks import read_annotations, read_categories
-from frozenseg.data.readers import read_instances, read_panoptic, read_semantic
+from frozenseg.data.readers import (
+    cityscapes_name,
+    coco_name,
+    read_instances,
+    read_panoptic,
+    read_semantic,
+)
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.small_world.export import small_world_files
 from frozenseg.errors import UserError, nearest
 
 FILES_PREFIX = "coco_panoptic:"
@@ -26,13 +33,15 @@ class Benchmark:
     """One dataset split. Paths are relative to the data root.
 
     tasks: what its annotation can train and test. reader: the format of its annotation.
+    image_names: whose way of naming image files.
     vocabulary: the class list of its names (`data/vocabularies`), "" for the category names as they
     stand. images: folder. annotations: JSON file; for the reader "semantic", whose label maps name
     no classes, a JSON with `categories` alone. labels: folder of panoptic PNGs or label maps.
     semantic_labels: folder of label maps beside panoptic ones; where it is absent they are derived.
-    instances: JSON file for AP. ignore: value of unlabelled pixels in label maps. test_size:
-    shorter side and limit of the longer one. evaluators: modules of `frozenseg.evaluation` that
-    score it. published: {model: {metric: per cent}}, PAPERS 1.4.
+    instances: JSON file for AP, for Cityscapes the folder of its label pictures. ignore: value of
+    unlabelled pixels in label maps. test_size: shorter side and limit of the longer one.
+    evaluators: modules of `frozenseg.evaluation` that score it. published: {model: {metric: per
+    cent}}, PAPERS 1.4.
     """
 
     tasks: tuple[str, ...]
@@ -43,6 +52,7 @@ class Benchmark:
     labels: str = ""
     semantic_labels: str = ""
     instances: str = ""
+    image_names: Literal["coco", "cityscapes"] = "coco"
     ignore: int = 255
     test_size: tuple[int, int] = (800, 1333)
     evaluators: tuple[str, ...] = ()
@@ -74,12 +84,56 @@ COCO_VAL_PUBLISHED = {
     "FC-CLIP ConvNeXt-L, as released": {"PQ": 54.4, "AP": 44.6, "mIoU": 63.7},
 }
 
+CITYSCAPES_VAL = Benchmark(
+    tasks=("panoptic", "semantic", "instances"),
+    reader="panoptic",
+    image_names="cityscapes",
+    vocabulary="cityscapes",
+    images="cityscapes/leftImg8bit/val",
+    annotations="cityscapes/gtFine/cityscapes_panoptic_val.json",
+    labels="cityscapes/gtFine/cityscapes_panoptic_val",
+    instances="cityscapes/gtFine/val",
+    test_size=(1024, 2560),
+    evaluators=("panoptic", "semantic", "cityscapes"),
+)
+
+LVIS_VAL = Benchmark(
+    tasks=("instances",),
+    reader="instances",
+    vocabulary="",
+    images="coco",
+    annotations="lvis/lvis_v1_val.json",
+    evaluators=("lvis",),
+)
+
+
+def _small_world(split: str, vocabulary: str) -> Benchmark:
+    files = small_world_files(Path("small_world"), split)
+    tasks = ("panoptic", "semantic", "instances")
+    return Benchmark(
+        tasks=tasks,
+        reader="panoptic",
+        vocabulary=vocabulary,
+        images=str(files.images),
+        annotations=str(files.annotations),
+        labels=str(files.labels),
+        semantic_labels=str(files.semantic_labels),
+        instances=str(files.instances),
+        test_size=(256, 512),
+        evaluators=tasks,
+    )
+
+
 BENCHMARKS: dict[str, Benchmark] = {
     "openvocab_coco_2017_train_panoptic_with_sem_seg": _coco_panoptic("train2017", "coco_panoptic"),
     "openvocab_coco_2017_val_panoptic_with_sem_seg": _coco_panoptic("val2017", "coco_panoptic"),
     "coco_2017_train_panoptic": _coco_panoptic("train2017", "", all_tasks=False),
     "coco_2017_val_panoptic": _coco_panoptic("val2017", "", all_tasks=False),
     "coco_2017_val_panoptic_with_sem_seg": _coco_panoptic("val2017", ""),
+    "openvocab_cityscapes_fine_panoptic_val": CITYSCAPES_VAL,
+    "openvocab_lvis_v1_val": LVIS_VAL,
+    "small_world_train": _small_world("train", "small_world_seen"),
+    "small_world_val": _small_world("val", "small_world"),
 }
 
 
@@ -127,7 +181,11 @@ def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Cate
     if benchmark.reader == "panoptic":
         with_maps = bool(benchmark.semantic_labels) and semantic_labels.is_dir()
         return read_panoptic(
-            annotations, labels, images, semantic_dir=semantic_labels if with_maps else None
+            annotations,
+            labels,
+            images,
+            semantic_dir=semantic_labels if with_maps else None,
+            image_name=cityscapes_name if benchmark.image_names == "cityscapes" else coco_name,
         )
     if benchmark.reader == "instances":
         return read_instances(annotations, images)

@@ -5,8 +5,10 @@ Both loaders yield `list[Sample]`: test images differ in size, and padding is th
 
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -94,6 +96,18 @@ def test_loader(
     return Loader(dataset, sampler, batch_size=batch_size, num_workers=num_workers)
 
 
+@contextmanager
+def _sigchld_kept() -> Iterator[None]:
+    """Undo that torch takes over SIGCHLD: its handler raises the error of a dead worker wherever
+    the main thread happens to be, in a backward pass as well. It comes with the next batch, too."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+
+
 class Loader:
     """Batches from worker processes; a failure in a worker is one line that names the file."""
 
@@ -116,7 +130,8 @@ class Loader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        batches = iter(self.batches)
+        with _sigchld_kept():
+            batches = iter(self.batches)
         while True:
             batch = self._next(batches)
             if batch is None:
@@ -161,11 +176,7 @@ class Loader:
                     raise
 
     def _stop(self, batches: Iterator[Any]) -> None:
-        """End the workers now.
-
-        The garbage collector would wait for them up to 10 s, and as long as a dead one is known,
-        torch raises its error at the end of any other child process, anywhere in the program.
-        """
+        """End the workers now; the garbage collector would wait for them up to 10 s."""
         shut_down = getattr(batches, "_shutdown_workers", None)
         if shut_down is not None:
             with suppress(RuntimeError):  # another worker that dies meanwhile

@@ -5,6 +5,7 @@ Formats: COCO panoptic (arXiv 1801.00868), folders of label maps, COCO and LVIS 
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,13 +32,36 @@ LARGEST_PANOPTIC_ID = 256**3 - 1
 logger = logging.getLogger(__name__)
 
 
+def coco_name(image: Mapping[str, Any]) -> str:
+    """Where an image lies below its folder. LVIS names it by the end of `coco_url` alone."""
+    if "file_name" in image:
+        return str(image["file_name"])
+    return "/".join(urlsplit(image["coco_url"]).path.split("/")[-2:])
+
+
+def cityscapes_name(image: Mapping[str, Any]) -> str:
+    """The `file_name` that Cityscapes' own script writes exists nowhere; the id is reliable."""
+    return cityscapes_file(image["id"], "leftImg8bit")
+
+
+def cityscapes_file(image_id: int | str, kind: str) -> str:
+    """`ulm/ulm_000000_000019_leftImg8bit.png` of the id `ulm_000000_000019` and the kind."""
+    return f"{str(image_id).split('_')[0]}/{image_id}_{kind}.png"
+
+
 def read_panoptic(
-    json_path: Path, png_dir: Path, image_dir: Path, *, semantic_dir: Path | None = None
+    json_path: Path,
+    png_dir: Path,
+    image_dir: Path,
+    *,
+    semantic_dir: Path | None = None,
+    image_name: Callable[[Mapping[str, Any]], str] = coco_name,
 ) -> tuple[list[Record], Categories]:
     """The records of a COCO panoptic dataset, in the order of its annotations.
 
     semantic_dir: label maps of class ids (255 unlabelled), one PNG per image; without it
-    `load_semantic` derives the same maps from the panoptic ones.
+    `load_semantic` derives the same maps from the panoptic ones. image_name: the path below
+    `image_dir` of an entry of `images`.
     """
     content = read_annotations(json_path, "images", "annotations", "categories")
     categories = read_categories(content, json_path)
@@ -52,7 +76,7 @@ def read_panoptic(
             semantic = None if semantic_dir is None else semantic_dir / Path(png_name).name
             record = Record(
                 image_id=image_id,
-                image_path=os.path.join(image_dir, image["file_name"]),
+                image_path=os.path.join(image_dir, image_name(image)),
                 height=image["height"],
                 width=image["width"],
                 num_classes=len(categories),
@@ -131,7 +155,7 @@ def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Cate
             records.append(
                 Record(
                     image_id=image_id,
-                    image_path=os.path.join(image_dir, _file_name(image)),
+                    image_path=os.path.join(image_dir, coco_name(image)),
                     height=image["height"],
                     width=image["width"],
                     num_classes=len(categories),
@@ -177,12 +201,6 @@ def _instances(rows: list[tuple[Any, int, bool]]) -> Instances:
         class_ids=np.array([class_id for _, class_id, _ in rows], dtype=np.int32),
         is_crowd=np.array([crowd for _, _, crowd in rows], dtype=bool),
     )
-
-
-def _file_name(image: dict[str, Any]) -> str:
-    if "file_name" in image:
-        return str(image["file_name"])
-    return "/".join(urlsplit(image["coco_url"]).path.split("/")[-2:])
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, str]:

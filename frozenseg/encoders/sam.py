@@ -50,8 +50,8 @@ SIZES = {
     "small": SamSize(
         128,
         4,
-        4,
-        (1, 3),
+        2,
+        (3,),
         side=256,
         patch_size=8,
         window_size=8,

@@ -3,6 +3,7 @@
 import json
 import logging
 import resource
+import secrets
 import sys
 import time
 from datetime import timedelta
@@ -17,7 +18,7 @@ from frozenseg.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, WANDB_FILE = "metrics.jsonl", "wandb_id"
 
 
 class TrainingLog:
@@ -47,7 +48,8 @@ class TrainingLog:
         self._since, self._last_step = time.perf_counter(), start_step
         self._step_end, self._data_seconds = time.perf_counter(), 0.0
         self._board = _tensorboard(folder, start_step) if active and tensorboard else None
-        self._wandb = _wandb(folder, wandb_project) if active and wandb_project else None
+        with_wandb = active and bool(wandb_project)
+        self._wandb = _wandb(folder, wandb_project, resumed=start_step > 0) if with_wandb else None
         if active:
             trim_metrics(self.path, start_step, total_steps)
 
@@ -165,10 +167,16 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
 
-def _wandb(folder: Path, project: str) -> Any:
+def _wandb(folder: Path, project: str, *, resumed: bool) -> Any:
+    """A W&B run whose id lies beside the metrics, so that a resumed training goes on in it."""
     try:
         import wandb
     except ModuleNotFoundError:
         raise UserError(f"LOG.WANDB {project}: pip install wandb, or leave it empty") from None
-    wandb.init(project=project, dir=str(folder), resume="allow")
+    path = folder / WANDB_FILE
+    known = path.read_text(encoding="utf-8").strip() if resumed and path.is_file() else ""
+    run_id = known or secrets.token_hex(8)
+    wandb.init(project=project, dir=str(folder), id=run_id, resume="allow")
+    with atomic_path(path) as temporary:
+        temporary.write_text(run_id + "\n", encoding="utf-8")
     return wandb

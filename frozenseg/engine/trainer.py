@@ -42,13 +42,15 @@ def train(
     checkpoint_period: int,
     evaluate: Callable[[], Scores] | None,
     evaluation_period: int,
+    keep_best: Callable[[], object],
     stop: StopRequest,
 ) -> bool:
     """Train until `max_iter` steps are done; False if the user has stopped it before.
 
     network: the model, or DistributedDataParallel around it. batches: endless passes of this
     process, `accumulate` of them a step. evaluate: scores by data set, every `evaluation_period`
-    steps (0: never).
+    steps (0: never). keep_best: called after an evaluation that is the best so far, with the
+    weights that were evaluated.
     """
     try:
         while state.step < max_iter:
@@ -66,7 +68,7 @@ def train(
             last = state.step == max_iter
             is_best = False
             if evaluate is not None and _due(state.step, evaluation_period) and not last:
-                is_best = evaluate_now(state, evaluate, log)
+                is_best = evaluate_now(state, evaluate, log, keep_best)
             if last or is_best or _due(state.step, checkpoint_period):
                 _save(state, checkpoints)
     except torch.OutOfMemoryError:
@@ -130,12 +132,24 @@ def training_step(
     return report, float(norm)
 
 
-def evaluate_now(state: TrainingState, evaluate: Callable[[], Scores], log: TrainingLog) -> bool:
+def evaluate_now(
+    state: TrainingState,
+    evaluate: Callable[[], Scores],
+    log: TrainingLog,
+    keep_best: Callable[[], object],
+) -> bool:
     """Evaluate with the averaged weights, if there are any; whether the result is the best so
     far, judged by the first metric of the first data set."""
     with state.average.applied() if state.average is not None else nullcontext():
         results = evaluate()
+        is_best = _is_best(state, results)
+        if is_best:
+            keep_best()
     log.evaluation(state.step, results)
+    return is_best
+
+
+def _is_best(state: TrainingState, results: Scores) -> bool:
     metrics = next(iter(results.values()), {})
     if not metrics:
         return False

@@ -20,13 +20,13 @@ from frozenseg.evaluation.metric import Scores
 
 
 class CityscapesAP(DetectionMetric):
-    """AP, AP50 and both per class, as fractions; NaN for a class that no image shows.
+    """AP, AP50 and {label id: AP}, as fractions; NaN for a class that no image shows.
 
     ground_truth: {image id: its "..._gtFine_instanceIds.png"}. The category ids of `update` are the
     label ids of Cityscapes (24 person, 26 car, ...).
     """
 
-    def __init__(self, *, ground_truth: Mapping[str, str | os.PathLike[str]]) -> None:
+    def __init__(self, *, ground_truth: Mapping[Any, str | os.PathLike[str]]) -> None:
         self._scripts = _cityscapes_scripts()
         self.ground_truth = {name: Path(path).absolute() for name, path in ground_truth.items()}
         arguments = copy.copy(self._scripts.args)
@@ -58,7 +58,7 @@ class CityscapesAP(DetectionMetric):
             "AP": float(averages["allAp"]),
             "AP50": float(averages["allAp50%"]),
             "per_class": {
-                name: {"AP": float(scores["ap"]), "AP50": float(scores["ap50%"])}
+                str(self._scripts.name2label[name].id): float(scores["ap"])
                 for name, scores in averages["classes"].items()
             },
         }

@@ -109,6 +109,7 @@ class DetectionMetric(Metric):
 
 class InstanceAP(DetectionMetric):
     """COCO's AP, AP50, AP75 and APs, APm, APl, as fractions; -1 where there was nothing to find.
+    `per_class` holds {category id: AP}.
 
     All images of the ground truth count, also those without an `update`. ground_truth: a COCO
     instance file or its content. kind: "segm" (masks) or "bbox" (boxes).
@@ -131,10 +132,17 @@ class InstanceAP(DetectionMetric):
 
 
 def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
-    """Run an evaluator and return the scores of `keys`."""
+    """Run an evaluator and return the scores of `keys`, and AP by category id; -1: no objects."""
     evaluator.evaluate()
     evaluator.accumulate()
     with contextlib.redirect_stdout(io.StringIO()):  # it always prints its table
         evaluator.summarize()
     found = evaluator.get_results()
-    return {key: float(found[key]) for key in keys}
+    assert evaluator.eval is not None, "accumulated above"
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # T, R, K of all areas, most detections
+    known = precision >= 0
+    averages = np.where(known, precision, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)
+    per_class = np.where(known.any((0, 1)), averages, -1).tolist()
+    return {key: float(found[key]) for key in keys} | {
+        "per_class": dict(zip(map(str, evaluator.params.cat_ids), per_class, strict=True))
+    }

@@ -35,11 +35,17 @@ class PanopticQuality(Metric):
     its category, is no false positive. The means run over the categories that occur in truth or
     prediction; the others score 0 and are left out.
 
-    categories: [{"id", "isthing", ...}], ids in any order and with gaps.
+    categories: [{"id", "isthing", ...}], ids in any order and with gaps. seen: of each, whether it
+    was met in training; given, the groups Seen and Unseen are scored too.
     """
 
-    def __init__(self, *, categories: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, *, categories: Sequence[Mapping[str, Any]], seen: Sequence[bool] | None = None
+    ) -> None:
         self.category_ids = [category["id"] for category in categories]
+        if seen is not None and len(seen) != len(self.category_ids):
+            raise UserError(f"{len(categories)} categories, but {len(seen)} entries in `seen`")
+        self.seen = None if seen is None else np.array(seen, dtype=bool)
         self.is_thing = np.array([bool(category["isthing"]) for category in categories], dtype=bool)
         self._row = {category_id: row for row, category_id in enumerate(self.category_ids)}
         if len(self._row) != len(self.category_ids):
@@ -165,7 +171,10 @@ class PanopticQuality(Metric):
         pq, sq, rq = iou_sum / effort, iou_sum / np.maximum(matched, 1), matched / effort
 
         scores: Scores = {}
-        for name, group in (("All", present), ("Things", self.is_thing), ("Stuff", ~self.is_thing)):
+        groups = {"All": present, "Things": self.is_thing, "Stuff": ~self.is_thing}
+        if self.seen is not None:
+            groups |= {"Seen": self.seen, "Unseen": ~self.seen}
+        for name, group in groups.items():
             rows = np.flatnonzero(group & present)
             means = [float(v[rows].mean()) if len(rows) else 0.0 for v in (pq, sq, rq)]
             scores[name] = dict(zip(("pq", "sq", "rq"), means, strict=True)) | {"n": len(rows)}

@@ -52,6 +52,8 @@ def evaluate(
     there are.
     """
     images, model_seconds, scoring_seconds = 0, 0.0, 0.0
+    for task in tasks.values():
+        task.metric.reset()
     for batch in tqdm(batches, desc=title, unit=" images", disable=None if progress else True):
         for sample in batch:
             start = time.perf_counter()

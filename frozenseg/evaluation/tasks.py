@@ -3,13 +3,12 @@
 Summaries are in per cent, as papers print them.
 """
 
-import os
+import math
 from typing import Protocol
 
 from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
 from frozenseg.data.records import Categories, Record
-from frozenseg.evaluation.instance import InstanceAP
-from frozenseg.evaluation.lvis import LvisAP
+from frozenseg.evaluation.instance import DetectionMetric
 from frozenseg.evaluation.metric import Metric, Scores
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.evaluation.recall import ProposalRecall
@@ -17,6 +16,14 @@ from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.structures import SegmentationResult
 
 Summary = dict[str, float]
+
+PANOPTIC_GROUPS = {
+    "All": "",
+    "Things": "-things",
+    "Stuff": "-stuff",
+    "Seen": "-seen",
+    "Unseen": "-unseen",
+}
 
 
 class Task(Protocol):
@@ -32,13 +39,14 @@ class Task(Protocol):
 
 
 class PanopticTask:
-    """PQ, SQ and RQ of all classes, things and stuff."""
+    """PQ, SQ and RQ of all classes, things and stuff, and of seen and unseen classes."""
 
-    def __init__(self, categories: Categories) -> None:
+    def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.ids = categories.dataset_ids
         pairs = zip(self.ids, categories.is_thing, strict=True)
         self.metric: Metric = PanopticQuality(
-            categories=[{"id": number, "isthing": int(thing)} for number, thing in pairs]
+            categories=[{"id": number, "isthing": int(thing)} for number, thing in pairs],
+            seen=seen,
         )
 
     def update(self, record: Record, result: SegmentationResult) -> None:
@@ -62,8 +70,8 @@ class PanopticTask:
 
     def summary(self, scores: Scores) -> Summary:
         return {
-            f"{key.upper()}{suffix}": 100 * scores[group][key]
-            for group, suffix in (("All", ""), ("Things", "-things"), ("Stuff", "-stuff"))
+            f"{key.upper()}{suffix}": 100 * scores[group][key] if scores[group]["n"] else math.nan
+            for group, suffix in PANOPTIC_GROUPS.items()
             for key in ("pq", "sq", "rq")
         }
 
@@ -84,14 +92,13 @@ class SemanticTask:
 
 
 class DetectionTask:
-    """AP of masks or boxes, by the rules of COCO or LVIS."""
+    """AP of masks or boxes, by whatever rules the metric has."""
 
-    def __init__(
-        self, categories: Categories, truth: str | os.PathLike[str], *, kind: str, lvis: bool
-    ) -> None:
+    def __init__(self, categories: Categories, seen: list[bool], metric: DetectionMetric) -> None:
         self.ids = categories.dataset_ids
-        self.prefix = "box " if kind == "bbox" else ""
-        self.metric: Metric = (LvisAP if lvis else InstanceAP)(ground_truth=truth, kind=kind)
+        self.seen = dict(zip(self.ids, seen, strict=True))
+        self.prefix = "box " if metric.kind == "bbox" else ""
+        self.metric: Metric = metric
 
     def update(self, record: Record, result: SegmentationResult) -> None:
         found = result.instances
@@ -105,7 +112,16 @@ class DetectionTask:
         )
 
     def summary(self, scores: Scores) -> Summary:
-        return {f"{self.prefix}{key}": 100 * value for key, value in scores.items()}
+        groups: dict[bool, list[float]] = {True: [], False: []}
+        for category_id, value in scores["per_class"].items():
+            if value >= 0:  # neither -1 nor NaN: there was something to find
+                groups[self.seen[int(category_id)]].append(value)
+        means = {
+            f"AP{suffix}": sum(groups[seen]) / len(groups[seen]) if groups[seen] else math.nan
+            for seen, suffix in ((True, "-seen"), (False, "-unseen"))
+        }
+        numbers = {key: value for key, value in scores.items() if key != "per_class"} | means
+        return {f"{self.prefix}{key}": 100 * value for key, value in numbers.items()}
 
 
 class RecallTask:

@@ -13,38 +13,51 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from frozenseg.data.small_world.captions import attribute_vocabulary, caption, is_held_out
+from frozenseg.data.small_world.captions import (
+    attribute_vocabulary,
+    caption,
+    is_held_out,
+    label,
+)
 from frozenseg.data.small_world.grounds import GROUNDS
 from frozenseg.data.small_world.nouns import NOUNS
 from frozenseg.data.small_world.scene import Region, Scene, SceneOptions, make_scene
 from frozenseg.pretraining.loop import Batch
 
-# How often a training image shows one thing, several, or grounds alone.
+SINGLE = SceneOptions(sides=(72, 120), counts=(1, 1), radii=(0.3, 0.48))
+BARE = SceneOptions(sides=(72, 120), counts=(0, 0))
+# How often a training image shows one thing, large as a region is when it is looked at, several, or
+# grounds alone.
 MIXTURE = (
-    (0.5, SceneOptions(sides=(96, 160), counts=(1, 1), radii=(0.18, 0.45))),
-    (0.3, SceneOptions(sides=(112, 192), counts=(2, 5))),
-    (0.2, SceneOptions(sides=(96, 160), counts=(0, 0))),
+    (0.75, SINGLE),
+    (0.1, SceneOptions(sides=(96, 144), counts=(2, 3), radii=(0.2, 0.32))),
+    (0.15, BARE),
 )
-SINGLE = SceneOptions(sides=(112, 176), counts=(1, 1), radii=(0.2, 0.4))
-BARE = SceneOptions(sides=(112, 176), counts=(0, 0))
 TEMPLATES = ("a photo of a {}.",)
 MAX_LOGIT_SCALE = 100.0
 
 
 class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
-    """Pair i: (3, S, S) uint8 and (L,) tokens, made from (seed, i) alone."""
+    """Pair i: (3, S, S) uint8 and (L,) tokens, made from (seed, i) alone.
 
-    def __init__(self, *, seed: int, side: int, context_length: int) -> None:
+    The first `easy_pairs` show one thing and say its noun alone. Where captions are full from the
+    start, colours and grounds tell them apart, and CLIP does without the nouns for long.
+    """
+
+    def __init__(self, *, seed: int, side: int, easy_pairs: int, context_length: int) -> None:
         self.seed = seed
         self.side = side
+        self.easy_pairs = easy_pairs
         self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        if index < self.easy_pairs:
+            scene = make_scene(self.seed, "clip", index, SINGLE)
+            return square_image(scene, self.side), self.tokenizer([label(scene)])[0]
         generator = np.random.default_rng([self.seed, index])
         kind = generator.choice(len(MIXTURE), p=[share for share, _ in MIXTURE])
         scene = make_scene(self.seed, "clip", index, MIXTURE[kind][1])
-        tokens = self.tokenizer([caption(scene, generator)])[0]
-        return square_image(scene, self.side), tokens
+        return square_image(scene, self.side), self.tokenizer([caption(scene, generator)])[0]
 
 
 class ClipTask:
@@ -56,21 +69,26 @@ class ClipTask:
         model: open_clip.CLIP,
         seed: int,
         side: int,
+        easy_pairs: int,
         mean: Sequence[float],
         std: Sequence[float],
         test_images: int,
     ) -> None:
-        """side: S of training; mean, std: of RGB in 0-255, as the model will be used with."""
+        """side: S; mean, std: of RGB in 0-255, as the model will be used with."""
         self.model = model
         self.seed = seed
         self.side = side
+        self.easy_pairs = easy_pairs
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.std = torch.tensor(std).view(1, 3, 1, 1)
         self.test_images = test_images
 
     def samples(self) -> CaptionedScenes:
         return CaptionedScenes(
-            seed=self.seed, side=self.side, context_length=self.model.context_length
+            seed=self.seed,
+            side=self.side,
+            easy_pairs=self.easy_pairs,
+            context_length=self.model.context_length,
         )
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -78,7 +96,8 @@ class ClipTask:
         image = F.normalize(self.model.encode_image(self.normalized(pixels)), dim=-1)
         text = F.normalize(self.model.encode_text(tokens), dim=-1)
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-        logits = scale * image.float() @ text.float().T  # (B, B)
+        with torch.autocast(image.device.type, enabled=False):  # 8 bits cannot tell 0.98 from 0.985
+            logits = scale * image.float() @ text.float().T  # (B, B)
         return {"loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
 
     def normalized(self, pixels: Tensor) -> Tensor:
@@ -129,6 +148,20 @@ class ClipTask:
         vectors = torch.cat([self.model.encode_text(part).float() for part in tokens.split(batch)])
         vectors = F.normalize(vectors, dim=-1).unflatten(0, (len(names), -1)).mean(1)
         return F.normalize(vectors, dim=-1)
+
+
+def prepare(model: open_clip.CLIP) -> None:
+    """Start a CLIP with a ResNet so that it learns within hundreds of steps.
+
+    open_clip starts the blocks of its ResNets as the identity (the gain of their last norm is 0);
+    at 1 they learn the nouns in half the steps. The token table starts at 0: a row that no caption
+    uses stays there, and need not be stored.
+    """
+    with torch.no_grad():
+        for name, parameter in model.visual.named_parameters():
+            if name.endswith("bn3.weight"):
+                parameter.fill_(1.0)
+        model.token_embedding.weight.zero_()
 
 
 def contrastive_loss(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ Batch = list[Tensor]
 @dataclass(frozen=True)
 class Settings:
     """What decides the result. steps: of the whole run; batch: images a step; warmup: steps in
-    which the learning rate rises; it falls to 0 as a cosine afterwards."""
+    which the learning rate rises; it falls to 0 as a cosine afterwards; precision: of the forward
+    pass, "float32" or "bfloat16" (mixed)."""
 
     steps: int
     batch: int
@@ -37,6 +38,7 @@ class Settings:
     learning_rate: float
     weight_decay: float
     warmup: int
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -114,7 +116,8 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step)
     generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + step)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    mixed = settings.precision == "bfloat16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         losses = task.losses([part.to(device, non_blocking=True) for part in batch], generator)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import multiprocessing
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from PIL import Image
 from frozenseg.commands import run as run_command
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
+from frozenseg.data import dataset
 from frozenseg.data.benchmarks import load_records
 from frozenseg.errors import UserError
 from frozenseg.evaluation.on_disk import score_panoptic
@@ -49,6 +53,7 @@ def test_a_run_leaves_all_its_files(trained: TinyRun) -> None:
         "metrics.jsonl",
         "curves.png",
         "results.json",
+        "model_best.safetensors",
         "model_final.safetensors",
         "checkpoints/step_00000002.pt",
         "pictures/0_step_00000002.jpg",
@@ -95,7 +100,8 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
         str(prediction),
         str(trained.root / "pred"),
     )
-    assert found["details"]["panoptic"] == scores
+    details = found["details"]["panoptic"]
+    assert {name: details[name] for name in scores} == scores
 
 
 def test_expected_results_decide_the_status(trained: TinyRun, caplog) -> None:
@@ -179,6 +185,28 @@ def test_broken_image_ends_the_run_with_its_name(run: TinyRun) -> None:
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(UserError, match=r"images/\d\.png.*there is no checkpoint yet"):
         main(run.arguments("out"))
+
+
+def test_a_data_worker_that_dies_leaves_the_checkpoint_and_says_how_to_go_on(
+    run: TinyRun, monkeypatch
+) -> None:
+    read, made = dataset.read_image, multiprocessing.Value("i", 0)
+
+    def deadly(path: str) -> np.ndarray:
+        with made.get_lock():
+            made.value += 1
+            if made.value > 12:  # a few steps are done, and what was made ahead of them is gone
+                os.kill(os.getpid(), signal.SIGKILL)
+        return read(path)
+
+    monkeypatch.setattr(dataset, "read_image", deadly)
+    options = ("DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "20", "DATASETS.TEST", "()")
+    with pytest.raises(UserError, match=r"worker.*(killed|died).*--resume"):
+        main(run.arguments("out", *options))
+    assert list((run.root / "out" / "checkpoints").iterdir())
+    monkeypatch.undo()
+    assert main(run.arguments("out", *options, "SOLVER.MAX_ITER", "6", flags=("--resume",))) == 0
+    assert run.rows("out")[-1]["step"] == 6
 
 
 def test_evaluation_needs_weights(run: TinyRun) -> None:

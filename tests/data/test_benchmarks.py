@@ -33,7 +33,7 @@ def test_rows(name):
     row = BENCHMARKS[name]
     tasks = {"panoptic", "semantic", "instances"}
     assert row.tasks and set(row.tasks) <= tasks
-    assert set(row.evaluators) <= tasks | {"lvis"}
+    assert set(row.evaluators) <= tasks | {"lvis", "cityscapes"}
     paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances)
     assert not any(Path(path).is_absolute() for path in paths)
     vocabularies = Path(benchmarks.__file__).parent / "vocabularies"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,23 @@ def test_under_torchrun(run: TinyRun) -> None:
     subprocess.run([sys.executable, str(TOOL), *run.arguments("plain")], check=True)
     assert_close_losses(run, "plain", "torchrun")
     assert run.results("plain")["images"] == run.results("torchrun")["images"] == 5
+
+
+@pytest.mark.slow
+def test_two_machines(run: TinyRun) -> None:
+    """Each started by its own command, as on two machines; both here, over the loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    machines = [
+        subprocess.Popen(
+            [sys.executable, str(TOOL), *run.arguments("machines", flags=(
+                "--num-machines", "2", "--machine-rank", str(number), "--dist-url", address
+            ))]
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    assert [machine.wait(timeout=240) for machine in machines] == [0, 0]
+    subprocess.run([sys.executable, str(TOOL), *run.arguments("plain")], check=True)
+    assert_close_losses(run, "plain", "machines")
+    assert run.results("plain")["images"] == run.results("machines")["images"] == 5

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 from PIL import Image
 
 from frozenseg.engine.curves import draw_curves
@@ -12,7 +15,7 @@ from frozenseg.engine.logger import TrainingLog, read_metrics
 LOSSES = {"total_loss": 3.0, "loss_ce": 1.0, "loss_mask": 0.5, "loss_dice": 0.25, "loss_ce_0": 9.0}
 
 
-def log(folder: Path, start_step: int = 0, **more: bool) -> TrainingLog:
+def log(folder: Path, start_step: int = 0, **more: bool | str) -> TrainingLog:
     return TrainingLog(folder, total_steps=6, batch_size=4, period=2, start_step=start_step, **more)
 
 
@@ -66,6 +69,31 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss_mask")] == [(2, 0.5)]
     assert events.Scalars("set/PQ")[0].value == 55.0
+
+
+def test_wandb_gets_the_curves_and_a_resumed_run_goes_on_in_its_own(tmp_path, monkeypatch) -> None:
+    calls: list[tuple] = []
+    fake = SimpleNamespace(
+        init=lambda **arguments: calls.append(("init", arguments)),
+        log=lambda values, step: calls.append(("log", step, values)),
+        Image=lambda image: image.shape,
+        finish=lambda: calls.append(("finish",)),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for start in (0, 4, 0):
+        ours = log(tmp_path, start_step=start, wandb_project="shapes")
+        ours.step(start + 2, LOSSES, {"lr": 0.1})
+        ours.picture(start + 2, "first", np.zeros((4, 5, 3), np.uint8))
+        ours.close()
+    begun = [call[1] for call in calls if call[0] == "init"]
+    assert {row["project"] for row in begun} == {"shapes"}
+    assert begun[0]["id"] == begun[1]["id"] != begun[2]["id"]
+    logged = [call for call in calls if call[0] == "log"]
+    assert logged[0][1] == 2 and logged[0][2]["loss_mask"] == 0.5
+    assert logged[1] == ("log", 2, {"first": (4, 5, 3)})
+    assert calls.count(("finish",)) == 3
+    log(tmp_path / "other", active=False, wandb_project="shapes")
+    assert len([call for call in calls if call[0] == "init"]) == 3
 
 
 def test_curves(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from frozenseg.commands.train_net import main
+from frozenseg.engine.weights import trained_state
 from tests.engine.tiny import TinyRun
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
@@ -196,7 +198,10 @@ def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
 
     scores = iter([10.0, 30.0, 20.0, 25.0])
 
+    evaluated: list[dict[str, torch.Tensor]] = []
+
     def evaluate(self) -> dict[str, Evaluation]:
+        evaluated.append({n: t.clone() for n, t in trained_state(self.model).items()})
         return {run.dataset: Evaluation(5, {"PQ": next(scores)}, {}, 1.0, 0.1)}
 
     monkeypatch.setattr(Tester, "evaluate", evaluate)
@@ -206,3 +211,6 @@ def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     assert {path.name for path in folder.iterdir()} == {"step_00000002.pt", "step_00000004.pt"}
     best = torch.load(folder / "step_00000004.pt")["best"]
     assert best == {"metric": "PQ", "score": 30.0, "step": 2}
+    kept = load_file(run.root / "out" / "model_best.safetensors")
+    assert all(torch.equal(tensor, evaluated[1][name]) for name, tensor in kept.items())
+    assert kept.keys() == evaluated[1].keys()

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from frozenseg.build import build_model
+from frozenseg.commands import pack_weights
 from frozenseg.config import load_config
 from frozenseg.engine.weights import (
     from_published,
     is_published,
     load_state,
     model_state,
+    packed,
     read_state,
     to_published,
     trained_state,
@@ -236,3 +238,49 @@ def test_views_and_transposed_tensors_are_written_right(tmp_path: Path) -> None:
     write_state(tmp_path / "x.safetensors", state)
     read = read_state(tmp_path / "x.safetensors")
     assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+def test_packed_tables_come_back_whole(tmp_path: Path) -> None:
+    table = torch.zeros(1000, 4)
+    table[[3, 998]] = torch.randn(2, 4)
+    state = {"table": table, "full": torch.randn(6, 4), "gain": torch.zeros(5), "n": torch.ones(())}
+    path = tmp_path / "packed.safetensors"
+    write_state(path, packed(state))
+    assert path.stat().st_size < 1000
+    found = read_state(path)
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"table@length": torch.tensor([2**31 - 1], dtype=torch.int32)},
+        {"table@places": torch.tensor([3, 1000], dtype=torch.int32)},
+        {"table@places": torch.tensor([3], dtype=torch.int32)},
+        {"table@values": torch.randn(2)},
+    ],
+)
+def test_packed_rows_that_do_not_fit(tmp_path: Path, wrong: dict[str, torch.Tensor]) -> None:
+    table = torch.zeros(1000, 4)
+    table[[3, 998]] = 1
+    write_state(tmp_path / "packed.safetensors", packed({"table": table}) | wrong)
+    with pytest.raises(UserError, match="the rows of table do not fit"):
+        read_state(tmp_path / "packed.safetensors")
+
+
+def test_the_packing_command_halves_and_its_file_loads(tmp_path: Path, capsys) -> None:
+    model = build_tiny()
+    write_state(tmp_path / "whole.safetensors", trained_state(model))
+    pack_weights.main([str(tmp_path / "whole.safetensors"), str(tmp_path / "small.safetensors")])
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("small", "whole")]
+    assert sizes[0] < 0.55 * sizes[1]
+    assert "MB" in capsys.readouterr().out
+    other = build_tiny()
+    load_state(other, read_state(tmp_path / "small.safetensors"), "small")
+    for name, tensor in trained_state(model).items():
+        assert torch.allclose(trained_state(other)[name], tensor, rtol=1e-3, atol=1e-6)
+    write_state(tmp_path / "large.safetensors", {"x": torch.tensor([1e6])})
+    with pytest.raises(UserError, match="x: holds numbers beyond half precision"):
+        pack_weights.main([str(tmp_path / "large.safetensors"), str(tmp_path / "y.safetensors")])

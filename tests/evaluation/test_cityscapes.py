@@ -27,4 +27,5 @@ def test_one_of_two_cars_is_half(tmp_path):
     metric.update("ulm", (ids == 26000)[None], None, [0.9], [26])
     scores = metric.compute()
     assert scores["AP"] == scores["AP50"] == pytest.approx(0.5, abs=0.01)
-    assert np.isnan(scores["per_class"]["bus"]["AP"])
+    assert scores["per_class"]["26"] == scores["AP"]
+    assert np.isnan(scores["per_class"]["28"])  # no bus

@@ -39,7 +39,8 @@ def image_ids(truth: dict[str, Any]) -> list[int]:
     return [image["id"] for image in truth["images"]]
 
 
-def pycocotools_stats(truth, results, kind: str) -> list[float]:
+def pycocotools_stats(truth, results, kind: str) -> tuple[list[float], list[float]]:
+    """AP, AP50, AP75, APs, APm, APl, and the AP of each category."""
     results = copy.deepcopy(results)
     if kind == "bbox":
         for result in results:
@@ -52,7 +53,16 @@ def pycocotools_stats(truth, results, kind: str) -> list[float]:
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
-    return list(evaluator.stats[:6])
+    precisions = evaluator.eval["precision"][:, :, :, 0, 2].transpose(2, 0, 1)
+    per_class = [float(p[p > -1].mean()) if (p > -1).any() else -1.0 for p in precisions]
+    return list(evaluator.stats[:6]), per_class
+
+
+def check_against_pycocotools(metric: InstanceAP, expected: tuple[list[float], list[float]]):
+    scores = metric.compute()
+    per_class = scores.pop("per_class")
+    assert list(scores.values()) == pytest.approx(expected[0], abs=1e-12)
+    assert list(per_class.values()) == pytest.approx(expected[1], abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
@@ -61,8 +71,8 @@ def test_equals_pycocotools(kind: str):
         truth, results = instance_case(seed)
         metric = feed(InstanceAP(ground_truth=truth, kind=kind), results, image_ids(truth))
         expected = pycocotools_stats(truth, results, kind)
-        assert list(metric.compute().values()) == pytest.approx(expected, abs=1e-12)
-        assert expected[0] > 0.05
+        check_against_pycocotools(metric, expected)
+        assert expected[0][0] > 0.05
 
 
 def test_polygons_missing_areas_and_ids():
@@ -79,7 +89,7 @@ def test_polygons_missing_areas_and_ids():
         if i % 2:
             annotation["id"] = 0
     metric = feed(InstanceAP(ground_truth=truth), results, image_ids(truth))
-    assert list(metric.compute().values()) == pytest.approx(expected, abs=1e-12)
+    check_against_pycocotools(metric, expected)
 
 
 def test_lvis_equals_lvis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -97,6 +107,11 @@ def test_lvis_equals_lvis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         evaluator.run()
         expected = evaluator.get_results()
         scores = feed(LvisAP(ground_truth=truth), results, image_ids(truth)).compute()
+        per_class = scores.pop("per_class")
+        ids = [str(category["id"]) for category in truth["categories"]]
+        assert list(per_class) == sorted(ids, key=int)
+        known = [value for value in per_class.values() if value >= 0]
+        assert np.mean(known) == pytest.approx(expected["AP"], abs=1e-12)
         assert list(scores) == "AP AP50 AP75 APs APm APl APr APc APf".split()
         for key, value in scores.items():
             assert value == pytest.approx(expected[key], abs=1e-12), (seed, key)

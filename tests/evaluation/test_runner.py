@@ -12,6 +12,7 @@ from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import test_loader as loader_of_test
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.errors import UserError
+from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.runner import (
     Evaluation,
     check_expected,
@@ -40,7 +41,7 @@ def tasks(dataset: SegmentationDataset) -> dict[str, Task]:
     classes = dataset.categories
     seen = [True, False, True]
     return {
-        "panoptic": PanopticTask(classes),
+        "panoptic": PanopticTask(classes, seen),
         "semantic": SemanticTask(classes, seen),
         "recall": RecallTask(classes, seen),
     }
@@ -138,11 +139,15 @@ def test_detections(dataset: SegmentationDataset, tmp_path: Path) -> None:
         )
 
     kinds: dict[str, Task] = {
-        kind: DetectionTask(dataset.categories, path, kind=kind, lvis=False)
+        kind: DetectionTask(
+            dataset.categories, [True, False, True], InstanceAP(ground_truth=path, kind=kind)
+        )
         for kind in ("segm", "bbox")
     }
     found = evaluate(objects, loader_of_test(dataset, num_workers=0), kinds)
     assert found.summary["AP"] == pytest.approx(100) == found.summary["box AP"]
+    again = evaluate(objects, loader_of_test(dataset, num_workers=0), kinds)  # from nothing
+    assert again.summary == pytest.approx(found.summary, nan_ok=True)
 
 
 def test_results_on_disk_and_as_a_table(tmp_path: Path) -> None:

@@ -6,14 +6,26 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.encoders.clip import build_clip_model
-from frozenseg.pretraining.clip import CaptionedScenes, ClipTask, contrastive_loss
+from frozenseg.pretraining.clip import CaptionedScenes, ClipTask, contrastive_loss, prepare
 
 
 @pytest.fixture(scope="module")
 def task() -> ClipTask:
     torch.manual_seed(0)
     model = build_clip_model("frozenseg_tiny", quick_gelu=False)
-    return ClipTask(model=model, seed=0, side=64, mean=[127.5] * 3, std=[60.0] * 3, test_images=12)
+    return ClipTask(
+        model=model,
+        seed=0,
+        side=64,
+        easy_pairs=2,
+        mean=[127.5] * 3,
+        std=[60.0] * 3,
+        test_images=12,
+    )
+
+
+def pairs() -> CaptionedScenes:
+    return CaptionedScenes(seed=1, side=64, easy_pairs=2, context_length=24)
 
 
 def test_the_loss_is_open_clips_where_all_texts_differ() -> None:
@@ -34,12 +46,12 @@ def test_equal_texts_are_equally_right() -> None:
 
 
 def test_a_pair_depends_on_seed_and_index_alone() -> None:
-    first = CaptionedScenes(seed=1, side=64, context_length=24)
-    second = CaptionedScenes(seed=1, side=64, context_length=24)
+    first, second = pairs(), pairs()
     for index in (0, 7):
         for one, two in zip(first[index], second[index], strict=True):
             assert torch.equal(one, two)
     assert not torch.equal(first[0][0], first[1][0])
+    assert int((first[1][1] != 0).sum()) <= 8  # the first say one noun alone
     image, tokens = first[3]
     assert image.shape == (3, 64, 64) and image.dtype == torch.uint8
     assert tokens.shape == (24,) and int((tokens != 0).sum()) > 2
@@ -47,10 +59,19 @@ def test_a_pair_depends_on_seed_and_index_alone() -> None:
 
 def test_gradients_reach_both_towers(task: ClipTask) -> None:
     samples = task.samples()
-    batch = [torch.stack(parts) for parts in zip(*(samples[i] for i in range(4)), strict=True)]
+    rows = [samples[i] for i in range(2, 6)]
+    batch = [torch.stack(parts) for parts in zip(*rows, strict=True)]
     task.losses(batch, torch.Generator())["loss"].backward()
     unreached = [name for name, p in task.model.named_parameters() if p.grad is None]
     assert not unreached
+
+
+def test_a_prepared_clip_has_live_blocks_and_an_empty_token_table() -> None:
+    model = build_clip_model("frozenseg_tiny_resnet", quick_gelu=False)
+    prepare(model)
+    blocks = [p for name, p in model.visual.named_parameters() if name.endswith("bn3.weight")]
+    assert len(blocks) == 4 and all((p == 1).all() for p in blocks)
+    assert not model.token_embedding.weight.any()
 
 
 def test_an_oracle_scores_all_and_a_random_model_little(

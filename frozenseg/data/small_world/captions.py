@@ -45,20 +45,28 @@ def is_held_out(noun: str, colour: str, pattern: str) -> bool:
 def caption(scene: Scene, generator: np.random.Generator) -> str:
     """A caption of varied wording, other ones from call to call.
 
-    It names a few of the things, by noun alone or with colour, pattern or both, sometimes counted,
-    and often the grounds.
+    It names a few of the things, half of the time by noun alone, else with colour, pattern or both,
+    sometimes counted, and often the grounds. (Where colours and grounds are said too often, they
+    tell captions apart, and CLIP does without the nouns.)
     """
     things = _things_phrase(scene.things, generator)
     grounds = _grounds_phrase(scene.grounds, generator)
     if not things:
         return _say(grounds, generator)
     roll = generator.random()
-    if roll < 0.4 or len(things.split()) > FEW_WORDS:
+    if roll < 0.65 or len(things.split()) > FEW_WORDS:
         return _say(things, generator)
-    if roll < 0.5:
+    if roll < 0.75:
         return f"{grounds} with {things}"
     joint = "on" if len(scene.grounds) == 1 else "in front of"
     return _say(f"{things} {joint} {grounds}", generator)
+
+
+def label(scene: Scene) -> str:
+    """The shortest caption of a scene of one thing, or of grounds alone: "a photo of a star"."""
+    named = scene.things[:1] or scene.grounds[:1]
+    word = named[0].name
+    return f"a photo of {_with_article(word) if named[0].is_thing else word}"
 
 
 def attribute_vocabulary(*, held_out: bool | None = None) -> Vocabulary:
@@ -120,11 +128,11 @@ def _thing_phrase(thing: Region, generator: np.random.Generator, *, brief: bool)
     noun = str(generator.choice(NOUNS[thing.name].names))
     pattern = str(generator.choice(PATTERN_WORDS[thing.pattern]))
     roll = generator.random()
-    if roll < 0.5 and not brief and not is_held_out(thing.name, thing.colour, thing.pattern):
+    if roll < 0.25 and not brief and not is_held_out(thing.name, thing.colour, thing.pattern):
         words = [pattern, thing.colour] if generator.random() < 0.6 else [thing.colour, pattern]
-    elif roll < 0.72:
+    elif roll < 0.42:
         words = [thing.colour]
-    elif roll < 0.8:
+    elif roll < 0.5:
         words = [pattern]
     else:
         words = []
