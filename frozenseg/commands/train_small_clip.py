@@ -1,12 +1,14 @@
 """Train the small CLIP on the small world, from nothing; writes weights.safetensors."""
 
 import argparse
+from pathlib import Path
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from frozenseg.commands.training_arguments import add_run_arguments, run_from, settings_from
 from frozenseg.encoders.clip import build_clip_model
+from frozenseg.engine.weights import read_state
 from frozenseg.errors import UserError
 from frozenseg.pretraining.clip import ClipTask, prepare
 from frozenseg.pretraining.loop import train
@@ -22,13 +24,19 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     settings, run = settings_from(arguments, weight_decay=0.1), run_from(arguments)
     torch.manual_seed(settings.seed)
+    pooling_only = arguments.pooling_of is not None
     model = build_clip_model(NAME, quick_gelu=False)
-    prepare(model)
+    if not pooling_only:
+        prepare(model)
+    else:
+        model.load_state_dict(read_state(arguments.pooling_of))
+    easy_steps = int(arguments.easy_share * settings.steps)
     task = ClipTask(
         model=model,
         seed=settings.seed,
         side=model.visual.image_size,
-        easy_pairs=int(arguments.easy_share * settings.steps) * settings.batch,
+        easy_pairs=0 if pooling_only else easy_steps * settings.batch,
+        pooling_only=pooling_only,
         mean=MEAN,
         std=STD,
         test_images=arguments.test_images,
@@ -40,12 +48,17 @@ def main(argv: list[str]) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train_small_clip", description=__doc__)
-    add_run_arguments(parser, steps=2200, batch=96, learning_rate=1e-3, test_images=1000)
+    add_run_arguments(parser, steps=1800, batch=96, learning_rate=1e-3, test_images=1000)
     parser.add_argument(
         "--easy-share",
         type=float,
         default=0.5,
         help="of the steps, with images of one thing and captions of one word (default: "
         "%(default)s)",
+    )
+    parser.add_argument(
+        "--pooling-of",
+        type=Path,
+        help="weights of a first training: go on with the image tower's pooling alone",
     )
     return parser

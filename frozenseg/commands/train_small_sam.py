@@ -31,9 +31,9 @@ def main(argv: list[str]) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train_small_sam", description=__doc__)
-    add_run_arguments(parser, steps=6000, batch=8, learning_rate=8e-4, test_images=100)
-    parser.add_argument("--masks", type=int, default=6, help="an image (default: %(default)s)")
+    add_run_arguments(parser, steps=2400, batch=4, learning_rate=1e-3, test_images=100)
+    parser.add_argument("--masks", type=int, default=8, help="an image (default: %(default)s)")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="of prompts an image (default: %(default)s)"
+        "--rounds", type=int, default=1, help="of prompts an image (default: %(default)s)"
     )
     return parser

@@ -119,7 +119,7 @@ def _small_world(split: str, vocabulary: str) -> Benchmark:
         labels=str(files.labels),
         semantic_labels=str(files.semantic_labels),
         instances=str(files.instances),
-        test_size=(256, 512),
+        test_size=(192, 384),
         evaluators=tasks,
     )
 

@@ -260,8 +260,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"weights {path}: no checkpoint, or one that holds more than tensors and would have to "
             "execute code; save its state dict alone"
         ) from None
-    for key in ("model", "state_dict"):  # detectron2's and open_clip's wrappers
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
+    # detectron2's and open_clip's wrappers, and our training checkpoints, the average first
+    for key in ("model", "state_dict", "average", "weights"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict) and content[key]:
             content = content[key]
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
         raise UserError(f"weights {path}: a state dict (names and tensors) was expected")

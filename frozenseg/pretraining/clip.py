@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from frozenseg.data.small_world.captions import (
     attribute_vocabulary,
     caption,
+    even_caption,
     is_held_out,
     label,
 )
@@ -28,11 +29,9 @@ SINGLE = SceneOptions(sides=(72, 120), counts=(1, 1), radii=(0.3, 0.48))
 BARE = SceneOptions(sides=(72, 120), counts=(0, 0))
 # How often a training image shows one thing, large as a region is when it is looked at, several, or
 # grounds alone.
-MIXTURE = (
-    (0.75, SINGLE),
-    (0.1, SceneOptions(sides=(96, 144), counts=(2, 3), radii=(0.2, 0.32))),
-    (0.15, BARE),
-)
+SEVERAL = SceneOptions(sides=(96, 144), counts=(2, 3), radii=(0.2, 0.32))
+MIXTURE = ((0.75, SINGLE), (0.1, SEVERAL), (0.15, BARE))
+EVEN_MIXTURE = ((0.5, SINGLE), (0.35, SEVERAL), (0.15, BARE))
 TEMPLATES = ("a photo of a {}.",)
 MAX_LOGIT_SCALE = 100.0
 
@@ -42,12 +41,17 @@ class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
 
     The first `easy_pairs` show one thing and say its noun alone. Where captions are full from the
     start, colours and grounds tell them apart, and CLIP does without the nouns for long.
+    even: whether captions name things and grounds equally often, else mostly things.
     """
 
-    def __init__(self, *, seed: int, side: int, easy_pairs: int, context_length: int) -> None:
+    def __init__(
+        self, *, seed: int, side: int, easy_pairs: int, even: bool, context_length: int
+    ) -> None:
         self.seed = seed
         self.side = side
         self.easy_pairs = easy_pairs
+        self.mixture = EVEN_MIXTURE if even else MIXTURE
+        self.caption = even_caption if even else caption
         self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
@@ -55,9 +59,9 @@ class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
             scene = make_scene(self.seed, "clip", index, SINGLE)
             return square_image(scene, self.side), self.tokenizer([label(scene)])[0]
         generator = np.random.default_rng([self.seed, index])
-        kind = generator.choice(len(MIXTURE), p=[share for share, _ in MIXTURE])
-        scene = make_scene(self.seed, "clip", index, MIXTURE[kind][1])
-        return square_image(scene, self.side), self.tokenizer([caption(scene, generator)])[0]
+        kind = generator.choice(len(self.mixture), p=[share for share, _ in self.mixture])
+        scene = make_scene(self.seed, "clip", index, self.mixture[kind][1])
+        return square_image(scene, self.side), self.tokenizer([self.caption(scene, generator)])[0]
 
 
 class ClipTask:
@@ -70,15 +74,25 @@ class ClipTask:
         seed: int,
         side: int,
         easy_pairs: int,
+        pooling_only: bool,
         mean: Sequence[float],
         std: Sequence[float],
         test_images: int,
     ) -> None:
-        """side: S; mean, std: of RGB in 0-255, as the model will be used with."""
+        """side: S; mean, std: of RGB in 0-255, as the model will be used with.
+
+        pooling_only: train the image tower's pooling alone, with even captions. Regions are named
+        through it. After the first training, where captions mostly name things, it looks for them
+        in every image: of true masks 8 % of the grounds were named right, and 83 % of the things.
+        """
         self.model = model
         self.seed = seed
         self.side = side
         self.easy_pairs = easy_pairs
+        self.pooling_only = pooling_only
+        if pooling_only:
+            model.requires_grad_(False)
+            model.visual.attnpool.requires_grad_(True)
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.std = torch.tensor(std).view(1, 3, 1, 1)
         self.test_images = test_images
@@ -88,11 +102,14 @@ class ClipTask:
             seed=self.seed,
             side=self.side,
             easy_pairs=self.easy_pairs,
+            even=self.pooling_only,
             context_length=self.model.context_length,
         )
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         pixels, tokens = batch
+        if self.pooling_only:
+            self.model.visual.eval()  # the norms of the frozen trunk keep their statistics
         image = F.normalize(self.model.encode_image(self.normalized(pixels)), dim=-1)
         text = F.normalize(self.model.encode_text(tokens), dim=-1)
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)

@@ -33,9 +33,14 @@ def test_bad_arguments_are_one_clear_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_side_that_clip_cannot_halve_five_times_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--side 100"):
-        train_small_clip.main(["--output", str(tmp_path), "--side", "100"])
+def test_a_share_beyond_the_whole_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--easy-share 1.5"):
+        train_small_clip.main(["--output", str(tmp_path), "--easy-share", "1.5"])
+
+
+def test_a_second_training_needs_the_first(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none.safetensors: no such file"):
+        train_small_clip.main(["--output", str(tmp_path), "--pooling-of", "none.safetensors"])
 
 
 @pytest.mark.slow

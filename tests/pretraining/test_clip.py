@@ -1,12 +1,16 @@
 """Contrastive loss against open_clip's own; pairs and scores on a tiny CLIP."""
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
+from frozenseg.data.small_world.captions import even_caption
+from frozenseg.data.small_world.nouns import NOUNS
+from frozenseg.data.small_world.scene import make_scene
 from frozenseg.encoders.clip import build_clip_model
-from frozenseg.pretraining.clip import CaptionedScenes, ClipTask, contrastive_loss, prepare
+from frozenseg.pretraining.clip import SINGLE, CaptionedScenes, ClipTask, contrastive_loss, prepare
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,7 @@ def task() -> ClipTask:
         seed=0,
         side=64,
         easy_pairs=2,
+        pooling_only=False,
         mean=[127.5] * 3,
         std=[60.0] * 3,
         test_images=12,
@@ -25,7 +30,7 @@ def task() -> ClipTask:
 
 
 def pairs() -> CaptionedScenes:
-    return CaptionedScenes(seed=1, side=64, easy_pairs=2, context_length=24)
+    return CaptionedScenes(seed=1, side=64, easy_pairs=2, even=False, context_length=24)
 
 
 def test_the_loss_is_open_clips_where_all_texts_differ() -> None:
@@ -70,8 +75,33 @@ def test_a_prepared_clip_has_live_blocks_and_an_empty_token_table() -> None:
     model = build_clip_model("frozenseg_tiny_resnet", quick_gelu=False)
     prepare(model)
     blocks = [p for name, p in model.visual.named_parameters() if name.endswith("bn3.weight")]
-    assert len(blocks) == 4 and all((p == 1).all() for p in blocks)
+    assert len(blocks) == 5 and all((p == 1).all() for p in blocks)
     assert not model.token_embedding.weight.any()
+
+
+def test_the_second_training_changes_the_pooling_alone() -> None:
+    model = build_clip_model("frozenseg_tiny_resnet", quick_gelu=False).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task = ClipTask(
+        model=model, seed=0, side=64, easy_pairs=0, pooling_only=True,
+        mean=[127.5] * 3, std=[60.0] * 3, test_images=2,
+    )  # fmt: skip
+    rows = [task.samples()[i] for i in range(4)]
+    task.losses([torch.stack(parts) for parts in zip(*rows, strict=True)], torch.Generator())[
+        "loss"
+    ].backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+    changed = {name for name, value in model.state_dict().items() if (value != before[name]).any()}
+    assert changed and all(name.startswith("visual.attnpool.") for name in changed)
+
+
+def test_even_captions_name_the_grounds_half_of_the_time() -> None:
+    generator = np.random.default_rng(0)
+    scene = make_scene(0, "clip", 1, SINGLE)
+    thing = scene.things[0].name
+    named = [any(word in even_caption(scene, generator) for word in NOUNS[thing].names)
+             for _ in range(100)]  # fmt: skip
+    assert 30 < sum(named) < 70
 
 
 def test_an_oracle_scores_all_and_a_random_model_little(

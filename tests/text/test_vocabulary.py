@@ -149,7 +149,7 @@ def test_the_packaged_training_list() -> None:
     assert coco.is_thing == (True,) * 80 + (False,) * 53
     assert coco.labels[0] == "person" and "sky" in coco.all_names
     with pytest.raises(
-        UserError, match=r"vocabulary coco: not in the package; known: coco_panoptic"
+        UserError, match=r"vocabulary coco: not in the package; known: cityscapes, coco_panoptic"
     ):
         Vocabulary.packaged("coco")
 

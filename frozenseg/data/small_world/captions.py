@@ -62,6 +62,14 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
     return _say(f"{things} {joint} {grounds}", generator)
 
 
+def even_caption(scene: Scene, generator: np.random.Generator) -> str:
+    """A caption of the things alone or of the grounds alone, with equal chances."""
+    things = _things_phrase(scene.things, generator)
+    if things and generator.random() < 0.5:
+        return _say(things, generator)
+    return _say(_grounds_phrase(scene.grounds, generator), generator)
+
+
 def label(scene: Scene) -> str:
     """The shortest caption of a scene of one thing, or of grounds alone: "a photo of a star"."""
     named = scene.things[:1] or scene.grounds[:1]

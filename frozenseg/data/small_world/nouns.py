@@ -2,7 +2,7 @@
 
 To add a noun: write a function `Plane -> list[Part]` that draws it into the unit disc (y points
 down), and give it a row in `NOUNS`. Vocabulary, splits, captions and exports follow the table, and
-`tests/data/small_world/test_nouns.py` tries every row.
+`tests/data/small_world/test_tables.py` tries every row.
 """
 
 from collections.abc import Callable

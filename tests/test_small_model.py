@@ -1,0 +1,100 @@
+"""The model that ships: it finds and names things of which it was never shown a mask."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import frozenseg
+from frozenseg.commands.make_small_world import COUNTS
+from frozenseg.commands.train_net import main as train_net
+from frozenseg.data.small_world.export import export_split
+from frozenseg.data.small_world.nouns import NOUNS
+from frozenseg.data.small_world.pictures import demo_scenes
+from frozenseg.data.small_world.scene import Scene, SceneOptions, make_scene
+from frozenseg.data.small_world.vocabulary import world_vocabulary
+from frozenseg.predictor import Predictor, Result
+
+ZOO = Path(str(resources.files("frozenseg") / "model_zoo"))
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "small" / "frozenseg.yaml"
+LARGEST_ZOO = 25e6  # bytes
+OPTIONS = SceneOptions(sides=(160, 240), counts=(2, 3), radii=(0.18, 0.29))
+UNSEEN = [name for name, noun in NOUNS.items() if not noun.seen]
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FROZENSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield frozenseg.load("small", options=["MODEL.DEVICE", "cpu"])
+
+
+def scenes(count: int) -> list[Scene]:
+    return [make_scene(5, "demo", index + 1000, OPTIONS) for index in range(count)]
+
+
+def name_under(result: Result, mask: np.ndarray) -> str:
+    """The class that most pixels of `mask` have in the panoptic result; "" for none."""
+    ids, areas = np.unique(result.panoptic.ids[mask], return_counts=True)
+    names = {segment.id: segment.name for segment in result.panoptic.segments}
+    return names.get(int(ids[areas.argmax()]), "")
+
+
+def share_right(results: Sequence[Result], found_in: Sequence[Scene], wanted: set[str]) -> float:
+    right = [
+        name_under(result, scene.ids == region.id) == region.name
+        for result, scene in zip(results, found_in, strict=True)
+        for region in scene.regions
+        if region.name in wanted
+    ]
+    assert len(right) >= 8
+    return sum(right) / len(right)
+
+
+def test_the_package_holds_all_weights_and_little_else(segmenter: Predictor) -> None:
+    assert segmenter.note is None
+    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) <= LARGEST_ZOO
+
+
+def test_the_demos_scenes_are_named_right(segmenter: Predictor) -> None:
+    found_in = demo_scenes()
+    results = [segmenter(scene.image, world_vocabulary()) for scene in found_in]
+    names = {region.name for scene in found_in for region in scene.regions}
+    assert share_right(results, found_in, names) > 0.35  # measured: 0.49
+
+
+def test_a_synonym_of_an_unseen_thing_gives_its_place(segmenter: Predictor) -> None:
+    """Mean overlap of what the two names give; measured: 0.64."""
+    both = {name: NOUNS[name].names[1] for name in UNSEEN if len(NOUNS[name].names) > 1}
+    agreed = []
+    for scene in scenes(40):
+        for thing in scene.things:
+            if thing.name in both:
+                others = ["star", "house", *(ground.name for ground in scene.grounds)]
+                first, second = (
+                    segmenter(scene.image, [word, *others], things=[word, "star", "house"]).semantic
+                    == 0
+                    for word in (thing.name, both[thing.name])
+                )
+                agreed.append((first & second).sum() / max((first | second).sum(), 1))
+    assert len(agreed) >= 8 and np.mean(agreed) > 0.4
+
+
+def test_a_name_that_is_not_asked_for_is_not_given(segmenter: Predictor) -> None:
+    scene = demo_scenes()[0]
+    result = segmenter(scene.image, ["key", "bell"])
+    assert {segment.name for segment in result.panoptic.segments} <= {"key", "bell"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_expected_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's own evaluation of the shipped weights, against the numbers it states."""
+    root = tmp_path / "small_world"
+    export_split(root, "val", count=COUNTS["val"], seed=0, processes=2, progress=lambda _: None)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
+    options = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "out")]
+    assert train_net(["--config-file", str(CONFIG), "--eval-only", *options]) == 0
