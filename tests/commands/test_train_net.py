@@ -104,6 +104,14 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
     assert {name: details[name] for name in scores} == scores
 
 
+def test_a_training_checkpoint_can_be_evaluated(trained: TinyRun) -> None:
+    """With its average, as at the end of the training."""
+    checkpoint = str(trained.root / "out" / "checkpoints" / "step_00000002.pt")
+    options = ("MODEL.WEIGHTS", checkpoint)
+    assert main(trained.arguments("eval", *options, flags=("--eval-only",))) == 0
+    assert trained.results("eval") == trained.results("out")
+
+
 def test_expected_results_decide_the_status(trained: TinyRun, caplog) -> None:
     accuracy = trained.results("out")["summary"]["pACC"]
 
