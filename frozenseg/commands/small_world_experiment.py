@@ -6,11 +6,13 @@ evaluates the last arm once more with names shuffled, and writes results.json, a
 
 import argparse
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+import numpy as np
 
 from frozenseg.commands import train_net
 from frozenseg.config import load_config
@@ -166,8 +168,13 @@ def collect(output: Path, arms: Sequence[str], seeds: Sequence[int]) -> Scores:
     for arm in arms:
         found = [read_json(_folder(output, arm, seed) / "results.json") for seed in seeds]
         summaries = [_only_set(result)["summary"] for result in found]
-        scores[arm] = {key: [row[key] for row in summaries] for key in METRICS}
+        scores[arm] = {key: [_number(row[key]) for row in summaries] for key in METRICS}
     return scores
+
+
+def _number(value: float | None) -> float:
+    """A results file has null where there was nothing to score."""
+    return math.nan if value is None else value
 
 
 def _only_set(result: Mapping[str, Any]) -> Any:
@@ -185,7 +192,7 @@ def table(scores: Scores) -> str:
     lines = [f"| | {' | '.join(METRICS.values())} |", "| --- |" + " --- |" * len(METRICS)]
     for arm, row in scores.items():
         cells = [
-            f"{mean(row[key]):.1f} ± {stdev(row[key]):.1f}"
+            f"{np.mean(row[key]):.1f} ± {np.std(row[key], ddof=1):.1f}"
             if len(row[key]) > 1
             else f"{row[key][0]:.1f}"
             for key in METRICS
@@ -202,7 +209,7 @@ def plot(scores: Scores, path: Path) -> None:
     for axes, (key, label) in zip(figure.subplots(2, 4).T.flat, METRICS.items(), strict=True):
         for place, row in enumerate(scores.values()):
             axes.plot([place] * len(row[key]), row[key], "o", color="tab:blue", alpha=0.6)
-            axes.hlines(mean(row[key]), place - 0.3, place + 0.3, color="black")
+            axes.hlines(np.mean(row[key]), place - 0.3, place + 0.3, color="black")
         axes.set(title=label, ylim=(0, None))
         axes.set_xticks(range(len(scores)), ["shuf." if arm == CONTROL else arm for arm in scores])
         axes.grid(axis="y", alpha=0.3)

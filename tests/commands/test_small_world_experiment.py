@@ -68,7 +68,7 @@ def test_two_arms_trained_tabulated_and_not_trained_twice(tmp_path, monkeypatch,
         *("DATASETS.TRAIN", f"('{run.dataset}',)", "DATASETS.TEST", f"('{run.dataset}',)"),
         *("SOLVER.MAX_ITER", "1", "MODEL.MASK_FORMER.TEST.RECALL_ON", "True"),
     ]
-    metrics = ("PQ-seen", "mIoU-seen", "S_Recall@IoU=0.75")
+    metrics = ("PQ-seen", "PQ-unseen", "mIoU-seen", "S_Recall@IoU=0.75")
     monkeypatch.setattr(experiment, "METRICS", {key: key for key in metrics})
     monkeypatch.setattr(experiment, "plot", lambda scores, path: Image.new("L", (9, 9)).save(path))
     assert experiment.main(arguments) == 0

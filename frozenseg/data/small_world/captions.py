@@ -46,8 +46,7 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
     """A caption of varied wording, other ones from call to call.
 
     It names a few of the things, half of the time by noun alone, else with colour, pattern or both,
-    sometimes counted, and often the grounds. (Where colours and grounds are said too often, they
-    tell captions apart, and CLIP does without the nouns.)
+    sometimes counted, and often the grounds.
     """
     things = _things_phrase(scene.things, generator)
     grounds = _grounds_phrase(scene.grounds, generator)
