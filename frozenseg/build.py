@@ -2,16 +2,20 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
-from frozenseg.engine.pretrained import load_weights
+from frozenseg.engine.pretrained import load_sam, load_weights
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import local_path
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
+from frozenseg.inference.proposals import ProposalSettings
+from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
@@ -177,6 +181,9 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
         object_mask_threshold=test.OBJECT_MASK_THRESHOLD,
         overlap_threshold=test.OVERLAP_THRESHOLD,
         detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        sam_epsilon=cfg.TEST.SAM_MASK_PRED_ALPHA,
+        sam_threshold=cfg.TEST.SAM_MASKS.THRESHOLD,
+        sam_weight=cfg.TEST.SAM_MASKS.WEIGHT,
         masks_at_output_size=(
             test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE
             or test.PANOPTIC_ON
@@ -184,6 +191,54 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
             or test.RECALL_ON
         ),
     )
+
+
+def build_sam_masks(cfg: CfgNode, model: FrozenSeg) -> ProposalSource | None:
+    """Where SAM's proposals come from: None without TEST.USE_SAM_MASKS."""
+    if not cfg.TEST.USE_SAM_MASKS:
+        return None
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError("TEST.USE_SAM_MASKS and TEST.AUG.ENABLED do not work together: choose one")
+    online = build_online_proposals(cfg, model)
+    folder = cfg.TEST.SAM_MASKS.FOLDER
+    if not folder:
+        return online
+    return StoredProposals(
+        ProposalFolder(Path(folder), proposal_identity(cfg, online), create=False)
+    )
+
+
+def build_online_proposals(cfg: CfgNode, model: FrozenSeg) -> OnlineProposals:
+    """SAM as a maker of proposals; the one of the injectors, where that is the one asked for."""
+    masks = cfg.TEST.SAM_MASKS
+    settings = ProposalSettings(
+        points_per_side=masks.POINTS_PER_SIDE,
+        predicted_iou=masks.PREDICTED_IOU,
+        stability=masks.STABILITY,
+        min_region_area=masks.MIN_REGION_AREA,
+        max_masks=masks.MAX_MASKS,
+    )
+    name = cfg.TEST.PKL_SAM_MODEL_NAME
+    own = name == cfg.MODEL.SAM_NAME and masks.WEIGHTS in ("", cfg.MODEL.SAM_WEIGHTS)
+    if own and model.sam is not None:
+        return OnlineProposals(model.sam, settings, shared=model.sam.view == "keep_aspect")
+    weights = masks.WEIGHTS or (cfg.MODEL.SAM_WEIGHTS if own else "")
+    sam = build_sam_model(name)
+    if not load_sam(
+        sam, name=name, weights=local_path(weights), allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS
+    ):
+        logger.warning("SAM %s, whose masks shall join, has random weights", name)
+    frozen = FrozenSam(model=sam, view="keep_aspect").to(model.device)
+    return OnlineProposals(frozen, settings, shared=False)
+
+
+def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
+    """All that decides proposals on disk, but for the images."""
+    return {
+        "sam": cfg.TEST.PKL_SAM_MODEL_NAME,
+        "weights": weights_digest(online.sam.model),
+        **online.settings.identity(),
+    }
 
 
 def build_text_classifier(model: FrozenSeg, *, use_disk: bool = True) -> TextClassifier:

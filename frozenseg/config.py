@@ -204,6 +204,16 @@ def _test() -> CfgNode:
     node.USE_SAM_MASKS = False  # OpenSeg Ensemble: SAM's masks join the queries'
     node.SAM_MASK_PRED_ALPHA = 0.2  # epsilon of the ensemble
     node.PKL_SAM_MODEL_NAME = "vit_h"  # the SAM whose masks are used
+    masks = node.SAM_MASKS = CN()
+    masks.WEIGHTS = ""  # of that SAM; "": MODEL.SAM_WEIGHTS, if it is MODEL.SAM_NAME
+    masks.FOLDER = ""  # proposals from tools/make_sam_masks.py; "": made online
+    masks.THRESHOLD = 0.5  # xi: least probability of a proposal's best unseen class
+    masks.WEIGHT = 0.0  # of proposals in panoptic and instance results; 0: they take no part there
+    masks.POINTS_PER_SIDE = 32
+    masks.PREDICTED_IOU = 0.8
+    masks.STABILITY = 0.7
+    masks.MIN_REGION_AREA = 100  # pixels
+    masks.MAX_MASKS = 50  # the largest
     node.AUG = CN()
     node.AUG.ENABLED = False  # flip and several sizes at test
     node.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)

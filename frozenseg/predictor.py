@@ -17,6 +17,7 @@ from PIL import Image
 from frozenseg.build import (
     build_device,
     build_post_processor,
+    build_sam_masks,
     build_text_classifier,
     build_training_vocabulary,
     load_model,
@@ -26,6 +27,7 @@ from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.sam_masks import ProposalSource, StoredProposals
 from frozenseg.inference.segment import segment_image
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import (
@@ -81,15 +83,18 @@ class Predictor:
         short_side: int,
         long_side: int,
         note: str | None = None,
+        sam_masks: ProposalSource | None = None,
     ) -> None:
         """short_side, long_side: images are resized to a shorter side of short_side pixels, the
-        longer at most long_side. note: a warning for every result."""
+        longer at most long_side. note: a warning for every result. sam_masks: where SAM's proposals
+        come from, if they shall join."""
         self.model = model.eval()
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
         self.post_processor = post_processor
         self.short_side, self.long_side = short_side, long_side
         self.note = note
+        self.sam_masks = sam_masks
         self._text: tuple[Vocabulary, TextEmbeddings] | None = None
 
     def __call__(
@@ -119,6 +124,7 @@ class Predictor:
             text=text,
             vocabulary=vocabulary,
             post_processor=self.post_processor,
+            sam_masks=self.sam_masks,
         )
 
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
@@ -172,7 +178,15 @@ def build_predictor(cfg: CfgNode) -> Predictor:
         short_side=cfg.INPUT.MIN_SIZE_TEST,
         long_side=cfg.INPUT.MAX_SIZE_TEST,
         note=note,
+        sam_masks=_online_only(build_sam_masks(cfg, network)),
     )
+
+
+def _online_only(source: ProposalSource | None) -> ProposalSource | None:
+    """Plain images have no ids by which proposals could be found on disk."""
+    if isinstance(source, StoredProposals):
+        raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
+    return source
 
 
 def _find(model: str | Path) -> tuple[Path, Path | None]:

@@ -10,7 +10,7 @@ from frozenseg.data.small_world.export import SPLITS, WorldFiles, export_split
 from frozenseg.data.small_world.pictures import write_demo, write_sheet
 from frozenseg.errors import UserError
 
-COUNTS = {"train": 1600, "val": 200}
+COUNTS = {"train": 2400, "val": 200}
 
 
 def main(argv: list[str]) -> int | None:

@@ -9,7 +9,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from frozenseg.build import build_post_processor, build_training_vocabulary
+from frozenseg.build import build_post_processor, build_sam_masks, build_training_vocabulary
 from frozenseg.commands.training import embed, vocabulary_of
 from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
@@ -35,6 +35,7 @@ from frozenseg.evaluation.tasks import (
 from frozenseg.files import atomic_path
 from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.inference.segment import segment_image
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import SegmentationResult, TextEmbeddings
@@ -112,12 +113,14 @@ class Tester:
     sets: list[TestSet]
     tasks: list[dict[str, Task]]
     texts: list[TextEmbeddings]
+    sam_masks: ProposalSource | None
 
     @classmethod
     def prepare(cls, cfg: CfgNode, model: FrozenSeg, sets: list[TestSet]) -> "Tester":
         """Reads the truth of every task too, so that what is wrong with it shows at once."""
         tasks = [_tasks(cfg, entry) for entry in sets]
-        return cls(cfg, model, sets, tasks, [embed(cfg, model, entry.vocabulary) for entry in sets])
+        texts = [embed(cfg, model, entry.vocabulary) for entry in sets]
+        return cls(cfg, model, sets, tasks, texts, build_sam_masks(cfg, model))
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Every set in turn, its images shared by the processes."""
@@ -196,6 +199,8 @@ class Tester:
             text=text,
             vocabulary=test_set.vocabulary,
             post_processor=post_processor,
+            sam_masks=self.sam_masks,
+            image_id=sample.record.image_id,
         )
 
     def _augmented(self, sample: Sample, test_set: TestSet, text: TextEmbeddings) -> np.ndarray:

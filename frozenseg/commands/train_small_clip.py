@@ -24,19 +24,19 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     settings, run = settings_from(arguments, weight_decay=0.1), run_from(arguments)
     torch.manual_seed(settings.seed)
-    pooling_only = arguments.pooling_of is not None
+    mosaics = arguments.mosaics_of is not None
     model = build_clip_model(NAME, quick_gelu=False)
-    if not pooling_only:
-        prepare(model)
+    if mosaics:
+        model.load_state_dict(read_state(arguments.mosaics_of))
     else:
-        model.load_state_dict(read_state(arguments.pooling_of))
+        prepare(model)
     easy_steps = int(arguments.easy_share * settings.steps)
     task = ClipTask(
         model=model,
         seed=settings.seed,
         side=model.visual.image_size,
-        easy_pairs=0 if pooling_only else easy_steps * settings.batch,
-        pooling_only=pooling_only,
+        easy_pairs=easy_steps * settings.batch,
+        mosaics=mosaics,
         mean=MEAN,
         std=STD,
         test_images=arguments.test_images,
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         "%(default)s)",
     )
     parser.add_argument(
-        "--pooling-of",
+        "--mosaics-of",
         type=Path,
-        help="weights of a first training: go on with the image tower's pooling alone",
+        help="weights of a first training: go on with mosaics, so that regions get their names",
     )
     return parser

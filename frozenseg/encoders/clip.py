@@ -30,7 +30,7 @@ class FrozenClip(Frozen):
         super().__init__()
         self.model = self.freeze(model)
         self.name = name
-        self.trunk = _trunk(model.visual, name)
+        self.trunk = image_trunk(model.visual, name)
         self.tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
         self.mean: Tensor
         self.std: Tensor
@@ -106,7 +106,8 @@ def build_clip_model(name: str, *, quick_gelu: bool) -> open_clip.CLIP:
     return open_clip.CLIP(**config)
 
 
-def _trunk(visual: nn.Module, name: str) -> "ConvNeXtTrunk | ResNetTrunk":
+def image_trunk(visual: nn.Module, name: str) -> ConvNeXtTrunk | ResNetTrunk:
+    """The image tower as a feature pyramid; name: of the model, for the error message."""
     if isinstance(visual, ModifiedResNet):
         return ResNetTrunk(visual)
     stages = getattr(getattr(visual, "trunk", None), "stages", None)

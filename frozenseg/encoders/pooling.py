@@ -1,6 +1,10 @@
 """Mean of features under masks; used by the encoders and by the decoder."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+OUTSIDE = -8.0  # logit of a mask where there is no image
 
 
 def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
@@ -12,3 +16,26 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     areas = masks.sum(-1, keepdim=True)
     pooled = masks @ features.flatten(2).transpose(1, 2)
     return pooled / (areas + 1e-8)  # 1e-8: as published; matters only for empty masks
+
+
+def place_on_grid(
+    masks: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int], grid: tuple[int, int]
+) -> Tensor:
+    """Mask logits (P, h, w) that span an image, on a grid (P, *grid) that spans the padded image.
+
+    image_size, padded_size: (height, width) in pixels of the network's input. A cell takes the
+    value at its centre, bilinearly; cells whose centre lies in the padding get `OUTSIDE`.
+    """
+    axes = []
+    for length, padded, cells in zip(image_size, padded_size, grid, strict=True):
+        centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * (padded / cells)
+        axes.append((2 * centres / length - 1).to(masks))  # -1..1 over the image
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    values = F.grid_sample(
+        masks[None],
+        torch.stack((x, y), dim=-1)[None],
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )[0]
+    return torch.where((x < 1) & (y < 1), values, OUTSIDE)

@@ -131,11 +131,19 @@ class FrozenSam(Frozen):
         return self.model.image_encoder.neck[-1].weight.shape[0]
 
     @torch.no_grad()
-    def forward(self, images: ImageBatch) -> Tensor:
-        """(B, C, h, w), spread over the padded image as the levels of CLIP are."""
+    def forward(self, images: ImageBatch, square: Tensor | None = None) -> Tensor:
+        """(B, C, h, w), spread over the padded image as the levels of CLIP are.
+
+        square: the result of `square` for these images, if it is known and the view is SAM's own.
+        """
         if self.view == "stretch":
             return self.model.image_encoder(self._stretched(images))
-        return self._aligned(self.model.image_encoder(self.keep_aspect(images)), images)
+        return self._aligned(self.square(images) if square is None else square, images)
+
+    @torch.no_grad()
+    def square(self, images: ImageBatch) -> Tensor:
+        """(B, C, side / 16, side / 16): the embedding of the images as SAM itself takes them."""
+        return self.model.image_encoder(self.keep_aspect(images))
 
     def _stretched(self, images: ImageBatch) -> Tensor:
         pixels = images.normalized(self.model.pixel_mean, self.model.pixel_std)

@@ -58,6 +58,11 @@ def load_weights(
     return random
 
 
+def load_sam(sam: nn.Module, *, name: str, weights: str, allow_random: bool) -> bool:
+    """Load a SAM that stands by itself; False if it was left with random weights."""
+    return not _load_part("sam", sam, lambda: find_sam(name, weights), allow_random)
+
+
 def _load_part(
     part: str, module: nn.Module, find: Callable[[], Path], allow_random: bool
 ) -> list[str]:

@@ -16,6 +16,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from frozenseg.inference.mask_ensemble import (
+    ProposalEvidence,
+    as_queries,
+    semantic_weights,
+)
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
 from frozenseg.text.vocabulary import Vocabulary
@@ -31,7 +36,9 @@ class PostProcessor:
     panoptic, least share of a query's own mask that it must win. detections_per_image: query-class
     pairs taken for instances before stuff is dropped. masks_at_output_size: semantic scores from
     masks at output size; False resizes scores made at input size, as published for semantic-only
-    runs.
+    runs. sam_epsilon, sam_threshold, sam_weight: of SAM's proposals, where there are any: share in
+    semantic scores, least probability of their class, and weight in panoptic and instance results
+    (0: they take no part there).
     """
 
     panoptic: bool = True
@@ -43,6 +50,9 @@ class PostProcessor:
     masks_at_output_size: bool = True
     semantic_scores: bool = False
     proposals: bool = False
+    sam_epsilon: float = 0.2
+    sam_threshold: float = 0.5
+    sam_weight: float = 0.0
 
     @torch.no_grad()
     def __call__(
@@ -51,14 +61,30 @@ class PostProcessor:
         mask_logits: Tensor,
         resizer: MaskResizer,
         vocabulary: Vocabulary,
+        evidence: ProposalEvidence | None = None,
     ) -> SegmentationResult:
-        """class_logits (Q, K + 1), void last; mask_logits (Q, h, w) as `resizer` expects them."""
+        """class_logits (Q, K + 1), void last; mask_logits (Q, h, w) as `resizer` expects them;
+        evidence: proposals of SAM, which stand behind the queries in `proposals`."""
         probabilities = class_logits.float().softmax(-1)
+        class_weights = probabilities[:, :-1]
         mask_logits = mask_logits.float()
+        if evidence is not None:
+            class_weights = torch.cat(
+                semantic_weights(
+                    class_logits.float(),
+                    evidence.class_logits,
+                    evidence.seen,
+                    epsilon=self.sam_epsilon,
+                    threshold=self.sam_threshold,
+                )
+            )
+            joining = as_queries(evidence, weight=self.sam_weight, threshold=self.sam_threshold)
+            probabilities = torch.cat((probabilities, joining))
+            mask_logits = torch.cat((mask_logits, evidence.mask_logits))
         size = resizer.output_size
         panoptic = self.panoptic and _Panoptic(probabilities, size, self.object_mask_threshold)
         semantic = (self.semantic or self.semantic_scores) and _Semantic(
-            probabilities, size, self.semantic_scores
+            class_weights, size, self.semantic_scores
         )
         instances = self.instances and _Instances(
             probabilities, vocabulary, size, self.detections_per_image
@@ -67,7 +93,7 @@ class PostProcessor:
         tasks: list[_Task] = [task for task in (panoptic, instances, proposals) if task]
         if semantic and self.masks_at_output_size:
             tasks.append(semantic)
-        for start, stop in _bands(size, sum(class_logits.shape)):
+        for start, stop in _bands(size, sum(probabilities.shape)):
             rows = slice(start, stop)
             if tasks:
                 logits = resizer.rows(mask_logits, start, stop)
@@ -103,9 +129,9 @@ def _bands(size: tuple[int, int], depth: int) -> Iterator[tuple[int, int]]:
 class _Semantic:
     """Class of the largest sum over queries of class probability times mask probability."""
 
-    def __init__(self, probabilities: Tensor, size: tuple[int, int], keep_scores: bool) -> None:
-        self.weights = probabilities[:, :-1].T.contiguous()  # (K, Q)
-        self.ids = torch.zeros(size, dtype=torch.int32, device=probabilities.device)
+    def __init__(self, weights: Tensor, size: tuple[int, int], keep_scores: bool) -> None:
+        self.weights = weights.T.contiguous()  # (K, Q)
+        self.ids = torch.zeros(size, dtype=torch.int32, device=weights.device)
         self.volume = (
             np.zeros((len(self.weights), *size), dtype=np.float32) if keep_scores else None
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip import FrozenClip
+from frozenseg.encoders.pooling import place_on_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.layers import resize
 from frozenseg.models.mask_decoder import MaskDecoder
@@ -66,24 +67,49 @@ class FrozenSeg(nn.Module):
         self, images: ImageBatch, text: TextEmbeddings, auxiliary: bool = False
     ) -> MaskPredictions:
         """In-vocabulary class logits (cosine times scale) and mask logits; for training."""
-        return self._decode(images, self._clip_features(images), text, auxiliary)
+        return self._decode(images, self._clip_features(images), text, auxiliary, None)
 
     @torch.no_grad()
-    def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
-        """As `forward`, with class log-probabilities of both classifiers in place of logits."""
+    def predict(
+        self,
+        images: ImageBatch,
+        text: TextEmbeddings,
+        *,
+        regions: Tensor | None = None,
+        sam_square: Tensor | None = None,
+    ) -> MaskPredictions:
+        """As `forward`, with class log-probabilities of both classifiers in place of logits.
+
+        regions: mask logits (B, P, h, w) that span each image without its padding, to be classified
+        by CLIP alone. sam_square: SAM's embedding of these images, `FrozenSam.square`, if it is
+        known already.
+        """
         features = self._clip_features(images)
-        predictions = self._decode(images, features, text, auxiliary=False)
+        predictions = self._decode(images, features, text, False, sam_square)
         predictions.class_logits = self._open_vocabulary(features, predictions, text)
+        if regions is not None:
+            dense, padded = features.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
+            grid = (dense.shape[-2], dense.shape[-1])
+            placed = [
+                place_on_grid(masks, size, padded, grid)
+                for masks, size in zip(regions, images.sizes, strict=True)
+            ]
+            predictions.region_logits = self._clip_logits(features, torch.stack(placed), text)
         return predictions
 
     def _clip_features(self, images: ImageBatch) -> ClipFeatures:
         return self.clip(images.normalized(self.clip.mean, self.clip.std))
 
     def _decode(
-        self, images: ImageBatch, features: ClipFeatures, text: TextEmbeddings, auxiliary: bool
+        self,
+        images: ImageBatch,
+        features: ClipFeatures,
+        text: TextEmbeddings,
+        auxiliary: bool,
+        sam_square: Tensor | None,
     ) -> MaskPredictions:
         mask_features, levels = self.pixel_decoder(features.levels)
-        sam_embedding = self.sam(images) if self.sam is not None else None
+        sam_embedding = self.sam(images, sam_square) if self.sam is not None else None
         sam_level = self.sam_branch(sam_embedding) if self.sam_branch is not None else None
 
         def classify(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
@@ -104,13 +130,16 @@ class FrozenSeg(nn.Module):
         """Log-probabilities (B, Q, K + 1) of the geometric ensemble."""
         size = (features.dense.shape[-2], features.dense.shape[-1])
         masks = resize(predictions.mask_logits, size)
-        regions = self.clip.encode_regions(features.dense, masks)
-        out_logits = class_logits(regions, text, self.void_embedding, self.clip.logit_scale)
         return geometric_ensemble(
             predictions.class_logits,
-            out_logits,
+            self._clip_logits(features, masks, text),
             text.seen,
             alpha=self.ensemble_alpha,
             beta=self.ensemble_beta,
             valid=(masks > 0).flatten(2).any(-1) if self.ensemble_on_valid_mask else None,
         )
+
+    def _clip_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
+        """(B, Q, K + 1) of CLIP's own classifier under masks (B, Q, h, w) on its grid."""
+        regions = self.clip.encode_regions(features.dense, masks)
+        return class_logits(regions, text, self.void_embedding, self.clip.logit_scale)

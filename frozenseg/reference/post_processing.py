@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from frozenseg.inference.mask_ensemble import add_sam_masks
+from frozenseg.inference.mask_ensemble import semantic_weights
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.reference.compare import (
@@ -37,16 +37,15 @@ def post_processing_rows(settings: dict[str, Any], arrays: dict[str, np.ndarray]
 
     scores = run(semantic_scores=True).semantic_scores
     yield "semantic", tensor_error(scores, arrays["semantic"])
-    probabilities, masks = add_sam_masks(
+    weights = semantic_weights(
         class_logits,
-        mask_logits,
         sam_class_logits,
-        sam_mask_logits,
         torch.from_numpy(arrays["seen"]).bool(),
         epsilon=settings["epsilon"],
         threshold=settings["xi"],
     )
-    joined = torch.einsum("qk,qhw->khw", probabilities, masks.sigmoid())
+    masks = torch.cat((mask_logits, sam_mask_logits)).sigmoid()
+    joined = torch.einsum("qk,qhw->khw", torch.cat(weights), masks)
     yield "semantic_with_sam", tensor_error(joined, arrays["semantic_with_sam"])
     for case in "abc":
         expected = settings[f"panoptic_{case}"]

@@ -40,7 +40,7 @@ def test_a_share_beyond_the_whole_is_refused(tmp_path: Path) -> None:
 
 def test_a_second_training_needs_the_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none.safetensors: no such file"):
-        train_small_clip.main(["--output", str(tmp_path), "--pooling-of", "none.safetensors"])
+        train_small_clip.main(["--output", str(tmp_path), "--mosaics-of", "none.safetensors"])
 
 
 @pytest.mark.slow

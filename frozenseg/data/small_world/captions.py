@@ -30,6 +30,8 @@ PLURALS = {"leaf": "leaves", "fish": "fish"}
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 FRAMES = ("{}", "a photo of {}", "a photo of {}.", "a picture of {}")
 LONG_FRAMES = ("this is a photo of {}", "there is {} in the scene")
+# How often a phrase has pattern and colour, colour alone, pattern alone.
+SOME, RICH = (0.25, 0.17, 0.08), (0.35, 0.2, 0.15)
 FEW_WORDS = 6  # phrases of so many words leave room for a long frame, or for the grounds
 
 
@@ -61,12 +63,11 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
     return _say(f"{things} {joint} {grounds}", generator)
 
 
-def even_caption(scene: Scene, generator: np.random.Generator) -> str:
-    """A caption of the things alone or of the grounds alone, with equal chances."""
-    things = _things_phrase(scene.things, generator)
-    if things and generator.random() < 0.5:
-        return _say(things, generator)
-    return _say(_grounds_phrase(scene.grounds, generator), generator)
+def region_caption(region: Region, generator: np.random.Generator) -> str:
+    """A caption of one region: a thing, mostly with colour, pattern or both, or a ground."""
+    if region.is_thing:
+        return _say(_thing_phrase(region, generator, brief=False, shares=RICH), generator)
+    return _say(_grounds_phrase([region], generator), generator)
 
 
 def label(scene: Scene) -> str:
@@ -130,16 +131,23 @@ def _things_phrase(things: list[Region], generator: np.random.Generator) -> str:
     return _listed(phrases)
 
 
-def _thing_phrase(thing: Region, generator: np.random.Generator, *, brief: bool) -> str:
+def _thing_phrase(
+    thing: Region,
+    generator: np.random.Generator,
+    *,
+    brief: bool,
+    shares: tuple[float, float, float] = SOME,
+) -> str:
     """ "a striped red star", with all, some or none of its attributes; brief: one at most."""
     noun = str(generator.choice(NOUNS[thing.name].names))
     pattern = str(generator.choice(PATTERN_WORDS[thing.pattern]))
     roll = generator.random()
-    if roll < 0.25 and not brief and not is_held_out(thing.name, thing.colour, thing.pattern):
+    both, colour, either = np.cumsum(shares)
+    if roll < both and not brief and not is_held_out(thing.name, thing.colour, thing.pattern):
         words = [pattern, thing.colour] if generator.random() < 0.6 else [thing.colour, pattern]
-    elif roll < 0.42:
+    elif roll < colour:
         words = [thing.colour]
-    elif roll < 0.5:
+    elif roll < either:
         words = [pattern]
     else:
         words = []

@@ -24,13 +24,28 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from frozenseg.data.results import write_panoptic_png
-from frozenseg.data.small_world.scene import Scene, make_scene
+from frozenseg.data.small_world.scene import Scene, SceneOptions, make_scene
 from frozenseg.data.small_world.vocabulary import world_vocabulary
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, read_json, write_json
 
-SPLITS = {"train": True, "val": False}  # name -> whether only seen classes are annotated
-VERSION = 1  # of the world: scenes of the same seed look different in another version
+
+@dataclass(frozen=True)
+class Split:
+    """seen_only: whether only seen classes are annotated."""
+
+    seen_only: bool
+    options: SceneOptions
+
+
+# In training scenes unseen things are rare and without annotation, as what COCO's list leaves out
+# is rarer than what it names; a mask without annotation is trained to be no object. In the test
+# all nouns and grounds are equally frequent.
+SPLITS = {
+    "train": Split(seen_only=True, options=SceneOptions(unseen_weight=0.25)),
+    "val": Split(seen_only=False, options=SceneOptions()),
+}
+VERSION = 2  # of the world: scenes of the same seed look different in another version
 CHUNK = 25  # scenes
 UNLABELLED = 255
 
@@ -85,7 +100,7 @@ def export_split(
         if not is_ready
     ]
     _run(work, processes, progress)
-    _join(files, [read_json(part) for part in parts], seen_only=SPLITS[split])
+    _join(files, [read_json(part) for part in parts], seen_only=SPLITS[split].seen_only)
     shutil.rmtree(parts_folder)
     return files
 
@@ -127,8 +142,14 @@ def _export_chunk(
     files: WorldFiles, part: Path, *, split: str, seed: int, first: int, count: int
 ) -> int:
     """Write the scenes from `first` on and then their annotations; returns how many."""
+    kind = SPLITS[split]
     entries = [
-        _export_scene(files, make_scene(seed, split, index), index + 1, seen_only=SPLITS[split])
+        _export_scene(
+            files,
+            make_scene(seed, split, index, kind.options),
+            index + 1,
+            seen_only=kind.seen_only,
+        )
         for index in range(first, min(first + CHUNK, count))
     ]
     write_json(part, entries)

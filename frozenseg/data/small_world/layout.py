@@ -1,13 +1,17 @@
 """Which grounds a scene has and where they lie."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from frozenseg.data.small_world.chance import pick
 from frozenseg.data.small_world.grounds import FLOOR, GROUNDS, LAND, RIDGE, TOP, WALL
 from frozenseg.data.small_world.noise import Field, mix, pixel_grid
 
 ALL_PLACES = (TOP, RIDGE, LAND, WALL, FLOOR)
+Draw = Callable[..., str]  # places that a ground must fit, but=another one: its name
 SHARES = {"single": 0.25, "outdoors": 0.4, "indoors": 0.2, "patches": 0.15}
 
 
@@ -22,23 +26,29 @@ class Layout:
     horizon: float
 
 
-def make_layout(generator: np.random.Generator, height: int, width: int) -> Layout:
-    """A natural arrangement: one ground, sky over land, wall over floor, or patches of land."""
+def make_layout(
+    generator: np.random.Generator, height: int, width: int, *, unseen_weight: float = 1.0
+) -> Layout:
+    """A natural arrangement: one ground, sky over land, wall over floor, or patches of land.
+
+    unseen_weight: as in `SceneOptions`.
+    """
+    draw = partial(_pick, generator, unseen_weight)
     kind = generator.choice(list(SHARES), p=list(SHARES.values()))
     y, x = pixel_grid(height, width)
     horizon, borders = 0.0, list[Field]()
     if kind == "single":
-        names = [_pick(generator, ALL_PLACES)]
+        names = [draw(ALL_PLACES)]
     elif kind == "outdoors":
         horizon = height * generator.uniform(0.3, 0.5)
-        names, borders = _outdoors(generator, x, y, horizon)
+        names, borders = _outdoors(generator, draw, x, y, horizon)
     elif kind == "indoors":
         horizon = height * generator.uniform(0.4, 0.6)
-        wall = _pick(generator, (WALL,))
-        names = [wall, _pick(generator, (FLOOR,), but=wall)]
+        wall = draw((WALL,))
+        names = [wall, draw((FLOOR,), but=wall)]
         borders = [np.full_like(y, horizon)]
     else:
-        names, borders = _patches(generator, x, y)
+        names, borders = _patches(generator, draw, x, y)
     below = [y - border for border in borders]  # signed pixels; the ground n + 1 is below border n
     index = np.zeros((height, width), np.int64)
     for position, distance in enumerate(below, 1):
@@ -47,34 +57,36 @@ def make_layout(generator: np.random.Generator, height: int, width: int) -> Layo
 
 
 def _outdoors(
-    generator: np.random.Generator, x: Field, y: Field, horizon: float
+    generator: np.random.Generator, draw: Draw, x: Field, y: Field, horizon: float
 ) -> tuple[list[str], list[Field]]:
     """Sky, often mountains, one land, sometimes a second one in front."""
     height, width = x.shape
     line = horizon + _wave(generator, x, 0.015 * height)
-    names, borders = [_pick(generator, (TOP,))], []
+    names, borders = [draw((TOP,))], []
     if generator.random() < 0.35:
         peaks = horizon * generator.uniform(0.25, 0.5)
         borders.append(line - 6 - np.abs(_wave(generator, x, peaks, octaves=4)))
-        names.append(_pick(generator, (RIDGE,)))
+        names.append(draw((RIDGE,)))
     borders.append(line)
-    land = _pick(generator, (LAND,))
+    land = draw((LAND,))
     names.append(land)
     if generator.random() < 0.35 and len(names) < 3:
         shore = horizon + (height - horizon) * generator.uniform(0.45, 0.7)
         borders.append(shore + _wave(generator, x, 0.05 * height))
-        names.append(_pick(generator, (LAND,), but=land))
+        names.append(draw((LAND,), but=land))
     return names, borders
 
 
-def _patches(generator: np.random.Generator, x: Field, y: Field) -> tuple[list[str], list[Field]]:
+def _patches(
+    generator: np.random.Generator, draw: Draw, x: Field, y: Field
+) -> tuple[list[str], list[Field]]:
     """Two lands from above, on the two sides of a slanting, curved border."""
     height, width = x.shape
     slope = generator.uniform(-0.5, 0.5) * height / width
     middle = height * generator.uniform(0.4, 0.6)
     border = middle + slope * (x - width / 2) + _wave(generator, x, 0.07 * height)
-    land = _pick(generator, (LAND,))
-    return [land, _pick(generator, (LAND,), but=land)], [border]
+    land = draw((LAND,))
+    return [land, draw((LAND,), but=land)], [border]
 
 
 def _render(
@@ -100,10 +112,12 @@ def _wave(generator: np.random.Generator, x: Field, amplitude: float, octaves: i
     return amplitude * total / 1.5
 
 
-def _pick(generator: np.random.Generator, places: tuple[str, ...], but: str = "") -> str:
+def _pick(
+    generator: np.random.Generator, unseen_weight: float, places: tuple[str, ...], but: str = ""
+) -> str:
     fitting = [
         name
         for name, ground in GROUNDS.items()
         if name != but and not set(places).isdisjoint(ground.places)
     ]
-    return str(generator.choice(fitting))
+    return pick(generator, GROUNDS, fitting, unseen_weight)

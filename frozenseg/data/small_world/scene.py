@@ -18,11 +18,13 @@ NARROWEST_RANGE = 48  # pixels between the shortest and the longest side: no sce
 @dataclass(frozen=True)
 class SceneOptions:
     """sides: range of height and width in pixels. counts: fewest and most things asked for; a
-    crowded scene may get fewer. radii: range of a thing's radius as a share of the shorter side."""
+    crowded scene may get fewer. radii: range of a thing's radius as a share of the shorter side.
+    unseen_weight: how often an unseen noun or ground comes, against a seen one."""
 
     sides: tuple[int, int] = (128, 256)
     counts: tuple[int, int] = (2, 6)
     radii: tuple[float, float] = (0.13, 0.29)
+    unseen_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sides[1] - self.sides[0] < NARROWEST_RANGE:
@@ -68,9 +70,15 @@ def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None 
     options = options or SceneOptions()
     generator = np.random.default_rng([seed, STREAMS.index(stream), index])
     height, width = _size(generator, options.sides)
-    layout = make_layout(generator, height, width)
+    layout = make_layout(generator, height, width, unseen_weight=options.unseen_weight)
     things = place_things(
-        generator, height, width, layout.horizon, counts=options.counts, radii=options.radii
+        generator,
+        height,
+        width,
+        layout.horizon,
+        counts=options.counts,
+        radii=options.radii,
+        unseen_weight=options.unseen_weight,
     )
     light = generator.uniform(0.15, 0.85) * np.pi  # direction from which light falls, over the top
     image, owner = _draw(layout, things, light)

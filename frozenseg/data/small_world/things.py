@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from frozenseg.data.small_world.chance import pick
 from frozenseg.data.small_world.coats import COLOURS, PATTERNS, paint_coat, trim_of, vary
 from frozenseg.data.small_world.noise import Field, mix, pixel_grid
 from frozenseg.data.small_world.nouns import COAT, NOUNS, TRIM
@@ -42,10 +43,12 @@ def place_things(
     *,
     counts: tuple[int, int],
     radii: tuple[float, float],
+    unseen_weight: float = 1.0,
 ) -> list[Thing]:
     """Things on an image, the farther ones (higher up) first; some overlap, few are hidden.
 
-    horizon: y in pixels that things reach down to at least. counts, radii: as in `SceneOptions`.
+    horizon: y in pixels that things reach down to at least. counts, radii, unseen_weight: as in
+    `SceneOptions`.
     """
     things: list[Thing] = []
     wanted = int(generator.integers(counts[0], counts[1] + 1))
@@ -60,14 +63,17 @@ def place_things(
             np.hypot(y - other.centre[0], x - other.centre[1]) > CLOSEST * (radius + other.radius)
             for other in things
         ):
-            things.append(_random_thing(generator, (y, x), radius))
+            things.append(_random_thing(generator, (y, x), radius, unseen_weight))
     return sorted(things, key=lambda thing: thing.centre[0] + 0.5 * thing.radius)
 
 
 def _random_thing(
-    generator: np.random.Generator, centre: tuple[float, float], radius: float
+    generator: np.random.Generator,
+    centre: tuple[float, float],
+    radius: float,
+    unseen_weight: float,
 ) -> Thing:
-    name = str(generator.choice(list(NOUNS)))
+    name = pick(generator, NOUNS, list(NOUNS), unseen_weight)
     colour = str(generator.choice(list(COLOURS)))
     return Thing(
         name=name,

@@ -13,7 +13,7 @@ from frozenseg.data.annotations import LABELS
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import cut_masks
 from frozenseg.data.readers import read_instances, read_panoptic, read_semantic
-from frozenseg.data.small_world.export import CHUNK, WorldFiles, export_split
+from frozenseg.data.small_world.export import CHUNK, SPLITS, WorldFiles, export_split
 from frozenseg.data.small_world.pictures import DEMO_SCENES, demo_scenes
 from frozenseg.data.small_world.scene import make_scene
 from frozenseg.data.small_world.vocabulary import vocabulary_text, world_vocabulary
@@ -49,7 +49,7 @@ def test_readers_find_the_scenes(world: dict[str, WorldFiles], split: str) -> No
     assert categories.is_thing == vocabulary.is_thing
     assert len(records) == COUNT
     for index, record in enumerate(records):
-        scene = make_scene(0, split, index)
+        scene = make_scene(0, split, index, SPLITS[split].options)
         image = np.asarray(Image.open(record.image_path)).astype(int)
         assert np.abs(image - scene.image).mean() < 4  # JPEG
         targets = cut_masks(LABELS["panoptic"](record))
@@ -67,7 +67,7 @@ def test_training_leaves_unseen_regions_without_annotation(world: dict[str, Worl
     unseen = set(world_vocabulary().labels) - seen
     annotated, void, hidden = 0, 0, 0
     for index in range(COUNT):
-        scene = make_scene(0, "train", index)
+        scene = make_scene(0, "train", index, SPLITS["train"].options)
         labels = np.asarray(Image.open(world["train"].semantic_labels / f"{index + 1:08d}.png"))
         for region in scene.regions:
             values = set(labels[scene.ids == region.id].tolist())

@@ -125,3 +125,15 @@ def test_grounds_alone_and_single_things_can_be_asked_for() -> None:
 def test_a_range_of_sides_that_leaves_only_squares_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 48 pixels apart"):
         SceneOptions(sides=(128, 140))
+
+
+def test_unseen_words_come_as_often_as_asked() -> None:
+    def share(weight: float) -> float:
+        options = SceneOptions(sides=(64, 112), unseen_weight=weight)
+        scenes = [make_scene(0, "train", index, options) for index in range(80)]
+        regions = [region for scene in scenes for region in scene.regions]
+        tables = {**NOUNS, **GROUNDS}
+        return sum(not tables[region.name].seen for region in regions) / len(regions)
+
+    assert share(0.0) < 0.03  # in some places nothing but unseen grounds fits
+    assert 0.02 < share(0.25) < 0.2 < share(1.0) < 0.5
