@@ -199,7 +199,7 @@ def build_sam_masks(cfg: CfgNode, model: FrozenSeg) -> ProposalSource | None:
         return None
     if cfg.TEST.AUG.ENABLED:
         raise UserError("TEST.USE_SAM_MASKS and TEST.AUG.ENABLED do not work together: choose one")
-    online = build_online_proposals(cfg, model)
+    online = build_online_proposals(cfg, model.sam, model.device)
     folder = cfg.TEST.SAM_MASKS.FOLDER
     if not folder:
         return online
@@ -208,7 +208,9 @@ def build_sam_masks(cfg: CfgNode, model: FrozenSeg) -> ProposalSource | None:
     )
 
 
-def build_online_proposals(cfg: CfgNode, model: FrozenSeg) -> OnlineProposals:
+def build_online_proposals(
+    cfg: CfgNode, injected: FrozenSam | None, device: torch.device
+) -> OnlineProposals:
     """SAM as a maker of proposals; the one of the injectors, where that is the one asked for."""
     masks = cfg.TEST.SAM_MASKS
     settings = ProposalSettings(
@@ -220,15 +222,15 @@ def build_online_proposals(cfg: CfgNode, model: FrozenSeg) -> OnlineProposals:
     )
     name = cfg.TEST.PKL_SAM_MODEL_NAME
     own = name == cfg.MODEL.SAM_NAME and masks.WEIGHTS in ("", cfg.MODEL.SAM_WEIGHTS)
-    if own and model.sam is not None:
-        return OnlineProposals(model.sam, settings, shared=model.sam.view == "keep_aspect")
+    if own and injected is not None:
+        return OnlineProposals(injected, settings, shared=injected.view == "keep_aspect")
     weights = masks.WEIGHTS or (cfg.MODEL.SAM_WEIGHTS if own else "")
     sam = build_sam_model(name)
     if not load_sam(
         sam, name=name, weights=local_path(weights), allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS
     ):
         logger.warning("SAM %s, whose masks shall join, has random weights", name)
-    frozen = FrozenSam(model=sam, view="keep_aspect").to(model.device)
+    frozen = FrozenSam(model=sam, view="keep_aspect").to(device)
     return OnlineProposals(frozen, settings, shared=False)
 
 

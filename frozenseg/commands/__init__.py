@@ -24,6 +24,7 @@ COMMANDS = {
     "make_small_world": "write the small world, a synthetic benchmark, to disk",
     "train_small_clip": "train the small CLIP on the small world",
     "train_small_sam": "train the small SAM on the small world",
+    "make_sam_masks": "write SAM's mask proposals of a data set to disk",
     "small_world_experiment": "what each part of FrozenSeg adds, over several seeds",
     "view_samples": "write augmented training samples as pictures",
 }

@@ -74,19 +74,24 @@ def test_sets(cfg: CfgNode) -> list[TestSet]:
 def _test_set(cfg: CfgNode, name: str) -> TestSet:
     benchmark = find_benchmark(name)
     records, categories = load_records(name)
-    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    if (short, long) == (800, 1333):  # not changed: a benchmark may have sizes of its own
-        short, long = benchmark.test_size
     dataset = SegmentationDataset(
-        records=records,
-        categories=categories,
-        transform=ShortestEdgeResize(short=short, long=long),
-        targets=None,
+        records=records, categories=categories, transform=test_resize(cfg, benchmark), targets=None
     )
     tasks = _wanted_tasks(cfg, benchmark)
     if not tasks:
         raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
     return TestSet(name, benchmark, dataset, vocabulary_of(cfg, name, categories), tasks)
+
+
+def test_resize(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
+    """The sizes of INPUT.*_SIZE_TEST; where these are not changed, a benchmark may have its own."""
+    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if (short, long) == (800, 1333):
+        short, long = benchmark.test_size
+    return ShortestEdgeResize(short=short, long=long)
+
+
+test_resize.__test__ = False  # type: ignore[attr-defined]  # as TestSet
 
 
 def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OUTSIDE = -8.0  # logit of a mask where there is no image
+OUTSIDE = -6.0  # logit of a mask where there is no image
 
 
 def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Mask proposals: SAM asked at a grid of points for whatever is there, as segment-anything's
 `SamAutomaticMaskGenerator` does, with the published settings of FrozenSeg.
 
-Equal masks for less work: keys and values of the image are computed once, not once a prompt; masks
-are only made where SAM's own estimate of their quality passes; all steps are batched.
+Equal masks for less work: the decoder's attention is rearranged (`frozenseg.encoders.sam_decoder`),
+masks are only made where SAM's own estimate of their quality passes, and all steps are batched.
 
 Legend: N prompts, M candidate masks, P proposals, C channels, H x W pixels of the image, S SAM's
 side in pixels, s side of its low-resolution masks (S / 4), h x w cells of a proposal.
@@ -18,11 +18,12 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torchvision.ops import nms
 
+from frozenseg.encoders.sam_decoder import two_way
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import mask_boxes
 
-LOGIT_STEP = 1 / 16  # proposals keep logits of about -8 to 8, in 8 bits
-MOST_LOGIT = 127
+LOGIT_STEP = 1 / 8  # proposals keep logits of -6 to 6 (0.25 to 99.75 %), in 8 bits
+MOST_CODE = 48
 PIXELS_AT_ONCE = 24_000_000  # of the masks at image size that exist at one time
 NEIGHBOURS = np.zeros((3, 3, 3), dtype=bool)  # all eight, of one mask among many
 NEIGHBOURS[1] = True
@@ -76,7 +77,7 @@ class Proposals:
 
     @classmethod
     def from_logits(cls, logits: Tensor, predicted_iou: Tensor) -> "Proposals":
-        codes = (logits / LOGIT_STEP).round().clamp(-MOST_LOGIT, MOST_LOGIT)
+        codes = (logits / LOGIT_STEP).round().clamp(-MOST_CODE, MOST_CODE)
         # A pixel inside stays inside: rounding must not bring it onto the border.
         codes = torch.where((codes == 0) & (logits > 0), torch.ones_like(codes), codes)
         return cls(codes.to(torch.int8).cpu(), predicted_iou.float().cpu())
@@ -198,17 +199,17 @@ def _decode(
     """Logits (M, s, s) and predicted IoU (M,) of those masks, three a point (N, 2), that promise
     more than `least_quality`.
 
-    SAM's mask decoder, `predict_masks` of segment-anything, in another order: its image has a batch
-    of one until the first layer has told prompts apart, and the quality of a mask, which needs
-    tokens only, is asked before the mask is made.
+    SAM's mask decoder, `predict_masks` of segment-anything, in another order: the quality of a
+    mask, which needs tokens only, is asked before the mask is made.
     """
     decoder = sam.mask_decoder
     labels = torch.ones((len(points), 1), dtype=torch.int, device=points.device)
     sparse, dense = sam.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
     fixed = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([fixed.expand(len(points), -1, -1), sparse], dim=1)
-    image = embedding + dense[:1]
-    tokens_out, cells = decoder.transformer(image, sam.prompt_encoder.get_dense_pe(), tokens)
+    image = (embedding + dense[:1]).flatten(2).mT
+    positions = sam.prompt_encoder.get_dense_pe().flatten(2).mT
+    tokens_out, cells = two_way(decoder.transformer, image, positions, tokens)
     quality = decoder.iou_prediction_head(tokens_out[:, 0])[:, 1:]  # (N, 3); 0 is for one mask
     rows, columns = (quality > least_quality).nonzero(as_tuple=True)
     prompts, place = rows.unique(return_inverse=True)

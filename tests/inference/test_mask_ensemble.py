@@ -1,13 +1,23 @@
-"""The OpenSeg Ensemble against its formula, class by class."""
+"""The OpenSeg Ensemble against its formula, class by class; SAM's masks through all tasks."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
 
-from frozenseg.inference.mask_ensemble import add_sam_masks
+from frozenseg.encoders.pooling import OUTSIDE, place_on_grid, pool_masks
+from frozenseg.inference.mask_ensemble import (
+    ProposalEvidence,
+    as_queries,
+    semantic_weights,
+)
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.resize import MaskResizer
+from frozenseg.text.vocabulary import Vocabulary
 
 EPSILON = 0.2
+SEEN = torch.tensor([True, False, False, True])
+WORDS = Vocabulary((("a",), ("b",), ("c",), ("d",)), (True, True, False, False))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
@@ -15,26 +25,19 @@ def test_unseen_classes_get_a_share_of_sams_masks(threshold: float) -> None:
     """PAPERS.md 1.1, item 10, and 1.2, row 8: xi looks at unseen classes only."""
     class_logits, masks = 2 * torch.randn(6, 5), torch.randn(6, 4, 7)
     proposal_logits, proposals = 3 * torch.randn(9, 5), torch.randn(9, 4, 7)
-    seen = torch.tensor([True, False, False, True])
-    weights, joined = add_sam_masks(
-        class_logits,
-        masks,
-        proposal_logits,
-        proposals,
-        seen,
-        epsilon=EPSILON,
-        threshold=threshold,
+    weights = semantic_weights(
+        class_logits, proposal_logits, SEEN, epsilon=EPSILON, threshold=threshold
     )
-    ours = torch.einsum("qk,qhw->khw", weights, joined.sigmoid())
+    joined = torch.cat((masks, proposals)).sigmoid()
+    ours = torch.einsum("qk,qhw->khw", torch.cat(weights), joined)
     of_queries = softmax(class_logits.double().numpy(), -1)
     of_proposals = softmax(proposal_logits.double().numpy(), -1)
     passed = [row[[1, 2]].max() > threshold for row in of_proposals]
-    assert len(joined) == 6 + sum(passed)
     if threshold == 0.5:
         assert 0 < sum(passed) < 9
     for label in range(4):
         expected = sum(of_queries[q, label] * expit(masks[q].double().numpy()) for q in range(6))
-        if not seen[label]:
+        if not SEEN[label]:
             by_sam = sum(
                 of_proposals[p, label] * expit(proposals[p].double().numpy())
                 for p in range(9)
@@ -45,17 +48,72 @@ def test_unseen_classes_get_a_share_of_sams_masks(threshold: float) -> None:
 
 
 def test_no_proposal_at_all() -> None:
-    class_logits, masks = torch.randn(6, 5), torch.randn(6, 4, 7)
-    seen = torch.tensor([True, False, False, True])
-    weights, joined = add_sam_masks(
-        class_logits,
-        masks,
-        torch.zeros(0, 5),
-        torch.zeros(0, 4, 7),
-        seen,
-        epsilon=EPSILON,
-        threshold=0.5,
+    class_logits = torch.randn(6, 5)
+    of_queries, of_proposals = semantic_weights(
+        class_logits, torch.zeros(0, 5), SEEN, epsilon=EPSILON, threshold=0.5
     )
-    assert torch.equal(joined, masks)
     expected = class_logits.softmax(-1)[:, :-1] * torch.tensor([1, 0.8, 0.8, 1])
-    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(of_queries, expected)
+    assert of_proposals.shape == (0, 4)
+
+
+def evidence(probabilities: list[list[float]], masks: torch.Tensor) -> ProposalEvidence:
+    logits = torch.tensor(probabilities).clamp(min=1e-9).log()
+    return ProposalEvidence(logits, masks, torch.full((len(masks),), 0.9), SEEN)
+
+
+def test_proposals_compete_with_what_clip_and_sam_say_of_them() -> None:
+    found = evidence([[0.1, 0.7, 0.1, 0.0, 0.1], [0.6, 0.2, 0.1, 0.1, 0.0]], torch.zeros(2, 4, 4))
+    rows = as_queries(found, weight=0.5, threshold=0.5)
+    expected = [[0, 0.5 * 0.9 * 0.7, 0.5 * 0.9 * 0.1, 0, 1 - 0.45 * 0.8], [0, 0, 0, 0, 1]]
+    torch.testing.assert_close(rows, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_sams_masks_reach_every_task_that_asks_for_them(weight: float) -> None:
+    """One query on the left that is class d; SAM has a mask on the right that CLIP calls b."""
+    left, right = torch.full((1, 8, 8), -9.0), torch.full((1, 8, 8), -9.0)
+    left[..., :4], right[..., 4:] = 9.0, 9.0
+    query = torch.tensor([[0.02, 0.01, 0.01, 0.95, 0.01]]).log()
+    found = evidence([[0.02, 0.9, 0.02, 0.03, 0.03]], right)
+    process = PostProcessor(proposals=True, sam_weight=weight)
+    result = process(query, left, MaskResizer.identity((8, 8)), WORDS, found)
+    assert (result.semantic[:, :4] == 3).all() and (result.semantic[:, 4:] == 1).all()
+    assert result.proposals.shape == (2, 8, 8) and result.proposals[1, :, 4:].all()
+    names = {segment.name for segment in result.panoptic.segments}
+    assert names == ({"b", "d"} if weight else {"d"})
+    best = result.instances.scores[result.instances.class_ids == 1].max()
+    assert (best > 0.5) == bool(weight)
+
+
+@pytest.mark.parametrize(
+    ("grid", "image"),
+    [((25, 34), (800, 1088)), ((24, 42), (750, 1333)), ((10, 13), (320, 416))],
+)
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_a_quarter_of_the_image_pools_that_quarters_features(
+    grid: tuple[int, int], image: tuple[int, int], place: tuple[int, int]
+) -> None:
+    """Against a rule in pixels: a cell belongs to the quarter in which its centre lies."""
+    rows, columns = 192, 256
+    mask = torch.full((1, rows, columns), -5.0)
+    half = (rows // 2, columns // 2)
+    top, left = place[0] * half[0], place[1] * half[1]
+    mask[0, top : top + half[0], left : left + half[1]] = 5.0
+    padded = (grid[0] * 32, grid[1] * 32)
+    placed = place_on_grid(mask, image, padded, grid)
+    y, x = (torch.arange(cells) * 32 + 16.0 for cells in grid)
+    inside = torch.stack(
+        [
+            (y[:, None] >= place[0] * image[0] / 2) & (y[:, None] < (1 + place[0]) * image[0] / 2)
+            & (x >= place[1] * image[1] / 2) & (x < (1 + place[1]) * image[1] / 2)
+        ]
+    )  # fmt: skip
+    border = (y[:, None] == image[0] / 2) | (x == image[1] / 2)  # belongs to both sides
+    assert torch.equal((placed > 0) & ~border, inside & ~border)
+    features = torch.randn(1, 3, *grid)
+    mean = features[0][:, placed[0] > 0].mean(1)
+    torch.testing.assert_close(pool_masks(features, placed[None])[0, 0], mean)
+    assert (placed[0][y > image[0]] == OUTSIDE).all() and (
+        placed[0][:, x > image[1]] == OUTSIDE
+    ).all()

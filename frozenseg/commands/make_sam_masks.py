@@ -1,0 +1,153 @@
+"""Write SAM's mask proposals of a data set or of a folder to disk, for TEST.SAM_MASKS.FOLDER.
+
+A run that was stopped goes on; several may work at once, each with its own --part. The settings are
+those of the configuration (TEST.SAM_MASKS, TEST.PKL_SAM_MODEL_NAME, INPUT.*_SIZE_TEST).
+"""
+
+import argparse
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from PIL import Image
+from tqdm import tqdm
+
+from frozenseg.build import build_device, build_online_proposals, proposal_identity
+from frozenseg.commands.testing import test_resize
+from frozenseg.commands.view_samples import contact_sheet
+from frozenseg.config import load_config, packaged_config
+from frozenseg.data.benchmarks import find_benchmark, load_records
+from frozenseg.data.images import is_video, list_images, read_image
+from frozenseg.data.transforms import ShortestEdgeResize, resize_image, resize_shortest_edge
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+from frozenseg.inference.proposal_files import ProposalFolder
+from frozenseg.inference.proposals import Proposals
+from frozenseg.inference.sam_masks import OnlineProposals
+from frozenseg.structures import ImageBatch, Segment
+from frozenseg.visualize import draw_segments
+
+logger = logging.getLogger(__name__)
+
+MOST_ON_SHEET = 24
+SHEET_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image. id: by which an evaluation finds its masks."""
+
+    id: int | str
+    path: Path
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    number, parts = _part(arguments.part)
+    name = str(arguments.config_file)
+    cfg = load_config(packaged_config(name) or name, arguments.options + arguments.opts)
+    entries, resize = _entries(arguments, cfg)
+    source = build_online_proposals(cfg, None, build_device(cfg))
+    folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)
+    failures, made, there = [], 0, 0
+    start = time.monotonic()
+    pictures: list[Image.Image] = []
+    for entry in tqdm(entries[number - 1 :: parts], unit=" images", disable=None):
+        try:
+            array = read_image(entry.path)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        image = network_image(array, resize)
+        if folder.has(entry.id, image):
+            there += 1
+        else:
+            folder.save(entry.id, image, make(source, image))
+            made += 1
+        if arguments.sheet is not None and len(pictures) < MOST_ON_SHEET:
+            pictures.append(picture(array, folder.load(entry.id, image)))
+    if pictures:
+        with atomic_path(arguments.sheet) as temporary:
+            contact_sheet(pictures, columns=SHEET_COLUMNS).save(temporary)
+    seconds = time.monotonic() - start
+    print(f"{arguments.output}: {made} images in {seconds:.1f} s, {there} were there already")
+    for failure in failures:
+        print(f"not done: {failure}", file=sys.stderr)
+    return 1 if failures else None
+
+
+def network_image(array: np.ndarray, resize: ShortestEdgeResize) -> torch.Tensor:
+    """(3, h, w) uint8: the image (H, W, 3) at the size at which the model is tested."""
+    height, width = array.shape[:2]
+    size = resize_shortest_edge(height, width, resize.short, resize.long)
+    return torch.from_numpy(np.array(resize_image(array, size))).permute(2, 0, 1)
+
+
+def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
+    images = ImageBatch.collate([image], divisor=1).to(source.sam.model.device)
+    return source(images, None)[0]
+
+
+def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:
+    """The proposals over the image, small ones over large ones."""
+    logits = torch.nn.functional.interpolate(
+        proposals.logits()[None], size=image.shape[:2], mode="bilinear", align_corners=False
+    )[0]
+    ids = np.zeros(image.shape[:2], np.int32)
+    for number, mask in enumerate((logits > 0).numpy(), 1):
+        ids[mask] = number
+    kept = [number for number in np.unique(ids).tolist() if number]
+    segments = [
+        Segment(number, 0, "", True, 1.0, int((ids == number).sum()), (0, 0, 0, 0))
+        for number in kept
+    ]
+    return draw_segments(image, ids, segments, legend=False)
+
+
+def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], ShortestEdgeResize]:
+    if (arguments.dataset is None) == (not arguments.input):
+        raise UserError("give either --dataset NAME or --input FILES")
+    if arguments.dataset is not None:
+        records, _ = load_records(arguments.dataset)
+        entries = [Entry(record.image_id, Path(record.image_path)) for record in records]
+        return entries, test_resize(cfg, find_benchmark(arguments.dataset))
+    paths = [path for path in list_images(arguments.input) if not is_video(path)]
+    names = [path.stem for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--input: two images have the name {name}; masks are kept by name")
+    entries = [Entry(name, path) for name, path in zip(names, paths, strict=True)]
+    return entries, ShortestEdgeResize(short=cfg.INPUT.MIN_SIZE_TEST, long=cfg.INPUT.MAX_SIZE_TEST)
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        number, parts = map(int, text.split("/"))
+    except ValueError:
+        number, parts = 0, 0
+    if not 1 <= number <= parts:
+        raise UserError(f"--part {text}: K/N was expected, K in 1-N, e.g. 2/4")
+    return number, parts
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make_sam_masks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", default="small", help="a recipe, or a packaged one (default: %(default)s)")
+    add("--dataset", help="a name of the benchmark table, or files; images keep their ids")
+    add("--input", nargs="+", default=[], metavar="PATH", help="images, folders, globs")
+    add("--output", type=Path, required=True, help="folder of the proposals")
+    add("--part", default="1/1", metavar="K/N", help="make every N-th image, from the K-th on")
+    add("--sheet", type=Path, help=f"a picture of the first {MOST_ON_SHEET} images' masks (.png)")
+    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add("--opts", nargs=argparse.REMAINDER, default=[], help="the same, behind --input")
+    return parser

@@ -1,0 +1,118 @@
+"""Proposals on disk, from the command to the numbers of an evaluation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frozenseg.commands.make_sam_masks import main
+from frozenseg.commands.train_net import main as train_net
+from frozenseg.errors import UserError
+from tests.engine.tiny import TinyRun
+
+SETTINGS = [
+    *("TEST.PKL_SAM_MODEL_NAME", "small"),
+    *("TEST.SAM_MASKS.WEIGHTS", "frozenseg://small/sam.safetensors"),
+    *("TEST.SAM_MASKS.POINTS_PER_SIDE", "4"),
+    *("TEST.SAM_MASKS.PREDICTED_IOU", "0.1"),
+    *("TEST.SAM_MASKS.STABILITY", "0.1"),
+]
+JOIN = [
+    *("TEST.USE_SAM_MASKS", "True"),
+    *("TEST.SAM_MASKS.THRESHOLD", "0.0"),
+    *("TEST.SAM_MASKS.WEIGHT", "1.0"),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyRun:
+    torch.set_num_threads(1)
+    monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
+    return TinyRun(tmp_path)
+
+
+def make(run: TinyRun, *arguments: str) -> int | None:
+    where = ["--config-file", str(run.config), "--output", str(run.root / "masks")]
+    return main([*where, *arguments, "--opts", *SETTINGS])
+
+
+def evaluated(run: TinyRun, name: str, *options: str) -> dict:
+    """All classes count as unseen: the training vocabulary knows none of them."""
+    options = (
+        *("DATASETS.TRAIN_VOCABULARY", "small_world_seen"),
+        *("MODEL.MASK_FORMER.TEST.RECALL_ON", "True"),
+        *options,
+    )
+    assert train_net(run.arguments(name, *options, flags=("--eval-only",))) == 0
+    return run.results(name)
+
+
+def test_masks_from_disk_give_what_masks_made_online_give(
+    run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = run.root / "sheet.png"
+    assert make(run, "--dataset", run.dataset, "--sheet", str(sheet)) is None
+    assert "5 images in" in capsys.readouterr().out
+    assert Image.open(sheet).width > 100
+    (run.root / "masks" / "1.npz").write_bytes(b"cut off")
+    assert make(run, "--dataset", run.dataset) is None
+    assert "1 images in" in capsys.readouterr().out  # the damaged one, and no other
+    plain = evaluated(run, "plain")
+    online = evaluated(run, "online", *SETTINGS, *JOIN)
+    folder = ("TEST.SAM_MASKS.FOLDER", str(run.root / "masks"))
+    assert evaluated(run, "disk", *SETTINGS, *JOIN, *folder) == online
+    assert online["summary"]["U_Recall@IoU=0.50"] > plain["summary"]["U_Recall@IoU=0.50"]
+    assert online["summary"]["fwIoU"] != plain["summary"]["fwIoU"]
+    (run.root / "masks" / "3.npz").unlink()
+    with pytest.raises(UserError, match=r"3.npz: no such file; the folder lacks this image"):
+        evaluated(run, "lacking", *SETTINGS, *JOIN, *folder)
+
+
+def test_parts_share_the_images(run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = run.root / "photos"
+    photos.mkdir()
+    for name in "abc":
+        noise = np.random.default_rng(ord(name)).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(photos / f"{name}.png")
+    for part, count in (("1/2", 2), ("2/2", 1)):
+        assert make(run, "--input", str(photos), "--part", part) is None
+        assert f"{count} images in" in capsys.readouterr().out
+    made = {path.name for path in (run.root / "masks").glob("*.npz")}
+    assert made == {"a.npz", "b.npz", "c.npz"}
+    about = json.loads((run.root / "masks" / "proposals.json").read_text())
+    assert about["points_per_side"] == 4 and about["sam"] == "small"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --dataset NAME or --input FILES"),
+        (["--input", "x", "--part", "3/2"], "--part 3/2: K/N was expected"),
+        (["--input", "x", "--part", "half"], "--part half"),
+        (["--input", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(run: TinyRun, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(run, *arguments)
+    assert not (run.root / "masks").exists()
+
+
+def test_a_broken_image_is_told_and_the_others_are_done(
+    run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = run.root / "photos"
+    photos.mkdir()
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(photos / "good.png")
+    (photos / "bad.png").write_bytes(b"no picture")
+    assert make(run, "--input", str(photos)) == 1
+    assert "bad.png" in capsys.readouterr().err
+    assert (run.root / "masks" / "good.npz").is_file()
+
+
+def test_sam_masks_and_augmentation_do_not_work_together(run: TinyRun) -> None:
+    with pytest.raises(UserError, match="do not work together"):
+        evaluated(run, "both", *SETTINGS, *JOIN, "TEST.AUG.ENABLED", "True")

@@ -1,0 +1,104 @@
+"""Proposals on disk: what is read is what was written, or one clear line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from frozenseg.errors import UserError
+from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
+from frozenseg.inference.proposals import Proposals
+
+ABOUT = {"sam": "small", "stability": 0.5}
+
+
+def some(count: int = 50, size: tuple[int, int] = (192, 256)) -> Proposals:
+    """Smooth blobs with noise on them, as SAM's logits are."""
+    torch.manual_seed(0)
+    coarse = torch.randn(count, 1, 6, 8)
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic")[:, 0]
+    return Proposals.from_logits(
+        12 * smooth - 4 + 0.3 * torch.randn(count, *size), torch.rand(count)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ProposalFolder:
+    return ProposalFolder(tmp_path / "masks", ABOUT, create=True)
+
+
+IMAGE = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8)
+
+
+def test_proposals_come_back_as_they_were(folder: ProposalFolder) -> None:
+    proposals = some()
+    folder.save("city/a_1", IMAGE, proposals)
+    found = folder.load("city/a_1", IMAGE.float())  # as the network has it
+    assert torch.equal(found.codes, proposals.codes)
+    assert torch.equal(found.predicted_iou, proposals.predicted_iou)
+    assert folder.path("city/a_1").parent == folder.folder
+
+
+def test_fifty_masks_of_a_full_size_sam_take_less_than_a_megabyte(folder: ProposalFolder) -> None:
+    """SAM's low resolution is 256: at 3:4, 192 x 256 cells."""
+    folder.save(1, IMAGE, some())
+    assert folder.path(1).stat().st_size < 1_000_000
+
+
+def test_no_proposal_can_be_stored_too(folder: ProposalFolder) -> None:
+    folder.save(1, IMAGE, some(0))
+    assert len(folder.load(1, IMAGE)) == 0
+
+
+def test_masks_of_another_setting_are_refused(folder: ProposalFolder) -> None:
+    with pytest.raises(UserError, match=r"other settings \(stability 0.5, not 0.7\)"):
+        ProposalFolder(folder.folder, {**ABOUT, "stability": 0.7}, create=True)
+
+
+def test_a_folder_that_holds_no_proposals_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make one with tools/make_sam_masks.py"):
+        ProposalFolder(tmp_path, ABOUT, create=False)
+
+
+def test_a_missing_file_names_the_image(folder: ProposalFolder) -> None:
+    with pytest.raises(UserError, match=r"7.npz: no such file; the folder lacks this image"):
+        folder.load(7, IMAGE)
+    assert not folder.has(7, IMAGE)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
+def test_a_file_that_was_cut_off_is_named_and_made_anew(
+    folder: ProposalFolder, share: float
+) -> None:
+    folder.save(7, IMAGE, some(5))
+    whole = folder.path(7).read_bytes()
+    folder.path(7).write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"7.npz: damaged"):
+        folder.load(7, IMAGE)
+    assert not folder.has(7, IMAGE)
+
+
+def test_a_flipped_bit_is_noticed(folder: ProposalFolder) -> None:
+    folder.save(7, IMAGE, some(5))
+    content = bytearray(folder.path(7).read_bytes())
+    content[len(content) // 3] ^= 1
+    folder.path(7).write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        folder.load(7, IMAGE)
+
+
+def test_masks_of_another_image_are_refused(folder: ProposalFolder) -> None:
+    """As those of another data set, whose images are numbered alike."""
+    folder.save(7, IMAGE, some(5))
+    other = IMAGE.clone()
+    other[0, 0, 0] += 1
+    with pytest.raises(UserError, match="made from another image with the id 7"):
+        folder.load(7, other)
+
+
+def test_the_digest_knows_every_weight() -> None:
+    model = torch.nn.Linear(3, 2)
+    before = weights_digest(model)
+    with torch.no_grad():
+        model.bias[1] += 1e-6
+    assert weights_digest(model) != before
