@@ -82,6 +82,7 @@ def main(argv: list[str]) -> int | None:
         if arm not in ARMS:
             raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(ARMS))}")
     output: Path = arguments.output
+    _same_settings(arguments)
     for seed in arguments.seeds:
         for arm in arguments.arms:
             status = _train(arguments, arm, seed)
@@ -98,6 +99,21 @@ def main(argv: list[str]) -> int | None:
         plot(scores, temporary)
     print(table(scores))
     return 0
+
+
+def _same_settings(arguments: argparse.Namespace) -> None:
+    """Runs that are there already are taken as they are: they must have been made alike."""
+    path = arguments.output / "settings.json"
+    cfg = load_config(arguments.config_file, arguments.options, freeze=False)
+    cfg.TEST.EXPECTED_RESULTS = []  # looked at by nobody here
+    wanted = {"configuration": cfg.dump()}
+    if not path.is_file():
+        write_json(path, wanted)
+    elif read_json(path) != wanted:
+        raise UserError(
+            f"{arguments.output}: holds runs of another recipe or other --options; "
+            "choose another --output, or remove the folder"
+        )
 
 
 def _train(arguments: argparse.Namespace, arm: str, seed: int) -> int | None:

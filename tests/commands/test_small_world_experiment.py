@@ -78,6 +78,8 @@ def test_two_arms_trained_tabulated_and_not_trained_twice(tmp_path, monkeypatch,
     assert (folder / "table.md").read_text() in capsys.readouterr().out
     monkeypatch.setattr(experiment.train_net, "main", lambda _: pytest.fail("trained again"))
     assert experiment.main(arguments) == 0
+    with pytest.raises(UserError, match="holds runs of another recipe or other --options"):
+        experiment.main([*arguments, "SOLVER.BASE_LR", "0.5"])
 
 
 def test_the_plot_has_a_panel_for_every_metric(tmp_path: Path) -> None:
