@@ -94,7 +94,7 @@ def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
 
 
 def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:
-    """The proposals over the image, small ones over large ones."""
+    """The proposals over the image, numbered by size, small ones over large ones."""
     logits = torch.nn.functional.interpolate(
         proposals.logits()[None], size=image.shape[:2], mode="bilinear", align_corners=False
     )[0]
@@ -103,7 +103,7 @@ def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:
         ids[mask] = number
     kept = [number for number in np.unique(ids).tolist() if number]
     segments = [
-        Segment(number, 0, "", True, 1.0, int((ids == number).sum()), (0, 0, 0, 0))
+        Segment(number, number, str(number), True, 1.0, int((ids == number).sum()), (0, 0, 0, 0))
         for number in kept
     ]
     return draw_segments(image, ids, segments, legend=False)

