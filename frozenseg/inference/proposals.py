@@ -36,8 +36,9 @@ class ProposalSettings:
     points_per_side: of the grid. predicted_iou: least quality by SAM's own estimate, exclusive.
     stability: least IoU of the mask at logit +1 with that at -1, inclusive. box_iou: of two masks
     whose boxes overlap further, the better stays. min_region_area: pixels; smaller islands and
-    holes of a mask go. max_masks: the largest stay. points_per_batch: changes time and memory only; None: 16 on a CPU, where small
-    tensors are reused from its caches (measured: a third less time than with 64), else 64.
+    holes of a mask go. max_masks: the largest stay. points_per_batch: changes time and memory only;
+    None: 16 on a CPU, where small tensors are reused from its caches (measured: a third less time
+    than with 64), else 64.
     """
 
     points_per_side: int = 32
