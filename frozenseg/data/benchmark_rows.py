@@ -4,7 +4,7 @@ Paths are those of detectron2's datasets. The numbers are those of PAPERS 1.4 an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +46,10 @@ class Benchmark:
     prepared_by: str = ""
     counts: tuple[int, ...] = ()
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def without_label_maps(self) -> "Benchmark":
+        """The same, its semantic truth derived from the panoptic one."""
+        return replace(self, semantic_labels="")
 
 
 CONVNEXT, RN50X64 = "FrozenSeg ConvNeXt-L", "FrozenSeg RN50x64"
@@ -153,7 +157,7 @@ ADE20K_FULL_VAL = _label_maps(
     images="images_detectron2/validation",
     labels="annotations_detectron2/validation",
     ignore=65535,  # 16-bit maps
-    prepared_by="prepare_ade20k_full_sem_seg.py",
+    prepared_by="prepare_ade20k_full.py",
     counts=(2000,),
     published={
         CONVNEXT: {"mIoU": 14.8, "fwIoU": 51.4},
@@ -168,7 +172,7 @@ PASCAL_20_VAL = _label_maps(
     "pascal_voc_d2",
     "pascal_voc_20",
     labels="annotations_pascal20/validation",
-    prepared_by="prepare_pascal_voc_sem_seg.py",
+    prepared_by="prepare_pascal_voc.py",
     counts=(1449,),
     published={FC_RELEASED: {"mIoU": 95.4}},
 )
@@ -176,7 +180,7 @@ PASCAL_21_VAL = _label_maps(
     "pascal_voc_d2",
     "pascal_voc_21",
     labels="annotations_pascal21/validation",
-    prepared_by="prepare_pascal_voc_sem_seg.py",
+    prepared_by="prepare_pascal_voc.py",
     counts=(1449,),
     published={
         CONVNEXT: {"mIoU": 82.5, "fwIoU": 92.1},
@@ -193,7 +197,7 @@ PASCAL_CONTEXT_59_VAL = _label_maps(
     "pascal_ctx_d2",
     "pascal_context_59",
     labels="annotations_ctx59/validation",
-    prepared_by="prepare_pascal_ctx_sem_seg.py",
+    prepared_by="prepare_pascal_context.py",
     counts=PASCAL_CONTEXT_COUNTS,
     published={CONVNEXT: {"mIoU": 58.1, "fwIoU": 68.7}, FC_RELEASED: {"mIoU": 58.4}},
 )
@@ -202,7 +206,7 @@ PASCAL_CONTEXT_459_VAL = _label_maps(
     "pascal_ctx_d2/classes_459.txt",
     labels="annotations_ctx459/validation",
     ignore=65535,  # 16-bit maps
-    prepared_by="prepare_pascal_ctx_sem_seg.py",
+    prepared_by="prepare_pascal_context.py",
     counts=PASCAL_CONTEXT_COUNTS,
     published={
         CONVNEXT: {"mIoU": 19.7, "fwIoU": 60.2},
