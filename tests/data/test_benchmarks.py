@@ -9,6 +9,7 @@ from PIL import Image
 
 from frozenseg.data import benchmarks
 from frozenseg.data.annotations import load_panoptic, load_semantic
+from frozenseg.data.benchmark_rows import CONVNEXT, RN50X64
 from frozenseg.data.benchmarks import (
     BENCHMARKS,
     Benchmark,
@@ -17,6 +18,7 @@ from frozenseg.data.benchmarks import (
     load_records,
     read_benchmark,
 )
+from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.errors import UserError
 from tests.data.tiny import CATEGORIES, dataset_name, write_dataset, write_json
 
@@ -174,3 +176,26 @@ def test_rows_of_the_other_readers(tmp_path):
     )
     records, categories = read_benchmark(row, tmp_path)
     assert categories.names == ("dog", "cat", "grass") and (load_semantic(records[0]) == -1).all()
+
+
+def test_scripts_and_documents_know_every_row():
+    """Each preparation has its script, and the published numbers in print are those of the rows."""
+    root = Path(__file__).resolve().parents[2]
+    scripts = {path.name: path.read_text() for path in (root / "datasets").glob("prepare_*.py")}
+    assert {row.prepared_by for row in BENCHMARKS.values()} - {""} < set(scripts)
+    assert set(scripts) == {f"prepare_{name}.py" for name in PREPARATIONS}
+    for name in PREPARATIONS:
+        assert f'main(["{name}", *argv])' in scripts[f"prepare_{name}.py"]
+    started = (root / "GETTING_STARTED.md").read_text().splitlines()
+    data = (root / "datasets" / "README.md").read_text()
+    for name in PUBLISHED_NAMES[5:]:
+        row = BENCHMARKS[name]
+        (line,) = (line for line in started if line.startswith("| ") and f"`{name}`" in line)
+        for model in (CONVNEXT, RN50X64):
+            numbers = (
+                ", ".join(f"{key} {value}" for key, value in row.published[model].items())
+                if model in row.published
+                else "none known"
+            )
+            assert f"| {numbers} |" in line
+        assert f"`{name}`" in data and f"| {row.counts[0]:,} |" in data
