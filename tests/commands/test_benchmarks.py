@@ -121,14 +121,37 @@ def test_from_published_files_to_scores(
     assert set(metrics) <= set(found[name]["summary"])
     assert found[name]["images"] == len(SIZES)
 
-    cfg = load_config(str(config), options)
-    (test_set,) = testing.test_sets(cfg)
-    loader = loader_of_test(test_set.dataset, num_workers=0)
-    truth = functools.partial(truth_of, test_set.categories.is_thing)
-    scores = evaluate(truth, loader, testing._tasks(cfg, test_set), progress=False).summary
+    scores = scores_of_truth(str(config), options)
     assert {metric: scores[metric] for metric in metrics} == pytest.approx(
         dict.fromkeys(metrics, 100)
     )
+
+
+def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
+    cfg = load_config(config, options)
+    (test_set,) = testing.test_sets(cfg)
+    loader = loader_of_test(test_set.dataset, num_workers=0)
+    truth = functools.partial(truth_of, test_set.categories.is_thing)
+    return evaluate(truth, loader, testing._tasks(cfg, test_set), progress=False).summary
+
+
+def test_files_prepared_by_mask2former(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images of ADE20K have names as ids, in both files."""
+    write(root, ADE20K)
+    row = BENCHMARKS[ADE20K]
+    for path in (root / row.annotations, root / row.instances):
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["id"] = f"ADE_val_{image['id']:08d}"
+        for entry in content["annotations"]:
+            entry["image_id"] = f"ADE_val_{entry['image_id']:08d}"
+        path.write_text(json.dumps(content))
+    assert problems(ADE20K, capsys) == ""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    scores = scores_of_truth(str(tmp_path / "tiny.yaml"), ["DATASETS.TEST", f"('{ADE20K}',)"])
+    assert [scores[key] for key in ("PQ", "AP", "box AP")] == pytest.approx([100] * 3)
 
 
 # The classes of the first three blocks of each replica: first, none, last; for PC-59 the last two.
