@@ -125,6 +125,30 @@ def ade20k(split: str) -> Benchmark:
     )
 
 
+# The two scores on their own. The names of the 100 things are those of the annotation.
+ADE20K_SEMANTIC_VAL = Benchmark(
+    tasks=("semantic",),
+    reader="semantic",
+    vocabulary="ade20k_150",
+    images="ADEChallengeData2016/images/validation",
+    labels="ADEChallengeData2016/annotations_detectron2/validation",
+    evaluators=("semantic",),
+    prepared_by="prepare_ade20k.py",
+    counts=(2000,),
+    published={model: {"mIoU": scores["mIoU"]} for model, scores in ADE20K_PUBLISHED.items()},
+)
+ADE20K_INSTANCE_VAL = Benchmark(
+    tasks=("instances",),
+    reader="instances",
+    vocabulary="",
+    images="ADEChallengeData2016/images/validation",
+    annotations="ADEChallengeData2016/ade20k_instance_val.json",
+    evaluators=("instances",),
+    prepared_by="prepare_ade20k.py",
+    counts=(2000,),
+)
+
+
 def _label_maps(
     root: str,
     vocabulary: str,

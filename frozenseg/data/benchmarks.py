@@ -11,6 +11,8 @@ from pathlib import Path
 
 from frozenseg.data.benchmark_rows import (
     ADE20K_FULL_VAL,
+    ADE20K_INSTANCE_VAL,
+    ADE20K_SEMANTIC_VAL,
     BDD_PANOPTIC_VAL,
     BDD_SEMANTIC_VAL,
     CITYSCAPES_VAL,
@@ -52,6 +54,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "openvocab_coco_2017_test_stuff_sem_seg": coco_stuff("val2017"),  # "test" as published
     "openvocab_ade20k_panoptic_train": ade20k("train"),
     "openvocab_ade20k_panoptic_val": ade20k("val"),
+    "openvocab_ade20k_sem_seg_val": ADE20K_SEMANTIC_VAL,
+    "openvocab_ade20k_instance_val": ADE20K_INSTANCE_VAL,
     "openvocab_ade20k_full_sem_seg_val": ADE20K_FULL_VAL,
     "openvocab_pascal20_sem_seg_val": PASCAL_20_VAL,
     "openvocab_pascal21_sem_seg_val": PASCAL_21_VAL,

@@ -4,6 +4,7 @@ Wrong preparation shows in no error, only in scores near 0: labels shifted by on
 for "unlabelled", half of the images. What can be wrong is named here before a model runs.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.lvis import LvisAP
 
+OTHER_NAMES = 0.2  # share of classes whose name in an annotation is no synonym in our list
 AGREEMENT = 0.5  # of two annotations of one image; real ones differ on the borders of objects
 
 
@@ -90,12 +92,27 @@ def _count(benchmark: Benchmark, found: int) -> Finding:
 
 def _classes(benchmark: Benchmark, root: Path, categories: Categories) -> Finding:
     vocabulary = benchmark_vocabulary(benchmark, root)
-    if vocabulary is None or len(vocabulary) == len(categories):
-        return Finding(f"{len(categories)} classes")
-    return Finding(
-        f"the annotation has {len(categories)} classes, the class list {len(vocabulary)}",
-        wrong=True,
-    )
+    if vocabulary is None:
+        return Finding(f"{len(categories)} classes, named by the annotation")
+    if len(vocabulary) != len(categories):
+        text = f"the annotation has {len(categories)} classes, the class list {len(vocabulary)}"
+        return Finding(text, wrong=True)
+    strangers = [
+        f"{name!r} for {names[0]!r}"
+        for name, names in zip(categories.names, vocabulary.names, strict=True)
+        if _words(name).isdisjoint(_words(*names))
+    ]
+    if len(strangers) > OTHER_NAMES * len(categories):
+        return Finding(
+            f"the annotation names {len(strangers)} of {len(categories)} classes otherwise than "
+            f"the class list, {strangers[0]} first: it has other classes or another order",
+            wrong=True,
+        )
+    return Finding(f"{len(categories)} classes, in the order of their list")
+
+
+def _words(*names: str) -> set[str]:
+    return {word for name in names for word in re.findall(r"[a-z]+", name.lower())}
 
 
 def _spread(records: Sequence[Record], count: int) -> list[Record]:
@@ -256,9 +273,9 @@ def _instances(
             yield Finding("LVIS annotation: frequencies and lists of absent classes are there")
         elif "cityscapes" in benchmark.evaluators:
             yield _cityscapes_instances(root / benchmark.instances, records)
-        elif benchmark.instances:
-            metric = InstanceAP(ground_truth=root / benchmark.instances)
-            path = root / benchmark.instances
+        elif "instances" in benchmark.tasks:
+            path = root / (benchmark.instances or benchmark.annotations)
+            metric = InstanceAP(ground_truth=path)
             yield _beside_records(path, set(metric.sizes), metric.category_ids, records, categories)
     except UserError as error:
         yield Finding(str(error), wrong=True)

@@ -314,6 +314,25 @@ def test_a_missing_or_foreign_instance_file_is_named(
     assert "lacks 1 of 2 images" in problems(name, capsys)
 
 
+def test_classes_in_another_order_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "openvocab_mapillary_vistas_panoptic_val"
+    write(root, name)
+    path = root / BENCHMARKS[name].annotations
+    content = json.loads(path.read_text())
+    names = [category["name"] for category in content["categories"]]
+    for category, other in zip(content["categories"], [*names[1:], names[0]], strict=True):
+        category["name"] = other
+    path.write_text(json.dumps(content))
+    assert "of 65 classes otherwise than the class list" in problems(name, capsys)
+    for category in content["categories"][1:]:
+        category["name"] = names[category["id"] - 1].title()
+    path.write_text(json.dumps(content))
+    assert problems(name, capsys) == ""  # one name may differ
+    content["categories"].pop()
+    path.write_text(json.dumps(content))
+    assert problems(name, capsys)
+
+
 def test_published_files_that_are_not_there_are_asked_for(root: Path) -> None:
     for preparation in PREPARATIONS:
         with pytest.raises(UserError) as caught:

@@ -269,6 +269,8 @@ Writer = Callable[[Path], None]
 # benchmark -> (its published files, its preparation, the headline metrics)
 REPLICAS: dict[str, tuple[Writer, str, tuple[str, ...]]] = {
     "openvocab_ade20k_panoptic_val": (write_ade20k, "ade20k", ("PQ", "mIoU", "AP")),
+    "openvocab_ade20k_sem_seg_val": (write_ade20k, "ade20k", ("mIoU",)),
+    "openvocab_ade20k_instance_val": (write_ade20k, "ade20k", ("AP",)),
     "openvocab_ade20k_full_sem_seg_val": (write_ade20k_full, "ade20k_full", ("mIoU",)),
     "openvocab_pascal20_sem_seg_val": (write_pascal_voc, "pascal_voc", ("mIoU",)),
     "openvocab_pascal21_sem_seg_val": (write_pascal_voc, "pascal_voc", ("mIoU",)),

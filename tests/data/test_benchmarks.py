@@ -29,6 +29,8 @@ PUBLISHED_NAMES = [
     "coco_2017_val_panoptic_with_sem_seg",
     "coco_2017_val_panoptic",
     "openvocab_ade20k_panoptic_val",
+    "openvocab_ade20k_sem_seg_val",
+    "openvocab_ade20k_instance_val",
     "openvocab_ade20k_full_sem_seg_val",
     "openvocab_pascal20_sem_seg_val",
     "openvocab_pascal21_sem_seg_val",
@@ -41,6 +43,7 @@ PUBLISHED_NAMES = [
     "bdd10k_val_sem_seg",
     "openvocab_coco_2017_test_stuff_sem_seg",
 ]
+PARTS_OF_ADE20K = ("openvocab_ade20k_sem_seg_val", "openvocab_ade20k_instance_val")
 # What is not the usual 255, and not the usual 800 / 1333.
 IGNORED = {
     "openvocab_ade20k_full_sem_seg_val": 65535,
@@ -188,7 +191,7 @@ def test_scripts_and_documents_know_every_row():
         assert f'main(["{name}", *argv])' in scripts[f"prepare_{name}.py"]
     started = (root / "GETTING_STARTED.md").read_text().splitlines()
     data = (root / "datasets" / "README.md").read_text()
-    for name in PUBLISHED_NAMES[5:]:
+    for name in (name for name in PUBLISHED_NAMES[5:] if name not in PARTS_OF_ADE20K):
         row = BENCHMARKS[name]
         (line,) = (line for line in started if line.startswith("| ") and f"`{name}`" in line)
         for model in (CONVNEXT, RN50X64):
