@@ -7,6 +7,7 @@ from frozenseg.errors import UserError
 from frozenseg.evaluation.dataset_check import check, missing_parts
 
 CONFIG = "configs/coco/frozenseg/convnext_large_eval_ade20k.yaml"
+SMALL_CONFIG = "configs/small/frozenseg.yaml"  # its weights ship with the package
 
 
 def main(argv: list[str]) -> int | None:
@@ -41,9 +42,11 @@ def _report(name: str, sample: int) -> bool:
 
 def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
     if not wrong:
+        small = name.startswith("small_world")
+        config, weights = (SMALL_CONFIG, "") if small else (CONFIG, "MODEL.WEIGHTS RELEASED.pth ")
         return (
-            f"python tools/train_net.py --config-file {CONFIG} --eval-only "
-            f"MODEL.WEIGHTS RELEASED.pth DATASETS.TEST '(\"{name}\",)'"
+            f"python tools/train_net.py --config-file {config} --eval-only "
+            f"{weights}DATASETS.TEST '(\"{name}\",)'"
         )
     if not script:
         return "get the data set as datasets/README.md describes it"

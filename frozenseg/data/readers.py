@@ -210,7 +210,8 @@ def _instances(rows: list[tuple[Any, int, bool]]) -> Instances:
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, str]:
     names = file_names(folder, what)
-    wanted = [name for name in sorted(names) if name.lower().endswith(suffixes)]
+    visible = (name for name in sorted(names) if not name.startswith("."))  # not a killed run's
+    wanted = [name for name in visible if name.lower().endswith(suffixes)]
     return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in wanted}
 
 

@@ -62,7 +62,8 @@ def prepare(root: Path, split: str, work: Work) -> None:
     """Label maps, and panoptic and instance annotation as one: they share their objects."""
     LABELS.write(root, FOLDERS[split], work)
     folder = root / FOLDER
-    panoptic, instances = (folder / f"ade20k_{kind}_{split}.json" for kind in _KINDS)
+    panoptic = folder / f"ade20k_panoptic_{split}.json"
+    instances = folder / f"ade20k_instance_{split}.json"
     pictures = folder / f"ade20k_panoptic_{split}"
     if not (work.wanted(panoptic) or work.wanted(instances)):
         return
@@ -78,25 +79,21 @@ def prepare(root: Path, split: str, work: Work) -> None:
     ]
     images = [row["image"] for row in rows]
     found = [entry for row in rows for entry in row["objects"]]
-    write_json(
-        instances,
-        {
+    contents = {
+        instances: {
             "images": images,
             "annotations": [{"id": n, **entry} for n, entry in enumerate(found, start=1)],
             "categories": [category for category in categories if category["isthing"]],
         },
-    )
-    write_json(
-        panoptic,
-        {
+        panoptic: {
             "images": images,
             "annotations": [row["panoptic"] for row in rows],
             "categories": categories,
         },
-    )
-
-
-_KINDS = ("panoptic", "instance")
+    }
+    for path, content in contents.items():
+        if work.wanted(path):
+            write_json(path, content)
 
 
 def image_id(stem: str) -> int:
