@@ -1,9 +1,9 @@
 """ADE20K with 847 classes, from the full release ADE20K_2021_17_01.
 
 Published: beside `X.jpg` a picture `X_seg.png`, whose red and green channels hold a number between
-1 and 3,688 for each object's name (`name_ndx` in `X.json`). 847 of them, those with examples in
-both splits in MaskFormer's choice, are scored; `ade20k_full_ids.txt` lists them in the order of
-their class ids. Their names are taken from the JSON files.
+1 and some 3,700 for each object's name (`name_ndx` in `X.json`). 847 of them are scored:
+`ade20k_full_ids.txt` lists these numbers in the order of their class ids, both MaskFormer's choice.
+Their names are taken from the JSON files.
 """
 
 import functools

@@ -24,9 +24,7 @@ from frozenseg.files import write_json
 from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "bdd100k"
-REMEDY = (
-    "get the panoptic labels (bdd100k_pan_seg_labels_trainval.zip) of https://bdd-data.berkeley.edu"
-)
+REMEDY = "get the labels of panoptic segmentation of https://bdd-data.berkeley.edu"
 CROWD_OR_IGNORE = 0b11
 
 
