@@ -16,6 +16,7 @@ setup(
     package_data={
         "frozenseg": [
             "data/vocabularies/*.txt",
+            "data/prepare/*.txt",
             "encoders/clip_configs/*.json",
             "model_zoo/*/*",
         ]

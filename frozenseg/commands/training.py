@@ -7,7 +7,12 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build import build_text_classifier, build_training_vocabulary, load_model
-from frozenseg.data.benchmarks import find_benchmark, load_records
+from frozenseg.data.benchmarks import (
+    benchmark_vocabulary,
+    data_root,
+    find_benchmark,
+    load_records,
+)
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
@@ -53,9 +58,9 @@ def vocabulary_of(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary
 def _named_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
     if cfg.DATASETS.VOCABULARY:
         return Vocabulary.from_file(cfg.DATASETS.VOCABULARY)
-    row = find_benchmark(name)
-    if row.vocabulary:
-        return Vocabulary.packaged(row.vocabulary)
+    own = benchmark_vocabulary(find_benchmark(name), data_root())
+    if own is not None:
+        return own
     training = build_training_vocabulary(cfg)
     if len(training) == len(categories):
         return training

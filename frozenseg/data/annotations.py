@@ -96,7 +96,7 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
     path, segments = record.panoptic_path, record.segments
     assert path is not None and segments is not None, "a record of a panoptic JSON"
     ids = read_panoptic_ids(path)
-    if ids.shape != (record.height, record.width):
+    if record.height is not None and ids.shape != (record.height, record.width):
         raise UserError(
             f"{path}: is {ids.shape[0]} x {ids.shape[1]} (height x width), but its image "
             f"is {record.height} x {record.width}; make it again in the size of the image"

@@ -7,11 +7,27 @@ Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from frozenseg.data.benchmark_rows import (
+    ADE20K_FULL_VAL,
+    ADE20K_INSTANCE_VAL,
+    ADE20K_SEMANTIC_VAL,
+    BDD_PANOPTIC_VAL,
+    BDD_SEMANTIC_VAL,
+    CITYSCAPES_VAL,
+    LVIS_VAL,
+    MAPILLARY_VAL,
+    PASCAL_20_VAL,
+    PASCAL_21_VAL,
+    PASCAL_CONTEXT_59_VAL,
+    PASCAL_CONTEXT_459_VAL,
+    Benchmark,
+    ade20k,
+    coco_panoptic,
+    coco_stuff,
+    small_world,
+)
 from frozenseg.data.checks import read_annotations, read_categories
 from frozenseg.data.readers import (
     cityscapes_name,
@@ -21,119 +37,37 @@ from frozenseg.data.readers import (
     read_semantic,
 )
 from frozenseg.data.records import Categories, Record
-from frozenseg.data.small_world.export import small_world_files
 from frozenseg.errors import UserError, nearest
+from frozenseg.text.vocabulary import Vocabulary
 
 FILES_PREFIX = "coco_panoptic:"
 FILES_FORM = "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """One dataset split. Paths are relative to the data root.
-
-    tasks: what its annotation can train and test. reader: the format of its annotation.
-    image_names: whose way of naming image files.
-    vocabulary: the class list of its names (`data/vocabularies`), "" for the category names as they
-    stand. images: folder. annotations: JSON file; for the reader "semantic", whose label maps name
-    no classes, a JSON with `categories` alone. labels: folder of panoptic PNGs or label maps.
-    semantic_labels: folder of label maps beside panoptic ones; where it is absent they are derived.
-    instances: JSON file for AP, for Cityscapes the folder of its label pictures. ignore: value of
-    unlabelled pixels in label maps. test_size: shorter side and limit of the longer one.
-    evaluators: modules of `frozenseg.evaluation` that score it. published: {model: {metric: per
-    cent}}, PAPERS 1.4.
-    """
-
-    tasks: tuple[str, ...]
-    reader: Literal["panoptic", "semantic", "instances"]
-    vocabulary: str
-    images: str
-    annotations: str
-    labels: str = ""
-    semantic_labels: str = ""
-    instances: str = ""
-    image_names: Literal["coco", "cityscapes"] = "coco"
-    ignore: int = 255
-    test_size: tuple[int, int] = (800, 1333)
-    evaluators: tuple[str, ...] = ()
-    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-
-def _coco_panoptic(split: str, vocabulary: str, *, all_tasks: bool = True) -> Benchmark:
-    tasks = ("panoptic", "semantic", "instances") if all_tasks else ("panoptic",)
-    testing = split == "val2017"
-    return Benchmark(
-        tasks=tasks,
-        reader="panoptic",
-        vocabulary=vocabulary,
-        images=f"coco/{split}",
-        annotations=f"coco/annotations/panoptic_{split}.json",
-        labels=f"coco/panoptic_{split}",
-        semantic_labels=f"coco/panoptic_semseg_{split}" if all_tasks else "",
-        instances=f"coco/annotations/instances_{split}.json" if all_tasks else "",
-        evaluators=tasks if testing else (),
-        published=COCO_VAL_PUBLISHED if testing and vocabulary else {},
-    )
-
-
-COCO_VAL_PUBLISHED = {
-    "FrozenSeg ConvNeXt-L": {"PQ": 56.2, "AP": 47.3, "mIoU": 65.5},
-    "FrozenSeg RN50x64": {"PQ": 55.7, "AP": 47.4, "mIoU": 65.4},
-    "FC-CLIP ConvNeXt-L, last iteration": {"PQ": 56.4, "AP": 47.4, "mIoU": 65.3},
-    "FC-CLIP RN50x64, last iteration": {"PQ": 55.3, "AP": 46.5, "mIoU": 64.8},
-    "FC-CLIP ConvNeXt-L, as released": {"PQ": 54.4, "AP": 44.6, "mIoU": 63.7},
-}
-
-CITYSCAPES_VAL = Benchmark(
-    tasks=("panoptic", "semantic", "instances"),
-    reader="panoptic",
-    image_names="cityscapes",
-    vocabulary="cityscapes",
-    images="cityscapes/leftImg8bit/val",
-    annotations="cityscapes/gtFine/cityscapes_panoptic_val.json",
-    labels="cityscapes/gtFine/cityscapes_panoptic_val",
-    instances="cityscapes/gtFine/val",
-    test_size=(1024, 2560),
-    evaluators=("panoptic", "semantic", "cityscapes"),
-)
-
-LVIS_VAL = Benchmark(
-    tasks=("instances",),
-    reader="instances",
-    vocabulary="",
-    images="coco",
-    annotations="lvis/lvis_v1_val.json",
-    evaluators=("lvis",),
-)
-
-
-def _small_world(split: str, vocabulary: str) -> Benchmark:
-    files = small_world_files(Path("small_world"), split)
-    tasks = ("panoptic", "semantic", "instances")
-    return Benchmark(
-        tasks=tasks,
-        reader="panoptic",
-        vocabulary=vocabulary,
-        images=str(files.images),
-        annotations=str(files.annotations),
-        labels=str(files.labels),
-        semantic_labels=str(files.semantic_labels),
-        instances=str(files.instances),
-        test_size=(192, 384),
-        evaluators=tasks,
-    )
-
-
 BENCHMARKS: dict[str, Benchmark] = {
-    "openvocab_coco_2017_train_panoptic_with_sem_seg": _coco_panoptic("train2017", "coco_panoptic"),
-    "openvocab_coco_2017_val_panoptic_with_sem_seg": _coco_panoptic("val2017", "coco_panoptic"),
-    "coco_2017_train_panoptic": _coco_panoptic("train2017", "", all_tasks=False),
-    "coco_2017_val_panoptic": _coco_panoptic("val2017", "", all_tasks=False),
-    "coco_2017_val_panoptic_with_sem_seg": _coco_panoptic("val2017", ""),
+    "openvocab_coco_2017_train_panoptic_with_sem_seg": coco_panoptic("train2017", "coco_panoptic"),
+    "openvocab_coco_2017_val_panoptic_with_sem_seg": coco_panoptic("val2017", "coco_panoptic"),
+    "coco_2017_train_panoptic": coco_panoptic("train2017", "", all_tasks=False),
+    "coco_2017_val_panoptic": coco_panoptic("val2017", "", all_tasks=False),
+    "coco_2017_val_panoptic_with_sem_seg": coco_panoptic("val2017", ""),
+    "openvocab_coco_2017_train_stuff_sem_seg": coco_stuff("train2017"),
+    "openvocab_coco_2017_test_stuff_sem_seg": coco_stuff("val2017"),  # "test" as published
+    "openvocab_ade20k_panoptic_train": ade20k("train"),
+    "openvocab_ade20k_panoptic_val": ade20k("val"),
+    "openvocab_ade20k_sem_seg_val": ADE20K_SEMANTIC_VAL,
+    "openvocab_ade20k_instance_val": ADE20K_INSTANCE_VAL,
+    "openvocab_ade20k_full_sem_seg_val": ADE20K_FULL_VAL,
+    "openvocab_pascal20_sem_seg_val": PASCAL_20_VAL,
+    "openvocab_pascal21_sem_seg_val": PASCAL_21_VAL,
+    "openvocab_pascal_ctx59_sem_seg_val": PASCAL_CONTEXT_59_VAL,
+    "openvocab_pascal_ctx459_sem_seg_val": PASCAL_CONTEXT_459_VAL,
     "openvocab_cityscapes_fine_panoptic_val": CITYSCAPES_VAL,
+    "openvocab_mapillary_vistas_panoptic_val": MAPILLARY_VAL,
+    "bdd10k_40_panoptic_val": BDD_PANOPTIC_VAL,
+    "bdd10k_val_sem_seg": BDD_SEMANTIC_VAL,
     "openvocab_lvis_v1_val": LVIS_VAL,
-    "small_world_train": _small_world("train", "small_world_seen"),
-    "small_world_val": _small_world("val", "small_world"),
+    "small_world_train": small_world("train", "small_world_seen"),
+    "small_world_val": small_world("val", "small_world"),
 }
 
 
@@ -185,9 +119,30 @@ def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Cate
             labels,
             images,
             semantic_dir=semantic_labels if with_maps else None,
+            ignore=benchmark.ignore,
             image_name=cityscapes_name if benchmark.image_names == "cityscapes" else coco_name,
+            # Mapillary's JSON has height and width exchanged (mapillary_vistas issue 16)
+            image_suffix=".jpg" if benchmark.image_names == "mapillary" else "",
         )
     if benchmark.reader == "instances":
         return read_instances(annotations, images)
-    categories = read_categories(read_annotations(annotations, "categories"), annotations)
+    if benchmark.annotations:
+        categories = read_categories(read_annotations(annotations, "categories"), annotations)
+    else:
+        vocabulary = benchmark_vocabulary(benchmark, root)
+        assert vocabulary is not None, "a row of label maps names its classes"
+        names = tuple(vocabulary.labels)
+        categories = Categories(names, vocabulary.is_thing, tuple(range(len(names))))
     return read_semantic(images, labels, categories, ignore=benchmark.ignore)
+
+
+def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
+    """The class list of a row, None if it has none of its own."""
+    if not benchmark.vocabulary:
+        return None
+    if not benchmark.vocabulary.endswith(".txt"):
+        return Vocabulary.packaged(benchmark.vocabulary)
+    path = root / benchmark.vocabulary
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run python datasets/{benchmark.prepared_by}")
+    return Vocabulary.from_file(path)

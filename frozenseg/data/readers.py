@@ -55,13 +55,16 @@ def read_panoptic(
     image_dir: Path,
     *,
     semantic_dir: Path | None = None,
+    ignore: int = 255,
     image_name: Callable[[Mapping[str, Any]], str] = coco_name,
+    image_suffix: str = "",
 ) -> tuple[list[Record], Categories]:
     """The records of a COCO panoptic dataset, in the order of its annotations.
 
-    semantic_dir: label maps of class ids (255 unlabelled), one PNG per image; without it
+    semantic_dir: label maps of class ids (`ignore` where unlabelled), one PNG per image; without it
     `load_semantic` derives the same maps from the panoptic ones. image_name: the path below
-    `image_dir` of an entry of `images`.
+    `image_dir` of an entry of `images`. image_suffix: set where nothing in those entries can be
+    relied on: the image then has the stem of its PNG, and its size is not known before it is read.
     """
     content = read_annotations(json_path, "images", "annotations", "categories")
     categories = read_categories(content, json_path)
@@ -74,15 +77,17 @@ def read_panoptic(
             image = _image_of(image_id, images, json_path, name)
             segments = _segments(annotation["segments_info"], categories, json_path, name)
             semantic = None if semantic_dir is None else semantic_dir / Path(png_name).name
+            file_name = Path(png_name).stem + image_suffix if image_suffix else image_name(image)
             record = Record(
                 image_id=image_id,
-                image_path=os.path.join(image_dir, image_name(image)),
-                height=image["height"],
-                width=image["width"],
+                image_path=os.path.join(image_dir, file_name),
+                height=None if image_suffix else image["height"],
+                width=None if image_suffix else image["width"],
                 num_classes=len(categories),
                 panoptic_path=os.path.join(png_dir, png_name),
                 segments=segments,
                 semantic_path=None if semantic is None else str(semantic),
+                semantic_ignore=ignore,
             )
         if image_id in records:
             raise UserError(f"{json_path}: {name} is the second of image {image_id!r}; remove it")
@@ -205,7 +210,8 @@ def _instances(rows: list[tuple[Any, int, bool]]) -> Instances:
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, str]:
     names = file_names(folder, what)
-    wanted = [name for name in sorted(names) if name.lower().endswith(suffixes)]
+    visible = (name for name in sorted(names) if not name.startswith("."))  # not a killed run's
+    wanted = [name for name in visible if name.lower().endswith(suffixes)]
     return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in wanted}
 
 

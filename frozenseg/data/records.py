@@ -63,7 +63,7 @@ class Instances:
 class Record:
     """One image of a dataset and where its annotation lies; what a dataset lacks is None.
 
-    height, width: pixels as the annotation states them, None for plain folders of images.
+    height, width: pixels as the annotation states them, None where it does not, or not reliably.
     semantic_path: a PNG of class ids, `semantic_ignore` where unlabelled.
     num_classes: the bound of those class ids.
     """

@@ -19,6 +19,7 @@ def load_ground_truth(
     *,
     with_masks: bool,
     keep: Sequence[str] = (),
+    named: str = "",
 ) -> dict[str, Any]:
     """{"images", "categories", "annotations"} of a COCO instance file (or its content), checked.
 
@@ -26,9 +27,9 @@ def load_ground_truth(
     hotcoco refuses a file for a wrong type in fields that play no part. Annotations are numbered
     anew from 1: an id of 0, a missing or a doubled one is taken for something else, and no score
     depends on them. Missing areas come from the masks, or from the boxes if `with_masks` is
-    False.
+    False. named: what to call content in messages, where it came from a file.
     """
-    named = "ground truth" if isinstance(source, Mapping) else os.fspath(source)
+    named = named or ("ground truth" if isinstance(source, Mapping) else os.fspath(source))
     dataset = source if isinstance(source, Mapping) else read_json(source)
     images = index_by_id(section(dataset, "images", named), f"{named}: images")
     categories = index_by_id(section(dataset, "categories", named), f"{named}: categories")
@@ -52,6 +53,32 @@ def load_ground_truth(
         ],
         "annotations": annotations,
     }
+
+
+def number_images(dataset: Any) -> tuple[Any, dict[str, int]]:
+    """The dataset with numbers for names of images, and {name: number}.
+
+    Mask2Former's files of ADE20K have names as ids, hotcoco wants numbers. Where any id is no name
+    the dataset comes back as it is.
+    """
+    images = dataset.get("images") if isinstance(dataset, Mapping) else None
+    rows = images if isinstance(images, list) else []
+    names = [row.get("id") for row in rows if isinstance(row, dict)]
+    texts = [name for name in names if isinstance(name, str)]
+    annotations = dataset.get("annotations") if rows else None
+    if len(set(texts)) < len(rows) or not rows or not isinstance(annotations, list):
+        return dataset, {}
+    numbers = {name: number for number, name in enumerate(texts, start=1)}
+    return {
+        **dataset,
+        "images": [{**row, "id": numbers[row["id"]]} for row in rows],
+        "annotations": [
+            {**row, "image_id": numbers.get(str(row.get("image_id")), row.get("image_id"))}
+            if isinstance(row, dict)
+            else row
+            for row in annotations
+        ],
+    }, numbers
 
 
 def section(dataset: Any, key: str, source: str) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ import hotcoco
 import numpy as np
 
 from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import load_ground_truth
+from frozenseg.evaluation.ground_truth import load_ground_truth, number_images
 from frozenseg.evaluation.metric import Metric, Scores, State
 from frozenseg.evaluation.rle import Masks, as_rles
+from frozenseg.files import read_json
 
 COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -112,23 +113,35 @@ class InstanceAP(DetectionMetric):
     `per_class` holds {category id: AP}.
 
     All images of the ground truth count, also those without an `update`. ground_truth: a COCO
-    instance file or its content. kind: "segm" (masks) or "bbox" (boxes).
+    instance file or its content; its images may have names as ids. kind: "segm" (masks) or "bbox"
+    (boxes).
     """
 
     def __init__(
         self, *, ground_truth: str | os.PathLike[str] | Mapping[str, Any], kind: str = "segm"
     ) -> None:
-        dataset = load_ground_truth(ground_truth, with_masks=kind == "segm")
+        content, named = ground_truth, ""
+        if not isinstance(ground_truth, Mapping):
+            content, named = read_json(ground_truth), os.fspath(ground_truth)
+        content, self._numbers = number_images(content)
+        dataset = load_ground_truth(content, with_masks=kind == "segm", named=named)
+        names = {number: name for name, number in self._numbers.items()}
+        sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
         super().__init__(
-            sizes={image["id"]: (image["height"], image["width"]) for image in dataset["images"]},
+            sizes={names.get(number, number): size for number, size in sizes.items()},
             category_ids=[category["id"] for category in dataset["categories"]],
             kind=kind,
         )
         self._coco = hotcoco.COCO(dataset)
 
     def compute(self) -> Scores:
-        results = self._coco.load_res(self._results())
-        return summarize(hotcoco.COCOeval(self._coco, results, self.kind), COCO_KEYS)
+        results = self._results()
+        if self._numbers:
+            results = [
+                {**result, "image_id": self._numbers[result["image_id"]]} for result in results
+            ]
+        found = self._coco.load_res(results)
+        return summarize(hotcoco.COCOeval(self._coco, found, self.kind), COCO_KEYS)
 
 
 def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:

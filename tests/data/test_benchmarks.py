@@ -1,5 +1,6 @@
 """The table of benchmarks, names of the user's own files, and where the data lies."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 
 from frozenseg.data import benchmarks
-from frozenseg.data.annotations import load_semantic
+from frozenseg.data.annotations import load_panoptic, load_semantic
+from frozenseg.data.benchmark_rows import CONVNEXT, RN50X64
 from frozenseg.data.benchmarks import (
     BENCHMARKS,
     Benchmark,
@@ -16,6 +18,7 @@ from frozenseg.data.benchmarks import (
     load_records,
     read_benchmark,
 )
+from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.errors import UserError
 from tests.data.tiny import CATEGORIES, dataset_name, write_dataset, write_json
 
@@ -25,7 +28,29 @@ PUBLISHED_NAMES = [
     "coco_2017_train_panoptic",
     "coco_2017_val_panoptic_with_sem_seg",
     "coco_2017_val_panoptic",
+    "openvocab_ade20k_panoptic_val",
+    "openvocab_ade20k_sem_seg_val",
+    "openvocab_ade20k_instance_val",
+    "openvocab_ade20k_full_sem_seg_val",
+    "openvocab_pascal20_sem_seg_val",
+    "openvocab_pascal21_sem_seg_val",
+    "openvocab_pascal_ctx59_sem_seg_val",
+    "openvocab_pascal_ctx459_sem_seg_val",
+    "openvocab_cityscapes_fine_panoptic_val",
+    "openvocab_mapillary_vistas_panoptic_val",
+    "openvocab_lvis_v1_val",
+    "bdd10k_40_panoptic_val",
+    "bdd10k_val_sem_seg",
+    "openvocab_coco_2017_test_stuff_sem_seg",
 ]
+PARTS_OF_ADE20K = ("openvocab_ade20k_sem_seg_val", "openvocab_ade20k_instance_val")
+# What is not the usual 255, and not the usual 800 / 1333.
+IGNORED = {
+    "openvocab_ade20k_full_sem_seg_val": 65535,
+    "openvocab_pascal_ctx459_sem_seg_val": 65535,
+    "openvocab_mapillary_vistas_panoptic_val": 65,
+}
+LARGE = ("openvocab_cityscapes_fine_panoptic_val", "openvocab_mapillary_vistas_panoptic_val")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -37,7 +62,9 @@ def test_rows(name):
     paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances)
     assert not any(Path(path).is_absolute() for path in paths)
     vocabularies = Path(benchmarks.__file__).parent / "vocabularies"
-    assert not row.vocabulary or (vocabularies / f"{row.vocabulary}.txt").is_file()
+    own = row.vocabulary.endswith(".txt")  # comes with the prepared data
+    assert not row.vocabulary or own or (vocabularies / f"{row.vocabulary}.txt").is_file()
+    assert row.reader == "semantic" or row.annotations
     assert all(0 < value < 100 for model in row.published.values() for value in model.values())
 
 
@@ -49,6 +76,40 @@ def test_published_names_and_paths():
     assert row.instances == "coco/annotations/instances_val2017.json"
     assert row.semantic_labels == "coco/panoptic_semseg_val2017"
     assert row.test_size == (800, 1333)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_NAMES)
+def test_ignore_labels_and_sizes(name):
+    row = BENCHMARKS[name]
+    assert row.ignore == IGNORED.get(name, 255)
+    assert row.test_size == ((1024, 2560) if name in LARGE else (800, 1333))
+
+
+def test_mapillary_image_sizes_are_not_believed(tmp_path):
+    """Its panoptic_2018.json has height and width exchanged."""
+    content = write_dataset(tmp_path, [(40, 60)])
+    content["images"][0] |= {"height": 60, "width": 40, "file_name": "whatever"}
+    write_json(tmp_path, content)
+    Image.open(tmp_path / "images" / "1.png").save(tmp_path / "images" / "1.jpg")
+    row = dataclasses.replace(
+        BENCHMARKS["openvocab_mapillary_vistas_panoptic_val"],
+        images="images",
+        annotations="panoptic.json",
+        labels="png",
+        semantic_labels="maps",
+    )
+    (tmp_path / "maps").mkdir()
+    Image.new("L", (60, 40), 65).save(tmp_path / "maps" / "1.png")
+    (record,), _ = read_benchmark(row, tmp_path)
+    assert record.height is None and record.image_path == str(tmp_path / "images" / "1.jpg")
+    assert load_panoptic(record)[0].shape == (40, 60)
+    assert (load_semantic(record) == -1).all()  # 65 is its label for nothing
+
+
+def test_a_class_list_that_preparation_makes_is_asked_for(tmp_path):
+    row = BENCHMARKS["openvocab_pascal_ctx459_sem_seg_val"]
+    with pytest.raises(UserError, match="classes_459.txt: no such file; run python datasets/prep"):
+        read_benchmark(row, tmp_path)
 
 
 def test_a_table_row_is_read_below_the_root_of_the_environment(tmp_path, monkeypatch):
@@ -118,3 +179,26 @@ def test_rows_of_the_other_readers(tmp_path):
     )
     records, categories = read_benchmark(row, tmp_path)
     assert categories.names == ("dog", "cat", "grass") and (load_semantic(records[0]) == -1).all()
+
+
+def test_scripts_and_documents_know_every_row():
+    """Each preparation has its script, and the published numbers in print are those of the rows."""
+    root = Path(__file__).resolve().parents[2]
+    scripts = {path.name: path.read_text() for path in (root / "datasets").glob("prepare_*.py")}
+    assert {row.prepared_by for row in BENCHMARKS.values()} - {""} < set(scripts)
+    assert set(scripts) == {f"prepare_{name}.py" for name in PREPARATIONS}
+    for name in PREPARATIONS:
+        assert f'main(["{name}", *argv])' in scripts[f"prepare_{name}.py"]
+    started = (root / "GETTING_STARTED.md").read_text().splitlines()
+    data = (root / "datasets" / "README.md").read_text()
+    for name in (name for name in PUBLISHED_NAMES[5:] if name not in PARTS_OF_ADE20K):
+        row = BENCHMARKS[name]
+        (line,) = (line for line in started if line.startswith("| ") and f"`{name}`" in line)
+        for model in (CONVNEXT, RN50X64):
+            numbers = (
+                ", ".join(f"{key} {value}" for key, value in row.published[model].items())
+                if model in row.published
+                else "none known"
+            )
+            assert f"| {numbers} |" in line
+        assert f"`{name}`" in data and f"| {row.counts[0]:,} |" in data

@@ -1,5 +1,6 @@
 """Vocabularies: what a user may write, what is refused, and the published lists' counts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def test_the_packaged_training_list() -> None:
     assert coco.is_thing == (True,) * 80 + (False,) * 53
     assert coco.labels[0] == "person" and "sky" in coco.all_names
     with pytest.raises(
-        UserError, match=r"vocabulary coco: not in the package; known: cityscapes, coco_panoptic"
+        UserError, match=r"vocabulary coco: not in the package; did you mean coco_stuff"
     ):
         Vocabulary.packaged("coco")
 
@@ -190,3 +191,69 @@ def test_the_packaged_list_says_seen_about_as_the_published_one(reference: Path,
     vocabulary = Vocabulary.from_file(folder / f"{name}_with_prompt_eng.txt")
     pairs = zip(vocabulary.seen(packaged), vocabulary.seen(published), strict=True)
     assert sum(ours == theirs for ours, theirs in pairs) / len(vocabulary) >= 0.88
+
+
+# Our own lists: classes, things where the list says so, and the published list of the same classes.
+PACKAGED = {
+    "ade20k_150": (150, None, "ade20k_150"),
+    "pascal_voc_20": (20, 20, None),
+    "pascal_voc_21": (21, 20, "pascal_voc_21"),
+    "pascal_context_59": (59, None, "pascal_ctx_59"),
+    "cityscapes": (19, 8, "cityscapes"),
+    "mapillary_vistas": (65, None, "mapillary_vistas"),
+    "bdd100k": (19, 8, None),
+    "bdd100k_panoptic": (40, 10, None),
+    "coco_stuff": (171, 80, "coco_stuff"),
+}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_lists(name: str) -> None:
+    vocabulary = Vocabulary.packaged(name)
+    classes, things, _ = PACKAGED[name]
+    assert len(vocabulary) == classes
+    assert things is None or sum(vocabulary.is_thing) == things
+    assert len(vocabulary.all_names) == len(vocabulary.flat_names)  # no name in two classes
+    assert all(name == name.lower() for name in vocabulary.all_names)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", [name for name, (_, _, other) in PACKAGED.items() if other])
+def test_packaged_lists_beside_the_published_ones(reference: Path, name: str) -> None:
+    """The same classes in the same order, and seen or not alike but for some synonyms."""
+    folder = reference / "vocabularies"
+    training = Vocabulary.from_file(folder / "coco_panoptic_with_prompt_eng.txt")
+    published = Vocabulary.from_file(folder / f"{PACKAGED[name][2]}_with_prompt_eng.txt")
+    ours = Vocabulary.packaged(name)
+    words = [
+        ({word for n in names for word in re.split(r"[\s-]", n)} for names in (a, b))
+        for a, b in zip(ours.names, published.names, strict=True)
+    ]
+    strangers = [label for label, (a, b) in zip(ours.labels, words, strict=True) if not a & b]
+    assert set(strangers) <= {"dining table", "potted plant", "tv monitor"}
+    flags = zip(
+        ours.seen(Vocabulary.packaged("coco_panoptic")), published.seen(training), strict=True
+    )
+    assert sum(a == b for a, b in flags) / len(ours) >= 0.88
+
+
+def test_bdd_unseen_classes() -> None:
+    """As published, but for the sidewalk, which our list of COCO has beside the pavement."""
+    bdd = Vocabulary.packaged("bdd100k")
+    seen = bdd.seen(Vocabulary.packaged("coco_panoptic"))
+    unseen = [label for label, flag in zip(bdd.labels, seen, strict=True) if not flag]
+    assert unseen == ["pole", "traffic sign", "vegetation", "terrain", "rider"]
+
+
+@pytest.mark.reference
+def test_bdd_counts_of_the_published_list(reference: Path) -> None:
+    training = Vocabulary.from_file(
+        reference / "vocabularies" / "coco_panoptic_with_prompt_eng.txt"
+    )
+    assert sum(Vocabulary.packaged("bdd100k").seen(training)) == 13
+
+
+def test_pascal_background_is_many_words_and_none_of_another_class() -> None:
+    first = Vocabulary.packaged("pascal_voc_21").names[0]
+    assert first[0] == "background" and len(first) > 40
+    assert Vocabulary.packaged("pascal_voc_20").all_names.isdisjoint(first)

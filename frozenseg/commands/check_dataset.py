@@ -1,0 +1,66 @@
+"""Is a benchmark in place and whole, and what comes next? Without a name: which are there."""
+
+import argparse
+
+from frozenseg.data.benchmarks import BENCHMARKS, data_root, find_benchmark
+from frozenseg.errors import UserError
+from frozenseg.evaluation.dataset_check import check, missing_parts
+
+CONFIG = "configs/coco/frozenseg/convnext_large_eval_ade20k.yaml"
+SMALL_CONFIG = "configs/small/frozenseg.yaml"  # its weights ship with the package
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    if arguments.sample < 0:
+        raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")
+    if not arguments.names:
+        _overview()
+        return 0
+    whole = [_report(name, arguments.sample) for name in arguments.names]
+    return 0 if all(whole) else 1
+
+
+def _overview() -> None:
+    print(f"below {data_root()} (set $DETECTRON2_DATASETS to look elsewhere):")
+    for name, row in BENCHMARKS.items():
+        missing = missing_parts(row, data_root())
+        print(f"  {name:48s} {missing[0].text if missing else 'there'}")
+
+
+def _report(name: str, sample: int) -> bool:
+    """Print what was found; True if nothing is wrong."""
+    row = find_benchmark(name)
+    print(name)
+    wrong, missing = False, False
+    for finding in check(row, data_root(), sample=sample):
+        wrong, missing = wrong or finding.wrong, missing or finding.missing
+        print(f"  {'problem:' if finding.wrong else 'ok:':9s}{finding.text}")
+    print(f"  next:    {_next(name, row.prepared_by, wrong, missing)}")
+    return not wrong
+
+
+def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
+    if not wrong:
+        small = name.startswith("small_world")
+        config, weights = (SMALL_CONFIG, "") if small else (CONFIG, "MODEL.WEIGHTS RELEASED.pth ")
+        return (
+            f"python tools/train_net.py --config-file {config} --eval-only "
+            f"{weights}DATASETS.TEST '(\"{name}\",)'"
+        )
+    if not script:
+        return "get the data set as datasets/README.md describes it"
+    again = "" if missing else " --again"
+    return f"python datasets/{script}{again} (published files: datasets/README.md)"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="check_dataset", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="as in DATASETS.TEST")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=20,
+        help="images that are decoded, 0 for all (default: %(default)s)",
+    )
+    return parser

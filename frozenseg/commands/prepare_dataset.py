@@ -1,0 +1,48 @@
+"""Make the files of a benchmark out of the published ones, below $DETECTRON2_DATASETS."""
+
+import argparse
+import os
+
+from frozenseg.data.benchmarks import data_root
+from frozenseg.data.prepare import PREPARATIONS
+from frozenseg.data.prepare.work import Work
+from frozenseg.errors import UserError
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    if arguments.processes < 1:
+        raise UserError(f"--processes {arguments.processes}: must be at least 1")
+    preparation = PREPARATIONS[arguments.dataset]
+    splits = arguments.split or preparation.splits[:1]
+    unknown = [split for split in splits if split not in preparation.splits]
+    if unknown:
+        raise UserError(f"--split {unknown[0]}: one of {', '.join(preparation.splits)} expected")
+    work = Work(processes=arguments.processes, again=arguments.again)
+    for split in splits:
+        try:
+            preparation.prepare(data_root(), split, work)
+        except OSError as error:
+            raise UserError(f"{error.filename or data_root()}: {error.strerror or error}") from None
+        print(f"{arguments.dataset} {split}: prepared below {data_root()}")
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    known = "\n".join(f"  {name:15s} {entry.summary}" for name, entry in PREPARATIONS.items())
+    parser = argparse.ArgumentParser(
+        prog="prepare_dataset",
+        description=f"{__doc__}\n\n{known}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("dataset", choices=list(PREPARATIONS), metavar="DATASET", help="one of the above")
+    add("--split", nargs="+", help="default: the one that is tested on")
+    add(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="the files do not depend on it (default: %(default)s)",
+    )
+    add("--again", action="store_true", help="make also what is there; else only what is missing")
+    return parser

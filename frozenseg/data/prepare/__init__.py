@@ -1,0 +1,64 @@
+"""Published files of a dataset -> the files that its row in the table of benchmarks names.
+
+Every preparation can be stopped and started again: files are written whole or not at all, and those
+that are there are not made again. The same published files give the same bytes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from frozenseg.data.prepare import (
+    ade20k,
+    ade20k_full,
+    bdd100k,
+    cityscapes,
+    coco,
+    pascal_context,
+    pascal_voc,
+)
+from frozenseg.data.prepare.labels import LabelConversion
+from frozenseg.data.prepare.work import Work
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """summary: for --help. splits: those that `prepare(root, split, work)` knows."""
+
+    summary: str
+    splits: tuple[str, ...]
+    prepare: Callable[[Path, str, Work], None]
+
+
+PREPARATIONS = {
+    "ade20k": Preparation(
+        "ADE20K-150: label maps, panoptic and instance annotation", ("val", "train"), ade20k.prepare
+    ),
+    "ade20k_full": Preparation("ADE20K with 847 classes", ("validation",), ade20k_full.prepare),
+    "pascal_voc": Preparation("PASCAL VOC, 20 and 21 classes", ("validation",), pascal_voc.prepare),
+    "pascal_context": Preparation(
+        "PASCAL Context, 59 and 459 classes", ("validation",), pascal_context.prepare
+    ),
+    "cityscapes": Preparation(
+        "Cityscapes: train ids and panoptic annotation", ("val", "train"), cityscapes.prepare
+    ),
+    "bdd100k": Preparation("BDD100K: panoptic annotation", ("val",), bdd100k.prepare),
+    "coco_stuff": Preparation(
+        "COCO-Stuff, 171 classes", ("val2017", "train2017"), coco.prepare_stuff
+    ),
+    "coco_semantic": Preparation(
+        "COCO: label maps from the panoptic annotation (not needed: they are derived as well)",
+        ("val2017", "train2017"),
+        coco.prepare_semantic,
+    ),
+}
+
+CONVERSIONS: tuple[LabelConversion, ...] = (
+    ade20k.LABELS,
+    ade20k_full.LABELS,
+    pascal_voc.LABELS_20,
+    pascal_voc.LABELS_21,
+    pascal_context.LABELS_59,
+    pascal_context.LABELS_459,
+    coco.STUFF_LABELS,
+)

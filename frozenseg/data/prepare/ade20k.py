@@ -1,0 +1,173 @@
+"""ADE20K with 150 classes (SceneParse150): label maps, instance and panoptic annotation.
+
+Published: `annotations` with 1-150 and 0 for nothing, and `annotations_instance`, whose red channel
+is one of 100 classes of things and whose green one counts the objects of an image from 1.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_codec
+
+from frozenseg.data.label_maps import image_size, open_map, read_labels
+from frozenseg.data.prepare.labels import LabelConversion
+from frozenseg.data.prepare.work import (
+    Work,
+    files_by_stem,
+    panoptic_colours,
+    regions,
+    source_folder,
+    write_picture,
+)
+from frozenseg.errors import UserError
+from frozenseg.files import write_json
+from frozenseg.text.vocabulary import Vocabulary
+
+FOLDER = "ADEChallengeData2016"
+FOLDERS = {"train": "training", "val": "validation"}
+REMEDY = "unpack ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu there"
+INSTANCE_REMEDY = (
+    "unpack annotations_instance.tar (http://sceneparsing.csail.mit.edu/data/ChallengeData2017/) "
+    "there; the label maps alone are not enough"
+)
+
+# The class ids of the 100 classes of things, in the order of the instance annotation (1-100).
+THINGS = (
+    7, 8, 10, 12, 14, 15, 18, 19, 20, 22, 23, 24, 27, 30, 31, 32, 33, 35, 36, 37, 38, 39, 41, 42,
+    43, 44, 45, 47, 49, 50, 53, 55, 56, 57, 58, 62, 64, 65, 66, 67, 69, 70, 71, 72, 73, 74, 75, 76,
+    78, 80, 81, 82, 83, 85, 86, 87, 88, 89, 90, 92, 93, 95, 97, 98, 102, 103, 104, 107, 108, 110,
+    111, 112, 115, 116, 118, 119, 120, 121, 123, 124, 125, 126, 127, 129, 130, 132, 133, 134, 135,
+    136, 137, 138, 139, 142, 143, 144, 146, 147, 148, 149,
+)  # fmt: skip
+
+
+def published_labels(root: Path, split: str) -> dict[str, Path]:
+    return files_by_stem(root / FOLDER / "annotations" / split, ".png", REMEDY)
+
+
+def class_ids(path: Path) -> np.ndarray:
+    """1-150 become 0-149, and 0 becomes 255."""
+    labels = read_labels(path)
+    if labels.dtype != np.uint8 or labels.max(initial=0) > 150:
+        raise UserError(f"{path}: labels are not 0-150; is it of the release with 150 classes?")
+    return labels - np.uint8(1)
+
+
+LABELS = LabelConversion(f"{FOLDER}/annotations_detectron2", published_labels, class_ids)
+
+
+def prepare(root: Path, split: str, work: Work) -> None:
+    """Label maps, and panoptic and instance annotation as one: they share their objects."""
+    LABELS.write(root, FOLDERS[split], work)
+    folder = root / FOLDER
+    panoptic = folder / f"ade20k_panoptic_{split}.json"
+    instances = folder / f"ade20k_instance_{split}.json"
+    pictures = folder / f"ade20k_panoptic_{split}"
+    if not (work.wanted(panoptic) or work.wanted(instances)):
+        return
+    source_folder(folder / "annotations_instance" / FOLDERS[split], INSTANCE_REMEDY)
+    sources = published_labels(root, FOLDERS[split])
+    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, work.again)
+    rows = work.map(one, list(sources), f"{FOLDER} objects {split}")
+    names = Vocabulary.packaged("ade20k_150").labels
+    things = set(THINGS)
+    categories = [
+        {"id": number, "name": name, "isthing": int(number in things)}
+        for number, name in enumerate(names)
+    ]
+    images = [row["image"] for row in rows]
+    found = [entry for row in rows for entry in row["objects"]]
+    contents = {
+        instances: {
+            "images": images,
+            "annotations": [{"id": n, **entry} for n, entry in enumerate(found, start=1)],
+            "categories": [category for category in categories if category["isthing"]],
+        },
+        panoptic: {
+            "images": images,
+            "annotations": [row["panoptic"] for row in rows],
+            "categories": categories,
+        },
+    }
+    for path, content in contents.items():
+        if work.wanted(path):
+            write_json(path, content)
+
+
+def image_id(stem: str) -> int:
+    """2000 of `ADE_val_00002000`: evaluators want numbers."""
+    return int(stem.rsplit("_", 1)[-1])
+
+
+def _annotate(folder: Path, split: str, pictures: Path, again: bool, stem: str) -> dict[str, Any]:
+    """The entries of one image in both files; its panoptic picture is written."""
+    labels = class_ids(folder / "annotations" / split / f"{stem}.png")
+    path = folder / "annotations_instance" / split / f"{stem}.png"
+    thing_class, number = _objects(path, labels.shape)
+    number_of = image_id(stem)
+    ids = panoptic_ids(labels, thing_class, number)
+    segments = [
+        {**region, "category_id": _class_of(region["id"]), "iscrowd": 0} for region in regions(ids)
+    ]
+    objects = [
+        {**_object(ids == segment["id"], segment), "image_id": number_of}
+        for segment in segments
+        if segment["id"] >= 1000
+    ]
+    if again or not (pictures / f"{stem}.png").exists():
+        write_picture(pictures / f"{stem}.png", panoptic_colours(ids))
+    height, width = image_size(folder / "images" / split / f"{stem}.jpg")
+    return {
+        "image": {
+            "id": number_of,
+            "file_name": f"{stem}.jpg",
+            "height": height,
+            "width": width,
+        },
+        "objects": objects,
+        "panoptic": {
+            "image_id": number_of,
+            "file_name": f"{stem}.png",
+            "segments_info": segments,
+        },
+    }
+
+
+def panoptic_ids(labels: np.ndarray, thing_class: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """(H, W) ids: class + 1 for stuff, 1000 (class + 1) + number for things, which lie above.
+
+    labels: (H, W) class ids, 255 for nothing; of these the stuff alone counts. thing_class, number:
+    (H, W) class id and number of the object, 0 as a number where there is none.
+    """
+    is_stuff = np.ones(256, dtype=bool)
+    is_stuff[list(THINGS)] = is_stuff[255] = False
+    ids = np.where(is_stuff[labels], labels.astype(np.int64) + 1, 0)
+    return np.where(number > 0, 1000 * (thing_class + 1) + number, ids)
+
+
+def _class_of(segment_id: int) -> int:
+    return (segment_id // 1000 if segment_id >= 1000 else segment_id) - 1
+
+
+def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    with open_map(path) as picture:
+        colours = np.asarray(picture.convert("RGB")).astype(np.int64)
+    category, number = colours[..., 0], colours[..., 1]
+    if colours.shape[:2] != size:
+        raise UserError(f"{path}: is of another size than its label map; copy both again")
+    if (category > len(THINGS)).any() or (category[number > 0] == 0).any():
+        raise UserError(f"{path}: objects of a class that is not 1-100; copy the file again")
+    return np.array((0, *THINGS))[category], number
+
+
+def _object(mask: np.ndarray, segment: dict[str, Any]) -> dict[str, Any]:
+    code = mask_codec.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "category_id": segment["category_id"],
+        "iscrowd": 0,
+        "area": segment["area"],
+        "bbox": segment["bbox"],
+        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode()},
+    }

@@ -1,0 +1,116 @@
+"""ADE20K with 847 classes, from the full release ADE20K_2021_17_01.
+
+Published: beside `X.jpg` a picture `X_seg.png`, whose red and green channels hold a number between
+1 and some 3,700 for each object's name (`name_ndx` in `X.json`). 847 of them are scored:
+`ade20k_full_ids.txt` lists these numbers in the order of their class ids, both MaskFormer's choice.
+Their names are taken from the JSON files.
+"""
+
+import functools
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from frozenseg.data.label_maps import open_map
+from frozenseg.data.prepare.labels import LabelConversion, lookup
+from frozenseg.data.prepare.work import Work, place_image, source_folder
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+
+FOLDER = "ADE20K_2021_17_01"
+REMEDY = (
+    "register at https://groups.csail.mit.edu/vision/datasets/ADE20K/ and unpack the release there"
+)
+
+
+@functools.cache
+def scored_ids() -> tuple[int, ...]:
+    """The published number of each class, in the order of class ids."""
+    path = resources.files("frozenseg.data.prepare") / "ade20k_full_ids.txt"
+    return tuple(map(int, path.read_text(encoding="utf-8").split()))
+
+
+def published_labels(root: Path, split: str) -> dict[str, Path]:
+    return {
+        path.name.removesuffix("_seg.png"): path for path in _walk(root, split, ending="_seg.png")
+    }
+
+
+def _walk(root: Path, split: str, ending: str) -> list[Path]:
+    """Files of all scenes by name. Folders beside an image hold its objects: they are not entered,
+    there are more than a hundred thousand files in them."""
+    top = source_folder(root / FOLDER / "images" / "ADE" / split, REMEDY)
+    found = []
+    for folder, folders, names in os.walk(top):
+        folders[:] = sorted(name for name in folders if not name.startswith("ADE_"))
+        found += [Path(folder) / name for name in names if name.endswith(ending)]
+    if not found:
+        raise UserError(f"{top}: holds no *{ending}; {REMEDY}")
+    return sorted(found, key=lambda path: path.name)
+
+
+def class_ids(path: Path) -> np.ndarray:
+    """0-846, and 65535 for all other names and for nothing."""
+    with open_map(path) as picture:
+        colours = np.asarray(picture.convert("RGB")).astype(np.int64)
+    numbers = colours[..., 0] // 10 * 256 + colours[..., 1]
+    return lookup(numbers, {number: i for i, number in enumerate(scored_ids())}, 65535)
+
+
+LABELS = LabelConversion(
+    f"{FOLDER}/annotations_detectron2", published_labels, class_ids, ignore=65535, suffix=".tif"
+)
+
+
+def prepare(root: Path, split: str, work: Work) -> None:
+    _write_classes(root, work)
+    LABELS.write(root, split, work)
+    target = root / FOLDER / "images_detectron2" / split
+    for stem, path in published_labels(root, split).items():
+        if work.wanted(target / f"{stem}.jpg"):
+            place_image(path.with_name(f"{stem}.jpg"), target / f"{stem}.jpg")
+
+
+def _write_classes(root: Path, work: Work) -> None:
+    path = root / FOLDER / "classes_847.txt"
+    if not work.wanted(path):
+        return
+    names = _names(root, work)
+    missing = [number for number in scored_ids() if number not in names]
+    if missing:
+        raise UserError(
+            f"{root / FOLDER}: no image names object {missing[0]} ({len(missing)} of 847 names are "
+            "missing); names are taken from the JSON files of training and validation: unpack both"
+        )
+    lines = [f"{i}:{names[number]}\n" for i, number in enumerate(scored_ids(), start=1)]
+    with atomic_path(path) as temporary:
+        header = "# The 847 classes of ADE20K that are scored, as its files name them.\n"
+        temporary.write_text(header + "".join(lines), encoding="utf-8")
+
+
+def _names(root: Path, work: Work) -> dict[int, str]:
+    """{published number: names}, from as many files as it takes."""
+    paths = _walk(root, "validation", ending=".json")
+    if (root / FOLDER / "images" / "ADE" / "training").is_dir():
+        paths += _walk(root, "training", ending=".json")
+    names: dict[int, str] = {}
+    step = 2000
+    for start in range(0, len(paths), step):
+        batch = paths[start : start + step]
+        for found in work.map(_names_in, batch, f"{FOLDER} names"):
+            names = found | names
+        if names.keys() >= set(scored_ids()):
+            break
+    return names
+
+
+def _names_in(path: Path) -> dict[int, str]:
+    try:  # some names of annotators are not UTF-8, those of objects are plain ASCII
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
+        objects = content["annotation"]["object"]
+        return {int(entry["name_ndx"]): str(entry["name"]) for entry in objects}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not an annotation of ADE20K ({error}); unpack it again") from None

@@ -1,0 +1,105 @@
+"""BDD100K panoptic annotation in COCO's format.
+
+Published: `bitmasks`, pictures with red = class 1-40 (0 for nothing), green = attributes (bit 1
+crowd, bit 0 ignore), and 256 blue + alpha = number of the object in its image. Stuff is one segment
+a class. The label maps for the semantic score are used as they are.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frozenseg.data.label_maps import open_map
+from frozenseg.data.prepare.work import (
+    Work,
+    files_by_stem,
+    panoptic_colours,
+    regions,
+    write_picture,
+)
+from frozenseg.errors import UserError
+from frozenseg.files import write_json
+from frozenseg.text.vocabulary import Vocabulary
+
+FOLDER = "bdd100k"
+REMEDY = "get the labels of panoptic segmentation of https://bdd-data.berkeley.edu"
+CROWD_OR_IGNORE = 0b11
+
+
+def prepare(root: Path, split: str, work: Work) -> None:
+    folder = root / FOLDER
+    target = folder / "jsons" / f"pan_seg_{split}_cocofmt.json"
+    if not work.wanted(target):
+        return
+    sources = files_by_stem(folder / "labels" / "pan_seg" / "bitmasks" / split, ".png", REMEDY)
+    pictures = folder / "jsons" / "pan_seg" / "masks" / split
+    one = functools.partial(_annotate, pictures, work.again)
+    rows = work.map(one, list(enumerate(sources.values(), start=1)), f"{FOLDER} panoptic {split}")
+    vocabulary = Vocabulary.packaged("bdd100k_panoptic")
+    categories = [
+        {"id": number, "name": name, "isthing": int(thing)}
+        for number, (name, thing) in enumerate(
+            zip(vocabulary.labels, vocabulary.is_thing, strict=True), start=1
+        )
+    ]
+    write_json(
+        target,
+        {
+            "images": [row["image"] for row in rows],
+            "annotations": [row["panoptic"] for row in rows],
+            "categories": categories,
+        },
+    )
+
+
+def panoptic_ids(colours: np.ndarray, is_thing: tuple[bool, ...]) -> np.ndarray:
+    """(H, W) ids of a bitmask (H, W, 4): 65536 class, and for things + number of the object."""
+    category = colours[..., 0].astype(np.int64)
+    number = colours[..., 2].astype(np.int64) * 256 + colours[..., 3]
+    things = np.array((False, *is_thing))[category]
+    return 65536 * category + np.where(things, number, 0)
+
+
+def _annotate(pictures: Path, again: bool, job: tuple[int, Path]) -> dict[str, Any]:
+    """The entries of one image; its panoptic picture is written."""
+    image_id, source = job
+    vocabulary = Vocabulary.packaged("bdd100k_panoptic")
+    with open_map(source) as picture:
+        if picture.mode != "RGBA":
+            raise UserError(f"{source}: is no bitmask (mode {picture.mode}); {REMEDY}")
+        colours = np.asarray(picture)
+    if colours[..., 0].max() > len(vocabulary):
+        raise UserError(f"{source}: a class above {len(vocabulary)}; is it of another task?")
+    ids = panoptic_ids(colours, vocabulary.is_thing)
+    left_out = set(np.unique(ids[(colours[..., 1] & CROWD_OR_IGNORE) > 0]).tolist())
+    segments = [
+        {
+            **region,
+            "category_id": region["id"] // 65536,
+            "iscrowd": int(region["id"] in left_out and vocabulary.is_thing[_class(region)]),
+        }
+        for region in regions(ids)
+    ]
+    target = pictures / source.name
+    if again or not target.exists():
+        write_picture(target, panoptic_colours(ids))
+    height, width = ids.shape
+    return {
+        "image": {
+            "id": image_id,
+            "file_name": f"{source.stem}.jpg",
+            "height": height,
+            "width": width,
+        },
+        "panoptic": {
+            "image_id": image_id,
+            "file_name": source.name,
+            "segments_info": segments,
+        },
+    }
+
+
+def _class(region: dict[str, Any]) -> int:
+    return region["id"] // 65536 - 1

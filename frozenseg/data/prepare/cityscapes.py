@@ -1,0 +1,103 @@
+"""Cityscapes: label maps of train ids, and panoptic annotation as its own scripts write it.
+
+Published: for each image `*_gtFine_labelIds.png` (0-33) and `*_gtFine_instanceIds.png`, which holds
+1000 label + number for single objects and the bare label elsewhere, also for groups of objects.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frozenseg.data.label_maps import read_labels
+from frozenseg.data.prepare.labels import lookup
+from frozenseg.data.prepare.work import (
+    Work,
+    panoptic_colours,
+    regions,
+    source_folder,
+    write_picture,
+)
+from frozenseg.errors import UserError
+from frozenseg.files import write_json
+
+FOLDER = "cityscapes/gtFine"
+REMEDY = "unpack gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com there"
+
+# The labels that are scored; their train ids are their places here.
+LABELS = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole",
+    19: "traffic light", 20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky",
+    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle",
+    33: "bicycle",
+}  # fmt: skip
+FIRST_THING = 24
+
+
+def prepare(root: Path, split: str, work: Work) -> None:
+    top = source_folder(root / FOLDER / split, REMEDY)
+    sources = sorted(top.glob("*/*_gtFine_instanceIds.png"))
+    if not sources:
+        raise UserError(f"{top}: holds no */*_gtFine_instanceIds.png; {REMEDY}")
+    labels = [Path(str(path).replace("_instanceIds", "_labelIds")) for path in sources]
+    pending = [path for path in labels if work.wanted(_train_ids_path(path))]
+    work.map(_write_train_ids, pending, f"{FOLDER} train ids {split}")
+    target = root / FOLDER / f"cityscapes_panoptic_{split}.json"
+    if not work.wanted(target):
+        return
+    pictures = target.with_suffix("")
+    one = functools.partial(_annotate, pictures, work.again)
+    rows = work.map(one, sources, f"{FOLDER} panoptic {split}")
+    categories = [
+        {"id": label, "name": name, "isthing": int(label >= FIRST_THING)}
+        for label, name in LABELS.items()
+    ]
+    write_json(
+        target,
+        {
+            "images": [row["image"] for row in rows],
+            "annotations": [row["panoptic"] for row in rows],
+            "categories": categories,
+        },
+    )
+
+
+def _train_ids_path(labels: Path) -> Path:
+    return labels.with_name(labels.name.replace("_labelIds", "_labelTrainIds"))
+
+
+def _write_train_ids(path: Path) -> None:
+    train_ids = {label: i for i, label in enumerate(LABELS)}
+    write_picture(_train_ids_path(path), lookup(read_labels(path), train_ids, 255))
+
+
+def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
+    """The entries of one image; its panoptic picture is written."""
+    values = read_labels(source).astype("int64")
+    segments = []
+    for region in regions(values):
+        label = region["id"] // 1000 if region["id"] >= 1000 else region["id"]
+        if label not in LABELS:
+            continue
+        crowd = label >= FIRST_THING and region["id"] < 1000  # objects not told apart
+        segments.append({**region, "category_id": label, "iscrowd": int(crowd)})
+    kept = np.where(np.isin(values, [segment["id"] for segment in segments]), values, 0)
+    image_id = source.name.removesuffix("_gtFine_instanceIds.png")
+    picture = pictures / f"{image_id}_gtFine_panoptic.png"
+    if again or not picture.exists():
+        write_picture(picture, panoptic_colours(kept))
+    height, width = values.shape
+    return {
+        "image": {
+            "id": image_id,
+            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # exists nowhere: theirs, kept
+            "height": height,
+            "width": width,
+        },
+        "panoptic": {
+            "image_id": image_id,
+            "file_name": picture.name,
+            "segments_info": segments,
+        },
+    }

@@ -1,0 +1,49 @@
+"""Label maps as published -> label maps of class ids, one file each."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from frozenseg.data.prepare.work import Work, write_picture
+
+
+@dataclass(frozen=True)
+class LabelConversion:
+    """How the label maps of one dataset are made; the check of a dataset does it once more.
+
+    target: folder below the data root that holds a folder for each split. sources: (root, split) ->
+    {stem: published file}. convert: published file -> (H, W) class ids, or `ignore`.
+    """
+
+    target: str
+    sources: Callable[[Path, str], dict[str, Path]]
+    convert: Callable[[Path], np.ndarray]
+    ignore: int = 255
+    suffix: str = ".png"
+
+    def write(self, root: Path, split: str, work: Work) -> None:
+        """Make the label maps of a split that are not there."""
+        folder = root / self.target / split
+        jobs = [
+            (source, folder / f"{stem}{self.suffix}")
+            for stem, source in self.sources(root, split).items()
+        ]
+        jobs = [job for job in jobs if work.wanted(job[1])]
+        work.map(functools.partial(_write, self.convert), jobs, f"{self.target} {split}")
+
+
+def _write(convert: Callable[[Path], np.ndarray], job: tuple[Path, Path]) -> None:
+    source, target = job
+    write_picture(target, convert(source))
+
+
+def lookup(labels: np.ndarray, classes: dict[int, int], ignore: int) -> np.ndarray:
+    """Class ids of published labels; labels that are no key of `classes` become `ignore`."""
+    kind = np.uint8 if ignore < 256 else np.uint16
+    largest = max(int(labels.max(initial=0)), max(classes))
+    table = np.full(largest + 1, ignore, dtype=kind)
+    table[list(classes)] = list(classes.values())
+    return table[labels]

@@ -1,0 +1,76 @@
+"""PASCAL VOC 2012 with and without its background.
+
+Published: palette pictures with 0 for background, 1-20, and 255 on the borders of objects.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from frozenseg.data.label_maps import read_labels
+from frozenseg.data.prepare.labels import LabelConversion, lookup
+from frozenseg.data.prepare.work import Work, place_image, source_folder
+from frozenseg.errors import UserError
+
+VOC = "VOCdevkit/VOC2012"
+FOLDER = "pascal_voc_d2"
+REMEDY = (
+    "unpack VOCtrainval_11-May-2012.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/) "
+    "in the data root"
+)
+LISTS = {"training": "train", "validation": "val"}
+
+
+def image_list(folder: Path, remedy: str) -> list[str]:
+    """The stems of a list of VOC, one a line."""
+    if not folder.is_file():
+        raise UserError(f"{folder}: no such file; {remedy}")
+    return folder.read_text(encoding="utf-8").split()
+
+
+def stems(root: Path, split: str) -> list[str]:
+    path = root / VOC / "ImageSets" / "Segmentation" / f"{LISTS[split]}.txt"
+    return image_list(path, REMEDY)
+
+
+def published_labels(root: Path, split: str) -> dict[str, Path]:
+    folder = source_folder(root / VOC / "SegmentationClass", REMEDY)
+    return {stem: folder / f"{stem}.png" for stem in stems(root, split)}
+
+
+def with_background(path: Path) -> np.ndarray:
+    """0-20 and 255, as published, without the palette."""
+    return lookup(_published(path), {label: label for label in range(21)}, 255)
+
+
+def without_background(path: Path) -> np.ndarray:
+    """1-20 become 0-19; background and borders are 255."""
+    return lookup(_published(path), {label: label - 1 for label in range(1, 21)}, 255)
+
+
+def _published(path: Path) -> np.ndarray:
+    labels = read_labels(path)
+    if ((labels > 20) & (labels != 255)).any():
+        raise UserError(f"{path}: holds labels other than 0-20 and 255; unpack it again")
+    return labels
+
+
+LABELS_20 = LabelConversion(f"{FOLDER}/annotations_pascal20", published_labels, without_background)
+LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, with_background)
+
+
+def prepare(root: Path, split: str, work: Work) -> None:
+    LABELS_21.write(root, split, work)
+    LABELS_20.write(root, split, work)
+    place_images(root, VOC, FOLDER, split, stems(root, split), work)
+
+
+def place_images(
+    root: Path, voc: str, folder: str, split: str, names: list[str], work: Work
+) -> None:
+    """The images of a list beside their label maps."""
+    images = source_folder(root / voc / "JPEGImages", REMEDY)
+    for stem in names:
+        target = root / folder / "images" / split / f"{stem}.jpg"
+        if work.wanted(target):
+            place_image(images / f"{stem}.jpg", target)

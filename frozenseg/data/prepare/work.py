@@ -1,0 +1,109 @@
+"""What all preparations share: processes, progress, files that are there already, COCO's forms."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from tqdm import tqdm
+
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a preparation is done.
+
+    processes: no file depends on their number. again: write also what is there already.
+    """
+
+    processes: int = 1
+    again: bool = False
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], title: str
+    ) -> list[Result]:
+        """The results in the order of the jobs, with a bar where there is a terminal."""
+        with tqdm(total=len(jobs), desc=title, unit=" files", disable=None) as bar:
+            if self.processes == 1 or len(jobs) < 2:
+                return [_ticked(bar, function(job)) for job in jobs]
+            chunk = max(1, min(32, len(jobs) // self.processes))
+            with ProcessPoolExecutor(self.processes) as pool:
+                results = pool.map(function, jobs, chunksize=chunk)
+                return [_ticked(bar, result) for result in results]
+
+    def wanted(self, path: Path) -> bool:
+        """Whether `path` has to be written."""
+        return self.again or not path.exists()
+
+
+def _ticked(bar: Any, result: Result) -> Result:
+    bar.update()
+    return result
+
+
+def source_folder(path: Path, remedy: str) -> Path:
+    """`path`, when it is a folder of the published data. remedy: where it comes from."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; {remedy}")
+    return path
+
+
+def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
+    """{stem: file} of the files of a folder with this suffix, in the order of their names."""
+    found = sorted(source_folder(folder, remedy).glob(f"*{suffix}"))
+    if not found:
+        raise UserError(f"{folder}: holds no {suffix} files; {remedy}")
+    return {path.name.removesuffix(suffix): path for path in found}
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Labels (H, W) of 8 or 16 bits, or colours (H, W, 3) uint8, in the format of the suffix."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+
+
+def place_image(source: Path, target: Path) -> None:
+    """The same file at a second place: a link where the disk has them, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.unlink(missing_ok=True)
+        os.link(source, target)  # appears at once or not at all
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such image; unpack the data set again") from None
+    except OSError:  # another disk, or one without links
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def panoptic_colours(ids: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of panoptic ids (H, W): R + 256 G + 256^2 B."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+
+
+def regions(ids: np.ndarray) -> list[dict[str, Any]]:
+    """id, area and bbox (x, y, width, height) of all that is not 0 in (H, W) ids, by id."""
+    values, positions = np.unique(ids, return_inverse=True)
+    positions = positions.reshape(ids.shape)
+    areas = np.bincount(positions.ravel(), minlength=len(values))
+    boxes = ndimage.find_objects(positions + 1)
+    return [
+        {"id": int(value), "area": int(area), "bbox": _box(box)}
+        for value, area, box in zip(values, areas, boxes, strict=True)
+        if value
+    ]
+
+
+def _box(slices: tuple[slice, slice]) -> list[int]:
+    rows, columns = slices
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]

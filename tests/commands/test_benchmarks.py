@@ -1,0 +1,391 @@
+"""Every benchmark from its published files to its scores, on small replicas of its layout."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frozenseg.commands import check_dataset, prepare_dataset, testing, train_net
+from frozenseg.config import load_config
+from frozenseg.data.annotations import VOID_CLASS, load_instances, load_panoptic, load_semantic
+from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records, read_benchmark
+from frozenseg.data.dataset import Sample
+from frozenseg.data.label_maps import read_labels
+from frozenseg.data.loader import test_loader as loader_of_test
+from frozenseg.data.prepare import PREPARATIONS, pascal_context
+from frozenseg.errors import UserError
+from frozenseg.evaluation.runner import evaluate
+from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
+from frozenseg.text.vocabulary import Vocabulary
+from tests.data.replicas import BLOCK, REPLICAS, SIZES
+from tests.engine.tiny import CONFIG
+
+ADE20K = "openvocab_ade20k_panoptic_val"
+CITYSCAPES = "openvocab_cityscapes_fine_panoptic_val"
+WITHOUT_SCRIPTS = importlib.util.find_spec("cityscapesscripts") is None
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data root; the rows expect as many images as the replicas have."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for name in REPLICAS:
+        row = dataclasses.replace(BENCHMARKS[name], counts=(len(SIZES),))
+        monkeypatch.setitem(BENCHMARKS, name, row)
+    return tmp_path
+
+
+def write(root: Path, name: str, prepared: bool = True) -> None:
+    writer, preparation, _ = REPLICAS[name]
+    writer(root)
+    if prepared and preparation:
+        prepare(preparation)
+
+
+def prepare(preparation: str, *flags: str) -> None:
+    assert prepare_dataset.main([preparation, "--processes", "1", *flags]) is None
+
+
+def problems(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the check prints, when it finds something wrong; "" when it does not."""
+    capsys.readouterr()
+    status = check_dataset.main([name])
+    printed = capsys.readouterr().out
+    assert ("problem:" in printed) == (status == 1)
+    return printed if status else ""
+
+
+def truth_of(is_thing: tuple[bool, ...], sample: Sample) -> SegmentationResult:
+    """The annotation as a prediction; every kind that the record has."""
+    record = sample.record
+    result = SegmentationResult(size=(sample.height, sample.width))
+    if record.panoptic_path:
+        ids, segments = load_panoptic(record)
+        kept = np.flatnonzero(~segments.is_crowd)
+        found = [
+            Segment(int(segments.ids[i]), int(segments.class_ids[i]), "", True, 1, 1, (0, 0, 1, 1))
+            for i in kept
+        ]
+        ids = np.where(np.isin(ids, segments.ids[kept]), ids, 0).astype(np.int32)
+        result.panoptic = PanopticResult(ids, found)
+        things = [segment for segment in found if is_thing[segment.class_id]]
+        masks = np.stack([ids == segment.id for segment in things])
+        result.instances = instances_of(masks, np.array([s.class_id for s in things]))
+    if record.panoptic_path or record.semantic_path:
+        labels = load_semantic(record)
+        result.semantic = np.where(labels == VOID_CLASS, 0, labels)
+    if record.instances is not None:
+        masks, objects = load_instances(record)
+        result.instances = instances_of(masks, objects.class_ids)
+    return result
+
+
+def instances_of(masks: np.ndarray, class_ids: np.ndarray) -> InstanceResult:
+    boxes = []
+    for mask in masks:
+        rows, columns = np.nonzero(mask)
+        boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    scores, names = np.ones(len(masks), np.float32), [""] * len(masks)
+    return InstanceResult(np.array(boxes, np.float32), masks, scores, class_ids, names)
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_from_published_files_to_scores(
+    name: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, preparation, metrics = REPLICAS[name]
+    if name == CITYSCAPES and WITHOUT_SCRIPTS:
+        metrics = metrics[:-1]
+    write(root, name, prepared=False)
+    if preparation:
+        assert f"next:    python datasets/prepare_{preparation}.py (" in problems(name, capsys)
+        prepare(preparation)
+    assert problems(name, capsys) == ""
+
+    config = tmp_path / "tiny.yaml"
+    config.write_text(CONFIG)
+    options = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", f"('{name}',)"]
+    if name == CITYSCAPES and WITHOUT_SCRIPTS:
+        options += ["MODEL.MASK_FORMER.TEST.INSTANCE_ON", "False"]
+    arguments = ["--config-file", str(config), "--eval-only", *options]
+    assert train_net.main(arguments) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(metrics) <= set(found[name]["summary"])
+    assert found[name]["images"] == len(SIZES)
+
+    scores = scores_of_truth(str(config), options)
+    assert {metric: scores[metric] for metric in metrics} == pytest.approx(
+        dict.fromkeys(metrics, 100)
+    )
+
+
+def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
+    cfg = load_config(config, options)
+    (test_set,) = testing.test_sets(cfg)
+    loader = loader_of_test(test_set.dataset, num_workers=0)
+    truth = functools.partial(truth_of, test_set.categories.is_thing)
+    return evaluate(truth, loader, testing._tasks(cfg, test_set), progress=False).summary
+
+
+def test_files_prepared_by_mask2former(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images of ADE20K have names as ids, in both files."""
+    write(root, ADE20K)
+    row = BENCHMARKS[ADE20K]
+    for path in (root / row.annotations, root / row.instances):
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["id"] = f"ADE_val_{image['id']:08d}"
+        for entry in content["annotations"]:
+            entry["image_id"] = f"ADE_val_{entry['image_id']:08d}"
+        path.write_text(json.dumps(content))
+    assert problems(ADE20K, capsys) == ""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    scores = scores_of_truth(str(tmp_path / "tiny.yaml"), ["DATASETS.TEST", f"('{ADE20K}',)"])
+    assert [scores[key] for key in ("PQ", "AP", "box AP")] == pytest.approx([100] * 3)
+
+
+# The classes of the first three blocks of each replica: first, none, last; for PC-59 the last two.
+ENDS = {
+    ADE20K: (0, 149),
+    "openvocab_ade20k_full_sem_seg_val": (0, 846),
+    "openvocab_pascal20_sem_seg_val": (0, 19),
+    "openvocab_pascal21_sem_seg_val": (1, 20),
+    "openvocab_pascal_ctx59_sem_seg_val": (0, 58),
+    "openvocab_pascal_ctx459_sem_seg_val": (0, 458),
+    CITYSCAPES: (0, 18),
+    "openvocab_mapillary_vistas_panoptic_val": (0, 64),
+    "bdd10k_40_panoptic_val": (0, 39),
+    "bdd10k_val_sem_seg": (0, 18),
+    "openvocab_coco_2017_val_panoptic_with_sem_seg": (0, 132),
+    "openvocab_coco_2017_test_stuff_sem_seg": (0, 170),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_class_ids_from_the_first_to_the_last(name: str, root: Path) -> None:
+    """What was drawn into the published files is what the metrics compare with."""
+    write(root, name)
+    records, categories = load_records(name)
+    blocks = load_semantic(records[0])[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].ravel().tolist()
+    first, last = ENDS[name]
+    if name == "openvocab_pascal_ctx59_sem_seg_val":
+        assert blocks[-2:] == [first, last] and blocks[0] == VOID_CLASS
+    else:
+        assert blocks[:3] == [first, VOID_CLASS, last]
+    assert last == len(categories) - 1
+    if records[0].panoptic_path:
+        _, segments = load_panoptic(records[0])
+        assert {first, last} <= set(segments.class_ids.tolist())
+        assert segments.is_crowd.sum() == (name == CITYSCAPES)  # the group of cars
+
+
+def test_ade20k_things_and_names(root: Path) -> None:
+    write(root, ADE20K)
+    _, categories = load_records(ADE20K)
+    assert sum(categories.is_thing) == 100
+    flags = dict(zip(categories.names, categories.is_thing, strict=True))
+    assert [flags[name] for name in ("wall", "bed", "person", "sky", "flag")] == [0, 1, 1, 0, 1]
+    assert categories.dataset_ids == tuple(range(150))
+
+
+# What a killed run has not made yet: a file that the next run has to make.
+LOST = {
+    "ade20k": ("annotations_detectron2/*/*1.png", "ade20k_panoptic_val/*1.png", "ade20k_p*.json"),
+    "ade20k_full": ("annotations_detectron2/*/*1.tif", "images_detectron2/*/*1.jpg"),
+    "pascal_voc": ("annotations_pascal20/*/*1.png", "images/*/*1.jpg"),
+    "pascal_context": ("annotations_ctx459/*/*1.tif", "classes_459.txt"),
+    "cityscapes": ("gtFine/*/ulm_000001*_panoptic.png", "gtFine/cityscapes_panoptic_val.json"),
+    "bdd100k": ("jsons/pan_seg/masks/val/*1.png", "jsons/pan_seg_val_cocofmt.json"),
+    "coco_stuff": ("stuffthingmaps_detectron2/*/*1.png",),
+}
+
+
+@pytest.mark.parametrize("preparation", LOST)
+def test_preparation_is_repeatable_and_goes_on(
+    preparation: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anew or in several processes: the same bytes; what is there is left alone, and half a file
+    that a killed run left does not count."""
+    name = next(name for name, row in REPLICAS.items() if row[1] == preparation)
+    write(root, name)
+    written = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    prepare(preparation, "--again")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == written
+    for pattern in LOST[preparation]:
+        (path,) = root.glob(f"*/{pattern}")
+        path.unlink()
+        path.with_name(f".{path.stem}.killed{path.suffix}").write_bytes(b"half a file")
+    times = {path: path.stat().st_mtime_ns for path in written if path.exists()}
+    assert prepare_dataset.main([preparation, "--processes", "2"]) is None
+    assert {path: path.read_bytes() for path in root.rglob("[!.]*") if path.is_file()} == written
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert problems(name, capsys) == ""
+
+
+def test_coco_label_maps_are_those_that_are_derived(root: Path) -> None:
+    name = "openvocab_coco_2017_val_panoptic_with_sem_seg"
+    write(root, name)
+    prepare("coco_semantic")
+    row = find_benchmark(name)
+    for with_maps, derived in zip(
+        read_benchmark(row, root)[0], read_benchmark(row.without_label_maps(), root)[0], strict=True
+    ):
+        assert with_maps.semantic_path and not derived.semantic_path
+        assert (load_semantic(with_maps) == load_semantic(derived)).all()
+
+
+def relabel(path: Path, change: dict[int, int]) -> None:
+    labels = read_labels(path)
+    changed = labels.copy()
+    for old, new in change.items():
+        changed[labels == old] = new
+    Image.fromarray(changed).save(path)
+
+
+def maps_of(root: Path, name: str) -> list[Path]:
+    row = BENCHMARKS[name]
+    return sorted((root / (row.semantic_labels or row.labels)).iterdir())
+
+
+PUBLISHED_MAPS = (
+    "ADEChallengeData2016/annotations",
+    "ADE20K_2021_17_01/images",
+    "VOCdevkit/VOC2012/SegmentationClass",
+    "VOCdevkit/VOC2010/trainval",
+    "coco/stuffthingmaps",
+)
+SHIFTED = [name for name, (_, p, m) in REPLICAS.items() if "mIoU" in m and name != CITYSCAPES]
+
+
+@pytest.mark.parametrize("with_source", [True, False])
+@pytest.mark.parametrize("name", [n for n in SHIFTED if "panoptic_with" not in n])
+def test_labels_shifted_by_one_are_named(
+    name: str, with_source: bool, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As published, not as the metrics want them: 1 was not taken off."""
+    write(root, name)
+    row = BENCHMARKS[name]
+    for path in maps_of(root, name):
+        labels = np.unique(read_labels(path)).tolist()
+        relabel(path, {label: 0 if label == row.ignore else label + 1 for label in labels})
+    for folder in () if with_source else PUBLISHED_MAPS:
+        if (root / folder).is_dir():
+            shutil.rmtree(root / folder)
+    assert "shifted by one" in problems(name, capsys)
+
+
+@pytest.mark.parametrize("name", ["openvocab_pascal20_sem_seg_val", "bdd10k_val_sem_seg", ADE20K,
+                                  "openvocab_pascal_ctx459_sem_seg_val",
+                                  "openvocab_mapillary_vistas_panoptic_val"])  # fmt: skip
+def test_another_value_for_unlabelled_is_named(
+    name: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(root, name)
+    ignore = BENCHMARKS[name].ignore
+    wrong = 254 if ignore == 255 else 255 if ignore == 65 else 65534
+    for path in maps_of(root, name):
+        relabel(path, {ignore: wrong})
+    assert f"{wrong}" in problems(name, capsys) and f"{ignore}" in problems(name, capsys)
+    assert "unlabelled" in problems(name, capsys)
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_half_the_images_is_named(
+    name: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root, name)
+    row = dataclasses.replace(BENCHMARKS[name], counts=(2 * len(SIZES),))
+    monkeypatch.setitem(BENCHMARKS, name, row)
+    assert "2 images with annotation, but the published set has 4" in problems(name, capsys)
+    images = sorted(path for path in (root / row.images).rglob("*") if path.is_file())
+    images[0].unlink()
+    printed = problems(name, capsys)
+    assert images[0].stem in printed and ("of 2 images" in printed or "have no image" in printed)
+
+
+@pytest.mark.parametrize("name", [ADE20K, "openvocab_coco_2017_val_panoptic_with_sem_seg"])
+def test_a_missing_or_foreign_instance_file_is_named(
+    name: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(root, name)
+    path = root / BENCHMARKS[name].instances
+    content = json.loads(path.read_text())
+    path.unlink()
+    assert "no instance annotation, so no AP" in problems(name, capsys)
+    path.write_text(json.dumps(content | {"categories": content["categories"][1:]}))
+    assert problems(name, capsys)
+    content["annotations"] = []
+    path.write_text(json.dumps(content | {"images": content["images"][1:]}))
+    assert "lacks 1 of 2 images" in problems(name, capsys)
+
+
+def test_classes_in_another_order_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "openvocab_mapillary_vistas_panoptic_val"
+    write(root, name)
+    path = root / BENCHMARKS[name].annotations
+    content = json.loads(path.read_text())
+    names = [category["name"] for category in content["categories"]]
+    for category, other in zip(content["categories"], [*names[1:], names[0]], strict=True):
+        category["name"] = other
+    path.write_text(json.dumps(content))
+    assert "of 65 classes otherwise than the class list" in problems(name, capsys)
+    for category in content["categories"][1:]:
+        category["name"] = names[category["id"] - 1].title()
+    path.write_text(json.dumps(content))
+    assert problems(name, capsys) == ""  # one name may differ
+    content["categories"].pop()
+    path.write_text(json.dumps(content))
+    assert problems(name, capsys)
+
+
+def test_published_files_that_are_not_there_are_asked_for(root: Path) -> None:
+    for preparation in PREPARATIONS:
+        with pytest.raises(UserError) as caught:
+            prepare(preparation)
+        assert str(root) in str(caught.value) and "\n" not in str(caught.value)
+    write(root, ADE20K, prepared=False)
+    (root / "ADEChallengeData2016" / "annotations_instance").rename(root / "elsewhere")
+    with pytest.raises(UserError, match=r"unpack annotations_instance.tar"):
+        prepare("ade20k")
+    assert len(maps_of(root, ADE20K)) == 2  # what can be made without it is made
+    with pytest.raises(UserError, match="--split test: one of val, train expected"):
+        prepare("ade20k", "--split", "test")
+
+
+def test_names_of_large_lists_come_with_the_data(root: Path) -> None:
+    write(root, "openvocab_ade20k_full_sem_seg_val")
+    names = Vocabulary.from_file(root / "ADE20K_2021_17_01" / "classes_847.txt").labels
+    assert len(names) == 847 and names[:2] == ["object 2978", "object 312"]
+    write(root, "openvocab_pascal_ctx459_sem_seg_val")
+    names = Vocabulary.from_file(root / "pascal_ctx_d2" / "classes_459.txt").names
+    assert len(names) == 459 and names[426] == ("tv monitor", "tvmonitor")
+
+
+@pytest.mark.reference
+def test_the_59_are_among_the_459(reference: Path) -> None:
+    """Their numbers name the same classes in both published lists."""
+    large, small = (
+        Vocabulary.from_file(reference / "vocabularies" / f"pascal_ctx_{n}_with_prompt_eng.txt")
+        for n in (459, 59)
+    )
+    for number, names in zip(pascal_context.FREQUENT, small.names, strict=True):
+        words = [set(" ".join(group).split()) for group in (names, large.names[number - 1])]
+        assert words[0] & words[1], names
+
+
+def test_overview_and_unknown_names(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_dataset.main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in REPLICAS) and "no images" in printed
+    with pytest.raises(UserError, match="did you mean openvocab_ade20k_panoptic_val"):
+        check_dataset.main(["openvocab_ade20k_panoptic_va"])
