@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -64,6 +65,17 @@ class ClipFeatures:
 
 
 @dataclass
+class PatchTokens:
+    """What a frozen visual encoder says of a padded batch, cell by cell.
+
+    tokens: (B, h*w, C) unit vectors, row after row. grid: (h, w); it spans the padded images.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass
 class TextEmbeddings:
     """Unit vectors of all names of a vocabulary.
 
@@ -78,6 +90,11 @@ class TextEmbeddings:
     @property
     def num_classes(self) -> int:
         return len(self.seen)
+
+    def class_vectors(self) -> Tensor:
+        """(K, D) unit vectors, one per class: the mean of those of its names, normalised."""
+        sums = self.weight.new_zeros(self.num_classes, self.weight.shape[1])
+        return F.normalize(sums.index_add_(0, self.class_index, self.weight), dim=-1)
 
     def to(self, device: torch.device | str) -> "TextEmbeddings":
         return TextEmbeddings(
