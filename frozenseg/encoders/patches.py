@@ -33,6 +33,11 @@ class PatchEncoder(Frozen):
     stride: int
     """Images are padded to a multiple of so many pixels."""
 
+    @property
+    def network(self) -> nn.Module:
+        """What the weights of the encoder's file are loaded into."""
+        raise NotImplementedError
+
     def cells(self, images: ImageBatch) -> Tensor:
         """(B, C, h, w) over the padded images, not normalised."""
         raise NotImplementedError
@@ -55,6 +60,10 @@ class _Normalizing(PatchEncoder):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.model
 
 
 class ClipVitPatches(_Normalizing):
@@ -126,6 +135,10 @@ class SamPatches(PatchEncoder):
         self.sam = sam
         self.channels = sam.channels
         self.stride = sam.model.image_encoder.patch_embed.proj.stride[0]
+
+    @property
+    def network(self) -> nn.Module:
+        return self.sam.model
 
     def cells(self, images: ImageBatch) -> Tensor:
         return self.sam(images)
