@@ -176,7 +176,7 @@ def _fusioner() -> CfgNode:
     node.NUM_LAYERS = 12  # of the transformer; late: of both together
     node.TEMPERATURE = 0.07  # the cosine of pixels and words is divided by it
     # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
-    # published, and with early fusion as many passes as there are classes.
+    # published, at the cost of a pass per class where the fusion is early.
     node.CLASSES_AT_ONCE = 0
     return node
 

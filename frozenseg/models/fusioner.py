@@ -38,7 +38,12 @@ class TransformerBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """What both fusions share: tokens of both encoders to one width, and projections at the end."""
+    """What both fusions share: tokens of both encoders to one width, and projections at the end.
+
+    words_interact: whether what else is asked for has an influence on the mask of a class.
+    """
+
+    words_interact: bool
 
     def __init__(self, *, visual_channels: int, text_channels: int, dim: int) -> None:
         super().__init__()
@@ -71,6 +76,8 @@ class EarlyFusion(Fusion):
     Words see each other too, so what is asked together has an influence on the masks.
     """
 
+    words_interact = True
+
     def __init__(
         self,
         *,
@@ -98,6 +105,8 @@ class LateFusion(Fusion):
     as in the published training, which asks for one class at a time: what is asked together has no
     influence at all, and one pass for K classes equals K passes.
     """
+
+    words_interact = False
 
     def __init__(
         self,
@@ -206,7 +215,9 @@ class Fusioner(Segmenter):
         """
         assert regions is None, "Fusioner has no classifier of regions"
         patches, vectors = self.visual(images), text.class_vectors()
-        parts = vectors.split(self.classes_at_once or len(vectors))
+        # Where words do not interact, one pass gives the same as many.
+        at_once = self.classes_at_once if self.fusion.words_interact else 0
+        parts = vectors.split(at_once or len(vectors))
         batch = len(images.sizes)
         masks = [self.ask(patches, part.expand(batch, -1, -1)) for part in parts]
         certain = torch.eye(len(vectors), len(vectors) + 1, device=vectors.device).log()

@@ -23,6 +23,7 @@ from frozenseg.errors import UserError
 from frozenseg.files import local_path
 from frozenseg.models.fusioner import Fusioner
 from frozenseg.structures import ImageBatch, Targets
+from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.tiny import TinyRun
 
 CPU = torch.device("cpu")
@@ -149,13 +150,37 @@ def test_the_oracle_is_for_fusioner_alone(run: TinyRun) -> None:
         main(run.arguments("x", *ORACLE, flags=("--eval-only",)))
 
 
-def test_predictor_gives_class_ids_and_draws_nothing_by_objects(run: TinyRun) -> None:
+def test_predictor_gives_class_ids(run: TinyRun) -> None:
     segmenter = frozenseg.load(run.config, options=[*FUSIONER, *RANDOM])
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     result = segmenter(image, ["cat, kitten", "dog", "sky"])
     assert result.semantic.shape == (50, 70) and set(np.unique(result.semantic)) <= {0, 1, 2}
     assert result.panoptic is None and result.instances is None
     assert result.note.startswith("random weights (decoder, text, visual)")
+    with pytest.raises(UserError, match="PANOPTIC_ON is False"):
+        result.draw()
+
+
+def test_one_region_per_class_can_be_drawn(run: TinyRun) -> None:
+    """Panoptic results of Fusioner: the best class of a pixel, if it has a half (PAPERS 3.1, 5)."""
+    on = ("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True", "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD")
+    segmenter = frozenseg.load(run.config, options=[*FUSIONER, *RANDOM, *on, "0.0"])
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    words = ["cat", "dog", "sky"]
+    result = segmenter(image, words)
+    images = ImageBatch.collate([torch.from_numpy(image).permute(2, 0, 1)], 32)
+    model = segmenter.model
+    logits = model.predict(images, segmenter.embed(Vocabulary.parse(words))).mask_logits
+    logits = torch.nn.functional.interpolate(
+        logits, size=images.pixels.shape[-2:], mode="bilinear", align_corners=False
+    )[0, :, :64, :80]
+    best, class_ids = logits.max(0)
+    expected = torch.where(best > 0, class_ids, -1).numpy()
+    names = {segment.id: segment.class_id for segment in result.panoptic.segments}
+    found = np.vectorize(lambda number: names.get(number, -1))(result.panoptic.ids)
+    assert (found == expected).mean() > 0.999 and 0 < (expected < 0).sum() < expected.size
+    assert np.array_equal(result.semantic, class_ids.numpy())
+    assert result.draw().size >= (80, 64)
 
 
 def test_small_configuration_takes_the_weights_that_ship() -> None:

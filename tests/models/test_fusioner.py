@@ -125,9 +125,13 @@ def test_what_is_asked_together(kind: str) -> None:
     )
     one_by_one = make(kind, classes_at_once=1).predict(images, words)
     torch.testing.assert_close(one_by_one.mask_logits, alone, atol=1e-4, rtol=0)
-    pairs = make(kind, classes_at_once=2).predict(images, words).mask_logits
+    passes = []
+    pairwise = make(kind, classes_at_once=2)
+    pairwise.decoder.register_forward_hook(lambda *_: passes.append(1))
+    pairs = pairwise.predict(images, words).mask_logits
     torch.testing.assert_close(pairs[:, :2], model(images, vectors[:, :2]), atol=1e-4, rtol=0)
     torch.testing.assert_close(pairs[:, 2:], alone[:, 2:], atol=1e-4, rtol=0)
+    assert len(passes) == (2 if kind == "early" else 1)  # no pass for nothing
 
 
 def test_predictions_name_their_class() -> None:
