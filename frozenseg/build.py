@@ -166,6 +166,13 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
             f"MODEL.MASK_FORMER.SIZE_DIVISIBILITY {divisor}: {node.VISUAL_NAME} needs a multiple "
             f"of {visual.stride}"
         )
+    if node.WINDOW and node.VISUAL == "sam":
+        raise UserError("MODEL.FUSIONER.WINDOW: SAM takes an image in one piece; set it to 0")
+    if node.WINDOW and not visual.stride <= node.WINDOW_STRIDE <= node.WINDOW:
+        raise UserError(
+            f"MODEL.FUSIONER.WINDOW_STRIDE {node.WINDOW_STRIDE}: must lie between "
+            f"{visual.stride}, a cell of {node.VISUAL_NAME}, and WINDOW {node.WINDOW}"
+        )
     fusion = EarlyFusion if node.FUSION == "early" else LateFusion
     return Fusioner(
         visual=visual,
@@ -182,6 +189,8 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
         temperature=node.TEMPERATURE,
         classes_at_once=node.CLASSES_AT_ONCE,
         size_divisor=divisor,
+        window=node.WINDOW // visual.stride * visual.stride,
+        window_stride=node.WINDOW_STRIDE // visual.stride * visual.stride,
     )
 
 

@@ -178,6 +178,11 @@ def _fusioner() -> CfgNode:
     # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
     # published, at the cost of a pass per class where the fusion is early.
     node.CLASSES_AT_ONCE = 0
+    # At test: side in pixels of windows that slide over the image, and from one to the next; both
+    # are cut down to whole cells of the visual encoder. 0: the image in one piece. Published: 224,
+    # 149.
+    node.WINDOW = 0
+    node.WINDOW_STRIDE = 149
     return node
 
 

@@ -13,6 +13,7 @@ from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.patches import PatchEncoder
 from frozenseg.models.base import Segmenter
 from frozenseg.models.layers import Attention, resize
+from frozenseg.models.windows import windows
 from frozenseg.structures import ImageBatch, MaskPredictions, PatchTokens, TextEmbeddings
 
 
@@ -140,6 +141,9 @@ class PixelHead(nn.Module):
     resized instead, K maps in place of 512.
     """
 
+    scale = 8
+    """Pixels of the result along a side of a cell."""
+
     def __init__(self, *, dim: int = 512) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(4))
@@ -171,11 +175,16 @@ class Fusioner(Segmenter):
         temperature: float,
         classes_at_once: int,
         size_divisor: int,
+        window: int = 0,
+        window_stride: int = 0,
     ) -> None:
         """temperature: divides the cosine, 0.07 as published. classes_at_once: how many classes
-        `predict` asks for in one pass; 0: all. size_divisor: a multiple of `visual.stride`."""
+        `predict` asks for in one pass; 0: all. size_divisor: a multiple of `visual.stride`. window:
+        side of the windows that `predict` slides over images, every window_stride pixels; both
+        multiples of `visual.stride`, whose cells must lie on the images' own grid. 0: none."""
         super().__init__()
-        assert size_divisor % visual.stride == 0, "images are whole cells"
+        for length in (size_divisor, window, window_stride):
+            assert length % visual.stride == 0, "images and windows are whole cells"
         self.visual = visual
         self.text = text
         self.fusion = fusion
@@ -183,6 +192,8 @@ class Fusioner(Segmenter):
         self.temperature = temperature
         self.classes_at_once = classes_at_once
         self.size_divisor = size_divisor
+        self.window = window
+        self.window_stride = window_stride
 
     @property
     def text_encoder(self) -> ClipText | BertText:
@@ -214,14 +225,36 @@ class Fusioner(Segmenter):
         A class with several names is asked for by the mean of their vectors.
         """
         assert regions is None, "Fusioner has no classifier of regions"
-        patches, vectors = self.visual(images), text.class_vectors()
+        vectors = text.class_vectors()
+        masks = (
+            self._windowed(images, vectors) if self.window else self._all_classes(images, vectors)
+        )
+        certain = torch.eye(len(vectors), len(vectors) + 1, device=vectors.device).log()
+        return MaskPredictions(certain.expand(len(masks), -1, -1), masks)
+
+    def _all_classes(self, images: ImageBatch, vectors: Tensor) -> Tensor:
+        """Mask logits (B, K, 8h, 8w) of classes (K, D), as many at once as the model takes."""
         # Where words do not interact, one pass gives the same as many.
         at_once = self.classes_at_once if self.fusion.words_interact else 0
+        patches, batch = self.visual(images), len(images.sizes)
         parts = vectors.split(at_once or len(vectors))
-        batch = len(images.sizes)
-        masks = [self.ask(patches, part.expand(batch, -1, -1)) for part in parts]
-        certain = torch.eye(len(vectors), len(vectors) + 1, device=vectors.device).log()
-        return MaskPredictions(certain.expand(batch, -1, -1), torch.cat(masks, dim=1))
+        return torch.cat([self.ask(patches, part.expand(batch, -1, -1)) for part in parts], dim=1)
+
+    def _windowed(self, images: ImageBatch, vectors: Tensor) -> Tensor:
+        """As `_all_classes`; logits are averaged where windows overlap."""
+        height, width = images.pixels.shape[-2:]
+        cell, scale = self.visual.stride, self.decoder.scale
+        shape = (scale * height // cell, scale * width // cell)
+        sums = images.pixels.new_zeros(len(images.sizes), len(vectors), *shape)
+        counts = images.pixels.new_zeros(shape)
+        for top, left, part in windows(images, side=self.window, stride=self.window_stride):
+            masks = self._all_classes(part, vectors)
+            top, left = scale * top // cell, scale * left // cell
+            rows = slice(top, top + masks.shape[-2])
+            columns = slice(left, left + masks.shape[-1])
+            sums[..., rows, columns] += masks
+            counts[rows, columns] += 1
+        return sums / counts
 
 
 def _stack(num_layers: int, dim: int, num_heads: int, hidden_dim: int) -> nn.Sequential:

@@ -240,6 +240,8 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
         ({"NUM_LAYERS": "3"}, "NUM_LAYERS 3: an even number"),
         ({"NUM_HEADS": "3"}, "DIM 16: must be a multiple of NUM_HEADS 3"),
         ({"TEMPERATURE": "0.0"}, "TEMPERATURE 0.0: must be above 0"),
+        ({"WINDOW": "48"}, "WINDOW_STRIDE 149: must lie between 16"),
+        ({"WINDOW": "48", "VISUAL": "sam", "VISUAL_NAME": "tiny"}, "in one piece"),
         ({"CLASSES_AT_ONCE": "-1"}, "CLASSES_AT_ONCE -1: 0"),
     ],
 )
@@ -259,8 +261,9 @@ def test_images_must_be_whole_cells() -> None:
         build_model(load_config(None, [*FUSIONER, "MODEL.MASK_FORMER.SIZE_DIVISIBILITY", "24"]))
 
 
-def test_results_file_names_both_protocols(run: TinyRun) -> None:
-    options = (*FUSIONER, *ORACLE, *RANDOM)
+def test_both_protocols_with_sliding_windows(run: TinyRun) -> None:
+    windows = ("MODEL.FUSIONER.WINDOW", "40", "MODEL.FUSIONER.WINDOW_STRIDE", "30")
+    options = (*FUSIONER, *ORACLE, *RANDOM, *windows)
     assert main(run.arguments("out", *options, flags=("--eval-only",))) == 0
     found = json.loads((run.root / "out" / "results.json").read_text())[run.dataset]["summary"]
     assert {"mIoU", "mIoU-seen", "mIoU-unseen", "oracle mIoU", "oracle FB-IoU"} <= set(found)

@@ -8,6 +8,7 @@ from frozenseg.encoders.clip import build_clip_model
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
 from frozenseg.encoders.patches import clip_patches
 from frozenseg.models.fusioner import EarlyFusion, Fusion, Fusioner, LateFusion, PixelHead
+from frozenseg.models.windows import window_starts
 from frozenseg.structures import ImageBatch, TextEmbeddings
 
 from .slow_fusioner import fusioner, weights_of
@@ -23,7 +24,9 @@ def make_fusion(kind: str, num_layers: int = 4) -> Fusion:
     )  # fmt: skip
 
 
-def make(kind: str = "early", classes_at_once: int = 0) -> Fusioner:
+def make(
+    kind: str = "early", classes_at_once: int = 0, window: int = 0, window_stride: int = 0
+) -> Fusioner:
     torch.manual_seed(0)
     clip = build_clip_model(CLIP, quick_gelu=False)
     model = Fusioner(
@@ -34,6 +37,8 @@ def make(kind: str = "early", classes_at_once: int = 0) -> Fusioner:
         temperature=0.07,
         classes_at_once=classes_at_once,
         size_divisor=16,
+        window=window,
+        window_stride=window_stride,
     )
     for name, parameter in model.trained_parameters():
         if parameter.dim() == 1:  # fresh norms and biases are nothing, and mistakes could hide
@@ -146,3 +151,40 @@ def test_predictions_name_their_class() -> None:
     torch.testing.assert_close(found.mask_logits, expected, atol=1e-4, rtol=0)
     alone = model.predict(ImageBatch(images.pixels[1:], images.sizes[1:]), words)
     torch.testing.assert_close(alone.mask_logits, found.mask_logits[1:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
+    """Windows of 32 every 16 over 32 x 64 pixels, the second image 30 x 40 of it: three windows,
+    of which the last shows the second image not at all."""
+    pixels = [torch.rand(3, 32, 64) * 255, torch.rand(3, 30, 40) * 255]
+    images, words = ImageBatch.collate(pixels, 16), text()
+    found = make(kind, window=32, window_stride=16).predict(images, words).mask_logits
+    plain = make(kind)
+    vectors = words.weight.expand(1, -1, -1)
+    for number, image in enumerate(pixels):
+        whole = ImageBatch.collate([image], 1)
+        sums, counts = torch.zeros(3, 16, 32), torch.zeros(32)
+        for left in (0, 16, 32):
+            inside = whole.pixels[..., left : left + 32]
+            canvas = torch.zeros(1, 3, 32, 32)
+            canvas[..., : inside.shape[-2], : inside.shape[-1]] = inside
+            part = ImageBatch(canvas, [(inside.shape[-2], inside.shape[-1])])
+            sums[..., left // 2 : left // 2 + 16] += plain(part, vectors)[0].detach()
+            counts[left // 2 : left // 2 + 16] += 1
+        torch.testing.assert_close(found[number], sums / counts, atol=1e-4, rtol=0)
+    # in a window, too, classes asked together equal those asked alone, where fusion is late
+    if kind == "late":
+        model = make(kind, window=32, window_stride=16)
+        alone = [model.predict(images, words.select([k])).mask_logits for k in range(3)]
+        torch.testing.assert_close(torch.cat(alone, dim=1), found, atol=1e-4, rtol=0)
+    # an image no larger than the window is one piece
+    small = batch()
+    one = make(kind, window=48, window_stride=16).predict(small, words).mask_logits
+    torch.testing.assert_close(one, plain.predict(small, words).mask_logits)
+
+
+def test_windows_cover_every_pixel_and_end_at_the_edge() -> None:
+    assert window_starts(500, 224, 140) == [0, 140, 276]
+    assert window_starts(224, 224, 140) == window_starts(100, 224, 140) == [0]
+    assert window_starts(504, 224, 140) == [0, 140, 280]
