@@ -77,7 +77,8 @@ def build_frozenseg_model(cfg: CfgNode) -> FrozenSeg:
     """As `build_model`, for what only FrozenSeg can do."""
     model = build_model(cfg)
     if not isinstance(model, FrozenSeg):
-        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: not for this use")
+        name = cfg.MODEL.META_ARCHITECTURE
+        raise UserError(f"MODEL.META_ARCHITECTURE {name}: this works for FrozenSeg and FCCLIP only")
     return model
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from frozenseg.encoders.frozen import Frozen
@@ -74,10 +75,12 @@ def load_bert(folder: str) -> BertText:
         )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = transformers.BertModel.from_pretrained(
-            path, local_files_only=True, add_pooling_layer=False
+        model, report = transformers.BertModel.from_pretrained(
+            path, local_files_only=True, add_pooling_layer=False, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
+        if report["missing_keys"]:  # transformers would leave them random
+            raise ValueError(f"entries are missing, e.g. {sorted(report['missing_keys'])[0]}")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"MODEL.FUSIONER.TEXT_WEIGHTS {folder}: cannot be read as BERT ({reason})"

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from open_clip.model import resize_pos_embed
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from frozenseg.encoders.bert import BertText, load_bert
@@ -189,6 +190,16 @@ def test_bert_vectors_are_means_over_the_tokens_of_a_text(tmp_path: Path) -> Non
         hidden = text.model(torch.tensor([ids])).last_hidden_state[0]
         torch.testing.assert_close(row, hidden.mean(0).detach(), atol=1e-5, rtol=1e-4)
     assert text.text_fingerprint() == load_bert(str(tmp_path)).text_fingerprint()
+    weights = tmp_path / "model.safetensors"
+    state = load_file(weights)
+    name = next(name for name in state if name.endswith("layer.1.output.dense.weight"))
+    state.pop(name)
+    save_file(state, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="entries are missing, e.g. .*layer.1.output.dense"):
+        load_bert(str(tmp_path))
+    weights.write_bytes(b"half a file")
+    with pytest.raises(UserError, match="cannot be read as BERT"):
+        load_bert(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as BERT"):
         load_bert(str(tmp_path))
