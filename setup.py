@@ -41,6 +41,6 @@ setup(
         "tensorboard",
         "matplotlib",
     ],
-    extras_require={"cityscapes": ["cityscapesScripts"]},
+    extras_require={"cityscapes": ["cityscapesScripts"], "fusioner": ["transformers>=4.48"]},
     entry_points={"console_scripts": ["frozenseg=frozenseg.commands:main"]},
 )

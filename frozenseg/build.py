@@ -7,16 +7,38 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.clip_text import ClipText, without_image_tower
+from frozenseg.encoders.patches import (
+    PatchEncoder,
+    SamPatches,
+    TimmPatches,
+    build_timm_vit,
+    clip_patches,
+)
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
-from frozenseg.engine.pretrained import load_sam, load_weights
+from frozenseg.engine.pretrained import (
+    FrozenPart,
+    clip_image_entries,
+    clip_text_entries,
+    find_clip,
+    find_sam,
+    find_vit,
+    load_parts,
+    load_sam,
+    load_weights,
+    vit_entries,
+)
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import local_path
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
+from frozenseg.models.base import Segmenter
 from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, PixelHead
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
 from frozenseg.text.classifier import TextClassifier, cache_folder
@@ -41,7 +63,7 @@ def build_device(cfg: CfgNode) -> torch.device:
     return device
 
 
-def build_model(cfg: CfgNode) -> FrozenSeg:
+def build_model(cfg: CfgNode) -> Segmenter:
     """The model of a configuration, with new weights everywhere (`load_model` loads them)."""
     if cfg.SEED >= 0:
         torch.manual_seed(cfg.SEED)
@@ -51,17 +73,32 @@ def build_model(cfg: CfgNode) -> FrozenSeg:
     return MODELS[name](cfg)
 
 
-def load_model(cfg: CfgNode) -> tuple[FrozenSeg, list[str]]:
-    """The model with weights, and the parts ("clip", "decoder", "sam") left with random ones."""
+def build_frozenseg_model(cfg: CfgNode) -> FrozenSeg:
+    """As `build_model`, for what only FrozenSeg can do."""
     model = build_model(cfg)
+    if not isinstance(model, FrozenSeg):
+        name = cfg.MODEL.META_ARCHITECTURE
+        raise UserError(f"MODEL.META_ARCHITECTURE {name}: this works for FrozenSeg and FCCLIP only")
+    return model
+
+
+def load_model(cfg: CfgNode) -> tuple[Segmenter, list[str]]:
+    """The model with weights, and the parts left with random ones: "decoder" (all that trains),
+    and of the frozen ones "clip" and "sam", of Fusioner "text" and "visual"."""
+    model = build_model(cfg)
+    weights, allow_random = local_path(cfg.MODEL.WEIGHTS), cfg.MODEL.ALLOW_RANDOM_WEIGHTS
+    if not isinstance(model, FrozenSeg):
+        parts = _fusioner_parts(cfg, model)
+        random = load_parts(model, weights=weights, parts=parts, allow_random=allow_random)
+        return model, sorted(random)
     random = load_weights(
         model,
-        weights=local_path(cfg.MODEL.WEIGHTS),
+        weights=weights,
         clip_name=cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME,
         clip_weights=local_path(cfg.MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS),
         sam_name=cfg.MODEL.SAM_NAME,
         sam_weights=local_path(cfg.MODEL.SAM_WEIGHTS),
-        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+        allow_random=allow_random,
     )
     return model, sorted(random)
 
@@ -120,7 +157,126 @@ def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
     return build_frozenseg(cfg)
 
 
-MODELS = {"FrozenSeg": build_frozenseg, "FCCLIP": build_fc_clip}
+def build_fusioner(cfg: CfgNode) -> Fusioner:
+    node = cfg.MODEL.FUSIONER
+    _check_fusioner(node)
+    visual, text = _build_encoders(cfg)
+    divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    if divisor % visual.stride:
+        raise UserError(
+            f"MODEL.MASK_FORMER.SIZE_DIVISIBILITY {divisor}: {node.VISUAL_NAME} needs a multiple "
+            f"of {visual.stride}"
+        )
+    if node.WINDOW and node.VISUAL == "sam":
+        raise UserError("MODEL.FUSIONER.WINDOW: SAM takes an image in one piece; set it to 0")
+    if node.WINDOW and not visual.stride <= node.WINDOW_STRIDE <= node.WINDOW:
+        raise UserError(
+            f"MODEL.FUSIONER.WINDOW_STRIDE {node.WINDOW_STRIDE}: must lie between "
+            f"{visual.stride}, a cell of {node.VISUAL_NAME}, and WINDOW {node.WINDOW}"
+        )
+    fusion = EarlyFusion if node.FUSION == "early" else LateFusion
+    return Fusioner(
+        visual=visual,
+        text=text,
+        fusion=fusion(
+            visual_channels=visual.channels,
+            text_channels=text.embed_dim,
+            dim=node.DIM,
+            num_heads=node.NUM_HEADS,
+            hidden_dim=node.HIDDEN_DIM,
+            num_layers=node.NUM_LAYERS,
+        ),
+        decoder=PixelHead(dim=node.DIM),
+        temperature=node.TEMPERATURE,
+        classes_at_once=node.CLASSES_AT_ONCE,
+        size_divisor=divisor,
+        window=node.WINDOW // visual.stride * visual.stride,
+        window_stride=node.WINDOW_STRIDE // visual.stride * visual.stride,
+    )
+
+
+MODELS = {"FrozenSeg": build_frozenseg, "FCCLIP": build_fc_clip, "Fusioner": build_fusioner}
+
+
+def _check_fusioner(node: CfgNode) -> None:
+    """Values with a few choices, and numbers that would only fail deep inside."""
+    choices = {
+        "VISUAL": ("clip", "dino", "moco", "sam"),
+        "TEXT": ("clip", "bert"),
+        "FUSION": ("early", "late"),
+    }
+    for key, known in choices.items():
+        if node[key] not in known:
+            raise UserError(f"MODEL.FUSIONER.{key} {node[key]}: must be one of {', '.join(known)}")
+    if node.DIM < 1 or node.NUM_HEADS < 1 or node.DIM % node.NUM_HEADS:
+        raise UserError(
+            f"MODEL.FUSIONER.DIM {node.DIM}: must be a multiple of NUM_HEADS {node.NUM_HEADS}"
+        )
+    if node.NUM_LAYERS < 2 or node.NUM_LAYERS % 2:
+        raise UserError(
+            f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: an even number, at least 2, is needed"
+        )
+    if node.TEMPERATURE <= 0:
+        raise UserError(f"MODEL.FUSIONER.TEMPERATURE {node.TEMPERATURE}: must be above 0")
+    if node.CLASSES_AT_ONCE < 0:
+        raise UserError(
+            f"MODEL.FUSIONER.CLASSES_AT_ONCE {node.CLASSES_AT_ONCE}: 0 (all) or a number of classes"
+        )
+
+
+def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
+    """The two frozen encoders of Fusioner; of one CLIP, where both are its halves."""
+    node = cfg.MODEL.FUSIONER
+    halves = {}
+    for half in ("VISUAL", "TEXT"):
+        if node[half] == "clip":
+            name, gelu = node[f"{half}_NAME"], node[f"{half}_WEIGHTS"] == "openai"
+            if (name, gelu) not in halves:
+                key = f"MODEL.FUSIONER.{half}_NAME"
+                halves[name, gelu] = build_clip_model(name, quick_gelu=gelu, key=key)
+    visual: PatchEncoder
+    if node.VISUAL == "clip":
+        model = halves[node.VISUAL_NAME, node.VISUAL_WEIGHTS == "openai"]
+        visual = clip_patches(
+            model.visual,
+            name=node.VISUAL_NAME,
+            mean=cfg.MODEL.PIXEL_MEAN,
+            std=cfg.MODEL.PIXEL_STD,
+        )
+    elif node.VISUAL == "sam":
+        sam = build_sam_model(node.VISUAL_NAME, key="MODEL.FUSIONER.VISUAL_NAME")
+        visual = SamPatches(sam=FrozenSam(model=sam, view="keep_aspect"))
+    else:
+        visual = TimmPatches(model=build_timm_vit(node.VISUAL_NAME))
+    if node.TEXT == "bert":
+        return visual, load_bert(local_path(node.TEXT_WEIGHTS))
+    model = halves[node.TEXT_NAME, node.TEXT_WEIGHTS == "openai"]
+    return visual, ClipText(model=without_image_tower(model), name=node.TEXT_NAME)
+
+
+def _fusioner_parts(cfg: CfgNode, model: Segmenter) -> list[FrozenPart]:
+    """The frozen encoders of Fusioner that have weights in files; BERT has brought its own."""
+    assert isinstance(model, Fusioner), "the model of this configuration"
+    node, visual, key = cfg.MODEL.FUSIONER, model.visual, "MODEL.FUSIONER.VISUAL_WEIGHTS"
+    name, weights = node.VISUAL_NAME, local_path(node.VISUAL_WEIGHTS)
+    if node.VISUAL == "clip":
+        found = FrozenPart(
+            "visual", visual.network, lambda: find_clip(name, weights, key), clip_image_entries
+        )
+    elif node.VISUAL == "sam":
+        found = FrozenPart("visual", visual.network, lambda: find_sam(name, weights, key))
+    else:
+        found = FrozenPart(
+            "visual", visual.network, lambda: find_vit(node.VISUAL, weights), vit_entries
+        )
+    if node.TEXT == "bert":
+        return [found]
+
+    def find_text() -> Path:
+        key = "MODEL.FUSIONER.TEXT_WEIGHTS"
+        return find_clip(node.TEXT_NAME, local_path(node.TEXT_WEIGHTS), key)
+
+    return [found, FrozenPart("text", model.text.model, find_text, clip_text_entries)]
 
 
 def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
@@ -193,10 +349,12 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
     )
 
 
-def build_sam_masks(cfg: CfgNode, model: FrozenSeg) -> ProposalSource | None:
+def build_sam_masks(cfg: CfgNode, model: Segmenter) -> ProposalSource | None:
     """Where SAM's proposals come from: None without TEST.USE_SAM_MASKS."""
     if not cfg.TEST.USE_SAM_MASKS:
         return None
+    if not isinstance(model, FrozenSeg):
+        raise UserError("TEST.USE_SAM_MASKS: only FrozenSeg can classify proposals; set it False")
     if cfg.TEST.AUG.ENABLED:
         raise UserError("TEST.USE_SAM_MASKS and TEST.AUG.ENABLED do not work together: choose one")
     online = build_online_proposals(cfg, model.sam, model.device)
@@ -243,8 +401,8 @@ def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
     }
 
 
-def build_text_classifier(model: FrozenSeg, *, use_disk: bool = True) -> TextClassifier:
-    return TextClassifier(model.clip, folder=cache_folder() / "text" if use_disk else None)
+def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:
+    return TextClassifier(model.text_encoder, folder=cache_folder() / "text" if use_disk else None)
 
 
 def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:

@@ -115,6 +115,8 @@ def _model() -> CfgNode:
     model.FROZEN_SEG.SAM_VIEW = "stretch"
     model.FROZEN_SEG.KEEP_KEY_POSITIONS = False  # keys behind the Feature Injector keep positions
 
+    model.FUSIONER = _fusioner()
+
     head = model.SEM_SEG_HEAD = CN()
     head.NUM_CLASSES = 133  # of the training set
     head.IGNORE_VALUE = 255  # of semantic label maps
@@ -154,6 +156,34 @@ def _model() -> CfgNode:
         if key.startswith("MODEL."):
             _set(model, key.removeprefix("MODEL."), value)
     return model
+
+
+def _fusioner() -> CfgNode:
+    """Of META_ARCHITECTURE Fusioner, with the published sizes; it takes no key of FROZEN_SEG."""
+    node = CN()
+    node.VISUAL = "clip"  # the frozen visual encoder: clip, dino, moco or sam
+    # As open_clip names it (ViT-L-14, ViT-B-16, RN101, ...), for dino and moco as timm does
+    # (vit_base_patch16_224), for sam as MODEL.SAM_NAME.
+    node.VISUAL_NAME = "ViT-L-14"
+    node.VISUAL_WEIGHTS = "openai"  # clip: a tag or a file; else a file, "": the published one
+    node.TEXT = "clip"  # the frozen text encoder: clip or bert
+    node.TEXT_NAME = "ViT-L-14"  # of clip, as open_clip names it
+    node.TEXT_WEIGHTS = "openai"  # clip: a tag or a file; bert: a folder as the hub has it
+    node.FUSION = "early"  # or "late": image and words meet at the similarity only
+    node.DIM = 512
+    node.NUM_HEADS = 8
+    node.HIDDEN_DIM = 2048  # of the linear layers in the transformer
+    node.NUM_LAYERS = 12  # of the transformer; late: of both together
+    node.TEMPERATURE = 0.07  # the cosine of pixels and words is divided by it
+    # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
+    # published, at the cost of a pass per class where the fusion is early.
+    node.CLASSES_AT_ONCE = 0
+    # At test: side in pixels of windows that slide over the image, and from one to the next; both
+    # are cut down to whole cells of the visual encoder. 0: the image in one piece. Published: 224,
+    # 149.
+    node.WINDOW = 0
+    node.WINDOW_STRIDE = 149
+    return node
 
 
 def _input() -> CfgNode:
@@ -201,6 +231,9 @@ def _test() -> CfgNode:
     node.EVAL_PERIOD = 0  # evaluate every so many steps while training; 0: at the end only
     node.DETECTIONS_PER_IMAGE = 100
     node.EXPECTED_RESULTS = []  # [[data set, metric, value, tolerance], ...] decide the exit status
+    # Fusioner: also score masks of the classes that are in the image, when only these are asked for
+    # (the published protocol); the metrics' names begin with "oracle".
+    node.ORACLE_PRESENCE = False
     node.USE_SAM_MASKS = False  # OpenSeg Ensemble: SAM's masks join the queries'
     node.SAM_MASK_PRED_ALPHA = 0.2  # epsilon of the ensemble
     node.PKL_SAM_MODEL_NAME = "vit_h"  # the SAM whose masks are used

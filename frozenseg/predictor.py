@@ -29,7 +29,7 @@ from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.sam_masks import ProposalSource, StoredProposals
 from frozenseg.inference.segment import segment_image
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
 from frozenseg.structures import (
     InstanceResult,
     PanopticResult,
@@ -76,7 +76,7 @@ class Predictor:
     def __init__(
         self,
         *,
-        model: FrozenSeg,
+        model: Segmenter,
         text_classifier: TextClassifier,
         training_vocabulary: Vocabulary,
         post_processor: PostProcessor,

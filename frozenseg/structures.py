@@ -5,10 +5,12 @@ Legend of shapes, used throughout the package:
     S names (synonyms of all classes), D dimension of the joint CLIP space, C channels, N objects.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -64,6 +66,17 @@ class ClipFeatures:
 
 
 @dataclass
+class PatchTokens:
+    """What a frozen visual encoder says of a padded batch, cell by cell.
+
+    tokens: (B, h*w, C) unit vectors, row after row. grid: (h, w); it spans the padded images.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass
 class TextEmbeddings:
     """Unit vectors of all names of a vocabulary.
 
@@ -78,6 +91,18 @@ class TextEmbeddings:
     @property
     def num_classes(self) -> int:
         return len(self.seen)
+
+    def select(self, class_ids: Sequence[int]) -> "TextEmbeddings":
+        """The embeddings of these classes alone, in this order."""
+        rows = [(self.class_index == class_id).nonzero()[:, 0] for class_id in class_ids]
+        sizes = torch.tensor([len(part) for part in rows], device=self.class_index.device)
+        index = torch.arange(len(rows), device=sizes.device).repeat_interleave(sizes)
+        return TextEmbeddings(self.weight[torch.cat(rows)], index, self.seen[list(class_ids)])
+
+    def class_vectors(self) -> Tensor:
+        """(K, D) unit vectors, one per class: the mean of those of its names, normalised."""
+        sums = self.weight.new_zeros(self.num_classes, self.weight.shape[1])
+        return F.normalize(sums.index_add_(0, self.class_index, self.weight), dim=-1)
 
     def to(self, device: torch.device | str) -> "TextEmbeddings":
         return TextEmbeddings(
@@ -146,7 +171,9 @@ class SegmentationResult:
     """The results of one image; a task that was not asked for is None.
 
     semantic: (H, W) int32 class ids. semantic_scores: (K, H, W) float32, only when asked for by
-    name. proposals: (P, H, W) bool class-free masks, for the recall of proposals.
+    name. proposals: (P, H, W) bool class-free masks, for the recall of proposals. present_masks:
+    (P, H, W) bool, of the classes that are in the image, ascending, when these alone were asked
+    for.
     """
 
     size: tuple[int, int]
@@ -155,6 +182,7 @@ class SegmentationResult:
     instances: InstanceResult | None = None
     semantic_scores: np.ndarray | None = None
     proposals: np.ndarray | None = None
+    present_masks: np.ndarray | None = None
 
 
 @dataclass

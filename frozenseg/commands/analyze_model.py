@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frozenseg.build import build_model
+from frozenseg.build import build_frozenseg_model
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if min(arguments.size) < 1 or arguments.classes < 1:
         raise UserError("--size and --classes must be positive")
-    model = build_model(load_config(arguments.config_file, arguments.options)).eval()
+    model = build_frozenseg_model(load_config(arguments.config_file, arguments.options)).eval()
     parameters = count_parameters(model)
     print(f"{'parameters':32s} {'frozen':>15s} {'trained':>15s}")
     for stage, (frozen, trained) in parameters.items():

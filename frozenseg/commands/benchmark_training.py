@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_device, build_model
+from frozenseg.build import build_device, build_frozenseg_model
 from frozenseg.commands.training import training_criterion, training_state
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int | None:
 
 def measure(cfg: CfgNode, *, batch: int, size: int, steps: int) -> Timing:
     """Median over `steps` steps, after two that warm up."""
-    model = build_model(cfg).to(build_device(cfg)).train()
+    model = build_frozenseg_model(cfg).to(build_device(cfg)).train()
     state = training_state(cfg, model)
     classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     generator = torch.Generator().manual_seed(0)

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     names = tuple((f"class {number}",) for number in range(arguments.classes))
     vocabulary = Vocabulary(names, (True,) * len(names))
     text = TextEmbeddings(
-        weight=F.normalize(torch.randn(len(names), predictor.model.clip.embed_dim), dim=-1),
+        weight=F.normalize(torch.randn(len(names), predictor.model.text_encoder.embed_dim), dim=-1),
         class_index=torch.arange(len(names)),
         seen=torch.arange(len(names)) % 2 == 0,
     ).to(predictor.model.device)

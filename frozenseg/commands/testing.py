@@ -11,6 +11,7 @@ from torch import Tensor
 
 from frozenseg.build import build_post_processor, build_sam_masks, build_training_vocabulary
 from frozenseg.commands.training import embed, vocabulary_of
+from frozenseg.data.annotations import load_semantic, present_classes
 from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.images import read_image
@@ -27,6 +28,7 @@ from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.runner import Evaluation, evaluate
 from frozenseg.evaluation.tasks import (
     DetectionTask,
+    OracleTask,
     PanopticTask,
     RecallTask,
     SemanticTask,
@@ -37,7 +39,7 @@ from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.inference.segment import segment_image
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
 from frozenseg.structures import SegmentationResult, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 from frozenseg.visualize import draw_segments
@@ -45,6 +47,7 @@ from frozenseg.visualize import draw_segments
 logger = logging.getLogger(__name__)
 
 DETECTION = ("instances", "lvis", "cityscapes")
+SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, semantic_scores=True)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,10 @@ def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     }
     possible = benchmark.evaluators or benchmark.tasks
     found = tuple(name for name in possible if switches.get(name, False))
+    if cfg.TEST.ORACLE_PRESENCE and cfg.MODEL.META_ARCHITECTURE != "Fusioner":
+        raise UserError("TEST.ORACLE_PRESENCE: only Fusioner's masks stand by themselves")
+    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks:
+        found = (*found, "oracle")
     return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
 
 
@@ -114,14 +121,14 @@ class Tester:
     """A model and the sets it is tested on; their text vectors and tasks are made once."""
 
     cfg: CfgNode
-    model: FrozenSeg
+    model: Segmenter
     sets: list[TestSet]
     tasks: list[dict[str, Task]]
     texts: list[TextEmbeddings]
     sam_masks: ProposalSource | None
 
     @classmethod
-    def prepare(cls, cfg: CfgNode, model: FrozenSeg, sets: list[TestSet]) -> "Tester":
+    def prepare(cls, cfg: CfgNode, model: Segmenter, sets: list[TestSet]) -> "Tester":
         """Reads the truth of every task too, so that what is wrong with it shows at once."""
         tasks = [_tasks(cfg, entry) for entry in sets]
         texts = [embed(cfg, model, entry.vocabulary) for entry in sets]
@@ -164,6 +171,8 @@ class Tester:
             result = self._segment(sample, sample.image, test_set, text, post_processor)
             if self.cfg.TEST.AUG.ENABLED and post_processor.semantic:
                 result.semantic = self._augmented(sample, test_set, text)
+            if "oracle" in test_set.tasks:
+                result.present_masks = self._present_masks(sample, test_set, text)
             return result
 
         return segment
@@ -189,6 +198,25 @@ class Tester:
             log.picture(step, f"prediction_{index}", np.asarray(picture))
         self.model.train()
 
+    def _present_masks(self, sample: Sample, test_set: TestSet, text: TextEmbeddings) -> np.ndarray:
+        """Masks (P, H, W) of the classes in the truth, asked for alone: each by itself against one
+        half (PAPERS 3.1, 5), not against the others."""
+        present = present_classes(load_semantic(sample.record))
+        if not present:
+            return np.zeros((0, sample.height, sample.width), dtype=bool)
+        found = segment_image(
+            self.model,
+            sample.image,
+            (sample.height, sample.width),
+            text=text.select(present),
+            vocabulary=test_set.vocabulary.select(present),
+            post_processor=SCORES_ONLY,
+            sam_masks=self.sam_masks,
+            image_id=sample.record.image_id,
+        )
+        assert found.semantic_scores is not None, "asked for"
+        return found.semantic_scores > 0.5
+
     def _segment(
         self,
         sample: Sample,
@@ -210,12 +238,9 @@ class Tester:
 
     def _augmented(self, sample: Sample, test_set: TestSet, text: TextEmbeddings) -> np.ndarray:
         """Semantic class ids (H, W) from the scores of all views."""
-        scores_only = PostProcessor(
-            panoptic=False, semantic=False, instances=False, semantic_scores=True
-        )
 
         def score(image: Tensor) -> np.ndarray:
-            scores = self._segment(sample, image, test_set, text, scores_only).semantic_scores
+            scores = self._segment(sample, image, test_set, text, SCORES_ONLY).semantic_scores
             assert scores is not None, "asked for above"
             return scores
 
@@ -242,6 +267,8 @@ def _tasks(cfg: CfgNode, test_set: TestSet) -> dict[str, Task]:
             tasks[name] = PanopticTask(categories, seen)
         elif name == "semantic":
             tasks[name] = SemanticTask(categories, seen)
+        elif name == "oracle":
+            tasks[name] = OracleTask(categories, seen)
         elif name == "recall":
             tasks[name] = RecallTask(categories, seen)
         elif name == "cityscapes":

@@ -18,19 +18,20 @@ from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import barrier, is_main, rank, world_size
-from frozenseg.engine.objective import MaskObjective
+from frozenseg.engine.objective import ClassMaskObjective, MaskObjective, Objective
 from frozenseg.engine.optim import MovingAverage, Schedule, adamw, parameter_groups
 from frozenseg.engine.state import Precision, TrainingState
 from frozenseg.errors import UserError
 from frozenseg.losses.set_criterion import SetCriterion
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
+from frozenseg.models.fusioner import Fusioner
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 
-def loaded_model(cfg: CfgNode, device: torch.device) -> FrozenSeg:
+def loaded_model(cfg: CfgNode, device: torch.device) -> Segmenter:
     """The model with its weights on the device. Frozen parts without weights are an error, unless
     MODEL.ALLOW_RANDOM_WEIGHTS; trained parts may start anew."""
     model, random = load_model(cfg)
@@ -67,7 +68,7 @@ def _named_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabu
     return Vocabulary(tuple((label,) for label in categories.names), categories.is_thing)
 
 
-def embed(cfg: CfgNode, model: FrozenSeg, vocabulary: Vocabulary) -> TextEmbeddings:
+def embed(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -> TextEmbeddings:
     """The text vectors on the model's device; the first process encodes, the others find them in
     the cache."""
     classifier, training = build_text_classifier(model), build_training_vocabulary(cfg)
@@ -148,17 +149,26 @@ def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
     )
 
 
-def training_objective(cfg: CfgNode, model: FrozenSeg, vocabulary: Vocabulary) -> MaskObjective:
+def training_objective(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -> Objective:
+    """The loss of the model's family."""
+    text = embed(cfg, model, vocabulary)
+    if isinstance(model, Fusioner):
+        return ClassMaskObjective(
+            vectors=text.class_vectors(),
+            classes_at_once=model.classes_at_once,
+            size_divisor=model.size_divisor,
+            seed=cfg.SEED,
+        )
     return MaskObjective(
         criterion=training_criterion(cfg, len(vocabulary)),
-        text=embed(cfg, model, vocabulary),
+        text=text,
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         size_divisor=model.size_divisor,
         seed=cfg.SEED,
     )
 
 
-def training_state(cfg: CfgNode, model: FrozenSeg) -> TrainingState:
+def training_state(cfg: CfgNode, model: Segmenter) -> TrainingState:
     solver = cfg.SOLVER
     groups = parameter_groups(
         model,

@@ -55,6 +55,11 @@ def load_semantic(record: Record) -> np.ndarray:
     return labels
 
 
+def present_classes(labels: np.ndarray) -> list[int]:
+    """The class ids in a semantic map (H, W), ascending."""
+    return [int(label) for label in np.unique(labels) if label != VOID_CLASS]
+
+
 def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
     """The masks (N, H, W) bool of a record's objects and what the file says of them."""
     instances, height, width = record.instances, record.height, record.width

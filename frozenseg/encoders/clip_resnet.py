@@ -35,15 +35,10 @@ class ResNetTrunk:
         A region without a positive cell sees the whole image, or its attention would be undefined.
         """
         pool = self.visual.attnpool
-        batch, _, height, width = dense.shape
-        grid = round((pool.positional_embedding.shape[0] - 1) ** 0.5)
-        positions = pool.positional_embedding[1:].T.reshape(1, -1, grid, grid)
-        positions = F.interpolate(
-            positions, size=(height, width), mode="bilinear", align_corners=False
-        )
+        batch = len(dense)
         tokens = dense.flatten(2).transpose(1, 2)  # (B, h*w, C)
         query = tokens.mean(1, keepdim=True) + pool.positional_embedding[:1]
-        keys = tokens + positions.flatten(2).transpose(1, 2)
+        keys = self._keys(dense)
         inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
         inside = inside | ~inside.any(-1, keepdim=True)
 
@@ -56,3 +51,23 @@ class ResNetTrunk:
         weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
         pooled = weights @ heads(pool.v_proj(keys))  # (B, M, Q, C / M)
         return pool.c_proj(pooled.transpose(1, 2).reshape(batch, -1, dense.shape[1]))
+
+    def encode_cells(self, dense: Tensor) -> Tensor:
+        """dense (B, C, h, w) -> (B, h*w, D): each as the pooling sees it if alone.
+
+        Attention to one key returns that key's value, so no query and no softmax is needed.
+        """
+        pool = self.visual.attnpool
+        return pool.c_proj(pool.v_proj(self._keys(dense)))
+
+    def _keys(self, dense: Tensor) -> Tensor:
+        """The cells (B, h*w, C) with their positions, which are interpolated to this size."""
+        table = self.visual.attnpool.positional_embedding[1:]
+        grid = round(len(table) ** 0.5)
+        positions = F.interpolate(
+            table.T.reshape(1, -1, grid, grid),
+            size=dense.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        return (dense + positions).flatten(2).transpose(1, 2)

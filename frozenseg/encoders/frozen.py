@@ -6,6 +6,10 @@ from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
+# Top-level names of frozen encoders in all models: of FrozenSeg, and of Fusioner. Checkpoints of
+# training leave them out.
+FROZEN_PARTS = ("clip", "sam", "visual", "text")
+
 
 class Frozen(nn.Module):
     """A module that never trains: no gradients, and eval mode whatever its parent does.

@@ -64,10 +64,11 @@ SIZES = {
 }
 
 
-def build_sam_model(name: str) -> Sam:
-    """A SAM of segment-anything's own classes, without weights."""
+def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
+    """A SAM of segment-anything's own classes, without weights. key: where the name comes from,
+    for error messages."""
     if name not in SIZES:
-        raise UserError(f"MODEL.SAM_NAME {name}: unknown; {nearest(name, list(SIZES))}")
+        raise UserError(f"{key} {name}: unknown; {nearest(name, list(SIZES))}")
     size = SIZES[name]
     cells = size.side // size.patch_size
     return Sam(

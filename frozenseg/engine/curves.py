@@ -6,6 +6,7 @@ from frozenseg.engine.logger import read_metrics
 from frozenseg.files import atomic_path
 
 LOSSES = {"total_loss": "total", "loss_ce": "class", "loss_mask": "mask", "loss_dice": "dice"}
+HEADLINES = ("PQ", "mIoU", "AP", "oracle mIoU")
 MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
 
@@ -21,7 +22,8 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     figure = Figure(figsize=(11, 4), layout="constrained")  # no pyplot: needs no display
     left, right = figure.subplots(1, 2)
     for key, label in LOSSES.items():
-        left.plot([row["step"] for row in steps], [row[key] for row in steps], label=label)
+        if key in steps[0]:  # a model family need not have them all
+            left.plot([row["step"] for row in steps], [row[key] for row in steps], label=label)
     left.set(xlabel="step", ylabel="loss of the last output, unweighted; total", yscale="log")
     left.legend(loc="upper right")
     for label, points in scores.items():
@@ -39,6 +41,8 @@ def _scores(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
     for row in rows:
         for name, metrics in row["evaluation"].items():
             short = Path(name.split(":")[1]).stem if ":" in name else name
-            for metric in [key for key in ("PQ", "mIoU", "AP") if key in metrics][:MOST_SCORES]:
+            for metric in [key for key in ("PQ", "mIoU", "AP", "oracle mIoU") if key in metrics][
+                :MOST_SCORES
+            ]:
                 found.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
     return found

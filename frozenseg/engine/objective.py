@@ -7,23 +7,55 @@ data alone. Two processes, or two passes, therefore equal one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from frozenseg.data.dataset import Sample
+from frozenseg.data.transforms import seeded_generator
+from frozenseg.losses.pixel import pixel_losses
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import ImageBatch, MaskPredictions, Targets, TextEmbeddings
 
-POINT_STREAM = 2  # beside SAMPLE_STREAM and ORDER_STREAM of `frozenseg.data.dataset`
+# beside SAMPLE_STREAM and ORDER_STREAM of `frozenseg.data.dataset`
+POINT_STREAM, CLASS_STREAM = 2, 3
 
 Forward = Callable[[ImageBatch, TextEmbeddings, bool], MaskPredictions]
 
 
-@dataclass(frozen=True)
-class Totals:
+class Objective(Protocol):
+    """What the training loop needs of a loss; each model family has its own."""
+
+    def count(self, samples: list[Sample]) -> tuple[float, ...]:
+        """The share of these samples in the totals of the step: what its loss is divided by."""
+
+    def __call__(
+        self,
+        forward: Callable[..., Any],
+        samples: list[Sample],
+        positions: list[int],
+        totals: tuple[float, ...],
+        *,
+        device: torch.device,
+        processes: int = 1,
+    ) -> dict[str, Tensor]:
+        """Unweighted losses of one pass, to be summed over the passes and averaged over the
+        processes, as DistributedDataParallel does with gradients.
+
+        forward: the network. positions: the place of each sample among all draws of the run.
+        totals: the sums of `count` over all passes and processes of the step.
+        """
+
+    def weight(self, name: str) -> float:
+        """The weight of a loss in the total."""
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum that training minimises."""
+
+
+class Totals(NamedTuple):
     """Of the global batch: objects annotated, and the sum of the class loss's weights over all
     queries of one output."""
 
@@ -64,39 +96,119 @@ class MaskObjective:
         forward: Forward,
         samples: list[Sample],
         positions: list[int],
-        totals: Totals,
+        totals: tuple[float, ...],
         *,
         device: torch.device,
         processes: int = 1,
     ) -> dict[str, Tensor]:
-        """Unweighted losses of one pass, to be summed over the passes and averaged over the
-        processes, as DistributedDataParallel does with gradients.
-
-        positions: the place of each sample among all draws of the run.
-        """
-        # Padding is padding in training too. The published code shows the encoders grey there in
-        # training and zeros at test; layer norms blow up the difference.
-        images = ImageBatch.collate(
-            [sample.image for sample in samples],
-            self.size_divisor,
-            [
-                sample.content or (sample.image.shape[1], sample.image.shape[2])
-                for sample in samples
-            ],
-        )
-        predictions = forward(images.to(device), self.text, True)
+        """As `Objective`."""
+        objects, class_weight = totals
+        predictions = forward(_images(samples, self.size_divisor).to(device), self.text, True)
         seeds = [point_seed(self.seed, position) for position in positions]
         try:
             return self.criterion(
                 predictions,
                 [_targets(sample) for sample in samples],
-                num_masks=max(totals.objects, 1.0) / processes,
-                class_weight=totals.class_weight / processes,
+                num_masks=max(objects, 1.0) / processes,
+                class_weight=class_weight / processes,
                 seeds=torch.tensor(seeds),
             )
         except FloatingPointError as error:
             names = ", ".join(str(sample.record.image_id) for sample in samples)
             raise FloatingPointError(f"batch of images {names}: {error}") from None
+
+    def weight(self, name: str) -> float:
+        return self.criterion.weight(name)
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return self.criterion.total(losses)
+
+
+class ClassMaskObjective:
+    """Binary cross entropy of the masks of the classes that each image is asked for (Fusioner).
+
+    An image is asked for as many classes as are asked for at once at test: those in it, in random
+    order, then others, whose masks shall be empty. The published training asks for one.
+    """
+
+    def __init__(
+        self, *, vectors: Tensor, classes_at_once: int, size_divisor: int, seed: int
+    ) -> None:
+        """vectors: (K, D) of the training vocabulary, on the model's device. classes_at_once: 0:
+        all K."""
+        self.vectors = vectors
+        self.num_asked = min(classes_at_once or len(vectors), len(vectors))
+        self.size_divisor = size_divisor
+        self.seed = seed
+
+    def count(self, samples: list[Sample]) -> tuple[float, ...]:
+        """Images with a labelled pixel."""
+        return (float(sum(bool(_targets(sample).masks.any()) for sample in samples)),)
+
+    def __call__(
+        self,
+        forward: Callable[[ImageBatch, Tensor], Tensor],
+        samples: list[Sample],
+        positions: list[int],
+        totals: tuple[float, ...],
+        *,
+        device: torch.device,
+        processes: int = 1,
+    ) -> dict[str, Tensor]:
+        """As `Objective`; the one loss is `loss_mask`."""
+        asked = torch.stack(
+            [
+                self.asked(_targets(sample).class_ids, position)
+                for sample, position in zip(samples, positions, strict=True)
+            ]
+        ).to(device)  # (B, k)
+        images = _images(samples, self.size_divisor)
+        logits = forward(images.to(device), self.vectors[asked])
+        targets = [_targets(sample).to(device) for sample in samples]
+        size = (images.pixels.shape[-2], images.pixels.shape[-1])
+        losses = pixel_losses(
+            logits,
+            torch.stack([class_masks(*pair, size) for pair in zip(targets, asked, strict=True)]),
+            torch.stack([_padded(target.masks.any(0), size) for target in targets]),
+        )
+        return {"loss_mask": losses.sum() * (processes / max(totals[0], 1.0))}
+
+    def weight(self, name: str) -> float:
+        return 1.0
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return losses["loss_mask"]
+
+    def asked(self, class_ids: Tensor, position: int) -> Tensor:
+        """The classes (k,) that the image drawn at `position` is asked for, if these are in it."""
+        chance = seeded_generator(self.seed, CLASS_STREAM, position)
+        order = chance.permutation(len(self.vectors))
+        present = np.isin(order, class_ids.cpu().numpy())
+        order = np.concatenate((order[present], order[~present]))
+        return torch.from_numpy(order[: self.num_asked].copy())
+
+
+def class_masks(targets: Targets, asked: Tensor, size: tuple[int, int]) -> Tensor:
+    """(k, *size) bool: all regions of each class of `asked` (k,), False where padding is added."""
+    is_of = asked[:, None] == targets.class_ids  # (k, N)
+    regions = targets.masks.flatten(1).float()  # counts of at most N: exact
+    masks = (is_of.float() @ regions).unflatten(1, targets.masks.shape[1:]) > 0
+    return _padded(masks, size)
+
+
+def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = masks.shape[-2:]
+    return torch.nn.functional.pad(masks, (0, size[1] - width, 0, size[0] - height))
+
+
+def _images(samples: list[Sample], divisor: int) -> ImageBatch:
+    """Padding is padding in training too. The published FrozenSeg shows the encoders grey there in
+    training and zeros at test; layer norms blow up the difference."""
+    return ImageBatch.collate(
+        [sample.image for sample in samples],
+        divisor,
+        [sample.content or (sample.image.shape[1], sample.image.shape[2]) for sample in samples],
+    )
 
 
 def point_seed(seed: int, position: int) -> int:

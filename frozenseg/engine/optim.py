@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 # Learned tables that are embeddings by meaning, though not `nn.Embedding` by type.
-EMBEDDINGS = ("query_features", "query_positions", "level_embedding", "void_embedding")
+EMBEDDINGS = (
+    "query_features",
+    "query_positions",
+    "level_embedding",
+    "void_embedding",
+    "text_embedding",
+)
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.InstanceNorm2d)
 
 

@@ -11,7 +11,7 @@ from frozenseg.engine.distributed import all_gather_json, rank
 from frozenseg.engine.optim import MovingAverage
 from frozenseg.engine.weights import load_state, trained_state
 from frozenseg.errors import UserError
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Precision:
 class TrainingState:
     """All that a step changes. step: steps done; images: drawn by all processes together."""
 
-    model: FrozenSeg
+    model: Segmenter
     optimizer: torch.optim.Optimizer
     precision: Precision
     seed: int

@@ -16,11 +16,11 @@ from frozenseg.engine.checkpoint import CheckpointFolder
 from frozenseg.engine.distributed import all_gather_json, all_sum, is_main, rank, world_size
 from frozenseg.engine.interrupt import StopRequest
 from frozenseg.engine.logger import TrainingLog
-from frozenseg.engine.objective import MaskObjective, Totals
+from frozenseg.engine.objective import Objective
 from frozenseg.engine.optim import Schedule, gradient_norm, set_learning_rate
 from frozenseg.engine.state import TrainingState
 from frozenseg.errors import UserError
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def train(
     state: TrainingState,
     network: nn.Module,
     batches: Iterator[list[Sample]],
-    objective: MaskObjective,
+    objective: Objective,
     schedule: Schedule,
     max_iter: int,
     accumulate: int,
@@ -80,26 +80,22 @@ def train(
 
 
 def step_totals(
-    objective: MaskObjective, passes: list[list[Sample]], stopping: bool
-) -> tuple[Totals, bool]:
+    objective: Objective, passes: list[list[Sample]], stopping: bool
+) -> tuple[tuple[float, ...], bool]:
     """The divisors of the step's loss over all passes and processes, and whether any of these has
     been asked to stop: one exchange for both."""
     counts = [objective.count(samples) for samples in passes]
-    mine = [
-        sum(count.objects for count in counts),
-        sum(count.class_weight for count in counts),
-        float(stopping),
-    ]
-    objects, class_weight, stops = all_sum(torch.tensor(mine, dtype=torch.float64)).tolist()
-    return Totals(objects, class_weight), stops > 0
+    mine = [*map(sum, zip(*counts, strict=True)), float(stopping)]
+    *totals, stops = all_sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+    return tuple(totals), stops > 0
 
 
 def training_step(
     state: TrainingState,
     network: nn.Module,
-    objective: MaskObjective,
+    objective: Objective,
     passes: list[list[Sample]],
-    totals: Totals,
+    totals: tuple[float, ...],
     *,
     rate: float,
     clip_norm: float | None,
@@ -116,7 +112,7 @@ def training_step(
         with _exchange(network, now=number == len(passes) - 1):
             with state.precision.autocast():
                 losses = _losses(state, network, objective, samples, positions, totals)
-            scaler.scale(objective.criterion.total(losses)).backward()
+            scaler.scale(objective.total(losses)).backward()
         for name, loss in losses.items():
             summed[name] = summed.get(name, 0) + loss.detach()
     report = _report(summed, objective, state.step, passes)
@@ -160,7 +156,7 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
     return True
 
 
-def parallel(model: FrozenSeg) -> nn.Module:
+def parallel(model: Segmenter) -> nn.Module:
     """The model, in a run of several processes with gradients averaged over them.
 
     Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
@@ -181,10 +177,10 @@ def _exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
 def _losses(
     state: TrainingState,
     network: nn.Module,
-    objective: MaskObjective,
+    objective: Objective,
     samples: list[Sample],
     positions: list[int],
-    totals: Totals,
+    totals: tuple[float, ...],
 ) -> dict[str, Tensor]:
     try:
         return objective(
@@ -201,7 +197,7 @@ def _losses(
 
 def _report(
     summed: dict[str, Tensor],
-    objective: MaskObjective,
+    objective: Objective,
     step: int,
     passes: list[list[Sample]],
 ) -> dict[str, float]:
@@ -212,7 +208,7 @@ def _report(
     mine = torch.stack([loss.float() for loss in summed.values()]).cpu()
     values = (all_sum(mine.clone()) / world_size()).tolist()
     losses = dict(zip(summed, values, strict=True))
-    total = sum(objective.criterion.weight(name) * loss for name, loss in losses.items())
+    total = sum(objective.weight(name) * loss for name, loss in losses.items())
     if math.isfinite(total):
         return {"total_loss": total, **losses}
     wrong = [

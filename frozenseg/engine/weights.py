@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from frozenseg.encoders.frozen import FROZEN_PARTS
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
-from frozenseg.models.frozenseg import FROZEN_PARTS
 
 # Published name, ours; `#` stands for a number, `*` for the rest of a name. The first row that fits
 # counts, in both directions. A name that no row fits is unexpected.

@@ -6,8 +6,14 @@ Summaries are in per cent, as papers print them.
 import math
 from typing import Protocol
 
-from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
+from frozenseg.data.annotations import (
+    VOID_CLASS,
+    load_panoptic,
+    load_semantic,
+    present_classes,
+)
 from frozenseg.data.records import Categories, Record
+from frozenseg.evaluation.few_shot import ClassMaskIoU
 from frozenseg.evaluation.instance import DetectionMetric
 from frozenseg.evaluation.metric import Metric, Scores
 from frozenseg.evaluation.panoptic import PanopticQuality
@@ -89,6 +95,27 @@ class SemanticTask:
     def summary(self, scores: Scores) -> Summary:
         keys = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
         return {key: scores[key] for key in keys}
+
+
+class OracleTask:
+    """mIoU and FB-IoU where an image is asked only for classes it has ("oracle presence").
+
+    The published protocol of Fusioner. It does not compare with `SemanticTask`, where every image
+    is asked for the whole vocabulary; its names begin with "oracle".
+    """
+
+    def __init__(self, categories: Categories, seen: list[bool]) -> None:
+        self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
+
+    def update(self, record: Record, result: SegmentationResult) -> None:
+        assert result.present_masks is not None, "the classes that are present were asked for"
+        truth = load_semantic(record)
+        classes = present_classes(truth)
+        self.metric.update(classes, result.present_masks, truth)  # type: ignore[attr-defined]
+
+    def summary(self, scores: Scores) -> Summary:
+        keys = ("mIoU", "mIoU-seen", "mIoU-unseen", "FB-IoU")
+        return {f"oracle {key}": scores[key] for key in keys}
 
 
 class DetectionTask:

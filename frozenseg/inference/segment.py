@@ -8,14 +8,14 @@ from frozenseg.inference.mask_ensemble import ProposalEvidence
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.inference.sam_masks import ProposalSource
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
 from frozenseg.structures import ImageBatch, SegmentationResult, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 
 @torch.inference_mode()
 def segment_image(
-    model: FrozenSeg,
+    model: Segmenter,
     image: Tensor,
     output_size: tuple[int, int],
     *,

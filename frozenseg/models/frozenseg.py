@@ -3,24 +3,21 @@
 Legend: B images, Q queries, K classes, D joint CLIP space.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import place_on_grid
 from frozenseg.encoders.sam import FrozenSam
+from frozenseg.models.base import Segmenter
 from frozenseg.models.layers import resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
 from frozenseg.structures import ClipFeatures, ImageBatch, MaskPredictions, TextEmbeddings
 
-FROZEN_PARTS = ("clip", "sam")
 
-
-class FrozenSeg(nn.Module):
+class FrozenSeg(Segmenter):
     """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
 
     def __init__(
@@ -52,16 +49,8 @@ class FrozenSeg(nn.Module):
         self.size_divisor = size_divisor
 
     @property
-    def device(self) -> torch.device:
-        return self.void_embedding.device
-
-    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of everything that is not frozen."""
-        return (
-            (name, parameter)
-            for name, parameter in self.named_parameters()
-            if name.split(".")[0] not in FROZEN_PARTS
-        )
+    def text_encoder(self) -> FrozenClip:
+        return self.clip
 
     def forward(
         self, images: ImageBatch, text: TextEmbeddings, auxiliary: bool = False

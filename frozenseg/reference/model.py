@@ -11,7 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor
 
-from frozenseg.build import build_model, build_text_classifier
+from frozenseg.build import build_frozenseg_model, build_text_classifier
 from frozenseg.config import load_config
 from frozenseg.engine.weights import load_state
 from frozenseg.errors import UserError
@@ -87,7 +87,7 @@ def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
         ("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", settings["num_queries"]),
     ):
         options += [key, str(value)]
-    model = build_model(load_config(None, options)).eval()
+    model = build_frozenseg_model(load_config(None, options)).eval()
     shapes = read_json(prefix.with_name(prefix.name + ".state_dict.json"))
     state = {entry: torch.empty(shape) for entry, shape in shapes.items()}
     load_state(model, load_fill(prefix.parent).fill_(state), f"{prefix}.state_dict.json")

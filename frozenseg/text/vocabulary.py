@@ -52,6 +52,11 @@ class Vocabulary:
         """The class of each of `flat_names`."""
         return [index for index, names in enumerate(self.names) for _ in names]
 
+    def select(self, class_ids: Iterable[int]) -> "Vocabulary":
+        """These classes alone, in this order."""
+        ids = list(class_ids)
+        return Vocabulary(tuple(self.names[i] for i in ids), tuple(self.is_thing[i] for i in ids))
+
     def seen(self, training: "Vocabulary") -> list[bool]:
         """Whether a class shares a name, to the letter, with the training vocabulary (FC-CLIP)."""
         return [not training.all_names.isdisjoint(names) for names in self.names]

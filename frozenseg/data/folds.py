@@ -1,0 +1,28 @@
+"""The folds of the few-shot benchmarks: which classes are held out of training, to be tested on.
+
+PASCAL-5i (Shaban et al., arXiv 1709.03410) and COCO-20i (Nguyen and Todorovic, arXiv 1909.13140),
+in the order of classes that HSNet (arXiv 2104.01538), LSeg and Fusioner use (PAPERS 3.2).
+"""
+
+from frozenseg.errors import UserError, nearest
+
+NUM_FOLDS = 4
+FOLDED = {"pascal5i": 20, "coco20i": 80}
+"""Benchmarks in folds and their number of classes, background not counted."""
+
+
+def fold_classes(benchmark: str, fold: int) -> tuple[int, ...]:
+    """The class ids, from 0, that fold 0-3 of "pascal5i" or "coco20i" holds out.
+
+    PASCAL-5i: a block of five in the order of VOC's list (aeroplane ... tvmonitor). COCO-20i: every
+    fourth of COCO's 80 things in the order of their ids (person, bicycle, ...).
+    """
+    if benchmark not in FOLDED:
+        raise UserError(f"folds of {benchmark}: unknown; {nearest(benchmark, list(FOLDED))}")
+    if fold not in range(NUM_FOLDS):
+        raise UserError(f"{benchmark}: fold {fold} does not exist; folds are 0 to {NUM_FOLDS - 1}")
+    count = FOLDED[benchmark]
+    if benchmark == "pascal5i":
+        size = count // NUM_FOLDS
+        return tuple(range(fold * size, (fold + 1) * size))
+    return tuple(range(fold, count, NUM_FOLDS))

@@ -1,0 +1,88 @@
+"""A frozen BERT as text encoder: it has read, but never seen an image (Fusioner, Table 1)."""
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from frozenseg.encoders.frozen import Frozen
+from frozenseg.errors import UserError
+
+
+class BertText(Frozen):
+    """The mean of BERT's last hidden states over the tokens of a text.
+
+    How the paper reads one vector out of BERT is not known (PAPERS 3.1); the mean is ours.
+    """
+
+    def __init__(self, *, model: Any, tokenizer: Any) -> None:
+        """model, tokenizer: of transformers, e.g. from `load_bert`; untyped, since optional."""
+        super().__init__()
+        self.model = self.freeze(model)
+        self.tokenizer = tokenizer
+
+    @property
+    def embed_dim(self) -> int:
+        """D, 768 for BERT-B and 1024 for BERT-L."""
+        return self.model.config.hidden_size
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
+        """(N, D) vectors, not normalised, in the order of `texts`."""
+        vectors = []
+        for start in range(0, len(texts), batch_size):
+            batch = self.tokenizer(
+                texts[start : start + batch_size],
+                padding=True,
+                truncation=True,
+                return_tensors="pt",
+            ).to(self.model.device)
+            hidden = self.model(**batch).last_hidden_state  # (n, tokens, D)
+            used = batch["attention_mask"][..., None].to(hidden.dtype)
+            vectors.append((hidden * used).sum(1) / used.sum(1))
+        return torch.cat(vectors).float()
+
+    def text_fingerprint(self) -> str:
+        """A digest of all that decides text vectors: configuration, words and weights."""
+        digest = hashlib.sha256(self.model.config.to_json_string().encode())
+        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def load_bert(folder: str) -> BertText:
+    """BERT from a folder as the Hugging Face hub has it: config.json, vocab.txt, model.safetensors.
+
+    Nothing is downloaded. Without the package or the folder: `UserError` that names it.
+    """
+    try:
+        transformers = import_module("transformers")
+    except ImportError:
+        raise UserError(
+            "MODEL.FUSIONER.TEXT bert: needs transformers; pip install 'frozenseg[fusioner]'"
+        ) from None
+    path = Path(folder)
+    if not folder or not (path / "config.json").is_file():
+        raise UserError(
+            f"MODEL.FUSIONER.TEXT_WEIGHTS {folder!r}: no folder with BERT's config.json; fetch one "
+            "with `hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model, report = transformers.BertModel.from_pretrained(
+            path, local_files_only=True, add_pooling_layer=False, output_loading_info=True
+        )
+        if report["missing_keys"]:  # transformers would leave them random
+            raise ValueError(f"entries are missing, e.g. {sorted(report['missing_keys'])[0]}")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"MODEL.FUSIONER.TEXT_WEIGHTS {folder}: cannot be read as BERT ({reason})"
+        ) from None
+    return BertText(model=model, tokenizer=tokenizer)

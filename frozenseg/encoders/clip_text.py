@@ -1,0 +1,65 @@
+"""CLIP's own text tower through open_clip: names to vectors.
+
+Legend: N texts, D joint space.
+"""
+
+import hashlib
+import json
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from frozenseg.encoders.frozen import Frozen
+from frozenseg.errors import UserError
+
+
+class ClipText(Frozen):
+    """The text half of a CLIP; the image half may be there or not (`without_image_tower`)."""
+
+    def __init__(self, *, model: open_clip.CLIP, name: str) -> None:
+        """model: from `build_clip_model`. name: of its architecture, as open_clip knows it."""
+        super().__init__()
+        self.model = self.freeze(model)
+        self.name = name
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+
+    @property
+    def embed_dim(self) -> int:
+        """D."""
+        return self.model.text_projection.shape[-1]
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
+        """(N, D) vectors, not normalised, in the order of `texts`; open_clip's own text tower."""
+        device = self.model.text_projection.device
+        tokens = self.tokenizer(texts)  # (N, context length), zeros behind the end of a text
+        for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
+            # Full to the last place: the tokenizer may have cut it silently.
+            length = len(self.tokenizer.encode(texts[row])) + 2  # start and end of text
+            if length > self.model.context_length:
+                raise UserError(
+                    f"{texts[row][:60]!r}: {length} tokens, the text encoder reads "
+                    f"{self.model.context_length}; use a shorter name"
+                )
+        vectors = [self.model.encode_text(part.to(device)) for part in tokens.split(batch_size)]
+        return torch.cat(vectors).float()
+
+    def text_fingerprint(self) -> str:
+        """A digest of all that decides text vectors: architecture, weights, open_clip's version."""
+        digest = hashlib.sha256()
+        config = open_clip.get_model_config(self.name)
+        quick_gelu = any(isinstance(part, QuickGELU) for part in self.model.transformer.modules())
+        digest.update(json.dumps([config, quick_gelu, open_clip.__version__]).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if not name.startswith("visual."):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def without_image_tower(model: open_clip.CLIP) -> open_clip.CLIP:
+    """The same model, its image tower replaced by nothing: encoding text does not need it."""
+    model.visual = nn.Identity()
+    return model

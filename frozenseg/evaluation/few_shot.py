@@ -1,0 +1,69 @@
+"""Masks of single classes, as the few-shot benchmarks count them: mIoU and FB-IoU."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.metric import Metric, Scores, State
+
+
+class ClassMaskIoU(Metric):
+    """IoU of masks that were asked for class by class, each in images that have the class.
+
+    Intersections and unions of a class are summed over all its images, then divided; "mIoU" is the
+    mean over classes that were asked for (PAPERS 3.2; HSNet, arXiv 2104.01538). "FB-IoU" forgets
+    classes: the mean of the IoU of foreground and of background over all questions. All in per
+    cent, NaN where nothing was asked.
+
+    names: of the classes, by label. seen: (K,) whether a class was met in training.
+    """
+
+    def __init__(self, *, names: Sequence[str], seen: Sequence[bool]) -> None:
+        if len(seen) != len(names):
+            raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
+        self.names = list(names)
+        self.seen = np.array(seen, dtype=bool)
+        self.reset()
+
+    def reset(self) -> None:
+        shape = (4, len(self.names))
+        self._counts = np.zeros(shape, dtype=np.int64)  # both, either, neither, not both
+
+    def update(self, class_ids: Sequence[int], masks: np.ndarray, gt: np.ndarray) -> None:
+        """Count one image. class_ids: P labels that were asked for; masks: (P, H, W) bool; gt:
+        (H, W) labels, negative where nothing is known."""
+        if masks.shape != (len(class_ids), *gt.shape):
+            raise UserError(
+                f"{len(class_ids)} classes of an image of {gt.shape}, but masks of {masks.shape}"
+            )
+        known = gt >= 0
+        for class_id, mask in zip(class_ids, masks, strict=True):
+            true, predicted = (gt == class_id)[known], mask[known]
+            both = int((true & predicted).sum())
+            either = int((true | predicted).sum())
+            self._counts[:, class_id] += (both, either, len(true) - either, len(true) - both)
+
+    def compute(self) -> Scores:
+        both, either, neither, not_both = self._counts
+        asked = not_both + both > 0
+        with np.errstate(invalid="ignore"):
+            iou = 100 * np.where(asked, both / either, np.nan)
+            background, foreground = neither.sum() / not_both.sum(), both.sum() / either.sum()
+        scores: Scores = {
+            "mIoU": _mean(iou[asked]),
+            "mIoU-seen": _mean(iou[asked & self.seen]),
+            "mIoU-unseen": _mean(iou[asked & ~self.seen]),
+            "FB-IoU": float(100 * (foreground + background) / 2),
+        }
+        return scores | {f"IoU-{name}": float(v) for name, v in zip(self.names, iou, strict=True)}
+
+    def state(self) -> State:
+        return {"counts": self._counts.tolist()}
+
+    def add_state(self, state: State) -> None:
+        self._counts += np.array(state["counts"], dtype=np.int64)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,53 @@
+"""What both model families have in common: all that training, testing and the predictor use."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from frozenseg.encoders.bert import BertText
+from frozenseg.encoders.clip_text import ClipText
+from frozenseg.encoders.frozen import FROZEN_PARTS
+from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+
+
+class Segmenter(nn.Module):
+    """An open-vocabulary model: frozen encoders, and parts between them that train.
+
+    size_divisor: images are padded to a multiple of it, in pixels.
+    """
+
+    size_divisor: int
+
+    @property
+    def text_encoder(self) -> ClipText | BertText:
+        """The frozen encoder whose vectors of names `predict` expects."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.trained_parameters())[1].device
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of everything that is not frozen."""
+        return (
+            (name, parameter)
+            for name, parameter in self.named_parameters()
+            if name.split(".")[0] not in FROZEN_PARTS
+        )
+
+    def predict(
+        self,
+        images: ImageBatch,
+        text: TextEmbeddings,
+        *,
+        regions: Tensor | None = None,
+        sam_square: Tensor | None = None,
+    ) -> MaskPredictions:
+        """Masks and the log-probabilities of their classes, void last.
+
+        regions: mask logits (B, P, h, w) that span each image without its padding, to be classified
+        too. sam_square: SAM's embedding of these images, `FrozenSam.square`, if it is known
+        already. Both are for models with a CLIP that classifies regions.
+        """
+        raise NotImplementedError

@@ -1,0 +1,30 @@
+"""The folds of PASCAL-5i and COCO-20i."""
+
+import pytest
+
+from frozenseg.data.folds import FOLDED, NUM_FOLDS, fold_classes
+from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
+
+
+@pytest.mark.parametrize("benchmark", FOLDED)
+def test_folds_share_out_all_classes(benchmark: str) -> None:
+    folds = [fold_classes(benchmark, fold) for fold in range(NUM_FOLDS)]
+    assert [len(fold) for fold in folds] == [FOLDED[benchmark] // 4] * 4
+    assert sorted(sum(folds, ())) == list(range(FOLDED[benchmark]))
+
+
+def test_pascal_in_blocks_and_coco_in_turns() -> None:
+    assert fold_classes("pascal5i", 1) == (5, 6, 7, 8, 9)
+    assert fold_classes("coco20i", 1)[:3] == (1, 5, 9)
+    coco = Vocabulary.packaged("coco_panoptic")  # its first 80 classes are COCO's things
+    assert all(coco.is_thing[:80])
+    first = [coco.labels[index] for index in fold_classes("coco20i", 0)[:3]]
+    assert first == ["person", "airplane", "boat"]
+
+
+def test_unknown_folds_are_named() -> None:
+    with pytest.raises(UserError, match="folds of pascal: unknown; did you mean pascal5i"):
+        fold_classes("pascal", 0)
+    with pytest.raises(UserError, match="coco20i: fold 4 does not exist; folds are 0 to 3"):
+        fold_classes("coco20i", 4)
