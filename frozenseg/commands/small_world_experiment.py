@@ -32,6 +32,7 @@ def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions:
         *(prefix + "SAM_ENCODER_LEVELS", str(levels)),
         *(prefix + "SAM_VIEW", view),
         *(prefix + "KEEP_KEY_POSITIONS", str(positions)),
+        *("TEST.USE_SAM_MASKS", "False"),  # they would hide what an injector adds
     ]
 
 
