@@ -241,7 +241,7 @@ def _test() -> CfgNode:
     masks.WEIGHTS = ""  # of that SAM; "": MODEL.SAM_WEIGHTS, if it is MODEL.SAM_NAME
     masks.FOLDER = ""  # proposals from tools/make_sam_masks.py; "": made online
     masks.THRESHOLD = 0.5  # xi: least probability of a proposal's best unseen class
-    masks.WEIGHT = 0.0  # of proposals in panoptic and instance results; 0: they take no part there
+    masks.WEIGHT = 1.0  # of proposals in panoptic and instance results; 0: none, as published
     masks.POINTS_PER_SIDE = 32
     masks.PREDICTED_IOU = 0.8
     masks.STABILITY = 0.7
