@@ -158,14 +158,15 @@ def _folder(output: Path, arm: str, seed: int) -> Path:
 
 
 def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabulary:
-    """Every class under the name of one drawn from its kind: things or stuff, seen or unseen."""
+    """Every class under the name of another of its kind (things or stuff, seen or unseen); none
+    keeps its own, unless it is the only one."""
     kinds = list(zip(vocabulary.is_thing, vocabulary.seen(training), strict=True))
     names = list(vocabulary.names)
     chance = random.Random(seed)
     for kind in sorted(set(kinds)):
         places = [place for place, its_kind in enumerate(kinds) if its_kind == kind]
-        drawn = chance.sample(places, len(places))
-        for place, other in zip(places, drawn, strict=True):
+        ring = chance.sample(places, len(places))
+        for place, other in zip(ring, ring[1:] + ring[:1], strict=True):
             names[place] = vocabulary.names[other]
     return Vocabulary(tuple(names), vocabulary.is_thing)
 

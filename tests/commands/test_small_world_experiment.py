@@ -20,8 +20,7 @@ def test_names_are_shuffled_within_their_kind(tmp_path: Path) -> None:
     assert sorted(mixed.names) == sorted(world.names)
     assert mixed.is_thing == world.is_thing
     assert mixed.seen(training) == world.seen(training)
-    moved = sum(one != other for one, other in zip(mixed.names, world.names, strict=True))
-    assert moved > len(world) / 2
+    assert all(one != other for one, other in zip(mixed.names, world.names, strict=True))
     assert experiment.shuffled(world, training, seed=1) != mixed
     experiment.write_vocabulary(tmp_path / "words.txt", mixed)
     assert Vocabulary.from_file(tmp_path / "words.txt") == mixed
