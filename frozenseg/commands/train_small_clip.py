@@ -1,8 +1,12 @@
-"""Train the small CLIP on the small world, from nothing; writes weights.safetensors."""
+"""Train the small CLIP on the small world, from nothing; writes weights.safetensors.
+
+First on images, into the folder `images` of --output, then on mosaics.
+"""
 
 import argparse
-from pathlib import Path
+from dataclasses import replace
 
+import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
@@ -11,9 +15,10 @@ from frozenseg.encoders.clip import build_clip_model
 from frozenseg.engine.weights import read_state
 from frozenseg.errors import UserError
 from frozenseg.pretraining.clip import ClipTask, prepare
-from frozenseg.pretraining.loop import train
+from frozenseg.pretraining.loop import CHECKPOINT, WEIGHTS, Run, Settings, train
 
 NAME = "frozenseg_small"
+MOSAIC_BATCH = 24  # scenes a step, each with several windows
 MEAN = [255 * value for value in OPENAI_DATASET_MEAN]
 STD = [255 * value for value in OPENAI_DATASET_STD]
 
@@ -22,28 +27,70 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if not 0 <= arguments.easy_share <= 1:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
+    if arguments.mosaic_steps < 0:
+        raise UserError(f"--mosaic-steps {arguments.mosaic_steps}: must not be negative")
     settings, run = settings_from(arguments, weight_decay=0.1), run_from(arguments)
     torch.manual_seed(settings.seed)
-    mosaics = arguments.mosaics_of is not None
     model = build_clip_model(NAME, quick_gelu=False)
-    if mosaics:
-        model.load_state_dict(read_state(arguments.mosaics_of))
+    if not arguments.mosaic_steps:
+        _report(_train_on_images(arguments, model, settings, run, resume=arguments.resume))
+        return None
+    images = replace(run, folder=run.folder / "images")
+    if arguments.resume and (images.folder / WEIGHTS).is_file():
+        model.load_state_dict(read_state(images.folder / WEIGHTS))
     else:
-        prepare(model)
-    easy_steps = int(arguments.easy_share * settings.steps)
-    task = ClipTask(
+        _report(_train_on_images(arguments, model, settings, images, resume=arguments.resume))
+    settings = replace(
+        settings,
+        steps=arguments.mosaic_steps,
+        batch=MOSAIC_BATCH,
+        learning_rate=settings.learning_rate / 2,
+        seed=settings.seed + 1,
+        warmup=max(1, min(500, arguments.mosaic_steps // 20)),
+    )
+    task = _task(arguments, model, settings, easy_pairs=0, mosaics=True)
+    resume = arguments.resume and (run.folder / CHECKPOINT).is_file()
+    _report(train(task, settings, run, resume=resume))
+    return None
+
+
+def _train_on_images(
+    arguments: argparse.Namespace,
+    model: open_clip.CLIP,
+    settings: Settings,
+    run: Run,
+    *,
+    resume: bool,
+) -> dict[str, float]:
+    prepare(model)
+    easy_pairs = int(arguments.easy_share * settings.steps) * settings.batch
+    task = _task(arguments, model, settings, easy_pairs=easy_pairs, mosaics=False)
+    return train(task, settings, run, resume=resume)
+
+
+def _task(
+    arguments: argparse.Namespace,
+    model: open_clip.CLIP,
+    settings: Settings,
+    *,
+    easy_pairs: int,
+    mosaics: bool,
+) -> ClipTask:
+    return ClipTask(
         model=model,
         seed=settings.seed,
         side=model.visual.image_size,
-        easy_pairs=easy_steps * settings.batch,
+        easy_pairs=easy_pairs,
         mosaics=mosaics,
         mean=MEAN,
         std=STD,
         test_images=arguments.test_images,
     )
-    for name, value in train(task, settings, run, resume=arguments.resume).items():
+
+
+def _report(scores: dict[str, float]) -> None:
+    for name, value in scores.items():
         print(f"{name:28s} {value:6.2f}")
-    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,8 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         "%(default)s)",
     )
     parser.add_argument(
-        "--mosaics-of",
-        type=Path,
-        help="weights of a first training: go on with mosaics, so that regions get their names",
+        "--mosaic-steps",
+        type=int,
+        default=900,
+        help="afterwards, with mosaics, at half the learning rate; 0: none (default: %(default)s)",
     )
     return parser

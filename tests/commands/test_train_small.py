@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from frozenseg.commands import train_small_clip, train_small_sam
 from frozenseg.encoders.clip import build_clip_model
@@ -38,9 +39,28 @@ def test_a_share_beyond_the_whole_is_refused(tmp_path: Path) -> None:
         train_small_clip.main(["--output", str(tmp_path), "--easy-share", "1.5"])
 
 
-def test_a_second_training_needs_the_first(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none.safetensors: no such file"):
-        train_small_clip.main(["--output", str(tmp_path), "--mosaics-of", "none.safetensors"])
+def test_negative_steps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--mosaic-steps -1"):
+        train_small_clip.main(["--output", str(tmp_path), "--mosaic-steps", "-1"])
+
+
+@pytest.mark.slow
+def test_mosaics_follow_images_and_a_stopped_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_small_clip, "MOSAIC_BATCH", 2)
+    run = ["--output", str(tmp_path), "--steps", "1", "--batch", "2", "--test-images", "5"]
+    run += ["--workers", "0"]
+    train_small_clip.main([*run, "--mosaic-steps", "1"])
+    first = read_state(tmp_path / "images" / "weights.safetensors")
+    second = read_state(tmp_path / "weights.safetensors")
+    assert any((first[name] != value).any() for name, value in second.items())
+    (tmp_path / "checkpoint.safetensors").unlink()  # as if stopped before the first mosaics
+    (tmp_path / "weights.safetensors").unlink()
+    (tmp_path / "metrics.jsonl").unlink()
+    train_small_clip.main([*run, "--mosaic-steps", "1", "--resume"])
+    again = read_state(tmp_path / "weights.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in second.items())
 
 
 @pytest.mark.slow
@@ -53,6 +73,7 @@ def test_two_steps_leave_weights_that_load(
 ) -> None:
     monkeypatch.setattr("frozenseg.pretraining.sam.AUTOMATIC_IMAGES", 1)
     run = ["--output", str(tmp_path), "--steps", "2", "--batch", "2", "--test-images", "8"]
+    run += ["--mosaic-steps", "0"] if command is train_small_clip else []
     command.main([*run, "--workers", "0"])
     model = (
         build_clip_model("frozenseg_small", quick_gelu=False)
