@@ -41,8 +41,6 @@ def _scores(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
     for row in rows:
         for name, metrics in row["evaluation"].items():
             short = Path(name.split(":")[1]).stem if ":" in name else name
-            for metric in [key for key in ("PQ", "mIoU", "AP", "oracle mIoU") if key in metrics][
-                :MOST_SCORES
-            ]:
+            for metric in [key for key in HEADLINES if key in metrics][:MOST_SCORES]:
                 found.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
     return found

@@ -123,3 +123,20 @@ def test_codes_keep_logits_to_half_a_step_and_every_pixel_its_side() -> None:
 def test_settings_without_sense_are_refused() -> None:
     with pytest.raises(UserError, match="points_per_side 0"):
         ProposalSettings(points_per_side=0)
+
+
+def test_five_thousand_candidates_give_the_largest_fifty() -> None:
+    """Of a random SAM, with every filter open and no suppression."""
+    torch.manual_seed(0)
+    sam = build_sam_model("tiny").eval()
+    everything = ProposalSettings(
+        points_per_side=41, predicted_iou=-100.0, stability=0.0, box_iou=1.0, min_region_area=0
+    )
+    embedding = embedded(sam, np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    with torch.inference_mode():
+        masks, _, _ = automatic_masks(sam, embedding, (48, 64), everything)
+    found = propose(sam, embedding, (48, 64), everything)
+    assert len(masks) > 1000 and len(found) == 50
+    largest = masks.flatten(1).sum(1).sort(descending=True).values[:50] / (48 * 64)
+    shares = (found.codes > 0).float().flatten(1).mean(1)
+    torch.testing.assert_close(shares, largest, atol=0.1, rtol=0)
