@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from frozenseg.encoders.frozen import Frozen
+from frozenseg.encoders.frozen import Frozen, add_tensors
 from frozenseg.errors import UserError
 
 
@@ -50,9 +50,7 @@ class BertText(Frozen):
         """A digest of all that decides text vectors: configuration, words and weights."""
         digest = hashlib.sha256(self.model.config.to_json_string().encode())
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        add_tensors(digest, self.model.state_dict())
         return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from frozenseg.encoders.frozen import Frozen
+from frozenseg.encoders.frozen import Frozen, add_tensors
 from frozenseg.errors import UserError
 
 
@@ -52,10 +52,8 @@ class ClipText(Frozen):
         config = open_clip.get_model_config(self.name)
         quick_gelu = any(isinstance(part, QuickGELU) for part in self.model.transformer.modules())
         digest.update(json.dumps([config, quick_gelu, open_clip.__version__]).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            if not name.startswith("visual."):
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        state = self.model.state_dict()
+        add_tensors(digest, {k: v for k, v in state.items() if not k.startswith("visual.")})
         return digest.hexdigest()
 
 

@@ -1,8 +1,10 @@
 """What frozen encoders have in common."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -24,3 +26,10 @@ class Frozen(nn.Module):
 
     def train(self, mode: bool = True) -> "Frozen":
         return super().train(False)
+
+
+def add_tensors(digest: Any, state: Mapping[str, Tensor]) -> None:
+    """Add names and values to a digest of hashlib, in the order of the names."""
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,6 +1,6 @@
 """SAM's proposals on disk: one small file an image, usable only with what it was made for.
 
-    FOLDER/proposals.json   what decided the masks: SAM, its weights, settings, image sizes
+    FOLDER/proposals.json   what decided the masks: SAM, its weights, settings
     FOLDER/IMAGE_ID.npz     codes (P, h, w) int8, predicted_iou (P,) float32, and a checksum of the
                             pixels that SAM saw
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frozenseg.encoders.frozen import add_tensors
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.inference.proposals import Proposals
@@ -107,7 +108,5 @@ def checksum(image: Tensor) -> int:
 def weights_digest(model: nn.Module) -> str:
     """Of all weights of a model."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    add_tensors(digest, model.state_dict())
     return digest.hexdigest()[:16]

@@ -30,11 +30,11 @@ def segment_image(
     are found on disk."""
     images = ImageBatch.collate([image], model.size_divisor).to(model.device)
     if sam_masks is None:
-        proposals, predictions = None, model.predict(images, text)
+        regions, predictions = None, model.predict(images, text)
     else:
         proposals, square = sam_masks(images, image_id)
-        regions = proposals.logits(model.device)[None]
-        predictions = model.predict(images, text, regions=regions, sam_square=square)
+        regions = proposals.logits(model.device)
+        predictions = model.predict(images, text, regions=regions[None], sam_square=square)
     masks = predictions.mask_logits
     resizer = MaskResizer(
         mask_size=(masks.shape[-2], masks.shape[-1]),
@@ -43,12 +43,12 @@ def segment_image(
         output_size=output_size,
     )
     evidence = None
-    if proposals is not None:
+    if regions is not None:
         assert predictions.region_logits is not None, "regions were given"
         evidence = ProposalEvidence(
             class_logits=predictions.region_logits[0].float(),
             mask_logits=place_on_grid(
-                proposals.logits(model.device),
+                regions,
                 images.sizes[0],
                 resizer.padded_size,
                 (masks.shape[-2], masks.shape[-1]),
