@@ -127,7 +127,11 @@ def _only(entry: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _are_numbers(values: list[Any]) -> bool:
-    return all(isinstance(value, NUMBER) and abs(value) < 2**31 for value in values)
+    return all(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, NUMBER) and abs(value) < 2**31
 
 
 def _annotation(
@@ -164,7 +168,7 @@ def _check_masks(
     annotations: Sequence[dict[str, Any]], images: Mapping[int, Mapping[str, Any]], named: str
 ) -> None:
     """Bring all run-length codes to one form; UserError for what is neither code nor polygons."""
-    coded = [i for i, entry in enumerate(annotations) if isinstance(entry["segmentation"], Mapping)]
+    coded = [i for i, entry in enumerate(annotations) if isinstance(entry["segmentation"], dict)]
     sizes = [images[annotations[i]["image_id"]] for i in coded]
     codes = check_rles(
         [annotations[i]["segmentation"] for i in coded],
@@ -176,7 +180,7 @@ def _check_masks(
 
 
 def _check_segmentation(value: Any, where: str) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return
     polygons = value if isinstance(value, list) else []
     sound = all(
@@ -197,7 +201,7 @@ def _area(
     if not with_masks:
         return float(annotation["bbox"][2] * annotation["bbox"][3])
     found = annotation["segmentation"]
-    if isinstance(found, Mapping):
+    if isinstance(found, dict):
         code = check_rles([found], [size], lambda _: where)[0]
     else:
         code = mask_util.merge(mask_util.frPyObjects(found, *size))

@@ -5,7 +5,7 @@ packed as in pycocotools. The decoders in C trust their input, so whatever comes
 checked here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pycocotools import mask as mask_util
 from frozenseg.errors import UserError
 
 Rle = dict[str, Any]
-Masks = np.ndarray | Sequence[Mapping[str, Any]]
+Masks = np.ndarray | Sequence[Rle]
 
 BATCH = 4096  # codes that are checked at once: bounds the memory, some 100 characters each
 
@@ -71,12 +71,13 @@ def check_rles(
 
 def _packed(rle: Any, size: tuple[int, int], index: int, where: Callable[[int], str]) -> bytes:
     """The packed counts of a code that has the right fields and the right size."""
-    if not isinstance(rle, Mapping) or "counts" not in rle or "size" not in rle:
+    # dict and list, not Mapping and Sequence: what JSON gives, and a fifth of the time to ask for
+    if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise UserError(
             f"{where(index)}: a mask must be COCO RLE, an object with 'size' and 'counts'"
         )
     given, counts = rle["size"], rle["counts"]
-    if not isinstance(given, Sequence) or tuple(given) != size:
+    if not isinstance(given, (list, tuple)) or tuple(given) != size:
         raise UserError(
             f"{where(index)}: the RLE has size {given}, its image {list(size)} (height, width)"
         )
@@ -116,15 +117,15 @@ def _covered(packed: Sequence[bytes]) -> np.ndarray:
     numbers -= ((symbols[ends] & 16) != 0).astype(np.int64) << (5 * (digit[ends] + 1))
 
     code = code[ends]  # from here on one entry per run
-    runs_before = np.concatenate(([0], np.cumsum(np.bincount(code, minlength=len(packed)))[:-1]))
-    place = np.arange(len(numbers)) - runs_before[code]
-    chain = 3 * code + np.where(place == 0, 0, 2 - place % 2)  # runs that build on one another
-    order = np.argsort(chain, kind="stable")
-    code, chain, numbers = code[order], chain[order], numbers[order]
-    sums = np.cumsum(numbers)
-    is_first = np.concatenate(([True], chain[1:] != chain[:-1]))
-    runs = sums - (sums - numbers)[is_first][np.cumsum(is_first) - 1]
+    counted = np.bincount(code, minlength=len(packed))
+    first = np.repeat(np.cumsum(counted) - counted, counted)  # where the code of each run begins
+    place = np.arange(len(numbers)) - first
+    sums = np.zeros(len(numbers) + 2, dtype=np.int64)  # of every second number, two places later
+    np.cumsum(numbers[::2], out=sums[2::2])
+    np.cumsum(numbers[1::2], out=sums[3::2])
+    before = np.where(place == 0, first - 2, first - place % 2)  # last number not in the run's sum
+    runs = sums[2:] - sums[before + 2]
     damaged.append(code[runs < 0])
-    np.add.at(covered, code, runs)
+    covered += np.bincount(code, weights=runs, minlength=len(packed)).astype(np.int64)
     covered[np.concatenate(damaged)] = -1
     return covered
