@@ -1,52 +1,96 @@
 """SAM's attention with decomposed relative positions, through PyTorch's fused kernel.
 
-Legend: B windows or images, M heads, h x w cells.
+Legend: B images, M heads, h x w cells, side: of a window in cells, C channels.
 """
 
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
-BIAS_ELEMENTS = 64_000_000  # floats of the position bias held at once, 256 MB
+BIAS_ELEMENTS = {"cpu": 16_000_000, "cuda": 64_000_000}
+"""Floats of the position bias held at once, by device: on a CPU little enough to stay near it."""
 
 
 class FusedAttention(Attention):
     """The same parameters and outputs as segment-anything's, without its three score matrices.
 
-    The bias of a global block is (M, h*w, h*w), 0.8 GB for ViT-B: heads are taken in groups.
+    The bias of a global block is (M, h*w, h*w), 0.8 GB for ViT-B: it is made for a few rows of
+    queries at a time, in one buffer.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, C)."""
+        """(B, h, w, C) -> (B, h, w, C), every cell attending to all."""
+        height, width = x.shape[1:3]
+        parts = self.qkv(x).flatten(1, 2).unflatten(2, (3, self.num_heads, -1))
+        attended = self._attend(parts.permute(2, 0, 3, 1, 4).contiguous(), height, width)
+        return self.proj(attended.transpose(1, 2).reshape(x.shape))
+
+    def in_windows(self, x: Tensor, side: int) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, C), every cell attending to its window of side x side.
+
+        segment-anything pads the cells with zeros to whole windows; the zeros' query, key and
+        value are the bias of `qkv`, so the padding is put behind the linear layers here.
+        """
         batch, height, width, _ = x.shape
-        cells = height * width
-        qkv = self.qkv(x).reshape(batch, cells, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        rows, columns = -(-height // side), -(-width // side)
+        qkv = self.qkv(x)
+        if (rows * side, columns * side) != (height, width):
+            padded = self.qkv.bias.expand(batch, rows * side, columns * side, -1).contiguous()
+            padded[:, :height, :width] = qkv
+            qkv = padded
+        parts = qkv.view(batch, rows, side, columns, side, 3, self.num_heads, -1)
+        parts = parts.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(1, 3).flatten(3, 4)
+        attended = self._attend(parts, side, side)
+        attended = attended.view(batch, rows, columns, self.num_heads, side, side, -1)
+        cells = attended.permute(0, 1, 4, 2, 5, 3, 6).reshape(
+            batch, rows * side, columns * side, -1
+        )
+        return self.proj(cells[:, :height, :width])
+
+    def _attend(self, qkv: Tensor, height: int, width: int) -> Tensor:
+        """(3, B, M, h*w, C / M) -> (B, M, h*w, C / M)."""
+        query, key, value = qkv
+        grid = query.unflatten(2, (height, width))
         rows = get_rel_pos(height, height, self.rel_pos_h)  # (h, h, C / M)
         columns = get_rel_pos(width, width, self.rel_pos_w)
-        group = max(1, BIAS_ELEMENTS // (batch * cells * cells))
+        of_rows = torch.einsum("bmhwc,hkc->bmhwk", grid, rows)[..., :, None]
+        of_columns = torch.einsum("bmhwc,wkc->bmhwk", grid, columns)[..., None, :]
+        limit = BIAS_ELEMENTS["cpu" if query.device.type == "cpu" else "cuda"]
+        taken = min(height, max(1, limit // (query[..., 0].numel() * width)))
+        # Rows of queries at once. `out` keeps the layout, which a sum would take from its parts.
+        shape = (*grid.shape[:2], taken, width, height, width)
+        buffer = None if torch.is_grad_enabled() else query.new_empty(shape)
         attended = []
-        for query, key, value in zip(*(part.split(group, dim=1) for part in qkv), strict=True):
-            grid = query.unflatten(2, (height, width))
-            of_rows = torch.einsum("bmhwc,hkc->bmhwk", grid, rows)
-            of_columns = torch.einsum("bmhwc,wkc->bmhwk", grid, columns)
-            bias = (of_rows[..., :, None] + of_columns[..., None, :]).flatten(4).flatten(2, 3)
-            attended.append(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
-        tokens = torch.cat(attended, dim=1).transpose(1, 2).reshape(batch, height, width, -1)
-        return self.proj(tokens)
+        for row_bias, column_bias, part in zip(
+            of_rows.split(taken, 2), of_columns.split(taken, 2), grid.split(taken, 2), strict=True
+        ):
+            out = buffer if buffer is None else buffer[:, :, : part.shape[2]]
+            bias = torch.add(row_bias, column_bias, out=out)  # (B, M, rows, w, h, w)
+            bias = bias.flatten(4).flatten(2, 3)
+            attended.append(
+                F.scaled_dot_product_attention(part.flatten(2, 3), key, value, attn_mask=bias)
+            )
+        return torch.cat(attended, 2)
+
+
+class FusedBlock(Block):
+    """segment-anything's block over `FusedAttention`; parameters and outputs are the same."""
+
+    attn: FusedAttention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, C)."""
+        normed = self.norm1(x)
+        side = self.window_size
+        x = x + (self.attn.in_windows(normed, side) if side else self.attn(normed))
+        return x + self.mlp(self.norm2(x))
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:
-    """Put `FusedAttention` in place of each block's attention; names of parameters stay."""
+    """Let each block run as `FusedBlock`, in place; modules and names of parameters stay."""
     for block in encoder.blocks:
-        old = block.attn
-        fused = FusedAttention(
-            old.qkv.in_features,
-            num_heads=old.num_heads,
-            use_rel_pos=True,
-            input_size=((len(old.rel_pos_h) + 1) // 2, (len(old.rel_pos_w) + 1) // 2),
-        )
-        fused.load_state_dict(old.state_dict())
-        block.attn = fused
+        block.__class__ = FusedBlock
+        block.attn.__class__ = FusedAttention
     return encoder

@@ -12,18 +12,18 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from frozenseg.encoders import sam_attention
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
-from frozenseg.encoders.sam_attention import FusedAttention, fuse_attention
+from frozenseg.encoders.sam_attention import FusedAttention, FusedBlock, fuse_attention
 from frozenseg.errors import UserError
 from frozenseg.structures import ImageBatch
 
 
-@pytest.mark.parametrize("elements", [64_000_000, 1, 2 * 2 * 48 * 48])
+@pytest.mark.parametrize("elements", [64_000_000, 1, 2 * 2 * 4 * 8 * 48])
 @pytest.mark.parametrize("size", [(6, 8), (5, 5)])
 def test_fused_attention_equals_segment_anythings(
     monkeypatch: pytest.MonkeyPatch, elements: int, size: tuple[int, int]
 ) -> None:
-    """All heads at once, one by one, and two by two."""
-    monkeypatch.setattr(sam_attention, "BIAS_ELEMENTS", elements)
+    """All rows of queries at once, one by one, and two by two."""
+    monkeypatch.setitem(sam_attention.BIAS_ELEMENTS, "cpu", elements)
     theirs = Attention(24, num_heads=4, use_rel_pos=True, input_size=size)
     ours = FusedAttention(24, num_heads=4, use_rel_pos=True, input_size=size)
     for parameter in theirs.parameters():  # relative positions begin at zero
@@ -57,9 +57,10 @@ def make_encoder() -> ImageEncoderViT:
 def test_fused_encoder_equals_the_original_with_windows_and_globally(
     monkeypatch: pytest.MonkeyPatch, elements: int
 ) -> None:
-    monkeypatch.setattr(sam_attention, "BIAS_ELEMENTS", elements)
+    monkeypatch.setitem(sam_attention.BIAS_ELEMENTS, "cpu", elements)
     theirs = make_encoder()
     ours = fuse_attention(copy.deepcopy(theirs))
+    assert all(isinstance(block, FusedBlock) for block in ours.blocks)
     assert all(isinstance(block.attn, FusedAttention) for block in ours.blocks)
     assert [block.window_size for block in ours.blocks] == [4, 0, 4]
     pixels = torch.randn(2, 3, 48, 48)
