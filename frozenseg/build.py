@@ -186,7 +186,7 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
             hidden_dim=node.HIDDEN_DIM,
             num_layers=node.NUM_LAYERS,
         ),
-        decoder=PixelHead(dim=node.DIM),
+        decoder=PixelHead(dim=node.DIM, doublings=node.DECODER_DOUBLINGS),
         temperature=node.TEMPERATURE,
         classes_at_once=node.CLASSES_AT_ONCE,
         size_divisor=divisor,
@@ -215,6 +215,10 @@ def _check_fusioner(node: CfgNode) -> None:
     if node.NUM_LAYERS < 2 or node.NUM_LAYERS % 2:
         raise UserError(
             f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: an even number, at least 2, is needed"
+        )
+    if node.DECODER_DOUBLINGS not in (0, 1, 2, 3):
+        raise UserError(
+            f"MODEL.FUSIONER.DECODER_DOUBLINGS {node.DECODER_DOUBLINGS}: must be 0, 1, 2 or 3"
         )
     if node.TEMPERATURE <= 0:
         raise UserError(f"MODEL.FUSIONER.TEMPERATURE {node.TEMPERATURE}: must be above 0")

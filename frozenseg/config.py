@@ -174,6 +174,9 @@ def _fusioner() -> CfgNode:
     node.NUM_HEADS = 8
     node.HIDDEN_DIM = 2048  # of the linear layers in the transformer
     node.NUM_LAYERS = 12  # of the transformer; late: of both together
+    # Masks are 2 ** n times as fine as the cells of the visual encoder. 3: as published, for cells
+    # of 14 pixels.
+    node.DECODER_DOUBLINGS = 3
     node.TEMPERATURE = 0.07  # the cosine of pixels and words is divided by it
     # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
     # published, at the cost of a pass per class where the fusion is early.

@@ -134,26 +134,26 @@ class LateFusion(Fusion):
 
 
 class PixelHead(nn.Module):
-    """Cells to pixel features eight times as fine: four convolutions, a doubling between each two.
+    """Cells to finer pixel features: four convolutions, a doubling between each two.
 
     After each, an instance norm without weights, then ReLU; a 1 x 1 convolution ends it (PAPERS
     3.1, 4). The published code resizes the features once more, to the input; here the logits are
     resized instead, K maps in place of 512.
     """
 
-    scale = 8
-    """Pixels of the result along a side of a cell."""
-
-    def __init__(self, *, dim: int = 512) -> None:
+    def __init__(self, *, dim: int = 512, doublings: int = 3) -> None:
+        """doublings: at most 3, as published; less saves time where the cells are fine already."""
         super().__init__()
+        self.doublings = doublings
+        self.scale = 2**doublings  # pixels of the result along a side of a cell
         self.convolutions = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(4))
         self.output = nn.Conv2d(dim, dim, 1)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, h*w, C) on a grid (h, w) -> (B, C, 8h, 8w)."""
+        """(B, h*w, C) on a grid (h, w) -> (B, C, scale * h, scale * w)."""
         features = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
         for number, convolution in enumerate(self.convolutions):
-            if number > 0:
+            if 0 < number <= self.doublings:
                 features = resize(features, (2 * features.shape[-2], 2 * features.shape[-1]))
             features = convolution(features)
             # An instance norm: the layer norm over the two axes of a map, which, unlike
@@ -200,8 +200,8 @@ class Fusioner(Segmenter):
         return self.text
 
     def forward(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """Mask logits (B, K, 8h, 8w) over the padded images; vectors: (B, K, D), of unit length,
-        the classes that each image is asked for."""
+        """Mask logits (B, K, s*h, s*w) over the padded images, s: `decoder.scale`; vectors:
+        (B, K, D), of unit length, the classes that each image is asked for."""
         return self.ask(self.visual(images), vectors)
 
     def ask(self, patches: PatchTokens, vectors: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class Fusioner(Segmenter):
         return MaskPredictions(certain.expand(len(masks), -1, -1), masks)
 
     def _all_classes(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """Mask logits (B, K, 8h, 8w) of classes (K, D), as many at once as the model takes."""
+        """Mask logits (B, K, s*h, s*w) of classes (K, D), as many at once as the model takes."""
         # Where words do not interact, one pass gives the same as many.
         at_once = self.classes_at_once if self.fusion.words_interact else 0
         patches, batch = self.visual(images), len(images.sizes)

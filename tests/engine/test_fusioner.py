@@ -239,6 +239,7 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
         ({"FUSION": "middle"}, "must be one of early, late"),
         ({"NUM_LAYERS": "3"}, "NUM_LAYERS 3: an even number"),
         ({"NUM_HEADS": "3"}, "DIM 16: must be a multiple of NUM_HEADS 3"),
+        ({"DECODER_DOUBLINGS": "4"}, "DECODER_DOUBLINGS 4: must be 0, 1, 2 or 3"),
         ({"TEMPERATURE": "0.0"}, "TEMPERATURE 0.0: must be above 0"),
         ({"WINDOW": "48"}, "WINDOW_STRIDE 149: must lie between 16"),
         ({"WINDOW": "48", "VISUAL": "sam", "VISUAL_NAME": "tiny"}, "in one piece"),

@@ -97,8 +97,9 @@ def fusioner(
     *,
     heads: int,
     temperature: float,
+    doublings: int = 3,
 ) -> np.ndarray:
-    """patches (N, C), vectors (K, D) of one image -> mask logits (K, 8h, 8w)."""
+    """patches (N, C), vectors (K, D) of one image -> mask logits (K, 8h, 8w) for 3 doublings."""
     visual = [
         norm(linear(norm(p, w, "fusion.visual_input.0"), w, "fusion.visual_input.1"), w,
              "fusion.visual_input.2")
@@ -126,7 +127,7 @@ def fusioner(
     cells = np.stack([linear(token, w, "fusion.visual_projection") for token in visual])
     features = cells.T.reshape(-1, *grid)
     for number in range(4):
-        if number > 0:
+        if 0 < number <= doublings:
             features = double(features)
         features = convolve(features, w, f"decoder.convolutions.{number}")
         for channel in features:
