@@ -1,14 +1,17 @@
-"""What each part of FrozenSeg adds in the small world, over several seeds, with a control.
+"""What a part of a model adds in the small world, over several seeds, with a control.
 
-Trains every arm with every seed through train_net (a run that is there already is not made again),
-evaluates the last arm once more with names shuffled, and writes results.json, a table and a plot.
+frozenseg: the injectors, one by one; the last arm is evaluated once more with names shuffled.
+fusioner: pairs of frozen encoders, and the same with a visual encoder that was never trained.
+
+Trains every arm with every seed through train_net (a run that is there already is not made again)
+and writes results.json, a table and a plot.
 """
 
 import argparse
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,17 @@ from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.text.vocabulary import Vocabulary
 
-CONFIG = Path("configs/small/frozenseg.yaml")
+
+@dataclass(frozen=True)
+class Experiment:
+    """config: the recipe of all arms. arms: {name: (what it is, the options that make it)}.
+    metrics: {key of the results: heading}; keys of a second test set begin with its name.
+    shuffled: whether the control is the last arm with names shuffled."""
+
+    config: Path
+    arms: dict[str, tuple[str, list[str]]]
+    metrics: dict[str, str]
+    shuffled: bool
 
 
 def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions: bool) -> list[str]:
@@ -36,69 +49,111 @@ def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions:
     ]
 
 
-# Name, what it is, the options that make it.
-ARMS: dict[str, tuple[str, list[str]]] = {
-    "a": (
-        "FC-CLIP (no injectors)",
-        _injectors(query=False, feature=False, levels=1, view="stretch", positions=False),
-    ),
-    "b": (
-        "a + Query Injector",
-        _injectors(query=True, feature=False, levels=1, view="stretch", positions=False),
-    ),
-    "c": (
-        "b + Feature Injector, as published",
-        _injectors(query=True, feature=True, levels=3, view="stretch", positions=False),
-    ),
-    "d": (
-        "b + Feature Injector, corrected",
-        _injectors(query=True, feature=True, levels=1, view="stretch", positions=False),
-    ),
-    "e": (
-        "d, SAM's keep-aspect view",
-        _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=False),
-    ),
-    "f": (
-        "e, key positions kept",
-        _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=True),
-    ),
-}
+FROZENSEG = Experiment(
+    config=Path("configs/small/frozenseg.yaml"),
+    arms={
+        "a": (
+            "FC-CLIP (no injectors)",
+            _injectors(query=False, feature=False, levels=1, view="stretch", positions=False),
+        ),
+        "b": (
+            "a + Query Injector",
+            _injectors(query=True, feature=False, levels=1, view="stretch", positions=False),
+        ),
+        "c": (
+            "b + Feature Injector, as published",
+            _injectors(query=True, feature=True, levels=3, view="stretch", positions=False),
+        ),
+        "d": (
+            "b + Feature Injector, corrected",
+            _injectors(query=True, feature=True, levels=1, view="stretch", positions=False),
+        ),
+        "e": (
+            "d, SAM's keep-aspect view",
+            _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=False),
+        ),
+        "f": (
+            "e, key positions kept",
+            _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=True),
+        ),
+    },
+    metrics={
+        "PQ-seen": "PQ seen",
+        "PQ-unseen": "PQ unseen",
+        "mIoU-seen": "mIoU seen",
+        "mIoU-unseen": "mIoU unseen",
+        "AP-seen": "AP seen",
+        "AP-unseen": "AP unseen",
+        "S_Recall@IoU=0.75": "recall seen",
+        "U_Recall@IoU=0.75": "recall unseen",
+    },
+    shuffled=True,
+)
+
+
+def _visual(encoder: str, *, trained: bool) -> list[str]:
+    """Options of a visual encoder beside the small CLIP's text."""
+    prefix = "MODEL.FUSIONER.VISUAL"
+    weights = f"frozenseg://small/{encoder}.safetensors" if trained else ""
+    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 1)}[encoder]
+    return [
+        *(prefix, encoder, f"{prefix}_NAME", name, f"{prefix}_WEIGHTS", weights),
+        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),  # 4 pixels a mask's cell in both
+        *("MODEL.ALLOW_RANDOM_WEIGHTS", str(not trained)),
+    ]
+
+
+FUSIONER = Experiment(
+    config=Path("configs/small/fusioner.yaml"),
+    arms={
+        "clip": ("CLIP image + CLIP text", _visual("clip", trained=True)),
+        "sam": ("SAM image + CLIP text", _visual("sam", trained=True)),
+        "clip0": ("untrained CLIP image + CLIP text (control)", _visual("clip", trained=False)),
+        "sam0": ("untrained SAM image + CLIP text (control)", _visual("sam", trained=False)),
+    },
+    metrics={
+        "mIoU-seen": "mIoU seen",
+        "mIoU-unseen": "mIoU unseen",
+        "oracle mIoU-seen": "oracle mIoU seen",
+        "oracle mIoU-unseen": "oracle mIoU unseen",
+        "oracle FB-IoU": "oracle FB-IoU",
+        "small_world_mosaic4 oracle mIoU": "Mosaic-4 mIoU",
+    },
+    shuffled=False,
+)
+EXPERIMENTS = {"frozenseg": FROZENSEG, "fusioner": FUSIONER}
 CONTROL = "shuffled"  # the last arm with names of other classes
-METRICS = {
-    "PQ-seen": "PQ seen",
-    "PQ-unseen": "PQ unseen",
-    "mIoU-seen": "mIoU seen",
-    "mIoU-unseen": "mIoU unseen",
-    "AP-seen": "AP seen",
-    "AP-unseen": "AP unseen",
-    "S_Recall@IoU=0.75": "recall seen",
-    "U_Recall@IoU=0.75": "recall unseen",
-}
 Scores = dict[str, dict[str, list[float]]]  # arm -> metric -> one number a seed
 
 
 def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
-    for arm in arguments.arms:
-        if arm not in ARMS:
-            raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(ARMS))}")
+    experiment = EXPERIMENTS[arguments.experiment]
+    arguments.config_file = arguments.config_file or experiment.config
+    arguments.output = arguments.output or Path(f"output/small_world_{arguments.experiment}")
+    arms = arguments.arms or list(experiment.arms)
+    for arm in arms:
+        if arm not in experiment.arms:
+            raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
     output: Path = arguments.output
     _same_settings(arguments)
     for seed in arguments.seeds:
-        for arm in arguments.arms:
-            status = _train(arguments, arm, seed)
+        for arm in arms:
+            status = _train(arguments, experiment, arm, seed)
             if status not in (0, None):
                 return status
-        status = _control(arguments, arguments.arms[-1], seed)
-        if status not in (0, None):
-            return status
-    scores = collect(output, [*arguments.arms, CONTROL], arguments.seeds)
+        if experiment.shuffled:
+            status = _control(arguments, experiment, arms[-1], seed)
+            if status not in (0, None):
+                return status
+    rows = [*arms, CONTROL] if experiment.shuffled else arms
+    scores = collect(experiment, output, rows, arguments.seeds)
     write_json(output / "results.json", scores, indent=1)
     with atomic_path(output / "table.md") as temporary:
-        temporary.write_text(table(scores), encoding="utf-8")
+        temporary.write_text(table(experiment, scores), encoding="utf-8")
     with atomic_path(output / "plot.png") as temporary:
-        plot(scores, temporary)
-    print(table(scores))
+        plot(experiment, scores, temporary)
+    print(table(experiment, scores))
     return 0
 
 
@@ -117,7 +172,9 @@ def _same_settings(arguments: argparse.Namespace) -> None:
         )
 
 
-def _train(arguments: argparse.Namespace, arm: str, seed: int) -> int | None:
+def _train(
+    arguments: argparse.Namespace, experiment: Experiment, arm: str, seed: int
+) -> int | None:
     folder = _folder(arguments.output, arm, seed)
     if (folder / "results.json").is_file():
         return 0
@@ -127,13 +184,15 @@ def _train(arguments: argparse.Namespace, arm: str, seed: int) -> int | None:
             *("--config-file", str(arguments.config_file), *resume),
             *("MODEL.WEIGHTS", "", "SEED", str(seed), "OUTPUT_DIR", str(folder)),
             *("TEST.EXPECTED_RESULTS", "[]"),
-            *ARMS[arm][1],
+            *experiment.arms[arm][1],
             *arguments.options,
         ]
     )
 
 
-def _control(arguments: argparse.Namespace, arm: str, seed: int) -> int | None:
+def _control(
+    arguments: argparse.Namespace, experiment: Experiment, arm: str, seed: int
+) -> int | None:
     folder = _folder(arguments.output, CONTROL, seed)
     if (folder / "results.json").is_file():
         return 0
@@ -147,7 +206,7 @@ def _control(arguments: argparse.Namespace, arm: str, seed: int) -> int | None:
             *("--config-file", str(arguments.config_file), "--eval-only"),
             *("MODEL.WEIGHTS", str(weights), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
             *("DATASETS.VOCABULARY", str(words), "TEST.EXPECTED_RESULTS", "[]"),
-            *ARMS[arm][1],
+            *experiment.arms[arm][1],
             *arguments.options,
         ]
     )
@@ -180,13 +239,15 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def collect(output: Path, arms: Sequence[str], seeds: Sequence[int]) -> Scores:
+def collect(
+    experiment: Experiment, output: Path, arms: Sequence[str], seeds: Sequence[int]
+) -> Scores:
     """The numbers of all runs."""
     scores: Scores = {}
     for arm in arms:
         found = [read_json(_folder(output, arm, seed) / "results.json") for seed in seeds]
-        summaries = [_only_set(result)["summary"] for result in found]
-        scores[arm] = {key: [_number(row[key]) for row in summaries] for key in METRICS}
+        summaries = [_summary(result) for result in found]
+        scores[arm] = {key: [_number(row[key]) for row in summaries] for key in experiment.metrics}
     return scores
 
 
@@ -195,36 +256,40 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _only_set(result: Mapping[str, Any]) -> Any:
-    if len(result) != 1:
-        raise UserError(f"one data set was expected, found {json.dumps([*result])}")
-    return next(iter(result.values()))
+def _summary(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics of the first test set, and of the others behind their names."""
+    (_, first), *others = result.items()
+    rows = {f"{name} {key}": value for name, row in others for key, value in row["summary"].items()}
+    return {**first["summary"], **rows}
 
 
-def title_of(arm: str) -> str:
-    return "names shuffled (control)" if arm == CONTROL else f"({arm}) {ARMS[arm][0]}"
+def title_of(experiment: Experiment, arm: str) -> str:
+    return "names shuffled (control)" if arm == CONTROL else f"({arm}) {experiment.arms[arm][0]}"
 
 
-def table(scores: Scores) -> str:
+def table(experiment: Experiment, scores: Scores) -> str:
     """Markdown: mean +- standard deviation over the seeds, per cent."""
-    lines = [f"| | {' | '.join(METRICS.values())} |", "| --- |" + " --- |" * len(METRICS)]
+    headings = experiment.metrics.values()
+    lines = [f"| | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
     for arm, row in scores.items():
         cells = [
             f"{np.mean(row[key]):.1f} ± {np.std(row[key], ddof=1):.1f}"
             if len(row[key]) > 1
             else f"{row[key][0]:.1f}"
-            for key in METRICS
+            for key in experiment.metrics
         ]
-        lines.append(f"| {title_of(arm)} | {' | '.join(cells)} |")
+        lines.append(f"| {title_of(experiment, arm)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(scores: Scores, path: Path) -> None:
+def plot(experiment: Experiment, scores: Scores, path: Path) -> None:
     """A dot for every run and a bar at the mean, one panel a metric."""
     from matplotlib.figure import Figure  # slow to import, and needed at the end only
 
+    metrics = experiment.metrics
     figure = Figure(figsize=(13, 6), layout="constrained")
-    for axes, (key, label) in zip(figure.subplots(2, 4).T.flat, METRICS.items(), strict=True):
+    panels = figure.subplots(2, len(metrics) // 2).T.flat
+    for axes, (key, label) in zip(panels, metrics.items(), strict=True):
         for place, row in enumerate(scores.values()):
             axes.plot([place] * len(row[key]), row[key], "o", color="tab:blue", alpha=0.6)
             axes.hlines(np.mean(row[key]), place - 0.3, place + 0.3, color="black")
@@ -242,9 +307,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config-file", type=Path, default=CONFIG, help="recipe (default: %(default)s)")
-    add("--output", type=Path, default=Path("output/small_world_experiment"), help="%(default)s")
+    add("experiment", choices=list(EXPERIMENTS), nargs="?", default="frozenseg", help="%(default)s")
+    add("--config-file", type=Path, help="recipe (default: the experiment's own)")
+    add("--output", type=Path, help="default: output/small_world_EXPERIMENT")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    add("--arms", nargs="+", default=list(ARMS), help="the control is made of the last; all")
+    add("--arms", nargs="+", help="default: all; of the last one the shuffled control is made")
     add("--options", nargs="*", default=[], metavar="KEY VALUE", help="over the recipe, for all")
     return parser
