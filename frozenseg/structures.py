@@ -189,11 +189,23 @@ class SegmentationResult:
 class Targets:
     """The annotated regions of one training image: class_ids (N,) int64, masks (N, H, W) bool.
 
-    Areas in no mask are unlabelled (void, crowd, padding). N may be 0.
+    labelled: (H, W) bool, where the annotation says something, be it "none of the classes". None:
+    in the masks alone. All else is unlabelled (void, crowd, padding). N may be 0.
     """
 
     class_ids: Tensor
     masks: Tensor
+    labelled: Tensor | None = None
+
+    @property
+    def labelled_pixels(self) -> Tensor:
+        """(H, W) bool: pixels of which it is known to which classes they do not belong."""
+        return self.masks.any(0) if self.labelled is None else self.labelled
 
     def to(self, device: torch.device | str) -> "Targets":
-        return Targets(self.class_ids.to(device), self.masks.to(device))
+        labelled = None if self.labelled is None else self.labelled.to(device)
+        return Targets(self.class_ids.to(device), self.masks.to(device), labelled)
+
+    def pin_memory(self) -> "Targets":
+        labelled = None if self.labelled is None else self.labelled.pin_memory()
+        return Targets(self.class_ids.pin_memory(), self.masks.pin_memory(), labelled)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from frozenseg.data.annotations import VOID_CLASS
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
 
@@ -32,12 +33,12 @@ class ClassMaskIoU(Metric):
 
     def update(self, class_ids: Sequence[int], masks: np.ndarray, gt: np.ndarray) -> None:
         """Count one image. class_ids: P labels that were asked for; masks: (P, H, W) bool; gt:
-        (H, W) labels, negative where nothing is known."""
+        (H, W) labels, `VOID_CLASS` where nothing is known, `BACKGROUND_CLASS` where it is none."""
         if masks.shape != (len(class_ids), *gt.shape):
             raise UserError(
                 f"{len(class_ids)} classes of an image of {gt.shape}, but masks of {masks.shape}"
             )
-        known = gt >= 0
+        known = gt != VOID_CLASS
         for class_id, mask in zip(class_ids, masks, strict=True):
             true, predicted = (gt == class_id)[known], mask[known]
             both = int((true & predicted).sum())

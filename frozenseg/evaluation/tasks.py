@@ -7,6 +7,7 @@ import math
 from typing import Protocol
 
 from frozenseg.data.annotations import (
+    BACKGROUND_CLASS,
     VOID_CLASS,
     load_panoptic,
     load_semantic,
@@ -159,7 +160,9 @@ class RecallTask:
 
     def update(self, record: Record, result: SegmentationResult) -> None:
         assert result.proposals is not None, "the post-processor was asked for it"
-        self.metric.update(result.proposals, load_semantic(record))  # type: ignore[attr-defined]
+        truth = load_semantic(record)
+        truth[truth == BACKGROUND_CLASS] = VOID_CLASS
+        self.metric.update(result.proposals, truth)  # type: ignore[attr-defined]
 
     def summary(self, scores: Scores) -> Summary:
         return dict(scores)
