@@ -10,8 +10,8 @@ from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.shapes import decode_shapes
 from frozenseg.errors import UserError
 
-# In semantic ground truth: unlabelled, which counts neither for nor against; and labelled, but of no
-# class that is asked for, which counts against every class.
+# In semantic ground truth: unlabelled, which counts neither for nor against;
+# and labelled, but of no class that is asked for, which counts against every class.
 VOID_CLASS, BACKGROUND_CLASS = -1, -2
 
 
