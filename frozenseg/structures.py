@@ -170,10 +170,11 @@ class InstanceResult:
 class SegmentationResult:
     """The results of one image; a task that was not asked for is None.
 
-    semantic: (H, W) int32 class ids. semantic_scores: (K, H, W) float32, only when asked for by
+    semantic: (H, W) int32 class ids, -1 for none where a class needs a least score.
+    semantic_scores: (K, H, W) float32, only when asked for by
     name. proposals: (P, H, W) bool class-free masks, for the recall of proposals. present_masks:
     (P, H, W) bool, of the classes that are in the image, ascending, when these alone were asked
-    for.
+    for, each by itself. present_best: (H, W) class ids, the best of them at each pixel, or -1.
     """
 
     size: tuple[int, int]
@@ -183,6 +184,7 @@ class SegmentationResult:
     semantic_scores: np.ndarray | None = None
     proposals: np.ndarray | None = None
     present_masks: np.ndarray | None = None
+    present_best: np.ndarray | None = None
 
 
 @dataclass

@@ -63,9 +63,7 @@ def _source_classes(record: Record) -> np.ndarray:
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
     labels = read_labels(record.semantic_path).astype(np.int32)
     void = labels == record.semantic_ignore
-    background = labels == (
-        -1 if record.semantic_background is None else record.semantic_background
-    )
+    background = labels == record.semantic_background
     unknown = labels[(labels >= record.num_classes) & ~void & ~background]
     if unknown.size:
         raise UserError(

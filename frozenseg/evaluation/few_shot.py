@@ -47,7 +47,7 @@ class ClassMaskIoU(Metric):
 
     def compute(self) -> Scores:
         both, either, neither, not_both = self._counts
-        asked = not_both + both > 0
+        asked = either > 0  # a class that is found on unknown pixels alone has no score
         with np.errstate(invalid="ignore"):
             iou = 100 * np.where(asked, both / either, np.nan)
             background, foreground = neither.sum() / not_both.sum(), both.sum() / either.sum()

@@ -58,8 +58,11 @@ def test_rows(name):
     row = BENCHMARKS[name]
     tasks = {"panoptic", "semantic", "instances"}
     assert row.tasks and set(row.tasks) <= tasks
-    assert set(row.evaluators) <= tasks | {"lvis", "cityscapes"}
-    paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances)
+    own_rules = {"lvis", "cityscapes", "oracle", "whole", "mosaic"}
+    assert set(row.evaluators) <= tasks | own_rules
+    paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances,
+             row.present)  # fmt: skip
+    assert row.trained_on == "" or row.trained_on in BENCHMARKS
     assert not any(Path(path).is_absolute() for path in paths)
     vocabularies = Path(benchmarks.__file__).parent / "vocabularies"
     own = row.vocabulary.endswith(".txt")  # comes with the prepared data
@@ -185,7 +188,11 @@ def test_scripts_and_documents_know_every_row():
     """Each preparation has its script, and the published numbers in print are those of the rows."""
     root = Path(__file__).resolve().parents[2]
     scripts = {path.name: path.read_text() for path in (root / "datasets").glob("prepare_*.py")}
-    assert {row.prepared_by for row in BENCHMARKS.values()} - {""} < set(scripts)
+    commands = [row.prepared_by.split() for row in BENCHMARKS.values() if row.prepared_by]
+    assert {command[0] for command in commands} < set(scripts)
+    for script, *flags in commands:  # the splits that rows ask for are those that are prepared
+        splits = PREPARATIONS[script.removeprefix("prepare_").removesuffix(".py")].splits
+        assert not flags or (flags[0] == "--split" and flags[1] in splits)
     assert set(scripts) == {f"prepare_{name}.py" for name in PREPARATIONS}
     for name in PREPARATIONS:
         assert f'main(["{name}", *argv])' in scripts[f"prepare_{name}.py"]
