@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import frozenseg
 from frozenseg.commands import check_dataset, prepare_dataset, testing, train_net
 from frozenseg.config import load_config
 from frozenseg.data.annotations import (
@@ -29,7 +30,13 @@ from frozenseg.data.loader import test_loader as loader_of_test
 from frozenseg.data.prepare import PREPARATIONS, pascal_context
 from frozenseg.errors import UserError
 from frozenseg.evaluation.runner import evaluate
-from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
+from frozenseg.structures import (
+    ImageBatch,
+    InstanceResult,
+    PanopticResult,
+    Segment,
+    SegmentationResult,
+)
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.replicas import BLOCK, COUNTS, REPLICAS, SIZES
 from tests.engine.test_fusioner import FUSIONER
@@ -154,6 +161,45 @@ def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
     loader = loader_of_test(test_set.dataset, num_workers=0)
     truth = functools.partial(truth_of, test_set.categories.is_thing)
     return evaluate(truth, loader, testing._tasks(cfg, test_set), progress=False).summary
+
+
+def test_a_mosaic_is_asked_for_its_four_names_alone(root: Path, tmp_path: Path) -> None:
+    """The best of them where it is more likely than not, written out; and each by itself."""
+    name = "small_world_mosaic4"
+    write(root, name)
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    options = [*FUSIONER, "INPUT.MIN_SIZE_TEST", "192", "INPUT.MAX_SIZE_TEST", "384"]
+    test = ["DATASETS.TEST", f"('{name}',)", "OUTPUT_DIR", str(tmp_path / "out")]
+    config = ["--config-file", str(tmp_path / "tiny.yaml")]
+    assert train_net.main([*config, "--eval-only", *options, *test]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())[name]["summary"]
+
+    segmenter = frozenseg.load(tmp_path / "tiny.yaml", options=options)
+    both, either = np.zeros((2, 36)), np.zeros((2, 36))  # in competition, each by itself
+    records, categories = load_records(name)
+    for record in records:
+        truth = load_semantic(record)
+        asked = sorted(set(np.unique(truth)) - {BACKGROUND_CLASS})
+        assert len(asked) == 4
+        words = [Vocabulary.packaged("small_world").names[k] for k in asked]
+        image = torch.from_numpy(np.array(Image.open(record.image_path))).permute(2, 0, 1)
+        logits = torch.nn.functional.interpolate(
+            segmenter.model.predict(
+                ImageBatch.collate([image], 32), segmenter.embed(Vocabulary.parse(words))
+            ).mask_logits,
+            size=(192, 192), mode="bilinear", align_corners=False,
+        )[0].numpy()  # fmt: skip
+        for place, k in enumerate(asked):
+            alone = logits[place] > 0
+            for row, mask in enumerate((alone & (logits.argmax(0) == place), alone)):
+                both[row, k] += (mask & (truth == k)).sum()
+                either[row, k] += (mask | (truth == k)).sum()
+    asked = either[1] > 0
+    expected = (100 * both[:, asked] / either[:, asked]).mean(1)
+    assert found["mosaic mIoU"] == pytest.approx(expected[0], abs=0.02)
+    assert found["oracle mIoU"] == pytest.approx(expected[1], abs=0.02)
+    assert abs(expected[0] - expected[1]) > 0.1  # the two rules differ here
+    assert found["mosaic mIoU-seen"] is None and found["mosaic mIoU-unseen"] is not None
 
 
 def test_files_prepared_by_mask2former(
