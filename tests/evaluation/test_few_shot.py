@@ -87,6 +87,13 @@ def test_nothing_asked_and_wrong_shapes() -> None:
         ClassMaskIoU(names=NAMES, seen=[True])
 
 
+def test_a_class_found_on_unknown_pixels_alone_has_no_part() -> None:
+    metric = ClassMaskIoU(names=NAMES, seen=SEEN)
+    gt = np.array([[0, -2, -1]])
+    metric.update([0, 1], np.array([[[1, 0, 0]], [[0, 0, 1]]], dtype=bool), gt)
+    assert metric.compute()["mIoU"] == 100
+
+
 def test_background_counts_and_unknown_pixels_do_not() -> None:
     metric = ClassMaskIoU(names=NAMES, seen=SEEN)
     gt = np.array([[0, -2, -2, -1]])  # a cat, two pixels of no class, one that nobody knows
