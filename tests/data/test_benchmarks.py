@@ -18,6 +18,7 @@ from frozenseg.data.benchmarks import (
     load_records,
     read_benchmark,
 )
+from frozenseg.data.few_shot_rows import FUSIONER_RN101, FUSIONER_VIT_L
 from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.errors import UserError
 from tests.data.tiny import CATEGORIES, dataset_name, write_dataset, write_json
@@ -209,3 +210,15 @@ def test_scripts_and_documents_know_every_row():
             )
             assert f"| {numbers} |" in line
         assert f"`{name}`" in data and f"| {row.counts[0]:,} |" in data
+    for family in ("pascal5i_foldN_val", "coco20i_foldN_val", "coco20i_foldN_to_pascal_val"):
+        (line,) = (line for line in started if line.startswith("| ") and f"`{family}`" in line)
+        for model in (FUSIONER_VIT_L, FUSIONER_RN101):
+            rows = [BENCHMARKS[family.replace("N", str(fold))] for fold in range(4)]
+            values = [row.published[model]["oracle mIoU"] for row in rows]
+            mean = sum(values) / 4
+            (cell,) = (c for c in line.split(" | ") if c.startswith(", ".join(map(str, values))))
+            assert abs(float(cell.split("mean ")[1]) - mean) < 0.06
+        for fold in range(4):
+            assert f"`{family.replace('N', '0')}`" in data
+    for name in ("fss1000_test", "fss1000_mosaic4", "small_world_mosaic4"):
+        assert f"`{name}`" in data and any(f"`{name}`" in line for line in started)
