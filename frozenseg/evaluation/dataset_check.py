@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.annotations import VOID_CLASS, load_panoptic
+from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import Benchmark, asked_for, benchmark_vocabulary, read_whole
 from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import read_labels
@@ -185,6 +185,8 @@ def _problems(record: Record, sources: _Published | None) -> Iterator[tuple[str,
                     "JSON lists; picture and JSON do not belong together",
                 )
             classes = _classes_of(ids, segments.ids, segments.class_ids)
+        if record.instances is not None:
+            load_semantic(record)
         if record.semantic_path is not None:
             labels = read_labels(record.semantic_path)
             if labels.shape != size:

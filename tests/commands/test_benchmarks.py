@@ -413,6 +413,39 @@ def test_a_missing_or_foreign_instance_file_is_named(
     assert "lacks 1 of 2 images" in problems(name, capsys)
 
 
+def test_folds_with_shifted_categories_are_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """COCO has no label maps: there a shift shows in the names of the categories."""
+    name = "coco20i_fold3_val"
+    write(root, name)
+    path = root / BENCHMARKS[name].annotations
+    content = json.loads(path.read_text())
+    names = [category["name"] for category in content["categories"]]
+    for category, other in zip(content["categories"], [*names[1:], names[0]], strict=True):
+        category["name"] = other
+    path.write_text(json.dumps(content))
+    assert "of 20 classes otherwise than the class list" in problems(name, capsys)
+    content["categories"] = content["categories"][:50]
+    content["annotations"] = content["annotations"][:1]
+    path.write_text(json.dumps(content))
+    assert "has 50 classes, number 79 is asked for" in problems(name, capsys)
+
+
+def test_a_list_of_classes_in_images_that_is_lost_or_old_is_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "pascal5i_fold0_val"
+    write(root, name)
+    path = root / BENCHMARKS[name].present
+    path.write_text('{"2007_000001": [1]}')
+    assert "--again" in problems(name, capsys)
+    path.unlink()
+    assert "no list of the classes in each image" in problems(name, capsys)
+    prepare("pascal_voc")
+    assert problems(name, capsys) == ""
+
+
 def test_classes_in_another_order_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "openvocab_mapillary_vistas_panoptic_val"
     write(root, name)

@@ -218,7 +218,6 @@ def test_scripts_and_documents_know_every_row():
             mean = sum(values) / 4
             (cell,) = (c for c in line.split(" | ") if c.startswith(", ".join(map(str, values))))
             assert abs(float(cell.split("mean ")[1]) - mean) < 0.06
-        for fold in range(4):
-            assert f"`{family.replace('N', '0')}`" in data
+        assert f"`{family.replace('N', '0')}`" in data
     for name in ("fss1000_test", "fss1000_mosaic4", "small_world_mosaic4"):
         assert f"`{name}`" in data and any(f"`{name}`" in line for line in started)
