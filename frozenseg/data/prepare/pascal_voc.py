@@ -75,7 +75,8 @@ LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, 
 
 def prepare(root: Path, split: str, work: Work) -> None:
     LABELS_21.write(root, split, work)
-    LABELS_20.write(root, split, work)
+    if split != AUGMENTED:  # no row asks for these without background
+        LABELS_20.write(root, split, work)
     names = stems(root, split)
     place_images(root, VOC, FOLDER, split, names, work)
     write_present(root, split, names, work)
