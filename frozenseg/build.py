@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, data_root
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
@@ -412,4 +413,7 @@ def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextCla
 def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
     """The classes that count as seen: DATASETS.TRAIN_VOCABULARY."""
     name = cfg.DATASETS.TRAIN_VOCABULARY
+    own = benchmark_vocabulary(BENCHMARKS[name], data_root()) if name in BENCHMARKS else None
+    if own is not None:
+        return own
     return Vocabulary.from_file(name) if Path(name).suffix == ".txt" else Vocabulary.packaged(name)

@@ -71,7 +71,8 @@ def default_config() -> CfgNode:
     cfg.DATASETS.TEST = ("openvocab_coco_2017_val_panoptic_with_sem_seg",)
     # A class list in place of the data set's own: a file as in `text/vocabulary.py`. "": its own.
     cfg.DATASETS.VOCABULARY = ""
-    # The class list that decides what counts as seen: a file, or one that ships with the package.
+    # The class list that decides what counts as seen: a file, one that ships with the package, or
+    # the name of a data set, e.g. "pascal5i_fold0_train". Rows of folds know their own at test.
     cfg.DATASETS.TRAIN_VOCABULARY = "coco_panoptic"
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images

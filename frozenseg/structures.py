@@ -170,10 +170,11 @@ class InstanceResult:
 class SegmentationResult:
     """The results of one image; a task that was not asked for is None.
 
-    semantic: (H, W) int32 class ids. semantic_scores: (K, H, W) float32, only when asked for by
+    semantic: (H, W) int32 class ids, -1 for none where a class needs a least score.
+    semantic_scores: (K, H, W) float32, only when asked for by
     name. proposals: (P, H, W) bool class-free masks, for the recall of proposals. present_masks:
     (P, H, W) bool, of the classes that are in the image, ascending, when these alone were asked
-    for.
+    for, each by itself. present_best: (H, W) class ids, the best of them at each pixel, or -1.
     """
 
     size: tuple[int, int]
@@ -183,17 +184,30 @@ class SegmentationResult:
     semantic_scores: np.ndarray | None = None
     proposals: np.ndarray | None = None
     present_masks: np.ndarray | None = None
+    present_best: np.ndarray | None = None
 
 
 @dataclass
 class Targets:
     """The annotated regions of one training image: class_ids (N,) int64, masks (N, H, W) bool.
 
-    Areas in no mask are unlabelled (void, crowd, padding). N may be 0.
+    labelled: (H, W) bool, where the annotation says something, be it "none of the classes". None:
+    in the masks alone. All else is unlabelled (void, crowd, padding). N may be 0.
     """
 
     class_ids: Tensor
     masks: Tensor
+    labelled: Tensor | None = None
+
+    @property
+    def labelled_pixels(self) -> Tensor:
+        """(H, W) bool: pixels of which it is known to which classes they do not belong."""
+        return self.masks.any(0) if self.labelled is None else self.labelled
 
     def to(self, device: torch.device | str) -> "Targets":
-        return Targets(self.class_ids.to(device), self.masks.to(device))
+        labelled = None if self.labelled is None else self.labelled.to(device)
+        return Targets(self.class_ids.to(device), self.masks.to(device), labelled)
+
+    def pin_memory(self) -> "Targets":
+        labelled = None if self.labelled is None else self.labelled.pin_memory()
+        return Targets(self.class_ids.pin_memory(), self.masks.pin_memory(), labelled)

@@ -15,6 +15,7 @@ COMMANDS = {
     "train_net": "train a model, or evaluate it (--eval-only)",
     "prepare_dataset": "make a benchmark's files out of the published ones",
     "check_dataset": "is a benchmark in place and whole? what to run if not",
+    "mean_results": "the mean over folds that were evaluated one by one",
     "score": "score predictions on disk, no model needed",
     "check_reference": "compare our numbers with reference vectors",
     "convert_checkpoint": "published checkpoint <-> our safetensors",

@@ -3,10 +3,13 @@
 import argparse
 
 from frozenseg.data.benchmarks import BENCHMARKS, data_root, find_benchmark
+from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.errors import UserError
 from frozenseg.evaluation.dataset_check import check, missing_parts
 
 CONFIG = "configs/coco/frozenseg/convnext_large_eval_ade20k.yaml"
+FUSIONER = "configs/fusioner/clip_vit_l14.yaml"
+SMALL_FUSIONER = "configs/small/fusioner.yaml"
 SMALL_CONFIG = "configs/small/frozenseg.yaml"  # its weights ship with the package
 
 
@@ -42,8 +45,13 @@ def _report(name: str, sample: int) -> bool:
 
 def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
     if not wrong:
-        small = name.startswith("small_world")
-        config, weights = (SMALL_CONFIG, "") if small else (CONFIG, "MODEL.WEIGHTS RELEASED.pth ")
+        few_shot, small = name in FEW_SHOT_BENCHMARKS, name.startswith("small_world")
+        config, weights = CONFIG, "MODEL.WEIGHTS RELEASED.pth "
+        if few_shot:
+            config = SMALL_FUSIONER if small else FUSIONER
+            weights = "MODEL.WEIGHTS model_final.safetensors "
+        elif small:
+            config, weights = SMALL_CONFIG, ""
         return (
             f"python tools/train_net.py --config-file {config} --eval-only "
             f"{weights}DATASETS.TEST '(\"{name}\",)'"

@@ -18,7 +18,9 @@ def main(argv: list[str]) -> int | None:
     unknown = [split for split in splits if split not in preparation.splits]
     if unknown:
         raise UserError(f"--split {unknown[0]}: one of {', '.join(preparation.splits)} expected")
-    work = Work(processes=arguments.processes, again=arguments.again)
+    if arguments.count is not None and (arguments.dataset != "mosaic4" or arguments.count < 1):
+        raise UserError(f"--count {arguments.count}: a number of mosaics, for mosaic4 alone")
+    work = Work(processes=arguments.processes, again=arguments.again, count=arguments.count)
     for split in splits:
         try:
             preparation.prepare(data_root(), split, work)
@@ -44,5 +46,6 @@ def _parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         help="the files do not depend on it (default: %(default)s)",
     )
+    add("--count", type=int, help="mosaic4: how many (default: 1,000, of the small world 200)")
     add("--again", action="store_true", help="make also what is there; else only what is missing")
     return parser

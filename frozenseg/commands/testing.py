@@ -9,8 +9,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from frozenseg.build import build_post_processor, build_sam_masks, build_training_vocabulary
-from frozenseg.commands.training import embed, vocabulary_of
+from frozenseg.build import build_post_processor, build_sam_masks
+from frozenseg.commands.training import embed, seen_vocabulary, vocabulary_of
 from frozenseg.data.annotations import load_semantic, present_classes
 from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
@@ -28,11 +28,13 @@ from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.runner import Evaluation, evaluate
 from frozenseg.evaluation.tasks import (
     DetectionTask,
+    MosaicTask,
     OracleTask,
     PanopticTask,
     RecallTask,
     SemanticTask,
     Task,
+    WholeTask,
 )
 from frozenseg.files import atomic_path
 from frozenseg.inference.augmentation import average_scores, views
@@ -47,6 +49,7 @@ from frozenseg.visualize import draw_segments
 logger = logging.getLogger(__name__)
 
 DETECTION = ("instances", "lvis", "cityscapes")
+PRESENT = 0.5  # a class is there if it is more likely than not (PAPERS 3.1, 5)
 SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, semantic_scores=True)
 
 
@@ -99,19 +102,22 @@ test_resize.__test__ = False  # type: ignore[attr-defined]  # as TestSet
 
 def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     """What the benchmark can be scored for, of what the configuration switches on."""
-    test = cfg.MODEL.MASK_FORMER.TEST
+    test, fusioner = cfg.MODEL.MASK_FORMER.TEST, cfg.MODEL.META_ARCHITECTURE == "Fusioner"
     switches = {
         "panoptic": test.PANOPTIC_ON,
         "semantic": test.SEMANTIC_ON,
         "instances": test.INSTANCE_ON,
         "lvis": test.INSTANCE_ON,
         "cityscapes": test.INSTANCE_ON,
+        "oracle": fusioner,
+        "whole": test.SEMANTIC_ON,
+        "mosaic": test.SEMANTIC_ON,
     }
     possible = benchmark.evaluators or benchmark.tasks
     found = tuple(name for name in possible if switches.get(name, False))
-    if cfg.TEST.ORACLE_PRESENCE and cfg.MODEL.META_ARCHITECTURE != "Fusioner":
+    if cfg.TEST.ORACLE_PRESENCE and not fusioner:
         raise UserError("TEST.ORACLE_PRESENCE: only Fusioner's masks stand by themselves")
-    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks:
+    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in found:
         found = (*found, "oracle")
     return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
 
@@ -131,7 +137,7 @@ class Tester:
     def prepare(cls, cfg: CfgNode, model: Segmenter, sets: list[TestSet]) -> "Tester":
         """Reads the truth of every task too, so that what is wrong with it shows at once."""
         tasks = [_tasks(cfg, entry) for entry in sets]
-        texts = [embed(cfg, model, entry.vocabulary) for entry in sets]
+        texts = [embed(model, entry.vocabulary, seen_vocabulary(cfg, entry.name)) for entry in sets]
         return cls(cfg, model, sets, tasks, texts, build_sam_masks(cfg, model))
 
     def evaluate(self) -> dict[str, Evaluation]:
@@ -162,17 +168,26 @@ class Tester:
         post_processor = replace(
             build_post_processor(self.cfg),
             panoptic="panoptic" in test_set.tasks,
-            semantic="semantic" in test_set.tasks,
+            semantic="semantic" in test_set.tasks or "whole" in test_set.tasks,
+            semantic_threshold=PRESENT if "whole" in test_set.tasks else 0.0,
             instances=any(name in test_set.tasks for name in DETECTION),
             proposals="recall" in test_set.tasks,
         )
 
         def segment(sample: Sample) -> SegmentationResult:
-            result = self._segment(sample, sample.image, test_set, text, post_processor)
+            result = SegmentationResult(size=(sample.height, sample.width))
+            if post_processor.wanted:
+                result = self._segment(sample, sample.image, test_set, text, post_processor)
             if self.cfg.TEST.AUG.ENABLED and post_processor.semantic:
-                result.semantic = self._augmented(sample, test_set, text)
-            if "oracle" in test_set.tasks:
-                result.present_masks = self._present_masks(sample, test_set, text)
+                scores = self._augmented(sample, test_set, text)
+                result.semantic = best_class(scores, post_processor.semantic_threshold)
+            if "oracle" in test_set.tasks or "mosaic" in test_set.tasks:
+                present = present_classes(load_semantic(sample.record))
+                scores = self._present_scores(sample, test_set, text, present)
+                result.present_masks = scores > PRESENT
+                if present:
+                    best = best_class(scores, PRESENT)
+                    result.present_best = np.where(best < 0, best, np.array(present)[best])
             return result
 
         return segment
@@ -198,12 +213,13 @@ class Tester:
             log.picture(step, f"prediction_{index}", np.asarray(picture))
         self.model.train()
 
-    def _present_masks(self, sample: Sample, test_set: TestSet, text: TextEmbeddings) -> np.ndarray:
-        """Masks (P, H, W) of the classes in the truth, asked for alone: each by itself against one
-        half (PAPERS 3.1, 5), not against the others."""
-        present = present_classes(load_semantic(sample.record))
+    def _present_scores(
+        self, sample: Sample, test_set: TestSet, text: TextEmbeddings, present: list[int]
+    ) -> np.ndarray:
+        """Probabilities (P, H, W) of the classes in the truth, when only these are asked for; how
+        many in one pass, and so whether they have an influence on each other, the model says."""
         if not present:
-            return np.zeros((0, sample.height, sample.width), dtype=bool)
+            return np.zeros((0, sample.height, sample.width), dtype=np.float32)
         found = segment_image(
             self.model,
             sample.image,
@@ -215,7 +231,7 @@ class Tester:
             image_id=sample.record.image_id,
         )
         assert found.semantic_scores is not None, "asked for"
-        return found.semantic_scores > 0.5
+        return found.semantic_scores
 
     def _segment(
         self,
@@ -237,7 +253,7 @@ class Tester:
         )
 
     def _augmented(self, sample: Sample, test_set: TestSet, text: TextEmbeddings) -> np.ndarray:
-        """Semantic class ids (H, W) from the scores of all views."""
+        """Semantic scores (K, H, W), the mean over all views."""
 
         def score(image: Tensor) -> np.ndarray:
             scores = self._segment(sample, image, test_set, text, SCORES_ONLY).semantic_scores
@@ -245,7 +261,7 @@ class Tester:
             return scores
 
         augmentation = self.cfg.TEST.AUG
-        scores = average_scores(
+        return average_scores(
             score,
             views(
                 read_image(sample.record.image_path),
@@ -254,12 +270,18 @@ class Tester:
                 flip=augmentation.FLIP,
             ),
         )
-        return scores.argmax(0).astype(np.int32)
+
+
+def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Class ids (H, W) int32 of scores (K, H, W); -1 where none is above a threshold that is not
+    0."""
+    best = scores.argmax(0).astype(np.int32)
+    return np.where(scores.max(0) > threshold, best, -1) if threshold else best
 
 
 def _tasks(cfg: CfgNode, test_set: TestSet) -> dict[str, Task]:
     categories, benchmark = test_set.categories, test_set.benchmark
-    seen = test_set.vocabulary.seen(build_training_vocabulary(cfg))
+    seen = test_set.vocabulary.seen(seen_vocabulary(cfg, test_set.name))
     truth = data_root() / (benchmark.instances or benchmark.annotations)
     tasks: dict[str, Task] = {}
     for name in test_set.tasks:
@@ -269,6 +291,10 @@ def _tasks(cfg: CfgNode, test_set: TestSet) -> dict[str, Task]:
             tasks[name] = SemanticTask(categories, seen)
         elif name == "oracle":
             tasks[name] = OracleTask(categories, seen)
+        elif name == "mosaic":
+            tasks[name] = MosaicTask(categories, seen)
+        elif name == "whole":
+            tasks[name] = WholeTask(categories, seen)
         elif name == "recall":
             tasks[name] = RecallTask(categories, seen)
         elif name == "cityscapes":

@@ -68,10 +68,17 @@ def _named_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabu
     return Vocabulary(tuple((label,) for label in categories.names), categories.is_thing)
 
 
-def embed(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -> TextEmbeddings:
+def seen_vocabulary(cfg: CfgNode, name: str) -> Vocabulary:
+    """What counts as seen when `name` is tested: its row may say so, as those of folds do."""
+    trained_on = find_benchmark(name).trained_on
+    own = benchmark_vocabulary(find_benchmark(trained_on), data_root()) if trained_on else None
+    return own or build_training_vocabulary(cfg)
+
+
+def embed(model: Segmenter, vocabulary: Vocabulary, training: Vocabulary) -> TextEmbeddings:
     """The text vectors on the model's device; the first process encodes, the others find them in
-    the cache."""
-    classifier, training = build_text_classifier(model), build_training_vocabulary(cfg)
+    the cache. training: what counts as seen."""
+    classifier = build_text_classifier(model)
     if not is_main():
         barrier()
     text = classifier.embed(vocabulary, training)
@@ -105,7 +112,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
             max_scale=cfg.INPUT.MAX_SCALE,
             flip_probability=cfg.INPUT.FLIP_PROBABILITY,
         ),
-        targets=find_benchmark(names[0]).reader,
+        targets=find_benchmark(names[0]).targets,
         seed=cfg.SEED,
     )
     return dataset, vocabulary_of(cfg, names[0], categories)
@@ -151,7 +158,7 @@ def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
 
 def training_objective(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -> Objective:
     """The loss of the model's family."""
-    text = embed(cfg, model, vocabulary)
+    text = embed(model, vocabulary, build_training_vocabulary(cfg))
     if isinstance(model, Fusioner):
         return ClassMaskObjective(
             vectors=text.class_vectors(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.benchmarks import BENCHMARKS, FILES_FORM, load_records
+from frozenseg.data.benchmarks import BENCHMARKS, FILES_FORM, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import TrainingSampler
 from frozenseg.data.records import Categories
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int | None:
         transform=LargeScaleJitter(
             size=arguments.size, min_scale=arguments.min_scale, max_scale=arguments.max_scale
         ),
-        targets="panoptic" if records[0].segments is not None else "instances",
+        targets=find_benchmark(arguments.dataset).targets,
         seed=arguments.seed,
     )
     order = TrainingSampler(len(dataset), seed=arguments.seed)

@@ -10,7 +10,9 @@ from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.shapes import decode_shapes
 from frozenseg.errors import UserError
 
-VOID_CLASS = -1  # in semantic ground truth: unlabelled, counts neither for nor against
+# In semantic ground truth: unlabelled, which counts neither for nor against;
+# and labelled, but of no class that is asked for, which counts against every class.
+VOID_CLASS, BACKGROUND_CLASS = -1, -2
 
 
 @dataclass
@@ -19,12 +21,15 @@ class LabelMaps:
 
     maps: (L, H, W) unsigned integers, 0 where unlabelled. values, class_ids: (N,), one per object.
     With L = 1 object n is `maps[0] == values[n]`; objects that may overlap have a plane each
-    (L = N). `maps == values[:, None, None]` gives the (N, H, W) masks of both.
+    (L = N). `maps == values[:, None, None]` gives the (N, H, W) masks of both. has_background:
+    whether what is not 0 in the one map, and in no object, is labelled as none of the classes;
+    otherwise it is as good as 0.
     """
 
     maps: np.ndarray
     values: np.ndarray
     class_ids: np.ndarray
+    has_background: bool = False
 
 
 def load_panoptic(record: Record) -> tuple[np.ndarray, Segments]:
@@ -37,14 +42,29 @@ def load_semantic(record: Record) -> np.ndarray:
     """The class ids (H, W) int32 of a record, `VOID_CLASS` where unlabelled.
 
     Without a label map they come from the panoptic annotation, crowd regions included: the same
-    that detectron2's preparation of COCO writes to `panoptic_semseg_*`.
+    that detectron2's preparation of COCO writes to `panoptic_semseg_*`; or from the objects, the
+    smaller above the larger. `BACKGROUND_CLASS` where there is no object, and where the class is
+    none of `record.classes`.
     """
+    labels = _source_classes(record)
+    if record.classes is None:
+        return labels
+    places = np.full(record.num_classes, BACKGROUND_CLASS, dtype=np.int32)
+    places[list(record.classes)] = np.arange(len(record.classes))
+    return np.where(labels < 0, labels, places[np.maximum(labels, 0)])
+
+
+def _source_classes(record: Record) -> np.ndarray:
+    """As `load_semantic`, with the class ids of the files."""
+    if record.semantic_path is None and record.panoptic_path is None:
+        return _painted(record)
     if record.semantic_path is None:
         _, segments, positions = _panoptic(record)
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
     labels = read_labels(record.semantic_path).astype(np.int32)
     void = labels == record.semantic_ignore
-    unknown = labels[(labels >= record.num_classes) & ~void]
+    background = labels == record.semantic_background
+    unknown = labels[(labels >= record.num_classes) & ~void & ~background]
     if unknown.size:
         raise UserError(
             f"{record.semantic_path}: holds class id {unknown[0]}, but there are "
@@ -52,12 +72,23 @@ def load_semantic(record: Record) -> np.ndarray:
             f"{record.semantic_ignore} for unlabelled; correct it"
         )
     labels[void] = VOID_CLASS
+    labels[background] = BACKGROUND_CLASS
+    return labels
+
+
+def _painted(record: Record) -> np.ndarray:
+    """Class ids (H, W) of objects that may overlap: crowds lie lowest, small ones on top."""
+    masks, instances = load_instances(record)
+    labels = np.full((record.height or 0, record.width or 0), BACKGROUND_CLASS, dtype=np.int32)
+    areas = masks.sum(axis=(1, 2))
+    for index in np.lexsort((-areas, ~instances.is_crowd)):
+        labels[masks[index]] = instances.class_ids[index]
     return labels
 
 
 def present_classes(labels: np.ndarray) -> list[int]:
     """The class ids in a semantic map (H, W), ascending."""
-    return [int(label) for label in np.unique(labels) if label != VOID_CLASS]
+    return [int(label) for label in np.unique(labels) if label >= 0]
 
 
 def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
@@ -75,10 +106,14 @@ def panoptic_labels(record: Record) -> LabelMaps:
 
 
 def semantic_labels(record: Record) -> LabelMaps:
-    """One object per class that is present."""
-    labels = load_semantic(record) + 1
-    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]) + 1
-    return LabelMaps(_narrow(labels)[None], values, values - 1)
+    """One object per class that is present, and background where there is such a thing."""
+    labels = load_semantic(record)
+    classes = np.array(present_classes(labels), dtype=np.int64)
+    background = labels == BACKGROUND_CLASS
+    labels[background] = classes.max(initial=-1) + 1  # the value of no object
+    return LabelMaps(
+        _narrow(labels + 1)[None], classes + 1, classes, has_background=bool(background.any())
+    )
 
 
 def instance_labels(record: Record) -> LabelMaps:

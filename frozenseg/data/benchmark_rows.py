@@ -23,11 +23,18 @@ class Benchmark:
     vocabulary, whose order is then that of the label ids, else a JSON with `categories` alone.
     labels: folder of panoptic PNGs or label maps. semantic_labels: folder of label maps beside
     panoptic ones; where it is absent they are derived. instances: JSON file for AP, for Cityscapes
-    the folder of its label pictures. ignore: value of unlabelled pixels in label maps.
+    the folder of its label pictures. ignore: value of unlabelled pixels in label maps; background:
+    of those that are labelled, but of no class, -1 where there is no such value.
+    classes: places in the vocabulary of the classes that are asked for, () for all; what else is
+    labelled is background then, and images without any of them are left out. present: JSON file of
+    the classes in each label map, which tells these images.
+    trained_on: the row whose classes count as seen when this one is tested, "" where
+    DATASETS.TRAIN_VOCABULARY says so. family: rows whose mean is reported too, "" for none.
     test_size: shorter side and limit of the longer one. evaluators: modules of
     `frozenseg.evaluation` that score it. prepared_by: the script of `datasets/` that makes these
-    files out of the published ones, "" where those are used as they are.
-    counts: numbers of images that a whole copy may have, () where any will do.
+    files out of the published ones, with its options, "" where those are used as they are.
+    counts: numbers of images that a whole copy may have, before classes are selected; () where any
+    will do.
     published: {model: {metric: per cent}}, PAPERS 1.4 and 2.3.
     """
 
@@ -41,11 +48,30 @@ class Benchmark:
     instances: str = ""
     image_names: Literal["coco", "cityscapes", "mapillary"] = "coco"
     ignore: int = 255
+    background: int = -1
+    classes: tuple[int, ...] = ()
+    present: str = ""
+    trained_on: str = ""
+    family: str = ""
     test_size: tuple[int, int] = (800, 1333)
     evaluators: tuple[str, ...] = ()
     prepared_by: str = ""
     counts: tuple[int, ...] = ()
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> Literal["panoptic", "semantic", "instances"]:
+        """The annotation that becomes masks in training."""
+        return "semantic" if self.tasks == ("semantic",) else self.reader
+
+    def training_split(self, *, count: int, name: str, of: str) -> "Benchmark":
+        """The row of the other split, whose paths say `name` where those of this one say `of`."""
+        paths = ("images", "annotations", "labels", "semantic_labels", "instances")
+        changed = {path: getattr(self, path).replace(of, name) for path in paths}
+        script = f"{self.prepared_by} --split {name}" if self.prepared_by else ""
+        return replace(
+            self, evaluators=(), published={}, counts=(count,), prepared_by=script, **changed
+        )
 
     def without_label_maps(self) -> "Benchmark":
         """The same, its semantic truth derived from the panoptic one."""
@@ -84,7 +110,7 @@ def coco_stuff(split: str) -> Benchmark:
         images=f"coco/{split}",
         labels=f"coco/stuffthingmaps_detectron2/{split}",
         evaluators=("semantic",) if testing else (),
-        prepared_by="prepare_coco_stuff.py",
+        prepared_by="prepare_coco_stuff.py" + ("" if testing else " --split train2017"),
         counts=(5000,) if testing else (118_287,),
     )
 
@@ -119,7 +145,7 @@ def ade20k(split: str) -> Benchmark:
         semantic_labels=f"ADEChallengeData2016/annotations_detectron2/{folder}",
         instances=f"ADEChallengeData2016/ade20k_instance_{split}.json",
         evaluators=tasks if testing else (),
-        prepared_by="prepare_ade20k.py",
+        prepared_by="prepare_ade20k.py" + ("" if testing else " --split train"),
         counts=(2000,) if testing else (20_210,),
         published=ADE20K_PUBLISHED if testing else {},
     )

@@ -29,6 +29,7 @@ from frozenseg.data.benchmark_rows import (
     small_world,
 )
 from frozenseg.data.checks import read_annotations, read_categories
+from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.data.readers import (
     cityscapes_name,
     coco_name,
@@ -37,6 +38,7 @@ from frozenseg.data.readers import (
     read_semantic,
 )
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.selection import listed_present, objects_present, select_classes
 from frozenseg.errors import UserError, nearest
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -66,8 +68,32 @@ BENCHMARKS: dict[str, Benchmark] = {
     "bdd10k_40_panoptic_val": BDD_PANOPTIC_VAL,
     "bdd10k_val_sem_seg": BDD_SEMANTIC_VAL,
     "openvocab_lvis_v1_val": LVIS_VAL,
+    "openvocab_ade20k_full_sem_seg_train": ADE20K_FULL_VAL.training_split(
+        count=25_574, name="training", of="validation"
+    ),
+    "openvocab_pascal20_sem_seg_train": PASCAL_20_VAL.training_split(
+        count=1464, name="training", of="validation"
+    ),
+    "openvocab_pascal21_sem_seg_train": PASCAL_21_VAL.training_split(
+        count=1464, name="training", of="validation"
+    ),
+    "openvocab_pascal_ctx59_sem_seg_train": PASCAL_CONTEXT_59_VAL.training_split(
+        count=4998, name="training", of="validation"
+    ),
+    "openvocab_pascal_ctx459_sem_seg_train": PASCAL_CONTEXT_459_VAL.training_split(
+        count=4998, name="training", of="validation"
+    ),
+    "openvocab_cityscapes_fine_panoptic_train": CITYSCAPES_VAL.training_split(
+        count=2975, name="train", of="val"
+    ),
+    "openvocab_mapillary_vistas_panoptic_train": MAPILLARY_VAL.training_split(
+        count=18_000, name="training", of="validation"
+    ),
+    "bdd10k_40_panoptic_train": BDD_PANOPTIC_VAL.training_split(count=7000, name="train", of="val"),
+    "bdd10k_train_sem_seg": BDD_SEMANTIC_VAL.training_split(count=7000, name="train", of="val"),
     "small_world_train": small_world("train", "small_world_seen"),
     "small_world_val": small_world("val", "small_world"),
+    **FEW_SHOT_BENCHMARKS,
 }
 
 
@@ -110,6 +136,32 @@ def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Cat
 
 def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
     """The records and categories of one row of the table."""
+    return asked_for(benchmark, root, *read_whole(benchmark, root))
+
+
+def asked_for(
+    benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
+) -> tuple[list[Record], Categories]:
+    """Of what `read_whole` finds, the classes of the row and the images that hold one of them."""
+    if not benchmark.classes:
+        return records, categories
+    if benchmark.present:
+        present = listed_present(root / benchmark.present, records, benchmark.prepared_by)
+    else:
+        present = objects_present
+    if max(benchmark.classes) >= len(categories):
+        raise UserError(
+            f"{root / (benchmark.annotations or benchmark.labels)}: has {len(categories)} classes, "
+            f"number {max(benchmark.classes)} is asked for; is it another data set?"
+        )
+    kept, chosen = select_classes(records, categories, benchmark.classes, present)
+    if not kept:
+        raise UserError(f"{root / benchmark.images}: no image has one of {', '.join(chosen.names)}")
+    return kept, chosen
+
+
+def read_whole(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
+    """All records and categories of the files of a row, whatever its `classes`."""
     images, annotations = root / benchmark.images, root / benchmark.annotations
     labels, semantic_labels = root / benchmark.labels, root / benchmark.semantic_labels
     if benchmark.reader == "panoptic":
@@ -129,15 +181,24 @@ def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Cate
     if benchmark.annotations:
         categories = read_categories(read_annotations(annotations, "categories"), annotations)
     else:
-        vocabulary = benchmark_vocabulary(benchmark, root)
+        vocabulary = _whole_vocabulary(benchmark, root)
         assert vocabulary is not None, "a row of label maps names its classes"
         names = tuple(vocabulary.labels)
         categories = Categories(names, vocabulary.is_thing, tuple(range(len(names))))
-    return read_semantic(images, labels, categories, ignore=benchmark.ignore)
+    return read_semantic(
+        images, labels, categories, ignore=benchmark.ignore, background=benchmark.background
+    )
 
 
 def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
     """The class list of a row, None if it has none of its own."""
+    vocabulary = _whole_vocabulary(benchmark, root)
+    if vocabulary is None or not benchmark.classes:
+        return vocabulary
+    return vocabulary.select(benchmark.classes)
+
+
+def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
     if not benchmark.vocabulary:
         return None
     if not benchmark.vocabulary.endswith(".txt"):

@@ -44,9 +44,7 @@ class Sample:
 
     def pin_memory(self) -> "Sample":
         """The same in page-locked memory; `DataLoader` calls it."""
-        targets = self.targets
-        if targets is not None:
-            targets = Targets(targets.class_ids.pin_memory(), targets.masks.pin_memory())
+        targets = None if self.targets is None else self.targets.pin_memory()
         return replace(self, image=self.image.pin_memory(), targets=targets)
 
 
@@ -105,6 +103,7 @@ def cut_masks(labels: LabelMaps) -> Targets:
     return Targets(
         class_ids=torch.from_numpy(labels.class_ids[present].astype(np.int64)),
         masks=torch.from_numpy(masks[present]),
+        labelled=torch.from_numpy(labels.maps[0] != 0) if labels.has_background else None,
     )
 
 

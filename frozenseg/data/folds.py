@@ -9,6 +9,8 @@ from frozenseg.errors import UserError, nearest
 NUM_FOLDS = 4
 FOLDED = {"pascal5i": 20, "coco20i": 80}
 """Benchmarks in folds and their number of classes, background not counted."""
+TRANSFER = ((0, 3, 8, 10, 11, 14), (1, 5, 12, 17), (2, 6, 15, 16, 18, 19), (4, 7, 9, 13))
+"""For each fold of COCO-20i the class ids, from 0, of VOC's 20 whose COCO class it holds out."""
 
 
 def fold_classes(benchmark: str, fold: int) -> tuple[int, ...]:

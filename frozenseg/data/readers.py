@@ -103,12 +103,18 @@ def read_panoptic(
 
 
 def read_semantic(
-    image_dir: Path, label_dir: Path, categories: Categories, *, ignore: int = 255
+    image_dir: Path,
+    label_dir: Path,
+    categories: Categories,
+    *,
+    ignore: int = 255,
+    background: int = -1,
 ) -> tuple[list[Record], Categories]:
     """The records of a folder of images and a folder of label maps with the same stems.
 
-    A label map holds class ids (positions in `categories`) and `ignore` where it is unlabelled, as
-    detectron2's preparation scripts write them. Images without a label map are left out.
+    A label map holds class ids (positions in `categories`), `ignore` where it is unlabelled, as
+    detectron2's preparation scripts write them, and `background` where it is labelled as none of
+    the classes. Images without a label map are left out.
     """
     images = _by_stem(image_dir, IMAGE_SUFFIXES, "images")
     labels = _by_stem(label_dir, LABEL_SUFFIXES, "label maps")
@@ -129,6 +135,7 @@ def read_semantic(
             num_classes=len(categories),
             semantic_path=labels[stem],
             semantic_ignore=ignore,
+            semantic_background=background,
         )
         for stem in sorted(labels)
     ]

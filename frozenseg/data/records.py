@@ -65,7 +65,9 @@ class Record:
 
     height, width: pixels as the annotation states them, None where it does not, or not reliably.
     semantic_path: a PNG of class ids, `semantic_ignore` where unlabelled.
-    num_classes: the bound of those class ids.
+    semantic_background: its value where a pixel is labelled, but of no class; -1: there is none.
+    num_classes: the bound of those class ids. classes: those of them that are asked for, in the
+    order of the class ids that come out; all others are background. None: all, as they are.
     """
 
     image_id: int | str
@@ -78,3 +80,5 @@ class Record:
     semantic_path: str | None = None
     semantic_ignore: int = 255
     instances: Instances | None = None
+    semantic_background: int = -1
+    classes: tuple[int, ...] | None = None

@@ -6,7 +6,7 @@ from frozenseg.engine.logger import read_metrics
 from frozenseg.files import atomic_path
 
 LOSSES = {"total_loss": "total", "loss_ce": "class", "loss_mask": "mask", "loss_dice": "dice"}
-HEADLINES = ("PQ", "mIoU", "AP", "oracle mIoU")
+HEADLINES = ("PQ", "mIoU", "AP", "oracle mIoU", "mosaic mIoU", "whole mIoU")
 MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
 

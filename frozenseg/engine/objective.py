@@ -128,7 +128,8 @@ class ClassMaskObjective:
     """Binary cross entropy of the masks of the classes that each image is asked for (Fusioner).
 
     An image is asked for as many classes as are asked for at once at test: those in it, in random
-    order, then others, whose masks shall be empty. The published training asks for one.
+    order, then others, whose masks shall be empty. The published training asks for one. Pixels that
+    are labelled, but of no class, count against every class.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class ClassMaskObjective:
 
     def count(self, samples: list[Sample]) -> tuple[float, ...]:
         """Images with a labelled pixel."""
-        return (float(sum(bool(_targets(sample).masks.any()) for sample in samples)),)
+        return (float(sum(bool(_targets(s).labelled_pixels.any()) for s in samples)),)
 
     def __call__(
         self,
@@ -169,7 +170,7 @@ class ClassMaskObjective:
         losses = pixel_losses(
             logits,
             torch.stack([class_masks(*pair, size) for pair in zip(targets, asked, strict=True)]),
-            torch.stack([_padded(target.masks.any(0), size) for target in targets]),
+            torch.stack([_padded(target.labelled_pixels, size) for target in targets]),
         )
         return {"loss_mask": losses.sum() * (processes / max(totals[0], 1.0))}
 

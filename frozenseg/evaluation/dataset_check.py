@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.annotations import VOID_CLASS, load_panoptic
-from frozenseg.data.benchmarks import Benchmark, benchmark_vocabulary, read_benchmark
+from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
+from frozenseg.data.benchmarks import Benchmark, asked_for, benchmark_vocabulary, read_whole
 from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import CONVERSIONS
@@ -47,6 +47,7 @@ def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
         *_absent(root, benchmark.labels, "no labels"),
         *_absent(root, maps, "no label maps"),
         *_absent(root, own_list, "no class list"),
+        *_absent(root, benchmark.present, "no list of the classes in each image"),
         *_missing_instances(benchmark, root),
     ]
 
@@ -68,14 +69,17 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
     if missing != _missing_instances(benchmark, root):
         return
     try:
-        records, categories = read_benchmark(benchmark, root)
+        whole = read_whole(benchmark, root)
+        records, categories = asked_for(benchmark, root, *whole)
     except UserError as error:
         yield Finding(str(error), wrong=True)
         return
-    yield _count(benchmark, len(records))
+    yield _count(benchmark, len(whole[0]))
+    if benchmark.classes:
+        yield Finding(f"{len(records)} of these images have a class that is asked for")
     yield _classes(benchmark, root, categories)
     chosen = _spread(records, sample)
-    yield from _decoded(benchmark, root, chosen, len(categories))
+    yield from _decoded(benchmark, root, chosen)
     if not missing:
         yield from _instances(benchmark, root, records, categories)
 
@@ -123,14 +127,12 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
     return [records[place] for place in places]
 
 
-def _decoded(
-    benchmark: Benchmark, root: Path, records: list[Record], num_classes: int
-) -> Iterator[Finding]:
+def _decoded(benchmark: Benchmark, root: Path, records: list[Record]) -> Iterator[Finding]:
     """Every problem of the sample, each kind once."""
     sources = _published_maps(benchmark, root)
     seen: set[str] = set()
     for record in records:
-        for kind, text in _problems(record, sources, num_classes):
+        for kind, text in _problems(record, sources):
             if kind not in seen:
                 seen.add(kind)
                 yield Finding(text, wrong=True)
@@ -159,9 +161,7 @@ def _published_maps(benchmark: Benchmark, root: Path) -> _Published | None:
     return None
 
 
-def _problems(
-    record: Record, sources: _Published | None, num_classes: int
-) -> Iterator[tuple[str, str]]:
+def _problems(record: Record, sources: _Published | None) -> Iterator[tuple[str, str]]:
     """(kind, message) of what is wrong with one image."""
     try:
         size = read_image(record.image_path).shape[:2]
@@ -185,12 +185,14 @@ def _problems(
                     "JSON lists; picture and JSON do not belong together",
                 )
             classes = _classes_of(ids, segments.ids, segments.class_ids)
+        if record.instances is not None:
+            load_semantic(record)
         if record.semantic_path is not None:
             labels = read_labels(record.semantic_path)
             if labels.shape != size:
                 yield "size", f"{record.semantic_path}: is of another size than its image"
                 return
-            problem = _label_problem(record, labels.astype(np.int64), classes, sources, num_classes)
+            problem = _label_problem(record, labels.astype(np.int64), classes, sources)
             if problem:
                 yield "labels", f"{record.semantic_path}: {problem}"
     except UserError as error:
@@ -210,14 +212,14 @@ def _label_problem(
     labels: np.ndarray,
     classes: np.ndarray | None,
     sources: _Published | None,
-    num_classes: int,
 ) -> str:
     """What is wrong with a label map, "" if nothing is."""
     path = sources.files.get(Path(str(record.semantic_path)).stem) if sources else None
     if sources and path is not None and path.is_file():
         return _beside_source(labels, sources.conversion.convert(path).astype(np.int64), record)
-    ignore = record.semantic_ignore
-    outside = np.unique(labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore)])
+    ignore, num_classes = record.semantic_ignore, record.num_classes
+    special = (labels == ignore) | (labels == record.semantic_background)
+    outside = np.unique(labels[((labels < 0) | (labels >= num_classes)) & ~special])
     if classes is not None:
         both = (classes != VOID_CLASS) & (labels != ignore)
         agree = {step: _share(labels[both] == classes[both] + step) for step in (0, 1, -1)}
@@ -243,13 +245,15 @@ def _beside_source(labels: np.ndarray, expected: np.ndarray, record: Record) -> 
         return "is of another size than the published label map"
     ignore = record.semantic_ignore
     valid = expected != ignore
-    if valid.any():
+    of_class = valid & (expected != record.semantic_background)
+    if of_class.any():
         for step in (1, -1):
-            if (labels[valid] == expected[valid] + step).all():
+            if (labels[of_class] == expected[of_class] + step).all():
                 return (
-                    f"labels are shifted by one: {expected[valid][0]} is stored as "
-                    f"{labels[valid][0]}; prepare them again"
+                    f"labels are shifted by one: {expected[of_class][0]} is stored as "
+                    f"{labels[of_class][0]}; prepare them again"
                 )
+    if valid.any():
         wrong = 1 - _share(labels[valid] == expected[valid])
         if wrong:
             return f"differs from the published label map on {wrong:.0%} of its labelled pixels"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from frozenseg.data.annotations import VOID_CLASS
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
 
@@ -32,12 +33,12 @@ class ClassMaskIoU(Metric):
 
     def update(self, class_ids: Sequence[int], masks: np.ndarray, gt: np.ndarray) -> None:
         """Count one image. class_ids: P labels that were asked for; masks: (P, H, W) bool; gt:
-        (H, W) labels, negative where nothing is known."""
+        (H, W) labels, `VOID_CLASS` where nothing is known, `BACKGROUND_CLASS` where it is none."""
         if masks.shape != (len(class_ids), *gt.shape):
             raise UserError(
                 f"{len(class_ids)} classes of an image of {gt.shape}, but masks of {masks.shape}"
             )
-        known = gt >= 0
+        known = gt != VOID_CLASS
         for class_id, mask in zip(class_ids, masks, strict=True):
             true, predicted = (gt == class_id)[known], mask[known]
             both = int((true & predicted).sum())
@@ -46,7 +47,7 @@ class ClassMaskIoU(Metric):
 
     def compute(self) -> Scores:
         both, either, neither, not_both = self._counts
-        asked = not_both + both > 0
+        asked = either > 0  # a class that is found on unknown pixels alone has no score
         with np.errstate(invalid="ignore"):
             iou = 100 * np.where(asked, both / either, np.nan)
             background, foreground = neither.sum() / not_both.sum(), both.sum() / either.sum()

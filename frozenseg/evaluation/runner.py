@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from frozenseg.data.dataset import Sample
 from frozenseg.errors import UserError, nearest
+from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.tasks import Summary, Task
 from frozenseg.files import write_json
 from frozenseg.structures import SegmentationResult
@@ -94,13 +95,20 @@ def write_results(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
 
 
 def table(evaluations: Mapping[str, Evaluation]) -> str:
-    """The headline numbers as text, two columns a data set."""
+    """The headline numbers as text, two columns a data set; then the means over folds."""
     lines = []
     for name, found in evaluations.items():
-        lines.append(f"{name} ({found.images} images)")
-        width = max(map(len, found.summary), default=0)
-        lines += [f"  {metric:{width}s}  {value:7.3f}" for metric, value in found.summary.items()]
+        lines += [f"{name} ({found.images} images)", *summary_lines(found.summary)]
+    means = family_means({name: found.summary for name, found in evaluations.items()})
+    for name, summary in means.items():
+        lines += [name, *summary_lines(summary)]
     return "\n".join(lines)
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """The headline numbers of one data set, one a line."""
+    width = max(map(len, summary), default=0)
+    return [f"  {metric:{width}s}  {value:7.3f}" for metric, value in summary.items()]
 
 
 def check_expected(

@@ -6,7 +6,10 @@ Summaries are in per cent, as papers print them.
 import math
 from typing import Protocol
 
+import numpy as np
+
 from frozenseg.data.annotations import (
+    BACKGROUND_CLASS,
     VOID_CLASS,
     load_panoptic,
     load_semantic,
@@ -118,6 +121,55 @@ class OracleTask:
         return {f"oracle {key}": scores[key] for key in keys}
 
 
+class BestClassTask:
+    """mIoU of a map in which the classes that were asked for compete, and may all be too unlikely.
+
+    Pixels of no class count against the class that is found there. A class that is found, but is
+    nowhere in the truth, has 0.
+    """
+
+    prefix: str
+
+    def __init__(self, categories: Categories, seen: list[bool]) -> None:
+        self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
+
+    def found(self, result: SegmentationResult) -> np.ndarray | None:
+        """Class ids (H, W), negative where nothing was found; None: there was nothing to ask."""
+        raise NotImplementedError
+
+    def update(self, record: Record, result: SegmentationResult) -> None:
+        found, truth = self.found(result), load_semantic(record)
+        if found is None:
+            return
+        classes = sorted({*present_classes(truth), *present_classes(found)})
+        masks = found == np.array(classes)[:, None, None]
+        self.metric.update(classes, masks, truth)  # type: ignore[attr-defined]
+
+    def summary(self, scores: Scores) -> Summary:
+        return {f"{self.prefix} {key}": scores[key] for key in ("mIoU", "mIoU-seen", "mIoU-unseen")}
+
+
+class MosaicTask(BestClassTask):
+    """Mosaic-4, our own protocol: asked for the classes of the mosaic, a pixel takes the best of
+    them whose probability is above one half."""
+
+    prefix = "mosaic"
+
+    def found(self, result: SegmentationResult) -> np.ndarray | None:
+        return result.present_best
+
+
+class WholeTask(BestClassTask):
+    """The few-shot benchmarks without an oracle: every image is asked for all classes of the set,
+    and a pixel takes the best one whose probability is above one half."""
+
+    prefix = "whole"
+
+    def found(self, result: SegmentationResult) -> np.ndarray | None:
+        assert result.semantic is not None, "the post-processor was asked for it"
+        return result.semantic
+
+
 class DetectionTask:
     """AP of masks or boxes, by whatever rules the metric has."""
 
@@ -159,7 +211,9 @@ class RecallTask:
 
     def update(self, record: Record, result: SegmentationResult) -> None:
         assert result.proposals is not None, "the post-processor was asked for it"
-        self.metric.update(result.proposals, load_semantic(record))  # type: ignore[attr-defined]
+        truth = load_semantic(record)
+        truth[truth == BACKGROUND_CLASS] = VOID_CLASS
+        self.metric.update(result.proposals, truth)  # type: ignore[attr-defined]
 
     def summary(self, scores: Scores) -> Summary:
         return dict(scores)

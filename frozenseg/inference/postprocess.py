@@ -38,7 +38,8 @@ class PostProcessor:
     masks at output size; False resizes scores made at input size, as published for semantic-only
     runs. sam_epsilon, sam_threshold, sam_weight: of SAM's proposals, where there are any: share in
     semantic scores, least probability of their class, and weight in panoptic and instance results
-    (0: they take no part there).
+    (0: they take no part there). semantic_threshold: least score of a pixel's best class, without
+    which it has -1; 0: the best class in any case.
     """
 
     panoptic: bool = True
@@ -53,6 +54,13 @@ class PostProcessor:
     sam_epsilon: float = 0.2
     sam_threshold: float = 0.5
     sam_weight: float = 0.0
+    semantic_threshold: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to produce."""
+        tasks = (self.panoptic, self.semantic, self.instances, self.semantic_scores, self.proposals)
+        return any(tasks)
 
     @torch.no_grad()
     def __call__(
@@ -84,7 +92,7 @@ class PostProcessor:
         size = resizer.output_size
         panoptic = self.panoptic and _Panoptic(probabilities, size, self.object_mask_threshold)
         semantic = (self.semantic or self.semantic_scores) and _Semantic(
-            class_weights, size, self.semantic_scores
+            class_weights, size, self.semantic_scores, self.semantic_threshold
         )
         instances = self.instances and _Instances(
             probabilities, vocabulary, size, self.detections_per_image
@@ -129,7 +137,10 @@ def _bands(size: tuple[int, int], depth: int) -> Iterator[tuple[int, int]]:
 class _Semantic:
     """Class of the largest sum over queries of class probability times mask probability."""
 
-    def __init__(self, weights: Tensor, size: tuple[int, int], keep_scores: bool) -> None:
+    def __init__(
+        self, weights: Tensor, size: tuple[int, int], keep_scores: bool, threshold: float
+    ) -> None:
+        self.threshold = threshold
         self.weights = weights.T.contiguous()  # (K, Q)
         self.ids = torch.zeros(size, dtype=torch.int32, device=weights.device)
         self.volume = (
@@ -144,7 +155,10 @@ class _Semantic:
         self.add_scores(rows, self.scores(soft))
 
     def add_scores(self, rows: slice, scores: Tensor) -> None:
-        self.ids[rows] = scores.argmax(0).int()
+        ids = scores.argmax(0).int()
+        if self.threshold:
+            ids[scores.amax(0) <= self.threshold] = -1
+        self.ids[rows] = ids
         if self.volume is not None:
             self.volume[:, rows] = scores.cpu().numpy()
 

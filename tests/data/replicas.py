@@ -14,7 +14,16 @@ from PIL import Image
 from pycocotools import mask as mask_codec
 from scipy import io
 
-from frozenseg.data.prepare import ade20k, ade20k_full, cityscapes, coco, pascal_context
+from frozenseg.data.prepare import (
+    ade20k,
+    ade20k_full,
+    cityscapes,
+    coco,
+    fss1000,
+    pascal_context,
+)
+from frozenseg.data.prepare.work import Work
+from frozenseg.data.small_world.export import export_split
 from frozenseg.files import write_json
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.tiny import encode
@@ -87,13 +96,73 @@ def write_ade20k_full(root: Path) -> None:
 
 
 def write_pascal_voc(root: Path) -> None:
+    """A class of each fold of PASCAL-5i, and of each transfer from COCO-20i, is in every image."""
     folder = root / "VOCdevkit" / "VOC2012"
-    stems = [f"2007_{number:06d}" for number in numbers()]
-    for number, stem in zip(numbers(), stems, strict=True):
-        save_image(folder / "JPEGImages" / f"{stem}.jpg", number)
-        labels = grid([*draw(1, 20, 255, number)[:-1], 0], number).astype(np.uint8)
-        save(folder / "SegmentationClass" / f"{stem}.png", labels, palette=True)
-    write_list(folder / "ImageSets" / "Segmentation" / "val.txt", stems)
+    for year, name in ((2007, "val"), (2008, "train")):
+        stems = [f"{year}_{number:06d}" for number in numbers()]
+        for number, stem in zip(numbers(), stems, strict=True):
+            save_image(folder / "JPEGImages" / f"{stem}.jpg", number)
+            values = [1, 255, 20, 6, 11, 8, *draw(1, 20, 255, number)[3:8], 0]
+            labels = grid(values, number).astype(np.uint8)
+            save(folder / "SegmentationClass" / f"{stem}.png", labels, palette=True)
+            save(folder / "SegmentationClassAug" / f"{stem}.png", labels)  # validation is in it too
+        write_list(folder / "ImageSets" / "Segmentation" / f"{name}.txt", stems)
+
+
+def write_coco_2014(root: Path) -> None:
+    """Objects of 80 classes with gaps in their ids; one of each fold is in every image."""
+    names = Vocabulary.packaged("coco_panoptic").labels[:80]
+    category_ids = [i + 1 + i // 9 for i in range(80)]
+    rows = zip(category_ids, names, strict=True)
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [
+        {"id": number, "name": name, "supercategory": "x"} for number, name in rows
+    ]}  # fmt: skip
+    for number in numbers():
+        file = f"COCO_val2014_{number:012d}.jpg"
+        save_image(root / "coco" / "val2014" / file, number)
+        classes = [0, -1, 79, 1, 2, *draw(0, 79, -1, number)[5:]]
+        places = [0 if c < 0 else place + 1 for place, c in enumerate(classes)]
+        ids = grid(places, number)
+        height, width = ids.shape
+        content["images"].append(
+            {"id": number, "file_name": file, "height": height, "width": width}
+        )
+        for place, c in zip(places, classes, strict=True):
+            if place:
+                code = coded(ids == place)
+                content["annotations"].append(
+                    {"id": len(content["annotations"]) + 1, "image_id": number, "iscrowd": 0,
+                     "category_id": category_ids[c], "segmentation": code,
+                     "area": int(mask_codec.area(code)), "bbox": mask_codec.toBbox(code).tolist()}
+                )  # fmt: skip
+    write_json(root / "coco" / "annotations" / "instances_val2014.json", content)
+
+
+FSS_CLASSES = ("abe's_flyingfish", "b_c", "last", "apple", "zebra")  # the list has its own order
+FSS_TRAINED = ("other", "a_first")
+
+
+def write_fss1000(root: Path) -> None:
+    """Five classes for the test and two others, two samples each; white objects on black."""
+    folder = root / "FSS-1000" / "fewshot_data"
+    for place, name in enumerate((*FSS_CLASSES, *FSS_TRAINED)):
+        for number in numbers():
+            save_image(folder / name / f"{number}.jpg", number + 10 * place)
+            bright = grid([0, 255, *[255 * (i % (2 + place) == 0) for i in range(10)]], number)
+            mask = np.stack([bright, bright, bright], -1).astype(np.uint8)
+            save(folder / name / f"{number}.png", mask)
+    (root / "FSS-1000" / "fss_test_set.txt").write_bytes("\r\n".join(FSS_CLASSES).encode())
+
+
+def write_fss1000_prepared(root: Path) -> None:
+    write_fss1000(root)
+    fss1000.prepare(root, "test", Work())
+
+
+def write_small_world(root: Path) -> None:
+    export_split(
+        root / "small_world", "val", count=10, seed=0, processes=1, progress=lambda _: None
+    )
 
 
 def write_pascal_context(root: Path) -> None:
@@ -266,6 +335,10 @@ def add_panoptic(
 
 
 Writer = Callable[[Path], None]
+FEW_SHOT = ("oracle mIoU", "oracle FB-IoU", "whole mIoU")
+MOSAIC = ("mosaic mIoU", "oracle mIoU")
+COUNTS = {"fss1000_test": 10, "fss1000_train": 4, "fss1000_mosaic4": 3, "small_world_mosaic4": 3}
+"""Images of a replica, where they are not one of each size."""
 # benchmark -> (its published files, its preparation, the headline metrics)
 REPLICAS: dict[str, tuple[Writer, str, tuple[str, ...]]] = {
     "openvocab_ade20k_panoptic_val": (write_ade20k, "ade20k", ("PQ", "mIoU", "AP")),
@@ -285,4 +358,12 @@ REPLICAS: dict[str, tuple[Writer, str, tuple[str, ...]]] = {
     "openvocab_coco_2017_val_panoptic_with_sem_seg": (write_coco, "", ("PQ", "mIoU", "AP")),
     "openvocab_coco_2017_test_stuff_sem_seg": (write_coco, "coco_stuff", ("mIoU",)),
     "openvocab_lvis_v1_val": (write_lvis, "", ("AP", "APr", "APc", "APf")),
+    "pascal5i_fold0_val": (write_pascal_voc, "pascal_voc", FEW_SHOT),
+    "pascal5i_fold2_train": (write_pascal_voc, "pascal_voc --split training_aug", FEW_SHOT),
+    "coco20i_fold3_val": (write_coco_2014, "", FEW_SHOT),
+    "coco20i_fold3_to_pascal_val": (write_pascal_voc, "pascal_voc", FEW_SHOT),
+    "fss1000_test": (write_fss1000, "fss1000", FEW_SHOT),
+    "fss1000_train": (write_fss1000, "fss1000 --split train", FEW_SHOT),
+    "fss1000_mosaic4": (write_fss1000_prepared, "mosaic4", MOSAIC),
+    "small_world_mosaic4": (write_small_world, "mosaic4 --split small_world", MOSAIC),
 }  # fmt: skip

@@ -8,12 +8,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from frozenseg.data.annotations import (
+    BACKGROUND_CLASS,
     VOID_CLASS,
     instance_labels,
     load_instances,
     load_panoptic,
     load_semantic,
     panoptic_labels,
+    present_classes,
     semantic_labels,
 )
 from frozenseg.data.readers import read_instances, read_panoptic
@@ -179,3 +181,46 @@ def test_instances_are_pycocotools(reference, tmp_path):
             np.testing.assert_array_equal(mask, truth.annToMask(annotation) == 1)
         kept = instance_labels(record)
         assert len(kept.maps) == len(kept.values) == sum(not a["iscrowd"] for a in annotations)
+
+
+def test_background_and_classes_that_are_not_asked_for(tmp_path):
+    """254 is labelled, of no class; class 1 is held out and becomes background; 255 is unknown."""
+    path = tmp_path / "labels.png"
+    Image.fromarray(np.array([[0, 1, 2], [254, 255, 2]], np.uint8)).save(path)
+    record = Record(
+        "x", "x.jpg", None, None, 3, semantic_path=str(path), semantic_background=254,
+        classes=(2, 0),
+    )  # fmt: skip
+    labels = load_semantic(record)
+    assert labels.tolist() == [[1, BACKGROUND_CLASS, 0], [BACKGROUND_CLASS, VOID_CLASS, 0]]
+    assert present_classes(labels) == [0, 1]
+    found = semantic_labels(record)
+    assert found.has_background and found.class_ids.tolist() == [0, 1]
+    masks = found.maps == found.values[:, None, None]
+    assert masks[0].tolist() == (labels == 0).tolist()
+    assert masks[1].tolist() == (labels == 1).tolist()
+    assert (found.maps[0] != 0).tolist() == (labels != VOID_CLASS).tolist()
+
+
+def test_semantic_from_objects_small_above_large_and_crowds_below(tmp_path):
+    def box(x0, y0, x1, y1):
+        return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+    rows = [(2, box(2, 2, 4, 4), 0), (1, box(0, 0, 6, 5), 0), (2, box(0, 0, 8, 5), 1)]
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": c, "segmentation": shape, "iscrowd": crowd}
+        for i, (c, shape, crowd) in enumerate(rows)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "height": 6, "width": 10}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    (tmp_path / "1.jpg").write_bytes(b"")
+    (record,), _ = read_instances(tmp_path / "x.json", tmp_path)
+    expected = np.full((6, 10), BACKGROUND_CLASS)
+    expected[0:5, 0:8] = 1
+    expected[0:5, 0:6] = 0
+    expected[2:4, 2:4] = 1
+    np.testing.assert_array_equal(load_semantic(record), expected)

@@ -18,6 +18,7 @@ from frozenseg.data.benchmarks import (
     load_records,
     read_benchmark,
 )
+from frozenseg.data.few_shot_rows import FUSIONER_RN101, FUSIONER_VIT_L
 from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.errors import UserError
 from tests.data.tiny import CATEGORIES, dataset_name, write_dataset, write_json
@@ -58,8 +59,11 @@ def test_rows(name):
     row = BENCHMARKS[name]
     tasks = {"panoptic", "semantic", "instances"}
     assert row.tasks and set(row.tasks) <= tasks
-    assert set(row.evaluators) <= tasks | {"lvis", "cityscapes"}
-    paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances)
+    own_rules = {"lvis", "cityscapes", "oracle", "whole", "mosaic"}
+    assert set(row.evaluators) <= tasks | own_rules
+    paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances,
+             row.present)  # fmt: skip
+    assert row.trained_on == "" or row.trained_on in BENCHMARKS
     assert not any(Path(path).is_absolute() for path in paths)
     vocabularies = Path(benchmarks.__file__).parent / "vocabularies"
     own = row.vocabulary.endswith(".txt")  # comes with the prepared data
@@ -185,7 +189,11 @@ def test_scripts_and_documents_know_every_row():
     """Each preparation has its script, and the published numbers in print are those of the rows."""
     root = Path(__file__).resolve().parents[2]
     scripts = {path.name: path.read_text() for path in (root / "datasets").glob("prepare_*.py")}
-    assert {row.prepared_by for row in BENCHMARKS.values()} - {""} < set(scripts)
+    commands = [row.prepared_by.split() for row in BENCHMARKS.values() if row.prepared_by]
+    assert {command[0] for command in commands} < set(scripts)
+    for script, *flags in commands:  # the splits that rows ask for are those that are prepared
+        splits = PREPARATIONS[script.removeprefix("prepare_").removesuffix(".py")].splits
+        assert not flags or (flags[0] == "--split" and flags[1] in splits)
     assert set(scripts) == {f"prepare_{name}.py" for name in PREPARATIONS}
     for name in PREPARATIONS:
         assert f'main(["{name}", *argv])' in scripts[f"prepare_{name}.py"]
@@ -202,3 +210,14 @@ def test_scripts_and_documents_know_every_row():
             )
             assert f"| {numbers} |" in line
         assert f"`{name}`" in data and f"| {row.counts[0]:,} |" in data
+    for family in ("pascal5i_foldN_val", "coco20i_foldN_val", "coco20i_foldN_to_pascal_val"):
+        (line,) = (line for line in started if line.startswith("| ") and f"`{family}`" in line)
+        for model in (FUSIONER_VIT_L, FUSIONER_RN101):
+            rows = [BENCHMARKS[family.replace("N", str(fold))] for fold in range(4)]
+            values = [row.published[model]["oracle mIoU"] for row in rows]
+            mean = sum(values) / 4
+            (cell,) = (c for c in line.split(" | ") if c.startswith(", ".join(map(str, values))))
+            assert abs(float(cell.split("mean ")[1]) - mean) < 0.06
+        assert f"`{family.replace('N', '0')}`" in data
+    for name in ("fss1000_test", "fss1000_mosaic4", "small_world_mosaic4"):
+        assert f"`{name}`" in data and any(f"`{name}`" in line for line in started)

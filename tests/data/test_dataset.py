@@ -1,5 +1,7 @@
 """Samples against the colours of their images, and bad images and maps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from frozenseg.data.dataset import Draw, SegmentationDataset, cut_masks
 from frozenseg.data.records import Instances, Record
 from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
 from frozenseg.errors import UserError
-from tests.data.tiny import SEGMENTS, dataset_name, write_dataset
+from tests.data.tiny import SEGMENTS, VOID_COLOUR, dataset_name, write_dataset
 
 CLASS_COLOURS = [(1, SEGMENTS[5][2]), (0, SEGMENTS[300][2]), (2, SEGMENTS[16777215][2])]
 
@@ -131,3 +133,36 @@ def test_content_is_what_is_not_padding(root, position):
     painted = (sample.image != 7).any(0)  # no colour of the pictures is this grey
     rows, columns = painted.any(1).nonzero(), painted.any(0).nonzero()
     assert sample.content == (int(rows.max()) + 1, int(columns.max()) + 1)
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_background_goes_with_the_picture(root, position):
+    """With two of three classes asked for: labelled is what is neither void nor padding."""
+    records, categories = load_records(dataset_name(root))
+    records = [dataclasses.replace(record, classes=(2, 0)) for record in records]
+    dataset = SegmentationDataset(
+        records=records,
+        categories=categories,
+        transform=LargeScaleJitter(size=64, min_scale=0.5),
+        targets="semantic",
+    )
+    sample = dataset[Draw(position, 0)]
+    targets, pixels = sample.targets, sample.image.permute(1, 2, 0).numpy()
+    colours = {name: np.all(pixels == SEGMENTS[name][2], axis=-1) for name in SEGMENTS}
+    masks = dict(zip(targets.class_ids.tolist(), targets.masks.numpy(), strict=True))
+    nothing = np.zeros((64, 64), bool)
+    for class_id, segment in ((0, 16777215), (1, 300)):
+        assert masks.get(class_id, nothing)[colours[segment]].all()
+    cat = colours[5] | colours[70000]
+    assert targets.labelled.dtype == torch.bool
+    labelled = targets.labelled.numpy()
+    assert labelled[cat].all() and not any(mask[cat].any() for mask in masks.values())
+    assert not labelled[np.all(pixels == VOID_COLOUR, axis=-1)].any()
+    height, width = sample.content
+    assert not labelled[height:].any() and not labelled[:, width:].any()
+    assert not (np.any([*masks.values(), nothing], axis=0) & ~labelled).any()
+
+
+def test_without_background_nothing_more_is_carried(root):
+    for targets in ("panoptic", "semantic"):
+        assert make(root, ShortestEdgeResize(), targets)[0].targets.labelled is None

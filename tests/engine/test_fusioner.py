@@ -96,6 +96,32 @@ def test_loss_is_the_cross_entropy_written_out() -> None:
     assert float(found) == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
+def test_background_counts_against_every_class() -> None:
+    """The same written out, where half of the image is labelled as none of the classes."""
+    ours, data = objective(0), samples()
+    labelled = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    labelled[:, :24] = True  # the masks lie in it
+    for sample in data:
+        sample.targets.labelled = labelled
+    assert ours.count(data) == (3.0,)  # the third image holds negatives
+    found = ours(predict, data, [0, 1, 2], ours.count(data), device=CPU)["loss_mask"]
+    expected = []
+    for number, sample in enumerate(data):
+        image = ImageBatch(torch.full((1, 3, SIDE, SIDE), float(number)), [(SIDE, SIDE)])
+        logits = predict(image, torch.eye(CLASSES)[None])[0]
+        terms = []
+        for k in range(CLASSES):
+            inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+            for class_id, mask in zip(sample.targets.class_ids, sample.targets.masks, strict=True):
+                inside |= mask & (class_id == k)
+            signed = torch.where(inside, logits[k], -logits[k])[:, :24]
+            terms.append(-torch.nn.functional.logsigmoid(signed).mean())
+        expected.append(sum(terms) / CLASSES)
+    assert float(found) == pytest.approx(float(sum(expected)) / 3, rel=1e-5)
+    moved = data[0].targets.to("cpu")
+    assert torch.equal(moved.labelled, labelled) and torch.equal(moved.labelled_pixels, labelled)
+
+
 def test_sums_over_parts_and_processes() -> None:
     ours, data = objective(2), samples()
     totals = ours.count(data)

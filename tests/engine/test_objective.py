@@ -108,3 +108,15 @@ def test_averaging_over_processes_is_allowed_for() -> None:
 def test_points_follow_the_place_in_the_data() -> None:
     assert point_seed(0, 5) == point_seed(0, 5)
     assert len({point_seed(0, 5), point_seed(0, 6), point_seed(1, 6)}) == 3
+
+
+def test_masks_are_matched_with_objects_whatever_is_labelled_besides() -> None:
+    """Background pixels change nothing for queries: they are "no object" anyway."""
+    ours, data = objective(), samples()
+    totals = ours.count(data)
+    plain = ours(predict, data, [0, 1, 2, 3], totals, device=CPU)
+    for sample in data:
+        sample.targets.labelled = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    assert ours.count(data) == totals
+    with_background = ours(predict, data, [0, 1, 2, 3], totals, device=CPU)
+    assert all(torch.equal(plain[name], with_background[name]) for name in plain)

@@ -85,3 +85,17 @@ def test_nothing_asked_and_wrong_shapes() -> None:
         metric.update([0, 1], np.zeros((1, 3, 3), dtype=bool), np.zeros((3, 3), dtype=int))
     with pytest.raises(UserError, match="4 class names, but 1"):
         ClassMaskIoU(names=NAMES, seen=[True])
+
+
+def test_a_class_found_on_unknown_pixels_alone_has_no_part() -> None:
+    metric = ClassMaskIoU(names=NAMES, seen=SEEN)
+    gt = np.array([[0, -2, -1]])
+    metric.update([0, 1], np.array([[[1, 0, 0]], [[0, 0, 1]]], dtype=bool), gt)
+    assert metric.compute()["mIoU"] == 100
+
+
+def test_background_counts_and_unknown_pixels_do_not() -> None:
+    metric = ClassMaskIoU(names=NAMES, seen=SEEN)
+    gt = np.array([[0, -2, -2, -1]])  # a cat, two pixels of no class, one that nobody knows
+    metric.update([0], np.ones((1, 1, 4), dtype=bool), gt)
+    assert metric.compute()["IoU-cat"] == pytest.approx(100 / 3)

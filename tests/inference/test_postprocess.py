@@ -266,3 +266,17 @@ def test_847_classes_on_two_megapixels_stay_under_2_5_gigabytes(
     with capsys.disabled():
         sys.stdout.write(f" [+{float(done.stdout):.2f} GB] ")
     assert 0.05 < float(done.stdout) < 2.5
+
+
+@pytest.mark.usefixtures("_bands")
+def test_semantic_with_a_least_score() -> None:
+    """-1 where the best class has no more; where it has, the same class as without."""
+    class_logits, masks, words = make_case(3)
+    found = process(class_logits, masks, words, semantic_scores=True)
+    best = found.semantic_scores.max(0)
+    least = float(np.median(best))
+    ours = process(class_logits, masks, words, semantic_threshold=least).semantic
+    np.testing.assert_array_equal(ours, np.where(best > least, found.semantic, -1))
+    assert 0 < (ours < 0).sum() < ours.size
+    assert not PostProcessor(panoptic=False, semantic=False, instances=False).wanted
+    assert PostProcessor(panoptic=False, semantic=False, instances=False, proposals=True).wanted

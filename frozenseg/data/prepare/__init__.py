@@ -14,6 +14,8 @@ from frozenseg.data.prepare import (
     bdd100k,
     cityscapes,
     coco,
+    fss1000,
+    mosaic4,
     pascal_context,
     pascal_voc,
 )
@@ -34,15 +36,21 @@ PREPARATIONS = {
     "ade20k": Preparation(
         "ADE20K-150: label maps, panoptic and instance annotation", ("val", "train"), ade20k.prepare
     ),
-    "ade20k_full": Preparation("ADE20K with 847 classes", ("validation",), ade20k_full.prepare),
-    "pascal_voc": Preparation("PASCAL VOC, 20 and 21 classes", ("validation",), pascal_voc.prepare),
+    "ade20k_full": Preparation(
+        "ADE20K with 847 classes", ("validation", "training"), ade20k_full.prepare
+    ),
+    "pascal_voc": Preparation(
+        "PASCAL VOC, 20 and 21 classes, and the images of PASCAL-5i",
+        ("validation", "training", "training_aug"),
+        pascal_voc.prepare,
+    ),
     "pascal_context": Preparation(
-        "PASCAL Context, 59 and 459 classes", ("validation",), pascal_context.prepare
+        "PASCAL Context, 59 and 459 classes", ("validation", "training"), pascal_context.prepare
     ),
     "cityscapes": Preparation(
         "Cityscapes: train ids and panoptic annotation", ("val", "train"), cityscapes.prepare
     ),
-    "bdd100k": Preparation("BDD100K: panoptic annotation", ("val",), bdd100k.prepare),
+    "bdd100k": Preparation("BDD100K: panoptic annotation", ("val", "train"), bdd100k.prepare),
     "coco_stuff": Preparation(
         "COCO-Stuff, 171 classes", ("val2017", "train2017"), coco.prepare_stuff
     ),
@@ -50,6 +58,12 @@ PREPARATIONS = {
         "COCO: label maps from the panoptic annotation (not needed: they are derived as well)",
         ("val2017", "train2017"),
         coco.prepare_semantic,
+    ),
+    "fss1000": Preparation("FSS-1000: label maps", ("test", "train"), fss1000.prepare),
+    "mosaic4": Preparation(
+        "Mosaic-4, our own protocol: 2 x 2 mosaics of FSS-1000, or of the small world",
+        tuple(mosaic4.SOURCES),
+        mosaic4.prepare,
     ),
 }
 
@@ -61,4 +75,5 @@ CONVERSIONS: tuple[LabelConversion, ...] = (
     pascal_context.LABELS_59,
     pascal_context.LABELS_459,
     coco.STUFF_LABELS,
+    fss1000.LABELS,
 )

@@ -1,16 +1,20 @@
-"""PASCAL VOC 2012 with and without its background.
+"""PASCAL VOC 2012 with and without its background, and which classes each image has.
 
-Published: palette pictures with 0 for background, 1-20, and 255 on the borders of objects.
+Published: palette pictures with 0 for background, 1-20, and 255 on the borders of objects. The
+split `training_aug` is VOC's training set with that of SBD: all of `SegmentationClassAug`, as it is
+usually handed on, that is not validation (10,582 images).
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.work import Work, place_image, source_folder
+from frozenseg.data.prepare.work import Work, files_by_stem, place_image, source_folder
 from frozenseg.errors import UserError
+from frozenseg.files import write_json
 
 VOC = "VOCdevkit/VOC2012"
 FOLDER = "pascal_voc_d2"
@@ -19,6 +23,11 @@ REMEDY = (
     "in the data root"
 )
 LISTS = {"training": "train", "validation": "val"}
+AUGMENTED = "training_aug"
+AUGMENTED_REMEDY = (
+    "put SegmentationClassAug there, the label maps of VOC 2012 and SBD together (12,031 files); "
+    "PASCAL-5i is trained on them"
+)
 
 
 def image_list(folder: Path, remedy: str) -> list[str]:
@@ -29,12 +38,17 @@ def image_list(folder: Path, remedy: str) -> list[str]:
 
 
 def stems(root: Path, split: str) -> list[str]:
+    if split == AUGMENTED:
+        held_out = set(stems(root, "validation"))
+        found = files_by_stem(root / VOC / "SegmentationClassAug", ".png", AUGMENTED_REMEDY)
+        return [stem for stem in found if stem not in held_out]
     path = root / VOC / "ImageSets" / "Segmentation" / f"{LISTS[split]}.txt"
     return image_list(path, REMEDY)
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
-    folder = source_folder(root / VOC / "SegmentationClass", REMEDY)
+    name = "SegmentationClassAug" if split == AUGMENTED else "SegmentationClass"
+    folder = source_folder(root / VOC / name, REMEDY)
     return {stem: folder / f"{stem}.png" for stem in stems(root, split)}
 
 
@@ -61,8 +75,26 @@ LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, 
 
 def prepare(root: Path, split: str, work: Work) -> None:
     LABELS_21.write(root, split, work)
-    LABELS_20.write(root, split, work)
-    place_images(root, VOC, FOLDER, split, stems(root, split), work)
+    if split != AUGMENTED:  # no row asks for these without background
+        LABELS_20.write(root, split, work)
+    names = stems(root, split)
+    place_images(root, VOC, FOLDER, split, names, work)
+    write_present(root, split, names, work)
+
+
+def write_present(root: Path, split: str, names: list[str], work: Work) -> None:
+    """{stem: the classes 0-20 in its label map}: folds choose their images by it."""
+    target = root / FOLDER / f"classes_in_{split}.json"
+    if work.wanted(target):
+        folder = root / FOLDER / "annotations_pascal21" / split
+        found = work.map(
+            functools.partial(_classes_in, folder), names, f"{FOLDER} classes in {split}"
+        )
+        write_json(target, dict(zip(names, found, strict=True)))
+
+
+def _classes_in(folder: Path, stem: str) -> list[int]:
+    return [int(label) for label in np.unique(read_labels(folder / f"{stem}.png")) if label <= 20]
 
 
 def place_images(

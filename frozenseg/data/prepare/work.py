@@ -24,11 +24,13 @@ Result = TypeVar("Result")
 class Work:
     """How a preparation is done.
 
-    processes: no file depends on their number. again: write also what is there already.
+    processes: no file depends on their number. again: write also what is there already. count: of
+    what is drawn at random, None for the usual number.
     """
 
     processes: int = 1
     again: bool = False
+    count: int | None = None
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], title: str

@@ -1,0 +1,58 @@
+"""The mean over folds whose models were evaluated one by one, from their results.json files."""
+
+import argparse
+import math
+from pathlib import Path
+
+from frozenseg.errors import UserError
+from frozenseg.evaluation.means import family_means
+from frozenseg.evaluation.runner import summary_lines
+from frozenseg.evaluation.tasks import Summary
+from frozenseg.files import read_json, write_json
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    summaries = _summaries(arguments.results)
+    means = family_means(summaries)
+    if not means:
+        raise UserError(
+            f"nothing to average: no two folds of one benchmark among {', '.join(summaries)}"
+        )
+    for name, summary in (summaries | means).items():
+        print("\n".join([name, *summary_lines(summary)]))
+    if arguments.json is not None:
+        plain = {
+            name: {key: value if math.isfinite(value) else None for key, value in row.items()}
+            for name, row in means.items()
+        }
+        write_json(arguments.json, plain, indent=1)
+    return None
+
+
+def _summaries(paths: list[Path]) -> dict[str, Summary]:
+    """The headline numbers of every data set of all files; each set may come once."""
+    found: dict[str, Summary] = {}
+    for path in paths:
+        content = read_json(path)
+        try:
+            rows = {
+                str(name): {
+                    key: math.nan if value is None else float(value)
+                    for key, value in entry["summary"].items()
+                }
+                for name, entry in content.items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(f"{path}: is no results.json of an evaluation") from None
+        if twice := sorted(rows.keys() & found.keys()):
+            raise UserError(f"{path}: holds {twice[0]}, as another file does; give each set once")
+        found |= rows
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mean_results", description=__doc__)
+    parser.add_argument("results", nargs="+", type=Path, metavar="results.json")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the means as JSON")
+    return parser

@@ -1,0 +1,170 @@
+"""Mosaic-4: does a model know which name belongs where? Our own protocol.
+
+Fusioner's paper names a test of mosaics made of FSS-1000, but its layout, numbers and metric are
+not known to us (PAPERS 3.3). Ours: 2 x 2 mosaics of four samples of four different test classes,
+tiles of equal size; all four names are asked for, a pixel takes the best of them whose probability
+is above one half, and the score is the mean IoU over classes.
+
+Sources: `fss1000`, its 240 test classes, tiles of 224 pixels, 1,000 mosaics. `small_world`: square
+crops of its validation scenes, each around one thing, tiles of 96 pixels, 200 mosaics, things of
+four different unseen nouns (`small_world_seen`: of seen ones). In these a pixel of the four classes
+is labelled as such wherever it lies; all other pixels are background.
+
+Chance: mosaic number n of a source draws from (SEED, n) alone.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from frozenseg.data.annotations import load_panoptic, load_semantic
+from frozenseg.data.benchmarks import find_benchmark, read_benchmark
+from frozenseg.data.images import read_image
+from frozenseg.data.prepare import fss1000
+from frozenseg.data.prepare.work import Work, write_picture
+from frozenseg.data.records import Record
+from frozenseg.data.transforms import nearest_positions, resize_image, seeded_generator
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+from frozenseg.text.vocabulary import Vocabulary
+
+FOLDER = "mosaic4"
+SEED = 4
+CROP = 1.5  # side of a crop, against the longer side of its thing
+SMALLEST = 24  # pixels, the longer side of a thing that is cropped out
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square piece of a sample. box: (top, left, side) in pixels, None for the whole sample,
+    stretched."""
+
+    record: Record
+    class_id: int
+    box: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """tiles: by class. side: of a tile, in pixels. background: the value of label maps where there
+    is none of the four classes."""
+
+    tiles: Callable[[Path], dict[int, list[Tile]]]
+    side: int
+    count: int
+    background: int
+    suffix: str
+
+
+def prepare(root: Path, name: str, work: Work) -> None:
+    source, folder = SOURCES[name], root / FOLDER / name
+    by_class = source.tiles(root)
+    if len(by_class) < 4:
+        raise UserError(f"{name}: has samples of {len(by_class)} classes, a mosaic needs four")
+    count = work.count or source.count
+    targets = [folder / "annotations" / f"{n:06d}{source.suffix}" for n in range(count)]
+    jobs = [
+        (target, draw(by_class, number))
+        for number, target in enumerate(targets)
+        if work.wanted(target)
+    ]
+    work.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
+    for path in (*folder.glob("images/*.jpg"), *folder.glob(f"annotations/*{source.suffix}")):
+        if path.stem.isdigit() and int(path.stem) >= count:  # of an earlier run with more of them
+            path.unlink()
+
+
+def _write(name: str, job: tuple[Path, list[Tile]]) -> None:
+    """One mosaic; its label map comes last, and says that it is whole."""
+    target, tiles = job
+    image, labels = mosaic(tiles, SOURCES[name])
+    with atomic_path(target.parents[1] / "images" / f"{target.stem}.jpg") as temporary:
+        Image.fromarray(image).save(temporary, quality=95, subsampling=0)
+    write_picture(target, labels)
+
+
+def draw(by_class: dict[int, list[Tile]], number: int) -> list[Tile]:
+    """Four tiles of four different classes, for the places row by row."""
+    chance = seeded_generator(SEED, number)
+    chosen = chance.choice(sorted(by_class), size=4, replace=False)
+    return [by_class[c][int(chance.integers(len(by_class[c])))] for c in chosen.tolist()]
+
+
+def mosaic(tiles: Sequence[Tile], source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """The picture (2S, 2S, 3) uint8 and its class ids (2S, 2S)."""
+    asked = [tile.class_id for tile in tiles]
+    parts = [_cut(tile, source) for tile in tiles]
+    image = _arranged([image for image, _ in parts])
+    labels = _arranged([labels for _, labels in parts])
+    kind = np.uint8 if source.suffix == ".png" else np.uint16
+    return image, np.where(np.isin(labels, asked), labels, source.background).astype(kind)
+
+
+def _arranged(parts: list[np.ndarray]) -> np.ndarray:
+    rows = [np.concatenate(parts[start : start + 2], axis=1) for start in (0, 2)]
+    return np.concatenate(rows, axis=0)
+
+
+def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """A tile (S, S, 3) and its class ids (S, S)."""
+    image, labels = read_image(tile.record.image_path), load_semantic(tile.record)
+    if tile.box is not None:
+        top, left, side = tile.box
+        image = image[top : top + side, left : left + side]
+        labels = labels[top : top + side, left : left + side]
+    rows = nearest_positions(labels.shape[0], source.side)
+    columns = nearest_positions(labels.shape[1], source.side)
+    return resize_image(image, (source.side, source.side)), labels[rows][:, columns]
+
+
+def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
+    """The whole samples of the test classes."""
+    records, _ = read_benchmark(find_benchmark("fss1000_test"), root)
+    places = {name: i for i, name in enumerate(fss1000.class_names(root, "test"))}
+    found: dict[int, list[Tile]] = {}
+    for record in records:
+        class_id = places[str(record.image_id).rsplit("_", 1)[0]]
+        found.setdefault(class_id, []).append(Tile(record, class_id))
+    return found
+
+
+def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
+    """Crops around the things of seen or unseen nouns in the validation scenes."""
+    row = find_benchmark("small_world_val")
+    records, categories = read_benchmark(row, root)
+    vocabulary = Vocabulary.packaged("small_world")
+    flags = vocabulary.seen(Vocabulary.packaged("small_world_seen"))
+    found: dict[int, list[Tile]] = {}
+    for record in records:
+        ids, segments = load_panoptic(record)
+        for number, class_id in zip(segments.ids, segments.class_ids.tolist(), strict=True):
+            wanted = categories.is_thing[class_id] and flags[class_id] == seen
+            box = crop_box(ids == number) if wanted else None
+            if box is not None:
+                found.setdefault(class_id, []).append(Tile(record, class_id, box))
+    return found
+
+
+def crop_box(mask: np.ndarray) -> tuple[int, int, int] | None:
+    """(top, left, side) of the square around a thing in a scene, None if the thing is too small."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    extent = max(np.ptp(rows), np.ptp(columns)) + 1
+    if extent < SMALLEST:
+        return None
+    side = min(round(CROP * int(extent)), *mask.shape)
+    corner = [
+        min(max(0, (int(line[0]) + int(line[-1]) + 1 - side) // 2), length - side)
+        for line, length in ((rows, mask.shape[0]), (columns, mask.shape[1]))
+    ]
+    return corner[0], corner[1], side
+
+
+SOURCES = {
+    "fss1000": Source(_fss_tiles, 224, 1000, fss1000.BACKGROUND, ".tif"),
+    "small_world": Source(functools.partial(_small_world_tiles, False), 96, 200, 254, ".png"),
+    "small_world_seen": Source(functools.partial(_small_world_tiles, True), 96, 200, 254, ".png"),
+}

@@ -1,0 +1,50 @@
+"""Some classes of a data set alone, as the folds of the few-shot benchmarks want it."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from frozenseg.data.records import Categories, Record
+from frozenseg.errors import UserError
+from frozenseg.files import read_json
+
+Present = Callable[[Record], Collection[int]]
+"""The class ids that an image holds."""
+
+
+def select_classes(
+    records: list[Record], categories: Categories, classes: tuple[int, ...], present: Present
+) -> tuple[list[Record], Categories]:
+    """The images with one of `classes`, which are the only ones left; others are background."""
+    wanted = frozenset(classes)
+    kept = [
+        replace(record, classes=classes)
+        for record in records
+        if not wanted.isdisjoint(present(record))
+    ]
+    return kept, Categories(
+        names=tuple(categories.names[i] for i in classes),
+        is_thing=tuple(categories.is_thing[i] for i in classes),
+        dataset_ids=tuple(categories.dataset_ids[i] for i in classes),
+    )
+
+
+def objects_present(record: Record) -> set[int]:
+    """The classes of the objects in an instance JSON."""
+    assert record.instances is not None, "a record of an instance JSON"
+    return set(record.instances.class_ids.tolist())
+
+
+def listed_present(path: Path, records: list[Record], script: str) -> Present:
+    """The classes that a preparation has found in label maps: {stem: [class ids]}."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run python datasets/{script}")
+    listed: Any = read_json(path)
+    stems = {record.image_id for record in records}
+    if not isinstance(listed, dict) or listed.keys() != stems:
+        raise UserError(
+            f"{path}: does not list the {len(stems)} label maps that are there; "
+            f"run python datasets/{script} --again"
+        )
+    return lambda record: listed[record.image_id]
