@@ -116,8 +116,8 @@ FUSIONER = Experiment(
         "mIoU-unseen": "mIoU unseen",
         "oracle mIoU-seen": "oracle mIoU seen",
         "oracle mIoU-unseen": "oracle mIoU unseen",
-        "oracle FB-IoU": "oracle FB-IoU",
-        "small_world_mosaic4 oracle mIoU": "Mosaic-4 mIoU",
+        "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
+        "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
     },
     shuffled=False,
 )
