@@ -7,6 +7,7 @@ backward sorts all rows and is slow; ours sorts the samples once and sums four b
 Legend: N images, L queries, V levels, P points, M heads, D channels a head, S cells of all levels.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ def deformable_gather(
     float32 or float64. Returns (N, L, M * D).
     """
     batch, length, heads, levels, points, _ = locations.shape
-    constants = _Constants.of(heights, widths, heads, points, like=locations)
+    constants = _constants(tuple(heights), tuple(widths), heads, points, locations.dtype)
     output = value.new_empty(batch, length, heads * value.shape[-1])
     for image in range(batch):
         table = value[image].reshape(-1, value.shape[-1])
@@ -59,12 +60,12 @@ def deformable_gather_backward(
     """Gradients by value, locations and weights; grad (N, L, M * D) is that of the output."""
     batch, length, heads, levels, points, _ = locations.shape
     depth = value.shape[-1]
-    constants = _Constants.of(heights, widths, heads, points, like=locations)
+    constants = _constants(tuple(heights), tuple(widths), heads, points, locations.dtype)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
     grad_locations = torch.empty_like(locations, memory_format=torch.contiguous_format)
     grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
     samples = length * heads * levels * points
-    first_rows = torch.empty(samples, dtype=torch.int32)
+    first_rows = torch.empty(samples, dtype=torch.int32, device="cpu")
     shares = value.new_empty(samples, 4)
     for image in range(batch):
         table = value[image].reshape(-1, depth)
@@ -155,34 +156,29 @@ class _Constants:
     start: Tensor  # (M, V, P), table row of the level's first cell
     steps: Tensor  # (4, M, V, P), see `_steps`
 
-    @classmethod
-    def of(
-        cls, heights: Sequence[int], widths: Sequence[int], heads: int, points: int, *, like: Tensor
-    ) -> "_Constants":
-        shapes = list(zip(heights, widths, strict=True))
-        starts = [sum(h * w for h, w in shapes[:i]) * heads for i in range(len(shapes))]
-        layout = (heads, len(shapes), points)
 
-        def spread(numbers: Tensor) -> Tensor:  # (V, ...) -> (..., M, V, P)
-            return (
-                numbers.movedim(0, -1)[..., None, :, None]
-                .expand(*numbers.shape[1:], *layout)
-                .contiguous()
-            )
+@functools.lru_cache(maxsize=64)
+def _constants(
+    heights: tuple[int, ...], widths: tuple[int, ...], heads: int, points: int, dtype: torch.dtype
+) -> _Constants:
+    """Kept from layer to layer: making them takes longer than a small image's whole attention."""
+    shapes = list(zip(heights, widths, strict=True))
+    starts = [sum(h * w for h, w in shapes[:i]) * heads for i in range(len(shapes))]
 
-        sizes = torch.tensor([(w, h) for h, w in shapes], dtype=torch.int32)  # (V, 2)
-        size = spread(sizes).movedim(0, -1).contiguous().to(like.dtype)
-        strides = torch.tensor([(heads, w * heads) for _, w in shapes], dtype=torch.int32)
-        start = spread(torch.tensor(starts, dtype=torch.int32))
-        steps = torch.tensor([_steps(h, w, heads) for h, w in shapes], dtype=torch.int32)
-        return cls(
-            size=size,
-            last=(size - 2).clamp(min=0),
-            second=torch.where(size > 1, 1.0, torch.inf).to(like.dtype),
-            stride=spread(strides),
-            start=start + torch.arange(heads, dtype=torch.int32)[:, None, None],
-            steps=spread(steps),
-        )
+    def spread(numbers: list[int]) -> Tensor:  # one for each level -> (M, V, P)
+        table = torch.tensor(numbers, dtype=torch.int32, device="cpu")[:, None]
+        return table.expand(heads, len(shapes), points).contiguous()
+
+    size = torch.stack((spread(list(widths)), spread(list(heights))), -1).to(dtype)
+    steps = zip(*(_steps(height, width, heads) for height, width in shapes), strict=True)
+    return _Constants(
+        size=size,
+        last=(size - 2).clamp(min=0),
+        second=torch.where(size > 1, 1.0, torch.inf).to(dtype),
+        stride=torch.stack((spread([heads] * len(shapes)), spread([w * heads for w in widths]))),
+        start=spread(starts) + torch.arange(heads, dtype=torch.int32, device="cpu")[:, None, None],
+        steps=torch.stack([spread(list(corner)) for corner in steps]),
+    )
 
 
 @dataclass(frozen=True)
