@@ -142,12 +142,12 @@ def compare(
     return Row(
         what=what,
         threads=threads,
-        ours_s=round(ours, 5),
-        loop_s=round(loop, 5),
-        ratio=round(loop / ours, 2),
-        ratio_of_best=round(min(wall[1]) / min(wall[0]), 2),
-        ours_cpu_s=round(statistics.median(cpu[0]), 5),
-        loop_cpu_s=round(statistics.median(cpu[1]), 5),
+        ours_s=ours,
+        loop_s=loop,
+        ratio=loop / ours,
+        ratio_of_best=min(wall[1]) / min(wall[0]),
+        ours_cpu_s=statistics.median(cpu[0]),
+        loop_cpu_s=statistics.median(cpu[1]),
         ours_gib=memory[0],
         loop_gib=memory[1],
     )
@@ -156,7 +156,7 @@ def compare(
 def _memory(run: Callable[[], None], device: torch.device) -> float:
     """GiB that the run needs on top of what was held before."""
     held, peak = peak_memory(device, run)
-    return round((peak - held) / 2**30, 3)
+    return (peak - held) / 2**30
 
 
 def _print(rows: list[Row]) -> None:

@@ -18,7 +18,8 @@ from frozenseg.models.ms_deform_gather import deformable_gather
 TRITON_PRESENT = importlib.util.find_spec("triton") is not None and any(
     (os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang"))
 )
-TRITON_CAPABILITY = (7, 5)  # the oldest GPUs that this torch's Triton compiles for
+TRITON_CAPABILITY = (7, 5)  # the oldest GPUs that the kernels were compiled for
+BFLOAT16_CAPABILITY = (8, 0)  # and the oldest that know the type
 
 
 def deformable_attention(
@@ -49,13 +50,13 @@ def deformable_attention(
 
 
 def runs_triton(*tensors: Tensor) -> bool:
-    """Whether the Triton kernels can take these: on an NVIDIA GPU new enough, not in float64."""
-    return (
-        TRITON_PRESENT
-        and all(tensor.device.type == "cuda" for tensor in tensors)
-        and all(tensor.dtype != torch.float64 for tensor in tensors)
-        and torch.cuda.get_device_capability(tensors[0].device) >= TRITON_CAPABILITY
-    )
+    """Whether the Triton kernels can take these: on a GPU new enough, and not in float64."""
+    if not TRITON_PRESENT or any(tensor.device.type != "cuda" for tensor in tensors):
+        return False
+    kinds = {tensor.dtype for tensor in tensors}
+    needed = BFLOAT16_CAPABILITY if torch.bfloat16 in kinds else TRITON_CAPABILITY
+    capability = torch.cuda.get_device_capability(tensors[0].device)
+    return torch.float64 not in kinds and capability >= needed
 
 
 def loop_over_levels(
@@ -132,9 +133,11 @@ class DeformableAttention(nn.Module):
         batch, length, _ = query.shape
         value = self.value_proj(tokens).unflatten(-1, (self.num_heads, -1))
         layout = (batch, length, self.num_heads, self.num_levels, self.num_points)
-        # Offsets are in cells; divided by (width, height) they are in units of the level.
+        # Offsets are in cells; divided by (width, height) they are in units of the level. The sizes
+        # are written out in full, since PyTorch broadcasts slowly over the two numbers of a point.
         sizes = query.new_tensor([(width, height) for height, width in shapes])[:, None]
-        offsets = self.sampling_offsets(query).view(*layout, 2) / sizes
+        sizes = sizes.expand(*layout[2:], 2).flatten()
+        offsets = (self.sampling_offsets(query) / sizes).view(*layout, 2)
         locations = references[None, :, None, None, None] + offsets
         weights = self.attention_weights(query).view(*layout[:3], -1).softmax(-1).view(layout)
         if len(shapes) != self.num_levels:

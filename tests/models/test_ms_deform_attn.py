@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,7 @@ def test_training_may_follow_inference_mode() -> None:
     torch.testing.assert_close(with_gradients(deformable_attention, inputs, shapes)[0], expected)
 
 
+@pytest.mark.slow
 def test_the_operator_can_be_compiled() -> None:
     """PyTorch's own checks of shapes, of what is changed in place, and of the gradients' graph."""
     inputs = [tensor.requires_grad_() for tensor in random_inputs([(2, 3)], torch.float32, 2)]
@@ -192,6 +194,35 @@ def test_triton_kernels_equal_the_loop_in_the_interpreter() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["_forward", "_backward"])
+def test_triton_kernels_compile_for_a_gpu_that_is_not_here(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter takes more than the compiler does."""
+    from triton import compile as compile_kernel
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from frozenseg.models import ms_deform_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(ms_deform_triton, name)
+    constants = {"LEVELS": 3, "POINTS": 4, "CHANNELS": 20, "BLOCK_CHANNELS": 32, "BLOCK_BAGS": 16}
+    tensors = {"value", "locations", "weights", "output", "grad", "grad_locations", "grad_weights"}
+    types = {"level_table": "*i32", "grad_value": "*fp32", **dict.fromkeys(tensors, f"*{kind}")}
+    types |= dict.fromkeys(constants, "constexpr")
+    names = [parameter.name for parameter in kernel.params]
+    source = ASTSource(
+        kernel,
+        {name: types.get(name, "i32") for name in names},
+        constexprs={(names.index(name),): number for name, number in constants.items()},
+    )
+    assert compile_kernel(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
 
 
 @needs_triton
