@@ -4,6 +4,7 @@ Positions are those of a trained model in kind: some cells around each query's o
 """
 
 import argparse
+import functools
 import platform
 import statistics
 import time
@@ -127,7 +128,7 @@ def compare(
 ) -> Row:
     """Both ways in turn, so that a busy machine slows both, after one run for the memory."""
     ways = (deformable_attention, loop_over_levels)
-    memory = [_memory(lambda way=way: run(way), device) for way in ways]
+    memory = [_memory(functools.partial(run, way), device) for way in ways]
     wall: tuple[list[float], list[float]] = ([], [])
     cpu: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
