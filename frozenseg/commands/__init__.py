@@ -23,6 +23,7 @@ COMMANDS = {
     "analyze_model": "parameters and FLOPs by stage",
     "measure_memory": "peak memory of segmenting one image",
     "benchmark_scoring": "time our scoring beside the usual one",
+    "benchmark_deformable": "time deformable attention beside the loop over levels",
     "benchmark_proposals": "time SAM's proposals beside segment-anything's generator",
     "benchmark_training": "time and memory of a training step",
     "make_small_world": "write the small world, a synthetic benchmark, to disk",

@@ -5,17 +5,15 @@ Weights, image and text vectors are random: memory does not depend on them.
 
 import argparse
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from frozenseg.commands.peak_memory import peak_memory
 from frozenseg.config import load_config
-from frozenseg.errors import UserError
-from frozenseg.predictor import Predictor, build_predictor
+from frozenseg.predictor import build_predictor
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -39,7 +37,9 @@ def main(argv: list[str]) -> None:
         seen=torch.arange(len(names)) % 2 == 0,
     ).to(predictor.model.device)
     pixels = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), dtype=np.uint8)
-    held, peak = measure(predictor, lambda: predictor.segment(pixels, vocabulary, text))
+    held, peak = peak_memory(
+        predictor.model.device, lambda: predictor.segment(pixels, vocabulary, text)
+    )
     numbers = {
         "size": list(arguments.size),
         "classes": arguments.classes,
@@ -53,26 +53,3 @@ def main(argv: list[str]) -> None:
     if arguments.json:
         with open(arguments.json, "a", encoding="utf-8") as file:
             file.write(json.dumps(numbers) + "\n")
-
-
-def measure(predictor: Predictor, segment: Callable[[], object]) -> tuple[int, int]:
-    """Bytes held before, and at the peak of, `segment()`."""
-    if predictor.model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        segment()
-        return held, torch.cuda.max_memory_allocated()
-    held = _status("VmRSS")
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is the peak
-    except OSError:
-        raise UserError("peak memory on the CPU can be read on Linux only") from None
-    segment()
-    return held, _status("VmHWM")
-
-
-def _status(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if found is None:
-        raise UserError("peak memory on the CPU can be read on Linux only")
-    return int(found[1]) * 1024

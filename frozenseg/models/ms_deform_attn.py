@@ -1,26 +1,68 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, eq. 3) in plain PyTorch.
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, eq. 3).
 
 Legend: N images, L queries (all cells of all levels), V levels, P points, M heads, C channels.
 """
 
+import importlib.util
 import math
+import os
+import shutil
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenseg.models.ms_deform_gather import deformable_gather
+
+# Triton compiles a small launcher with the machine's C compiler: without one it cannot run.
+TRITON_PRESENT = importlib.util.find_spec("triton") is not None and any(
+    (os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang"))
+)
+TRITON_CAPABILITY = (7, 5)  # the oldest GPUs that the kernels were compiled for
+BFLOAT16_CAPABILITY = (8, 0)  # and the oldest that know the type
+
 
 def deformable_attention(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinear samples.
+    """Weighted sum of bilinear samples, computed in float32 at least.
 
     value: (N, sum of h * w, M, C / M), the cells of all levels one after another.
     shapes: (height, width) of each level.
     locations: (N, L, M, V, P, 2) as (x, y), 0-1 over each level; samples outside are zero.
     weights: (N, L, M, V, P).
-    Returns (N, L, C).
+    Returns (N, L, C) in the type of the value.
     """
+    heights, widths = [height for height, _ in shapes], [width for _, width in shapes]
+    if runs_triton(value, locations, weights):
+        # Here, for the module needs Triton.
+        from frozenseg.models.ms_deform_triton import deformable_triton
+
+        return deformable_triton(value, heights, widths, locations, weights)
+    kind = torch.promote_types(value.dtype, locations.dtype)
+    kind = torch.promote_types(torch.promote_types(kind, weights.dtype), torch.float32)
+    tensors = value.to(kind), locations.to(kind), weights.to(kind)
+    if value.device.type == "cpu":
+        output = deformable_gather(tensors[0], heights, widths, *tensors[1:])
+    else:
+        output = loop_over_levels(tensors[0], shapes, *tensors[1:])
+    return output.to(value.dtype)
+
+
+def runs_triton(*tensors: Tensor) -> bool:
+    """Whether the Triton kernels can take these: on a GPU new enough, and not in float64."""
+    if not TRITON_PRESENT or any(tensor.device.type != "cuda" for tensor in tensors):
+        return False
+    kinds = {tensor.dtype for tensor in tensors}
+    needed = BFLOAT16_CAPABILITY if torch.bfloat16 in kinds else TRITON_CAPABILITY
+    capability = torch.cuda.get_device_capability(tensors[0].device)
+    return torch.float64 not in kinds and capability >= needed
+
+
+def loop_over_levels(
+    value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """`deformable_attention` with `grid_sample`, level by level: for every other device."""
     batch, length, heads, _, points, _ = locations.shape
     grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (V, N*M, L, P, 2)
     levels = value.split([height * width for height, width in shapes], dim=1)
@@ -91,9 +133,11 @@ class DeformableAttention(nn.Module):
         batch, length, _ = query.shape
         value = self.value_proj(tokens).unflatten(-1, (self.num_heads, -1))
         layout = (batch, length, self.num_heads, self.num_levels, self.num_points)
-        # Offsets are in cells; divided by (width, height) they are in units of the level.
+        # Offsets are in cells; divided by (width, height) they are in units of the level. The sizes
+        # are written out in full, since PyTorch broadcasts slowly over the two numbers of a point.
         sizes = query.new_tensor([(width, height) for height, width in shapes])[:, None]
-        offsets = self.sampling_offsets(query).view(*layout, 2) / sizes
+        sizes = sizes.expand(*layout[2:], 2).flatten()
+        offsets = (self.sampling_offsets(query) / sizes).view(*layout, 2)
         locations = references[None, :, None, None, None] + offsets
         weights = self.attention_weights(query).view(*layout[:3], -1).softmax(-1).view(layout)
         if len(shapes) != self.num_levels:

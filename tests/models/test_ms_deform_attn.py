@@ -1,16 +1,26 @@
 """Deformable attention against sampling written by hand, one value at a time."""
 
+import importlib.util
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from frozenseg.models import ms_deform_gather
 from frozenseg.models.ms_deform_attn import (
     DeformableAttention,
     deformable_attention,
+    loop_over_levels,
     published_reading,
     reference_points,
+    runs_triton,
 )
 
 SHAPES = [(3, 5), (6, 4), (2, 7)]
@@ -44,9 +54,10 @@ def attention_by_hand(
     return output.reshape(batch, length, -1)
 
 
-@pytest.mark.parametrize("shapes", [SHAPES, SHAPES[:1], [(1, 1), (1, 6)]])
+@pytest.mark.parametrize("way", [deformable_attention, loop_over_levels])
+@pytest.mark.parametrize("shapes", [SHAPES, SHAPES[:1], [(1, 1), (1, 6), (6, 1)]])
 def test_equals_the_loop_on_several_levels_and_outside_the_map(
-    shapes: list[tuple[int, int]],
+    shapes: list[tuple[int, int]], way: Callable[..., Tensor]
 ) -> None:
     cells = sum(height * width for height, width in shapes)
     value = torch.randn(2, cells, 2, 3, dtype=torch.float64)
@@ -54,8 +65,180 @@ def test_equals_the_loop_on_several_levels_and_outside_the_map(
     locations = torch.rand(2, 5, 2, len(shapes), 4, 2, dtype=torch.float64) * 1.6 - 0.3
     weights = torch.rand(2, 5, 2, len(shapes), 4, dtype=torch.float64)
     expected = attention_by_hand(value.numpy(), shapes, locations.numpy(), weights.numpy())
-    ours = deformable_attention(value, shapes, locations, weights)
+    ours = way(value, shapes, locations, weights)
     np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def random_inputs(
+    shapes: list[tuple[int, int]], dtype: torch.dtype, queries: int = 29
+) -> list[Tensor]:
+    """value, locations (a part outside) and weights of 2 images, 3 heads, 2 points, 5 channels."""
+    generator = torch.Generator().manual_seed(0)
+    cells = sum(height * width for height, width in shapes)
+    layout = (2, queries, 3, len(shapes), 2)
+    value = torch.randn(2, cells, 3, 5, generator=generator, dtype=dtype)
+    locations = torch.rand(*layout, 2, generator=generator, dtype=dtype) * 1.6 - 0.3
+    return [value, locations, torch.rand(layout, generator=generator, dtype=dtype)]
+
+
+def with_gradients(
+    way: Callable[..., Tensor], inputs: list[Tensor], shapes: list[tuple[int, int]]
+) -> tuple[Tensor, ...]:
+    """Output and the gradients by value, locations and weights."""
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    output = way(leaves[0], shapes, *leaves[1:])
+    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype)
+    return output.detach(), *torch.autograd.grad(output, leaves, grad)
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, [(1, 1), (1, 6), (6, 1)], [(20, 31), (10, 16)]])
+@pytest.mark.parametrize(
+    ("dtype", "bounds"), [(torch.float64, (1e-12, 1e-10)), (torch.float32, (1e-5, 1e-4))]
+)
+def test_gradients_equal_those_of_grid_sample(
+    shapes: list[tuple[int, int]],
+    dtype: torch.dtype,
+    bounds: tuple[float, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 18 samples a query at three levels, 24 cells a bag: several parts, the last one shorter.
+    monkeypatch.setattr(ms_deform_gather, "CHUNK_SAMPLES", 18 * 7)
+    monkeypatch.setattr(ms_deform_gather, "CHUNK_CELLS", 24 * 4)
+    inputs = random_inputs(shapes, dtype)
+    ours = with_gradients(deformable_attention, inputs, shapes)
+    theirs = with_gradients(loop_over_levels, inputs, shapes)
+    absolute, relative = bounds
+    torch.testing.assert_close(ours[0], theirs[0], atol=absolute, rtol=0)
+    for mine, other in zip(ours[1:], theirs[1:], strict=True):
+        largest = other.abs().max().item()
+        torch.testing.assert_close(mine, other, atol=relative * largest, rtol=0)
+
+
+def test_gradients_at_whole_cells_are_those_to_the_right() -> None:
+    """There sampling has a bend; new weights sample only such places. `grid_sample` goes right."""
+    shapes = [(4, 8), (2, 1)]
+    value, locations, weights = random_inputs(shapes, torch.float32, queries=12)
+    columns = torch.arange(-2, 10).view(1, 12, 1, 1)  # from outside over all cells to outside
+    for level, (height, width) in enumerate(shapes):
+        locations[:, :, :, level, :, 0] = (columns + 0.5) / width
+        locations[:, :, :, level, :, 1] = (columns % (height + 2) - 0.5) / height
+    ours = with_gradients(deformable_attention, [value, locations, weights], shapes)
+    theirs = with_gradients(loop_over_levels, [value, locations, weights], shapes)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+
+
+def test_lost_positions() -> None:
+    """Infinite or far away is outside: zero. Not a number stays so in its own query and head."""
+    shapes = [(5, 7), (1, 6)]
+    value, locations, weights = random_inputs(shapes, torch.float32)
+    locations[0, 0, :, :, :, 0] = torch.inf
+    locations[0, 1, :, :, :, 1] = -torch.inf
+    locations[0, 2] = 1e30
+    locations[1, 2, 1, 0, 0, 0] = torch.nan
+    output, by_value, _, _ = with_gradients(
+        deformable_attention, [value, locations, weights], shapes
+    )
+    output = output.unflatten(-1, (3, 5))
+    assert (output[0, :3] == 0).all()
+    assert output[1, 2, 1].isnan().all() and output.isnan().sum() == 5
+    assert by_value[0].isfinite().all()
+
+
+def test_half_precision_is_rounded_once_at_the_end() -> None:
+    inputs = [tensor.bfloat16() for tensor in random_inputs(SHAPES, torch.float32)]
+    ours = deformable_attention(inputs[0], SHAPES, *inputs[1:])
+    exact = loop_over_levels(inputs[0].double(), SHAPES, *(x.double() for x in inputs[1:]))
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, exact.bfloat16())
+
+
+def test_training_may_follow_inference_mode() -> None:
+    """What is kept of a size was then made in inference mode, and autograd refuses such tensors."""
+    shapes = [(3, 11)]  # of no other test
+    inputs = random_inputs(shapes, torch.float32)
+    with torch.inference_mode():
+        expected = deformable_attention(inputs[0], shapes, *inputs[1:])
+    torch.testing.assert_close(with_gradients(deformable_attention, inputs, shapes)[0], expected)
+
+
+@pytest.mark.slow
+def test_the_operator_can_be_compiled() -> None:
+    """PyTorch's own checks of shapes, of what is changed in place, and of the gradients' graph."""
+    inputs = [tensor.requires_grad_() for tensor in random_inputs([(2, 3)], torch.float32, 2)]
+    torch.library.opcheck(
+        ms_deform_gather.deformable_gather, (inputs[0], [2], [3], inputs[1], inputs[2])
+    )
+
+
+def test_other_devices_take_the_loop() -> None:
+    """Triton is for CUDA alone. Of the rest, `meta` is the one that every machine has."""
+    inputs = [tensor.to("meta") for tensor in random_inputs(SHAPES, torch.float32)]
+    assert not runs_triton(*inputs) and not runs_triton(*random_inputs(SHAPES, torch.float32))
+    assert deformable_attention(inputs[0], SHAPES, *inputs[1:]).shape == (2, 29, 15)
+
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+@needs_triton
+def test_triton_kernels_equal_the_loop_in_the_interpreter() -> None:
+    """In a process of its own: Triton must know when it is imported that it is to interpret."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.models.triton_against_loop"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["_forward", "_backward"])
+def test_triton_kernels_compile_for_a_gpu_that_is_not_here(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter takes more than the compiler does."""
+    from triton import compile as compile_kernel
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from frozenseg.models import ms_deform_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(ms_deform_triton, name)
+    constants = {"LEVELS": 3, "POINTS": 4, "CHANNELS": 20, "BLOCK_CHANNELS": 32, "BLOCK_BAGS": 16}
+    tensors = {"value", "locations", "weights", "output", "grad", "grad_locations", "grad_weights"}
+    types = {"level_table": "*i32", "grad_value": "*fp32", **dict.fromkeys(tensors, f"*{kind}")}
+    types |= dict.fromkeys(constants, "constexpr")
+    names = [parameter.name for parameter in kernel.params]
+    source = ASTSource(
+        kernel,
+        {name: types.get(name, "i32") for name in names},
+        constexprs={(names.index(name),): number for name, number in constants.items()},
+    )
+    assert compile_kernel(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
+
+
+@needs_triton
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_triton_kernels_equal_the_loop_on_a_gpu() -> None:
+    from tests.models import triton_against_loop
+
+    triton_against_loop.compare("cuda")
+    triton_against_loop.compare_half_precision("cuda")
+    triton_against_loop.check_lost_positions("cuda")
+    inputs = [tensor.cuda() for tensor in random_inputs(SHAPES, torch.float32)]
+    assert runs_triton(*inputs)
+    expected = loop_over_levels(inputs[0], SHAPES, *inputs[1:])
+    ours = deformable_attention(inputs[0], SHAPES, *inputs[1:])
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> None:

@@ -1,0 +1,298 @@
+"""Deformable attention on the CPU: all samples of a query and head are one `embedding_bag`.
+
+A bilinear sample is four cells with four weights, so a query and head sum levels * points * 4 rows
+of the value table, which `embedding_bag` does in one pass without storing the samples. Its own
+backward sorts all rows and is slow; ours sorts the samples once and sums four bags, one a corner.
+
+Legend: N images, L queries, V levels, P points, M heads, D channels a head, S cells of all levels.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Treated at a time, so that what arises from them stays in the cache.
+CHUNK_SAMPLES = 2**15
+CHUNK_CELLS = 2**14
+
+
+@torch.library.custom_op("frozenseg::deformable_gather", mutates_args=())
+def deformable_gather(
+    value: Tensor,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """`deformable_attention` by gathering; the levels' sizes come as two lists.
+
+    value (N, S, M, D), locations (N, L, M, V, P, 2), weights (N, L, M, V, P), all of one type:
+    float32 or float64. Returns (N, L, M * D).
+    """
+    batch, length, heads, levels, points, _ = locations.shape
+    constants = _constants(tuple(heights), tuple(widths), heads, points, locations.dtype)
+    output = value.new_empty(batch, length, heads * value.shape[-1])
+    for image in range(batch):
+        table = value[image].reshape(-1, value.shape[-1])
+        for part in _parts(length, _queries_at_a_time(weights)):
+            corners = _Corners.of(locations[image, part], constants)
+            shares = corners.shares(weights[image, part]).view(-1, levels * points * 4)
+            rows = corners.rows(constants).view(shares.shape)
+            bags = F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
+            output[image, part] = bags.view(-1, output.shape[-1])
+    return output
+
+
+@torch.library.custom_op("frozenseg::deformable_gather_backward", mutates_args=())
+def deformable_gather_backward(
+    grad: Tensor,
+    value: Tensor,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by value, locations and weights; grad (N, L, M * D) is that of the output."""
+    batch, length, heads, levels, points, _ = locations.shape
+    depth = value.shape[-1]
+    constants = _constants(tuple(heights), tuple(widths), heads, points, locations.dtype)
+    grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
+    grad_locations = torch.empty_like(locations, memory_format=torch.contiguous_format)
+    grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
+    samples = length * heads * levels * points
+    first_rows = torch.empty(samples, dtype=torch.int32, device="cpu")
+    shares = value.new_empty(samples, 4)
+    for image in range(batch):
+        table = value[image].reshape(-1, depth)
+        bags = grad[image].reshape(-1, depth)  # (L * M, D)
+        for part in _parts(length, _queries_at_a_time(weights)):
+            corners = _Corners.of(locations[image, part], constants)
+            rows = corners.rows(constants)
+            dots = _dots(table, rows.view(-1, levels * points * 4), bags[_times(part, heads)])
+            grad_locations[image, part], grad_weights[image, part] = corners.gradients(
+                dots.view(rows.shape), weights[image, part], constants
+            )
+            here = _times(part, heads * levels * points)
+            shares[here] = corners.shares(weights[image, part]).view(-1, 4)
+            first_rows[here] = rows.view(-1, 4)[:, 0]
+        grad_value[image] = _scatter(
+            bags, first_rows, shares, list(zip(heights, widths, strict=True)), heads
+        ).view(value.shape[1:])
+    return grad_value, grad_locations, grad_weights
+
+
+def _dots(table: Tensor, rows: Tensor, bags: Tensor) -> Tensor:
+    """Products of each bag (B, D) with the table's rows (B, K) it was summed from: (B, K)."""
+    dots = table.new_empty(rows.shape)
+    count = rows.shape[1]
+    buffer = table.new_empty(min(len(rows), max(1, CHUNK_CELLS // count)) * count, table.shape[1])
+    for part in _parts(len(rows), len(buffer) // count):
+        cells = buffer[: (part.stop - part.start) * count]
+        torch.index_select(table, 0, rows[part].view(-1), out=cells)
+        products = cells.view(-1, count, table.shape[1]).mul_(bags[part, None])
+        torch.sum(products, -1, out=dots[part])
+    return dots
+
+
+def _scatter(
+    bags: Tensor, first_rows: Tensor, shares: Tensor, shapes: list[tuple[int, int]], heads: int
+) -> Tensor:
+    """Add each bag to the rows it was summed from: (S * M, D).
+
+    Sorted by their first row, the samples of a row are neighbours, and a row's gradient is itself
+    a bag, of bags. The other corners lie a fixed number of rows further on, level by level.
+    """
+    cells = sum(height * width for height, width in shapes)
+    order = first_rows.argsort()
+    counts = torch.bincount(first_rows, minlength=cells * heads)
+    offsets = (counts.cumsum(0) - counts).int()
+    sources = (order // (len(order) // len(bags))).int()
+    sorted_shares = shares.index_select(0, order).t().contiguous()
+    total = bags.new_zeros(cells * heads, bags.shape[-1])
+    for corner in range(4):
+        sums = F.embedding_bag(
+            sources, bags, offsets, per_sample_weights=sorted_shares[corner], mode="sum"
+        )
+        start = 0
+        for height, width in shapes:
+            end = start + height * width * heads
+            step = _steps(height, width, heads)[corner]
+            total[start + step : end] += sums[start : end - step]
+            start = end
+    return total
+
+
+def _queries_at_a_time(weights: Tensor) -> int:
+    return max(1, CHUNK_SAMPLES // weights[0, 0].numel())
+
+
+def _parts(length: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _times(part: slice, factor: int) -> slice:
+    return slice(part.start * factor, part.stop * factor)
+
+
+def _steps(height: int, width: int, heads: int) -> tuple[int, int, int, int]:
+    """From a sample's first corner to all four, in rows. A side of one cell has no second."""
+    right, down = heads * (width > 1), heads * width * (height > 1)
+    return 0, right, down, right + down
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """What differs between levels and heads, for every sample of one query."""
+
+    size: Tensor  # (M, V, P, 2) as (width, height)
+    last: Tensor  # (M, V, P, 2), the greatest (column, row) of a first corner
+    second: Tensor  # (M, V, P, 2), cells from first to second corner; infinity where there is none
+    stride: Tensor  # (2, M, V, P), rows of the table from cell to cell: right, down
+    start: Tensor  # (M, V, P), table row of the level's first cell
+    steps: Tensor  # (4, M, V, P), see `_steps`
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(
+    heights: tuple[int, ...], widths: tuple[int, ...], heads: int, points: int, dtype: torch.dtype
+) -> _Constants:
+    """Kept from layer to layer: making them takes longer than a small image's whole attention."""
+    shapes = list(zip(heights, widths, strict=True))
+    starts = [sum(h * w for h, w in shapes[:i]) * heads for i in range(len(shapes))]
+
+    def spread(numbers: list[int]) -> Tensor:  # one for each level -> (M, V, P)
+        table = torch.tensor(numbers, dtype=torch.int32, device="cpu")[:, None]
+        return table.expand(heads, len(shapes), points).contiguous()
+
+    size = torch.stack((spread(list(widths)), spread(list(heights))), -1).to(dtype)
+    steps = zip(*(_steps(height, width, heads) for height, width in shapes), strict=True)
+    return _Constants(
+        size=size,
+        last=(size - 2).clamp(min=0),
+        second=torch.where(size > 1, 1.0, torch.inf).to(dtype),
+        stride=torch.stack((spread([heads] * len(shapes)), spread([w * heads for w in widths]))),
+        start=spread(starts) + torch.arange(heads, dtype=torch.int32, device="cpu")[:, None, None],
+        steps=torch.stack([spread(list(corner)) for corner in steps]),
+    )
+
+
+@dataclass(frozen=True)
+class _Corners:
+    """The two columns and two rows of cells around each sample; all tensors (L, M, V, P, 2)."""
+
+    first: Tensor  # column and row of the first corner, moved inside where it lies outside
+    shift: Tensor  # the first corner's distance from where it would be without that move
+    near: Tensor  # bilinear weight of the first column and row
+    far: Tensor  # of the second
+
+    @classmethod
+    def of(cls, locations: Tensor, constants: _Constants) -> "_Corners":
+        """With first corner j, sample x: the weights are the hat function of x - j and x - j - 1.
+
+        Moved inside, a cell keeps its weight, and cells outside are never looked at.
+        """
+        position = locations * constants.size
+        position -= 0.5
+        floor = position.floor()
+        first = torch.minimum(floor.clamp(min=0), constants.last)
+        position -= first
+        near = position.abs().neg_().add_(1).clamp_(min=0)
+        position -= constants.second
+        far = position.abs_().neg_().add_(1).clamp_(min=0)
+        floor -= first
+        return cls(first=first, shift=floor, near=near, far=far)
+
+    def shares(self, weights: Tensor) -> Tensor:
+        """Weights of the four cells, the sample's own included: (L, M, V, P, 4)."""
+        shares = weights.new_empty(*weights.shape, 4)
+        near, far = self.near[..., 1] * weights, self.far[..., 1] * weights
+        torch.mul(near, self.near[..., 0], out=shares[..., 0])
+        torch.mul(near, self.far[..., 0], out=shares[..., 1])
+        torch.mul(far, self.near[..., 0], out=shares[..., 2])
+        torch.mul(far, self.far[..., 0], out=shares[..., 3])
+        return shares
+
+    def rows(self, constants: _Constants) -> Tensor:
+        """Rows of the four cells in the value table: (L, M, V, P, 4), int32."""
+        # What is not a number stays so in the weights, but its index has to be one.
+        first = self.first.nan_to_num(nan=0.0).int()
+        start = torch.addcmul(constants.start, first[..., 0], constants.stride[0])
+        start.addcmul_(first[..., 1], constants.stride[1])
+        rows = start.new_empty(*start.shape, 4)
+        for corner in range(4):
+            torch.add(start, constants.steps[corner], out=rows[..., corner])
+        return rows
+
+    def gradients(
+        self, dots: Tensor, weights: Tensor, constants: _Constants
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients by locations (L, M, V, P, 2) and weights (L, M, V, P), from those by shares.
+
+        At whole cells, where bilinear sampling has a bend, the derivative is the one to the right,
+        which `grid_sample` takes too.
+        """
+        # A hat rises (+1) over the cell before its middle and falls (-1) over the one after it.
+        middle = self.shift == 0
+        near = (self.shift == -1).to(dots.dtype).sub_(middle.to(dots.dtype))
+        far = middle.to(dots.dtype).sub_((self.shift == 1).to(dots.dtype))
+        far = far * (constants.second == 1)
+        near_x, near_y = self.near.unbind(-1)
+        far_x, far_y = self.far.unbind(-1)
+        top = near_x * dots[..., 0] + far_x * dots[..., 1]
+        bottom = near_x * dots[..., 2] + far_x * dots[..., 3]
+        left = near_y * dots[..., 0] + far_y * dots[..., 2]
+        right = near_y * dots[..., 1] + far_y * dots[..., 3]
+        grad_weights = near_y * top + far_y * bottom
+        grad = torch.stack(
+            (near[..., 0] * left + far[..., 0] * right, near[..., 1] * top + far[..., 1] * bottom),
+            -1,
+        )
+        return grad * (constants.size * weights[..., None]), grad_weights
+
+
+@deformable_gather.register_fake
+def _(
+    value: Tensor,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    return value.new_empty(*locations.shape[:2], value.shape[2] * value.shape[3])
+
+
+@deformable_gather_backward.register_fake
+def _(
+    grad: Tensor,
+    value: Tensor,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        value.new_empty(value.shape),
+        locations.new_empty(locations.shape),
+        weights.new_empty(weights.shape),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.heights, ctx.widths, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, locations, weights = ctx.saved_tensors
+    by_value, by_locations, by_weights = deformable_gather_backward(
+        grad, value, ctx.heights, ctx.widths, locations, weights
+    )
+    return by_value, None, None, by_locations, by_weights
+
+
+deformable_gather.register_autograd(_gradients, setup_context=_save)
