@@ -95,10 +95,11 @@ def _visual(encoder: str, *, trained: bool) -> list[str]:
     """Options of a visual encoder beside the small CLIP's text."""
     prefix = "MODEL.FUSIONER.VISUAL"
     weights = f"frozenseg://small/{encoder}.safetensors" if trained else ""
-    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 1)}[encoder]
+    # SAM's cells are fine already: 8 pixels of its input, CLIP's are 32.
+    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 0)}[encoder]
     return [
         *(prefix, encoder, f"{prefix}_NAME", name, f"{prefix}_WEIGHTS", weights),
-        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),  # 4 pixels a mask's cell in both
+        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),
         *("MODEL.ALLOW_RANDOM_WEIGHTS", str(not trained)),
     ]
 
