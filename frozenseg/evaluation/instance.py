@@ -63,9 +63,16 @@ class DetectionMetric(Metric):
                 f"{where}: {len(regions)} regions, {len(scores)} scores and "
                 f"{len(category_ids)} categories; there must be one of each per detection"
             )
+        numbers, labels = list(map(float, scores)), list(map(int, category_ids))
+        for score in numbers:
+            if not math.isfinite(score):
+                raise UserError(f"{where}: score {score} is not a finite number")
+        for label in labels:
+            if label not in self.category_ids:
+                raise UserError(f"{where}: category {label} is not among the categories")
         self._detections[image_id] = [
-            {"image_id": image_id, **region, **self._label(score, category_id, where)}
-            for region, score, category_id in zip(regions, scores, category_ids, strict=True)
+            {"image_id": image_id, **region, "score": score, "category_id": label}
+            for region, score, label in zip(regions, numbers, labels, strict=True)
         ]
 
     def _regions(
@@ -84,13 +91,6 @@ class DetectionMetric(Metric):
             {"bbox": box}
             for box in np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).tolist()
         ]
-
-    def _label(self, score: float, category_id: int, where: str) -> dict[str, Any]:
-        if not math.isfinite(score):
-            raise UserError(f"{where}: score {score} is not a finite number")
-        if category_id not in self.category_ids:
-            raise UserError(f"{where}: category {category_id} is not among the categories")
-        return {"score": float(score), "category_id": int(category_id)}
 
     def state(self) -> State:
         return {"detections": [[image_id, found] for image_id, found in self._detections.items()]}

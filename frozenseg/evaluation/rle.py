@@ -64,13 +64,13 @@ def check_rles(
                 "pixels of its image; write it again"
             )
     return [
-        {"size": list(size), "counts": counts.decode("ascii")}
-        for counts, size in zip(packed, sizes, strict=True)
+        {"size": list(size), "counts": counts} for counts, size in zip(packed, sizes, strict=True)
     ]
 
 
-def _packed(rle: Any, size: tuple[int, int], index: int, where: Callable[[int], str]) -> bytes:
-    """The packed counts of a code that has the right fields and the right size."""
+def _packed(rle: Any, size: tuple[int, int], index: int, where: Callable[[int], str]) -> str:
+    """The packed counts of a code that has the right fields and the right size; a character that
+    is not of ASCII becomes one that `_covered` knows as damage."""
     # dict and list, not Mapping and Sequence: what JSON gives, and a fifth of the time to ask for
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise UserError(
@@ -83,14 +83,14 @@ def _packed(rle: Any, size: tuple[int, int], index: int, where: Callable[[int], 
         )
     if isinstance(counts, list) and all(isinstance(r, int) and 0 <= r < 2**32 for r in counts):
         counts = mask_util.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"]
-    if isinstance(counts, str):
-        counts = counts.encode(errors="surrogatepass")  # beyond ASCII: noticed later
-    if not isinstance(counts, bytes):
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if not isinstance(counts, str):
         raise UserError(f"{where(index)}: 'counts' is neither text nor a list of run lengths")
-    return counts
+    return counts if counts.isascii() else "\0"
 
 
-def _covered(packed: Sequence[bytes]) -> np.ndarray:
+def _covered(packed: Sequence[str]) -> np.ndarray:
     """(N,) the pixels that the runs of each code cover together, -1 where it is damaged.
 
     Undoes the packing of pycocotools for all codes at once: numbers are written with five bits a
@@ -101,7 +101,7 @@ def _covered(packed: Sequence[bytes]) -> np.ndarray:
     covered = np.zeros(len(packed), dtype=np.int64)
     if not lengths.sum():
         return covered
-    symbols = np.frombuffer(b"".join(packed), dtype=np.uint8).astype(np.int64) - 48
+    symbols = np.frombuffer("".join(packed).encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
     code = np.repeat(np.arange(len(packed)), lengths)
     is_end = symbols & 32 == 0  # bit 5: the number goes on
     final = np.cumsum(lengths)[lengths > 0] - 1
