@@ -17,9 +17,9 @@ from torch import Tensor
 
 from frozenseg.models.ms_deform_operator import connect
 
-# Treated at a time, so that what arises from them stays in the cache.
-CHUNK_SAMPLES = 2**15
-CHUNK_CELLS = 2**14
+# Treated at a time: few enough to need little memory. With fewer, several threads wait for each other too often.
+CHUNK_SAMPLES = 2**18
+CHUNK_CELLS = 2**16
 
 
 @torch.library.custom_op("frozenseg::deformable_gather", mutates_args=())
