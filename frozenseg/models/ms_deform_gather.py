@@ -17,7 +17,7 @@ from torch import Tensor
 
 from frozenseg.models.ms_deform_operator import connect
 
-# Treated at a time: few enough to need little memory. With fewer, several threads wait for each other too often.
+# Treated at a time: little memory, yet work enough that threads seldom wait for each other.
 CHUNK_SAMPLES = 2**18
 CHUNK_CELLS = 2**16
 
