@@ -10,15 +10,16 @@ Legend: N images, L queries, V levels, P points, M heads, D channels a head, S c
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Treated at a time, so that what arises from them stays in the cache.
-CHUNK_SAMPLES = 2**15
-CHUNK_CELLS = 2**14
+from frozenseg.models.ms_deform_operator import connect
+
+# Treated at a time: little memory, yet work enough that threads seldom wait for each other.
+CHUNK_SAMPLES = 2**18
+CHUNK_CELLS = 2**16
 
 
 @torch.library.custom_op("frozenseg::deformable_gather", mutates_args=())
@@ -255,44 +256,4 @@ class _Corners:
         return grad * (constants.size * weights[..., None]), grad_weights
 
 
-@deformable_gather.register_fake
-def _(
-    value: Tensor,
-    heights: Sequence[int],
-    widths: Sequence[int],
-    locations: Tensor,
-    weights: Tensor,
-) -> Tensor:
-    return value.new_empty(*locations.shape[:2], value.shape[2] * value.shape[3])
-
-
-@deformable_gather_backward.register_fake
-def _(
-    grad: Tensor,
-    value: Tensor,
-    heights: Sequence[int],
-    widths: Sequence[int],
-    locations: Tensor,
-    weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        value.new_empty(value.shape),
-        locations.new_empty(locations.shape),
-        weights.new_empty(weights.shape),
-    )
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    value, ctx.heights, ctx.widths, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, locations, weights = ctx.saved_tensors
-    by_value, by_locations, by_weights = deformable_gather_backward(
-        grad, value, ctx.heights, ctx.widths, locations, weights
-    )
-    return by_value, None, None, by_locations, by_weights
-
-
-deformable_gather.register_autograd(_gradients, setup_context=_save)
+connect(deformable_gather, deformable_gather_backward)

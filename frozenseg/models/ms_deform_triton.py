@@ -11,12 +11,13 @@ Legend: N images, L queries, V levels, P points, M heads, D channels a head, S c
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from frozenseg.models.ms_deform_operator import connect
 
 TILE = 512  # bags x channels of a program: four numbers a thread at Triton's default of four warps
 
@@ -236,40 +237,4 @@ def _backward(
             )
 
 
-@deformable_triton.register_fake
-def _(
-    value: Tensor,
-    heights: Sequence[int],
-    widths: Sequence[int],
-    locations: Tensor,
-    weights: Tensor,
-) -> Tensor:
-    return value.new_empty(*weights.shape[:2], value.shape[2] * value.shape[3])
-
-
-@deformable_triton_backward.register_fake
-def _(
-    grad: Tensor,
-    value: Tensor,
-    heights: Sequence[int],
-    widths: Sequence[int],
-    locations: Tensor,
-    weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(value), torch.empty_like(locations), torch.empty_like(weights)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    value, ctx.heights, ctx.widths, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, locations, weights = ctx.saved_tensors
-    by_value, by_locations, by_weights = deformable_triton_backward(
-        grad, value, ctx.heights, ctx.widths, locations, weights
-    )
-    return by_value, None, None, by_locations, by_weights
-
-
-deformable_triton.register_autograd(_gradients, setup_context=_save)
+connect(deformable_triton, deformable_triton_backward)

@@ -1,0 +1,52 @@
+"""What both operators of deformable attention tell PyTorch: result shapes, and the gradients' way.
+
+Known to PyTorch as operators, they appear in a compiled graph as one node each.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.library import CustomOpDef
+
+
+def connect(forward: CustomOpDef, backward: CustomOpDef) -> None:
+    """Make `backward` the gradient of `forward`.
+
+    forward: (value, heights, widths, locations, weights) -> output.
+    backward: (grad of the output, and the same) -> gradients by value, locations and weights.
+    """
+
+    def output_like(
+        value: Tensor,
+        heights: Sequence[int],
+        widths: Sequence[int],
+        locations: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        return value.new_empty(*weights.shape[:2], value.shape[2] * value.shape[3])
+
+    def gradients_like(
+        grad: Tensor,
+        value: Tensor,
+        heights: Sequence[int],
+        widths: Sequence[int],
+        locations: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        return tuple(tensor.new_empty(tensor.shape) for tensor in (value, locations, weights))
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        value, ctx.heights, ctx.widths, locations, weights = inputs
+        ctx.save_for_backward(value, locations, weights)
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = ctx.saved_tensors
+        by_value, by_locations, by_weights = backward(
+            grad, value, ctx.heights, ctx.widths, locations, weights
+        )
+        return by_value, None, None, by_locations, by_weights
+
+    forward.register_fake(output_like)
+    backward.register_fake(gradients_like)
+    forward.register_autograd(gradients, setup_context=save)
