@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_device
+from frozenseg.build import build_device, compile_stages
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
     checkpoint_folder,
@@ -174,7 +174,9 @@ def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
             "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
         )
     sets = test_sets(cfg)
-    tester = Tester.prepare(cfg, loaded_model(cfg, device), sets)
+    model = loaded_model(cfg, device)
+    compile_stages(cfg, model)
+    tester = Tester.prepare(cfg, model, sets)
     return _finish(cfg, tester.evaluate(), output)
 
 

@@ -20,11 +20,12 @@ from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import barrier, is_main, rank, world_size
 from frozenseg.engine.objective import ClassMaskObjective, MaskObjective, Objective
 from frozenseg.engine.optim import MovingAverage, Schedule, adamw, parameter_groups
-from frozenseg.engine.state import Precision, TrainingState
+from frozenseg.engine.state import TrainingState
 from frozenseg.errors import UserError
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.base import Segmenter
 from frozenseg.models.fusioner import Fusioner
+from frozenseg.precision import Precision
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -186,7 +187,7 @@ def training_state(cfg: CfgNode, model: Segmenter) -> TrainingState:
     return TrainingState(
         model=model,
         optimizer=adamw(groups, solver.BASE_LR),
-        precision=Precision.choose(model.device, mixed=solver.AMP.ENABLED),
+        precision=Precision.choose(model.device, "auto" if solver.AMP.ENABLED else "fp32"),
         seed=cfg.SEED,
         average=average,
     )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.frozen import Frozen
 from frozenseg.encoders.sam_attention import fuse_attention
 from frozenseg.errors import UserError, nearest
+from frozenseg.precision import in_float32
 from frozenseg.structures import ImageBatch
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -133,18 +134,18 @@ class FrozenSam(Frozen):
 
     @torch.no_grad()
     def forward(self, images: ImageBatch, square: Tensor | None = None) -> Tensor:
-        """(B, C, h, w), spread over the padded image as the levels of CLIP are.
+        """(B, C, h, w) float32, spread over the padded image as the levels of CLIP are.
 
         square: the result of `square` for these images, if it is known and the view is SAM's own.
         """
         if self.view == "stretch":
-            return self.model.image_encoder(self._stretched(images))
+            return self.model.image_encoder(self._stretched(images)).float()
         return self._aligned(self.square(images) if square is None else square, images)
 
     @torch.no_grad()
     def square(self, images: ImageBatch) -> Tensor:
         """(B, C, side / 16, side / 16): the embedding of the images as SAM itself takes them."""
-        return self.model.image_encoder(self.keep_aspect(images))
+        return self.model.image_encoder(self.keep_aspect(images)).float()
 
     def _stretched(self, images: ImageBatch) -> Tensor:
         pixels = images.normalized(self.model.pixel_mean, self.model.pixel_std)
@@ -183,7 +184,8 @@ class FrozenSam(Frozen):
             share_y = padded_height / max(height, width)
             matrix[0, 0], matrix[0, 2] = share_x, share_x - 1
             matrix[1, 1], matrix[1, 2] = share_y, share_y - 1
-        grid = F.affine_grid(theta, [len(images.sizes), 1, rows, columns], align_corners=False)
+        with in_float32(theta):
+            grid = F.affine_grid(theta, [len(images.sizes), 1, rows, columns], align_corners=False)
         return F.grid_sample(
             embedding, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
