@@ -5,8 +5,6 @@ Weights, image and text vectors are random: memory does not depend on them.
 
 import argparse
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.config import load_config
-from frozenseg.errors import UserError
-from frozenseg.predictor import Predictor, build_predictor
+from frozenseg.predictor import build_predictor
+from frozenseg.speed.memory import measure_memory
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -39,40 +37,18 @@ def main(argv: list[str]) -> None:
         seen=torch.arange(len(names)) % 2 == 0,
     ).to(predictor.model.device)
     pixels = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), dtype=np.uint8)
-    held, peak = measure(predictor, lambda: predictor.segment(pixels, vocabulary, text))
+    memory = measure_memory(
+        lambda: predictor.segment(pixels, vocabulary, text), predictor.model.device
+    )
     numbers = {
         "size": list(arguments.size),
         "classes": arguments.classes,
         "input": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST],
         "tasks": [key for key, on in cfg.MODEL.MASK_FORMER.TEST.items() if on is True],
         "device": str(predictor.model.device),
-        "model_gb": round(held / 1e9, 3),
-        "above_gb": round((peak - held) / 1e9, 3),
+        **memory.report(),
     }
     print(json.dumps(numbers))
     if arguments.json:
         with open(arguments.json, "a", encoding="utf-8") as file:
             file.write(json.dumps(numbers) + "\n")
-
-
-def measure(predictor: Predictor, segment: Callable[[], object]) -> tuple[int, int]:
-    """Bytes held before, and at the peak of, `segment()`."""
-    if predictor.model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        segment()
-        return held, torch.cuda.max_memory_allocated()
-    held = _status("VmRSS")
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is the peak
-    except OSError:
-        raise UserError("peak memory on the CPU can be read on Linux only") from None
-    segment()
-    return held, _status("VmHWM")
-
-
-def _status(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if found is None:
-        raise UserError("peak memory on the CPU can be read on Linux only")
-    return int(found[1]) * 1024

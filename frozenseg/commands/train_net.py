@@ -14,6 +14,7 @@ from frozenseg.build import build_device, compile_stages
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
     checkpoint_folder,
+    embed,
     loaded_model,
     pass_size,
     schedule_of,
@@ -115,7 +116,7 @@ def _train(
     sets = test_sets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()
     state = training_state(cfg, model)
-    objective = training_objective(cfg, model, vocabulary)
+    objective = training_objective(cfg, model, embed(cfg, model, vocabulary))
     if resumed is not None:
         state.restore(resumed[0], f"checkpoint {resumed[1]}")
         if is_main():

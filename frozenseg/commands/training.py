@@ -150,9 +150,8 @@ def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
     )
 
 
-def training_objective(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -> Objective:
-    """The loss of the model's family."""
-    text = embed(cfg, model, vocabulary)
+def training_objective(cfg: CfgNode, model: Segmenter, text: TextEmbeddings) -> Objective:
+    """The loss of the model's family; text: of the training vocabulary, on the model's device."""
     if isinstance(model, Fusioner):
         return ClassMaskObjective(
             vectors=text.class_vectors(),
@@ -161,7 +160,7 @@ def training_objective(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -
             seed=cfg.SEED,
         )
     return MaskObjective(
-        criterion=training_criterion(cfg, len(vocabulary)),
+        criterion=training_criterion(cfg, text.num_classes),
         text=text,
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         size_divisor=model.size_divisor,

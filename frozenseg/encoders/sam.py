@@ -65,6 +65,23 @@ SIZES = {
 }
 
 
+def plain_image_encoder(name: str) -> ImageEncoderViT:
+    """segment-anything's own image encoder in one of `SIZES`, without weights."""
+    size = SIZES[name]
+    return ImageEncoderViT(
+        img_size=size.side,
+        patch_size=size.patch_size,
+        embed_dim=size.dim,
+        depth=size.depth,
+        num_heads=size.num_heads,
+        out_chans=size.out_channels,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=size.window_size,
+        global_attn_indexes=size.global_attention,
+    )
+
+
 def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
     """A SAM of segment-anything's own classes, without weights. key: where the name comes from,
     for error messages."""
@@ -73,20 +90,7 @@ def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
     size = SIZES[name]
     cells = size.side // size.patch_size
     return Sam(
-        image_encoder=fuse_attention(
-            ImageEncoderViT(
-                img_size=size.side,
-                patch_size=size.patch_size,
-                embed_dim=size.dim,
-                depth=size.depth,
-                num_heads=size.num_heads,
-                out_chans=size.out_channels,
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),
-                use_rel_pos=True,
-                window_size=size.window_size,
-                global_attn_indexes=size.global_attention,
-            )
-        ),
+        image_encoder=fuse_attention(plain_image_encoder(name)),
         prompt_encoder=PromptEncoder(
             embed_dim=size.out_channels,
             image_embedding_size=(cells, cells),
