@@ -127,8 +127,7 @@ def _config(
     options += ["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(arguments.queries)]
     options += ["INPUT.MIN_SIZE_TEST", str(min(size)), "INPUT.MAX_SIZE_TEST", str(max(size))]
     if arguments.training:
-        half = arguments.precision in ("bf16", "fp16")
-        options += ["SOLVER.AMP.ENABLED", str(arguments.precision == "auto" or half)]
+        options += ["SOLVER.AMP.ENABLED", str(arguments.precision == "auto")]
     options += ["MODEL.PRECISION", arguments.precision, "MODEL.COMPILE", str(arguments.compile)]
     return load_config(arguments.config_file, [*options, *more, *arguments.options])
 
@@ -198,6 +197,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.names < arguments.classes:
         raise UserError(f"--names {arguments.names}: each of {arguments.classes} classes needs one")
+    if training and arguments.precision in ("bf16", "fp16"):
+        raise UserError("--precision: auto (mixed, as SOLVER.AMP) or fp32 with --training")
     if training:
         _refuse(arguments, "--training", "sweep", "beside_eager", "compile")
     elif arguments.batch > 1:

@@ -11,6 +11,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build import build_device, compile_stages
+from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
     checkpoint_folder,
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     request = Request(
         config=arguments.config_file,
-        options=[*arguments.opts, *arguments.options],
+        options=[*precision_options(arguments), *arguments.opts, *arguments.options],
         resume=arguments.resume,
         eval_only=arguments.eval_only,
     )
@@ -255,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dist-url", default="auto", help="where machine 0 listens: tcp://HOST:PORT")
     add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR")
     add("--eval-only", action="store_true", help="only evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    add_precision(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
