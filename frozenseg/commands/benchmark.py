@@ -32,6 +32,7 @@ TINY = (
     "MODEL.FROZEN_SEG.EMBED_DIM 32 MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS none "
     "MODEL.SEM_SEG_HEAD.CONVS_DIM 32 MODEL.SEM_SEG_HEAD.MASK_DIM 32 "
     "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS 1 MODEL.MASK_FORMER.HIDDEN_DIM 32 "
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES 20 "
     "MODEL.MASK_FORMER.DEC_LAYERS 4 MODEL.MASK_FORMER.TRAIN_NUM_POINTS 100"
 ).split()
 SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
@@ -124,7 +125,8 @@ def _config(
     """The network sees the image in its own size."""
     options = [*(TINY if arguments.tiny else []), "SEED", "0", "MODEL.DEVICE", arguments.device]
     options += ["MODEL.ALLOW_RANDOM_WEIGHTS", "True"]
-    options += ["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(arguments.queries)]
+    if arguments.queries is not None:
+        options += ["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(arguments.queries)]
     options += ["INPUT.MIN_SIZE_TEST", str(min(size)), "INPUT.MAX_SIZE_TEST", str(max(size))]
     if arguments.training:
         options += ["SOLVER.AMP.ENABLED", str(arguments.precision == "auto")]
@@ -188,13 +190,11 @@ def _check(arguments: argparse.Namespace) -> None:
     arguments.size = _size(arguments.size or default)
     if training and any(side % 32 for side in arguments.size):
         raise UserError("--size: multiples of 32 are needed with --training")
-    if arguments.queries is None:
-        arguments.queries = 20 if tiny else 250
     if arguments.names is None:
         arguments.names = -(-arguments.classes * 403 // 150)
     for name in ("classes", "queries", "batch", "repeats"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
+        if (given := getattr(arguments, name)) is not None and given < 1:
+            raise UserError(f"--{name} {given}: must be at least 1")
     if arguments.names < arguments.classes:
         raise UserError(f"--names {arguments.names}: each of {arguments.classes} classes needs one")
     if training and arguments.precision in ("bf16", "fp16"):
@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", help="HEIGHTxWIDTH (default: 800x1199, with --training 1024x1024)")
     add("--classes", type=int, default=150, help="default: %(default)s")
     add("--names", type=int, help="of all classes (default: 403 for 150 classes)")
-    add("--queries", type=int, help="default: 250")
+    add("--queries", type=int, help="default: the configuration's, 250")
     add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's)")
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--precision", choices=CHOICES, default="fp32", help="default: %(default)s")
