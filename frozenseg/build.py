@@ -74,7 +74,8 @@ def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
 def compile_stages(cfg: CfgNode, model: Segmenter) -> None:
     """With MODEL.COMPILE: the stages of a model that only predicts, each in its place.
 
-    Sizes are symbols from the first call on, so that the second size compiles nothing.
+    Sizes are symbols from the first call on: most stages compile once, the decoders again for a few
+    shapes (traced at three sizes: no graph breaks, ten graphs for six stages).
     """
     if not cfg.MODEL.COMPILE:
         return
