@@ -1,6 +1,8 @@
 """The one place where a configuration becomes objects; models never see a configuration."""
 
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, PixelHead
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
+from frozenseg.precision import Precision
 from frozenseg.text.classifier import TextClassifier, cache_folder
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -62,6 +65,28 @@ def build_device(cfg: CfgNode) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE {name}: this PyTorch finds no CUDA device; use cpu")
     return device
+
+
+def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
+    """How the model computes at inference: MODEL.PRECISION."""
+    return Precision.choose(device, cfg.MODEL.PRECISION)
+
+
+def compile_stages(cfg: CfgNode, model: Segmenter) -> None:
+    """With MODEL.COMPILE: the stages of a model that only predicts, each in its place.
+
+    Sizes are symbols from the first call on: most stages compile once, the decoders again for a few
+    shapes (traced at three sizes: no graph breaks, ten graphs for six stages).
+    """
+    if not cfg.MODEL.COMPILE:
+        return
+    compiler = os.environ.get("CXX", "")
+    if model.device.type == "cpu" and not any(map(shutil.which, (compiler, "g++", "clang++"))):
+        raise UserError("MODEL.COMPILE: a C++ compiler is needed on a CPU (g++); or set it False")
+    for stage in model.stages():
+        method = getattr(stage.owner, stage.method)
+        compiled = torch.compile(method, dynamic=None if stage.fixed_size else True)
+        setattr(stage.owner, stage.method, compiled)
 
 
 def build_model(cfg: CfgNode) -> Segmenter:

@@ -86,6 +86,13 @@ def _model() -> CfgNode:
     model = CN()
     model.META_ARCHITECTURE = "FrozenSeg"
     model.DEVICE = "auto"  # "cuda", "cpu", "mps"; "auto": the first of them that is there
+    # Of the encoders and decoders at inference (training: SOLVER.AMP): fp32, bf16, fp16; "auto": on
+    # CUDA bf16 where the GPU has it, else fp16; fp32 elsewhere. Class logits, their softmax and
+    # ensemble, and post-processing are always in float32.
+    model.PRECISION = "auto"
+    # Compile the stages of the model at inference. The first images are slow, by minutes for the
+    # full-size model on a CPU, which also needs a C++ compiler.
+    model.COMPILE = False
     # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
     # of the frozen encoders may be `frozenseg://small/FILE`, a file that ships with the package.
     model.WEIGHTS = ""

@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
+from torch import Tensor
 
 from frozenseg.build import (
     build_device,
     build_post_processor,
+    build_precision,
     build_sam_masks,
     build_text_classifier,
     build_training_vocabulary,
+    compile_stages,
     load_model,
 )
 from frozenseg.config import load_config, packaged_config
@@ -28,8 +31,9 @@ from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.sam_masks import ProposalSource, StoredProposals
-from frozenseg.inference.segment import segment_image
+from frozenseg.inference.segment import segment_batch, segment_image
 from frozenseg.models.base import Segmenter
+from frozenseg.precision import Precision
 from frozenseg.structures import (
     InstanceResult,
     PanopticResult,
@@ -71,7 +75,7 @@ class Result:
 
 
 class Predictor:
-    """Segments one image at a time; the vocabulary may change from call to call."""
+    """Segments images; the vocabulary may change from call to call."""
 
     def __init__(
         self,
@@ -82,17 +86,19 @@ class Predictor:
         post_processor: PostProcessor,
         short_side: int,
         long_side: int,
+        precision: Precision,
         note: str | None = None,
         sam_masks: ProposalSource | None = None,
     ) -> None:
         """short_side, long_side: images are resized to a shorter side of short_side pixels, the
-        longer at most long_side. note: a warning for every result. sam_masks: where SAM's proposals
-        come from, if they shall join."""
+        longer at most long_side. precision: of the model. note: a warning for every result.
+        sam_masks: where SAM's proposals come from, if they shall join."""
         self.model = model.eval()
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
         self.post_processor = post_processor
         self.short_side, self.long_side = short_side, long_side
+        self.precision = precision
         self.note = note
         self.sam_masks = sam_masks
         self._text: tuple[Vocabulary, TextEmbeddings] | None = None
@@ -106,24 +112,61 @@ class Predictor:
         """image: path, PIL image, (H, W, 3) RGB uint8 array, or tensor (`frozenseg.data.images`).
         vocabulary and things: as `Vocabulary.parse` takes them."""
         words = Vocabulary.parse(vocabulary, things)
-        pixels = to_array(image)
-        result = self.segment(pixels, words, self.embed(words))
-        return Result(pixels, words, result.panoptic, result.semantic, result.instances, self.note)
+        pixels = self.read(image)
+        return self._result(pixels, words, self.segment(pixels, words, self.embed(words)))
+
+    def batch(self, images: Sequence[np.ndarray], vocabulary: Vocabulary) -> list[Result]:
+        """Images (H, W, 3) uint8 RGB of one size, in one pass of the model; SAM's proposals, which
+        are made image by image, need a pass for each."""
+        text = self.embed(vocabulary)
+        if self.sam_masks is not None:
+            found = [self.segment(pixels, vocabulary, text) for pixels in images]
+        else:
+            found = segment_batch(
+                self.model,
+                [self.resize(pixels) for pixels in images],
+                [(pixels.shape[0], pixels.shape[1]) for pixels in images],
+                text=text,
+                vocabulary=vocabulary,
+                post_processor=self.post_processor,
+                precision=self.precision,
+            )
+        return [
+            self._result(pixels, vocabulary, result)
+            for pixels, result in zip(images, found, strict=True)
+        ]
+
+    def _result(
+        self, pixels: np.ndarray, vocabulary: Vocabulary, found: SegmentationResult
+    ) -> Result:
+        return Result(
+            pixels, vocabulary, found.panoptic, found.semantic, found.instances, self.note
+        )
+
+    def read(self, image: Any) -> np.ndarray:
+        """An image in any form that a call takes as (H, W, 3) uint8 RGB."""
+        return to_array(image)
+
+    def resize(self, pixels: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (3, h, w) uint8, as the network shall see it."""
+        size = resize_shortest_edge(
+            pixels.shape[0], pixels.shape[1], self.short_side, self.long_side
+        )
+        resized = np.array(resize_image(pixels, size))  # a copy that torch may hold
+        return torch.from_numpy(resized).permute(2, 0, 1)
 
     def segment(
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
     ) -> SegmentationResult:
         """pixels: (H, W, 3) uint8 RGB of any size, and results at that size; text: from `embed`."""
-        output_size = (pixels.shape[0], pixels.shape[1])
-        size = resize_shortest_edge(*output_size, self.short_side, self.long_side)
-        resized = np.array(resize_image(pixels, size))  # a copy that torch may hold
         return segment_image(
             self.model,
-            torch.from_numpy(resized).permute(2, 0, 1),
-            output_size,
+            self.resize(pixels),
+            (pixels.shape[0], pixels.shape[1]),
             text=text,
             vocabulary=vocabulary,
             post_processor=self.post_processor,
+            precision=self.precision,
             sam_masks=self.sam_masks,
         )
 
@@ -170,13 +213,17 @@ def build_predictor(cfg: CfgNode) -> Predictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
+    network.to(device)
+    precision = build_precision(cfg, device)
+    compile_stages(cfg, network)
     return Predictor(
-        model=network.to(device),
+        model=network,
         text_classifier=build_text_classifier(network),
         training_vocabulary=build_training_vocabulary(cfg),
         post_processor=build_post_processor(cfg),
         short_side=cfg.INPUT.MIN_SIZE_TEST,
         long_side=cfg.INPUT.MAX_SIZE_TEST,
+        precision=precision,
         note=note,
         sam_masks=_online_only(build_sam_masks(cfg, network)),
     )

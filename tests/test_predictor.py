@@ -80,6 +80,17 @@ def test_the_same_image_twice_and_other_vocabularies_between(predictor: Predicto
     assert predictor.text_classifier.encoded == encoded + 41  # nothing was encoded twice
 
 
+def test_a_batch_gives_what_single_images_give(predictor: Predictor) -> None:
+    pixels = [picture(60, 80, seed) for seed in (1, 2, 3)]
+    vocabulary = frozenseg.Vocabulary.parse(WORDS)
+    for image, found in zip(pixels, predictor.batch(pixels, vocabulary), strict=True):
+        alone = predictor(image, WORDS)
+        assert np.array_equal(found.image, image)
+        assert (found.semantic == alone.semantic).mean() > 0.999
+        assert (found.panoptic.ids == alone.panoptic.ids).mean() > 0.999
+        np.testing.assert_allclose(found.instances.scores, alone.instances.scores, atol=1e-4)
+
+
 def test_permuted_classes_permute_the_results(predictor: Predictor) -> None:
     pixels = picture(60, 80)
     first = predictor(pixels, "car, truck; road; sky; dog")

@@ -2,17 +2,19 @@
 
 import argparse
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frozenseg.build import build_frozenseg_model
+from frozenseg.build import build_model
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.base import Segmenter
+from frozenseg.speed.clock import Place, replaced, stage_places
 from frozenseg.structures import ImageBatch, TextEmbeddings
 
 
@@ -29,7 +31,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if min(arguments.size) < 1 or arguments.classes < 1:
         raise UserError("--size and --classes must be positive")
-    model = build_frozenseg_model(load_config(arguments.config_file, arguments.options)).eval()
+    model = build_model(load_config(arguments.config_file, arguments.options)).eval()
     parameters = count_parameters(model)
     print(f"{'parameters':32s} {'frozen':>15s} {'trained':>15s}")
     for stage, (frozen, trained) in parameters.items():
@@ -70,7 +72,7 @@ def _stage(name: str) -> str:
     return name.split(".")[0].replace("_", " ")
 
 
-def count_flops(model: FrozenSeg, size: tuple[int, int], classes: int) -> dict[str, int]:
+def count_flops(model: Segmenter, size: tuple[int, int], classes: int) -> dict[str, int]:
     """Floating point operations of one prediction, by stage; multiply and add count as two.
 
     Counted by PyTorch while the model runs: convolutions, matrix products and attention. Sampling,
@@ -78,24 +80,24 @@ def count_flops(model: FrozenSeg, size: tuple[int, int], classes: int) -> dict[s
     """
     images = ImageBatch.collate([torch.zeros(3, *size)], model.size_divisor)
     text = TextEmbeddings(
-        weight=torch.zeros(classes, model.clip.embed_dim),
+        weight=torch.zeros(classes, model.text_encoder.embed_dim),
         class_index=torch.arange(classes),
         seen=torch.zeros(classes, dtype=torch.bool),
     )
     model.requires_grad_(False)  # the counter follows gradients where there are any
+    counts: dict[str, int] = {}
+
+    def counted(place: Place, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            before = counter.get_total_flops()
+            result = function(*arguments, **options)
+            counts[place.name] = counts.get(place.name, 0) + counter.get_total_flops() - before
+            return result
+
+        return run
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.predict(images, text)
-    totals = {
-        name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()
-    }
-    stages = {
-        "SAM image encoder": "FrozenSam",
-        "CLIP image tower": "FrozenClip",
-        "pixel decoder": "PixelDecoder",
-        "SAM branch": "SamBranch",
-        "mask decoder": "MaskDecoder",
-    }
-    counts = {stage: totals.get(name, 0) for stage, name in stages.items()}
-    counts["classification"] = totals["Global"] - sum(counts.values())
-    counts["total"] = totals["Global"]
-    return counts
+        with replaced(stage_places(model), counted):
+            model.predict(images, text)
+    total = counter.get_total_flops()
+    return counts | {"other": total - sum(counts.values()), "total": total}

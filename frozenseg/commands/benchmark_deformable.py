@@ -16,12 +16,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from frozenseg.commands.peak_memory import peak_memory
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.models import ms_deform_attn
 from frozenseg.models.ms_deform_attn import deformable_attention, loop_over_levels, reference_points
 from frozenseg.models.pixel_decoder import DeformableEncoder
+from frozenseg.speed.memory import measure_memory
 
 SPREAD = 3.0  # standard deviation of the offsets, in cells
 Shapes = list[tuple[int, int]]
@@ -156,8 +156,8 @@ def compare(
 
 def _memory(run: Callable[[], None], device: torch.device) -> float:
     """GiB that the run needs on top of what was held before."""
-    held, peak = peak_memory(device, run)
-    return (peak - held) / 2**30
+    memory = measure_memory(run, device)
+    return (memory.peak - memory.held) / 2**30
 
 
 def _print(rows: list[Row]) -> None:

@@ -5,8 +5,9 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 import frozenseg
+from frozenseg.background import Behind, ahead, groups
+from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.results import Predictions, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
@@ -32,21 +35,34 @@ class Segmenter(Protocol):
 
     def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> "Result": ...
 
+    def batch(self, images: Sequence[np.ndarray], vocabulary: Vocabulary) -> "list[Result]":
+        """Images of one size; asked for only with a batch size above 1."""
+
 
 def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
     arguments = _parser().parse_args(argv)
     vocabulary = _vocabulary(arguments)
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
     paths = list_images(arguments.input)
     _make_folder(arguments.output)
     segmenter = frozenseg.load(
-        arguments.config_file, weights=arguments.weights, options=arguments.options + arguments.opts
+        arguments.config_file,
+        weights=arguments.weights,
+        options=precision_options(arguments) + arguments.options + arguments.opts,
     )
 
     start = time.monotonic()
-    failures = segment_files(segmenter, paths, arguments.output, vocabulary=vocabulary)
+    failures = segment_files(
+        segmenter,
+        paths,
+        arguments.output,
+        vocabulary=vocabulary,
+        batch_size=arguments.batch_size,
+    )
     done, seconds = len(paths) - len(failures), time.monotonic() - start
     if not done:
         first = failures[0]
@@ -58,34 +74,36 @@ def main(argv: list[str]) -> int | None:
 
 
 def segment_files(
-    segmenter: Segmenter, paths: list[Path], output: Path, *, vocabulary: Vocabulary
+    segmenter: Segmenter,
+    paths: list[Path],
+    output: Path,
+    *,
+    vocabulary: Vocabulary,
+    batch_size: int = 1,
 ) -> list[str]:
     """Segment images and videos; return one line for each that could not be, with the reason.
 
     Written to `output`: for an image NAME.png (the picture with its legend) and NAME_panoptic.png,
     for a video NAME.mp4 and NAME_panoptic/000001.png ..., and predictions.json for all
     (`frozenseg.data.results.Predictions`). That file holds what is done so far, also if an error
-    or the user ends the run midway.
+    or the user ends the run midway. Images are read, and results drawn and written, beside the
+    work of the model; batch_size: how many images of one size it takes at once.
     """
-    predictions = Predictions(names=vocabulary.names, is_thing=vocabulary.is_thing)
-    failures: list[str] = []
-    saved = time.monotonic()
+    run = _Run(segmenter, output, vocabulary, batch_size)
+    names = output_names(paths, output)
+    inputs = [_Input(*row) for row in zip(itertools.count(), paths, names, strict=False)]
     try:
-        with tqdm(total=len(paths), unit=" images", disable=None) as bar:
-            for path, name in zip(paths, output_names(paths, output), strict=True):
-                segment = _segment_video if is_video(path) else _segment_image
-                try:
-                    segment(segmenter, path, output, name, vocabulary, predictions)
-                except UserError as error:
-                    named = str(path) in str(error)
-                    failures.append(str(error) if named else f"{path}: {error}")
-                if time.monotonic() - saved > SAVE_EVERY:
-                    _save(predictions, output)
-                    saved = time.monotonic()
-                bar.update()
+        with tqdm(total=len(paths), unit=" images", disable=None) as bar, Behind(batch_size) as out:
+            for group in groups(ahead(map(_read, inputs), batch_size), batch_size, _size):
+                if is_video(group[0].path):
+                    out.finish()  # predictions.json keeps the order
+                    run.video(group[0])
+                else:
+                    run.images(group, out)
+                bar.update(len(group))
     finally:
-        _save(predictions, output)
-    return failures
+        run.save()
+    return [line for _, line in sorted(run.failures)]
 
 
 def output_names(paths: list[Path], output: Path) -> list[str]:
@@ -110,58 +128,136 @@ def output_names(paths: list[Path], output: Path) -> list[str]:
     return names
 
 
-def _segment_image(
-    segmenter: Segmenter,
-    path: Path,
-    output: Path,
-    name: str,
-    vocabulary: Vocabulary,
-    predictions: Predictions,
-) -> None:
-    result = segmenter(read_image(path), vocabulary=vocabulary)
-    with _writing(output):
-        with atomic_path(output / f"{name}.png") as temporary:
-            result.draw().save(temporary)
-        _write_prediction(result, path.as_posix(), output, f"{name}_panoptic.png", predictions)
+@dataclass
+class _Input:
+    """A file to segment. name: of its results. pixels: of an image that is read, else None."""
+
+    number: int
+    path: Path
+    name: str
+    pixels: np.ndarray | None = None
+    error: UserError | None = None
 
 
-def _segment_video(
-    segmenter: Segmenter,
-    path: Path,
-    output: Path,
-    name: str,
-    vocabulary: Vocabulary,
-    predictions: Predictions,
-) -> None:
-    video = read_video(path)
-    frames = tqdm(video.frames(), total=video.num_frames or None, unit=" frames", disable=None)
-    with _writing(output), video_writer(output / f"{name}.mp4", video.fps) as append, frames:
-        for number, frame in enumerate(frames, start=1):
-            result = segmenter(frame, vocabulary=vocabulary)
-            # its width depends on the names in view, and all frames must be of one size
-            append(np.asarray(result.draw(legend=False)))
-            png = f"{name}_panoptic/{number:06d}.png"
-            _write_prediction(result, f"{path.as_posix()}#{number}", output, png, predictions)
+def _read(entry: _Input) -> _Input:
+    if not is_video(entry.path):
+        try:
+            entry.pixels = read_image(entry.path)
+        except UserError as error:
+            entry.error = error
+    return entry
 
 
-def _write_prediction(
-    result: "Result", file_name: str, output: Path, png: str, predictions: Predictions
-) -> None:
-    assert result.panoptic is not None, "Result.draw has refused this before"
-    write_panoptic_png(output / png, result.panoptic.ids)
-    predictions.add(
-        file_name=file_name,
-        panoptic_file=png,
-        panoptic=result.panoptic,
-        instances=result.instances,
-        note=result.note,
-    )
+def _size(entry: _Input) -> object:
+    """What may go into one batch: images of one size."""
+    return entry.number if entry.pixels is None else entry.pixels.shape
 
 
-def _save(predictions: Predictions, output: Path) -> None:
-    if len(predictions):  # a run that did nothing leaves the file of an earlier one
-        with _writing(output):
-            predictions.save(output / "predictions.json")
+class _Run:
+    """The files that are done so far, and those that could not be, by their number."""
+
+    def __init__(
+        self, segmenter: Segmenter, output: Path, vocabulary: Vocabulary, batch_size: int
+    ) -> None:
+        self.segmenter = segmenter
+        self.output = output
+        self.vocabulary = vocabulary
+        self.batch_size = batch_size
+        self.predictions = Predictions(names=vocabulary.names, is_thing=vocabulary.is_thing)
+        self.failures: list[tuple[int, str]] = []
+        self.saved = time.monotonic()
+
+    def images(self, group: list[_Input], out: Behind) -> None:
+        pixels = [entry.pixels for entry in group if entry.pixels is not None]
+        found = self._segment(pixels) if pixels else [entry.error for entry in group]
+        for entry, result in zip(group, found, strict=True):
+            entry.pixels = None
+            out.do(self._write_image, entry, result)
+
+    def video(self, entry: _Input) -> None:
+        try:
+            self._segment_video(entry)
+        except UserError as error:
+            self._failed(entry, error)
+        self._save_if_due()
+
+    def save(self) -> None:
+        if len(self.predictions):  # a run that did nothing leaves the file of an earlier one
+            with _writing(self.output):
+                self.predictions.save(self.output / "predictions.json")
+
+    def _segment(self, pixels: list[np.ndarray]) -> "list[Result | UserError]":
+        if len(pixels) > 1:
+            try:
+                return [*self.segmenter.batch(pixels, self.vocabulary)]
+            except UserError:
+                pass  # one by one, the complaint finds its image
+        found: list[Result | UserError] = []
+        for image in pixels:
+            try:
+                found.append(self.segmenter(image, vocabulary=self.vocabulary))
+            except UserError as error:
+                found.append(error)
+        return found
+
+    def _write_image(self, entry: _Input, result: "Result | UserError") -> None:
+        try:
+            if isinstance(result, UserError):
+                raise result
+            with _writing(self.output):
+                with atomic_path(self.output / f"{entry.name}.png") as temporary:
+                    result.draw().save(temporary)
+                self._write(result, entry.path.as_posix(), f"{entry.name}_panoptic.png")
+        except UserError as error:
+            self._failed(entry, error)
+        self._save_if_due()
+
+    def _segment_video(self, entry: _Input) -> None:
+        video = read_video(entry.path)
+        frames = groups(ahead(video.frames(), self.batch_size), self.batch_size, np.shape)
+        bar = tqdm(total=video.num_frames or None, unit=" frames", disable=None)
+        path = self.output / f"{entry.name}.mp4"
+        numbers = itertools.count(1)
+        with _writing(self.output), video_writer(path, video.fps) as append, bar:
+            with Behind(self.batch_size) as out:
+                for group in frames:
+                    for result in self._segment(group):
+                        out.do(self._write_frame, append, entry, next(numbers), result)
+                    bar.update(len(group))
+
+    def _write_frame(
+        self,
+        append: Callable[[np.ndarray], None],
+        entry: _Input,
+        number: int,
+        result: "Result | UserError",
+    ) -> None:
+        if isinstance(result, UserError):
+            raise result
+        # its width depends on the names in view, and all frames must be of one size
+        append(np.asarray(result.draw(legend=False)))
+        png = f"{entry.name}_panoptic/{number:06d}.png"
+        self._write(result, f"{entry.path.as_posix()}#{number}", png)
+
+    def _write(self, result: "Result", file_name: str, png: str) -> None:
+        assert result.panoptic is not None, "Result.draw has refused this before"
+        write_panoptic_png(self.output / png, result.panoptic.ids)
+        self.predictions.add(
+            file_name=file_name,
+            panoptic_file=png,
+            panoptic=result.panoptic,
+            instances=result.instances,
+            note=result.note,
+        )
+
+    def _failed(self, entry: _Input, error: UserError) -> None:
+        named = str(entry.path) in str(error)
+        self.failures.append((entry.number, str(error) if named else f"{entry.path}: {error}"))
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+            self.saved = time.monotonic()
 
 
 @contextmanager
@@ -204,6 +300,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("output/demo"), help="folder (default: %(default)s)")
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
     add("--weights", help="checkpoint of the trained parts, instead of the model's own")
+    add(
+        "--batch-size",
+        type=int,
+        default=1,
+        help="images of one size, or frames, at once: faster on a GPU (default: %(default)s)",
+    )
+    add_precision(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from frozenseg.commands.peak_memory import peak_memory
 from frozenseg.config import load_config
 from frozenseg.predictor import build_predictor
+from frozenseg.speed.memory import measure_memory
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
         seen=torch.arange(len(names)) % 2 == 0,
     ).to(predictor.model.device)
     pixels = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), dtype=np.uint8)
-    held, peak = peak_memory(
-        predictor.model.device, lambda: predictor.segment(pixels, vocabulary, text)
+    memory = measure_memory(
+        lambda: predictor.segment(pixels, vocabulary, text), predictor.model.device
     )
     numbers = {
         "size": list(arguments.size),
@@ -46,8 +46,7 @@ def main(argv: list[str]) -> None:
         "input": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST],
         "tasks": [key for key, on in cfg.MODEL.MASK_FORMER.TEST.items() if on is True],
         "device": str(predictor.model.device),
-        "model_gb": round(held / 1e9, 3),
-        "above_gb": round((peak - held) / 1e9, 3),
+        **memory.report(),
     }
     print(json.dumps(numbers))
     if arguments.json:

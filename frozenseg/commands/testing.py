@@ -9,7 +9,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from frozenseg.build import build_post_processor, build_sam_masks
+from frozenseg.build import build_post_processor, build_precision, build_sam_masks
 from frozenseg.commands.training import embed, seen_vocabulary, vocabulary_of
 from frozenseg.data.annotations import load_semantic, present_classes
 from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
@@ -42,6 +42,7 @@ from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.inference.segment import segment_image
 from frozenseg.models.base import Segmenter
+from frozenseg.precision import Precision
 from frozenseg.structures import SegmentationResult, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 from frozenseg.visualize import draw_segments
@@ -132,13 +133,15 @@ class Tester:
     tasks: list[dict[str, Task]]
     texts: list[TextEmbeddings]
     sam_masks: ProposalSource | None
+    precision: Precision
 
     @classmethod
     def prepare(cls, cfg: CfgNode, model: Segmenter, sets: list[TestSet]) -> "Tester":
         """Reads the truth of every task too, so that what is wrong with it shows at once."""
         tasks = [_tasks(cfg, entry) for entry in sets]
         texts = [embed(model, entry.vocabulary, seen_vocabulary(cfg, entry.name)) for entry in sets]
-        return cls(cfg, model, sets, tasks, texts, build_sam_masks(cfg, model))
+        proposals, precision = build_sam_masks(cfg, model), build_precision(cfg, model.device)
+        return cls(cfg, model, sets, tasks, texts, proposals, precision)
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Every set in turn, its images shared by the processes."""
@@ -227,6 +230,7 @@ class Tester:
             text=text.select(present),
             vocabulary=test_set.vocabulary.select(present),
             post_processor=SCORES_ONLY,
+            precision=self.precision,
             sam_masks=self.sam_masks,
             image_id=sample.record.image_id,
         )
@@ -248,6 +252,7 @@ class Tester:
             text=text,
             vocabulary=test_set.vocabulary,
             post_processor=post_processor,
+            precision=self.precision,
             sam_masks=self.sam_masks,
             image_id=sample.record.image_id,
         )

@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_device
+from frozenseg.build import build_device, build_training_vocabulary, compile_stages
+from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
     checkpoint_folder,
+    embed,
     loaded_model,
     pass_size,
     schedule_of,
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     request = Request(
         config=arguments.config_file,
-        options=[*arguments.opts, *arguments.options],
+        options=[*precision_options(arguments), *arguments.opts, *arguments.options],
         resume=arguments.resume,
         eval_only=arguments.eval_only,
     )
@@ -115,7 +117,8 @@ def _train(
     sets = test_sets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()
     state = training_state(cfg, model)
-    objective = training_objective(cfg, model, vocabulary)
+    text = embed(model, vocabulary, build_training_vocabulary(cfg))
+    objective = training_objective(cfg, model, text)
     if resumed is not None:
         state.restore(resumed[0], f"checkpoint {resumed[1]}")
         if is_main():
@@ -174,7 +177,9 @@ def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
             "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
         )
     sets = test_sets(cfg)
-    tester = Tester.prepare(cfg, loaded_model(cfg, device), sets)
+    model = loaded_model(cfg, device)
+    compile_stages(cfg, model)
+    tester = Tester.prepare(cfg, model, sets)
     return _finish(cfg, tester.evaluate(), output)
 
 
@@ -252,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dist-url", default="auto", help="where machine 0 listens: tcp://HOST:PORT")
     add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR")
     add("--eval-only", action="store_true", help="only evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    add_precision(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser

@@ -20,11 +20,12 @@ from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import barrier, is_main, rank, world_size
 from frozenseg.engine.objective import ClassMaskObjective, MaskObjective, Objective
 from frozenseg.engine.optim import MovingAverage, Schedule, adamw, parameter_groups
-from frozenseg.engine.state import Precision, TrainingState
+from frozenseg.engine.state import TrainingState
 from frozenseg.errors import UserError
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.base import Segmenter
 from frozenseg.models.fusioner import Fusioner
+from frozenseg.precision import Precision
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -156,9 +157,8 @@ def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
     )
 
 
-def training_objective(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -> Objective:
-    """The loss of the model's family."""
-    text = embed(model, vocabulary, build_training_vocabulary(cfg))
+def training_objective(cfg: CfgNode, model: Segmenter, text: TextEmbeddings) -> Objective:
+    """The loss of the model's family; text: of the training vocabulary, on the model's device."""
     if isinstance(model, Fusioner):
         return ClassMaskObjective(
             vectors=text.class_vectors(),
@@ -167,7 +167,7 @@ def training_objective(cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary) -
             seed=cfg.SEED,
         )
     return MaskObjective(
-        criterion=training_criterion(cfg, len(vocabulary)),
+        criterion=training_criterion(cfg, text.num_classes),
         text=text,
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         size_divisor=model.size_divisor,
@@ -193,7 +193,7 @@ def training_state(cfg: CfgNode, model: Segmenter) -> TrainingState:
     return TrainingState(
         model=model,
         optimizer=adamw(groups, solver.BASE_LR),
-        precision=Precision.choose(model.device, mixed=solver.AMP.ENABLED),
+        precision=Precision.choose(model.device, "auto" if solver.AMP.ENABLED else "fp32"),
         seed=cfg.SEED,
         average=average,
     )

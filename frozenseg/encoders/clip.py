@@ -14,6 +14,7 @@ from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.clip_resnet import ResNetTrunk
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.errors import UserError, nearest
+from frozenseg.precision import in_float32
 from frozenseg.structures import ClipFeatures
 
 CONFIGS = Path(__file__).parent / "clip_configs"  # our own small models, in open_clip's format
@@ -47,8 +48,10 @@ class FrozenClip(ClipText):
 
     @torch.no_grad()
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """dense (B, C, h, w), mask_logits (B, Q, h, w) -> CLIP's embedding of regions (B, Q, D)."""
-        return self.trunk.encode_regions(dense, mask_logits)
+        """dense (B, C, h, w), mask_logits (B, Q, h, w) -> CLIP's embedding of regions (B, Q, D), in
+        float32."""
+        with in_float32(dense):
+            return self.trunk.encode_regions(dense.float(), mask_logits)
 
 
 def build_clip_model(

@@ -4,17 +4,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenseg.precision import in_float32
+
 OUTSIDE = -6.0  # logit of a mask where there is no image
 
 
 def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     """Mean of features (B, C, h, w) over the cells where mask_logits (B, Q, h, w) > 0: (B, Q, C).
 
-    A mask without a positive cell pools to zero. No gradient reaches the masks.
+    A mask without a positive cell pools to zero. No gradient reaches the masks. In float32: sums
+    over all cells of a large image leave the range of float16.
     """
+    features = features.float()
     masks = (mask_logits.detach() > 0).to(features.dtype).flatten(2)
     areas = masks.sum(-1, keepdim=True)
-    pooled = masks @ features.flatten(2).transpose(1, 2)
+    with in_float32(features):
+        pooled = masks @ features.flatten(2).transpose(1, 2)
     return pooled / (areas + 1e-8)  # 1e-8: as published; matters only for empty masks
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.frozen import Frozen
 from frozenseg.encoders.sam_attention import fuse_attention
 from frozenseg.errors import UserError, nearest
+from frozenseg.precision import in_float32
 from frozenseg.structures import ImageBatch
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -64,6 +65,23 @@ SIZES = {
 }
 
 
+def plain_image_encoder(name: str) -> ImageEncoderViT:
+    """segment-anything's own image encoder in one of `SIZES`, without weights."""
+    size = SIZES[name]
+    return ImageEncoderViT(
+        img_size=size.side,
+        patch_size=size.patch_size,
+        embed_dim=size.dim,
+        depth=size.depth,
+        num_heads=size.num_heads,
+        out_chans=size.out_channels,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=size.window_size,
+        global_attn_indexes=size.global_attention,
+    )
+
+
 def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
     """A SAM of segment-anything's own classes, without weights. key: where the name comes from,
     for error messages."""
@@ -72,20 +90,7 @@ def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
     size = SIZES[name]
     cells = size.side // size.patch_size
     return Sam(
-        image_encoder=fuse_attention(
-            ImageEncoderViT(
-                img_size=size.side,
-                patch_size=size.patch_size,
-                embed_dim=size.dim,
-                depth=size.depth,
-                num_heads=size.num_heads,
-                out_chans=size.out_channels,
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),
-                use_rel_pos=True,
-                window_size=size.window_size,
-                global_attn_indexes=size.global_attention,
-            )
-        ),
+        image_encoder=fuse_attention(plain_image_encoder(name)),
         prompt_encoder=PromptEncoder(
             embed_dim=size.out_channels,
             image_embedding_size=(cells, cells),
@@ -133,18 +138,18 @@ class FrozenSam(Frozen):
 
     @torch.no_grad()
     def forward(self, images: ImageBatch, square: Tensor | None = None) -> Tensor:
-        """(B, C, h, w), spread over the padded image as the levels of CLIP are.
+        """(B, C, h, w) float32, spread over the padded image as the levels of CLIP are.
 
         square: the result of `square` for these images, if it is known and the view is SAM's own.
         """
         if self.view == "stretch":
-            return self.model.image_encoder(self._stretched(images))
+            return self.model.image_encoder(self._stretched(images)).float()
         return self._aligned(self.square(images) if square is None else square, images)
 
     @torch.no_grad()
     def square(self, images: ImageBatch) -> Tensor:
         """(B, C, side / 16, side / 16): the embedding of the images as SAM itself takes them."""
-        return self.model.image_encoder(self.keep_aspect(images))
+        return self.model.image_encoder(self.keep_aspect(images)).float()
 
     def _stretched(self, images: ImageBatch) -> Tensor:
         pixels = images.normalized(self.model.pixel_mean, self.model.pixel_std)
@@ -183,7 +188,8 @@ class FrozenSam(Frozen):
             share_y = padded_height / max(height, width)
             matrix[0, 0], matrix[0, 2] = share_x, share_x - 1
             matrix[1, 1], matrix[1, 2] = share_y, share_y - 1
-        grid = F.affine_grid(theta, [len(images.sizes), 1, rows, columns], align_corners=False)
+        with in_float32(theta):
+            grid = F.affine_grid(theta, [len(images.sizes), 1, rows, columns], align_corners=False)
         return F.grid_sample(
             embedding, grid, mode="bilinear", padding_mode="border", align_corners=False
         )

@@ -103,7 +103,7 @@ def training_step(
     """One step of the optimiser; the losses of the global batch, and the norm of its gradient."""
     set_learning_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
-    scaler, processes = state.precision.scaler, world_size()
+    scaler, processes = state.scaler, world_size()
     summed: dict[str, Tensor] = {}
     position = state.images + rank()
     for number, samples in enumerate(passes):

@@ -10,7 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from frozenseg.background import Behind
 from frozenseg.data.dataset import Sample
+from frozenseg.data.records import Record
 from frozenseg.errors import UserError, nearest
 from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.tasks import Summary, Task
@@ -18,6 +20,8 @@ from frozenseg.files import write_json
 from frozenseg.structures import SegmentationResult
 
 logger = logging.getLogger(__name__)
+
+SCORED_BEHIND = 2  # results that may wait for their scores: they hold full-size masks
 
 Gather = Callable[[Any], list[Any]]
 """What all processes hold, by rank, from what this one holds."""
@@ -28,7 +32,8 @@ class Evaluation:
     """The scores of one data set.
 
     summary: the headline numbers, per cent. details: all that each task's metric computes, by task.
-    model_seconds, scoring_seconds: of this process, in all.
+    model_seconds, scoring_seconds: of this process, in all; scores are made by a thread beside the
+    model.
     """
 
     images: int
@@ -55,16 +60,22 @@ def evaluate(
     images, model_seconds, scoring_seconds = 0, 0.0, 0.0
     for task in tasks.values():
         task.metric.reset()
-    for batch in tqdm(batches, desc=title, unit=" images", disable=None if progress else True):
-        for sample in batch:
-            start = time.perf_counter()
-            result = segment(sample)
-            between = time.perf_counter()
-            for task in tasks.values():
-                task.update(sample.record, result)
-            images += 1
-            model_seconds += between - start
-            scoring_seconds += time.perf_counter() - between
+
+    def score(record: Record, result: SegmentationResult) -> None:
+        nonlocal scoring_seconds
+        start = time.perf_counter()
+        for task in tasks.values():
+            task.update(record, result)
+        scoring_seconds += time.perf_counter() - start
+
+    with Behind(SCORED_BEHIND) as out:  # so that the device does not wait for the scores
+        for batch in tqdm(batches, desc=title, unit=" images", disable=None if progress else True):
+            for sample in batch:
+                start = time.perf_counter()
+                result = segment(sample)
+                model_seconds += time.perf_counter() - start
+                images += 1
+                out.do(score, sample.record, result)
     start = time.perf_counter()
     summary: Summary = {}
     details: dict[str, Any] = {}

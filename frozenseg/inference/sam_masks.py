@@ -9,6 +9,7 @@ from torch import Tensor
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import Proposals, ProposalSettings, propose
+from frozenseg.precision import in_float32
 from frozenseg.structures import ImageBatch
 
 
@@ -34,7 +35,8 @@ class OnlineProposals:
         self, images: ImageBatch, image_id: int | str | None
     ) -> tuple[Proposals, Tensor | None]:
         square = self.sam.square(images)
-        proposals = propose(self.sam.model, square, images.sizes[0], self.settings)
+        with in_float32(square):  # its thresholds tell qualities apart that bfloat16 does not
+            proposals = propose(self.sam.model, square, images.sizes[0], self.settings)
         return proposals, square if self.shared else None
 
 

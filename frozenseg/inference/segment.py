@@ -1,4 +1,4 @@
-"""One resized image through the model and its post-processing."""
+"""Resized images through the model and its post-processing."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,8 @@ from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.models.base import Segmenter
-from frozenseg.structures import ImageBatch, SegmentationResult, TextEmbeddings
+from frozenseg.precision import Precision
+from frozenseg.structures import ImageBatch, MaskPredictions, SegmentationResult, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 
@@ -22,38 +23,80 @@ def segment_image(
     text: TextEmbeddings,
     vocabulary: Vocabulary,
     post_processor: PostProcessor,
+    precision: Precision,
     sam_masks: ProposalSource | None = None,
     image_id: int | str | None = None,
 ) -> SegmentationResult:
     """image: (3, h, w) RGB 0-255, as the network shall see it. output_size: (height, width) of the
-    results. sam_masks: where SAM's proposals come from, if they shall join; image_id: by which they
-    are found on disk."""
-    images = ImageBatch.collate([image], model.size_divisor).to(model.device)
+    results. precision: of the model; its post-processing is in float32. sam_masks: where SAM's
+    proposals come from, if they shall join; image_id: by which they are found on disk."""
     if sam_masks is None:
-        regions, predictions = None, model.predict(images, text)
-    else:
+        (result,) = segment_batch(
+            model,
+            [image],
+            [output_size],
+            text=text,
+            vocabulary=vocabulary,
+            post_processor=post_processor,
+            precision=precision,
+        )
+        return result
+    images = ImageBatch.collate([image], model.size_divisor).to(model.device)
+    with precision.autocast():
         proposals, square = sam_masks(images, image_id)
         regions = proposals.logits(model.device)
         predictions = model.predict(images, text, regions=regions[None], sam_square=square)
-    masks = predictions.mask_logits
-    resizer = MaskResizer(
-        mask_size=(masks.shape[-2], masks.shape[-1]),
+    assert predictions.region_logits is not None, "regions were given"
+    resizer = _resizer(images, predictions, 0, output_size)
+    evidence = ProposalEvidence(
+        class_logits=predictions.region_logits[0].float(),
+        mask_logits=place_on_grid(
+            regions, images.sizes[0], resizer.padded_size, _grid(predictions)
+        ),
+        predicted_iou=proposals.predicted_iou.to(model.device),
+        seen=text.seen,
+    )
+    return post_processor(
+        predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary, evidence
+    )
+
+
+@torch.inference_mode()
+def segment_batch(
+    model: Segmenter,
+    images: list[Tensor],
+    output_sizes: list[tuple[int, int]],
+    *,
+    text: TextEmbeddings,
+    vocabulary: Vocabulary,
+    post_processor: PostProcessor,
+    precision: Precision,
+) -> list[SegmentationResult]:
+    """As `segment_image` for several images of one size in one pass of the model."""
+    batch = ImageBatch.collate(images, model.size_divisor).to(model.device)
+    with precision.autocast():
+        predictions = model.predict(batch, text)
+    return [
+        post_processor(
+            predictions.class_logits[index],
+            predictions.mask_logits[index],
+            _resizer(batch, predictions, index, output_size),
+            vocabulary,
+        )
+        for index, output_size in enumerate(output_sizes)
+    ]
+
+
+def _grid(predictions: MaskPredictions) -> tuple[int, int]:
+    return predictions.mask_logits.shape[-2], predictions.mask_logits.shape[-1]
+
+
+def _resizer(
+    images: ImageBatch, predictions: MaskPredictions, index: int, output_size: tuple[int, int]
+) -> MaskResizer:
+    return MaskResizer(
+        mask_size=_grid(predictions),
         padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
-        image_size=images.sizes[0],
+        image_size=images.sizes[index],
         output_size=output_size,
     )
-    evidence = None
-    if regions is not None:
-        assert predictions.region_logits is not None, "regions were given"
-        evidence = ProposalEvidence(
-            class_logits=predictions.region_logits[0].float(),
-            mask_logits=place_on_grid(
-                regions,
-                images.sizes[0],
-                resizer.padded_size,
-                (masks.shape[-2], masks.shape[-1]),
-            ),
-            predicted_iou=proposals.predicted_iou.to(model.device),
-            seen=text.seen,
-        )
-    return post_processor(predictions.class_logits[0], masks[0], resizer, vocabulary, evidence)

@@ -1,6 +1,7 @@
 """What both model families have in common: all that training, testing and the predictor use."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,20 @@ from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.frozen import FROZEN_PARTS
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A method of a part of a model that does a share of `Segmenter.predict`; no two overlap.
+
+    owner, method: where it is found, so that it can be timed or compiled in its place. fixed_size:
+    whether its input has the same size whatever the image.
+    """
+
+    name: str
+    owner: nn.Module
+    method: str = "forward"
+    fixed_size: bool = False
 
 
 class Segmenter(nn.Module):
@@ -27,6 +42,10 @@ class Segmenter(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.trained_parameters())[1].device
+
+    def stages(self) -> list[Stage]:
+        """What `predict` does, in order; what is between them takes little time."""
+        raise NotImplementedError
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of everything that is not frozen."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import place_on_grid
 from frozenseg.encoders.sam import FrozenSam
-from frozenseg.models.base import Segmenter
+from frozenseg.models.base import Segmenter, Stage
 from frozenseg.models.layers import resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
@@ -52,6 +52,19 @@ class FrozenSeg(Segmenter):
     def text_encoder(self) -> FrozenClip:
         return self.clip
 
+    def stages(self) -> list[Stage]:
+        stages = [Stage("CLIP trunk", self.clip), Stage("pixel decoder", self.pixel_decoder)]
+        if self.sam is not None:
+            encoder = self.sam.model.image_encoder
+            stages.append(Stage("SAM encoder", encoder, fixed_size=True))
+        if self.sam_branch is not None:
+            stages.append(Stage("SAM branch", self.sam_branch))
+        return [
+            *stages,
+            Stage("transformer decoder", self.mask_decoder),
+            Stage("classification", self, "open_vocabulary"),
+        ]
+
     def forward(
         self, images: ImageBatch, text: TextEmbeddings, auxiliary: bool = False
     ) -> MaskPredictions:
@@ -75,7 +88,7 @@ class FrozenSeg(Segmenter):
         """
         features = self._clip_features(images)
         predictions = self._decode(images, features, text, False, sam_square)
-        predictions.class_logits = self._open_vocabulary(features, predictions, text)
+        predictions.class_logits = self.open_vocabulary(features, predictions, text)
         if regions is not None:
             dense, padded = features.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
             grid = (dense.shape[-2], dense.shape[-1])
@@ -113,7 +126,7 @@ class FrozenSeg(Segmenter):
             auxiliary=auxiliary,
         )
 
-    def _open_vocabulary(
+    def open_vocabulary(
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
         """Log-probabilities (B, Q, K + 1) of the geometric ensemble."""

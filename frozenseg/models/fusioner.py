@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.patches import PatchEncoder
-from frozenseg.models.base import Segmenter
+from frozenseg.models.base import Segmenter, Stage
 from frozenseg.models.layers import Attention, resize
 from frozenseg.models.windows import windows
 from frozenseg.structures import ImageBatch, MaskPredictions, PatchTokens, TextEmbeddings
@@ -198,6 +198,13 @@ class Fusioner(Segmenter):
     @property
     def text_encoder(self) -> ClipText | BertText:
         return self.text
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("visual encoder", self.visual),
+            Stage("fusion", self.fusion),
+            Stage("pixel head", self.decoder),
+        ]
 
     def forward(self, images: ImageBatch, vectors: Tensor) -> Tensor:
         """Mask logits (B, K, s*h, s*w) over the padded images, s: `decoder.scale`; vectors:

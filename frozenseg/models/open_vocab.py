@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenseg.precision import in_float32
 from frozenseg.structures import TextEmbeddings
 
 
@@ -16,11 +17,13 @@ def class_logits(
     """Scaled cosine between embeddings (B, Q, D) and text: (B, Q, K + 1), void last.
 
     A class with several names scores as the best of them (OpenSeg). void: (1, D), not normalised.
-    logit_scale: the logarithm of the factor, which is kept at 100 at most.
+    logit_scale: the logarithm of the factor, which is kept at 100 at most. In float32: bfloat16 has
+    steps of 0.5 at a logit of 100.
     """
     weight = torch.cat((text.weight, F.normalize(void, dim=-1)))  # (S + 1, D)
     scale = logit_scale.exp().clamp(max=100)
-    name_logits = scale * F.normalize(embeddings, dim=-1) @ weight.T  # (B, Q, S + 1)
+    with in_float32(weight):
+        name_logits = scale * F.normalize(embeddings.float(), dim=-1) @ weight.T  # (B, Q, S + 1)
     index = torch.cat((text.class_index, text.class_index.new_tensor([text.num_classes])))
     logits = name_logits.new_empty(*name_logits.shape[:-1], text.num_classes + 1)
     return logits.scatter_reduce(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +84,8 @@ def test_files_of_an_image(tmp_path: Path, loaded: list[tuple]) -> None:
     argv = ["--input", str(photo), "--vocabulary", "lamp, light; wall", "--output", str(output)]
     assert main([*argv, "MODEL.X", "1", "--opts", "MODEL.Y", "2"]) is None
     assert loaded == [("small", None, ["MODEL.X", "1", "MODEL.Y", "2"])]
+    main([*argv, "--precision", "bf16", "--batch-size", "2"])
+    assert loaded[1] == ("small", None, ["MODEL.PRECISION", "bf16"])
     assert sorted(file.name for file in output.iterdir()) == [
         "predictions.json",
         "room.png",
@@ -152,6 +155,7 @@ def test_a_bad_file_among_good_ones(
         (["--input", "{in}/a.png", "--vocabulary-file", "{in}/none"], "none"),
         (["--input", "{in}/a.png", "--vocabulary", "a", "--things", "b"], "'b' is not in"),
         (["--vocabulary", "a"], "nothing to segment"),
+        (["--input", "{in}/a.png", "--vocabulary", "a", "--batch-size", "0"], "--batch-size 0"),
         (["--input", "{in}/gone.png", "--vocabulary", "a"], "no such file"),
         (["--input", "{in}/a.png", "--vocabulary", "a", "--output", "{in}/a.png/x"], "--output"),
     ],
@@ -233,11 +237,70 @@ def test_predictions_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.Mo
     output, seen = tmp_path / "out", []
 
     def segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
-        seen.append(len(_content(output)["images"]) if seen else 0)
+        """Waits until the results before it are written: that is done by another thread."""
+        deadline, written = time.monotonic() + 10, -1
+        while written < len(seen) and time.monotonic() < deadline:
+            known = (output / "predictions.json").is_file()
+            written = len(_content(output)["images"]) if known else 0
+        seen.append(written)
         return fake_segmenter(image, vocabulary)
 
     segment_files(segmenter, paths, output, vocabulary=WORDS)
     assert seen == [0, 1, 2]
+
+
+class Batching:
+    """Notes how many images come at once; more than one with a dark one among them are refused."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
+        self.calls.append(1)
+        if not image.any():
+            raise UserError("too dark")
+        return fake_segmenter(image, vocabulary)
+
+    def batch(self, images: list[np.ndarray], vocabulary: Vocabulary) -> list[SimpleNamespace]:
+        assert len({image.shape for image in images}) == 1
+        self.calls.append(len(images))
+        if not all(image.any() for image in images):
+            raise UserError("one is too dark")
+        return [fake_segmenter(image, vocabulary) for image in images]
+
+
+def test_images_of_one_size_go_together(tmp_path: Path) -> None:
+    """Results, their order and the complaints are those of one image at a time."""
+    for number, letter in enumerate("abcdfgh"):
+        _photo(tmp_path / "in" / f"{letter}.png", number)
+    (tmp_path / "in" / "c.png").write_text("no image")
+    Image.new("RGB", (30, 20)).save(tmp_path / "in" / "h.png")
+    Image.new("RGB", (50, 10), "white").save(tmp_path / "in" / "f.png")
+    paths = sorted((tmp_path / "in").iterdir())
+    contents, failures, segmenters = [], [], []
+    for size in (1, 3):
+        segmenter, output = Batching(), tmp_path / str(size)
+        failures.append(segment_files(segmenter, paths, output, vocabulary=WORDS, batch_size=size))
+        contents.append(_content(output))
+        segmenters.append(segmenter)
+    assert contents[0] == contents[1] and failures[0] == failures[1]
+    assert [line.split(": ", 1)[1].split()[0] for line in failures[0]] == ["not", "too"]
+    assert segmenters[0].calls == [1] * 6
+    assert segmenters[1].calls == [2, 1, 1, 2, 1, 1]  # ab, d, f, gh and then each alone
+
+
+def test_frames_of_a_video_go_together(tmp_path: Path) -> None:
+    with video_writer(tmp_path / "clip.mp4", fps=8) as append:
+        for level in (10, 250, 10, 250, 10):
+            append(np.full((48, 64, 3), level, dtype=np.uint8))
+    segmenter, output = Batching(), tmp_path / "out"
+    paths = [_photo(tmp_path / "a.png"), tmp_path / "clip.mp4", _photo(tmp_path / "b.png")]
+    assert segment_files(segmenter, paths, output, vocabulary=WORDS, batch_size=2) == []
+    assert segmenter.calls == [1, 2, 2, 1, 1]
+    names = [Path(image["file_name"]).name for image in _content(output)["images"]]
+    assert names == ["a.png", *(f"clip.mp4#{n}" for n in range(1, 6)), "b.png"]
+    found = [entry["segments_info"][0]["category_id"] for entry in _content(output)["annotations"]]
+    assert found[1:6] == [2, 1, 2, 1, 2]
 
 
 def test_a_segmenters_complaint_is_reported_with_the_file(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time one training step and its memory; see --help."""
+"""Time and memory of an image or a training step; see --help."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, not installed
 
 from frozenseg.commands import run  # noqa: E402
-from frozenseg.commands.benchmark_training import main  # noqa: E402
+from frozenseg.commands.benchmark import main  # noqa: E402
 
 if __name__ == "__main__":
     run(main)

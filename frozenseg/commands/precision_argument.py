@@ -1,0 +1,17 @@
+"""--precision, in the commands that predict: short for MODEL.PRECISION."""
+
+import argparse
+
+from frozenseg.precision import CHOICES
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=CHOICES,
+        help="short for MODEL.PRECISION (default: the configuration's; auto by default)",
+    )
+
+
+def precision_options(arguments: argparse.Namespace) -> list[str]:
+    return ["MODEL.PRECISION", arguments.precision] if arguments.precision else []
