@@ -38,9 +38,9 @@ def run(tmp_path, monkeypatch) -> TinyRun:
     return TinyRun(tmp_path)
 
 
-def predictor_of(run: TinyRun) -> Predictor:
+def predictor_of(run: TinyRun, *options: str) -> Predictor:
     """The model that `main` tests: the same seed gives the same random weights."""
-    return load(run.config)
+    return load(run.config, options=options)
 
 
 def evaluated(run: TinyRun, name: str, *more: str) -> dict[str, Any]:
@@ -126,10 +126,14 @@ def test_lvis_is_that_of_the_scoring_command(run: TinyRun) -> None:
     assert summary["AP50"] > 20
 
 
+# The one detection of an image is its truth; where the best class is no thing there is none.
+ONE_EACH = ("TEST.DETECTIONS_PER_IMAGE", "1")
+
+
 def write_cityscapes(run: TinyRun) -> None:
     root = run.root / "cityscapes"
     names = Vocabulary.packaged("cityscapes")
-    model = predictor_of(run)
+    model = predictor_of(run, *ONE_EACH)
     content: dict[str, Any] = {
         "images": [],
         "annotations": [],
@@ -173,7 +177,7 @@ def write_cityscapes(run: TinyRun) -> None:
 def test_cityscapes(run: TinyRun) -> None:
     write_cityscapes(run)
     name = "openvocab_cityscapes_fine_panoptic_val"
-    summary = evaluated(run, name, "TEST.DETECTIONS_PER_IMAGE", "1")  # the one that is the truth
+    summary = evaluated(run, name, *ONE_EACH)
     assert {"PQ", "mIoU", "AP", "AP50", "AP-seen", "PQ-unseen"} <= set(summary)
     assert "box AP" not in summary
     assert summary["AP50"] == pytest.approx(100)
