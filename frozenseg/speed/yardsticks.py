@@ -1,5 +1,6 @@
 """What anyone can install and time on the same machine, and the rate of the machine itself."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,19 +31,26 @@ def encoder_yardsticks(
     clip_name: str, sam_name: str, size: tuple[int, int], precision: Precision, divisor: int
 ) -> list[Yardstick]:
     """segment-anything's image encoder on its square and open_clip's trunk on the padded image, in
-    their own code, with random weights."""
+    their own code, with random weights. Each is built when it first runs: after the memory of
+    what it stands beside has been measured."""
     height, width = (-(-side // divisor) * divisor for side in size)
-    encoder = plain_image_encoder(sam_name)
-    visual: Any = build_clip_model(clip_name, quick_gelu=False).visual
-    trunk = visual.trunk.forward_features if hasattr(visual, "trunk") else image_trunk_of(visual)
-    for module in (encoder, visual):
+
+    @functools.cache
+    def encoder() -> Callable[[], object]:
+        module = plain_image_encoder(sam_name)
         module.requires_grad_(False).eval().to(precision.device)
-    square = torch.randn(1, 3, encoder.img_size, encoder.img_size, device=precision.device)
-    pixels = torch.randn(1, 3, height, width, device=precision.device)
-    return [
-        Yardstick(SAM, lambda: _run(encoder, square, precision)),
-        Yardstick(CLIP, lambda: _run(trunk, pixels, precision)),
-    ]
+        square = torch.randn(1, 3, module.img_size, module.img_size, device=precision.device)
+        return lambda: _run(module, square, precision)
+
+    @functools.cache
+    def trunk() -> Callable[[], object]:
+        visual: Any = build_clip_model(clip_name, quick_gelu=False).visual
+        visual.requires_grad_(False).eval().to(precision.device)
+        function = visual.trunk.forward_features if hasattr(visual, "trunk") else None
+        pixels = torch.randn(1, 3, height, width, device=precision.device)
+        return lambda: _run(function or image_trunk_of(visual), pixels, precision)
+
+    return [Yardstick(SAM, lambda: encoder()()), Yardstick(CLIP, lambda: trunk()())]
 
 
 def image_trunk_of(visual: nn.Module) -> Callable[[torch.Tensor], object]:
