@@ -126,14 +126,19 @@ def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Cate
         )
     if benchmark.reader == "instances":
         return read_instances(annotations, images)
-    if benchmark.annotations:
-        categories = read_categories(read_annotations(annotations, "categories"), annotations)
-    else:
-        vocabulary = benchmark_vocabulary(benchmark, root)
-        assert vocabulary is not None, "a row of label maps names its classes"
-        names = tuple(vocabulary.labels)
-        categories = Categories(names, vocabulary.is_thing, tuple(range(len(names))))
+    categories = benchmark_categories(benchmark, root)
     return read_semantic(images, labels, categories, ignore=benchmark.ignore)
+
+
+def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
+    """The categories of a row alone, without its records."""
+    if benchmark.annotations:
+        path = root / benchmark.annotations
+        return read_categories(read_annotations(path, "categories"), path)
+    vocabulary = benchmark_vocabulary(benchmark, root)
+    assert vocabulary is not None, "a row of label maps names its classes"
+    names = tuple(vocabulary.labels)
+    return Categories(names, vocabulary.is_thing, tuple(range(len(names))))
 
 
 def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
