@@ -16,10 +16,6 @@ logger = logging.getLogger(__name__)
 def main(argv: list[str]) -> int | None:
     epilog = "detectron2 is needed; INSTALL.md says how to get it."
     arguments = argument_parser("detectron2_train_net", __doc__ or "", epilog).parse_args(argv)
-    from frozenseg.adapters import detectron2 as _adapter  # noqa: F401  # or one line why not
-
-    from detectron2.engine import launch
-
     request = Request(
         config=arguments.config_file,
         options=[*arguments.opts, *arguments.options],
@@ -27,6 +23,9 @@ def main(argv: list[str]) -> int | None:
         eval_only=arguments.eval_only,
     )
     read_config(request)  # errors are known before any process starts
+
+    from detectron2.engine import launch  # it is there: the adapter has been imported
+
     launch(
         work,
         arguments.num_gpus,
@@ -40,12 +39,9 @@ def main(argv: list[str]) -> int | None:
 
 def read_config(request: Request) -> Any:
     """detectron2's configuration with our keys, the YAML file and the options over it."""
-    from detectron2.config import get_cfg
+    from frozenseg.adapters.detectron2 import frozenseg_config
 
-    from frozenseg.adapters.detectron2 import add_frozenseg_config
-
-    cfg = get_cfg()
-    add_frozenseg_config(cfg)
+    cfg = frozenseg_config()
     if request.config is not None:
         cfg.merge_from_file(request.config)
     cfg.merge_from_list(request.options)

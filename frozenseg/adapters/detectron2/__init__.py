@@ -12,27 +12,8 @@ It is thin: the model, the losses, the post-processing and the transforms are th
 detectron2 is no requirement of ours and is on no package index; INSTALL.md says how to get it.
 """
 
-from frozenseg.errors import UserError
-
-
-class MissingDetectron2(UserError, ImportError):
-    """detectron2 cannot be imported: said in one line by our commands, an `ImportError` to code."""
-
-
-try:
-    import detectron2.data  # its compiled part, too
-except ImportError as error:
-    reason = (
-        "is not installed"
-        if isinstance(error, ModuleNotFoundError) and error.name == "detectron2"
-        else f"cannot be loaded ({str(error).splitlines()[0]})"
-    )
-    raise MissingDetectron2(
-        f"detectron2 {reason}: get it with `git clone https://github.com/facebookresearch/"
-        "detectron2` and `pip install --no-build-isolation ./detectron2` (INSTALL.md, detectron2)"
-    ) from None
-
-from frozenseg.adapters.detectron2.config import add_frozenseg_config
+from frozenseg.adapters.detectron2.available import MissingDetectron2
+from frozenseg.adapters.detectron2.config import HostConfig, add_frozenseg_config, frozenseg_config
 from frozenseg.adapters.detectron2.datasets import register_dataset, register_datasets
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
 from frozenseg.adapters.detectron2.meta_arch import FCCLIP, FrozenSeg, Fusioner
@@ -43,11 +24,13 @@ __all__ = [
     "FrozenSeg",
     "FrozenSegMapper",
     "Fusioner",
+    "HostConfig",
     "MissingDetectron2",
     "Trainer",
     "add_frozenseg_config",
     "build_evaluators",
     "build_optimizer",
+    "frozenseg_config",
     "register_dataset",
     "register_datasets",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from fvcore.common.config import CfgNode as PlainNode
 
 from frozenseg.build import build_device
@@ -36,6 +36,13 @@ class HostConfig(CfgNode):
         """detectron2 knows no "auto"."""
         if self.MODEL.DEVICE == "auto":
             self.MODEL.DEVICE = str(build_device(self))
+
+
+def frozenseg_config() -> HostConfig:
+    """detectron2's defaults with ours over them."""
+    cfg = get_cfg()
+    add_frozenseg_config(cfg)
+    return cfg
 
 
 def add_frozenseg_config(cfg: CfgNode) -> None:

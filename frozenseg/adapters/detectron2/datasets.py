@@ -7,7 +7,7 @@ scores and stuff segments speak in class ids, instances and thing segments in nu
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class HostClasses:
         """The class id of detectron2's number of a class."""
         return self._class_ids[number] if is_thing else number
 
-    @property
+    @cached_property
     def _class_ids(self) -> dict[int, int]:
         return {number: class_id for class_id, number in self.thing_ids.items()}
 
@@ -174,6 +174,8 @@ def host_classes(name: str) -> HostClasses:
         every = {number: number for number in range(len(things))}
         return HostClasses(Categories(tuple(things), (True,) * len(things), ids), every)
     stuff_map = metadata.get("stuff_dataset_id_to_contiguous_id")
+    if thing_map and stuff_map and things == stuff:  # detectron2's COCO: two maps, one numbering
+        stuff_map = thing_map | stuff_map
     ids = _by_number(stuff_map, len(stuff))
     if thing_map is None or stuff_map is None:
         numbers = {label: number for number, label in enumerate(things)}

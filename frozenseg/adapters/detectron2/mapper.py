@@ -1,6 +1,6 @@
 """Our transforms as a dataset mapper of detectron2."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,16 +65,16 @@ class FrozenSegMapper:
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
         name = entry.get("dataset_name", self.default)
         classes = self.classes.get(name, NO_CLASSES)
+        bare = {key: value for key, value in entry.items() if key not in ANNOTATION}
         dataset = SegmentationDataset(
-            records=[record_of(entry, classes, name)],
+            records=[record_of(entry if self.is_train else bare, classes, name)],
             categories=classes.categories,
             transform=self.transforms[name],
             targets=annotation_kind(entry) if self.is_train else None,
             seed=int(np.random.randint(2**31)),
         )
         sample = dataset[Draw(int(np.random.randint(2**31)), 0)]
-        found = {key: value for key, value in entry.items() if key not in ANNOTATION}
-        found |= {
+        found = bare | {
             "dataset_name": name,
             "image": sample.image,
             "height": sample.height,
@@ -97,7 +97,7 @@ def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:
     return ShortestEdgeResize(short=config.INPUT.MIN_SIZE_TEST, long=config.INPUT.MAX_SIZE_TEST)
 
 
-def annotation_kind(entry: dict[str, Any]) -> str:
+def annotation_kind(entry: dict[str, Any]) -> Literal["panoptic", "semantic", "instances"]:
     """What becomes masks in training: the first of what there is."""
     if "pan_seg_file_name" in entry:
         return "panoptic"

@@ -1,4 +1,4 @@
-"""detectron2's DefaultTrainer with our optimiser, transforms and metadata, and its own evaluators."""
+"""detectron2's DefaultTrainer with our optimiser and transforms, and detectron2's evaluators."""
 
 import logging
 import os
@@ -106,8 +106,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if solver.CLIP_GRADIENTS.ENABLED:
         parameters = [parameter for group in groups for parameter in group["params"]]
         limit = solver.CLIP_GRADIENTS.CLIP_VALUE
-        # After the scaler of mixed precision has divided the gradients by its scale.
-        optimizer.register_step_pre_hook(lambda *_: gradient_norm(parameters, limit))  # type: ignore[arg-type, return-value]
+
+        # Called after the scaler of mixed precision has divided the gradients by its scale.
+        def clip(*_: Any) -> None:
+            gradient_norm(parameters, limit)
+
+        optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
