@@ -65,8 +65,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the last checkpoint; MODEL.WEIGHTS has been loaded with the model."""
         if resume and self.checkpointer.has_checkpoint():
-            with torch.serialization.safe_globals(list(_SAFE)):
-                super().resume_or_load(resume=True)
+            super().resume_or_load(resume=True)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -88,9 +87,6 @@ class Trainer(DefaultTrainer):
         folder = re.sub(r"[^\w.-]+", "_", dataset_name)[-80:]
         output = os.path.join(cfg.OUTPUT_DIR, "inference", folder)
         return DatasetEvaluators(build_evaluators(cfg, dataset_name, output))
-
-
-_SAFE: tuple[Any, ...] = ()
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
