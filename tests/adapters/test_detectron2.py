@@ -157,18 +157,38 @@ def test_published_keys_build_identical_models(published: Path) -> None:
     assert expected.mask_logits.equal(found.mask_logits)
 
 
-@pytest.mark.parametrize("family", ["FrozenSeg", "FCCLIP", "Fusioner"])
-def test_all_families_are_registered(family: str) -> None:
-    options = [*TINY_OPTIONS, "MODEL.META_ARCHITECTURE", family]
-    options += [
-        *("MODEL.FUSIONER.VISUAL_NAME", "frozenseg_tiny_vit"),
-        *("MODEL.FUSIONER.TEXT_NAME", "frozenseg_tiny_vit"),
-        *("MODEL.FUSIONER.VISUAL_WEIGHTS", "none", "MODEL.FUSIONER.TEXT_WEIGHTS", "none"),
-        *("MODEL.FUSIONER.DIM", "32", "MODEL.FUSIONER.NUM_LAYERS", "2"),
-    ]
-    model = build_host_model(host_config(*options))
+FUSIONER = [
+    *("MODEL.META_ARCHITECTURE", "Fusioner"),
+    *("MODEL.FUSIONER.VISUAL_NAME", "frozenseg_tiny_vit"),
+    *("MODEL.FUSIONER.TEXT_NAME", "frozenseg_tiny_vit"),
+    *("MODEL.FUSIONER.VISUAL_WEIGHTS", "none", "MODEL.FUSIONER.TEXT_WEIGHTS", "none"),
+    *("MODEL.FUSIONER.DIM", "16", "MODEL.FUSIONER.NUM_HEADS", "2"),
+    *("MODEL.FUSIONER.NUM_LAYERS", "2"),
+]
+FAMILIES = {
+    "FrozenSeg": [],
+    "FCCLIP": ["MODEL.META_ARCHITECTURE", "FCCLIP"],
+    "Fusioner": FUSIONER,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_and_answers(tiny: Tiny, family: str) -> None:
+    cfg = tiny.cfg(*FAMILIES[family])
+    model = build_host_model(cfg)
     assert type(model).__name__ == family
-    assert type(model.segmenter).__name__ == ("Fusioner" if family == "Fusioner" else "FrozenSeg")
+    mapper = host.FrozenSegMapper(cfg, True)
+    np.random.seed(0)
+    losses = model.train()([mapper(entry) for entry in DatasetCatalog.get(tiny.name)[:2]])
+    total = sum(losses.values())
+    total.backward()
+    assert float(total) > 0 and "loss_mask" in losses
+    assert all(p.grad is not None for _, p in model.segmenter.trained_parameters())
+    entry = host.FrozenSegMapper(cfg, False)(DatasetCatalog.get(tiny.name)[2])
+    with torch.no_grad():
+        (found,) = model.eval()([entry])
+    assert found["sem_seg"].shape == (3, 50, 70) == (3, entry["height"], entry["width"])
+    assert found["panoptic_seg"][0].shape == found["instances"].image_size == (50, 70)
 
 
 def test_slips_are_told_as_by_our_own_reader(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
 """Where detectron2 is not installed: one line that says so, and nothing else changes."""
 
+import ast
+import re
 import subprocess
 import sys
 
 import pytest
 
+from frozenseg.commands import run as run_command
+from frozenseg.commands.detectron2_train_net import main
+from tests.test_imports import PACKAGE, imported
+
+HOST = re.compile(r"detectron2(\.|$)|frozenseg\.adapters\.")
 ABSENT = "import sys; sys.modules['detectron2'] = None  # what importing it then says is the same\n"
 
 
@@ -28,19 +35,24 @@ def test_the_import_says_what_is_missing_and_how_to_get_it(module: str) -> None:
     assert "pip install" in line and "INSTALL.md" in line
 
 
-def test_the_command_says_it_in_one_line() -> None:
-    code = (
-        "from frozenseg.commands import run\n"
-        "from frozenseg.commands.detectron2_train_net import main\nrun(main)"
-    )
-    done = run(code, "--eval-only")
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
+def test_the_command_says_it_in_one_line(monkeypatch, capsys) -> None:
+    for name in list(sys.modules):
+        if name.startswith("frozenseg.adapters.detectron2"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    monkeypatch.setattr(sys, "argv", ["detectron2_train_net", "--eval-only"])
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main)
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.out == ""
+    (line,) = captured.err.splitlines()
     assert line.startswith("error: detectron2 is not installed; ")
-    assert run(code, "--help").returncode == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0 and "detectron2 is needed" in capsys.readouterr().out
 
 
-def test_a_detectron2_that_does_not_load_is_told_apart(tmp_path, monkeypatch) -> None:
+def test_a_detectron2_that_does_not_load_is_told_apart(tmp_path) -> None:
     """As after an update of torch, when its compiled part lacks symbols."""
     (tmp_path / "detectron2").mkdir()
     (tmp_path / "detectron2" / "__init__.py").write_text("raise ImportError('undefined symbol')")
@@ -53,11 +65,10 @@ def test_a_detectron2_that_does_not_load_is_told_apart(tmp_path, monkeypatch) ->
 
 def test_nothing_of_ours_imports_it_unasked() -> None:
     """Apart from the adapter, the command alone, and that within its functions."""
-    done = run(
-        "import importlib, pkgutil, frozenseg\n"
-        "for found in pkgutil.walk_packages(frozenseg.__path__, 'frozenseg.'):\n"
-        "    if '.adapters.detectron2' not in found.name:\n"
-        "        importlib.import_module(found.name)\n"
-        "print('all imported')"
-    )
-    assert done.stdout == "all imported\n", done.stderr
+    command = PACKAGE / "commands" / "detectron2_train_net.py"
+    files = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "adapters" not in path.parents]
+    found = {path for path in files if any(HOST.match(name) for name in imported(path))}
+    assert found == {command}
+    top = ast.parse(command.read_text()).body
+    modules = [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]
+    assert len(modules) > 3 and not any(HOST.match(name) for name in modules)

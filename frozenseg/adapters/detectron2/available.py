@@ -13,7 +13,8 @@ class MissingDetectron2(UserError, ImportError):
 
 def require_detectron2() -> None:
     try:
-        import_module("detectron2.data")  # which loads its compiled part, too
+        import_module("detectron2")
+        import_module("detectron2.data")  # loads its compiled part, too
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "detectron2"
         reason = "is not installed" if absent else f"cannot be loaded ({error})".replace("\n", " ")
