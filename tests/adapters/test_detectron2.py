@@ -375,6 +375,8 @@ def test_training_without_masks_says_which_mapper(tiny: Tiny) -> None:
     model = build_host_model(tiny.cfg()).train()
     with pytest.raises(UserError, match="use FrozenSegMapper"):
         model([{"image": torch.zeros(3, 64, 64), "file_name": "a.png"}])
+    with pytest.raises(UserError, match="DATASETS.TRAIN is empty"):
+        host.FrozenSegMapper(tiny.cfg("DATASETS.TRAIN", "()"), True)
 
 
 def test_a_run_its_checkpoint_and_its_resumption(tiny: Tiny) -> None:

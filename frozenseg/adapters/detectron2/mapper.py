@@ -15,6 +15,7 @@ from frozenseg.config import select_config
 from frozenseg.data.dataset import Draw, SegmentationDataset
 from frozenseg.data.records import Categories, Instances, Record, Segments
 from frozenseg.data.transforms import ShortestEdgeResize, Transform
+from frozenseg.errors import UserError
 
 NO_CLASSES = HostClasses(Categories((), (), ()), {})
 ANNOTATION = ("annotations", "segments_info", "pan_seg_file_name", "sem_seg_file_name")
@@ -51,6 +52,9 @@ class FrozenSegMapper:
         """names: the data sets, by default those of DATASETS."""
         config = select_config(cfg)
         names = names or tuple(config.DATASETS.TRAIN if is_train else config.DATASETS.TEST)
+        if not names:
+            key = "TRAIN" if is_train else "TEST"
+            raise UserError(f"DATASETS.{key} is empty: name at least one data set")
         transforms: dict[str, Transform] = {}
         for name in names:
             transforms[name] = training_transform(config) if is_train else _resize(config, name)
