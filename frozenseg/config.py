@@ -7,7 +7,7 @@ models get plain arguments.
 
 import ast
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -285,17 +285,46 @@ def load_config(
     """
     cfg = default_config()
     if path is not None:
-        values = _read_yaml(Path(path))
-        _merge(cfg, _flatten(values), str(path))
-    if len(options) % 2:
-        raise UserError(f"options must be KEY VALUE pairs; {options[-1]!r} stands alone")
-    _merge(cfg, zip(options[::2], options[1::2], strict=True), "options")
-    for key, value in FIXED.items():
-        if _as_list(_get(cfg, key)) != _as_list(value):
-            raise UserError(f"{key} {_get(cfg, key)}: only {value} is supported")
+        merge_yaml(cfg, path)
+    merge_options(cfg, options)
+    _refuse_unbuilt(cfg)
     if freeze:
         cfg.freeze()
     return cfg
+
+
+def merge_yaml(cfg: CfgNode, path: str | Path) -> None:
+    """Take over the values of a YAML file, those of its `_BASE_` first, by the rules of
+    `load_config`. `cfg` may have more keys than ours."""
+    merge_values(cfg, _read_yaml(Path(path)), str(path))
+
+
+def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
+    """Take over KEY VALUE ... options, as `merge_yaml`."""
+    if len(options) % 2:
+        raise UserError(f"options must be KEY VALUE pairs; {options[-1]!r} stands alone")
+    _merge(cfg, zip(options[::2], options[1::2], strict=True), "options")
+
+
+def merge_values(cfg: CfgNode, values: Mapping[str, Any], origin: str) -> None:
+    """Take over nested keys, as `merge_yaml`; `origin` begins the messages."""
+    _merge(cfg, _flatten(values), origin)
+
+
+def select_config(host: Mapping[str, Any]) -> CfgNode:
+    """Our keys alone out of a configuration that has others too (detectron2's), frozen."""
+    cfg = default_config()
+    known = dict(_flatten(cfg))
+    _merge(cfg, [pair for pair in _flatten(host) if pair[0] in known], "configuration")
+    _refuse_unbuilt(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _refuse_unbuilt(cfg: CfgNode) -> None:
+    for key, value in FIXED.items():
+        if _as_list(_get(cfg, key)) != _as_list(value):
+            raise UserError(f"{key} {_get(cfg, key)}: only {value} is supported")
 
 
 def packaged_config(name: str) -> Path | None:
@@ -323,7 +352,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -339,7 +368,7 @@ def _merge(cfg: CfgNode, pairs: Iterable[tuple[str, Any]], origin: str) -> None:
     for key, value in pairs:
         # FC-CLIP's files hold the same keys under its own name.
         key = key.replace("MODEL.FC_CLIP.", "MODEL.FROZEN_SEG.")
-        if any(key == name or key.startswith(name + ".") for name in IGNORED):
+        if key not in known and any(f"{key}.".startswith(f"{name}.") for name in IGNORED):
             ignored.append(key)
             continue
         if key not in known:
@@ -362,7 +391,7 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
         return float(value)
     if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
-    if type(value) is not type(default):
+    if type(value) is not type(default) and default is not None:  # None: of detectron2's, anything
         raise UserError(
             f"{origin}: {key} is {value!r} ({type(value).__name__}), "
             f"a {type(default).__name__} was expected, e.g. {default!r}"

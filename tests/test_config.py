@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.config import FIXED, IGNORED, default_config, load_config, packaged_config
+from frozenseg.config import (
+    FIXED,
+    IGNORED,
+    default_config,
+    load_config,
+    merge_options,
+    packaged_config,
+    select_config,
+)
 from frozenseg.errors import UserError
 
 from .published_yaml import BASE, PUBLISHED
@@ -51,6 +59,22 @@ def test_a_published_file_loads_unmodified(write, caplog: pytest.LogCaptureFixtu
 def test_every_ignored_key_is_accepted_alone() -> None:
     for key in IGNORED:
         load_config(None, [key, "7", f"{key}.BELOW", "7"])
+
+
+def test_our_keys_out_of_a_larger_configuration() -> None:
+    """As detectron2's: it has keys of its own, some of which we would ignore."""
+    larger = default_config()
+    larger.MODEL.RPN = CfgNode({"HEAD_NAME": "x", "LIMIT": None})
+    larger.MODEL.RESNETS = CfgNode({"DEPTH": 50})
+    merge_options(larger, ["MODEL.MASK_FORMER.MASK_WEIGHT", "4", "MODEL.RESNETS.DEPTH", "101"])
+    merge_options(larger, ["MODEL.RPN.LIMIT", "0.5", "MODEL.RESNETS.STEM_TYPE", "basic"])
+    assert larger.MODEL.RESNETS == {"DEPTH": 101} and larger.MODEL.RPN.LIMIT == 0.5
+    chosen = select_config(larger)
+    expected = load_config(None, ["MODEL.MASK_FORMER.MASK_WEIGHT", "4"])
+    assert chosen.dump() == expected.dump() and chosen.is_frozen()
+    larger.INPUT.FORMAT = "BGR"
+    with pytest.raises(UserError, match="INPUT.FORMAT BGR: only RGB is supported"):
+        select_config(larger)
 
 
 def test_fc_clips_own_keys(write) -> None:

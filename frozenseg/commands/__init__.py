@@ -13,6 +13,7 @@ from frozenseg.errors import UserError, nearest
 COMMANDS = {
     "demo": "segment images",
     "train_net": "train a model, or evaluate it (--eval-only)",
+    "detectron2_train_net": "the same under detectron2: its trainer, loaders and evaluators",
     "prepare_dataset": "make a benchmark's files out of the published ones",
     "check_dataset": "is a benchmark in place and whole? what to run if not",
     "mean_results": "the mean over folds that were evaluated one by one",

@@ -84,7 +84,7 @@ def _test_set(cfg: CfgNode, name: str) -> TestSet:
     dataset = SegmentationDataset(
         records=records, categories=categories, transform=test_resize(cfg, benchmark), targets=None
     )
-    tasks = _wanted_tasks(cfg, benchmark)
+    tasks = wanted_tasks(cfg, benchmark)
     if not tasks:
         raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
     return TestSet(name, benchmark, dataset, vocabulary_of(cfg, name, categories), tasks)
@@ -101,7 +101,7 @@ def test_resize(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
 test_resize.__test__ = False  # type: ignore[attr-defined]  # as TestSet
 
 
-def _wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
+def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     """What the benchmark can be scored for, of what the configuration switches on."""
     test, fusioner = cfg.MODEL.MASK_FORMER.TEST, cfg.MODEL.META_ARCHITECTURE == "Fusioner"
     switches = {

@@ -59,7 +59,7 @@ class Request:
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = _parser().parse_args(argv)
+    arguments = argument_parser("train_net", __doc__ or "").parse_args(argv)
     request = Request(
         config=arguments.config_file,
         options=[*precision_options(arguments), *arguments.opts, *arguments.options],
@@ -238,12 +238,13 @@ def _log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train_net",
-        description=__doc__,
-        epilog="Also runs under torchrun, which then says how many processes there are.",
-    )
+def argument_parser(
+    program: str,
+    description: str,
+    epilog: str = "Also runs under torchrun, which then says how many processes there are.",
+) -> argparse.ArgumentParser:
+    """The published command line."""
+    parser = argparse.ArgumentParser(prog=program, description=description, epilog=epilog)
     add = parser.add_argument
     add("--config-file", "--config", help="YAML file; without it, the published model's defaults")
     add(

@@ -101,22 +101,26 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
             raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         records, categories = records + of_name, classes
     assert categories is not None, "names is not empty"
-    side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
-    if side < 1 or side % divisor:
-        raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
     dataset = SegmentationDataset(
         records=records,
         categories=categories,
-        transform=LargeScaleJitter(
-            size=side,
-            min_scale=cfg.INPUT.MIN_SCALE,
-            max_scale=cfg.INPUT.MAX_SCALE,
-            flip_probability=cfg.INPUT.FLIP_PROBABILITY,
-        ),
+        transform=training_transform(cfg),
         targets=find_benchmark(names[0]).targets,
         seed=cfg.SEED,
     )
     return dataset, vocabulary_of(cfg, names[0], categories)
+
+
+def training_transform(cfg: CfgNode) -> LargeScaleJitter:
+    side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    if side < 1 or side % divisor:
+        raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
+    return LargeScaleJitter(
+        size=side,
+        min_scale=cfg.INPUT.MIN_SCALE,
+        max_scale=cfg.INPUT.MAX_SCALE,
+        flip_probability=cfg.INPUT.FLIP_PROBABILITY,
+    )
 
 
 def pass_size(cfg: CfgNode) -> int:

@@ -178,16 +178,29 @@ def read_whole(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categori
         )
     if benchmark.reader == "instances":
         return read_instances(annotations, images)
-    if benchmark.annotations:
-        categories = read_categories(read_annotations(annotations, "categories"), annotations)
-    else:
-        vocabulary = _whole_vocabulary(benchmark, root)
-        assert vocabulary is not None, "a row of label maps names its classes"
-        names = tuple(vocabulary.labels)
-        categories = Categories(names, vocabulary.is_thing, tuple(range(len(names))))
     return read_semantic(
-        images, labels, categories, ignore=benchmark.ignore, background=benchmark.background
+        images,
+        labels,
+        _whole_categories(benchmark, root),
+        ignore=benchmark.ignore,
+        background=benchmark.background,
     )
+
+
+def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
+    """The categories of a row alone, without its records."""
+    categories = _whole_categories(benchmark, root)
+    return categories.select(benchmark.classes) if benchmark.classes else categories
+
+
+def _whole_categories(benchmark: Benchmark, root: Path) -> Categories:
+    if benchmark.annotations:
+        path = root / benchmark.annotations
+        return read_categories(read_annotations(path, "categories"), path)
+    vocabulary = _whole_vocabulary(benchmark, root)
+    assert vocabulary is not None, "a row of label maps names its classes"
+    names = tuple(vocabulary.labels)
+    return Categories(names, vocabulary.is_thing, tuple(range(len(names))))
 
 
 def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:

@@ -1,5 +1,6 @@
 """What a reader knows of an image before any pixel is read: the records of a dataset."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,14 @@ class Categories:
     def class_ids(self) -> dict[int, int]:
         """Dataset id -> class id."""
         return {dataset_id: index for index, dataset_id in enumerate(self.dataset_ids)}
+
+    def select(self, classes: Sequence[int]) -> "Categories":
+        """These classes alone, in this order."""
+        return Categories(
+            names=tuple(self.names[i] for i in classes),
+            is_thing=tuple(self.is_thing[i] for i in classes),
+            dataset_ids=tuple(self.dataset_ids[i] for i in classes),
+        )
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,7 @@ def select_classes(
         for record in records
         if not wanted.isdisjoint(present(record))
     ]
-    return kept, Categories(
-        names=tuple(categories.names[i] for i in classes),
-        is_thing=tuple(categories.is_thing[i] for i in classes),
-        dataset_ids=tuple(categories.dataset_ids[i] for i in classes),
-    )
+    return kept, categories.select(classes)
 
 
 def objects_present(record: Record) -> set[int]:

@@ -63,11 +63,12 @@ def decode_shapes(shapes: list[Any], height: int, width: int) -> np.ndarray:
     """The masks (N, H, W) bool of checked shapes."""
     if not shapes:
         return np.zeros((0, height, width), dtype=bool)
-    masks = mask_codec.decode([_compressed(shape, height, width) for shape in shapes])
+    masks = mask_codec.decode([encode_shape(shape, height, width) for shape in shapes])
     return masks.transpose(2, 0, 1).astype(bool)  # (H, W, N) -> (N, H, W)
 
 
-def _compressed(shape: Any, height: int, width: int) -> dict[str, Any]:
+def encode_shape(shape: Any, height: int, width: int) -> dict[str, Any]:
+    """A checked shape as a compressed RLE."""
     if isinstance(shape, list):
         return mask_codec.merge(mask_codec.frPyObjects(shape, height, width))
     if isinstance(shape["counts"], list):

@@ -25,8 +25,8 @@ from frozenseg.inference.resize import MaskResizer
 from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
 from frozenseg.text.vocabulary import Vocabulary
 
-# Floats of the largest tensor of a band: on a CPU it should stay in the cache, which halves the time
-# (logs/speed/README.md); elsewhere about 100 MB.
+# Floats of the largest tensor of a band. On a CPU it should stay in the cache, which halves the
+# time (logs/speed/README.md); elsewhere about 100 MB.
 BAND_ELEMENTS = {"cpu": 4_000_000, "other": 24_000_000}
 
 

@@ -1,0 +1,38 @@
+"""detectron2 as a host: importing this package registers our models and data sets there.
+
+    from detectron2.config import get_cfg
+    from frozenseg.adapters.detectron2 import add_frozenseg_config
+
+    cfg = get_cfg()
+    add_frozenseg_config(cfg)
+    cfg.merge_from_file("configs/coco/frozenseg/convnext_large.yaml")  # or a published file
+    model = detectron2.modeling.build_model(cfg)  # with weights
+
+It is thin: the model, the losses, the post-processing and the transforms are those of `frozenseg`.
+detectron2 is no requirement of ours and is on no package index; INSTALL.md says how to get it.
+"""
+
+from frozenseg.adapters.detectron2.available import MissingDetectron2
+from frozenseg.adapters.detectron2.config import HostConfig, add_frozenseg_config, frozenseg_config
+from frozenseg.adapters.detectron2.datasets import register_dataset, register_datasets
+from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
+from frozenseg.adapters.detectron2.meta_arch import FCCLIP, FrozenSeg, Fusioner
+from frozenseg.adapters.detectron2.trainer import Trainer, build_evaluators, build_optimizer
+
+__all__ = [
+    "FCCLIP",
+    "FrozenSeg",
+    "FrozenSegMapper",
+    "Fusioner",
+    "HostConfig",
+    "MissingDetectron2",
+    "Trainer",
+    "add_frozenseg_config",
+    "build_evaluators",
+    "build_optimizer",
+    "frozenseg_config",
+    "register_dataset",
+    "register_datasets",
+]
+
+register_datasets()

@@ -1,0 +1,289 @@
+"""The table of benchmarks in detectron2's catalogs, and what a model needs to know of any data set
+there: its classes, and how detectron2 numbers them.
+
+A class id is a position in `stuff_classes`, which names all classes, things too; things are
+numbered a second time in `thing_classes`. So all of detectron2's evaluators can be used: semantic
+scores and stuff segments speak in class ids, instances and thing segments in numbers of things.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.structures import BoxMode
+from pycocotools import mask as mask_util
+
+from frozenseg.commands import training
+from frozenseg.data.benchmark_rows import Benchmark
+from frozenseg.data.benchmarks import (
+    BENCHMARKS,
+    FILES_PREFIX,
+    benchmark_categories,
+    data_root,
+    find_benchmark,
+    read_benchmark,
+)
+from frozenseg.data.records import Categories, Record
+from frozenseg.data.shapes import encode_shape
+from frozenseg.errors import UserError
+from frozenseg.palette import class_colors
+from frozenseg.text.vocabulary import Vocabulary
+
+# What detectron2's own tools call the evaluators of a data set; "sem_seg" and "coco_panoptic_seg"
+# are known to detectron2, the others are those of Mask2Former's data sets.
+EVALUATOR_TYPES = {
+    ("panoptic", "semantic", "instances"): "coco_panoptic_seg",
+    ("panoptic", "semantic", "cityscapes"): "cityscapes_panoptic_seg",
+    ("panoptic", "semantic"): "mapillary_vistas_panoptic_seg",
+    ("panoptic",): "panoptic_seg",
+    ("semantic",): "sem_seg",
+    ("instances",): "coco",
+    ("lvis",): "lvis",
+}
+LABEL_DIVISOR = 1000  # of panoptic ids made of class and number; ours are listed instead
+
+
+@dataclass(frozen=True)
+class HostClasses:
+    """The classes of a data set in detectron2's catalog.
+
+    categories: by class id. thing_ids: {class id: number among the things}.
+    """
+
+    categories: Categories
+    thing_ids: dict[int, int]
+
+    def class_id(self, number: int, is_thing: bool) -> int:
+        """The class id of detectron2's number of a class."""
+        return self._class_ids[number] if is_thing else number
+
+    @cached_property
+    def _class_ids(self) -> dict[int, int]:
+        return {number: class_id for class_id, number in self.thing_ids.items()}
+
+    def host_id(self, class_id: int) -> int:
+        """detectron2's number of a class."""
+        return self.thing_ids.get(class_id, class_id)
+
+
+class BenchmarkMetadata(Metadata):
+    """Metadata of a row; what only its annotation files tell is read when first asked for."""
+
+    CLASSES = (
+        "thing_classes",
+        "stuff_classes",
+        "thing_colors",
+        "stuff_colors",
+        "thing_dataset_id_to_contiguous_id",
+        "stuff_dataset_id_to_contiguous_id",
+    )
+
+    def __getattr__(self, key: str) -> Any:
+        if key in self.CLASSES and "read_classes" in self.__dict__:
+            self.__dict__.update(class_metadata(self.__dict__.pop("read_classes")()))
+            return self.__dict__[key]
+        return super().__getattr__(key)
+
+    def as_dict(self) -> dict[str, Any]:
+        self.get("stuff_classes")
+        return super().as_dict()
+
+
+def register_datasets(root: Path | None = None) -> None:
+    """Every row of the table under its published name. Names that are taken (COCO's, by detectron2
+    itself) stay as they are. root: the data root, by default `data_root()`."""
+    for name, row in BENCHMARKS.items():
+        if evaluator_type(row):
+            register_dataset(name, root)
+
+
+def register_dataset(name: str, root: Path | None = None) -> None:
+    """A row of the table, or files named by `coco_panoptic:JSON:PNG_DIR:IMAGE_DIR`."""
+    if name in DatasetCatalog:
+        return
+    root = data_root() if root is None else root
+    benchmark = find_benchmark(name)
+    if not evaluator_type(benchmark):
+        raise UserError(f"{name}: detectron2 has no evaluator for it; use tools/train_net.py")
+    DatasetCatalog.register(name, partial(load_dicts, name, benchmark, root))
+    MetadataCatalog[name] = BenchmarkMetadata(name=name)
+    MetadataCatalog[name].__dict__.update(
+        **_paths(benchmark, root),
+        evaluator_type=evaluator_type(benchmark),
+        ignore_label=benchmark.ignore,
+        label_divisor=LABEL_DIVISOR,
+        read_classes=partial(benchmark_categories, benchmark, root),
+    )
+
+
+def evaluator_type(benchmark: Benchmark) -> str:
+    """ "" for folds and mosaics: they ask for some classes, or by other rules than detectron2's."""
+    few_shot = bool(benchmark.classes) or benchmark.background >= 0
+    return "" if few_shot else EVALUATOR_TYPES.get(benchmark.evaluators or benchmark.tasks, "")
+
+
+def ensure_registered(names: tuple[str, ...]) -> None:
+    """Register what is named by its files, and refuse names that nobody knows."""
+    for name in names:
+        if name not in DatasetCatalog:
+            register_dataset(name)
+
+
+def _paths(benchmark: Benchmark, root: Path) -> dict[str, str]:
+    """Where things lie, under detectron2's names for them."""
+    found = {"image_root": benchmark.images}
+    if benchmark.reader == "panoptic":
+        found |= {"panoptic_json": benchmark.annotations, "panoptic_root": benchmark.labels}
+        if benchmark.semantic_labels:
+            found["sem_seg_root"] = benchmark.semantic_labels
+    elif benchmark.reader == "semantic":
+        found["sem_seg_root"] = benchmark.labels
+    else:
+        found["json_file"] = benchmark.annotations
+    if benchmark.instances:
+        key = "gt_dir" if "cityscapes" in benchmark.evaluators else "json_file"
+        found[key] = benchmark.instances
+    return {key: str(root / path) for key, path in found.items()}
+
+
+def class_metadata(categories: Categories) -> dict[str, Any]:
+    """The entries of `BenchmarkMetadata.CLASSES`."""
+    is_thing = np.array(categories.is_thing, dtype=bool)
+    colors = class_colors(np.arange(len(categories)), is_thing).tolist()
+    things = np.flatnonzero(is_thing).tolist()
+    ids = categories.dataset_ids
+    return {
+        "thing_classes": [categories.names[class_id] for class_id in things],
+        "stuff_classes": list(categories.names),
+        "thing_colors": [colors[class_id] for class_id in things],
+        "stuff_colors": colors,
+        "thing_dataset_id_to_contiguous_id": {ids[c]: number for number, c in enumerate(things)},
+        "stuff_dataset_id_to_contiguous_id": {ids[c]: c for c in range(len(ids))},
+    }
+
+
+def host_classes(name: str) -> HostClasses:
+    """The classes of any data set in the catalog, ours or not, by its metadata.
+
+    Without `stuff_classes` all of `thing_classes` are things. Where there are maps of data set ids,
+    they tell which classes are things; else equal names do.
+    """
+    metadata = MetadataCatalog.get(name)
+    things, stuff = metadata.get("thing_classes") or [], metadata.get("stuff_classes") or []
+    if not things and not stuff:
+        raise UserError(f"{name}: its metadata name no classes (thing_classes, stuff_classes)")
+    thing_map = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not stuff:
+        ids = _by_number(thing_map, len(things))
+        every = {number: number for number in range(len(things))}
+        return HostClasses(Categories(tuple(things), (True,) * len(things), ids), every)
+    stuff_map = metadata.get("stuff_dataset_id_to_contiguous_id")
+    if thing_map and stuff_map and things == stuff:  # detectron2's COCO: two maps, one numbering
+        stuff_map = thing_map | stuff_map
+    ids = _by_number(stuff_map, len(stuff))
+    if thing_map is None or stuff_map is None:
+        numbers = {label: number for number, label in enumerate(things)}
+        thing_ids = {c: numbers[label] for c, label in enumerate(stuff) if label in numbers}
+    else:
+        if not set(thing_map) <= set(stuff_map):
+            raise UserError(
+                f"{name}: its stuff_classes leave out the things (as for Panoptic FPN); give a "
+                "name whose stuff_classes are all classes"
+            )
+        thing_ids = {c: thing_map[ids[c]] for c in range(len(stuff)) if ids[c] in thing_map}
+    is_thing = tuple(class_id in thing_ids for class_id in range(len(stuff)))
+    return HostClasses(Categories(tuple(stuff), is_thing, ids), thing_ids)
+
+
+def _by_number(ids: dict[int, int] | None, count: int) -> tuple[int, ...]:
+    """Data set ids by contiguous number."""
+    if ids is None:
+        return tuple(range(count))
+    return tuple(sorted(ids, key=lambda dataset_id: ids[dataset_id]))
+
+
+def load_dicts(name: str, benchmark: Benchmark, root: Path) -> list[dict[str, Any]]:
+    """The records of a row in detectron2's format."""
+    records, categories = read_benchmark(benchmark, root)
+    things = np.flatnonzero(categories.is_thing).tolist()
+    classes = HostClasses(categories, {class_id: number for number, class_id in enumerate(things)})
+    return [_dict_of(record, classes, name) for record in records]
+
+
+def _dict_of(record: Record, classes: HostClasses, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "file_name": record.image_path,
+        "image_id": record.image_id,
+        "dataset_name": name,
+    }
+    if record.height is not None:
+        found |= {"height": record.height, "width": record.width}
+    if record.semantic_path is not None:
+        found["sem_seg_file_name"] = record.semantic_path
+    if record.segments is not None:
+        rows = zip(
+            record.segments.ids.tolist(),
+            record.segments.class_ids.tolist(),
+            record.segments.is_crowd.tolist(),
+            strict=True,
+        )
+        found["pan_seg_file_name"] = record.panoptic_path
+        found["segments_info"] = [
+            {
+                "id": number,
+                "category_id": classes.host_id(class_id),
+                "isthing": class_id in classes.thing_ids,
+                "iscrowd": int(crowd),
+            }
+            for number, class_id, crowd in rows
+        ]
+    if record.instances is not None:
+        found["annotations"] = _annotations(record, classes)
+    return found
+
+
+def _annotations(record: Record, classes: HostClasses) -> list[dict[str, Any]]:
+    instances = record.instances
+    assert instances is not None and record.height and record.width
+    codes = [encode_shape(shape, record.height, record.width) for shape in instances.shapes]
+    return [
+        {
+            "category_id": classes.host_id(int(class_id)),
+            "segmentation": shape,
+            "bbox": mask_util.toBbox(code).tolist(),
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "iscrowd": int(crowd),
+        }
+        for shape, code, class_id, crowd in zip(
+            instances.shapes, codes, instances.class_ids, instances.is_crowd, strict=True
+        )
+    ]
+
+
+def table_row(name: str) -> Benchmark | None:
+    """The row of our table, or of files, that a name means; None for others' data sets."""
+    return find_benchmark(name) if name in BENCHMARKS or name.startswith(FILES_PREFIX) else None
+
+
+def vocabulary_of(config: CfgNode, name: str, categories: Categories) -> Vocabulary:
+    """The names of a data set's classes by class id; of others' data sets those of the metadata,
+    where commas stand between synonyms, or DATASETS.VOCABULARY."""
+    if table_row(name) is not None:
+        return training.vocabulary_of(config, name, categories)
+    names = tuple(
+        tuple(part.strip() for part in label.split(",") if part.strip()) or (label,)
+        for label in categories.names
+    )
+    if config.DATASETS.VOCABULARY:
+        names = Vocabulary.from_file(config.DATASETS.VOCABULARY).names
+    if len(names) != len(categories):
+        raise UserError(
+            f"{name}: its metadata name {len(categories)} classes, DATASETS.VOCABULARY "
+            f"{len(names)}; give a list of the same classes"
+        )
+    return Vocabulary(names, categories.is_thing)

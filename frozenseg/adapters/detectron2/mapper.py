@@ -1,0 +1,148 @@
+"""Our transforms as a dataset mapper of detectron2."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances as HostInstances
+
+from frozenseg.adapters.detectron2.datasets import HostClasses, host_classes, table_row
+from frozenseg.commands.testing import test_resize
+from frozenseg.commands.training import training_transform
+from frozenseg.config import select_config
+from frozenseg.data.dataset import Draw, SegmentationDataset
+from frozenseg.data.records import Categories, Instances, Record, Segments
+from frozenseg.data.transforms import ShortestEdgeResize, Transform
+from frozenseg.errors import UserError
+
+NO_CLASSES = HostClasses(Categories((), (), ()), {})
+ANNOTATION = ("annotations", "segments_info", "pan_seg_file_name", "sem_seg_file_name")
+
+
+class FrozenSegMapper:
+    """An entry of detectron2's catalog -> the input of a meta-architecture: image (3, h, w) uint8
+    RGB, height and width of the image on disk, and for training `instances` with gt_classes (class
+    ids) and gt_masks (N, h, w) bool, and `content`, (height, width) of what is picture in `image`.
+
+    Chance comes from numpy's global generator, which detectron2 seeds in each of its workers.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        transforms: dict[str, Transform],
+        classes: dict[str, HostClasses],
+        default: str,
+    ) -> None:
+        """transforms and classes: by data set; classes only for training. default: the data set
+        of an entry that does not name its own (`dataset_name`)."""
+        self.is_train = is_train
+        self.transforms = transforms
+        self.classes = classes
+        self.default = default
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, is_train: bool, names: tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
+        """names: the data sets, by default those of DATASETS."""
+        config = select_config(cfg)
+        names = names or tuple(config.DATASETS.TRAIN if is_train else config.DATASETS.TEST)
+        if not names:
+            key = "TRAIN" if is_train else "TEST"
+            raise UserError(f"DATASETS.{key} is empty: name at least one data set")
+        transforms: dict[str, Transform] = {}
+        for name in names:
+            transforms[name] = training_transform(config) if is_train else _resize(config, name)
+        return {
+            "is_train": is_train,
+            "transforms": transforms,
+            # Read here, in the main process: workers are forked with them.
+            "classes": {name: host_classes(name) for name in names} if is_train else {},
+            "default": names[0],
+        }
+
+    def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
+        name = entry.get("dataset_name", self.default)
+        classes = self.classes.get(name, NO_CLASSES)
+        bare = {key: value for key, value in entry.items() if key not in ANNOTATION}
+        dataset = SegmentationDataset(
+            records=[record_of(entry if self.is_train else bare, classes, name)],
+            categories=classes.categories,
+            transform=self.transforms[name],
+            targets=annotation_kind(entry) if self.is_train else None,
+            seed=int(np.random.randint(2**31)),
+        )
+        sample = dataset[Draw(int(np.random.randint(2**31)), 0)]
+        found = bare | {
+            "dataset_name": name,
+            "image": sample.image,
+            "height": sample.height,
+            "width": sample.width,
+        }
+        if sample.targets is not None:
+            found["instances"] = HostInstances(
+                (sample.image.shape[1], sample.image.shape[2]),
+                gt_classes=sample.targets.class_ids,
+                gt_masks=sample.targets.masks,
+            )
+            found["content"] = sample.content
+        return found
+
+
+def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:
+    row = table_row(name)
+    if row is not None:
+        return test_resize(config, row)
+    return ShortestEdgeResize(short=config.INPUT.MIN_SIZE_TEST, long=config.INPUT.MAX_SIZE_TEST)
+
+
+def annotation_kind(entry: dict[str, Any]) -> Literal["panoptic", "semantic", "instances"]:
+    """What becomes masks in training: the first of what there is."""
+    if "pan_seg_file_name" in entry:
+        return "panoptic"
+    return "instances" if "annotations" in entry else "semantic"
+
+
+def record_of(entry: dict[str, Any], classes: HostClasses, name: str) -> Record:
+    """What `datasets.load_dicts` has made of a record, or a foreign entry, as a record."""
+    return Record(
+        image_id=entry.get("image_id", entry["file_name"]),
+        image_path=entry["file_name"],
+        height=entry.get("height"),
+        width=entry.get("width"),
+        num_classes=len(classes.categories),
+        panoptic_path=entry.get("pan_seg_file_name"),
+        segments=_segments(entry["segments_info"], classes) if "segments_info" in entry else None,
+        semantic_path=entry.get("sem_seg_file_name"),
+        semantic_ignore=MetadataCatalog.get(name).get("ignore_label", 255),
+        instances=_instances(entry["annotations"], classes) if "annotations" in entry else None,
+    )
+
+
+def _segments(infos: list[dict[str, Any]], classes: HostClasses) -> Segments:
+    numbers = [(info["category_id"], bool(info.get("isthing", False))) for info in infos]
+    return Segments(
+        ids=np.array([info["id"] for info in infos], dtype=np.int32),
+        class_ids=np.array([classes.class_id(*pair) for pair in numbers], dtype=np.int32),
+        is_crowd=np.array([info.get("iscrowd", 0) for info in infos], dtype=bool),
+    )
+
+
+def _instances(rows: list[dict[str, Any]], classes: HostClasses) -> Instances:
+    rows = [row for row in rows if row.get("segmentation")]
+    class_ids = [classes.class_id(row["category_id"], True) for row in rows]
+    return Instances(
+        shapes=[row["segmentation"] for row in rows],
+        class_ids=np.array(class_ids, dtype=np.int32),
+        is_crowd=np.array([row.get("iscrowd", 0) for row in rows], dtype=bool),
+    )
+
+
+def tensor_masks(masks: Any) -> torch.Tensor:
+    """gt_masks (N, h, w) bool of our mapper, or of one that makes bit masks."""
+    return torch.as_tensor(getattr(masks, "tensor", masks)).bool()

@@ -1,0 +1,252 @@
+"""Our models behind detectron2's contract."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
+
+from frozenseg.adapters.detectron2.datasets import HostClasses, host_classes, vocabulary_of
+from frozenseg.adapters.detectron2.mapper import tensor_masks
+from frozenseg.build import (
+    build_post_processor,
+    build_precision,
+    build_sam_masks,
+    build_text_classifier,
+    build_training_vocabulary,
+)
+from frozenseg.commands.training import loaded_model, training_objective
+from frozenseg.config import select_config
+from frozenseg.data.dataset import Sample
+from frozenseg.data.records import Record
+from frozenseg.engine.distributed import all_sum, rank, world_size
+from frozenseg.engine.objective import Objective
+from frozenseg.engine.weights import SHARED, load_state
+from frozenseg.errors import UserError
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.sam_masks import ProposalSource
+from frozenseg.inference.segment import segment_image
+from frozenseg.models.base import Segmenter
+from frozenseg.structures import SegmentationResult, Targets, TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What images of a data set are asked for."""
+
+    classes: HostClasses
+    vocabulary: Vocabulary
+    text: TextEmbeddings
+
+
+class HostModel(nn.Module):
+    """A `Segmenter` as a meta-architecture; its state dict is the segmenter's own.
+
+    Weights are loaded when it is built, by `frozenseg.build.load_model`: MODEL.WEIGHTS (ours or
+    published, `.safetensors` too) and the files of the frozen encoders. A checkpointer of
+    detectron2 may load others later.
+    """
+
+    @configurable
+    def __init__(self, *, segmenter: Segmenter, config: CfgNode) -> None:
+        """config: ours (`frozenseg.config.select_config`)."""
+        super().__init__()
+        self.segmenter = segmenter
+        self.config = config
+        self.steps = 0  # of training, where detectron2 does not count them
+        self._questions: dict[str, Question] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        config = select_config(cfg)
+        test = config.TEST
+        if test.AUG.ENABLED or test.ORACLE_PRESENCE:
+            key = "AUG.ENABLED" if test.AUG.ENABLED else "ORACLE_PRESENCE"
+            raise UserError(f"TEST.{key}: not under detectron2; use tools/train_net.py --eval-only")
+        if config.SEED < 0:  # then detectron2 has seeded torch by chance
+            config.defrost()
+            config.SEED = torch.initial_seed() % 2**31
+            config.freeze()
+        # The weights' seed must not become that of detectron2's workers, alike on all ranks.
+        with torch.random.fork_rng(devices=[]):
+            segmenter = loaded_model(config, torch.device("cpu"))
+        return {"segmenter": segmenter, "config": config}
+
+    @property
+    def device(self) -> torch.device:
+        return self.segmenter.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """In training: weighted losses by name; their sum is what our engine minimises.
+
+        Else, for each input, what MODEL.MASK_FORMER.TEST switches on: `sem_seg` (K, H, W) scores of
+        all classes; `panoptic_seg`: ids (H, W) int32, 0 where nothing was found, and segments_info;
+        `instances`: pred_boxes, scores, pred_classes (numbers of things), pred_masks. Inputs are as
+        `FrozenSegMapper` makes them; for evaluation detectron2's own mapper does as well.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        return [self._segment(entry) for entry in batched_inputs]
+
+    def _losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        objective, device = self._objective, self.device
+        samples = [_training_sample(entry) for entry in inputs]
+        counts = torch.tensor(objective.count(samples), dtype=torch.float64, device=device)
+        losses = objective(
+            self.segmenter,
+            samples,
+            self._positions(len(samples)),
+            tuple(all_sum(counts).tolist()),
+            device=device,
+            processes=world_size(),
+        )
+        return {name: objective.weight(name) * loss for name, loss in losses.items()}
+
+    def _positions(self, count: int) -> list[int]:
+        """The places of this batch among all draws of the run, as our engine counts them."""
+        step = get_event_storage().iter if has_event_storage() else self.steps
+        self.steps += 1
+        first = step * count * world_size() + rank()
+        return [first + world_size() * index for index in range(count)]
+
+    @cached_property
+    def _objective(self) -> Objective:
+        names = self.config.DATASETS.TRAIN
+        if not names:
+            raise UserError("DATASETS.TRAIN is empty: name at least one data set")
+        categories = host_classes(names[0]).categories
+        for name in names[1:]:
+            if host_classes(name).categories != categories:
+                raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
+        vocabulary = vocabulary_of(self.config, names[0], categories)
+        return training_objective(self.config, self.segmenter, self._embed(vocabulary))
+
+    def _segment(self, entry: dict[str, Any]) -> dict[str, Any]:
+        question, image = self._question(entry.get("dataset_name")), entry["image"]
+        result = segment_image(
+            self.segmenter,
+            image,
+            (entry.get("height", image.shape[-2]), entry.get("width", image.shape[-1])),
+            text=question.text,
+            vocabulary=question.vocabulary,
+            post_processor=self._post_processor,
+            precision=build_precision(self.config, self.device),
+            sam_masks=self._sam_masks,
+            image_id=entry.get("image_id"),
+        )
+        return host_output(result, question.classes)
+
+    def _question(self, name: str | None) -> Question:
+        """name: None where the input does not say it: the first of DATASETS.TEST, else TRAIN."""
+        if name is None:
+            names = (*self.config.DATASETS.TEST, *self.config.DATASETS.TRAIN)
+            if not names:
+                raise UserError("DATASETS.TEST is empty: name the data set that has the classes")
+            name = names[0]
+        if name not in self._questions:
+            classes = host_classes(name)
+            vocabulary = vocabulary_of(self.config, name, classes.categories)
+            self._questions[name] = Question(classes, vocabulary, self._embed(vocabulary))
+        return self._questions[name]
+
+    def _embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
+        """Each process for itself: not all of them need have an image."""
+        training = build_training_vocabulary(self.config)
+        text = build_text_classifier(self.segmenter).embed(vocabulary, training)
+        return text.to(self.device)
+
+    @cached_property
+    def _post_processor(self) -> PostProcessor:
+        found = build_post_processor(self.config)
+        return replace(found, semantic=False, semantic_scores=found.semantic)
+
+    @cached_property
+    def _sam_masks(self) -> ProposalSource | None:
+        return build_sam_masks(self.config, self.segmenter)
+
+    def state_dict(  # type: ignore[override]
+        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        state = self.segmenter.state_dict(
+            destination=destination, prefix=prefix, keep_vars=keep_vars
+        )
+        for name in [name for name in state if SHARED in name]:
+            del state[name]
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """Published names or ours. Always strict: entries that do not fit are an error that names
+        them; only frozen encoders may be left out, as a whole."""
+        load_state(self.segmenter, state_dict, "of the checkpoint")
+        return _IncompatibleKeys([], [])
+
+
+@META_ARCH_REGISTRY.register()
+class FrozenSeg(HostModel):
+    """MODEL.META_ARCHITECTURE FrozenSeg."""
+
+
+@META_ARCH_REGISTRY.register()
+class FCCLIP(HostModel):
+    """MODEL.META_ARCHITECTURE FCCLIP: FrozenSeg with both injectors off."""
+
+
+@META_ARCH_REGISTRY.register()
+class Fusioner(HostModel):
+    """MODEL.META_ARCHITECTURE Fusioner."""
+
+
+def _training_sample(entry: dict[str, Any]) -> Sample:
+    image, instances = entry["image"], entry.get("instances")
+    if instances is None or not instances.has("gt_masks"):
+        raise UserError(
+            f"{entry.get('file_name')}: no masks to train with; use FrozenSegMapper, which also "
+            "cuts them from panoptic and semantic annotations"
+        )
+    name = entry.get("file_name", "")
+    record = Record(entry.get("image_id", name), name, None, None, num_classes=0)
+    targets = Targets(instances.gt_classes, tensor_masks(instances.gt_masks))
+    return Sample(image, image.shape[1], image.shape[2], record, targets, entry.get("content"))
+
+
+def host_output(result: SegmentationResult, classes: HostClasses) -> dict[str, Any]:
+    """A result in detectron2's format."""
+    found: dict[str, Any] = {}
+    if result.semantic_scores is not None:
+        found["sem_seg"] = torch.from_numpy(result.semantic_scores)
+    if result.panoptic is not None:
+        infos = [
+            {
+                "id": segment.id,
+                "isthing": segment.class_id in classes.thing_ids,
+                "category_id": classes.host_id(segment.class_id),
+                "score": segment.score,
+                "area": segment.area,
+            }
+            for segment in result.panoptic.segments
+        ]
+        found["panoptic_seg"] = torch.from_numpy(result.panoptic.ids), infos
+    if result.instances is not None:
+        objects = result.instances
+        numbers = [classes.host_id(class_id) for class_id in objects.class_ids.tolist()]
+        found["instances"] = Instances(
+            result.size,
+            pred_boxes=Boxes(torch.from_numpy(objects.boxes)),
+            scores=torch.from_numpy(objects.scores),
+            pred_classes=torch.tensor(numbers, dtype=torch.int64),
+            pred_masks=torch.from_numpy(objects.masks),
+        )
+    return found

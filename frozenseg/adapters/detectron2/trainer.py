@@ -1,0 +1,172 @@
+"""detectron2's DefaultTrainer with our optimiser and transforms, and detectron2's evaluators."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    SemSegEvaluator,
+)
+from torch import nn
+
+from frozenseg.adapters.detectron2.datasets import ensure_registered, table_row
+from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
+from frozenseg.commands.testing import wanted_tasks
+from frozenseg.config import select_config
+from frozenseg.data.annotations import VOID_CLASS, load_semantic
+from frozenseg.data.benchmarks import data_root, read_benchmark
+from frozenseg.engine.optim import adamw, gradient_norm, parameter_groups
+from frozenseg.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# What is scored where the metadata say no more than detectron2's `evaluator_type`.
+TASKS = {
+    "coco_panoptic_seg": ("panoptic", "semantic", "instances"),
+    "sem_seg": ("semantic",),
+    "coco": ("instances",),
+    "lvis": ("lvis",),
+}
+PANOPTIC_API = "git+https://github.com/cocodataset/panopticapi.git"
+
+
+class Trainer(DefaultTrainer):
+    """What `tools/detectron2_train_net.py` runs."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        if cfg.SOLVER.ACCUMULATE != 1:
+            raise UserError(
+                "SOLVER.ACCUMULATE: detectron2's trainer knows no accumulation; set it to 1 and "
+                "lower SOLVER.IMS_PER_BATCH, or use tools/train_net.py"
+            )
+        if cfg.SOLVER.EMA:
+            logger.warning("SOLVER.EMA has no effect under detectron2's trainer")
+        super().__init__(cfg)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on with the last checkpoint; MODEL.WEIGHTS has been loaded with the model."""
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
+        ensure_registered(cfg.DATASETS.TRAIN)
+        return build_detection_train_loader(cfg, mapper=FrozenSegMapper(cfg, True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
+        ensure_registered((dataset_name,))
+        mapper = FrozenSegMapper(cfg, False, names=(dataset_name,))
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        folder = re.sub(r"[^\w.-]+", "_", dataset_name)[-80:]
+        output = os.path.join(cfg.OUTPUT_DIR, "inference", folder)
+        return DatasetEvaluators(build_evaluators(cfg, dataset_name, output))
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW over our parameter groups, its gradients clipped as a whole before each step."""
+    solver = cfg.SOLVER
+    groups = parameter_groups(
+        model,
+        weight_decay=solver.WEIGHT_DECAY,
+        norm_decay=solver.WEIGHT_DECAY_NORM,
+        embedding_decay=solver.WEIGHT_DECAY_EMBED,
+    )
+    optimizer = adamw(groups, solver.BASE_LR)
+    if solver.CLIP_GRADIENTS.ENABLED:
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        limit = solver.CLIP_GRADIENTS.CLIP_VALUE
+
+        # Called after the scaler of mixed precision has divided the gradients by its scale.
+        def clip(*_: Any) -> None:
+            gradient_norm(parameters, limit)
+
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
+def build_evaluators(cfg: CfgNode, name: str, output: str) -> list[DatasetEvaluator]:
+    """detectron2's evaluators for what the data set can be scored for and `cfg` switches on; they
+    write their files into the folder `output`."""
+    ensure_registered((name,))
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
+    found: list[DatasetEvaluator] = []
+    for task in _tasks(cfg, name):
+        if task == "panoptic":
+            if find_spec("panopticapi") is None:
+                raise UserError(
+                    "panopticapi is not installed, and detectron2 scores panoptic results with it: "
+                    f"pip install {PANOPTIC_API}, or set MODEL.MASK_FORMER.TEST.PANOPTIC_ON False"
+                )
+            found.append(COCOPanopticEvaluator(name, output))
+        elif task == "semantic":
+            found.append(_semantic_evaluator(name, output))
+        elif task == "instances":
+            found.append(COCOEvaluator(name, output_dir=output, max_dets_per_image=limit))
+        elif task == "lvis":
+            found.append(LVISEvaluator(name, output_dir=output))
+        elif task == "cityscapes":
+            found.append(CityscapesInstanceEvaluator(name))
+    if not found:
+        raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
+    return found
+
+
+def _tasks(cfg: CfgNode, name: str) -> tuple[str, ...]:
+    row, metadata = table_row(name), MetadataCatalog.get(name)
+    if row is not None:
+        return wanted_tasks(select_config(cfg), row)
+    kind = metadata.get("evaluator_type")
+    if kind not in TASKS:
+        raise UserError(f"{name}: evaluator_type {kind} in its metadata; known: {', '.join(TASKS)}")
+    test = cfg.MODEL.MASK_FORMER.TEST
+    switches = {"panoptic": test.PANOPTIC_ON, "semantic": test.SEMANTIC_ON}
+    return tuple(task for task in TASKS[kind] if switches.get(task, test.INSTANCE_ON))
+
+
+def _semantic_evaluator(name: str, output: str) -> SemSegEvaluator:
+    """Where a row of ours has no label maps on disk, the truth is derived from the panoptic one."""
+    row = table_row(name)
+    entries = DatasetCatalog.get(name)
+    if row is None or "sem_seg_file_name" in entries[0]:
+        return SemSegEvaluator(name, output_dir=output)
+    derived = f"{name} (derived)"
+    if derived not in DatasetCatalog:
+        rows = [entry | {"sem_seg_file_name": entry["pan_seg_file_name"]} for entry in entries]
+        DatasetCatalog.register(derived, lambda: rows)
+        MetadataCatalog[derived] = MetadataCatalog.get(name)
+    records, _ = read_benchmark(row, data_root())
+    by_path = {record.panoptic_path: record for record in records}
+    ignore = MetadataCatalog.get(name).ignore_label
+
+    def load_truth(path: str, dtype: Any) -> np.ndarray:
+        labels = load_semantic(by_path[path]).astype(dtype)
+        return np.where(labels == VOID_CLASS, ignore, labels)
+
+    return SemSegEvaluator(derived, output_dir=output, sem_seg_loading_fn=load_truth)

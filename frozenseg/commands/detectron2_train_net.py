@@ -1,0 +1,103 @@
+"""Train or evaluate under detectron2: its DefaultTrainer, loaders and evaluators, our model."""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from frozenseg.commands.train_net import Request, argument_parser
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int | None:
+    epilog = "detectron2 is needed; INSTALL.md says how to get it."
+    arguments = argument_parser("detectron2_train_net", __doc__ or "", epilog).parse_args(argv)
+    request = Request(
+        config=arguments.config_file,
+        options=[*arguments.opts, *arguments.options],
+        resume=arguments.resume,
+        eval_only=arguments.eval_only,
+    )
+    read_config(request)  # errors are known before any process starts
+
+    from detectron2.engine import launch  # it is there: the adapter has been imported
+
+    launch(
+        work,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(request,),
+    )
+    return None
+
+
+def read_config(request: Request) -> Any:
+    """detectron2's configuration with our keys, the YAML file and the options over it."""
+    from frozenseg.adapters.detectron2 import frozenseg_config
+
+    cfg = frozenseg_config()
+    if request.config is not None:
+        cfg.merge_from_file(request.config)
+    cfg.merge_from_list(request.options)
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        cfg.SOLVER.AMP.ENABLED = False  # detectron2's needs CUDA; ours trains in float32 as well
+    # Ours name a data set; those of detectron2, [task, metric, value, tolerance], are checked.
+    tasks = ("panoptic_seg", "sem_seg", "segm", "bbox")
+    expected = cfg.TEST.EXPECTED_RESULTS
+    cfg.TEST.EXPECTED_RESULTS = [row for row in expected if row[0] in tasks]
+    if request.eval_only and not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
+        raise UserError(
+            "--eval-only needs weights: give MODEL.WEIGHTS FILE, or set "
+            "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
+        )
+    if request.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty: name at least one data set")
+    cfg.freeze()
+    return cfg
+
+
+def work(request: Request) -> None:
+    """The whole job of one process."""
+    from types import SimpleNamespace
+
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.engine import default_setup
+    from detectron2.evaluation import verify_results
+    from detectron2.utils import comm
+
+    from frozenseg.adapters.detectron2 import Trainer
+    from frozenseg.config import select_config
+
+    cfg = read_config(request)
+    default_setup(cfg, SimpleNamespace(eval_only=request.eval_only))
+    output = Path(cfg.OUTPUT_DIR)
+    if comm.is_main_process():  # detectron2 writes its own config.yaml, which only it can read
+        with atomic_path(output / "frozenseg.yaml") as temporary:
+            temporary.write_text(select_config(cfg).dump(), encoding="utf-8")
+    if request.eval_only:
+        model = Trainer.build_model(cfg)
+        if request.resume:
+            DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load("", resume=True)
+        results = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=request.resume)
+        trainer.train()
+        results = getattr(trainer, "_last_eval_results", {})
+    if comm.is_main_process() and results:
+        write_json(output / "results.json", _plain(results), indent=1)
+        logger.info("written to %s", output / "results.json")
+        verify_results(cfg, results)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON can carry; what is not a number (no such class) is null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return float(value) if math.isfinite(value) else None
