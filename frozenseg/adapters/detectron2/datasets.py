@@ -95,8 +95,9 @@ class BenchmarkMetadata(Metadata):
 
 
 def register_datasets(root: Path | None = None) -> None:
-    """Every row of the table under its published name. Names that are taken (COCO's, by detectron2
-    itself) stay as they are. root: the data root, by default `data_root()`."""
+    """Every row of the table under its published name, but for folds and mosaics. Names that are
+    taken (COCO's, by detectron2 itself) stay as they are. root: the data root, by default
+    `data_root()`."""
     for name, row in BENCHMARKS.items():
         if evaluator_type(row):
             register_dataset(name, root)
