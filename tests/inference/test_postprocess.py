@@ -47,7 +47,7 @@ def process(
 
 @pytest.fixture(params=[24_000_000, 1, 2000], ids=["one band", "row by row", "some bands"])
 def _bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postprocess, "BAND_ELEMENTS", request.param)
+    monkeypatch.setitem(postprocess.BAND_ELEMENTS, "cpu", request.param)
 
 
 @pytest.mark.usefixtures("_bands")
@@ -265,7 +265,7 @@ def test_847_classes_on_two_megapixels_stay_under_2_5_gigabytes(
     record_property("peak_gb", float(done.stdout))
     with capsys.disabled():
         sys.stdout.write(f" [+{float(done.stdout):.2f} GB] ")
-    assert 0.05 < float(done.stdout) < 2.5
+    assert 0.008 < float(done.stdout) < 2.5  # at least the class ids themselves
 
 
 @pytest.mark.usefixtures("_bands")
