@@ -29,7 +29,7 @@ from frozenseg.config import load_config, packaged_config
 from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.errors import UserError
-from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.postprocess import PostProcessor, class_regions
 from frozenseg.inference.sam_masks import ProposalSource, StoredProposals
 from frozenseg.inference.segment import segment_batch, segment_image
 from frozenseg.models.base import Segmenter
@@ -66,12 +66,21 @@ class Result:
     note: str | None = None
 
     def draw(self, *, legend: bool = True, opacity: float = 0.5) -> Image.Image:
-        """The panoptic result over the image, with a legend."""
-        if self.panoptic is None:
-            raise UserError("nothing to draw: MODEL.MASK_FORMER.TEST.PANOPTIC_ON is False")
-        return draw_segments(
-            self.image, self.panoptic.ids, self.panoptic.segments, legend, opacity, self.note
-        )
+        """`regions` over the image, with a legend."""
+        found = self.regions
+        return draw_segments(self.image, found.ids, found.segments, legend, opacity, self.note)
+
+    @property
+    def regions(self) -> PanopticResult:
+        """The panoptic result; where the model makes none (Fusioner), one region for each class of
+        the semantic result."""
+        if self.panoptic is not None:
+            return self.panoptic
+        if self.semantic is None:
+            raise UserError(
+                "nothing to draw: MODEL.MASK_FORMER.TEST.PANOPTIC_ON and SEMANTIC_ON are False"
+            )
+        return class_regions(self.semantic, self.vocabulary.labels)
 
 
 class Predictor:
@@ -186,9 +195,10 @@ def load(
 ) -> Predictor:
     """A model ready to segment.
 
-    model: one that ships with the package ("small"), a YAML file, or a folder with `config.yaml`
-    and weights. weights: a checkpoint, in place of the one the configuration names. options: KEY,
-    VALUE, ... over the configuration. Raises `UserError` for whatever of it cannot be used.
+    model: one that ships with the package ("small", "small-fusioner"), a YAML file, or a folder
+    with `config.yaml` and weights. weights: a checkpoint, in place of the one the configuration
+    names. options: KEY, VALUE, ... over the configuration. Raises `UserError` for whatever of it
+    cannot be used.
     """
     config, found = _find("small" if model is None else model)
     cfg = load_config(config, options, freeze=False)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.errors import UserError
+from frozenseg.inference.postprocess import class_regions
 from frozenseg.lettering import (
     Color,
     Labels,
@@ -99,21 +100,8 @@ def draw_semantic(
     note: str | None = None,
 ) -> Image.Image:
     """Draw a map of (H, W) class ids; what is not an index into `names` stays uncoloured."""
-    valid = (ids >= 0) & (ids < len(names))
-    areas = np.bincount(ids[valid], minlength=len(names))
-    segments = [
-        Segment(
-            id=int(class_id) + 1,
-            class_id=int(class_id),
-            name=names[class_id],
-            is_thing=False,
-            score=float("nan"),
-            area=int(areas[class_id]),
-            box=(0, 0, ids.shape[1], ids.shape[0]),
-        )
-        for class_id in np.flatnonzero(areas)
-    ]
-    return draw_segments(image, np.where(valid, ids + 1, 0), segments, legend, opacity, note)
+    regions = class_regions(ids, names)
+    return draw_segments(image, regions.ids, regions.segments, legend, opacity, note)
 
 
 def _drawing_size(height: int, width: int) -> tuple[int, int]:

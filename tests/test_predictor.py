@@ -116,11 +116,19 @@ def test_random_weights_are_said_on_every_result(predictor: Predictor) -> None:
     assert result.draw().size[0] >= 50
 
 
-def test_nothing_to_draw() -> None:
+def test_what_is_drawn_without_a_panoptic_result() -> None:
+    """A region for each class of the semantic result, else nothing."""
     options = [*TINY_OPTIONS, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"]
     result = build_predictor(load_config(None, options))(picture(40, 50), WORDS)
     assert result.panoptic is None and result.semantic is not None
-    with pytest.raises(UserError, match=r"nothing to draw: .*PANOPTIC_ON is False"):
+    for segment in result.regions.segments:
+        mask = result.semantic == segment.class_id
+        assert (mask == (result.regions.ids == segment.id)).all() and mask.sum() == segment.area
+        assert segment.name == result.vocabulary.labels[segment.class_id]
+    assert sum(segment.area for segment in result.regions.segments) == 40 * 50
+    assert result.draw().size[0] >= 50
+    result.semantic = None
+    with pytest.raises(UserError, match=r"nothing to draw: .*PANOPTIC_ON and SEMANTIC_ON"):
         result.draw()
 
 

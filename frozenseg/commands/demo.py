@@ -240,12 +240,12 @@ class _Run:
         self._write(result, f"{entry.path.as_posix()}#{number}", png)
 
     def _write(self, result: "Result", file_name: str, png: str) -> None:
-        assert result.panoptic is not None, "Result.draw has refused this before"
-        write_panoptic_png(self.output / png, result.panoptic.ids)
+        regions = result.regions
+        write_panoptic_png(self.output / png, regions.ids)
         self.predictions.add(
             file_name=file_name,
             panoptic_file=png,
-            panoptic=result.panoptic,
+            panoptic=regions,
             instances=result.instances,
             note=result.note,
         )

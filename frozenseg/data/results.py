@@ -1,5 +1,6 @@
 """Predictions as files: panoptic PNGs, and one JSON in the formats of COCO."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,12 +94,14 @@ class Predictions:
 
 
 def _segment_info(segment: Segment) -> dict[str, Any]:
+    """Without a score where there is none (NaN), as of regions of a semantic result."""
+    scored = {} if math.isnan(segment.score) else {"score": float(segment.score)}
     return {
         "id": int(segment.id),
         "category_id": int(segment.class_id) + 1,
         "area": int(segment.area),
         "bbox": _corner_and_size([int(side) for side in segment.box]),
-        "score": float(segment.score),
+        **scored,
         "isthing": int(segment.is_thing),
         "iscrowd": 0,
     }

@@ -7,7 +7,8 @@ and FC-CLIP; the published code is matched by `tests/inference/test_postprocess.
 Legend: Q queries, K classes, N instances, H x W output pixels, R rows of a band.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -231,6 +232,29 @@ def _segments(
             zip(labels, scores, areas, ndimage.find_objects(ids), strict=True), 1
         )
     ]
+
+
+def class_regions(semantic: np.ndarray, names: Sequence[str]) -> PanopticResult:
+    """A semantic map (H, W) as one stuff segment for each class that it holds: id = class id + 1,
+    score NaN. What is not an index into `names` belongs to no segment."""
+    ids = np.where((semantic >= 0) & (semantic < len(names)), semantic + 1, 0).astype(np.int32)
+    areas = np.bincount(ids.ravel(), minlength=len(names) + 1)
+    segments = []
+    for number, box in enumerate(ndimage.find_objects(ids), 1):
+        if box is not None:
+            rows, columns = box
+            segments.append(
+                Segment(
+                    id=number,
+                    class_id=number - 1,
+                    name=names[number - 1],
+                    is_thing=False,
+                    score=math.nan,
+                    area=int(areas[number]),
+                    box=(columns.start, rows.start, columns.stop, rows.stop),
+                )
+            )
+    return PanopticResult(ids, segments)
 
 
 class _Instances:
