@@ -67,8 +67,6 @@ def _single(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     report = _described(arguments, cfg, setting, precision)
     if arguments.training:
-        for stick in sticks:
-            stick.work()
         times = training_times(
             cfg, setting, batch=arguments.batch, yardsticks=sticks, repeats=arguments.repeats
         )
