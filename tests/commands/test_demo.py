@@ -40,7 +40,7 @@ def fake_segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace
         boxes, bright[None], np.array([0.5], np.float32), np.array([0]), ["lamp"]
     )
     return SimpleNamespace(
-        panoptic=PanopticResult(ids, segments),
+        regions=PanopticResult(ids, segments),
         instances=instances,
         vocabulary=vocabulary,
         note="random weights",
