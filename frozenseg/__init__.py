@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 # PyTorch's own switch, read at its first allocation: on Linux, large tensors on the CPU then lie in
 # huge pages. Without them a fifth of the time of SAM's encoder goes into page faults
-# (logs/speed/README.md).
+# (logs/speed/benchmark.md).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:

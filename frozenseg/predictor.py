@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Result:
         found = self.regions
         return draw_segments(self.image, found.ids, found.segments, legend, opacity, self.note)
 
-    @property
+    @cached_property
     def regions(self) -> PanopticResult:
         """The panoptic result; where the model makes none (Fusioner), one region for each class of
         the semantic result."""

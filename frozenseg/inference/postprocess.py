@@ -27,7 +27,7 @@ from frozenseg.structures import InstanceResult, PanopticResult, Segment, Segmen
 from frozenseg.text.vocabulary import Vocabulary
 
 # Floats of the largest tensor of a band. On a CPU it should stay in the cache, which halves the
-# time (logs/speed/README.md); elsewhere about 100 MB.
+# time (logs/speed/benchmark.md); elsewhere about 100 MB.
 BAND_ELEMENTS = {"cpu": 4_000_000, "other": 24_000_000}
 
 
