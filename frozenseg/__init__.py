@@ -8,16 +8,14 @@ In three lines:
     result.draw().save("street.png")
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from frozenseg.allocator import keep_memory
+
 __version__ = "0.1.0"
 
-# PyTorch's own switch, read at its first allocation: on Linux, large tensors on the CPU then lie in
-# huge pages. Without them a fifth of the time of SAM's encoder goes into page faults
-# (logs/speed/benchmark.md).
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+keep_memory()  # before PyTorch allocates, whichever module is imported first
 
 if TYPE_CHECKING:
     from frozenseg.build import build_model as build_model

@@ -320,6 +320,7 @@ def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
         num_layers=head.TRANSFORMER_ENC_LAYERS,
         num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
         num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        recompute=_recompute(cfg),
     )
 
 
@@ -336,7 +337,19 @@ def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SamBranch:
         num_levels=levels,
         num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
         num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        recompute=_recompute(cfg),
     )
+
+
+def _recompute(cfg: CfgNode) -> bool:
+    """MODEL.RECOMPUTE, where "auto" is True on a CPU."""
+    choices = {"auto": build_device(cfg).type == "cpu", "always": True, "never": False}
+    if cfg.MODEL.RECOMPUTE not in choices:
+        raise UserError(
+            f"MODEL.RECOMPUTE {cfg.MODEL.RECOMPUTE}: unknown; "
+            + nearest(cfg.MODEL.RECOMPUTE, list(choices))
+        )
+    return choices[cfg.MODEL.RECOMPUTE]
 
 
 def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:

@@ -93,6 +93,10 @@ def _model() -> CfgNode:
     # Compile the stages of the model at inference. The first images are slow, by minutes for the
     # full-size model on a CPU, which also needs a C++ compiler.
     model.COMPILE = False
+    # In training, run the layers of the pixel decoder again in the backward pass in place of
+    # keeping what is inside them (0.3 GB a layer and image at 1024 x 1024): always, never; "auto":
+    # on a CPU.
+    model.RECOMPUTE = "auto"
     # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
     # of the frozen encoders may be `frozenseg://small/FILE`, a file that ships with the package.
     model.WEIGHTS = ""

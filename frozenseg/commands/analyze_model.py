@@ -13,6 +13,7 @@ from frozenseg.build import build_model
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
+from frozenseg.linear import flop_formulas
 from frozenseg.models.base import Segmenter
 from frozenseg.speed.clock import Place, replaced, stage_places
 from frozenseg.structures import ImageBatch, TextEmbeddings
@@ -96,7 +97,8 @@ def count_flops(model: Segmenter, size: tuple[int, int], classes: int) -> dict[s
 
         return run
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    counter = FlopCounterMode(display=False, custom_mapping=flop_formulas())
+    with counter, torch.no_grad():
         with replaced(stage_places(model), counted):
             model.predict(images, text)
     total = counter.get_total_flops()

@@ -2,14 +2,16 @@
 
 Without options: the published setting (ConvNeXt-L, SAM ViT-B, 250 queries, 800 x 1199, 150 classes
 with 403 names). Weights, image and text vectors are made up: time and memory do not depend on them.
-In turn with it run segment-anything's own encoder, open_clip's own trunk, a large matrix product
-and a large convolution. "whole" is from the image's file to the results; scoring, and each task of
-post-processing alone, stand beside it. Memory is the process's (CPU) or what PyTorch holds (CUDA).
+In turn with it run segment-anything's own encoder and open_clip's own trunk, in a process of their
+own, and a large matrix product and a large convolution. "whole" is from the image's file to the
+results; scoring, and each task of post-processing alone, stand beside it. Memory is the process's
+(CPU) or what PyTorch holds (CUDA).
 """
 
 import argparse
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,12 @@ from frozenseg.speed.prediction import WHOLE, prediction_times
 from frozenseg.speed.report import draw_bars, draw_growth, growth, machine, summary, table
 from frozenseg.speed.setting import Setting
 from frozenseg.speed.training import training_times
-from frozenseg.speed.yardsticks import Yardstick, encoder_yardsticks, machine_yardsticks
+from frozenseg.speed.yardsticks import (
+    EncoderSetting,
+    Yardstick,
+    encoder_yardsticks,
+    machine_yardsticks,
+)
 
 TINY = (
     "MODEL.SAM_NAME tiny MODEL.FROZEN_SEG.CLIP_MODEL_NAME frozenseg_tiny "
@@ -61,24 +68,22 @@ def _single(arguments: argparse.Namespace) -> dict[str, Any]:
     setting = Setting(arguments.size, arguments.classes, arguments.names)
     cfg = _config(arguments, setting.size)
     precision = build_precision(cfg, build_device(cfg))
-    sticks = [
-        *_encoders(cfg, setting, precision),
-        *machine_yardsticks(precision, small=arguments.tiny),
-    ]
     report = _described(arguments, cfg, setting, precision)
-    if arguments.training:
-        times = training_times(
-            cfg, setting, batch=arguments.batch, yardsticks=sticks, repeats=arguments.repeats
-        )
-        report["images_per_second"] = round(arguments.batch / times.median(WHOLE), 4)
-    else:
-        times = prediction_times(
-            cfg,
-            setting,
-            yardsticks=sticks,
-            repeats=arguments.repeats,
-            beside_eager=arguments.beside_eager,
-        )
+    with _encoders(cfg, setting, precision) as encoders:
+        sticks = [*encoders, *machine_yardsticks(precision, small=arguments.tiny)]
+        if arguments.training:
+            times = training_times(
+                cfg, setting, batch=arguments.batch, yardsticks=sticks, repeats=arguments.repeats
+            )
+            report["images_per_second"] = round(arguments.batch / times.median(WHOLE), 4)
+        else:
+            times = prediction_times(
+                cfg,
+                setting,
+                yardsticks=sticks,
+                repeats=arguments.repeats,
+                beside_eager=arguments.beside_eager,
+            )
     report |= summary(times, sticks)
     _print(report)
     if arguments.chart:
@@ -132,16 +137,19 @@ def _config(
     return load_config(arguments.config_file, [*options, *more, *arguments.options])
 
 
-def _encoders(cfg: CfgNode, setting: Setting, precision: Precision) -> list[Yardstick]:
+def _encoders(
+    cfg: CfgNode, setting: Setting, precision: Precision
+) -> AbstractContextManager[list[Yardstick]]:
     """Fusioner has other encoders, FC-CLIP only one of the two."""
     frozen = cfg.MODEL.FROZEN_SEG
     if cfg.MODEL.META_ARCHITECTURE != "FrozenSeg" or not (
         frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR
     ):
-        return []
+        return nullcontext([])
     divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    names = frozen.CLIP_MODEL_NAME, cfg.MODEL.SAM_NAME
     return encoder_yardsticks(
-        frozen.CLIP_MODEL_NAME, cfg.MODEL.SAM_NAME, setting.size, precision, divisor
+        EncoderSetting(*names, setting.size, divisor, precision, torch.get_num_threads())
     )
 
 

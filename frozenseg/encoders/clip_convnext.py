@@ -5,9 +5,12 @@ Legend: B images, Q regions, C channels of the last stage, D joint space, h x w 
 
 from typing import Any
 
-from torch import Tensor
+from timm.layers import GELU, GELUTanh, LayerNorm, Mlp
+from timm.models.convnext import ConvNeXtBlock
+from torch import Tensor, nn
 
 from frozenseg.encoders.pooling import pool_masks
+from frozenseg.linear import Activation, linear, runs_fused
 from frozenseg.structures import ClipFeatures
 
 
@@ -15,8 +18,10 @@ class ConvNeXtTrunk:
     """Calls a tower it does not own: the parameters stay with the open_clip model."""
 
     def __init__(self, visual: Any) -> None:
-        """visual: open_clip's tower; untyped, because its parts are reached by name."""
+        """visual: open_clip's tower; untyped, because its parts are reached by name. Its blocks
+        are told to run as `FusedConvNeXtBlock`."""
         self.visual = visual
+        fuse_blocks(visual.trunk)
         self.channels = {
             f"res{number + 2}": info["num_chs"]
             for number, info in enumerate(self.visual.trunk.feature_info)
@@ -34,3 +39,52 @@ class ConvNeXtTrunk:
         pooled = pool_masks(dense, mask_logits)
         cells = pooled.flatten(0, 1)[:, :, None, None]  # one fake 1 x 1 image per region
         return self.visual.head(self.visual.trunk.head(cells)).unflatten(0, pooled.shape[:2])
+
+
+ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # timm's
+
+
+class FusedConvNeXtBlock(ConvNeXtBlock):
+    """timm's block, for a frozen trunk; parameters and outputs are the same.
+
+    Where linear layers run fused (`frozenseg.linear`), cells stay with their channels together from
+    block to block, and the layer scale, a factor for each channel, goes into the weights of the
+    layer before it. Elsewhere it is timm's own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        if not runs_fused(x, self.mlp.fc1.weight):
+            return super().forward(x)
+        cells = x.permute(0, 2, 3, 1).contiguous()  # no copy of what another such block made
+        mixed = self.conv_dw(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        into, out = self.mlp.fc1, self.mlp.fc2
+        hidden = linear(
+            self.norm(mixed), into.weight, into.bias, activation=ACTIVATIONS[type(self.mlp.act)]
+        )
+        weight, bias = out.weight, out.bias
+        if self.gamma is not None:
+            weight = weight * self.gamma[:, None]
+            bias = None if bias is None else bias * self.gamma
+        return linear(hidden, weight, bias, residual=cells).permute(0, 3, 1, 2)
+
+
+def fuse_blocks(trunk: nn.Module) -> None:
+    """Let the blocks of timm's trunk that are of the plain kind run as `FusedConvNeXtBlock`, in
+    place; modules and names of parameters stay."""
+    for block in trunk.modules():
+        if type(block) is ConvNeXtBlock and _is_plain(block):
+            block.__class__ = FusedConvNeXtBlock
+
+
+def _is_plain(block: ConvNeXtBlock) -> bool:
+    mlp = block.mlp
+    return (
+        not block.use_conv_mlp
+        and isinstance(block.norm, LayerNorm)
+        and type(mlp) is Mlp
+        and isinstance(mlp.fc1, nn.Linear)
+        and type(mlp.act) in ACTIVATIONS
+        and isinstance(mlp.norm, nn.Identity)
+        and isinstance(block.shortcut, nn.Identity)
+    )

@@ -1,5 +1,7 @@
 """Mean of features under masks; used by the encoders and by the decoder."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,11 +18,26 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     over all cells of a large image leave the range of float16.
     """
     features = features.float()
-    masks = (mask_logits.detach() > 0).to(features.dtype).flatten(2)
-    areas = masks.sum(-1, keepdim=True)
+    inside = (mask_logits.detach() > 0).flatten(2)
+    areas = inside.sum(-1, keepdim=True, dtype=torch.int32)
     with in_float32(features):
-        pooled = masks @ features.flatten(2).transpose(1, 2)
+        pooled = _MaskedSum.apply(inside, features.flatten(2).transpose(1, 2))
     return pooled / (areas + 1e-8)  # 1e-8: as published; matters only for empty masks
+
+
+class _MaskedSum(torch.autograd.Function):
+    """The product of masks (B, Q, L) bool and features (B, L, C). For the backward pass a byte a
+    cell of a mask is kept, where a product of floats would keep four."""
+
+    @staticmethod
+    def forward(ctx: Any, inside: Tensor, features: Tensor) -> Tensor:
+        ctx.save_for_backward(inside)
+        return inside.to(features.dtype) @ features
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (inside,) = ctx.saved_tensors
+        return None, inside.to(grad.dtype).transpose(1, 2) @ grad
 
 
 def place_on_grid(

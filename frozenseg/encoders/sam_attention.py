@@ -1,4 +1,4 @@
-"""SAM's attention with decomposed relative positions, through PyTorch's fused kernel.
+"""SAM's blocks: attention with decomposed relative positions through PyTorch's fused kernel.
 
 Legend: B images, M heads, h x w cells, side: of a window in cells, C channels.
 """
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
+
+from frozenseg.linear import apply_linear
 
 BIAS_ELEMENTS = {"cpu": 16_000_000, "cuda": 64_000_000}
 """Floats of the position bias held at once, by device: on a CPU little enough to stay near it."""
@@ -20,14 +22,14 @@ class FusedAttention(Attention):
     queries at a time, in one buffer.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, C), every cell attending to all."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, C), every cell attending to all; residual is added."""
         height, width = x.shape[1:3]
-        parts = self.qkv(x).flatten(1, 2).unflatten(2, (3, self.num_heads, -1))
+        parts = apply_linear(self.qkv, x).flatten(1, 2).unflatten(2, (3, self.num_heads, -1))
         attended = self._attend(parts.permute(2, 0, 3, 1, 4).contiguous(), height, width)
-        return self.proj(attended.transpose(1, 2).reshape(x.shape))
+        return apply_linear(self.proj, attended.transpose(1, 2).reshape(x.shape), residual=residual)
 
-    def in_windows(self, x: Tensor, side: int) -> Tensor:
+    def in_windows(self, x: Tensor, side: int, residual: Tensor | None = None) -> Tensor:
         """(B, h, w, C) -> (B, h, w, C), every cell attending to its window of side x side.
 
         segment-anything pads the cells with zeros to whole windows; the zeros' query, key and
@@ -35,7 +37,7 @@ class FusedAttention(Attention):
         """
         batch, height, width, _ = x.shape
         rows, columns = -(-height // side), -(-width // side)
-        qkv = self.qkv(x)
+        qkv = apply_linear(self.qkv, x)
         if (rows * side, columns * side) != (height, width):
             padded = self.qkv.bias.expand(batch, rows * side, columns * side, -1).contiguous()
             padded[:, :height, :width] = qkv
@@ -47,7 +49,7 @@ class FusedAttention(Attention):
         cells = attended.permute(0, 1, 4, 2, 5, 3, 6).reshape(
             batch, rows * side, columns * side, -1
         )
-        return self.proj(cells[:, :height, :width])
+        return apply_linear(self.proj, cells[:, :height, :width], residual=residual)
 
     def _attend(self, qkv: Tensor, height: int, width: int) -> Tensor:
         """(3, B, M, h*w, C / M) -> (B, M, h*w, C / M)."""
@@ -84,8 +86,9 @@ class FusedBlock(Block):
         """(B, h, w, C) -> (B, h, w, C)."""
         normed = self.norm1(x)
         side = self.window_size
-        x = x + (self.attn.in_windows(normed, side) if side else self.attn(normed))
-        return x + self.mlp(self.norm2(x))
+        x = self.attn.in_windows(normed, side, x) if side else self.attn(normed, x)
+        hidden = apply_linear(self.mlp.lin1, self.norm2(x), activation="gelu")
+        return apply_linear(self.mlp.lin2, hidden, residual=x)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:

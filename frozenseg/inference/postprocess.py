@@ -23,6 +23,7 @@ from frozenseg.inference.mask_ensemble import (
     semantic_weights,
 )
 from frozenseg.inference.resize import MaskResizer
+from frozenseg.linear import linear
 from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -153,15 +154,16 @@ class _Semantic:
 
     def scores(self, soft: Tensor) -> Tensor:
         """(Q, R, W) mask probabilities -> (K, R, W)."""
-        return (self.weights @ soft.flatten(1)).unflatten(1, soft.shape[1:])
+        # The pixels as columns of the weights: the order in which oneDNN is the faster.
+        return linear(self.weights, soft.flatten(1).T).unflatten(1, soft.shape[1:])
 
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         self.add_scores(rows, self.scores(soft))
 
     def add_scores(self, rows: slice, scores: Tensor) -> None:
-        ids = scores.argmax(0).int()
+        best, ids = scores.max(0)  # on a CPU twice as fast as argmax
         if self.threshold:
-            ids[scores.amax(0) <= self.threshold] = -1
+            ids[best <= self.threshold] = -1
         self.ids[rows] = ids
         if self.volume is not None:
             self.volume[:, rows] = scores.cpu().numpy()
@@ -187,11 +189,11 @@ class _Panoptic:
             return
         soft = soft[self.queries]
         solid = soft >= 0.5
-        best = soft.mul_(self.scores[:, None, None]).argmax(0)
+        best = soft.mul_(self.scores[:, None, None]).max(0).indices
         own = solid.gather(0, best[None])[0]
         self.winner[rows] = torch.where(own, best, -1).int()
         self.counts[0] += torch.bincount(best.flatten(), minlength=count)
-        self.counts[1] += solid.flatten(1).sum(1)
+        self.counts[1] += _pixels(solid)
         self.counts[2] += torch.bincount(best[own], minlength=count)
 
     def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
@@ -280,7 +282,7 @@ class _Instances:
         solid = logits[self.queries] > 0
         self.masks[:, rows] = solid.cpu()
         self.sums[0] += (soft[self.queries] * solid).flatten(1).sum(1)
-        self.sums[1] += solid.flatten(1).sum(1)
+        self.sums[1] += _pixels(solid)
 
     def result(self, vocabulary: Vocabulary) -> InstanceResult:
         quality = (self.sums[0] / (self.sums[1] + 1e-6))[self.row]
@@ -294,6 +296,11 @@ class _Instances:
             class_ids=class_ids.numpy(),
             names=[vocabulary.names[index][0] for index in class_ids.tolist()],
         )
+
+
+def _pixels(solid: Tensor) -> Tensor:
+    """(N, R, W) bool -> how many of each are True, (N) int32: in 64 bits a CPU is far slower."""
+    return solid.flatten(1).sum(1, dtype=torch.int32)
 
 
 class _Proposals:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenseg.linear import apply_linear
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them."""
@@ -94,7 +96,8 @@ class FeedForwardBlock(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.norm(tokens + self.linear2(F.relu(self.linear1(tokens))))
+        hidden = apply_linear(self.linear1, tokens, activation="relu")
+        return self.norm(apply_linear(self.linear2, hidden, residual=tokens))
 
 
 def sine_positions(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenseg.linear import apply_linear
 from frozenseg.models.ms_deform_gather import deformable_gather
 
 # Triton compiles a small launcher with the machine's C compiler: without one it cannot run.
@@ -131,18 +132,19 @@ class DeformableAttention(nn.Module):
     ) -> Tensor:
         """query and tokens (N, L, C), references (L, 2) as (x, y) in 0-1; returns (N, L, C)."""
         batch, length, _ = query.shape
-        value = self.value_proj(tokens).unflatten(-1, (self.num_heads, -1))
+        value = apply_linear(self.value_proj, tokens).unflatten(-1, (self.num_heads, -1))
         layout = (batch, length, self.num_heads, self.num_levels, self.num_points)
         # Offsets are in cells; divided by (width, height) they are in units of the level. The sizes
         # are written out in full, since PyTorch broadcasts slowly over the two numbers of a point.
         sizes = query.new_tensor([(width, height) for height, width in shapes])[:, None]
         sizes = sizes.expand(*layout[2:], 2).flatten()
-        offsets = (self.sampling_offsets(query) / sizes).view(*layout, 2)
+        offsets = (apply_linear(self.sampling_offsets, query) / sizes).view(*layout, 2)
         locations = references[None, :, None, None, None] + offsets
         weights = self.attention_weights(query).view(*layout[:3], -1).softmax(-1).view(layout)
         if len(shapes) != self.num_levels:
             locations, weights = published_reading(locations, weights, len(shapes))
-        return self.output_proj(deformable_attention(value, shapes, locations, weights))
+        sampled = deformable_attention(value, shapes, locations, weights)
+        return apply_linear(self.output_proj, sampled)
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -171,7 +173,8 @@ class DeformableEncoderLayer(nn.Module):
     ) -> Tensor:
         attended = self.self_attn(tokens + positions, references, tokens, shapes)
         tokens = self.norm1(tokens + attended)
-        return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
+        hidden = apply_linear(self.linear1, tokens, activation="relu")
+        return self.norm2(apply_linear(self.linear2, hidden, residual=tokens))
 
 
 def reference_points(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:

@@ -137,7 +137,7 @@ def prediction_times(
             times = ours.timed()
             if eager is not None:
                 times[EAGER] = seconds(eager.run, eager.device)
-            times |= {stick.name: seconds(stick.work, ours.device) for stick in yardsticks}
+            times |= {stick.name: stick.seconds() for stick in yardsticks}
             if number > 0:  # the first warms up
                 rounds.append(times)
         agreement = _agreement(ours.result, eager.result) if eager is not None else None

@@ -73,11 +73,11 @@ def training_times(
 
     memory = measure_memory(two_steps, ours.device)
     for stick in yardsticks:
-        stick.work()  # built, and warm
+        stick.seconds()  # warms up
     rounds = []
     for _ in range(repeats):
         times = ours.timed()
-        times |= {stick.name: seconds(stick.work, ours.device) for stick in yardsticks}
+        times |= {stick.name: stick.seconds() for stick in yardsticks}
         rounds.append(times)
     rows = {name: [times[name] for times in rounds] for name in rounds[0]}
     names = dict.fromkeys(place.name for place in ours.places())

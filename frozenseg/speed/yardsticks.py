@@ -1,59 +1,123 @@
 """What anyone can install and time on the same machine, and the rate of the machine itself."""
 
 import functools
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from frozenseg.allocator import DEFAULT, HUGE_PAGES
 from frozenseg.encoders.clip import build_clip_model, image_trunk
 from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.sam import plain_image_encoder
+from frozenseg.errors import UserError
 from frozenseg.precision import Precision
+from frozenseg.speed.clock import seconds
 
 SAM, CLIP = "segment-anything's encoder", "open_clip's trunk"
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """work: to be timed. flops: how many operations it is, of those that show the machine's rate;
-    None for the others."""
+    """seconds: of one run, done when it is called. flops: how many operations it is, of those that
+    show the machine's rate; None for the others."""
 
     name: str
-    work: Callable[[], object]
+    seconds: Callable[[], float]
     flops: float | None = None
 
 
-def encoder_yardsticks(
-    clip_name: str, sam_name: str, size: tuple[int, int], precision: Precision, divisor: int
-) -> list[Yardstick]:
+@dataclass(frozen=True)
+class EncoderSetting:
+    """Which encoders, for an image of `size` (height, width) padded to multiples of `divisor`."""
+
+    clip_name: str
+    sam_name: str
+    size: tuple[int, int]
+    divisor: int
+    precision: Precision
+    threads: int
+
+
+@contextmanager
+def encoder_yardsticks(setting: EncoderSetting) -> Iterator[list[Yardstick]]:
     """segment-anything's image encoder on its square and open_clip's trunk on the padded image, in
-    their own code, with random weights. Each is built when it first runs: after the memory of
-    what it stands beside has been measured."""
-    height, width = (-(-side // divisor) * divisor for side in size)
+    their own code, with random weights.
 
-    @functools.cache
-    def encoder() -> Callable[[], object]:
-        module = plain_image_encoder(sam_name)
-        module.requires_grad_(False).eval().to(precision.device)
-        square = torch.randn(1, 3, module.img_size, module.img_size, device=precision.device)
-        return lambda: _run(module, square, precision)
+    They live in a process of their own with memory as Linux gives it to anyone: what this package
+    sets (`frozenseg.allocator`) speeds them up as well, and who installs them does not have it.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, setting), daemon=True)
+    with _default_allocator():
+        process.start()
+    theirs.close()
 
-    @functools.cache
-    def trunk() -> Callable[[], object]:
-        visual: Any = build_clip_model(clip_name, quick_gelu=False).visual
-        visual.requires_grad_(False).eval().to(precision.device)
-        function = visual.trunk.forward_features if hasattr(visual, "trunk") else None
-        pixels = torch.randn(1, 3, height, width, device=precision.device)
-        return lambda: _run(function or image_trunk_of(visual), pixels, precision)
+    def ask(name: str) -> float:
+        try:
+            ours.send(name)
+            return ours.recv()
+        except (EOFError, OSError):
+            raise UserError(f"the process that runs {name} ended; is memory short?") from None
 
-    return [Yardstick(SAM, lambda: encoder()()), Yardstick(CLIP, lambda: trunk()())]
+    try:
+        yield [Yardstick(name, functools.partial(ask, name)) for name in (SAM, CLIP)]
+    finally:
+        ours.close()  # it ends when nobody can ask
+        process.join()
 
 
-def image_trunk_of(visual: nn.Module) -> Callable[[torch.Tensor], object]:
+@contextmanager
+def _default_allocator() -> Iterator[None]:
+    """A process that starts inside gets memory as everyone does."""
+    before = os.environ.copy()
+    os.environ[DEFAULT] = "1"
+    os.environ.pop(HUGE_PAGES, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _serve(asked: Connection, setting: EncoderSetting) -> None:
+    """Answer the name of an encoder with the seconds of a run of it, until nobody asks."""
+    torch.set_num_threads(setting.threads)
+    works = {SAM: _sam(setting), CLIP: _trunk(setting)}
+    while True:
+        try:
+            name = asked.recv()
+        except EOFError:
+            return
+        asked.send(seconds(works[name], setting.precision.device))
+
+
+def _sam(setting: EncoderSetting) -> Callable[[], object]:
+    module = plain_image_encoder(setting.sam_name)
+    module.requires_grad_(False).eval().to(setting.precision.device)
+    side = module.img_size
+    square = torch.randn(1, 3, side, side, device=setting.precision.device)
+    return lambda: _run(module, square, setting.precision)
+
+
+def _trunk(setting: EncoderSetting) -> Callable[[], object]:
+    visual: Any = build_clip_model(setting.clip_name, quick_gelu=False).visual
+    visual.requires_grad_(False).eval().to(setting.precision.device)
+    height, width = (-(-side // setting.divisor) * setting.divisor for side in setting.size)
+    pixels = torch.randn(1, 3, height, width, device=setting.precision.device)
+    own = visual.trunk.forward_features if hasattr(visual, "trunk") else _resnet(visual)
+    return lambda: _run(own, pixels, setting.precision)
+
+
+def _resnet(visual: nn.Module) -> Callable[[torch.Tensor], object]:
     """open_clip's ResNet up to its attention pooling, which takes one size only."""
     trunk = image_trunk(visual, "open_clip's ResNet")
     assert not isinstance(trunk, ConvNeXtTrunk), "those have a trunk of their own"
@@ -74,11 +138,15 @@ def machine_yardsticks(precision: Precision, *, small: bool) -> list[Yardstick]:
     left = torch.randn(side, side, device=precision.device)
     maps = torch.randn(1, channels, height, width, device=precision.device)
     kernel = torch.randn(channels, channels, 3, 3, device=precision.device)
+
+    def timed(work: Callable[[torch.Tensor], object], pixels: torch.Tensor) -> float:
+        return seconds(lambda: _run(work, pixels, precision), precision.device)
+
     return [
-        Yardstick("matrix product", lambda: _run(left.matmul, left, precision), 2.0 * side**3),
+        Yardstick("matrix product", lambda: timed(left.matmul, left), 2.0 * side**3),
         Yardstick(
             "convolution",
-            lambda: _run(lambda x: F.conv2d(x, kernel, padding=1), maps, precision),
+            lambda: timed(lambda x: F.conv2d(x, kernel, padding=1), maps),
             2.0 * 9 * channels**2 * height * width,
         ),
     ]

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock, fuse_blocks
 from frozenseg.errors import UserError
 
 TEXTS = ["a photo of a dog.", "sky", "This is a photo of a large traffic light", "a b c " * 3]
@@ -104,6 +106,30 @@ def test_convnext_features_are_those_of_the_trunk() -> None:
     for level, wanted in zip(features.levels.values(), expected, strict=True):
         close(level, wanted)
     close(features.dense, dense)
+
+
+def test_fused_convnext_equals_timms() -> None:
+    clip = make_clip("frozenseg_tiny")
+    blocks = [m for m in clip.model.visual.trunk.modules() if isinstance(m, ConvNeXtBlock)]
+    assert blocks and all(type(block) is FusedConvNeXtBlock for block in blocks)
+    names = list(clip.state_dict())
+    pixels = torch.randn(2, 3, 64, 96)
+    ours = clip(pixels)
+    for block in blocks:
+        block.__class__ = ConvNeXtBlock
+    theirs = clip(pixels)
+    for name, level in theirs.levels.items():
+        close(ours.levels[name], level)
+    close(ours.dense, theirs.dense)
+    assert list(clip.state_dict()) == names
+
+
+def test_a_convnext_block_of_another_kind_stays_as_it_is() -> None:
+    plain, convolutions = ConvNeXtBlock(8), ConvNeXtBlock(8, conv_mlp=True)
+    other, narrower = ConvNeXtBlock(8, use_grn=True), ConvNeXtBlock(8, 16)
+    fuse_blocks(nn.ModuleList([plain, convolutions, other, narrower]))
+    assert type(plain) is FusedConvNeXtBlock
+    assert {type(block) for block in (convolutions, other, narrower)} == {ConvNeXtBlock}
 
 
 def test_convnext_region_of_everything_is_clips_view_of_the_image() -> None:

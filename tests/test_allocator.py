@@ -1,0 +1,53 @@
+"""What importing the package sets for memory on the CPU, in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from frozenseg.allocator import DEFAULT, HUGE_PAGES
+
+PROGRAM = """
+import os, re
+import frozenseg
+import torch
+
+def resident():
+    with open("/proc/self/status") as file:
+        return int(re.search(r"VmRSS:\\s+(\\d+) kB", file.read())[1]) / 1e3
+
+tensors = [torch.ones(10_000_000) for _ in range(8)]  # 320 MB, each less than a mapping
+full = resident()
+del tensors
+print(os.environ.get("THP_MEM_ALLOC_ENABLE"), full - resident())
+"""
+
+
+def run(**environment: str) -> tuple[str, float]:
+    """The switch for huge pages, and the megabytes given back of 320 that were freed."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_")) and name not in (DEFAULT, HUGE_PAGES)
+    }
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**kept, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    switch, megabytes = done.stdout.split()
+    return switch, float(megabytes)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux's allocator")
+def test_freed_memory_is_kept_unless_the_user_says_otherwise() -> None:
+    switch, given_back = run()
+    assert switch == "1" and given_back < 50
+    switch, given_back = run(**{DEFAULT: "1"})
+    assert switch == "None" and given_back > 250
+    switch, given_back = run(MALLOC_MMAP_THRESHOLD_="1000000", THP_MEM_ALLOC_ENABLE="0")
+    assert switch == "0" and given_back > 250

@@ -1,0 +1,77 @@
+"""Linear layers with what follows them: the same numbers fused and not, and when they are fused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from frozenseg.linear import apply_linear, linear, onednn_present, runs_fused
+
+needs_onednn = pytest.mark.skipif(
+    not onednn_present(), reason="this PyTorch has no fused linear layer for this CPU"
+)
+X, WEIGHT, BIAS = torch.randn(2, 5, 7, 24), torch.randn(11, 24), torch.randn(11)
+RESIDUAL = torch.randn(2, 11, 5, 7).permute(0, 2, 3, 1)  # not contiguous
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's own, when oneDNN is switched off
+@pytest.mark.parametrize("fused", [pytest.param(True, marks=needs_onednn), False])
+@pytest.mark.parametrize("bias", [BIAS, None])
+def test_it_is_the_product_then_what_follows(fused: bool, bias: torch.Tensor | None) -> None:
+    expected = X.double() @ WEIGHT.double().T + (0 if bias is None else bias.double())
+    with torch.backends.mkldnn.flags(enabled=fused):
+        assert runs_fused(X, WEIGHT) == fused
+        for x in (X, X.transpose(1, 2).contiguous().transpose(1, 2)):
+            for found, wanted in (
+                (linear(x, WEIGHT, bias), expected),
+                (linear(x, WEIGHT, bias, activation="relu"), expected.clamp_min(0)),
+                (linear(x, WEIGHT, bias, activation="gelu"), F.gelu(expected)),
+                (
+                    linear(x, WEIGHT, bias, activation="gelu_tanh"),
+                    F.gelu(expected, approximate="tanh"),
+                ),
+                (linear(x, WEIGHT, bias, residual=RESIDUAL), expected + RESIDUAL.double()),
+            ):
+                assert found.shape == (2, 5, 7, 11)
+                torch.testing.assert_close(found.double(), wanted, atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_nothing_in_nothing_out() -> None:
+    assert linear(X[:0], WEIGHT, BIAS, activation="relu").shape == (0, 5, 7, 11)
+
+
+def test_a_layer_that_trains_gets_its_gradients() -> None:
+    layer = torch.nn.Linear(24, 11)
+    assert not runs_fused(X, layer.weight)
+    apply_linear(layer, X, activation="relu").sum().backward()
+    ours = [parameter.grad for parameter in layer.parameters()]
+    layer.zero_grad()
+    F.relu(layer(X)).sum().backward()
+    for found, parameter in zip(ours, layer.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad)
+
+
+@torch.no_grad()
+def test_not_in_half_precision_and_not_in_a_compiled_graph() -> None:
+    assert not runs_fused(X.bfloat16(), WEIGHT.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not runs_fused(X, WEIGHT)
+        assert linear(X, WEIGHT, BIAS).dtype == torch.bfloat16
+    seen = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return linear(x, WEIGHT, BIAS, activation="gelu")
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    found = torch.compile(function, backend=backend, fullgraph=True)(X)
+    assert not any("pointwise" in target for target in seen)
+    torch.testing.assert_close(found, F.gelu(F.linear(X, WEIGHT, BIAS)), atol=1e-5, rtol=1e-5)
+
+
+def test_one_thing_follows() -> None:
+    with pytest.raises(ValueError, match="either an activation or a residual"):
+        linear(X, WEIGHT, activation="relu", residual=RESIDUAL)
