@@ -117,12 +117,16 @@ class MaskPredictions:
     class_logits: (B, Q, K + 1), void last. mask_logits: (B, Q, h, w) at stride 4 of the padded
     input. auxiliary: the same for the earlier outputs of the decoder, in order; empty unless asked
     for. region_logits: (B, P, K + 1), CLIP's own opinion of regions that were given, or None.
+
+    factors: in training mask_logits carry no gradient; they are the product of these two, (B, Q, C)
+    and (B, C, h, w), which do. The losses see few of the queries' masks, and multiply those anew.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
     auxiliary: list["MaskPredictions"] = field(default_factory=list)
     region_logits: Tensor | None = None
+    factors: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

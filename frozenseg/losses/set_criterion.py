@@ -143,22 +143,15 @@ class SetCriterion:
         seeds: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Binary cross entropy (L,) and dice (L,) of matched pairs, summed over the pairs."""
-        num_queries = outputs[0].mask_logits.shape[1]
-        rows = matching.images * num_queries + matching.queries  # (L, M) in B*Q
-        # Only matched masks are gathered: copying all of them would cost gigabytes at full size.
-        masks = torch.cat(
-            [
-                output.mask_logits.flatten(0, 1).index_select(0, row)
-                for output, row in zip(outputs, rows, strict=True)
-            ]
-        ).float()  # (L*M, h, w)
+        masks = matched_masks(outputs, targets, matching)
         points, labels = self._points_and_labels(masks, targets, matching, seeds)
         logits = sample_logits(masks.unsqueeze(1), points).squeeze(1)  # (L*M, P)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
         probs = logits.sigmoid()
         total = probs.sum(1) + labels.sum(1)
+        shape = matching.queries.shape
         dice = 1 - (2 * (probs * labels).sum(1) + 1) / (total + 1)
-        return cross_entropy.view(rows.shape).sum(1), dice.view(rows.shape).sum(1)
+        return cross_entropy.view(shape).sum(1), dice.view(shape).sum(1)
 
     @torch.no_grad()
     def _points_and_labels(
@@ -193,6 +186,33 @@ class SetCriterion:
             )
         if len(targets) != images:
             raise ValueError(f"{len(targets)} targets for {images} images: give one per image")
+
+
+def matched_masks(
+    outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
+) -> Tensor:
+    """The mask logits of all pairs, (L*M, h, w) float32, with gradients.
+
+    All masks of all outputs are gigabytes at full size, and so are their gradients, nearly all of
+    which are zero: where the outputs tell their factors, only the pairs' masks are multiplied.
+    """
+    factors = [output.factors for output in outputs if output.factors is not None]
+    num_queries = outputs[0].mask_logits.shape[1]
+    if not factors:
+        rows = matching.images * num_queries + matching.queries  # (L, M) in B*Q
+        chosen = [
+            output.mask_logits.flatten(0, 1).index_select(0, row)
+            for output, row in zip(outputs, rows, strict=True)
+        ]
+        return torch.cat(chosen).float()
+    embeddings = torch.stack([embedding for embedding, _ in factors]).float()  # (L, B, Q, C)
+    layers = torch.arange(len(outputs), device=embeddings.device)[:, None]
+    chosen = embeddings[layers, matching.images, matching.queries].split(
+        [min(num_queries, count) for count in targets.counts], dim=1
+    )  # for each image (L, its pairs, C)
+    features = factors[0][1].float()
+    masks = [torch.einsum("lmc,chw->lmhw", *pair) for pair in zip(chosen, features, strict=True)]
+    return torch.cat(masks, dim=1).flatten(0, 1)
 
 
 def pair_keys(matching: Matching, seeds: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Legend: B images, Q queries, C decoder channels, D joint CLIP space, K classes, 
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,8 @@ class MaskDecoder(nn.Module):
         """levels: (B, C, h, w) at strides 32, 16, 8; mask_features (B, C, h, w) at stride 4.
 
         sam_embedding (B, C, h, w) is what the Query Injector pools, sam_level (B, C, h, w) what the
-        Feature Injector attends to. With `auxiliary` the outputs of all layers come along.
+        Feature Injector attends to. With `auxiliary`, for training, the outputs of all layers come
+        along, and all have `factors`.
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         keys = [self._keys(number, levels, sam_level) for number in range(NUM_LEVELS)]
@@ -145,7 +147,7 @@ class MaskDecoder(nn.Module):
             )
         embedded = self.norm(queries)
         last = self._predict(embedded, self.mask_embedding(embedded), masks, classify)
-        return MaskPredictions(last.class_logits, last.mask_logits, outputs)
+        return replace(last, auxiliary=outputs)
 
     def _keys(
         self, number: int, levels: list[Tensor], sam_level: Tensor | None
@@ -168,7 +170,8 @@ class MaskDecoder(nn.Module):
         mask_logits = masks.logits(mask_embedding)
         pooled = self.pooling_projection(pool_masks(masks.features, mask_logits))
         class_logits = classify(self.class_embedding(pooled + embedded), self.logit_scale)
-        return MaskPredictions(class_logits, mask_logits)
+        factors = (mask_embedding, masks.features) if masks.full else None
+        return MaskPredictions(class_logits, mask_logits, factors=factors)
 
 
 class MaskAt:
@@ -177,20 +180,21 @@ class MaskAt:
     A mask is a product of query and mask features, and resizing is linear: resizing the features
     once per size gives the same numbers as resizing Q masks in each layer, for a fraction of the
     work. With `full` (in training, where every layer's masks are needed at stride 4) they are
-    resized instead.
+    resized instead, and carry no gradient (`MaskPredictions.factors`).
     """
 
     def __init__(self, features: Tensor, *, full: bool) -> None:
         self.features = features
-        self._full = full
+        self.full = full
         self._resized: dict[tuple[int, int], Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
     def logits(self, mask_embedding: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """mask_embedding (B, Q, C) -> (B, Q, *size), at the features' own size without `size`."""
-        if size is None or self._full:
+        if size is None or self.full:
             if self._last is None or self._last[0] is not mask_embedding:
-                product = torch.einsum("bqc,bchw->bqhw", mask_embedding, self.features)
+                with torch.set_grad_enabled(torch.is_grad_enabled() and not self.full):
+                    product = torch.einsum("bqc,bchw->bqhw", mask_embedding, self.features)
                 self._last = (mask_embedding, product)
             return self._last[1] if size is None else resize(self._last[1], size)
         if size not in self._resized:

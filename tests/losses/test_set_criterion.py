@@ -143,6 +143,34 @@ def test_num_masks_divides_the_mask_losses(shared_points, make_predictions, make
     torch.testing.assert_close(doubled["loss_ce"], usual["loss_ce"])
 
 
+@pytest.mark.parametrize("counts", [(3, 2), (0, 2), (7, 1), (0, 0)])
+def test_masks_from_their_factors_have_the_same_losses_and_gradients(
+    counts: tuple[int, ...], shared_points, make_predictions, make_targets
+) -> None:
+    """Whether all masks carry gradients, or the matched ones are multiplied anew."""
+    features = torch.randn(2, 6, 8, 8).requires_grad_()
+    plain, split, embeddings = [], [], []
+    for output in outputs_of(make_predictions()):
+        embedding = torch.randn(2, 5, 6).requires_grad_()
+        embeddings.append(embedding)
+        masks = torch.einsum("bqc,bchw->bqhw", embedding, features)
+        plain.append(MaskPredictions(output.class_logits, masks))
+        factors = (embedding, features)
+        split.append(MaskPredictions(output.class_logits, masks.detach(), factors=factors))
+    targets, found = make_targets(counts), []
+    for last, *rest in (plain, split):
+        losses = criterion_of()(replace(last, auxiliary=rest), targets)
+        total = criterion_of().total(losses)
+        grads = torch.autograd.grad(total, [features, *embeddings])
+        assert sum(counts) == 0 or all(grad.abs().sum() > 0 for grad in grads)
+        found.append((losses, grads))
+    (losses, grads), (expected, expected_grads) = found
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+    for grad, wanted in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_autocast_does_not_touch_losses_and_costs(
     monkeypatch: pytest.MonkeyPatch, shared_points, make_predictions, make_targets
 ) -> None:

@@ -45,10 +45,12 @@ def test_gradient_reaches_all_that_trains_and_nothing_that_is_frozen(
             nn.init.normal_(parameter, std=0.1)
     outputs = model(tiny_images, tiny_text, auxiliary=True)
     assert len(outputs.auxiliary) == 6
-    total = sum(
-        (output.class_logits.square().mean() + output.mask_logits.square().mean())
-        for output in (outputs, *outputs.auxiliary)
-    )
+    total = torch.zeros(())
+    for output in (outputs, *outputs.auxiliary):
+        assert output.factors is not None and not output.mask_logits.requires_grad
+        masks = torch.einsum("bqc,bchw->bqhw", *output.factors)
+        torch.testing.assert_close(masks, output.mask_logits)
+        total = total + output.class_logits.square().mean() + masks.square().mean()
     total.backward()
     trained = dict(model.trained_parameters())
     untouched = [

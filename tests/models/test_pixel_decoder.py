@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.models.layers import sine_positions
+from frozenseg.models.ms_deform_attn import DeformableEncoderLayer
 from frozenseg.models.pixel_decoder import DeformableEncoder, PixelDecoder, SamBranch
 
 CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 20}
@@ -132,3 +133,33 @@ def test_encoder_adds_positions_and_level_embedding_to_queries_only() -> None:
     torch.testing.assert_close(query, tokens + places)
     torch.testing.assert_close(value, tokens)
     assert shapes == [(2, 3), (4, 5)]
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_layers_run_again_in_the_backward_pass_give_the_same_gradients(
+    recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    forward = DeformableEncoderLayer.forward
+    monkeypatch.setattr(
+        DeformableEncoderLayer,
+        "forward",
+        lambda self, *given: runs.append(self) or forward(self, *given),
+    )
+    found = []
+    for again in (recompute, False):
+        torch.manual_seed(1)
+        encoder = DeformableEncoder(
+            dim=32, num_layers=2, num_levels=2, num_heads=4, num_points=2, recompute=again
+        )
+        levels = [torch.randn(2, 32, *size).requires_grad_() for size in ((4, 6), (8, 12))]
+        outputs = encoder(levels)
+        sum(output.square().mean() for output in outputs).backward()
+        grads = [parameter.grad for parameter in (*encoder.parameters(), *levels)]
+        found.append([*outputs, *grads])
+    assert len(runs) == (6 if recompute else 4)
+    for ours, expected in zip(*found, strict=True):
+        assert torch.equal(ours, expected)
+    with torch.no_grad():
+        encoder(levels)
+    assert len(runs) == (8 if recompute else 6)
