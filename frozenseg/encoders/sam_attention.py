@@ -11,15 +11,15 @@ from torch import Tensor
 
 from frozenseg.linear import apply_linear
 
-BIAS_ELEMENTS = {"cpu": 16_000_000, "cuda": 64_000_000}
-"""Floats of the position bias held at once, by device: on a CPU little enough to stay near it."""
+BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 26}
+"""Floats of the position bias held at once, by device: one and four heads of a global block."""
 
 
 class FusedAttention(Attention):
     """The same parameters and outputs as segment-anything's, without its three score matrices.
 
-    The bias of a global block is (M, h*w, h*w), 0.8 GB for ViT-B: it is made for a few rows of
-    queries at a time, in one buffer.
+    The bias of a global block is (M, h*w, h*w), 0.8 GB for ViT-B: it is made for a few heads at a
+    time, in one buffer. All queries of a head go together, for the CPU's kernel is slower with few.
     """
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -53,28 +53,25 @@ class FusedAttention(Attention):
 
     def _attend(self, qkv: Tensor, height: int, width: int) -> Tensor:
         """(3, B, M, h*w, C / M) -> (B, M, h*w, C / M)."""
-        query, key, value = qkv
-        grid = query.unflatten(2, (height, width))
+        query, key, value = qkv.flatten(1, 2)  # N = B * M each
+        grid = query.unflatten(1, (height, width))
         rows = get_rel_pos(height, height, self.rel_pos_h)  # (h, h, C / M)
         columns = get_rel_pos(width, width, self.rel_pos_w)
-        of_rows = torch.einsum("bmhwc,hkc->bmhwk", grid, rows)[..., :, None]
-        of_columns = torch.einsum("bmhwc,wkc->bmhwk", grid, columns)[..., None, :]
+        of_rows = torch.einsum("nhwc,hkc->nhwk", grid, rows)[..., :, None]
+        of_columns = torch.einsum("nhwc,wkc->nhwk", grid, columns)[..., None, :]
         limit = BIAS_ELEMENTS["cpu" if query.device.type == "cpu" else "cuda"]
-        taken = min(height, max(1, limit // (query[..., 0].numel() * width)))
-        # Rows of queries at once. `out` keeps the layout, which a sum would take from its parts.
-        shape = (*grid.shape[:2], taken, width, height, width)
+        taken = min(len(query), max(1, limit // (height * width) ** 2))  # heads at once
+        shape = (taken, height, width, height, width)
         buffer = None if torch.is_grad_enabled() else query.new_empty(shape)
         attended = []
-        for row_bias, column_bias, part in zip(
-            of_rows.split(taken, 2), of_columns.split(taken, 2), grid.split(taken, 2), strict=True
+        for row_bias, column_bias, *heads in zip(
+            *(part.split(taken) for part in (of_rows, of_columns, query, key, value)), strict=True
         ):
-            out = buffer if buffer is None else buffer[:, :, : part.shape[2]]
-            bias = torch.add(row_bias, column_bias, out=out)  # (B, M, rows, w, h, w)
-            bias = bias.flatten(4).flatten(2, 3)
-            attended.append(
-                F.scaled_dot_product_attention(part.flatten(2, 3), key, value, attn_mask=bias)
-            )
-        return torch.cat(attended, 2)
+            # `out` keeps the layout, which a sum would take from its parts.
+            out = buffer if buffer is None else buffer[: len(row_bias)]
+            bias = torch.add(row_bias, column_bias, out=out).flatten(3).flatten(1, 2)
+            attended.append(F.scaled_dot_product_attention(*heads, attn_mask=bias))
+        return torch.cat(attended).unflatten(0, qkv.shape[1:3])
 
 
 class FusedBlock(Block):

@@ -187,7 +187,7 @@ class _Panoptic:
         count = len(self.queries)
         if count == 0:
             return
-        soft = soft[self.queries]
+        soft = soft.index_select(0, self.queries)
         solid = soft >= 0.5
         best = soft.mul_(self.scores[:, None, None]).max(0).indices
         own = solid.gather(0, best[None])[0]
@@ -279,9 +279,9 @@ class _Instances:
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         if len(self.queries) == 0:
             return
-        solid = logits[self.queries] > 0
+        solid = logits.index_select(0, self.queries) > 0
         self.masks[:, rows] = solid.cpu()
-        self.sums[0] += (soft[self.queries] * solid).flatten(1).sum(1)
+        self.sums[0] += (soft.index_select(0, self.queries) * solid).flatten(1).sum(1)
         self.sums[1] += _pixels(solid)
 
     def result(self, vocabulary: Vocabulary) -> InstanceResult:

@@ -80,5 +80,4 @@ def _stretch(maps: Tensor, width: int) -> Tensor:
     """Resize (N, R, w) along its last axis."""
     if maps.shape[-1] == width:
         return maps
-    size = (maps.shape[-2], width)
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(maps, size=width, mode="linear", align_corners=False)

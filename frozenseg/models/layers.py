@@ -127,4 +127,5 @@ def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (B, C, h, w) to (B, C, *size); the one way feature maps are resized."""
     if features.shape[-2:] == torch.Size(size):
         return features
-    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+    # Cells with their channels together, as tokens come, take a CPU three times as long.
+    return F.interpolate(features.contiguous(), size=size, mode="bilinear", align_corners=False)

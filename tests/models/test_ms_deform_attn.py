@@ -21,6 +21,7 @@ from frozenseg.models.ms_deform_attn import (
     published_reading,
     reference_points,
     runs_triton,
+    softmax_of_few,
 )
 
 SHAPES = [(3, 5), (6, 4), (2, 7)]
@@ -176,6 +177,14 @@ def test_other_devices_take_the_loop() -> None:
     inputs = [tensor.to("meta") for tensor in random_inputs(SHAPES, torch.float32)]
     assert not runs_triton(*inputs) and not runs_triton(*random_inputs(SHAPES, torch.float32))
     assert deformable_attention(inputs[0], SHAPES, *inputs[1:]).shape == (2, 29, 15)
+
+
+def test_softmax_of_few_is_the_softmax() -> None:
+    x = 100 * torch.randn(3, 5, 12)
+    with torch.no_grad():
+        found = softmax_of_few(x)
+    torch.testing.assert_close(found, x.softmax(-1))
+    torch.testing.assert_close(softmax_of_few(x), x.softmax(-1), rtol=0, atol=0)
 
 
 needs_triton = pytest.mark.skipif(
