@@ -64,13 +64,12 @@ class FusedAttention(Attention):
         shape = (taken, height, width, height, width)
         buffer = None if torch.is_grad_enabled() else query.new_empty(shape)
         attended = []
-        for row_bias, column_bias, *heads in zip(
-            *(part.split(taken) for part in (of_rows, of_columns, query, key, value)), strict=True
-        ):
+        parts = (of_rows, of_columns, query, key, value)
+        for row_bias, column_bias, q, k, v in zip(*(p.split(taken) for p in parts), strict=True):
             # `out` keeps the layout, which a sum would take from its parts.
             out = buffer if buffer is None else buffer[: len(row_bias)]
             bias = torch.add(row_bias, column_bias, out=out).flatten(3).flatten(1, 2)
-            attended.append(F.scaled_dot_product_attention(*heads, attn_mask=bias))
+            attended.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
         return torch.cat(attended).unflatten(0, qkv.shape[1:3])
 
 

@@ -127,5 +127,4 @@ def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (B, C, h, w) to (B, C, *size); the one way feature maps are resized."""
     if features.shape[-2:] == torch.Size(size):
         return features
-    # Cells with their channels together, as tokens come, take a CPU three times as long.
-    return F.interpolate(features.contiguous(), size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)

@@ -146,7 +146,9 @@ class PixelDecoder(nn.Module):
                 ]
             )
             finest = self.lateral(features["res2"].float())
-            finest = finest + resize(levels[-1], (finest.shape[-2], finest.shape[-1]))
+            # Enlarging what lies as tokens do, channels together, takes a CPU three times as long.
+            finer = resize(levels[-1].contiguous(), (finest.shape[-2], finest.shape[-1]))
+            finest = finest + finer
             return self.mask_features(F.relu(self.output(finest))), levels
 
 
