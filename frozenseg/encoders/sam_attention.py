@@ -53,7 +53,7 @@ class FusedAttention(Attention):
 
     def _attend(self, qkv: Tensor, height: int, width: int) -> Tensor:
         """(3, B, M, h*w, C / M) -> (B, M, h*w, C / M)."""
-        query, key, value = qkv.flatten(1, 2)  # N = B * M each
+        query, key, value = qkv.flatten(1, 2)  # (N, h*w, C / M), N = B * M
         grid = query.unflatten(1, (height, width))
         rows = get_rel_pos(height, height, self.rel_pos_h)  # (h, h, C / M)
         columns = get_rel_pos(width, width, self.rel_pos_w)
@@ -69,8 +69,11 @@ class FusedAttention(Attention):
             # `out` keeps the layout, which a sum would take from its parts.
             out = buffer if buffer is None else buffer[: len(row_bias)]
             bias = torch.add(row_bias, column_bias, out=out).flatten(3).flatten(1, 2)
-            attended.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
-        return torch.cat(attended).unflatten(0, qkv.shape[1:3])
+            # As heads of one image: CUDA's fused kernels want four axes.
+            attended.append(
+                F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])
+            )
+        return torch.cat(attended, 1).unflatten(1, qkv.shape[1:3])[0]
 
 
 class FusedBlock(Block):
