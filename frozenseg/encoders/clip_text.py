@@ -8,7 +8,8 @@ import json
 
 import open_clip
 import torch
-from open_clip.transformer import QuickGELU
+import torch.nn.functional as F
+from open_clip.transformer import QuickGELU, text_global_pool
 from torch import Tensor, nn
 
 from frozenseg.encoders.frozen import Frozen, add_tensors
@@ -32,8 +33,12 @@ class ClipText(Frozen):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
-        """(N, D) vectors, not normalised, in the order of `texts`; open_clip's own text tower."""
-        device = self.model.text_projection.device
+        """(N, D) vectors, not normalised, in the order of `texts`: those of open_clip's
+        `encode_text`.
+
+        A text is known at its end, and no place sees a later one: what is behind the end of the
+        longest text of a batch is left out, and texts of like length go together.
+        """
         tokens = self.tokenizer(texts)  # (N, context length), zeros behind the end of a text
         for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
             # Full to the last place: the tokenizer may have cut it silently.
@@ -43,8 +48,26 @@ class ClipText(Frozen):
                     f"{texts[row][:60]!r}: {length} tokens, the text encoder reads "
                     f"{self.model.context_length}; use a shorter name"
                 )
-        vectors = [self.model.encode_text(part.to(device)) for part in tokens.split(batch_size)]
-        return torch.cat(vectors).float()
+        lengths = tokens.argmax(1) + 1  # the end of a text is the last entry of the vocabulary
+        order = lengths.argsort()
+        parts = [
+            self._encode(tokens[rows, : int(lengths[rows].max())])
+            for rows in order.split(batch_size)
+        ]
+        return torch.cat(parts).float()[order.argsort()]
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, L) with their ends -> (N, D): open_clip's steps on the first L places."""
+        model, length = self.model, tokens.shape[1]
+        tokens = tokens.to(model.positional_embedding.device)
+        if model.attn_mask is None or model.text_pool_type not in ("argmax", "eos"):
+            # Places that see later ones, or another end: as it stands.
+            return model.encode_text(F.pad(tokens, (0, model.context_length - length)))
+        kind = model.transformer.get_cast_dtype()
+        x = model.token_embedding(tokens).to(kind) + model.positional_embedding[:length].to(kind)
+        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+        ends = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=model.text_eos_id)
+        return ends @ model.text_projection
 
     def text_fingerprint(self) -> str:
         """A digest of all that decides text vectors: architecture, weights, open_clip's version."""

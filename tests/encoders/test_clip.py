@@ -46,6 +46,22 @@ def test_text_vectors_are_open_clips_own(clip: FrozenClip) -> None:
     close(clip.encode_text(TEXTS), expected)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_places_behind_the_ends_of_texts_are_left_out_where_nobody_sees_them(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip("frozenseg_tiny")
+    if not causal:
+        clip.model.attn_mask = None
+    texts = ["a", "!$! a b", "a b c d e f", "b", "a long red thing! by the sea", "c d"]
+    expected = clip.model.encode_text(clip.tokenizer(texts)).detach()
+    lengths = []
+    clip.model.transformer.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape))
+    close(clip.encode_text(texts, batch_size=2), expected)
+    places = [length for _, length, _ in lengths]
+    assert places == ([3, 6, 10] if causal else [24] * 3), places
+
+
 def test_text_vectors_of_single_texts_and_of_batches_agree(clip: FrozenClip) -> None:
     """A text tower fed (batch, tokens) in the wrong order mixes texts, silently."""
     together = clip.encode_text(TEXTS)
