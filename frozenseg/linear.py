@@ -82,7 +82,8 @@ def runs_fused(*tensors: Tensor) -> bool:
 
 @functools.cache
 def onednn_present() -> bool:
-    """Whether this PyTorch has the operator in the form used here, on a CPU it was measured on."""
+    """Whether this PyTorch has the operator in the form used here, on an x86 CPU with AVX2 at least
+    (elsewhere it was not tried)."""
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if operator is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False

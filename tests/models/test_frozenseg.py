@@ -8,6 +8,7 @@ from torch import nn
 
 from frozenseg.build import build_model
 from frozenseg.config import load_config
+from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 
@@ -181,3 +182,14 @@ def test_the_seed_decides_the_weights() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = build_tiny(seed=8).state_dict()
     assert not torch.equal(first["void_embedding"], other["void_embedding"])
+
+
+@pytest.mark.parametrize(("name", "expected"), [("auto", True), ("always", True), ("never", False)])
+def test_what_is_recomputed(name: str, expected: bool) -> None:
+    model = build_tiny("MODEL.RECOMPUTE", name)
+    assert model.pixel_decoder.encoder.recompute == model.sam_branch.encoder.recompute == expected
+
+
+def test_an_unknown_way_to_recompute_is_named() -> None:
+    with pytest.raises(UserError, match=r"MODEL\.RECOMPUTE nevr: unknown; did you mean never"):
+        build_tiny("MODEL.RECOMPUTE", "nevr")
