@@ -113,6 +113,8 @@ def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
         points.append({"work": value, "size": list(setting.size), **summary(times, sticks)})
         whole, memory = times.median(WHOLE), points[-1]["memory"]
         print(f"{value:g} {unit}: {whole:.3f} s, {memory['above_gb']:.3f} GB above the model")
+    if arguments.sweep == "size":
+        del report["size"]  # each point has its own
     report |= {"work": unit, "points": points, "growth": growth(points)}
     print("growth as a power of the work, from the first to the last (1: linear)")
     for name, power in report["growth"].items():
@@ -185,8 +187,8 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _title(report: dict[str, Any]) -> str:
-    height, width = report["size"]
-    return f"{report['what']}, {height} x {width}, {report['precision']}, {report['device']}"
+    size = [" x ".join(map(str, report["size"]))] if "size" in report else []
+    return ", ".join([report["what"], *size, report["precision"], report["device"]])
 
 
 def _check(arguments: argparse.Namespace) -> None:

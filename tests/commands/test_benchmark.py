@@ -121,11 +121,14 @@ def test_a_training_step(tmp_path: Path) -> None:
     assert report["size"] == [64, 64] and "classification" not in rows
 
 
-def test_a_sweep(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "works"), [("vocabulary", [20, 60]), ("size", [0.005, 0.02])])
+def test_a_sweep(name: str, works: list[float], tmp_path: Path) -> None:
     outputs = ["--json", str(tmp_path / "out.json"), "--chart", str(tmp_path / "out.png")]
-    assert main([*SMALL, *outputs, "--sweep", "vocabulary"]) is None
+    assert main([*SMALL, *outputs, "--sweep", name]) is None
     report = json.loads((tmp_path / "out.json").read_text())
-    assert [point["work"] for point in report["points"]] == [20, 60]
+    assert [point["work"] for point in report["points"]] == works
+    assert ("size" in report) == (name != "size")  # one size for all, or one for each
+    assert report["points"][1]["size"] == ([115, 172] if name == "size" else [64, 96])
     assert "whole" in report["growth"] and (tmp_path / "out.png").is_file()
 
 
