@@ -3,7 +3,7 @@
 PyTorch hands float32 linear layers to MKL and writes the result out before the activation reads it
 again. oneDNN, which PyTorch brings along for convolutions, applies both while the result is in
 registers, and is faster in the product itself: on an AMD EPYC with two cores a ConvNeXt-L trunk
-takes 7.2 s in place of 8.5 (logs/speed/benchmark.md). PyTorch's compiler calls the same operator.
+takes 7.2 s in place of 8.5 (logs/speed/benchmark.md).
 """
 
 import functools
