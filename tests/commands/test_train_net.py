@@ -207,12 +207,12 @@ def test_a_data_worker_that_dies_leaves_the_checkpoint_and_says_how_to_go_on(
                 os.kill(os.getpid(), signal.SIGKILL)
         return read(path)
 
-    monkeypatch.setattr(dataset, "read_image", deadly)
     options = ("DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "20", "DATASETS.TEST", "()")
-    with pytest.raises(UserError, match=r"worker.*(killed|died).*--resume"):
-        main(run.arguments("out", *options))
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "read_image", deadly)
+        with pytest.raises(UserError, match=r"worker.*(killed|died).*--resume"):
+            main(run.arguments("out", *options))
     assert list((run.root / "out" / "checkpoints").iterdir())
-    monkeypatch.undo()
     assert main(run.arguments("out", *options, "SOLVER.MAX_ITER", "6", flags=("--resume",))) == 0
     assert run.rows("out")[-1]["step"] == 6
 

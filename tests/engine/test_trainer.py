@@ -36,9 +36,9 @@ def assert_same_run(run: TinyRun, first: str, second: str) -> None:
 def test_stopped_and_resumed(run: TinyRun, monkeypatch) -> None:
     evaluations = ("TEST.EVAL_PERIOD", "2")
     assert main(run.arguments("whole", *SIX, *evaluations)) == 0
-    interrupt_at_step(3, monkeypatch)
-    assert main(run.arguments("parts", *SIX, *evaluations)) == 130
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        interrupt_at_step(3, patch)
+        assert main(run.arguments("parts", *SIX, *evaluations)) == 130
     torch.rand(5)  # whatever the state of the process was
     assert [row["step"] for row in run.losses("parts")] == [1, 2, 3]
     assert main(run.arguments("parts", *SIX, *evaluations, flags=("--resume",))) == 0
