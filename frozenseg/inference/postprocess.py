@@ -101,15 +101,17 @@ class PostProcessor:
         instances = self.instances and _Instances(
             probabilities, vocabulary, size, self.detections_per_image
         )
-        proposals = self.proposals and _Proposals(len(mask_logits), size)
+        proposals = self.proposals and _Proposals(mask_logits, size)
         tasks: list[_Task] = [task for task in (panoptic, instances, proposals) if task]
         if semantic and self.masks_at_output_size:
             tasks.append(semantic)
+        tasks, masks = _needed(tasks, mask_logits)
+        # The same bands whatever is needed: the sums of instances are rounded band by band.
         limit = BAND_ELEMENTS["cpu" if mask_logits.device.type == "cpu" else "other"]
         for start, stop in _bands(size, sum(probabilities.shape), limit):
             rows = slice(start, stop)
             if tasks:
-                logits = resizer.rows(mask_logits, start, stop)
+                logits = resizer.rows(masks, start, stop)
                 soft = logits.sigmoid()
                 for task in tasks:
                     task.add(rows, logits, soft)
@@ -128,8 +130,25 @@ class PostProcessor:
 
 
 class _Task(Protocol):
+    queries: Tensor  # whose masks it needs
+
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         """Take in a band: mask logits (Q, R, W) of these output rows, and their sigmoid."""
+
+
+def _needed(tasks: list[_Task], mask_logits: Tensor) -> tuple[list[_Task], Tensor]:
+    """The tasks that need any mask, and the masks that they need together; their `queries` are
+    made to point into those."""
+    tasks = [task for task in tasks if len(task.queries)]
+    needed = torch.zeros(len(mask_logits), dtype=torch.bool, device=mask_logits.device)
+    for task in tasks:
+        needed[task.queries] = True
+    if needed.all():
+        return tasks, mask_logits
+    place = needed.cumsum(0) - 1
+    for task in tasks:
+        task.queries = place[task.queries]
+    return tasks, mask_logits[needed]
 
 
 def _bands(size: tuple[int, int], depth: int, elements: int) -> Iterator[tuple[int, int]]:
@@ -147,6 +166,7 @@ class _Semantic:
     ) -> None:
         self.threshold = threshold
         self.weights = weights.T.contiguous()  # (K, Q)
+        self.queries = torch.arange(len(weights), device=weights.device)
         self.ids = torch.zeros(size, dtype=torch.int32, device=weights.device)
         self.volume = (
             np.zeros((len(self.weights), *size), dtype=np.float32) if keep_scores else None
@@ -185,8 +205,6 @@ class _Panoptic:
 
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         count = len(self.queries)
-        if count == 0:
-            return
         soft = soft.index_select(0, self.queries)
         solid = soft >= 0.5
         best = soft.mul_(self.scores[:, None, None]).max(0).indices
@@ -277,8 +295,6 @@ class _Instances:
         self.sums = torch.zeros((2, len(self.queries)), device=pairs.device)
 
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
-        if len(self.queries) == 0:
-            return
         solid = logits.index_select(0, self.queries) > 0
         self.masks[:, rows] = solid.cpu()
         self.sums[0] += (soft.index_select(0, self.queries) * solid).flatten(1).sum(1)
@@ -306,8 +322,9 @@ def _pixels(solid: Tensor) -> Tensor:
 class _Proposals:
     """Every query's own mask, whatever its class."""
 
-    def __init__(self, count: int, size: tuple[int, int]) -> None:
-        self.masks = torch.zeros((count, *size), dtype=torch.bool)
+    def __init__(self, mask_logits: Tensor, size: tuple[int, int]) -> None:
+        self.queries = torch.arange(len(mask_logits), device=mask_logits.device)
+        self.masks = torch.zeros((len(mask_logits), *size), dtype=torch.bool)
 
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         self.masks[:, rows] = (logits > 0).cpu()
