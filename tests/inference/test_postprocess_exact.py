@@ -245,3 +245,21 @@ def test_nothing_is_resized_where_no_query_passes(resized: list[int]) -> None:
     process = PostProcessor(semantic=False, instances=False, object_mask_threshold=1.0)
     result = process(logits, masks, make_resizer("upscaled"), WORDS)
     assert not resized and not result.panoptic.ids.any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 250, 1203])
+def test_the_largest_and_its_first_place(count: int) -> None:
+    """Random values, whole ones with many ties, neighbours in float32, zeros, and infinities."""
+    values = torch.randn(count, 9, 16)
+    values[:, 0] = values[:, 0].round()
+    values[:, 1] = 0.5
+    values[:, 2] = torch.tensor(0.5).nextafter(torch.tensor(1.0))
+    values[:: max(1, count // 3), 2] = torch.tensor(0.5).nextafter(torch.tensor(0.0))
+    values[:, 3] = torch.tensor([0.0, -0.0, 1e-45, -1e-45]).repeat(4)
+    values[count // 2, 4], values[:, 5] = torch.inf, -torch.inf
+    best, place = values.max(0)
+    ours, our_place = postprocess._largest(values.clone())
+    assert torch.equal(ours, best) and torch.equal(our_place, place)
+    values[0, 0, 0] = torch.nan  # any place, but one that exists
+    _, our_place = postprocess._largest(values)
+    assert int(our_place.min()) >= 0 and int(our_place.max()) < count
