@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from frozenseg.allocator import settle_memory
 from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, data_root
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
 from frozenseg.encoders.patches import (
     PatchEncoder,
@@ -21,6 +23,7 @@ from frozenseg.encoders.patches import (
     clip_patches,
 )
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.encoders.sam_attention import FusedBlock
 from frozenseg.engine.pretrained import (
     FrozenPart,
     clip_image_entries,
@@ -72,13 +75,20 @@ def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
     return Precision.choose(device, cfg.MODEL.PRECISION)
 
 
-def compile_stages(cfg: CfgNode, model: Segmenter) -> None:
-    """With MODEL.COMPILE: the stages of a model that only predicts, each in its place.
+def ready_to_predict(cfg: CfgNode, model: Segmenter) -> None:
+    """Make a model faster that only predicts from now on, on the device where it is.
 
-    Sizes are symbols from the first call on: most stages compile once, the decoders again for a few
-    shapes (traced at three sizes: no graph breaks, ten graphs for six stages).
+    With MODEL.COMPILE its stages are compiled, each in its place. Sizes are symbols from the first
+    call on: most stages compile once, the decoders again for a few shapes (traced at three sizes:
+    no graph breaks, ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
+    frozen encoders lay out their weights for it.
     """
     if not cfg.MODEL.COMPILE:
+        if build_precision(cfg, model.device).dtype is None:
+            for part in model.modules():
+                if isinstance(part, FusedConvNeXtBlock | FusedBlock):
+                    part.pack()
+            settle_memory()  # the plain weights left holes that no activation fits in
         return
     compiler = os.environ.get("CXX", "")
     if model.device.type == "cpu" and not any(map(shutil.which, (compiler, "g++", "clang++"))):

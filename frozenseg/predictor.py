@@ -23,8 +23,8 @@ from frozenseg.build import (
     build_sam_masks,
     build_text_classifier,
     build_training_vocabulary,
-    compile_stages,
     load_model,
+    ready_to_predict,
 )
 from frozenseg.config import load_config, packaged_config
 from frozenseg.data.images import to_array
@@ -226,7 +226,7 @@ def build_predictor(cfg: CfgNode) -> Predictor:
         logger.warning(note)
     network.to(device)
     precision = build_precision(cfg, device)
-    compile_stages(cfg, network)
+    ready_to_predict(cfg, network)
     return Predictor(
         model=network,
         text_classifier=build_text_classifier(network),

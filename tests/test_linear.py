@@ -1,10 +1,20 @@
 """Linear layers with what follows them: the same numbers fused and not, and when they are fused."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from frozenseg.linear import apply_linear, linear, onednn_present, runs_fused
+from frozenseg.linear import (
+    PackedLinear,
+    apply_linear,
+    linear,
+    onednn_present,
+    pack,
+    runs_fused,
+)
 
 needs_onednn = pytest.mark.skipif(
     not onednn_present(), reason="this PyTorch has no fused linear layer for this CPU"
@@ -75,3 +85,79 @@ def test_not_in_half_precision_and_not_in_a_compiled_graph() -> None:
 def test_one_thing_follows() -> None:
     with pytest.raises(ValueError, match="either an activation or a residual"):
         linear(X, WEIGHT, activation="relu", residual=RESIDUAL)
+
+
+def packed_layer() -> tuple[torch.nn.Linear, dict[str, torch.Tensor]]:
+    """A packed layer, and its state before."""
+    layer = torch.nn.Linear(24, 11).requires_grad_(False)
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    pack(layer)
+    assert type(layer) is PackedLinear
+    return layer, state
+
+
+def same_state(layer: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    found = layer.state_dict()
+    return found.keys() == state.keys() and all(
+        torch.equal(found[name], value) for name, value in state.items()
+    )
+
+
+@needs_onednn
+@pytest.mark.parametrize("rows", [1, 7, 300])  # no layout is only for the rows it was made with
+def test_a_packed_layer_computes_the_same(rows: int) -> None:
+    layer, state = packed_layer()
+    x, residual = torch.randn(rows, 24), torch.randn(rows, 11)
+    product = x.double() @ state["weight"].double().T + state["bias"].double()
+    for found, wanted in (
+        (layer(x), product),
+        (apply_linear(layer, x, activation="gelu"), F.gelu(product)),
+        (apply_linear(layer, x, residual=residual), product + residual),
+    ):
+        torch.testing.assert_close(found.double(), wanted, atol=2e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_a_packed_layer_runs_where_nothing_is_fused() -> None:
+    layer, state = packed_layer()
+    x = torch.randn(3, 24, requires_grad=True)
+    F.relu(layer(x)).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted = F.linear(x, state["weight"], state["bias"])
+        assert torch.equal(layer(x), wanted)
+
+
+@needs_onednn
+def test_a_packed_layer_shows_its_plain_weight() -> None:
+    layer, state = packed_layer()
+    assert torch.equal(layer.weight, state["weight"])
+    assert same_state(layer, state)
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]  # no second copy is held
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert type(copied) is torch.nn.Linear and same_state(copied, state)
+    assert type(layer) is PackedLinear
+
+
+@needs_onednn
+def test_a_packed_layer_is_plain_again_once_it_is_loaded_moved_or_cast() -> None:
+    layer, state = packed_layer()
+    other = {name: value + 1 for name, value in state.items()}
+    model = torch.nn.Sequential(layer)
+    model.load_state_dict({f"0.{name}": value for name, value in other.items()})
+    assert type(layer) is torch.nn.Linear and same_state(layer, other)
+    assert not layer.weight.requires_grad
+    layer, state = packed_layer()
+    torch.nn.Sequential(layer).double()
+    assert type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float64
+    assert torch.equal(layer.weight, state["weight"].double())
+
+
+def test_what_trains_or_cannot_be_packed_stays() -> None:
+    trained = torch.nn.Linear(24, 11)
+    half = torch.nn.Linear(24, 11).requires_grad_(False).bfloat16()
+    other = torch.nn.modules.linear.NonDynamicallyQuantizableLinear(24, 11).requires_grad_(False)
+    for layer in (trained, half, other):
+        before = type(layer)
+        pack(layer)
+        assert type(layer) is before

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import frozenseg
-from frozenseg.build import build_precision
+from frozenseg.build import build_model, build_precision
 from frozenseg.config import load_config
 from frozenseg.data.small_world.pictures import demo_scenes
+from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
 from frozenseg.encoders.pooling import pool_masks
+from frozenseg.encoders.sam_attention import FusedBlock
 from frozenseg.errors import UserError
+from frozenseg.linear import PackedLinear, onednn_present
 from frozenseg.models.open_vocab import class_logits
 from frozenseg.precision import Precision
 from frozenseg.predictor import Result, build_predictor
@@ -97,6 +101,30 @@ def test_compiled_stages_find_the_same_at_any_size() -> None:
         if hasattr(getattr(stage.owner, stage.method), "_torchdynamo_orig_callable")
     ]
     assert "SAM encoder" in names and "transformer decoder" in names
+
+
+@pytest.mark.skipif(not onednn_present(), reason="nothing is packed on this CPU")
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ([], {PackedLinear}),
+        (["MODEL.PRECISION", "bf16"], {nn.Linear}),  # oneDNN's layout here is of float32
+    ],
+)
+def test_what_only_predicts_on_a_cpu_is_packed(options: list[str], kinds: set[type]) -> None:
+    """And finds the same as a model that is not."""
+    cfg = load_config(None, [*TINY_OPTIONS, "SEED", "0", *options])
+    predictor = build_predictor(cfg)
+    model = predictor.model
+    blocks = [m for m in model.modules() if isinstance(m, FusedBlock | FusedConvNeXtBlock)]
+    assert len(blocks) > 4
+    assert {type(m) for b in blocks for m in b.modules() if isinstance(m, nn.Linear)} == kinds
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    found = predictor(pixels, "car; road; sky")
+    predictor.model = build_model(cfg).eval()
+    expected = predictor(pixels, "car; road; sky")
+    assert (found.semantic == expected.semantic).mean() > 0.999
+    assert (found.panoptic.ids == expected.panoptic.ids).mean() > 0.999
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

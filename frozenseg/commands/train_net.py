@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_device, build_training_vocabulary, compile_stages
+from frozenseg.build import build_device, build_training_vocabulary, ready_to_predict
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
@@ -178,7 +178,7 @@ def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
         )
     sets = test_sets(cfg)
     model = loaded_model(cfg, device)
-    compile_stages(cfg, model)
+    ready_to_predict(cfg, model)
     tester = Tester.prepare(cfg, model, sets)
     return _finish(cfg, tester.evaluate(), output)
 

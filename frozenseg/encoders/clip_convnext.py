@@ -5,12 +5,13 @@ Legend: B images, Q regions, C channels of the last stage, D joint space, h x w 
 
 from typing import Any
 
+import torch
 from timm.layers import GELU, GELUTanh, LayerNorm, Mlp
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from frozenseg.encoders.pooling import pool_masks
-from frozenseg.linear import Activation, linear, runs_fused
+from frozenseg.linear import Activation, apply_linear, linear, pack, runs_fused
 from frozenseg.structures import ClipFeatures
 
 
@@ -41,6 +42,11 @@ class ConvNeXtTrunk:
         return self.visual.head(self.visual.trunk.head(cells)).unflatten(0, pooled.shape[:2])
 
 
+HIDDEN_ELEMENTS = 1 << 24
+"""Floats of a block's hidden layer that are made at once. ConvNeXt-L's first stage has 47 million
+at 800 x 1216: more than the heap takes (`frozenseg.allocator`), and new memory from the system
+costs 0.1 s a block."""
+
 ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # timm's
 
 
@@ -52,21 +58,51 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
     layer before it. Elsewhere it is timm's own.
     """
 
+    mlp: Any  # a `Mlp` of linear layers, see `_is_plain`
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
-        if not runs_fused(x, self.mlp.fc1.weight):
+        if not runs_fused(x, *self.mlp.parameters()):
             return super().forward(x)
         cells = x.permute(0, 2, 3, 1).contiguous()  # no copy of what another such block made
         mixed = self.conv_dw(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        into, out = self.mlp.fc1, self.mlp.fc2
-        hidden = linear(
-            self.norm(mixed), into.weight, into.bias, activation=ACTIVATIONS[type(self.mlp.act)]
-        )
-        weight, bias = out.weight, out.bias
+        scaled = None if self.gamma is None else self._scaled(self.gamma)
+        tokens, residual = mixed.flatten(0, 2), cells.flatten(0, 2)  # (B * h * w, C)
+        rows = max(1, HIDDEN_ELEMENTS // self.mlp.fc1.out_features)
+        parts = zip(tokens.split(rows), residual.split(rows), strict=True)
+        done = [self._mlp_fused(*part, scaled) for part in parts]
+        out = done[0] if len(done) == 1 else torch.cat(done)
+        return out.view_as(cells).permute(0, 3, 1, 2)
+
+    def _mlp_fused(
+        self, tokens: Tensor, residual: Tensor, scaled: tuple[Tensor, Tensor | None] | None
+    ) -> Tensor:
+        """What follows the mixing of cells, for some (n, C) of them. scaled: as `_scaled`, or None
+        where there is no layer scale."""
+        activation = ACTIVATIONS[type(self.mlp.act)]
+        hidden = apply_linear(self.mlp.fc1, self.norm(tokens), activation=activation)
+        if scaled is None:
+            return apply_linear(self.mlp.fc2, hidden, residual=residual)
+        return linear(hidden, *scaled, residual=residual)
+
+    def _scaled(self, gamma: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the last layer with the layer scale in them."""
+        out = self.mlp.fc2
+        return out.weight * gamma[:, None], None if out.bias is None else out.bias * gamma
+
+    def pack(self) -> None:
+        """For a trunk that only predicts: the weights in oneDNN's layout where it can take them,
+        the layer scale in them for good (`gamma` is None then)."""
+        if not runs_fused(*self.mlp.parameters()):
+            return
         if self.gamma is not None:
-            weight = weight * self.gamma[:, None]
-            bias = None if bias is None else bias * self.gamma
-        return linear(hidden, weight, bias, residual=cells).permute(0, 3, 1, 2)
+            weight, bias = self._scaled(self.gamma)
+            self.mlp.fc2.weight.data = weight
+            if bias is not None:
+                self.mlp.fc2.bias.data = bias
+            self.gamma = None
+        pack(self.mlp.fc1)
+        pack(self.mlp.fc2)
 
 
 def fuse_blocks(trunk: nn.Module) -> None:

@@ -75,8 +75,11 @@ class ClipText(Frozen):
         config = open_clip.get_model_config(self.name)
         quick_gelu = any(isinstance(part, QuickGELU) for part in self.model.transformer.modules())
         digest.update(json.dumps([config, quick_gelu, open_clip.__version__]).encode())
-        state = self.model.state_dict()
-        add_tensors(digest, {k: v for k, v in state.items() if not k.startswith("visual.")})
+        state: dict[str, Tensor] = dict(self.model.named_parameters(recurse=False))
+        for name, part in self.model.named_children():
+            if name != "visual":
+                state |= part.state_dict(prefix=f"{name}.")
+        add_tensors(digest, state)
         return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
-from frozenseg.linear import apply_linear
+from frozenseg.linear import apply_linear, pack
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Floats of the position bias held at once, by device: one and four heads of a global block."""
@@ -88,6 +88,12 @@ class FusedBlock(Block):
         x = self.attn.in_windows(normed, side, x) if side else self.attn(normed, x)
         hidden = apply_linear(self.mlp.lin1, self.norm2(x), activation="gelu")
         return apply_linear(self.mlp.lin2, hidden, residual=x)
+
+    def pack(self) -> None:
+        """For an encoder that only predicts: the weights in oneDNN's layout where it can take
+        them."""
+        for layer in (self.attn.qkv, self.attn.proj, self.mlp.lin1, self.mlp.lin2):
+            pack(layer)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:

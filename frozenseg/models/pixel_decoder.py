@@ -148,8 +148,8 @@ class PixelDecoder(nn.Module):
             finest = self.lateral(features["res2"].float())
             # Enlarging what lies as tokens do, channels together, takes a CPU three times as long.
             finer = resize(levels[-1].contiguous(), (finest.shape[-2], finest.shape[-1]))
-            finest = finest + finer
-            return self.mask_features(F.relu(self.output(finest))), levels
+            finest += finer
+            return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
 
 
 class SamBranch(nn.Module):
@@ -185,4 +185,4 @@ class SamBranch(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
         with torch.autocast(embedding.device.type, enabled=False):
-            return self.encoder([F.relu(self.downsample(embedding.float()))])[0]
+            return self.encoder([F.relu(self.downsample(embedding.float()), inplace=True)])[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock, fuse_blocks
 from frozenseg.errors import UserError
+from frozenseg.linear import PackedLinear, onednn_present
 
 TEXTS = ["a photo of a dog.", "sky", "This is a photo of a large traffic light", "a b c " * 3]
 NAMES = ["frozenseg_tiny", "frozenseg_tiny_resnet"]
@@ -138,6 +139,28 @@ def test_fused_convnext_equals_timms() -> None:
         close(ours.levels[name], level)
     close(ours.dense, theirs.dense)
     assert list(clip.state_dict()) == names
+
+
+@pytest.mark.skipif(not onednn_present(), reason="nothing is packed on this CPU")
+@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's own, when oneDNN is switched off
+def test_a_packed_convnext_has_the_layer_scale_in_its_weights() -> None:
+    clip = make_clip("frozenseg_tiny")
+    blocks = [m for m in clip.model.visual.trunk.modules() if isinstance(m, FusedConvNeXtBlock)]
+    for block in blocks:
+        nn.init.uniform_(block.gamma, -2, 2)
+    pixels, fingerprint = torch.randn(2, 3, 64, 96), clip.text_fingerprint()
+    before = clip(pixels)
+    for block in blocks:
+        block.pack()
+        block.pack()  # nothing more to do
+    assert all(type(block.mlp.fc2) is PackedLinear and block.gamma is None for block in blocks)
+    after = clip(pixels)
+    for name, level in before.levels.items():
+        close(after.levels[name], level)
+    close(after.dense, before.dense)
+    assert clip.text_fingerprint() == fingerprint
+    with torch.backends.mkldnn.flags(enabled=False):  # timm's own block
+        close(clip(pixels).dense, before.dense)
 
 
 def test_a_convnext_block_of_another_kind_stays_as_it_is() -> None:

@@ -14,6 +14,7 @@ from frozenseg.encoders import sam_attention
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.encoders.sam_attention import FusedAttention, FusedBlock, fuse_attention
 from frozenseg.errors import UserError
+from frozenseg.linear import PackedLinear, onednn_present
 from frozenseg.structures import ImageBatch
 
 
@@ -67,6 +68,21 @@ def test_fused_encoder_equals_the_original_with_windows_and_globally(
     with torch.no_grad():
         torch.testing.assert_close(ours(pixels), theirs(pixels), atol=2e-5, rtol=1e-4)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.skipif(not onednn_present(), reason="nothing is packed on this CPU")
+def test_a_packed_encoder_is_the_same() -> None:
+    theirs = make_encoder().requires_grad_(False)
+    ours = fuse_attention(copy.deepcopy(theirs))
+    for block in ours.blocks:
+        block.pack()
+        assert type(block.attn.qkv) is type(block.mlp.lin2) is PackedLinear
+    pixels = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pixels), theirs(pixels), atol=2e-5, rtol=1e-4)
+    state = theirs.state_dict()
+    assert ours.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
