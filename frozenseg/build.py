@@ -1,11 +1,15 @@
 """The one place where a configuration becomes objects; models never see a configuration."""
 
+import hashlib
+import json
 import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import open_clip
+import timm
 import torch
 from fvcore.common.config import CfgNode
 
@@ -13,6 +17,7 @@ from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, data_roo
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
+from frozenseg.encoders.frozen import add_tensors
 from frozenseg.encoders.patches import (
     PatchEncoder,
     SamPatches,
@@ -442,6 +447,34 @@ def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
         "weights": weights_digest(online.sam.model),
         **online.settings.identity(),
     }
+
+
+def feature_fingerprint(cfg: CfgNode, model: Segmenter, precision: Precision) -> str:
+    """A digest of all that decides `Segmenter.encode`, but for the images: which encoders, their
+    settings and weights. Devices are not told apart: they differ by rounding."""
+    about: dict[str, Any] = {
+        "libraries": [open_clip.__version__, timm.__version__],
+        "precision": precision.name,
+        "pixels": [cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD],
+    }
+    parts: dict[str, torch.nn.Module] = {}
+    if isinstance(model, FrozenSeg):
+        about["clip"] = cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME
+        parts["clip"] = model.clip.model.visual
+        if model.sam is not None:
+            about["sam"] = [cfg.MODEL.SAM_NAME, model.sam.view]
+            parts["sam"] = model.sam.model.image_encoder
+    else:
+        assert isinstance(model, Fusioner), "one of the two families"
+        node = cfg.MODEL.FUSIONER
+        quick_gelu = node.VISUAL == "clip" and node.VISUAL_WEIGHTS == "openai"
+        about["visual"] = [node.VISUAL, node.VISUAL_NAME, quick_gelu]
+        parts["visual"] = model.visual
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, part in parts.items():
+        digest.update(name.encode())
+        add_tensors(digest, part.state_dict())
+    return digest.hexdigest()[:32]
 
 
 def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:

@@ -76,6 +76,11 @@ def default_config() -> CfgNode:
     cfg.DATASETS.TRAIN_VOCABULARY = "coco_panoptic"
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images
+    # Training: a folder where what the frozen encoders make of an image is kept, so that they see
+    # it once. For views that come again: INPUT.MIN_SCALE = MAX_SCALE, at most 1.0. "": not kept.
+    cfg.DATALOADER.FEATURE_CACHE = ""
+    # What the folder may grow to, in 10^9 bytes; the published model needs 0.1 an image and view.
+    cfg.DATALOADER.FEATURE_CACHE_GB = 50.0
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
     cfg.LOG = _log()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.frozen import FROZEN_PARTS
-from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbeddings
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class Stage:
 class Segmenter(nn.Module):
     """An open-vocabulary model: frozen encoders, and parts between them that train.
 
-    size_divisor: images are padded to a multiple of it, in pixels.
+    size_divisor: images are padded to a multiple of it, in pixels. features: what `encode` returns.
     """
 
     size_divisor: int
+    features: type[Features]
 
     @property
     def text_encoder(self) -> ClipText | BertText:
@@ -54,6 +55,10 @@ class Segmenter(nn.Module):
             for name, parameter in self.named_parameters()
             if name.split(".")[0] not in FROZEN_PARTS
         )
+
+    def encode(self, images: ImageBatch) -> Features:
+        """What the frozen encoders make of images; `forward` takes it in place of doing so."""
+        raise NotImplementedError
 
     def predict(
         self,
