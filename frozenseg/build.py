@@ -44,7 +44,7 @@ from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
-from frozenseg.models.base import Segmenter
+from frozenseg.models.base import Segmenter, Stage
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, PixelHead
 from frozenseg.models.mask_decoder import MaskDecoder
@@ -83,15 +83,36 @@ def compile_stages(cfg: CfgNode, model: Segmenter) -> None:
     Sizes are symbols from the first call on: most stages compile once, the decoders again for a few
     shapes (traced at three sizes: no graph breaks, ten graphs for six stages).
     """
-    if not cfg.MODEL.COMPILE:
-        return
+    if _compiles(cfg, model):
+        for stage in model.stages():
+            _compile(stage, dynamic=None if stage.fixed_size else True)
+
+
+def compile_encoders(cfg: CfgNode, model: Segmenter) -> None:
+    """With MODEL.COMPILE: the frozen encoders alone of a model that trains, each in its place.
+
+    Images in training all have one size, for which they are compiled first; an evaluation in
+    between compiles them again, with sizes as symbols.
+    """
+    if _compiles(cfg, model):
+        for stage in model.stages():
+            if stage.frozen:
+                _compile(stage, dynamic=None)
+
+
+def _compiles(cfg: CfgNode, model: Segmenter) -> bool:
+    """MODEL.COMPILE, where it can be done."""
     compiler = os.environ.get("CXX", "")
-    if model.device.type == "cpu" and not any(map(shutil.which, (compiler, "g++", "clang++"))):
+    needed = cfg.MODEL.COMPILE and model.device.type == "cpu"
+    if needed and not any(map(shutil.which, (compiler, "g++", "clang++"))):
         raise UserError("MODEL.COMPILE: a C++ compiler is needed on a CPU (g++); or set it False")
-    for stage in model.stages():
-        method = getattr(stage.owner, stage.method)
-        compiled = torch.compile(method, dynamic=None if stage.fixed_size else True)
-        setattr(stage.owner, stage.method, compiled)
+    return cfg.MODEL.COMPILE
+
+
+def _compile(stage: Stage, *, dynamic: bool | None) -> None:
+    """dynamic: True: sizes are symbols from the first call on; None: from the second size on."""
+    method = getattr(stage.owner, stage.method)
+    setattr(stage.owner, stage.method, torch.compile(method, dynamic=dynamic))
 
 
 def build_model(cfg: CfgNode) -> Segmenter:

@@ -10,7 +10,12 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_device, build_training_vocabulary, compile_stages
+from frozenseg.build import (
+    build_device,
+    build_training_vocabulary,
+    compile_encoders,
+    compile_stages,
+)
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
@@ -119,6 +124,7 @@ def _train(
     dataset, vocabulary = training_dataset(cfg)
     sets = test_sets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()
+    compile_encoders(cfg, model)
     state = training_state(cfg, model)
     text = embed(model, vocabulary, build_training_vocabulary(cfg))
     cache = feature_cache(cfg, model, state.precision)

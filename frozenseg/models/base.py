@@ -17,13 +17,15 @@ class Stage:
     """A method of a part of a model that does a share of `Segmenter.predict`; no two overlap.
 
     owner, method: where it is found, so that it can be timed or compiled in its place. fixed_size:
-    whether its input has the same size whatever the image.
+    whether its input has the same size whatever the image. frozen: whether it is an encoder that
+    never trains, and runs without gradients.
     """
 
     name: str
     owner: nn.Module
     method: str = "forward"
     fixed_size: bool = False
+    frozen: bool = False
 
 
 class Segmenter(nn.Module):

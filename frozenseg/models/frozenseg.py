@@ -61,10 +61,10 @@ class FrozenSeg(Segmenter):
         return self.clip
 
     def stages(self) -> list[Stage]:
-        stages = [Stage("CLIP trunk", self.clip)]
+        stages = [Stage("CLIP trunk", self.clip, frozen=True)]
         if self.sam is not None:
             encoder = self.sam.model.image_encoder
-            stages.append(Stage("SAM encoder", encoder, fixed_size=True))
+            stages.append(Stage("SAM encoder", encoder, fixed_size=True, frozen=True))
         stages.append(Stage("pixel decoder", self.pixel_decoder))
         if self.sam_branch is not None:
             stages.append(Stage("SAM branch", self.sam_branch))

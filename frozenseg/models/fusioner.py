@@ -203,7 +203,7 @@ class Fusioner(Segmenter):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("visual encoder", self.visual),
+            Stage("visual encoder", self.visual, frozen=True),
             Stage("fusion", self.fusion),
             Stage("pixel head", self.decoder),
         ]
@@ -216,6 +216,7 @@ class Fusioner(Segmenter):
         these images, if it is known already."""
         return self.ask(features or self.encode(images), vectors)
 
+    @torch.no_grad()
     def encode(self, images: ImageBatch) -> PatchTokens:
         return self.visual(images)
 
