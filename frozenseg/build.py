@@ -1,11 +1,15 @@
 """The one place where a configuration becomes objects; models never see a configuration."""
 
+import hashlib
+import json
 import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import open_clip
+import timm
 import torch
 from fvcore.common.config import CfgNode
 
@@ -15,6 +19,7 @@ from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
+from frozenseg.encoders.frozen import add_tensors
 from frozenseg.encoders.patches import (
     PatchEncoder,
     SamPatches,
@@ -42,7 +47,7 @@ from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
-from frozenseg.models.base import Segmenter
+from frozenseg.models.base import Segmenter, Stage
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, PixelHead
 from frozenseg.models.mask_decoder import MaskDecoder
@@ -83,20 +88,41 @@ def ready_to_predict(cfg: CfgNode, model: Segmenter) -> None:
     no graph breaks, ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
     frozen encoders lay out their weights for it.
     """
-    if not cfg.MODEL.COMPILE:
-        if build_precision(cfg, model.device).dtype is None:
-            for part in model.modules():
-                if isinstance(part, FusedConvNeXtBlock | FusedBlock):
-                    part.pack()
-            settle_memory()  # the plain weights left holes that no activation fits in
-        return
+    if _compiles(cfg, model):
+        for stage in model.stages():
+            _compile(stage, dynamic=None if stage.fixed_size else True)
+    elif model.device.type == "cpu" and build_precision(cfg, model.device).dtype is None:
+        for part in model.modules():
+            if isinstance(part, FusedConvNeXtBlock | FusedBlock):
+                part.pack()
+        settle_memory()  # the plain weights left holes that no activation fits in
+
+
+def compile_encoders(cfg: CfgNode, model: Segmenter) -> None:
+    """With MODEL.COMPILE: the frozen encoders alone of a model that trains, each in its place.
+
+    Images in training all have one size, for which they are compiled first; an evaluation in
+    between compiles them again, with sizes as symbols.
+    """
+    if _compiles(cfg, model):
+        for stage in model.stages():
+            if stage.frozen:
+                _compile(stage, dynamic=None)
+
+
+def _compiles(cfg: CfgNode, model: Segmenter) -> bool:
+    """MODEL.COMPILE, where it can be done."""
     compiler = os.environ.get("CXX", "")
-    if model.device.type == "cpu" and not any(map(shutil.which, (compiler, "g++", "clang++"))):
+    needed = cfg.MODEL.COMPILE and model.device.type == "cpu"
+    if needed and not any(map(shutil.which, (compiler, "g++", "clang++"))):
         raise UserError("MODEL.COMPILE: a C++ compiler is needed on a CPU (g++); or set it False")
-    for stage in model.stages():
-        method = getattr(stage.owner, stage.method)
-        compiled = torch.compile(method, dynamic=None if stage.fixed_size else True)
-        setattr(stage.owner, stage.method, compiled)
+    return cfg.MODEL.COMPILE
+
+
+def _compile(stage: Stage, *, dynamic: bool | None) -> None:
+    """dynamic: True: sizes are symbols from the first call on; None: from the second size on."""
+    method = getattr(stage.owner, stage.method)
+    setattr(stage.owner, stage.method, torch.compile(method, dynamic=dynamic))
 
 
 def build_model(cfg: CfgNode) -> Segmenter:
@@ -452,6 +478,34 @@ def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
         "weights": weights_digest(online.sam.model),
         **online.settings.identity(),
     }
+
+
+def feature_fingerprint(cfg: CfgNode, model: Segmenter, precision: Precision) -> str:
+    """A digest of all that decides `Segmenter.encode`, but for the images: which encoders, their
+    settings and weights. Devices are not told apart: they differ by rounding."""
+    about: dict[str, Any] = {
+        "libraries": [open_clip.__version__, timm.__version__],
+        "precision": precision.name,
+        "pixels": [cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD],
+    }
+    parts: dict[str, torch.nn.Module] = {}
+    if isinstance(model, FrozenSeg):
+        about["clip"] = cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME
+        parts["clip"] = model.clip.model.visual
+        if model.sam is not None:
+            about["sam"] = [cfg.MODEL.SAM_NAME, model.sam.view]
+            parts["sam"] = model.sam.model.image_encoder
+    else:
+        assert isinstance(model, Fusioner), "one of the two families"
+        node = cfg.MODEL.FUSIONER
+        quick_gelu = node.VISUAL == "clip" and node.VISUAL_WEIGHTS == "openai"
+        about["visual"] = [node.VISUAL, node.VISUAL_NAME, quick_gelu]
+        parts["visual"] = model.visual
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, part in parts.items():
+        digest.update(name.encode())
+        add_tensors(digest, part.state_dict())
+    return digest.hexdigest()[:32]
 
 
 def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:

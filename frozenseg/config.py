@@ -76,6 +76,11 @@ def default_config() -> CfgNode:
     cfg.DATASETS.TRAIN_VOCABULARY = "coco_panoptic"
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images
+    # Training: a folder where what the frozen encoders make of an image is kept, so that they see
+    # it once. For views that come again: INPUT.MIN_SCALE = MAX_SCALE, at most 1.0. "": not kept.
+    cfg.DATALOADER.FEATURE_CACHE = ""
+    # What the folder may grow to, in 10^9 bytes; the published model needs 0.1 an image and view.
+    cfg.DATALOADER.FEATURE_CACHE_GB = 50.0
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
     cfg.LOG = _log()
@@ -90,8 +95,9 @@ def _model() -> CfgNode:
     # CUDA bf16 where the GPU has it, else fp16; fp32 elsewhere. Class logits, their softmax and
     # ensemble, and post-processing are always in float32.
     model.PRECISION = "auto"
-    # Compile the stages of the model at inference. The first images are slow, by minutes for the
-    # full-size model on a CPU, which also needs a C++ compiler.
+    # Compile the stages of the model at inference; in training, and in evaluations between its
+    # steps, the frozen encoders alone. The first images are slow, by minutes for the full-size
+    # model on a CPU, which also needs a C++ compiler.
     model.COMPILE = False
     # In training, run the layers of the pixel decoder again in the backward pass in place of
     # keeping what is inside them (0.3 GB a layer and image at 1024 x 1024): always, never; "auto":

@@ -5,8 +5,9 @@ Legend of shapes, used throughout the package:
     S names (synonyms of all classes), D dimension of the joint CLIP space, C channels, N objects.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -65,15 +66,62 @@ class ClipFeatures:
     dense: Tensor
 
 
+AnyFeatures = TypeVar("AnyFeatures", bound="Features")
+
+
+class Features:
+    """All that the trained parts of a model see of a batch, made by its frozen encoders."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, each (B, ...): what one image has is a row of every tensor."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_tensors(cls: type[AnyFeatures], tensors: Mapping[str, Tensor]) -> AnyFeatures:
+        """The inverse of `tensors`."""
+        raise NotImplementedError
+
+
 @dataclass
-class PatchTokens:
-    """What a frozen visual encoder says of a padded batch, cell by cell.
+class FrozenFeatures(Features):
+    """Of FrozenSeg. sam: (B, C, h, w) over the padded images; None without SAM."""
+
+    clip: ClipFeatures
+    sam: Tensor | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `Features`; without "dense" where this is the last level itself."""
+        found = dict(self.clip.levels)
+        if self.clip.dense.data_ptr() != found["res5"].data_ptr():
+            found["dense"] = self.clip.dense
+        if self.sam is not None:
+            found["sam"] = self.sam
+        return found
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FrozenFeatures":
+        levels = {name: tensor for name, tensor in tensors.items() if name.startswith("res")}
+        dense = tensors.get("dense", levels["res5"])
+        return cls(ClipFeatures(levels, dense), tensors.get("sam"))
+
+
+@dataclass
+class PatchTokens(Features):
+    """What a frozen visual encoder says of a padded batch, cell by cell; all that Fusioner sees.
 
     tokens: (B, h*w, C) unit vectors, row after row. grid: (h, w); it spans the padded images.
     """
 
     tokens: Tensor
     grid: tuple[int, int]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"cells": self.tokens.unflatten(1, self.grid)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchTokens":
+        cells = tensors["cells"]  # (B, h, w, C)
+        return cls(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
 
 
 @dataclass

@@ -10,12 +10,19 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_device, build_training_vocabulary, ready_to_predict
+from frozenseg.build import (
+    build_device,
+    build_training_vocabulary,
+    compile_encoders,
+    ready_to_predict,
+)
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
+    check_feature_cache,
     checkpoint_folder,
     embed,
+    feature_cache,
     loaded_model,
     pass_size,
     schedule_of,
@@ -113,12 +120,15 @@ def _train(
     resumed: tuple[TrainingCheckpoint, Path] | None,
 ) -> int:
     pass_size(cfg)  # whether the batch can be shared, before anything slow
+    check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
     sets = test_sets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()
+    compile_encoders(cfg, model)
     state = training_state(cfg, model)
     text = embed(model, vocabulary, build_training_vocabulary(cfg))
-    objective = training_objective(cfg, model, text)
+    cache = feature_cache(cfg, model, state.precision)
+    objective = training_objective(cfg, model, text, cache)
     if resumed is not None:
         state.restore(resumed[0], f"checkpoint {resumed[1]}")
         if is_main():
@@ -157,6 +167,8 @@ def _train(
             keep_best=keep_best,
             stop=stop,
         )
+    if cache is not None and is_main():
+        logger.info("features: %d from %s, %d encoded", cache.found, cache.folder, cache.encoded)
     if not finished:
         if is_main():
             logger.info("stopped after step %d; the same command with --resume goes on", state.step)

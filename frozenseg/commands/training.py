@@ -6,7 +6,12 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import build_text_classifier, build_training_vocabulary, load_model
+from frozenseg.build import (
+    build_text_classifier,
+    build_training_vocabulary,
+    feature_fingerprint,
+    load_model,
+)
 from frozenseg.data.benchmarks import (
     benchmark_vocabulary,
     data_root,
@@ -18,6 +23,7 @@ from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import barrier, is_main, rank, world_size
+from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.engine.objective import ClassMaskObjective, MaskObjective, Objective
 from frozenseg.engine.optim import MovingAverage, Schedule, adamw, parameter_groups
 from frozenseg.engine.state import TrainingState
@@ -26,7 +32,7 @@ from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.base import Segmenter
 from frozenseg.models.fusioner import Fusioner
 from frozenseg.precision import Precision
-from frozenseg.structures import TextEmbeddings
+from frozenseg.structures import Features, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -161,7 +167,42 @@ def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
     )
 
 
-def training_objective(cfg: CfgNode, model: Segmenter, text: TextEmbeddings) -> Objective:
+def check_feature_cache(cfg: CfgNode) -> None:
+    """Refuse DATALOADER.FEATURE_CACHE where no view of an image ever comes again."""
+    loader = cfg.DATALOADER
+    if not loader.FEATURE_CACHE:
+        return
+    if training_transform(cfg).num_views is None:
+        raise UserError(
+            f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each draw shows an image at another "
+            "scale or place; set INPUT.MIN_SCALE and INPUT.MAX_SCALE to one value of at most 1.0, "
+            "or leave the key empty"
+        )
+    if loader.FEATURE_CACHE_GB <= 0:
+        raise UserError(f"DATALOADER.FEATURE_CACHE_GB {loader.FEATURE_CACHE_GB}: must be above 0")
+
+
+def feature_cache(
+    cfg: CfgNode, model: Segmenter, precision: Precision
+) -> FeatureCache[Features] | None:
+    """Where the features of the frozen encoders are kept: DATALOADER.FEATURE_CACHE."""
+    if not cfg.DATALOADER.FEATURE_CACHE:
+        return None
+    return FeatureCache(
+        Path(cfg.DATALOADER.FEATURE_CACHE),
+        fingerprint=feature_fingerprint(cfg, model, precision),
+        limit=int(cfg.DATALOADER.FEATURE_CACHE_GB * 1e9),
+        encode=model.encode,
+        kind=model.features,
+    )
+
+
+def training_objective(
+    cfg: CfgNode,
+    model: Segmenter,
+    text: TextEmbeddings,
+    cache: FeatureCache[Features] | None = None,
+) -> Objective:
     """The loss of the model's family; text: of the training vocabulary, on the model's device."""
     if isinstance(model, Fusioner):
         return ClassMaskObjective(
@@ -169,6 +210,7 @@ def training_objective(cfg: CfgNode, model: Segmenter, text: TextEmbeddings) -> 
             classes_at_once=model.classes_at_once,
             size_divisor=model.size_divisor,
             seed=cfg.SEED,
+            cache=cache,
         )
     return MaskObjective(
         criterion=training_criterion(cfg, text.num_classes),
@@ -176,6 +218,7 @@ def training_objective(cfg: CfgNode, model: Segmenter, text: TextEmbeddings) -> 
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         size_divisor=model.size_divisor,
         seed=cfg.SEED,
+        cache=cache,
     )
 
 

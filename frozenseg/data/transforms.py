@@ -102,6 +102,13 @@ class LargeScaleJitter:
             window, cut = window[:, ::-1], cut[:, :, ::-1]
         return self._padded(window, cut)
 
+    @property
+    def num_views(self) -> int | None:
+        """How many views of an image there are; None: without end, of scale or of crop."""
+        if self.min_scale != self.max_scale or self.max_scale > 1:
+            return None
+        return 2 if 0 < self.flip_probability < 1 else 1
+
     def _window(self, size: int, scaled: int, place: float) -> slice:
         start = round(max(scaled - self.size, 0) * place)
         return slice(start, start + min(scaled, self.size))

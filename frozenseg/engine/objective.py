@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frozenseg.data.dataset import Sample
 from frozenseg.data.transforms import seeded_generator
+from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.losses.pixel import pixel_losses
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import ImageBatch, MaskPredictions, Targets, TextEmbeddings
@@ -22,7 +23,7 @@ from frozenseg.structures import ImageBatch, MaskPredictions, Targets, TextEmbed
 # beside SAMPLE_STREAM and ORDER_STREAM of `frozenseg.data.dataset`
 POINT_STREAM, CLASS_STREAM = 2, 3
 
-Forward = Callable[[ImageBatch, TextEmbeddings, bool], MaskPredictions]
+Forward = Callable[..., MaskPredictions]
 
 
 class Objective(Protocol):
@@ -74,12 +75,15 @@ class MaskObjective:
         num_queries: int,
         size_divisor: int,
         seed: int,
+        cache: FeatureCache[Any] | None = None,
     ) -> None:
+        """cache: where what the frozen encoders make of an image is kept, if it is kept."""
         self.criterion = criterion
         self.text = text
         self.num_queries = num_queries
         self.size_divisor = size_divisor
         self.seed = seed
+        self.cache = cache
 
     def count(self, samples: list[Sample]) -> Totals:
         """The share of these samples in the totals of the step."""
@@ -103,7 +107,9 @@ class MaskObjective:
     ) -> dict[str, Tensor]:
         """As `Objective`."""
         objects, class_weight = totals
-        predictions = forward(_images(samples, self.size_divisor).to(device), self.text, True)
+        images = _images(samples, self.size_divisor)
+        known = _known_features(self.cache, images, device)
+        predictions = forward(images.to(device), self.text, True, **known)
         seeds = [point_seed(self.seed, position) for position in positions]
         try:
             return self.criterion(
@@ -133,14 +139,21 @@ class ClassMaskObjective:
     """
 
     def __init__(
-        self, *, vectors: Tensor, classes_at_once: int, size_divisor: int, seed: int
+        self,
+        *,
+        vectors: Tensor,
+        classes_at_once: int,
+        size_divisor: int,
+        seed: int,
+        cache: FeatureCache[Any] | None = None,
     ) -> None:
         """vectors: (K, D) of the training vocabulary, on the model's device. classes_at_once: 0:
-        all K."""
+        all K. cache: as of `MaskObjective`."""
         self.vectors = vectors
         self.num_asked = min(classes_at_once or len(vectors), len(vectors))
         self.size_divisor = size_divisor
         self.seed = seed
+        self.cache = cache
 
     def count(self, samples: list[Sample]) -> tuple[float, ...]:
         """Images with a labelled pixel."""
@@ -148,7 +161,7 @@ class ClassMaskObjective:
 
     def __call__(
         self,
-        forward: Callable[[ImageBatch, Tensor], Tensor],
+        forward: Callable[..., Tensor],
         samples: list[Sample],
         positions: list[int],
         totals: tuple[float, ...],
@@ -164,7 +177,8 @@ class ClassMaskObjective:
             ]
         ).to(device)  # (B, k)
         images = _images(samples, self.size_divisor)
-        logits = forward(images.to(device), self.vectors[asked])
+        known = _known_features(self.cache, images, device)
+        logits = forward(images.to(device), self.vectors[asked], **known)
         targets = [_targets(sample).to(device) for sample in samples]
         size = (images.pixels.shape[-2], images.pixels.shape[-1])
         losses = pixel_losses(
@@ -210,6 +224,14 @@ def _images(samples: list[Sample], divisor: int) -> ImageBatch:
         divisor,
         [sample.content or (sample.image.shape[1], sample.image.shape[2]) for sample in samples],
     )
+
+
+def _known_features(
+    cache: FeatureCache[Any] | None, images: ImageBatch, device: torch.device
+) -> dict[str, Any]:
+    """What `forward` gets besides. The cache asks the bare model, not DistributedDataParallel: what
+    is frozen has no gradients to exchange."""
+    return {} if cache is None else {"features": cache(images, device)}
 
 
 def point_seed(seed: int, position: int) -> int:

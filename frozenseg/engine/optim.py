@@ -16,6 +16,7 @@ EMBEDDINGS = (
     "void_embedding",
     "text_embedding",
 )
+FUSED_DEVICES = {"cpu", "cuda"}  # PyTorch's list is longer; these have been tried
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.InstanceNorm2d)
 
 
@@ -50,9 +51,21 @@ def _kind(name: str, module: nn.Module) -> str:
 
 
 def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
-    """The optimiser over `parameter_groups`."""
+    """The optimiser over `parameter_groups`, fused where the device has such a kernel.
+
+    It takes up the state of either form and stays what it is.
+    """
     kept = [{key: group[key] for key in ("params", "weight_decay")} for group in groups]
-    return torch.optim.AdamW(kept, lr=learning_rate)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    fused = devices <= FUSED_DEVICES
+
+    def keep_form(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        # The saved groups would decide otherwise, even for a device that has no such kernel.
+        return {**state, "param_groups": [{**g, "fused": fused} for g in state["param_groups"]]}
+
+    optimizer = torch.optim.AdamW(kept, lr=learning_rate, fused=fused)
+    optimizer.register_load_state_dict_pre_hook(keep_form)
+    return optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

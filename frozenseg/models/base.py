@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.frozen import FROZEN_PARTS
-from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbeddings
 
 
 @dataclass(frozen=True)
@@ -17,22 +17,25 @@ class Stage:
     """A method of a part of a model that does a share of `Segmenter.predict`; no two overlap.
 
     owner, method: where it is found, so that it can be timed or compiled in its place. fixed_size:
-    whether its input has the same size whatever the image.
+    whether its input has the same size whatever the image. frozen: whether it is an encoder that
+    never trains, and runs without gradients.
     """
 
     name: str
     owner: nn.Module
     method: str = "forward"
     fixed_size: bool = False
+    frozen: bool = False
 
 
 class Segmenter(nn.Module):
     """An open-vocabulary model: frozen encoders, and parts between them that train.
 
-    size_divisor: images are padded to a multiple of it, in pixels.
+    size_divisor: images are padded to a multiple of it, in pixels. features: what `encode` returns.
     """
 
     size_divisor: int
+    features: type[Features]
 
     @property
     def text_encoder(self) -> ClipText | BertText:
@@ -54,6 +57,10 @@ class Segmenter(nn.Module):
             for name, parameter in self.named_parameters()
             if name.split(".")[0] not in FROZEN_PARTS
         )
+
+    def encode(self, images: ImageBatch) -> Features:
+        """What the frozen encoders make of images; `forward` takes it in place of doing so."""
+        raise NotImplementedError
 
     def predict(
         self,

@@ -14,11 +14,19 @@ from frozenseg.models.layers import resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
-from frozenseg.structures import ClipFeatures, ImageBatch, MaskPredictions, TextEmbeddings
+from frozenseg.structures import (
+    ClipFeatures,
+    FrozenFeatures,
+    ImageBatch,
+    MaskPredictions,
+    TextEmbeddings,
+)
 
 
 class FrozenSeg(Segmenter):
     """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
+
+    features = FrozenFeatures
 
     def __init__(
         self,
@@ -53,10 +61,11 @@ class FrozenSeg(Segmenter):
         return self.clip
 
     def stages(self) -> list[Stage]:
-        stages = [Stage("CLIP trunk", self.clip), Stage("pixel decoder", self.pixel_decoder)]
+        stages = [Stage("CLIP trunk", self.clip, frozen=True)]
         if self.sam is not None:
             encoder = self.sam.model.image_encoder
-            stages.append(Stage("SAM encoder", encoder, fixed_size=True))
+            stages.append(Stage("SAM encoder", encoder, fixed_size=True, frozen=True))
+        stages.append(Stage("pixel decoder", self.pixel_decoder))
         if self.sam_branch is not None:
             stages.append(Stage("SAM branch", self.sam_branch))
         return [
@@ -66,10 +75,17 @@ class FrozenSeg(Segmenter):
         ]
 
     def forward(
-        self, images: ImageBatch, text: TextEmbeddings, auxiliary: bool = False
+        self,
+        images: ImageBatch,
+        text: TextEmbeddings,
+        auxiliary: bool = False,
+        features: FrozenFeatures | None = None,
     ) -> MaskPredictions:
-        """In-vocabulary class logits (cosine times scale) and mask logits; for training."""
-        return self._decode(images, self._clip_features(images), text, auxiliary, None)
+        """In-vocabulary class logits (cosine times scale) and mask logits; for training.
+
+        features: `encode` of these images, if it is known already.
+        """
+        return self._decode(features or self.encode(images), text, auxiliary)
 
     @torch.no_grad()
     def predict(
@@ -86,33 +102,31 @@ class FrozenSeg(Segmenter):
         by CLIP alone. sam_square: SAM's embedding of these images, `FrozenSam.square`, if it is
         known already.
         """
-        features = self._clip_features(images)
-        predictions = self._decode(images, features, text, False, sam_square)
-        predictions.class_logits = self.open_vocabulary(features, predictions, text)
+        features = self.encode(images, sam_square)
+        predictions = self._decode(features, text, False)
+        clip = features.clip
+        predictions.class_logits = self.open_vocabulary(clip, predictions, text)
         if regions is not None:
-            dense, padded = features.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
+            dense, padded = clip.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
             grid = (dense.shape[-2], dense.shape[-1])
             placed = [
                 place_on_grid(masks, size, padded, grid)
                 for masks, size in zip(regions, images.sizes, strict=True)
             ]
-            predictions.region_logits = self._clip_logits(features, torch.stack(placed), text)
+            predictions.region_logits = self._clip_logits(clip, torch.stack(placed), text)
         return predictions
 
-    def _clip_features(self, images: ImageBatch) -> ClipFeatures:
-        return self.clip(images.normalized(self.clip.mean, self.clip.std))
+    @torch.no_grad()
+    def encode(self, images: ImageBatch, sam_square: Tensor | None = None) -> FrozenFeatures:
+        """sam_square: as in `predict`."""
+        clip = self.clip(images.normalized(self.clip.mean, self.clip.std))
+        return FrozenFeatures(clip, self.sam(images, sam_square) if self.sam is not None else None)
 
     def _decode(
-        self,
-        images: ImageBatch,
-        features: ClipFeatures,
-        text: TextEmbeddings,
-        auxiliary: bool,
-        sam_square: Tensor | None,
+        self, features: FrozenFeatures, text: TextEmbeddings, auxiliary: bool
     ) -> MaskPredictions:
-        mask_features, levels = self.pixel_decoder(features.levels)
-        sam_embedding = self.sam(images, sam_square) if self.sam is not None else None
-        sam_level = self.sam_branch(sam_embedding) if self.sam_branch is not None else None
+        mask_features, levels = self.pixel_decoder(features.clip.levels)
+        sam_level = self.sam_branch(features.sam) if self.sam_branch is not None else None
 
         def classify(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
             return class_logits(embeddings, text, self.void_embedding, logit_scale)
@@ -121,7 +135,7 @@ class FrozenSeg(Segmenter):
             levels,
             mask_features,
             classify,
-            sam_embedding=sam_embedding,
+            sam_embedding=features.sam,
             sam_level=sam_level,
             auxiliary=auxiliary,
         )

@@ -165,6 +165,8 @@ class PixelHead(nn.Module):
 class Fusioner(Segmenter):
     """One mask for each class that is asked for; encoders frozen, fusion and decoder trained."""
 
+    features = PatchTokens
+
     def __init__(
         self,
         *,
@@ -201,15 +203,22 @@ class Fusioner(Segmenter):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("visual encoder", self.visual),
+            Stage("visual encoder", self.visual, frozen=True),
             Stage("fusion", self.fusion),
             Stage("pixel head", self.decoder),
         ]
 
-    def forward(self, images: ImageBatch, vectors: Tensor) -> Tensor:
+    def forward(
+        self, images: ImageBatch, vectors: Tensor, features: PatchTokens | None = None
+    ) -> Tensor:
         """Mask logits (B, K, s*h, s*w) over the padded images, s: `decoder.scale`; vectors:
-        (B, K, D), of unit length, the classes that each image is asked for."""
-        return self.ask(self.visual(images), vectors)
+        (B, K, D), of unit length, the classes that each image is asked for. features: `encode` of
+        these images, if it is known already."""
+        return self.ask(features or self.encode(images), vectors)
+
+    @torch.no_grad()
+    def encode(self, images: ImageBatch) -> PatchTokens:
+        return self.visual(images)
 
     def ask(self, patches: PatchTokens, vectors: Tensor) -> Tensor:
         """As `forward`, of images that are encoded already."""
@@ -243,7 +252,7 @@ class Fusioner(Segmenter):
         """Mask logits (B, K, s*h, s*w) of classes (K, D), as many at once as the model takes."""
         # Where words do not interact, one pass gives the same as many.
         at_once = self.classes_at_once if self.fusion.words_interact else 0
-        patches, batch = self.visual(images), len(images.sizes)
+        patches, batch = self.encode(images), len(images.sizes)
         parts = vectors.split(at_once or len(vectors))
         return torch.cat([self.ask(patches, part.expand(batch, -1, -1)) for part in parts], dim=1)
 

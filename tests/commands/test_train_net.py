@@ -22,6 +22,7 @@ from frozenseg.data.benchmarks import load_records
 from frozenseg.errors import UserError
 from frozenseg.evaluation.on_disk import score_panoptic
 from frozenseg.predictor import load
+from tests.engine.test_fusioner import FUSIONER
 from tests.engine.tiny import TinyRun
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -244,3 +245,57 @@ def test_one_line_and_status_2(run: TinyRun, monkeypatch, capsys) -> None:
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.splitlines()[-1].startswith("error: x: no such dataset") and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [((), ["FrozenClip", "ImageEncoderViT"]), (FUSIONER, ["ClipVitPatches"])],
+    ids=["FrozenSeg", "Fusioner"],
+)
+def test_training_compiles_frozen_encoders_alone(run: TinyRun, monkeypatch, family, names) -> None:
+    """With a compiler that changes nothing; evaluations between the steps use what it made."""
+    compiled: list[str] = []
+    called: list[tuple[str, bool]] = []
+
+    def compile_nothing(method, dynamic):
+        name = type(method.__self__).__name__
+        compiled.append(name)
+
+        def call(*arguments):
+            called.append((name, torch.is_grad_enabled()))
+            return method(*arguments)
+
+        return call
+
+    options = (*family, "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1")
+    assert main(run.arguments("plain", *options)) == 0
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    assert main(run.arguments("compiled", *options, "MODEL.COMPILE", "True")) == 0
+    assert compiled == names
+    # two steps, and two evaluations of five images; a graph is made for either state of gradients
+    assert sorted(called) == sorted((name, False) for name in names for _ in range(2 + 2 * 5))
+    assert run.rows("plain") == run.rows("compiled")
+    names_of_weights = run.weights("plain").keys()
+    assert run.weights("compiled").keys() == names_of_weights
+
+
+@pytest.mark.slow
+def test_a_run_with_compiled_encoders_learns_the_same(run: TinyRun) -> None:
+    """With the real compiler, over two evaluations at other sizes, stopped and gone on with."""
+    options = ("SOLVER.MAX_ITER", "3", "TEST.EVAL_PERIOD", "1", "SOLVER.STEPS", "[]")
+    assert main(run.arguments("plain", *options)) == 0
+    on = ("MODEL.COMPILE", "True")
+    assert main(run.arguments("compiled", *options, *on, "SOLVER.MAX_ITER", "2")) == 0
+    assert main(run.arguments("compiled", *options, *on, flags=("--resume",))) == 0
+    plain, found = run.losses("plain"), run.losses("compiled")
+    assert [row["step"] for row in found] == [1, 2, 3]
+    assert [row["total_loss"] for row in found] == pytest.approx(
+        [row["total_loss"] for row in plain], rel=1e-3
+    )
+
+
+def test_compiling_in_training_needs_a_compiler(run: TinyRun, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"MODEL\.COMPILE: a C\+\+ compiler is needed"):
+        main(run.arguments("out", "MODEL.COMPILE", "True"))

@@ -126,6 +126,27 @@ def test_a_label_map_of_another_size_is_named(root, tmp_path):
         dataset[0]
 
 
+@pytest.mark.parametrize(
+    ("scales", "flips", "expected"),
+    [((1.0, 1.0), 0.0, 1), ((1.0, 1.0), 1.0, 1), ((0.7, 0.7), 0.5, 2), ((0.9, 1.0), 0.0, None)],
+)
+def test_views_are_counted(root, scales, flips, expected):
+    least, most = scales
+    transform = LargeScaleJitter(size=64, min_scale=least, max_scale=most, flip_probability=flips)
+    assert transform.num_views == expected
+    dataset = make(root, transform, "panoptic")
+    seen = {dataset[Draw(position, 0)].image.numpy().tobytes() for position in range(20)}
+    assert len(seen) == expected or (expected is None and len(seen) > 2)
+
+
+def test_crops_of_one_scale_are_views_without_end(root):
+    transform = LargeScaleJitter(size=64, min_scale=1.5, max_scale=1.5, flip_probability=0)
+    assert transform.num_views is None
+    dataset = make(root, transform, "panoptic")
+    seen = {dataset[Draw(position, 0)].image.numpy().tobytes() for position in range(20)}
+    assert len(seen) > 2
+
+
 @pytest.mark.parametrize("position", range(6))
 def test_content_is_what_is_not_padding(root, position):
     transform = LargeScaleJitter(size=64, min_scale=0.5, max_scale=1.5, pad_value=7)

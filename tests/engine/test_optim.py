@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from frozenseg.build import build_model
+from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
-from frozenseg.engine.optim import MovingAverage, Schedule, gradient_norm, parameter_groups
+from frozenseg.engine import optim
+from frozenseg.engine.optim import MovingAverage, Schedule, adamw, gradient_norm, parameter_groups
+from tests.engine.test_trainer import assert_close_losses
 from tests.engine.tiny import TinyRun
 
 
@@ -39,6 +42,76 @@ def test_frozen_parameters_are_in_no_group() -> None:
     model[0].requires_grad_(False)
     (group,) = parameter_groups(model, weight_decay=1.0, norm_decay=0.0, embedding_decay=0.0)
     assert group["names"] == ["1.weight", "1.bias"] and group["weight_decay"] == 0.0
+
+
+def trained(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], steps: int) -> None:
+    """Gradients that depend on the parameters, so that a wrong step shows later."""
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.sin(3 * parameter.detach()) + 0.1
+        optimizer.step()
+
+
+def weights() -> tuple[list[nn.Parameter], list[dict]]:
+    generator = torch.Generator().manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(n, generator=generator)) for n in (5, 33, 2)]
+    decays = {"weight_decay": 0.05}, {"weight_decay": 0.0}
+    parts = parameters[:2], parameters[2:]
+    return parameters, [
+        {"params": part, **decay} for part, decay in zip(parts, decays, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("then_fused", [True, False])
+@pytest.mark.parametrize("first_fused", [True, False])
+def test_state_of_either_form_goes_on_in_the_other(
+    monkeypatch: pytest.MonkeyPatch, first_fused: bool, then_fused: bool
+) -> None:
+    def build(groups: list[dict], fused: bool) -> torch.optim.AdamW:
+        monkeypatch.setattr(optim, "FUSED_DEVICES", {"cpu"} if fused else set())
+        return adamw(groups, 0.1)
+
+    expected, groups = weights()
+    trained(torch.optim.AdamW(groups, lr=0.1, foreach=False), expected, 7)
+    start, groups = weights()
+    first = build(groups, first_fused)
+    trained(first, start, 3)
+    found, groups = weights()
+    for parameter, value in zip(found, start, strict=True):
+        parameter.data.copy_(value.detach())
+    then = build(groups, then_fused)
+    then.load_state_dict(first.state_dict())
+    assert [group["fused"] for group in then.param_groups] == [then_fused] * 2
+    assert [group["weight_decay"] for group in then.param_groups] == [0.05, 0.0]
+    trained(then, found, 4)
+    assert {float(state["step"]) for state in then.state.values()} == {7.0}
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_fused_where_torch_has_it() -> None:
+    from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+    assert set(_get_fused_kernels_supported_devices()) >= optim.FUSED_DEVICES
+    for device, fused in (("cpu", True), ("meta", False)):
+        parameter = nn.Parameter(torch.zeros(1, device=device))
+        groups = [{"params": [parameter], "weight_decay": 0.0}]
+        assert adamw(groups, 0.1).param_groups[0]["fused"] is fused
+
+
+def test_checkpoints_from_before_go_on(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run whose optimiser was not fused, as all were once; and its losses are those of now."""
+    assert main(run.arguments("fused", "DATASETS.TEST", "()")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(optim, "FUSED_DEVICES", set())
+        steps = ("SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()")
+        assert main(run.arguments("plain", *steps)) == 0
+    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000002.pt")
+    assert not saved["optimizer"]["param_groups"][0]["fused"]
+    assert main(run.arguments("plain", "DATASETS.TEST", "()", flags=("--resume",))) == 0
+    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000004.pt")
+    assert saved["optimizer"]["param_groups"][0]["fused"]
+    assert_close_losses(run, "plain", "fused")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ class Trainer(DefaultTrainer):
             )
         if cfg.SOLVER.EMA:
             logger.warning("SOLVER.EMA has no effect under detectron2's trainer")
+        if cfg.DATALOADER.FEATURE_CACHE:
+            logger.warning("DATALOADER.FEATURE_CACHE has no effect under detectron2's trainer")
         super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
