@@ -11,7 +11,14 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from frozenseg.encoders.pooling import pool_masks
-from frozenseg.linear import Activation, apply_linear, linear, pack, runs_fused
+from frozenseg.linear import (
+    Activation,
+    PackedLinear,
+    apply_linear,
+    linear,
+    pack,
+    runs_fused,
+)
 from frozenseg.structures import ClipFeatures
 
 
@@ -66,7 +73,9 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
             return super().forward(x)
         cells = x.permute(0, 2, 3, 1).contiguous()  # no copy of what another such block made
         mixed = self.conv_dw(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        scaled = None if self.gamma is None else self._scaled(self.gamma)
+        scaled = None  # a packed layer has the scale in it
+        if self.gamma is not None and not isinstance(self.mlp.fc2, PackedLinear):
+            scaled = self._scaled(self.gamma)
         tokens, residual = mixed.flatten(0, 2), cells.flatten(0, 2)  # (B * h * w, C)
         rows = max(1, HIDDEN_ELEMENTS // self.mlp.fc1.out_features)
         parts = zip(tokens.split(rows), residual.split(rows), strict=True)
@@ -78,7 +87,7 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         self, tokens: Tensor, residual: Tensor, scaled: tuple[Tensor, Tensor | None] | None
     ) -> Tensor:
         """What follows the mixing of cells, for some (n, C) of them. scaled: as `_scaled`, or None
-        where there is no layer scale."""
+        where the last layer is to be taken as it is."""
         activation = ACTIVATIONS[type(self.mlp.act)]
         hidden = apply_linear(self.mlp.fc1, self.norm(tokens), activation=activation)
         if scaled is None:
@@ -91,16 +100,19 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         return out.weight * gamma[:, None], None if out.bias is None else out.bias * gamma
 
     def pack(self) -> None:
-        """For a trunk that only predicts: the weights in oneDNN's layout where it can take them,
-        the layer scale in them for good (`gamma` is None then)."""
-        if not runs_fused(*self.mlp.parameters()):
+        """For a trunk that only predicts: the weights in oneDNN's layout where it can take them.
+
+        The layer scale goes into them for good and is 1 from then on: the state is another, and
+        says the same.
+        """
+        if isinstance(self.mlp.fc2, PackedLinear) or not runs_fused(*self.mlp.parameters()):
             return
         if self.gamma is not None:
             weight, bias = self._scaled(self.gamma)
             self.mlp.fc2.weight.data = weight
             if bias is not None:
                 self.mlp.fc2.bias.data = bias
-            self.gamma = None
+            self.gamma.data.fill_(1)
         pack(self.mlp.fc1)
         pack(self.mlp.fc2)
 

@@ -1,5 +1,6 @@
 """The frozen CLIP against open_clip's own calls on the same weights."""
 
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from open_clip.transformer import QuickGELU
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+from frozenseg.encoders import clip_convnext
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock, fuse_blocks
 from frozenseg.errors import UserError
@@ -125,7 +127,10 @@ def test_convnext_features_are_those_of_the_trunk() -> None:
     close(features.dense, dense)
 
 
-def test_fused_convnext_equals_timms() -> None:
+@pytest.mark.parametrize("elements", [1 << 24, 1000])
+def test_fused_convnext_equals_timms(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
+    """With a hidden layer as a whole and in parts."""
+    monkeypatch.setattr(clip_convnext, "HIDDEN_ELEMENTS", elements)
     clip = make_clip("frozenseg_tiny")
     blocks = [m for m in clip.model.visual.trunk.modules() if isinstance(m, ConvNeXtBlock)]
     assert blocks and all(type(block) is FusedConvNeXtBlock for block in blocks)
@@ -149,18 +154,23 @@ def test_a_packed_convnext_has_the_layer_scale_in_its_weights() -> None:
     for block in blocks:
         nn.init.uniform_(block.gamma, -2, 2)
     pixels, fingerprint = torch.randn(2, 3, 64, 96), clip.text_fingerprint()
-    before = clip(pixels)
+    before, original = clip(pixels), copy.deepcopy(clip.state_dict())
     for block in blocks:
         block.pack()
         block.pack()  # nothing more to do
-    assert all(type(block.mlp.fc2) is PackedLinear and block.gamma is None for block in blocks)
+    assert all(type(block.mlp.fc2) is PackedLinear for block in blocks)
     after = clip(pixels)
     for name, level in before.levels.items():
         close(after.levels[name], level)
     close(after.dense, before.dense)
+    other = make_clip("frozenseg_tiny")
+    other.load_state_dict(clip.state_dict())  # says the same with a scale of 1
+    close(other(pixels).dense, before.dense)
     assert clip.text_fingerprint() == fingerprint
     with torch.backends.mkldnn.flags(enabled=False):  # timm's own block
         close(clip(pixels).dense, before.dense)
+    clip.load_state_dict(original)  # the scale is the loaded one again
+    close(clip(pixels).dense, before.dense)
 
 
 def test_a_convnext_block_of_another_kind_stays_as_it_is() -> None:
