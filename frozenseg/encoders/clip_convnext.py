@@ -78,9 +78,13 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
             scaled = self._scaled(self.gamma)
         tokens, residual = mixed.flatten(0, 2), cells.flatten(0, 2)  # (B * h * w, C)
         rows = max(1, HIDDEN_ELEMENTS // self.mlp.fc1.out_features)
-        parts = zip(tokens.split(rows), residual.split(rows), strict=True)
-        done = [self._mlp_fused(*part, scaled) for part in parts]
-        out = done[0] if len(done) == 1 else torch.cat(done)
+        if len(tokens) <= rows:
+            out = self._mlp_fused(tokens, residual, scaled)
+        else:
+            out = torch.empty_like(residual)
+            parts = (tensor.split(rows) for tensor in (tokens, residual, out))
+            for some_tokens, some_residual, done in zip(*parts, strict=True):
+                done.copy_(self._mlp_fused(some_tokens, some_residual, scaled))
         return out.view_as(cells).permute(0, 3, 1, 2)
 
     def _mlp_fused(
