@@ -35,11 +35,11 @@ def settle_memory() -> None:
     """After a model was made ready: give back what it freed, and let the heap be in huge pages.
 
     Weights in oneDNN's layout are not PyTorch's memory, which asks for huge pages itself: those of
-    ConvNeXt-L and SAM ViT-B would lie in 250,000 small ones.
+    ConvNeXt-L and SAM ViT-B would lie in 270,000 small ones.
     """
     if DEFAULT in os.environ or not _is_glibc():
         return
-    library = ctypes.CDLL(None, use_errno=True)
+    library = ctypes.CDLL(None)
     library.malloc_trim(0)
     if os.environ.get(HUGE_PAGES) == "1" and os.path.exists(MAPPINGS):
         library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

@@ -19,7 +19,7 @@ from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
-from frozenseg.encoders.frozen import add_tensors
+from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.patches import (
     PatchEncoder,
     SamPatches,
@@ -44,7 +44,7 @@ from frozenseg.engine.pretrained import (
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import local_path
 from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
+from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
 from frozenseg.models.base import Segmenter, Stage
@@ -501,11 +501,8 @@ def feature_fingerprint(cfg: CfgNode, model: Segmenter, precision: Precision) ->
         quick_gelu = node.VISUAL == "clip" and node.VISUAL_WEIGHTS == "openai"
         about["visual"] = [node.VISUAL, node.VISUAL_NAME, quick_gelu]
         parts["visual"] = model.visual
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, part in parts.items():
-        digest.update(name.encode())
-        add_tensors(digest, part.state_dict())
-    return digest.hexdigest()[:32]
+    about["weights"] = {name: weights_digest(part) for name, part in parts.items()}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:

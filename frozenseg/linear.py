@@ -65,11 +65,10 @@ def apply_linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """`linear` with the weights of a layer; hooks of the layer do not run."""
-    weight = None
     if isinstance(layer, PackedLinear):
         others = [tensor for tensor in (layer.bias, residual) if tensor is not None]
-        weight = layer.packed if runs_fused(x, *others) else None
-    if weight is None:
+        weight = layer.packed if runs_fused(x, *others) else layer.weight
+    else:
         weight = layer.weight
     return linear(x, weight, layer.bias, activation=activation, residual=residual)
 

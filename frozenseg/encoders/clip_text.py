@@ -75,6 +75,7 @@ class ClipText(Frozen):
         config = open_clip.get_model_config(self.name)
         quick_gelu = any(isinstance(part, QuickGELU) for part in self.model.transformer.modules())
         digest.update(json.dumps([config, quick_gelu, open_clip.__version__]).encode())
+        # Without the image tower, whose weights, if packed, would all be laid out for it.
         state: dict[str, Tensor] = dict(self.model.named_parameters(recurse=False))
         for name, part in self.model.named_children():
             if name != "visual":

@@ -1,5 +1,6 @@
 """What frozen encoders have in common."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -33,3 +34,10 @@ def add_tensors(digest: Any, state: Mapping[str, Tensor]) -> None:
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Of all weights of a model."""
+    digest = hashlib.sha256()
+    add_tensors(digest, model.state_dict())
+    return digest.hexdigest()[:16]

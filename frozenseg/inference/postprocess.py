@@ -295,7 +295,7 @@ class _Instances:
 
     def add(self, rows: slice, logits: Tensor, soft: Tensor) -> None:
         solid = logits.index_select(0, self.queries).gt_(0)
-        self.masks[:, rows] = solid.cpu()
+        self.masks[:, rows].copy_(solid)  # made bool before it leaves the device
         self.sums[0] += soft.index_select(0, self.queries).mul_(solid).flatten(1).sum(1)
         self.sums[1] += _pixels(solid)
 

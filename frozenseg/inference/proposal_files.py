@@ -7,7 +7,6 @@
 A file is whole or not there; many processes may write into one folder.
 """
 
-import hashlib
 import json
 import zipfile
 import zlib
@@ -18,9 +17,8 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from frozenseg.encoders.frozen import add_tensors
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.inference.proposals import Proposals
@@ -103,10 +101,3 @@ def checksum(image: Tensor) -> int:
     """Of the pixels of an image (3, H, W), whole numbers in 0-255."""
     array = image.cpu().round().to(torch.uint8).contiguous().numpy()
     return zlib.crc32(array.data, zlib.crc32(repr(array.shape).encode()))
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Of all weights of a model."""
-    digest = hashlib.sha256()
-    add_tensors(digest, model.state_dict())
-    return digest.hexdigest()[:16]

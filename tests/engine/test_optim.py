@@ -106,10 +106,10 @@ def test_checkpoints_from_before_go_on(run: TinyRun, monkeypatch: pytest.MonkeyP
         patch.setattr(optim, "FUSED_DEVICES", set())
         steps = ("SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()")
         assert main(run.arguments("plain", *steps)) == 0
-    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000002.pt")
+    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000002.pt", weights_only=True)
     assert not saved["optimizer"]["param_groups"][0]["fused"]
     assert main(run.arguments("plain", "DATASETS.TEST", "()", flags=("--resume",))) == 0
-    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000004.pt")
+    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000004.pt", weights_only=True)
     assert saved["optimizer"]["param_groups"][0]["fused"]
     assert_close_losses(run, "plain", "fused")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from frozenseg.encoders.frozen import weights_digest
 from frozenseg.errors import UserError
-from frozenseg.inference.proposal_files import ProposalFolder, weights_digest
+from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import Proposals
 
 ABOUT = {"sam": "small", "stability": 0.5}
