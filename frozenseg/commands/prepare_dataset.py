@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
 from frozenseg.data.benchmarks import data_root
 from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.data.prepare.work import Work
@@ -20,7 +21,14 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--split {unknown[0]}: one of {', '.join(preparation.splits)} expected")
     if arguments.count is not None and (arguments.dataset != "mosaic4" or arguments.count < 1):
         raise UserError(f"--count {arguments.count}: a number of mosaics, for mosaic4 alone")
-    work = Work(processes=arguments.processes, again=arguments.again, count=arguments.count)
+    if arguments.full_size and arguments.dataset != "ade20k_full":
+        raise UserError("--full-size: for ade20k_full alone; no other data set is shrunk")
+    work = Work(
+        processes=arguments.processes,
+        again=arguments.again,
+        count=arguments.count,
+        full_size=arguments.full_size,
+    )
     for split in splits:
         try:
             preparation.prepare(data_root(), split, work)
@@ -47,5 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the files do not depend on it (default: %(default)s)",
     )
     add("--count", type=int, help="mosaic4: how many (default: 1,000, of the small world 200)")
+    add(
+        "--full-size",
+        action="store_true",
+        help="ade20k_full: images and labels as they are; else those with a shorter side above "
+        f"{ADE20K_FULL_SIDE} pixels are shrunk to it, as for the published numbers",
+    )
     add("--again", action="store_true", help="make also what is there; else only what is missing")
     return parser

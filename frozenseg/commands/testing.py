@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frozenseg.build import build_post_processor, build_precision, build_sam_masks
 from frozenseg.commands.training import embed, seen_vocabulary, vocabulary_of
-from frozenseg.data.annotations import load_semantic, present_classes
+from frozenseg.data.annotations import load_semantic, scored_classes
 from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.images import read_image
@@ -185,7 +185,7 @@ class Tester:
                 scores = self._augmented(sample, test_set, text)
                 result.semantic = best_class(scores, post_processor.semantic_threshold)
             if "oracle" in test_set.tasks or "mosaic" in test_set.tasks:
-                present = present_classes(load_semantic(sample.record))
+                present = scored_classes(sample.record, load_semantic(sample.record))
                 scores = self._present_scores(sample, test_set, text, present)
                 result.present_masks = scores > PRESENT
                 if present:

@@ -91,6 +91,15 @@ def present_classes(labels: np.ndarray) -> list[int]:
     return [int(label) for label in np.unique(labels) if label >= 0]
 
 
+def scored_classes(record: Record, labels: np.ndarray) -> list[int]:
+    """The class ids that an image is asked for where only classes in it are.
+
+    labels: (H, W), its `load_semantic`.
+    """
+    present = present_classes(labels)
+    return present if record.scored is None else [c for c in present if c in record.scored]
+
+
 def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
     """The masks (N, H, W) bool of a record's objects and what the file says of them."""
     instances, height, width = record.instances, record.height, record.width

@@ -1,82 +1,14 @@
-"""The rows of the table of benchmarks: where each lies, how it is read, what was published.
+"""The rows of the table of benchmarks, few-shot ones apart.
 
-Paths are those of detectron2's datasets. The numbers are those of PAPERS 1.4 and 2.3.
+Paths are those of detectron2's datasets. The numbers are those of FrozenSeg (arXiv 2409.03525,
+tables 1-3) and FC-CLIP (arXiv 2308.02487).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
+from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.small_world.export import small_world_files
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """One dataset split. Paths are relative to the data root.
-
-    tasks: what its annotation can train and test. reader: the format of its annotation.
-    image_names: whose way of naming image files.
-    vocabulary: the class list of its names: one of `data/vocabularies`, or a file (`.txt`) below
-    the root that comes with the prepared data; "" for the category names as they stand.
-    images: folder. annotations: JSON file; not needed by the reader "semantic" if there is a
-    vocabulary, whose order is then that of the label ids, else a JSON with `categories` alone.
-    labels: folder of panoptic PNGs or label maps. semantic_labels: folder of label maps beside
-    panoptic ones; where it is absent they are derived. instances: JSON file for AP, for Cityscapes
-    the folder of its label pictures. ignore: value of unlabelled pixels in label maps; background:
-    of those that are labelled, but of no class, -1 where there is no such value.
-    classes: places in the vocabulary of the classes that are asked for, () for all; what else is
-    labelled is background then, and images without any of them are left out. present: JSON file of
-    the classes in each label map, which tells these images.
-    trained_on: the row whose classes count as seen when this one is tested, "" where
-    DATASETS.TRAIN_VOCABULARY says so. family: rows whose mean is reported too, "" for none.
-    test_size: shorter side and limit of the longer one. evaluators: modules of
-    `frozenseg.evaluation` that score it. prepared_by: the script of `datasets/` that makes these
-    files out of the published ones, with its options, "" where those are used as they are.
-    counts: numbers of images that a whole copy may have, before classes are selected; () where any
-    will do.
-    published: {model: {metric: per cent}}, PAPERS 1.4 and 2.3.
-    """
-
-    tasks: tuple[str, ...]
-    reader: Literal["panoptic", "semantic", "instances"]
-    vocabulary: str
-    images: str
-    annotations: str = ""
-    labels: str = ""
-    semantic_labels: str = ""
-    instances: str = ""
-    image_names: Literal["coco", "cityscapes", "mapillary"] = "coco"
-    ignore: int = 255
-    background: int = -1
-    classes: tuple[int, ...] = ()
-    present: str = ""
-    trained_on: str = ""
-    family: str = ""
-    test_size: tuple[int, int] = (800, 1333)
-    evaluators: tuple[str, ...] = ()
-    prepared_by: str = ""
-    counts: tuple[int, ...] = ()
-    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    @property
-    def targets(self) -> Literal["panoptic", "semantic", "instances"]:
-        """The annotation that becomes masks in training."""
-        return "semantic" if self.tasks == ("semantic",) else self.reader
-
-    def training_split(self, *, count: int, name: str, of: str) -> "Benchmark":
-        """The row of the other split, whose paths say `name` where those of this one say `of`."""
-        paths = ("images", "annotations", "labels", "semantic_labels", "instances")
-        changed = {path: getattr(self, path).replace(of, name) for path in paths}
-        script = f"{self.prepared_by} --split {name}" if self.prepared_by else ""
-        return replace(
-            self, evaluators=(), published={}, counts=(count,), prepared_by=script, **changed
-        )
-
-    def without_label_maps(self) -> "Benchmark":
-        """The same, its semantic truth derived from the panoptic one."""
-        return replace(self, semantic_labels="")
-
 
 CONVNEXT, RN50X64 = "FrozenSeg ConvNeXt-L", "FrozenSeg RN50x64"
 FC_CONVNEXT, FC_RN50X64 = "FC-CLIP ConvNeXt-L, last iteration", "FC-CLIP RN50x64, last iteration"
@@ -96,7 +28,7 @@ def coco_panoptic(split: str, vocabulary: str, *, all_tasks: bool = True) -> Ben
         semantic_labels=f"coco/panoptic_semseg_{split}" if all_tasks else "",
         instances=f"coco/annotations/instances_{split}.json" if all_tasks else "",
         evaluators=tasks if testing else (),
-        counts=(5000,) if testing else (118_287,),
+        counts={5000: ""} if testing else {118_287: ""},
         published=COCO_VAL_PUBLISHED if testing and vocabulary else {},
     )
 
@@ -111,7 +43,7 @@ def coco_stuff(split: str) -> Benchmark:
         labels=f"coco/stuffthingmaps_detectron2/{split}",
         evaluators=("semantic",) if testing else (),
         prepared_by="prepare_coco_stuff.py" + ("" if testing else " --split train2017"),
-        counts=(5000,) if testing else (118_287,),
+        counts={5000: ""} if testing else {118_287: ""},
     )
 
 
@@ -146,7 +78,7 @@ def ade20k(split: str) -> Benchmark:
         instances=f"ADEChallengeData2016/ade20k_instance_{split}.json",
         evaluators=tasks if testing else (),
         prepared_by="prepare_ade20k.py" + ("" if testing else " --split train"),
-        counts=(2000,) if testing else (20_210,),
+        counts={2000: ""} if testing else {20_210: ""},
         published=ADE20K_PUBLISHED if testing else {},
     )
 
@@ -160,7 +92,7 @@ ADE20K_SEMANTIC_VAL = Benchmark(
     labels="ADEChallengeData2016/annotations_detectron2/validation",
     evaluators=("semantic",),
     prepared_by="prepare_ade20k.py",
-    counts=(2000,),
+    counts={2000: ""},
     published={model: {"mIoU": scores["mIoU"]} for model, scores in ADE20K_PUBLISHED.items()},
 )
 ADE20K_INSTANCE_VAL = Benchmark(
@@ -171,7 +103,7 @@ ADE20K_INSTANCE_VAL = Benchmark(
     annotations="ADEChallengeData2016/ade20k_instance_val.json",
     evaluators=("instances",),
     prepared_by="prepare_ade20k.py",
-    counts=(2000,),
+    counts={2000: ""},
 )
 
 
@@ -181,9 +113,10 @@ def _label_maps(
     *,
     labels: str,
     prepared_by: str,
-    counts: tuple[int, ...],
+    counts: Mapping[int, str],
     images: str = "images/validation",
     ignore: int = 255,
+    short_side: int | None = None,
     published: Mapping[str, Mapping[str, float]],
 ) -> Benchmark:
     """A validation set of label maps; folders are those below `root`."""
@@ -197,18 +130,21 @@ def _label_maps(
         evaluators=("semantic",),
         prepared_by=prepared_by,
         counts=counts,
+        short_side=short_side,
         published=published,
     )
 
 
+ADE20K_FULL_SIDE = 512  # pixels; MaskFormer's preparation shrinks to this shorter side
 ADE20K_FULL_VAL = _label_maps(
     "ADE20K_2021_17_01",
     "ADE20K_2021_17_01/classes_847.txt",
     images="images_detectron2/validation",
     labels="annotations_detectron2/validation",
     ignore=65535,  # 16-bit maps
+    short_side=ADE20K_FULL_SIDE,
     prepared_by="prepare_ade20k_full.py",
-    counts=(2000,),
+    counts={2000: ""},
     published={
         CONVNEXT: {"mIoU": 14.8, "fwIoU": 51.4},
         RN50X64: {"mIoU": 11.8, "fwIoU": 52.8},
@@ -223,7 +159,7 @@ PASCAL_20_VAL = _label_maps(
     "pascal_voc_20",
     labels="annotations_pascal20/validation",
     prepared_by="prepare_pascal_voc.py",
-    counts=(1449,),
+    counts={1449: ""},
     published={FC_RELEASED: {"mIoU": 95.4}},
 )
 PASCAL_21_VAL = _label_maps(
@@ -231,7 +167,7 @@ PASCAL_21_VAL = _label_maps(
     "pascal_voc_21",
     labels="annotations_pascal21/validation",
     prepared_by="prepare_pascal_voc.py",
-    counts=(1449,),
+    counts={1449: ""},
     published={
         CONVNEXT: {"mIoU": 82.5, "fwIoU": 92.1},
         RN50X64: {"mIoU": 82.3, "fwIoU": 92.1},
@@ -241,8 +177,9 @@ PASCAL_21_VAL = _label_maps(
     },
 )
 
-# The lists of VOC 2010 have 5,105 images of validation, the published logs one less.
-PASCAL_CONTEXT_COUNTS = (5105, 5104)
+VOC_2010 = "VOC 2010's list"
+PASCAL_CONTEXT_COUNTS = {5105: VOC_2010, 5104: "the published logs"}
+PASCAL_CONTEXT_TRAIN_COUNTS = {4998: VOC_2010, 4996: "the Detail API"}
 PASCAL_CONTEXT_59_VAL = _label_maps(
     "pascal_ctx_d2",
     "pascal_context_59",
@@ -276,10 +213,11 @@ MAPILLARY_VAL = Benchmark(
     annotations="mapillary_vistas/validation/panoptic/panoptic_2018.json",
     labels="mapillary_vistas/validation/panoptic",
     semantic_labels="mapillary_vistas/validation/labels",
+    version="v1.2",  # in archives that hold version 2.0 too
     ignore=65,  # unlike all others
     test_size=(1024, 2560),
     evaluators=("panoptic", "semantic"),
-    counts=(2000,),
+    counts={2000: ""},
     published={
         CONVNEXT: {"PQ": 18.5, "mIoU": 27.3},
         RN50X64: {"PQ": 18.1, "mIoU": 27.7},
@@ -299,7 +237,7 @@ BDD_PANOPTIC_VAL = Benchmark(
     labels="bdd100k/jsons/pan_seg/masks/val",
     evaluators=("panoptic",),
     prepared_by="prepare_bdd100k.py",
-    counts=(1000,),
+    counts={1000: ""},
     published={
         CONVNEXT: {"PQ": 19.3},
         RN50X64: {"PQ": 12.9},
@@ -313,7 +251,7 @@ BDD_SEMANTIC_VAL = _label_maps(
     images="images/10k/val",
     labels="labels/sem_seg/masks/val",
     prepared_by="",
-    counts=(1000,),
+    counts={1000: ""},
     published={
         CONVNEXT: {"mIoU": 52.3},
         RN50X64: {"mIoU": 46.2},
@@ -334,7 +272,7 @@ CITYSCAPES_VAL = Benchmark(
     test_size=(1024, 2560),
     evaluators=("panoptic", "semantic", "cityscapes"),
     prepared_by="prepare_cityscapes.py",
-    counts=(500,),
+    counts={500: ""},
     published={
         CONVNEXT: {"PQ": 45.8, "AP": 28.4, "mIoU": 56.8},
         RN50X64: {"PQ": 45.2, "AP": 28.9, "mIoU": 56.0},
@@ -351,7 +289,7 @@ LVIS_VAL = Benchmark(
     images="coco",
     annotations="lvis/lvis_v1_val.json",
     evaluators=("lvis",),
-    counts=(19_809,),
+    counts={19_809: ""},
     published={CONVNEXT: {"APr": 25.6}, RN50X64: {"APr": 23.5}, FC_CONVNEXT: {"APr": 25.0}},
 )
 

@@ -9,6 +9,7 @@ Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `
 import os
 from pathlib import Path
 
+from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmark_rows import (
     ADE20K_FULL_VAL,
     ADE20K_INSTANCE_VAL,
@@ -22,7 +23,7 @@ from frozenseg.data.benchmark_rows import (
     PASCAL_21_VAL,
     PASCAL_CONTEXT_59_VAL,
     PASCAL_CONTEXT_459_VAL,
-    Benchmark,
+    PASCAL_CONTEXT_TRAIN_COUNTS,
     ade20k,
     coco_panoptic,
     coco_stuff,
@@ -38,6 +39,7 @@ from frozenseg.data.readers import (
     read_semantic,
 )
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.scored_pairs import PAIRS
 from frozenseg.data.selection import listed_present, objects_present, select_classes
 from frozenseg.errors import UserError, nearest
 from frozenseg.text.vocabulary import Vocabulary
@@ -69,28 +71,32 @@ BENCHMARKS: dict[str, Benchmark] = {
     "bdd10k_val_sem_seg": BDD_SEMANTIC_VAL,
     "openvocab_lvis_v1_val": LVIS_VAL,
     "openvocab_ade20k_full_sem_seg_train": ADE20K_FULL_VAL.training_split(
-        count=25_574, name="training", of="validation"
+        counts={25_574: ""}, name="training", of="validation"
     ),
     "openvocab_pascal20_sem_seg_train": PASCAL_20_VAL.training_split(
-        count=1464, name="training", of="validation"
+        counts={1464: ""}, name="training", of="validation"
     ),
     "openvocab_pascal21_sem_seg_train": PASCAL_21_VAL.training_split(
-        count=1464, name="training", of="validation"
+        counts={1464: ""}, name="training", of="validation"
     ),
     "openvocab_pascal_ctx59_sem_seg_train": PASCAL_CONTEXT_59_VAL.training_split(
-        count=4998, name="training", of="validation"
+        counts=PASCAL_CONTEXT_TRAIN_COUNTS, name="training", of="validation"
     ),
     "openvocab_pascal_ctx459_sem_seg_train": PASCAL_CONTEXT_459_VAL.training_split(
-        count=4998, name="training", of="validation"
+        counts=PASCAL_CONTEXT_TRAIN_COUNTS, name="training", of="validation"
     ),
     "openvocab_cityscapes_fine_panoptic_train": CITYSCAPES_VAL.training_split(
-        count=2975, name="train", of="val"
+        counts={2975: ""}, name="train", of="val"
     ),
     "openvocab_mapillary_vistas_panoptic_train": MAPILLARY_VAL.training_split(
-        count=18_000, name="training", of="validation"
+        counts={18_000: ""}, name="training", of="validation"
     ),
-    "bdd10k_40_panoptic_train": BDD_PANOPTIC_VAL.training_split(count=7000, name="train", of="val"),
-    "bdd10k_train_sem_seg": BDD_SEMANTIC_VAL.training_split(count=7000, name="train", of="val"),
+    "bdd10k_40_panoptic_train": BDD_PANOPTIC_VAL.training_split(
+        counts={7000: ""}, name="train", of="val"
+    ),
+    "bdd10k_train_sem_seg": BDD_SEMANTIC_VAL.training_split(
+        counts={7000: ""}, name="train", of="val"
+    ),
     "small_world_train": small_world("train", "small_world_seen"),
     "small_world_val": small_world("val", "small_world"),
     **FEW_SHOT_BENCHMARKS,
@@ -131,7 +137,26 @@ def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Cat
 
     root: the data root, by default `data_root()`.
     """
-    return read_benchmark(find_benchmark(name), data_root() if root is None else root)
+    benchmark, root = find_benchmark(name), data_root() if root is None else root
+    _require_in_place(name, benchmark.located(root), root)
+    return read_benchmark(benchmark, root)
+
+
+def _require_in_place(name: str, benchmark: Benchmark, root: Path) -> None:
+    """The files and folders that a row is read from, or what to do without them."""
+    own_list = benchmark.vocabulary if benchmark.vocabulary.endswith(".txt") else ""
+    paths = (benchmark.annotations, benchmark.images, benchmark.labels, own_list, benchmark.present)
+    absent = [root / path for path in paths if path and not (root / path).exists()]
+    if not absent:
+        return
+    if name.startswith(FILES_PREFIX):
+        raise UserError(f"{absent[0]}: no such file or folder; correct it in {name}")
+    raise UserError(
+        f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
+        "$DETECTRON2_DATASETS to look elsewhere): "
+        f"python tools/check_dataset.py {name} says what is missing, datasets/README.md where it "
+        "comes from"
+    )
 
 
 def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
@@ -155,6 +180,7 @@ def asked_for(
             f"number {max(benchmark.classes)} is asked for; is it another data set?"
         )
     kept, chosen = select_classes(records, categories, benchmark.classes, present)
+    kept = PAIRS[benchmark.pairs](kept, present)
     if not kept:
         raise UserError(f"{root / benchmark.images}: no image has one of {', '.join(chosen.names)}")
     return kept, chosen
@@ -162,6 +188,7 @@ def asked_for(
 
 def read_whole(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
     """All records and categories of the files of a row, whatever its `classes`."""
+    benchmark = benchmark.located(root)
     images, annotations = root / benchmark.images, root / benchmark.annotations
     labels, semantic_labels = root / benchmark.labels, root / benchmark.semantic_labels
     if benchmark.reader == "panoptic":
@@ -194,6 +221,7 @@ def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
 
 
 def _whole_categories(benchmark: Benchmark, root: Path) -> Categories:
+    benchmark = benchmark.located(root)
     if benchmark.annotations:
         path = root / benchmark.annotations
         return read_categories(read_annotations(path, "categories"), path)

@@ -2,13 +2,15 @@
 
 A row of a fold names the classes it asks for; what else is labelled is background, and images
 without any of these classes are left out. In training they are those outside the fold, at test
-those of the fold, all of them unseen. The numbers are those of PAPERS 3.3, as each paper counted.
-Test sizes are about those of the images: published work tests at the original size.
+those of the fold, all of them unseen. `_val` scores all pairs of an image and a class in it; the
+rows of `PUBLISHED_PAIRS` score those of published protocols. The numbers are those of the papers,
+as each counted. Images of VOC and COCO are tested at their original size, as Fusioner does.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from frozenseg.data.benchmark_rows import Benchmark
+from frozenseg.data.benchmark import ORIGINAL_SIZE, Benchmark, PairsName
 from frozenseg.data.folds import FOLDED, NUM_FOLDS, TRANSFER, fold_classes
 
 FUSIONER_RN101, FUSIONER_VIT_L = "Fusioner RN101", "Fusioner ViT-L/14"
@@ -31,6 +33,17 @@ TRANSFER_PUBLISHED = {
     FUSIONER_RN101: (31.0, 53.7, 41.7, 51.3),
     FUSIONER_VIT_L: (39.9, 70.7, 47.8, 67.6),
     LSEG_RN101: (24.6, None, 34.7, 35.9),
+}
+# {benchmark: {the `pairs` of a row beside `_val`: models whose published numbers were made so}}
+PUBLISHED_PAIRS: dict[str, dict[PairsName, tuple[str, ...]]] = {
+    "pascal5i": {"oslsm": (FUSIONER_RN101, FUSIONER_VIT_L)},
+    "coco20i": {"first_1000": (FUSIONER_RN101, FUSIONER_VIT_L), "hsnet_1000": ()},
+}
+# PASCAL-5i's training images: ours are the first, and the other lists a part of them.
+TRAINING_LISTS = {
+    10_582: "Fusioner's lists",
+    10_092: "HSNet's lists",
+    5953: "PFENet's lists",
 }
 FEW_SHOT = ("oracle", "whole")  # both protocols, see `frozenseg.evaluation.tasks`
 MOSAICS = ("mosaic", "oracle")
@@ -59,9 +72,9 @@ def _voc(split: str, classes: tuple[int, ...], **of_row: object) -> Benchmark:
         labels=f"pascal_voc_d2/annotations_pascal21/{split}",
         present=f"pascal_voc_d2/classes_in_{split}.json",
         classes=tuple(number + 1 for number in classes),
-        test_size=(375, 500),
+        test_size=ORIGINAL_SIZE,
         prepared_by="prepare_pascal_voc.py" + ("" if testing else f" --split {split}"),
-        counts=(1449,) if testing else (10_582,),
+        counts={1449: ""} if testing else TRAINING_LISTS,
         **of_row,  # type: ignore[arg-type]
     )
 
@@ -75,8 +88,8 @@ def _coco(split: str, classes: tuple[int, ...], **of_row: object) -> Benchmark:
         images=f"coco/{split}2014",
         annotations=f"coco/annotations/instances_{split}2014.json",
         classes=classes,
-        test_size=(480, 640),
-        counts=(40_504,) if split == "val" else (82_783,),
+        test_size=ORIGINAL_SIZE,
+        counts={40_504: ""} if split == "val" else {82_783: ""},
         **of_row,  # type: ignore[arg-type]
     )
 
@@ -98,17 +111,30 @@ def _folds() -> Iterator[tuple[str, Benchmark]]:
                 train,
                 make(train_split, _others(family, fold), trained_on=train, evaluators=FEW_SHOT),
             )
-            yield (
-                val,
-                make(
-                    val_split,
-                    fold_classes(family, fold),
-                    trained_on=train,
-                    family=family,
-                    evaluators=FEW_SHOT,
-                    published=_published(published[family], fold),
-                ),
+            row = make(
+                val_split,
+                fold_classes(family, fold),
+                trained_on=train,
+                family=family,
+                evaluators=FEW_SHOT,
+                published=_published(published[family], fold),
             )
+            yield val, row
+            for pairs, models in PUBLISHED_PAIRS[family].items():
+                yield f"{val}_{pairs.replace('_', '')}", _with_pairs(row, pairs, models)
+
+
+def _with_pairs(row: Benchmark, pairs: PairsName, models: tuple[str, ...]) -> Benchmark:
+    """The row with other pairs. Only oracle presence knows them; numbers of `models` are theirs."""
+    listed = "pascal_voc_d2/oslsm_pairs_in_validation.json" if pairs == "oslsm" else row.present
+    return replace(
+        row,
+        pairs=pairs,
+        present=listed,
+        family=f"{row.family}_{pairs.replace('_', '')}",
+        evaluators=("oracle",),
+        published={model: row.published[model] for model in models},
+    )
 
 
 def _transfers() -> Iterator[tuple[str, Benchmark]]:
@@ -127,7 +153,7 @@ def _transfers() -> Iterator[tuple[str, Benchmark]]:
 
 
 def _fss1000(split: str, count: int) -> Benchmark:
-    script = "prepare_fss1000.py" + (" --split train" if split == "train" else "")
+    script = "prepare_fss1000.py" + ("" if split == "test" else f" --split {split}")
     return Benchmark(
         tasks=("semantic",),
         reader="semantic",
@@ -137,7 +163,7 @@ def _fss1000(split: str, count: int) -> Benchmark:
         evaluators=FEW_SHOT,
         test_size=(224, 224),
         prepared_by=script,
-        counts=(count,),
+        counts={count: ""},
         **FSS_LABELS,  # type: ignore[arg-type]
     )
 
@@ -151,7 +177,7 @@ FSS_MOSAICS = Benchmark(
     test_size=(448, 448),
     evaluators=MOSAICS,
     prepared_by="prepare_mosaic4.py",
-    counts=(1000,),
+    counts={1000: ""},
     **FSS_LABELS,  # type: ignore[arg-type]
 )
 
@@ -168,14 +194,15 @@ def _small_world_mosaics(split: str) -> Benchmark:
         trained_on="small_world_train",
         evaluators=MOSAICS,
         prepared_by=f"prepare_mosaic4.py --split {split}",
-        counts=(200,),
+        counts={200: ""},
     )
 
 
 FEW_SHOT_BENCHMARKS: dict[str, Benchmark] = {
     **dict(_folds()),
     **dict(_transfers()),
-    "fss1000_train": _fss1000("train", 7600),
+    "fss1000_train": _fss1000("train", 5200),
+    "fss1000_val": _fss1000("val", 2400),
     "fss1000_test": _fss1000("test", 2400),
     "fss1000_mosaic4": FSS_MOSAICS,
     "small_world_mosaic4": _small_world_mosaics("small_world"),

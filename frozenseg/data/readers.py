@@ -99,7 +99,23 @@ def read_panoptic(
             len(images) - len(records),
             len(images),
         )
+    _count_stuff(list(records.values()), categories, json_path)
     return _checked(list(records.values()), json_path), categories
+
+
+def _count_stuff(records: list[Record], categories: Categories, path: Path) -> None:
+    """Take the mark of a crowd from stuff, which has no single objects: BDD100K's toolkit sets it,
+    and what is marked is neither trained on nor scored."""
+    is_thing, marked = np.array(categories.is_thing, dtype=bool), 0
+    for record in records:
+        assert record.segments is not None, "a record of a panoptic JSON"
+        stuff = ~is_thing[record.segments.class_ids]
+        marked += int((record.segments.is_crowd & stuff).sum())
+        record.segments.is_crowd[stuff] = False
+    if marked:
+        logger.warning(
+            "%s: %d segments of stuff are marked as crowds; they count as any other", path, marked
+        )
 
 
 def read_semantic(

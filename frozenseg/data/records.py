@@ -77,6 +77,8 @@ class Record:
     semantic_background: its value where a pixel is labelled, but of no class; -1: there is none.
     num_classes: the bound of those class ids. classes: those of them that are asked for, in the
     order of the class ids that come out; all others are background. None: all, as they are.
+    scored: those that come out for which the image is scored where it is asked only for classes it
+    has ("oracle presence"), see `frozenseg.data.scored_pairs`. None: all that its annotation has.
     """
 
     image_id: int | str
@@ -91,3 +93,4 @@ class Record:
     instances: Instances | None = None
     semantic_background: int = -1
     classes: tuple[int, ...] | None = None
+    scored: tuple[int, ...] | None = None

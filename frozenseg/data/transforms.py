@@ -27,10 +27,13 @@ def seeded_generator(seed: int, *key: int) -> np.random.Generator:
 def resize_shortest_edge(
     height: int, width: int, short: int = 800, long: int = 1333
 ) -> tuple[int, int]:
-    """The (height, width) with a shorter side of `short`, or else a longer side of `long`.
+    """The (height, width) with a shorter side of `short`, or else a longer side of `long`; with
+    `short` 0 the size stays as it is.
 
     Rounded as detectron2 does, so that published numbers are met to the pixel.
     """
+    if short == 0:
+        return height, width
     scale = short / min(height, width)
     new_height, new_width = scale * height, scale * width
     longest = max(new_height, new_width)

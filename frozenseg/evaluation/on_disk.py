@@ -50,6 +50,7 @@ def score_panoptic(
             raise UserError(f"{gt_file}: categories[{i}]: 'isthing' must be 0 or 1")
     gt_annotations = panoptic_annotations(truth, categories, gt_file)
     pred_annotations = panoptic_annotations(read_json(pred_file), categories, pred_file)
+    _count_stuff(gt_annotations, categories, gt_file)
     _check_same_images(gt_annotations.keys(), pred_annotations.keys(), pred_file)
     paths = {
         image_id: (
@@ -71,6 +72,26 @@ def score_panoptic(
             sources=(f"{pred_path} (image {image_id} of {pred_file})", f"{gt_path} ({gt_file})"),
         )
     return metric.compute()
+
+
+def _count_stuff(
+    annotations: dict[int | str, dict[str, Any]], categories: dict[int, dict[str, Any]], source: str
+) -> None:
+    """Take the mark of a crowd from stuff, as `frozenseg.data.readers.read_panoptic` does."""
+    segments = [row for annotation in annotations.values() for row in annotation["segments_info"]]
+    marked = [
+        segment
+        for segment in segments
+        if segment.get("iscrowd") and not categories[segment["category_id"]]["isthing"]
+    ]
+    for segment in marked:
+        segment["iscrowd"] = 0
+    if marked:
+        logger.warning(
+            "%s: %d segments of stuff are marked as crowds; they count as any other",
+            source,
+            len(marked),
+        )
 
 
 def score_instances(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:

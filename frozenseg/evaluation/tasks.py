@@ -14,6 +14,7 @@ from frozenseg.data.annotations import (
     load_panoptic,
     load_semantic,
     present_classes,
+    scored_classes,
 )
 from frozenseg.data.records import Categories, Record
 from frozenseg.evaluation.few_shot import ClassMaskIoU
@@ -113,7 +114,7 @@ class OracleTask:
     def update(self, record: Record, result: SegmentationResult) -> None:
         assert result.present_masks is not None, "the classes that are present were asked for"
         truth = load_semantic(record)
-        classes = present_classes(truth)
+        classes = scored_classes(record, truth)
         self.metric.update(classes, result.present_masks, truth)  # type: ignore[attr-defined]
 
     def summary(self, scores: Scores) -> Summary:

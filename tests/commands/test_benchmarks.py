@@ -54,7 +54,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for name in REPLICAS:
-        row = dataclasses.replace(BENCHMARKS[name], counts=(count_of(name),))
+        row = dataclasses.replace(BENCHMARKS[name], counts={count_of(name): ""})
         monkeypatch.setitem(BENCHMARKS, name, row)
     return tmp_path
 
@@ -386,7 +386,7 @@ def test_half_the_images_is_named(
 ) -> None:
     write(root, name)
     count = count_of(name)
-    row = dataclasses.replace(BENCHMARKS[name], counts=(2 * count,))
+    row = dataclasses.replace(BENCHMARKS[name], counts={2 * count: ""})
     monkeypatch.setitem(BENCHMARKS, name, row)
     expected = f"{count} images with annotation, but the published set has {2 * count}"
     assert expected in problems(name, capsys)

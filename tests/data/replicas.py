@@ -140,18 +140,21 @@ def write_coco_2014(root: Path) -> None:
 
 FSS_CLASSES = ("abe's_flyingfish", "b_c", "last", "apple", "zebra")  # the list has its own order
 FSS_TRAINED = ("other", "a_first")
+FSS_VALIDATED = ("between",)
 
 
 def write_fss1000(root: Path) -> None:
-    """Five classes for the test and two others, two samples each; white objects on black."""
+    """Classes for the test, training and validation, two samples each; white objects on black."""
     folder = root / "FSS-1000" / "fewshot_data"
-    for place, name in enumerate((*FSS_CLASSES, *FSS_TRAINED)):
+    for place, name in enumerate((*FSS_CLASSES, *FSS_TRAINED, *FSS_VALIDATED)):
         for number in numbers():
             save_image(folder / name / f"{number}.jpg", number + 10 * place)
             bright = grid([0, 255, *[255 * (i % (2 + place) == 0) for i in range(10)]], number)
             mask = np.stack([bright, bright, bright], -1).astype(np.uint8)
             save(folder / name / f"{number}.png", mask)
     (root / "FSS-1000" / "fss_test_set.txt").write_bytes("\r\n".join(FSS_CLASSES).encode())
+    write_list(root / "FSS-1000" / "trn.txt", list(FSS_TRAINED))
+    write_list(root / "FSS-1000" / "val.txt", list(FSS_VALIDATED))
 
 
 def write_fss1000_prepared(root: Path) -> None:
@@ -361,9 +364,11 @@ REPLICAS: dict[str, tuple[Writer, str, tuple[str, ...]]] = {
     "pascal5i_fold0_val": (write_pascal_voc, "pascal_voc", FEW_SHOT),
     "pascal5i_fold2_train": (write_pascal_voc, "pascal_voc --split training_aug", FEW_SHOT),
     "coco20i_fold3_val": (write_coco_2014, "", FEW_SHOT),
+    "coco20i_fold3_val_first1000": (write_coco_2014, "", FEW_SHOT[:2]),
     "coco20i_fold3_to_pascal_val": (write_pascal_voc, "pascal_voc", FEW_SHOT),
     "fss1000_test": (write_fss1000, "fss1000", FEW_SHOT),
     "fss1000_train": (write_fss1000, "fss1000 --split train", FEW_SHOT),
+    "fss1000_val": (write_fss1000, "fss1000 --split val", FEW_SHOT),
     "fss1000_mosaic4": (write_fss1000_prepared, "mosaic4", MOSAIC),
     "small_world_mosaic4": (write_small_world, "mosaic4 --split small_world", MOSAIC),
 }  # fmt: skip

@@ -152,7 +152,7 @@ def test_coco_folds_take_every_fourth_category(root: Path) -> None:
 
 def test_fss_pictures_become_label_maps(root: Path) -> None:
     write_fss1000(root)
-    for split in ("test", "train"):
+    for split in ("test", "train", "val"):
         fss1000.prepare(root, split, Work())
     records, categories = load_records("fss1000_test")
     assert categories.names == ("abe's flyingfish", "b c", "last", "apple", "zebra")
@@ -163,7 +163,8 @@ def test_fss_pictures_become_label_maps(root: Path) -> None:
         bright = np.asarray(Image.open(picture))[..., 0] > 0
         expected = np.where(bright, FSS_CLASSES.index(name), BACKGROUND_CLASS)
         np.testing.assert_array_equal(load_semantic(record), expected)
-    assert load_records("fss1000_train")[1].names == ("a first", "other")
+    assert load_records("fss1000_train")[1].names == ("other", "a first")
+    assert load_records("fss1000_val")[1].names == ("between",)
     (root / "FSS-1000" / "fss_test_set.txt").unlink()
     with pytest.raises(UserError, match=r"fss_test_set.txt: no such file; unpack"):
         fss1000.prepare(root, "test", Work())

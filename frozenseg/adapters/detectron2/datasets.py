@@ -19,7 +19,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
 from frozenseg.commands import training
-from frozenseg.data.benchmark_rows import Benchmark
+from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
     BENCHMARKS,
     FILES_PREFIX,
@@ -137,6 +137,7 @@ def ensure_registered(names: tuple[str, ...]) -> None:
 
 def _paths(benchmark: Benchmark, root: Path) -> dict[str, str]:
     """Where things lie, under detectron2's names for them."""
+    benchmark = benchmark.located(root)
     found = {"image_root": benchmark.images}
     if benchmark.reader == "panoptic":
         found |= {"panoptic_json": benchmark.annotations, "panoptic_root": benchmark.labels}

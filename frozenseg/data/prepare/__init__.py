@@ -59,7 +59,7 @@ PREPARATIONS = {
         ("val2017", "train2017"),
         coco.prepare_semantic,
     ),
-    "fss1000": Preparation("FSS-1000: label maps", ("test", "train"), fss1000.prepare),
+    "fss1000": Preparation("FSS-1000: label maps", tuple(fss1000.LISTS), fss1000.prepare),
     "mosaic4": Preparation(
         "Mosaic-4, our own protocol: 2 x 2 mosaics of FSS-1000, or of the small world",
         tuple(mosaic4.SOURCES),

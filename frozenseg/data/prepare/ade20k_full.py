@@ -4,6 +4,11 @@ Published: beside `X.jpg` a picture `X_seg.png`, whose red and green channels ho
 1 and some 3,700 for each object's name (`name_ndx` in `X.json`). 847 of them are scored:
 `ade20k_full_ids.txt` lists these numbers in the order of their class ids, both MaskFormer's choice.
 Their names are taken from the JSON files.
+
+As in MaskFormer's preparation, which FC-CLIP and others use, images and label maps whose shorter
+side is above 512 are shrunk to it: images by OpenCV's bilinear filter (no averaging over the pixels
+that go), stored as JPEG of Pillow's usual quality; labels by the pixel at the upper left of each
+new one. `Work.full_size` leaves both as they are.
 """
 
 import functools
@@ -12,11 +17,13 @@ import os
 from importlib import resources
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from frozenseg.data.label_maps import open_map
+from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
+from frozenseg.data.label_maps import image_size, open_map
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.work import Work, place_image, source_folder
+from frozenseg.data.prepare.work import Work, place_image, source_folder, write_picture
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
@@ -52,7 +59,7 @@ def _walk(root: Path, split: str, ending: str) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
-def class_ids(path: Path) -> np.ndarray:
+def full_size_class_ids(path: Path) -> np.ndarray:
     """0-846, and 65535 for all other names and for nothing."""
     with open_map(path) as picture:
         colours = np.asarray(picture.convert("RGB")).astype(np.int64)
@@ -60,8 +67,35 @@ def class_ids(path: Path) -> np.ndarray:
     return lookup(numbers, {number: i for i, number in enumerate(scored_ids())}, 65535)
 
 
+def class_ids(path: Path) -> np.ndarray:
+    """The same, shrunk as published."""
+    labels = full_size_class_ids(path)
+    size = published_size(*labels.shape)
+    rows, columns = (
+        # as OpenCV's nearest neighbour finds them, whatever its version
+        np.floor(np.arange(new) * (1 / (new / old))).astype(int)
+        for old, new in zip(labels.shape, size, strict=True)
+    )
+    return labels[rows][:, columns]
+
+
+def published_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of which the shorter is at most `ADE20K_FULL_SIDE`."""
+    side = ADE20K_FULL_SIDE
+    if min(height, width) <= side:
+        return height, width
+    if width >= height:
+        return side, round(width / height * side)
+    return round(height / width * side), side
+
+
 LABELS = LabelConversion(
-    f"{FOLDER}/annotations_detectron2", published_labels, class_ids, ignore=65535, suffix=".tif"
+    f"{FOLDER}/annotations_detectron2",
+    published_labels,
+    class_ids,
+    ignore=65535,
+    suffix=".tif",
+    full_size=full_size_class_ids,
 )
 
 
@@ -69,9 +103,31 @@ def prepare(root: Path, split: str, work: Work) -> None:
     _write_classes(root, work)
     LABELS.write(root, split, work)
     target = root / FOLDER / "images_detectron2" / split
-    for stem, path in published_labels(root, split).items():
-        if work.wanted(target / f"{stem}.jpg"):
-            place_image(path.with_name(f"{stem}.jpg"), target / f"{stem}.jpg")
+    images = {
+        path.with_name(f"{stem}.jpg"): target / f"{stem}.jpg"
+        for stem, path in published_labels(root, split).items()
+    }
+    jobs = [(source, place) for source, place in images.items() if work.wanted(place)]
+    write = _link if work.full_size else _shrink
+    work.map(write, jobs, f"{FOLDER} images {split}")
+
+
+def _link(job: tuple[Path, Path]) -> None:
+    place_image(*job)
+
+
+def _shrink(job: tuple[Path, Path]) -> None:
+    """The image as published: one that is small enough is the same file."""
+    source, target = job
+    size = image_size(source)
+    if published_size(*size) == size:
+        place_image(source, target)
+        return
+    height, width = published_size(*size)
+    with open_map(source) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    write_picture(target, shrunk)
 
 
 def _write_classes(root: Path, work: Work) -> None:

@@ -1,31 +1,43 @@
 """FSS-1000 as label maps: 1,000 classes with ten images each, one object marked in each image.
 
 Published: `CLASS/1.jpg` ... `CLASS/10.jpg` and beside each a picture of its object, white on black,
-`CLASS/1.png`; and `fss_test_set.txt`, the names of the 240 test classes. All other classes are the
-split `train`. Class names are written with spaces; class ids follow the list for `test`, the
-alphabet for `train`.
+`CLASS/1.png`; and `fss_test_set.txt`, the names of the 240 test classes. The other 760 are split
+into 520 for training and 240 for validation by lists that are not part of the data set: HSNet's
+(arXiv 2104.01538) were drawn at random. They are read, never made up. Class names are written with
+spaces; class ids follow the lists.
+
+A few pictures of objects are of another size than their image (`peregine_falcon/8`): they are
+resized to it by the nearest pixel, as the field does on reading.
 """
 
 import functools
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.label_maps import open_map
+from frozenseg.data.label_maps import image_size, open_map
 from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.work import Work, place_image, source_folder
+from frozenseg.data.transforms import nearest_positions
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
 SOURCE = "FSS-1000"
 FOLDER = "fss1000_d2"
-TEST_LIST = "fss_test_set.txt"
+LISTS = {"test": "fss_test_set.txt", "train": "trn.txt", "val": "val.txt"}
 REMEDY = (
     "unpack the images (fewshot_data.zip) and put fss_test_set.txt there, both of "
     "https://github.com/HKUSTCV/FSS-1000"
 )
+SPLIT_REMEDY = (
+    "put the lists of classes of training (trn.txt, 520) and validation (val.txt, 240) there, one "
+    "a line: those of HSNet (https://github.com/juhongm999/hsnet, data/splits/fss), or your own"
+)
 BACKGROUND = 65534  # labelled, but of no class; all pixels are labelled
 INNER = "fewshot_data"  # the folder in the archive; the classes may also lie directly in SOURCE
+
+logger = logging.getLogger(__name__)
 
 
 def class_names(root: Path, split: str) -> list[str]:
@@ -35,15 +47,20 @@ def class_names(root: Path, split: str) -> list[str]:
 
 @functools.cache
 def _classes(source: Path, split: str) -> tuple[str, ...]:
-    path = source / TEST_LIST
+    """The names of a list, each once, and none of them in the lists of the splits before it."""
+    path = source / LISTS[split]
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {REMEDY}")
-    listed = [name.strip() for name in path.read_text(encoding="utf-8").splitlines()]
-    tested = tuple(name for name in listed if name)
-    if split == "test":
-        return tested
-    folders = {entry.name for entry in _images(source).iterdir() if entry.is_dir()}
-    return tuple(sorted(folders - set(tested)))
+        raise UserError(f"{path}: no such file; {REMEDY if split == 'test' else SPLIT_REMEDY}")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    names = tuple(name for name in lines if name)
+    taken: dict[str, str] = {}
+    for before in list(LISTS)[: list(LISTS).index(split)]:
+        taken |= dict.fromkeys(_classes(source, before), LISTS[before])
+    for name in names:
+        if name in taken:
+            raise UserError(f"{path}: {name} is in {taken[name]} too; a class is of one split")
+        taken[name] = "this list"
+    return names
 
 
 def _images(source: Path) -> Path:
@@ -65,14 +82,26 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def class_ids(path: Path) -> np.ndarray:
-    """(H, W) uint16: the class of the folder where the picture is bright, else `BACKGROUND`."""
+    """(H, W) uint16, in the size of the image: the class of the folder where the picture is bright,
+    else `BACKGROUND`."""
     with open_map(path) as picture:
         object_mask = np.asarray(picture.convert("L")) > 127
+    height, width = image_size(path.with_suffix(".jpg"))
+    rows = nearest_positions(object_mask.shape[0], height)
+    columns = nearest_positions(object_mask.shape[1], width)
     name, above = path.parent.name, path.parents[1]
     source = above.parent if above.name == INNER else above
-    tested = _classes(source, "test")
-    known = tested if name in tested else _classes(source, "train")
+    known = _classes(source, _split_of(source, name))
+    object_mask = object_mask[rows][:, columns]
     return np.where(object_mask, known.index(name), BACKGROUND).astype(np.uint16)
+
+
+def _split_of(source: Path, name: str) -> str:
+    """The split that lists a class."""
+    for split in LISTS:
+        if name in _classes(source, split):
+            return split
+    raise UserError(f"{source}: none of {', '.join(LISTS.values())} names the class {name}")
 
 
 LABELS = LabelConversion(
@@ -85,10 +114,26 @@ def prepare(root: Path, split: str, work: Work) -> None:
     sources = published_labels(root, split)
     _write_classes(root, split, work)
     LABELS.write(root, split, work)
+    _say_resized(list(sources.values()), split, work)
     for stem, path in sources.items():
         target = root / FOLDER / "images" / split / f"{stem}.jpg"
         if work.wanted(target):
             place_image(path.with_suffix(".jpg"), target)
+
+
+def _say_resized(pictures: list[Path], split: str, work: Work) -> None:
+    found = work.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
+    resized = [path for path, differs in zip(pictures, found, strict=True) if differs]
+    if resized:
+        logger.warning(
+            "%d of %d pictures of objects are of another size than their image and are resized to "
+            "it by the nearest pixel: %s",
+            *(len(resized), len(pictures), ", ".join(map(str, resized[:3]))),
+        )
+
+
+def _is_resized(path: Path) -> bool:
+    return image_size(path) != image_size(path.with_suffix(".jpg"))
 
 
 def _write_classes(root: Path, split: str, work: Work) -> None:

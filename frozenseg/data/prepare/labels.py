@@ -15,7 +15,8 @@ class LabelConversion:
     """How the label maps of one dataset are made; the check of a dataset does it once more.
 
     target: folder below the data root that holds a folder for each split. sources: (root, split) ->
-    {stem: published file}. convert: published file -> (H, W) class ids, or `ignore`.
+    {stem: published file}. convert: published file -> (H, W) class ids, or `ignore`. full_size:
+    the same where `convert` shrinks and `Work.full_size` or others' files do not, else None.
     """
 
     target: str
@@ -23,6 +24,7 @@ class LabelConversion:
     convert: Callable[[Path], np.ndarray]
     ignore: int = 255
     suffix: str = ".png"
+    full_size: Callable[[Path], np.ndarray] | None = None
 
     def write(self, root: Path, split: str, work: Work) -> None:
         """Make the label maps of a split that are not there."""
@@ -32,7 +34,8 @@ class LabelConversion:
             for stem, source in self.sources(root, split).items()
         ]
         jobs = [job for job in jobs if work.wanted(job[1])]
-        work.map(functools.partial(_write, self.convert), jobs, f"{self.target} {split}")
+        convert = self.full_size if self.full_size and work.full_size else self.convert
+        work.map(functools.partial(_write, convert), jobs, f"{self.target} {split}")
 
 
 def _write(convert: Callable[[Path], np.ndarray], job: tuple[Path, Path]) -> None:

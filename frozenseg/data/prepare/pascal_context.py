@@ -37,7 +37,6 @@ FREQUENT = (
 # Written in one word there: two are what CLIP has read.
 SPACED = {
     "pottedplant": "potted plant",
-    "diningtable": "dining table",
     "tvmonitor": "tv monitor",
     "aeroplane": "airplane",
     "motorbike": "motorcycle",

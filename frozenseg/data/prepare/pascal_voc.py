@@ -6,6 +6,7 @@ usually handed on, that is not validation (10,582 images).
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,22 +80,41 @@ def prepare(root: Path, split: str, work: Work) -> None:
         LABELS_20.write(root, split, work)
     names = stems(root, split)
     place_images(root, VOC, FOLDER, split, names, work)
-    write_present(root, split, names, work)
+    write_present(root / FOLDER / f"classes_in_{split}.json", split, names, _classes_in, work)
+    if split == "validation":
+        target = root / FOLDER / f"oslsm_pairs_in_{split}.json"
+        write_present(target, split, names, oslsm_pairs, work)
 
 
-def write_present(root: Path, split: str, names: list[str], work: Work) -> None:
-    """{stem: the classes 0-20 in its label map}: folds choose their images by it."""
-    target = root / FOLDER / f"classes_in_{split}.json"
+def write_present(
+    target: Path,
+    split: str,
+    names: list[str],
+    classes_of: Callable[[np.ndarray], list[int]],
+    work: Work,
+) -> None:
+    """{stem: classes 0-20 of its label map}: folds choose their images by it."""
     if work.wanted(target):
-        folder = root / FOLDER / "annotations_pascal21" / split
-        found = work.map(
-            functools.partial(_classes_in, folder), names, f"{FOLDER} classes in {split}"
-        )
-        write_json(target, dict(zip(names, found, strict=True)))
+        folder = target.parent / "annotations_pascal21" / split
+        one = functools.partial(_listed, folder, classes_of)
+        write_json(target, dict(work.map(one, names, f"{FOLDER} {target.stem}")))
 
 
-def _classes_in(folder: Path, stem: str) -> list[int]:
-    return [int(label) for label in np.unique(read_labels(folder / f"{stem}.png")) if label <= 20]
+def _listed(
+    folder: Path, classes_of: Callable[[np.ndarray], list[int]], stem: str
+) -> tuple[str, list[int]]:
+    return stem, classes_of(read_labels(folder / f"{stem}.png"))
+
+
+def _classes_in(labels: np.ndarray) -> list[int]:
+    return [int(label) for label in np.unique(labels) if label <= 20]
+
+
+def oslsm_pairs(labels: np.ndarray) -> list[int]:
+    """The classes 1-20 that OSLSM (arXiv 1709.03410) asks an image (H, W) for: those with more than
+    two pixels where only every 32nd in both directions is looked at."""
+    classes, pixels = np.unique(labels[1::32, 1::32], return_counts=True)
+    return [int(c) for c, n in zip(classes, pixels, strict=True) if 1 <= c <= 20 and n > 2]
 
 
 def place_images(

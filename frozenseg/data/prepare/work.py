@@ -25,12 +25,14 @@ class Work:
     """How a preparation is done.
 
     processes: no file depends on their number. again: write also what is there already. count: of
-    what is drawn at random, None for the usual number.
+    what is drawn at random, None for the usual number. full_size: images and labels as they are
+    where the published preparation shrinks them.
     """
 
     processes: int = 1
     again: bool = False
     count: int | None = None
+    full_size: bool = False
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], title: str

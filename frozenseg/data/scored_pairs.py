@@ -1,0 +1,94 @@
+"""Which pairs of image and class a few-shot benchmark scores: our own choice, and the published.
+
+Whoever is asked class by class ("oracle presence") is scored on pairs of an image and a class that
+it has. Papers score other pairs of the same images:
+
+- `all`: every pair there is. Ours.
+- `oslsm`: those of a list that a preparation makes by the rule of OSLSM (arXiv 1709.03410), which
+  leaves out classes of a few pixels. PASCAL-5i's, of nearly all papers.
+- `first_1000`: the first 1,000 pairs by file name, then class. Fusioner's of COCO-20i.
+- `hsnet_1000`: 1,000 draws of a class, then of an image that has it; a pair may come twice.
+  HSNet's (arXiv 2104.01538) of COCO-20i. Theirs come out of their lists and of numpy's old
+  generator, ours from `SEED`: other draws by the same rule.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from frozenseg.data.annotations import load_semantic, present_classes
+from frozenseg.data.records import Record
+from frozenseg.data.selection import Present
+from frozenseg.data.transforms import seeded_generator
+
+NUM_PAIRS = 1000
+SEED = 0
+
+Pairs = Callable[[list[Record], Present], list[Record]]
+"""Records of `select_classes`, and the classes of the files that each holds -> those that are
+scored, with `scored` set."""
+
+
+def all_pairs(records: list[Record], present: Present) -> list[Record]:
+    """The records as they are: each is asked for what is in its annotation."""
+    return records
+
+
+def oslsm_pairs(records: list[Record], present: Present) -> list[Record]:
+    """Each image is asked for the classes that its list has, whatever else is in its annotation."""
+    return [replace(record, scored=_held(record, present)) for record in records]
+
+
+def first_pairs(records: list[Record], present: Present) -> list[Record]:
+    """The first `NUM_PAIRS` pairs in the order of file names, then of classes."""
+    left = NUM_PAIRS
+    chosen: list[Record] = []
+    for record in sorted(records, key=lambda record: os.path.basename(record.image_path)):
+        visible = _visible(record)[:left]
+        if visible:
+            chosen.append(replace(record, scored=visible))
+        left -= len(visible)
+        if not left:
+            break
+    return chosen
+
+
+def drawn_pairs(records: list[Record], present: Present) -> list[Record]:
+    """`NUM_PAIRS` draws, each a record with one class: of a class, then of an image with it."""
+    images: dict[int, list[Record]] = {}
+    for record in records:
+        for class_id in _held(record, present):
+            images.setdefault(class_id, []).append(record)
+    chance = seeded_generator(SEED)
+    chosen: list[Record] = []
+    while images and len(chosen) < NUM_PAIRS:
+        class_id = sorted(images)[int(chance.integers(len(images)))]
+        place = int(chance.integers(len(images[class_id])))
+        record = images[class_id][place]
+        if class_id in _visible(record):
+            chosen.append(replace(record, scored=(class_id,)))
+            continue
+        del images[class_id][place]  # other objects cover it
+        if not images[class_id]:
+            del images[class_id]
+    return chosen
+
+
+PAIRS: dict[str, Pairs] = {
+    "all": all_pairs,
+    "oslsm": oslsm_pairs,
+    "first_1000": first_pairs,
+    "hsnet_1000": drawn_pairs,
+}
+
+
+def _held(record: Record, present: Present) -> tuple[int, ...]:
+    """The class ids that a record of `select_classes` has, of those that are asked for."""
+    assert record.classes is not None, "a record of some classes"
+    found = present(record)
+    return tuple(place for place, class_id in enumerate(record.classes) if class_id in found)
+
+
+def _visible(record: Record) -> tuple[int, ...]:
+    """The same by pixels: an object that others cover wholly is none."""
+    return tuple(present_classes(load_semantic(record)))
