@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from frozenseg.data.benchmarks import (
 from frozenseg.data.few_shot_rows import FUSIONER_RN101, FUSIONER_VIT_L
 from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
 from tests.data.tiny import CATEGORIES, dataset_name, write_dataset, write_json
 
 PUBLISHED_NAMES = [
@@ -185,6 +187,41 @@ def test_rows_of_the_other_readers(tmp_path):
     assert categories.names == ("dog", "cat", "grass") and (load_semantic(records[0]) == -1).all()
 
 
+OWN_LISTS = {"classes_847.txt": 847, "classes_459.txt": 459, "classes_test.txt": 240}
+
+
+def test_the_table_of_data_sets_says_what_the_rows_say():
+    """Images, classes and script of each line of datasets/README.md, and numbers in its text."""
+    text = (Path(__file__).resolve().parents[2] / "datasets" / "README.md").read_text()
+    told = set()
+    for line in re.findall(r"^\| .*`.*\|$", text, re.MULTILINE)[1:]:  # below the head
+        _, names, images, classes, script = (cell.strip() for cell in line.strip("|").split("|"))
+        listed = re.findall(r"`([^`]+)`", names)
+        if "..." in names:
+            listed = [listed[0].replace("fold0", f"fold{fold}") for fold in range(4)]
+        counts = [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", classes)]
+        for place, name in enumerate(listed):
+            row = BENCHMARKS[name]
+            assert f"{next(iter(row.counts)):,}" == images.removeprefix("of "), name
+            assert images.startswith("of ") == bool(row.classes), name
+            assert row.prepared_by.split(" ")[0] == script.strip("`").split(" ")[0].replace(
+                "none", ""
+            ), name
+            count = counts[place] if len(counts) > 1 else counts[0]
+            if row.vocabulary:
+                own = OWN_LISTS.get(Path(row.vocabulary).name)
+                whole = own or len(Vocabulary.packaged(row.vocabulary))
+                assert count == (len(row.classes) or whole), name
+        told |= set(listed)
+    scored = {name for name, row in BENCHMARKS.items() if row.published}
+    assert scored - {"openvocab_ade20k_sem_seg_val"} <= told
+    numbers = [*BENCHMARKS["pascal5i_fold0_train"].counts]
+    for split in ("train", "val"):
+        numbers += BENCHMARKS[f"openvocab_pascal_ctx59_sem_seg_{split}"].counts
+    assert all(f"{number:,}" in text for number in numbers)
+    assert f"above {BENCHMARKS['openvocab_ade20k_full_sem_seg_val'].short_side} pixels" in text
+
+
 def test_scripts_and_documents_know_every_row():
     """Each preparation has its script, and the published numbers in print are those of the rows."""
     root = Path(__file__).resolve().parents[2]
@@ -210,7 +247,11 @@ def test_scripts_and_documents_know_every_row():
             )
             assert f"| {numbers} |" in line
         assert f"`{name}`" in data and f"| {next(iter(row.counts)):,} |" in data
-    for family in ("pascal5i_foldN_val", "coco20i_foldN_val", "coco20i_foldN_to_pascal_val"):
+    for family in (
+        "pascal5i_foldN_val_oslsm",
+        "coco20i_foldN_val_first1000",
+        "coco20i_foldN_to_pascal_val",
+    ):
         (line,) = (line for line in started if line.startswith("| ") and f"`{family}`" in line)
         for model in (FUSIONER_VIT_L, FUSIONER_RN101):
             rows = [BENCHMARKS[family.replace("N", str(fold))] for fold in range(4)]
