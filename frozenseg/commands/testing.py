@@ -12,7 +12,13 @@ from torch import Tensor
 from frozenseg.build import build_post_processor, build_precision, build_sam_masks
 from frozenseg.commands.training import embed, seen_vocabulary, vocabulary_of
 from frozenseg.data.annotations import load_semantic, scored_classes
-from frozenseg.data.benchmarks import Benchmark, data_root, find_benchmark, load_records
+from frozenseg.data.benchmark import Benchmark
+from frozenseg.data.benchmarks import (
+    data_root,
+    find_benchmark,
+    load_records,
+    require_in_place,
+)
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.images import read_image
 from frozenseg.data.loader import test_loader
@@ -87,6 +93,8 @@ def _test_set(cfg: CfgNode, name: str) -> TestSet:
     tasks = wanted_tasks(cfg, benchmark)
     if not tasks:
         raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
+    if set(tasks) & set(DETECTION):
+        require_in_place(name, (benchmark.instances,), data_root())
     return TestSet(name, benchmark, dataset, vocabulary_of(cfg, name, categories), tasks)
 
 

@@ -7,6 +7,7 @@ Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from frozenseg.data.benchmark import Benchmark
@@ -138,14 +139,17 @@ def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Cat
     root: the data root, by default `data_root()`.
     """
     benchmark, root = find_benchmark(name), data_root() if root is None else root
-    _require_in_place(name, benchmark.located(root), root)
+    row = benchmark.located(root)
+    own_list = row.vocabulary if row.vocabulary.endswith(".txt") else ""
+    require_in_place(name, (row.annotations, row.images, row.labels, own_list, row.present), root)
     return read_benchmark(benchmark, root)
 
 
-def _require_in_place(name: str, benchmark: Benchmark, root: Path) -> None:
-    """The files and folders that a row is read from, or what to do without them."""
-    own_list = benchmark.vocabulary if benchmark.vocabulary.endswith(".txt") else ""
-    paths = (benchmark.annotations, benchmark.images, benchmark.labels, own_list, benchmark.present)
+def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
+    """Check that files and folders of a dataset are there, or say what to do without them.
+
+    paths: below `root`; "" for none.
+    """
     absent = [root / path for path in paths if path and not (root / path).exists()]
     if not absent:
         return

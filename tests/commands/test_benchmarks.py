@@ -15,6 +15,7 @@ from PIL import Image
 import frozenseg
 from frozenseg.commands import check_dataset, prepare_dataset, testing, train_net
 from frozenseg.config import load_config
+from frozenseg.data import scored_pairs
 from frozenseg.data.annotations import (
     BACKGROUND_CLASS,
     VOID_CLASS,
@@ -154,6 +155,24 @@ def test_from_published_files_to_scores(
     assert {metric: scores[metric] for metric in metrics} == pytest.approx(
         dict.fromkeys(metrics, 100)
     )
+
+
+def test_pairs_that_are_drawn_twice_are_scored_twice(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven draws out of two images: each is one image with one class."""
+    monkeypatch.setattr(scored_pairs, "NUM_PAIRS", 7)
+    write(root, "coco20i_fold3_val")
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    name = "coco20i_fold3_val_hsnet1000"
+    options = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", f"('{name}',)", *FUSIONER]
+    assert (
+        train_net.main(["--config-file", str(tmp_path / "tiny.yaml"), "--eval-only", *options]) == 0
+    )
+    found = json.loads((tmp_path / "out" / "results.json").read_text())[name]
+    assert found["images"] == 7 and 0 <= found["summary"]["oracle mIoU"] <= 100
+    truths = [load_semantic(record) for record in load_records(name)[0]]
+    assert any(len(present_classes(truth)) > 1 for truth in truths)  # not all of it is asked for
 
 
 def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:

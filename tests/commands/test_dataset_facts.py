@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenseg.commands import check_dataset, prepare_dataset, score
+from frozenseg.commands import check_dataset, prepare_dataset, score, testing
+from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
 from frozenseg.data.label_maps import read_labels
@@ -381,6 +382,14 @@ def test_missing_data_says_where_it_is_looked_for_and_what_to_ask(name: str, roo
     for pointer in ("$DETECTRON2_DATASETS", "datasets/README.md", f"check_dataset.py {name} "):
         assert pointer in message
     assert "\n" not in message
+
+
+def test_a_missing_file_of_objects_is_told_before_a_model_runs(root: Path) -> None:
+    write_ade20k(root)
+    prepare("ade20k")
+    (root / BENCHMARKS[ADE20K].instances).unlink()
+    with pytest.raises(UserError, match=rf"instance_val.json: no such .*check_dataset.py {ADE20K}"):
+        testing.test_sets(load_config(None, ["DATASETS.TEST", f"('{ADE20K}',)"]))
 
 
 def test_a_missing_file_of_ones_own_is_corrected_in_its_name(root: Path) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from frozenseg.data import scored_pairs
 from frozenseg.data.annotations import load_semantic, present_classes, scored_classes
@@ -143,3 +145,18 @@ def test_rows_of_published_pairs_stand_beside_ours() -> None:
         row = BENCHMARKS[name]
         assert (row.pairs == "all") == name.endswith("_val")
         assert row.evaluators == (("oracle", "whole") if row.pairs == "all" else ("oracle",))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.lists(st.sampled_from([0, 1, 7, 20, 255]), min_size=1, max_size=6),
+    st.integers(0, 2**32 - 1),
+)
+def test_pairs_of_any_map_are_those_of_the_rule(
+    height: int, width: int, classes: list[int], seed: int
+) -> None:
+    labels = np.random.default_rng(seed).choice(np.array(classes, np.uint8), (height, width))
+    rule = [c for c in range(1, 21) if (labels == c)[1::32, 1::32].sum() > 2]
+    assert pascal_voc.oslsm_pairs(labels) == rule
