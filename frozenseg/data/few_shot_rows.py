@@ -39,7 +39,7 @@ PUBLISHED_PAIRS: dict[str, dict[PairsName, tuple[str, ...]]] = {
     "pascal5i": {"oslsm": (FUSIONER_RN101, FUSIONER_VIT_L)},
     "coco20i": {"first_1000": (FUSIONER_RN101, FUSIONER_VIT_L), "hsnet_1000": ()},
 }
-# PASCAL-5i's training images: ours are the first, and the other lists a part of them.
+# PASCAL-5i's training images: ours are the first; a copy of other label maps may have others.
 TRAINING_LISTS = {
     10_582: "Fusioner's lists",
     10_092: "HSNet's lists",

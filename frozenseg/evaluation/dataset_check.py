@@ -76,7 +76,8 @@ def _count(benchmark: Benchmark, found: int) -> Finding:
     text = f"{found} images with annotation"
     if benchmark.counts and found not in benchmark.counts:
         usual = next(iter(benchmark.counts))
-        text += f", but the published set has {usual}: copy or prepare the rest"
+        remedy = "copy or prepare the rest" if found < usual else "is it another split?"
+        text += f", but the published set has {usual}: {remedy}"
         return Finding(text, wrong=True)
     others = [f"{whose}: {count}" for count, whose in benchmark.counts.items() if count != found]
     if others:

@@ -292,6 +292,7 @@ LOST = {
         "annotations_pascal20/*/*1.png",
         "images/*/*1.jpg",
         "classes_in_validation.json",
+        "oslsm_pairs_in_validation.json",
     ),
     "pascal_context": ("annotations_ctx459/*/*1.tif", "classes_459.txt"),
     "cityscapes": ("gtFine/*/ulm_000001*_panoptic.png", "gtFine/cityscapes_panoptic_val.json"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from frozenseg.commands import check_dataset, prepare_dataset, score, testing
 from frozenseg.config import load_config
-from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
+from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic, present_classes
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import ade20k, ade20k_full, cityscapes, fss1000, pascal_context
@@ -105,6 +105,33 @@ def test_lists_of_fss_are_read_and_never_made_up(root: Path) -> None:
     with pytest.raises(UserError, match=r"trn.txt: no such file; put the lists of classes.*HSNet"):
         prepare("fss1000", "--split", "train", "--again")
     prepare("fss1000", "--again")  # the test needs neither
+
+
+def test_what_another_list_of_fss_has_made_is_never_mixed_in(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Class ids follow the list: label maps by an older list would mean other classes."""
+    write_fss1000(root)
+    write_list(root / "FSS-1000" / "trn.txt", ["apple_2", "other", "a_first"])
+    for number in (1, 2):
+        for suffix in ("jpg", "png"):
+            source = root / "FSS-1000" / "fewshot_data" / "other" / f"{number}.{suffix}"
+            target = source.parents[1] / "apple_2" / source.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    prepare("fss1000", "--split", "train")
+    write_list(root / "FSS-1000" / "trn.txt", ["other", "a_first"])
+    with pytest.raises(UserError, match=r"classes_train.txt: was made by another list.*--again"):
+        prepare("fss1000", "--split", "train")
+    with caplog.at_level(logging.WARNING):
+        prepare("fss1000", "--split", "train", "--again")
+    assert "4 files of another list of classes removed" in caplog.text
+    records, categories = load_records("fss1000_train")
+    assert categories.names == ("other", "a first")
+    for record in records:
+        classes = {"other": 0, "a_first": 1}
+        expected = classes[str(record.image_id).rsplit("_", 1)[0]]
+        assert present_classes(load_semantic(record)) == [expected]
 
 
 def test_the_published_split_of_fss_is_what_the_rows_expect() -> None:

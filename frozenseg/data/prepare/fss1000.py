@@ -113,6 +113,7 @@ def prepare(root: Path, split: str, work: Work) -> None:
     _classes.cache_clear()
     sources = published_labels(root, split)
     _write_classes(root, split, work)
+    _remove_others(root, split, set(sources))
     LABELS.write(root, split, work)
     _say_resized(list(sources.values()), split, work)
     for stem, path in sources.items():
@@ -137,10 +138,32 @@ def _is_resized(path: Path) -> bool:
 
 
 def _write_classes(root: Path, split: str, work: Work) -> None:
+    """The names by class id. Label maps that were made by another list have other class ids."""
     path = root / FOLDER / f"classes_{split}.txt"
-    if not work.wanted(path):
-        return
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
+    text = header + "".join(f"{name}\n" for name in names)
+    if not work.wanted(path):
+        if path.read_text(encoding="utf-8") != text:
+            raise UserError(
+                f"{path}: was made by another list than {LISTS[split]}, as were the label maps; "
+                f"run python datasets/prepare_fss1000.py --split {split} --again"
+            )
+        return
     with atomic_path(path) as temporary:
-        temporary.write_text(header + "".join(f"{name}\n" for name in names), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _remove_others(root: Path, split: str, stems: set[str]) -> None:
+    """Away with what an earlier run has made by another list: its class ids mean other classes."""
+    folders = (root / FOLDER / kind / split for kind in ("annotations", "images"))
+    others = [
+        path
+        for folder in folders
+        for path in folder.glob("*_[0-9][0-9].*")
+        if path.stem not in stems
+    ]
+    for path in others:
+        path.unlink()
+    if others:
+        logger.warning("%s: %d files of another list of classes removed", others[0], len(others))
