@@ -5,7 +5,7 @@ it has. Papers score other pairs of the same images:
 
 - `all`: every pair there is. Ours.
 - `oslsm`: those of a list that a preparation makes by the rule of OSLSM (arXiv 1709.03410), which
-  leaves out classes of a few pixels. PASCAL-5i's, of nearly all papers.
+  leaves out classes of a few pixels. Those of PASCAL-5i's published lists.
 - `first_1000`: the first 1,000 pairs by file name, then class. Fusioner's of COCO-20i.
 - `hsnet_1000`: 1,000 draws of a class, then of an image that has it; a pair may come twice.
   HSNet's (arXiv 2104.01538) of COCO-20i. Theirs come out of their lists and of numpy's old

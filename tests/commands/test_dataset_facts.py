@@ -244,6 +244,23 @@ def test_the_lists_that_pascal5i_may_be_trained_on_are_named() -> None:
         assert [whose.split("'")[0] for whose in counts.values()] == ["Fusioner", "HSNet", "PFENet"]
 
 
+# Sizes at test
+
+
+@pytest.mark.parametrize("size", [(50, 70), (375, 500), (640, 427), (1200, 900)])
+def test_images_of_voc_and_coco_folds_are_tested_as_they_are(size: tuple[int, int]) -> None:
+    """As Fusioner does; unless another size is asked for."""
+    image, labels = np.zeros((*size, 3), np.uint8), np.zeros((1, *size), np.uint8)
+    chance, cfg = np.random.default_rng(0), load_config()
+    other = load_config(None, ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "999"])
+    for name, row in BENCHMARKS.items():
+        if name.startswith(("pascal5i", "coco20i")):
+            found, maps = testing.test_resize(cfg, row)(image, labels, chance)
+            assert found.shape[:2] == maps.shape[1:] == size
+            found, _ = testing.test_resize(other, row)(image, labels, chance)
+            assert min(found.shape[:2]) == 64
+
+
 # Mapillary Vistas
 
 
@@ -262,6 +279,9 @@ def test_mapillary_is_found_with_and_without_the_folder_of_its_version(
     assert len(categories) == 65 and "/v1.2/panoptic/" in str(records[0].panoptic_path)
     for record, labels in zip(records, expected, strict=True):
         np.testing.assert_array_equal(load_semantic(record), labels)
+    split.rename(split.with_name("training"))
+    assert len(load_records(MAPILLARY.replace("_val", "_train"))[0]) == len(expected)
+    split.with_name("training").rename(split)
     (split / "v1.2").rename(split / "v1.3")
     fine, printed = checked(MAPILLARY, capsys)
     assert not fine and "validation/panoptic/panoptic_2018.json: not there" in printed
