@@ -99,22 +99,26 @@ def read_panoptic(
             len(images) - len(records),
             len(images),
         )
-    _count_stuff(list(records.values()), categories, json_path)
+    warn_of_crowded_stuff(_crowded_stuff(list(records.values()), categories), json_path)
     return _checked(list(records.values()), json_path), categories
 
 
-def _count_stuff(records: list[Record], categories: Categories, path: Path) -> None:
-    """Take the mark of a crowd from stuff, which has no single objects: BDD100K's toolkit sets it,
-    and what is marked is neither trained on nor scored."""
-    is_thing, marked = np.array(categories.is_thing, dtype=bool), 0
-    for record in records:
-        assert record.segments is not None, "a record of a panoptic JSON"
-        stuff = ~is_thing[record.segments.class_ids]
-        marked += int((record.segments.is_crowd & stuff).sum())
-        record.segments.is_crowd[stuff] = False
+def _crowded_stuff(records: list[Record], categories: Categories) -> int:
+    """How many segments of stuff are marked as crowds."""
+    is_thing = np.array(categories.is_thing, dtype=bool)
+    segments = [record.segments for record in records if record.segments is not None]
+    return sum(int((found.is_crowd & ~is_thing[found.class_ids]).sum()) for found in segments)
+
+
+def warn_of_crowded_stuff(marked: int, source: str | Path) -> None:
+    """Stuff has no single objects, yet BDD100K's toolkit marks some of it as crowds. The mark keeps
+    its meaning, as in panopticapi: such a segment is not trained on and never missed."""
     if marked:
         logger.warning(
-            "%s: %d segments of stuff are marked as crowds; they count as any other", path, marked
+            "%s: %d segments of stuff are marked as crowds; they are not trained on and never "
+            "missed (set their iscrowd to 0 if that is not meant)",
+            source,
+            marked,
         )
 
 

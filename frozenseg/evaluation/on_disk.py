@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
+from frozenseg.data.readers import warn_of_crowded_stuff
 from frozenseg.errors import UserError
 from frozenseg.evaluation.ground_truth import field, index_by_id, section
 from frozenseg.evaluation.instance import InstanceAP
@@ -50,7 +51,7 @@ def score_panoptic(
             raise UserError(f"{gt_file}: categories[{i}]: 'isthing' must be 0 or 1")
     gt_annotations = panoptic_annotations(truth, categories, gt_file)
     pred_annotations = panoptic_annotations(read_json(pred_file), categories, pred_file)
-    _count_stuff(gt_annotations, categories, gt_file)
+    warn_of_crowded_stuff(_crowded_stuff(gt_annotations, categories), gt_file)
     _check_same_images(gt_annotations.keys(), pred_annotations.keys(), pred_file)
     paths = {
         image_id: (
@@ -74,24 +75,13 @@ def score_panoptic(
     return metric.compute()
 
 
-def _count_stuff(
-    annotations: dict[int | str, dict[str, Any]], categories: dict[int, dict[str, Any]], source: str
-) -> None:
-    """Take the mark of a crowd from stuff, as `frozenseg.data.readers.read_panoptic` does."""
+def _crowded_stuff(
+    annotations: dict[int | str, dict[str, Any]], categories: dict[int, dict[str, Any]]
+) -> int:
+    """How many segments of stuff are marked as crowds."""
     segments = [row for annotation in annotations.values() for row in annotation["segments_info"]]
-    marked = [
-        segment
-        for segment in segments
-        if segment.get("iscrowd") and not categories[segment["category_id"]]["isthing"]
-    ]
-    for segment in marked:
-        segment["iscrowd"] = 0
-    if marked:
-        logger.warning(
-            "%s: %d segments of stuff are marked as crowds; they count as any other",
-            source,
-            len(marked),
-        )
+    marked = [row["category_id"] for row in segments if row.get("iscrowd")]
+    return sum(not categories[category]["isthing"] for category in marked)
 
 
 def score_instances(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
