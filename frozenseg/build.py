@@ -14,7 +14,6 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.allocator import settle_memory
-from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, data_root
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
@@ -54,7 +53,6 @@ from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
 from frozenseg.precision import Precision
 from frozenseg.text.classifier import TextClassifier, cache_folder
-from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -507,12 +505,3 @@ def feature_fingerprint(cfg: CfgNode, model: Segmenter, precision: Precision) ->
 
 def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:
     return TextClassifier(model.text_encoder, folder=cache_folder() / "text" if use_disk else None)
-
-
-def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
-    """The classes that count as seen: DATASETS.TRAIN_VOCABULARY."""
-    name = cfg.DATASETS.TRAIN_VOCABULARY
-    own = benchmark_vocabulary(BENCHMARKS[name], data_root()) if name in BENCHMARKS else None
-    if own is not None:
-        return own
-    return Vocabulary.from_file(name) if Path(name).suffix == ".txt" else Vocabulary.packaged(name)

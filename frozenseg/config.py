@@ -69,11 +69,21 @@ def default_config() -> CfgNode:
     cfg.DATASETS = CN()
     cfg.DATASETS.TRAIN = ("openvocab_coco_2017_train_panoptic_with_sem_seg",)
     cfg.DATASETS.TEST = ("openvocab_coco_2017_val_panoptic_with_sem_seg",)
-    # A class list in place of the data set's own: a file as in `text/vocabulary.py`. "": its own.
+    # A class list for every data set, in place of its own: a file (`text/vocabulary.py`, `.txt` or
+    # `.json`), or one that ships with the package, e.g. "coco_panoptic". "": the list of the
+    # benchmark, and without one the names in the annotation.
     cfg.DATASETS.VOCABULARY = ""
-    # The class list that decides what counts as seen: a file, one that ships with the package, or
-    # the name of a data set, e.g. "pascal5i_fold0_train". Rows of folds know their own at test.
-    cfg.DATASETS.TRAIN_VOCABULARY = "coco_panoptic"
+    # Lists for single sets, which go before the one above: "SET=LIST", SET as in TRAIN or TEST.
+    cfg.DATASETS.VOCABULARIES = ()
+    # How a list meets the annotation. "names": by its numbers or in its order, if no name says
+    # otherwise, else by names; a contradiction is an error. "order": in the order of the category
+    # ids, whatever the names say, e.g. for an annotation in another language.
+    cfg.DATASETS.VOCABULARY_JOIN = "names"
+    # The classes that count as seen. "": those of TRAIN, under the names that the training used (a
+    # run writes them into its config.yaml where they come from files). Else a list as above, or a
+    # data set, e.g. "pascal5i_fold0_train" or "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR". Rows of folds
+    # know their own at test.
+    cfg.DATASETS.TRAIN_VOCABULARY = ""
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images
     # Training: a folder where what the frozen encoders make of an image is kept, so that they see

@@ -9,6 +9,16 @@ class UserError(Exception):
     """
 
 
+class TextTooLong(UserError):
+    """A text of which an encoder reads only the begin. index: its place among those given."""
+
+    def __init__(self, text: str, index: int, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"{text[:60]!r}: {tokens} tokens, the text encoder reads {limit}; use a shorter name"
+        )
+        self.index, self.tokens, self.limit = index, tokens, limit
+
+
 def nearest(name: str, known: list[str], count: int = 3) -> str:
     """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
     import difflib

@@ -22,10 +22,10 @@ from frozenseg.build import (
     build_precision,
     build_sam_masks,
     build_text_classifier,
-    build_training_vocabulary,
     load_model,
     ready_to_predict,
 )
+from frozenseg.build_vocabulary import build_training_vocabulary
 from frozenseg.config import load_config, packaged_config
 from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge

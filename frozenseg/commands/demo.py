@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +31,7 @@ SAVE_EVERY = 30.0  # seconds; what a run that is killed may lose of predictions.
 
 
 class Segmenter(Protocol):
-    """What `frozenseg.load` gives, as far as it is used here."""
+    """What `frozenseg.load` gives, as far as it is used here to segment."""
 
     def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> "Result": ...
 
@@ -54,6 +54,8 @@ def main(argv: list[str]) -> int | None:
         weights=arguments.weights,
         options=precision_options(arguments) + arguments.options + arguments.opts,
     )
+    print(vocabulary.summary(segmenter.training_vocabulary))
+    segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
 
     start = time.monotonic()
     failures = segment_files(
@@ -283,9 +285,20 @@ def _make_folder(output: Path) -> None:
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
         raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
+    for option in ("vocabulary", "things"):
+        _refuse_file_name(option, getattr(arguments, option))
     if arguments.vocabulary_file is None:
-        return Vocabulary.parse(arguments.vocabulary, arguments.things)
+        vocabulary = Vocabulary.parse(arguments.vocabulary, arguments.things)
+        return replace(vocabulary, source="--vocabulary")
     return Vocabulary.parse(Vocabulary.from_file(arguments.vocabulary_file), arguments.things)
+
+
+def _refuse_file_name(option: str, value: str | None) -> None:
+    """Names are never read as a file, and one that looks like a file is none that was meant."""
+    if value is not None and value.strip().lower().endswith((".txt", ".json", ".csv")):
+        raise UserError(
+            f"--{option} {value}: class names were expected; a file is given by --vocabulary-file"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -295,7 +308,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--input", nargs="+", action="extend", help="image files, a folder, a glob, or videos")
     add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
-    add("--vocabulary-file", help="file with one class a line: name,synonym or id:name,synonym")
+    add(
+        "--vocabulary-file",
+        help="file with one class a line, name,synonym or id:name,synonym, or JSON",
+    )
     add("--things", help='the classes that are countable things, in the same form ("": none)')
     add("--output", type=Path, default=Path("output/demo"), help="folder (default: %(default)s)")
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from frozenseg.build_vocabulary import build_training_vocabulary
 from frozenseg.commands import train_net
 from frozenseg.config import load_config
 from frozenseg.data.small_world.vocabulary import world_vocabulary
@@ -198,15 +199,17 @@ def _control(
     if (folder / "results.json").is_file():
         return 0
     cfg = load_config(arguments.config_file, arguments.options)
-    training = Vocabulary.packaged(cfg.DATASETS.TRAIN_VOCABULARY)
+    training = build_training_vocabulary(cfg)
     words = folder / "vocabulary.txt"
-    write_vocabulary(words, shuffled(world_vocabulary(), training, seed))
+    with atomic_path(words) as temporary:
+        temporary.write_text(shuffled(world_vocabulary(), training, seed).text(), encoding="utf-8")
     weights = _folder(arguments.output, arm, seed) / "model_final.safetensors"
     return train_net.main(
         [
             *("--config-file", str(arguments.config_file), "--eval-only"),
             *("MODEL.WEIGHTS", str(weights), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
-            *("DATASETS.VOCABULARY", str(words), "TEST.EXPECTED_RESULTS", "[]"),
+            *("DATASETS.VOCABULARY", str(words), "DATASETS.VOCABULARY_JOIN", "order"),
+            *("TEST.EXPECTED_RESULTS", "[]"),
             *experiment.arms[arm][1],
             *arguments.options,
         ]
@@ -229,15 +232,6 @@ def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabul
         for place, other in zip(ring, ring[1:] + ring[:1], strict=True):
             names[place] = vocabulary.names[other]
     return Vocabulary(tuple(names), vocabulary.is_thing)
-
-
-def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
-    """In the order of the classes, for `DATASETS.VOCABULARY`."""
-    lines = []
-    for names, is_thing in zip(vocabulary.names, vocabulary.is_thing, strict=True):
-        lines += ["[things]" if is_thing else "[stuff]", ", ".join(names)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def collect(

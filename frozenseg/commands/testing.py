@@ -10,7 +10,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from frozenseg.build import build_post_processor, build_precision, build_sam_masks
-from frozenseg.commands.training import embed, seen_vocabulary, vocabulary_of
+from frozenseg.build_vocabulary import build_seen_vocabulary, build_vocabulary
+from frozenseg.commands.training import embed
 from frozenseg.data.annotations import load_semantic, scored_classes
 from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
@@ -62,7 +63,10 @@ SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, sem
 
 @dataclass(frozen=True)
 class TestSet:
-    """One set of DATASETS.TEST: its images, its classes, and what it can be scored for."""
+    """One set of DATASETS.TEST: its images, its classes, and what it can be scored for.
+
+    training: the classes that count as seen.
+    """
 
     __test__ = False  # no test class, whatever pytest thinks of the name
 
@@ -70,6 +74,7 @@ class TestSet:
     benchmark: Benchmark
     dataset: SegmentationDataset
     vocabulary: Vocabulary
+    training: Vocabulary
     tasks: tuple[str, ...]
 
     @property
@@ -95,7 +100,10 @@ def _test_set(cfg: CfgNode, name: str) -> TestSet:
         raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
     if set(tasks) & set(DETECTION):
         require_in_place(name, (benchmark.instances,), data_root())
-    return TestSet(name, benchmark, dataset, vocabulary_of(cfg, name, categories), tasks)
+    vocabulary, training = build_vocabulary(cfg, name, categories), build_seen_vocabulary(cfg, name)
+    if is_main():
+        logger.info("%s: %s", name, vocabulary.summary(training))
+    return TestSet(name, benchmark, dataset, vocabulary, training, tasks)
 
 
 def test_resize(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
@@ -146,8 +154,8 @@ class Tester:
     @classmethod
     def prepare(cls, cfg: CfgNode, model: Segmenter, sets: list[TestSet]) -> "Tester":
         """Reads the truth of every task too, so that what is wrong with it shows at once."""
-        tasks = [_tasks(cfg, entry) for entry in sets]
-        texts = [embed(model, entry.vocabulary, seen_vocabulary(cfg, entry.name)) for entry in sets]
+        tasks = [_tasks(entry) for entry in sets]
+        texts = [embed(model, entry.vocabulary, entry.training) for entry in sets]
         proposals, precision = build_sam_masks(cfg, model), build_precision(cfg, model.device)
         return cls(cfg, model, sets, tasks, texts, proposals, precision)
 
@@ -292,9 +300,9 @@ def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(scores.max(0) > threshold, best, -1) if threshold else best
 
 
-def _tasks(cfg: CfgNode, test_set: TestSet) -> dict[str, Task]:
+def _tasks(test_set: TestSet) -> dict[str, Task]:
     categories, benchmark = test_set.categories, test_set.benchmark
-    seen = test_set.vocabulary.seen(seen_vocabulary(cfg, test_set.name))
+    seen = test_set.vocabulary.seen(test_set.training)
     truth = data_root() / (benchmark.instances or benchmark.annotations)
     tasks: dict[str, Task] = {}
     for name in test_set.tasks:

@@ -12,10 +12,10 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build import (
     build_device,
-    build_training_vocabulary,
     compile_encoders,
     ready_to_predict,
 )
+from frozenseg.build_vocabulary import build_training_vocabulary, settle_training_vocabulary
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
@@ -97,6 +97,8 @@ def work(request: Request) -> int:
     checkpoints = CheckpointFolder(checkpoint_folder(cfg), keep=cfg.SOLVER.CHECKPOINT_KEEP)
     resumed = checkpoints.newest() if request.resume and not request.eval_only else None
     _settle_seed(cfg, resumed[0] if resumed else None)
+    if not request.eval_only:
+        settle_training_vocabulary(cfg)
     cfg.freeze()
     device = build_device(cfg)
     if device.type == "cuda":

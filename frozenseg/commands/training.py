@@ -8,16 +8,11 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build import (
     build_text_classifier,
-    build_training_vocabulary,
     feature_fingerprint,
     load_model,
 )
-from frozenseg.data.benchmarks import (
-    benchmark_vocabulary,
-    data_root,
-    find_benchmark,
-    load_records,
-)
+from frozenseg.build_vocabulary import build_training_vocabulary, build_vocabulary
+from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
@@ -46,40 +41,6 @@ def loaded_model(cfg: CfgNode, device: torch.device) -> Segmenter:
     if frozen and is_main():
         logger.warning("random weights in frozen parts (%s), as asked for", ", ".join(frozen))
     return model.to(device)
-
-
-def vocabulary_of(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
-    """The names of a data set's classes, in the order of its class ids.
-
-    DATASETS.VOCABULARY if set, else the list of the benchmark's row, else DATASETS.TRAIN_VOCABULARY
-    if it has as many classes, else the names in the annotation file.
-    """
-    vocabulary = _named_vocabulary(cfg, name, categories)
-    if len(vocabulary) != len(categories):
-        raise UserError(
-            f"{name}: its annotations have {len(categories)} classes, the vocabulary "
-            f"{len(vocabulary)}; give a list of the same classes in DATASETS.VOCABULARY"
-        )
-    return Vocabulary(vocabulary.names, categories.is_thing)
-
-
-def _named_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
-    if cfg.DATASETS.VOCABULARY:
-        return Vocabulary.from_file(cfg.DATASETS.VOCABULARY)
-    own = benchmark_vocabulary(find_benchmark(name), data_root())
-    if own is not None:
-        return own
-    training = build_training_vocabulary(cfg)
-    if len(training) == len(categories):
-        return training
-    return Vocabulary(tuple((label,) for label in categories.names), categories.is_thing)
-
-
-def seen_vocabulary(cfg: CfgNode, name: str) -> Vocabulary:
-    """What counts as seen when `name` is tested: its row may say so, as those of folds do."""
-    trained_on = find_benchmark(name).trained_on
-    own = benchmark_vocabulary(find_benchmark(trained_on), data_root()) if trained_on else None
-    return own or build_training_vocabulary(cfg)
 
 
 def embed(model: Segmenter, vocabulary: Vocabulary, training: Vocabulary) -> TextEmbeddings:
@@ -114,7 +75,10 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
         targets=find_benchmark(names[0]).targets,
         seed=cfg.SEED,
     )
-    return dataset, vocabulary_of(cfg, names[0], categories)
+    vocabulary = build_vocabulary(cfg, names[0], categories)
+    if is_main():
+        logger.info("%s: %s", names[0], vocabulary.summary(build_training_vocabulary(cfg)))
+    return dataset, vocabulary
 
 
 def training_transform(cfg: CfgNode) -> LargeScaleJitter:

@@ -32,7 +32,7 @@ class Benchmark:
     the classes in each label map, which tells these images. pairs: which pairs of image and class
     are scored with oracle presence.
     trained_on: the row whose classes count as seen when this one is tested, "" where
-    DATASETS.TRAIN_VOCABULARY says so. family: rows whose mean is reported too, "" for none.
+    those of the training do. family: rows whose mean is reported too, "" for none.
     test_size: shorter side and limit of the longer one; or `ORIGINAL_SIZE`. evaluators:
     modules of `frozenseg.evaluation` that score it. prepared_by: the script of `datasets/` that
     makes these files out of the published ones, with its options, "" where those are used as they

@@ -15,13 +15,18 @@ FC_CONVNEXT, FC_RN50X64 = "FC-CLIP ConvNeXt-L, last iteration", "FC-CLIP RN50x64
 FC_RELEASED = "FC-CLIP ConvNeXt-L, as released"
 
 
-def coco_panoptic(split: str, vocabulary: str, *, all_tasks: bool = True) -> Benchmark:
+def coco_panoptic(
+    split: str,
+    *,
+    all_tasks: bool = True,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+) -> Benchmark:
     tasks = ("panoptic", "semantic", "instances") if all_tasks else ("panoptic",)
     testing = split == "val2017"
     return Benchmark(
         tasks=tasks,
         reader="panoptic",
-        vocabulary=vocabulary,
+        vocabulary="coco_panoptic",
         images=f"coco/{split}",
         annotations=f"coco/annotations/panoptic_{split}.json",
         labels=f"coco/panoptic_{split}",
@@ -29,7 +34,7 @@ def coco_panoptic(split: str, vocabulary: str, *, all_tasks: bool = True) -> Ben
         instances=f"coco/annotations/instances_{split}.json" if all_tasks else "",
         evaluators=tasks if testing else (),
         counts={5000: ""} if testing else {118_287: ""},
-        published=COCO_VAL_PUBLISHED if testing and vocabulary else {},
+        published=published or {},
     )
 
 

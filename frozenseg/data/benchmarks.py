@@ -8,6 +8,7 @@ Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from frozenseg.data.benchmark import Benchmark
@@ -18,6 +19,7 @@ from frozenseg.data.benchmark_rows import (
     BDD_PANOPTIC_VAL,
     BDD_SEMANTIC_VAL,
     CITYSCAPES_VAL,
+    COCO_VAL_PUBLISHED,
     LVIS_VAL,
     MAPILLARY_VAL,
     PASCAL_20_VAL,
@@ -43,6 +45,7 @@ from frozenseg.data.records import Categories, Record
 from frozenseg.data.scored_pairs import PAIRS
 from frozenseg.data.selection import listed_present, objects_present, select_classes
 from frozenseg.errors import UserError, nearest
+from frozenseg.text.joining import join, join_by_order
 from frozenseg.text.vocabulary import Vocabulary
 
 FILES_PREFIX = "coco_panoptic:"
@@ -50,11 +53,13 @@ FILES_FORM = "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR"
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "openvocab_coco_2017_train_panoptic_with_sem_seg": coco_panoptic("train2017", "coco_panoptic"),
-    "openvocab_coco_2017_val_panoptic_with_sem_seg": coco_panoptic("val2017", "coco_panoptic"),
-    "coco_2017_train_panoptic": coco_panoptic("train2017", "", all_tasks=False),
-    "coco_2017_val_panoptic": coco_panoptic("val2017", "", all_tasks=False),
-    "coco_2017_val_panoptic_with_sem_seg": coco_panoptic("val2017", ""),
+    "openvocab_coco_2017_train_panoptic_with_sem_seg": coco_panoptic("train2017"),
+    "openvocab_coco_2017_val_panoptic_with_sem_seg": coco_panoptic(
+        "val2017", published=COCO_VAL_PUBLISHED
+    ),
+    "coco_2017_train_panoptic": coco_panoptic("train2017", all_tasks=False),
+    "coco_2017_val_panoptic": coco_panoptic("val2017", all_tasks=False),
+    "coco_2017_val_panoptic_with_sem_seg": coco_panoptic("val2017"),
     "openvocab_coco_2017_train_stuff_sem_seg": coco_stuff("train2017"),
     "openvocab_coco_2017_test_stuff_sem_seg": coco_stuff("val2017"),  # "test" as published
     "openvocab_ade20k_panoptic_train": ade20k("train"),
@@ -131,6 +136,11 @@ def find_benchmark(name: str) -> Benchmark:
         labels=labels,
         evaluators=("panoptic", "semantic"),
     )
+
+
+def is_data_set(name: str) -> bool:
+    """Whether a value names a data set: one of the table, or one by its files."""
+    return name in BENCHMARKS or name.startswith(FILES_PREFIX)
 
 
 def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Categories]:
@@ -251,4 +261,39 @@ def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
     path = root / benchmark.vocabulary
     if not path.is_file():
         raise UserError(f"{path}: no such file; run python datasets/{benchmark.prepared_by}")
-    return Vocabulary.from_file(path)
+    # A-847 and PC-459 have classes that share a name.
+    return Vocabulary.from_file(path, may_repeat=True)
+
+
+def class_names(
+    benchmark: Benchmark,
+    root: Path,
+    categories: Categories,
+    *,
+    listed: Vocabulary | None = None,
+    by_order: bool = False,
+) -> Vocabulary:
+    """The names of a data set's classes, in the order of its class ids: the one function that
+    training, evaluation, checks and the adapter ask.
+
+    listed: a list to take in place of the row's own; without either, the names of the annotation.
+    by_order: join the list by the order of the ids, whatever the names say.
+    """
+    annotation = str(root / (benchmark.annotations or benchmark.labels))
+    return name_categories(
+        categories,
+        annotation,
+        listed=benchmark_vocabulary(benchmark, root) if listed is None else listed,
+        by_order=by_order,
+    )
+
+
+def name_categories(
+    categories: Categories, annotation: str, *, listed: Vocabulary | None, by_order: bool = False
+) -> Vocabulary:
+    """As `class_names`, for categories of any source. annotation: what they were read from."""
+    names, ids = categories.names, categories.dataset_ids
+    if listed is None:
+        return Vocabulary.of_categories(names, categories.is_thing, ids, annotation)
+    joined = (join_by_order if by_order else join)(listed, names, ids, annotation)
+    return replace(joined, is_thing=categories.is_thing)

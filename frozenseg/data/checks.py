@@ -1,7 +1,7 @@
 """Checks of annotation files that need no pixels: fields, category ids, files that are there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
+from frozenseg.text.names import clean, refuse_repeated
 
 
 def read_annotations(path: Path, *keys: str) -> dict[str, Any]:
@@ -43,17 +44,30 @@ def read_categories(content: dict[str, Any], path: Path) -> Categories:
     for position, entry in enumerate(content["categories"]):
         with naming(path, f"categories[{position}]"):
             category_id = int(entry["id"])
-            row = str(entry["name"]), bool(entry.get("isthing", 1))
+            name = clean(entry["name"], f"{path}: the name of categories[{position}]")
+            row = name, bool(entry.get("isthing", 1))
         if category_id in rows:
             raise UserError(f"{path}: category id {category_id} is listed twice; remove one")
         rows[category_id] = row
     if not rows:
         raise UserError(f"{path}: the list of categories is empty; add the classes")
     ids = sorted(rows)
+    refuse_equal_names({i: rows[i][0] for i in ids}, str(path))
     return Categories(
         names=tuple(rows[i][0] for i in ids),
         is_thing=tuple(rows[i][1] for i in ids),
         dataset_ids=tuple(ids),
+    )
+
+
+def refuse_equal_names(names: Mapping[int, str], source: str) -> None:
+    """Two categories of one name are two classes that nothing tells apart, of which a model can
+    find one alone. names: by category id."""
+    refuse_repeated(
+        [[name] for name in names.values()],
+        [f"category {i}" for i in names],
+        source,
+        "rename one, or leave out the one that no annotation uses",
     )
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from frozenseg.encoders.frozen import Frozen, add_tensors
-from frozenseg.errors import UserError
+from frozenseg.errors import TextTooLong, UserError
 
 
 class BertText(Frozen):
@@ -33,12 +33,15 @@ class BertText(Frozen):
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
         """(N, D) vectors, not normalised, in the order of `texts`."""
+        limit = self.model.config.max_position_embeddings
+        for index, tokens in enumerate(self.tokenizer(texts)["input_ids"]):
+            if len(tokens) > limit:
+                raise TextTooLong(texts[index], index, len(tokens), limit)
         vectors = []
         for start in range(0, len(texts), batch_size):
             batch = self.tokenizer(
                 texts[start : start + batch_size],
                 padding=True,
-                truncation=True,
                 return_tensors="pt",
             ).to(self.model.device)
             hidden = self.model(**batch).last_hidden_state  # (n, tokens, D)

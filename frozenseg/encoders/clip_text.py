@@ -13,7 +13,7 @@ from open_clip.transformer import QuickGELU, text_global_pool
 from torch import Tensor, nn
 
 from frozenseg.encoders.frozen import Frozen, add_tensors
-from frozenseg.errors import UserError
+from frozenseg.errors import TextTooLong
 
 
 class ClipText(Frozen):
@@ -44,10 +44,7 @@ class ClipText(Frozen):
             # Full to the last place: the tokenizer may have cut it silently.
             length = len(self.tokenizer.encode(texts[row])) + 2  # start and end of text
             if length > self.model.context_length:
-                raise UserError(
-                    f"{texts[row][:60]!r}: {length} tokens, the text encoder reads "
-                    f"{self.model.context_length}; use a shorter name"
-                )
+                raise TextTooLong(texts[row], row, length, self.model.context_length)
         lengths = tokens.argmax(1) + 1  # the end of a text is the last entry of the vocabulary
         order = lengths.argsort()
         parts = [

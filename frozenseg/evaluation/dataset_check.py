@@ -4,22 +4,19 @@ Wrong preparation shows in no error, only in scores near 0: labels shifted by on
 for "unlabelled", half of the images. What can be wrong is named here before a model runs.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.benchmarks import asked_for, benchmark_vocabulary, read_whole
+from frozenseg.data.benchmarks import asked_for, class_names, read_whole
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.sample_check import Finding, decoded
-
-OTHER_NAMES = 0.2  # share of classes whose name in an annotation is no synonym in our list
 
 
 def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
@@ -94,28 +91,10 @@ def _asked(benchmark: Benchmark, records: Sequence[Record]) -> Finding:
 
 
 def _classes(benchmark: Benchmark, root: Path, categories: Categories) -> Finding:
-    vocabulary = benchmark_vocabulary(benchmark, root)
-    if vocabulary is None:
-        return Finding(f"{len(categories)} classes, named by the annotation")
-    if len(vocabulary) != len(categories):
-        text = f"the annotation has {len(categories)} classes, the class list {len(vocabulary)}"
-        return Finding(text, wrong=True)
-    strangers = [
-        f"{name!r} for {names[0]!r}"
-        for name, names in zip(categories.names, vocabulary.names, strict=True)
-        if _words(name).isdisjoint(_words(*names))
-    ]
-    if len(strangers) > OTHER_NAMES * len(categories):
-        return Finding(
-            f"the annotation names {len(strangers)} of {len(categories)} classes otherwise than "
-            f"the class list, {strangers[0]} first: it has other classes or another order",
-            wrong=True,
-        )
-    return Finding(f"{len(categories)} classes, in the order of their list")
-
-
-def _words(*names: str) -> set[str]:
-    return {word for name in names for word in re.findall(r"[a-z]+", name.lower())}
+    try:
+        return Finding(class_names(benchmark, root, categories).summary())
+    except UserError as error:
+        return Finding(str(error), wrong=True)
 
 
 def _spread(records: Sequence[Record], count: int) -> list[Record]:

@@ -7,6 +7,7 @@ import numpy as np
 from frozenseg.data.annotations import VOID_CLASS
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
+from frozenseg.text.names import distinct
 
 
 class ClassMaskIoU(Metric):
@@ -23,7 +24,7 @@ class ClassMaskIoU(Metric):
     def __init__(self, *, names: Sequence[str], seen: Sequence[bool]) -> None:
         if len(seen) != len(names):
             raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
-        self.names = list(names)
+        self.names = distinct(names)
         self.seen = np.array(seen, dtype=bool)
         self.reset()
 

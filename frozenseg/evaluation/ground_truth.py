@@ -7,6 +7,7 @@ from typing import Any
 
 from pycocotools import mask as mask_util
 
+from frozenseg.data.checks import refuse_equal_names
 from frozenseg.errors import UserError
 from frozenseg.evaluation.rle import check_rles
 from frozenseg.files import read_json
@@ -33,6 +34,7 @@ def load_ground_truth(
     dataset = source if isinstance(source, Mapping) else read_json(source)
     images = index_by_id(section(dataset, "images", named), f"{named}: images")
     categories = index_by_id(section(dataset, "categories", named), f"{named}: categories")
+    refuse_equal_names(category_names(categories), named)
     for i, image in enumerate(images.values()):
         for side in ("height", "width"):
             if not 0 < field(image, side, int, f"{named}: images[{i}]") < 2**31:
@@ -53,6 +55,11 @@ def load_ground_truth(
         ],
         "annotations": annotations,
     }
+
+
+def category_names(categories: Mapping[Any, Mapping[str, Any]]) -> dict[Any, str]:
+    """The names by id, of the categories that have one."""
+    return {i: c["name"] for i, c in categories.items() if isinstance(c.get("name"), str)}
 
 
 def number_images(dataset: Any) -> tuple[Any, dict[str, int]]:

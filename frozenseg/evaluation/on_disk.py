@@ -9,10 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from frozenseg.data.checks import refuse_equal_names
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.readers import warn_of_crowded_stuff
 from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import field, index_by_id, section
+from frozenseg.evaluation.ground_truth import (
+    category_names,
+    field,
+    index_by_id,
+    section,
+)
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.label_files import (
     check_same_size,
@@ -46,6 +52,7 @@ def score_panoptic(
     gt_folder, pred_folder = existing_folder(gt_dir), existing_folder(pred_dir)
     truth = read_json(gt_file)
     categories = index_by_id(section(truth, "categories", gt_file), f"{gt_file}: categories")
+    refuse_equal_names(category_names(categories), gt_file)
     for i, category in enumerate(categories.values()):
         if category.get("isthing") not in (0, 1):
             raise UserError(f"{gt_file}: categories[{i}]: 'isthing' must be 0 or 1")

@@ -6,6 +6,7 @@ import numpy as np
 
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
+from frozenseg.text.names import distinct
 
 
 class SemanticIoU(Metric):
@@ -26,7 +27,7 @@ class SemanticIoU(Metric):
         if seen is not None and len(seen) != len(names):
             raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
         check_ignore(ignore, len(names))
-        self.names = list(names)
+        self.names = distinct(names)
         self.seen = None if seen is None else np.array(seen, dtype=bool)
         self.ignore = ignore
         self.reset()

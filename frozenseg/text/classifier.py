@@ -16,19 +16,24 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from frozenseg.errors import TextTooLong, UserError
 from frozenseg.files import atomic_path
 from frozenseg.structures import TextEmbeddings
+from frozenseg.text.names import foreign, shown
 from frozenseg.text.templates import VILD
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+FILE_FORM = "2"  # of the cache's files: a later form does not find those of an earlier one
+PREFIX = "name:"  # of a vector's key, so that no name is a word of the format
 
 
 class TextEncoder(Protocol):
     """What the classifier needs of a frozen text tower."""
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """(N, D), not normalised."""
+        """(N, D), not normalised. Raises `TextTooLong` where it could read the begin alone."""
 
     def text_fingerprint(self) -> str:
         """A digest of everything that decides the vectors: architecture, weights, tokenizer."""
@@ -43,8 +48,9 @@ class TextClassifier:
     """Text vectors of vocabularies; every name is encoded once.
 
     On disk a name's vector lies in a file under a folder named after the encoder's fingerprint and
-    the templates, so a changed weight or template finds nothing. Files are written whole, under a
-    name made of their content's names, and never changed: processes may write at once.
+    the templates, so a changed weight or template finds nothing. Files are written whole, with a
+    digest of what they hold, under a name made of their content's names, and never changed:
+    processes may write at once. What cannot be read, or not written, costs time, not the result.
     """
 
     def __init__(
@@ -81,18 +87,21 @@ class TextClassifier:
             if missing:
                 self._encode(missing)
                 self._write(missing)
-            logger.info(
-                "text: %d names, %d from the cache, %d encoded",
-                len(wanted),
-                len(wanted) - len(missing),
-                len(missing),
-            )
+            _say(wanted, missing)
         return torch.stack([self._vectors[name] for name in names])
 
     def _encode(self, names: list[str]) -> None:
         texts = [template.format(name) for name in names for template in self.templates]
-        vectors = F.normalize(self.encoder.encode_text(texts), dim=-1)
-        vectors = vectors.unflatten(0, (len(names), -1)).mean(1)
+        try:
+            encoded = self.encoder.encode_text(texts)
+        except TextTooLong as error:
+            name = names[error.index // len(self.templates)]
+            raise UserError(
+                f"the class name {shown(name, 60)} is too long for the text encoder: "
+                f"{error.tokens} tokens within {texts[error.index].replace(name, '...')!r}, it "
+                f"reads {error.limit}; shorten it"
+            ) from None
+        vectors = F.normalize(encoded, dim=-1).unflatten(0, (len(names), -1)).mean(1)
         for name, vector in zip(names, F.normalize(vectors, dim=-1).cpu(), strict=True):
             self._vectors[name] = vector
         self.encoded += len(names)
@@ -100,21 +109,29 @@ class TextClassifier:
     def _location(self) -> Path | None:
         """The folder of this encoder and these templates."""
         if self._root is not None and self._folder is None:
-            key = "\n".join((self.encoder.text_fingerprint(), *self.templates))
+            key = "\n".join((FILE_FORM, self.encoder.text_fingerprint(), *self.templates))
             self._folder = self._root / hashlib.sha256(key.encode()).hexdigest()[:32]
         return self._folder
 
     def _index(self) -> dict[str, Path]:
         """The file of each name on disk."""
         folder = self._location()
+        if folder is None:
+            return {}
+        try:
+            paths = sorted(folder.glob("[!.]*.safetensors")) if folder.is_dir() else []
+        except OSError as error:
+            logger.warning("text cache %s cannot be read (%s)", folder, error)
+            return {}
         index: dict[str, Path] = {}
-        if folder is not None and folder.is_dir():
-            for path in sorted(folder.glob("[!.]*.safetensors")):
-                try:
+        for path in paths:
+            try:
+                # Not a pipe, which would never end.
+                if path.is_file():
                     with safetensors.safe_open(path, framework="pt") as file:
-                        index.update((key.removeprefix("name:"), path) for key in file.keys())
-                except (safetensors.SafetensorError, OSError) as error:
-                    logger.warning("text cache %s is damaged and left aside (%s)", path, error)
+                        index.update((key.removeprefix(PREFIX), path) for key in file.keys())
+            except (safetensors.SafetensorError, OSError) as error:
+                logger.warning("text cache %s is damaged and left aside (%s)", path, error)
         return index
 
     def _read(self, names: list[str]) -> None:
@@ -126,19 +143,64 @@ class TextClassifier:
                 files.setdefault(self._on_disk[name], []).append(name)
         for path, held in files.items():
             try:
-                with safetensors.safe_open(path, framework="pt") as file:
-                    for name in held:
-                        self._vectors[name] = file.get_tensor(f"name:{name}")
-            except (safetensors.SafetensorError, OSError) as error:
+                vectors = self._verified(path)
+                self._vectors.update((name, vectors[name]) for name in held)
+            except (safetensors.SafetensorError, OSError, _Damaged) as error:
                 logger.warning("text cache %s is damaged and left aside (%s)", path, error)
+
+    def _verified(self, path: Path) -> dict[str, Tensor]:
+        """All vectors of a file, whose digest must be that of what it holds."""
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            vectors = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys()}
+        if metadata.get("digest") != self._digest(vectors):
+            raise _Damaged("its content has not the digest that was written with it")
+        return vectors
+
+    def _digest(self, vectors: dict[str, Tensor]) -> str:
+        """Of names and vectors, for this encoder and these templates: no other's file has it."""
+        digest = hashlib.sha256(str(self._location()).rpartition(os.sep)[2].encode())
+        for name in sorted(vectors):
+            digest.update(f"{name!r} {vectors[name].dtype} {tuple(vectors[name].shape)}".encode())
+            digest.update(vectors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _write(self, names: list[str]) -> None:
         folder = self._location()
         if folder is None:
             return
-        digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:32]
+        title = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:32]
+        vectors = {name: self._vectors[name] for name in names}
+        if not all(vector.isfinite().all() for vector in vectors.values()):
+            return  # of weights that are not numbers; the result shows it
         try:
-            with atomic_path(folder / f"{digest}.safetensors") as temporary:
-                save_file({f"name:{name}": self._vectors[name] for name in names}, temporary)
-        except OSError as error:  # a full or read-only disk costs time, not the result
+            with atomic_path(folder / f"{title}.safetensors") as temporary:
+                save_file(
+                    {PREFIX + name: vector for name, vector in vectors.items()},
+                    temporary,
+                    metadata={"digest": self._digest(vectors)},
+                )
+        except (OSError, safetensors.SafetensorError) as error:
             logger.warning("text cache %s cannot be written (%s)", folder, error)
+
+
+class _Damaged(Exception):
+    """A file of the cache that holds something else than was written."""
+
+
+def _say(names: list[str], encoded: list[str]) -> None:
+    """What was asked for the first time: how many names, and which of them are not Latin."""
+    logger.info(
+        "text: %d names, %d from the cache, %d encoded",
+        len(names),
+        len(names) - len(encoded),
+        len(encoded),
+    )
+    if other := foreign(names):
+        logger.warning(
+            "text: %d of %d names are not in Latin letters, which an encoder of English captions "
+            "hardly reads: %s",
+            len(other),
+            len(names),
+            ", ".join(other[:5]) + (", ..." if len(other) > 5 else ""),
+        )

@@ -1,31 +1,43 @@
 """The classes to look for: names with synonyms, and which of them are countable things."""
 
+import functools
+import logging
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
-from pathlib import Path
 
 from frozenseg.errors import UserError, nearest
+from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
+from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of, rows_of_file
 
-MAX_NAME_LENGTH = 200  # characters; CLIP reads 77 tokens and would silently drop the rest
+logger = logging.getLogger(__name__)
 
-Source = str | os.PathLike[str] | Iterable[str | Sequence[str]]
+SHOWN_NAMES = 5  # of a vocabulary, in a line of the log
+# What other programs put between classes; within a name here, so that all become one class.
+OTHER_SEPARATORS = ("|", ";", "\uff1b", "\uff0c", "\u3001")
+REPEATED_REMEDY = "put synonyms in one class, separated by commas"
+
+Source = str | os.PathLike[str] | Mapping[int, str] | Iterable[str | Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """K classes. names: synonyms of each, the first is shown; is_thing: countable or not."""
+    """K classes. names: synonyms of each, the first is shown; is_thing: countable or not.
+
+    source: where the names come from, for messages. ids: the numbers that the source gives its
+    classes, ascending, if it does. Neither makes two vocabularies differ.
+    """
 
     names: tuple[tuple[str, ...], ...]
     is_thing: tuple[bool, ...]
+    source: str = field(default="the vocabulary", compare=False)
+    ids: tuple[int, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise UserError("the vocabulary is empty: give at least one class name")
+            raise UserError(f"{self.source} is empty: give at least one class name")
         if len(self.names) != len(self.is_thing):
             raise ValueError(f"{len(self.names)} classes but {len(self.is_thing)} thing flags")
 
@@ -38,9 +50,9 @@ class Vocabulary:
         return [names[0] for names in self.names]
 
     @cached_property
-    def all_names(self) -> frozenset[str]:
-        """Every synonym of every class."""
-        return frozenset(name for names in self.names for name in names)
+    def spellings(self) -> frozenset[str]:
+        """What tells the names of all classes, every synonym, from others (`names.spelling`)."""
+        return frozenset(spelling(name) for name in self.flat_names)
 
     @property
     def flat_names(self) -> list[str]:
@@ -54,63 +66,71 @@ class Vocabulary:
 
     def select(self, class_ids: Iterable[int]) -> "Vocabulary":
         """These classes alone, in this order."""
-        ids = list(class_ids)
-        return Vocabulary(tuple(self.names[i] for i in ids), tuple(self.is_thing[i] for i in ids))
+        chosen = list(class_ids)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            is_thing=tuple(self.is_thing[i] for i in chosen),
+            ids=None if self.ids is None else tuple(self.ids[i] for i in chosen),
+        )
 
     def seen(self, training: "Vocabulary") -> list[bool]:
-        """Whether a class shares a name, to the letter, with the training vocabulary (FC-CLIP)."""
-        return [not training.all_names.isdisjoint(names) for names in self.names]
+        """Whether a class shares a name with the training vocabulary, as in FC-CLIP, but for the
+        spelling (`names.spelling`); on the field's lists the two rules agree."""
+        return [any(spelling(name) in training.spellings for name in group) for group in self.names]
+
+    def summary(self, training: "Vocabulary | None" = None) -> str:
+        """One line for the log: which names, how many, from where, and how many are seen."""
+        first = ", ".join(label[:40] for label in self.labels[:SHOWN_NAMES])
+        more = ", ..." if len(self) > SHOWN_NAMES else ""
+        seen = f"; {sum(self.seen(training))} seen" if training is not None else ""
+        return f"classes: {len(self)}, from {self.source}: {first}{more}{seen}"
+
+    def text(self) -> str:
+        """The vocabulary as a file that `from_file` reads, its classes in their order."""
+        if odd := [name for name in self.flat_names if NOT_IN_LINES.search(name)]:
+            raise UserError(f"{self.source}: {shown(odd[0])} cannot stand in a list of lines")
+        lines: list[str] = []
+        before: bool | None = None
+        for names, is_thing in zip(self.names, self.is_thing, strict=True):
+            if is_thing != before:
+                lines += ["[things]" if is_thing else "[stuff]"]
+            lines, before = [*lines, ", ".join(names)], is_thing
+        return "\n".join(lines) + "\n"
 
     @classmethod
     def parse(cls, source: "Source | Vocabulary", things: Source | None = None) -> "Vocabulary":
         """A vocabulary from what a user writes.
 
         source: "car, truck; road" (classes by `;`, synonyms by `,`), a list of such classes or of
-        lists of synonyms, or a file (`from_file`).
+        lists of synonyms, {number: class}, or the path of a file as `pathlib.Path` (`from_file`). A
+        string is never the name of a file.
         things: the classes that are things, by any of their names, in the same forms. Without it a
         class is a thing unless its name is a stuff class of COCO (`is_known_stuff`).
         """
         if isinstance(source, Vocabulary):
-            return source if things is None else cls(source.names, _flags(source.names, things))
-        if isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source)):
+            vocabulary = source
+        elif isinstance(source, os.PathLike):
             vocabulary = cls.from_file(source)
-            return cls.parse(vocabulary, things)
-        names = tuple(_split(source))
-        _refuse_duplicates(names)
-        flags = (
-            tuple(not is_known_stuff(group) for group in names)
-            if things is None
-            else _flags(names, things)
-        )
-        return cls(names, flags)
+        else:
+            vocabulary = cls._of_rows(rows_of(source), "the vocabulary")
+            _say_what_looks_odd(vocabulary, source)
+        if things is None:
+            return vocabulary
+        return replace(vocabulary, is_thing=_flags(vocabulary.names, things))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> "Vocabulary":
+    def from_file(cls, path: str | os.PathLike[str], *, may_repeat: bool = False) -> "Vocabulary":
         """Read a list with one class a line: `name, synonym` or, as the field's lists,
-        `id:name,...`.
+        `id:name,...`; then they are ordered by their ids. JSON is read as well (`parsing`).
 
         Classes after a line `[stuff]` are stuff, after `[things]` things; without such lines COCO's
-        stuff names decide. `#` starts a comment; the class `invalid_class_id` is left out.
+        stuff names decide. ` #` starts a comment; the class `invalid_class_id` is left out.
+        may_repeat: names may stand in several classes, as some of the field's lists have it; in a
+        list with ids they always may. It is said in the log.
         """
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"vocabulary {path}: cannot be read ({error})") from None
-        names: list[tuple[str, ...]] = []
-        flags: list[bool] = []
-        section: bool | None = None
-        for line in lines:
-            line = line.split("#")[0].strip()
-            if line in ("[things]", "[stuff]"):
-                section = line == "[things]"
-            elif line:
-                group = _synonyms(re.sub(r"^\d+\s*:", "", line), len(names) + 1)
-                if group != ("invalid_class_id",):
-                    names.append(group)
-                    flags.append(not is_known_stuff(group) if section is None else section)
-        if not names:
-            raise UserError(f"vocabulary {path}: holds no class")
-        return cls(tuple(names), tuple(flags))
+        rows = rows_of_file(path)
+        return cls._of_rows(rows, os.fspath(path), may_repeat or rows[0].is_numbered_line)
 
     @classmethod
     def packaged(cls, name: str) -> "Vocabulary":
@@ -120,78 +140,97 @@ class Vocabulary:
         if name not in known:
             raise UserError(f"vocabulary {name}: not in the package; {nearest(name, known)}")
         with resources.as_file(folder / f"{name}.txt") as path:
-            return cls.from_file(path)
+            return replace(cls.from_file(path), source=f"the list {name}")
+
+    @classmethod
+    def of_categories(
+        cls,
+        names: Sequence[str],
+        is_thing: Sequence[bool],
+        ids: Sequence[int],
+        source: str,
+        *,
+        synonyms: bool = False,
+    ) -> "Vocabulary":
+        """The names of an annotation, one for each class.
+
+        synonyms: whether commas stand between synonyms, as in detectron2's metadata of the field's
+        data sets; else a comma is part of a name.
+        """
+        groups: list[tuple[str, ...]] = []
+        for name, number in zip(names, ids, strict=True):
+            place = f"{source}: the name of category {number}"
+            split = name.split(",") if synonyms and isinstance(name, str) else []
+            parts = [part for part in split if part.strip()] or [name]
+            groups.append(tuple(clean(part, place) for part in parts))
+        if not synonyms and (commas := [name for (name,) in groups if "," in name]):
+            _say_once(
+                f"{source}: {len(commas)} names have commas and are read as one name each, e.g. "
+                f"{shown(commas[0])}; for synonyms give a list in DATASETS.VOCABULARIES"
+            )
+        return cls(tuple(groups), tuple(is_thing), source, tuple(ids))
+
+    @classmethod
+    def _of_rows(cls, rows: Sequence[Row], source: str, may_repeat: bool = False) -> "Vocabulary":
+        names = tuple(row.names for row in rows)
+        if not may_repeat:
+            refuse_repeated(names, [row.place for row in rows], source, REPEATED_REMEDY)
+        elif again := repeated(names):
+            _say_once(
+                f"{source}: {len(again)} names stand in more than one class, "
+                f"e.g. {shown(again[0][2])}; the first of these classes is found"
+            )
+        is_thing = (
+            not is_known_stuff(row.names) if row.is_thing is None else row.is_thing for row in rows
+        )
+        numbers = tuple(row.number for row in rows if row.number is not None)
+        return cls(names, tuple(is_thing), source, numbers or None)
 
 
 def is_known_stuff(names: Sequence[str]) -> bool:
-    """Whether one of the names is a stuff class of COCO panoptic, e.g. "sky"."""
-    return not _coco_stuff().isdisjoint(names)
+    """Whether one of the names is a stuff class of COCO panoptic, e.g. "sky", "Sky" or "skies"."""
+    return any(singular(name) in _coco_stuff() for name in names)
 
 
+@functools.cache
 def _coco_stuff() -> frozenset[str]:
-    if not _COCO_STUFF:
-        coco = Vocabulary.packaged("coco_panoptic")
-        for names, is_thing in zip(coco.names, coco.is_thing, strict=True):
-            if not is_thing:
-                _COCO_STUFF.update(names)
-    return frozenset(_COCO_STUFF)
+    coco = Vocabulary.packaged("coco_panoptic")
+    pairs = zip(coco.names, coco.is_thing, strict=True)
+    return frozenset(singular(name) for names, is_thing in pairs if not is_thing for name in names)
 
 
-_COCO_STUFF: set[str] = set()  # filled at first use, not on import
-
-
-def _is_file(text: str) -> bool:
-    return text.endswith(".txt")  # a folder may well hold a file called "dog"
-
-
-def _split(source: Source) -> Iterable[tuple[str, ...]]:
-    """Tuples of synonyms; a blank class is an error, a `;` at the end is not."""
-    if isinstance(source, str):
-        groups: list[str | Sequence[str]] = list(source.split(";"))
-        if len(groups) > 1 and not str(groups[-1]).strip():
-            groups.pop()
-    else:
-        groups = list(source)  # type: ignore[arg-type]
-    if all(isinstance(group, str) and not group.strip() for group in groups):
-        raise UserError("the vocabulary is empty: give at least one class name")
-    for number, group in enumerate(groups, 1):
-        if not isinstance(group, str) and not all(isinstance(name, str) for name in group):
-            raise UserError(f"class {number} of the vocabulary is {group!r}: names must be text")
-        yield _synonyms(group if isinstance(group, str) else ",".join(group), number)
-
-
-def _synonyms(group: str, number: int) -> tuple[str, ...]:
-    names = tuple(" ".join(name.split()) for name in group.split(","))
-    names = tuple(name for name in names if name)
-    if not names:
-        raise UserError(f"class {number} of the vocabulary is blank: name it or leave it out")
-    for name in names:
-        if len(name) > MAX_NAME_LENGTH:
-            raise UserError(
-                f"class {number} of the vocabulary: the name {name[:30] + '...'!r} has {len(name)} "
-                f"characters, at most {MAX_NAME_LENGTH} can be read by the text encoder"
-            )
-    return names
-
-
-def _refuse_duplicates(names: Sequence[tuple[str, ...]]) -> None:
-    """A name in two classes is a slip: the two would share all their pixels by chance."""
-    counts = Counter(name for group in names for name in set(group))
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"the vocabulary names {', '.join(map(repr, repeated[:3]))} in more than one class: "
-            "put synonyms in one class, separated by commas"
+def _say_what_looks_odd(vocabulary: Vocabulary, source: object) -> None:
+    """One line where several classes have probably become one."""
+    names, alone = vocabulary.flat_names, len(vocabulary) == 1
+    signs = (*OTHER_SEPARATORS, ". ") if alone else OTHER_SEPARATORS
+    odd = [name for name in names if any(sign in name for sign in signs)]
+    if alone and isinstance(source, str) and len(names) > 1:
+        _say_once(
+            f"1 class with {len(names)} names: {' = '.join(names[:6])}"
+            f"{' = ...' if len(names) > 6 else ''}; separate classes by ;"
         )
+    elif alone and isinstance(source, str) and "\n" in source.strip():
+        _say_once(f"1 class: {shown(names[0], 60)}; separate classes by ;, not by lines")
+    elif odd:
+        _say_once(f"{shown(odd[0], 60)} is read as one name; separate classes by ;")
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_once(line: str) -> None:
+    """A warning that a loop over images does not repeat."""
+    logger.warning("%s", line)
 
 
 def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]:
-    if isinstance(things, str) and not things.strip():
+    said = things.strip() if isinstance(things, str) else things
+    if isinstance(said, str | list | tuple | set | frozenset | Mapping) and not said:
         return tuple(False for _ in names)  # said expressly: no class is a thing
-    wanted = {name for group in _split(things) for name in group}
-    known = {name for group in names for name in group}
-    if unknown := sorted(wanted - known):
+    rows = rows_of_file(things) if isinstance(things, os.PathLike) else rows_of(things, "things")
+    wanted = {spelling(name): name for row in rows for name in row.names}
+    known = {spelling(name): name for group in names for name in group}
+    if unknown := [name for key, name in wanted.items() if key not in known]:
         raise UserError(
-            f"things: {unknown[0]!r} is not in the vocabulary; {nearest(unknown[0], sorted(known))}"
+            f"things: {shown(unknown[0])} is not in the vocabulary; "
+            f"{nearest(unknown[0], sorted(known.values()))}"
         )
-    return tuple(not wanted.isdisjoint(group) for group in names)
+    return tuple(any(spelling(name) in wanted for name in group) for group in names)

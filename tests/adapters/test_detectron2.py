@@ -13,7 +13,8 @@ import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from frozenseg.build import build_model, build_training_vocabulary, load_model
+from frozenseg.build import build_model, load_model
+from frozenseg.build_vocabulary import build_training_vocabulary
 from frozenseg.commands.train_net import main as train
 from frozenseg.commands.training import embed, training_dataset, training_objective
 from frozenseg.config import load_config, packaged_config, select_config
@@ -59,6 +60,7 @@ from frozenseg.adapters.detectron2.datasets import (  # noqa: E402
     host_classes,
     load_dicts,
     register_dataset,
+    training_vocabulary_of,
     vocabulary_of,
 )
 from frozenseg.adapters.detectron2.mapper import record_of  # noqa: E402
@@ -253,7 +255,7 @@ def test_metadata_of_a_set_with_gaps_in_its_ids(tiny: Tiny) -> None:
     assert set(metadata.as_dict()) >= {"stuff_classes", "panoptic_root", "image_root"}
 
 
-def test_classes_of_others_data_sets() -> None:
+def test_classes_of_others_data_sets(tmp_path: Path) -> None:
     """Of detectron2's own metadata, and of such as one writes by hand."""
     coco = host_classes("coco_2017_val_panoptic")
     assert len(coco.categories) == 133 and sum(coco.categories.is_thing) == 80
@@ -269,6 +271,12 @@ def test_classes_of_others_data_sets() -> None:
     assert found.thing_ids == {1: 0} and found.class_id(0, True) == 1 and found.host_id(1) == 0
     vocabulary = vocabulary_of(load_config(), "by_hand", found.categories)
     assert vocabulary == Vocabulary((("sky",), ("cat", "kitten")), (False, True))
+    cfg = load_config(None, ["DATASETS.TRAIN", "('by_hand',)"])
+    assert vocabulary.seen(training_vocabulary_of(cfg)) == [True, True]
+    words = tmp_path / "words.txt"
+    words.write_text("Kitten, pet\nclouds, Sky\n")
+    cfg = load_config(None, ["DATASETS.VOCABULARY", str(words)])
+    assert vocabulary_of(cfg, "by_hand", found.categories).labels == ["clouds", "Kitten"]
     with pytest.raises(UserError, match="name no classes"):
         host_classes("nobody_knows")
 

@@ -48,6 +48,10 @@ def fake_segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace
     )
 
 
+fake_segmenter.training_vocabulary = Vocabulary.parse("lamp")
+fake_segmenter.embed = lambda vocabulary: None
+
+
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """Replaces `frozenseg.load`; what it was called with."""
@@ -334,3 +338,31 @@ def test_help(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0 and "--vocabulary-file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--vocabulary", "--things"])
+def test_a_file_in_place_of_names(tmp_path: Path, loaded: list[tuple], option: str) -> None:
+    (tmp_path / "words.txt").write_text("lamp\n")
+    words = ["--vocabulary", "lamp"] if option == "--things" else []
+    argv = ["--input", str(_photo(tmp_path / "a.png")), *words, option, str(tmp_path / "words.txt")]
+    with pytest.raises(UserError, match=f"{option} .*words.txt: .* by --vocabulary-file"):
+        main(argv)
+    assert loaded == []
+
+
+def test_names_are_encoded_before_the_first_image_and_said(
+    tmp_path: Path,
+    loaded: list[tuple],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(vocabulary: Vocabulary) -> None:
+        raise UserError(f"the class name {vocabulary.labels[1]!r} is too long")
+
+    monkeypatch.setattr(fake_segmenter, "embed", refuse)
+    output = tmp_path / "out"
+    argv = ["--input", str(_photo(tmp_path / "a.png")), "--vocabulary", "lamp; wall"]
+    with pytest.raises(UserError, match="^the class name 'wall' is too long$"):
+        main([*argv, "--output", str(output)])
+    assert list(output.iterdir()) == []
+    assert "classes: 2, from --vocabulary: lamp, wall; 1 seen" in capsys.readouterr().out

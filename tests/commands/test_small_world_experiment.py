@@ -24,7 +24,7 @@ def test_names_are_shuffled_within_their_kind(tmp_path: Path) -> None:
     assert mixed.seen(training) == world.seen(training)
     assert all(one != other for one, other in zip(mixed.names, world.names, strict=True))
     assert experiment.shuffled(world, training, seed=1) != mixed
-    experiment.write_vocabulary(tmp_path / "words.txt", mixed)
+    (tmp_path / "words.txt").write_text(mixed.text())
     assert Vocabulary.from_file(tmp_path / "words.txt") == mixed
 
 

@@ -39,8 +39,9 @@ def run(tmp_path, monkeypatch) -> TinyRun:
 
 
 def predictor_of(run: TinyRun, *options: str) -> Predictor:
-    """The model that `main` tests: the same seed gives the same random weights."""
-    return load(run.config, options=options)
+    """The model that `main` tests: the same seed gives the same random weights, and the same
+    classes count as seen."""
+    return load(run.config, options=["DATASETS.TRAIN", f"('{run.dataset}',)", *options])
 
 
 def evaluated(run: TinyRun, name: str, *more: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from frozenseg.data.benchmarks import load_records
 from frozenseg.errors import UserError
 from frozenseg.evaluation.on_disk import score_panoptic
 from frozenseg.predictor import load
+from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.tiny import TinyRun
 
@@ -63,6 +64,8 @@ def test_a_run_leaves_all_its_files(trained: TinyRun) -> None:
         assert picture.width > 500
     assert yaml.safe_load((out / "config.yaml").read_text())["SOLVER"]["MAX_ITER"] == 2
     assert load_config(out / "config.yaml").SEED == 7
+    segmenter = load(out, weights=out / "model_final.safetensors")  # knows what it was trained on
+    assert segmenter.embed(Vocabulary.parse("Cat; lorry")).seen.tolist() == [True, False]
     assert [row["step"] for row in trained.losses("out")] == [1, 2]
 
 
@@ -74,8 +77,6 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
     out, truth = trained.root / "out", json.loads((trained.root / "data/panoptic.json").read_text())
     records, categories = load_records(trained.dataset)
     segmenter = load(out, weights=out / "model_final.safetensors")
-    from frozenseg.text.vocabulary import Vocabulary
-
     names = tuple((name,) for name in categories.names)
     vocabulary = Vocabulary(names, categories.is_thing)
     annotations = []

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenseg.build import build_training_vocabulary
-from frozenseg.commands.training import seen_vocabulary, training_dataset, vocabulary_of
+from frozenseg.build_vocabulary import (
+    build_seen_vocabulary,
+    build_training_vocabulary,
+    build_vocabulary,
+)
+from frozenseg.commands.training import training_dataset
 from frozenseg.config import default_config, load_config
 from frozenseg.data.annotations import BACKGROUND_CLASS, VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_records
@@ -77,7 +81,7 @@ def test_transfer_holds_what_the_fold_of_coco_holds_out(fold: int) -> None:
 )
 def test_what_is_tested_is_unseen_and_has_plain_names(name: str) -> None:
     vocabulary = benchmark_vocabulary(BENCHMARKS[name], Path("nowhere"))
-    seen = vocabulary.seen(seen_vocabulary(default_config(), name))
+    seen = vocabulary.seen(build_seen_vocabulary(default_config(), name))
     assert set(seen) == {name.endswith("_train")}
     text = " ".join(vocabulary.flat_names)
     for joined in ("diningtable", "pottedplant", "tvmonitor", "trafficlight", "_"):
@@ -88,7 +92,7 @@ def test_a_training_set_may_say_what_is_seen() -> None:
     """For sets that do not know: DATASETS.TRAIN_VOCABULARY names one that does."""
     cfg = load_config(None, ["DATASETS.TRAIN_VOCABULARY", "pascal5i_fold0_train"])
     assert build_training_vocabulary(cfg).labels == names_of("pascal5i_fold0_train")
-    assert seen_vocabulary(cfg, "small_world_val").labels == names_of("pascal5i_fold0_train")
+    assert build_seen_vocabulary(cfg, "small_world_val").labels == names_of("pascal5i_fold0_train")
 
 
 def test_images_and_pixels_of_a_fold(root: Path) -> None:
@@ -123,7 +127,7 @@ def test_training_on_a_fold_never_shows_its_classes(root: Path) -> None:
     dataset, vocabulary = training_dataset(cfg)
     assert sorted(record.image_id for record in dataset.records) == ["2008_000001", "2008_000002"]
     assert len(vocabulary) == 15 and not set(vocabulary.labels) & set(VOC_FOLDS[0].split())
-    assert vocabulary == vocabulary_of(cfg, "pascal5i_fold0_train", dataset.categories)
+    assert vocabulary == build_vocabulary(cfg, "pascal5i_fold0_train", dataset.categories)
     for record in dataset.records:
         labels, ours = read_labels(_published(root, record)), load_semantic(record)
         assert ((ours == BACKGROUND_CLASS) == (labels <= 5)).all()  # the fold's and background

@@ -2,13 +2,18 @@
 
 import hashlib
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from frozenseg.errors import TextTooLong, UserError
 from frozenseg.text.classifier import TextClassifier, cache_folder
 from frozenseg.text.templates import VILD
 from frozenseg.text.vocabulary import Vocabulary
@@ -190,9 +195,122 @@ def test_the_file_holds_one_vector_for_each_name(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path)
     stored = load_file(path)
     assert sorted(stored) == sorted(f"name:{name}" for name in NAMES)
-    # A stored vector is believed: the proof that it is read and not made again.
-    save_file({key: torch.full((16,), 0.25) for key in stored}, path)
-    assert torch.equal(make(tmp_path).vectors(["car"]), torch.full((1, 16), 0.25))
+
+
+def renewed(stored: dict[str, Tensor], change: str) -> dict[str, Tensor]:
+    """What a cache file may hold instead of what was written."""
+    car, sky = stored["name:car"], stored["name:sky"]
+    return (
+        stored
+        | {
+            "nan": {"name:car": car * torch.nan},
+            "one bit": {"name:car": torch.cat([car[:1].nextafter(car[:1] + 1), car[1:]])},
+            "zeros": {"name:car": car * 0},
+            "exchanged": {"name:car": sky, "name:sky": car},
+            "another dimension": {"name:car": torch.cat([car, car])},
+            "integers": {"name:car": car.int()},
+        }[change]
+    )
+
+
+@pytest.mark.parametrize("digest", ["kept", "absent"])
+@pytest.mark.parametrize(
+    "change", ["nan", "one bit", "zeros", "exchanged", "another dimension", "integers"]
+)
+def test_a_changed_vector_is_made_again(
+    tmp_path: Path, change: str, digest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path).vectors(NAMES)
+    (path,) = files_of(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() if digest == "kept" else None
+    save_file(renewed(load_file(path), change), path, metadata=metadata)
+    second = make(tmp_path)
+    torch.testing.assert_close(second.vectors(NAMES), expected(NAMES))
+    assert second.encoded == 4 and "is damaged and left aside" in caplog.text
+    third = make(tmp_path)  # the good file has taken the place of the bad one
+    torch.testing.assert_close(third.vectors(NAMES), expected(NAMES))
+    assert third.encoded == 0
+
+
+def test_a_file_of_another_encoder_is_left_aside(tmp_path: Path) -> None:
+    make(tmp_path).vectors(NAMES)
+    make(tmp_path, weight=1).vectors(NAMES)
+    first, second = files_of(tmp_path)
+    first.write_bytes(second.read_bytes())
+    for weight in (0, 1):
+        found = make(tmp_path, weight=weight).vectors(NAMES)
+        torch.testing.assert_close(found, expected(NAMES, weight=weight))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.data())
+def test_no_flipped_bit_and_no_cut_file_changes_a_vector(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("flip")
+    make(folder).vectors(NAMES)
+    (path,) = files_of(folder)
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    path.write_bytes(content)
+    torch.testing.assert_close(make(folder).vectors(NAMES), expected(NAMES))
+
+
+def test_a_pipe_in_the_cache_is_passed_over(tmp_path: Path) -> None:
+    make(tmp_path).vectors(NAMES)
+    (path,) = files_of(tmp_path)
+    os.mkfifo(path.with_name("pipe.safetensors"))
+    second = make(tmp_path)
+    second.vectors(NAMES)
+    assert second.encoded == 0
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), SafetensorError("I/O error")])
+def test_a_full_disk_costs_time_alone(
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("frozenseg.text.classifier.save_file", refuse)
+    torch.testing.assert_close(make(tmp_path).vectors(NAMES), expected(NAMES))
+    assert "cannot be written" in caplog.text and files_of(tmp_path) == []
+
+
+def test_a_cache_folder_whose_name_is_too_long(tmp_path: Path) -> None:
+    classifier = make(tmp_path / ("a" * 300))
+    torch.testing.assert_close(classifier.vectors(NAMES), expected(NAMES))
+
+
+def test_vectors_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    classifier = make(tmp_path)
+    classifier.encoder.encode_text = lambda texts: torch.full((len(texts), 16), torch.nan)
+    assert classifier.vectors(NAMES).isnan().all() and files_of(tmp_path) == []
+
+
+def test_a_name_that_is_too_long_is_named(tmp_path: Path) -> None:
+    def refuse(texts: list[str]) -> Tensor:
+        raise TextTooLong(texts[17], 17, 99, 77)
+
+    classifier = make(tmp_path)
+    classifier.encoder.encode_text = refuse
+    with pytest.raises(UserError, match=r"the class name 'truck' is too long .* 99 tokens within"):
+        classifier.vectors(NAMES)
+
+
+def test_names_in_other_letters_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    classifier = make(None)
+    for _ in range(2):
+        classifier.vectors(["car", "naïve café", "собака", "🐶", "2"])
+    assert caplog.text.count("2 of 5 names are not in Latin letters") == 1
+    assert "собака, 🐶" in caplog.text
 
 
 def test_embed_joins_vectors_classes_and_seen_flags() -> None:

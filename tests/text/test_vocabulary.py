@@ -1,13 +1,21 @@
 """Vocabularies: what a user may write, what is refused, and the published lists' counts."""
 
+import builtins
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from frozenseg.errors import UserError
-from frozenseg.text.vocabulary import MAX_NAME_LENGTH, Vocabulary, is_known_stuff
+from frozenseg.text import vocabulary as vocabulary_module
+from frozenseg.text.names import JOINERS, MAX_NAME_LENGTH, clean, spelling
+from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
 GROUPS = (("car", "truck"), ("road",), ("sky", "clouds"))
 
 
@@ -20,6 +28,8 @@ GROUPS = (("car", "truck"), ("road",), ("sky", "clouds"))
         ["car, truck", "road", "sky, clouds"],
         [["car", "truck"], ["road"], ("sky", "clouds")],
         (group for group in ["car, truck", "road", "sky, clouds"]),
+        {7: "road", 2: "car, truck", 30: ["sky", "clouds"]},
+        {"7": "road", "2": "car, truck", "30": ["sky", "clouds"]},
     ],
 )
 def test_strings_and_lists(source: object) -> None:
@@ -39,6 +49,8 @@ def test_without_things_cocos_stuff_decides() -> None:
     vocabulary = Vocabulary.parse("car; road; sky; zebra crossing; grass")
     assert vocabulary.is_thing == (True, False, False, True, False)
     assert is_known_stuff(["lawn", "grass"]) and not is_known_stuff(["dog"])
+    capitals = Vocabulary.parse("Car; ROAD; Sky; Zebra crossing; grasses; Mountain_; brick-wall")
+    assert capitals.is_thing == (True, False, False, True, False, False, False)
 
 
 @pytest.mark.parametrize("things", ["truck; road", ["road", "car"], [["truck"], ["road"]]])
@@ -47,7 +59,8 @@ def test_things_are_named_by_any_of_their_names(things: object) -> None:
 
 
 def test_no_class_is_a_thing_when_said_expressly() -> None:
-    assert Vocabulary.parse("car; road", "").is_thing == (False, False)
+    for nothing in ("", " ", [], ()):
+        assert Vocabulary.parse("car; road", nothing).is_thing == (False, False)
 
 
 def test_a_thing_that_is_no_class() -> None:
@@ -85,10 +98,104 @@ def test_what_is_refused(source: object, message: str) -> None:
         Vocabulary.parse(source)
 
 
-@pytest.mark.parametrize("source", [5, ["car", 5], None])
-def test_what_is_no_text_is_refused(source: object) -> None:
-    with pytest.raises((UserError, TypeError)):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (5, "the vocabulary is 5: give names as"),
+        (None, "the vocabulary is None: give names as"),
+        (b"car", "the vocabulary is b'car': give names as"),
+        ([1, 2], "class 1 of the vocabulary is 1: names must be text"),
+        (["car", 5], "class 2 of the vocabulary is 5: names must be text"),
+        (["car", b"road"], "class 2 of the vocabulary is b'road': names must be text"),
+        ({"house": 1}, "the vocabulary has the key 'house': give names as"),
+        ({0: "sky", "0": "car"}, "has the number 0 twice"),
+        ({0: 1}, "class 0 of the vocabulary is 1: names must be text"),
+        ({}, "the vocabulary is empty"),
+        ("caf\udce9; car", r"class 1 of the vocabulary is 'caf\\udce9': not valid text"),
+        ("car; a\x1b[31mb", "class 2 .* holds the control character"),
+        ("car; \u200b", "class 2 of the vocabulary is blank"),
+        ("car; road; Car", r"names 'Car' in more than one class \(class 1 and class 3\)"),
+        ("traffic light; traffic_light", "names 'traffic_light' in more than one class"),
+        ("t-shirt; T shirt", "names 'T shirt' in more than one class"),
+        ("caf\u00e9; cafe\u0301", "in more than one class"),
+        ("car; \ufeffcar", "names 'car' in more than one class"),
+        (["sky", "Sky"], "names 'Sky' in more than one class"),
+        ({0: "sky", 1: "SKY"}, "names 'SKY' in more than one class"),
+    ],
+)
+def test_what_is_no_class_or_one_twice_is_refused(source: object, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         Vocabulary.parse(source)
+    assert str(caught.value).isprintable()  # one line that any terminal shows
+
+
+def test_what_is_shown_is_what_was_written_but_for_what_nobody_sees() -> None:
+    written = "Caf\u00e9 Bar; \ufeffT-Shirt; cafe\u0301\u00ad \u200bnoir; \u202etraffic_light"
+    assert Vocabulary.parse(written).labels == [
+        "Caf\u00e9 Bar", "T-Shirt", "caf\u00e9 noir", "traffic_light",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("wolf, lynx, hare", "1 class with 3 names: wolf = lynx = hare; separate classes by ;"),
+        ("wolf, lynx", "1 class with 2 names: wolf = lynx; separate classes by ;"),
+        ("wolf. lynx. hare", "'wolf. lynx. hare' is read as one name; separate classes by ;"),
+        ("wolf|lynx", "'wolf|lynx' is read as one name; separate classes by ;"),
+        ("wolf\nlynx", "1 class: 'wolf lynx'; separate classes by ;, not by lines"),
+        (["wolf. lynx. hare."], "'wolf. lynx. hare.' is read as one name"),
+        (["wolf;lynx"], "'wolf;lynx' is read as one name"),
+        ("狼；兎", "is read as one name; separate classes by ;"),
+    ],
+)
+def test_several_classes_that_have_become_one_are_told_once(
+    source: object, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    vocabulary_module._say_once.cache_clear()
+    for _ in range(2):
+        assert len(Vocabulary.parse(source)) == 1
+    assert len(caplog.messages) == 1 and line in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "source", ["wolf", "wolf; lynx, bobcat", ["wolf, lynx"], [["st. bernard", "x"], "y"]]
+)
+def test_what_is_clear_is_not_commented_on(
+    source: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    vocabulary_module._say_once.cache_clear()
+    Vocabulary.parse(source)
+    assert caplog.messages == []
+
+
+def test_a_comma_within_a_name_of_a_list_of_lists() -> None:
+    vocabulary = Vocabulary.parse([["wall, brick"], ["sky"]])
+    assert vocabulary.names == (("wall, brick",), ("sky",))
+    with pytest.raises(UserError, match="'wall, brick' cannot stand in a list of lines"):
+        vocabulary.text()
+
+
+def test_an_annotations_names_are_one_each(caplog: pytest.LogCaptureFixture) -> None:
+    names, flags = ["road, route", "sky", " "], (False, False, True)
+    found = Vocabulary.of_categories(names[:2], flags[:2], (4, 9), "a.json")
+    assert found.names == (("road, route",), ("sky",)) and found.ids == (4, 9)
+    assert "a.json: 1 names have commas" in caplog.text
+    found = Vocabulary.of_categories(names[:2], flags[:2], (4, 9), "metadata", synonyms=True)
+    assert found.names == (("road", "route"), ("sky",))
+    with pytest.raises(UserError, match="a.json: the name of category 11 is blank"):
+        Vocabulary.of_categories(names, flags, (4, 9, 11), "a.json")
+
+
+def test_the_line_of_the_log() -> None:
+    vocabulary = Vocabulary.parse("Sky; gizmo-star; b; c; d; e")
+    training = Vocabulary.parse("sky, clouds; Gizmo star")
+    assert vocabulary.summary(training) == (
+        "classes: 6, from the vocabulary: Sky, gizmo-star, b, c, d, ...; 2 seen"
+    )
+    assert Vocabulary.packaged("bdd100k").summary() == (
+        "classes: 19, from the list bdd100k: road, sidewalk, building, wall, fence, ..."
+    )
 
 
 def test_names_of_every_script_and_the_longest_allowed() -> None:
@@ -112,8 +219,8 @@ def test_files_in_both_formats(tmp_path: Path) -> None:
     assert vocabulary.names == (("car", "truck"), ("road",), ("zebra",))
     assert vocabulary.is_thing == (True, False, False)
     field = write(tmp_path, "0:invalid_class_id\n1:car,truck\n2: road\n12:sky,clouds\n", "f.txt")
-    vocabulary = Vocabulary.parse(str(field))
-    assert vocabulary.names == GROUPS
+    vocabulary = Vocabulary.from_file(str(field))
+    assert vocabulary.names == GROUPS and vocabulary.ids == (1, 2, 12)
     assert vocabulary.is_thing == (True, False, False)
     assert Vocabulary.parse(field, things="road").is_thing == (False, True, False)
 
@@ -121,8 +228,10 @@ def test_files_in_both_formats(tmp_path: Path) -> None:
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"vocabulary .*none\.txt: cannot be read"):
         Vocabulary.parse(tmp_path / "none.txt")
-    with pytest.raises(UserError, match=r"vocabulary nowhere\.txt: cannot be read"):
-        Vocabulary.parse("nowhere.txt")
+    with pytest.raises(UserError, match=r"vocabulary a.*: cannot be read"):
+        Vocabulary.from_file("a" * 5000)
+    with pytest.raises(UserError, match="cannot be read"):
+        Vocabulary.from_file("a\0b")
     with pytest.raises(UserError, match="cannot be read"):
         Vocabulary.parse(tmp_path)
     binary = tmp_path / "binary.txt"
@@ -138,17 +247,95 @@ def test_a_flag_for_each_class() -> None:
         Vocabulary((("car",), ("road",)), (True,))
 
 
-def test_seen_is_a_shared_name_to_the_letter() -> None:
-    training = Vocabulary.parse("car, truck; road; sky")
-    test = Vocabulary.parse("lorry, truck; Road; roads; sky; tree")
-    assert test.seen(training) == [True, False, False, True, False]
+def test_seen_is_a_shared_name_in_any_spelling_but_no_plural() -> None:
+    training = Vocabulary.parse("car, truck; road; sky; Traffic-Light")
+    test = Vocabulary.parse("lorry, truck; Road; roads; SKY\u200b; tree; traffic_light")
+    assert test.seen(training) == [True, True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "things"),
+    [
+        ("\ufeffcar\nsky\n", ["car", "sky"], [True, False]),
+        ("\ufeff0:invalid_class_id\n1:car\n2:sky\n", ["car", "sky"], [True, False]),
+        ("\ufeff[stuff]\r\ncar\r\n[Things]\rsky\r", ["car", "sky"], [False, True]),
+        ("9:sky\n2:car\n10:tree\n", ["car", "sky", "tree"], [True, False, False]),
+        ("car # red # blue\nC#\n#all\n", ["car", "C#"], [True, True]),
+        ('["car", "sky"]', ["car", "sky"], [True, False]),
+        ('{"names": {"1": "sky", "0": "car"}, "nc": 2}', ["car", "sky"], [True, False]),
+        ('{"names": ["car", "sky"], "seen": [1, 0]}', ["car", "sky"], [True, False]),
+        ('[["car, red", "auto"], ["sky"]]', ["car, red", "sky"], [True, False]),
+        (
+            '{"categories": [{"id": 7, "name": "sky", "isthing": 1}, {"id": 2, "name": "car"}]}',
+            ["car", "sky"],
+            [True, True],
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["words.txt", "words.json"])
+def test_what_other_programs_write(
+    tmp_path: Path, text: str, names: list[str], things: list[bool], name: str
+) -> None:
+    if name.endswith("json") and not text.startswith(("[", "{")):
+        pytest.skip("no JSON")
+    vocabulary = Vocabulary.from_file(write(tmp_path, text, name))
+    assert vocabulary.labels == names and list(vocabulary.is_thing) == things
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[things]\ncar\n[other]\nx\n", r"line 3: no section \[other\]; known: \[things\]"),
+        ("car;sky;road\n", "line 1: has a `;`; in a file each class has its own line"),
+        ("car\nsky\ncar\n", r"names 'car' in more than one class \(line 1 and line 3\)"),
+        ("car\nsky\nCAR, bus\n", r"names 'CAR' in more than one class \(line 1 and line 3\)"),
+        ("1:car\n1:sky\n", "line 1 and line 2 have one number, 1"),
+        ("1:car\nsky\n", "line 2: has no number, unlike other lines"),
+        ("id,name\n1,car\n", "line 1: the heading of a table"),
+        ("1:\n", "line 1 is blank"),
+        ("car\n\u0007\n", "line 2 .*control character"),
+        ('["car", "Car"]', "names 'Car' in more than one class"),
+        ('{"0": "car", "0": "sky"}', "has the key '0' twice in one object"),
+        ('{"car": 1}', "has the key 'car'"),
+        ("[1, 2]", "class 1 of vocabulary .* is 1: names must be text"),
+        ('{"categories": [{"id": "1", "name": "a"}]}', r"categories\[0\]: id is '1'"),
+        ('{"categories": [{"id": 1, "name": "a", "isthing": "false"}]}', "isthing is 'false'"),
+        ('{"categories": [{"id": 1}]}', "is None: names must be text"),
+        ('{"categories": 5}', "holds 5; a JSON list of class names was expected"),
+    ],
+)
+def test_lists_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        Vocabulary.from_file(write(tmp_path, text))
+    assert "words.txt" in str(caught.value)
+
+
+def test_json_that_is_cut_or_deep(tmp_path: Path) -> None:
+    for text in ('["car", "sk', "[" * 30_000):
+        with pytest.raises(UserError, match="not whole JSON"):
+            Vocabulary.from_file(write(tmp_path, text, "words.json"))
+
+
+def test_a_file_without_end_is_no_list() -> None:
+    with pytest.raises(UserError, match="has more than 16777216 bytes"):
+        Vocabulary.from_file("/dev/zero")
+
+
+def test_the_fields_lists_may_repeat_a_name_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, "1:door, double door\n2:double door\n")
+    assert len(Vocabulary.from_file(path)) == 2
+    assert "1 names stand in more than one class, e.g. 'double door'" in caplog.text
+    path = write(tmp_path, "door, double door\ndouble door\n")
+    assert len(Vocabulary.from_file(path, may_repeat=True)) == 2
 
 
 def test_the_packaged_training_list() -> None:
     coco = Vocabulary.packaged("coco_panoptic")
     assert len(coco) == 133 and sum(coco.is_thing) == 80
     assert coco.is_thing == (True,) * 80 + (False,) * 53
-    assert coco.labels[0] == "person" and "sky" in coco.all_names
+    assert coco.labels[0] == "person" and "sky" in coco.spellings
     with pytest.raises(
         UserError, match=r"vocabulary coco: not in the package; did you mean coco_stuff"
     ):
@@ -213,8 +400,8 @@ def test_packaged_lists(name: str) -> None:
     classes, things, _ = PACKAGED[name]
     assert len(vocabulary) == classes
     assert things is None or sum(vocabulary.is_thing) == things
-    assert len(vocabulary.all_names) == len(vocabulary.flat_names)  # no name in two classes
-    assert all(name == name.lower() for name in vocabulary.all_names)
+    assert len(vocabulary.spellings) == len(vocabulary.flat_names)  # no name in two classes
+    assert all(name == name.lower() for name in vocabulary.spellings)
 
 
 @pytest.mark.reference
@@ -256,4 +443,127 @@ def test_bdd_counts_of_the_published_list(reference: Path) -> None:
 def test_pascal_background_is_many_words_and_none_of_another_class() -> None:
     first = Vocabulary.packaged("pascal_voc_21").names[0]
     assert first[0] == "background" and len(first) > 40
-    assert Vocabulary.packaged("pascal_voc_20").all_names.isdisjoint(first)
+    assert Vocabulary.packaged("pascal_voc_20").spellings.isdisjoint(first)
+
+
+# Text of every kind: letters, separators, digits, control and invisible characters, surrogates.
+ANY_TEXT = st.text(max_size=40) | st.text(
+    alphabet=st.sampled_from(
+        'aB\u00e9\u0301;,:.#[]{}|"\\/-_ \t\n\r\x00\x1b\ufeff\u200b\u200d\ud800犬0123'
+    ),
+    max_size=40,
+)
+PLAIN = st.text(alphabet=st.sampled_from("abcXYZ \u00e9犬'().+-_"), min_size=1, max_size=12)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=8) | ANY_TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.tuples(inner)
+        | st.dictionaries(st.integers() | ANY_TEXT | st.none(), inner, max_size=4)
+        | st.frozensets(ANY_TEXT | st.integers(), max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def parsed(source: object, things: object = None) -> Vocabulary | None:
+    """A vocabulary that keeps its promises, or None for what is refused in one printable line."""
+    try:
+        found = Vocabulary.parse(source, things)
+    except UserError as error:
+        assert "\n" not in str(error)
+        str(error).encode()
+        return None
+    for name in found.flat_names:
+        assert name and clean(name, "again") == name
+        assert not {unicodedata.category(c) for c in name if c not in JOINERS} & {"Cc", "Cf", "Cs"}
+    assert len(found.spellings) <= len(found.flat_names)
+    owners = [{spelling(name) for name in group} for group in found.names]
+    assert sum(map(len, owners)) == len(found.spellings)  # no name in two classes
+    return found
+
+
+@PROPERTY
+@given(ANYTHING, st.none() | ANYTHING)
+def test_any_input_is_a_vocabulary_or_one_line(source: object, things: object) -> None:
+    parsed(source, things)
+
+
+@PROPERTY
+@given(st.binary(max_size=60) | ANY_TEXT.map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_file_is_a_vocabulary_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes(content)
+    found = parsed(path) if b":" not in content else None
+    if found is not None and not any(re.search(r"[,;#]|^\[", n) for n in found.flat_names):
+        path.write_text(found.text(), encoding="utf-8")
+        assert Vocabulary.from_file(path) == found
+
+
+@PROPERTY
+@given(st.lists(st.lists(PLAIN, min_size=1, max_size=3), min_size=1, max_size=6), st.data())
+def test_what_is_written_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[list[str]], data: st.DataObject
+) -> None:
+    first = parsed(groups)
+    if first is None:
+        return
+    things = data.draw(st.lists(st.sampled_from(first.labels), unique=True))
+    vocabulary = Vocabulary.parse(groups, things)
+    assert Vocabulary.parse(vocabulary.names, things) == vocabulary
+    assert Vocabulary.parse(dict(enumerate(vocabulary.names)), things) == vocabulary
+    assert Vocabulary.parse("; ".join(map(", ".join, vocabulary.names)), things) == vocabulary
+    path = tmp_path_factory.getbasetemp() / "written.txt"
+    path.write_text(vocabulary.text(), encoding="utf-8")
+    assert Vocabulary.from_file(path) == vocabulary
+    # The order of the classes changes nothing but the order.
+    order = data.draw(st.permutations(range(len(vocabulary))))
+    mixed = Vocabulary.parse([list(vocabulary.names[i]) for i in order], things)
+    assert mixed == vocabulary.select(order)
+    assert mixed.seen(first) == [True] * len(first)
+
+
+@PROPERTY
+@given(PLAIN, st.data())
+def test_all_spellings_of_a_name_are_one(name: str, data: st.DataObject) -> None:
+    if parsed([[name]]) is None:
+        return
+    changes = (str.upper, str.lower, str.title, lambda text: text.replace(" ", "_"),
+               lambda text: text.replace("-", " "), lambda text: f"\u200b{text} ",
+               lambda text: unicodedata.normalize("NFD", text))  # fmt: skip
+    other = data.draw(st.sampled_from(changes))(name)
+    if parsed([[other]]) is None:
+        return
+    one, two = Vocabulary.parse([[name]]), Vocabulary.parse([[other]])
+    assert one.spellings == two.spellings
+    assert one.seen(two) == [True] and one.is_thing == two.is_thing
+    assert parsed([[name], [other]]) is None
+    assert Vocabulary.parse([[name], ["zz"]], [[other]]).is_thing == (True, False)
+
+
+PATHS = (
+    "words.txt",
+    "/etc/passwd",
+    "../words.json",
+    "C:\\words.txt",
+    "file:///etc/hosts",
+    "~/a.txt",
+)
+
+
+@PROPERTY
+@given(st.sampled_from(PATHS) | st.lists(PLAIN, min_size=1).map("/".join))
+def test_a_string_is_never_opened(path: str) -> None:
+    def refuse(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"opened {arguments[0]}")
+
+    is_known_stuff(["sky"])  # the package's own list is read here
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((builtins, "open"), (Path, "open"), (Path, "read_text"), (os, "open")):
+            patch.setattr(owner, name, refuse)
+        for source in (path, [path], [[path]], {0: path}):
+            found = parsed(source)
+            assert found is None or path.split(",")[0].split(";")[0].strip()[:2] in found.labels[0]
+        parsed("car; road", path)

@@ -18,20 +18,27 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from frozenseg.commands import training
+from frozenseg.build_vocabulary import (
+    build_training_vocabulary,
+    build_vocabulary,
+    joins_by_order,
+    listed_vocabulary,
+)
 from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
     BENCHMARKS,
-    FILES_PREFIX,
     benchmark_categories,
     data_root,
     find_benchmark,
+    is_data_set,
+    name_categories,
     read_benchmark,
 )
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.shapes import encode_shape
 from frozenseg.errors import UserError
 from frozenseg.palette import class_colors
+from frozenseg.text.names import spelling
 from frozenseg.text.vocabulary import Vocabulary
 
 # What detectron2's own tools call the evaluators of a data set; "sem_seg" and "coco_panoptic_seg"
@@ -189,8 +196,9 @@ def host_classes(name: str) -> HostClasses:
         stuff_map = thing_map | stuff_map
     ids = _by_number(stuff_map, len(stuff))
     if thing_map is None or stuff_map is None:
-        numbers = {label: number for number, label in enumerate(things)}
-        thing_ids = {c: numbers[label] for c, label in enumerate(stuff) if label in numbers}
+        numbers = {spelling(label): number for number, label in enumerate(things)}
+        names = [spelling(label) for label in stuff]
+        thing_ids = {c: numbers[label] for c, label in enumerate(names) if label in numbers}
     else:
         if not set(thing_map) <= set(stuff_map):
             raise UserError(
@@ -269,23 +277,30 @@ def _annotations(record: Record, classes: HostClasses) -> list[dict[str, Any]]:
 
 def table_row(name: str) -> Benchmark | None:
     """The row of our table, or of files, that a name means; None for others' data sets."""
-    return find_benchmark(name) if name in BENCHMARKS or name.startswith(FILES_PREFIX) else None
+    return find_benchmark(name) if is_data_set(name) else None
 
 
 def vocabulary_of(config: CfgNode, name: str, categories: Categories) -> Vocabulary:
     """The names of a data set's classes by class id; of others' data sets those of the metadata,
-    where commas stand between synonyms, or DATASETS.VOCABULARY."""
+    where commas stand between synonyms, or the list that the configuration names."""
     if table_row(name) is not None:
-        return training.vocabulary_of(config, name, categories)
-    names = tuple(
-        tuple(part.strip() for part in label.split(",") if part.strip()) or (label,)
-        for label in categories.names
-    )
-    if config.DATASETS.VOCABULARY:
-        names = Vocabulary.from_file(config.DATASETS.VOCABULARY).names
-    if len(names) != len(categories):
-        raise UserError(
-            f"{name}: its metadata name {len(categories)} classes, DATASETS.VOCABULARY "
-            f"{len(names)}; give a list of the same classes"
+        return build_vocabulary(config, name, categories)
+    metadata = f"the metadata of {name}"
+    listed = listed_vocabulary(config, name)
+    if listed is None:
+        return Vocabulary.of_categories(
+            categories.names,
+            categories.is_thing,
+            categories.dataset_ids,
+            metadata,
+            synonyms=True,
         )
-    return Vocabulary(names, categories.is_thing)
+    return name_categories(categories, metadata, listed=listed, by_order=joins_by_order(config))
+
+
+def training_vocabulary_of(config: CfgNode) -> Vocabulary:
+    """The classes that count as seen, also where DATASETS.TRAIN is a data set of others."""
+    names = config.DATASETS.TRAIN
+    if config.DATASETS.TRAIN_VOCABULARY or not names or table_row(names[0]) is not None:
+        return build_training_vocabulary(config)
+    return vocabulary_of(config, names[0], host_classes(names[0]).categories)

@@ -14,14 +14,18 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from frozenseg.adapters.detectron2.datasets import HostClasses, host_classes, vocabulary_of
+from frozenseg.adapters.detectron2.datasets import (
+    HostClasses,
+    host_classes,
+    training_vocabulary_of,
+    vocabulary_of,
+)
 from frozenseg.adapters.detectron2.mapper import tensor_masks
 from frozenseg.build import (
     build_post_processor,
     build_precision,
     build_sam_masks,
     build_text_classifier,
-    build_training_vocabulary,
 )
 from frozenseg.commands.training import loaded_model, training_objective
 from frozenseg.config import select_config
@@ -162,7 +166,8 @@ class HostModel(nn.Module):
 
     def _embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """Each process for itself: not all of them need have an image."""
-        training = build_training_vocabulary(self.config)
+        training = training_vocabulary_of(self.config)
+        logger.info(vocabulary.summary(training))
         text = build_text_classifier(self.segmenter).embed(vocabulary, training)
         return text.to(self.device)
 

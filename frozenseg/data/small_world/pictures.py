@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.data.small_world.scene import Scene, SceneOptions, make_scene
-from frozenseg.data.small_world.vocabulary import vocabulary_text, world_vocabulary
+from frozenseg.data.small_world.vocabulary import world_vocabulary
 from frozenseg.files import atomic_path
 from frozenseg.palette import class_colors
 
@@ -27,7 +27,7 @@ def write_demo(folder: Path) -> None:
         with atomic_path(folder / "images" / f"scene_{number}.png") as temporary:
             Image.fromarray(scene.image).save(temporary, optimize=True)
     with atomic_path(folder / "vocabulary.txt") as temporary:
-        temporary.write_text(vocabulary_text(world_vocabulary()), encoding="utf-8")
+        temporary.write_text(world_vocabulary().text(), encoding="utf-8")
 
 
 def contact_sheet(seed: int, *, rows: int) -> Image.Image:

@@ -10,11 +10,3 @@ def world_vocabulary(*, seen_only: bool = False) -> Vocabulary:
     things = [noun.names for noun in NOUNS.values() if noun.seen or not seen_only]
     stuff = [ground.names for ground in GROUNDS.values() if ground.seen or not seen_only]
     return Vocabulary(tuple(things + stuff), (True,) * len(things) + (False,) * len(stuff))
-
-
-def vocabulary_text(vocabulary: Vocabulary) -> str:
-    """The vocabulary as a file that `Vocabulary.from_file` reads."""
-    lines: dict[bool, list[str]] = {True: [], False: []}
-    for names, is_thing in zip(vocabulary.names, vocabulary.is_thing, strict=True):
-        lines[is_thing].append(", ".join(names))
-    return "\n".join(["[things]", *lines[True], "", "[stuff]", *lines[False], ""])

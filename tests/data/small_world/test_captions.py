@@ -92,9 +92,9 @@ def test_the_attribute_vocabulary_splits_into_said_and_held_out() -> None:
     both = attribute_vocabulary()
     said, held_out = attribute_vocabulary(held_out=False), attribute_vocabulary(held_out=True)
     assert len(both) == len(NOUNS) * 32 == len(said) + len(held_out)
-    assert said.all_names | held_out.all_names == both.all_names
-    assert not said.all_names & held_out.all_names
-    assert "striped red star" in both.all_names
+    assert said.spellings | held_out.spellings == both.spellings
+    assert not said.spellings & held_out.spellings
+    assert "striped red star" in both.spellings
 
 
 def test_things_are_counted_and_articles_fit() -> None:

@@ -16,7 +16,7 @@ from frozenseg.data.readers import read_instances, read_panoptic, read_semantic
 from frozenseg.data.small_world.export import CHUNK, SPLITS, WorldFiles, export_split
 from frozenseg.data.small_world.pictures import DEMO_SCENES, demo_scenes
 from frozenseg.data.small_world.scene import make_scene
-from frozenseg.data.small_world.vocabulary import vocabulary_text, world_vocabulary
+from frozenseg.data.small_world.vocabulary import world_vocabulary
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -189,5 +189,5 @@ def test_the_demo_shows_the_world_of_today() -> None:
 def test_a_vocabulary_file_reads_back(tmp_path: Path) -> None:
     for seen_only in (False, True):
         path = tmp_path / f"{seen_only}.txt"
-        path.write_text(vocabulary_text(world_vocabulary(seen_only=seen_only)))
+        path.write_text(world_vocabulary(seen_only=seen_only).text())
         assert Vocabulary.from_file(path) == world_vocabulary(seen_only=seen_only)

@@ -107,7 +107,7 @@ def test_a_new_noun_needs_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(NOUNS, "pill", Noun(("pill", "tablet"), pill, tilt=90, seen=False))
     assert ("pill", "tablet") in world_vocabulary().names
     assert ("pill", "tablet") not in world_vocabulary(seen_only=True).names
-    assert "dotted blue pill" in attribute_vocabulary().all_names
+    assert "dotted blue pill" in attribute_vocabulary().spellings
     options = SceneOptions(sides=(64, 112))
     scenes = [make_scene(0, "train", index, options) for index in range(60)]
     assert any(region.name == "pill" for scene in scenes for region in scene.regions)

@@ -1,0 +1,145 @@
+"""A configuration as class names: those of a data set, and those that count as seen.
+
+The part of `frozenseg.build` that reads DATASETS.VOCABULARY, VOCABULARIES, VOCABULARY_JOIN and
+TRAIN_VOCABULARY.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from frozenseg.data.benchmarks import (
+    benchmark_categories,
+    benchmark_vocabulary,
+    class_names,
+    data_root,
+    find_benchmark,
+    is_data_set,
+)
+from frozenseg.data.records import Categories
+from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
+
+INLINE = "classes:"  # begins a value of TRAIN_VOCABULARY that holds the names themselves, as JSON
+
+
+def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
+    """The names of a data set's classes, in the order of its class ids.
+
+    The list that DATASETS.VOCABULARIES or VOCABULARY names for it, else that of the benchmark's
+    row, joined with the annotation by `frozenseg.text.joining`; else the names of the annotation.
+    """
+    return class_names(
+        find_benchmark(name),
+        data_root(),
+        categories,
+        listed=listed_vocabulary(cfg, name),
+        by_order=joins_by_order(cfg),
+    )
+
+
+def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:
+    """The list that the configuration names for a data set, if it does."""
+    value = _of_set(cfg).get(name) or cfg.DATASETS.VOCABULARY
+    return named_list(value) if value else None
+
+
+def _of_set(cfg: CfgNode) -> dict[str, str]:
+    """DATASETS.VOCABULARIES as {data set: list}."""
+    found: dict[str, str] = {}
+    known = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    for pair in cfg.DATASETS.VOCABULARIES:
+        name, _, value = str(pair).rpartition("=")
+        if not name or not value:
+            raise UserError(f"DATASETS.VOCABULARIES {pair!r}: SET=LIST was expected")
+        if name not in known:
+            raise UserError(
+                f"DATASETS.VOCABULARIES {pair!r}: neither DATASETS.TRAIN nor DATASETS.TEST has "
+                f"the set; they have {', '.join(known)}"
+            )
+        if name in found:
+            raise UserError(f"DATASETS.VOCABULARIES names {name} twice; give it one list")
+        found[name] = value
+    return found
+
+
+def joins_by_order(cfg: CfgNode) -> bool:
+    """DATASETS.VOCABULARY_JOIN."""
+    if cfg.DATASETS.VOCABULARY_JOIN not in ("names", "order"):
+        raise UserError(
+            f"DATASETS.VOCABULARY_JOIN {cfg.DATASETS.VOCABULARY_JOIN}: must be names or order"
+        )
+    return cfg.DATASETS.VOCABULARY_JOIN == "order"
+
+
+def named_list(value: str) -> Vocabulary:
+    """A class list that a key names: a file, by its ending or folder, or one of the package."""
+    path = Path(value)
+    if path.suffix.lower() in (".txt", ".json", ".csv") or len(path.parts) > 1:
+        return Vocabulary.from_file(path)
+    return Vocabulary.packaged(value)
+
+
+def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
+    """The classes that count as seen: DATASETS.TRAIN_VOCABULARY, else those of DATASETS.TRAIN."""
+    value = cfg.DATASETS.TRAIN_VOCABULARY
+    if value.startswith(INLINE):
+        return _inline(value)
+    if value and not is_data_set(value):
+        return named_list(value)
+    if not value and not cfg.DATASETS.TRAIN:
+        raise UserError(
+            "DATASETS.TRAIN is empty: name the data set that the model was trained on, or its "
+            "classes in DATASETS.TRAIN_VOCABULARY, so that seen classes are known"
+        )
+    return _names_of_set(cfg, value or cfg.DATASETS.TRAIN[0])
+
+
+def build_seen_vocabulary(cfg: CfgNode, name: str) -> Vocabulary:
+    """What counts as seen when `name` is tested: its row may say so, as those of folds do."""
+    trained_on = find_benchmark(name).trained_on
+    return _names_of_set(cfg, trained_on) if trained_on else build_training_vocabulary(cfg)
+
+
+def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
+    """All names of a data set's classes; nothing of it is read where a list has them.
+
+    DATASETS.VOCABULARY, which may be meant for the sets that are tested, does not count here.
+    """
+    row, value = find_benchmark(name), _of_set(cfg).get(name)
+    own = named_list(value) if value else benchmark_vocabulary(row, data_root())
+    if own is not None:
+        return own
+    try:
+        return class_names(row, data_root(), benchmark_categories(row, data_root()))
+    except UserError as error:
+        raise UserError(
+            f"{error}; what counts as seen is read there: name the classes of the training in "
+            "DATASETS.TRAIN_VOCABULARY to do without"
+        ) from None
+
+
+def settle_training_vocabulary(cfg: CfgNode) -> None:
+    """Write the names that a training is about to use into TRAIN_VOCABULARY, where they come from
+    files or from DATASETS.VOCABULARY: so they stay known where the files are not."""
+    if cfg.DATASETS.TRAIN_VOCABULARY or not cfg.DATASETS.TRAIN:
+        return
+    name = cfg.DATASETS.TRAIN[0]
+    row = find_benchmark(name)
+    packaged = row.vocabulary and not row.vocabulary.endswith(".txt")
+    if packaged and listed_vocabulary(cfg, name) is None:
+        return
+    words = build_vocabulary(cfg, name, benchmark_categories(row, data_root()))
+    cfg.DATASETS.TRAIN_VOCABULARY = INLINE + json.dumps(words.names)
+
+
+def _inline(value: str) -> Vocabulary:
+    try:
+        names = json.loads(value.removeprefix(INLINE))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"DATASETS.TRAIN_VOCABULARY: no JSON behind {INLINE} ({error})") from None
+    if not isinstance(names, list) or not all(isinstance(group, list) for group in names):
+        raise UserError(f"DATASETS.TRAIN_VOCABULARY: lists of names were expected after {INLINE}")
+    return replace(Vocabulary.parse(names), source="the training")
