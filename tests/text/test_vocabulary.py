@@ -277,7 +277,7 @@ def test_what_other_programs_write(
     tmp_path: Path, text: str, names: list[str], things: list[bool], name: str
 ) -> None:
     if name.endswith("json") and not text.startswith(("[", "{")):
-        pytest.skip("no JSON")
+        return  # not JSON
     vocabulary = Vocabulary.from_file(write(tmp_path, text, name))
     assert vocabulary.labels == names and list(vocabulary.is_thing) == things
 
