@@ -82,8 +82,11 @@ def test_cocos_annotation_gets_the_packages_list_by_name() -> None:
     name = "openvocab_coco_2017_val_panoptic_with_sem_seg"
     assert build_vocabulary(load_config(None), name, whole) == coco
     assert build_training_vocabulary(load_config(None)) == coco
-    some = whole.select([60, 5, 17])
-    assert build_vocabulary(load_config(None), name, some) == coco.select([60, 5, 17])
+    some, cfg = (
+        whole.select([60, 5, 17]),
+        load_config(None, ["DATASETS.VOCABULARY", "coco_panoptic"]),
+    )
+    assert build_vocabulary(cfg, "coco_panoptic:a:b:c", some) == coco.select([60, 5, 17])
 
 
 def test_seen_flags_do_not_depend_on_case_or_separators(tmp_path: Path) -> None:

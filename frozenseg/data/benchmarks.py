@@ -280,12 +280,11 @@ def class_names(
     by_order: join the list by the order of the ids, whatever the names say.
     """
     annotation = str(root / (benchmark.annotations or benchmark.labels))
-    return name_categories(
-        categories,
-        annotation,
-        listed=benchmark_vocabulary(benchmark, root) if listed is None else listed,
-        by_order=by_order,
-    )
+    own = benchmark_vocabulary(benchmark, root) if listed is None else None
+    if own is not None:
+        joined = join(own, categories.names, categories.dataset_ids, annotation, in_order=True)
+        return replace(joined, is_thing=categories.is_thing)
+    return name_categories(categories, annotation, listed=listed, by_order=by_order)
 
 
 def name_categories(

@@ -16,11 +16,18 @@ OTHER_NAMES = 0.2  # share of classes that may have other words in the annotatio
 
 
 def join(
-    listed: Vocabulary, names: Sequence[str], ids: Sequence[int], annotation: str
+    listed: Vocabulary,
+    names: Sequence[str],
+    ids: Sequence[int],
+    annotation: str,
+    *,
+    in_order: bool = False,
 ) -> Vocabulary:
     """The classes of a list in the order of an annotation's categories.
 
-    names, ids: of the categories. annotation: what they were read from, for messages.
+    names, ids: of the categories. annotation: what they were read from, for messages. in_order: the
+    order of the list is a fact, as of a benchmark's own, which its label maps rest on too: an
+    annotation with other classes, or in another order, is refused.
 
     A list whose numbers are the ids is joined by them, another of the same length in its order,
     unless a name says otherwise. Then names decide, if every category has a class of its own in the
@@ -28,6 +35,8 @@ def join(
     all categories: `UserError` with the first pair that differs.
     """
     pairs = _Pairs(listed, names)
+    if in_order and len(listed) != len(names):
+        raise _other_count(listed, names, annotation)
     numbered = listed.ids is not None and set(listed.ids) == set(ids)
     if numbered or len(listed) == len(names):
         order = _numeric_order(listed, ids) if numbered else list(range(len(names)))
@@ -39,6 +48,8 @@ def join(
             if strangers:
                 logger.warning(_told(pairs, annotation, strangers[0], order, len(strangers)))
             return listed.select(order)
+        if in_order:
+            raise _other_classes(pairs, ids, annotation, wrong)
         if numbered:
             first = wrong[0]
             raise UserError(
@@ -73,11 +84,15 @@ def join_by_order(
     if listed.ids is not None and set(listed.ids) == set(ids):
         return listed.select(_numeric_order(listed, ids))
     if len(listed) != len(names):
-        raise UserError(
-            f"{annotation}: its annotations have {len(names)} classes, the vocabulary "
-            f"{len(listed)} ({listed.source}); give a list of the same classes"
-        )
+        raise _other_count(listed, names, annotation)
     return listed
+
+
+def _other_count(listed: Vocabulary, names: Sequence[str], annotation: str) -> UserError:
+    return UserError(
+        f"{annotation}: its annotations have {len(names)} classes, the vocabulary "
+        f"{len(listed)} ({listed.source}); give a list of the same classes"
+    )
 
 
 def _numeric_order(listed: Vocabulary, ids: Sequence[int]) -> list[int]:
