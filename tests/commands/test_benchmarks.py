@@ -180,7 +180,7 @@ def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
     (test_set,) = testing.test_sets(cfg)
     loader = loader_of_test(test_set.dataset, num_workers=0)
     truth = functools.partial(truth_of, test_set.categories.is_thing)
-    return evaluate(truth, loader, testing._tasks(cfg, test_set), progress=False).summary
+    return evaluate(truth, loader, testing._tasks(test_set), progress=False).summary
 
 
 def test_a_mosaic_is_asked_for_its_four_names_alone(root: Path, tmp_path: Path) -> None:
