@@ -14,6 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.allocator import settle_memory
+from frozenseg.compiling import compile_where_possible
 from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, data_root
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
@@ -122,7 +123,7 @@ def _compiles(cfg: CfgNode, model: Segmenter) -> bool:
 def _compile(stage: Stage, *, dynamic: bool | None) -> None:
     """dynamic: True: sizes are symbols from the first call on; None: from the second size on."""
     method = getattr(stage.owner, stage.method)
-    setattr(stage.owner, stage.method, torch.compile(method, dynamic=dynamic))
+    setattr(stage.owner, stage.method, compile_where_possible(method, stage.name, dynamic=dynamic))
 
 
 def build_model(cfg: CfgNode) -> Segmenter:
