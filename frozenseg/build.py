@@ -420,6 +420,7 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
         sam_epsilon=cfg.TEST.SAM_MASK_PRED_ALPHA,
         sam_threshold=cfg.TEST.SAM_MASKS.THRESHOLD,
         sam_weight=cfg.TEST.SAM_MASKS.WEIGHT,
+        cells_inside=test.MASK_CELLS_INSIDE,
         masks_at_output_size=(
             test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE
             or test.PANOPTIC_ON
