@@ -55,7 +55,7 @@ def has_glyph(sign: str, file: str = OWN) -> bool:
     return sign == " " or (mask.size, bytes(mask)) != (missing.size, bytes(missing))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _load(file: str, size: int) -> Any:
     """None for a file that Pillow cannot read."""
     if file == OWN:
