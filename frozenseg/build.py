@@ -14,6 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.allocator import settle_memory
+from frozenseg.compiling import compile_where_possible
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
@@ -120,7 +121,7 @@ def _compiles(cfg: CfgNode, model: Segmenter) -> bool:
 def _compile(stage: Stage, *, dynamic: bool | None) -> None:
     """dynamic: True: sizes are symbols from the first call on; None: from the second size on."""
     method = getattr(stage.owner, stage.method)
-    setattr(stage.owner, stage.method, torch.compile(method, dynamic=dynamic))
+    setattr(stage.owner, stage.method, compile_where_possible(method, stage.name, dynamic=dynamic))
 
 
 def build_model(cfg: CfgNode) -> Segmenter:
@@ -417,6 +418,7 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
         sam_epsilon=cfg.TEST.SAM_MASK_PRED_ALPHA,
         sam_threshold=cfg.TEST.SAM_MASKS.THRESHOLD,
         sam_weight=cfg.TEST.SAM_MASKS.WEIGHT,
+        cells_inside=test.MASK_CELLS_INSIDE,
         masks_at_output_size=(
             test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE
             or test.PANOPTIC_ON

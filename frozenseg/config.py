@@ -180,6 +180,9 @@ def _model() -> CfgNode:
     # Semantic scores at output size from masks at output size; False: resize the scores. Panoptic
     # or instance results switch it on, as published.
     mask.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+    # Mask cells that reach into the padding take the value of the nearest that does not. False, as
+    # published, leaves up to three columns and rows without class where an image was padded.
+    mask.TEST.MASK_CELLS_INSIDE = False
     for key, value in FIXED.items():
         if key.startswith("MODEL."):
             _set(model, key.removeprefix("MODEL."), value)

@@ -1,19 +1,23 @@
 """Words on pictures: fonts, names cut to a width, labels on regions, the legend beside them."""
 
+import logging
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from frozenseg.fonts import font_file, font_of, has_glyph
 from frozenseg.palette import readable_on
+
+logger = logging.getLogger(__name__)
 
 PANEL = (250, 250, 250)
 INK = (30, 30, 30)
-FAINT = (120, 120, 120)
+FAINT = (100, 100, 100)
 WARNING = (255, 193, 7)
 ELLIPSIS = "..."
 
@@ -23,28 +27,41 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LegendRow:
-    """One class of the legend; color: RGB, or None for what belongs to no class."""
+    """One class of the legend; colors: RGB of its segments, none for what belongs to no class."""
 
-    color: Color | None
+    colors: tuple[Color, ...]
     name: str
     score: str
     share: str
 
 
-@lru_cache(maxsize=16)
-def font_of(size: int) -> Any:
-    """The font that comes with Pillow: the same on every machine."""
-    return ImageFont.load_default(size=size)
+def number_of(class_id: int) -> str:
+    """In place of a name that cannot be written: its number, from 1 as in `predictions.json`."""
+    return f"class {class_id + 1}"
 
 
 def printable(text: str, instead: str = "?") -> str:
-    """`text` in the letters the font has: accents dropped, other unknown signs as "?".
+    """`text` where a font has all its letters; else accents dropped, other unknown signs as "?".
 
-    A text without one known letter or digit, such as a name in Chinese, becomes `instead`.
+    A text without one known letter or digit becomes `instead`.
     """
     text = " ".join(text.split())
-    plain = "".join(sign if _has_glyph(sign) else _nearest_sign(sign) for sign in text)
-    return plain if any(sign.isalnum() for sign in plain) else instead
+    if font_file(text) is not None:
+        return text
+    plain = "".join(sign if has_glyph(sign) else _nearest_sign(sign) for sign in text)
+    if any(sign.isalnum() for sign in plain):
+        return plain
+    if text:
+        _tell_of_missing_letters()
+    return instead
+
+
+@cache
+def _tell_of_missing_letters() -> None:
+    logger.warning(
+        "pictures: no font of this machine has the letters of some names; they are drawn as the "
+        "numbers of their classes (install a font that has them, such as Noto)"
+    )
 
 
 def fit(text: str, width: float, font: Any) -> str:
@@ -97,8 +114,9 @@ class Labels:
         width: pixels that the plate may take. leeway: pixels by which it may move up or down.
         """
         pad = max(2, round(self.font.size * 0.3))
-        text = fit(text, min(width, self.size[0]) - 2 * pad, self.font)
-        plate_width = round(self.font.getlength(text)) + 2 * pad
+        font = font_of(self.font.size, text)
+        text = fit(text, min(width, self.size[0]) - 2 * pad, font)
+        plate_width = round(font.getlength(text)) + 2 * pad
         plate_height = round(self.font.size * 1.2) + pad
         if not text or plate_height > self.size[1]:
             return False
@@ -120,7 +138,8 @@ class Labels:
         ink = readable_on(color)
         self.draw.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius, fill=color, outline=ink)
         middle = ((x0 + x1) / 2, (y0 + y1) / 2)
-        self.draw.text(middle, text, fill=ink, font=self.font, anchor="mm")
+        font = font_of(self.font.size, text)
+        self.draw.text(middle, text, fill=ink, font=font, anchor="mm")
 
 
 def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
@@ -131,7 +150,7 @@ def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
     """
     line, margin, swatch = round(font.size * 1.7), font.size, 2 * (font.size // 2)
     name_x = margin + swatch + margin // 2
-    longest = max((font.getlength(row.name) for row in rows), default=0)
+    longest = max((font_of(font.size, row.name).getlength(row.name) for row in rows), default=0)
     name_width = round(max(min(longest, 15 * font.size), 4 * font.size)) + 1
     number = round(font.getlength("100.0 %")) + margin
     scored = any(row.score for row in rows)
@@ -144,7 +163,8 @@ def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
     draw = ImageDraw.Draw(panel)
 
     def write(y: int, ink: Color, name: str, score: str, share: str) -> None:
-        draw.text((name_x, y), fit(name, name_width, font), fill=ink, font=font, anchor="lm")
+        own = font_of(font.size, name)
+        draw.text((name_x, y), fit(name, name_width, own), fill=ink, font=own, anchor="lm")
         draw.text((score_x, y), score, fill=ink, font=font, anchor="rm")
         draw.text((share_x, y), share, fill=ink, font=font, anchor="rm")
 
@@ -152,12 +172,23 @@ def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
     write(y, FAINT, "class", "score" if scored else "", "area")
     for row in shown:
         y += line
-        corners = (margin, y - swatch // 2, margin + swatch, y + swatch // 2)
-        draw.rounded_rectangle(corners, radius=swatch // 4, fill=row.color, outline=FAINT)
-        write(y, INK if row.color else FAINT, row.name, row.score, row.share)
+        _draw_swatch(draw, (margin, y - swatch // 2), swatch, row.colors)
+        write(y, INK if row.colors else FAINT, row.name, row.score, row.share)
     if len(shown) < len(rows):
         write(y + line, FAINT, f"and {len(rows) - len(shown)} more", "", "")
     return panel
+
+
+def _draw_swatch(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, colors: tuple[Color, ...]
+) -> None:
+    """A square in stripes of the first few colours, empty without any."""
+    x, y = corner
+    shown = colors[: max(1, side // 4)]
+    for number, color in enumerate(shown):
+        left, right = (x + side * (number + step) // len(shown) for step in (0, 1))
+        draw.rectangle((left, y, right, y + side), fill=color)
+    draw.rectangle((x, y, x + side, y + side), outline=FAINT)
 
 
 def note_band(text: str, width: int, font: Any) -> Image.Image:
@@ -190,20 +221,12 @@ def below(band: Image.Image, picture: Image.Image) -> Image.Image:
     return canvas
 
 
-@lru_cache(maxsize=4096)
-def _has_glyph(sign: str) -> bool:
-    font = font_of(20)
-    missing = font.getmask("\uffff")  # not a character, so every font draws its empty box
-    mask = font.getmask(sign)
-    return sign == " " or (mask.size, bytes(mask)) != (missing.size, bytes(missing))
-
-
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _nearest_sign(sign: str) -> str:
     base = "".join(c for c in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(c))
-    if all(map(_has_glyph, base)):
+    if all(map(has_glyph, base)):
         return base  # empty for an accent of its own
     return "?"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -17,14 +18,16 @@ from frozenseg.lettering import (
     inner_point,
     legend_panel,
     note_band,
+    number_of,
     printable,
 )
-from frozenseg.palette import class_colors
+from frozenseg.palette import picture_colors
 from frozenseg.structures import InstanceResult, Segment
 
 # The picture is drawn at 640 to 2000 pixels on its long side: names must be readable on the small,
 # and the large need not be drawn at full size. Tiny images grow no more than sixteenfold.
 MIN_SIDE, MAX_SIDE, MAX_ZOOM = 640, 2000, 16
+BRIGHT_LINE, DARK_LINE = np.float32(250), np.float32(25)
 
 
 def draw_segments(
@@ -35,7 +38,7 @@ def draw_segments(
     opacity: float = 0.5,
     note: str | None = None,
 ) -> Image.Image:
-    """Draw segments over an image, each class in a colour of its own, its objects in shades of it.
+    """Draw segments over an image, each in a colour of its own, those of one class alike.
 
     image: (H, W, 3) uint8 RGB. ids: (H, W) segment ids; those not in `segments` stay uncoloured.
     opacity: 0-1, of the colours. note: a warning, printed in a band above the picture. The
@@ -49,12 +52,12 @@ def draw_segments(
     size = _drawing_size(ids.shape[0], ids.shape[1])
     rank, order = _ranks(ids, segments)
     small = np.asarray(Image.fromarray(rank).resize(size, Image.Resampling.NEAREST))
-    colors = _segment_colors(order)
+    colors = _segment_colors(image, rank, order)
     font = font_of(int(np.clip(round(max(size) / 55), 13, 30)))
     picture = _colored(image, small, colors, size, opacity, thickness=1 + max(size) // 1000)
     _write_names(picture, small, order, colors, font)
     if legend:
-        panel = legend_panel(_legend_rows(rank, order), picture.height, font)
+        panel = legend_panel(_legend_rows(rank, order, colors), picture.height, font)
         picture = beside(picture, panel)
     if note:
         picture = below(note_band(note, max(picture.width, 12 * font.size), font), picture)
@@ -121,16 +124,17 @@ def _ranks(ids: np.ndarray, segments: list[Segment]) -> tuple[np.ndarray, list[S
     return np.where(known[place] == ids, place + 1, 0).astype(np.int32), order
 
 
-def _segment_colors(order: list[Segment]) -> np.ndarray:
+def _segment_colors(image: np.ndarray, rank: np.ndarray, order: list[Segment]) -> np.ndarray:
     """(len(order) + 1, 3) uint8; row 0 is for pixels of no segment."""
-    counts: dict[int, int] = {}
-    shades = []
-    for segment in order:
-        shades.append(counts.get(segment.class_id, 0) if segment.is_thing else 0)
-        counts[segment.class_id] = counts.get(segment.class_id, 0) + 1
+    areas = np.bincount(rank.ravel(), minlength=len(order) + 1).clip(min=1)
+    sums = [
+        np.bincount(rank.ravel(), channel.ravel(), minlength=len(order) + 1)
+        for channel in np.moveaxis(image, 2, 0)
+    ]
+    grounds = (np.stack(sums, axis=1) / areas[:, None]).round().astype(np.uint8)
     class_ids = np.array([segment.class_id for segment in order], dtype=np.int64)
     is_thing = np.array([segment.is_thing for segment in order], dtype=bool)
-    colors = class_colors(class_ids, is_thing, np.array(shades, dtype=np.int64))
+    colors = picture_colors(class_ids, is_thing, grounds[1:])
     return np.concatenate([np.zeros((1, 3), dtype=np.uint8), colors])
 
 
@@ -148,18 +152,19 @@ def _colored(
     overlay = colors[rank].astype(np.float32)
     weight = np.where(rank > 0, np.float32(opacity), 0)[..., None]
     picture = picture * (1 - weight) + overlay * weight
-    line = _outlines(rank, thickness)[..., None]
-    bright = np.where(rank[..., None] > 0, overlay * 0.35 + 255 * 0.65, picture)
-    return Image.fromarray(np.where(line, bright, picture).round().astype(np.uint8))
+    # Bright inside and dark around it, so that one of both shows on any ground.
+    line, edge = (_outlines(rank, width)[..., None] for width in (thickness, 2 * thickness + 1))
+    picture = np.where(edge, DARK_LINE, picture)
+    return Image.fromarray(np.where(line, BRIGHT_LINE, picture).round().astype(np.uint8))
 
 
 def _outlines(rank: np.ndarray, thickness: int) -> np.ndarray:
-    """(h, w) bool, the pixels within `thickness` of another segment to the right or below."""
-    line = np.zeros(rank.shape, dtype=bool)
-    for step in range(1, thickness + 1):
-        line[:, :-step] |= rank[:, :-step] != rank[:, step:]
-        line[:-step] |= rank[:-step] != rank[step:]
-    return line
+    """(h, w) bool, the pixels of a band `thickness` wide along the borders between segments."""
+    border = np.zeros(rank.shape, dtype=np.uint8)
+    border[:, :-1] |= rank[:, :-1] != rank[:, 1:]
+    border[:-1] |= rank[:-1] != rank[1:]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thickness, thickness))
+    return cv2.dilate(border, kernel).astype(bool)
 
 
 def _write_names(
@@ -174,7 +179,7 @@ def _write_names(
         x, y, distance = inner_point(rank[rows, columns] == place)
         if distance < 0.4 * font.size:
             continue  # a name would hide the whole region; the legend has it
-        name = printable(order[place - 1].name, instead=f"class {order[place - 1].class_id}")
+        name = printable(order[place - 1].name, instead=number_of(order[place - 1].class_id))
         labels.write(
             name,
             (columns.start + x, rows.start + y),
@@ -192,7 +197,7 @@ def _extent(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _legend_rows(rank: np.ndarray, order: list[Segment]) -> list[LegendRow]:
+def _legend_rows(rank: np.ndarray, order: list[Segment], colors: np.ndarray) -> list[LegendRow]:
     """One row for each class, the largest area first; what belongs to none comes last."""
     areas = np.bincount(rank.ravel(), minlength=len(order) + 1) / rank.size
     classes: dict[int, list[int]] = {}
@@ -201,18 +206,18 @@ def _legend_rows(rank: np.ndarray, order: list[Segment]) -> list[LegendRow]:
     rows = []
     for class_id, places in sorted(classes.items(), key=lambda item: -areas[item[1]].sum()):
         first = order[places[0] - 1]
-        name = printable(first.name, instead=f"class {class_id}")
+        name = printable(first.name, instead=number_of(class_id))
         best = max(order[place - 1].score for place in places)
         rows.append(
             LegendRow(
-                color=_rgb(class_colors(np.array([class_id]), np.array([first.is_thing]))[0]),
+                colors=tuple(_rgb(colors[place]) for place in places),
                 name=f"{len(places)} x {name}" if len(places) > 1 else name,
                 score="" if np.isnan(best) else f"{best:.2f}",
                 share=f"{100 * areas[places].sum():.1f} %",
             )
         )
     if areas[0] > 0:
-        rows.append(LegendRow(None, "no class", "", f"{100 * areas[0]:.1f} %"))
+        rows.append(LegendRow((), "no class", "", f"{100 * areas[0]:.1f} %"))
     return rows
 
 

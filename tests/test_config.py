@@ -111,6 +111,7 @@ def test_published_defaults() -> None:
     assert (frozen.SAM_ENCODER_LEVELS, frozen.SAM_VIEW, frozen.KEEP_KEY_POSITIONS) == (
         3, "stretch", False,
     )  # fmt: skip
+    assert test.MASK_CELLS_INSIDE is False
 
 
 def leaves(node: CfgNode, prefix: str = "") -> list[str]:

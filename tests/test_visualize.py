@@ -3,13 +3,26 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from frozenseg import fonts, lettering
 from frozenseg.errors import UserError
-from frozenseg.lettering import Labels, fit, font_of, inner_point, printable, wrap
-from frozenseg.palette import class_colors
+from frozenseg.fonts import font_of
+from frozenseg.lettering import (
+    FAINT,
+    INK,
+    PANEL,
+    Labels,
+    fit,
+    inner_point,
+    number_of,
+    printable,
+    wrap,
+)
+from frozenseg.palette import class_colors, luminance, picture_colors, readable_on
 from frozenseg.structures import InstanceResult, Segment
 from frozenseg.visualize import draw_instances, draw_segments, draw_semantic
 
@@ -30,7 +43,8 @@ def test_colors_lie_on_their_segments() -> None:
     drawn = draw_segments(image, ids, [_segment(900_000, 7), _segment(1, 3)], legend=False)
     assert drawn.size == (800, 700)
     picture = np.asarray(drawn).astype(int)
-    colors = class_colors(np.array([3, 7]), np.array([False, False])).astype(int)
+    classes, ground = (np.array([3, 7]), np.zeros(2, bool)), np.full((2, 3), 100, np.uint8)
+    colors = picture_colors(*classes, ground).astype(int)
     for column, color in [(50, colors[0]), (780, colors[1])]:
         assert np.abs(picture[10, column] - (100 + color) / 2).max() <= 1
     opaque = draw_segments(image, ids, [_segment(1, 3)], legend=False, opacity=1.0)
@@ -39,10 +53,11 @@ def test_colors_lie_on_their_segments() -> None:
 
 
 def test_outlines_stand_between_segments_only() -> None:
-    image = np.zeros((700, 800, 3), dtype=np.uint8)
-    drawn = draw_segments(image, _halves(), [_segment(1, 3), _segment(900_000, 7)], legend=False)
-    bright = np.asarray(drawn)[5].min(axis=1) > 160
-    assert 1 <= bright.sum() <= 2 and bright[398:402].any()
+    image = np.full((700, 800, 3), 90, dtype=np.uint8)
+    segments = [_segment(1, 3, ""), _segment(900_000, 7, "")]
+    row = np.asarray(draw_segments(image, _halves(), segments, legend=False))[5].astype(int)
+    changed = np.abs(row - np.roll(row, 1, axis=0)).max(axis=1) > 5
+    assert changed[390:410].any() and not changed[1:390].any() and not changed[410:].any()
 
 
 def test_a_class_keeps_its_color_and_objects_differ_in_shade() -> None:
@@ -146,12 +161,20 @@ def test_any_name_can_be_drawn(name: str) -> None:
     assert picture.width < 640 + 500
 
 
-def test_signs_that_the_font_lacks_are_replaced() -> None:
+def test_signs_that_no_font_has_are_replaced_and_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fonts, "_files", lambda: (fonts.OWN,))
+    fonts.font_file.cache_clear()
+    lettering._tell_of_missing_letters.cache_clear()
     assert printable("traffic light") == "traffic light"
     assert printable("Café crème") == "Cafe creme"
-    assert printable("家", instead="class 4") == "class 4"
+    assert printable("家", instead=number_of(3)) == "class 4"
     assert printable("big 家") == "big ?"
+    assert printable("дом", instead="class 2") == "class 2"
     assert printable(" two\n lines\t") == "two lines"
+    fonts.font_file.cache_clear()
+    assert [record.name for record in caplog.records] == ["frozenseg.lettering"]
 
 
 def test_long_names_end_in_an_ellipsis() -> None:
@@ -203,3 +226,89 @@ def test_the_same_input_gives_the_same_picture(reference: Path) -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"got \(8, 9, 3\) and \(9, 8\)"):
         draw_segments(np.zeros((8, 9, 3), np.uint8), np.zeros((9, 8), np.int32), [])
+
+
+def lab(colors: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(colors[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
+
+
+def without_middle_cones(colors: np.ndarray) -> np.ndarray:
+    """As a deuteranope sees them (Vienot, Brettel and Mollon, 1999), not by the code's matrix."""
+    light = (colors / 255.0) ** 2.2
+    red = 0.29275 * light[..., 0] + 0.70725 * light[..., 1]
+    blue = -0.02234 * light[..., 0] + 0.02234 * light[..., 1] + light[..., 2]
+    return 255 * np.stack([red, red, blue], -1).clip(0, 1) ** (1 / 2.2)
+
+
+def least_distance(colors: np.ndarray) -> float:
+    points = lab(colors)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return float(distance[~np.eye(len(colors), dtype=bool)].min())
+
+
+@pytest.mark.parametrize(("count", "classes", "least"), [(13, 1, 15), (20, 3, 9), (50, 10, 5)])
+def test_segments_of_a_picture_can_be_told_apart(count: int, classes: int, least: float) -> None:
+    """CIELAB distance; 2.3 is just noticeable."""
+    class_ids = np.arange(count) % classes
+    colors = picture_colors(class_ids, np.ones(count, dtype=bool))
+    assert least_distance(colors) >= least
+    assert least_distance(without_middle_cones(colors)) >= 0.6 * least
+    assert np.array_equal(colors, picture_colors(class_ids, np.ones(count, dtype=bool)))
+
+
+def test_objects_of_a_class_are_more_alike_than_those_of_others() -> None:
+    class_ids = np.array([0] * 6 + [1] * 6)
+    points = lab(picture_colors(class_ids, np.ones(12, dtype=bool)))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    assert distance[:6, :6].mean() < 0.6 * distance[:6, 6:].mean()
+
+
+def test_more_segments_than_colours_are_drawn_all_the_same() -> None:
+    assert picture_colors(np.zeros(700, dtype=int), np.zeros(700, dtype=bool)).shape == (700, 3)
+    assert picture_colors(np.zeros(0, dtype=int), np.zeros(0, dtype=bool)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("thing", [True, False])
+def test_a_mask_can_be_told_from_what_lies_under_it(thing: bool) -> None:
+    """The same green over grass of that green, and every class over its own colour."""
+    for class_id in range(30):
+        classes = np.array([class_id]), np.array([thing])
+        ground = class_colors(*classes)
+        colors = picture_colors(*classes, ground)
+        drawn = (colors.astype(float) + ground) / 2
+        assert least_distance(np.concatenate([drawn, ground])) > 10
+
+
+@pytest.mark.parametrize("ground", [0, 128, 255])
+def test_outlines_show_on_any_ground(ground: int) -> None:
+    """Across a border some pixels are much brighter than others: 4.5 : 1 at least."""
+    image = np.full((700, 800, 3), ground, dtype=np.uint8)
+    drawn = np.asarray(
+        draw_segments(image, _halves(), [_segment(1, 0, ""), _segment(900_000, 0, "")], False, 0.0)
+    )
+    light = [luminance(tuple(color)) for color in drawn[5, 390:410].tolist()]
+    assert (max(light) + 0.05) / (min(light) + 0.05) >= 4.5
+
+
+def test_words_have_contrast_to_what_they_stand_on() -> None:
+    """4.5 : 1, level AA of the web's accessibility guidelines."""
+
+    def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+        light = sorted((luminance(one), luminance(other)))
+        return (light[1] + 0.05) / (light[0] + 0.05)
+
+    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+    assert min(contrast(INK, PANEL), contrast(FAINT, PANEL)) >= 4.5
+    for color in np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3), -1).reshape(-1, 3).tolist():
+        assert contrast(readable_on(tuple(color)), tuple(color)) >= 4.5
+
+
+def test_a_name_is_drawn_in_a_font_that_has_its_letters() -> None:
+    for name in ("дом", "σπίτι", "naïve Ḝ"):  # matplotlib brings them
+        assert printable(name) == name
+        assert all(fonts.has_glyph(sign, fonts.font_file(name)) for sign in name)
+    assert fonts.font_file("dog") == fonts.OWN
+
+
+def test_a_class_without_letters_has_its_number_in_predictions_json() -> None:
+    assert number_of(0) == "class 1"

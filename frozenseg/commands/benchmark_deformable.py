@@ -19,7 +19,8 @@ from torch import Tensor
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.models import ms_deform_attn
-from frozenseg.models.ms_deform_attn import deformable_attention, loop_over_levels, reference_points
+from frozenseg.models.ms_deform_attn import deformable_attention, reference_points
+from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.models.pixel_decoder import DeformableEncoder
 from frozenseg.speed.memory import measure_memory
 

@@ -43,7 +43,7 @@ class PostProcessor:
     runs. sam_epsilon, sam_threshold, sam_weight: of SAM's proposals, where there are any: share in
     semantic scores, least probability of their class, and weight in panoptic and instance results
     (0: they take no part there). semantic_threshold: least score of a pixel's best class, without
-    which it has -1; 0: the best class in any case.
+    which it has -1; 0: the best class in any case. cells_inside: of masks, as `MaskResizer`.
     """
 
     panoptic: bool = True
@@ -59,6 +59,7 @@ class PostProcessor:
     sam_threshold: float = 0.5
     sam_weight: float = 0.0
     semantic_threshold: float = 0.0
+    cells_inside: bool = False
 
     @property
     def wanted(self) -> bool:

@@ -47,7 +47,7 @@ def segment_image(
         regions = proposals.logits(model.device)
         predictions = model.predict(images, text, regions=regions[None], sam_square=square)
     assert predictions.region_logits is not None, "regions were given"
-    resizer = _resizer(images, predictions, 0, output_size)
+    resizer = _resizer(images, predictions, 0, output_size, post_processor)
     evidence = ProposalEvidence(
         class_logits=predictions.region_logits[0].float(),
         mask_logits=place_on_grid(
@@ -80,7 +80,7 @@ def segment_batch(
         post_processor(
             predictions.class_logits[index],
             predictions.mask_logits[index],
-            _resizer(batch, predictions, index, output_size),
+            _resizer(batch, predictions, index, output_size, post_processor),
             vocabulary,
         )
         for index, output_size in enumerate(output_sizes)
@@ -92,11 +92,16 @@ def _grid(predictions: MaskPredictions) -> tuple[int, int]:
 
 
 def _resizer(
-    images: ImageBatch, predictions: MaskPredictions, index: int, output_size: tuple[int, int]
+    images: ImageBatch,
+    predictions: MaskPredictions,
+    index: int,
+    output_size: tuple[int, int],
+    post_processor: PostProcessor,
 ) -> MaskResizer:
     return MaskResizer(
         mask_size=_grid(predictions),
         padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
         image_size=images.sizes[index],
         output_size=output_size,
+        cells_inside=post_processor.cells_inside,
     )

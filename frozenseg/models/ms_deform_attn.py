@@ -3,17 +3,22 @@
 Legend: N images, L queries (all cells of all levels), V levels, P points, M heads, C channels.
 """
 
+import functools
 import importlib.util
+import logging
 import math
 import os
 import shutil
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.library import CustomOpDef
 
 from frozenseg.linear import apply_linear
 from frozenseg.models.ms_deform_gather import deformable_gather
+from frozenseg.models.ms_deform_loop import loop_over_levels
+
+logger = logging.getLogger(__name__)
 
 # Triton compiles a small launcher with the machine's C compiler: without one it cannot run.
 TRITON_PRESENT = importlib.util.find_spec("triton") is not None and any(
@@ -35,11 +40,8 @@ def deformable_attention(
     Returns (N, L, C) in the type of the value.
     """
     heights, widths = [height for height, _ in shapes], [width for _, width in shapes]
-    if runs_triton(value, locations, weights):
-        # Here, for the module needs Triton.
-        from frozenseg.models.ms_deform_triton import deformable_triton
-
-        return deformable_triton(value, heights, widths, locations, weights)
+    if runs_triton(value, locations, weights) and (operator := triton_operator()) is not None:
+        return operator(value, heights, widths, locations, weights)
     kind = torch.promote_types(value.dtype, locations.dtype)
     kind = torch.promote_types(torch.promote_types(kind, weights.dtype), torch.float32)
     tensors = value.to(kind), locations.to(kind), weights.to(kind)
@@ -60,22 +62,21 @@ def runs_triton(*tensors: Tensor) -> bool:
     return torch.float64 not in kinds and capability >= needed
 
 
-def loop_over_levels(
-    value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """`deformable_attention` with `grid_sample`, level by level: for every other device."""
-    batch, length, heads, _, points, _ = locations.shape
-    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (V, N*M, L, P, 2)
-    levels = value.split([height * width for height, width in shapes], dim=1)
-    output = value.new_zeros(batch * heads, value.shape[-1], length)
-    for level, (height, width) in enumerate(shapes):
-        maps = levels[level].permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
-        sampled = F.grid_sample(
-            maps, grids[level], mode="bilinear", padding_mode="zeros", align_corners=False
-        )  # (N*M, C/M, L, P)
-        weight = weights[:, :, :, level].transpose(1, 2).reshape(batch * heads, 1, length, points)
-        output = output + (sampled * weight).sum(-1)
-    return output.view(batch, -1, length).transpose(1, 2)
+@functools.cache
+def triton_operator() -> CustomOpDef | None:
+    """The operator made of Triton kernels; none, and a warning, where it cannot be imported."""
+    try:
+        from frozenseg.models.ms_deform_triton import deformable_triton
+    # A package half installed lacks files or names; one of another PyTorch's time, its own errors.
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        logger.warning(
+            "deformable attention: Triton cannot be imported (%s: %s); PyTorch's grid_sample takes "
+            "its place, which is slower",
+            type(error).__name__,
+            error,
+        )
+        return None
+    return deformable_triton
 
 
 def published_reading(locations: Tensor, weights: Tensor, levels: int) -> tuple[Tensor, Tensor]:

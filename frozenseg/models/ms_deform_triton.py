@@ -1,23 +1,27 @@
-"""Deformable attention as Triton kernels, for CUDA: no samples are stored, forward or backward.
+"""Deformable attention for CUDA, by the Triton kernels of `ms_deform_kernels`.
 
-Imported only where Triton is. A program takes some (image, query, head) triples ("bags") and all
-their samples, a tile of bags x channels at a time. All arithmetic and the gradients' sums are in
-float32, whatever the inputs are.
+Imported only where Triton is. Where a kernel does not compile or start, the loop over levels does
+its work.
 
 Legend: N images, L queries, V levels, P points, M heads, D channels a head, S cells of all levels.
 """
 
-# mypy: disallow-untyped-defs=False, disable-error-code="no-any-return"
-
 import functools
+import logging
+import math
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
+from frozenseg.models.ms_deform_kernels import deformable_backward, deformable_forward
+from frozenseg.models.ms_deform_loop import loop_gradients, loop_over_levels
 from frozenseg.models.ms_deform_operator import connect
+
+logger = logging.getLogger(__name__)
 
 TILE = 512  # bags x channels of a program: four numbers a thread at Triton's default of four warps
 
@@ -37,13 +41,13 @@ def deformable_triton(
     """
     batch, length, heads = weights.shape[:3]
     output = value.new_empty(batch, length, heads * value.shape[-1])
-    if output.numel():
-        value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
-        levels = _level_table(tuple(heights), tuple(widths), value.device)
-        grid, sizes = _launch(value, weights)
-        with torch.cuda.device_of(value):
-            _forward[grid](value, levels, locations, weights, output, **sizes)
-    return output
+    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
+    levels = _level_table(tuple(heights), tuple(widths), value.device)
+    if _run(deformable_forward, (value, levels, locations, weights, output), value, weights):
+        return output
+    shapes = list(zip(heights, widths, strict=True))
+    output = loop_over_levels(value.float(), shapes, locations.float(), weights.float())
+    return output.to(value.dtype).contiguous()
 
 
 @torch.library.custom_op("frozenseg::deformable_triton_backward", mutates_args=())
@@ -60,16 +64,70 @@ def deformable_triton_backward(
     Many samples share a cell, so the value's gradient is summed with atomic additions, in an order
     that differs from run to run: its last digits do too.
     """
-    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
-    grad_value = torch.zeros_like(value, dtype=torch.float32)
-    grad_locations, grad_weights = torch.zeros_like(locations), torch.zeros_like(weights)
-    if grad.numel():
-        levels = _level_table(tuple(heights), tuple(widths), value.device)
-        grid, sizes = _launch(value, weights)
-        results = (grad_value, grad_locations, grad_weights)
+    grad, value = grad.contiguous(), value.contiguous()
+    locations, weights = locations.contiguous(), weights.contiguous()
+    results = (
+        torch.zeros_like(value, dtype=torch.float32),
+        torch.zeros_like(locations),
+        torch.zeros_like(weights),
+    )
+    levels = _level_table(tuple(heights), tuple(widths), value.device)
+    inputs = (grad, value, levels, locations, weights)
+    if not _run(deformable_backward, (*inputs, *results), value, weights):
+        shapes = list(zip(heights, widths, strict=True))
+        results = loop_gradients(
+            grad.float(), value.float(), shapes, locations.float(), weights.float()
+        )
+    by_value, by_locations, by_weights = (
+        result.to(tensor.dtype).contiguous()
+        for result, tensor in zip(results, (value, locations, weights), strict=True)
+    )
+    return by_value, by_locations, by_weights
+
+
+_kernels_failed = threading.Event()
+_first_failure = threading.Lock()
+
+
+def kernels_work() -> bool:
+    """Whether no kernel has failed in this process so far."""
+    return not _kernels_failed.is_set()
+
+
+def _run(kernel: Any, tensors: tuple[Tensor, ...], value: Tensor, weights: Tensor) -> bool:
+    """Whether the kernel did its work on the tensors.
+
+    What a machine does not compile or start, it does not the next time either: the first failure is
+    told, and from then on no kernel is tried. What ends a process, such as an error of the device
+    in an earlier kernel, comes up again in what takes the kernel's place.
+    """
+    if not kernels_work():
+        return False
+    if not math.prod(weights.shape[:3]) * value.shape[3]:
+        return True  # nothing to do, and an empty grid cannot be launched
+    grid, sizes = _launch(value, weights)
+    try:
         with torch.cuda.device_of(value):
-            _backward[grid](grad.contiguous(), value, levels, locations, weights, *results, **sizes)
-    return grad_value.to(value.dtype, copy=False), grad_locations, grad_weights
+            kernel[grid](*tensors, **sizes)
+    # Compiler, assembler, linker, driver and the cache on disk raise errors of no common class.
+    except Exception as error:
+        _tell_once(kernel.fn.__name__, error)
+        return False
+    return True
+
+
+def _tell_once(name: str, error: Exception) -> None:
+    with _first_failure:
+        if kernels_work():
+            _kernels_failed.set()
+            logger.warning(
+                "deformable attention: the kernel %s of Triton %s fails here (%s: %s); PyTorch's "
+                "grid_sample takes its place, which is slower",
+                name,
+                triton.__version__,
+                type(error).__name__,
+                " ".join(str(error).split())[:300],
+            )
 
 
 @functools.lru_cache(maxsize=64)  # else a copy to the device, layer by layer
@@ -98,143 +156,6 @@ def _launch(value: Tensor, weights: Tensor) -> tuple[tuple[int], dict[str, int]]
         "BLOCK_BAGS": block_bags,
     }
     return (triton.cdiv(sizes["bags"], block_bags),), sizes
-
-
-@triton.jit
-def _sample(locations, weights, number, height, width, inside):
-    """Position in cells from the first cell's centre, and weight, of the samples `number`."""
-    x = tl.load(locations + 2 * number, mask=inside, other=0).to(tl.float32) * width - 0.5
-    y = tl.load(locations + 2 * number + 1, mask=inside, other=0).to(tl.float32) * height - 0.5
-    return x, y, tl.load(weights + number, mask=inside, other=0).to(tl.float32)
-
-
-@triton.jit
-def _corner(x, y, right, below, height, width, inside):
-    """One of the four cells around (x, y): its index, bilinear shares, and whether it exists."""
-    column = tl.floor(x) + right
-    row = tl.floor(y) + below
-    exists = (column >= 0) & (column < width) & (row >= 0) & (row < height) & inside
-    # Where nothing exists the position may be infinite: it must not reach the index.
-    cell = tl.where(exists, row, 0).to(tl.int32) * width + tl.where(exists, column, 0).to(tl.int32)
-    return cell, 1 - tl.abs(x - column), 1 - tl.abs(y - row), exists
-
-
-@triton.jit
-def _forward(
-    value,
-    level_table,
-    locations,
-    weights,
-    output,
-    cells,
-    length,
-    bags,
-    heads,
-    LEVELS: tl.constexpr,
-    POINTS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_BAGS: tl.constexpr,
-):
-    bag = tl.program_id(0).to(tl.int64) * BLOCK_BAGS + tl.arange(0, BLOCK_BAGS)
-    inside = bag < bags
-    first = bag // (length * heads) * cells * heads + bag % heads  # row of the image's first cell
-    channel = tl.arange(0, BLOCK_CHANNELS)
-    total = tl.zeros((BLOCK_BAGS, BLOCK_CHANNELS), dtype=tl.float32)
-    for level in range(LEVELS):
-        height = tl.load(level_table + 3 * level)
-        width = tl.load(level_table + 3 * level + 1)
-        start = tl.load(level_table + 3 * level + 2)
-        for point in range(POINTS):
-            number = (bag * LEVELS + level) * POINTS + point
-            x, y, weight = _sample(locations, weights, number, height, width, inside)
-            lost = (x != x) | (y != y)  # not a number: the result is none either
-            for corner in tl.static_range(4):
-                cell, share_x, share_y, exists = _corner(
-                    x, y, corner % 2, corner // 2, height, width, inside
-                )
-                share = tl.where(exists | lost, share_x * share_y * weight, 0)
-                row = first + (start + cell) * heads
-                tile = tl.load(
-                    value + row[:, None] * CHANNELS + channel,
-                    mask=exists[:, None] & (channel < CHANNELS),
-                    other=0,
-                )
-                total += share[:, None] * tile.to(tl.float32)
-    tl.store(
-        output + bag[:, None] * CHANNELS + channel,
-        total.to(output.dtype.element_ty),
-        mask=inside[:, None] & (channel < CHANNELS),
-    )
-
-
-@triton.jit
-def _backward(
-    grad,
-    value,
-    level_table,
-    locations,
-    weights,
-    grad_value,
-    grad_locations,
-    grad_weights,
-    cells,
-    length,
-    bags,
-    heads,
-    LEVELS: tl.constexpr,
-    POINTS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_BAGS: tl.constexpr,
-):
-    bag = tl.program_id(0).to(tl.int64) * BLOCK_BAGS + tl.arange(0, BLOCK_BAGS)
-    inside = bag < bags
-    first = bag // (length * heads) * cells * heads + bag % heads
-    channel = tl.arange(0, BLOCK_CHANNELS)
-    out = tl.load(
-        grad + bag[:, None] * CHANNELS + channel,
-        mask=inside[:, None] & (channel < CHANNELS),
-        other=0,
-    ).to(tl.float32)
-    for level in range(LEVELS):
-        height = tl.load(level_table + 3 * level)
-        width = tl.load(level_table + 3 * level + 1)
-        start = tl.load(level_table + 3 * level + 2)
-        for point in range(POINTS):
-            number = (bag * LEVELS + level) * POINTS + point
-            x, y, weight = _sample(locations, weights, number, height, width, inside)
-            by_x = tl.zeros((BLOCK_BAGS,), dtype=tl.float32)
-            by_y = tl.zeros((BLOCK_BAGS,), dtype=tl.float32)
-            by_weight = tl.zeros((BLOCK_BAGS,), dtype=tl.float32)
-            for corner in tl.static_range(4):
-                cell, share_x, share_y, exists = _corner(
-                    x, y, corner % 2, corner // 2, height, width, inside
-                )
-                share_x = tl.where(exists, share_x, 0)
-                share_y = tl.where(exists, share_y, 0)
-                offsets = (first + (start + cell) * heads)[:, None] * CHANNELS + channel
-                mask = exists[:, None] & (channel < CHANNELS)
-                tile = tl.load(value + offsets, mask=mask, other=0).to(tl.float32)
-                tl.atomic_add(
-                    grad_value + offsets,
-                    (share_x * share_y * weight)[:, None] * out,
-                    mask=mask,
-                    sem="relaxed",
-                )
-                dot = tl.sum(tile * out, axis=1)
-                by_weight += share_x * share_y * dot
-                # A corner's share grows towards it: +1 a cell for the right one, -1 for the left.
-                by_x += (2 * (corner % 2) - 1) * share_y * dot
-                by_y += (2 * (corner // 2) - 1) * share_x * dot
-            kind = grad_locations.dtype.element_ty
-            tl.store(grad_locations + 2 * number, (by_x * weight * width).to(kind), mask=inside)
-            tl.store(
-                grad_locations + 2 * number + 1, (by_y * weight * height).to(kind), mask=inside
-            )
-            tl.store(
-                grad_weights + number, by_weight.to(grad_weights.dtype.element_ty), mask=inside
-            )
 
 
 connect(deformable_triton, deformable_triton_backward)

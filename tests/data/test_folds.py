@@ -7,11 +7,11 @@ from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
 
-@pytest.mark.parametrize("benchmark", FOLDED)
-def test_folds_share_out_all_classes(benchmark: str) -> None:
-    folds = [fold_classes(benchmark, fold) for fold in range(NUM_FOLDS)]
-    assert [len(fold) for fold in folds] == [FOLDED[benchmark] // 4] * 4
-    assert sorted(sum(folds, ())) == list(range(FOLDED[benchmark]))
+@pytest.mark.parametrize("name", FOLDED)
+def test_folds_share_out_all_classes(name: str) -> None:
+    folds = [fold_classes(name, fold) for fold in range(NUM_FOLDS)]
+    assert [len(fold) for fold in folds] == [FOLDED[name] // 4] * 4
+    assert sorted(sum(folds, ())) == list(range(FOLDED[name]))
 
 
 def test_pascal_in_blocks_and_coco_in_turns() -> None:

@@ -3,9 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
+from frozenseg.text.vocabulary import Vocabulary
 
 # mask at stride 4, padded input, image inside it, output: (height, width) each
 CASES = {
@@ -74,3 +78,59 @@ def test_a_band_reads_only_the_input_rows_it_needs() -> None:
 def test_identity_gives_the_masks_themselves() -> None:
     masks = torch.randn(2, 5, 6)
     assert torch.equal(MaskResizer.identity((5, 6)).rows(masks, 1, 4), masks[:, 1:4])
+
+
+DIVISOR, STRIDE = 32, 4
+SIDES = st.tuples(st.integers(1, 70), st.integers(1, 70))
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(image=SIDES, output=SIDES, stride=st.sampled_from([STRIDE, 16]))
+def test_a_class_found_everywhere_leaves_no_stripe_at_the_border(
+    image: tuple[int, int], output: tuple[int, int], stride: int
+) -> None:
+    """A model that finds one class in all of an image of any size and nothing in the padding, cells
+    of which a part is padding included: semantic, panoptic and instance results have it alone."""
+    padded = tuple(-(-side // DIVISOR) * DIVISOR for side in image)
+    size = tuple(side // stride for side in padded)
+    whole = tuple(max(1, side // stride) for side in image)
+    masks = torch.full((2, *size), -20.0)
+    masks[0, : whole[0], : whole[1]] = 20.0
+    masks[1] = -masks[0]  # a second one finds the padding
+    classes = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
+    resizer = MaskResizer(
+        mask_size=size,
+        padded_size=padded,
+        image_size=image,
+        output_size=output,
+        cells_inside=True,
+    )
+    words = Vocabulary((("dog",), ("nothing",)), (True, False))
+    found = PostProcessor()(classes, masks, resizer, words)
+    assert (found.semantic == 0).all()
+    (segment,) = found.panoptic.segments
+    assert segment.name == "dog" and (found.panoptic.ids == segment.id).all()
+    assert found.instances.masks[found.instances.scores.argmax()].all()
+    scores = PostProcessor(panoptic=False, instances=False, masks_at_output_size=False)
+    assert (scores(classes, masks, resizer, words).semantic == 0).all()
+
+
+@pytest.mark.parametrize("width", [201, 202, 203])
+def test_as_published_the_last_columns_are_mixed_with_the_padding(width: int) -> None:
+    size = {"padded_size": (32, 224), "image_size": (32, width), "output_size": (32, width)}
+    masks = torch.full((1, 8, 56), -20.0)
+    masks[..., : width // 4] = 20.0
+    published = MaskResizer(mask_size=(8, 56), **size).rows(masks, 0, 32)
+    assert (published[..., -1] < 0).all()
+    ours = MaskResizer(mask_size=(8, 56), **size, cells_inside=True).rows(masks, 0, 32)
+    assert (ours == 20).all()
+
+
+def test_without_padding_all_cells_are_inside() -> None:
+    size = {"padded_size": (32, 64), "image_size": (32, 64), "output_size": (50, 77)}
+    masks = torch.randn(3, 8, 16)
+    published, ours = (
+        MaskResizer(mask_size=(8, 16), **size, cells_inside=inside).rows(masks, 0, 50)
+        for inside in (False, True)
+    )
+    assert torch.equal(published, ours)

@@ -1,12 +1,7 @@
 """Deformable attention against sampling written by hand, one value at a time."""
 
-import importlib.util
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +12,12 @@ from frozenseg.models import ms_deform_gather
 from frozenseg.models.ms_deform_attn import (
     DeformableAttention,
     deformable_attention,
-    loop_over_levels,
     published_reading,
     reference_points,
     runs_triton,
     softmax_of_few,
 )
+from frozenseg.models.ms_deform_loop import loop_over_levels
 
 SHAPES = [(3, 5), (6, 4), (2, 7)]
 
@@ -185,69 +180,6 @@ def test_softmax_of_few_is_the_softmax() -> None:
         found = softmax_of_few(x)
     torch.testing.assert_close(found, x.softmax(-1))
     torch.testing.assert_close(softmax_of_few(x), x.softmax(-1), rtol=0, atol=0)
-
-
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed"
-)
-
-
-@needs_triton
-def test_triton_kernels_equal_the_loop_in_the_interpreter() -> None:
-    """In a process of its own: Triton must know when it is imported that it is to interpret."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.models.triton_against_loop"],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@needs_triton
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["_forward", "_backward"])
-def test_triton_kernels_compile_for_a_gpu_that_is_not_here(
-    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The interpreter takes more than the compiler does."""
-    from triton import compile as compile_kernel
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from frozenseg.models import ms_deform_triton
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(ms_deform_triton, name)
-    constants = {"LEVELS": 3, "POINTS": 4, "CHANNELS": 20, "BLOCK_CHANNELS": 32, "BLOCK_BAGS": 16}
-    tensors = {"value", "locations", "weights", "output", "grad", "grad_locations", "grad_weights"}
-    types = {"level_table": "*i32", "grad_value": "*fp32", **dict.fromkeys(tensors, f"*{kind}")}
-    types |= dict.fromkeys(constants, "constexpr")
-    names = [parameter.name for parameter in kernel.params]
-    source = ASTSource(
-        kernel,
-        {name: types.get(name, "i32") for name in names},
-        constexprs={(names.index(name),): number for name, number in constants.items()},
-    )
-    assert compile_kernel(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
-
-
-@needs_triton
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_triton_kernels_equal_the_loop_on_a_gpu() -> None:
-    from tests.models import triton_against_loop
-
-    triton_against_loop.compare("cuda")
-    triton_against_loop.compare_half_precision("cuda")
-    triton_against_loop.check_lost_positions("cuda")
-    inputs = [tensor.cuda() for tensor in random_inputs(SHAPES, torch.float32)]
-    assert runs_triton(*inputs)
-    expected = loop_over_levels(inputs[0], SHAPES, *inputs[1:])
-    ours = deformable_attention(inputs[0], SHAPES, *inputs[1:])
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> None:

@@ -1,4 +1,4 @@
-"""Compare the Triton kernels with the loop over levels; see `test_ms_deform_attn.py`.
+"""Compare the Triton kernels with the loop over levels; see `test_ms_deform_triton.py`.
 
 Run as a module with TRITON_INTERPRET=1, since Triton decides on import whether to interpret.
 """
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from frozenseg.models import ms_deform_triton
-from frozenseg.models.ms_deform_attn import loop_over_levels
-from frozenseg.models.ms_deform_triton import deformable_triton
+from frozenseg.models.ms_deform_loop import loop_over_levels
+from frozenseg.models.ms_deform_triton import deformable_triton, kernels_work
 
 Case = tuple[int, int, int, int, int, list[tuple[int, int]]]
 
@@ -17,6 +17,7 @@ CASES: list[Case] = [
     (2, 11, 3, 4, 20, [(5, 7), (3, 4), (1, 6)]),
     (1, 9, 8, 2, 32, [(9, 1)]),
     (3, 1, 1, 1, 1, [(2, 2), (1, 1)]),
+    *((1, 3, 2, 2, channels, [(3, 4), (2, 1)]) for channels in (4, 8, 16, 64, 128)),
 ]
 HALF_CASE: Case = (2, 5, 3, 2, 20, [(5, 7), (1, 6)])
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -89,3 +90,4 @@ if __name__ == "__main__":
     compare("cpu")
     compare_half_precision("cpu")
     check_lost_positions("cpu")
+    assert kernels_work()  # else the loop was compared with itself
