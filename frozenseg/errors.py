@@ -9,6 +9,14 @@ class UserError(Exception):
     """
 
 
+class WriteError(UserError):
+    """A file or folder cannot be written: no room, no permission, a limit of the file system.
+
+    What is only there to save time (a cache, a picture of curves) goes without it; other callers
+    let it end the command.
+    """
+
+
 def nearest(name: str, known: list[str], count: int = 3) -> str:
     """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
     import difflib

@@ -4,7 +4,6 @@ parts)."""
 import argparse
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from frozenseg.build import build_model
@@ -18,7 +17,7 @@ from frozenseg.engine.weights import (
     write_state,
 )
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import write_torch
 
 
 def main(argv: list[str]) -> None:
@@ -50,5 +49,4 @@ def _write(target: Path, state: dict[str, Tensor]) -> None:
     if target.suffix == ".safetensors":
         write_state(target, state)
     else:
-        with atomic_path(target) as temporary:
-            torch.save({"model": to_published(state)}, temporary)
+        write_torch(target, {"model": to_published(state)})

@@ -224,11 +224,8 @@ def _write_config(cfg: CfgNode, output: Path) -> None:
     """The resolved configuration beside the checkpoints; also finds out whether one may write."""
     if not is_main():
         return
-    try:
-        with atomic_path(output / "config.yaml") as temporary:
-            temporary.write_text(cfg.dump(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {output}: cannot write there ({error.strerror})") from None
+    with atomic_path(output / "config.yaml") as temporary:
+        temporary.write_text(cfg.dump(), encoding="utf-8")
 
 
 def _write_weights(state: TrainingState, output: Path) -> None:

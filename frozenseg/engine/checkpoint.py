@@ -3,9 +3,7 @@
 Files are `checkpoints/step_00005000.pt`, written whole or not at all, read without executing them.
 """
 
-import io
 import logging
-import os
 import random
 import re
 import zipfile
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import write_torch
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +55,7 @@ class CheckpointFolder:
     def save(self, checkpoint: TrainingCheckpoint) -> Path:
         """Write a checkpoint; older ones go afterwards, so that a full disk costs none."""
         path = self.folder / f"step_{checkpoint.step:08d}.pt"
-        content = io.BytesIO()  # torch's own file writer reports a full disk in other words
-        torch.save(by_name(checkpoint), content)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        write_torch(path, by_name(checkpoint))
         self._prune(checkpoint.best.get("step"))
         return path
 

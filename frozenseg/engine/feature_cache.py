@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from frozenseg.errors import WriteError
 from frozenseg.files import atomic_path
 from frozenseg.structures import AnyFeatures, ImageBatch
 
@@ -86,7 +87,7 @@ class FeatureCache(Generic[AnyFeatures]):
             else:
                 write_tensors(path, tensors)
                 return
-        except OSError as error:
+        except WriteError as error:
             reason = str(error)
         self._writes = False
         logger.warning(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from frozenseg.errors import WriteError
 from frozenseg.files import atomic_path
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.templates import VILD
@@ -140,5 +141,5 @@ class TextClassifier:
         try:
             with atomic_path(folder / f"{digest}.safetensors") as temporary:
                 save_file({f"name:{name}": self._vectors[name] for name in names}, temporary)
-        except OSError as error:  # a full or read-only disk costs time, not the result
-            logger.warning("text cache %s cannot be written (%s)", folder, error)
+        except WriteError as error:  # a full or read-only disk costs time, not the result
+            logger.warning("text cache: %s", error)

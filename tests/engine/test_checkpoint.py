@@ -2,7 +2,6 @@
 
 import logging
 import random
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from frozenseg.engine.checkpoint import (
     random_state,
     restore_random_state,
 )
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
+from tests.disk import files_end_at
 
 
 def checkpoint(step: int, best_step: int | None = None) -> TrainingCheckpoint:
@@ -97,13 +97,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 def test_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=1)
     good = folder.save(checkpoint(1))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    try:
-        with pytest.raises(OSError):
-            folder.save(checkpoint(2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_end_at(5000), pytest.raises(WriteError, match="step_00000002.pt: cannot be written"):
+        folder.save(checkpoint(2))
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
     assert load_checkpoint(good).step == 1
 
