@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,11 +118,10 @@ def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], 
         entries = [Entry(record.image_id, Path(record.image_path)) for record in records]
         return entries, test_resize(cfg, find_benchmark(arguments.dataset))
     paths = [path for path in list_images(arguments.input) if not is_video(path)]
-    names = [path.stem for path in paths]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--input: two images have the name {name}; masks are kept by name")
-    entries = [Entry(name, path) for name, path in zip(names, paths, strict=True)]
+    entries = [Entry(path.stem, path) for path in paths]
+    for name, times in Counter(entry.id for entry in entries).items():
+        if times > 1:
+            raise UserError(f"--input: {times} images have the name {name}; masks are kept by name")
     return entries, ShortestEdgeResize(short=cfg.INPUT.MIN_SIZE_TEST, long=cfg.INPUT.MAX_SIZE_TEST)
 
 
