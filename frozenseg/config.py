@@ -236,7 +236,8 @@ def _solver() -> CfgNode:
     node.WARMUP_ITERS = 10
     node.EMA = 0.0  # decay of the weights' moving average; 0: none
     node.CHECKPOINT_PERIOD = 5000
-    node.CHECKPOINT_KEEP = 2  # last checkpoints kept, besides the best
+    # Last checkpoints kept, besides the best; one more until a step was taken from the last.
+    node.CHECKPOINT_KEEP = 2
     node.CLIP_GRADIENTS = CN()
     node.CLIP_GRADIENTS.ENABLED = True
     node.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
