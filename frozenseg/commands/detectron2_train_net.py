@@ -1,8 +1,6 @@
 """Train or evaluate under detectron2: its DefaultTrainer, loaders and evaluators, our model."""
 
 import logging
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +89,6 @@ def work(request: Request) -> None:
         trainer.train()
         results = getattr(trainer, "_last_eval_results", {})
     if comm.is_main_process() and results:
-        write_json(output / "results.json", _plain(results), indent=1)
+        write_json(output / "results.json", results, indent=1)
         logger.info("written to %s", output / "results.json")
         verify_results(cfg, results)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON can carry; what is not a number (no such class) is null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return float(value) if math.isfinite(value) else None

@@ -22,11 +22,7 @@ def main(argv: list[str]) -> int | None:
     for name, summary in (summaries | means).items():
         print("\n".join([name, *summary_lines(summary)]))
     if arguments.json is not None:
-        plain = {
-            name: {key: value if math.isfinite(value) else None for key, value in row.items()}
-            for name, row in means.items()
-        }
-        write_json(arguments.json, plain, indent=1)
+        write_json(arguments.json, means, indent=1)
     return None
 
 

@@ -163,6 +163,14 @@ class Tester:
         proposals, precision = build_sam_masks(cfg, model), build_precision(cfg, model.device)
         return cls(cfg, model, sets, tasks, texts, proposals, precision)
 
+    @property
+    def metrics(self) -> dict[str, list[str]]:
+        """The names of all scores that `evaluate` will give, by data set."""
+        return {
+            test_set.name: [name for task in tasks.values() for name in task.names]
+            for test_set, tasks in zip(self.sets, self.tasks, strict=True)
+        }
+
     def evaluate(self) -> dict[str, Evaluation]:
         """Every set in turn, its images shared by the processes."""
         with _in_evaluation_mode(self.model):

@@ -15,11 +15,12 @@ import yaml
 from PIL import Image
 
 from frozenseg.commands import run as run_command
+from frozenseg.commands import train_net
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data import dataset
 from frozenseg.data.benchmarks import load_records
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.on_disk import score_panoptic
 from frozenseg.predictor import load
 from tests.engine.test_fusioner import FUSIONER
@@ -126,8 +127,52 @@ def test_expected_results_decide_the_status(trained: TinyRun, caplog) -> None:
         assert status(accuracy + 0.02) == 1
     assert "pACC is" in caplog.text
     assert status(0.0, "mIoU-unseen") == 1  # there is no unseen class: not a number
+    assert trained.results("eval")["summary"]["mIoU-unseen"] is None
+    (trained.root / "eval" / "results.json").unlink()
     with pytest.raises(UserError, match=r"has no pACCC; did you mean pACC"):
         status(1.0, "pACCC")
+    assert not (trained.root / "eval" / "results.json").exists()  # known before the first image
+
+
+def test_a_recipes_expected_results_do_not_end_a_run_on_other_data(
+    trained: TinyRun, caplog
+) -> None:
+    row = ["small_world_val", "PQ", 66.5, 0.3]
+    assert main(only(trained, "TEST.EXPECTED_RESULTS", repr([row]))) == 0
+    assert "small_world_val PQ will not be compared" in caplog.text
+    assert trained.results("eval")["summary"]["PQ"] >= 0
+
+
+def test_expected_results_are_checked_before_the_first_step(run: TinyRun) -> None:
+    row = [run.dataset, "PQQ", 1.0, 0.1]
+    with pytest.raises(UserError, match="has no PQQ"):
+        main(run.arguments("out", "TEST.EXPECTED_RESULTS", repr([row])))
+    assert not (run.root / "out" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["results.json", "model_final.safetensors"])
+def test_what_cannot_be_written_is_known_before_the_first_step(run: TinyRun, name: str) -> None:
+    (run.root / "out" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{name}: cannot be written"):
+        main(run.arguments("out"))
+    assert not (run.root / "out" / "metrics.jsonl").exists()
+
+
+def test_results_are_shown_though_a_file_cannot_be_written(
+    run: TinyRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The weights' disk is full at the end: the table is printed and the other files are there."""
+
+    def full(*_: object) -> None:
+        raise WriteError("weights: no room")
+
+    monkeypatch.setattr(train_net, "_write_weights", full)
+    with caplog.at_level(logging.INFO, logger="frozenseg"):
+        with pytest.raises(UserError, match="weights: no room"):
+            main(run.arguments("out", "SOLVER.MAX_ITER", "2"))
+    assert "mIoU" in caplog.text
+    assert (run.root / "out" / "results.json").is_file()
+    assert (run.root / "out" / "curves.png").is_file()
 
 
 def test_recall_and_augmentation(trained: TinyRun) -> None:
