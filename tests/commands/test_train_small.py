@@ -1,6 +1,7 @@
 """The commands that train the small encoders: bad arguments, and two real steps of each."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_mosaics_follow_images_and_a_stopped_run_goes_on(
     first = read_state(tmp_path / "images" / "weights.safetensors")
     second = read_state(tmp_path / "weights.safetensors")
     assert any((first[name] != value).any() for name, value in second.items())
-    (tmp_path / "checkpoint.safetensors").unlink()  # as if stopped before the first mosaics
+    shutil.rmtree(tmp_path / "checkpoints")  # as if stopped before the first mosaics
     (tmp_path / "weights.safetensors").unlink()
     (tmp_path / "metrics.jsonl").unlink()
     train_small_clip.main([*run, "--mosaic-steps", "1", "--resume"])
