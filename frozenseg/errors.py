@@ -17,6 +17,14 @@ class WriteError(UserError):
     """
 
 
+def one_line(text: str) -> str:
+    """The text with line breaks and other control characters written out, as `\\n`: names of files
+    may hold any, and a terminal would obey them."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def nearest(name: str, known: list[str], count: int = 3) -> str:
     """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
     import difflib

@@ -179,7 +179,7 @@ def _temporary_name(path: Path) -> tuple[str, str]:
 
 def _cannot_write(path: str | os.PathLike[str], reason: str, number: int | None = None) -> str:
     first_line = reason.partition("\n")[0]
-    remedy = REMEDIES.get(number, "make room there, or choose another place")
+    remedy = REMEDIES.get(number or 0, "make room there, or choose another place")
     return f"{path}: cannot be written ({first_line}); {remedy}"
 
 

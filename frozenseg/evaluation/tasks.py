@@ -53,7 +53,7 @@ class Task(Protocol):
 class PanopticTask:
     """PQ, SQ and RQ of all classes, things and stuff, and of seen and unseen classes."""
 
-    names = tuple(
+    names: tuple[str, ...] = tuple(
         f"{key}{suffix}" for suffix in PANOPTIC_GROUPS.values() for key in ("PQ", "SQ", "RQ")
     )
 
@@ -95,7 +95,7 @@ class PanopticTask:
 class SemanticTask:
     """mIoU, fwIoU, mACC, pACC, and the mIoU of seen and unseen classes."""
 
-    names = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
+    names: tuple[str, ...] = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
@@ -115,7 +115,12 @@ class OracleTask:
     is asked for the whole vocabulary; its names begin with "oracle".
     """
 
-    names = ("oracle mIoU", "oracle mIoU-seen", "oracle mIoU-unseen", "oracle FB-IoU")
+    names: tuple[str, ...] = (
+        "oracle mIoU",
+        "oracle mIoU-seen",
+        "oracle mIoU-unseen",
+        "oracle FB-IoU",
+    )
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
