@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import frozenseg
 from frozenseg.background import Behind, ahead, groups
+from frozenseg.commands import run_module
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.results import Predictions, taken, write_panoptic_png
@@ -360,3 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("demo")

@@ -18,6 +18,7 @@ from frozenseg.build import (
     compile_encoders,
     ready_to_predict,
 )
+from frozenseg.commands import run_module
 from frozenseg.commands.output_folder import (
     Found,
     clean,
@@ -331,3 +332,7 @@ def argument_parser(
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("train_net")

@@ -10,6 +10,7 @@ import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
+from frozenseg.commands import run_module
 from frozenseg.commands.training_arguments import add_run_arguments, run_from, settings_from
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.engine.weights import read_state
@@ -110,3 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         help="afterwards, with mosaics, at half the learning rate; 0: none (default: %(default)s)",
     )
     return parser
+
+
+if __name__ == "__main__":
+    run_module("train_small_clip")

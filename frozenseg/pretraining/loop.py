@@ -22,7 +22,7 @@ from frozenseg.engine.logger import append_metrics, trim_metrics
 from frozenseg.engine.state import load_moments
 from frozenseg.engine.weights import write_state
 from frozenseg.errors import UserError
-from frozenseg.files import read_json, write_json
+from frozenseg.files import check_writable, read_json, write_json
 
 METRICS, SETTINGS, WEIGHTS = "metrics.jsonl", "settings.json", "weights.safetensors"
 CLIP_NORM = 1.0
@@ -33,7 +33,7 @@ Batch = list[Tensor]
 class Settings:
     """What decides the result. steps: of the whole run; batch: images a step; warmup: steps in
     which the learning rate rises; it falls to 0 as a cosine afterwards; precision: of the forward
-    pass, "float32" or "bfloat16" (mixed)."""
+    pass, "fp32" or "bf16" (mixed)."""
 
     steps: int
     batch: int
@@ -41,7 +41,7 @@ class Settings:
     learning_rate: float
     weight_decay: float
     warmup: int
-    precision: str = "float32"
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -84,6 +84,8 @@ class Run:
 
 def train(task: Task, settings: Settings, run: Run, *, resume: bool) -> dict[str, float]:
     """Train to the end; returns the last evaluation. Writes weights, checkpoints and metrics."""
+    if not resume:
+        check_writable(run.folder / WEIGHTS)
     with only_writer(run.folder):
         return _train(task, settings, run, resume=resume)
 
@@ -134,7 +136,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step)
     generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + step)
-    mixed = settings.precision == "bfloat16"
+    mixed = settings.precision == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         losses = task.losses([part.to(device, non_blocking=True) for part in batch], generator)
     optimizer.zero_grad(set_to_none=True)
