@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
+from frozenseg.engine.interrupt import ends_as_by_ctrl_c
 from frozenseg.errors import UserError, nearest, one_line
 
 COMMANDS = {
@@ -43,7 +44,8 @@ COMMANDS = {
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Run a command's `main` and exit: 0, its own status, or 2 with one line on a `UserError`.
+    """Run a command's `main` and exit: 0, its own status, 2 with one line on a `UserError`, or
+    130 on Ctrl-C, SIGTERM and SIGHUP.
 
     Letters that the terminal's encoding lacks are written as escapes. Warnings of libraries stay
     away unless Python is told to show them (-W, PYTHONWARNINGS).
@@ -61,7 +63,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 def _status(main: Callable[[list[str]], int | None]) -> int | None:
     try:
-        status = main(sys.argv[1:])
+        with ends_as_by_ctrl_c():
+            status = main(sys.argv[1:])
         sys.stdout.flush()  # a full disk shows here at the latest
         return status
     except UserError as error:

@@ -301,6 +301,41 @@ segment_files(segmenter, paths, folder / "out", vocabulary=WORDS)
     assert [Path(entry["image"]["file_name"]).name for entry in entries][:2] == ["a.png", "b.png"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_told_to_end_finishes_its_file(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    _photo(tmp_path / "a.png")
+    code = f"""
+import os, sys
+from pathlib import Path
+import frozenseg
+from frozenseg.commands import demo, run
+from tests.commands.test_demo import fake_segmenter
+
+images = []
+def segmenter(image, vocabulary):
+    images.append(1)
+    if len(images) == 3:
+        os.kill(os.getpid(), {int(number)})
+    return fake_segmenter(image, vocabulary)
+frozenseg.load = lambda *_, **__: segmenter
+folder = Path({str(tmp_path)!r})
+for number in range(300):
+    (folder / f"{{number:03d}}.png").write_bytes((folder / "a.png").read_bytes())
+sys.argv = ["demo", "--input", str(folder), "--vocabulary", "lamp; wall", "--output"]
+sys.argv.append(str(folder / "out"))
+run(demo.main)
+"""
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+    content = _content(tmp_path / "out")
+    assert 2 <= len(content["images"]) < 300
+    for entry in content["annotations"]:
+        assert (tmp_path / "out" / entry["file_name"]).is_file()
+
+
 def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
