@@ -252,7 +252,9 @@ def _test() -> CfgNode:
     node = CN()
     node.EVAL_PERIOD = 0  # evaluate every so many steps while training; 0: at the end only
     node.DETECTIONS_PER_IMAGE = 100
-    node.EXPECTED_RESULTS = []  # [[data set, metric, value, tolerance], ...] decide the exit status
+    # [[data set, metric, value, tolerance], ...] decide the exit status; the value null: undefined.
+    # Misspelt names end a run before its first step; sets that DATASETS.TEST is without are named.
+    node.EXPECTED_RESULTS = []
     # Fusioner: also score masks of the classes that are in the image, when only these are asked for
     # (the published protocol); the metrics' names begin with "oracle".
     node.ORACLE_PRESENCE = False

@@ -15,14 +15,17 @@ import yaml
 from PIL import Image
 
 from frozenseg.commands import run as run_command
-from frozenseg.commands import train_net
+from frozenseg.commands import score, train_net
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data import dataset
+from frozenseg.data.annotations import load_semantic
 from frozenseg.data.benchmarks import load_records
 from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.on_disk import score_panoptic
+from frozenseg.files import json_text
 from frozenseg.predictor import load
+from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.tiny import TinyRun
 
@@ -75,8 +78,6 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
     out, truth = trained.root / "out", json.loads((trained.root / "data/panoptic.json").read_text())
     records, categories = load_records(trained.dataset)
     segmenter = load(out, weights=out / "model_final.safetensors")
-    from frozenseg.text.vocabulary import Vocabulary
-
     names = tuple((name,) for name in categories.names)
     vocabulary = Vocabulary(names, categories.is_thing)
     annotations = []
@@ -103,7 +104,33 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
         str(trained.root / "pred"),
     )
     details = found["details"]["panoptic"]
-    assert {name: details[name] for name in scores} == scores
+    assert {name: details[name] for name in scores} == json.loads(json_text(scores))
+
+
+def test_semantic_evaluation_is_that_of_the_scoring_command(
+    trained: TinyRun, tmp_path: Path
+) -> None:
+    """Of a class that no image has, too: undefined in both, not 0 and not -1."""
+    assert main(only(trained)) == 0
+    details = trained.results("eval")["details"]["semantic"]
+    records, categories = load_records(trained.dataset)
+    out = trained.root / "out"
+    segmenter = load(out, weights=out / "model_final.safetensors")
+    vocabulary = Vocabulary(tuple((name,) for name in categories.names), categories.is_thing)
+    for record in records:
+        found = segmenter(record.image_path, vocabulary=vocabulary).semantic
+        for name, labels in (("pred", found), ("gt", load_semantic(record))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            values = np.where(labels < 0, 255, labels).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / name / f"{record.image_id}.png")
+    classes = tmp_path / "classes.json"
+    seen = [True] * len(categories)
+    classes.write_text(json.dumps({"names": categories.names, "seen": seen}))
+    argv = ["--gt-dir", str(tmp_path / "gt"), "--pred-dir", str(tmp_path / "pred")]
+    argv += ["--classes", str(classes), "--json", str(tmp_path / "scores.json")]
+    assert not score.main(["semantic", *argv])
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores == details and scores["mIoU-unseen"] is None
 
 
 def test_a_training_checkpoint_can_be_evaluated(trained: TinyRun) -> None:
