@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--json", type=output_file, help="write the numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if min(arguments.size) < 1 or arguments.classes < 1:
         raise UserError("--size and --classes must be positive")
     model = build_model(load_config(arguments.config_file, arguments.options)).eval()

@@ -52,7 +52,7 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -47,7 +47,7 @@ class Segmenter(Protocol):
 
 def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     vocabulary = _vocabulary(arguments)
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")

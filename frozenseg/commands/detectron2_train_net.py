@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> int | None:
     epilog = "detectron2 is needed; INSTALL.md says how to get it."
-    arguments = argument_parser("detectron2_train_net", __doc__ or "", epilog).parse_args(argv)
+    arguments = argument_parser(
+        "detectron2_train_net", __doc__ or "", epilog
+    ).parse_intermixed_args(argv)
     request = Request(
         config=arguments.config_file,
         options=[*arguments.opts, *arguments.options],

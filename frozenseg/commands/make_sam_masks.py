@@ -50,7 +50,7 @@ class Entry:
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     number, parts = _part(arguments.part)
     name = str(arguments.config_file)
     cfg = load_config(packaged_config(name) or name, arguments.options + arguments.opts)

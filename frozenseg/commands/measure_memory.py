@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         "--json", type=output_file, help="append the numbers to this file, one line a run"
     )
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]
     cfg = load_config(arguments.config_file, options)
     predictor = build_predictor(cfg)

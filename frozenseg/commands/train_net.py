@@ -93,7 +93,7 @@ class Request:
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = argument_parser("train_net", __doc__ or "").parse_args(argv)
+    arguments = argument_parser("train_net", __doc__ or "").parse_intermixed_args(argv)
     request = Request(
         config=arguments.config_file,
         options=[*precision_options(arguments), *arguments.opts, *arguments.options],

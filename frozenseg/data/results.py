@@ -106,8 +106,8 @@ class Predictions:
             with atomic_path(self._whole) as temporary:
                 with open(temporary, "w", encoding="utf-8") as file:
                     _write_whole(self.lines, file)
+        self.count = 0
         self.close()
-        self.lines.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write no more; lines that were not finished stay, unless there is no image in them."""

@@ -90,8 +90,9 @@ def _exit(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> int | None:
 def test_files_of_an_image(tmp_path: Path, loaded: list[tuple]) -> None:
     photo, output = _photo(tmp_path / "in" / "room.png"), tmp_path / "out"
     argv = ["--input", str(photo), "--vocabulary", "lamp, light; wall", "--output", str(output)]
-    assert main([*argv, "MODEL.X", "1", "--opts", "MODEL.Y", "2"]) is None
-    assert loaded == [("small", None, ["MODEL.X", "1", "MODEL.Y", "2"])]
+    mixed = ["MODEL.X", "1", *argv, "MODEL.Z", "3", "--opts", "MODEL.Y", "2"]
+    assert main(mixed) is None
+    assert loaded == [("small", None, ["MODEL.X", "1", "MODEL.Z", "3", "MODEL.Y", "2"])]
     argv = [*argv[:-1], str(tmp_path / "more"), "--precision", "bf16", "--batch-size", "2"]
     assert main(argv) is None
     assert loaded[1] == ("small", None, ["MODEL.PRECISION", "bf16"])
