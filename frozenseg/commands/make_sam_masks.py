@@ -28,8 +28,8 @@ from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.transforms import ShortestEdgeResize, resize_image, resize_shortest_edge
 from frozenseg.errors import UserError, one_line
-from frozenseg.files import atomic_path
-from frozenseg.inference.proposal_files import ProposalFolder
+from frozenseg.files import atomic_path, check_writable
+from frozenseg.inference.proposal_files import ABOUT, ProposalFolder
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.sam_masks import OnlineProposals
 from frozenseg.structures import ImageBatch, Segment
@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int | None:
     name = str(arguments.config_file)
     cfg = load_config(packaged_config(name) or name, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
+    check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))
     folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)
     failures, made, there = [], 0, 0

@@ -56,12 +56,12 @@ class Predictions:
         ]
         self.count = 0
         self._whole, self.lines = folder / WHOLE, folder / LINES
-        if taken(folder):
-            raise UserError(
-                f"{folder}: holds the predictions of an earlier run; choose another folder, or "
-                f"remove its {WHOLE} and {LINES}"
-            )
         with writing(self.lines):
+            if taken(folder):
+                raise UserError(
+                    f"{folder}: holds the predictions of an earlier run; choose another folder, or "
+                    f"remove its {WHOLE} and {LINES}"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             # unbuffered: what a full disk refuses is not tried again with the next line
             self._file = open(self.lines, "xb", buffering=0)
