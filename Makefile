@@ -8,7 +8,7 @@ STAMP = $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt Mak
 .PHONY: demo test test-slow lint types check clean
 
 demo: $(STAMP)
-	$(PY) demo/demo.py --input demo/images --vocabulary-file demo/vocabulary.txt --output output/demo
+	$(PY) demo/demo.py --input demo/images --vocabulary-file demo/vocabulary.txt
 
 test: $(STAMP)
 	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -249,7 +249,8 @@ def _solver() -> CfgNode:
     node.WARMUP_ITERS = 10
     node.EMA = 0.0  # decay of the weights' moving average; 0: none
     node.CHECKPOINT_PERIOD = 5000
-    node.CHECKPOINT_KEEP = 2  # last checkpoints kept, besides the best
+    # Last checkpoints kept, besides the best; one more until a step was taken from the last.
+    node.CHECKPOINT_KEEP = 2
     node.CLIP_GRADIENTS = CN()
     node.CLIP_GRADIENTS.ENABLED = True
     node.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
@@ -264,7 +265,9 @@ def _test() -> CfgNode:
     node = CN()
     node.EVAL_PERIOD = 0  # evaluate every so many steps while training; 0: at the end only
     node.DETECTIONS_PER_IMAGE = 100
-    node.EXPECTED_RESULTS = []  # [[data set, metric, value, tolerance], ...] decide the exit status
+    # [[data set, metric, value, tolerance], ...] decide the exit status; the value null: undefined.
+    # Misspelt names end a run before its first step; sets that DATASETS.TEST is without are named.
+    node.EXPECTED_RESULTS = []
     # Fusioner: also score masks of the classes that are in the image, when only these are asked for
     # (the published protocol); the metrics' names begin with "oracle".
     node.ORACLE_PRESENCE = False

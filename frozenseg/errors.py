@@ -19,6 +19,22 @@ class TextTooLong(UserError):
         self.index, self.tokens, self.limit = index, tokens, limit
 
 
+class WriteError(UserError):
+    """A file or folder cannot be written: no room, no permission, a limit of the file system.
+
+    What is only there to save time (a cache, a picture of curves) goes without it; other callers
+    let it end the command.
+    """
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and other control characters written out, as `\\n`: names of files
+    may hold any, and a terminal would obey them."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def nearest(name: str, known: list[str], count: int = 3) -> str:
     """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
     import difflib

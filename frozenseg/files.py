@@ -1,17 +1,34 @@
 """Reading and writing files so that a killed run never leaves half a file that looks whole."""
 
+import errno
+import io
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from frozenseg.errors import UserError
+from safetensors import SafetensorError
 
+from frozenseg.errors import UserError, WriteError
+
+RANDOM_CHARACTERS = 8  # that `tempfile` puts into a name
 PACKAGED = "frozenseg://"  # names a file that ships with the package
+LONGEST_PREFIX, LONGEST_SUFFIX = 16, 16  # characters of a path's name that a temporary one keeps
+REMEDIES = {
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EISDIR: "it is a folder: choose another name",
+    errno.EACCES: "choose another place, or ask for the right to write there",
+    errno.EROFS: "choose another place",
+    errno.ENOENT: "choose another place",
+    errno.ENOTDIR: "choose another place",
+    errno.EEXIST: "choose another place",
+}
 
 
 def local_path(name: str) -> str:
@@ -22,30 +39,110 @@ def local_path(name: str) -> str:
 
 
 @contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what a full disk, a lack of permission and their like raise inside into a `WriteError`
+    that names `path`.
+
+    An error about a file elsewhere, such as one that is read inside, goes on as it is.
+    """
+    try:
+        yield
+    except SafetensorError as error:  # no OSError, whatever the system has told the library
+        raise WriteError(_cannot_write(path, str(error))) from None
+    except OSError as error:
+        if not _is_about(error.filename, Path(path)):
+            raise
+        raise WriteError(_cannot_write(path, error.strerror or str(error), error.errno)) from None
+
+
+@contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds.
 
     The temporary name keeps the suffix of `path`, because writers such as Pillow choose their
-    format by it. Two processes that write the same path do not meet: each has its own temporary
-    file.
+    format by it, and only the beginning of a long name. Two processes that write the same path do
+    not meet: each has its own temporary file. A disk that is full and its like are a `WriteError`.
+    What is no file, such as /dev/stdout or a pipe, is written to as it stands.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        if _is_device(path):
+            yield path
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_beside(path)
+        try:
+            yield temporary
+            # mkstemp makes files that only their owner reads
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before long work whether its result can be written at `path`: a file is written
+    there as it will be, and removed. A `WriteError` if not."""
+    path = Path(path)
+    with writing(path):
+        if _is_device(path):
+            return
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():  # the name itself may be longer than the temporary one
+            path.touch()
+            path.unlink()
+        temporary = _temporary_beside(path)
+        try:
+            temporary.write_bytes(bytes(4096))  # an empty file fits on a full disk
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, name: str) -> None:
+    """Remove what killed processes have left of writing `name` (or a pattern such as `*.png`) by
+    `atomic_path`. Nothing else may be writing it now."""
+    prefix, suffix = _temporary_name(folder / name)
+    for path in folder.glob(f"{prefix}{'?' * RANDOM_CHARACTERS}{suffix}"):
+        path.unlink(missing_ok=True)
+
+
+def write_torch(path: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` as `torch.save` does, atomically, and see to it that it is on the disk.
+
+    Through memory: torch's own file writer reports a full disk as a `RuntimeError` about the file's
+    inner layout.
+    """
+    import torch
+
+    whole = io.BytesIO()
+    torch.save(content, whole)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(whole.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:
-    """Write `value` as JSON, atomically."""
+    """Write `value` as JSON, atomically; numbers as in `json_text`."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(value, indent) + "\n", encoding="utf-8")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON. NaN and infinity, which JSON does not know, are null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -59,6 +156,41 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: is a folder, a JSON file was expected") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not whole JSON ({error}); copy or make the file again") from None
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _temporary_beside(path: Path) -> Path:
+    """A new file in the folder of `path`, hidden; its name is short though that of `path` is long,
+    and ends alike."""
+    prefix, suffix = _temporary_name(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def _temporary_name(path: Path) -> tuple[str, str]:
+    """What a temporary name for `path` begins and ends with."""
+    suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+    return f".{path.stem[:LONGEST_PREFIX]}.", suffix
+
+
+def _cannot_write(path: str | os.PathLike[str], reason: str, number: int | None = None) -> str:
+    first_line = reason.partition("\n")[0]
+    remedy = REMEDIES.get(number or 0, "make room there, or choose another place")
+    return f"{path}: cannot be written ({first_line}); {remedy}"
+
+
+def _is_about(filename: Any, path: Path) -> bool:
+    """Whether an error is about `path`, its folders or a temporary file beside it; one of the
+    device alone, such as a full disk, names no file."""
+    if not isinstance(filename, str | os.PathLike):
+        return True
+    named = Path(filename)
+    is_temporary = named.parent == path.parent and named.name.startswith(".")
+    return is_temporary or named == path or named in path.parents
 
 
 def _umask() -> int:

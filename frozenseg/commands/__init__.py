@@ -3,12 +3,19 @@
 Installed, they are subcommands of `frozenseg`: `frozenseg demo --help`.
 """
 
+import contextlib
+import errno
 import importlib
+import io
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable
+from typing import TextIO
 
-from frozenseg.errors import UserError, nearest
+from frozenseg.engine.interrupt import ends_as_by_ctrl_c
+from frozenseg.errors import UserError, nearest, one_line
 
 COMMANDS = {
     "demo": "segment images",
@@ -37,24 +44,70 @@ COMMANDS = {
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Run a command's `main` and exit: 0, its own status, or 2 with one line on a `UserError`."""
+    """Run a command's `main` and exit: 0, its own status, 2 with one line on a `UserError`, or
+    130 on Ctrl-C, SIGTERM and SIGHUP.
+
+    Letters that the terminal's encoding lacks are written as escapes. Warnings of libraries stay
+    away unless Python is told to show them (-W, PYTHONWARNINGS).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _log_to_console()
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        status = _status(main)
+    sys.exit(status)
+
+
+def _status(main: Callable[[list[str]], int | None]) -> int | None:
+    try:
+        with ends_as_by_ctrl_c():
+            status = main(sys.argv[1:])
+        sys.stdout.flush()  # a full disk shows here at the latest
+        return status
+    except UserError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, e.g. `head`, has gone
+        _drop(sys.stdout)
+        return 141
+    except OSError as error:
+        if error.filename is not None:  # a file that no caller knows a remedy for
+            return _failed(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+        _drop(sys.stdout)
+        return _failed(f"standard output: cannot be written ({error.strerror}); make room there")
+
+
+def _failed(message: str) -> int:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what is not yet written nowhere; the interpreter would try again at its end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # a stream of a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Lines(logging.Formatter):
+    """Messages without control characters but the line breaks of tables."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(one_line, super().format(record).split("\n")))
+
+
+def _log_to_console() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Lines("%(message)s"))
     package = logging.getLogger("frozenseg")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
-    try:
-        status = main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:  # the reader, e.g. `head`, has gone
-        sys.stderr.close()
-        status = 141
-    sys.exit(status)
 
 
 def main() -> None:
@@ -66,9 +119,12 @@ def main() -> None:
         sys.exit(0 if len(sys.argv) > 1 else 2)
     name = sys.argv[1].replace("-", "_")
     if name not in COMMANDS:
-        print(
-            f"error: no command {sys.argv[1]!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr
-        )
-        sys.exit(2)
+        sys.exit(_failed(f"no command {sys.argv[1]!r}; {nearest(name, list(COMMANDS))}"))
     sys.argv = [f"frozenseg {name}", *sys.argv[2:]]
+    run_module(name)
+
+
+def run_module(name: str) -> None:
+    """Run a command by its name; modules do so when started by `python -m`, so that what they send
+    to other processes is found under their own names."""
     run(importlib.import_module(f"frozenseg.commands.{name}").main)

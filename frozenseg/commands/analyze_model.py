@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frozenseg.build import build_model
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -27,9 +29,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--flops", action="store_true", help="count operations too (runs the model)"
     )
-    parser.add_argument("--json", help="write the numbers to this file")
+    parser.add_argument("--json", type=output_file, help="write the numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if min(arguments.size) < 1 or arguments.classes < 1:
         raise UserError("--size and --classes must be positive")
     model = build_model(load_config(arguments.config_file, arguments.options)).eval()
@@ -103,3 +105,7 @@ def count_flops(model: Segmenter, size: tuple[int, int], classes: int) -> dict[s
             model.predict(images, text)
     total = counter.get_total_flops()
     return counts | {"other": total - sum(counts.values()), "total": total}
+
+
+if __name__ == "__main__":
+    run_module("analyze_model")

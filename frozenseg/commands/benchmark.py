@@ -12,13 +12,14 @@ import argparse
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build import build_device, build_precision
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file, output_picture
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -51,7 +52,7 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -254,7 +255,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=3, help="after one that warms up (default: %(default)s)")
     add("--sweep", choices=tuple(SWEEPS), help="time and memory as this grows")
     add("--tiny", action="store_true", help="a tiny model instead, to try the program")
-    add("--json", type=Path, help="write the numbers to this file")
-    add("--chart", type=Path, metavar="PNG", help="draw them")
+    add("--json", type=output_file, help="write the numbers to this file")
+    add("--chart", type=output_picture, metavar="PNG", help="draw them")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("benchmark")

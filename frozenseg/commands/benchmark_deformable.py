@@ -16,6 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.models import ms_deform_attn
@@ -60,7 +62,12 @@ def main(argv: list[str]) -> int | None:
     _print(report)
     if options.json:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-        settings = {**vars(options), "device": name, "torch": torch.__version__}
+        settings = {
+            **vars(options),
+            "json": str(options.json),
+            "device": name,
+            "torch": torch.__version__,
+        }
         rows = [asdict(row) for row in report]
         write_json(options.json, {"settings": settings, "rows": rows}, indent=1)
     return None
@@ -204,5 +211,11 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (%(default)s)"
     )
     parser.add_argument("--repeats", type=int, default=5, help="runs of each way (%(default)s)")
-    parser.add_argument("--json", metavar="OUT", help="also write the figures as JSON")
+    parser.add_argument(
+        "--json", type=output_file, metavar="OUT", help="also write the figures as JSON"
+    )
     return parser
+
+
+if __name__ == "__main__":
+    run_module("benchmark_deformable")

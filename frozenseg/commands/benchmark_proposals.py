@@ -9,7 +9,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.data.images import list_images, read_image
 from frozenseg.data.small_world.scene import make_scene
 from frozenseg.data.transforms import resize_image
@@ -156,5 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--predicted-iou", type=float, default=0.8, help="default: %(default)s")
     add("--stability", type=float, default=0.7, help="default: %(default)s")
     add("--device", default="cpu", help="default: %(default)s")
-    add("--json", type=Path, help="write the numbers to this file")
+    add("--json", type=output_file, help="write the numbers to this file")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("benchmark_proposals")

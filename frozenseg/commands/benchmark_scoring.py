@@ -12,6 +12,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.evaluation.rle import encode_masks
@@ -30,7 +32,9 @@ def main(argv: list[str]) -> int | None:
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
     parser.add_argument("--segments", type=int, default=40, help="per image (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way (%(default)s)")
-    parser.add_argument("--json", metavar="OUT", help="also write the figures as JSON")
+    parser.add_argument(
+        "--json", type=output_file, metavar="OUT", help="also write the figures as JSON"
+    )
     options = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)
@@ -49,7 +53,8 @@ def main(argv: list[str]) -> int | None:
         numbers = f"{row['ours_s']:10.3f}{row['plain_s']:10.3f}{row['ratio']:8.1f}"
         print(f"{name:4}{numbers}{row['difference']:18.1e}")
     if options.json:
-        write_json(options.json, {"settings": vars(options), "medians": figures}, indent=1)
+        settings = {key: value for key, value in vars(options).items() if key != "json"}
+        write_json(options.json, {"settings": settings, "medians": figures}, indent=1)
     return 0
 
 
@@ -191,3 +196,7 @@ def _detections(
 
 def _codes(ids: np.ndarray, segments: Segments) -> list[dict[str, Any]]:
     return encode_masks(ids == np.array([s["id"] for s in segments]).reshape(-1, 1, 1))
+
+
+if __name__ == "__main__":
+    run_module("benchmark_scoring")

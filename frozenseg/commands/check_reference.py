@@ -10,6 +10,7 @@ import argparse
 import math
 from pathlib import Path
 
+from frozenseg.commands import run_module
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
 from frozenseg.reference.compare import BOUND, Rows, read_arrays
@@ -43,3 +44,7 @@ def rows(prefix: Path) -> Rows:
     if "queries" in settings:
         return post_processing_rows(settings, arrays)
     raise UserError(f"{prefix}.json: neither a model, nor post-processing, nor losses")
+
+
+if __name__ == "__main__":
+    run_module("check_reference")

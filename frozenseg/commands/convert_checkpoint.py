@@ -4,10 +4,11 @@ parts)."""
 import argparse
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from frozenseg.build import build_model
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
 from frozenseg.engine.weights import (
     load_state,
@@ -18,13 +19,15 @@ from frozenseg.engine.weights import (
     write_state,
 )
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import write_torch
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="convert_checkpoint", description=__doc__)
     parser.add_argument("source", type=Path, help="published .pth or our .safetensors")
-    parser.add_argument("target", type=Path, help=".safetensors: ours; .pth: published names")
+    parser.add_argument(
+        "target", type=output_file, help=".safetensors: ours; .pth: published names"
+    )
     parser.add_argument(
         "--config-file", help="the model's YAML file; default: published ConvNeXt-L"
     )
@@ -50,5 +53,8 @@ def _write(target: Path, state: dict[str, Tensor]) -> None:
     if target.suffix == ".safetensors":
         write_state(target, state)
     else:
-        with atomic_path(target) as temporary:
-            torch.save({"model": to_published(state)}, temporary)
+        write_torch(target, {"model": to_published(state)})
+
+
+if __name__ == "__main__":
+    run_module("convert_checkpoint")

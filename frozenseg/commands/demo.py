@@ -2,11 +2,12 @@
 
 import argparse
 import itertools
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,18 +17,23 @@ from tqdm import tqdm
 
 import frozenseg
 from frozenseg.background import Behind, ahead, groups
+from frozenseg.commands import run_module
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.data.images import is_video, list_images, read_image
-from frozenseg.data.results import Predictions, write_panoptic_png
+from frozenseg.data.results import Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError, one_line
 from frozenseg.files import atomic_path
 from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from frozenseg.predictor import Result
 
-SAVE_EVERY = 30.0  # seconds; what a run that is killed may lose of predictions.json
+OUTPUT = Path("output/demo")
+LONGEST_NAME = 200  # bytes of the names of results; file systems take 255, endings included
+MOST_NAMED = 20  # classes in the line that says what was found
 
 
 class Segmenter(Protocol):
@@ -41,14 +47,18 @@ class Segmenter(Protocol):
 
 def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     vocabulary = _vocabulary(arguments)
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
     paths = list_images(arguments.input)
-    _make_folder(arguments.output)
+    output = _output_folder(arguments.output)
+    predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
+    predictions.close()  # one may write there, and no other run does
+    # FFmpeg tells of each damaged frame, which is counted and told once here
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     segmenter = frozenseg.load(
         arguments.config_file,
         weights=arguments.weights,
@@ -58,21 +68,21 @@ def main(argv: list[str]) -> int | None:
     segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
 
     start = time.monotonic()
-    failures = segment_files(
-        segmenter,
-        paths,
-        arguments.output,
-        vocabulary=vocabulary,
-        batch_size=arguments.batch_size,
+    outcome = segment_files(
+        segmenter, paths, output, vocabulary=vocabulary, batch_size=arguments.batch_size
     )
-    done, seconds = len(paths) - len(failures), time.monotonic() - start
-    if not done:
-        first = failures[0]
-        raise UserError(first if len(paths) == 1 else f"none of {len(paths)} inputs read: {first}")
-    print(f"{done} of {len(paths)} in {seconds:.1f} s ({done / seconds:.2f}/s): {arguments.output}")
-    for failure in failures:
-        print(f"not done: {failure}", file=sys.stderr)
-    return 1 if failures else None
+    _report(outcome, len(paths), time.monotonic() - start, output)
+    return 1 if outcome.failures or outcome.losses else None
+
+
+@dataclass
+class Outcome:
+    """failures: a line for each input of which nothing could be done, with the reason. losses: the
+    same for videos that were done in part. found: in how many images or frames each class is."""
+
+    failures: list[str]
+    losses: list[str]
+    found: Counter[str]
 
 
 def segment_files(
@@ -82,30 +92,41 @@ def segment_files(
     *,
     vocabulary: Vocabulary,
     batch_size: int = 1,
-) -> list[str]:
-    """Segment images and videos; return one line for each that could not be, with the reason.
+) -> Outcome:
+    """Segment images and videos; an input that cannot be does not end the run.
 
     Written to `output`: for an image NAME.png (the picture with its legend) and NAME_panoptic.png,
     for a video NAME.mp4 and NAME_panoptic/000001.png ..., and predictions.json for all
-    (`frozenseg.data.results.Predictions`). That file holds what is done so far, also if an error
-    or the user ends the run midway. Images are read, and results drawn and written, beside the
-    work of the model; batch_size: how many images of one size it takes at once.
+    (`frozenseg.data.results.Predictions`), also if an error or the user ends the run midway. Images
+    are read, and results drawn and written, beside the work of the model; batch_size: how many
+    images of one size it takes at once.
     """
-    run = _Run(segmenter, output, vocabulary, batch_size)
+    predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
+    run = _Run(segmenter, output, vocabulary, batch_size, predictions)
     names = output_names(paths, output)
+    for path, name in zip(paths, names, strict=True):
+        if name != path.stem:
+            logger.info("%s: its results are named %s", path, name)
     inputs = [_Input(*row) for row in zip(itertools.count(), paths, names, strict=False)]
     try:
         with tqdm(total=len(paths), unit=" images", disable=None) as bar, Behind(batch_size) as out:
             for group in groups(ahead(map(_read, inputs), batch_size), batch_size, _size):
                 if is_video(group[0].path):
-                    out.finish()  # predictions.json keeps the order
+                    out.finish()  # the predictions keep the order
                     run.video(group[0])
                 else:
                     run.images(group, out)
                 bar.update(len(group))
-    finally:
-        run.save()
-    return [line for _, line in sorted(run.failures)]
+        predictions.finish()
+    except BaseException:
+        run.rescue()
+        raise
+    return Outcome(_in_order(run.failures), _in_order(run.losses), run.found)
+
+
+def _in_order(lines: list[tuple[int, str]]) -> list[str]:
+    """Of the inputs; images are written while others are read."""
+    return [line for _, line in sorted(lines)]
 
 
 def output_names(paths: list[Path], output: Path) -> list[str]:
@@ -113,21 +134,29 @@ def output_names(paths: list[Path], output: Path) -> list[str]:
 
     Then the name of its folder is put before it, or a number behind.
     """
-    taken = {str(path.resolve()).casefold() for path in paths}  # some file systems fold case
+    used = {str(path.resolve()).casefold() for path in paths}  # some file systems fold case
     names = []
     for path in paths:
-        numbered = (f"{path.stem}_{number}" for number in itertools.count(2))
-        folder = path.resolve().parent.name
-        for name in itertools.chain([path.stem, f"{folder}_{path.stem}"], numbered):
+        stem = _shortened(path.stem)
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        folder = _shortened(f"{path.resolve().parent.name}_{path.stem}")
+        for name in itertools.chain([stem, folder], numbered):
             files = {
                 str((output / f"{name}{ending}").resolve()).casefold()
                 for ending in (".png", "_panoptic.png", ".mp4", "_panoptic")
             }
-            if taken.isdisjoint(files):
+            if used.isdisjoint(files):
                 break
-        taken |= files
+        used |= files
         names.append(name)
     return names
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name that leaves no room for an ending, else all of it."""
+    while len(os.fsencode(name)) > LONGEST_NAME:
+        name = name[:-1]
+    return name
 
 
 @dataclass
@@ -159,15 +188,21 @@ class _Run:
     """The files that are done so far, and those that could not be, by their number."""
 
     def __init__(
-        self, segmenter: Segmenter, output: Path, vocabulary: Vocabulary, batch_size: int
+        self,
+        segmenter: Segmenter,
+        output: Path,
+        vocabulary: Vocabulary,
+        batch_size: int,
+        predictions: Predictions,
     ) -> None:
         self.segmenter = segmenter
         self.output = output
         self.vocabulary = vocabulary
         self.batch_size = batch_size
-        self.predictions = Predictions(names=vocabulary.names, is_thing=vocabulary.is_thing)
+        self.predictions = predictions
         self.failures: list[tuple[int, str]] = []
-        self.saved = time.monotonic()
+        self.losses: list[tuple[int, str]] = []
+        self.found: Counter[str] = Counter()
 
     def images(self, group: list[_Input], out: Behind) -> None:
         pixels = [entry.pixels for entry in group if entry.pixels is not None]
@@ -179,14 +214,18 @@ class _Run:
     def video(self, entry: _Input) -> None:
         try:
             self._segment_video(entry)
+        except WriteError:
+            raise
         except UserError as error:
             self._failed(entry, error)
-        self._save_if_due()
 
-    def save(self) -> None:
-        if len(self.predictions):  # a run that did nothing leaves the file of an earlier one
-            with _writing(self.output):
-                self.predictions.save(self.output / "predictions.json")
+    def rescue(self) -> None:
+        """Keep what is done, in spite of the error that ends the run and is told."""
+        try:
+            self.predictions.finish()
+        except WriteError as error:
+            self.predictions.close()
+            logger.warning("%s; what is done stands in %s", error, self.predictions.lines)
 
     def _segment(self, pixels: list[np.ndarray]) -> "list[Result | UserError]":
         if len(pixels) > 1:
@@ -206,26 +245,29 @@ class _Run:
         try:
             if isinstance(result, UserError):
                 raise result
-            with _writing(self.output):
-                with atomic_path(self.output / f"{entry.name}.png") as temporary:
-                    result.draw().save(temporary)
-                self._write(result, entry.path.as_posix(), f"{entry.name}_panoptic.png")
+            with atomic_path(self.output / f"{entry.name}.png") as temporary:
+                result.draw().save(temporary)
+            self._write(result, entry.path.as_posix(), f"{entry.name}_panoptic.png")
+        except WriteError:
+            raise  # so it would be with all images to come
         except UserError as error:
             self._failed(entry, error)
-        self._save_if_due()
 
     def _segment_video(self, entry: _Input) -> None:
         video = read_video(entry.path)
         frames = groups(ahead(video.frames(), self.batch_size), self.batch_size, np.shape)
         bar = tqdm(total=video.num_frames or None, unit=" frames", disable=None)
         path = self.output / f"{entry.name}.mp4"
-        numbers = itertools.count(1)
-        with _writing(self.output), video_writer(path, video.fps) as append, bar:
-            with Behind(self.batch_size) as out:
-                for group in frames:
-                    for result in self._segment(group):
-                        out.do(self._write_frame, append, entry, next(numbers), result)
-                    bar.update(len(group))
+        done = 0
+        with video_writer(path, video.fps) as append, bar, Behind(self.batch_size) as out:
+            for group in frames:
+                for result in self._segment(group):
+                    done += 1
+                    out.do(self._write_frame, append, entry, done, result)
+                bar.update(len(group))
+        if done < video.num_frames:
+            lost = f"{done} of the {video.num_frames} frames that it declares can be read"
+            self.losses.append((entry.number, f"{entry.path}: {lost}"))
 
     def _write_frame(
         self,
@@ -251,35 +293,36 @@ class _Run:
             instances=result.instances,
             note=result.note,
         )
+        self.found.update(list(dict.fromkeys(segment.name for segment in regions.segments)))
 
     def _failed(self, entry: _Input, error: UserError) -> None:
         named = str(entry.path) in str(error)
         self.failures.append((entry.number, str(error) if named else f"{entry.path}: {error}"))
 
-    def _save_if_due(self) -> None:
-        if time.monotonic() - self.saved > SAVE_EVERY:
-            self.save()
-            self.saved = time.monotonic()
+
+def _report(outcome: Outcome, inputs: int, seconds: float, output: Path) -> None:
+    """What was done, what was found and what was not; nothing done at all is an error."""
+    done = inputs - len(outcome.failures)
+    if not done:
+        first = outcome.failures[0]
+        raise UserError(first if inputs == 1 else f"none of {inputs} inputs done: {first}")
+    print(one_line(f"{done} of {inputs} in {seconds:.1f} s ({done / seconds:.2f}/s): {output}"))
+    common = outcome.found.most_common()
+    named = [f"{name} in {count}" for name, count in common[:MOST_NAMED]]
+    more = [f"{len(common) - MOST_NAMED} more classes"] if len(common) > MOST_NAMED else []
+    print(one_line(f"found: {', '.join(named + more) or 'none of the classes'}"))
+    for kind, lines in (("not done", outcome.failures), ("not whole", outcome.losses)):
+        for line in lines:
+            print(one_line(f"{kind}: {line}"), file=sys.stderr)
 
 
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    """Turn a full disk and its like into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{output}: cannot write there ({error.strerror or error})") from None
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output {output}: cannot be made ({error.strerror}); choose another folder"
-        ) from None
-    if not os.access(output, os.W_OK | os.X_OK):
-        raise UserError(f"--output {output}: may not be written to; choose another folder")
+def _output_folder(chosen: Path | None) -> Path:
+    """The folder that was chosen, else the first of output/demo, output/demo_2, ... without
+    predictions; `Predictions` refuses a chosen one that has some."""
+    if chosen is not None:
+        return chosen
+    numbered = (OUTPUT.with_name(f"{OUTPUT.name}_{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([OUTPUT], numbered) if not taken(folder))
 
 
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
@@ -303,7 +346,11 @@ def _refuse_file_name(option: str, value: str | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo", description=__doc__, epilog="A class is a thing unless COCO knows it as stuff."
+        prog="demo",
+        description=__doc__,
+        epilog="A class is a thing unless COCO knows it as stuff. Exit status: 0 if all inputs "
+        "were done, 1 if some were not, or a video in part (their names come last), 2 if none was, "
+        "or the results could not be written; 130 after Ctrl-C or SIGTERM: what was done is kept.",
     )
     add = parser.add_argument
     add("--input", nargs="+", action="extend", help="image files, a folder, a glob, or videos")
@@ -313,7 +360,11 @@ def _parser() -> argparse.ArgumentParser:
         help="file with one class a line, name,synonym or id:name,synonym, or JSON",
     )
     add("--things", help='the classes that are countable things, in the same form ("": none)')
-    add("--output", type=Path, default=Path("output/demo"), help="folder (default: %(default)s)")
+    add(
+        "--output",
+        type=Path,
+        help=f"folder without results of an earlier run (default: {OUTPUT}, or {OUTPUT}_2, ...)",
+    )
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
     add("--weights", help="checkpoint of the trained parts, instead of the model's own")
     add(
@@ -326,3 +377,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("demo")

@@ -1,11 +1,10 @@
 """Train or evaluate under detectron2: its DefaultTrainer, loaders and evaluators, our model."""
 
 import logging
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from frozenseg.commands import run_module
 from frozenseg.commands.train_net import Request, argument_parser
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, write_json
@@ -15,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> int | None:
     epilog = "detectron2 is needed; INSTALL.md says how to get it."
-    arguments = argument_parser("detectron2_train_net", __doc__ or "", epilog).parse_args(argv)
+    arguments = argument_parser(
+        "detectron2_train_net", __doc__ or "", epilog
+    ).parse_intermixed_args(argv)
     request = Request(
         config=arguments.config_file,
         options=[*arguments.opts, *arguments.options],
@@ -91,13 +92,10 @@ def work(request: Request) -> None:
         trainer.train()
         results = getattr(trainer, "_last_eval_results", {})
     if comm.is_main_process() and results:
-        write_json(output / "results.json", _plain(results), indent=1)
+        write_json(output / "results.json", results, indent=1)
         logger.info("written to %s", output / "results.json")
         verify_results(cfg, results)
 
 
-def _plain(value: Any) -> Any:
-    """Numbers that JSON can carry; what is not a number (no such class) is null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return float(value) if math.isfinite(value) else None
+if __name__ == "__main__":
+    run_module("detectron2_train_net")

@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from frozenseg.build import build_device, build_online_proposals, proposal_identity
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.testing import test_resize
 from frozenseg.commands.view_samples import contact_sheet
 from frozenseg.config import load_config, packaged_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.transforms import ShortestEdgeResize, resize_image, resize_shortest_edge
-from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
-from frozenseg.inference.proposal_files import ProposalFolder
+from frozenseg.errors import UserError, one_line
+from frozenseg.files import atomic_path, check_writable
+from frozenseg.inference.proposal_files import ABOUT, ProposalFolder
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.sam_masks import OnlineProposals
 from frozenseg.structures import ImageBatch, Segment
@@ -47,11 +50,12 @@ class Entry:
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     number, parts = _part(arguments.part)
     name = str(arguments.config_file)
     cfg = load_config(packaged_config(name) or name, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
+    check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))
     folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)
     failures, made, there = [], 0, 0
@@ -71,13 +75,14 @@ def main(argv: list[str]) -> int | None:
             made += 1
         if arguments.sheet is not None and len(pictures) < MOST_ON_SHEET:
             pictures.append(picture(array, folder.load(entry.id, image)))
+    seconds = time.monotonic() - start
+    line = f"{arguments.output}: {made} images in {seconds:.1f} s, {there} were there already"
+    print(one_line(line))
+    for failure in failures:
+        print(one_line(f"not done: {failure}"), file=sys.stderr)
     if pictures:
         with atomic_path(arguments.sheet) as temporary:
             contact_sheet(pictures, columns=SHEET_COLUMNS).save(temporary)
-    seconds = time.monotonic() - start
-    print(f"{arguments.output}: {made} images in {seconds:.1f} s, {there} were there already")
-    for failure in failures:
-        print(f"not done: {failure}", file=sys.stderr)
     return 1 if failures else None
 
 
@@ -117,11 +122,10 @@ def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], 
         entries = [Entry(record.image_id, Path(record.image_path)) for record in records]
         return entries, test_resize(cfg, find_benchmark(arguments.dataset))
     paths = [path for path in list_images(arguments.input) if not is_video(path)]
-    names = [path.stem for path in paths]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--input: two images have the name {name}; masks are kept by name")
-    entries = [Entry(name, path) for name, path in zip(names, paths, strict=True)]
+    entries = [Entry(path.stem, path) for path in paths]
+    for name, times in Counter(entry.id for entry in entries).items():
+        if times > 1:
+            raise UserError(f"--input: {times} images have the name {name}; masks are kept by name")
     return entries, ShortestEdgeResize(short=cfg.INPUT.MIN_SIZE_TEST, long=cfg.INPUT.MAX_SIZE_TEST)
 
 
@@ -147,7 +151,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", nargs="+", default=[], metavar="PATH", help="images, folders, globs")
     add("--output", type=Path, required=True, help="folder of the proposals")
     add("--part", default="1/1", metavar="K/N", help="make every N-th image, from the K-th on")
-    add("--sheet", type=Path, help=f"a picture of the first {MOST_ON_SHEET} images' masks (.png)")
+    add(
+        "--sheet",
+        type=output_picture,
+        help=f"a picture of the first {MOST_ON_SHEET} images' masks (.png)",
+    )
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the same, behind --input")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("make_sam_masks")

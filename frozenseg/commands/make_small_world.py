@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_picture
 from frozenseg.data.small_world.export import SPLITS, WorldFiles, export_split
 from frozenseg.data.small_world.pictures import write_demo, write_sheet
 from frozenseg.errors import UserError
@@ -62,8 +64,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--seed {arguments.seed}: must not be negative")
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes}: must be at least 1")
-    if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
-        raise UserError(f"--sheet {arguments.sheet}: end the name in .png")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         help="the files do not depend on it (default: %(default)s)",
     )
-    add("--sheet", type=Path, help="write a contact sheet (.png)")
+    add("--sheet", type=output_picture, help="write a contact sheet (.png)")
     add("--demo", type=Path, help="write the demo's scenes and vocabulary into this folder")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("make_small_world")

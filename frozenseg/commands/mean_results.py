@@ -4,6 +4,8 @@ import argparse
 import math
 from pathlib import Path
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
 from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.runner import summary_lines
@@ -22,11 +24,7 @@ def main(argv: list[str]) -> int | None:
     for name, summary in (summaries | means).items():
         print("\n".join([name, *summary_lines(summary)]))
     if arguments.json is not None:
-        plain = {
-            name: {key: value if math.isfinite(value) else None for key, value in row.items()}
-            for name, row in means.items()
-        }
-        write_json(arguments.json, plain, indent=1)
+        write_json(arguments.json, means, indent=1)
     return None
 
 
@@ -54,5 +52,11 @@ def _summaries(paths: list[Path]) -> dict[str, Summary]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mean_results", description=__doc__)
     parser.add_argument("results", nargs="+", type=Path, metavar="results.json")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the means as JSON")
+    parser.add_argument(
+        "--json", type=output_file, metavar="OUT", help="also write the means as JSON"
+    )
     return parser
+
+
+if __name__ == "__main__":
+    run_module("mean_results")

@@ -5,13 +5,15 @@ Weights, image and text vectors are random: memory does not depend on them.
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
+from frozenseg.files import writing
 from frozenseg.predictor import build_predictor
 from frozenseg.speed.memory import measure_memory
 from frozenseg.structures import TextEmbeddings
@@ -23,9 +25,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=847)
-    parser.add_argument("--json", type=Path, help="append the numbers to this file, one line a run")
+    parser.add_argument(
+        "--json", type=output_file, help="append the numbers to this file, one line a run"
+    )
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]
     cfg = load_config(arguments.config_file, options)
     predictor = build_predictor(cfg)
@@ -50,5 +54,9 @@ def main(argv: list[str]) -> None:
     }
     print(json.dumps(numbers))
     if arguments.json:
-        with open(arguments.json, "a", encoding="utf-8") as file:
+        with writing(arguments.json), open(arguments.json, "a", encoding="utf-8") as file:
             file.write(json.dumps(numbers) + "\n")
+
+
+if __name__ == "__main__":
+    run_module("measure_memory")

@@ -6,15 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.engine.weights import packed, read_state, write_state
 from frozenseg.errors import UserError
 
 
 def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
-    state = read_state(arguments.weights)
     if arguments.output.suffix != ".safetensors":
         raise UserError(f"{arguments.output}: must end in .safetensors")
+    state = read_state(arguments.weights)
     write_state(
         arguments.output, packed({name: _halved(tensor, name) for name, tensor in state.items()})
     )
@@ -35,5 +37,11 @@ def _halved(tensor: Tensor, name: str) -> Tensor:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pack_weights", description=__doc__)
     parser.add_argument("weights", type=Path, help="a checkpoint, as any command reads it")
-    parser.add_argument("output", type=Path, help="a .safetensors file; it loads like any other")
+    parser.add_argument(
+        "output", type=output_file, help="a .safetensors file; it loads like any other"
+    )
     return parser
+
+
+if __name__ == "__main__":
+    run_module("pack_weights")

@@ -2,13 +2,12 @@
 
 import argparse
 import functools
-import os
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.errors import UserError
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_file
 from frozenseg.evaluation import on_disk
 from frozenseg.files import write_json
 
@@ -16,8 +15,6 @@ from frozenseg.files import write_json
 def main(argv: list[str]) -> int | None:
     options = vars(_parser().parse_args(argv))
     task, output = options.pop("task"), options.pop("json")
-    if output is not None:
-        _check_writable(Path(output))
     score = getattr(on_disk, f"score_{task}")
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
@@ -38,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         for name, meaning in arguments.items():
             flag, _, rest = meaning.partition(" ")
             added.add_argument(flag, dest=name, required=True, metavar="PATH", help=rest)
-        added.add_argument("--json", metavar="OUT", help="also write the scores as JSON")
+        added.add_argument(
+            "--json", type=output_file, metavar="OUT", help="also write the scores as JSON"
+        )
         return added
 
     add(
@@ -79,15 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_writable(output: Path) -> None:
-    """Find out before the work whether its result can be written."""
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder, name a file for --json")
-    parent = next(folder for folder in output.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{output}: cannot be written, {parent} is no folder one may write to")
-
-
 def _print_table(scores: dict[str, Any]) -> None:
     """One row for each number, or for each group of numbers (with those of `per_class` beneath)."""
     rows = {key: value for key, value in scores.items() if key != "per_class"}
@@ -101,3 +91,7 @@ def _print_table(scores: dict[str, Any]) -> None:
         print(
             f"{key:{width}}", *(f"{n:9d}" if isinstance(n, int) else f"{n:9.4f}" for n in numbers)
         )
+
+
+if __name__ == "__main__":
+    run_module("score")

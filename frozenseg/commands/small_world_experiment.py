@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from frozenseg.build_vocabulary import build_training_vocabulary
-from frozenseg.commands import train_net
+from frozenseg.commands import run_module, train_net
 from frozenseg.config import load_config
 from frozenseg.data.small_world.vocabulary import world_vocabulary
 from frozenseg.errors import UserError, nearest
@@ -309,3 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--arms", nargs="+", help="default: all; of the last one the shuffled control is made")
     add("--options", nargs="*", default=[], metavar="KEY VALUE", help="over the recipe, for all")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("small_world_experiment")

@@ -1,7 +1,8 @@
 """A configuration as evaluations of a model, one for each set of DATASETS.TEST."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,6 +140,17 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
 
 
+@contextmanager
+def _in_evaluation_mode(model: Segmenter) -> Iterator[None]:
+    """Inside, the model predicts; afterwards it is in the mode that it had."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @dataclass(frozen=True)
 class Tester:
     """A model and the sets it is tested on; their text vectors and tasks are made once."""
@@ -159,26 +171,33 @@ class Tester:
         proposals, precision = build_sam_masks(cfg, model), build_precision(cfg, model.device)
         return cls(cfg, model, sets, tasks, texts, proposals, precision)
 
+    @property
+    def metrics(self) -> dict[str, list[str]]:
+        """The names of all scores that `evaluate` will give, by data set."""
+        return {
+            test_set.name: [name for task in tasks.values() for name in task.names]
+            for test_set, tasks in zip(self.sets, self.tasks, strict=True)
+        }
+
     def evaluate(self) -> dict[str, Evaluation]:
         """Every set in turn, its images shared by the processes."""
-        self.model.eval()
-        found = {}
-        for test_set, tasks, text in zip(self.sets, self.tasks, self.texts, strict=True):
-            found[test_set.name] = evaluate(
-                self.segmenter(test_set, text),
-                test_loader(
-                    test_set.dataset,
-                    num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-                    rank=rank(),
-                    world_size=world_size(),
-                ),
-                tasks,
-                gather=all_gather_json,
-                title=test_set.name[-40:],
-                progress=is_main(),
-            )
-        self.model.train()
-        return found
+        with _in_evaluation_mode(self.model):
+            return {
+                test_set.name: evaluate(
+                    self.segmenter(test_set, text),
+                    test_loader(
+                        test_set.dataset,
+                        num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+                        rank=rank(),
+                        world_size=world_size(),
+                    ),
+                    tasks,
+                    gather=all_gather_json,
+                    title=test_set.name[-40:],
+                    progress=is_main(),
+                )
+                for test_set, tasks, text in zip(self.sets, self.tasks, self.texts, strict=True)
+            }
 
     def segmenter(
         self, test_set: TestSet, text: TextEmbeddings
@@ -215,14 +234,14 @@ class Tester:
         """Pictures of the first LOG.PICTURES images of the first set, the same ones every time."""
         if not self.cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON or not self.cfg.LOG.PICTURES:
             return
-        self.model.eval()
         test_set, text = self.sets[0], self.texts[0]
         only_panoptic = replace(
             build_post_processor(self.cfg), panoptic=True, semantic=False, instances=False
         )
         for index in range(min(self.cfg.LOG.PICTURES, len(test_set.dataset))):
             sample = test_set.dataset[index]
-            found = self._segment(sample, sample.image, test_set, text, only_panoptic).panoptic
+            with _in_evaluation_mode(self.model):
+                found = self._segment(sample, sample.image, test_set, text, only_panoptic).panoptic
             assert found is not None, "asked for above"
             image = read_image(sample.record.image_path)
             picture = draw_segments(image, found.ids, found.segments).convert("RGB")
@@ -230,7 +249,6 @@ class Tester:
             with atomic_path(path) as temporary:
                 picture.save(temporary, quality=85)
             log.picture(step, f"prediction_{index}", np.asarray(picture))
-        self.model.train()
 
     def _present_scores(
         self, sample: Sample, test_set: TestSet, text: TextEmbeddings, present: list[int]

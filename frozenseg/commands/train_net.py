@@ -3,8 +3,10 @@
 import argparse
 import logging
 import secrets
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +18,14 @@ from frozenseg.build import (
     ready_to_predict,
 )
 from frozenseg.build_vocabulary import build_training_vocabulary, settle_training_vocabulary
+from frozenseg.commands import run_module
+from frozenseg.commands.output_folder import (
+    Found,
+    clean,
+    refuse_another_run,
+    say_what_was_found,
+    write_config,
+)
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
@@ -32,27 +42,44 @@ from frozenseg.commands.training import (
     training_state,
 )
 from frozenseg.config import load_config
-from frozenseg.engine.checkpoint import CheckpointFolder, TrainingCheckpoint
+from frozenseg.engine.checkpoint import CheckpointFolder
+from frozenseg.engine.checkpoint_schema import TrainingCheckpoint
 from frozenseg.engine.curves import draw_curves
 from frozenseg.engine.distributed import (
+    INTERRUPTED,
     Layout,
     all_gather_json,
+    barrier,
     is_main,
     launch,
     local_rank,
 )
 from frozenseg.engine.interrupt import StopRequest
+from frozenseg.engine.lock import only_writer
 from frozenseg.engine.logger import TrainingLog
 from frozenseg.engine.state import TrainingState
-from frozenseg.engine.trainer import Scores, evaluate_now, parallel, train
+from frozenseg.engine.trainer import (
+    Scores,
+    evaluate_now,
+    parallel,
+    saying_how_to_go_on,
+    train,
+)
 from frozenseg.engine.weights import trained_state, write_state
-from frozenseg.errors import UserError
-from frozenseg.evaluation.runner import Evaluation, check_expected, table, write_results
-from frozenseg.files import atomic_path
+from frozenseg.errors import UserError, WriteError
+from frozenseg.evaluation.runner import (
+    Evaluation,
+    Expected,
+    differences,
+    expected_results,
+    table,
+    write_results,
+)
+from frozenseg.files import check_writable
 
 logger = logging.getLogger(__name__)
 
-INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
+RESULTS, WEIGHTS = "results.json", "model_final.safetensors"
 
 
 @dataclass(frozen=True)
@@ -66,7 +93,7 @@ class Request:
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = argument_parser("train_net", __doc__ or "").parse_args(argv)
+    arguments = argument_parser("train_net", __doc__ or "").parse_intermixed_args(argv)
     request = Request(
         config=arguments.config_file,
         options=[*precision_options(arguments), *arguments.opts, *arguments.options],
@@ -94,24 +121,38 @@ def work(request: Request) -> int:
     """The whole job of one process; the exit status."""
     cfg = load_config(request.config, request.options, freeze=False)
     output = Path(cfg.OUTPUT_DIR)
-    checkpoints = CheckpointFolder(checkpoint_folder(cfg), keep=cfg.SOLVER.CHECKPOINT_KEEP)
-    resumed = checkpoints.newest() if request.resume and not request.eval_only else None
-    _settle_seed(cfg, resumed[0] if resumed else None)
-    if not request.eval_only:
+    with only_writer(output) if is_main() else nullcontext():
+        barrier()  # no process looks into the folder before it is this run's
+        if request.eval_only:
+            _settle_seed(cfg, None)
+            cfg.freeze()
+            return _evaluate_only(cfg, _device(cfg), output)
+        checkpoints = CheckpointFolder(checkpoint_folder(cfg), keep=cfg.SOLVER.CHECKPOINT_KEEP)
+        resumed = checkpoints.newest() if request.resume else None
+        _settle_seed(cfg, resumed[0] if resumed else None)
         settle_training_vocabulary(cfg)
-    cfg.freeze()
+        cfg.freeze()
+        device = _device(cfg)
+        if is_main():
+            _take_over(cfg, output, checkpoints, resumed, request.resume)
+        return _train(cfg, device, output, checkpoints, resumed)
+
+
+def _device(cfg: CfgNode) -> torch.device:
     device = build_device(cfg)
-    if device.type == "cuda":
-        device = torch.device("cuda", local_rank())
-    if request.eval_only:
-        return _evaluate_only(cfg, device, output)
-    if is_main() and not request.resume and checkpoints.paths():
-        raise UserError(
-            f"{checkpoints.folder} holds checkpoints of another run: go on with --resume, "
-            "or give another OUTPUT_DIR"
-        )
-    _write_config(cfg, output)
-    return _train(cfg, device, output, checkpoints, resumed)
+    return torch.device("cuda", local_rank()) if device.type == "cuda" else device
+
+
+def _take_over(
+    cfg: CfgNode, output: Path, checkpoints: CheckpointFolder, resumed: Found | None, resume: bool
+) -> None:
+    """Make the folder this run's, or refuse it."""
+    if resume:
+        say_what_was_found(resumed, output, checkpoints, cfg.SOLVER.MAX_ITER)
+    else:
+        refuse_another_run(output, checkpoints)
+    clean(output, checkpoints)
+    write_config(cfg, output)
 
 
 def _train(
@@ -119,9 +160,10 @@ def _train(
     device: torch.device,
     output: Path,
     checkpoints: CheckpointFolder,
-    resumed: tuple[TrainingCheckpoint, Path] | None,
+    resumed: Found | None,
 ) -> int:
     pass_size(cfg)  # whether the batch can be shared, before anything slow
+    schedule = schedule_of(cfg)
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
     sets = test_sets(cfg) if cfg.DATASETS.TEST else []
@@ -133,10 +175,9 @@ def _train(
     objective = training_objective(cfg, model, text, cache)
     if resumed is not None:
         state.restore(resumed[0], f"checkpoint {resumed[1]}")
-        if is_main():
-            logger.info("going on after step %d, from %s", state.step, resumed[1])
     log = _log(cfg, output, state.step)
     tester = Tester.prepare(cfg, model, sets)
+    expected = expected_results(cfg.TEST.EXPECTED_RESULTS, tester.metrics)
     stop = StopRequest()
     solver = cfg.SOLVER
     latest: dict[str, Evaluation] = {}
@@ -157,7 +198,7 @@ def _train(
             network=parallel(model),
             batches=iter(training_batches(cfg, dataset, state.images)),
             objective=objective,
-            schedule=schedule_of(cfg),
+            schedule=schedule,
             max_iter=solver.MAX_ITER,
             accumulate=solver.ACCUMULATE,
             clip_norm=solver.CLIP_GRADIENTS.CLIP_VALUE if solver.CLIP_GRADIENTS.ENABLED else None,
@@ -175,13 +216,13 @@ def _train(
         if is_main():
             logger.info("stopped after step %d; the same command with --resume goes on", state.step)
         return INTERRUPTED
-    if sets:
-        evaluate_now(state, evaluation, log, keep_best)
-    if is_main():
-        _write_weights(state, output)
-        draw_curves(log.path, output / "curves.png")
-    log.close()
-    return _finish(cfg, latest, output)
+    with saying_how_to_go_on(state, checkpoints):
+        if sets:
+            evaluate_now(state, evaluation, log, keep_best)
+        log.close()
+        weights = partial(_write_weights, state, output)
+        curves = partial(draw_curves, log.path, output / "curves.png")
+        return _finish(latest, expected, output, [weights, curves])
 
 
 def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
@@ -194,20 +235,47 @@ def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
     model = loaded_model(cfg, device)
     ready_to_predict(cfg, model)
     tester = Tester.prepare(cfg, model, sets)
-    return _finish(cfg, tester.evaluate(), output)
-
-
-def _finish(cfg: CfgNode, evaluations: dict[str, Evaluation], output: Path) -> int:
-    """Results to the console and to disk; status 1 if they are not as expected."""
-    if not evaluations:
-        return 0
-    wrong = check_expected(evaluations, cfg.TEST.EXPECTED_RESULTS)
+    expected = expected_results(cfg.TEST.EXPECTED_RESULTS, tester.metrics)
     if is_main():
-        write_results(output / "results.json", evaluations)
-        logger.info("%s\nwritten to %s", table(evaluations), output / "results.json")
-        for line in wrong:
-            logger.error("not as expected: %s", line)
+        check_writable(output / RESULTS)
+    return _finish(tester.evaluate(), expected, output)
+
+
+def _finish(
+    evaluations: dict[str, Evaluation],
+    expected: list[Expected],
+    output: Path,
+    more: Sequence[Callable[[], object]] = (),
+) -> int:
+    """Results to the console, then to disk; status 1 if they are not as expected.
+
+    more: what else is to be written. What can be written is, though another file cannot.
+    """
+    wrong = differences(evaluations, expected)
+    if not is_main():
+        return 1 if wrong else 0
+    writes = list(more)
+    if evaluations:
+        logger.info("%s", table(evaluations))
+        writes.insert(0, partial(write_results, output / RESULTS, evaluations))
+    for line in wrong:
+        logger.error("not as expected: %s", line)
+    _all_of(writes)
+    if evaluations:
+        logger.info("written to %s", output / RESULTS)
     return 1 if wrong else 0
+
+
+def _all_of(writes: Sequence[Callable[[], object]]) -> None:
+    """Do all; what could not be written is one error at the end."""
+    failures = []
+    for write in writes:
+        try:
+            write()
+        except WriteError as error:
+            failures.append(str(error))
+    if failures:
+        raise WriteError("; ".join(failures))
 
 
 def _settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
@@ -222,21 +290,10 @@ def _settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
         cfg.SEED = all_gather_json(secrets.randbelow(2**31))[0]
 
 
-def _write_config(cfg: CfgNode, output: Path) -> None:
-    """The resolved configuration beside the checkpoints; also finds out whether one may write."""
-    if not is_main():
-        return
-    try:
-        with atomic_path(output / "config.yaml") as temporary:
-            temporary.write_text(cfg.dump(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {output}: cannot write there ({error.strerror})") from None
-
-
 def _write_weights(state: TrainingState, output: Path) -> None:
     """The trained parts, averaged if there is an average."""
     with state.average.applied() if state.average is not None else nullcontext():
-        write_state(output / "model_final.safetensors", trained_state(state.model))
+        write_state(output / WEIGHTS, trained_state(state.model))
 
 
 def _log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
@@ -276,3 +333,7 @@ def argument_parser(
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("train_net")

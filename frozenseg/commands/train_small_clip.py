@@ -10,12 +10,13 @@ import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
+from frozenseg.commands import run_module
 from frozenseg.commands.training_arguments import add_run_arguments, run_from, settings_from
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.engine.weights import read_state
 from frozenseg.errors import UserError
 from frozenseg.pretraining.clip import ClipTask, prepare
-from frozenseg.pretraining.loop import CHECKPOINT, WEIGHTS, Run, Settings, train
+from frozenseg.pretraining.loop import WEIGHTS, Run, Settings, has_checkpoint, train
 
 NAME = "frozenseg_small"
 MOSAIC_BATCH = 24  # scenes a step, each with several windows
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int | None:
         warmup=max(1, min(500, arguments.mosaic_steps // 20)),
     )
     task = _task(arguments, model, settings, easy_pairs=0, mosaics=True)
-    resume = arguments.resume and (run.folder / CHECKPOINT).is_file()
+    resume = arguments.resume and has_checkpoint(run.folder)
     _report(train(task, settings, run, resume=resume))
     return None
 
@@ -110,3 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         help="afterwards, with mosaics, at half the learning rate; 0: none (default: %(default)s)",
     )
     return parser
+
+
+if __name__ == "__main__":
+    run_module("train_small_clip")

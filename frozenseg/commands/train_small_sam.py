@@ -4,6 +4,7 @@ import argparse
 
 import torch
 
+from frozenseg.commands import run_module
 from frozenseg.commands.training_arguments import add_run_arguments, run_from, settings_from
 from frozenseg.encoders.sam import build_sam_model
 from frozenseg.errors import UserError
@@ -37,3 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=1, help="of prompts an image (default: %(default)s)"
     )
     return parser
+
+
+if __name__ == "__main__":
+    run_module("train_small_sam")

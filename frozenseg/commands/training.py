@@ -158,6 +158,7 @@ def feature_cache(
         limit=int(cfg.DATALOADER.FEATURE_CACHE_GB * 1e9),
         encode=model.encode,
         kind=model.features,
+        writers=world_size(),
     )
 
 

@@ -27,9 +27,9 @@ def add_run_arguments(
     add("--learning-rate", type=float, default=learning_rate, help="default: %(default)s")
     add(
         "--precision",
-        choices=("float32", "bfloat16"),
-        default="bfloat16" if _has_bfloat16() else "float32",
-        help="of the forward pass; by default what this machine is fast in: %(default)s",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the forward pass; auto: what the machine is fast in (default: %(default)s)",
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
     add(
@@ -43,6 +43,7 @@ def add_run_arguments(
 
 
 def settings_from(arguments: argparse.Namespace, *, weight_decay: float) -> Settings:
+    fast = "bf16" if _has_bfloat16() else "fp32"
     return Settings(
         steps=arguments.steps,
         batch=arguments.batch,
@@ -50,7 +51,7 @@ def settings_from(arguments: argparse.Namespace, *, weight_decay: float) -> Sett
         learning_rate=arguments.learning_rate,
         weight_decay=weight_decay,
         warmup=max(1, min(500, arguments.steps // 20)),
-        precision=arguments.precision,
+        precision=fast if arguments.precision == "auto" else arguments.precision,
     )
 
 

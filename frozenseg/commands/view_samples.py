@@ -2,11 +2,12 @@
 
 import argparse
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from frozenseg.commands import run_module
+from frozenseg.commands.output_argument import output_picture
 from frozenseg.data.benchmarks import BENCHMARKS, FILES_FORM, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import TrainingSampler
@@ -101,9 +102,6 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--min-scale {arguments.min_scale} --max-scale {arguments.max_scale}: "
             "0 < min-scale <= max-scale was expected"
         )
-    known = Image.registered_extensions()
-    if arguments.output.suffix.lower() not in known:
-        raise UserError(f"--output {arguments.output}: end the name in .png or .jpg")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,10 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, or files: {FILES_FORM}"
     )
-    parser.add_argument("--output", required=True, type=Path, help="the picture to write (.png)")
+    parser.add_argument(
+        "--output", required=True, type=output_picture, help="the picture to write (.png)"
+    )
     parser.add_argument("--count", type=int, default=8, help="samples (default: %(default)s)")
     parser.add_argument("--size", type=int, default=1024, help="crop (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
     parser.add_argument("--min-scale", type=float, default=0.1, help="default: %(default)s")
     parser.add_argument("--max-scale", type=float, default=2.0, help="default: %(default)s")
     return parser
+
+
+if __name__ == "__main__":
+    run_module("view_samples")

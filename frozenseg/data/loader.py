@@ -20,6 +20,7 @@ from frozenseg.data.dataset import ORDER_STREAM, Draw, Sample, SegmentationDatas
 from frozenseg.data.transforms import seeded_generator
 from frozenseg.errors import UserError
 
+_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEATH_MESSAGES = ("DataLoader worker (pid", "Pin memory thread exited")  # as torch words them
 
 
@@ -97,15 +98,23 @@ def test_loader(
 
 
 @contextmanager
-def _sigchld_kept() -> Iterator[None]:
-    """Undo that torch takes over SIGCHLD: its handler raises the error of a dead worker wherever
-    the main thread happens to be, in a backward pass as well. It comes with the next batch, too."""
+def deaf_workers() -> Iterator[None]:
+    """Around the start of data workers: Ctrl-C, SIGTERM and SIGHUP, which a terminal or a scheduler
+    sends to them too, are the main process's affair. They never get them; it stops them when it
+    ends, and they themselves see to it that they do not outlive it.
+
+    Also undoes that torch takes over SIGCHLD: its handler raises the error of a dead worker
+    wherever the main thread happens to be, in a backward pass as well. It comes with the next
+    batch, too.
+    """
     before = signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class Loader:
@@ -130,7 +139,7 @@ class Loader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        with _sigchld_kept():
+        with deaf_workers():
             batches = iter(self.batches)
         while True:
             batch = self._next(batches)
@@ -181,6 +190,9 @@ class Loader:
         if shut_down is not None:
             with suppress(RuntimeError):  # another worker that dies meanwhile
                 shut_down()
+            for worker in getattr(batches, "_workers", []):  # one that hangs hears no SIGTERM
+                if worker.is_alive():
+                    worker.kill()
             self.batches = self._data_loader()
 
     def _worker_died(self, message: str) -> UserError:

@@ -1,18 +1,22 @@
-"""Predictions as files: panoptic PNGs, and one JSON in the formats of COCO."""
+"""Predictions as files: panoptic PNGs, and JSON in the formats of COCO."""
 
+import itertools
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from frozenseg.errors import UserError
-from frozenseg.files import atomic_path, write_json
+from frozenseg.errors import UserError, WriteError
+from frozenseg.files import atomic_path, json_text, writing
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
+
+WHOLE, LINES = "predictions.json", "predictions.jsonl"
 
 
 def encode_panoptic(ids: np.ndarray) -> np.ndarray:
@@ -29,25 +33,43 @@ def write_panoptic_png(path: str | os.PathLike[str], ids: np.ndarray) -> None:
 
 
 class Predictions:
-    """The predictions of several images, collected for one `predictions.json`.
+    """The predictions of several images, written as they come: memory does not grow with them.
 
-    The file is COCO panoptic JSON ("images", "annotations", "categories") with the objects beside
-    it under "instances", entries as in COCO result files. A category's id is its place in the
-    vocabulary plus 1, because tools for COCO take 0 for "nothing". Its name is its first synonym.
+    `predictions.jsonl` gets a line for each image: {"image", "annotation", "instances", "note"},
+    the first line being {"categories"}. `finish` makes `predictions.json` out of it and removes it;
+    of a run that is killed, it remains, whole up to the last image.
+
+    The JSON file is COCO panoptic JSON ("images", "annotations", "categories") with the objects
+    beside it under "instances", entries as in COCO result files; objects without a pixel are left
+    out. A category's id is its place in the vocabulary plus 1, because tools for COCO take 0 for
+    "nothing". Its name is its first synonym.
+
+    A folder that holds predictions of an earlier run is refused. `close` what was opened.
     """
 
-    def __init__(self, *, names: Sequence[tuple[str, ...]], is_thing: Sequence[bool]) -> None:
+    def __init__(
+        self, folder: Path, *, names: Sequence[tuple[str, ...]], is_thing: Sequence[bool]
+    ) -> None:
         self.categories = [
             {"id": index + 1, "name": synonyms[0], "isthing": int(thing), "synonyms": [*synonyms]}
             for index, (synonyms, thing) in enumerate(zip(names, is_thing, strict=True))
         ]
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-        self.instances: list[dict[str, Any]] = []
-        self.notes: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.images)
+        self.count = 0
+        self._whole, self.lines = folder / WHOLE, folder / LINES
+        with writing(self.lines):
+            if taken(folder):
+                raise UserError(
+                    f"{folder}: holds the predictions of an earlier run; choose another folder, or "
+                    f"remove its {WHOLE} and {LINES}"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            # unbuffered: what a full disk refuses is not tried again with the next line
+            self._file = open(self.lines, "xb", buffering=0)
+        try:
+            self._append({"categories": self.categories})
+        except WriteError:
+            self.close()
+            raise
 
     def add(
         self,
@@ -62,35 +84,80 @@ class Predictions:
 
         note: what a reader must know of these numbers, such as that the weights are random.
         """
-        image_id = len(self.images) + 1
+        image_id = self.count + 1
         height, width = panoptic.ids.shape
-        self.images.append(
-            {"id": image_id, "file_name": file_name, "height": height, "width": width}
-        )
-        self.annotations.append(
+        self._append(
             {
-                "image_id": image_id,
-                "file_name": panoptic_file,
-                "segments_info": [_segment_info(segment) for segment in panoptic.segments],
+                "image": {"id": image_id, "file_name": file_name, "height": height, "width": width},
+                "annotation": {
+                    "image_id": image_id,
+                    "file_name": panoptic_file,
+                    "segments_info": [_segment_info(segment) for segment in panoptic.segments],
+                },
+                "instances": [] if instances is None else _instance_entries(image_id, instances),
+                "note": note,
             }
         )
-        if instances is not None:
-            self.instances.extend(_instance_entries(image_id, instances))
-        self.notes.update([note] if note else [])
+        self.count = image_id
 
-    def content(self) -> dict[str, Any]:
-        """What the JSON file holds."""
-        return {
-            "info": {"description": "predictions of frozenseg", "notes": sorted(self.notes)},
-            "images": self.images,
-            "annotations": self.annotations,
-            "categories": self.categories,
-            "instances": self.instances,
-        }
+    def finish(self) -> None:
+        """Put all lines together as the JSON file; without an image there is none."""
+        if self.count:
+            with atomic_path(self._whole) as temporary:
+                with open(temporary, "w", encoding="utf-8") as file:
+                    _write_whole(self.lines, file)
+        self.count = 0
+        self.close()
 
-    def save(self, path: Path) -> None:
-        """Write everything added so far, atomically."""
-        write_json(path, self.content())
+    def close(self) -> None:
+        """Write no more; lines that were not finished stay, unless there is no image in them."""
+        self._file.close()
+        if not self.count:
+            self.lines.unlink(missing_ok=True)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Add a line, whole or not at all."""
+        line = memoryview((json_text(entry) + "\n").encode("ascii"))
+        before = self._file.tell()
+        try:
+            with writing(self.lines):
+                while line:
+                    line = line[self._file.write(line) :]
+        except WriteError:
+            self._file.truncate(before)
+            self._file.seek(before)
+            raise
+
+
+def taken(folder: Path) -> bool:
+    """Whether a folder holds predictions, finished or not."""
+    return any((folder / name).exists() for name in (WHOLE, LINES))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of `predictions.jsonl`; the last line of a run that was killed may be cut."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _write_whole(lines: Path, file: TextIO) -> None:
+    """One JSON object from the lines, which are read once for each section."""
+    images = itertools.islice(read_lines(lines), 1, None)
+    notes = sorted({entry["note"] for entry in images if entry["note"]})
+    about = {"description": "predictions of frozenseg", "notes": notes}
+    file.write(f'{{"info": {json_text(about)}')
+    file.write(f', "categories": {json_text(next(read_lines(lines))["categories"])}')
+    for section, key in (("images", "image"), ("annotations", "annotation"), ("instances", "")):
+        file.write(f', "{section}": [')
+        separator = ""
+        for entry in itertools.islice(read_lines(lines), 1, None):
+            for row in [entry[key]] if key else entry[section]:
+                file.write(f"{separator}{json_text(row)}")
+                separator = ", "
+        file.write("]")
+    file.write("}\n")
 
 
 def _segment_info(segment: Segment) -> dict[str, Any]:
@@ -108,16 +175,18 @@ def _segment_info(segment: Segment) -> dict[str, Any]:
 
 
 def _instance_entries(image_id: int, instances: InstanceResult) -> list[dict[str, Any]]:
-    if not len(instances):
+    """Objects without a pixel are left out."""
+    kept = np.flatnonzero(instances.masks.any((1, 2)))
+    if not len(kept):
         return []
     # pycocotools wants (H, W, N), column by column
-    encoded = rle.encode(np.asfortranarray(instances.masks.transpose(1, 2, 0).astype(np.uint8)))
+    masks = instances.masks[kept].transpose(1, 2, 0).astype(np.uint8)
     rows = zip(
-        encoded,
-        instances.boxes.tolist(),
-        instances.scores.tolist(),
-        instances.class_ids.tolist(),
-        instances.names,
+        rle.encode(np.asfortranarray(masks)),
+        instances.boxes[kept].tolist(),
+        instances.scores[kept].tolist(),
+        instances.class_ids[kept].tolist(),
+        [instances.names[place] for place in kept],
         strict=True,
     )
     return [

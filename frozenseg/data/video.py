@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path
 
 
@@ -57,13 +57,14 @@ def video_writer(
     """Yield a function that appends (H, W, 3) uint8 RGB frames of one size to an MP4 file.
 
     The file appears when the block has succeeded. Odd sizes are padded by a pixel; the codec would
-    cut one off.
+    cut one off. A full disk is a `WriteError` at the end: OpenCV itself does not tell of one.
     """
     writer: cv2.VideoWriter | None = None
+    written = 0
     with atomic_path(path) as temporary:
 
         def append(frame: np.ndarray) -> None:
-            nonlocal writer
+            nonlocal writer, written
             height, width = frame.shape[:2]
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             if writer is None:
@@ -73,9 +74,20 @@ def video_writer(
                 if not writer.isOpened():
                     raise UserError(f"{path}: OpenCV cannot write MP4 here; give images instead")
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            written += 1
 
         try:
             yield append
         finally:
             if writer is not None:
                 writer.release()
+        if _num_frames(temporary) < written:
+            raise WriteError(f"{path}: cannot be written whole; make room there")
+
+
+def _num_frames(path: Path) -> int:
+    """Of a video that was just written; 0 if it is none."""
+    try:
+        return read_video(path).num_frames
+    except UserError:
+        return 0

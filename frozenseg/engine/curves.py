@@ -1,6 +1,7 @@
 """The course of a run as a picture: losses, learning rate, scores over steps."""
 
 from pathlib import Path
+from typing import Any
 
 from frozenseg.engine.logger import read_metrics
 from frozenseg.files import atomic_path
@@ -18,12 +19,13 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     steps = [row for row in rows if "evaluation" not in row]
     if not steps:
         return
-    scores = _scores([row for row in rows if "evaluation" in row])
+    scores = _scores([row for row in rows if isinstance(row.get("evaluation"), dict)])
     figure = Figure(figsize=(11, 4), layout="constrained")  # no pyplot: needs no display
     left, right = figure.subplots(1, 2)
     for key, label in LOSSES.items():
-        if key in steps[0]:  # a model family need not have them all
-            left.plot([row["step"] for row in steps], [row[key] for row in steps], label=label)
+        points = [(row["step"], row[key]) for row in steps if _is_number(row.get(key))]
+        if points:  # a model family need not have them all
+            left.plot(*zip(*points, strict=True), label=label)
     left.set(xlabel="step", ylabel="loss of the last output, unweighted; total", yscale="log")
     left.legend(loc="upper right")
     for label, points in scores.items():
@@ -35,12 +37,18 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         figure.savefig(temporary, dpi=100)
 
 
+def _is_number(value: Any) -> bool:
+    """What is not finite stands as null in the file, and is no point of a curve."""
+    return isinstance(value, int | float)
+
+
 def _scores(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
     """Points (step, score) by data set and metric."""
     found: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for name, metrics in row["evaluation"].items():
             short = Path(name.split(":")[1]).stem if ":" in name else name
-            for metric in [key for key in HEADLINES if key in metrics][:MOST_SCORES]:
+            known = [key for key in HEADLINES if _is_number(metrics.get(key))]
+            for metric in known[:MOST_SCORES]:
                 found.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
     return found

@@ -9,7 +9,10 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import FrameType
@@ -20,11 +23,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
 from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 Job = Callable[[Any], int]
+INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
+PATIENCE = 15.0  # seconds that a process has to stop in when its parent has died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,7 @@ def launch(job: Job, argument: Any, layout: Layout) -> int:
     """
     layout.check()
     if under_torchrun():
+        _end_with(os.getppid())
         return _in_group(job, argument, layout.backend, "env://")
     if layout.world_size == 1:
         return job(argument)
@@ -97,13 +104,38 @@ def _worker(
     first = layout.machine == 0 and place == 0
     package.setLevel(level if first else logging.ERROR)
     rank = layout.machine * layout.processes + place
+    starter = mp.parent_process()
+    assert starter is not None and starter.pid is not None, "`launch` has started this process"
+    _end_with(starter.pid)
     try:
-        status = _in_group(job, argument, layout.backend, url, rank, layout.world_size)
+        with ends_as_by_ctrl_c():
+            status = _in_group(job, argument, layout.backend, url, rank, layout.world_size)
     except UserError as error:
-        outcomes.put((str(error), 2))
+        _tell(outcomes, str(error), 2)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     if place == 0:
-        outcomes.put(("", status))
+        _tell(outcomes, "", status)
+
+
+def _tell(outcomes: Any, message: str, status: int) -> None:
+    with suppress(BrokenPipeError):  # the parent has gone, and nobody asks any more
+        outcomes.put((message, status))
+
+
+def _end_with(parent: int) -> None:
+    """Ask this process to stop when its parent has died (killed for memory, say), and end it if it
+    has not done so in time: it would train on, unseen, beside the run that is started next."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
 def _in_group(
@@ -131,9 +163,11 @@ def _await(workers: list[Any], outcomes: Any) -> int:
                 os.kill(worker.pid, number)
 
     # Ctrl-C reaches the workers by itself; what is sent to this process alone is handed on.
-    handlers = {
-        number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    with handled_by(forward, SIGNALS):
+        return _outcome(workers, outcomes)
+
+
+def _outcome(workers: list[Any], outcomes: Any) -> int:
     try:
         running = {worker.sentinel: worker for worker in workers}
         while running:
@@ -148,11 +182,11 @@ def _await(workers: list[Any], outcomes: Any) -> int:
             if worker.is_alive():
                 worker.kill()
             worker.join()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
-def _failure(worker: Any, outcomes: Any) -> UserError:
+def _failure(worker: Any, outcomes: Any) -> BaseException:
+    if worker.exitcode == INTERRUPTED:
+        return KeyboardInterrupt()
     while not outcomes.empty():
         message, _ = outcomes.get()
         if message:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from frozenseg.errors import WriteError
 from frozenseg.files import atomic_path
 from frozenseg.structures import AnyFeatures, ImageBatch
 
@@ -38,10 +39,12 @@ class FeatureCache(Generic[AnyFeatures]):
         limit: int,
         encode: Callable[[ImageBatch], AnyFeatures],
         kind: type[AnyFeatures],
+        writers: int = 1,
     ) -> None:
         """fingerprint: of all that decides `encode`, but for the images. limit: bytes that all
-        files below `folder` may have together; processes that write at once may exceed it by a file
-        each. kind: what `encode` returns."""
+        files below `folder` may have together. kind: what `encode` returns. writers: processes that
+        fill the folder at the same pace; together they may exceed the limit by a file each, other
+        runs that write there at once by as much as they write."""
         self.folder = folder
         self.fingerprint = fingerprint
         self.limit = limit
@@ -50,6 +53,8 @@ class FeatureCache(Generic[AnyFeatures]):
         self.found = 0  # images read from the disk so far
         self.encoded = 0  # images that the encoders were asked for
         self._writes = True
+        self._writers = writers
+        self._held = 0  # bytes below `folder`, as far as this process knows
 
     def __call__(self, images: ImageBatch, device: torch.device) -> AnyFeatures:
         """The features of a batch, on the device.
@@ -81,12 +86,12 @@ class FeatureCache(Generic[AnyFeatures]):
         """A cache that cannot grow costs time, not the run: it says so once."""
         size = sum(tensor.nbytes for tensor in tensors.values())
         try:
-            if folder_bytes(self.folder) + size > self.limit:
-                reason = f"full at {self.limit / 1e9:g} GB; see DATALOADER.FEATURE_CACHE_GB"
-            else:
+            if self._has_room(size):
                 write_tensors(path, tensors)
+                self._held += path.stat().st_size * self._writers
                 return
-        except OSError as error:
+            reason = f"full at {self.limit / 1e9:g} GB; see DATALOADER.FEATURE_CACHE_GB"
+        except WriteError as error:
             reason = str(error)
         self._writes = False
         logger.warning(
@@ -94,6 +99,13 @@ class FeatureCache(Generic[AnyFeatures]):
             self.folder,
             reason,
         )
+
+    def _has_room(self, size: int) -> bool:
+        """Whether a file of `size` bytes may be added. The folder is walked when it seems full, not
+        for every file: that would take longer with each."""
+        if self._held == 0 or self._held + size > self.limit:
+            self._held = folder_bytes(self.folder)
+        return self._held + size <= self.limit
 
 
 def image_key(image: ImageBatch) -> str:
@@ -119,7 +131,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
     """What `write_tensors` wrote, on the CPU; None if there is no file, or a damaged one, which is
     named in a warning."""
+    if not path.exists():
+        return None
     try:
+        if not path.is_file():  # to open a pipe would wait for its writer
+            raise OSError("no regular file")
         with safetensors.safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             # Copies: a file that is cut short while it is mapped would end the process. They also
@@ -135,7 +151,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
         return None
     # In another order the same numbers go other ways through a convolution, which then rounds
     # otherwise.
-    for name in about["channels_last"].split():
+    for name in about.get("channels_last", "").split():
         stored[name] = stored[name].permute(0, 3, 1, 2)
     return stored
 

@@ -1,23 +1,22 @@
-"""Ctrl-C and SIGTERM as a wish: the step at work is finished and a checkpoint written."""
+"""Ctrl-C, SIGTERM and SIGHUP as a wish: the work at hand is finished and what was done is kept."""
 
+import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPATIENCE = (
     1.0  # seconds; a terminal and a parent process may both deliver one and the same Ctrl-C
 )
 
 
 class StopRequest:
-    """Whether the user has asked the run to end.
-
-    Worker processes that are forked inside `listening` inherit the handler, so that Ctrl-C, which a
-    terminal sends to them too, does not end them before the step at work.
-    """
+    """Whether the user has asked the run to end."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -25,12 +24,8 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        try:
+        with handled_by(self._handle, SIGNALS):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -38,3 +33,37 @@ class StopRequest:
             raise KeyboardInterrupt  # asked twice: now
         if not self.requested:
             self.requested, self._since = True, now
+
+
+@contextmanager
+def ends_as_by_ctrl_c() -> Iterator[None]:
+    """Inside, SIGTERM (a scheduler, `kill`) and SIGHUP (a closed terminal) raise KeyboardInterrupt
+    as Ctrl-C does, so that what is done on the way out is done for them, too."""
+    process = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a forked process: its parent ends it by SIGTERM
+        os.kill(os.getpid(), number)
+
+    with handled_by(handle, (signal.SIGTERM, signal.SIGHUP)):
+        yield
+
+
+@contextmanager
+def handled_by(
+    handler: Callable[[int, FrameType | None], Any], numbers: tuple[signal.Signals, ...]
+) -> Iterator[None]:
+    """Only the main thread may set handlers; in another one, the signals stay as they are. So does
+    a SIGHUP that is ignored: `nohup` asks for that."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)

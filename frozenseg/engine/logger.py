@@ -6,6 +6,8 @@ import resource
 import secrets
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, json_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ class TrainingLog:
     """The log of one process; only that of the first writes anything.
 
     metrics.jsonl has a line every `period` steps, with the losses of that step (not a mean: a
-    resumed run writes the same), and a line for each evaluation.
+    resumed run writes the same), and a line for each evaluation. What is not a number, such as the
+    score of a class that no image has, is null there.
     """
 
     def __init__(
@@ -96,44 +99,75 @@ class TrainingLog:
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """(H, W, 3) uint8."""
-        if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
+        with self._board_may_fail():
+            if self._board is not None:
+                self._board.add_image(name, image, step, dataformats="HWC")
         if self._wandb is not None:
             self._wandb.log({name: self._wandb.Image(image)}, step=step)
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+        with self._board_may_fail():
+            if self._board is not None:
+                self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
     def _write(self, row: dict[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_metrics(self.path, row)
 
     def _send(self, step: int, values: dict[str, float]) -> None:
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        with self._board_may_fail():
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
+    @contextmanager
+    def _board_may_fail(self) -> Iterator[None]:
+        """TensorBoard's files say no more than metrics.jsonl: a full disk ends them, not the
+        run."""
+        try:
+            yield
+        except OSError as error:
+            self._board = None
+            logger.warning("TensorBoard's file cannot be written (%s): it ends here", error)
+
+
+def append_metrics(path: Path, row: dict[str, Any]) -> None:
+    """Add a line to a metrics file."""
+    with writing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json_text(row) + "\n")
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that a killed run left unfinished is passed over."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            logger.warning("%s: passing over a line that is not whole", path)
+    """The rows of a metrics file, each with the whole number "step". Lines that are none (the last
+    one of a killed run, or damaged ones) are passed over and counted in a warning."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    rows = [row for row in map(_row, lines) if row is not None]
+    if len(rows) < len(lines):
+        logger.warning(
+            "%s: passing over %d of %d lines that are not whole rows of a step",
+            path,
+            len(lines) - len(rows),
+            len(lines),
+        )
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def trim_metrics(path: Path, step: int, total_steps: int) -> None:
     """Drop what a run resumed after `step` writes again: later rows, and the last evaluation."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         return
     kept = [
         row

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frozenseg.errors import UserError
+
 # Learned tables that are embeddings by meaning, though not `nn.Embedding` by type.
 EMBEDDINGS = (
     "query_features",
@@ -17,6 +19,10 @@ EMBEDDINGS = (
     "text_embedding",
 )
 FUSED_DEVICES = {"cpu", "cuda"}  # PyTorch's list is longer; these have been tried
+# Of a step: from finite weights and moments, and a gradient whose norm is finite, AdamW then makes
+# finite ones. It divides a moment by the root of another that grows with it, so that a weight moves
+# by about ten times the rate at most, and shrinks by rate times decay.
+LARGEST_RATE, LARGEST_DECAY = 1.0, 1.0
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.InstanceNorm2d)
 
 
@@ -29,6 +35,12 @@ def parameter_groups(
     as in the published recipe (detectron2's solver).
     """
     decays = {"weights": weight_decay, "norms": norm_decay, "embeddings": embedding_decay}
+    for kind, decay in decays.items():
+        if not 0 <= decay <= LARGEST_DECAY:
+            raise UserError(
+                f"weight decay of {kind} {decay}: must be between 0 and {LARGEST_DECAY:g}; see "
+                "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED"
+            )
     groups: dict[str, dict[str, Any]] = {
         kind: {"params": [], "names": [], "weight_decay": decay} for kind, decay in decays.items()
     }
@@ -55,7 +67,15 @@ def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Ada
 
     It takes up the state of either form and stays what it is.
     """
-    kept = [{key: group[key] for key in ("params", "weight_decay")} for group in groups]
+    kept = [
+        {
+            # With names, which go into the optimiser's state dict: a saved moment is then found by
+            # the name of its parameter, not by its place.
+            "params": list(zip(group["names"], group["params"], strict=True)),
+            "weight_decay": group["weight_decay"],
+        }
+        for group in groups
+    ]
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     fused = devices <= FUSED_DEVICES
 
@@ -81,6 +101,16 @@ class Schedule:
     gamma: float = 0.1
     warmup_factor: float = 1.0
     warmup_iters: int = 0
+
+    def __post_init__(self) -> None:
+        for factor, name in ((self.gamma, "GAMMA"), (self.warmup_factor, "WARMUP_FACTOR")):
+            if not 0 <= factor <= 1:
+                raise UserError(f"SOLVER.{name} {factor}: must be between 0 and 1")
+        if not 0 <= self.base <= LARGEST_RATE:
+            raise UserError(
+                f"SOLVER.BASE_LR {self.base}: must be between 0 and {LARGEST_RATE:g}; a step "
+                "of AdamW moves each weight by about the rate, e.g. 0.0001"
+            )
 
     def __call__(self, step: int) -> float:
         """The rate of the step that has `step` steps before it."""

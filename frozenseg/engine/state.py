@@ -1,13 +1,21 @@
 """What a training step changes, and how it comes into and out of a checkpoint."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
-from frozenseg.engine.checkpoint import TrainingCheckpoint, random_state, restore_random_state
+from frozenseg.engine.checkpoint_schema import (
+    MOMENTS,
+    TrainingCheckpoint,
+    check_moments,
+    named_moments,
+)
 from frozenseg.engine.distributed import all_gather_json, rank
 from frozenseg.engine.optim import MovingAverage
+from frozenseg.engine.random_states import random_state, restore_random_state
 from frozenseg.engine.weights import load_state, trained_state
 from frozenseg.errors import UserError
 from frozenseg.models.base import Segmenter
@@ -52,17 +60,46 @@ class TrainingState:
     def restore(self, checkpoint: TrainingCheckpoint, origin: str) -> None:
         """Go on where the checkpoint was taken."""
         load_state(self.model, checkpoint.weights, origin)
-        try:
-            self.optimizer.load_state_dict(checkpoint.optimizer)
-        except ValueError as error:
-            raise UserError(
-                f"{origin}: its optimiser is not that of this model ({error})"
-            ) from None
+        load_moments(self.optimizer, checkpoint, origin)
         if checkpoint.scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
             # Switched on for the rest of a run, the average starts from the weights of now.
-            self.average.load(checkpoint.average or dict(self.model.trained_parameters()))
+            average = checkpoint.average or dict(self.model.trained_parameters())
+            if average.keys() != self.average.average.keys():
+                raise UserError(f"{origin}: its average is of other parameters than the model's")
+            self.average.load(average)
         restore_random_state(checkpoint.random_states, rank())
         self.step, self.images = checkpoint.step, checkpoint.images
         self.best = dict(checkpoint.best)
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer, checkpoint: TrainingCheckpoint, origin: str
+) -> None:
+    """Give AdamW the moments of a checkpoint, found by the names of their parameters, checked, and
+    laid out in memory as its kernels expect it. Its groups stay as they are."""
+    saved = named_moments(checkpoint.optimizer)
+    has_names = any("param_names" in group for group in checkpoint.optimizer["param_groups"])
+    own = {
+        name if has_names else str(place): (place, parameter)
+        for place, (name, parameter) in enumerate(_parameters(optimizer))
+    }
+    if saved and saved.keys() != own.keys():
+        raise UserError(f"{origin}: its optimiser has other parameters than that of this model")
+    found = {}
+    for name, entries in saved.items():
+        place, parameter = own[name]
+        try:
+            check_moments(name, entries, parameter)
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from None
+        laid_out = {key: torch.empty_like(parameter).copy_(entries[key]) for key in MOMENTS}
+        found[place] = {"step": entries["step"], **laid_out}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": found})
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters in the order in which a state dict of the optimiser counts them."""
+    for group in optimizer.param_groups:
+        yield from zip(group["param_names"], group["params"], strict=True)

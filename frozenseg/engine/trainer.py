@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from frozenseg.data.dataset import Sample
-from frozenseg.engine.checkpoint import CheckpointFolder
+from frozenseg.engine.checkpoint import CheckpointFolder, step_of
 from frozenseg.engine.distributed import all_gather_json, all_sum, is_main, rank, world_size
 from frozenseg.engine.interrupt import StopRequest
 from frozenseg.engine.logger import TrainingLog
@@ -25,6 +25,9 @@ from frozenseg.models.base import Segmenter
 logger = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, float]]
+
+# Of the loss in float16. A gradient that overflows even so does so without a scale, too.
+SMALLEST_SCALE = 2.0**-10
 
 
 def train(
@@ -52,7 +55,7 @@ def train(
     steps (0: never). keep_best: called after an evaluation that is the best so far, with the
     weights that were evaluated.
     """
-    try:
+    with saying_how_to_go_on(state, checkpoints):
         while state.step < max_iter:
             passes = list(islice(batches, accumulate))
             log.data_ready()
@@ -64,6 +67,7 @@ def train(
             losses, norm = training_step(
                 state, network, objective, passes, totals, rate=rate, clip_norm=clip_norm
             )
+            checkpoints.prove()
             log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
             last = state.step == max_iter
             is_best = False
@@ -71,11 +75,7 @@ def train(
                 is_best = evaluate_now(state, evaluate, log, keep_best)
             if last or is_best or _due(state.step, checkpoint_period):
                 _save(state, checkpoints)
-    except torch.OutOfMemoryError:
-        full = UserError("the GPU has no memory left: raise SOLVER.ACCUMULATE")
-        raise UserError(_told(full, state.step, checkpoints)) from None
-    except (UserError, OSError) as error:
-        raise UserError(_told(error, state.step, checkpoints)) from None
+        checkpoints.prove()  # by its numbers alone: no step follows
     return True
 
 
@@ -100,7 +100,10 @@ def training_step(
     rate: float,
     clip_norm: float | None,
 ) -> tuple[dict[str, float], float]:
-    """One step of the optimiser; the losses of the global batch, and the norm of its gradient."""
+    """One step of the optimiser; the losses of the global batch, and the norm of its gradient.
+
+    A loss or a norm that is not a finite number is a `UserError`, before it gets into a weight.
+    """
     set_learning_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
     scaler, processes = state.scaler, world_size()
@@ -115,17 +118,17 @@ def training_step(
             scaler.scale(objective.total(losses)).backward()
         for name, loss in losses.items():
             summed[name] = summed.get(name, 0) + loss.detach()
-    report = _report(summed, objective, state.step, passes)
     scaler.unscale_(state.optimizer)
     parameters = [parameter for _, parameter in state.model.trained_parameters()]
     norm = gradient_norm(parameters, clip_norm)
-    scaler.step(state.optimizer)
+    report, length = _report(summed, norm, objective, state, passes)
+    scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
     scaler.update()
     if state.average is not None:
         state.average.update()
     state.step += 1
     state.images += processes * sum(len(samples) for samples in passes)
-    return report, float(norm)
+    return report, length
 
 
 def evaluate_now(
@@ -197,30 +200,44 @@ def _losses(
 
 def _report(
     summed: dict[str, Tensor],
+    norm: Tensor,
     objective: Objective,
-    step: int,
+    state: TrainingState,
     passes: list[list[Sample]],
-) -> dict[str, float]:
-    """The losses of all processes as numbers, in one copy from the device.
-
-    A loss that is not a finite number ends the run, before it gets into the weights.
-    """
-    mine = torch.stack([loss.float() for loss in summed.values()]).cpu()
-    values = (all_sum(mine.clone()) / world_size()).tolist()
+) -> tuple[dict[str, float], float]:
+    """The losses of all processes and the norm of the gradient as numbers, in one copy from the
+    device; what is not finite ends the run."""
+    mine = torch.stack([*(loss.float() for loss in summed.values()), norm.float()]).cpu()
+    *values, norms = (all_sum(mine.clone()) / world_size()).tolist()
     losses = dict(zip(summed, values, strict=True))
     total = sum(objective.weight(name) * loss for name, loss in losses.items())
-    if math.isfinite(total):
-        return {"total_loss": total, **losses}
-    wrong = [
-        name for name, loss in zip(summed, mine.tolist(), strict=True) if not math.isfinite(loss)
-    ]
+    if not math.isfinite(total):
+        raise UserError(_not_finite([*summed], mine.tolist(), state.step, passes))
+    if not math.isfinite(norms) and not _may_overflow(state):
+        raise UserError(_not_finite(["gradient"], [math.nan], state.step, passes))
+    return {"total_loss": total, **losses}, float(mine[-1])
+
+
+def _may_overflow(state: TrainingState) -> bool:
+    """Whether a gradient that is not finite is one that float16 cannot hold at the present scale of
+    the loss: the step is then left out and the scale halved. A scale that has fallen to nothing
+    shows that there is another cause."""
+    return state.scaler.is_enabled() and state.scaler.get_scale() > SMALLEST_SCALE
+
+
+def _not_finite(
+    names: list[str], values: list[float], step: int, passes: list[list[Sample]]
+) -> str:
+    """What is not finite, by name, and in which images of all processes."""
+    wrong = [name for name, value in zip(names, values, strict=False) if not math.isfinite(value)]
     images = [sample.record.image_id for samples in passes for sample in samples] if wrong else []
     found = all_gather_json([wrong, images])
     parts = sorted({name for names, _ in found for name in names})
     ids = ", ".join(str(image) for _, images in found for image in images)
-    raise UserError(
-        f"step {step + 1}: {', '.join(parts)} not finite for the batch of images {ids}; "
-        "try a lower SOLVER.BASE_LR, or look at these images with tools/view_samples.py"
+    return (
+        f"step {step + 1}: {', '.join(parts)} not finite for the batch of images {ids}, the step "
+        "is not taken; try a lower SOLVER.BASE_LR, or look at these images with "
+        "tools/view_samples.py"
     )
 
 
@@ -235,12 +252,27 @@ def _due(step: int, period: int) -> bool:
     return period > 0 and step % period == 0
 
 
+@contextmanager
+def saying_how_to_go_on(state: TrainingState, checkpoints: CheckpointFolder) -> Iterator[None]:
+    """An error inside also says what is left of the run: its newest checkpoint."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        full = UserError("the GPU has no memory left: raise SOLVER.ACCUMULATE")
+        raise UserError(_told(full, state.step, checkpoints)) from None
+    except (UserError, OSError) as error:
+        raise UserError(_told(error, state.step, checkpoints)) from None
+
+
 def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:
     """What went wrong, and how to go on."""
-    newest = checkpoints.newest_path()
-    remedy = (
-        f"the last good checkpoint is {newest}: go on from it with --resume"
-        if newest
-        else "there is no checkpoint yet: start again"
+    paths = checkpoints.paths()
+    if not paths:
+        return f"{error} (after {step} steps); there is no checkpoint yet: start again"
+    told = (
+        f"{error} (after {step} steps); the last good checkpoint is {paths[-1]}: go on from it "
+        "with --resume"
     )
-    return f"{error} (after {step} steps); {remedy}"
+    if step_of(paths[-1]) == step and len(paths) > 1:  # no step has been taken from it yet
+        told += f" (should it fail there again: without that file, from {paths[-2].name})"
+    return told

@@ -26,6 +26,8 @@ class CityscapesAP(DetectionMetric):
     label ids of Cityscapes (24 person, 26 car, ...).
     """
 
+    keys = ("AP", "AP50")
+
     def __init__(self, *, ground_truth: Mapping[Any, str | os.PathLike[str]]) -> None:
         self._scripts = _cityscapes_scripts()
         self.ground_truth = {name: Path(path).absolute() for name, path in ground_truth.items()}

@@ -23,8 +23,10 @@ class DetectionMetric(Metric):
     """Keeps the detections of each image, masks as run-length codes, for a subclass to score.
 
     sizes: {image id: (height, width)} of all images that may be scored. category_ids: all known
-    ones. kind: "segm" for masks, "bbox" for boxes.
+    ones. kind: "segm" for masks, "bbox" for boxes. A subclass names its scores in `keys`.
     """
+
+    keys: tuple[str, ...]
 
     def __init__(
         self, *, sizes: Mapping[Any, tuple[int, int]], category_ids: Sequence[int], kind: str
@@ -109,13 +111,15 @@ class DetectionMetric(Metric):
 
 
 class InstanceAP(DetectionMetric):
-    """COCO's AP, AP50, AP75 and APs, APm, APl, as fractions; -1 where there was nothing to find.
+    """COCO's AP, AP50, AP75 and APs, APm, APl, as fractions; NaN where there was nothing to find.
     `per_class` holds {category id: AP}.
 
     All images of the ground truth count, also those without an `update`. ground_truth: a COCO
     instance file or its content; its images may have names as ids. kind: "segm" (masks) or "bbox"
     (boxes).
     """
+
+    keys = COCO_KEYS
 
     def __init__(
         self, *, ground_truth: str | os.PathLike[str] | Mapping[str, Any], kind: str = "segm"
@@ -141,11 +145,14 @@ class InstanceAP(DetectionMetric):
                 {**result, "image_id": self._numbers[result["image_id"]]} for result in results
             ]
         found = self._coco.load_res(results)
-        return summarize(hotcoco.COCOeval(self._coco, found, self.kind), COCO_KEYS)
+        return summarize(hotcoco.COCOeval(self._coco, found, self.kind), self.keys)
 
 
 def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
-    """Run an evaluator and return the scores of `keys`, and AP by category id; -1: no objects."""
+    """Run an evaluator and return the scores of `keys`, and AP by category id; NaN: no objects.
+
+    The evaluators say -1 of what has no objects, which is translated here and nowhere else.
+    """
     evaluator.evaluate()
     evaluator.accumulate()
     with contextlib.redirect_stdout(io.StringIO()):  # it always prints its table
@@ -155,7 +162,8 @@ def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
     precision = evaluator.eval["precision"][:, :, :, 0, -1]  # T, R, K of all areas, most detections
     known = precision >= 0
     averages = np.where(known, precision, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)
-    per_class = np.where(known.any((0, 1)), averages, -1).tolist()
-    return {key: float(found[key]) for key in keys} | {
+    per_class = np.where(known.any((0, 1)), averages, np.nan).tolist()
+    scores = {key: float(found[key]) for key in keys}
+    return {key: value if value >= 0 else math.nan for key, value in scores.items()} | {
         "per_class": dict(zip(map(str, evaluator.params.cat_ids), per_class, strict=True))
     }

@@ -12,11 +12,11 @@ from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
 from frozenseg.evaluation.metric import Scores
 
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
-LVIS_KEYS = (*COCO_KEYS, "APr", "APc", "APf")
 
 
 class LvisAP(DetectionMetric):
-    """AP of the lvis package, with APr, APc, APf for rare, common, frequent categories; fractions.
+    """AP of the lvis package, with APr, APc, APf for rare, common, frequent categories; fractions,
+    NaN where there was nothing to find.
 
     Of each image the 300 detections of highest score count, over all categories together.
     Detections of a category count only where it is annotated or known to be absent
@@ -26,6 +26,8 @@ class LvisAP(DetectionMetric):
 
     ground_truth: an LVIS file or its content. kind: "segm" (masks) or "bbox" (boxes).
     """
+
+    keys = (*COCO_KEYS, "APr", "APc", "APf")
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class LvisAP(DetectionMetric):
 
     def compute(self) -> Scores:
         results = hotcoco.LVISResults(self._coco, self._results(), max_dets=self.max_detections)
-        return summarize(hotcoco.LVISeval(self._coco, results, self.kind), LVIS_KEYS)
+        return summarize(hotcoco.LVISeval(self._coco, results, self.kind), self.keys)
 
 
 def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:

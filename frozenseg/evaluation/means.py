@@ -1,5 +1,6 @@
 """The mean over the folds of a benchmark: one number of several evaluations."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 from frozenseg.data.benchmarks import BENCHMARKS
@@ -19,14 +20,15 @@ def by_family(names: Iterable[str]) -> dict[str, list[str]]:
 def family_means(summaries: Mapping[str, Summary]) -> dict[str, Summary]:
     """{"pascal5i, mean of 4": metrics} of what has been evaluated at least twice.
 
-    A metric that is not a number in one of the sets (no such class) has no mean.
+    A metric that is absent from one of the sets, or not a number there (no such class), has no
+    mean: NaN.
     """
     found = {}
     for family, names in by_family(summaries).items():
         if len(names) > 1:
             rows = [summaries[name] for name in names]
-            keys = [key for key in rows[0] if all(key in row for row in rows)]
+            keys = dict.fromkeys(key for row in rows for key in row)
             found[f"{family}, mean of {len(names)}"] = {
-                key: sum(row[key] for row in rows) / len(rows) for key in keys
+                key: sum(row.get(key, math.nan) for row in rows) / len(rows) for key in keys
             }
     return found

@@ -1,5 +1,6 @@
 """Panoptic quality (Kirillov et al., Panoptic Segmentation, 2019) by panopticapi's rules."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class PanopticQuality(Metric):
     the prediction, exceeds 0.5. True crowd segments match nothing and are never missed. A
     predicted segment without a match that lies by more than half in void, or in the last crowd of
     its category, is no false positive. The means run over the categories that occur in truth or
-    prediction; the others score 0 and are left out.
+    prediction; the others, and a group of which none occurs, have no score (NaN).
 
     categories: [{"id", "isthing", ...}], ids in any order and with gaps. seen: of each, whether it
     was met in training; given, the groups Seen and Unseen are scored too.
@@ -169,6 +170,7 @@ class PanopticQuality(Metric):
         present = matched + self._missed + self._false > 0
         effort = np.where(present, matched + 0.5 * self._missed + 0.5 * self._false, 1)
         pq, sq, rq = iou_sum / effort, iou_sum / np.maximum(matched, 1), matched / effort
+        pq, sq, rq = (np.where(present, values, np.nan) for values in (pq, sq, rq))
 
         scores: Scores = {}
         groups = {"All": present, "Things": self.is_thing, "Stuff": ~self.is_thing}
@@ -176,7 +178,7 @@ class PanopticQuality(Metric):
             groups |= {"Seen": self.seen, "Unseen": ~self.seen}
         for name, group in groups.items():
             rows = np.flatnonzero(group & present)
-            means = [float(v[rows].mean()) if len(rows) else 0.0 for v in (pq, sq, rq)]
+            means = [float(v[rows].mean()) if len(rows) else math.nan for v in (pq, sq, rq)]
             scores[name] = dict(zip(("pq", "sq", "rq"), means, strict=True)) | {"n": len(rows)}
         scores["per_class"] = {
             str(category_id): {"pq": float(pq[i]), "sq": float(sq[i]), "rq": float(rq[i])}

@@ -38,6 +38,9 @@ class ProposalRecall(Metric):
         self.seen = np.array(seen, dtype=bool)
         self.thresholds = np.array(thresholds, dtype=np.float64)
         self.ignore = ignore
+        self.keys = tuple(
+            f"{letter}_Recall@IoU={threshold:.2f}" for letter in "SU" for threshold in thresholds
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -62,13 +65,10 @@ class ProposalRecall(Metric):
         np.add.at(self._found, seen, found)
 
     def compute(self) -> Scores:
-        scores: Scores = {}
-        for letter, group in (("S", 1), ("U", 0)):
-            regions = int(self._regions[group])
-            for threshold, found in zip(self.thresholds, self._found[group].tolist(), strict=True):
-                share = 100 * found / regions if regions else float("nan")
-                scores[f"{letter}_Recall@IoU={threshold:.2f}"] = share
-        return scores
+        regions = self._regions[::-1, None]  # seen first, as the keys
+        with np.errstate(invalid="ignore"):
+            shares = 100 * self._found[::-1] / regions
+        return dict(zip(self.keys, shares.ravel().tolist(), strict=True))
 
     def state(self) -> State:
         return {"regions": self._regions.tolist(), "found": self._found.tolist()}

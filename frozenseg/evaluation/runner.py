@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from frozenseg.background import Behind
+from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
 from frozenseg.errors import UserError, nearest
@@ -88,14 +89,14 @@ def evaluate(
 
 
 def write_results(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """All numbers as JSON, by data set; what is not a number (no such class) is null."""
+    """All numbers as JSON, by data set."""
     write_json(
         path,
         {
             name: {
                 "images": found.images,
-                "summary": _plain(found.summary),
-                "details": _plain(found.details),
+                "summary": found.summary,
+                "details": found.details,
                 "model_seconds": round(found.model_seconds, 3),
                 "scoring_seconds": round(found.scoring_seconds, 3),
             }
@@ -122,40 +123,69 @@ def summary_lines(summary: Summary) -> list[str]:
     return [f"  {metric:{width}s}  {value:7.3f}" for metric, value in summary.items()]
 
 
-def check_expected(
-    evaluations: Mapping[str, Evaluation], expected: Iterable[Iterable[Any]]
-) -> list[str]:
-    """What differs from [data set, metric, value, tolerance]; one line each."""
-    wrong = []
-    for row in expected:
-        name, metric, value, tolerance = _expected_row(row)
-        if name not in evaluations:
-            raise UserError(
-                f"TEST.EXPECTED_RESULTS: {name} was not evaluated; {nearest(name, [*evaluations])}"
-            )
-        summary = evaluations[name].summary
-        if metric not in summary:
-            raise UserError(
-                f"TEST.EXPECTED_RESULTS: {name} has no {metric}; {nearest(metric, [*summary])}"
-            )
-        if not abs(summary[metric] - value) <= tolerance:  # also where it is not a number
-            wrong.append(
-                f"{name}: {metric} is {summary[metric]:.3f}, expected {value} +- {tolerance}"
-            )
-    return wrong
+@dataclass(frozen=True)
+class Expected:
+    """A row of TEST.EXPECTED_RESULTS: the value may differ by the tolerance; NaN means that there
+    is nothing to score."""
+
+    name: str
+    metric: str
+    value: float
+    tolerance: float
+
+    def difference(self, summary: Summary) -> str | None:
+        """What is not as expected, if anything is."""
+        found = summary[self.metric]
+        if math.isnan(self.value) and math.isnan(found):
+            return None
+        if abs(found - self.value) <= self.tolerance:  # never where one is not a number
+            return None
+        said = "undefined" if math.isnan(found) else f"{found:.3f}"
+        return f"{self.name}: {self.metric} is {said}, expected {self.value} +- {self.tolerance}"
 
 
-def _expected_row(row: Iterable[Any]) -> tuple[str, str, float, float]:
+def expected_results(
+    rows: Iterable[Iterable[Any]], metrics: Mapping[str, Collection[str]]
+) -> list[Expected]:
+    """The rows that will be compared, checked before anything is computed.
+
+    metrics: the names of all scores of each data set that will be evaluated. A row of another set,
+    such as a recipe's own when DATASETS.TEST was changed, is left out with a warning. A misspelt
+    set or metric is a `UserError`.
+    """
+    kept = []
+    for row in map(_expected_row, rows):
+        if row.name not in metrics:
+            find_benchmark(row.name)  # complains of a name that no data set has
+            logger.warning(
+                "TEST.EXPECTED_RESULTS: %s %s will not be compared, DATASETS.TEST is without it",
+                *(row.name, row.metric),
+            )
+        elif row.metric not in metrics[row.name]:
+            known = nearest(row.metric, [*metrics[row.name]])
+            raise UserError(f"TEST.EXPECTED_RESULTS: {row.name} has no {row.metric}; {known}")
+        else:
+            kept.append(row)
+    return kept
+
+
+def differences(evaluations: Mapping[str, Evaluation], expected: Iterable[Expected]) -> list[str]:
+    """What is not as expected, one line each."""
+    found = [row.difference(evaluations[row.name].summary) for row in expected]
+    return [line for line in found if line is not None]
+
+
+def _expected_row(row: Iterable[Any]) -> Expected:
+    """`row` as [data set, metric, value, tolerance]; a value of null is one of NaN."""
     try:
         name, metric, value, tolerance = row
-        return str(name), str(metric), float(value), float(tolerance)
+        expected = Expected(
+            str(name), str(metric), math.nan if value is None else float(value), float(tolerance)
+        )
     except (TypeError, ValueError):
         raise UserError(
             f"TEST.EXPECTED_RESULTS: {row!r} is not [data set, metric, value, tolerance]"
         ) from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not expected.tolerance >= 0:
+        raise UserError(f"TEST.EXPECTED_RESULTS: {row!r}: the tolerance must not be below 0")
+    return expected

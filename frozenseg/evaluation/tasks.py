@@ -37,19 +37,25 @@ PANOPTIC_GROUPS = {
 
 
 class Task(Protocol):
-    """metric: what is gathered and merged over processes."""
+    """metric: what is gathered and merged over processes. names: the keys of `summary`, known
+    before the first image; the most important first."""
 
     metric: Metric
+    names: tuple[str, ...]
 
     def update(self, record: Record, result: SegmentationResult) -> None:
         """Score one image."""
 
     def summary(self, scores: Scores) -> Summary:
-        """The headline numbers of `metric.compute()`, the most important first."""
+        """The headline numbers of `metric.compute()`; NaN where there was nothing to score."""
 
 
 class PanopticTask:
     """PQ, SQ and RQ of all classes, things and stuff, and of seen and unseen classes."""
+
+    names: tuple[str, ...] = tuple(
+        f"{key}{suffix}" for suffix in PANOPTIC_GROUPS.values() for key in ("PQ", "SQ", "RQ")
+    )
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.ids = categories.dataset_ids
@@ -80,14 +86,16 @@ class PanopticTask:
 
     def summary(self, scores: Scores) -> Summary:
         return {
-            f"{key.upper()}{suffix}": 100 * scores[group][key] if scores[group]["n"] else math.nan
+            f"{key}{suffix}": 100 * scores[group][key.lower()]
             for group, suffix in PANOPTIC_GROUPS.items()
-            for key in ("pq", "sq", "rq")
+            for key in ("PQ", "SQ", "RQ")
         }
 
 
 class SemanticTask:
     """mIoU, fwIoU, mACC, pACC, and the mIoU of seen and unseen classes."""
+
+    names: tuple[str, ...] = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
@@ -97,8 +105,7 @@ class SemanticTask:
         self.metric.update(result.semantic, load_semantic(record))  # type: ignore[attr-defined]
 
     def summary(self, scores: Scores) -> Summary:
-        keys = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
-        return {key: scores[key] for key in keys}
+        return {key: scores[key] for key in self.names}
 
 
 class OracleTask:
@@ -107,6 +114,13 @@ class OracleTask:
     The published protocol of Fusioner. It does not compare with `SemanticTask`, where every image
     is asked for the whole vocabulary; its names begin with "oracle".
     """
+
+    names: tuple[str, ...] = (
+        "oracle mIoU",
+        "oracle mIoU-seen",
+        "oracle mIoU-unseen",
+        "oracle FB-IoU",
+    )
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
@@ -118,8 +132,7 @@ class OracleTask:
         self.metric.update(classes, result.present_masks, truth)  # type: ignore[attr-defined]
 
     def summary(self, scores: Scores) -> Summary:
-        keys = ("mIoU", "mIoU-seen", "mIoU-unseen", "FB-IoU")
-        return {f"oracle {key}": scores[key] for key in keys}
+        return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
 class BestClassTask:
@@ -129,10 +142,12 @@ class BestClassTask:
     nowhere in the truth, has 0.
     """
 
+    KEYS = ("mIoU", "mIoU-seen", "mIoU-unseen")
     prefix: str
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
+        self.names = tuple(f"{self.prefix} {key}" for key in self.KEYS)
 
     def found(self, result: SegmentationResult) -> np.ndarray | None:
         """Class ids (H, W), negative where nothing was found; None: there was nothing to ask."""
@@ -147,7 +162,7 @@ class BestClassTask:
         self.metric.update(classes, masks, truth)  # type: ignore[attr-defined]
 
     def summary(self, scores: Scores) -> Summary:
-        return {f"{self.prefix} {key}": scores[key] for key in ("mIoU", "mIoU-seen", "mIoU-unseen")}
+        return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
 class MosaicTask(BestClassTask):
@@ -179,6 +194,9 @@ class DetectionTask:
         self.seen = dict(zip(self.ids, seen, strict=True))
         self.prefix = "box " if metric.kind == "bbox" else ""
         self.metric: Metric = metric
+        self.keys = metric.keys
+        keys = (*self.keys, "AP-seen", "AP-unseen")
+        self.names = tuple(f"{self.prefix}{key}" for key in keys)
 
     def update(self, record: Record, result: SegmentationResult) -> None:
         found = result.instances
@@ -194,13 +212,13 @@ class DetectionTask:
     def summary(self, scores: Scores) -> Summary:
         groups: dict[bool, list[float]] = {True: [], False: []}
         for category_id, value in scores["per_class"].items():
-            if value >= 0:  # neither -1 nor NaN: there was something to find
+            if not math.isnan(value):  # there was something to find
                 groups[self.seen[int(category_id)]].append(value)
         means = {
             f"AP{suffix}": sum(groups[seen]) / len(groups[seen]) if groups[seen] else math.nan
             for seen, suffix in ((True, "-seen"), (False, "-unseen"))
         }
-        numbers = {key: value for key, value in scores.items() if key != "per_class"} | means
+        numbers = {key: scores[key] for key in self.keys} | means
         return {f"{self.prefix}{key}": 100 * value for key, value in numbers.items()}
 
 
@@ -208,7 +226,9 @@ class RecallTask:
     """Recall of class-free masks, for seen and unseen classes."""
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        self.metric: Metric = ProposalRecall(names=categories.names, seen=seen, ignore=VOID_CLASS)
+        metric = ProposalRecall(names=categories.names, seen=seen, ignore=VOID_CLASS)
+        self.metric: Metric = metric
+        self.names = metric.keys
 
     def update(self, record: Record, result: SegmentationResult) -> None:
         assert result.proposals is not None, "the post-processor was asked for it"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,17 +10,21 @@ from typing import Any, Protocol
 
 import cv2
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from frozenseg.data.loader import deaf_workers
+from frozenseg.engine.checkpoint import CheckpointFolder
+from frozenseg.engine.checkpoint_schema import TrainingCheckpoint
+from frozenseg.engine.lock import only_writer
+from frozenseg.engine.logger import append_metrics, trim_metrics
+from frozenseg.engine.state import load_moments
 from frozenseg.engine.weights import write_state
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import check_writable, read_json, write_json
 
-CHECKPOINT, METRICS, WEIGHTS = "checkpoint.safetensors", "metrics.jsonl", "weights.safetensors"
+METRICS, SETTINGS, WEIGHTS = "metrics.jsonl", "settings.json", "weights.safetensors"
 CLIP_NORM = 1.0
 Batch = list[Tensor]
 
@@ -30,7 +33,7 @@ Batch = list[Tensor]
 class Settings:
     """What decides the result. steps: of the whole run; batch: images a step; warmup: steps in
     which the learning rate rises; it falls to 0 as a cosine afterwards; precision: of the forward
-    pass, "float32" or "bfloat16" (mixed)."""
+    pass, "fp32" or "bf16" (mixed)."""
 
     steps: int
     batch: int
@@ -38,7 +41,7 @@ class Settings:
     learning_rate: float
     weight_decay: float
     warmup: int
-    precision: str = "float32"
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -80,27 +83,44 @@ class Run:
 
 
 def train(task: Task, settings: Settings, run: Run, *, resume: bool) -> dict[str, float]:
-    """Train to the end; returns the last evaluation. Writes weights, checkpoint and metrics."""
+    """Train to the end; returns the last evaluation. Writes weights, checkpoints and metrics."""
+    if not resume:
+        check_writable(run.folder / WEIGHTS)
+    with only_writer(run.folder):
+        return _train(task, settings, run, resume=resume)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return bool(_checkpoints(folder).paths())
+
+
+def _train(task: Task, settings: Settings, run: Run, *, resume: bool) -> dict[str, float]:
     task.model.to(run.device).train()
     optimizer = torch.optim.AdamW(
         _groups(task.model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98)
     )
-    done = _restore(task.model, optimizer, settings, run) if resume else _begin(run)
+    checkpoints = _checkpoints(run.folder)
+    if resume:
+        done = _restore(task.model, optimizer, settings, run, checkpoints)
+    else:
+        done = _begin(settings, run)
     scores: dict[str, float] = {}
     started = time.perf_counter()
     with tqdm(total=settings.steps, initial=done, unit="step") as bar:
         for step, batch in enumerate(_batches(task, settings, run, start=done), done + 1):
             losses = _step(task, optimizer, settings, run.device, batch, step)
+            checkpoints.prove()
             bar.update()
             if step % run.log_period == 0 or step in (1, settings.steps):
                 numbers = {name: round(value.item(), 5) for name, value in losses.items()}
                 speed = (time.perf_counter() - started) / (step - done)
-                _log(run, {"step": step, **numbers, "seconds_per_step": round(speed, 4)})
+                row = {"step": step, **numbers, "seconds_per_step": round(speed, 4)}
+                append_metrics(run.folder / METRICS, row)
                 bar.set_postfix(numbers)
             if step % run.save_period == 0 or step == settings.steps:
                 scores = _evaluate(task)
-                _log(run, {"step": step, **scores})
-                _save(task.model, optimizer, settings, run, step)
+                append_metrics(run.folder / METRICS, {"step": step, **scores})
+                checkpoints.save(_checkpoint(task.model, optimizer, settings, step))
     write_state(run.folder / WEIGHTS, task.model.state_dict())
     return scores
 
@@ -116,12 +136,17 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step)
     generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + step)
-    mixed = settings.precision == "bfloat16"
+    mixed = settings.precision == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         losses = task.losses([part.to(device, non_blocking=True) for part in batch], generator)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
-    nn.utils.clip_grad_norm_(task.model.parameters(), CLIP_NORM)
+    norm = nn.utils.clip_grad_norm_(task.model.parameters(), CLIP_NORM)
+    if not math.isfinite(losses["loss"].item() + norm.item()):
+        raise UserError(
+            f"step {step}: loss or gradient not finite, the step is not taken; try a lower "
+            "--learning-rate"
+        )
     optimizer.step()
     return losses
 
@@ -136,10 +161,10 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices are decayed; gains, biases and the logit scale are not."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    wanted = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return [
-        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [row for row in wanted if row[1].ndim > 1], "weight_decay": weight_decay},
+        {"params": [row for row in wanted if row[1].ndim <= 1], "weight_decay": 0.0},
     ]
 
 
@@ -153,11 +178,11 @@ def _batches(task: Task, settings: Settings, run: Run, *, start: int) -> Iterato
         worker_init_fn=_quiet_worker,
         pin_memory=run.device.type == "cuda",
     )
-    return iter(loader)
+    with deaf_workers():
+        return iter(loader)
 
 
 def _quiet_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's affair
     cv2.setNumThreads(1)
 
 
@@ -169,65 +194,60 @@ def _evaluate(task: Task) -> dict[str, float]:
     return scores
 
 
-def _begin(run: Run) -> int:
-    if (run.folder / CHECKPOINT).exists():
+def _checkpoints(folder: Path) -> CheckpointFolder:
+    return CheckpointFolder(folder / "checkpoints", keep=1)
+
+
+def _begin(settings: Settings, run: Run) -> int:
+    if has_checkpoint(run.folder) or (run.folder / WEIGHTS).exists():
         raise UserError(f"{run.folder}: holds a run; go on with --resume, or give another --output")
     (run.folder / METRICS).unlink(missing_ok=True)
+    write_json(run.folder / SETTINGS, asdict(settings))
     return 0
 
 
-def _save(
-    model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, run: Run, step: int
-) -> None:
-    """Safetensors: weights as `model.NAME`, the optimiser's as `optimizer.PLACE.NAME`."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for place, entries in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in entries.items()}
-    about = {"settings": json.dumps(asdict(settings)), "step": str(step)}
-    with atomic_path(run.folder / CHECKPOINT) as temporary:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=about)
+def _checkpoint(
+    model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, step: int
+) -> TrainingCheckpoint:
+    """No random states: all chance of a step is made from the seed and its number."""
+    return TrainingCheckpoint(
+        step=step,
+        images=step * settings.batch,
+        seed=settings.seed,
+        weights=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        scaler={},
+        average={},
+        random_states=[],
+        best={},
+    )
 
 
 def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, run: Run
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    run: Run,
+    checkpoints: CheckpointFolder,
 ) -> int:
     """Go on after the last checkpoint; returns the steps it has done."""
-    path = run.folder / CHECKPOINT
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; leave out --resume to begin a run")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged ({error}); remove the folder and begin anew") from None
-    if json.loads(about.get("settings", "{}")) != asdict(settings):
+    found = checkpoints.newest()
+    if found is None:
         raise UserError(
-            f"{path}: is of a run with {about.get('settings')}, asked for "
+            f"{checkpoints.folder}: no checkpoint there; leave out --resume to begin a run"
+        )
+    checkpoint, path = found
+    begun_with = read_json(run.folder / SETTINGS)
+    if begun_with != asdict(settings):
+        raise UserError(
+            f"{run.folder}: is of a run with {json.dumps(begun_with)}, asked for "
             f"{json.dumps(asdict(settings))}; resume with the same, or give another --output"
         )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, place, entry = name.split(".")
-            state.setdefault(int(place), {})[entry] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    weights = {name: t for name, t in tensors.items() if name.startswith("model.")}
-    model.load_state_dict({name.removeprefix("model."): t for name, t in weights.items()})
-    _trim_metrics(run.folder / METRICS, step := int(about["step"]))
-    return step
-
-
-def _trim_metrics(path: Path, step: int) -> None:
-    """Drop what a killed run wrote after its checkpoint: it will be written again."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _log(run: Run, row: dict[str, float]) -> None:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with open(run.folder / METRICS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        first_line = str(error).partition("\n")[0]
+        raise UserError(f"{path}: not of this model ({first_line})") from None
+    load_moments(optimizer, checkpoint, str(path))
+    trim_metrics(run.folder / METRICS, checkpoint.step, total_steps=settings.steps)
+    return checkpoint.step

@@ -123,7 +123,7 @@ def draw_growth(points: list[dict[str, Any]], picture: Path, unit: str, title: s
     names = [WHOLE, *points[-1]["stages"]]
     names.sort(key=lambda name: -points[-1]["seconds"][name]["median"])
     for name in names:
-        row = [point["seconds"].get(name, {"median": 0})["median"] for point in points]
+        row = [point["seconds"].get(name, {"median": math.nan})["median"] for point in points]
         left.plot(work, row, marker="o", label=name, linewidth=2.5 if name == WHOLE else 1)
     left.set(xlabel=unit, ylabel="seconds (median)", title=title, ylim=(0, None))
     left.legend(fontsize="small")

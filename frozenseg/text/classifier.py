@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from frozenseg.errors import TextTooLong, UserError
+from frozenseg.errors import TextTooLong, UserError, WriteError
 from frozenseg.files import atomic_path
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.names import foreign, shown
@@ -180,8 +180,8 @@ class TextClassifier:
                     temporary,
                     metadata={"digest": self._digest(vectors)},
                 )
-        except (OSError, safetensors.SafetensorError) as error:
-            logger.warning("text cache %s cannot be written (%s)", folder, error)
+        except WriteError as error:  # a full or read-only disk costs time, not the result
+            logger.warning("text cache: %s", error)
 
 
 class _Damaged(Exception):

@@ -1,12 +1,18 @@
 """The demo on a segmenter that finds bright things on dark stuff: files, names, failures."""
 
+import errno
+import itertools
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +20,10 @@ from PIL import Image
 import frozenseg
 from frozenseg.commands import demo, run, score
 from frozenseg.commands.demo import main, output_names, segment_files
+from frozenseg.data.results import read_lines
 from frozenseg.data.video import read_video, video_writer
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
+from frozenseg.files import writing
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
 from frozenseg.visualize import draw_segments
@@ -86,9 +94,11 @@ def _exit(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> int | None:
 def test_files_of_an_image(tmp_path: Path, loaded: list[tuple]) -> None:
     photo, output = _photo(tmp_path / "in" / "room.png"), tmp_path / "out"
     argv = ["--input", str(photo), "--vocabulary", "lamp, light; wall", "--output", str(output)]
-    assert main([*argv, "MODEL.X", "1", "--opts", "MODEL.Y", "2"]) is None
-    assert loaded == [("small", None, ["MODEL.X", "1", "MODEL.Y", "2"])]
-    main([*argv, "--precision", "bf16", "--batch-size", "2"])
+    mixed = ["MODEL.X", "1", *argv, "MODEL.Z", "3", "--opts", "MODEL.Y", "2"]
+    assert main(mixed) is None
+    assert loaded == [("small", None, ["MODEL.X", "1", "MODEL.Z", "3", "MODEL.Y", "2"])]
+    argv = [*argv[:-1], str(tmp_path / "more"), "--precision", "bf16", "--batch-size", "2"]
+    assert main(argv) is None
     assert loaded[1] == ("small", None, ["MODEL.PRECISION", "bf16"])
     assert sorted(file.name for file in output.iterdir()) == [
         "predictions.json",
@@ -161,7 +171,10 @@ def test_a_bad_file_among_good_ones(
         (["--vocabulary", "a"], "nothing to segment"),
         (["--input", "{in}/a.png", "--vocabulary", "a", "--batch-size", "0"], "--batch-size 0"),
         (["--input", "{in}/gone.png", "--vocabulary", "a"], "no such file"),
-        (["--input", "{in}/a.png", "--vocabulary", "a", "--output", "{in}/a.png/x"], "--output"),
+        (
+            ["--input", "{in}/a.png", "--vocabulary", "a", "--output", "{in}/a.png/x"],
+            "cannot be written",
+        ),
     ],
 )
 def test_bad_input_is_one_line_before_the_model_is_loaded(
@@ -202,7 +215,7 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
     ]
     names = output_names(paths, output)
     assert names[:3] == ["a", "y_a", "a_2"] and names[3] not in ("a_panoptic", "A_panoptic")
-    assert segment_files(fake_segmenter, paths, output, vocabulary=WORDS) == []
+    assert segment_files(fake_segmenter, paths, output, vocabulary=WORDS).failures == []
     for path, annotation in zip(paths, _content(output)["annotations"], strict=True):
         ids = np.asarray(Image.open(output / annotation["file_name"]))[..., 0]
         assert np.array_equal(ids == 1, np.asarray(Image.open(path)).mean(axis=2) > 127)
@@ -212,7 +225,7 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
 def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
     photo = _photo(tmp_path / "a.png")
     before = photo.read_bytes()
-    assert segment_files(fake_segmenter, [photo], tmp_path, vocabulary=WORDS) == []
+    assert segment_files(fake_segmenter, [photo], tmp_path, vocabulary=WORDS).failures == []
     assert photo.read_bytes() == before and len(_content(tmp_path)["images"]) == 1
 
 
@@ -235,8 +248,8 @@ def test_a_run_that_ends_midway_keeps_what_is_done(
     assert not [file for file in output.iterdir() if file.name.startswith(".")]
 
 
-def test_predictions_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "SAVE_EVERY", -1.0)
+def test_each_image_is_on_disk_before_the_next_but_one(tmp_path: Path) -> None:
+    """Nothing of it waits in memory for the end of the run."""
     paths = [_photo(tmp_path / f"{letter}.png") for letter in "abc"]
     output, seen = tmp_path / "out", []
 
@@ -244,13 +257,153 @@ def test_predictions_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.Mo
         """Waits until the results before it are written: that is done by another thread."""
         deadline, written = time.monotonic() + 10, -1
         while written < len(seen) and time.monotonic() < deadline:
-            known = (output / "predictions.json").is_file()
-            written = len(_content(output)["images"]) if known else 0
+            written = len(list(read_lines(output / "predictions.jsonl"))) - 1
         seen.append(written)
         return fake_segmenter(image, vocabulary)
 
     segment_files(segmenter, paths, output, vocabulary=WORDS)
     assert seen == [0, 1, 2]
+    assert not (output / "predictions.jsonl").exists()
+
+
+def test_a_folder_with_results_is_not_mixed_with_others(
+    tmp_path: Path, loaded: list[tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["--input", str(_photo(tmp_path / "a.png")), "--vocabulary", "lamp; wall"]
+    for _ in range(3):
+        assert main(argv) is None
+    folders = sorted(path.name for path in (tmp_path / "output").iterdir())
+    assert folders == ["demo", "demo_2", "demo_3"]
+    with pytest.raises(UserError, match="demo: holds the predictions of an earlier run"):
+        main([*argv, "--output", "output/demo"])
+    assert len(loaded) == 3
+
+
+def test_a_killed_run_leaves_whole_lines(tmp_path: Path) -> None:
+    """SIGKILL after the second of many images, in a process of its own."""
+    for letter in "ab":
+        _photo(tmp_path / f"{letter}.png")
+    code = f"""
+import os, signal
+from pathlib import Path
+from frozenseg.commands.demo import segment_files
+from tests.commands.test_demo import WORDS, fake_segmenter
+from frozenseg.data.results import read_lines
+
+folder = Path({str(tmp_path)!r})
+def segmenter(image, vocabulary):
+    if len(list(read_lines(folder / "out" / "predictions.jsonl"))) >= 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fake_segmenter(image, vocabulary)
+paths = [folder / "a.png", folder / "b.png"] + [folder / "a.png"] * 200
+segment_files(segmenter, paths, folder / "out", vocabulary=WORDS)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    assert ended.returncode == -signal.SIGKILL
+    head, *entries = read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert [category["name"] for category in head["categories"]] == ["lamp", "wall"]
+    assert [Path(entry["image"]["file_name"]).name for entry in entries][:2] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_told_to_end_finishes_its_file(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    _photo(tmp_path / "a.png")
+    code = f"""
+import os, sys
+from pathlib import Path
+import frozenseg
+from frozenseg.commands import demo, run
+from tests.commands.test_demo import fake_segmenter
+
+images = []
+def segmenter(image, vocabulary):
+    images.append(1)
+    if len(images) == 3:
+        os.kill(os.getpid(), {int(number)})
+    return fake_segmenter(image, vocabulary)
+frozenseg.load = lambda *_, **__: segmenter
+folder = Path({str(tmp_path)!r})
+for number in range(300):
+    (folder / f"{{number:03d}}.png").write_bytes((folder / "a.png").read_bytes())
+sys.argv = ["demo", "--input", str(folder), "--vocabulary", "lamp; wall", "--output"]
+sys.argv.append(str(folder / "out"))
+run(demo.main)
+"""
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+    content = _content(tmp_path / "out")
+    assert 2 <= len(content["images"]) < 300
+    for entry in content["annotations"]:
+        assert (tmp_path / "out" / entry["file_name"]).is_file()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [_photo(tmp_path / f"{letter}.png") for letter in "abc"]
+    output, images = tmp_path / "out", itertools.count(1)
+
+    def write(path: Path, ids: np.ndarray) -> None:
+        with writing(path):
+            if next(images) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(demo, "write_panoptic_png", write)
+    with pytest.raises(WriteError, match="b_panoptic.png: cannot be written .No space left"):
+        segment_files(fake_segmenter, paths, output, vocabulary=WORDS)
+    assert len(_content(output)["images"]) == 1
+
+
+def test_long_names(tmp_path: Path) -> None:
+    paths = [_photo(tmp_path / "in" / f"{'é' * 124}{letter}.png") for letter in "ab"]
+    output = tmp_path / "out"
+    assert segment_files(fake_segmenter, paths, output, vocabulary=WORDS).failures == []
+    assert len(list(output.iterdir())) == 2 * 2 + 1
+    assert [image["file_name"] for image in _content(output)["images"]] == [
+        path.as_posix() for path in paths
+    ]
+
+
+def test_control_characters_of_a_name_are_written_out(
+    tmp_path: Path,
+    loaded: list[tuple],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _photo(tmp_path / "a.png")
+    (tmp_path / "b\n\x1b[31m.png").write_text("no image")
+    inputs = [str(path) for path in sorted(tmp_path.iterdir())]
+    argv = ["--vocabulary", "lamp; wall", "--output", str(tmp_path / "out"), "--input", *inputs]
+    assert _exit(argv, monkeypatch) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and r"b\n\x1b[31m.png" in printed.err
+    assert "found: lamp in 1, wall in 1" in printed.out
+
+
+def test_a_video_that_is_not_whole(
+    tmp_path: Path,
+    loaded: list[tuple],
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What can be read is done, what is lost is counted, and FFmpeg says nothing besides."""
+    whole, cut, output = tmp_path / "whole.avi", tmp_path / "cut.avi", tmp_path / "out"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 8, (64, 48))
+    for _ in range(10):
+        writer.write(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    argv = ["--vocabulary", "lamp; wall", "--output", str(output), "--input", str(cut)]
+    assert _exit(argv, monkeypatch) == 1
+    printed, frames = capfd.readouterr(), len(_content(output)["images"])
+    assert 0 < frames < 10
+    assert (
+        printed.err == f"not whole: {cut}: {frames} of the 10 frames that it declares can be read\n"
+    )
 
 
 class Batching:
@@ -284,7 +437,8 @@ def test_images_of_one_size_go_together(tmp_path: Path) -> None:
     contents, failures, segmenters = [], [], []
     for size in (1, 3):
         segmenter, output = Batching(), tmp_path / str(size)
-        failures.append(segment_files(segmenter, paths, output, vocabulary=WORDS, batch_size=size))
+        outcome = segment_files(segmenter, paths, output, vocabulary=WORDS, batch_size=size)
+        failures.append(outcome.failures)
         contents.append(_content(output))
         segmenters.append(segmenter)
     assert contents[0] == contents[1] and failures[0] == failures[1]
@@ -299,7 +453,7 @@ def test_frames_of_a_video_go_together(tmp_path: Path) -> None:
             append(np.full((48, 64, 3), level, dtype=np.uint8))
     segmenter, output = Batching(), tmp_path / "out"
     paths = [_photo(tmp_path / "a.png"), tmp_path / "clip.mp4", _photo(tmp_path / "b.png")]
-    assert segment_files(segmenter, paths, output, vocabulary=WORDS, batch_size=2) == []
+    assert segment_files(segmenter, paths, output, vocabulary=WORDS, batch_size=2).failures == []
     assert segmenter.calls == [1, 2, 2, 1, 1]
     names = [Path(image["file_name"]).name for image in _content(output)["images"]]
     assert names == ["a.png", *(f"clip.mp4#{n}" for n in range(1, 6)), "b.png"]
@@ -311,8 +465,9 @@ def test_a_segmenters_complaint_is_reported_with_the_file(tmp_path: Path) -> Non
     def segmenter(image: np.ndarray, vocabulary: Vocabulary) -> SimpleNamespace:
         raise UserError("too large")
 
-    failures = segment_files(segmenter, [_photo(tmp_path / "a.png")], tmp_path, vocabulary=WORDS)
-    assert failures == [f"{tmp_path / 'a.png'}: too large"]
+    photo = _photo(tmp_path / "a.png")
+    outcome = segment_files(segmenter, [photo], tmp_path, vocabulary=WORDS)
+    assert outcome.failures == [f"{tmp_path / 'a.png'}: too large"]
     assert not (tmp_path / "predictions.json").exists()
 
 

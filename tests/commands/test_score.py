@@ -46,7 +46,11 @@ def test_equals_the_reference(task: str, reference: Path, tmp_path: Path, capsys
     main([*arguments(task, case), "--json", str(tmp_path / "new" / "out.json")])
     expected = json.loads((case / "expected.json").read_text())[task]
     found = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert_close(found, expected, TOLERANCE[task])
+    # pycocotools and lvis say -1 where no object is of a size; we say null
+    undefined = {key for key, value in expected.items() if value == -1}
+    assert {key for key, value in found.items() if value is None} == undefined
+    defined = {key: value for key, value in expected.items() if key not in undefined}
+    assert_close(found, defined, TOLERANCE[task])
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) >= len(expected)
 

@@ -15,12 +15,15 @@ import yaml
 from PIL import Image
 
 from frozenseg.commands import run as run_command
+from frozenseg.commands import score, train_net
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data import dataset
+from frozenseg.data.annotations import load_semantic
 from frozenseg.data.benchmarks import load_records
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.on_disk import score_panoptic
+from frozenseg.files import json_text
 from frozenseg.predictor import load
 from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.test_fusioner import FUSIONER
@@ -103,7 +106,33 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
         str(trained.root / "pred"),
     )
     details = found["details"]["panoptic"]
-    assert {name: details[name] for name in scores} == scores
+    assert {name: details[name] for name in scores} == json.loads(json_text(scores))
+
+
+def test_semantic_evaluation_is_that_of_the_scoring_command(
+    trained: TinyRun, tmp_path: Path
+) -> None:
+    """Of a class that no image has, too: undefined in both, not 0 and not -1."""
+    assert main(only(trained)) == 0
+    details = trained.results("eval")["details"]["semantic"]
+    records, categories = load_records(trained.dataset)
+    out = trained.root / "out"
+    segmenter = load(out, weights=out / "model_final.safetensors")
+    vocabulary = Vocabulary(tuple((name,) for name in categories.names), categories.is_thing)
+    for record in records:
+        found = segmenter(record.image_path, vocabulary=vocabulary).semantic
+        for name, labels in (("pred", found), ("gt", load_semantic(record))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            values = np.where(labels < 0, 255, labels).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / name / f"{record.image_id}.png")
+    classes = tmp_path / "classes.json"
+    seen = [True] * len(categories)
+    classes.write_text(json.dumps({"names": categories.names, "seen": seen}))
+    argv = ["--gt-dir", str(tmp_path / "gt"), "--pred-dir", str(tmp_path / "pred")]
+    argv += ["--classes", str(classes), "--json", str(tmp_path / "scores.json")]
+    assert not score.main(["semantic", *argv])
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores == details and scores["mIoU-unseen"] is None
 
 
 def test_a_training_checkpoint_can_be_evaluated(trained: TinyRun) -> None:
@@ -127,8 +156,52 @@ def test_expected_results_decide_the_status(trained: TinyRun, caplog) -> None:
         assert status(accuracy + 0.02) == 1
     assert "pACC is" in caplog.text
     assert status(0.0, "mIoU-unseen") == 1  # there is no unseen class: not a number
+    assert trained.results("eval")["summary"]["mIoU-unseen"] is None
+    (trained.root / "eval" / "results.json").unlink()
     with pytest.raises(UserError, match=r"has no pACCC; did you mean pACC"):
         status(1.0, "pACCC")
+    assert not (trained.root / "eval" / "results.json").exists()  # known before the first image
+
+
+def test_a_recipes_expected_results_do_not_end_a_run_on_other_data(
+    trained: TinyRun, caplog
+) -> None:
+    row = ["small_world_val", "PQ", 66.5, 0.3]
+    assert main(only(trained, "TEST.EXPECTED_RESULTS", repr([row]))) == 0
+    assert "small_world_val PQ will not be compared" in caplog.text
+    assert trained.results("eval")["summary"]["PQ"] >= 0
+
+
+def test_expected_results_are_checked_before_the_first_step(run: TinyRun) -> None:
+    row = [run.dataset, "PQQ", 1.0, 0.1]
+    with pytest.raises(UserError, match="has no PQQ"):
+        main(run.arguments("out", "TEST.EXPECTED_RESULTS", repr([row])))
+    assert not (run.root / "out" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["results.json", "model_final.safetensors"])
+def test_what_cannot_be_written_is_known_before_the_first_step(run: TinyRun, name: str) -> None:
+    (run.root / "out" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{name}: cannot be written"):
+        main(run.arguments("out"))
+    assert not (run.root / "out" / "metrics.jsonl").exists()
+
+
+def test_results_are_shown_though_a_file_cannot_be_written(
+    run: TinyRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The weights' disk is full at the end: the table is printed and the other files are there."""
+
+    def full(*_: object) -> None:
+        raise WriteError("weights: no room")
+
+    monkeypatch.setattr(train_net, "_write_weights", full)
+    with caplog.at_level(logging.INFO, logger="frozenseg"):
+        with pytest.raises(UserError, match="weights: no room"):
+            main(run.arguments("out", "SOLVER.MAX_ITER", "2"))
+    assert "mIoU" in caplog.text
+    assert (run.root / "out" / "results.json").is_file()
+    assert (run.root / "out" / "curves.png").is_file()
 
 
 def test_recall_and_augmentation(trained: TinyRun) -> None:
@@ -173,7 +246,7 @@ def test_another_seed_does_not_resume(trained: TinyRun) -> None:
         (("MODEL.ALLOW_RANDOM_WEIGHTS", "False"), "CLIP_PRETRAINED_WEIGHTS is empty"),
         (("MODEL.WEIGHTS", "none.safetensors"), "none.safetensors: no such file"),
         (("SOLVER.MAX_ITRE", "3"), "did you mean SOLVER.MAX_ITER"),
-        (("OUTPUT_DIR", "/proc/nowhere"), "OUTPUT_DIR /proc/nowhere: cannot write there"),
+        (("OUTPUT_DIR", "/proc/nowhere"), "/proc/nowhere/config.yaml: cannot be written"),
         (("DATASETS.VOCABULARY", "absent.txt"), "vocabulary absent.txt: cannot be read"),
     ],
 )

@@ -1,16 +1,20 @@
 """The commands that train the small encoders: bad arguments, and two real steps of each."""
 
+import argparse
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from frozenseg.commands import train_small_clip, train_small_sam
+from frozenseg.commands.training_arguments import add_run_arguments, settings_from
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.encoders.sam import build_sam_model
 from frozenseg.engine.weights import read_state
 from frozenseg.errors import UserError
+from frozenseg.precision import CHOICES
 
 
 @pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
@@ -55,7 +59,7 @@ def test_mosaics_follow_images_and_a_stopped_run_goes_on(
     first = read_state(tmp_path / "images" / "weights.safetensors")
     second = read_state(tmp_path / "weights.safetensors")
     assert any((first[name] != value).any() for name, value in second.items())
-    (tmp_path / "checkpoint.safetensors").unlink()  # as if stopped before the first mosaics
+    shutil.rmtree(tmp_path / "checkpoints")  # as if stopped before the first mosaics
     (tmp_path / "weights.safetensors").unlink()
     (tmp_path / "metrics.jsonl").unlink()
     train_small_clip.main([*run, "--mosaic-steps", "1", "--resume"])
@@ -85,3 +89,12 @@ def test_two_steps_leave_weights_that_load(
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
     shown = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
     assert shown == set(rows[-1]) - {"step"}
+
+
+def test_precision_is_named_as_in_all_commands() -> None:
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser, steps=1, batch=1, learning_rate=1.0, test_images=1)
+    (option,) = [action for action in parser._actions if action.dest == "precision"]
+    assert option.choices is not None and set(option.choices) <= set(CHOICES)
+    chosen = settings_from(parser.parse_args(["--output", "x"]), weight_decay=0.0).precision
+    assert chosen in ("fp32", "bf16")  # "auto" is settled before the first step

@@ -11,7 +11,7 @@ import torch
 from frozenseg.data import loader
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import Draw, SegmentationDataset
-from frozenseg.data.loader import ShardSampler, TrainingSampler
+from frozenseg.data.loader import ShardSampler, TrainingSampler, training_loader
 from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
 from frozenseg.errors import UserError
 from tests.data.tiny import dataset_name, write_dataset
@@ -191,3 +191,17 @@ def test_samples_come_in_the_order_of_the_sampler(root):
     ids = [sample.record.image_id for batch in islice(batches, 4) for sample in batch]
     assert ids == [dataset.records[draw.item].image_id for draw in drawn]
     assert np.unique(ids).size > 1
+
+
+def test_workers_do_not_hear_the_signals_of_a_process_group(root) -> None:
+    """They are the main process's affair, which ends its workers when it has done."""
+    batches = training_loader(training_set(root), batch_size=2, seed=1, num_workers=2)
+    stream = iter(batches)
+    next(stream)
+    workers = sorted(int(process) for process in batches.progress[:, 0])
+    for process in workers:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(process, number)
+    for _ in range(12):
+        next(stream)
+    assert sorted(int(process) for process in batches.progress[:, 0]) == workers

@@ -1,17 +1,25 @@
 """What is written can be read back: panoptic PNGs, COCO JSON, masks as RLE."""
 
 import json
+import math
+import tempfile
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from frozenseg.data.results import Predictions, encode_panoptic, write_panoptic_png
-from frozenseg.errors import UserError
+from frozenseg.data.results import Predictions, encode_panoptic, read_lines, write_panoptic_png
+from frozenseg.errors import UserError, WriteError
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
+from tests.disk import files_end_at
 
 NAMES = [("car", "truck"), ("road",), ("sky", "heaven")]
 IS_THING = [True, False, False]
@@ -38,8 +46,9 @@ def _instances(count: int = 3) -> InstanceResult:
     return InstanceResult(boxes, masks, scores, np.zeros(count, dtype=np.int64), ["car"] * count)
 
 
-def _predictions() -> Predictions:
-    predictions = Predictions(names=NAMES, is_thing=IS_THING)
+def _predictions(folder: Path) -> dict[str, Any]:
+    """The file of two images, the second with nothing in it."""
+    predictions = Predictions(folder, names=NAMES, is_thing=IS_THING)
     predictions.add(
         file_name="a.jpg", panoptic_file="a.png", panoptic=_panoptic(), instances=_instances()
     )
@@ -50,7 +59,8 @@ def _predictions() -> Predictions:
     predictions.add(
         file_name="b.jpg", panoptic_file="b.png", panoptic=nothing, instances=empty, note="random"
     )
-    return predictions
+    predictions.finish()
+    return json.loads((folder / "predictions.json").read_text())
 
 
 def test_ids_in_png_are_those_of_the_coco_format(tmp_path: Path) -> None:
@@ -82,8 +92,7 @@ def test_the_coco_sample_comes_back(reference: Path, tmp_path: Path) -> None:
 def test_json_and_png_come_back_as_the_segments(tmp_path: Path) -> None:
     panoptic = _panoptic()
     write_panoptic_png(tmp_path / "a.png", panoptic.ids)
-    _predictions().save(tmp_path / "predictions.json")
-    content = json.loads((tmp_path / "predictions.json").read_text())
+    content = _predictions(tmp_path)
     colors = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
     ids = colors[..., 0] + 256 * colors[..., 1]
     assert np.array_equal(ids, panoptic.ids)
@@ -103,9 +112,7 @@ def test_json_and_png_come_back_as_the_segments(tmp_path: Path) -> None:
 
 
 def test_instances_are_coco_results(tmp_path: Path) -> None:
-    predictions = _predictions()
-    predictions.save(tmp_path / "predictions.json")
-    content = json.loads((tmp_path / "predictions.json").read_text())
+    content = _predictions(tmp_path)
     instances, expected = content["instances"], _instances()
     assert [entry["image_id"] for entry in instances] == [1, 1, 1]
     for entry, mask, score in zip(instances, expected.masks, expected.scores, strict=True):
@@ -120,10 +127,128 @@ def test_instances_are_coco_results(tmp_path: Path) -> None:
 
 
 def test_notes_are_kept(tmp_path: Path) -> None:
-    assert _predictions().content()["info"]["notes"] == ["random"]
+    assert _predictions(tmp_path)["info"]["notes"] == ["random"]
 
 
-def test_an_image_with_nothing_in_it_is_still_there() -> None:
-    content = _predictions().content()
+def test_an_image_with_nothing_in_it_is_still_there(tmp_path: Path) -> None:
+    content = _predictions(tmp_path)
     assert content["images"][1]["id"] == 2
     assert content["annotations"][1]["segments_info"] == []
+
+
+def test_objects_without_a_pixel_are_left_out(tmp_path: Path) -> None:
+    predictions, objects = Predictions(tmp_path, names=NAMES, is_thing=IS_THING), _instances(4)
+    objects.masks[[0, 2]] = False
+    predictions.add(file_name="a", panoptic_file="a", panoptic=_panoptic(), instances=objects)
+    predictions.finish()
+    written = json.loads((tmp_path / "predictions.json").read_text())["instances"]
+    assert [entry["score"] for entry in written] == objects.scores[[1, 3]].tolist()
+    for entry, mask in zip(written, objects.masks[[1, 3]], strict=True):
+        assert np.array_equal(rle.decode(entry["segmentation"]), mask)
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    """Of 400 images as of 40, while they come and when the file is put together."""
+
+    def most(folder: Path, images: int) -> int:
+        predictions = Predictions(folder, names=NAMES, is_thing=IS_THING)
+        panoptic, objects = _panoptic(), _instances(20)
+        tracemalloc.start()
+        for number in range(images):
+            predictions.add(
+                file_name=f"{number}", panoptic_file="a", panoptic=panoptic, instances=objects
+            )
+        predictions.finish()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (folder / "predictions.json").stat().st_size > images * 2000
+        return peak
+
+    most(tmp_path / "warm", 2)
+    few, many = most(tmp_path / "few", 40), most(tmp_path / "many", 400)
+    assert many < few + 20_000  # a line has 4,000 bytes
+
+
+def test_a_line_that_does_not_fit_on_the_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path, names=NAMES, is_thing=IS_THING)
+    image = {"file_name": "a", "panoptic_file": "a", "panoptic": _panoptic()}
+    predictions.add(**image)
+    before = (tmp_path / "predictions.jsonl").read_bytes()
+    with files_end_at(len(before) + 100), pytest.raises(WriteError, match="predictions.jsonl"):
+        predictions.add(**image)
+    assert (tmp_path / "predictions.jsonl").read_bytes() == before
+    with files_end_at(100), pytest.raises(WriteError, match="predictions.json: cannot"):
+        predictions.finish()
+    assert (tmp_path / "predictions.jsonl").read_bytes() == before
+    predictions.add(**image)  # there is room again
+    predictions.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [entry["id"] for entry in content["images"]] == [1, 2]
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    first = Predictions(tmp_path, names=NAMES, is_thing=IS_THING)
+    with pytest.raises(UserError, match="holds the predictions of an earlier run"):
+        Predictions(tmp_path, names=NAMES, is_thing=IS_THING)
+    first.close()
+    Predictions(tmp_path, names=NAMES, is_thing=IS_THING).finish()  # the first did nothing
+    assert list(tmp_path.iterdir()) == []
+
+
+TEXTS = st.text(min_size=1, max_size=20)  # with quotes, line breaks, any letters
+IMAGES = st.lists(
+    st.tuples(
+        TEXTS,
+        arrays(np.int32, (3, 4), elements=st.integers(0, 3)),
+        arrays(bool, st.tuples(st.integers(0, 3), st.just(3), st.just(4))),
+        st.none() | TEXTS,
+    ),
+    max_size=5,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.lists(TEXTS, min_size=3, max_size=3), IMAGES)
+def test_what_is_written_is_read(labels: list[str], images: list[tuple]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        names = [(label,) for label in labels]
+        predictions = Predictions(folder, names=names, is_thing=IS_THING)
+        for file_name, ids, masks, note in images:
+            number = len(masks)
+            objects = InstanceResult(
+                np.zeros((number, 4)), masks, np.ones(number), np.zeros(number, int), ["a"] * number
+            )
+            segments = [
+                Segment(
+                    n, n - 1, labels[n - 1], True, math.nan, int((ids == n).sum()), (0, 0, 1, 1)
+                )
+                for n in np.unique(ids[ids > 0]).tolist()
+            ]
+            predictions.add(
+                file_name=file_name,
+                panoptic_file="x.png",
+                panoptic=PanopticResult(ids, segments),
+                instances=objects,
+                note=note,
+            )
+        head, *entries = read_lines(folder / "predictions.jsonl")
+        predictions.finish()
+        assert [path.name for path in folder.iterdir()] == ["predictions.json"] * bool(images)
+        if not images:
+            return
+        content = json.loads((folder / "predictions.json").read_text())
+        assert content["categories"] == head["categories"]
+        assert [category["name"] for category in head["categories"]] == labels
+        assert content["images"] == [entry["image"] for entry in entries]
+        assert content["annotations"] == [entry["annotation"] for entry in entries]
+        assert [image["file_name"] for image in content["images"]] == [row[0] for row in images]
+        assert content["info"]["notes"] == sorted({row[3] for row in images if row[3]})
+        masks = [mask for row in images for mask in row[2] if mask.any()]
+        assert len(content["instances"]) == len(masks)
+        for entry, mask in zip(content["instances"], masks, strict=True):
+            assert np.array_equal(rle.decode(entry["segmentation"]), mask)
+        for annotation, (_, ids, _, _) in zip(content["annotations"], images, strict=True):
+            found = {info["id"]: info["area"] for info in annotation["segments_info"]}
+            assert found == {n: int((ids == n).sum()) for n in np.unique(ids[ids > 0]).tolist()}

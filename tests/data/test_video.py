@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from frozenseg.data.video import read_video, video_writer
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
+from tests.disk import files_end_at
 
 
 def test_frames_come_back(tmp_path: Path) -> None:
@@ -34,3 +35,12 @@ def test_no_video(tmp_path: Path) -> None:
     for name, words in [("a.mp4", "no video"), ("b.mp4", "no such video")]:
         with pytest.raises(UserError, match=words):
             read_video(tmp_path / name)
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with pytest.raises(WriteError, match="a.mp4: cannot be written"):
+        with files_end_at(5000), video_writer(tmp_path / "a.mp4", fps=12) as append:
+            for _ in range(20):
+                append(noise)
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 import logging
 import random
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +10,25 @@ import torch
 
 from frozenseg.engine.checkpoint import (
     CheckpointFolder,
-    TrainingCheckpoint,
     load_checkpoint,
-    random_state,
-    restore_random_state,
 )
-from frozenseg.errors import UserError
+from frozenseg.engine.checkpoint_schema import TrainingCheckpoint, by_name
+from frozenseg.engine.random_states import random_state, restore_random_state
+from frozenseg.errors import UserError, WriteError
+from tests.disk import files_end_at
 
 
 def checkpoint(step: int, best_step: int | None = None) -> TrainingCheckpoint:
+    weight = torch.arange(2000.0) + step
+    moments = {"exp_avg": torch.zeros(2000), "exp_avg_sq": torch.ones(2000)}
     return TrainingCheckpoint(
         step=step,
         images=2 * step,
         seed=3,
-        weights={"a": torch.arange(2000.0) + step},
+        weights={"a": weight},
         optimizer={
-            "state": {0: {"step": torch.tensor(1.0)}},
-            "param_groups": [{"betas": (0.9, 1)}],
+            "state": {0: {"step": torch.tensor(float(step)), **moments}},
+            "param_groups": [{"betas": (0.9, 1), "params": [0], "param_names": ["a"]}],
         },
         scaler={},
         average={},
@@ -55,7 +56,38 @@ def test_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=2)
     for step in range(1, 6):
         folder.save(checkpoint(step, best_step=2 if step > 1 else None))
+        folder.prove()
     assert steps(tmp_path) == [2, 4, 5]
+
+
+def test_the_one_before_stays_until_a_step_was_taken(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1)
+    folder.save(checkpoint(1))
+    folder.prove()
+    folder.save(checkpoint(2))
+    assert steps(tmp_path) == [1, 2]
+    folder.prove()
+    assert steps(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("part", ["weights", "average", "exp_avg"])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_neither_written_nor_gone_on_from(
+    tmp_path: Path, part: str, number: float, caplog
+) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    folder.save(checkpoint(1))
+    bad = checkpoint(2)
+    bad.average = {"a": bad.weights["a"].clone()}
+    tensors = {"weights": bad.weights, "average": bad.average}
+    tensors.get(part, {"a": bad.optimizer["state"][0]["exp_avg"]})["a"][7] = number
+    with pytest.raises(UserError, match="step_00000002.pt: not written.* not finite, e.g. a"):
+        folder.save(bad)
+    assert steps(tmp_path) == [1]
+    torch.save(by_name(bad), tmp_path / "step_00000002.pt")  # by an earlier version, say
+    found = folder.newest()
+    assert found is not None and found[0].step == 1
+    assert "not finite" in caplog.text and "falling back" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "foreign"])
@@ -97,13 +129,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 def test_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=1)
     good = folder.save(checkpoint(1))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    try:
-        with pytest.raises(OSError):
-            folder.save(checkpoint(2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_end_at(5000), pytest.raises(WriteError, match="step_00000002.pt: cannot be written"):
+        folder.save(checkpoint(2))
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
     assert load_checkpoint(good).step == 1
 

@@ -15,6 +15,7 @@ from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.sam import FrozenSam
+from frozenseg.engine import feature_cache
 from frozenseg.engine.feature_cache import (
     FeatureCache,
     folder_bytes,
@@ -27,6 +28,7 @@ from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.precision import Precision
 from frozenseg.structures import FrozenFeatures, ImageBatch
 from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS
+from tests.disk import files_end_at
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.test_trainer import assert_close_losses, assert_same_run, interrupt_at_step, start
 from tests.engine.tiny import TinyRun
@@ -147,6 +149,60 @@ def test_a_full_folder_is_said_once(run: TinyRun, caplog, calls) -> None:
     assert caplog.text.count("full at") == 1 and "DATALOADER.FEATURE_CACHE_GB" in caplog.text
     assert 5 < calls.count(("clip", 1)) < 12  # two of the images are still read
     assert_same_run(run, "out", "full")
+
+
+def test_a_folder_is_not_walked_for_every_image(run: TinyRun, monkeypatch) -> None:
+    walks: list[Path] = []
+
+    def counted(folder: Path) -> int:
+        walks.append(folder)
+        return folder_bytes(folder)
+
+    monkeypatch.setattr(feature_cache, "folder_bytes", counted)
+    assert main(run.arguments("out", *ONE_BY_ONE, *kept(run))) == 0
+    assert len(files(run)) == 5 and len(walks) == 1
+
+
+@pytest.mark.parametrize("writers", [1, 3])
+def test_the_limit_holds_for_all_writers_together(
+    tiny_resnet: FrozenSeg, tmp_path: Path, writers: int
+) -> None:
+    """Each takes it that the others write as much as itself, and looks when that comes to the
+    limit: here a single one writes until the folder is full."""
+    images = [ImageBatch.collate([torch.full((3, 32, 32), float(n))], 32) for n in range(12)]
+    size = sum(t.nbytes for t in tiny_resnet.encode(images[0]).tensors().values())
+    cache = FeatureCache(
+        tmp_path,
+        fingerprint="x",
+        limit=8 * size,
+        encode=tiny_resnet.encode,
+        kind=FrozenFeatures,
+        writers=writers,
+    )
+    for image in images:
+        cache(image, CPU)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 7  # each has a header, too
+    assert folder_bytes(tmp_path) <= 8 * size
+
+
+def test_a_full_disk_costs_time_not_the_features(
+    tiny_resnet: FrozenSeg, tiny_images: ImageBatch, tmp_path: Path, caplog
+) -> None:
+    cache = FeatureCache(
+        tmp_path, fingerprint="x", limit=10**9, encode=tiny_resnet.encode, kind=FrozenFeatures
+    )
+    with files_end_at(1000):
+        first, second = cache(tiny_images, CPU), cache(tiny_images, CPU)
+    assert caplog.text.count("File too large") == 1
+    assert (cache.encoded, cache.found) == (4, 0)
+    assert torch.equal(first.clip.dense, second.clip.dense)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_pipe_in_the_folder_is_damage(tmp_path: Path, caplog) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert read_tensors(tmp_path / "x.safetensors") is None
+    assert "no regular file" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(run: TinyRun, caplog) -> None:

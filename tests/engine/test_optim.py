@@ -9,6 +9,7 @@ from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.engine import optim
 from frozenseg.engine.optim import MovingAverage, Schedule, adamw, gradient_norm, parameter_groups
+from frozenseg.errors import UserError
 from tests.engine.test_trainer import assert_close_losses
 from tests.engine.tiny import TinyRun
 
@@ -57,8 +58,10 @@ def weights() -> tuple[list[nn.Parameter], list[dict]]:
     parameters = [nn.Parameter(torch.randn(n, generator=generator)) for n in (5, 33, 2)]
     decays = {"weight_decay": 0.05}, {"weight_decay": 0.0}
     parts = parameters[:2], parameters[2:]
+    names = ["a", "b"], ["c"]
     return parameters, [
-        {"params": part, **decay} for part, decay in zip(parts, decays, strict=True)
+        {"params": part, "names": name, **decay}
+        for part, name, decay in zip(parts, names, decays, strict=True)
     ]
 
 
@@ -89,25 +92,52 @@ def test_state_of_either_form_goes_on_in_the_other(
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("base", -1.0),
+        ("base", 1e30),
+        ("base", float("nan")),
+        ("gamma", float("nan")),
+        ("gamma", -0.1),
+        ("warmup_factor", float("inf")),
+    ],
+)
+def test_rates_that_are_none_are_refused(setting: str, value: float) -> None:
+    with pytest.raises(UserError, match=setting.upper().replace("BASE", "BASE_LR")):
+        Schedule(**{"base": 0.1, "steps": (3,), setting: value})
+
+
+@pytest.mark.parametrize("decay", [float("nan"), -0.1, 1e30])
+def test_decays_that_are_none_are_refused(decay: float) -> None:
+    with pytest.raises(UserError, match="weight decay of norms"):
+        parameter_groups(nn.Linear(1, 1), weight_decay=0, norm_decay=decay, embedding_decay=0)
+
+
 def test_fused_where_torch_has_it() -> None:
     from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
     assert set(_get_fused_kernels_supported_devices()) >= optim.FUSED_DEVICES
     for device, fused in (("cpu", True), ("meta", False)):
         parameter = nn.Parameter(torch.zeros(1, device=device))
-        groups = [{"params": [parameter], "weight_decay": 0.0}]
+        groups = [{"params": [parameter], "names": ["a"], "weight_decay": 0.0}]
         assert adamw(groups, 0.1).param_groups[0]["fused"] is fused
 
 
 def test_checkpoints_from_before_go_on(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a run whose optimiser was not fused, as all were once; and its losses are those of now."""
+    """Of a run whose optimiser was not fused and named no parameters, as all were once; and its
+    losses are those of now."""
     assert main(run.arguments("fused", "DATASETS.TEST", "()")) == 0
     with monkeypatch.context() as patch:
         patch.setattr(optim, "FUSED_DEVICES", set())
         steps = ("SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()")
         assert main(run.arguments("plain", *steps)) == 0
-    saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000002.pt", weights_only=True)
+    path = run.root / "plain" / "checkpoints" / "step_00000002.pt"
+    saved = torch.load(path, weights_only=True)
     assert not saved["optimizer"]["param_groups"][0]["fused"]
+    for group in saved["optimizer"]["param_groups"]:
+        assert group.pop("param_names")
+    torch.save(saved, path)
     assert main(run.arguments("plain", "DATASETS.TEST", "()", flags=("--resume",))) == 0
     saved = torch.load(run.root / "plain" / "checkpoints" / "step_00000004.pt", weights_only=True)
     assert saved["optimizer"]["param_groups"][0]["fused"]

@@ -12,8 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from frozenseg.commands import train_net
 from frozenseg.commands.train_net import main
+from frozenseg.engine import trainer
 from frozenseg.engine.weights import trained_state
+from frozenseg.errors import UserError, WriteError
+from tests.engine.test_checkpoint_schema import state_of
 from tests.engine.tiny import TinyRun
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
@@ -47,8 +51,6 @@ def test_stopped_and_resumed(run: TinyRun, monkeypatch) -> None:
 
 def interrupt_at_step(step: int, monkeypatch) -> None:
     """As Ctrl-C while this step is at work."""
-    from frozenseg.engine import trainer
-
     whole = trainer.training_step
 
     def training_step(state, *arguments, **named):
@@ -102,7 +104,6 @@ def test_moving_average_is_what_is_written(run: TinyRun) -> None:
 
 
 def test_loss_that_is_not_finite_stops_the_run(run: TinyRun, monkeypatch) -> None:
-    from frozenseg.errors import UserError
     from frozenseg.losses.set_criterion import SetCriterion
 
     whole, calls = SetCriterion.mask_losses, []
@@ -118,8 +119,83 @@ def test_loss_that_is_not_finite_stops_the_run(run: TinyRun, monkeypatch) -> Non
     assert "step_00000002.pt: go on from it with --resume" in str(error.value)
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(
+    run: TinyRun, monkeypatch
+) -> None:
+    """As an overflow in the backward pass, with a finite loss; a checkpoint would be due."""
+    whole, calls = trainer.gradient_norm, []
+
+    def gradient_norm(parameters: list[torch.nn.Parameter], limit: float | None = None):
+        calls.append(0)
+        if len(calls) == 4:
+            parameters[0].grad.view(-1)[0] = float("nan")
+        return whole(parameters, limit)
+
+    options = (*SIX, "SOLVER.CHECKPOINT_KEEP", "1")
+    assert main(run.arguments("whole", *options)) == 0
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "gradient_norm", gradient_norm)
+        with pytest.raises(UserError, match="step 4: gradient not finite .* step is not taken"):
+            main(run.arguments("nan", *options))
+    folder = run.root / "nan" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step_00000002.pt"]
+    assert main(run.arguments("nan", *options, flags=("--resume",))) == 0
+    assert_same_run(run, "whole", "nan")
+
+
+def test_final_weights_on_a_full_disk_lose_nothing(run: TinyRun, monkeypatch) -> None:
+    def full(path: Path, state: object) -> None:
+        raise WriteError(f"{path}: cannot be written (No space left on device); make room there")
+
+    assert main(run.arguments("whole")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train_net, "write_state", full)
+        patch.setattr(train_net, "trained_state", lambda model: {})
+        with pytest.raises(UserError, match=r"step_00000004\.pt: go on from it with --resume") as e:
+            main(run.arguments("full"))
+    assert "model_best.safetensors: cannot be written" in str(e.value)
+    assert main(run.arguments("full", flags=("--resume",))) == 0
+    assert_same_run(run, "whole", "full")
+
+
+class Slope:
+    """A loss whose gradient is as steep as asked for, of any batch."""
+
+    def __init__(self, steep: float) -> None:
+        self.steep = steep
+
+    def __call__(self, network: torch.nn.Module, *_: object, **__: object):
+        return {"loss_a": sum(p.sum() for p in network.parameters()) * self.steep}
+
+    def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        return losses["loss_a"]
+
+    def weight(self, name: str) -> float:
+        return 1.0
+
+
+def test_in_float16_an_overflow_is_left_out_until_no_scale_helps() -> None:
+    state = state_of(1)
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
+    state.model.device = torch.device("cpu")  # type: ignore[misc]
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+
+    def step(steep: float) -> None:
+        trainer.training_step(state, state.model, Slope(steep), [[]], (), rate=0.1, clip_norm=1.0)  # type: ignore[arg-type]
+
+    step(1e34)  # finite, but not 2^20 times it
+    assert state.scaler.get_scale() == 2.0**19
+    now = dict(state.model.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in before.items())
+    step(1.0)
+    assert not torch.equal(now["layer.bias"], before["layer.bias"])
+    state.scaler.update(2.0**-12)
+    with pytest.raises(UserError, match="gradient not finite"):
+        step(1e37)
+
+
 def test_predictions_that_are_not_finite_stop_the_run(run: TinyRun, monkeypatch) -> None:
-    from frozenseg.errors import UserError
     from frozenseg.models.mask_decoder import MaskDecoder
 
     whole = MaskDecoder._predict

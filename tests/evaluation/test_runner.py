@@ -1,6 +1,7 @@
 """The runner on predictions made from the truth: perfect scores, exact merging, readable tables."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.runner import (
     Evaluation,
-    check_expected,
+    differences,
     evaluate,
+    expected_results,
     table,
     write_results,
 )
@@ -160,23 +162,43 @@ def test_results_on_disk_and_as_a_table(tmp_path: Path) -> None:
     assert "set (3 images)" in table(found) and "PQ   41.500" in table(found)
 
 
+METRICS = {"set": ["PQ", "U"]}
+
+
 @pytest.mark.parametrize(
-    ("row", "count"),
-    [(["set", "PQ", 41.0, 0.5], 0), (["set", "PQ", 41.0, 0.4], 1), (["set", "U", 1.0, 9.0], 1)],
+    ("row", "said"),
+    [
+        (["set", "PQ", 41.0, 0.5], []),
+        (["set", "PQ", 41.0, 0.4], ["set: PQ is 41.500, expected 41.0 +- 0.4"]),
+        (["set", "U", 1.0, 9.0], ["set: U is undefined, expected 1.0 +- 9.0"]),
+        (["set", "PQ", None, 9.0], ["set: PQ is 41.500, expected nan +- 9.0"]),
+        (["set", "U", None, 0], []),
+        (["set", "U", math.nan, 0], []),
+    ],
 )
-def test_expected_results(row: list, count: int) -> None:
-    found = {"set": Evaluation(3, {"PQ": 41.5, "U": float("nan")}, {}, 2.0, 0.5)}
-    assert len(check_expected(found, [row])) == count
+def test_expected_results(row: list, said: list[str]) -> None:
+    found = {"set": Evaluation(3, {"PQ": 41.5, "U": math.nan}, {}, 2.0, 0.5)}
+    assert differences(found, expected_results([row], METRICS)) == said
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (["tes", "PQ", 1, 1], "tes was not evaluated; known: set"),
+        (["small_world_vall", "PQ", 1, 1], "no such dataset; did you mean small_world_val"),
+        (["set", "PQQ", 1, 1], "set has no PQQ; did you mean PQ"),
         (["set", "PQ"], "is not .data set, metric"),
+        (["set", "PQ", "good", 1], "is not .data set, metric"),
+        (["set", "PQ", 1, -1], "the tolerance must not be below 0"),
+        (["set", "PQ", 1, math.nan], "the tolerance must not be below 0"),
+        (7, "is not .data set, metric"),
     ],
 )
 def test_expected_results_that_cannot_be_met(row: list, message: str) -> None:
-    found = {"set": Evaluation(3, {"PQ": 41.5}, {}, 2.0, 0.5)}
     with pytest.raises(UserError, match=message):
-        check_expected(found, [row])
+        expected_results([row], METRICS)
+
+
+def test_rows_of_sets_that_are_not_evaluated_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [["small_world_val", "PQ", 66.5, 0.3], ["set", "PQ", 1, 1]]
+    assert [row.name for row in expected_results(rows, METRICS)] == ["set"]
+    assert "small_world_val PQ will not be compared" in caplog.text

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from frozenseg.engine.weights import read_state
 from frozenseg.errors import UserError
 from frozenseg.pretraining.loop import (
-    CHECKPOINT,
     METRICS,
     WEIGHTS,
     Batch,
@@ -95,9 +94,31 @@ def test_a_folder_in_use_and_another_runs_checkpoint_are_refused(tmp_path: Path)
         train(LineTask(), SETTINGS, run_in(tmp_path), resume=False)
     with pytest.raises(UserError, match="resume with the same"):
         train(LineTask(), replace(SETTINGS, seed=4), run_in(tmp_path), resume=True)
-    (tmp_path / CHECKPOINT).write_bytes(b"half a file")
-    with pytest.raises(UserError, match=r"checkpoint.safetensors: damaged"):
-        train(LineTask(), SETTINGS, run_in(tmp_path), resume=True)
+    (tmp_path / "checkpoints" / "step_00000012.pt").write_bytes(b"half a file")
+    train(LineTask(), SETTINGS, run_in(tmp_path), resume=True)  # from the one before
+    assert list(losses_of(tmp_path)) == list(range(1, 13))
+
+
+def test_a_damaged_line_of_the_metrics_is_no_obstacle(tmp_path: Path, caplog) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(LineTask(fail_at=8), SETTINGS, run_in(tmp_path), resume=False)
+    with open(tmp_path / METRICS, "ab") as file:
+        file.write(b'{"loss": 1.0}\n\xff\n{"step": 9, "lo')
+    train(LineTask(), SETTINGS, run_in(tmp_path), resume=True)
+    assert "passing over 3 of" in caplog.text
+    assert list(losses_of(tmp_path)) == list(range(1, 13))
+
+
+def test_a_step_that_is_not_finite_is_not_taken(tmp_path: Path) -> None:
+    class Overflow(LineTask):
+        def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+            found = super().losses(batch, generator)
+            return {"loss": found["loss"] * (1e38 * 1e38 if self.seen == 7 else 1)}
+
+    with pytest.raises(UserError, match="step 7: loss or gradient not finite"):
+        train(Overflow(), SETTINGS, run_in(tmp_path), resume=False)
+    train(LineTask(), SETTINGS, run_in(tmp_path), resume=True)
+    assert list(losses_of(tmp_path)) == list(range(1, 13))
 
 
 def test_bad_settings_are_refused() -> None:

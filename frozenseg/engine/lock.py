@@ -1,0 +1,86 @@
+"""One writer in a folder: a lock that ends with its process, however that ends."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from frozenseg.errors import UserError
+from frozenseg.files import writing
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = "run.lock"
+# What a file system says that has no locks: some network and overlay ones.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Inside, no other process is in here with the same folder; a second one is a `UserError` that
+    names the first.
+
+    The lock is the operating system's, on a file that is removed at the end: a killed process holds
+    none, and the file that it leaves says nothing. Forked processes do not have it.
+    """
+    path = folder / LOCK_FILE
+    file = _locked(path)
+    try:
+        with writing(path):
+            os.truncate(file, 0)
+            os.write(file, json.dumps(_holder()).encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _locked(path: Path) -> int:
+    """The file, open and locked; it is the one that has this name now, not one that its holder has
+    removed meanwhile."""
+    while True:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(file, 1000, 0)
+            os.close(file)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(_held(path, holder)) from None
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
+            logger.warning(
+                "%s: this file system has no locks (%s): nothing keeps a second run out of the "
+                "folder",
+                path.parent,
+                error.strerror,
+            )
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            return file
+        os.close(file)
+
+
+def _holder() -> dict[str, str | int]:
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def _held(path: Path, content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        who = f"process {holder['process']} on {holder['host']}, since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        who = f"its name is not yet in {path.name}"
+    return (
+        f"{path.parent}: another run is at work there ({who}); wait until it has ended, end it, or "
+        "give another OUTPUT_DIR"
+    )

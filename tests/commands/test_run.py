@@ -1,0 +1,123 @@
+"""How commands end: one line and a status, whatever the terminal, the disk or a library says."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from frozenseg.commands import COMMANDS, main, run
+from frozenseg.errors import UserError, one_line
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def ended(function: Callable[[list[str]], int | None]) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run(function)
+    return caught.value.code or 0
+
+
+def script(code: str, **more: object) -> subprocess.CompletedProcess:
+    """`code` as the body of a command's `main`, in a process of its own."""
+    body = f"import sys\nfrom frozenseg.commands import run\ndef main(argv):\n {code}\nrun(main)"
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    return subprocess.run([sys.executable, "-c", body], cwd=REPOSITORY, **options)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+@pytest.mark.parametrize("letters", [10, 1_000_000])
+def test_standard_output_on_a_full_disk(letters: int) -> None:
+    with open("/dev/full", "w") as full:
+        found = script(f"print('a' * {letters})", stdout=full)
+    assert found.returncode == 2
+    assert found.stderr.count(b"\n") == 1 and b"standard output: cannot be written" in found.stderr
+
+
+def test_a_reader_that_has_gone() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = script("print('a' * 1000000)", stdout=writing)
+    os.close(writing)
+    assert found.returncode == 141 and found.stderr == b""
+
+
+def test_letters_that_the_terminal_lacks() -> None:
+    code = "print('\\u6f22\\xe9 \\udce9'); print('\\u6f22', file=sys.stderr)"
+    found = script(code, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": "."})
+    assert (found.returncode, found.stderr) == (0, rb"\u6f22" + b"\n")
+    assert found.stdout == rb"\u6f22\xe9 \udce9" + b"\n"
+
+
+def test_a_message_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    def fails(argv: list[str]) -> None:
+        raise UserError("a\nb\x1b[31m: no such file")
+
+    assert ended(fails) == 2
+    assert capsys.readouterr().err == "error: a\\nb\\x1b[31m: no such file\n"
+    assert one_line("naïve 漢 words: 1, 2") == "naïve 漢 words: 1, 2"
+
+
+def test_the_log_obeys_no_file_name(capsys: pytest.CaptureFixture) -> None:
+    def warns(argv: list[str]) -> None:
+        logging.getLogger("frozenseg.test").warning("%s: odd\nsecond line", "a\x1b[31m\rb")
+
+    assert ended(warns) == 0
+    assert capsys.readouterr().err.endswith("a\\x1b[31m\\rb: odd\nsecond line\n")
+
+
+def test_a_file_that_cannot_be_used_is_named(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    def opens(argv: list[str]) -> None:
+        open(tmp_path / "gone")  # noqa: SIM115
+
+    assert ended(opens) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'gone'}: No such file or directory\n"
+
+
+def test_other_errors_are_not_hidden() -> None:
+    def fails(argv: list[str]) -> None:
+        raise OSError("a bug")
+
+    with pytest.raises(OSError, match="a bug"):
+        run(fails)
+
+
+def test_warnings_of_libraries_stay_away(capsys: pytest.CaptureFixture) -> None:
+    def warns(argv: list[str]) -> None:
+        warnings.warn("noise", UserWarning, stacklevel=1)
+
+    before = list(warnings.filters)
+    assert ended(warns) == 0
+    assert capsys.readouterr().err == "" and warnings.filters == before
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["frozenseg", "dema"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2 and "did you mean demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["frozenseg", "frozenseg.commands.mean_results"])
+def test_modules_are_programs(module: str, tmp_path: Path) -> None:
+    words = ["mean_results"] if module == "frozenseg" else []
+    found = subprocess.run(
+        [sys.executable, "-m", module, *words, str(tmp_path / "gone.json")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (
+        2,
+        f"error: {tmp_path / 'gone.json'}: no such file\n",
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_started_as_a_module(name: str) -> None:
+    source = (REPOSITORY / "frozenseg" / "commands" / f"{name}.py").read_text(encoding="utf-8")
+    assert source.endswith(f'if __name__ == "__main__":\n    run_module("{name}")\n')

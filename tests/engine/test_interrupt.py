@@ -1,0 +1,111 @@
+"""Signals: what a terminal, a scheduler and a killed parent do to a run, and what is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from frozenseg.engine.interrupt import StopRequest, ends_as_by_ctrl_c
+from tests.engine.test_trainer import TOOL
+from tests.engine.tiny import TinyRun
+
+ENDLESS = ("SOLVER.MAX_ITER", "50000", "DATASETS.TEST", "()")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_ends_as_by_ctrl_c(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ends_as_by_ctrl_c():
+        signal.raise_signal(number)
+        time.sleep(1)
+    assert signal.getsignal(number) == before
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ends_as_by_ctrl_c(), StopRequest().listening() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def start(run: TinyRun, output: str, *options: str, flags: tuple[str, ...] = ()):
+    """A run in a process group of its own."""
+    command = [sys.executable, str(TOOL), *run.arguments(output, *options, flags=flags)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 240) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def steps(run: TinyRun, output: str) -> int:
+    metrics = run.root / output / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_loses_no_step(run: TinyRun, number: signal.Signals) -> None:
+    process = start(run, "out", *ENDLESS, "DATALOADER.NUM_WORKERS", "2")
+    assert wait_until(lambda: steps(run, "out") > 2 or process.poll() is not None)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume goes on" in said and "Traceback" not in said
+    last = run.losses("out")[-1]["step"]
+    assert (run.root / "out" / "checkpoints" / f"step_{last:08d}.pt").is_file()
+    assert not (run.root / "out" / "run.lock").exists()
+
+
+@pytest.mark.slow
+def test_ranks_end_with_their_parent_and_the_folder_is_free_again(run: TinyRun) -> None:
+    process = start(run, "out", *ENDLESS, flags=("--num-gpus", "2"))
+    try:
+        assert wait_until(lambda: steps(run, "out") > 2 or process.poll() is not None)
+        assert len(members(process.pid)) >= 3
+        second = start(run, "out", *ENDLESS, flags=("--resume",))
+        _, said = second.communicate(timeout=240)
+        assert second.returncode == 2
+        assert said.splitlines()[-1].startswith(
+            f"error: {run.root / 'out'}: another run is at work"
+        )
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert wait_until(lambda: not members(process.pid), 40)
+    finally:
+        if members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    goes_on = (*ENDLESS, "SOLVER.MAX_ITER", str(run.losses("out")[-1]["step"] + 2))
+    resumed = start(run, "out", *goes_on, "SOLVER.STEPS", "()", flags=("--resume",))
+    _, said = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, said
+    rows = [row["step"] for row in run.losses("out")]
+    assert rows == list(range(1, len(rows) + 1))
+
+
+def members(group: int) -> list[int]:
+    """Processes of a group that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found

@@ -1,0 +1,67 @@
+"""Files are written whole or not at all, and what cannot be written is one error that names it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from frozenseg.errors import WriteError
+from frozenseg.files import atomic_path, write_json, write_torch
+from tests.disk import files_end_at
+
+NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+
+
+def _tensors(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        save_file({"a": torch.zeros(9999)}, temporary)
+
+
+def _arrays(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        np.savez(temporary, a=NOISE)
+
+
+def _picture(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(NOISE).save(temporary)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "value.json": lambda path: write_json(path, list(range(9999))),
+    "tensors.safetensors": _tensors,
+    "content.pt": lambda path: write_torch(path, {"a": torch.zeros(9999)}),
+    "arrays.npz": _arrays,
+    "picture.png": _picture,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_one_error_and_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("before")
+    with files_end_at(1000), pytest.raises(WriteError) as caught:
+        WRITERS[name](path)
+    assert str(caught.value).startswith(f"{path}: cannot be written (")
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / name).mkdir()
+    for path in (tmp_path / "file" / "folder" / name, tmp_path / name):
+        with pytest.raises(WriteError, match="cannot be written"):
+            WRITERS[name](path)
+
+
+def test_errors_about_other_files_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.txt"):
+        (tmp_path / "missing").read_text()
+    assert list((tmp_path / "out").iterdir()) == []
