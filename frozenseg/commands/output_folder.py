@@ -38,7 +38,7 @@ def refuse_another_run(output: Path, checkpoints: CheckpointFolder) -> None:
             f"{checkpoints.folder} holds checkpoints of another run: go on with --resume, "
             "or give another OUTPUT_DIR"
         )
-    if held := [name for name in RESULTS if (output / name).exists()]:
+    if held := [name for name in RESULTS if (output / name).is_file()]:
         raise UserError(
             f"OUTPUT_DIR {output} holds the results of another run ({', '.join(held)}), but no "
             "checkpoint: give another OUTPUT_DIR, or move them away"
@@ -50,7 +50,7 @@ def say_what_was_found(
 ) -> None:
     """What --resume does, before the first step."""
     if found is None:
-        held = [name for name in RESULTS if (output / name).exists()]
+        held = [name for name in RESULTS if (output / name).is_file()]
         replaced = f"; {', '.join(held)} there will be replaced" if held else ""
         logger.warning("no checkpoint in %s: starting at step 0%s", checkpoints.folder, replaced)
         return

@@ -246,7 +246,7 @@ def test_another_seed_does_not_resume(trained: TinyRun) -> None:
         (("MODEL.ALLOW_RANDOM_WEIGHTS", "False"), "CLIP_PRETRAINED_WEIGHTS is empty"),
         (("MODEL.WEIGHTS", "none.safetensors"), "none.safetensors: no such file"),
         (("SOLVER.MAX_ITRE", "3"), "did you mean SOLVER.MAX_ITER"),
-        (("OUTPUT_DIR", "/proc/nowhere"), "/proc/nowhere/config.yaml: cannot be written"),
+        (("OUTPUT_DIR", "/proc/nowhere"), "/proc/nowhere/run.lock: cannot be written"),
         (("DATASETS.VOCABULARY", "absent.txt"), "vocabulary absent.txt: cannot be read"),
     ],
 )
