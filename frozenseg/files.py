@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -146,16 +147,45 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value of a JSON file; a missing or damaged one is a `UserError` that names it."""
+    """The value of a JSON file; a missing or damaged one is a `UserError` that names it.
+
+    A byte order mark is passed over. Refused are a key that occurs twice in one object, of which
+    other readers keep the last, and text that no file name or terminal can hold.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        text = Path(path).read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_object)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a JSON file was expected") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start}); save it so"
+        ) from None
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: holds half a character (a lone surrogate); correct it") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply to be data; is it the right file?") from None
+    except ValueError as error:  # a `JSONDecodeError`, a key twice, a number of 5,000 digits
         raise UserError(f"{path}: not whole JSON ({error}); copy or make the file again") from None
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
+    return found
 
 
 def _is_device(path: Path) -> bool:

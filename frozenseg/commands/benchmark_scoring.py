@@ -14,9 +14,9 @@ from pycocotools.cocoeval import COCOeval
 
 from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_file
+from frozenseg.data.rle import encode_masks
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.panoptic import PanopticQuality
-from frozenseg.evaluation.rle import encode_masks
 from frozenseg.files import write_json
 
 Segments = list[dict[str, int]]

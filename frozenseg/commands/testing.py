@@ -13,7 +13,12 @@ from torch import Tensor
 from frozenseg.build import build_post_processor, build_precision, build_sam_masks
 from frozenseg.build_vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.commands.training import embed
-from frozenseg.data.annotations import load_semantic, scored_classes
+from frozenseg.data.annotations import (
+    load_image,
+    load_semantic,
+    require_objects,
+    scored_classes,
+)
 from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
     data_root,
@@ -22,7 +27,6 @@ from frozenseg.data.benchmarks import (
     require_in_place,
 )
 from frozenseg.data.dataset import Sample, SegmentationDataset
-from frozenseg.data.images import read_image
 from frozenseg.data.loader import test_loader
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories
@@ -93,6 +97,7 @@ def test_sets(cfg: CfgNode) -> list[TestSet]:
 def _test_set(cfg: CfgNode, name: str) -> TestSet:
     benchmark = find_benchmark(name)
     records, categories = load_records(name)
+    require_objects(records, benchmark.targets, name)
     dataset = SegmentationDataset(
         records=records, categories=categories, transform=test_resize(cfg, benchmark), targets=None
     )
@@ -243,7 +248,7 @@ class Tester:
             with _in_evaluation_mode(self.model):
                 found = self._segment(sample, sample.image, test_set, text, only_panoptic).panoptic
             assert found is not None, "asked for above"
-            image = read_image(sample.record.image_path)
+            image = load_image(sample.record)
             picture = draw_segments(image, found.ids, found.segments).convert("RGB")
             path = Path(self.cfg.OUTPUT_DIR) / "pictures" / f"{index}_step_{step:08d}.jpg"
             with atomic_path(path) as temporary:
@@ -303,7 +308,7 @@ class Tester:
         return average_scores(
             score,
             views(
-                read_image(sample.record.image_path),
+                load_image(sample.record),
                 short_sides=tuple(augmentation.MIN_SIZES),
                 long_side=augmentation.MAX_SIZE,
                 flip=augmentation.FLIP,

@@ -12,6 +12,7 @@ from frozenseg.build import (
     load_model,
 )
 from frozenseg.build_vocabulary import build_training_vocabulary, build_vocabulary
+from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
@@ -64,6 +65,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
     categories: Categories | None = None
     for name in names:
         of_name, classes = load_records(name)
+        require_objects(of_name, find_benchmark(name).targets, name)
         if categories is not None and classes != categories:
             raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         records, categories = records + of_name, classes

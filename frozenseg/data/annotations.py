@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frozenseg.data.label_maps import read_labels, read_panoptic_ids
+from frozenseg.data.images import read_image
+from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
+from frozenseg.data.notes import note
 from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.shapes import decode_shapes
 from frozenseg.errors import UserError
@@ -30,6 +32,19 @@ class LabelMaps:
     values: np.ndarray
     class_ids: np.ndarray
     has_background: bool = False
+
+
+def load_image(record: Record) -> np.ndarray:
+    """The picture of a record, (H, W, 3) uint8 RGB, turned as its annotation means it."""
+    return read_image(record.image_path, annotated_size(record))
+
+
+def annotated_size(record: Record) -> tuple[int, int] | None:
+    """(height, width) of the annotation: as it states them, else those of its label map."""
+    if record.height is not None and record.width is not None:
+        return record.height, record.width
+    path = record.panoptic_path or record.semantic_path
+    return None if path is None else image_size(path)
 
 
 def load_panoptic(record: Record) -> tuple[np.ndarray, Segments]:
@@ -61,10 +76,11 @@ def _source_classes(record: Record) -> np.ndarray:
     if record.semantic_path is None:
         _, segments, positions = _panoptic(record)
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
-    labels = read_labels(record.semantic_path).astype(np.int32)
+    labels = read_labels(record.semantic_path).astype(np.int64)
     void = labels == record.semantic_ignore
-    background = labels == record.semantic_background
-    unknown = labels[(labels >= record.num_classes) & ~void & ~background]
+    background = (labels == record.semantic_background) & (labels >= 0)  # -1: there is none
+    outside = (labels < 0) | (labels >= record.num_classes)
+    unknown = labels[outside & ~void & ~background]
     if unknown.size:
         raise UserError(
             f"{record.semantic_path}: holds class id {unknown[0]}, but there are "
@@ -73,7 +89,7 @@ def _source_classes(record: Record) -> np.ndarray:
         )
     labels[void] = VOID_CLASS
     labels[background] = BACKGROUND_CLASS
-    return labels
+    return labels.astype(np.int32)
 
 
 def _painted(record: Record) -> np.ndarray:
@@ -111,7 +127,8 @@ def panoptic_labels(record: Record) -> LabelMaps:
     """One object per segment, things and stuff; crowd regions are unlabelled."""
     _, segments, positions = _panoptic(record)
     kept = np.flatnonzero(~segments.is_crowd)
-    return LabelMaps(_narrow(positions)[None], kept + 1, segments.class_ids[kept])
+    # Segments that have no pixel are listed too: their values must fit as well.
+    return LabelMaps(_narrow(positions, len(segments))[None], kept + 1, segments.class_ids[kept])
 
 
 def semantic_labels(record: Record) -> LabelMaps:
@@ -119,9 +136,13 @@ def semantic_labels(record: Record) -> LabelMaps:
     labels = load_semantic(record)
     classes = np.array(present_classes(labels), dtype=np.int64)
     background = labels == BACKGROUND_CLASS
-    labels[background] = classes.max(initial=-1) + 1  # the value of no object
+    no_object = int(classes.max(initial=-1)) + 1
+    labels[background] = no_object
     return LabelMaps(
-        _narrow(labels + 1)[None], classes + 1, classes, has_background=bool(background.any())
+        _narrow(labels + 1, no_object + 1)[None],
+        classes + 1,
+        classes,
+        has_background=bool(background.any()),
     )
 
 
@@ -138,6 +159,42 @@ LABELS: dict[str, Callable[[Record], LabelMaps]] = {
     "semantic": semantic_labels,
     "instances": instance_labels,
 }
+
+
+def has_objects(record: Record, targets: str) -> bool:
+    """Whether a model would find anything to learn, or to be tested on, in an image."""
+    listed = record.segments if targets == "panoptic" else record.instances
+    if targets != "semantic" and listed is not None and listed.is_crowd.all():
+        return False  # also where none is listed: nothing needs to be decoded
+    labels = LABELS[targets](record)
+    return bool(np.isin(labels.values, labels.maps).any())
+
+
+def require_objects(records: list[Record], targets: str, name: str) -> None:
+    """Refuse a set in which nothing would be found; decodes up to the first image with an object.
+
+    name: of the set, for messages. How much of it is crowd or has no object is said.
+    """
+    _say_what_is_empty(records, targets, name)
+    if not any(has_objects(record, targets) for record in records):
+        raise UserError(
+            f"{name}: none of its {len(records)} images has an object that is not crowd and has a "
+            "pixel in its annotation; nothing would be found: correct the annotation"
+        )
+
+
+def _say_what_is_empty(records: list[Record], targets: str, name: str) -> None:
+    listed = [record.segments if targets == "panoptic" else record.instances for record in records]
+    rows = [row for row in listed if row is not None]
+    if targets == "semantic" or not rows:
+        return
+    crowds = sum(int(row.is_crowd.sum()) for row in rows)
+    empty = sum(bool(row.is_crowd.all()) for row in rows)
+    if crowds:
+        total = sum(len(row) for row in rows)
+        note(f"{name}: {crowds} of {total} objects are crowd regions: no objects, unlabelled")
+    if empty:
+        note(f"{name}: {empty} of {len(rows)} images have no object")
 
 
 def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
@@ -158,11 +215,12 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
     if stray.size:
         raise UserError(
             f"{path}: holds id {stray[0]}, which the segments of image {record.image_id!r} in the "
-            "JSON do not list; the PNG and the JSON do not belong together"
+            "JSON do not list; the PNG and the JSON do not belong together (ids are colours, "
+            "R + 256 G + 256^2 B)"
         )
     return ids, segments, np.concatenate([[0], order + 1])[ranks]
 
 
-def _narrow(labels: np.ndarray) -> np.ndarray:
-    """Non-negative labels in the smallest unsigned type: a large map is moved about three times."""
-    return labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
+def _narrow(labels: np.ndarray, largest: int) -> np.ndarray:
+    """Labels 0-`largest` in the smallest unsigned type: a large map is moved about three times."""
+    return labels.astype(np.min_scalar_type(largest))

@@ -1,7 +1,10 @@
 """One table of all benchmarks, by their published names, and how to load them.
 
-Besides the names of the table, `coco_panoptic:JSON:PNG_DIR:IMAGE_DIR` names any dataset in COCO
-panoptic format by its files, e.g. `coco_panoptic:my/val.json:my/val_png:my/images`.
+Besides the names of the table, three forms name any dataset by its files:
+
+    coco_panoptic:JSON:PNG_DIR:IMAGE_DIR          COCO panoptic format
+    coco_instances:JSON:IMAGE_DIR                 COCO instance format
+    label_maps:IMAGE_DIR:LABEL_DIR:CLASSES.txt    pictures of class ids; their names
 
 Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `datasets`).
 """
@@ -32,7 +35,7 @@ from frozenseg.data.benchmark_rows import (
     coco_stuff,
     small_world,
 )
-from frozenseg.data.checks import read_annotations, read_categories
+from frozenseg.data.coco_json import read_categories
 from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.data.readers import (
     cityscapes_name,
@@ -45,11 +48,16 @@ from frozenseg.data.records import Categories, Record
 from frozenseg.data.scored_pairs import PAIRS
 from frozenseg.data.selection import listed_present, objects_present, select_classes
 from frozenseg.errors import UserError, nearest
+from frozenseg.files import read_json
 from frozenseg.text.joining import join, join_by_order
 from frozenseg.text.vocabulary import Vocabulary
 
-FILES_PREFIX = "coco_panoptic:"
-FILES_FORM = "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR"
+FILES_FORMS = {
+    "coco_panoptic": "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR",
+    "coco_instances": "coco_instances:JSON:IMAGE_DIR",
+    "label_maps": "label_maps:IMAGE_DIR:LABEL_DIR:CLASSES.txt",
+}
+FILES_FORM = ", ".join(FILES_FORMS.values())
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -115,32 +123,57 @@ def data_root() -> Path:
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The row of a published name, or one made from a `coco_panoptic:...` name."""
+    """The row of a published name, or one made from a name of files."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    if not name.startswith(FILES_PREFIX):
+    kind, _, paths = name.partition(":")
+    if kind not in FILES_FORMS:
         raise UserError(
             f"{name}: no such dataset; {nearest(name, list(BENCHMARKS))} "
             f"(or a dataset by its files: {FILES_FORM})"
         )
-    parts = name.removeprefix(FILES_PREFIX).split(":")
-    if len(parts) != 3 or not all(parts):
-        raise UserError(f"{name}: three paths were expected, as in {FILES_FORM}")
-    annotations, labels, images = (os.path.abspath(part) for part in parts)  # not below the root
+    parts = paths.split(":")
+    if len(parts) != FILES_FORMS[kind].count(":") or not all(parts):
+        raise UserError(f"{name}: other paths were expected, as in {FILES_FORMS[kind]}")
+    return _row_of_files(kind, [os.path.abspath(part) for part in parts])  # not below the root
+
+
+def _row_of_files(kind: str, paths: list[str]) -> Benchmark:
+    if kind == "coco_panoptic":
+        tasks: tuple[str, ...] = ("panoptic", "semantic")
+        return Benchmark(
+            tasks=tasks,
+            reader="panoptic",
+            vocabulary="",
+            annotations=paths[0],
+            labels=paths[1],
+            images=paths[2],
+            evaluators=tasks,
+        )
+    if kind == "coco_instances":
+        return Benchmark(
+            tasks=("instances",),
+            reader="instances",
+            vocabulary="",
+            annotations=paths[0],
+            images=paths[1],
+            evaluators=("instances",),
+        )
+    if not paths[2].endswith(".txt"):
+        raise UserError(f"{paths[2]}: the list of class names must be a text file (.txt)")
     return Benchmark(
-        tasks=("panoptic", "semantic"),
-        reader="panoptic",
-        vocabulary="",
-        images=images,
-        annotations=annotations,
-        labels=labels,
-        evaluators=("panoptic", "semantic"),
+        tasks=("semantic",),
+        reader="semantic",
+        vocabulary=paths[2],
+        images=paths[0],
+        labels=paths[1],
+        evaluators=("semantic",),
     )
 
 
 def is_data_set(name: str) -> bool:
     """Whether a value names a data set: one of the table, or one by its files."""
-    return name in BENCHMARKS or name.startswith(FILES_PREFIX)
+    return name in BENCHMARKS or name.partition(":")[0] in FILES_FORMS
 
 
 def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Categories]:
@@ -163,7 +196,7 @@ def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
     absent = [root / path for path in paths if path and not (root / path).exists()]
     if not absent:
         return
-    if name.startswith(FILES_PREFIX):
+    if name not in BENCHMARKS:
         raise UserError(f"{absent[0]}: no such file or folder; correct it in {name}")
     raise UserError(
         f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
@@ -238,7 +271,7 @@ def _whole_categories(benchmark: Benchmark, root: Path) -> Categories:
     benchmark = benchmark.located(root)
     if benchmark.annotations:
         path = root / benchmark.annotations
-        return read_categories(read_annotations(path, "categories"), path)
+        return read_categories(read_json(path), str(path))
     vocabulary = _whole_vocabulary(benchmark, root)
     assert vocabulary is not None, "a row of label maps names its classes"
     names = tuple(vocabulary.labels)
@@ -260,7 +293,12 @@ def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
         return Vocabulary.packaged(benchmark.vocabulary)
     path = root / benchmark.vocabulary
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run python datasets/{benchmark.prepared_by}")
+        remedy = (
+            f"run python datasets/{benchmark.prepared_by}"
+            if benchmark.prepared_by
+            else ("name the classes in it, one a line")
+        )
+        raise UserError(f"{path}: no such file; {remedy}")
     # A-847 and PC-459 have classes that share a name.
     return Vocabulary.from_file(path, may_repeat=True)
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from frozenseg.data.annotations import LABELS, LabelMaps
-from frozenseg.data.images import read_image
+from frozenseg.data.annotations import LABELS, LabelMaps, load_image
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.transforms import Transform, seeded_generator
 from frozenseg.errors import UserError
@@ -80,7 +79,7 @@ class SegmentationDataset(Dataset[Sample]):
         draw = request if isinstance(request, Draw) else Draw(0, request)
         record = self.records[draw.item]
         generator = seeded_generator(self.seed, SAMPLE_STREAM, draw.position, draw.item)
-        image = read_image(record.image_path)
+        image = load_image(record)
         height, width = image.shape[:2]
         _check_size(record, height, width)
         if self.targets is None:
@@ -115,7 +114,8 @@ def _check_size(record: Record, height: int, width: int) -> None:
     if record.height is not None and (record.height, record.width) != (height, width):
         raise UserError(
             f"{record.image_path}: is {height} x {width} (height x width), but its annotation says "
-            f"{record.height} x {record.width}; is it another version of the image?"
+            f"{record.height} x {record.width}; is it another version of the image, or one that "
+            "was turned (EXIF)?"
         )
 
 

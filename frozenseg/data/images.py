@@ -4,13 +4,17 @@ import glob
 import os
 import struct
 import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
+from frozenseg.data.notes import left_out, note, note_first
 from frozenseg.errors import UserError
 
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
@@ -18,37 +22,95 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 )
 
-# What Pillow's decoders raise on damaged files, found by feeding them such files of 17 formats.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
+# All that Pillow decodes itself. Left out are EPS, which it hands to Ghostscript whatever the name
+# of the file, WMF, which it hands to Windows, and formats that it knows by name only.
+FORMATS = (
+    *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF"),
+    *("ICNS", "ICO", "IM", "JPEG", "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM"),
+    *("PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"),
+)
+# Formats whose further pictures are pages or frames; those of MPO are previews, of PSD layers.
+_PAGED = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
+
+# What Pillow's decoders raise on damaged files, found by feeding them such files of 30 formats:
+# they trust what the file says of itself, and fail wherever that leads them.
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error),
+    *(AttributeError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError),
+    Image.DecompressionBombError,
+)
 _limit_lock = threading.Lock()
+_BACK = {6: 8, 8: 6}  # the orientation that undoes another; all others undo themselves
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
     """The image of a file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
-    Transparent parts are laid over white; 16-bit values are scaled to 0-255, not clipped; of an
-    animation the first frame is read. A file that cannot be read whole is a `UserError`.
+    Transparent parts are laid over white; 16-bit values are scaled to 0-255, not clipped; of pages
+    and frames the first is read, and it is said that there are more. A file that cannot be read
+    whole is a `UserError`.
+
+    size: (height, width) of its annotation. It decides whether the turn is meant: many tools
+    annotate the picture as it is stored. Where both fit, the picture is turned.
+    """
+    with open_image(path) as image:
+        pages = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
+        turn = orientation(image)
+        load(image)
+        stored_turn = orientation(image)  # Pillow has turned TIFF by now, and nothing else
+        pixels = _unturned_pixels(image)
+    if pages > 1:
+        note(f"{path}: {pages - 1} of {pages} pages left out: the first is read")
+    upright = turned(pixels, stored_turn)
+    if turn == 1 or size is None:
+        return upright
+    stored = pixels if stored_turn == turn else turned(pixels, _BACK.get(turn, turn))
+    return _as_annotated(upright, stored, size, path)
+
+
+def _as_annotated(
+    upright: np.ndarray, stored: np.ndarray, size: tuple[int, int], path: Any
+) -> np.ndarray:
+    """Of an image with an EXIF turn, the one that has the size of the annotation."""
+    if upright.shape[:2] == size:
+        if stored.shape[:2] == size:
+            note_first(
+                "ambiguous turn",
+                f"{path}: EXIF asks for a turn, and the size of its annotation does not tell "
+                "whether that means the picture before or after; it is turned, like all others",
+            )
+        return upright
+    if stored.shape[:2] == size:
+        note_first(
+            "turn not meant",
+            f"{path}: annotated as stored, so its EXIF turn is not made; nor is it for others",
+        )
+        return stored
+    return upright
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Yield a picture of which the head is read; the one place that opens pictures.
+
+    Whatever Pillow raises meanwhile is one line that names the file, so the block should do no more
+    than decode.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, an image file was expected")
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
+        _check_file(path)
         with _open(path) as image:
-            return _from_pil(image)
+            yield image
     except UserError as error:
         raise _naming(path, error) from None
     except Image.UnidentifiedImageError:
-        raise UserError(f"{path}: not an image, or of a kind that Pillow cannot read") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path}: more than {MAX_PIXELS:,} pixels; scale it down first") from None
+        raise UserError(
+            f"{path}: not an image, or of a kind that is not read; save it as PNG or JPEG"
+        ) from None
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: damaged image ({reason}); copy it again") from None
 
 
@@ -97,13 +159,7 @@ def is_video(path: Path) -> bool:
 def _expand(entry: str) -> list[Path]:
     path = Path(entry)
     if path.is_dir():
-        known = {*Image.registered_extensions(), *VIDEO_SUFFIXES}
-        files = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in known and file.is_file()
-        )
-        if not files:
-            raise UserError(f"{path}: no images in this folder")
-        return files
+        return _images_of(path)
     if path.exists():  # before globs: a name may hold brackets
         return [path]
     if glob.has_magic(entry):
@@ -115,14 +171,45 @@ def _expand(entry: str) -> list[Path]:
     raise UserError(f"{path}: no such file or folder")
 
 
+def _images_of(folder: Path) -> list[Path]:
+    """The images and videos of a folder; what else there is, hidden files apart, is said."""
+    found = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    files = [file for file in found if not file.is_dir()]
+    known = {*image_suffixes(), *VIDEO_SUFFIXES}
+    wanted = [file for file in files if file.suffix.lower() in known and file.is_file()]
+    others = [file.name for file in files if file not in wanted]
+    line = f"; {left_out(others, len(files))}" if others else ""
+    if not wanted:
+        raise UserError(f"{folder}: no images in this folder{line}; save them as PNG or JPEG")
+    if others:
+        note(f"{folder}{line.replace(';', ':', 1)}")
+    if len(files) < len(found):
+        note(f"{folder}: {len(found) - len(files)} folders in it are not searched")
+    return wanted
+
+
+def image_suffixes() -> list[str]:
+    """The endings of the formats that are read."""
+    known = {*FORMATS, "MPO"}  # which is opened as JPEG
+    return [end for end, kind in Image.registered_extensions().items() if kind in known]
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, an image file was expected")
+    if not path.exists():
+        raise UserError(f"{path}: no such file; copy it there")
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: is no file on disk; copy the image into one")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
+
+
 def _open(path: Path) -> Image.Image:
-    """Read the header under our own limit; Pillow's limit is a global, so it is put back."""
-    with _limit_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    """Read the head under our own limit."""
+    Image.init()  # a Pillow built without a decoder does not know its format
+    with _own_limit():
+        image = Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN])
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         image.close()
@@ -130,8 +217,60 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
+def raw_mode(image: Image.Image) -> str:
+    """How a file of which the head is read packs its values, as "RGB;16B"; "" where unsaid."""
+    tiles = getattr(image, "tile", [])  # only files have them
+    arguments = tiles[0].args if tiles else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def load(image: Image.Image) -> None:
+    """Decode under our own limit: some decoders look at Pillow's once more."""
+    if image.width * image.height <= (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+        image.load()
+        return
+    with _own_limit():
+        image.load()
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Pillow's limit is a global, which is put back at once."""
+    with _limit_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def orientation(image: Image.Image) -> int:
+    """How the picture lies by its EXIF (1-8, 1: upright)."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGE:  # of EXIF, which tells nothing of the pixels: they are taken as they lie
+        return 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """An array (H, W, ...) stored with an EXIF orientation, as it is meant to be seen."""
+    if turn == 1:
+        return pixels
+    if turn in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if turn in (3, 4, 7, 8) else 1
+    columns = -1 if turn in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
 def _from_pil(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    load(image)
+    return turned(_unturned_pixels(image), orientation(image))
+
+
+def _unturned_pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
         if image.mode == "I":  # 32 bits; Pillow gives 16-bit PGM this mode

@@ -3,7 +3,6 @@
 Formats: COCO panoptic (arXiv 1801.00868), folders of label maps, COCO and LVIS instance JSON.
 """
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,34 +11,37 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from frozenseg.data.checks import (
-    class_id_of,
-    file_names,
-    images_by_id,
-    naming,
-    read_annotations,
+from frozenseg.data.coco_json import (
+    ImageId,
+    ListedObject,
+    PanopticEntry,
+    check_images_listed,
+    check_names_agree,
     read_categories,
-    require_files,
+    read_images,
+    read_instance_file,
+    read_panoptic_entries,
 )
-from frozenseg.data.records import Categories, Instances, Record, Segments
-from frozenseg.data.shapes import checked_shape
+from frozenseg.data.folders import files_by_stem, require_files
+from frozenseg.data.json_fields import file_name, text
+from frozenseg.data.label_maps import LABEL_SUFFIXES
+from frozenseg.data.notes import note
+from frozenseg.data.records import Categories, Instances, Record
 from frozenseg.errors import UserError
+from frozenseg.files import read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-LABEL_SUFFIXES = (".png", ".tif", ".tiff")
-LARGEST_PANOPTIC_ID = 256**3 - 1
-
-logger = logging.getLogger(__name__)
 
 
-def coco_name(image: Mapping[str, Any]) -> str:
+def coco_name(image: Mapping[str, Any], where: str) -> str:
     """Where an image lies below its folder. LVIS names it by the end of `coco_url` alone."""
-    if "file_name" in image:
-        return str(image["file_name"])
-    return "/".join(urlsplit(image["coco_url"]).path.split("/")[-2:])
+    if image.get("file_name") is not None or image.get("coco_url") is None:
+        return file_name(image, "file_name", where)
+    path = "/".join(urlsplit(text(image, "coco_url", where)).path.split("/")[-2:])
+    return file_name({"coco_url": path}, "coco_url", where)
 
 
-def cityscapes_name(image: Mapping[str, Any]) -> str:
+def cityscapes_name(image: Mapping[str, Any], where: str) -> str:
     """The `file_name` that Cityscapes' own script writes exists nowhere; the id is reliable."""
     return cityscapes_file(image["id"], "leftImg8bit")
 
@@ -56,7 +58,7 @@ def read_panoptic(
     *,
     semantic_dir: Path | None = None,
     ignore: int = 255,
-    image_name: Callable[[Mapping[str, Any]], str] = coco_name,
+    image_name: Callable[[Mapping[str, Any], str], str] = coco_name,
     image_suffix: str = "",
 ) -> tuple[list[Record], Categories]:
     """The records of a COCO panoptic dataset, in the order of its annotations.
@@ -66,60 +68,40 @@ def read_panoptic(
     `image_dir` of an entry of `images`. image_suffix: set where nothing in those entries can be
     relied on: the image then has the stem of its PNG, and its size is not known before it is read.
     """
-    content = read_annotations(json_path, "images", "annotations", "categories")
-    categories = read_categories(content, json_path)
-    images = images_by_id(content, json_path)
-    records: dict[int | str, Record] = {}
-    for position, annotation in enumerate(content["annotations"]):
-        name = f"annotations[{position}]"
-        with naming(json_path, name):
-            image_id, png_name = annotation["image_id"], annotation["file_name"]
-            image = _image_of(image_id, images, json_path, name)
-            segments = _segments(annotation["segments_info"], categories, json_path, name)
-            semantic = None if semantic_dir is None else semantic_dir / Path(png_name).name
-            file_name = Path(png_name).stem + image_suffix if image_suffix else image_name(image)
-            record = Record(
-                image_id=image_id,
-                image_path=os.path.join(image_dir, file_name),
-                height=None if image_suffix else image["height"],
-                width=None if image_suffix else image["width"],
-                num_classes=len(categories),
-                panoptic_path=os.path.join(png_dir, png_name),
-                segments=segments,
-                semantic_path=None if semantic is None else str(semantic),
-                semantic_ignore=ignore,
-            )
-        if image_id in records:
-            raise UserError(f"{json_path}: {name} is the second of image {image_id!r}; remove it")
-        records[image_id] = record
-    if len(records) < len(images):
-        logger.warning(
-            "%s: %d of %d images have no annotation and are left out",
-            json_path,
-            len(images) - len(records),
-            len(images),
+    content, source = read_json(json_path), str(json_path)
+    categories = read_categories(content, source, panoptic=True)
+    images = read_images(content, source)
+    entries = read_panoptic_entries(content, categories, source)
+    image_names: dict[ImageId, str] = {}
+    for position, (key, image) in enumerate(images.items()):
+        if not image_suffix:
+            image_names[key] = image_name(image.entry, f"{source}: images[{position}]")
+        elif key in entries:
+            image_names[key] = Path(entries[key].file_name).stem + image_suffix
+    check_images_listed(entries, images, source)
+    pngs = {key: entry.file_name for key, entry in entries.items()}
+    check_names_agree(pngs, image_names, source, "its list of images")
+    if len(entries) < len(images):
+        note(
+            f"{json_path}: {len(images) - len(entries)} of {len(images)} images have no annotation "
+            "and are left out"
         )
-    warn_of_crowded_stuff(_crowded_stuff(list(records.values()), categories), json_path)
-    return _checked(list(records.values()), json_path), categories
 
-
-def _crowded_stuff(records: list[Record], categories: Categories) -> int:
-    """How many segments of stuff are marked as crowds."""
-    is_thing = np.array(categories.is_thing, dtype=bool)
-    segments = [record.segments for record in records if record.segments is not None]
-    return sum(int((found.is_crowd & ~is_thing[found.class_ids]).sum()) for found in segments)
-
-
-def warn_of_crowded_stuff(marked: int, source: str | Path) -> None:
-    """Stuff has no single objects, yet BDD100K's toolkit marks some of it as crowds. The mark keeps
-    its meaning, as in panopticapi: such a segment is not trained on and never missed."""
-    if marked:
-        logger.warning(
-            "%s: %d segments of stuff are marked as crowds; they are not trained on and never "
-            "missed (set their iscrowd to 0 if that is not meant)",
-            source,
-            marked,
+    def record(key: ImageId, entry: PanopticEntry) -> Record:
+        maps = None if semantic_dir is None else str(semantic_dir / Path(entry.file_name).name)
+        return Record(
+            image_id=key,
+            image_path=os.path.join(image_dir, image_names[key]),
+            height=None if image_suffix else images[key].height,
+            width=None if image_suffix else images[key].width,
+            num_classes=len(categories),
+            panoptic_path=os.path.join(png_dir, entry.file_name),
+            segments=entry.segments,
+            semantic_path=maps,
+            semantic_ignore=ignore,
         )
+
+    return _checked([record(*row) for row in entries.items()], json_path), categories
 
 
 def read_semantic(
@@ -134,10 +116,10 @@ def read_semantic(
 
     A label map holds class ids (positions in `categories`), `ignore` where it is unlabelled, as
     detectron2's preparation scripts write them, and `background` where it is labelled as none of
-    the classes. Images without a label map are left out.
+    the classes. Images without a label map are left out; how many is said.
     """
-    images = _by_stem(image_dir, IMAGE_SUFFIXES, "images")
-    labels = _by_stem(label_dir, LABEL_SUFFIXES, "label maps")
+    images = files_by_stem(image_dir, IMAGE_SUFFIXES, "images")
+    labels = files_by_stem(label_dir, LABEL_SUFFIXES, "label maps")
     orphans = sorted(labels.keys() - images.keys())
     if orphans:
         raise UserError(
@@ -146,14 +128,19 @@ def read_semantic(
         )
     if not labels:
         raise UserError(f"{label_dir}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
+    if len(labels) < len(images):
+        note(
+            f"{image_dir}: {len(images) - len(labels)} of {len(images)} images have no label map "
+            f"in {label_dir} and are left out"
+        )
     records = [
         Record(
             image_id=stem,
-            image_path=images[stem],
+            image_path=str(images[stem]),
             height=None,
             width=None,
             num_classes=len(categories),
-            semantic_path=labels[stem],
+            semantic_path=str(labels[stem]),
             semantic_ignore=ignore,
             semantic_background=background,
         )
@@ -168,78 +155,34 @@ def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Cate
     Images without objects are kept: detections on them count as errors. LVIS names its files only
     by the end of `coco_url` (`train2017/000000000001.jpg`): there `image_dir` is the folder above.
     """
-    content = read_annotations(json_path, "images", "annotations", "categories")
-    categories = read_categories(content, json_path)
-    images = images_by_id(content, json_path)
-    found: dict[int | str, list[tuple[Any, int, bool]]] = {image_id: [] for image_id in images}
-    for position, annotation in enumerate(content["annotations"]):
-        name = f"annotations[{position}]"
-        with naming(json_path, name):
-            image = _image_of(annotation["image_id"], images, json_path, name)
-            category = class_id_of(annotation["category_id"], categories, json_path, name)
-            shape = checked_shape(annotation["segmentation"], image["height"], image["width"])
-            crowd = bool(annotation.get("iscrowd", 0))
-            if shape:
-                found[image["id"]].append((shape, category, crowd))
+    source = str(json_path)
+    found = read_instance_file(read_json(json_path), source)
+    objects: dict[ImageId, list[ListedObject]] = {key: [] for key in found.images}
+    for row in found.objects:
+        objects[row.image_id].append(row)
     records = []
-    for position, (image_id, image) in enumerate(images.items()):
-        with naming(json_path, f"images[{position}]"):
-            records.append(
-                Record(
-                    image_id=image_id,
-                    image_path=os.path.join(image_dir, coco_name(image)),
-                    height=image["height"],
-                    width=image["width"],
-                    num_classes=len(categories),
-                    instances=_instances(found[image_id]),
-                )
+    for position, (key, image) in enumerate(found.images.items()):
+        name = coco_name(image.entry, f"{source}: images[{position}]")
+        records.append(
+            Record(
+                image_id=key,
+                image_path=os.path.join(image_dir, name),
+                height=image.height,
+                width=image.width,
+                num_classes=len(found.categories),
+                instances=_instances(objects[key], found.categories),
             )
-    return _checked(records, json_path), categories
-
-
-def _image_of(
-    image_id: int | str, images: dict[int | str, dict[str, Any]], path: Path, entry: str
-) -> dict[str, Any]:
-    image = images.get(image_id)
-    if image is None:
-        raise UserError(
-            f"{path}: {entry} is of image {image_id!r}, which is not among the file's images; "
-            "remove it or list the image"
         )
-    return image
+    return _checked(records, json_path), found.categories
 
 
-def _segments(
-    infos: list[dict[str, Any]], categories: Categories, path: Path, entry: str
-) -> Segments:
-    ids = [info["id"] for info in infos]
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{path}: {entry} lists a segment id twice; remove one")
-    if ids and not (min(ids) >= 1 and max(ids) <= LARGEST_PANOPTIC_ID):
-        raise UserError(
-            f"{path}: {entry} has a segment id outside 1-{LARGEST_PANOPTIC_ID}, which no PNG holds"
-        )
-    class_ids = [class_id_of(info["category_id"], categories, path, entry) for info in infos]
-    return Segments(
-        ids=np.array(ids, dtype=np.int32),
-        class_ids=np.array(class_ids, dtype=np.int32),
-        is_crowd=np.array([info.get("iscrowd", 0) for info in infos], dtype=bool),
-    )
-
-
-def _instances(rows: list[tuple[Any, int, bool]]) -> Instances:
+def _instances(rows: list[ListedObject], categories: Categories) -> Instances:
+    class_ids = [categories.class_ids[row.category_id] for row in rows]
     return Instances(
-        shapes=[shape for shape, _, _ in rows],
-        class_ids=np.array([class_id for _, class_id, _ in rows], dtype=np.int32),
-        is_crowd=np.array([crowd for _, _, crowd in rows], dtype=bool),
+        shapes=[row.shape for row in rows],
+        class_ids=np.array(class_ids, dtype=np.int32),
+        is_crowd=np.array([row.is_crowd for row in rows], dtype=bool),
     )
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, str]:
-    names = file_names(folder, what)
-    visible = (name for name in sorted(names) if not name.startswith("."))  # not a killed run's
-    wanted = [name for name in visible if name.lower().endswith(suffixes)]
-    return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in wanted}
 
 
 def _checked(records: list[Record], source: Path) -> list[Record]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import asked_for, class_names, read_whole
 from frozenseg.data.readers import cityscapes_file
@@ -60,6 +61,7 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
         yield Finding(str(error), wrong=True)
         return
     yield _count(benchmark, len(whole[0]))
+    yield from _nothing_to_find(benchmark, root, records)
     if benchmark.classes:
         yield _asked(benchmark, records)
     yield _classes(benchmark, root, categories)
@@ -67,6 +69,14 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
     yield from decoded(benchmark, root, chosen, categories)
     if not missing:
         yield from _instances(benchmark, root, records, categories)
+
+
+def _nothing_to_find(benchmark: Benchmark, root: Path, records: list[Record]) -> Iterator[Finding]:
+    try:
+        name = str(root / (benchmark.annotations or benchmark.labels))
+        require_objects(records, benchmark.targets, name)
+    except UserError as error:
+        yield Finding(str(error), wrong=True)
 
 
 def _count(benchmark: Benchmark, found: int) -> Finding:
@@ -118,7 +128,13 @@ def _instances(
         elif "instances" in benchmark.tasks:
             path = root / (benchmark.instances or benchmark.annotations)
             metric = InstanceAP(ground_truth=path)
-            yield _beside_records(path, set(metric.sizes), metric.category_ids, records, categories)
+            InstanceAP(ground_truth=path, kind="bbox")
+            if benchmark.instances:
+                yield _beside_records(
+                    path, set(metric.sizes), metric.category_ids, records, categories
+                )
+            else:  # it is the annotation itself
+                yield Finding(f"instance annotation of {len(metric.sizes)} images, as AP reads it")
     except UserError as error:
         yield Finding(str(error), wrong=True)
 

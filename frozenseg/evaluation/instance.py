@@ -10,11 +10,10 @@ from typing import Any
 import hotcoco
 import numpy as np
 
+from frozenseg.data.rle import Masks, as_rles
 from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import load_ground_truth, number_images
+from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.metric import Metric, Scores, State
-from frozenseg.evaluation.rle import Masks, as_rles
-from frozenseg.files import read_json
 
 COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -124,26 +123,15 @@ class InstanceAP(DetectionMetric):
     def __init__(
         self, *, ground_truth: str | os.PathLike[str] | Mapping[str, Any], kind: str = "segm"
     ) -> None:
-        content, named = ground_truth, ""
-        if not isinstance(ground_truth, Mapping):
-            content, named = read_json(ground_truth), os.fspath(ground_truth)
-        content, self._numbers = number_images(content)
-        dataset = load_ground_truth(content, with_masks=kind == "segm", named=named)
-        names = {number: name for name, number in self._numbers.items()}
-        sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
-        super().__init__(
-            sizes={names.get(number, number): size for number, size in sizes.items()},
-            category_ids=[category["id"] for category in dataset["categories"]],
-            kind=kind,
-        )
-        self._coco = hotcoco.COCO(dataset)
+        truth = load_truth(ground_truth, boxes=kind == "bbox")
+        super().__init__(sizes=truth.sizes, category_ids=truth.category_ids, kind=kind)
+        self._numbers = truth.numbers
+        self._coco = hotcoco.COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        results = self._results()
-        if self._numbers:
-            results = [
-                {**result, "image_id": self._numbers[result["image_id"]]} for result in results
-            ]
+        results = [
+            {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
+        ]
         found = self._coco.load_res(results)
         return summarize(hotcoco.COCOeval(self._coco, found, self.kind), self.keys)
 

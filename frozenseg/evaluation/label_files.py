@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from frozenseg.data.label_maps import image_size
+from frozenseg.data.folders import files_by_stem
+from frozenseg.data.label_maps import LABEL_SUFFIXES, image_size
 from frozenseg.errors import UserError
-
-SUFFIXES = (".png", ".tif", ".tiff")  # label maps of ADE20K-847 are TIFF
 
 
 def check_same_size(path: Path, truth: Path) -> None:
@@ -29,11 +28,9 @@ def existing_folder(path: str | Path) -> Path:
 
 def label_files(folder: Path) -> dict[str, Path]:
     """{name without suffix: path} of all label maps in a folder, in the order of their names."""
-    found = {
-        path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES
-    }
+    found = files_by_stem(folder, LABEL_SUFFIXES, "label maps")
     if not found:
-        raise UserError(f"{folder}: holds no label maps ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
     return found
 
 
@@ -49,7 +46,7 @@ def label_file_of(file_name: str, folder: Path) -> Path:
     """The label map of an image: its file name with another suffix, with or without its folders."""
     name = Path(file_name)
     for stem in (name.with_suffix(""), Path(name.stem)):
-        for suffix in SUFFIXES:
+        for suffix in LABEL_SUFFIXES:
             path = folder / f"{stem}{suffix}"
             if path.is_file():
                 return path

@@ -6,8 +6,9 @@ from typing import Any
 
 import hotcoco
 
+from frozenseg.data.json_fields import LARGEST_ID, flag
 from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import load_ground_truth
+from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
 from frozenseg.evaluation.metric import Scores
 
@@ -36,23 +37,27 @@ class LvisAP(DetectionMetric):
         kind: str = "segm",
         max_detections: int = 300,
     ) -> None:
-        dataset = load_ground_truth(
-            ground_truth, with_masks=kind == "segm", keep=(*LVIS_LISTS, "frequency")
+        truth = load_truth(
+            ground_truth,
+            boxes=kind == "bbox",
+            image_fields=LVIS_LISTS,
+            category_fields=("frequency",),
+            annotation_fields=("ignore",),
         )
         source = "ground truth" if isinstance(ground_truth, Mapping) else os.fspath(ground_truth)
-        _check_lvis(dataset, source)
-        super().__init__(
-            sizes={image["id"]: (image["height"], image["width"]) for image in dataset["images"]},
-            category_ids=[category["id"] for category in dataset["categories"]],
-            kind=kind,
-        )
-        for annotation in dataset["annotations"]:
+        _check_lvis(truth.dataset, source)
+        super().__init__(sizes=truth.sizes, category_ids=truth.category_ids, kind=kind)
+        for annotation in truth.dataset["annotations"]:
             annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
         self.max_detections = max_detections
-        self._coco = hotcoco.COCO(dataset)
+        self._numbers = truth.numbers
+        self._coco = hotcoco.COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        results = hotcoco.LVISResults(self._coco, self._results(), max_dets=self.max_detections)
+        found = [
+            {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
+        ]
+        results = hotcoco.LVISResults(self._coco, found, max_dets=self.max_detections)
         return summarize(hotcoco.LVISeval(self._coco, results, self.kind), self.keys)
 
 
@@ -65,7 +70,7 @@ def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
                 raise UserError(
                     f"{source}: image {image['id']} has no list {key!r}; is it an LVIS file?"
                 )
-            if not all(isinstance(number, int) and 0 <= number < 2**63 for number in listed):
+            if not all(type(number) is int and 0 <= number <= LARGEST_ID for number in listed):
                 raise UserError(
                     f"{source}: image {image['id']}: {key!r} lists something that is no id"
                 )
@@ -75,5 +80,6 @@ def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
                 f"{source}: category {category['id']} has no 'frequency' of r, c, f; "
                 "is it an LVIS file?"
             )
-    if any(annotation.get("ignore") for annotation in dataset["annotations"]):
-        raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")
+    for i, annotation in enumerate(dataset["annotations"]):
+        if flag(annotation, "ignore", f"{source}: object {i}", False):
+            raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")

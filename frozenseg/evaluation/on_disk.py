@@ -7,18 +7,24 @@ the file and the entry. `progress` wraps the list of images that are worked thro
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-from frozenseg.data.checks import refuse_equal_names
-from frozenseg.data.label_maps import read_labels, read_panoptic_ids
-from frozenseg.data.readers import warn_of_crowded_stuff
-from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import (
-    category_names,
-    field,
-    index_by_id,
-    section,
+import numpy as np
+
+from frozenseg.data.coco_json import (
+    ImageId,
+    PanopticEntry,
+    check_images_listed,
+    check_names_agree,
+    read_categories,
+    read_images,
+    read_panoptic_entries,
 )
+from frozenseg.data.json_fields import file_name, image_id, section
+from frozenseg.data.label_maps import read_labels, read_panoptic_ids
+from frozenseg.data.notes import note
+from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.label_files import (
     check_same_size,
@@ -28,13 +34,8 @@ from frozenseg.evaluation.label_files import (
 )
 from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.metric import Scores
-from frozenseg.evaluation.panoptic import PanopticQuality
-from frozenseg.evaluation.prediction_files import (
-    panoptic_annotations,
-    read_classes,
-    read_detections,
-    read_proposals,
-)
+from frozenseg.evaluation.panoptic import PanopticQuality, listed_segments
+from frozenseg.evaluation.prediction_files import read_classes, read_detections, read_proposals
 from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.files import read_json
@@ -51,44 +52,54 @@ def score_panoptic(
     """Panoptic quality of a prediction in COCO panoptic format: a JSON file and its PNGs."""
     gt_folder, pred_folder = existing_folder(gt_dir), existing_folder(pred_dir)
     truth = read_json(gt_file)
-    categories = index_by_id(section(truth, "categories", gt_file), f"{gt_file}: categories")
-    refuse_equal_names(category_names(categories), gt_file)
-    for i, category in enumerate(categories.values()):
-        if category.get("isthing") not in (0, 1):
-            raise UserError(f"{gt_file}: categories[{i}]: 'isthing' must be 0 or 1")
-    gt_annotations = panoptic_annotations(truth, categories, gt_file)
-    pred_annotations = panoptic_annotations(read_json(pred_file), categories, pred_file)
-    warn_of_crowded_stuff(_crowded_stuff(gt_annotations, categories), gt_file)
-    _check_same_images(gt_annotations.keys(), pred_annotations.keys(), pred_file)
-    paths = {
-        image_id: (
-            gt_folder / annotation["file_name"],
-            pred_folder / pred_annotations[image_id]["file_name"],
-        )
-        for image_id, annotation in gt_annotations.items()
-    }
+    categories = read_categories(truth, gt_file, panoptic=True)
+    gt_entries = read_panoptic_entries(truth, categories, gt_file)
+    if "images" in truth:  # nothing here needs them, but a reader would refuse what is wrong there
+        check_images_listed(gt_entries, read_images(truth, gt_file), gt_file)
+    pred_entries = read_panoptic_entries(read_json(pred_file), categories, pred_file)
+    _check_same_images(gt_entries.keys(), pred_entries.keys(), pred_file)
+    gt_names = {key: entry.file_name for key, entry in gt_entries.items()}
+    pred_names = {key: entry.file_name for key, entry in pred_entries.items()}
+    check_names_agree(pred_names, gt_names, pred_file, gt_file)
+    paths = {key: (gt_folder / gt_names[key], pred_folder / pred_names[key]) for key in gt_names}
     for gt_path, pred_path in paths.values():
         check_same_size(pred_path, gt_path)
-    metric = PanopticQuality(categories=list(categories.values()))
-    for image_id, (gt_path, pred_path) in progress(list(paths.items())):
+    metric = PanopticQuality(
+        categories=[
+            {"id": category_id, "isthing": thing}
+            for category_id, thing in zip(categories.dataset_ids, categories.is_thing, strict=True)
+        ]
+    )
+    differ = total = 0
+    for key, (gt_path, pred_path) in progress(list(paths.items())):
+        gt_ids, gt = read_panoptic_ids(gt_path), gt_entries[key]
         metric.update(
-            image_id,
+            key,
             read_panoptic_ids(pred_path),
-            pred_annotations[image_id]["segments_info"],
-            read_panoptic_ids(gt_path),
-            gt_annotations[image_id]["segments_info"],
-            sources=(f"{pred_path} (image {image_id} of {pred_file})", f"{gt_path} ({gt_file})"),
+            listed_segments(pred_entries[key].segments, categories),
+            gt_ids,
+            listed_segments(gt.segments, categories),
+            sources=(f"{pred_path} (image {key} of {pred_file})", f"{gt_path} ({gt_file})"),
+        )
+        differ += _other_areas(gt, gt_ids)
+        total += len(gt.areas)
+    if differ:
+        note(
+            f"{gt_file}: {differ} of {total} segments have another 'area' than pixels in their "
+            "PNG: the pixels count"
         )
     return metric.compute()
 
 
-def _crowded_stuff(
-    annotations: dict[int | str, dict[str, Any]], categories: dict[int, dict[str, Any]]
-) -> int:
-    """How many segments of stuff are marked as crowds."""
-    segments = [row for annotation in annotations.values() for row in annotation["segments_info"]]
-    marked = [row["category_id"] for row in segments if row.get("iscrowd")]
-    return sum(not categories[category]["isthing"] for category in marked)
+def _other_areas(entry: PanopticEntry, ids: np.ndarray) -> int:
+    """How many segments state an area that is not the number of their pixels."""
+    found, counts = np.unique(ids, return_counts=True)
+    pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    segment_ids = entry.segments.ids.tolist()
+    return sum(
+        area is not None and area != pixels.get(number, 0)
+        for number, area in zip(segment_ids, entry.areas, strict=True)
+    )
 
 
 def score_instances(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
@@ -131,24 +142,23 @@ def score_recall(
     names, seen = read_classes(seen_file, needs_seen=True)
     metric = ProposalRecall(names=names, seen=seen or [], ignore=ignore)
     listed = section(read_json(images_file), "images", images_file)
-    images = index_by_id(listed, f"{images_file}: images")
-    paths = [
-        (
-            image_id,
-            label_file_of(field(image, "file_name", str, f"{images_file}: images[{i}]"), folder),
-        )
-        for i, (image_id, image) in enumerate(images.items())
-    ]
-    proposals = read_proposals(proposals_file, images.keys())
-    absent = images.keys() - proposals.keys()
+    paths: dict[ImageId, Path] = {}
+    for i, image in enumerate(listed):
+        where = f"{images_file}: images[{i}]"
+        key = image_id(image, "id", where)
+        if key in paths:
+            raise UserError(f"{where}: image id {key!r} is listed twice; remove one")
+        paths[key] = label_file_of(file_name(image, "file_name", where), folder)
+    proposals = read_proposals(proposals_file, paths.keys())
+    absent = paths.keys() - proposals.keys()
     if absent:
         logger.warning(
             "%s: has no entry for %d of %d images (one is %s); all their regions count as missed",
-            *(proposals_file, len(absent), len(images), min(absent)),
+            *(proposals_file, len(absent), len(paths), min(absent, key=str)),
         )
-    for image_id, path in progress(paths):
-        with _naming(f"{proposals_file}: image {image_id} against {path}"):
-            metric.update(proposals.get(image_id, []), read_labels(path))
+    for key, path in progress(list(paths.items())):
+        with _naming(f"{proposals_file}: image {key} against {path}"):
+            metric.update(proposals.get(key, []), read_labels(path))
     return metric.compute()
 
 
@@ -167,10 +177,10 @@ def _check_same_images(truths: Iterable[Any], predictions: Iterable[Any], source
 
 def _score_detections(metric: InstanceAP | LvisAP, pred_file: str, progress: Progress) -> Scores:
     by_image = read_detections(pred_file, metric.sizes.keys(), metric.category_ids)
-    for image_id, results in progress(list(by_image.items())):
+    for key, results in progress(list(by_image.items())):
         with _naming(pred_file):
             metric.update(
-                image_id,
+                key,
                 [result["segmentation"] for result in results],
                 None,
                 [result["score"] for result in results],

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from frozenseg.data.records import Categories, Segments
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
 
@@ -71,8 +72,9 @@ class PanopticQuality(Metric):
         """Count one image.
 
         pred_ids, gt_ids: (H, W) segment ids, 0 for void. Segments: [{"id", "category_id"}], those
-        of the truth with "iscrowd" and perhaps "area", which then counts instead of the pixels,
-        as in panopticapi. sources: what to call prediction and truth in messages.
+        of the truth with "iscrowd". Areas are counted; panopticapi believes the "area" of the
+        truth, which is the same in sound files. sources: what to call prediction and truth in
+        messages.
         """
         if image_id in self._images:
             raise UserError(f"image {image_id} was scored twice")
@@ -94,8 +96,7 @@ class PanopticQuality(Metric):
             absent = pred.ids[pred_areas == 0][0]
             raise UserError(f"{named[0]}: segment {absent} is listed, but has no pixel in the map")
         _check_agreement(gt_ids, gt, gt_areas, named[1])  # truth without a pixel counts as missed
-        listed = [s.get("area", area) for s, area in zip(gt_segments, gt_areas, strict=True)]
-        self._count(pred, pred_areas, gt, np.array(listed), shared[:, 1:])
+        self._count(pred, pred_areas, gt, gt_areas, shared[:, 1:])
         self._images.add(image_id)
 
     def _regions(
@@ -212,6 +213,19 @@ class PanopticQuality(Metric):
         self._false += np.array(state["false"], dtype=np.int64)
         self._match_class.append(np.array(state["match_class"], dtype=np.int64))
         self._match_iou.append(np.array(state["match_iou"], dtype=np.float64))
+
+
+def listed_segments(segments: Segments, categories: Categories) -> list[dict[str, int]]:
+    """The segments of an annotation in the form that `PanopticQuality.update` takes."""
+    rows = zip(segments.ids, segments.class_ids, segments.is_crowd, strict=True)
+    return [
+        {
+            "id": int(number),
+            "category_id": categories.dataset_ids[class_id],
+            "iscrowd": int(crowd),
+        }
+        for number, class_id, crowd in rows
+    ]
 
 
 def _check_agreement(id_map: np.ndarray, regions: _Regions, areas: np.ndarray, source: str) -> None:

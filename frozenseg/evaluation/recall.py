@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as mask_util
 
+from frozenseg.data.rle import Masks, as_rles, encode_masks
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
-from frozenseg.evaluation.rle import Masks, as_rles, encode_masks
 from frozenseg.evaluation.semantic import check_ignore
 
 

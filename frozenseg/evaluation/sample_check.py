@@ -10,9 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic
+from frozenseg.data.annotations import (
+    VOID_CLASS,
+    annotated_size,
+    load_image,
+    load_panoptic,
+    load_semantic,
+)
 from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.images import read_image
+from frozenseg.data.images import open_image, orientation
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import CONVERSIONS
 from frozenseg.data.prepare.labels import LabelConversion
@@ -74,6 +80,28 @@ def decoded(
     if not seen:
         compared = ", label maps compared with the published ones" if sample.source else ""
         yield Finding(f"{len(records)} images and annotations decoded{compared}")
+    yield from _turns(records)
+
+
+def _turns(records: list[Record]) -> Iterator[Finding]:
+    """How many pictures ask for a turn, and of how many the annotation tells that it is meant."""
+    asked, unknown = 0, 0
+    for record in records:
+        try:
+            with open_image(record.image_path) as image:
+                turn, size = orientation(image), (image.height, image.width)
+            if turn == 1:
+                continue
+            asked += 1
+            alike = turn < 5 or size[0] == size[1]  # before and after the turn
+            unknown += alike and annotated_size(record) == size
+        except UserError:
+            continue  # said where it was decoded
+    if asked:
+        yield Finding(
+            f"{asked} of {len(records)} pictures ask to be turned (EXIF). Of {unknown} the size "
+            "does not tell whether the annotation means them so: they are turned"
+        )
 
 
 def _sizes(short_side: int, notes: Counter[str]) -> Finding:
@@ -107,7 +135,7 @@ def _source(benchmark: Benchmark, root: Path) -> Source | None:
 def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
     """(kind, message) of what is wrong with one image."""
     try:
-        size = read_image(record.image_path).shape[:2]
+        size = load_image(record).shape[:2]
         if record.height is not None and size != (record.height, record.width):
             yield (
                 "image size",
@@ -165,7 +193,8 @@ def _label_problem(
     if short_side is not None and min(labels.shape) > short_side:
         sample.notes[ORIGINAL] += 1
     ignore, num_classes = record.semantic_ignore, record.num_classes
-    special = (labels == ignore) | (labels == record.semantic_background)
+    background = (labels == record.semantic_background) & (labels >= 0)  # -1: there is none
+    special = (labels == ignore) | background
     outside = np.unique(labels[((labels < 0) | (labels >= num_classes)) & ~special])
     if classes is not None:
         both = (classes != VOID_CLASS) & (labels != ignore)

@@ -20,7 +20,7 @@ from frozenseg.data.records import Categories, Record
 from frozenseg.evaluation.few_shot import ClassMaskIoU
 from frozenseg.evaluation.instance import DetectionMetric
 from frozenseg.evaluation.metric import Metric, Scores
-from frozenseg.evaluation.panoptic import PanopticQuality
+from frozenseg.evaluation.panoptic import PanopticQuality, listed_segments
 from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.structures import SegmentationResult
@@ -58,7 +58,7 @@ class PanopticTask:
     )
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        self.ids = categories.dataset_ids
+        self.categories, self.ids = categories, categories.dataset_ids
         pairs = zip(self.ids, categories.is_thing, strict=True)
         self.metric: Metric = PanopticQuality(
             categories=[{"id": number, "isthing": int(thing)} for number, thing in pairs],
@@ -68,7 +68,6 @@ class PanopticTask:
     def update(self, record: Record, result: SegmentationResult) -> None:
         assert result.panoptic is not None, "the post-processor was asked for it"
         truth, segments = load_panoptic(record)
-        rows = zip(segments.ids, segments.class_ids, segments.is_crowd, strict=True)
         self.metric.update(  # type: ignore[attr-defined]
             record.image_id,
             result.panoptic.ids,
@@ -77,10 +76,7 @@ class PanopticTask:
                 for segment in result.panoptic.segments
             ],
             truth,
-            [
-                {"id": int(number), "category_id": self.ids[class_id], "iscrowd": int(crowd)}
-                for number, class_id, crowd in rows
-            ],
+            listed_segments(segments, self.categories),
             sources=(f"prediction for {record.image_path}", str(record.panoptic_path)),
         )
 

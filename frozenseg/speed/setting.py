@@ -11,8 +11,8 @@ from PIL import Image
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Categories, Record, Segments
 from frozenseg.data.results import write_panoptic_png
+from frozenseg.data.rle import encode_masks
 from frozenseg.evaluation.instance import InstanceAP
-from frozenseg.evaluation.rle import encode_masks
 from frozenseg.evaluation.tasks import DetectionTask, PanopticTask, SemanticTask, Task
 from frozenseg.structures import Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary

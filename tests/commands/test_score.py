@@ -145,7 +145,7 @@ SPOILED = {
     "label unknown": ("semantic", paint(f"semantic_pred/{PNG}", 77), "label 77"),
     "colours": (
         "semantic",
-        lambda c: Image.new("RGB", Image.open(c / "semantic_gt" / PNG).size).save(
+        lambda c: Image.new("RGB", Image.open(c / "semantic_gt" / PNG).size, "red").save(
             c / "semantic_pred" / PNG
         ),
         "mode RGB",

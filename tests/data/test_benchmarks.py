@@ -147,8 +147,8 @@ def test_names_made_of_files(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "elsewhere"))
     records, _ = load_records(dataset_name(Path("set")))  # below the working folder, not the root
     assert records[0].image_path == str(tmp_path / "set" / "images" / "1.png")
-    for wrong in ("coco_panoptic:a:b", "coco_panoptic:a::c", "coco_panoptic:"):
-        with pytest.raises(UserError, match="three paths were expected"):
+    for wrong in ("coco_panoptic:a:b", "coco_panoptic:a::c", "coco_panoptic:", "label_maps:a:b"):
+        with pytest.raises(UserError, match="other paths were expected"):
             find_benchmark(wrong)
 
 

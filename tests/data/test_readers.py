@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -64,30 +63,33 @@ def _change(root, change):
 BAD_PANOPTIC = {
     "unlisted category": (
         lambda c: c["annotations"][1]["segments_info"][2].update(category_id=999),
-        r"panoptic.json: annotations\[1\] has category_id 999",
+        r"panoptic.json: annotations\[1\] .*category 999 is not among",
     ),
     "unlisted image": (
         lambda c: c["annotations"][1].update(image_id=77),
-        r"annotations\[1\] is of image 77",
+        r"annotations\[1\]: image 77 is not among",
     ),
     "no image_id": (
         lambda c: c["annotations"][2].pop("image_id"),
-        r"annotations\[2\] has no field 'image_id'",
+        r"annotations\[2\]: has no 'image_id'",
     ),
-    "no height": (lambda c: c["images"][1].pop("height"), r"images\[1\] has no field 'height'"),
-    "height as text": (lambda c: c["images"][1].update(height="x"), r"images\[1\] is malformed"),
-    "zero width": (lambda c: c["images"][0].update(width=0), r"images\[0\] has size 40 x 0"),
+    "no height": (lambda c: c["images"][1].pop("height"), r"images\[1\]: has no 'height'"),
+    "height as text": (
+        lambda c: c["images"][1].update(height="x"),
+        r"images\[1\]: 'height' is 'x'",
+    ),
+    "zero width": (lambda c: c["images"][0].update(width=0), r"images\[0\]: 'width' is 0"),
     "segment id twice": (
         lambda c: c["annotations"][0]["segments_info"][1].update(id=5),
-        r"annotations\[0\] lists a segment id twice",
+        r"annotations\[0\] .*lists a segment id twice",
     ),
     "segment id too large": (
         lambda c: c["annotations"][0]["segments_info"][1].update(id=2**24),
-        r"annotations\[0\] has a segment id outside",
+        r"annotations\[0\] .*'id' is 16777216",
     ),
     "segments not a list": (
         lambda c: c["annotations"][0].update(segments_info=3),
-        r"annotations\[0\] is malformed",
+        r"annotations\[0\]: segments_info: a list was expected",
     ),
     "image id twice": (lambda c: c["images"][1].update(id=1), "image id 1 is listed twice"),
     "annotation twice": (
@@ -126,7 +128,7 @@ def test_json_cut_off_and_folders_gone(root):
     with pytest.raises(UserError, match="panoptic.json: not whole JSON"):
         read(root)
     path.write_text("[1, 2]")
-    with pytest.raises(UserError, match="panoptic.json: a JSON object"):
+    with pytest.raises(UserError, match="panoptic.json: has no list 'categories'; a JSON object"):
         read(root)
     path.write_text(whole)
     (root / "png").rename(root / "moved")
@@ -222,7 +224,7 @@ def test_lvis_names_its_files_by_coco_url(root):
     assert records[0].image_path == str(root / "images" / "1.png")
     for image in content["images"]:
         del image["coco_url"]
-    with pytest.raises(UserError, match=r"images\[0\] has no field 'coco_url'"):
+    with pytest.raises(UserError, match=r"images\[0\]: has no 'file_name'"):
         _read_instances(root, content)
 
 
@@ -230,6 +232,10 @@ BAD_SHAPES = {
     "RLE of another size": {"size": [40, 61], "counts": [2440]},
     "RLE too short": {"size": [40, 60], "counts": [400, 100]},
     "negative run": {"size": [40, 60], "counts": [2500, -100]},
+    "runs that wrap around": {"size": [40, 60], "counts": [2**62, 2**62, 2**62, 2**62 + 2400]},
+    "polygons nested too deep": [[[5, 5], [20, 5], [20, 25]]],
+    "polygons as objects": [{}],
+    "an x without its y": [[5, 5, 20, 5, 20, 25, 5]],
     "compressed RLE cut off": {"size": [40, 60], "counts": "Q`9"},
     "compressed RLE of nothing": {"size": [40, 60], "counts": ""},
     "not a code": {"size": [40, 60], "counts": "\x01\x02"},
@@ -246,29 +252,17 @@ BAD_SHAPES = {
 def test_broken_segmentations(root, case):
     content = copy.deepcopy(INSTANCES)
     content["annotations"][1]["segmentation"] = BAD_SHAPES[case]
-    with pytest.raises(UserError, match=r"instances.json: annotations\[1\] (is malformed|has no)"):
+    with pytest.raises(
+        UserError, match=r"instances.json: annotations\[1\]: .*(malformed|has no|RLE|'counts' is)"
+    ):
         _read_instances(root, content)
 
 
 def test_unlisted_category_and_image_of_an_instance(root):
     content = copy.deepcopy(INSTANCES)
     content["annotations"][0]["category_id"] = 5
-    with pytest.raises(UserError, match=r"annotations\[0\] has category_id 5"):
+    with pytest.raises(UserError, match=r"annotations\[0\]: category 5"):
         _read_instances(root, content)
     content["annotations"][0].update(category_id=4, image_id=3)
-    with pytest.raises(UserError, match=r"annotations\[0\] is of image 3"):
+    with pytest.raises(UserError, match=r"annotations\[0\]: image 3"):
         _read_instances(root, content)
-
-
-def test_run_lengths_are_pycocotools():
-    from pycocotools import mask as mask_codec
-
-    from frozenseg.data.shapes import run_lengths
-
-    generator = np.random.default_rng(0)
-    for height, width, share in [(1, 1, 0.5), (7, 9, 0.5), (300, 500, 0.001), (900, 800, 0.0)]:
-        mask = (generator.random((height, width)) < share).astype(np.uint8)
-        packed = mask_codec.encode(np.asfortranarray(mask))["counts"].decode()
-        runs = run_lengths(packed)
-        rebuilt = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T
-        np.testing.assert_array_equal(rebuilt, mask)

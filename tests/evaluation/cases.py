@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frozenseg.evaluation.rle import encode_masks
+from frozenseg.data.rle import encode_masks
 
 
 def panoptic_case(seed: int, categories: list[dict[str, Any]]) -> tuple[Any, ...]:

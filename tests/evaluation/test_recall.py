@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.evaluation.recall import ProposalRecall
-from frozenseg.evaluation.rle import encode_masks
 
 NAMES, SEEN = ["a", "b", "c", "d"], [True, False, True, False]
 RNG = np.random.default_rng(1)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_codec
 
-from frozenseg.data.label_maps import image_size, open_map, read_labels
+from frozenseg.data.images import open_image
+from frozenseg.data.label_maps import image_size, read_labels
 from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.work import (
     Work,
@@ -152,7 +153,7 @@ def _class_of(segment_id: int) -> int:
 
 
 def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    with open_map(path) as picture:
+    with open_image(path) as picture:
         colours = np.asarray(picture.convert("RGB")).astype(np.int64)
     category, number = colours[..., 0], colours[..., 1]
     if colours.shape[:2] != size:

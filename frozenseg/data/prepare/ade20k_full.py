@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 
 from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
-from frozenseg.data.label_maps import image_size, open_map
+from frozenseg.data.images import open_image
+from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion, lookup
 from frozenseg.data.prepare.work import Work, place_image, source_folder, write_picture
 from frozenseg.errors import UserError
@@ -61,7 +62,7 @@ def _walk(root: Path, split: str, ending: str) -> list[Path]:
 
 def full_size_class_ids(path: Path) -> np.ndarray:
     """0-846, and 65535 for all other names and for nothing."""
-    with open_map(path) as picture:
+    with open_image(path) as picture:
         colours = np.asarray(picture.convert("RGB")).astype(np.int64)
     numbers = colours[..., 0] // 10 * 256 + colours[..., 1]
     return lookup(numbers, {number: i for i, number in enumerate(scored_ids())}, 65535)
@@ -124,7 +125,7 @@ def _shrink(job: tuple[Path, Path]) -> None:
         place_image(source, target)
         return
     height, width = published_size(*size)
-    with open_map(source) as picture:
+    with open_image(source) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
     write_picture(target, shrunk)

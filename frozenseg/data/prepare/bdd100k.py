@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from frozenseg.data.label_maps import open_map
+from frozenseg.data.images import open_image
 from frozenseg.data.prepare.work import (
     Work,
     files_by_stem,
@@ -66,7 +66,7 @@ def _annotate(pictures: Path, again: bool, job: tuple[int, Path]) -> dict[str, A
     """The entries of one image; its panoptic picture is written."""
     image_id, source = job
     vocabulary = Vocabulary.packaged("bdd100k_panoptic")
-    with open_map(source) as picture:
+    with open_image(source) as picture:
         if picture.mode != "RGBA":
             raise UserError(f"{source}: is no bitmask (mode {picture.mode}); {REMEDY}")
         colours = np.asarray(picture)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.label_maps import image_size, open_map
+from frozenseg.data.images import open_image
+from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.work import Work, place_image, source_folder
 from frozenseg.data.transforms import nearest_positions
@@ -84,7 +85,7 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 def class_ids(path: Path) -> np.ndarray:
     """(H, W) uint16, in the size of the image: the class of the folder where the picture is bright,
     else `BACKGROUND`."""
-    with open_map(path) as picture:
+    with open_image(path) as picture:
         object_mask = np.asarray(picture.convert("L")) > 127
     height, width = image_size(path.with_suffix(".jpg"))
     rows = nearest_positions(object_mask.shape[0], height)

@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.annotations import load_panoptic, load_semantic
+from frozenseg.data.annotations import load_image, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, read_benchmark
-from frozenseg.data.images import read_image
 from frozenseg.data.prepare import fss1000
 from frozenseg.data.prepare.work import Work, write_picture
 from frozenseg.data.records import Record
@@ -111,7 +110,7 @@ def _arranged(parts: list[np.ndarray]) -> np.ndarray:
 
 def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """A tile (S, S, 3) and its class ids (S, S)."""
-    image, labels = read_image(tile.record.image_path), load_semantic(tile.record)
+    image, labels = load_image(tile.record), load_semantic(tile.record)
     if tile.box is not None:
         top, left, side = tile.box
         image = image[top : top + side, left : left + side]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
+from frozenseg.data.rle import as_rles, checked_rle, encode_masks
 from frozenseg.errors import UserError
-from frozenseg.evaluation.rle import as_rles, check_rles, encode_masks
 
 SIZE = (17, 301)
 RNG = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_cut_off_anywhere_is_found():
     code = encode_masks(MASKS[2:3])[0]
     for length in range(0, len(code["counts"]), 7):
         with pytest.raises(UserError, match="malformed RLE"):
-            check_rles([{**code, "counts": code["counts"][:length]}], [SIZE], lambda i: f"mask {i}")
+            checked_rle({**code, "counts": code["counts"][:length]}, SIZE, "mask 0")
 
 
 @pytest.mark.parametrize("code", [None, "text", {}, {"counts": "0"}, {"size": 5, "counts": "0"}])

@@ -1,0 +1,65 @@
+"""Files of data sets in their folders: which are there, and which belong together by name."""
+
+import os
+from pathlib import Path
+
+from frozenseg.data.notes import left_out, note
+from frozenseg.errors import UserError
+
+
+def files_by_stem(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
+    """{name without suffix: path} of the files that end so, in the order of their names.
+
+    Hidden files, such as a killed run leaves, are passed over; how many others are is said. Two
+    files of one stem are refused: no one knows which is meant. what: "images" or the like.
+    """
+    names = sorted(name for name in file_names(folder, what) if not name.startswith("."))
+    wanted = [name for name in names if name.lower().endswith(suffixes)]
+    if wanted and len(wanted) < len(names):
+        note(f"{folder}: {left_out(set(names).difference(wanted), len(names))}")
+    found: dict[str, Path] = {}
+    for name in wanted:
+        path = Path(folder, name)
+        other = found.setdefault(path.stem, path)
+        if other != path:
+            raise UserError(
+                f"{path}: {other.name} has the same name before the dot; keep one of them in this "
+                f"folder of {what}"
+            )
+    return found
+
+
+def require_files(paths: list[str], what: str, source: Path) -> None:
+    """Check that all `paths` exist, with one directory listing per folder (not one call per file).
+
+    what: "images" or the like, and source: the file or folder that asks for them, for the message.
+    """
+    names: dict[str, set[str]] = {}
+    missing: list[str] = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in names:
+            names[folder] = file_names(folder, what)
+        if name not in names[folder]:
+            missing.append(path)
+    if missing:
+        raise UserError(
+            f"{missing[0]}: no such file; {len(missing)} of {len(paths)} {what} listed by {source} "
+            "are missing: copy them there, or correct the list"
+        )
+
+
+def file_names(folder: str | Path, what: str) -> set[str]:
+    """The names of the files in `folder`, which must be there."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder}: no such folder ({what}); put the dataset there, or set "
+            "$DETECTRON2_DATASETS to the folder that holds it"
+        ) from None
+    except NotADirectoryError:
+        raise UserError(f"{folder}: is a file, a folder of {what} was expected") from None
+    except PermissionError:
+        raise UserError(f"{folder}: may not be read ({what}); change its permissions") from None

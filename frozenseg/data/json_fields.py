@@ -1,0 +1,114 @@
+"""Fields of annotation and prediction files, read by one set of rules for everyone who reads them.
+
+Training, checking and scoring accept the same files because they all ask here. A whole number may
+be written as 7 or 7.0, a flag as 0, 1, true, false, or as one of these in quotation marks; null is
+as good as absent. Everything else is a `UserError` that begins with `where`: the file and the
+entry.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from frozenseg.errors import UserError
+
+LARGEST_ID = 2**63 - 1
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that file systems take
+
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def section(content: Any, key: str, source: str) -> list[dict[str, Any]]:
+    """The list of objects under `key` of a JSON object."""
+    if not isinstance(content, Mapping) or not isinstance(content.get(key), list):
+        raise UserError(f"{source}: has no list {key!r}; a JSON object in COCO's format has one")
+    return entries(content[key], f"{source}: {key}")
+
+
+def entries(value: Any, source: str) -> list[dict[str, Any]]:
+    """`value` if it is a list of JSON objects."""
+    if not isinstance(value, list):
+        raise UserError(f"{source}: a list was expected, found {type(value).__name__}")
+    for i, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise UserError(f"{source}[{i}]: an object was expected, found {type(entry).__name__}")
+    return value
+
+
+def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
+    """`entry[key]`, which must be there."""
+    value = entry.get(key)
+    if value is None:
+        raise UserError(f"{where}: has no {key!r}; add it, as COCO has it")
+    return value
+
+
+def whole(
+    entry: Mapping[str, Any], key: str, where: str, low: int = 0, high: int = LARGEST_ID
+) -> int:
+    """A whole number from `low` to `high`."""
+    value = required(entry, key, where)
+    if type(value) is float and value.is_integer():  # NaN and infinity are none
+        value = int(value)
+    if type(value) is not int or not low <= value <= high:
+        raise unusable(value, key, where, f"a whole number from {low} to {high}")
+    return value
+
+
+def number(entry: Mapping[str, Any], key: str, where: str) -> float:
+    """A finite number."""
+    value = required(entry, key, where)
+    if not is_number(value):
+        raise unusable(value, key, where, "a finite number")
+    return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float holds (true is none)."""
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) is int and abs(value) < 2**63
+
+
+def flag(entry: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
+    """Yes or no; `default` where the entry does not say."""
+    value = entry.get(key)
+    if value is None:
+        return default
+    found = _FLAGS.get(str(value).strip().lower())
+    if found is None:
+        raise unusable(value, key, where, "0 or 1")
+    return found
+
+
+def text(entry: Mapping[str, Any], key: str, where: str) -> str:
+    """Text that says something."""
+    value = required(entry, key, where)
+    if not isinstance(value, str) or not value.strip():
+        raise unusable(value, key, where, "text that is not empty")
+    return value
+
+
+def file_name(entry: Mapping[str, Any], key: str, where: str) -> str:
+    """A path that can be one of a file."""
+    value = text(entry, key, where)
+    parts = value.encode("utf-8", "replace").split(b"/")
+    if parts[-1] in (b"", b".", b"..") or "\0" in value:
+        raise unusable(value, key, where, "the name of a file")
+    if sum(map(len, parts)) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME:
+        raise unusable(value, key, where, "a name as short as file systems want it")
+    return value
+
+
+def image_id(entry: Mapping[str, Any], key: str, where: str) -> int | str:
+    """A whole number, or a name as in files of ADE20K and Cityscapes."""
+    if isinstance(entry.get(key), str):
+        return text(entry, key, where)
+    return whole(entry, key, where)
+
+
+def unusable(value: Any, key: str, where: str, expected: str) -> UserError:
+    """The error for a field of a wrong kind or out of its range."""
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+    return UserError(f"{where}: {key!r} is {shown}, expected {expected}; correct it")
