@@ -14,6 +14,7 @@ from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic, present_classes
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
 from frozenseg.data.label_maps import read_labels
+from frozenseg.data.notes import note
 from frozenseg.data.prepare import ade20k, ade20k_full, cityscapes, fss1000, pascal_context
 from frozenseg.errors import UserError
 from frozenseg.evaluation.panoptic import PanopticQuality
@@ -316,6 +317,7 @@ def test_stuff_of_bdd_that_is_marked_as_crowd_is_said_and_treated_as_panopticapi
         np.testing.assert_array_equal(crowded[~is_thing[record.segments.class_ids]], True)
 
     caplog.clear()  # the scorer of files has the same rule: what is a crowd is never missed
+    note.cache_clear()  # as in a process of its own: one says it once
     empty = root / "empty"
     empty.mkdir()
     for annotation in content["annotations"]:
