@@ -233,5 +233,7 @@ def test_scores_of_classes_of_one_name_stand_apart() -> None:
 
 @pytest.mark.parametrize("name", [None, 5, "", " ", "a\x07", "\ud800"])
 def test_names_of_an_annotation_that_are_none(tmp_path: Path, name: object) -> None:
-    with pytest.raises(UserError, match=r"panoptic\.json: the name of categories\[3\]"):
+    with pytest.raises(
+        UserError, match=r"panoptic\.json: (the name of categories\[3\]|holds half a char)"
+    ):
         training_dataset(config(own_set(tmp_path, [{"id": 4, "name": name, "isthing": 1}])))

@@ -94,7 +94,7 @@ def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Cat
             required(entry, "isthing", where)
         if category_id in rows:
             raise UserError(f"{where}: category id {category_id} is listed twice; remove one")
-        name = clean(required(entry, "name", where), f"{source}: the name of categories[{i}]")
+        name = clean(entry.get("name"), f"{source}: the name of categories[{i}]")
         rows[category_id] = name, flag(entry, "isthing", where, True)
     if not rows:
         raise UserError(f"{source}: the list of categories is empty; add the classes")
