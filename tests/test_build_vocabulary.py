@@ -235,6 +235,4 @@ def test_scores_of_classes_of_one_name_stand_apart() -> None:
 def test_names_of_an_annotation_that_are_none(tmp_path: Path, name: object) -> None:
     words = r"panoptic\.json: (the name of categories\[3\]|holds half a character)"
     with pytest.raises(UserError, match=words):
-        UserError, match=r"panoptic\.json: (the name of categories\[3\]|holds half a char)"
-    ):
         training_dataset(config(own_set(tmp_path, [{"id": 4, "name": name, "isthing": 1}])))

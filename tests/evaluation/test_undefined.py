@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frozenseg.evaluation.rle import encode_masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.metric import Metric
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.evaluation.recall import ProposalRecall
-from frozenseg.evaluation.rle import encode_masks
 from frozenseg.evaluation.runner import summary_lines
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.evaluation.tasks import (
