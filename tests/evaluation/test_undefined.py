@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frozenseg.evaluation.rle import encode_masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frozenseg.data.records import Categories
+from frozenseg.data.rle import encode_masks
 from frozenseg.evaluation.few_shot import ClassMaskIoU
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.lvis import LvisAP
