@@ -45,6 +45,7 @@ from frozenseg.data.records import Categories, Record
 from frozenseg.data.scored_pairs import PAIRS
 from frozenseg.data.selection import listed_present, objects_present, select_classes
 from frozenseg.errors import UserError, nearest
+from frozenseg.files import user_path
 from frozenseg.text.joining import join, join_by_order
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -111,7 +112,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 def data_root() -> Path:
     """The folder of all datasets; the one place that reads the environment for it."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    return user_path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -126,7 +127,9 @@ def find_benchmark(name: str) -> Benchmark:
     parts = name.removeprefix(FILES_PREFIX).split(":")
     if len(parts) != 3 or not all(parts):
         raise UserError(f"{name}: three paths were expected, as in {FILES_FORM}")
-    annotations, labels, images = (os.path.abspath(part) for part in parts)  # not below the root
+    annotations, labels, images = (
+        os.path.abspath(user_path(part)) for part in parts
+    )  # not below the root
     return Benchmark(
         tasks=("panoptic", "semantic"),
         reader="panoptic",
