@@ -11,13 +11,10 @@ In three lines:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from frozenseg.allocator import keep_memory
-
 __version__ = "0.1.0"
 
-keep_memory()  # before PyTorch allocates, whichever module is imported first
-
 if TYPE_CHECKING:
+    from frozenseg.allocator import configure_allocator as configure_allocator
     from frozenseg.build import build_model as build_model
     from frozenseg.config import load_config as load_config
     from frozenseg.errors import UserError as UserError
@@ -35,6 +32,7 @@ _PUBLIC = {
     "UserError": "frozenseg.errors",
     "load_config": "frozenseg.config",
     "build_model": "frozenseg.build",
+    "configure_allocator": "frozenseg.allocator",
 }
 
 __all__ = ["__version__", *_PUBLIC]

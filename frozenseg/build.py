@@ -17,8 +17,9 @@ from frozenseg.allocator import settle_memory
 from frozenseg.compiling import compile_where_possible
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
-from frozenseg.encoders.clip_text import ClipText, without_image_tower
+from frozenseg.encoders.clip_text import ClipText, has_quick_gelu, without_image_tower
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.patches import (
     PatchEncoder,
@@ -41,12 +42,15 @@ from frozenseg.engine.pretrained import (
     load_weights,
     vit_entries,
 )
+from frozenseg.engine.quick_gelu import uses_quick_gelu
+from frozenseg.engine.weights import check_tensors
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import local_path
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
+from frozenseg.isolation import own_random_stream
 from frozenseg.models.base import Segmenter, Stage
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, PixelHead
@@ -125,13 +129,15 @@ def _compile(stage: Stage, *, dynamic: bool | None) -> None:
 
 
 def build_model(cfg: CfgNode) -> Segmenter:
-    """The model of a configuration, with new weights everywhere (`load_model` loads them)."""
-    if cfg.SEED >= 0:
-        torch.manual_seed(cfg.SEED)
+    """The model of a configuration, with new weights everywhere (`load_model` loads them).
+
+    The weights are those of SEED; the random streams of the process stay as they are.
+    """
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in MODELS:
         raise UserError(f"MODEL.META_ARCHITECTURE {name}: unknown; {nearest(name, list(MODELS))}")
-    return MODELS[name](cfg)
+    with own_random_stream(cfg.SEED):
+        return MODELS[name](cfg)
 
 
 def build_frozenseg_model(cfg: CfgNode) -> FrozenSeg:
@@ -165,11 +171,16 @@ def load_model(cfg: CfgNode) -> tuple[Segmenter, list[str]]:
 
 
 def build_clip(cfg: CfgNode) -> FrozenClip:
-    """CLIP; OpenAI's weights need QuickGELU, as open_clip itself decides by their tag."""
+    """CLIP, with the activation that its weights need."""
     frozen = cfg.MODEL.FROZEN_SEG
-    model = build_clip_model(
-        frozen.CLIP_MODEL_NAME, quick_gelu=frozen.CLIP_PRETRAINED_WEIGHTS == "openai"
+    quick_gelu = uses_quick_gelu(
+        name=frozen.CLIP_MODEL_NAME,
+        weights=local_path(frozen.CLIP_PRETRAINED_WEIGHTS),
+        choice=frozen.CLIP_QUICK_GELU,
+        key="MODEL.FROZEN_SEG.CLIP_QUICK_GELU",
+        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
     )
+    model = build_clip_model(frozen.CLIP_MODEL_NAME, quick_gelu=quick_gelu)
     clip = FrozenClip(
         model=model,
         name=frozen.CLIP_MODEL_NAME,
@@ -197,6 +208,7 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
             f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask.HIDDEN_DIM}, but SAM {cfg.MODEL.SAM_NAME} "
             f"gives {sam.channels} channels and the Query Injector needs them equal"
         )
+    _check_sizes(cfg)
     return FrozenSeg(
         clip=clip,
         sam=sam,
@@ -208,6 +220,24 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
         ensemble_on_valid_mask=frozen.ENSEMBLE_ON_VALID_MASK,
         size_divisor=mask.SIZE_DIVISIBILITY,
     )
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    """Numbers that each are in range, but do not go together."""
+    head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
+    heads = head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS
+    if head.CONVS_DIM != mask.HIDDEN_DIM:
+        raise UserError("MODEL.SEM_SEG_HEAD.CONVS_DIM must equal MODEL.MASK_FORMER.HIDDEN_DIM")
+    for key, value, divisor, reason in (
+        ("HIDDEN_DIM", mask.HIDDEN_DIM, mask.NHEADS, "NHEADS"),
+        ("HIDDEN_DIM", mask.HIDDEN_DIM, heads, "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"),
+        ("HIDDEN_DIM", mask.HIDDEN_DIM, 32, "the groups of the normalisation"),
+        ("SIZE_DIVISIBILITY", mask.SIZE_DIVISIBILITY, 32, "the stride of CLIP's last stage"),
+    ):
+        if value % divisor:
+            raise UserError(
+                f"MODEL.MASK_FORMER.{key} {value}: must be a multiple of {divisor} ({reason})"
+            )
 
 
 def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
@@ -260,50 +290,31 @@ MODELS = {"FrozenSeg": build_frozenseg, "FCCLIP": build_fc_clip, "Fusioner": bui
 
 
 def _check_fusioner(node: CfgNode) -> None:
-    """Values with a few choices, and numbers that would only fail deep inside."""
-    choices = {
-        "VISUAL": ("clip", "dino", "moco", "sam"),
-        "TEXT": ("clip", "bert"),
-        "FUSION": ("early", "late"),
-    }
-    for key, known in choices.items():
-        if node[key] not in known:
-            raise UserError(f"MODEL.FUSIONER.{key} {node[key]}: must be one of {', '.join(known)}")
-    if node.DIM < 1 or node.NUM_HEADS < 1 or node.DIM % node.NUM_HEADS:
+    """Numbers that each are in range, but do not go together."""
+    if node.DIM % node.NUM_HEADS:
         raise UserError(
             f"MODEL.FUSIONER.DIM {node.DIM}: must be a multiple of NUM_HEADS {node.NUM_HEADS}"
         )
-    if node.NUM_LAYERS < 2 or node.NUM_LAYERS % 2:
+    if node.NUM_LAYERS % 2:
         raise UserError(
             f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: an even number, at least 2, is needed"
-        )
-    if node.DECODER_DOUBLINGS not in (0, 1, 2, 3):
-        raise UserError(
-            f"MODEL.FUSIONER.DECODER_DOUBLINGS {node.DECODER_DOUBLINGS}: must be 0, 1, 2 or 3"
-        )
-    if node.TEMPERATURE <= 0:
-        raise UserError(f"MODEL.FUSIONER.TEMPERATURE {node.TEMPERATURE}: must be above 0")
-    if node.CLASSES_AT_ONCE < 0:
-        raise UserError(
-            f"MODEL.FUSIONER.CLASSES_AT_ONCE {node.CLASSES_AT_ONCE}: 0 (all) or a number of classes"
         )
 
 
 def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
     """The two frozen encoders of Fusioner; of one CLIP, where both are its halves."""
     node = cfg.MODEL.FUSIONER
-    halves = {}
-    for half in ("VISUAL", "TEXT"):
-        if node[half] == "clip":
-            name, gelu = node[f"{half}_NAME"], node[f"{half}_WEIGHTS"] == "openai"
-            if (name, gelu) not in halves:
-                key = f"MODEL.FUSIONER.{half}_NAME"
-                halves[name, gelu] = build_clip_model(name, quick_gelu=gelu, key=key)
+    kinds = {half: _clip_kind(cfg, half) for half in ("VISUAL", "TEXT") if node[half] == "clip"}
+    models = {
+        (name, quick_gelu): build_clip_model(
+            name, quick_gelu=quick_gelu, key=f"MODEL.FUSIONER.{half}_NAME"
+        )
+        for half, (name, quick_gelu) in kinds.items()
+    }
     visual: PatchEncoder
     if node.VISUAL == "clip":
-        model = halves[node.VISUAL_NAME, node.VISUAL_WEIGHTS == "openai"]
         visual = clip_patches(
-            model.visual,
+            models[kinds["VISUAL"]].visual,
             name=node.VISUAL_NAME,
             mean=cfg.MODEL.PIXEL_MEAN,
             std=cfg.MODEL.PIXEL_STD,
@@ -314,9 +325,25 @@ def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
     else:
         visual = TimmPatches(model=build_timm_vit(node.VISUAL_NAME))
     if node.TEXT == "bert":
-        return visual, load_bert(local_path(node.TEXT_WEIGHTS))
-    model = halves[node.TEXT_NAME, node.TEXT_WEIGHTS == "openai"]
+        bert = load_bert(local_path(node.TEXT_WEIGHTS))
+        check_tensors(bert.model.state_dict(), node.TEXT_WEIGHTS)
+        return visual, bert
+    model = models[kinds["TEXT"]]
     return visual, ClipText(model=without_image_tower(model), name=node.TEXT_NAME)
+
+
+def _clip_kind(cfg: CfgNode, half: str) -> tuple[str, bool]:
+    """What a half of Fusioner that is CLIP's is built as: its name, and whether with QuickGELU."""
+    node = cfg.MODEL.FUSIONER
+    name = node[f"{half}_NAME"]
+    clip_config(name, f"MODEL.FUSIONER.{half}_NAME")
+    return name, uses_quick_gelu(
+        name=name,
+        weights=local_path(node[f"{half}_WEIGHTS"]),
+        choice=node[f"{half}_QUICK_GELU"],
+        key=f"MODEL.FUSIONER.{half}_QUICK_GELU",
+        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+    )
 
 
 def _fusioner_parts(cfg: CfgNode, model: Segmenter) -> list[FrozenPart]:
@@ -346,8 +373,6 @@ def _fusioner_parts(cfg: CfgNode, model: Segmenter) -> list[FrozenPart]:
 
 def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
     head = cfg.MODEL.SEM_SEG_HEAD
-    if head.CONVS_DIM != cfg.MODEL.MASK_FORMER.HIDDEN_DIM:
-        raise UserError("MODEL.SEM_SEG_HEAD.CONVS_DIM must equal MODEL.MASK_FORMER.HIDDEN_DIM")
     return PixelDecoder(
         in_channels=clip.channels,
         dim=head.CONVS_DIM,
@@ -361,10 +386,6 @@ def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
 
 def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SamBranch:
     head, levels = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
-    if levels not in (1, 3):
-        raise UserError(
-            f"MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS {levels}: 1 (right) or 3 (as published)"
-        )
     return SamBranch(
         in_channels=sam.channels,
         dim=head.CONVS_DIM,
@@ -378,20 +399,13 @@ def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SamBranch:
 
 def _recompute(cfg: CfgNode) -> bool:
     """MODEL.RECOMPUTE, where "auto" is True on a CPU."""
-    choices = {"auto": build_device(cfg).type == "cpu", "always": True, "never": False}
-    if cfg.MODEL.RECOMPUTE not in choices:
-        raise UserError(
-            f"MODEL.RECOMPUTE {cfg.MODEL.RECOMPUTE}: unknown; "
-            + nearest(cfg.MODEL.RECOMPUTE, list(choices))
-        )
-    return choices[cfg.MODEL.RECOMPUTE]
+    if cfg.MODEL.RECOMPUTE == "auto":
+        return build_device(cfg).type == "cpu"
+    return cfg.MODEL.RECOMPUTE == "always"
 
 
 def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:
     frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
-    for key in ("SAM_QUERY_FUSE_LAYER", "SAM_FEATURE_FUSE_LAYER"):
-        if mask[key] not in (0, 1, 2):
-            raise UserError(f"MODEL.MASK_FORMER.{key} {mask[key]}: must be 0, 1 or 2")
     return MaskDecoder(
         num_queries=mask.NUM_OBJECT_QUERIES,
         dim=mask.HIDDEN_DIM,
@@ -490,20 +504,21 @@ def feature_fingerprint(cfg: CfgNode, model: Segmenter, precision: Precision) ->
     }
     parts: dict[str, torch.nn.Module] = {}
     if isinstance(model, FrozenSeg):
-        about["clip"] = cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME
-        parts["clip"] = model.clip.model.visual
+        visual = model.clip.model.visual
+        about["clip"] = [cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)]
+        parts["clip"] = visual
         if model.sam is not None:
             about["sam"] = [cfg.MODEL.SAM_NAME, model.sam.view]
             parts["sam"] = model.sam.model.image_encoder
     else:
         assert isinstance(model, Fusioner), "one of the two families"
         node = cfg.MODEL.FUSIONER
-        quick_gelu = node.VISUAL == "clip" and node.VISUAL_WEIGHTS == "openai"
-        about["visual"] = [node.VISUAL, node.VISUAL_NAME, quick_gelu]
+        about["visual"] = [node.VISUAL, node.VISUAL_NAME, has_quick_gelu(model.visual)]
         parts["visual"] = model.visual
     about["weights"] = {name: weights_digest(part) for name, part in parts.items()}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:
-    return TextClassifier(model.text_encoder, folder=cache_folder() / "text" if use_disk else None)
+    folder = cache_folder() if use_disk else None
+    return TextClassifier(model.text_encoder, folder=folder / "text" if folder else None)

@@ -5,17 +5,18 @@ Every key is explained where it is defined. Only `build.py` and the commands rea
 models get plain arguments.
 """
 
-import ast
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from fvcore.common.config import CfgNode
 
+from frozenseg.config_values import check_values, coerce, shown
 from frozenseg.errors import UserError, nearest
+from frozenseg.files import user_path
+from frozenseg.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ IGNORED = (
     "MODEL.BACKBONE.FREEZE_AT",
     "MODEL.BACKBONE.NAME",
     "MODEL.SEM_SEG_HEAD.NAME",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",  # the data set says how many there are
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # and which value of its label maps is none
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
     "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
     "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
@@ -36,6 +39,7 @@ IGNORED = (
     "MODEL.MASK_FORMER.ENC_LAYERS",
     "SOLVER.BACKBONE_MULTIPLIER",
     "INPUT.COLOR_AUG_SSD",
+    "INPUT.DATASET_MAPPER_NAME",  # the data set says what becomes a mask
     "INPUT.CROP",
     "INPUT.SIZE_DIVISIBILITY",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
@@ -43,6 +47,7 @@ IGNORED = (
 
 # Values of which only one is built; another is an error rather than silently the wrong model.
 FIXED: dict[str, Any] = {
+    "VERSION": 2,
     "MODEL.SEM_SEG_HEAD.NORM": "GN",
     "MODEL.MASK_FORMER.PRE_NORM": False,
     "MODEL.MASK_FORMER.DROPOUT": 0.0,
@@ -123,13 +128,15 @@ def _model() -> CfgNode:
     model.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
     model.SAM_NAME = "vit_b"  # vit_b, vit_l, vit_h, or "small" (ours)
     model.SAM_WEIGHTS = ""  # file of SAM's weights; "": under pretrained_checkpoint/
-    model.BACKBONE = CN()
 
     model.FROZEN_SEG = CN()
     model.FROZEN_SEG.CLIP_MODEL_NAME = "convnext_large_d_320"  # as open_clip names it
     # An open_clip tag, looked for under pretrained_checkpoint/ and in the Hugging Face cache, or a
     # file.
     model.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS = "laion2b_s29b_b131k_ft_soup"
+    # Whether CLIP was trained with QuickGELU in place of GELU, as OpenAI's were: yes, no; "auto":
+    # as the tag, the name of the file or its entries tell, an error where none of them does.
+    model.FROZEN_SEG.CLIP_QUICK_GELU = "auto"
     model.FROZEN_SEG.EMBED_DIM = 768  # of the joint image-text space; must be the CLIP model's
     model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA = 0.4  # weight of CLIP's own classifier, seen classes
     model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_BETA = 0.8  # and unseen classes
@@ -146,8 +153,6 @@ def _model() -> CfgNode:
     model.FUSIONER = _fusioner()
 
     head = model.SEM_SEG_HEAD = CN()
-    head.NUM_CLASSES = 133  # of the training set
-    head.IGNORE_VALUE = 255  # of semantic label maps
     head.CONVS_DIM = 256  # channels of decoder levels
     head.MASK_DIM = 256  # channels of mask features
     head.TRANSFORMER_ENC_LAYERS = 6  # deformable layers, in each of the two pixel decoders
@@ -197,9 +202,11 @@ def _fusioner() -> CfgNode:
     # (vit_base_patch16_224), for sam as MODEL.SAM_NAME.
     node.VISUAL_NAME = "ViT-L-14"
     node.VISUAL_WEIGHTS = "openai"  # clip: a tag or a file; else a file, "": the published one
+    node.VISUAL_QUICK_GELU = "auto"  # clip: as FROZEN_SEG.CLIP_QUICK_GELU
     node.TEXT = "clip"  # the frozen text encoder: clip or bert
     node.TEXT_NAME = "ViT-L-14"  # of clip, as open_clip names it
     node.TEXT_WEIGHTS = "openai"  # clip: a tag or a file; bert: a folder as the hub has it
+    node.TEXT_QUICK_GELU = "auto"  # clip: as FROZEN_SEG.CLIP_QUICK_GELU
     node.FUSION = "early"  # or "late": image and words meet at the similarity only
     node.DIM = 512
     node.NUM_HEADS = 8
@@ -229,7 +236,9 @@ def _input() -> CfgNode:
     node.FLIP_PROBABILITY = 0.5  # training: of a mirrored image
     node.MIN_SIZE_TEST = 800  # test: shorter side, in pixels
     node.MAX_SIZE_TEST = 1333  # test: the longer side at most
-    node.DATASET_MAPPER_NAME = "coco_panoptic_lsj"
+    # A benchmark that has a test size of its own (Cityscapes 1024 x 2560) is tested at that. A YAML
+    # file, or options, that set a size above and not this key choose that size: it is False then.
+    node.SIZE_TEST_OF_BENCHMARK = True
     return node
 
 
@@ -301,19 +310,33 @@ def _log() -> CfgNode:
     return node
 
 
+class Source(NamedTuple):
+    """Keys with their values from one place. origin: begins the messages. folder: of a YAML file,
+    beside which what it names may lie."""
+
+    origin: str
+    pairs: list[tuple[str, Any]]
+    folder: Path | None = None
+
+
 def load_config(
-    path: str | Path | None = None, options: Sequence[str] = (), *, freeze: bool = True
+    path: str | Path | None = None,
+    options: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    freeze: bool = True,
 ) -> CfgNode:
     """The defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options over that.
 
-    Unknown keys, values of another type and options without value are `UserError`s that name the
-    file and the nearest keys. Nothing in a YAML file is ever executed.
+    options may also be a mapping of keys to values. Unknown keys, keys given twice, values of
+    another type or out of their range and options without value are `UserError`s that name the file
+    and the nearest keys. Nothing in a YAML file is ever executed.
     """
     cfg = default_config()
     if path is not None:
         merge_yaml(cfg, path)
     merge_options(cfg, options)
     _refuse_unbuilt(cfg)
+    check_values(lambda key: _get(cfg, key))
     if freeze:
         cfg.freeze()
     return cfg
@@ -322,27 +345,39 @@ def load_config(
 def merge_yaml(cfg: CfgNode, path: str | Path) -> None:
     """Take over the values of a YAML file, those of its `_BASE_` first, by the rules of
     `load_config`. `cfg` may have more keys than ours."""
-    merge_values(cfg, _read_yaml(Path(path)), str(path))
+    tables = read_yaml(user_path(path))
+    _merge(cfg, [Source(str(file), _flatten(values), file.parent) for file, values in tables])
 
 
-def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
-    """Take over KEY VALUE ... options, as `merge_yaml`."""
+def merge_options(cfg: CfgNode, options: Sequence[str] | Mapping[str, Any]) -> None:
+    """Take over KEY VALUE ... options, or a mapping of keys to values, as `merge_yaml`."""
+    _merge(cfg, [Source("options", option_pairs(options))], repeats=True)
+
+
+def option_pairs(options: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Options in either form as keys with their values."""
+    if isinstance(options, Mapping):
+        return _flatten(options)
+    if isinstance(options, str) or not all(isinstance(key, str) for key in options[::2]):
+        raise UserError(f"options {shown(options)}: KEY, VALUE, ... or a mapping was expected")
     if len(options) % 2:
         raise UserError(f"options must be KEY VALUE pairs; {options[-1]!r} stands alone")
-    _merge(cfg, zip(options[::2], options[1::2], strict=True), "options")
+    return list(zip(options[::2], options[1::2], strict=True))
 
 
 def merge_values(cfg: CfgNode, values: Mapping[str, Any], origin: str) -> None:
     """Take over nested keys, as `merge_yaml`; `origin` begins the messages."""
-    _merge(cfg, _flatten(values), origin)
+    _merge(cfg, [Source(origin, _flatten(values))])
 
 
 def select_config(host: Mapping[str, Any]) -> CfgNode:
     """Our keys alone out of a configuration that has others too (detectron2's), frozen."""
     cfg = default_config()
     known = dict(_flatten(cfg))
-    _merge(cfg, [pair for pair in _flatten(host) if pair[0] in known], "configuration")
+    pairs = [pair for pair in _flatten(host) if pair[0] in known]
+    _merge(cfg, [Source("configuration", pairs)])
     _refuse_unbuilt(cfg)
+    check_values(lambda key: _get(cfg, key))
     cfg.freeze()
     return cfg
 
@@ -350,87 +385,75 @@ def select_config(host: Mapping[str, Any]) -> CfgNode:
 def _refuse_unbuilt(cfg: CfgNode) -> None:
     for key, value in FIXED.items():
         if _as_list(_get(cfg, key)) != _as_list(value):
-            raise UserError(f"{key} {_get(cfg, key)}: only {value} is supported")
+            raise UserError(
+                f"{key} {shown(_get(cfg, key), quoted=False)}: only {value} is supported"
+            )
 
 
 def packaged_config(name: str) -> Path | None:
     """The YAML file of a model that ships with the package, e.g. "small"; None if there is none."""
     path = resources.files("frozenseg") / "model_zoo" / name / "config.yaml"
-    return Path(str(path)) if path.is_file() else None
+    return Path(str(path)) if name in packaged_models() else None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"configuration {path}: no such file")
-    try:
-        values = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"configuration {path}: cannot be read ({reason})") from None
-    except FileNotFoundError as error:
-        raise UserError(f"configuration {path}: its _BASE_ {error.filename} is missing") from None
-    except RecursionError:
-        raise UserError(f"configuration {path}: its _BASE_ leads back to itself") from None
-    except (AttributeError, TypeError, AssertionError):
-        values = None
-    if not isinstance(values, dict):
-        raise UserError(f"configuration {path}: a table of keys was expected")
-    return values
+def packaged_models() -> list[str]:
+    """The names of the models that ship with the package."""
+    folders = (resources.files("frozenseg") / "model_zoo").iterdir()
+    return sorted(folder.name for folder in folders if (folder / "config.yaml").is_file())
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Keys with dots and their values. A section without keys stays, so that it can be checked."""
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
             pairs += _flatten(value, f"{prefix}{key}.")
-        elif not isinstance(value, dict):
+        else:
             pairs.append((f"{prefix}{key}", value))
     return pairs
 
 
-def _merge(cfg: CfgNode, pairs: Iterable[tuple[str, Any]], origin: str) -> None:
+def _merge(cfg: CfgNode, sources: Iterable[Source], *, repeats: bool = False) -> None:
+    """Take over the values of each source in turn. repeats: of a key given twice in one source the
+    last counts, as on a command line; otherwise it is an error."""
     known = dict(_flatten(cfg))
-    ignored = []
-    for key, value in pairs:
-        # FC-CLIP's files hold the same keys under its own name.
-        key = key.replace("MODEL.FC_CLIP.", "MODEL.FROZEN_SEG.")
-        if key not in known and any(f"{key}.".startswith(f"{name}.") for name in IGNORED):
-            ignored.append(key)
-            continue
-        if key not in known:
-            raise UserError(f"{origin}: unknown key {key}; {nearest(key, list(known))}")
-        _set(cfg, key, _coerce(key, value, known[key], origin))
+    ignored: list[str] = []
+    for source in sources:
+        keys = set()
+        for written, value in source.pairs:
+            # FC-CLIP's files hold the same keys under its own name.
+            key = written.replace("MODEL.FC_CLIP.", "MODEL.FROZEN_SEG.")
+            if key in keys and not repeats:
+                raise UserError(f"{source.origin}: {key} is given twice")
+            keys.add(key)
+            if key in known and not isinstance(known[key], dict):
+                _set(cfg, key, coerce(key, value, known[key], source.origin, source.folder))
+            elif any(f"{key}.".startswith(f"{name}.") for name in IGNORED):
+                ignored.append(key)
+            elif value != {} or not any(n.startswith(f"{key}.") for n in (*known, *IGNORED)):
+                raise UserError(f"{source.origin}: unknown key {_unknown(key, known)}")
+        _choose_test_size(cfg, keys)
     if ignored:
-        logger.info("%s: accepted without effect: %s", origin, ", ".join(ignored))
+        names = ", ".join(dict.fromkeys(ignored))
+        logger.info("%s: accepted without effect: %s", source.origin, names)
 
 
-def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """The value in the type of the default; lists and tuples, and whole numbers as floats, are
-    free."""
-    if isinstance(value, str):
-        literal = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text, options all are text
-        if isinstance(literal, str) or not isinstance(default, str):
-            value = literal  # but a folder may be called 2026_11, which spells a number
-    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if type(value) is not type(default) and default is not None:  # None: of detectron2's, anything
-        raise UserError(
-            f"{origin}: {key} is {value!r} ({type(value).__name__}), "
-            f"a {type(default).__name__} was expected, e.g. {default!r}"
-        )
-    return value
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    key = key if key.isprintable() and len(key) <= 80 else shown(key)
+    below = sorted(name for name in known if name.startswith(f"{key}."))
+    if below:
+        return f"{key}: it is a section, with keys like {below[0]}"
+    close = nearest(key, list(known))
+    if close.startswith("known: "):  # all of them are too many to be read
+        close = nearest(key, sorted({name.split(".")[0] for name in known}))
+    return f"{key}; {close}"
 
 
-def _literal(text: str) -> Any:
-    """The Python literal that a text spells, or the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return {"true": True, "false": False}.get(text.lower(), text)
+def _choose_test_size(cfg: CfgNode, keys: set[str]) -> None:
+    """Who sets a test size chooses it: a benchmark's own does not come before it any more."""
+    sizes = {"INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
+    if keys & sizes and "INPUT.SIZE_TEST_OF_BENCHMARK" not in keys:
+        cfg.INPUT.SIZE_TEST_OF_BENCHMARK = False
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

@@ -41,3 +41,9 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
 
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """Names in a row, the first of many and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -36,7 +36,18 @@ def local_path(name: str) -> str:
     """`frozenseg://small/clip.safetensors` as a path into the package; other names as they are."""
     if not name.startswith(PACKAGED):
         return name
+    if ".." in Path(name.removeprefix(PACKAGED)).parts:
+        raise UserError(f"{name}: leads out of the package; give a plain path")
     return str(resources.files("frozenseg") / "model_zoo" / name.removeprefix(PACKAGED))
+
+
+def user_path(name: str | os.PathLike[str]) -> Path:
+    """A path that a user typed: "~" is the home folder, as in a shell."""
+    text = os.fspath(name)
+    path = os.path.expanduser(text)
+    if text.split(os.sep)[0] == "~" and path == text:
+        raise UserError(f"{text}: there is no home folder (HOME is not set); give the whole path")
+    return Path(path)
 
 
 @contextmanager

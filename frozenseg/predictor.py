@@ -3,8 +3,10 @@
 `frozenseg.load` gives a `Predictor`; calling it gives a `Result`, which draws itself.
 """
 
+import gc
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
+from frozenseg.allocator import give_back_memory
 from frozenseg.build import (
     build_device,
     build_post_processor,
@@ -26,15 +29,16 @@ from frozenseg.build import (
     ready_to_predict,
 )
 from frozenseg.build_vocabulary import build_training_vocabulary
-from frozenseg.config import load_config, packaged_config
 from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor, class_regions
 from frozenseg.inference.sam_masks import ProposalSource, StoredProposals
 from frozenseg.inference.segment import segment_batch, segment_image
-from frozenseg.models.base import Segmenter
+from frozenseg.isolation import own_random_stream, plain_defaults
+from frozenseg.models.base import Segmenter, evaluation_mode
 from frozenseg.precision import Precision
+from frozenseg.run_folder import model_config
 from frozenseg.structures import (
     InstanceResult,
     PanopticResult,
@@ -47,7 +51,7 @@ from frozenseg.visualize import draw_segments
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_FILES = ("model.safetensors", "model_final.safetensors", "model_final.pth")
+TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
 
 
 @dataclass
@@ -85,7 +89,8 @@ class Result:
 
 
 class Predictor:
-    """Segments images; the vocabulary may change from call to call."""
+    """Segments images; the vocabulary may change from call to call, and calls may come from several
+    threads at once. `close`, or the end of a `with` block, gives its memory back."""
 
     def __init__(
         self,
@@ -103,7 +108,7 @@ class Predictor:
         """short_side, long_side: images are resized to a shorter side of short_side pixels, the
         longer at most long_side. precision: of the model. note: a warning for every result.
         sam_masks: where SAM's proposals come from, if they shall join."""
-        self.model = model.eval()
+        self.model = model
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
         self.post_processor = post_processor
@@ -111,7 +116,9 @@ class Predictor:
         self.precision = precision
         self.note = note
         self.sam_masks = sam_masks
-        self._text: tuple[Vocabulary, TextEmbeddings] | None = None
+        # Replaced as a whole, never changed: who reads it needs no lock. The last used is last.
+        self._texts: dict[Vocabulary, TextEmbeddings] = {}
+        self._lock = threading.Lock()
 
     def __call__(
         self,
@@ -125,14 +132,36 @@ class Predictor:
         pixels = self.read(image)
         return self._result(pixels, words, self.segment(pixels, words, self.embed(words)))
 
-    def batch(self, images: Sequence[np.ndarray], vocabulary: Vocabulary) -> list[Result]:
-        """Images (H, W, 3) uint8 RGB of one size, in one pass of the model; SAM's proposals, which
-        are made image by image, need a pass for each."""
-        text = self.embed(vocabulary)
-        if self.sam_masks is not None:
-            found = [self.segment(pixels, vocabulary, text) for pixels in images]
+    def batch(
+        self,
+        images: Sequence[Any],
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+    ) -> list[Result]:
+        """Several images, each as a call takes it; the results are those of single calls.
+
+        Images of one size go through the model together. Others, whose padding would change the
+        result, go one by one, and so do all where SAM's proposals join, which are made image by
+        image.
+        """
+        words = Vocabulary.parse(vocabulary, things)
+        arrays = [self.read(image) for image in images]
+        text = self.embed(words)
+        if self.sam_masks is None and len({pixels.shape for pixels in arrays}) == 1:
+            found = self._segment_together(arrays, words, text)
         else:
-            found = segment_batch(
+            found = [self.segment(pixels, words, text) for pixels in arrays]
+        return [
+            self._result(pixels, words, result)
+            for pixels, result in zip(arrays, found, strict=True)
+        ]
+
+    def _segment_together(
+        self, images: list[np.ndarray], vocabulary: Vocabulary, text: TextEmbeddings
+    ) -> list[SegmentationResult]:
+        """Images of one size in one pass."""
+        with plain_defaults(), evaluation_mode(self._open_model()):
+            return segment_batch(
                 self.model,
                 [self.resize(pixels) for pixels in images],
                 [(pixels.shape[0], pixels.shape[1]) for pixels in images],
@@ -141,10 +170,6 @@ class Predictor:
                 post_processor=self.post_processor,
                 precision=self.precision,
             )
-        return [
-            self._result(pixels, vocabulary, result)
-            for pixels, result in zip(images, found, strict=True)
-        ]
 
     def _result(
         self, pixels: np.ndarray, vocabulary: Vocabulary, found: SegmentationResult
@@ -169,50 +194,90 @@ class Predictor:
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
     ) -> SegmentationResult:
         """pixels: (H, W, 3) uint8 RGB of any size, and results at that size; text: from `embed`."""
-        return segment_image(
-            self.model,
-            self.resize(pixels),
-            (pixels.shape[0], pixels.shape[1]),
-            text=text,
-            vocabulary=vocabulary,
-            post_processor=self.post_processor,
-            precision=self.precision,
-            sam_masks=self.sam_masks,
-        )
+        with plain_defaults(), evaluation_mode(self._open_model()):
+            return segment_image(
+                self.model,
+                self.resize(pixels),
+                (pixels.shape[0], pixels.shape[1]),
+                text=text,
+                vocabulary=vocabulary,
+                post_processor=self.post_processor,
+                precision=self.precision,
+                sam_masks=self.sam_masks,
+            )
 
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
-        """The vocabulary's text vectors on the model's device; the last call's are kept."""
-        if self._text is None or self._text[0] != vocabulary:
-            text = self.text_classifier.embed(vocabulary, self.training_vocabulary)
-            self._text = (vocabulary, text.to(self.model.device))
-        return self._text[1]
+        """The vocabulary's text vectors on the model's device; those of the last `TEXTS_KEPT`
+        vocabularies are kept. What is returned is of this vocabulary, whatever other threads ask
+        for meanwhile."""
+        texts = self._texts
+        text = texts.get(vocabulary)
+        if text is not None and next(reversed(texts)) == vocabulary:
+            return text
+        if text is None:
+            device = self._open_model().device
+            with plain_defaults():
+                found = self.text_classifier.embed(vocabulary, self.training_vocabulary)
+            text = found.to(device)
+        with self._lock:
+            others = [pair for pair in self._texts.items() if pair[0] != vocabulary]
+            self._texts = dict([*others[1 - TEXTS_KEPT :], (vocabulary, text)])
+        return text
+
+    def close(self) -> None:
+        """Free the model's memory and give it back to the system; no call is possible any more."""
+        if "model" in self.__dict__:
+            del self.model, self.text_classifier, self.sam_masks
+        self._texts = {}
+        gc.collect()
+        give_back_memory()
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open_model(self) -> Segmenter:
+        if "model" not in self.__dict__:
+            raise UserError("this predictor is closed; load the model again")
+        return self.model
 
 
 def load(
     model: str | Path | None = "small",
     *,
     weights: str | Path | None = None,
-    options: Sequence[str] = (),
+    options: Sequence[str] | Mapping[str, Any] = (),
+    device: str | torch.device | None = None,
 ) -> Predictor:
     """A model ready to segment.
 
     model: one that ships with the package ("small", "small-fusioner"), a YAML file, or a folder
-    with `config.yaml` and weights. weights: a checkpoint, in place of the one the configuration
-    names. options: KEY, VALUE, ... over the configuration. Raises `UserError` for whatever of it
-    cannot be used.
+    with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training: its weights are those in the
+    folder, whatever MODEL.WEIGHTS the training began from. weights: a checkpoint in place of them.
+    options: KEY, VALUE, ... or a mapping, over the configuration. device: "cuda", "cpu", "mps", in
+    place of MODEL.DEVICE. Raises `UserError` for whatever of it cannot be used.
+
+    Nothing of the process is changed: random streams, defaults and environment are as before.
     """
-    config, found = _find("small" if model is None else model)
-    cfg = load_config(config, options, freeze=False)
-    if weights is not None:
-        cfg.MODEL.WEIGHTS = str(weights)
-    elif not cfg.MODEL.WEIGHTS and found is not None:
-        cfg.MODEL.WEIGHTS = str(found)
-    cfg.freeze()
-    return build_predictor(cfg)
+    return build_predictor(
+        model_config(
+            "small" if model is None else model,
+            weights=weights,
+            options=options,
+            device=None if device is None else str(device),
+        )
+    )
 
 
 def build_predictor(cfg: CfgNode) -> Predictor:
     """The predictor of a configuration, weights loaded."""
+    with plain_defaults(), own_random_stream(cfg.SEED):
+        return _build_predictor(cfg)
+
+
+def _build_predictor(cfg: CfgNode) -> Predictor:
     device = build_device(cfg)
     if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
         raise UserError(
@@ -224,7 +289,7 @@ def build_predictor(cfg: CfgNode) -> Predictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
-    network.to(device)
+    network.to(device).eval()
     precision = build_precision(cfg, device)
     ready_to_predict(cfg, network)
     return Predictor(
@@ -245,20 +310,3 @@ def _online_only(source: ProposalSource | None) -> ProposalSource | None:
     if isinstance(source, StoredProposals):
         raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
     return source
-
-
-def _find(model: str | Path) -> tuple[Path, Path | None]:
-    """The YAML file and, where they lie together, the weights of `model`."""
-    path = packaged_config(str(model)) or Path(model)
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir():
-        path = path / "config.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"model {model}: no such model in the package, YAML file, or folder with config.yaml"
-        )
-    if path.name == "config.yaml":
-        for name in WEIGHT_FILES:
-            if (folder / name).is_file():
-                return path, folder / name
-    return path, None

@@ -50,8 +50,7 @@ FC_CLIP_OPTIONS = [
 
 def build_tiny(*options: str, seed: int = 0) -> FrozenSeg:
     """A tiny model with the weights of `seed`; options over `TINY_OPTIONS`."""
-    torch.manual_seed(seed)
-    return build_model(load_config(None, [*TINY_OPTIONS, *options])).eval()
+    return build_model(load_config(None, [*TINY_OPTIONS, "SEED", str(seed), *options])).eval()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What importing the package sets for memory on the CPU, in processes of their own."""
+"""What `configure_allocator` sets for memory on the CPU, in processes of their own."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from frozenseg.allocator import DEFAULT, HUGE_PAGES
 PROGRAM = """
 import os, re
 import frozenseg
+frozenseg.configure_allocator()
 import torch
 
 def resident():

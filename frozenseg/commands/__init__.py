@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
+from frozenseg.allocator import configure_allocator
 from frozenseg.engine.interrupt import ends_as_by_ctrl_c
 from frozenseg.errors import UserError, nearest, one_line
 
@@ -50,6 +51,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     Letters that the terminal's encoding lacks are written as escapes. Warnings of libraries stay
     away unless Python is told to show them (-W, PYTHONWARNINGS).
     """
+    configure_allocator()  # a command is a process of its own, whose memory it may set up
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

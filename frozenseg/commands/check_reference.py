@@ -12,7 +12,7 @@ from pathlib import Path
 
 from frozenseg.commands import run_module
 from frozenseg.errors import UserError
-from frozenseg.files import read_json
+from frozenseg.files import read_json, user_path
 from frozenseg.reference.compare import BOUND, Rows, read_arrays
 from frozenseg.reference.losses import check_losses
 from frozenseg.reference.model import model_rows
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="check_reference", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("prefix", type=Path, help="e.g. ../shared/reference/convnext_large")
+    parser.add_argument("prefix", type=user_path, help="e.g. ../shared/reference/convnext_large")
     prefix = parser.parse_args(argv).prefix
     worst = 0.0
     for entry, error in rows(prefix):

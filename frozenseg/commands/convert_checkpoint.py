@@ -10,21 +10,21 @@ from frozenseg.build import build_model
 from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
+from frozenseg.engine.published_names import to_published
 from frozenseg.engine.weights import (
     load_state,
     model_state,
     read_state,
-    to_published,
     trained_state,
     write_state,
 )
 from frozenseg.errors import UserError
-from frozenseg.files import write_torch
+from frozenseg.files import user_path, write_torch
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="convert_checkpoint", description=__doc__)
-    parser.add_argument("source", type=Path, help="published .pth or our .safetensors")
+    parser.add_argument("source", type=user_path, help="published .pth or our .safetensors")
     parser.add_argument(
         "target", type=output_file, help=".safetensors: ours; .pth: published names"
     )

@@ -23,7 +23,7 @@ from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.results import Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, user_path
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -357,12 +357,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
     add(
         "--vocabulary-file",
+        type=user_path,
         help="file with one class a line, name,synonym or id:name,synonym, or JSON",
     )
     add("--things", help='the classes that are countable things, in the same form ("": none)')
     add(
         "--output",
-        type=Path,
+        type=user_path,
         help=f"folder without results of an earlier run (default: {OUTPUT}, or {OUTPUT}_2, ...)",
     )
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")

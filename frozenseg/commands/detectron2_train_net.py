@@ -8,6 +8,7 @@ from frozenseg.commands import run_module
 from frozenseg.commands.train_net import Request, argument_parser
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, write_json
+from frozenseg.run_folder import evaluation_weights
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,13 @@ def read_config(request: Request) -> Any:
     tasks = ("panoptic_seg", "sem_seg", "segm", "bbox")
     expected = cfg.TEST.EXPECTED_RESULTS
     cfg.TEST.EXPECTED_RESULTS = [row for row in expected if row[0] in tasks]
+    if request.eval_only:
+        cfg.MODEL.WEIGHTS = evaluation_weights(
+            cfg.MODEL.WEIGHTS,
+            config=request.config,
+            options=request.options,
+            output=cfg.OUTPUT_DIR,
+        )
     if request.eval_only and not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
         raise UserError(
             "--eval-only needs weights: give MODEL.WEIGHTS FILE, or set "

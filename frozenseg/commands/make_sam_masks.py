@@ -28,7 +28,7 @@ from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.transforms import ShortestEdgeResize, resize_image, resize_shortest_edge
 from frozenseg.errors import UserError, one_line
-from frozenseg.files import atomic_path, check_writable
+from frozenseg.files import atomic_path, check_writable, user_path
 from frozenseg.inference.proposal_files import ABOUT, ProposalFolder
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.sam_masks import OnlineProposals
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config-file", default="small", help="a recipe, or a packaged one (default: %(default)s)")
     add("--dataset", help="a name of the benchmark table, or files; images keep their ids")
     add("--input", nargs="+", default=[], metavar="PATH", help="images, folders, globs")
-    add("--output", type=Path, required=True, help="folder of the proposals")
+    add("--output", type=user_path, required=True, help="folder of the proposals")
     add("--part", default="1/1", metavar="K/N", help="make every N-th image, from the K-th on")
     add(
         "--sheet",

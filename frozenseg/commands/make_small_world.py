@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -11,6 +10,7 @@ from frozenseg.commands.output_argument import output_picture
 from frozenseg.data.small_world.export import SPLITS, WorldFiles, export_split
 from frozenseg.data.small_world.pictures import write_demo, write_sheet
 from frozenseg.errors import UserError
+from frozenseg.files import user_path
 
 COUNTS = {"train": 2400, "val": 200}
 
@@ -69,7 +69,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make_small_world", description=__doc__)
     add = parser.add_argument
-    add("--output", type=Path, help="folder of the splits; a run that was stopped goes on")
+    add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
     add("--split", nargs="+", choices=list(SPLITS), help="default: all")
     add("--count", type=int, help=f"scenes of a split (default: {COUNTS})")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the files do not depend on it (default: %(default)s)",
     )
     add("--sheet", type=output_picture, help="write a contact sheet (.png)")
-    add("--demo", type=Path, help="write the demo's scenes and vocabulary into this folder")
+    add("--demo", type=user_path, help="write the demo's scenes and vocabulary into this folder")
     return parser
 
 

@@ -10,7 +10,7 @@ from frozenseg.errors import UserError
 from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.runner import summary_lines
 from frozenseg.evaluation.tasks import Summary
-from frozenseg.files import read_json, write_json
+from frozenseg.files import read_json, user_path, write_json
 
 
 def main(argv: list[str]) -> int | None:
@@ -51,7 +51,7 @@ def _summaries(paths: list[Path]) -> dict[str, Summary]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mean_results", description=__doc__)
-    parser.add_argument("results", nargs="+", type=Path, metavar="results.json")
+    parser.add_argument("results", nargs="+", type=user_path, metavar="results.json")
     parser.add_argument(
         "--json", type=output_file, metavar="OUT", help="also write the means as JSON"
     )

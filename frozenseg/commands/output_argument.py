@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from frozenseg.errors import UserError
-from frozenseg.files import check_writable
+from frozenseg.files import check_writable, user_path
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def output_file(text: str) -> Path:
     """The type of an option such as --json."""
-    path = Path(text)
+    path = user_path(text)
     check_writable(path)
     return path
 

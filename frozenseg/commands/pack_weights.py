@@ -1,7 +1,6 @@
 """Make weights small enough to ship: half precision, and tables without their zero rows."""
 
 import argparse
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_file
 from frozenseg.engine.weights import packed, read_state, write_state
 from frozenseg.errors import UserError
+from frozenseg.files import user_path
 
 
 def main(argv: list[str]) -> int | None:
@@ -36,7 +36,7 @@ def _halved(tensor: Tensor, name: str) -> Tensor:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pack_weights", description=__doc__)
-    parser.add_argument("weights", type=Path, help="a checkpoint, as any command reads it")
+    parser.add_argument("weights", type=user_path, help="a checkpoint, as any command reads it")
     parser.add_argument(
         "output", type=output_file, help="a .safetensors file; it loads like any other"
     )

@@ -22,7 +22,7 @@ from frozenseg.commands import run_module, train_net
 from frozenseg.config import load_config
 from frozenseg.data.small_world.vocabulary import world_vocabulary
 from frozenseg.errors import UserError, nearest
-from frozenseg.files import atomic_path, read_json, write_json
+from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.text.vocabulary import Vocabulary
 
 
@@ -303,8 +303,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("experiment", choices=list(EXPERIMENTS), nargs="?", default="frozenseg", help="%(default)s")
-    add("--config-file", type=Path, help="recipe (default: the experiment's own)")
-    add("--output", type=Path, help="default: output/small_world_EXPERIMENT")
+    add("--config-file", type=user_path, help="recipe (default: the experiment's own)")
+    add("--output", type=user_path, help="default: output/small_world_EXPERIMENT")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     add("--arms", nargs="+", help="default: all; of the last one the shuffled control is made")
     add("--options", nargs="*", default=[], metavar="KEY VALUE", help="over the recipe, for all")

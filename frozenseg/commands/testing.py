@@ -1,8 +1,7 @@
 """A configuration as evaluations of a model, one for each set of DATASETS.TEST."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,7 +52,7 @@ from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.inference.segment import segment_image
-from frozenseg.models.base import Segmenter
+from frozenseg.models.base import Segmenter, evaluation_mode
 from frozenseg.precision import Precision
 from frozenseg.structures import SegmentationResult, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -113,9 +112,9 @@ def _test_set(cfg: CfgNode, name: str) -> TestSet:
 
 
 def test_resize(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
-    """The sizes of INPUT.*_SIZE_TEST; where these are not changed, a benchmark may have its own."""
+    """The benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else INPUT.*_SIZE_TEST."""
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    if (short, long) == (800, 1333):
+    if cfg.INPUT.SIZE_TEST_OF_BENCHMARK:
         short, long = benchmark.test_size
     return ShortestEdgeResize(short=short, long=long)
 
@@ -143,17 +142,6 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in found:
         found = (*found, "oracle")
     return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
-
-
-@contextmanager
-def _in_evaluation_mode(model: Segmenter) -> Iterator[None]:
-    """Inside, the model predicts; afterwards it is in the mode that it had."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @dataclass(frozen=True)
@@ -186,23 +174,28 @@ class Tester:
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Every set in turn, its images shared by the processes."""
-        with _in_evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             return {
-                test_set.name: evaluate(
-                    self.segmenter(test_set, text),
-                    test_loader(
-                        test_set.dataset,
-                        num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-                        rank=rank(),
-                        world_size=world_size(),
-                    ),
-                    tasks,
-                    gather=all_gather_json,
-                    title=test_set.name[-40:],
-                    progress=is_main(),
-                )
+                test_set.name: self._evaluate(test_set, tasks, text)
                 for test_set, tasks, text in zip(self.sets, self.tasks, self.texts, strict=True)
             }
+
+    def _evaluate(
+        self, test_set: TestSet, tasks: dict[str, Task], text: TextEmbeddings
+    ) -> Evaluation:
+        return evaluate(
+            self.segmenter(test_set, text),
+            test_loader(
+                test_set.dataset,
+                num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+                rank=rank(),
+                world_size=world_size(),
+            ),
+            tasks,
+            gather=all_gather_json,
+            title=test_set.name[-40:],
+            progress=is_main(),
+        )
 
     def segmenter(
         self, test_set: TestSet, text: TextEmbeddings
@@ -245,7 +238,7 @@ class Tester:
         )
         for index in range(min(self.cfg.LOG.PICTURES, len(test_set.dataset))):
             sample = test_set.dataset[index]
-            with _in_evaluation_mode(self.model):
+            with evaluation_mode(self.model):
                 found = self._segment(sample, sample.image, test_set, text, only_panoptic).panoptic
             assert found is not None, "asked for above"
             image = load_image(sample.record)

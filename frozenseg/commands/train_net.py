@@ -76,6 +76,7 @@ from frozenseg.evaluation.runner import (
     write_results,
 )
 from frozenseg.files import check_writable
+from frozenseg.run_folder import evaluation_weights
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,12 @@ def work(request: Request) -> int:
         barrier()  # no process looks into the folder before it is this run's
         if request.eval_only:
             _settle_seed(cfg, None)
+            cfg.MODEL.WEIGHTS = evaluation_weights(
+                cfg.MODEL.WEIGHTS,
+                config=request.config,
+                options=request.options,
+                output=cfg.OUTPUT_DIR,
+            )
             cfg.freeze()
             return _evaluate_only(cfg, _device(cfg), output)
         checkpoints = CheckpointFolder(checkpoint_folder(cfg), keep=cfg.SOLVER.CHECKPOINT_KEEP)
@@ -132,6 +139,7 @@ def work(request: Request) -> int:
         _settle_seed(cfg, resumed[0] if resumed else None)
         settle_training_vocabulary(cfg)
         cfg.freeze()
+        torch.manual_seed(cfg.SEED)
         device = _device(cfg)
         if is_main():
             _take_over(cfg, output, checkpoints, resumed, request.resume)

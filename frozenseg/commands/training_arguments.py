@@ -2,11 +2,11 @@
 
 import argparse
 import os
-from pathlib import Path
 
 import torch
 
 from frozenseg.errors import UserError
+from frozenseg.files import user_path
 from frozenseg.pretraining.loop import Run, Settings
 
 
@@ -19,7 +19,7 @@ def add_run_arguments(
     test_images: int,
 ) -> None:
     add = parser.add_argument
-    add("--output", type=Path, required=True, help="folder of weights, checkpoint and metrics")
+    add("--output", type=user_path, required=True, help="folder of weights, checkpoint and metrics")
     add("--resume", action="store_true", help="go on after the checkpoint in --output")
     add("--steps", type=int, default=steps, help="default: %(default)s")
     add("--batch", type=int, default=batch, help="images a step (default: %(default)s)")

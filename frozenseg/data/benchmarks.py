@@ -48,7 +48,7 @@ from frozenseg.data.records import Categories, Record
 from frozenseg.data.scored_pairs import PAIRS
 from frozenseg.data.selection import listed_present, objects_present, select_classes
 from frozenseg.errors import UserError, nearest
-from frozenseg.files import read_json
+from frozenseg.files import read_json, user_path
 from frozenseg.text.joining import join, join_by_order
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -119,7 +119,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 def data_root() -> Path:
     """The folder of all datasets; the one place that reads the environment for it."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    return user_path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -135,7 +135,8 @@ def find_benchmark(name: str) -> Benchmark:
     parts = paths.split(":")
     if len(parts) != FILES_FORMS[kind].count(":") or not all(parts):
         raise UserError(f"{name}: other paths were expected, as in {FILES_FORMS[kind]}")
-    return _row_of_files(kind, [os.path.abspath(part) for part in parts])  # not below the root
+    absolute = [os.path.abspath(user_path(part)) for part in parts]  # not below the root
+    return _row_of_files(kind, absolute)
 
 
 def _row_of_files(kind: str, paths: list[str]) -> Benchmark:

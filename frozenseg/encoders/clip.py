@@ -3,21 +3,18 @@
 Legend: B images, Q regions, C channels of the last stage, D joint space, h x w cells.
 """
 
-from pathlib import Path
-
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.clip_resnet import ResNetTrunk
 from frozenseg.encoders.clip_text import ClipText
-from frozenseg.errors import UserError, nearest
+from frozenseg.errors import UserError
 from frozenseg.precision import in_float32
 from frozenseg.structures import ClipFeatures
-
-CONFIGS = Path(__file__).parent / "clip_configs"  # our own small models, in open_clip's format
 
 
 class FrozenClip(ClipText):
@@ -57,17 +54,12 @@ class FrozenClip(ClipText):
 def build_clip_model(
     name: str, *, quick_gelu: bool, key: str = "MODEL.FROZEN_SEG.CLIP_MODEL_NAME"
 ) -> open_clip.CLIP:
-    """An open_clip model without weights. quick_gelu: the activation that OpenAI's weights need.
-    key: where the name comes from, for error messages."""
-    for path in CONFIGS.glob("*.json"):
-        open_clip.add_model_config(path)
-    known = open_clip.list_models()
-    if name not in known:
-        raise UserError(f"{key} {name}: unknown; {nearest(name, known)}")
-    config = open_clip.get_model_config(name)
+    """An open_clip model without weights. quick_gelu: the activation that OpenAI's weights need,
+    in place of GELU. key: where the name comes from, for error messages."""
+    config = clip_config(name, key)
     if config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]:
         raise UserError(f"{key} {name}: its text tower is not CLIP's own")
-    config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)
+    config["quick_gelu"] = quick_gelu
     return open_clip.CLIP(**config)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, text_global_pool
 from torch import Tensor, nn
 
+from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.frozen import Frozen, add_tensors
 from frozenseg.errors import TextTooLong
 
@@ -69,9 +70,8 @@ class ClipText(Frozen):
     def text_fingerprint(self) -> str:
         """A digest of all that decides text vectors: architecture, weights, open_clip's version."""
         digest = hashlib.sha256()
-        config = open_clip.get_model_config(self.name)
-        quick_gelu = any(isinstance(part, QuickGELU) for part in self.model.transformer.modules())
-        digest.update(json.dumps([config, quick_gelu, open_clip.__version__]).encode())
+        about = [clip_config(self.name), has_quick_gelu(self.model.transformer)]
+        digest.update(json.dumps([*about, open_clip.__version__]).encode())
         # Without the image tower, whose weights, if packed, would all be laid out for it.
         state: dict[str, Tensor] = dict(self.model.named_parameters(recurse=False))
         for name, part in self.model.named_children():
@@ -79,6 +79,11 @@ class ClipText(Frozen):
                 state |= part.state_dict(prefix=f"{name}.")
         add_tensors(digest, state)
         return digest.hexdigest()
+
+
+def has_quick_gelu(module: nn.Module) -> bool:
+    """Whether OpenAI's activation is in it."""
+    return any(isinstance(part, QuickGELU) for part in module.modules())
 
 
 def without_image_tower(model: open_clip.CLIP) -> open_clip.CLIP:

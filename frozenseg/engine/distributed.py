@@ -23,6 +23,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from frozenseg.allocator import configure_allocator
 from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
 from frozenseg.errors import UserError
 
@@ -96,6 +97,7 @@ def _worker(
     job: Job, argument: Any, layout: Layout, url: str, place: int, outcomes: Any, level: int
 ) -> None:
     """One process of `launch`: its outcome goes through the queue, as (error, status)."""
+    configure_allocator()  # as the command that starts it
     os.environ["LOCAL_RANK"] = str(place)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -4,6 +4,7 @@ Nothing is ever downloaded here. What is absent is an error that says where to g
 put it; random weights come on request only, and whoever shows a result says so.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import open_clip.pretrained
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from frozenseg.engine.weights import load_state, read_state
+from frozenseg.engine.weights import load_encoder, load_state, read_state
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path("pretrained_checkpoint")  # as published: in the folder one works in
 
@@ -77,7 +80,10 @@ def load_parts(
 ) -> list[str]:
     """As `load_weights`, of any model; `parts`: its frozen encoders that have files."""
     random = ["decoder"] if not weights else []
-    loaded = load_state(model, read_state(weights), weights) if weights else set()
+    loaded: set[str] = set()
+    if weights:
+        loaded = load_state(model, read_state(weights), weights)
+        logger.info("weights from %s", weights)
     for part in parts:
         if part.name not in loaded:
             random += _load_part(part, allow_random)
@@ -97,7 +103,13 @@ def _load_part(part: FrozenPart, allow_random: bool) -> list[str]:
         if allow_random:
             return [part.name]
         raise
-    _load_exactly(part.module, part.pick(read_state(path)), path)
+    state = {
+        name: tensor
+        for name, tensor in part.pick(read_state(path)).items()
+        if name not in CLIP_DESCRIPTIONS
+    }
+    load_encoder(part.module, state, str(path))
+    logger.info("%s: weights from %s", part.name, path)
     return []
 
 
@@ -129,18 +141,9 @@ def vit_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    state = {name: tensor for name, tensor in state.items() if name not in CLIP_DESCRIPTIONS}
-    wanted = module.state_dict()
-    wrong = [name for name in wanted if name not in state] + [
-        name for name in state if name not in wanted or state[name].shape != wanted[name].shape
-    ]
-    if wrong:
-        raise UserError(
-            f"weights {path}: not those of this encoder; missing, unexpected or of another shape: "
-            f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}"
-        )
-    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+def is_clip_file(weights: str) -> bool:
+    """Whether weights of CLIP are named by a file, rather than by a tag."""
+    return os.sep in weights or weights.endswith(CLIP_SUFFIXES)
 
 
 def find_clip(
@@ -148,7 +151,7 @@ def find_clip(
 ) -> Path:
     """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie.
     key: where `weights` comes from, for error messages."""
-    if os.sep in weights or weights.endswith(CLIP_SUFFIXES):
+    if is_clip_file(weights):
         if Path(weights).is_file():
             return Path(weights)
         raise UserError(f"{key} {weights}: no such file")

@@ -1,6 +1,7 @@
 """What both model families have in common: all that training, testing and the predictor use."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,19 @@ class Stage:
     method: str = "forward"
     fixed_size: bool = False
     frozen: bool = False
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode; behind it every part is as it was before."""
+    training = [part for part in model.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class Segmenter(nn.Module):

@@ -23,6 +23,7 @@ from frozenseg.engine.state import load_moments
 from frozenseg.engine.weights import write_state
 from frozenseg.errors import UserError
 from frozenseg.files import check_writable, read_json, write_json
+from frozenseg.models.base import evaluation_mode
 
 METRICS, SETTINGS, WEIGHTS = "metrics.jsonl", "settings.json", "weights.safetensors"
 CLIP_NORM = 1.0
@@ -188,10 +189,8 @@ def _quiet_worker(number: int) -> None:
 
 @torch.no_grad()
 def _evaluate(task: Task) -> dict[str, float]:
-    task.model.eval()
-    scores = {name: round(value, 2) for name, value in task.evaluate().items()}
-    task.model.train()
-    return scores
+    with evaluation_mode(task.model):
+        return {name: round(value, 2) for name, value in task.evaluate().items()}
 
 
 def _checkpoints(folder: Path) -> CheckpointFolder:

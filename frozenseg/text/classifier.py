@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from frozenseg.errors import TextTooLong, UserError, WriteError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, user_path
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.names import foreign, shown
 from frozenseg.text.templates import VILD
@@ -39,9 +39,19 @@ class TextEncoder(Protocol):
         """A digest of everything that decides the vectors: architecture, weights, tokenizer."""
 
 
-def cache_folder() -> Path:
-    """Where caches live: $FROZENSEG_CACHE, else ~/.cache/frozenseg."""
-    return Path(os.environ.get("FROZENSEG_CACHE") or Path.home() / ".cache" / "frozenseg")
+def cache_folder() -> Path | None:
+    """Where caches live: $FROZENSEG_CACHE, else ~/.cache/frozenseg; None, said in the log, where
+    there is no home folder (a container's user without an entry in passwd and without HOME)."""
+    given = os.environ.get("FROZENSEG_CACHE")
+    if given:
+        return user_path(given)
+    home = os.path.expanduser("~")
+    if home == "~":
+        logger.warning(
+            "no cache of text vectors: there is no home folder; FROZENSEG_CACHE may name another"
+        )
+        return None
+    return Path(home) / ".cache" / "frozenseg"
 
 
 class TextClassifier:

@@ -23,7 +23,8 @@ from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records
 from frozenseg.data.dataset import Draw
 from frozenseg.data.small_world.export import WorldFiles, export_split
 from frozenseg.engine.optim import Schedule
-from frozenseg.engine.weights import load_state, read_state, to_published, trained_state
+from frozenseg.engine.published_names import to_published
+from frozenseg.engine.weights import load_state, read_state, trained_state
 from frozenseg.errors import UserError
 from frozenseg.evaluation.tasks import PanopticTask, SemanticTask
 from frozenseg.predictor import build_predictor

@@ -7,7 +7,8 @@ import torch
 
 from frozenseg.commands.convert_checkpoint import main
 from frozenseg.config import load_config
-from frozenseg.engine.weights import model_state, read_state, to_published, trained_state
+from frozenseg.engine.published_names import to_published
+from frozenseg.engine.weights import model_state, read_state, trained_state
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
 

@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from frozenseg.commands.testing import test_resize as resize_of
 from frozenseg.commands.train_net import main
+from frozenseg.config import load_config
+from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.errors import UserError
 from frozenseg.evaluation.on_disk import score_lvis
@@ -192,3 +195,20 @@ def test_cityscapes_without_its_scripts_says_so_at_once(run: TinyRun) -> None:
     write_cityscapes(run)
     with pytest.raises(UserError, match=r"pip install 'frozenseg\[cityscapes\]'"):
         evaluated(run, "openvocab_cityscapes_fine_panoptic_val")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (1024, 2560)),
+        (["INPUT.MIN_SIZE_TEST", "800", "INPUT.MAX_SIZE_TEST", "1333"], (800, 1333)),
+        (["INPUT.MIN_SIZE_TEST", "801"], (801, 1333)),
+        (["INPUT.MIN_SIZE_TEST", "800", "INPUT.SIZE_TEST_OF_BENCHMARK", "True"], (1024, 2560)),
+    ],
+)
+def test_the_size_that_is_set_comes_before_the_benchmarks(
+    options: list[str], expected: tuple[int, int]
+) -> None:
+    row = find_benchmark("openvocab_cityscapes_fine_panoptic_val")
+    found = resize_of(load_config(None, options), row)
+    assert (found.short, found.long) == expected

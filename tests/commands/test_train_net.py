@@ -79,7 +79,7 @@ def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:
     assert found == trained.results("out") and found["images"] == 5
     out, truth = trained.root / "out", json.loads((trained.root / "data/panoptic.json").read_text())
     records, categories = load_records(trained.dataset)
-    segmenter = load(out, weights=out / "model_final.safetensors")
+    segmenter = load(out)
     names = tuple((name,) for name in categories.names)
     vocabulary = Vocabulary(names, categories.is_thing)
     annotations = []
@@ -242,7 +242,7 @@ def test_another_seed_does_not_resume(trained: TinyRun) -> None:
         (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty"),
         (("SOLVER.ACCUMULATE", "3"), "IMS_PER_BATCH 2 cannot be shared by 1 processes"),
         (("INPUT.IMAGE_SIZE", "65"), "IMAGE_SIZE 65: must be a multiple of 32"),
-        (("SOLVER.EMA", "1.5"), "EMA 1.5: a decay between 0 and 1"),
+        (("SOLVER.EMA", "1.5"), "EMA 1.5: must be at least 0 and below 1"),
         (("MODEL.ALLOW_RANDOM_WEIGHTS", "False"), "CLIP_PRETRAINED_WEIGHTS is empty"),
         (("MODEL.WEIGHTS", "none.safetensors"), "none.safetensors: no such file"),
         (("SOLVER.MAX_ITRE", "3"), "did you mean SOLVER.MAX_ITER"),

@@ -7,7 +7,8 @@ import torch
 
 from frozenseg.engine import pretrained
 from frozenseg.engine.pretrained import find_clip, find_sam, load_weights
-from frozenseg.engine.weights import model_state, to_published, trained_state, write_state
+from frozenseg.engine.published_names import to_published
+from frozenseg.engine.weights import model_state, trained_state, write_state
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
 

@@ -10,14 +10,12 @@ from torch import Tensor
 from frozenseg.build import build_model
 from frozenseg.commands import pack_weights
 from frozenseg.config import load_config
+from frozenseg.engine.published_names import from_published, is_published, to_published
 from frozenseg.engine.weights import (
-    from_published,
-    is_published,
     load_state,
     model_state,
     packed,
     read_state,
-    to_published,
     trained_state,
     write_state,
 )

@@ -1,6 +1,7 @@
 """Text vectors: their formula, and a cache that is never wrong and never in the way."""
 
 import hashlib
+import logging
 import multiprocessing
 import os
 from pathlib import Path
@@ -329,3 +330,17 @@ def test_the_cache_lies_where_the_environment_says(
     monkeypatch.delenv("FROZENSEG_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "frozenseg"
+
+
+def test_without_a_home_folder_nothing_is_cached_on_disk(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FROZENSEG_CACHE", "")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with caplog.at_level(logging.WARNING, "frozenseg"):
+        assert cache_folder() is None
+    assert "there is no home folder; FROZENSEG_CACHE may name another" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FROZENSEG_CACHE", "~/x")
+    assert cache_folder() == tmp_path / "x"

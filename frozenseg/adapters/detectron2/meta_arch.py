@@ -82,9 +82,7 @@ class HostModel(nn.Module):
             config.defrost()
             config.SEED = torch.initial_seed() % 2**31
             config.freeze()
-        # The weights' seed must not become that of detectron2's workers, alike on all ranks.
-        with torch.random.fork_rng(devices=[]):
-            segmenter = loaded_model(config, torch.device("cpu"))
+        segmenter = loaded_model(config, torch.device("cpu"))
         return {"segmenter": segmenter, "config": config}
 
     @property

@@ -1,0 +1,124 @@
+"""Files of tensors read without executing them; what is none gives one line with the remedy.
+
+Published weights come as safetensors or as `torch.save` files, of today's format (a zip archive) or
+of the old one (a pickle). A download that failed leaves a web page or half a file under their name.
+"""
+
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from pickle import UnpicklingError  # what torch raises for all that `weights_only` refuses
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from frozenseg.errors import UserError
+
+# detectron2 keeps the schedule's numbers beside the weights, as numpy scalars; building these runs
+# no code of a file. Both names of the module are met: numpy 1 and 2.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.int64)),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+
+# What reading bytes that are no such file ends in: an unpickler fails wherever the bytes lead it.
+_NO_SUCH_CONTENT = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
+    NameError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+)
+_PAGES = (b"<!doctype", b"<html", b"<?xml", b"repository not found", b"not found", b'{"error')
+_POINTER = b"version https://git-lfs"
+
+
+def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. what: begins the messages."""
+    _check_file(path, what)
+    try:
+        return load_file(path)
+    except _NO_SUCH_CONTENT as error:
+        raise UserError(
+            f"{what} {path}: damaged or no safetensors file ({_first_line(error)}); get it anew"
+        ) from None
+
+
+def read_torch(path: Path, what: str = "weights") -> Any:
+    """What a `torch.save` file holds, on the CPU: containers, numbers and tensors, or an error."""
+    _check_file(path, what)
+    try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path, what)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise UserError(
+            f"{what} {path}: no checkpoint, or one that holds more than tensors and would have to "
+            "execute code; save its state dict alone"
+        ) from None
+    except _NO_SUCH_CONTENT as error:
+        raise UserError(
+            f"{what} {path}: cannot be read, perhaps not whole ({_first_line(error)}); get it anew"
+        ) from None
+
+
+def _check_file(path: Path, what: str) -> None:
+    """Refuse what is no file, may not be read, or begins as a web page does."""
+    try:
+        if not path.is_file():
+            raise UserError(f"{what} {path}: no such file")
+        with open(path, "rb") as file:
+            begin = file.read(64).lstrip().lower()
+    except OSError as error:
+        raise UserError(f"{what} {path}: cannot be read ({error.strerror or error})") from None
+    if begin.startswith(_PAGES):
+        raise UserError(
+            f"{what} {path}: damaged: a web page or message in place of the file, as a failed "
+            "download leaves it; get it anew"
+        )
+    if begin.startswith(_POINTER):
+        raise UserError(
+            f"{what} {path}: damaged: a pointer of Git LFS in place of the file; get the file "
+            "itself with `git lfs pull`"
+        )
+
+
+def _check_archive(path: Path, what: str) -> None:
+    """Refuse an archive with a flipped bit, past which torch itself reads, and TorchScript."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise UserError(
+                f"{what} {path}: a TorchScript archive, which is a program; take the same weights "
+                "as a state dict, of OpenAI's CLIP `open_clip_model.safetensors` from the Hugging "
+                "Face hub"
+            )
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise UserError(f"{what} {path}: damaged (entry {damaged}); get it anew")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

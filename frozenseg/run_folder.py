@@ -1,0 +1,120 @@
+"""Which weights a configuration means: those that were trained with it, before those it began from.
+
+A run writes the configuration it was started with, MODEL.WEIGHTS included, and its weights beside
+it. So where both lie together the file in the folder counts, wherever the folder has been moved to.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from frozenseg.config import load_config, option_pairs, packaged_config, packaged_models
+from frozenseg.errors import UserError
+from frozenseg.files import user_path
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_FILES = ("model.safetensors", "model_final.safetensors", "model_final.pth")
+CONFIG_FILES = ("frozenseg.yaml", "config.yaml")  # the first beside detectron2's own config.yaml
+
+Options = Sequence[str] | Mapping[str, Any]
+
+
+def model_config(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    options: Options = (),
+    device: str | None = None,
+) -> CfgNode:
+    """The configuration of a model that ships with the package, of a YAML file, or of a folder with
+    both, its MODEL.WEIGHTS being what shall be loaded.
+
+    That is `weights`, else what the options say, else the file of `WEIGHT_FILES` that lies beside a
+    file of `CONFIG_FILES`, else what a YAML file elsewhere names. A folder without weights is an
+    error. device: in place of MODEL.DEVICE.
+    """
+    path = _config_file(model)
+    cfg = load_config(path, options, freeze=False)
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = str(weights) if "://" in str(weights) else str(user_path(weights))
+    elif not _chosen(options) and path.name in CONFIG_FILES:
+        found = weights_in(path.parent)
+        if found is not None:
+            cfg.MODEL.WEIGHTS = str(found)
+        elif user_path(model).is_dir():
+            raise _no_weights(path.parent)
+    if device is not None:
+        cfg.MODEL.DEVICE = str(device)
+    cfg.freeze()
+    return cfg
+
+
+def evaluation_weights(weights: str, *, config: str | None, options: Options, output: str) -> str:
+    """What an evaluation loads where MODEL.WEIGHTS is `weights`, by the rule of `model_config`.
+
+    config: the YAML file, which may lie in a run's folder. output: OUTPUT_DIR. It is that of the
+    run itself where its configuration began from the same weights: the command of the training,
+    given again, evaluates what was trained.
+    """
+    if _chosen(options):
+        return weights
+    if config is not None and user_path(config).name in CONFIG_FILES:
+        found = weights_in(user_path(config).parent)
+        if found is not None:
+            return str(found)
+    folder = Path(output)
+    found = weights_in(folder)
+    if found is None:
+        return weights
+    if not weights or _began_from(folder) == weights:
+        return str(found)
+    logger.warning("%s is of another run, and not what is evaluated: %s is", found, weights)
+    return weights
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The weights that a folder holds."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+
+
+def _config_file(model: str | Path) -> Path:
+    path = packaged_config(str(model)) or user_path(model)
+    if path.is_dir():
+        path = next((path / name for name in CONFIG_FILES if (path / name).is_file()), path)
+    if not path.is_file():
+        raise UserError(
+            f"model {model}: no such model in the package, YAML file, or folder with config.yaml; "
+            f"in the package: {', '.join(packaged_models())}"
+        )
+    return path
+
+
+def _chosen(options: Options) -> bool:
+    """Whether the options themselves say which weights."""
+    return any(key == "MODEL.WEIGHTS" for key, _ in option_pairs(options))
+
+
+def _began_from(folder: Path) -> str | None:
+    """MODEL.WEIGHTS of the run in a folder; None where it cannot be told."""
+    for name in CONFIG_FILES:
+        if (folder / name).is_file():
+            try:
+                return load_config(folder / name).MODEL.WEIGHTS
+            except UserError:  # of another program, or damaged
+                return None
+    return None
+
+
+def _no_weights(folder: Path) -> UserError:
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    checkpoints = sorted((folder / "checkpoints").glob("step_*.pt"))
+    others += [f"checkpoints/{path.name}" for path in checkpoints[-1:]]
+    remedy = f"it has {', '.join(others)}: give it as weights" if others else "give weights"
+    return UserError(
+        f"model {folder}: no weights in the folder, looked for {', '.join(WEIGHT_FILES)}; the "
+        f"training may not have ended; {remedy}, or go on with --resume"
+    )
