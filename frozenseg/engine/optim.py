@@ -179,6 +179,16 @@ class CosineSchedule:
     warmup_factor: float = 0.0
     warmup_iters: int = 0
 
+    def __post_init__(self) -> None:
+        for value in (self.base, self.end):
+            if not 0 <= value <= min(LARGEST_RATE, LARGEST_DECAY):
+                raise UserError(
+                    f"a schedule along a cosine from {self.base} to {self.end}: both must be between "
+                    "0 and 1; see SOLVER.BASE_LR_END and WEIGHT_DECAY_END"
+                )
+        if not 0 <= self.warmup_factor <= 1:
+            raise UserError(f"SOLVER.WARMUP_FACTOR {self.warmup_factor}: must be between 0 and 1")
+
     def __call__(self, step: int) -> float:
         """The value of the step that has `step` steps before it."""
         if step < self.warmup_iters:

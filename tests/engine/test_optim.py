@@ -251,6 +251,9 @@ def test_cosine_by_hand() -> None:
     assert [rising(step) for step in range(3)] == pytest.approx([0.01, 0.06711, 0.205], rel=1e-3)
     assert CosineSchedule(base=1.0, end=0.0, total=2, warmup_iters=5)(1) == 0.25
     assert CosineSchedule(base=1.0, end=0.0, total=2, warmup_iters=1)(0) == 0.0
+    for values in ({"base": 0.1, "end": 2.0}, {"base": float("nan"), "end": 0.0}):
+        with pytest.raises(UserError, match="both must be between 0 and 1"):
+            CosineSchedule(**values, total=2)
 
 
 def test_clipping_is_over_all_gradients_together() -> None:
