@@ -183,8 +183,8 @@ class CosineSchedule:
         for value in (self.base, self.end):
             if not 0 <= value <= min(LARGEST_RATE, LARGEST_DECAY):
                 raise UserError(
-                    f"a schedule along a cosine from {self.base} to {self.end}: both must be between "
-                    "0 and 1; see SOLVER.BASE_LR_END and WEIGHT_DECAY_END"
+                    f"a schedule along a cosine from {self.base} to {self.end}: both must be "
+                    "between 0 and 1; see SOLVER.BASE_LR_END and WEIGHT_DECAY_END"
                 )
         if not 0 <= self.warmup_factor <= 1:
             raise UserError(f"SOLVER.WARMUP_FACTOR {self.warmup_factor}: must be between 0 and 1")
