@@ -17,6 +17,7 @@ setup(
         "frozenseg": [
             "data/vocabularies/*.txt",
             "data/prepare/*.txt",
+            "text/*.txt",
             "encoders/clip_configs/*.json",
             "model_zoo/*/*",
         ]

@@ -58,6 +58,7 @@ from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
 from frozenseg.precision import Precision
 from frozenseg.text.classifier import TextClassifier, cache_folder
+from frozenseg.text.templates import find_templates
 
 logger = logging.getLogger(__name__)
 
@@ -260,29 +261,38 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
         )
     if node.WINDOW and node.VISUAL == "sam":
         raise UserError("MODEL.FUSIONER.WINDOW: SAM takes an image in one piece; set it to 0")
-    if node.WINDOW and not visual.stride <= node.WINDOW_STRIDE <= node.WINDOW:
+    if node.WINDOW < 0 or node.WINDOW % visual.stride:
         raise UserError(
-            f"MODEL.FUSIONER.WINDOW_STRIDE {node.WINDOW_STRIDE}: must lie between "
-            f"{visual.stride}, a cell of {node.VISUAL_NAME}, and WINDOW {node.WINDOW}"
+            f"MODEL.FUSIONER.WINDOW {node.WINDOW}: {node.VISUAL_NAME} needs a multiple of "
+            f"{visual.stride}; 0: none"
         )
-    fusion = EarlyFusion if node.FUSION == "early" else LateFusion
+    if node.WINDOW and not 1 <= node.WINDOW_STRIDE <= node.WINDOW:
+        raise UserError(
+            f"MODEL.FUSIONER.WINDOW_STRIDE {node.WINDOW_STRIDE}: must lie between 1 and WINDOW "
+            f"{node.WINDOW}"
+        )
+    kind = EarlyFusion if node.FUSION == "early" else LateFusion
+    fusion = kind(
+        visual_channels=visual.channels,
+        text_channels=text.embed_dim,
+        dim=node.DIM,
+        num_heads=node.NUM_HEADS,
+        hidden_dim=node.HIDDEN_DIM,
+        num_layers=node.NUM_LAYERS,
+    )
+    if cfg.MODEL.PUBLISHED_INIT:
+        fusion.start_as_published()
     return Fusioner(
         visual=visual,
         text=text,
-        fusion=fusion(
-            visual_channels=visual.channels,
-            text_channels=text.embed_dim,
-            dim=node.DIM,
-            num_heads=node.NUM_HEADS,
-            hidden_dim=node.HIDDEN_DIM,
-            num_layers=node.NUM_LAYERS,
-        ),
+        fusion=fusion,
         decoder=PixelHead(dim=node.DIM, doublings=node.DECODER_DOUBLINGS),
         temperature=node.TEMPERATURE,
         classes_at_once=node.CLASSES_AT_ONCE,
         size_divisor=divisor,
-        window=node.WINDOW // visual.stride * visual.stride,
-        window_stride=node.WINDOW_STRIDE // visual.stride * visual.stride,
+        window=node.WINDOW,
+        window_stride=node.WINDOW_STRIDE,
+        window_padding=node.WINDOW_PADDING,
     )
 
 
@@ -295,9 +305,10 @@ def _check_fusioner(node: CfgNode) -> None:
         raise UserError(
             f"MODEL.FUSIONER.DIM {node.DIM}: must be a multiple of NUM_HEADS {node.NUM_HEADS}"
         )
-    if node.NUM_LAYERS % 2:
+    if node.FUSION == "late" and node.NUM_LAYERS % 2:
         raise UserError(
-            f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: an even number, at least 2, is needed"
+            f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: the two stacks of FUSION late share it, "
+            "so it must be even"
         )
 
 
@@ -380,6 +391,7 @@ def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
         num_layers=head.TRANSFORMER_ENC_LAYERS,
         num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
         num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        published_init=cfg.MODEL.PUBLISHED_INIT,
         recompute=_recompute(cfg),
     )
 
@@ -393,6 +405,7 @@ def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SamBranch:
         num_levels=levels,
         num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
         num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        published_init=cfg.MODEL.PUBLISHED_INIT,
         recompute=_recompute(cfg),
     )
 
@@ -519,6 +532,13 @@ def feature_fingerprint(cfg: CfgNode, model: Segmenter, precision: Precision) ->
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def build_text_classifier(model: Segmenter, *, use_disk: bool = True) -> TextClassifier:
+def build_text_classifier(
+    cfg: CfgNode, model: Segmenter, *, use_disk: bool = True
+) -> TextClassifier:
+    """The vectors of names with the sentences of MODEL.TEXT.TEMPLATES."""
     folder = cache_folder() if use_disk else None
-    return TextClassifier(model.text_encoder, folder=folder / "text" if folder else None)
+    return TextClassifier(
+        model.text_encoder,
+        templates=find_templates(cfg.MODEL.TEXT.TEMPLATES),
+        folder=folder / "text" if folder else None,
+    )

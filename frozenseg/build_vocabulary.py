@@ -67,10 +67,6 @@ def _of_set(cfg: CfgNode) -> dict[str, str]:
 
 def joins_by_order(cfg: CfgNode) -> bool:
     """DATASETS.VOCABULARY_JOIN."""
-    if cfg.DATASETS.VOCABULARY_JOIN not in ("names", "order"):
-        raise UserError(
-            f"DATASETS.VOCABULARY_JOIN {cfg.DATASETS.VOCABULARY_JOIN}: must be names or order"
-        )
     return cfg.DATASETS.VOCABULARY_JOIN == "order"
 
 

@@ -89,6 +89,9 @@ def default_config() -> CfgNode:
     # data set, e.g. "pascal5i_fold0_train" or "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR". Rows of folds
     # know their own at test.
     cfg.DATASETS.TRAIN_VOCABULARY = ""
+    # What an epoch of Fusioner goes through. False: images, each asked for classes of it by chance;
+    # True: pairs of an image and a class that is in it, as published.
+    cfg.DATASETS.PAIRS = False
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes per rank that read and augment images
     # Training: a folder where what the frozen encoders make of an image is kept, so that they see
@@ -124,6 +127,10 @@ def _model() -> CfgNode:
     model.ALLOW_RANDOM_WEIGHTS = (
         False  # frozen parts without weights: an error, or random on request
     )
+    # What trained parts start from. True: each layer drawn as the published code of its family
+    # draws it; False: input projections and attention by rules of ours, as the weights that ship
+    # were trained from.
+    model.PUBLISHED_INIT = True
     model.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]  # of CLIP, RGB in 0-255
     model.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
     model.SAM_NAME = "vit_b"  # vit_b, vit_l, vit_h, or "small" (ours)
@@ -151,6 +158,12 @@ def _model() -> CfgNode:
     model.FROZEN_SEG.KEEP_KEY_POSITIONS = False  # keys behind the Feature Injector keep positions
 
     model.FUSIONER = _fusioner()
+
+    model.TEXT = CN()
+    # The sentences that a name is put into, whose vectors are averaged: vild14 (published
+    # FrozenSeg), fusioner32 (published Fusioner), clip80 (CLIP's for ImageNet), or a .txt file with
+    # one sentence a line and {} in the place of the name.
+    model.TEXT.TEMPLATES = "vild14"
 
     head = model.SEM_SEG_HEAD = CN()
     head.CONVS_DIM = 256  # channels of decoder levels
@@ -211,7 +224,7 @@ def _fusioner() -> CfgNode:
     node.DIM = 512
     node.NUM_HEADS = 8
     node.HIDDEN_DIM = 2048  # of the linear layers in the transformer
-    node.NUM_LAYERS = 12  # of the transformer; late: of both together
+    node.NUM_LAYERS = 12  # of the transformer; late: of both together, so an even number
     # Masks are 2 ** n times as fine as the cells of the visual encoder. 3: as published, for cells
     # of 14 pixels.
     node.DECODER_DOUBLINGS = 3
@@ -219,11 +232,12 @@ def _fusioner() -> CfgNode:
     # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
     # published, at the cost of a pass per class where the fusion is early.
     node.CLASSES_AT_ONCE = 0
-    # At test: side in pixels of windows that slide over the image, and from one to the next; both
-    # are cut down to whole cells of the visual encoder. 0: the image in one piece. Published: 224,
-    # 149.
+    # At test: side in pixels of windows that slide over the image, a multiple of the visual
+    # encoder's cells, and the pixels from one to the next. 0: the image in one piece. Published:
+    # 224, 149.
     node.WINDOW = 0
     node.WINDOW_STRIDE = 149
+    node.WINDOW_PADDING = -1.0  # normalised value of what a window shows beyond the image
     return node
 
 
@@ -234,7 +248,17 @@ def _input() -> CfgNode:
     node.MIN_SCALE = 0.1
     node.MAX_SCALE = 2.0
     node.FLIP_PROBABILITY = 0.5  # training: of a mirrored image
-    node.MIN_SIZE_TEST = 800  # test: shorter side, in pixels
+    # Training: where a crop that is larger than the image lies in it. True: one random number for
+    # both axes, so on the diagonal, as published; False: one for each.
+    node.DIAGONAL_CROPS = True
+    # Training: what the frozen encoders see in the padding of a crop. "grey": 128, as published;
+    # "zeros": zeros after normalisation, as at test.
+    node.PADDING = "grey"
+    # Training: objects of which the crop has left nothing. True: they stay targets, with their
+    # class and an empty mask, as published; False: they are dropped.
+    node.KEEP_EMPTY_OBJECTS = True
+    # Test: shorter side, in pixels; 0: images keep their size.
+    node.MIN_SIZE_TEST = 800
     node.MAX_SIZE_TEST = 1333  # test: the longer side at most
     # A benchmark that has a test size of its own (Cityscapes 1024 x 2560) is tested at that. A YAML
     # file, or options, that set a size above and not this key choose that size: it is False then.
@@ -251,6 +275,21 @@ def _solver() -> CfgNode:
     node.WEIGHT_DECAY = 0.05
     node.WEIGHT_DECAY_NORM = 0.0
     node.WEIGHT_DECAY_EMBED = 0.0
+    # What is what. "modules": norms and embeddings by the type of their module, all else by
+    # WEIGHT_DECAY (published FrozenSeg); "tables": the level embeddings of the deformable encoders
+    # count as embeddings too (ours); "matrices": biases and vectors do not decay, all else by
+    # WEIGHT_DECAY (published Fusioner).
+    node.WEIGHT_DECAY_RULE = "modules"
+    # "constant", or "cosine": from WEIGHT_DECAY to WEIGHT_DECAY_END along half a cosine.
+    node.WEIGHT_DECAY_SCHEDULE = "constant"
+    node.WEIGHT_DECAY_END = 0.0
+    # The pixel decoder of Fusioner keeps BASE_LR from the first step to the last and does not
+    # decay (published: True).
+    node.CONSTANT_DECODER = False
+    # "WarmupMultiStepLR": STEPS and GAMMA; "WarmupCosineLR": behind the warm-up from BASE_LR to
+    # BASE_LR_END along half a cosine.
+    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    node.BASE_LR_END = 0.0
     node.MAX_ITER = 368750
     node.STEPS = (327778, 355092)  # where the learning rate falls
     node.GAMMA = 0.1  # by this factor

@@ -294,7 +294,7 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
     ready_to_predict(cfg, network)
     return Predictor(
         model=network,
-        text_classifier=build_text_classifier(network),
+        text_classifier=build_text_classifier(cfg, network),
         training_vocabulary=build_training_vocabulary(cfg),
         post_processor=build_post_processor(cfg),
         short_side=cfg.INPUT.MIN_SIZE_TEST,

@@ -20,11 +20,13 @@ class ImageBatch:
     """Images padded at the bottom and right to one size.
 
     pixels: (B, 3, H, W) float, RGB, 0-255; what lies outside an image's own size means nothing.
-    sizes: (height, width) of each image inside `pixels`.
+    sizes: (height, width) of each image inside `pixels`. padding: what encoders see there, after
+    normalisation.
     """
 
     pixels: Tensor
     sizes: list[tuple[int, int]]
+    padding: float = 0.0
 
     @classmethod
     def collate(
@@ -46,14 +48,14 @@ class ImageBatch:
         return cls(pixels, sizes)
 
     def to(self, device: torch.device | str) -> "ImageBatch":
-        return ImageBatch(self.pixels.to(device), self.sizes)
+        return ImageBatch(self.pixels.to(device), self.sizes, self.padding)
 
     def normalized(self, mean: Tensor, std: Tensor) -> Tensor:
-        """(pixels - mean) / std with zeros in the padding, as the encoders were trained."""
+        """(pixels - mean) / std, with `padding` outside the images."""
         normalized = (self.pixels - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
         for image, (height, width) in zip(normalized, self.sizes, strict=True):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
+            image[:, height:] = self.padding
+            image[:, :, width:] = self.padding
         return normalized
 
 

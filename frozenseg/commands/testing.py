@@ -61,7 +61,7 @@ from frozenseg.visualize import draw_segments
 logger = logging.getLogger(__name__)
 
 DETECTION = ("instances", "lvis", "cityscapes")
-PRESENT = 0.5  # a class is there if it is more likely than not (PAPERS 3.1, 5)
+PRESENT = 0.5  # a class is there if it is more likely than not (arXiv 2210.15138)
 SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, semantic_scores=True)
 
 
@@ -160,7 +160,7 @@ class Tester:
     def prepare(cls, cfg: CfgNode, model: Segmenter, sets: list[TestSet]) -> "Tester":
         """Reads the truth of every task too, so that what is wrong with it shows at once."""
         tasks = [_tasks(entry) for entry in sets]
-        texts = [embed(model, entry.vocabulary, entry.training) for entry in sets]
+        texts = [embed(cfg, model, entry.vocabulary, entry.training) for entry in sets]
         proposals, precision = build_sam_masks(cfg, model), build_precision(cfg, model.device)
         return cls(cfg, model, sets, tasks, texts, proposals, precision)
 

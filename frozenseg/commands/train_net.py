@@ -31,6 +31,7 @@ from frozenseg.commands.testing import Tester, test_sets
 from frozenseg.commands.training import (
     check_feature_cache,
     checkpoint_folder,
+    clip_norm_of,
     embed,
     feature_cache,
     loaded_model,
@@ -178,7 +179,7 @@ def _train(
     model = loaded_model(cfg, device).train()
     compile_encoders(cfg, model)
     state = training_state(cfg, model)
-    text = embed(model, vocabulary, build_training_vocabulary(cfg))
+    text = embed(cfg, model, vocabulary, build_training_vocabulary(cfg))
     cache = feature_cache(cfg, model, state.precision)
     objective = training_objective(cfg, model, text, cache)
     if resumed is not None:
@@ -209,7 +210,7 @@ def _train(
             schedule=schedule,
             max_iter=solver.MAX_ITER,
             accumulate=solver.ACCUMULATE,
-            clip_norm=solver.CLIP_GRADIENTS.CLIP_VALUE if solver.CLIP_GRADIENTS.ENABLED else None,
+            clip_norm=clip_norm_of(cfg),
             log=log,
             checkpoints=checkpoints,
             checkpoint_period=solver.CHECKPOINT_PERIOD,

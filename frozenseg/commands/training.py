@@ -1,7 +1,9 @@
 """A configuration as the objects of a training run."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -17,11 +19,18 @@ from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.selection import training_pairs
 from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import barrier, is_main, rank, world_size
 from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.engine.objective import ClassMaskObjective, MaskObjective, Objective
-from frozenseg.engine.optim import MovingAverage, Schedule, adamw, parameter_groups
+from frozenseg.engine.optim import (
+    CosineSchedule,
+    MovingAverage,
+    Schedule,
+    adamw,
+    parameter_groups,
+)
 from frozenseg.engine.state import TrainingState
 from frozenseg.errors import UserError
 from frozenseg.losses.set_criterion import SetCriterion
@@ -44,10 +53,12 @@ def loaded_model(cfg: CfgNode, device: torch.device) -> Segmenter:
     return model.to(device)
 
 
-def embed(model: Segmenter, vocabulary: Vocabulary, training: Vocabulary) -> TextEmbeddings:
+def embed(
+    cfg: CfgNode, model: Segmenter, vocabulary: Vocabulary, training: Vocabulary
+) -> TextEmbeddings:
     """The text vectors on the model's device; the first process encodes, the others find them in
     the cache. training: what counts as seen."""
-    classifier = build_text_classifier(model)
+    classifier = build_text_classifier(cfg, model)
     if not is_main():
         barrier()
     text = classifier.embed(vocabulary, training)
@@ -70,17 +81,27 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
             raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         records, categories = records + of_name, classes
     assert categories is not None, "names is not empty"
+    if cfg.DATASETS.PAIRS:
+        images, records = len(records), _pairs(cfg, records)
+        logger.info("%d images, %d pairs of an image and a class", images, len(records))
     dataset = SegmentationDataset(
         records=records,
         categories=categories,
         transform=training_transform(cfg),
         targets=find_benchmark(names[0]).targets,
+        keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
         seed=cfg.SEED,
     )
     vocabulary = build_vocabulary(cfg, names[0], categories)
     if is_main():
         logger.info("%s: %s", names[0], vocabulary.summary(build_training_vocabulary(cfg)))
     return dataset, vocabulary
+
+
+def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
+    if cfg.MODEL.META_ARCHITECTURE != "Fusioner":
+        raise UserError("DATASETS.PAIRS: only Fusioner is asked for one class; set it False")
+    return training_pairs(records)
 
 
 def training_transform(cfg: CfgNode) -> LargeScaleJitter:
@@ -92,6 +113,7 @@ def training_transform(cfg: CfgNode) -> LargeScaleJitter:
         min_scale=cfg.INPUT.MIN_SCALE,
         max_scale=cfg.INPUT.MAX_SCALE,
         flip_probability=cfg.INPUT.FLIP_PROBABILITY,
+        diagonal=cfg.INPUT.DIAGONAL_CROPS,
     )
 
 
@@ -171,12 +193,14 @@ def training_objective(
     cache: FeatureCache[Features] | None = None,
 ) -> Objective:
     """The loss of the model's family; text: of the training vocabulary, on the model's device."""
+    grey_padding = cfg.INPUT.PADDING == "grey"
     if isinstance(model, Fusioner):
         return ClassMaskObjective(
             vectors=text.class_vectors(),
             classes_at_once=model.classes_at_once,
             size_divisor=model.size_divisor,
             seed=cfg.SEED,
+            grey_padding=grey_padding,
             cache=cache,
         )
     return MaskObjective(
@@ -185,24 +209,31 @@ def training_objective(
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         size_divisor=model.size_divisor,
         seed=cfg.SEED,
+        grey_padding=grey_padding,
         cache=cache,
+    )
+
+
+def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]]:
+    """The trained parameters by what decays and what the schedule moves."""
+    solver = cfg.SOLVER
+    return parameter_groups(
+        model,
+        weight_decay=solver.WEIGHT_DECAY,
+        norm_decay=solver.WEIGHT_DECAY_NORM,
+        embedding_decay=solver.WEIGHT_DECAY_EMBED,
+        rule=solver.WEIGHT_DECAY_RULE,
+        constant_decoder=solver.CONSTANT_DECODER,
     )
 
 
 def training_state(cfg: CfgNode, model: Segmenter) -> TrainingState:
     solver = cfg.SOLVER
-    groups = parameter_groups(
-        model,
-        weight_decay=solver.WEIGHT_DECAY,
-        norm_decay=solver.WEIGHT_DECAY_NORM,
-        embedding_decay=solver.WEIGHT_DECAY_EMBED,
-    )
+    if solver.CONSTANT_DECODER and not isinstance(model, Fusioner):
+        raise UserError("SOLVER.CONSTANT_DECODER: only Fusioner's is known; set it False")
+    groups = training_groups(cfg, model)
     average = None
     if solver.EMA:
-        if not 0 < solver.EMA < 1:
-            raise UserError(
-                f"SOLVER.EMA {solver.EMA}: a decay between 0 and 1, e.g. 0.9998; 0: none"
-            )
         average = MovingAverage(dict(model.trained_parameters()), decay=solver.EMA)
     return TrainingState(
         model=model,
@@ -210,11 +241,31 @@ def training_state(cfg: CfgNode, model: Segmenter) -> TrainingState:
         precision=Precision.choose(model.device, "auto" if solver.AMP.ENABLED else "fp32"),
         seed=cfg.SEED,
         average=average,
+        decay=decay_of(cfg),
     )
 
 
-def schedule_of(cfg: CfgNode) -> Schedule:
+def decay_of(cfg: CfgNode) -> CosineSchedule | None:
+    """The weight decay of each step; None: it stays as it is."""
     solver = cfg.SOLVER
+    if solver.WEIGHT_DECAY_SCHEDULE == "constant":
+        return None
+    return CosineSchedule(
+        base=solver.WEIGHT_DECAY, end=solver.WEIGHT_DECAY_END, total=solver.MAX_ITER
+    )
+
+
+def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
+    """The learning rate of each step."""
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        return CosineSchedule(
+            base=solver.BASE_LR,
+            end=solver.BASE_LR_END,
+            total=solver.MAX_ITER,
+            warmup_factor=solver.WARMUP_FACTOR,
+            warmup_iters=solver.WARMUP_ITERS,
+        )
     return Schedule(
         base=solver.BASE_LR,
         steps=tuple(solver.STEPS),
@@ -222,6 +273,12 @@ def schedule_of(cfg: CfgNode) -> Schedule:
         warmup_factor=solver.WARMUP_FACTOR,
         warmup_iters=solver.WARMUP_ITERS,
     )
+
+
+def clip_norm_of(cfg: CfgNode) -> float | None:
+    """The largest norm of all gradients together; None: they are not clipped."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    return clip.CLIP_VALUE if clip.ENABLED else None
 
 
 def checkpoint_folder(cfg: CfgNode) -> Path:

@@ -52,6 +52,7 @@ class SegmentationDataset(Dataset[Sample]):
 
     targets: the annotation that becomes masks ("panoptic", "semantic" or "instances"), None for
     testing: evaluators load the truth of `sample.record` with `frozenseg.data.annotations`.
+    keep_empty: objects of which the transform leaves nothing stay targets (`cut_masks`).
 
     The random part of a sample depends on (seed, draw position, item) alone: neither the number of
     workers nor a resumed run changes it.
@@ -64,12 +65,14 @@ class SegmentationDataset(Dataset[Sample]):
         categories: Categories,
         transform: Transform,
         targets: Literal["panoptic", "semantic", "instances"] | None,
+        keep_empty: bool = True,
         seed: int = 0,
     ) -> None:
         self.records = records
         self.categories = categories
         self.transform = transform
         self.targets = targets
+        self.keep_empty = keep_empty
         self.seed = seed
 
     def __len__(self) -> int:
@@ -92,16 +95,21 @@ class SegmentationDataset(Dataset[Sample]):
         image, planes = self.transform(image, planes, generator)
         labels.maps, inside = planes[:-1], planes[-1]
         content = int(inside[:, 0].sum()), int(inside[0].sum())
-        return Sample(_to_tensor(image), height, width, record, cut_masks(labels), content)
+        found = cut_masks(labels, keep_empty=self.keep_empty)
+        return Sample(_to_tensor(image), height, width, record, found, content)
 
 
-def cut_masks(labels: LabelMaps) -> Targets:
-    """The (N, H, W) masks of all objects that have a pixel left."""
-    masks = labels.maps == labels.values.astype(labels.maps.dtype)[:, None, None]
-    present = masks.any(axis=(1, 2))
+def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
+    """The (N, H, W) masks of all objects; of those without a pixel only if `keep_empty`."""
+    kind = labels.maps.dtype
+    masks = labels.maps == labels.values.astype(kind)[:, None, None]
+    # An object of which the map never had a pixel may have a value that is too large for its type,
+    # and so would be another's.
+    masks &= (labels.values <= np.iinfo(kind).max)[:, None, None]
+    kept = masks.any(axis=(1, 2)) | keep_empty
     return Targets(
-        class_ids=torch.from_numpy(labels.class_ids[present].astype(np.int64)),
-        masks=torch.from_numpy(masks[present]),
+        class_ids=torch.from_numpy(labels.class_ids[kept].astype(np.int64)),
+        masks=torch.from_numpy(masks[kept]),
         labelled=torch.from_numpy(labels.maps[0] != 0) if labels.has_background else None,
     )
 

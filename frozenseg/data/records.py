@@ -79,6 +79,8 @@ class Record:
     order of the class ids that come out; all others are background. None: all, as they are.
     scored: those that come out for which the image is scored where it is asked only for classes it
     has ("oracle presence"), see `frozenseg.data.scored_pairs`. None: all that its annotation has.
+    present: the class ids that the image holds, of those that come out; None: not known without its
+    label map. asked: the class of a pair of image and class, see `training_pairs`; None: no pair.
     """
 
     image_id: int | str
@@ -94,3 +96,5 @@ class Record:
     semantic_background: int = -1
     classes: tuple[int, ...] | None = None
     scored: tuple[int, ...] | None = None
+    present: tuple[int, ...] | None = None
+    asked: int | None = None

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from frozenseg.data.annotations import load_semantic, present_classes
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
@@ -17,13 +18,27 @@ def select_classes(
     records: list[Record], categories: Categories, classes: tuple[int, ...], present: Present
 ) -> tuple[list[Record], Categories]:
     """The images with one of `classes`, which are the only ones left; others are background."""
-    wanted = frozenset(classes)
-    kept = [
-        replace(record, classes=classes)
-        for record in records
-        if not wanted.isdisjoint(present(record))
-    ]
+    kept = []
+    for record in records:
+        held = frozenset(present(record))
+        found = tuple(place for place, class_id in enumerate(classes) if class_id in held)
+        if found:
+            kept.append(replace(record, classes=classes, present=found))
     return kept, categories.select(classes)
+
+
+def training_pairs(records: list[Record]) -> list[Record]:
+    """Each record once for every class that its image holds, which it is then `asked` for.
+
+    Label maps are read where a record does not know what its image holds.
+    """
+    return [
+        replace(record, asked=class_id)
+        for record in records
+        for class_id in (
+            present_classes(load_semantic(record)) if record.present is None else record.present
+        )
+    ]
 
 
 def objects_present(record: Record) -> set[int]:

@@ -73,11 +73,13 @@ class ShortestEdgeResize:
 
 @dataclass(frozen=True, kw_only=True)
 class LargeScaleJitter:
-    """Random flip, scale and crop to `size` x `size` (arXiv 2012.07177; PAPERS 1.3).
+    """Random flip, scale and crop to `size` x `size` (arXiv 2012.07177).
 
     The image is scaled to fit a square of `scale * size` pixels, scale uniform in [min_scale,
     max_scale], keeping its aspect. What exceeds `size` is cropped at a random place; what is
     missing is padded at the bottom and right, with `pad_value` in the image and 0 in the labels.
+    diagonal: one random number places the crop along both axes, as in detectron2's
+    `FixedSizeCrop`; otherwise each axis has its own.
     """
 
     size: int = 1024
@@ -85,12 +87,16 @@ class LargeScaleJitter:
     max_scale: float = 2.0
     flip_probability: float = 0.5
     pad_value: int = 128
+    diagonal: bool = True
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         # always the same number of draws, so that no choice shifts the ones after it
         flip, scale, top, left = generator.random(4)
+        flipped = flip < self.flip_probability
+        if self.diagonal:
+            left = 1 - top if flipped else top  # the published crop is cut after the flip
         height, width = image.shape[:2]
         target = self.size * (self.min_scale + scale * (self.max_scale - self.min_scale))
         factor = target / max(height, width)
@@ -101,7 +107,7 @@ class LargeScaleJitter:
         row_source = nearest_positions(height, scaled[0])[rows]
         column_source = nearest_positions(width, scaled[1])[columns]
         cut = labels.take(row_source, axis=1).take(column_source, axis=2)
-        if flip < self.flip_probability:
+        if flipped:
             window, cut = window[:, ::-1], cut[:, :, ::-1]
         return self._padded(window, cut)
 

@@ -75,14 +75,17 @@ class MaskObjective:
         num_queries: int,
         size_divisor: int,
         seed: int,
+        grey_padding: bool,
         cache: FeatureCache[Any] | None = None,
     ) -> None:
-        """cache: where what the frozen encoders make of an image is kept, if it is kept."""
+        """grey_padding: the encoders see the padding of a crop as it is painted, not as padding.
+        cache: where what the frozen encoders make of an image is kept, if it is kept."""
         self.criterion = criterion
         self.text = text
         self.num_queries = num_queries
         self.size_divisor = size_divisor
         self.seed = seed
+        self.grey_padding = grey_padding
         self.cache = cache
 
     def count(self, samples: list[Sample]) -> Totals:
@@ -107,7 +110,7 @@ class MaskObjective:
     ) -> dict[str, Tensor]:
         """As `Objective`."""
         objects, class_weight = totals
-        images = _images(samples, self.size_divisor)
+        images = _images(samples, self.size_divisor, self.grey_padding)
         known = _known_features(self.cache, images, device)
         predictions = forward(images.to(device), self.text, True, **known)
         seeds = [point_seed(self.seed, position) for position in positions]
@@ -133,9 +136,10 @@ class MaskObjective:
 class ClassMaskObjective:
     """Binary cross entropy of the masks of the classes that each image is asked for (Fusioner).
 
-    An image is asked for as many classes as are asked for at once at test: those in it, in random
-    order, then others, whose masks shall be empty. The published training asks for one. Pixels that
-    are labelled, but of no class, count against every class.
+    An image is asked for as many classes as are asked for at once at test: the one of its pair
+    (`Record.asked`) first, then those in it, in random order, then others, whose masks shall be
+    empty. The published training asks for one. Pixels that are labelled, but of no class, count
+    against every class.
     """
 
     def __init__(
@@ -145,14 +149,16 @@ class ClassMaskObjective:
         classes_at_once: int,
         size_divisor: int,
         seed: int,
+        grey_padding: bool,
         cache: FeatureCache[Any] | None = None,
     ) -> None:
         """vectors: (K, D) of the training vocabulary, on the model's device. classes_at_once: 0:
-        all K. cache: as of `MaskObjective`."""
+        all K. grey_padding, cache: as of `MaskObjective`."""
         self.vectors = vectors
         self.num_asked = min(classes_at_once or len(vectors), len(vectors))
         self.size_divisor = size_divisor
         self.seed = seed
+        self.grey_padding = grey_padding
         self.cache = cache
 
     def count(self, samples: list[Sample]) -> tuple[float, ...]:
@@ -172,11 +178,11 @@ class ClassMaskObjective:
         """As `Objective`; the one loss is `loss_mask`."""
         asked = torch.stack(
             [
-                self.asked(_targets(sample).class_ids, position)
+                self.asked(_targets(sample).class_ids, position, sample.record.asked)
                 for sample, position in zip(samples, positions, strict=True)
             ]
         ).to(device)  # (B, k)
-        images = _images(samples, self.size_divisor)
+        images = _images(samples, self.size_divisor, self.grey_padding)
         known = _known_features(self.cache, images, device)
         logits = forward(images.to(device), self.vectors[asked], **known)
         targets = [_targets(sample).to(device) for sample in samples]
@@ -194,12 +200,15 @@ class ClassMaskObjective:
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         return losses["loss_mask"]
 
-    def asked(self, class_ids: Tensor, position: int) -> Tensor:
-        """The classes (k,) that the image drawn at `position` is asked for, if these are in it."""
+    def asked(self, class_ids: Tensor, position: int, first: int | None = None) -> Tensor:
+        """The classes (k,) that the image drawn at `position` is asked for, if these are in it.
+        first: one that comes before all others."""
         chance = seeded_generator(self.seed, CLASS_STREAM, position)
         order = chance.permutation(len(self.vectors))
         present = np.isin(order, class_ids.cpu().numpy())
         order = np.concatenate((order[present], order[~present]))
+        if first is not None:
+            order = np.concatenate(([first], order[order != first]))
         return torch.from_numpy(order[: self.num_asked].copy())
 
 
@@ -216,13 +225,13 @@ def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.nn.functional.pad(masks, (0, size[1] - width, 0, size[0] - height))
 
 
-def _images(samples: list[Sample], divisor: int) -> ImageBatch:
-    """Padding is padding in training too. The published FrozenSeg shows the encoders grey there in
-    training and zeros at test; layer norms blow up the difference."""
+def _images(samples: list[Sample], divisor: int, grey_padding: bool) -> ImageBatch:
+    """grey_padding: the padding of a crop counts as picture, as in the published FrozenSeg, which
+    at test has zeros there; layer norms blow up the difference."""
+    wholes = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
+    contents = [sample.content or whole for sample, whole in zip(samples, wholes, strict=True)]
     return ImageBatch.collate(
-        [sample.image for sample in samples],
-        divisor,
-        [sample.content or (sample.image.shape[1], sample.image.shape[2]) for sample in samples],
+        [sample.image for sample in samples], divisor, wholes if grey_padding else contents
     )
 
 

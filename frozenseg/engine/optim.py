@@ -1,5 +1,6 @@
-"""AdamW as the recipe has it: what decays, how the learning rate runs, clipping, moving average."""
+"""AdamW as the recipe has it: what decays, how rate and decay run, clipping, moving average."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,15 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.errors import UserError
+from frozenseg.models.fusioner import PixelHead
+from frozenseg.models.pixel_decoder import DeformableEncoder
 
-# Learned tables that are embeddings by meaning, though not `nn.Embedding` by type.
-EMBEDDINGS = (
-    "query_features",
-    "query_positions",
-    "level_embedding",
-    "void_embedding",
-    "text_embedding",
-)
+RULES = ("modules", "tables", "matrices")
+"""What decays, see `parameter_groups`."""
 FUSED_DEVICES = {"cpu", "cuda"}  # PyTorch's list is longer; these have been tried
 # Of a step: from finite weights and moments, and a gradient whose norm is finite, AdamW then makes
 # finite ones. It divides a moment by the root of another that grows with it, so that a weight moves
@@ -27,14 +24,34 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Instanc
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, norm_decay: float, embedding_decay: float
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    norm_decay: float,
+    embedding_decay: float,
+    rule: str = "modules",
+    constant_decoder: bool = False,
 ) -> list[dict[str, Any]]:
-    """The trained parameters in up to three groups: weights, norms, embeddings.
+    """The trained parameters in groups by what happens to them.
 
-    A group has "params", "names" and "weight_decay". Biases and the logit scale count as weights,
-    as in the published recipe (detectron2's solver).
+    A group has "params", "names", "weight_decay", "fixed_rate" (the schedule of the learning rate
+    passes it by) and "fixed_decay" (that of the decay does).
+
+    rule: "modules": norms and embeddings are told by their module; biases, the logit scale and the
+    level embeddings of the deformable encoders count as weights, as in the published recipe of
+    FrozenSeg (detectron2's solver). "tables": the same, but these level embeddings are embeddings.
+    "matrices": whatever has one axis does not decay, embeddings do, as in the published recipe of
+    Fusioner. constant_decoder: its pixel decoder has a group of its own, without decay or schedule.
     """
-    decays = {"weights": weight_decay, "norms": norm_decay, "embeddings": embedding_decay}
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} of weight decay: must be one of {', '.join(RULES)}")
+    decays = {
+        "weights": weight_decay,
+        "norms": norm_decay,
+        "embeddings": embedding_decay,
+        "vectors": 0.0,
+        "decoder": 0.0,
+    }
     for kind, decay in decays.items():
         if not 0 <= decay <= LARGEST_DECAY:
             raise UserError(
@@ -42,24 +59,42 @@ def parameter_groups(
                 "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED"
             )
     groups: dict[str, dict[str, Any]] = {
-        kind: {"params": [], "names": [], "weight_decay": decay} for kind, decay in decays.items()
+        kind: {
+            "params": [],
+            "names": [],
+            "weight_decay": decay,
+            "fixed_rate": kind == "decoder",
+            "fixed_decay": kind != "weights",
+        }
+        for kind, decay in decays.items()
     }
+    apart = _decoder_modules(model) if constant_decoder else set()
     seen: set[int] = set()  # a module may be shared, its parameters are trained once
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                group = groups[_kind(name, module)]
-                group["params"].append(parameter)
-                group["names"].append(name)
+                leaf = name.removeprefix(f"{prefix}.")
+                kind = "decoder" if module in apart else _kind(leaf, parameter, module, rule)
+                groups[kind]["params"].append(parameter)
+                groups[kind]["names"].append(name)
     return [group for group in groups.values() if group["params"]]
 
 
-def _kind(name: str, module: nn.Module) -> str:
+def _kind(leaf: str, parameter: nn.Parameter, module: nn.Module, rule: str) -> str:
+    """leaf: the name of the parameter in its module, which may say what its embeddings are."""
+    is_table = isinstance(module, nn.Embedding) or leaf in getattr(module, "embeddings", ())
+    if rule == "matrices":
+        return "weights" if is_table or parameter.ndim > 1 else "vectors"
     if isinstance(module, NORMS):
         return "norms"
-    is_table = isinstance(module, nn.Embedding) or name.rpartition(".")[2] in EMBEDDINGS
+    is_table |= rule == "tables" and isinstance(module, DeformableEncoder)
     return "embeddings" if is_table else "weights"
+
+
+def _decoder_modules(model: nn.Module) -> set[nn.Module]:
+    heads = [module for module in model.modules() if isinstance(module, PixelHead)]
+    return {module for head in heads for module in head.modules()}
 
 
 def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
@@ -67,21 +102,30 @@ def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Ada
 
     It takes up the state of either form and stays what it is.
     """
+    scheduled = {"fixed_rate": False, "fixed_decay": False}
     kept = [
         {
+            **scheduled,
+            **{key: value for key, value in group.items() if key != "names"},
             # With names, which go into the optimiser's state dict: a saved moment is then found by
             # the name of its parameter, not by its place.
             "params": list(zip(group["names"], group["params"], strict=True)),
-            "weight_decay": group["weight_decay"],
         }
         for group in groups
     ]
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     fused = devices <= FUSED_DEVICES
 
-    def keep_form(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    def keep_form(own: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         # The saved groups would decide otherwise, even for a device that has no such kernel.
-        return {**state, "param_groups": [{**g, "fused": fused} for g in state["param_groups"]]}
+        saved = state["param_groups"]
+        if len(saved) != len(own.param_groups):
+            return state  # which the optimiser refuses
+        kept = [
+            {**group, **{key: mine[key] for key in ("fused", "fixed_rate", "fixed_decay")}}
+            for group, mine in zip(saved, own.param_groups, strict=True)
+        ]
+        return {**state, "param_groups": kept}
 
     optimizer = torch.optim.AdamW(kept, lr=learning_rate, fused=fused)
     optimizer.register_load_state_dict_pre_hook(keep_form)
@@ -121,9 +165,52 @@ class Schedule:
         return rate * (self.warmup_factor * (1 - done) + done)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CosineSchedule:
+    """A value of each of `total` steps: from `base` to `end` along half a cosine.
+
+    Over the first `warmup_iters` steps it rises linearly instead, from `warmup_factor` times `base`
+    to `base`, which the last of them has (so in the published code of Fusioner).
+    """
+
+    base: float
+    end: float
+    total: int
+    warmup_factor: float = 0.0
+    warmup_iters: int = 0
+
+    def __post_init__(self) -> None:
+        for value in (self.base, self.end):
+            if not 0 <= value <= min(LARGEST_RATE, LARGEST_DECAY):
+                raise UserError(
+                    f"a schedule along a cosine from {self.base} to {self.end}: both must be "
+                    "between 0 and 1; see SOLVER.BASE_LR_END and WEIGHT_DECAY_END"
+                )
+        if not 0 <= self.warmup_factor <= 1:
+            raise UserError(f"SOLVER.WARMUP_FACTOR {self.warmup_factor}: must be between 0 and 1")
+
+    def __call__(self, step: int) -> float:
+        """The value of the step that has `step` steps before it."""
+        if step < self.warmup_iters:
+            done = step / max(self.warmup_iters - 1, 1)
+            return self.base * (self.warmup_factor * (1 - done) + done)
+        length = max(self.total - self.warmup_iters, 1)
+        share = min(step - self.warmup_iters, length) / length
+        return self.end + (self.base - self.end) * (1 + math.cos(math.pi * share)) / 2
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all groups the rate, but for those of a fixed one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if not group["fixed_rate"]:
+            group["lr"] = rate
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Give all groups the decay, but for those of a fixed one."""
+    for group in optimizer.param_groups:
+        if not group["fixed_decay"]:
+            group["weight_decay"] = decay
 
 
 def gradient_norm(

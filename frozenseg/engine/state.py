@@ -1,6 +1,6 @@
 """What a training step changes, and how it comes into and out of a checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from frozenseg.precision import Precision
 class TrainingState:
     """All that a step changes. step: steps done; images: drawn by all processes together.
 
+    decay: the weight decay of each step where it changes, a function of the step alone.
     scaler: of the loss, so that gradients do not vanish in float16; does nothing otherwise.
     """
 
@@ -34,6 +35,7 @@ class TrainingState:
     precision: Precision
     seed: int
     average: MovingAverage | None = None
+    decay: Callable[[int], float] | None = None
     step: int = 0
     images: int = 0
     best: dict[str, Any] = field(default_factory=dict)

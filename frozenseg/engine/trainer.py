@@ -17,7 +17,7 @@ from frozenseg.engine.distributed import all_gather_json, all_sum, is_main, rank
 from frozenseg.engine.interrupt import StopRequest
 from frozenseg.engine.logger import TrainingLog
 from frozenseg.engine.objective import Objective
-from frozenseg.engine.optim import Schedule, gradient_norm, set_learning_rate
+from frozenseg.engine.optim import gradient_norm, set_learning_rate, set_weight_decay
 from frozenseg.engine.state import TrainingState
 from frozenseg.errors import UserError
 from frozenseg.models.base import Segmenter
@@ -36,7 +36,7 @@ def train(
     network: nn.Module,
     batches: Iterator[list[Sample]],
     objective: Objective,
-    schedule: Schedule,
+    schedule: Callable[[int], float],
     max_iter: int,
     accumulate: int,
     clip_norm: float | None,
@@ -105,6 +105,8 @@ def training_step(
     A loss or a norm that is not a finite number is a `UserError`, before it gets into a weight.
     """
     set_learning_rate(state.optimizer, rate)
+    if state.decay is not None:
+        set_weight_decay(state.optimizer, state.decay(state.step))
     state.optimizer.zero_grad(set_to_none=True)
     scaler, processes = state.scaler, world_size()
     summed: dict[str, Tensor] = {}

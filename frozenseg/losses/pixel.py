@@ -1,6 +1,6 @@
 """The loss of Fusioner: each class is a yes-or-no question at every labelled pixel.
 
-Binary cross entropy over non-ignored pixels, one sample at a time (PAPERS 3.2): images weigh the
+Binary cross entropy over non-ignored pixels, one sample at a time: images weigh the
 same however much of them is labelled. Legend: B images, K classes asked, H x W pixels.
 """
 

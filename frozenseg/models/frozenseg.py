@@ -27,6 +27,8 @@ class FrozenSeg(Segmenter):
     """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
 
     features = FrozenFeatures
+    embeddings = frozenset({"void_embedding"})
+    """Parameters that are learned tables."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 """Fusioner (arXiv 2210.15138): any frozen visual and any frozen text encoder, joined by a small
-transformer. Sizes and order of layers from PAPERS 3.1; no code of others was read.
+transformer, with the sizes and the order of layers of the published model.
 
 Legend: B images, K classes asked at once, N = h*w cells of the visual encoder, C width of fusion.
 """
@@ -18,10 +18,8 @@ from frozenseg.structures import ImageBatch, MaskPredictions, PatchTokens, TextE
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention and two linear layers with GELU, each behind a norm and with a residual.
-
-    The activation is not in our facts of the paper; GELU is that of the encoders.
-    """
+    """Self-attention and two linear layers with exact GELU, each behind a norm and with a
+    residual."""
 
     def __init__(self, *, dim: int, num_heads: int, hidden_dim: int) -> None:
         super().__init__()
@@ -45,6 +43,8 @@ class Fusion(nn.Module):
     """
 
     words_interact: bool
+    embeddings = frozenset({"text_embedding"})
+    """Parameters that are learned tables."""
 
     def __init__(self, *, visual_channels: int, text_channels: int, dim: int) -> None:
         super().__init__()
@@ -55,6 +55,20 @@ class Fusion(nn.Module):
         self.text_embedding = nn.Parameter(0.02 * torch.randn(dim))  # tells words from patches
         self.visual_projection = nn.Linear(dim, dim, bias=False)
         self.text_projection = nn.Linear(dim, dim, bias=False)
+
+    @torch.no_grad()
+    def start_as_published(self) -> None:
+        """Draw the weights as the published code does: the embedding of words from N(0, 1), the
+        two projections with a variance of 1 / dim, attention as any linear layer of PyTorch."""
+        self.text_embedding.normal_()
+        for projection in (self.visual_projection, self.text_projection):
+            projection.weight.normal_(std=projection.in_features**-0.5)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.out_proj.reset_parameters()
+                bound = module.in_proj_weight.shape[1] ** -0.5
+                module.in_proj_weight.uniform_(-bound, bound)
+                module.in_proj_bias.uniform_(-bound, bound)
 
     def forward(self, tokens: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (B, N, visual_channels), vectors (B, K, text_channels) -> (B, N, C), (B, K, C).
@@ -72,7 +86,7 @@ class Fusion(nn.Module):
 
 
 class EarlyFusion(Fusion):
-    """Patches and words in one transformer: every token sees every other (PAPERS 3.1, 3).
+    """Patches and words in one transformer: every token sees every other.
 
     Words see each other too, so what is asked together has an influence on the masks.
     """
@@ -101,7 +115,7 @@ class EarlyFusion(Fusion):
 class LateFusion(Fusion):
     """Patches and words in a transformer each; they meet at the similarity only.
 
-    Our reading: the exact form is not known (PAPERS 3.1). Each stack has half of `num_layers`, so
+    Our reading: the exact form was not published. Each stack has half of `num_layers`, so
     that late fusion trains as many weights as early fusion. Each word stands alone in its stack,
     as in the published training, which asks for one class at a time: what is asked together has no
     influence at all, and one pass for K classes equals K passes.
@@ -136,9 +150,9 @@ class LateFusion(Fusion):
 class PixelHead(nn.Module):
     """Cells to finer pixel features: four convolutions, a doubling between each two.
 
-    After each, an instance norm without weights, then ReLU; a 1 x 1 convolution ends it (PAPERS
-    3.1, 4). The published code resizes the features once more, to the input; here the logits are
-    resized instead, K maps in place of 512.
+    After each, an instance norm without weights, then ReLU; a 1 x 1 convolution ends it. The
+    published code resizes the features once more, to the input; here the logits are resized
+    instead, K maps in place of 512.
     """
 
     def __init__(self, *, dim: int = 512, doublings: int = 3) -> None:
@@ -179,13 +193,15 @@ class Fusioner(Segmenter):
         size_divisor: int,
         window: int = 0,
         window_stride: int = 0,
+        window_padding: float = 0.0,
     ) -> None:
         """temperature: divides the cosine, 0.07 as published. classes_at_once: how many classes
         `predict` asks for in one pass; 0: all. size_divisor: a multiple of `visual.stride`. window:
-        side of the windows that `predict` slides over images, every window_stride pixels; both
-        multiples of `visual.stride`, whose cells must lie on the images' own grid. 0: none."""
+        side of the windows that `predict` slides over images, a multiple of it too; 0: none.
+        window_stride: pixels from one to the next. window_padding: what they show beyond an image,
+        after normalisation."""
         super().__init__()
-        for length in (size_divisor, window, window_stride):
+        for length in (size_divisor, window):
             assert length % visual.stride == 0, "images and windows are whole cells"
         self.visual = visual
         self.text = text
@@ -196,6 +212,7 @@ class Fusioner(Segmenter):
         self.size_divisor = size_divisor
         self.window = window
         self.window_stride = window_stride
+        self.window_padding = window_padding
 
     @property
     def text_encoder(self) -> ClipText | BertText:
@@ -257,20 +274,20 @@ class Fusioner(Segmenter):
         return torch.cat([self.ask(patches, part.expand(batch, -1, -1)) for part in parts], dim=1)
 
     def _windowed(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """As `_all_classes`; logits are averaged where windows overlap."""
+        """Mask logits (B, K, H, W) of every pixel, the mean over the windows that show it; zeros
+        where none does, which is padding."""
         height, width = images.pixels.shape[-2:]
-        cell, scale = self.visual.stride, self.decoder.scale
-        shape = (scale * height // cell, scale * width // cell)
-        sums = images.pixels.new_zeros(len(images.sizes), len(vectors), *shape)
-        counts = images.pixels.new_zeros(shape)
-        for top, left, part in windows(images, side=self.window, stride=self.window_stride):
-            masks = self._all_classes(part, vectors)
-            top, left = scale * top // cell, scale * left // cell
-            rows = slice(top, top + masks.shape[-2])
-            columns = slice(left, left + masks.shape[-1])
-            sums[..., rows, columns] += masks
+        sums = images.pixels.new_zeros(len(images.sizes), len(vectors), height, width)
+        counts = images.pixels.new_zeros(height, width)
+        for top, left, part in windows(
+            images, side=self.window, stride=self.window_stride, padding=self.window_padding
+        ):
+            masks = resize(self._all_classes(part, vectors), (self.window, self.window))
+            rows = slice(top, min(top + self.window, height))
+            columns = slice(left, min(left + self.window, width))
+            sums[..., rows, columns] += masks[..., : height - top, : width - left]
             counts[rows, columns] += 1
-        return sums / counts
+        return sums / counts.clamp(min=1)
 
 
 def _stack(num_layers: int, dim: int, num_heads: int, hidden_dim: int) -> nn.Sequential:

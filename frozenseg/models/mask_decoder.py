@@ -55,6 +55,9 @@ class MaskDecoder(nn.Module):
     injector off. The injection after the last layer would touch nothing and is left out.
     """
 
+    embeddings = frozenset({"query_features", "query_positions", "level_embedding"})
+    """Parameters that are learned tables: `nn.Embedding`s in Mask2Former."""
+
     def __init__(
         self,
         *,
@@ -70,7 +73,7 @@ class MaskDecoder(nn.Module):
         keep_key_positions: bool,
     ) -> None:
         """embed_dim: D. keep_key_positions: keys behind the Feature Injector keep their positions;
-        the published model lost them there (PAPERS.md 1.2, row 5)."""
+        the published model loses them there."""
         super().__init__()
         self.query_injector_level = query_injector_level
         self.feature_injector_level = feature_injector_level

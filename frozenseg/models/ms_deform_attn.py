@@ -85,7 +85,7 @@ def published_reading(locations: Tensor, weights: Tensor, levels: int) -> tuple[
     The kernel takes the number of levels from the feature shapes, but the buffers of the SAM branch
     were made for three. Sample `query * heads + head` then uses the consecutive entries from flat
     position `sample * levels * points` on. Released weights were trained with this reading, so it
-    is reproduced here, image by image (PAPERS.md 1.2, row 1).
+    is reproduced here, image by image.
 
     locations: (N, L, M, V, P, 2), weights: (N, L, M, V, P) -> the same with `levels` in place of V.
     """

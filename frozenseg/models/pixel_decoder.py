@@ -4,6 +4,8 @@ second, smaller branch that prepares SAM's features for the Feature Injector.
 Legend: B images, C channels, levels from coarse to fine (strides 32, 16, 8).
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -112,15 +114,21 @@ class PixelDecoder(nn.Module):
         num_layers: int,
         num_heads: int,
         num_points: int,
+        published_init: bool = True,
         recompute: bool = False,
     ) -> None:
         """in_channels: of "res2" to "res5". dim: of the levels; mask_dim: of the mask features.
-        recompute: as of `DeformableEncoder`."""
+        published_init: the input projections start uniform by fan-in and fan-out (Xavier), as in
+        Mask2Former, in place of by fan-in alone. recompute: as of `DeformableEncoder`."""
         super().__init__()
-        self.input_projections = nn.ModuleList(
+        projections = [
             conv_norm(in_channels[name], dim, kernel_size=1, bias=True)
             for name in ("res5", "res4", "res3")
-        )
+        ]
+        if published_init:
+            for projection in projections:
+                nn.init.xavier_uniform_(cast(Tensor, projection[0].weight))
+        self.input_projections = nn.ModuleList(projections)
         self.encoder = DeformableEncoder(
             dim=dim,
             num_layers=num_layers,
@@ -157,6 +165,7 @@ class SamBranch(nn.Module):
 
     num_levels: levels the encoder's attention is built for. There is one level to attend to, so 1
     is right; 3 is how the published model was built, and its weights need it (`published_reading`).
+    published_init: the convolution starts as PyTorch draws it, in place of as `conv` does.
     recompute: as of `DeformableEncoder`.
     """
 
@@ -169,10 +178,13 @@ class SamBranch(nn.Module):
         num_levels: int,
         num_heads: int,
         num_points: int,
+        published_init: bool = True,
         recompute: bool = False,
     ) -> None:
         super().__init__()
         self.downsample = conv_norm(in_channels, dim, kernel_size=3, stride=2, bias=True)
+        if published_init:
+            cast(nn.Conv2d, self.downsample[0]).reset_parameters()
         self.encoder = DeformableEncoder(
             dim=dim,
             num_layers=num_layers,

@@ -5,26 +5,33 @@ from collections.abc import Iterator
 from frozenseg.structures import ImageBatch
 
 
-def windows(images: ImageBatch, *, side: int, stride: int) -> Iterator[tuple[int, int, ImageBatch]]:
-    """(top, left, part) of windows that cover the batch; side, stride, top, left: in pixels.
+def windows(
+    images: ImageBatch, *, side: int, stride: int, padding: float
+) -> Iterator[tuple[int, int, ImageBatch]]:
+    """(top, left, part) of windows that cover the images; side, stride, top, left: in pixels.
 
-    The last window of a row or column ends at the edge; a batch smaller than `side` is one window.
+    The last window of a row or column may reach beyond the image, and so does the only one of an
+    image that is smaller than `side`: there encoders see `padding`, a value after normalisation.
     """
-    height, width = images.pixels.shape[-2:]
+    height = max(height for height, _ in images.sizes)
+    width = max(width for _, width in images.sizes)
     for top in window_starts(height, side, stride):
         for left in window_starts(width, side, stride):
-            pixels = images.pixels[..., top : top + side, left : left + side]
+            inside = images.pixels[..., top : top + side, left : left + side]
+            pixels = images.pixels.new_zeros(*inside.shape[:2], side, side)
+            pixels[..., : inside.shape[-2], : inside.shape[-1]] = inside
             sizes = [
                 (_inside(image_height - top, side), _inside(image_width - left, side))
                 for image_height, image_width in images.sizes
             ]
-            yield top, left, ImageBatch(pixels, sizes)
+            yield top, left, ImageBatch(pixels, sizes, padding)
 
 
-def window_starts(length: int, side: int, stride: int) -> list[int]:
-    """Where windows begin along an axis of `length` pixels."""
-    last = max(length - side, 0)
-    return [*range(0, last, stride), last]
+def window_starts(length: int, side: int, stride: int) -> range:
+    """Where windows begin along an axis of `length` pixels; one at least, the last covers its
+    end."""
+    beyond = max(length - side, 0)
+    return range(0, beyond + stride, stride) if beyond % stride else range(0, beyond + 1, stride)
 
 
 def _inside(length: int, side: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor
 
-from frozenseg.build import build_frozenseg_model, build_text_classifier
+from frozenseg.build import build_frozenseg_model
 from frozenseg.config import load_config
 from frozenseg.engine.weights import load_state
 from frozenseg.errors import UserError
@@ -28,6 +28,7 @@ from frozenseg.reference.compare import (
     tensor_error,
 )
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Vocabulary
 
 # What the reference calls its models, as options over our defaults (the published ConvNeXt-L
@@ -126,7 +127,7 @@ def embed(
     do."""
 
     def vectors() -> Tensor:
-        return build_text_classifier(model, use_disk=False).vectors(vocabulary.flat_names)
+        return TextClassifier(model.text_encoder, folder=None).vectors(vocabulary.flat_names)
 
     weight = vectors()
     if (

@@ -4,7 +4,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build import build_device, build_model
-from frozenseg.commands.training import training_objective, training_state
+from frozenseg.commands.training import clip_norm_of, training_objective, training_state
 from frozenseg.data.dataset import Sample
 from frozenseg.engine.objective import MaskObjective
 from frozenseg.engine.trainer import step_totals, training_step
@@ -47,7 +47,7 @@ class Training:
             [self.samples],
             totals,
             rate=self.cfg.SOLVER.BASE_LR,
-            clip_norm=self.cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE,
+            clip_norm=clip_norm_of(self.cfg),
         )
 
     def timed(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from frozenseg.errors import TextTooLong, UserError, WriteError
 from frozenseg.files import atomic_path, user_path
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.names import foreign, shown
-from frozenseg.text.templates import VILD
+from frozenseg.text.templates import PLACE, VILD
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ class TextClassifier:
         templates: Sequence[str] = VILD,
         folder: Path | None,
     ) -> None:
-        """folder: of the cache on disk; None keeps the cache in memory only."""
+        """templates: as `frozenseg.text.templates.find_templates` gives them. folder: of the cache
+        on disk; None keeps the cache in memory only."""
         self.encoder = encoder
         self.templates = tuple(templates)
         self.encoded = 0  # names encoded so far, i.e. found in no cache
@@ -101,7 +102,7 @@ class TextClassifier:
         return torch.stack([self._vectors[name] for name in names])
 
     def _encode(self, names: list[str]) -> None:
-        texts = [template.format(name) for name in names for template in self.templates]
+        texts = [template.replace(PLACE, name) for name in names for template in self.templates]
         try:
             encoded = self.encoder.encode_text(texts)
         except TextTooLong as error:

@@ -27,7 +27,12 @@ def root(tmp_path):
 def make(root, transform, targets, seed=0):
     records, categories = load_records(dataset_name(root))
     return SegmentationDataset(
-        records=records, categories=categories, transform=transform, targets=targets, seed=seed
+        records=records,
+        categories=categories,
+        transform=transform,
+        targets=targets,
+        keep_empty=False,
+        seed=seed,
     )
 
 
@@ -75,13 +80,45 @@ def test_overlapping_instances_keep_their_own_masks(root):
 
 def test_objects_that_vanish_are_left_out():
     maps = np.array([[[0, 2], [2, 4]]], dtype=np.uint8)
-    targets = cut_masks(LabelMaps(maps, np.array([1, 2, 3, 4]), np.array([9, 8, 7, 6])))
+    labels = LabelMaps(maps, np.array([1, 2, 3, 4]), np.array([9, 8, 7, 6]))
+    targets = cut_masks(labels, keep_empty=False)
     assert targets.class_ids.tolist() == [8, 6]
     assert targets.masks.int().tolist() == [[[0, 1], [1, 0]], [[0, 0], [0, 1]]]
-    empty = cut_masks(LabelMaps(np.zeros_like(maps), np.array([1]), np.array([9])))
+    nothing = LabelMaps(np.zeros_like(maps), np.array([1]), np.array([9]))
+    empty = cut_masks(nothing, keep_empty=False)
     assert empty.masks.shape == (0, 2, 2) and empty.class_ids.shape == (0,)
-    none = cut_masks(LabelMaps(np.zeros((0, 2, 2), np.uint8), np.zeros(0, int), np.zeros(0, int)))
-    assert none.masks.shape == (0, 2, 2)
+    planeless = LabelMaps(np.zeros((0, 2, 2), np.uint8), np.zeros(0, int), np.zeros(0, int))
+    for keep_empty in (False, True):
+        assert cut_masks(planeless, keep_empty=keep_empty).masks.shape == (0, 2, 2)
+
+
+def test_objects_that_vanish_stay_where_they_are_wanted():
+    maps = np.array([[[0, 2], [2, 4]]], dtype=np.uint8)
+    # 258 is 2 in eight bits, and in none of the pixels
+    labels = LabelMaps(maps, np.array([1, 2, 258]), np.array([9, 8, 7]))
+    targets = cut_masks(labels, keep_empty=True)
+    assert targets.class_ids.tolist() == [9, 8, 7]
+    assert targets.masks.int().tolist() == [[[0, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 0]]]
+    assert cut_masks(labels, keep_empty=False).class_ids.tolist() == [8]
+
+
+@pytest.mark.parametrize("keep_empty", [True, False])
+def test_crops_keep_or_drop_what_they_cut_off(root, keep_empty):
+    records, categories = load_records(dataset_name(root))
+    dataset = SegmentationDataset(
+        records=records,
+        categories=categories,
+        transform=LargeScaleJitter(size=64, min_scale=3, max_scale=3),
+        targets="panoptic",
+        keep_empty=keep_empty,
+    )
+    found = [dataset[Draw(position, 0)].targets for position in range(12)]
+    cut_off = sum(int((~targets.masks.any((1, 2))).sum()) for targets in found)
+    objects = {tuple(targets.class_ids.tolist()) for targets in found}
+    if keep_empty:
+        assert cut_off > 0 and objects == {tuple(class_id for class_id, _ in CLASS_COLOURS)}
+    else:
+        assert cut_off == 0 and len(objects) > 1
 
 
 def test_test_samples_are_resized_and_know_their_size(root):

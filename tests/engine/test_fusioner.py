@@ -49,7 +49,11 @@ RANDOM = ("MODEL.ALLOW_RANDOM_WEIGHTS", "True", "MODEL.DEVICE", "cpu")
 
 def objective(classes_at_once: int) -> ClassMaskObjective:
     return ClassMaskObjective(
-        vectors=torch.eye(CLASSES), classes_at_once=classes_at_once, size_divisor=SIDE, seed=1
+        vectors=torch.eye(CLASSES),
+        classes_at_once=classes_at_once,
+        size_divisor=SIDE,
+        seed=1,
+        grey_padding=False,
     )
 
 
@@ -187,7 +191,7 @@ def test_predictor_gives_class_ids(run: TinyRun) -> None:
 
 
 def test_one_region_per_class_can_be_drawn(run: TinyRun) -> None:
-    """Panoptic results of Fusioner: the best class of a pixel, if it has a half (PAPERS 3.1, 5)."""
+    """Panoptic results of Fusioner: the best class of a pixel, if it has a half."""
     on = ("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True", "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD")
     segmenter = frozenseg.load(run.config, options=[*FUSIONER, *RANDOM, *on, "0.0"])
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
@@ -262,11 +266,14 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
         ({"TEXT": "bert"}, "transformers|BERT's config.json"),
         ({"TEXT_NAME": "ViT-L-41"}, "MODEL.FUSIONER.TEXT_NAME ViT-L-41: unknown; did you mean"),
         ({"FUSION": "middle"}, "must be one of early, late"),
-        ({"NUM_LAYERS": "3"}, "NUM_LAYERS 3: an even number"),
+        ({"NUM_LAYERS": "3", "FUSION": "late"}, "NUM_LAYERS 3: the two stacks of FUSION late"),
+        ({"NUM_LAYERS": "0"}, "NUM_LAYERS 0: must be at least 1"),
         ({"NUM_HEADS": "3"}, "DIM 16: must be a multiple of NUM_HEADS 3"),
         ({"DECODER_DOUBLINGS": "4"}, "DECODER_DOUBLINGS 4: must be 0, 1, 2 or 3"),
         ({"TEMPERATURE": "0.0"}, "TEMPERATURE 0.0: must be above 0"),
-        ({"WINDOW": "48"}, "WINDOW_STRIDE 149: must lie between 16"),
+        ({"WINDOW": "48"}, "WINDOW_STRIDE 149: must lie between 1 and WINDOW 48"),
+        ({"WINDOW": "40"}, "WINDOW 40: frozenseg_tiny_vit needs a multiple of 16"),
+        ({"WINDOW": "-16"}, "WINDOW -16: frozenseg_tiny_vit needs a multiple of 16"),
         ({"WINDOW": "48", "VISUAL": "sam", "VISUAL_NAME": "tiny"}, "in one piece"),
         ({"CLASSES_AT_ONCE": "-1"}, "CLASSES_AT_ONCE -1: must be at least 0"),
     ],
@@ -288,7 +295,7 @@ def test_images_must_be_whole_cells() -> None:
 
 
 def test_both_protocols_with_sliding_windows(run: TinyRun) -> None:
-    windows = ("MODEL.FUSIONER.WINDOW", "40", "MODEL.FUSIONER.WINDOW_STRIDE", "30")
+    windows = ("MODEL.FUSIONER.WINDOW", "48", "MODEL.FUSIONER.WINDOW_STRIDE", "30")
     options = (*FUSIONER, *ORACLE, *RANDOM, *windows)
     assert main(run.arguments("out", *options, flags=("--eval-only",))) == 0
     found = json.loads((run.root / "out" / "results.json").read_text())[run.dataset]["summary"]

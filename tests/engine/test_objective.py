@@ -19,7 +19,12 @@ def objective(num_points: int = 4000, **weights: float) -> MaskObjective:
     text = TextEmbeddings(torch.eye(CLASSES), torch.arange(CLASSES), torch.ones(CLASSES).bool())
     criterion = SetCriterion(num_classes=CLASSES, num_points=num_points, **weights)
     return MaskObjective(
-        criterion=criterion, text=text, num_queries=QUERIES, size_divisor=SIDE, seed=1
+        criterion=criterion,
+        text=text,
+        num_queries=QUERIES,
+        size_divisor=SIDE,
+        seed=1,
+        grey_padding=False,
     )
 
 

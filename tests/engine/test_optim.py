@@ -1,5 +1,7 @@
 """Groups, schedule, clipping and moving average against tables and formulas written out here."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -8,16 +10,34 @@ from frozenseg.build import build_model
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.engine import optim
-from frozenseg.engine.optim import MovingAverage, Schedule, adamw, gradient_norm, parameter_groups
+from frozenseg.engine.optim import (
+    CosineSchedule,
+    MovingAverage,
+    Schedule,
+    adamw,
+    gradient_norm,
+    parameter_groups,
+    set_learning_rate,
+    set_weight_decay,
+)
 from frozenseg.errors import UserError
+from tests.engine.test_fusioner import FUSIONER
 from tests.engine.test_trainer import assert_close_losses
 from tests.engine.tiny import TinyRun
 
 
-def test_groups_of_the_model(run: TinyRun) -> None:
+@pytest.mark.parametrize(("rule", "of_levels"), [("modules", 0.05), ("tables", 0.02)])
+def test_groups_of_the_model(run: TinyRun, rule: str, of_levels: float) -> None:
+    """The deformable encoders' level embeddings are plain parameters in the published code, the
+    decoder's are an `nn.Embedding`: the first decay there, the second do not."""
     model = build_model(load_config(run.config))
-    groups = parameter_groups(model, weight_decay=0.05, norm_decay=0.01, embedding_decay=0.02)
+    groups = parameter_groups(
+        model, weight_decay=0.05, norm_decay=0.01, embedding_decay=0.02, rule=rule
+    )
     decay = {name: group["weight_decay"] for group in groups for name in group["names"]}
+    moved = {name for g in groups if g["fixed_decay"] or g["fixed_rate"] for name in g["names"]}
+    assert moved == {name for name, value in decay.items() if value != 0.05}
+    assert not any(group["fixed_rate"] for group in groups)
     assert set(decay) == {name for name, _ in model.trained_parameters()}
     assert sum(len(group["params"]) for group in groups) == len(decay)
     table = {
@@ -29,13 +49,71 @@ def test_groups_of_the_model(run: TinyRun) -> None:
         "mask_decoder.query_features": 0.02,
         "mask_decoder.query_positions": 0.02,
         "mask_decoder.level_embedding": 0.02,
-        "pixel_decoder.encoder.level_embedding": 0.02,
-        "sam_branch.encoder.level_embedding": 0.02,
+        "pixel_decoder.encoder.level_embedding": of_levels,
+        "sam_branch.encoder.level_embedding": of_levels,
         "void_embedding": 0.02,
         "mask_decoder.logit_scale": 0.05,
         "mask_decoder.layers.0.feed_forward.linear1.bias": 0.05,
     }
     assert {name: decay[name] for name in table} == table
+
+
+def test_every_table_is_among_the_embeddings_of_its_module(run: TinyRun) -> None:
+    """So that a new one is not decayed unseen, and none of the names is stale."""
+    for options in ((), ("MODEL.META_ARCHITECTURE", "Fusioner", *FUSIONER[2:])):
+        model = build_model(load_config(run.config, options))
+        for module in model.modules():
+            names = getattr(module, "embeddings", frozenset())
+            own = dict(module.named_parameters(recurse=False))
+            assert names <= own.keys()
+            tables = {n for n, p in own.items() if p.ndim > 0 and not n.startswith("in_proj")}
+            if names:
+                assert tables == names
+
+
+def test_groups_of_the_published_fusioner(run: TinyRun) -> None:
+    """What has one axis does not decay, the embedding of words does; the decoder stands apart."""
+    model = build_model(load_config(run.config, FUSIONER))
+    groups = parameter_groups(
+        model,
+        weight_decay=0.01,
+        norm_decay=0.5,
+        embedding_decay=0.5,
+        rule="matrices",
+        constant_decoder=True,
+    )
+    weights, vectors, decoder = groups
+    shapes = {name: parameter.ndim for name, parameter in model.trained_parameters()}
+    assert set(shapes) == {name for group in groups for name in group["names"]}
+    assert {name for name in shapes if name.startswith("decoder.")} == set(decoder["names"])
+    assert "fusion.text_embedding" in weights["names"]
+    assert all(shapes[n] > 1 for n in weights["names"] if n != "fusion.text_embedding")
+    assert vectors["names"] and all(shapes[name] == 1 for name in vectors["names"])
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0, 0.0]
+    optimizer = adamw(groups, 0.1)
+    set_learning_rate(optimizer, 0.5)
+    set_weight_decay(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5, 0.1]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0, 0.0]
+    again = adamw(groups, 0.1)
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:  # of a run before there were such groups
+        del group["fixed_rate"], group["fixed_decay"]
+    again.load_state_dict(state)
+    set_learning_rate(again, 0.75)
+    assert [group["lr"] for group in again.param_groups] == [0.75, 0.75, 0.1]
+
+
+def test_another_number_of_groups_is_not_the_same_optimiser(run: TinyRun) -> None:
+    model = build_model(load_config(run.config))
+    decays = {"weight_decay": 0.05, "norm_decay": 0.0, "embedding_decay": 0.0}
+    some = adamw(parameter_groups(model, **decays, rule="matrices"), 0.1)
+    others = adamw(parameter_groups(model, **decays, rule="tables"), 0.1)
+    with pytest.raises(ValueError, match="parameter groups"):
+        others.load_state_dict(some.state_dict())
+    levels = adamw(parameter_groups(model, **decays, rule="modules"), 0.1)
+    with pytest.raises(ValueError, match="size of optimizer's group"):
+        others.load_state_dict(levels.state_dict())
 
 
 def test_frozen_parameters_are_in_no_group() -> None:
@@ -161,6 +239,21 @@ def test_schedule_is_torch_s_multi_step() -> None:
         assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
+
+
+def test_cosine_by_hand() -> None:
+    """The last step of the warm-up has the whole rate, and so has the first one behind it."""
+    schedule = CosineSchedule(base=1.0, end=0.2, total=12, warmup_iters=3)
+    expected = [0.0, 0.5, 1.0] + [0.2 + 0.4 * (1 + math.cos(math.pi * i / 9)) for i in range(9)]
+    assert [schedule(step) for step in range(12)] == pytest.approx(expected, rel=1e-12)
+    assert schedule(3) == 1.0 and schedule(12) == schedule(99) == pytest.approx(0.2)
+    rising = CosineSchedule(base=0.01, end=0.4, total=4)
+    assert [rising(step) for step in range(3)] == pytest.approx([0.01, 0.06711, 0.205], rel=1e-3)
+    assert CosineSchedule(base=1.0, end=0.0, total=2, warmup_iters=5)(1) == 0.25
+    assert CosineSchedule(base=1.0, end=0.0, total=2, warmup_iters=1)(0) == 0.0
+    for values in ({"base": 0.1, "end": 2.0}, {"base": float("nan"), "end": 0.0}):
+        with pytest.raises(UserError, match="both must be between 0 and 1"):
+            CosineSchedule(**values, total=2)
 
 
 def test_clipping_is_over_all_gradients_together() -> None:

@@ -29,6 +29,7 @@ def make(
     classes_at_once: int = 0,
     window: int = 0,
     window_stride: int = 0,
+    window_padding: float = 0.0,
     doublings: int = 3,
 ) -> Fusioner:
     torch.manual_seed(0)
@@ -43,6 +44,7 @@ def make(
         size_divisor=16,
         window=window,
         window_stride=window_stride,
+        window_padding=window_padding,
     )
     for name, parameter in model.trained_parameters():
         if parameter.dim() == 1:  # fresh norms and biases are nothing, and mistakes could hide
@@ -64,7 +66,7 @@ def count(module: nn.Module) -> int:
 
 
 def test_trained_parameters_are_as_many_as_published() -> None:
-    """CLIP ViT-L/14 (PAPERS 3.1): 39,145,984 + 9,701,888 = 48.85 M; nothing is allocated."""
+    """CLIP ViT-L/14: 39,145,984 + 9,701,888 = 48.85 M; nothing is allocated."""
     with torch.device("meta"):
         fusion = EarlyFusion(visual_channels=768, text_channels=768)
         decoder = PixelHead()
@@ -159,36 +161,67 @@ def test_predictions_name_their_class() -> None:
 
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
-    """Windows of 32 every 16 over 32 x 64 pixels, the second image 30 x 40 of it: three windows,
-    of which the last shows the second image not at all."""
-    pixels = [torch.rand(3, 32, 64) * 255, torch.rand(3, 30, 40) * 255]
+    """Windows of 32 every 21 over 30 x 61 pixels, in a batch of 32 x 64: from 0, 21 and 42, the
+    last beyond the image, where encoders see -1. The second image is 30 x 40: the last window
+    shows it not at all."""
+    pixels = [torch.rand(3, 30, 61) * 255, torch.rand(3, 30, 40) * 255]
     images, words = ImageBatch.collate(pixels, 16), text()
-    found = make(kind, window=32, window_stride=16).predict(images, words).mask_logits
+    sliding = {"window": 32, "window_stride": 21, "window_padding": -1.0}
+    found = make(kind, **sliding).predict(images, words).mask_logits
+    assert found.shape == (2, 3, 32, 64)
     plain = make(kind)
     vectors = words.weight.expand(1, -1, -1)
     for number, image in enumerate(pixels):
-        whole = ImageBatch.collate([image], 1)
-        sums, counts = torch.zeros(3, 16, 32), torch.zeros(32)
-        for left in (0, 16, 32):
-            inside = whole.pixels[..., left : left + 32]
-            canvas = torch.zeros(1, 3, 32, 32)
-            canvas[..., : inside.shape[-2], : inside.shape[-1]] = inside
-            part = ImageBatch(canvas, [(inside.shape[-2], inside.shape[-1])])
-            sums[..., left // 2 : left // 2 + 16] += plain(part, vectors)[0].detach()
-            counts[left // 2 : left // 2 + 16] += 1
-        torch.testing.assert_close(found[number], sums / counts, atol=1e-4, rtol=0)
+        height, width = image.shape[-2:]
+        sums, counts = torch.zeros(3, height, width), torch.zeros(width)
+        for left in (0, 21, 42):
+            shown = image[..., left : left + 32]
+            # minus the deviation from the mean becomes -1 when normalised
+            canvas = torch.full((1, 3, 32, 32), 120.0 - 60.0)
+            canvas[..., :height, : shown.shape[-1]] = shown
+            masks = plain(ImageBatch(canvas, [(32, 32)]), vectors).detach()
+            masks = nn.functional.interpolate(masks, size=(32, 32), mode="bilinear")[0]
+            sums[..., left : left + 32] += masks[:, :height, : shown.shape[-1]]
+            counts[left : left + 32] += 1
+        ours = found[number, :, :height, :width]
+        torch.testing.assert_close(ours, sums / counts, atol=1e-4, rtol=0)
     # in a window, too, classes asked together equal those asked alone, where fusion is late
     if kind == "late":
-        model = make(kind, window=32, window_stride=16)
+        model = make(kind, **sliding)
         alone = [model.predict(images, words.select([k])).mask_logits for k in range(3)]
         torch.testing.assert_close(torch.cat(alone, dim=1), found, atol=1e-4, rtol=0)
-    # an image no larger than the window is one piece
-    small = batch()
-    one = make(kind, window=48, window_stride=16).predict(small, words).mask_logits
-    torch.testing.assert_close(one, plain.predict(small, words).mask_logits)
 
 
-def test_windows_cover_every_pixel_and_end_at_the_edge() -> None:
-    assert window_starts(500, 224, 140) == [0, 140, 276]
-    assert window_starts(224, 224, 140) == window_starts(100, 224, 140) == [0]
-    assert window_starts(504, 224, 140) == [0, 140, 280]
+def test_windows_are_as_many_as_published_and_cover_every_pixel() -> None:
+    """Published: ceil((length - side) / stride) + 1 of them."""
+    assert [*window_starts(500, 224, 149)] == [0, 149, 298]
+    assert [*window_starts(224, 224, 149)] == [*window_starts(100, 224, 149)] == [0]
+    assert [*window_starts(225, 224, 149)] == [0, 149]
+    assert [*window_starts(522, 224, 149)] == [0, 149, 298]
+    for length in range(1, 80):
+        starts = window_starts(length, 16, 7)
+        assert len(starts) == -(-max(length - 16, 0) // 7) + 1
+        assert starts[-1] + 16 >= length and starts[-1] < max(length, 1)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_it_starts_as_the_published_code_draws_it(kind: str) -> None:
+    """Standard deviations: N(0, 1) for the word, 1 / sqrt(dim) for the projections, uniform in
+    +-1 / sqrt(inputs) for linear layers, those of attention included."""
+    torch.manual_seed(0)
+    fusion = FUSIONS[kind](visual_channels=96, text_channels=64, dim=256, num_layers=2)
+    fusion.start_as_published()
+    for name, parameter in fusion.named_parameters():
+        found = float(parameter.detach().std())
+        if name == "text_embedding":
+            expected = 1.0
+        elif name.endswith("projection.weight"):
+            expected = 256**-0.5
+        elif "norm" in name or name.split(".")[1] in ("0", "2") and "input" in name:
+            expected = 0.0
+        else:
+            inputs = parameter.shape[-1] if parameter.ndim > 1 else 256
+            inputs = {"linear2.bias": 2048}.get(name.partition(".")[2][2:], inputs)
+            inputs = {"visual_input.1.bias": 96, "text_input.1.bias": 64}.get(name, inputs)
+            expected = (3 * inputs) ** -0.5
+        assert found == pytest.approx(expected, rel=0.15, abs=1e-9), name

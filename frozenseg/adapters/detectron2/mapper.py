@@ -37,10 +37,13 @@ class FrozenSegMapper:
         transforms: dict[str, Transform],
         classes: dict[str, HostClasses],
         default: str,
+        keep_empty: bool,
     ) -> None:
         """transforms and classes: by data set; classes only for training. default: the data set
-        of an entry that does not name its own (`dataset_name`)."""
+        of an entry that does not name its own (`dataset_name`). keep_empty: as of
+        `SegmentationDataset`."""
         self.is_train = is_train
+        self.keep_empty = keep_empty
         self.transforms = transforms
         self.classes = classes
         self.default = default
@@ -64,6 +67,7 @@ class FrozenSegMapper:
             # Read here, in the main process: workers are forked with them.
             "classes": {name: host_classes(name) for name in names} if is_train else {},
             "default": names[0],
+            "keep_empty": config.INPUT.KEEP_EMPTY_OBJECTS,
         }
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +79,7 @@ class FrozenSegMapper:
             categories=classes.categories,
             transform=self.transforms[name],
             targets=annotation_kind(entry) if self.is_train else None,
+            keep_empty=self.keep_empty,
             seed=int(np.random.randint(2**31)),
         )
         sample = dataset[Draw(int(np.random.randint(2**31)), 0)]

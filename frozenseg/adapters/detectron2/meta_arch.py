@@ -166,7 +166,7 @@ class HostModel(nn.Module):
         """Each process for itself: not all of them need have an image."""
         training = training_vocabulary_of(self.config)
         logger.info(vocabulary.summary(training))
-        text = build_text_classifier(self.segmenter).embed(vocabulary, training)
+        text = build_text_classifier(self.config, self.segmenter).embed(vocabulary, training)
         return text.to(self.device)
 
     @cached_property

@@ -31,10 +31,11 @@ from torch import nn
 from frozenseg.adapters.detectron2.datasets import ensure_registered, table_row
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
 from frozenseg.commands.testing import wanted_tasks
+from frozenseg.commands.training import training_groups
 from frozenseg.config import select_config
 from frozenseg.data.annotations import VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import data_root, read_benchmark
-from frozenseg.engine.optim import adamw, gradient_norm, parameter_groups
+from frozenseg.engine.optim import adamw, gradient_norm
 from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,14 @@ class Trainer(DefaultTrainer):
                 "SOLVER.ACCUMULATE: detectron2's trainer knows no accumulation; set it to 1 and "
                 "lower SOLVER.IMS_PER_BATCH, or use tools/train_net.py"
             )
+        for key, meant in (("CONSTANT_DECODER", False), ("WEIGHT_DECAY_SCHEDULE", "constant")):
+            if cfg.SOLVER[key] != meant:
+                raise UserError(
+                    f"SOLVER.{key}: detectron2's trainer has one schedule, of all rates alike; set "
+                    f"it to {meant}, or use tools/train_net.py"
+                )
+        if cfg.DATASETS.PAIRS:
+            raise UserError("DATASETS.PAIRS: not under detectron2; use tools/train_net.py")
         if cfg.SOLVER.EMA:
             logger.warning("SOLVER.EMA has no effect under detectron2's trainer")
         if cfg.DATALOADER.FEATURE_CACHE:
@@ -94,12 +103,7 @@ class Trainer(DefaultTrainer):
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW over our parameter groups, its gradients clipped as a whole before each step."""
     solver = cfg.SOLVER
-    groups = parameter_groups(
-        model,
-        weight_decay=solver.WEIGHT_DECAY,
-        norm_decay=solver.WEIGHT_DECAY_NORM,
-        embedding_decay=solver.WEIGHT_DECAY_EMBED,
-    )
+    groups = training_groups(cfg, model)
     optimizer = adamw(groups, solver.BASE_LR)
     if solver.CLIP_GRADIENTS.ENABLED:
         parameters = [parameter for group in groups for parameter in group["params"]]

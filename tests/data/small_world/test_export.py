@@ -52,7 +52,7 @@ def test_readers_find_the_scenes(world: dict[str, WorldFiles], split: str) -> No
         scene = make_scene(0, split, index, SPLITS[split].options)
         image = np.asarray(Image.open(record.image_path)).astype(int)
         assert np.abs(image - scene.image).mean() < 4  # JPEG
-        targets = cut_masks(LABELS["panoptic"](record))
+        targets = cut_masks(LABELS["panoptic"](record), keep_empty=False)
         known = [region for region in scene.regions if region.name in categories.names]
         truth = {
             (categories.names.index(region.name), (scene.ids == region.id).tobytes())
@@ -85,7 +85,8 @@ def test_semantic_maps_are_what_panoptic_ones_say(world: dict[str, WorldFiles]) 
     panoptic, categories = read_panoptic(files.annotations, files.labels, files.images)
     semantic, _ = read_semantic(files.images, files.semantic_labels, categories)
     for first, second in zip(panoptic, semantic, strict=True):
-        one, two = cut_masks(LABELS["panoptic"](first)), cut_masks(LABELS["semantic"](second))
+        one = cut_masks(LABELS["panoptic"](first), keep_empty=False)
+        two = cut_masks(LABELS["semantic"](second), keep_empty=False)
         for class_id, mask in zip(two.class_ids, two.masks, strict=True):
             together = one.masks[one.class_ids == class_id].any(dim=0)
             assert bool((together == mask).all())
