@@ -136,7 +136,7 @@ def test_a_list_that_contradicts_the_annotation(tmp_path: Path, lines: str, mess
     _, words = training_dataset(config(name, *by_order))
     first = sorted(lines.split(), key=lambda line: int(line.split(":")[0]) if ":" in line else 0)
     assert words.labels == [line.rpartition(":")[2] for line in first]
-    with pytest.raises(UserError, match="VOCABULARY_JOIN place: must be names or order"):
+    with pytest.raises(UserError, match="VOCABULARY_JOIN place: must be one of names, order"):
         training_dataset(config(name, *by_order[:3], "place"))
 
 

@@ -110,8 +110,7 @@ def _log_to_console() -> None:
     package = logging.getLogger("frozenseg")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
-    # What Pillow and FFmpeg say of a damaged file comes before our own line, and names none.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # What FFmpeg says of a damaged file comes before our own line, and names none.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 

@@ -17,6 +17,9 @@ from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+OPENAI = "openai"
+"""open_clip's tag of OpenAI's own weights, all of which have QuickGELU."""
+
 
 def uses_quick_gelu(*, name: str, weights: str, choice: str, key: str, allow_random: bool) -> bool:
     """Whether the CLIP `name` with these weights is built with QuickGELU.
@@ -51,6 +54,8 @@ def _tell(name: str, weights: str) -> tuple[bool | None, str]:
         row = _row(name, weights)
         if row:
             return bool(row.get("quick_gelu")), f"its tag {weights}"
+        if weights == OPENAI:  # whatever architecture they are asked for
+            return True, f"its tag {weights}"
     else:
         for tag, answer in tags.items():
             if _is_called(Path(weights), name, tag):

@@ -87,6 +87,8 @@ def train(task: Task, settings: Settings, run: Run, *, resume: bool) -> dict[str
     """Train to the end; returns the last evaluation. Writes weights, checkpoints and metrics."""
     if not resume:
         check_writable(run.folder / WEIGHTS)
+    elif not has_checkpoint(run.folder):
+        raise UserError(f"{run.folder}: no checkpoint there; leave out --resume to begin a run")
     with only_writer(run.folder):
         return _train(task, settings, run, resume=resume)
 
@@ -233,7 +235,7 @@ def _restore(
     found = checkpoints.newest()
     if found is None:
         raise UserError(
-            f"{checkpoints.folder}: no checkpoint there; leave out --resume to begin a run"
+            f"{checkpoints.folder}: no checkpoint can be read there; begin a run in another folder"
         )
     checkpoint, path = found
     begun_with = read_json(run.folder / SETTINGS)

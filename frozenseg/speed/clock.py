@@ -1,5 +1,6 @@
 """Seconds of the real code's own methods, taken where they are called."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -85,6 +86,7 @@ class Stopwatch:
         return totals
 
     def _timed(self, place: Place, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)  # an object keeps its attributes
         def timed(*arguments: Any, **options: Any) -> Any:
             with self.span(place.name):
                 return function(*arguments, **options)

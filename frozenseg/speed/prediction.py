@@ -1,5 +1,6 @@
 """One image from its file to its results, stage by stage, beside the yardsticks."""
 
+import functools
 import statistics
 import tempfile
 from dataclasses import dataclass, replace
@@ -97,6 +98,7 @@ class Prediction:
             task.metric.compute()
 
     def _noting(self, processor: PostProcessor) -> Any:
+        @functools.wraps(processor)
         def note(*arguments: Any) -> SegmentationResult:
             self._asked = arguments
             return processor(*arguments)

@@ -324,6 +324,8 @@ def segmenter(image, vocabulary):
     if len(images) == 3:
         os.kill(os.getpid(), {int(number)})
     return fake_segmenter(image, vocabulary)
+segmenter.training_vocabulary = fake_segmenter.training_vocabulary
+segmenter.embed = fake_segmenter.embed
 frozenseg.load = lambda *_, **__: segmenter
 folder = Path({str(tmp_path)!r})
 for number in range(300):

@@ -21,6 +21,7 @@ from frozenseg.config import load_config
 from frozenseg.data import dataset
 from frozenseg.data.annotations import load_semantic
 from frozenseg.data.benchmarks import load_records
+from frozenseg.data.records import Record
 from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.on_disk import score_panoptic
 from frozenseg.files import json_text
@@ -273,18 +274,18 @@ def test_broken_image_ends_the_run_with_its_name(run: TinyRun) -> None:
 def test_a_data_worker_that_dies_leaves_the_checkpoint_and_says_how_to_go_on(
     run: TinyRun, monkeypatch
 ) -> None:
-    read, made = dataset.read_image, multiprocessing.Value("i", 0)
+    read, made = dataset.load_image, multiprocessing.Value("i", 0)
 
-    def deadly(path: str) -> np.ndarray:
+    def deadly(record: Record) -> np.ndarray:
         with made.get_lock():
             made.value += 1
             if made.value > 12:  # a few steps are done, and what was made ahead of them is gone
                 os.kill(os.getpid(), signal.SIGKILL)
-        return read(path)
+        return read(record)
 
     options = ("DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "20", "DATASETS.TEST", "()")
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "read_image", deadly)
+        patch.setattr(dataset, "load_image", deadly)
         with pytest.raises(UserError, match=r"worker.*(killed|died).*--resume"):
             main(run.arguments("out", *options))
     assert list((run.root / "out" / "checkpoints").iterdir())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
 from frozenseg.encoders.patches import (
     ClipResNetPatches,
@@ -91,7 +92,7 @@ def test_one_interface_frozen_and_of_any_size(kind: str) -> None:
 def test_clip_vit_tokens_are_open_clips_own(size: tuple[int, int]) -> None:
     """At another size: of an open_clip model built for it, its table resized by open_clip."""
     model, batch = clip_model("frozenseg_tiny_vit"), images(*size)
-    config = open_clip.get_model_config("frozenseg_tiny_vit")
+    config = clip_config("frozenseg_tiny_vit")
     config["vision_cfg"]["image_size"] = size
     other, state = open_clip.CLIP(**config).eval(), dict(model.state_dict())
     resize_pos_embed(state, other)

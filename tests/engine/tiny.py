@@ -13,6 +13,7 @@ CONFIG = """
 MODEL:
   DEVICE: "cpu"
   ALLOW_RANDOM_WEIGHTS: True
+  PUBLISHED_INIT: False
   SAM_NAME: "tiny"
   FROZEN_SEG:
     CLIP_MODEL_NAME: "frozenseg_tiny"

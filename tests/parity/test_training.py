@@ -27,9 +27,10 @@ from frozenseg.commands.training import (
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
+from frozenseg.engine.published_names import to_published
 from frozenseg.engine.state import TrainingState
 from frozenseg.engine.trainer import step_totals, training_step
-from frozenseg.engine.weights import load_state, to_published
+from frozenseg.engine.weights import load_state
 from frozenseg.losses.matcher import Matching
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.reference.model import load_fill
