@@ -99,7 +99,7 @@ def test_there_are_recipes_and_the_packaged_model() -> None:
 
 
 def test_published_defaults() -> None:
-    """PAPERS.md 1.1 and 1.3."""
+    """docs/papers.md, FrozenSeg's architecture and training."""
     cfg = load_config()
     frozen, mask, test = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
     assert (frozen.GEOMETRIC_ENSEMBLE_ALPHA, frozen.GEOMETRIC_ENSEMBLE_BETA) == (0.4, 0.8)

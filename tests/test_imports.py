@@ -1,4 +1,4 @@
-"""The direction of imports (DESIGN.md 3), and that importing the package costs nothing."""
+"""The direction of imports, and that importing the package costs nothing."""
 
 import ast
 import subprocess

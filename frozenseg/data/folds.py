@@ -1,7 +1,7 @@
 """The folds of the few-shot benchmarks: which classes are held out of training, to be tested on.
 
 PASCAL-5i (Shaban et al., arXiv 1709.03410) and COCO-20i (Nguyen and Todorovic, arXiv 1909.13140),
-in the order of classes that HSNet (arXiv 2104.01538), LSeg and Fusioner use (PAPERS 3.2).
+in the order of classes that HSNet (arXiv 2104.01538), LSeg and Fusioner use.
 """
 
 from frozenseg.errors import UserError, nearest

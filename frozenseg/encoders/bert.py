@@ -16,7 +16,7 @@ from frozenseg.errors import TextTooLong, UserError
 class BertText(Frozen):
     """The mean of BERT's last hidden states over the tokens of a text.
 
-    How the paper reads one vector out of BERT is not known (PAPERS 3.1); the mean is ours.
+    How the paper reads one vector out of BERT is not known; the mean is ours.
     """
 
     def __init__(self, *, model: Any, tokenizer: Any) -> None:

@@ -17,8 +17,8 @@ FROZEN_PARTS = ("clip", "sam", "visual", "text")
 class Frozen(nn.Module):
     """A module that never trains: no gradients, and eval mode whatever its parent does.
 
-    Batch statistics of a "frozen" encoder left in training mode drift, which the published code let
-    happen to MobileSAM (PAPERS.md 1.6, 14).
+    Batch statistics of a "frozen" encoder left in training mode drift, which the published code
+    of FrozenSeg lets happen to MobileSAM.
     """
 
     def freeze(self, module: Module) -> Module:

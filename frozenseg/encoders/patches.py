@@ -1,7 +1,7 @@
 """Frozen visual encoders behind one interface: a padded batch in, unit patch tokens and grid out.
 
 What they learned from decides their kind: words (CLIP), images alone (DINO, MoCo v3), masks (SAM).
-Fusioner (arXiv 2210.15138; PAPERS 3.1) joins any of them with any text encoder. Inputs may have any
+Fusioner (arXiv 2210.15138) joins any of them with any text encoder. Inputs may have any
 size that is a multiple of `stride`; tables of positions are interpolated to it.
 
 Legend: B images, C channels of a token, h x w cells.
@@ -68,7 +68,7 @@ class _Normalizing(PatchEncoder):
 
 class ClipVitPatches(_Normalizing):
     """CLIP's ViT: its patch tokens behind the last norm and the projection to the joint space, so
-    C is that of the text vectors (PAPERS 3.1, 1). The class token is dropped."""
+    C is that of the text vectors (Fusioner). The class token is dropped."""
 
     def __init__(self, *, model: VisionTransformer, mean: list[float], std: list[float]) -> None:
         super().__init__(model=model, mean=mean, std=std)

@@ -14,7 +14,7 @@ class ClassMaskIoU(Metric):
     """IoU of masks that were asked for class by class, each in images that have the class.
 
     Intersections and unions of a class are summed over all its images, then divided; "mIoU" is the
-    mean over classes that were asked for (PAPERS 3.2; HSNet, arXiv 2104.01538). "FB-IoU" forgets
+    mean over classes that were asked for (HSNet, arXiv 2104.01538). "FB-IoU" forgets
     classes: the mean of the IoU of foreground and of background over all questions. All in per
     cent, NaN where nothing was asked.
 

@@ -1,1 +1,1 @@
-"""Training of the small frozen encoders, CLIP and SAM, on the small world (DESIGN section 8)."""
+"""Training of the small frozen encoders, CLIP and SAM, on the small world."""

@@ -1,6 +1,6 @@
 """MaskFormer's rules for panoptic, semantic and instance results, one query at a time.
 
-Written from PAPERS.md 1.1, 1.3 and 1.6 and the rules' own description: each pixel goes to the query
+Written from docs/papers.md and the rules' own description: each pixel goes to the query
 with the largest product of class score and mask probability; a query that keeps less than
 `overlap_threshold` of its own mask is dropped; queries of one stuff class are one segment.
 """

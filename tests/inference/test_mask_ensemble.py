@@ -22,7 +22,7 @@ WORDS = Vocabulary((("a",), ("b",), ("c",), ("d",)), (True, True, False, False))
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_unseen_classes_get_a_share_of_sams_masks(threshold: float) -> None:
-    """PAPERS.md 1.1, item 10, and 1.2, row 8: xi looks at unseen classes only."""
+    """docs/papers.md, "Departures", row 8: xi looks at unseen classes only."""
     class_logits, masks = 2 * torch.randn(6, 5), torch.randn(6, 4, 7)
     proposal_logits, proposals = 3 * torch.randn(9, 5), torch.randn(9, 4, 7)
     weights = semantic_weights(

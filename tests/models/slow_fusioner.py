@@ -1,4 +1,4 @@
-"""Fusioner written out once more in numpy, one token and one pixel at a time, from PAPERS 3.1."""
+"""Fusioner in numpy once more, one token and one pixel at a time, from docs/papers.md."""
 
 import math
 from typing import Any

@@ -168,7 +168,7 @@ def test_empty_masks_leave_finite_scores(
     ],
 )
 def test_trained_parameters_of_the_published_models(options: list[str], count: int) -> None:
-    """PAPERS.md 1.2, row 11; on the meta device, so nothing is computed or held."""
+    """docs/papers.md, departures, row 11; on the meta device, so nothing is computed or held."""
     with torch.device("meta"):
         model = build_model(load_config(None, options))
     assert sum(parameter.numel() for _, parameter in model.trained_parameters()) == count

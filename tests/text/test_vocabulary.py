@@ -342,7 +342,7 @@ def test_the_packaged_training_list() -> None:
         Vocabulary.packaged("coco")
 
 
-# PAPERS.md 1.1: classes, synonyms, seen.
+# docs/papers.md, "FrozenSeg's architecture": classes, synonyms, seen.
 PUBLISHED = {
     "coco_panoptic": (133, 254, 133),
     "ade20k_150": (150, 403, 64),

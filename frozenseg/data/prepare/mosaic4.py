@@ -1,7 +1,7 @@
 """Mosaic-4: does a model know which name belongs where? Our own protocol.
 
 Fusioner's paper names a test of mosaics made of FSS-1000, but its layout, numbers and metric are
-not known to us (PAPERS 3.3). Ours: 2 x 2 mosaics of four samples of four different test classes,
+not known to us. Ours: 2 x 2 mosaics of four samples of four different test classes,
 tiles of equal size; all four names are asked for, a pixel takes the best of them whose probability
 is above one half, and the score is the mean IoU over classes.
 
