@@ -94,7 +94,8 @@ def ensemble_by_hand(
     valid: torch.Tensor | None = None,
 ) -> np.ndarray:
     """docs/papers.md, FrozenSeg's architecture, 9, in float64 and in probabilities:
-    p_in ** (1 - w) * p_out ** w, the softmax of its logarithm, times (1 - p_void), p_void behind."""
+    p_in ** (1 - w) * p_out ** w, the softmax of its logarithm, times (1 - p_void),
+    p_void behind."""
 
     def probabilities(logits: torch.Tensor) -> np.ndarray:
         values = logits.double().numpy()
