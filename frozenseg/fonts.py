@@ -83,5 +83,6 @@ def _of_matplotlib() -> list[str]:
 
 def _installed() -> Iterator[Path]:
     for folder in FOLDERS:
-        for place, _, names in os.walk(Path(folder).expanduser()):
+        # Without a home folder "~" stays as it is, and nothing is found there.
+        for place, _, names in os.walk(os.path.expanduser(folder)):
             yield from (Path(place, name) for name in names if name.lower().endswith(ENDINGS))

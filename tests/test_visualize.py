@@ -303,6 +303,15 @@ def test_words_have_contrast_to_what_they_stand_on() -> None:
         assert contrast(readable_on(tuple(color)), tuple(color)) >= 4.5
 
 
+def test_without_a_home_folder_there_are_fonts_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container whose user has no entry in passwd."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    fonts._files.cache_clear()
+    assert fonts._files()[0] == fonts.OWN
+
+
 def test_a_name_is_drawn_in_a_font_that_has_its_letters() -> None:
     for name in ("дом", "σπίτι", "naïve Ḝ"):  # matplotlib brings them
         assert printable(name) == name

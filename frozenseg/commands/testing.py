@@ -32,7 +32,7 @@ from frozenseg.data.records import Categories
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.engine.distributed import all_gather_json, is_main, rank, world_size
 from frozenseg.engine.logger import TrainingLog
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.cityscapes import CityscapesAP
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.lvis import LvisAP
@@ -244,8 +244,11 @@ class Tester:
             image = load_image(sample.record)
             picture = draw_segments(image, found.ids, found.segments).convert("RGB")
             path = Path(self.cfg.OUTPUT_DIR) / "pictures" / f"{index}_step_{step:08d}.jpg"
-            with atomic_path(path) as temporary:
-                picture.save(temporary, quality=85)
+            try:
+                with atomic_path(path) as temporary:
+                    picture.save(temporary, quality=85)
+            except WriteError as error:  # the run goes on without its pictures
+                logger.warning("picture: %s", error)
             log.picture(step, f"prediction_{index}", np.asarray(picture))
 
     def _present_scores(

@@ -37,6 +37,7 @@ from frozenseg.data.benchmark_rows import (
 )
 from frozenseg.data.coco_json import read_categories
 from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
+from frozenseg.data.notes import note
 from frozenseg.data.readers import (
     cityscapes_name,
     coco_name,
@@ -162,9 +163,11 @@ def _row_of_files(kind: str, paths: list[str]) -> Benchmark:
         )
     if not paths[2].endswith(".txt"):
         raise UserError(f"{paths[2]}: the list of class names must be a text file (.txt)")
+    few = len(Vocabulary.from_file(paths[2], may_repeat=True)) <= 255
     return Benchmark(
         tasks=("semantic",),
         reader="semantic",
+        ignore=255 if few else 65535,  # no class of the list
         vocabulary=paths[2],
         images=paths[0],
         labels=paths[1],
@@ -276,7 +279,23 @@ def _whole_categories(benchmark: Benchmark, root: Path) -> Categories:
     vocabulary = _whole_vocabulary(benchmark, root)
     assert vocabulary is not None, "a row of label maps names its classes"
     names = tuple(vocabulary.labels)
+    if not benchmark.prepared_by:
+        _check_numbers(vocabulary, benchmark.vocabulary)
     return Categories(names, vocabulary.is_thing, tuple(range(len(names))))
+
+
+def _check_numbers(vocabulary: Vocabulary, source: str) -> None:
+    """Label maps count classes from 0, whatever numbers a list gives them: such as contradict that
+    are refused, and those of the field's lists, which count from 1, are told."""
+    size, numbers = len(vocabulary), vocabulary.ids
+    if numbers in (None, tuple(range(size))):
+        return
+    if numbers != tuple(range(1, size + 1)):
+        raise UserError(
+            f"{source}: numbers its {size} classes otherwise than 0 to {size - 1}; label maps hold "
+            "these: number the classes so, or leave the numbers out"
+        )
+    note(f"{source}: counts from 1, label maps from 0: label 0 is {vocabulary.labels[0]!r}")
 
 
 def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from frozenseg.encoders.frozen import FROZEN_PARTS
 from frozenseg.engine.published_names import from_published, is_published
+from frozenseg.engine.published_names import to_published as to_published
 from frozenseg.engine.tensor_files import read_safetensors, read_torch
 from frozenseg.errors import UserError, listed
 from frozenseg.files import atomic_path, user_path
@@ -142,8 +143,9 @@ def _is_plain(tensor: Tensor) -> bool:
 def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    low, high = torch.aminmax(tensor.detach())  # of NaN, both are NaN
-    return bool((low >= -LARGEST) & (high <= LARGEST))
+    # As Python's numbers: in half precision `LARGEST` is infinite itself. Of NaN, both are NaN.
+    low, high = (bound.item() for bound in torch.aminmax(tensor.detach()))
+    return low >= -LARGEST and high <= LARGEST
 
 
 def _kind(tensor: Tensor) -> str:

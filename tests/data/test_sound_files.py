@@ -326,6 +326,27 @@ def test_own_sets_are_named_by_their_files(tmp_path):
     name = f"label_maps:{tmp_path}/images:{tmp_path}/labels:{tmp_path}/classes.txt"
     records, categories = load_records(name)
     assert len(records) == 1 and categories.names == ("cat", "dog")
+    assert records[0].semantic_ignore == 255
+
+
+def test_numbers_of_a_list_and_values_of_label_maps(tmp_path, caplog):
+    """A value is a place in the list, so other numbers in it would name other classes."""
+    for folder, mode in (("labels", "L"), ("images", "RGB")):
+        (tmp_path / folder).mkdir()
+        Image.new(mode, (20, 12)).save(tmp_path / folder / "1.png")
+    name = f"label_maps:{tmp_path}/images:{tmp_path}/labels:{tmp_path}/classes.txt"
+
+    def read(text):
+        (tmp_path / "classes.txt").write_text(text)
+        return load_records(name)
+
+    assert read("0:cat\n1:dog\n")[1].names == ("cat", "dog") and not caplog.text
+    with pytest.raises(UserError, match="numbers its 3 classes otherwise than 0 to 2"):
+        read("0:car\n2:road\n5:sky\n")
+    read("0:invalid_class_id\n1:wall\n2:sky\n")
+    assert "counts from 1, label maps from 0: label 0 is 'wall'" in caplog.text
+    many = "".join(f"thing number {number}\n" for number in range(300))
+    assert read(many)[0][0].semantic_ignore == 65535  # 255 is a class of this list
 
 
 def _with_isthing(path: Path) -> Path:

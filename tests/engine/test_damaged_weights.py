@@ -53,6 +53,14 @@ def test_numbers_that_are_none_are_named(value: float, suffix: str, tmp_path: Pa
         load_state(build_tiny(), spoilt(value), "x")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_infinity_is_none_in_any_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {name: tensor.to(dtype) for name, tensor in spoilt(float("inf")).items()}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=rf"1 of \d+ entries .* not finite .*{NAME}"):
+        read_state(tmp_path / "x.pth")
+
+
 def test_the_largest_number_is_taken() -> None:
     state = spoilt(LARGEST)
     load_state(build_tiny(), state, "x")
