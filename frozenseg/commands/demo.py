@@ -328,20 +328,10 @@ def _output_folder(chosen: Path | None) -> Path:
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
         raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
-    for option in ("vocabulary", "things"):
-        _refuse_file_name(option, getattr(arguments, option))
     if arguments.vocabulary_file is None:
         vocabulary = Vocabulary.parse(arguments.vocabulary, arguments.things)
         return replace(vocabulary, source="--vocabulary")
     return Vocabulary.parse(Vocabulary.from_file(arguments.vocabulary_file), arguments.things)
-
-
-def _refuse_file_name(option: str, value: str | None) -> None:
-    """Names are never read as a file, and one that looks like a file is none that was meant."""
-    if value is not None and value.strip().lower().endswith((".txt", ".json", ".csv")):
-        raise UserError(
-            f"--{option} {value}: class names were expected; a file is given by --vocabulary-file"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,27 +1,40 @@
 """The one reader of class lists: whatever a user writes becomes rows, one for each class.
 
 A string has classes between `;` and synonyms between `,`. In a list, each entry is a class: a
-string with synonyms between `,`, or a list of synonyms, in which a comma is part of a name. A
-mapping {number: class} is ordered by its numbers. Files are read by `rows_of_file`.
+string with synonyms between `,`, or a list of synonyms, in which a comma is part of a name; so it
+is in a name within double quotes. A mapping {number: class} is ordered by its numbers, and so are
+COCO's categories. Files are read by `rows_of_file`.
 """
 
+import io
 import json
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from frozenseg.errors import UserError
 from frozenseg.text.names import clean, shown, spelling
 
+logger = logging.getLogger(__name__)
+
 MAX_FILE_SIZE = 16 * 2**20  # bytes; the longest list of the field has 100 thousand
-NUMBERED = re.compile(r"([0-9]{1,9})\s*:(.*)")
-# What a name cannot hold there: a separator, a comment, a number or section at its begin.
-NOT_IN_LINES = re.compile(r"[,;]|(^|\s)#|^[0-9]{1,9}\s*:|^\[")
+NUMBERED = re.compile(r"(\d{1,9})\s*[:\uff1a](.*)")
+COUNTED = re.compile(r"\d{1,9}[\s,]+\S")  # a column of numbers before the names, as in tables
+# A name between commas, which may stand in double quotes, those within it doubled as in CSV.
+SYNONYM = re.compile(r'\s*"((?:[^"]|"")+)"\s*(?:,|$)|([^,]*)(?:,|$)')
+# What a name cannot hold there: a separator, a comment, or at its begin a number, section, quote.
+NOT_IN_LINES = re.compile(r'[,;]|(^|\s)#|^\d{1,9}\s*[:\uff1a]|^[\["{]')
 SECTIONS = {"things": True, "stuff": False}
 PLACEHOLDER = "invalid class id"  # the spelling of entry 0 in the field's lists, no class
+HEADINGS = frozenset(("id", "idx", "index", "class", "name", "names", "class name", "category"))
+TABLES = ("categories", "names")  # keys under which files of other programs have their classes
+NO_LIST = (bytes, bytearray, memoryview, io.IOBase)
 FORMS = 'give names as "car, truck; road", a list, {number: name}, or a Path to a file'
 
 
@@ -42,19 +55,34 @@ class Row:
 
 
 def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
-    """The classes of a string, a list or a mapping."""
+    """The classes of a string, a list, a mapping, or COCO's categories; {"names": either}, as
+    score.py and ultralytics have it, and {"categories": [{"id", "name"}]} are looked into."""
+    if isinstance(source, Mapping):
+        source = next((source[key] for key in TABLES if key in source), source)
     if isinstance(source, str):
-        groups: list[object] = list(source.split(";"))
-        if len(groups) > 1 and not str(groups[-1]).strip():
-            groups.pop()  # a `;` at the end is no slip
-        return _rows(groups, what)
+        return _rows_of_text(source, what)
     if isinstance(source, Mapping):
         return _numbered_rows(source, what)
-    if isinstance(source, bytes | bytearray | memoryview) or not isinstance(source, Iterable):
+    if isinstance(source, NO_LIST) or not isinstance(source, Iterable):
         raise UserError(f"{what} is {shown(source)}: {FORMS}")
     if isinstance(source, set | frozenset):
         source = sorted(source, key=repr)  # the same order in every process
-    return _rows(list(source), what)
+    groups = list(source)
+    if groups and all(isinstance(group, Mapping) for group in groups):
+        return _rows_of_categories(groups, what)
+    return _rows(groups, what)
+
+
+def _rows_of_text(text: str, what: str) -> list[Row]:
+    if text.strip().lower().endswith((".txt", ".json", ".csv")):
+        raise UserError(
+            f"{what} is {shown(text, 100)}: class names were expected; a file is given by "
+            "--vocabulary-file, with sections [things] and [stuff], in Python as pathlib.Path"
+        )
+    groups: list[object] = list(text.split(";"))
+    if len(groups) > 1 and not str(groups[-1]).strip():
+        groups.pop()  # a `;` at the end is no slip
+    return _rows(groups, what)
 
 
 def _rows(groups: list[object], what: str) -> list[Row]:
@@ -69,7 +97,7 @@ def _rows(groups: list[object], what: str) -> list[Row]:
 def _names(group: object, place: str) -> tuple[str, ...]:
     """The synonyms of one class; empty ones between commas are passed over."""
     if isinstance(group, str):
-        parts: list[object] = [part for part in group.split(",") if part.strip()]
+        parts: list[object] = [part for part in _between_commas(group) if part.strip()]
     elif isinstance(group, list | tuple) and all(isinstance(name, str) for name in group):
         parts = list(group)
     else:
@@ -79,15 +107,22 @@ def _names(group: object, place: str) -> tuple[str, ...]:
     return tuple(clean(part, place) for part in parts)
 
 
+def _between_commas(text: str) -> list[str]:
+    if '"' not in text:
+        return text.split(",")
+    found = SYNONYM.findall(text.strip())
+    return [quoted.replace('""', '"') if quoted else plain for quoted, plain in found]
+
+
 def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
     numbers: dict[int, object] = {}
     for key, group in source.items():
         number = int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,9}", key) else key
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
             raise UserError(f"{what} has the key {shown(key)}: {FORMS}")
         if number in numbers:
             raise UserError(f"{what} has the number {number} twice; give each class its own")
-        numbers[number] = group
+        numbers[int(number)] = group
     if not numbers:
         raise UserError(f"{what} is empty: give at least one class name")
     return [
@@ -110,8 +145,11 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
         raise UserError(f"{what}: cannot be read ({reason})") from None
     if len(content) > MAX_FILE_SIZE:
         raise UserError(f"{what}: has more than {MAX_FILE_SIZE} bytes; is it a list of classes?")
-    is_json = Path(path).suffix.lower() == ".json"
-    rows = _rows_of_json(text, what, is_json) if is_json or text.lstrip()[:1] in "[{" else None
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        raise UserError(f"{what}: YAML is not read; write its names one a line, or as JSON")
+    text = text.replace("\ufeff", "")  # within it, where files were put together
+    is_json = Path(path).suffix.lower() == ".json" or text.lstrip().startswith("{")
+    rows = _rows_of_json(text, what, is_json) if is_json or text.lstrip()[:1] == "[" else None
     if rows is None:
         rows = _rows_of_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), what)
     rows = [row for row in rows if [spelling(name) for name in row.names] != [PLACEHOLDER]]
@@ -127,6 +165,7 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
     the begin of a line or behind a space.
     """
     rows: list[Row] = []
+    written: list[str] = []
     places: dict[int, str] = {}
     is_thing: bool | None = None
     for count, line in enumerate(lines, 1):
@@ -148,15 +187,28 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
         if number is not None:
             places[number] = place
         rows.append(Row(_names(group, f"{what}, {place}"), place, number, is_thing))
+        written.append(line)
+    _refuse_table(rows, written, what)
     return _ordered(rows, what)
+
+
+def _refuse_table(rows: list[Row], written: list[str], what: str) -> None:
+    """A heading, or a column of other numbers than `id:`, would be asked for as names."""
+    heading = {spelling(name) for name in rows[0].names} if rows else set()
+    if {"id", "name"} <= heading or (heading and heading <= HEADINGS):
+        raise UserError(f"{what}, {rows[0].place}: the heading of a table; leave it out")
+    columns = [re.split(r"[\s,]", line)[0] for line in written if COUNTED.match(line)]
+    if 1 < len(columns) == len(set(columns)) and len(columns) >= len(rows) - 1:
+        raise UserError(
+            f"{what}, {rows[-1].place}: begins with a number, as others do; write a class's number "
+            f"as {columns[-1]}:name, and a name that begins so in double quotes"
+        )
 
 
 def _ordered(rows: list[Row], what: str) -> list[Row]:
     """By number, where there are numbers."""
     unnumbered = [row for row in rows if row.number is None]
     if len(unnumbered) == len(rows):
-        if rows and {"id", "name"} <= {spelling(name) for name in rows[0].names}:
-            raise UserError(f"{what}, {rows[0].place}: the heading of a table; leave it out")
         return rows
     if unnumbered:
         raise UserError(f"{what}, {unnumbered[0].place}: has no number, unlike other lines")
@@ -164,8 +216,7 @@ def _ordered(rows: list[Row], what: str) -> list[Row]:
 
 
 def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:
-    """A list of classes, {number: class}, {"names": either} (as score.py and ultralytics have it),
-    or COCO's {"categories": [{"id", "name"}]}, whose names hold no synonyms. None: no JSON."""
+    """Whatever `rows_of` takes, as JSON. None: no JSON, where that is not required."""
     try:
         content = json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
@@ -174,14 +225,6 @@ def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:
         raise UserError(f"{what}: not whole JSON ({error})") from None
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
-    if isinstance(content, dict) and "categories" in content:
-        content = content["categories"]
-    elif isinstance(content, dict) and "names" in content:
-        content = content["names"]
-    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
-        return _ordered([_category(row, i, what) for i, row in enumerate(content)], what)
-    if not isinstance(content, list | dict):
-        raise UserError(f"{what}: holds {shown(content)}; a JSON list of class names was expected")
     return rows_of(content, what)
 
 
@@ -193,12 +236,37 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _category(entry: dict[str, Any], position: int, what: str) -> Row:
+def _rows_of_categories(entries: list[Mapping[str, Any]], what: str) -> list[Row]:
+    """In a name there a comma is part of it. Synonyms, as LVIS and our own predictions list them,
+    count where one class alone has them; the others are told."""
+    rows = _ordered([_category(entry, i, what) for i, entry in enumerate(entries)], what)
+    owners = Counter(key for row in rows for key in {spelling(name) for name in row.names})
+    shared = [name for row in rows for name in row.names[1:] if owners[spelling(name)] > 1]
+    if shared:
+        logger.warning(
+            "%s: %d synonyms are names of other classes too and left out, e.g. %s",
+            what,
+            len(shared),
+            shown(shared[0]),
+        )
+    return [
+        replace(row, names=(row.names[0], *(n for n in row.names[1:] if n not in shared)))
+        for row in rows
+    ]
+
+
+def _category(entry: Mapping[str, Any], position: int, what: str) -> Row:
     place = f"categories[{position}]"
     number, is_thing = entry.get("id"), entry.get("isthing")
-    if not isinstance(number, int | None) or isinstance(number, bool):
+    if not isinstance(number, Integral | None) or isinstance(number, bool):
         raise UserError(f"{what}, {place}: id is {shown(number)}; a whole number was expected")
     if is_thing not in (None, 0, 1):
         raise UserError(f"{what}, {place}: isthing is {shown(is_thing)}; 0 or 1 was expected")
     name = clean(entry.get("name"), f"the name of {what}, {place},")
-    return Row((name,), place, number, None if is_thing is None else bool(is_thing))
+    others = _names(entry.get("synonyms") or [name], f"{what}, {place}: synonyms")
+    return Row(
+        (name, *(other for other in dict.fromkeys(others) if spelling(other) != spelling(name))),
+        place,
+        None if number is None else int(number),
+        None if is_thing is None else bool(is_thing),
+    )

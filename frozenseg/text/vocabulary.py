@@ -3,10 +3,11 @@
 import functools
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 
 from frozenseg.errors import UserError, nearest
 from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
@@ -114,7 +115,7 @@ class Vocabulary:
             vocabulary = cls.from_file(source)
         else:
             vocabulary = cls._of_rows(rows_of(source), "the vocabulary")
-            _say_what_looks_odd(vocabulary, source)
+            _say_what_looks_odd(vocabulary, "separate classes by ;", source)
         if things is None:
             return vocabulary
         return replace(vocabulary, is_thing=_flags(vocabulary.names, things))
@@ -130,7 +131,10 @@ class Vocabulary:
         list with ids they always may. It is said in the log.
         """
         rows = rows_of_file(path)
-        return cls._of_rows(rows, os.fspath(path), may_repeat or rows[0].is_numbered_line)
+        vocabulary = cls._of_rows(rows, os.fspath(path), may_repeat or rows[0].is_numbered_line)
+        remedy = "in a file each class has its own line, with synonyms between commas"
+        _say_what_looks_odd(vocabulary, remedy, Path(path))
+        return vocabulary
 
     @classmethod
     def packaged(cls, name: str) -> "Vocabulary":
@@ -199,20 +203,21 @@ def _coco_stuff() -> frozenset[str]:
     return frozenset(singular(name) for names, is_thing in pairs if not is_thing for name in names)
 
 
-def _say_what_looks_odd(vocabulary: Vocabulary, source: object) -> None:
+def _say_what_looks_odd(vocabulary: Vocabulary, remedy: str, source: object) -> None:
     """One line where several classes have probably become one."""
     names, alone = vocabulary.flat_names, len(vocabulary) == 1
     signs = (*OTHER_SEPARATORS, ". ") if alone else OTHER_SEPARATORS
     odd = [name for name in names if any(sign in name for sign in signs)]
-    if alone and isinstance(source, str) and len(names) > 1:
+    written = isinstance(source, str | os.PathLike)
+    if alone and written and len(names) > 1:
         _say_once(
             f"1 class with {len(names)} names: {' = '.join(names[:6])}"
-            f"{' = ...' if len(names) > 6 else ''}; separate classes by ;"
+            f"{' = ...' if len(names) > 6 else ''}; {remedy}"
         )
     elif alone and isinstance(source, str) and "\n" in source.strip():
-        _say_once(f"1 class: {shown(names[0], 60)}; separate classes by ;, not by lines")
+        _say_once(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
     elif odd:
-        _say_once(f"{shown(odd[0], 60)} is read as one name; separate classes by ;")
+        _say_once(f"{shown(odd[0], 60)} is read as one name; {remedy}")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -223,7 +228,7 @@ def _say_once(line: str) -> None:
 
 def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]:
     said = things.strip() if isinstance(things, str) else things
-    if isinstance(said, str | list | tuple | set | frozenset | Mapping) and not said:
+    if isinstance(said, Sized) and len(said) == 0:
         return tuple(False for _ in names)  # said expressly: no class is a thing
     rows = rows_of_file(things) if isinstance(things, os.PathLike) else rows_of(things, "things")
     wanted = {spelling(name): name for row in rows for name in row.names}

@@ -5,7 +5,9 @@ import os
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,6 +263,11 @@ def test_seen_is_a_shared_name_in_any_spelling_but_no_plural() -> None:
         ("\ufeff[stuff]\r\ncar\r\n[Things]\rsky\r", ["car", "sky"], [False, True]),
         ("9:sky\n2:car\n10:tree\n", ["car", "sky", "tree"], [True, False, False]),
         ("car # red # blue\nC#\n#all\n", ["car", "C#"], [True, True]),
+        ('"car, red", auto\n"the ""sky"""\n', ["car, red", 'the "sky"'], [True, True]),
+        ('"1 car"\n"2 cars"\n', ["1 car", "2 cars"], [True, True]),
+        ("2 doors\n2 seats\n", ["2 doors", "2 seats"], [True, True]),
+        ("\ufeff[stuff]\ncar\n\ufeff[things]\nsky\n", ["car", "sky"], [False, True]),
+        ("１：sky\n0:car\n", ["car", "sky"], [True, False]),
         ('["car", "sky"]', ["car", "sky"], [True, False]),
         ('{"names": {"1": "sky", "0": "car"}, "nc": 2}', ["car", "sky"], [True, False]),
         ('{"names": ["car", "sky"], "seen": [1, 0]}', ["car", "sky"], [True, False]),
@@ -301,13 +308,69 @@ def test_what_other_programs_write(
         ('{"categories": [{"id": "1", "name": "a"}]}', r"categories\[0\]: id is '1'"),
         ('{"categories": [{"id": 1, "name": "a", "isthing": "false"}]}', "isthing is 'false'"),
         ('{"categories": [{"id": 1}]}', "is None: names must be text"),
-        ('{"categories": 5}', "holds 5; a JSON list of class names was expected"),
+        ('{"categories": 5}', r"words\.txt is 5: give names as"),
+        ("name\ncar\nsky\n", "line 1: the heading of a table"),
+        ("1,car\n2,sky\n", "line 2: begins with a number, .* write a class's number as 2:name"),
+        ("1\tcar\n2\tsky\n", "line 2: begins with a number"),
+        ("Idx,Ratio,Name\n1,0.2,car\n2,0.1,sky\n", "line 3: begins with a number"),
+        ('{"id": 1, "name": "car"}\n{"id": 2, "name": "sky"}\n', "not whole JSON"),
     ],
 )
 def test_lists_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         Vocabulary.from_file(write(tmp_path, text))
     assert "words.txt" in str(caught.value)
+
+
+def test_yaml_is_refused_rather_than_read_by_lines(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="YAML is not read; write its names one a line"):
+        Vocabulary.from_file(write(tmp_path, "nc: 2\nnames: [car, sky]\n", "data.yaml"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        [{"id": 7, "name": "sky"}, {"id": 2, "name": "car"}],
+        {"names": {7: "sky", 2: "car"}},
+        {np.int64(7): "sky", np.int64(2): "car"},
+    ],
+)
+def test_tables_of_other_programs_in_python(source: Any) -> None:
+    vocabulary = Vocabulary.parse(source)
+    assert vocabulary.labels == ["car", "sky"] and vocabulary.ids == (2, 7)
+
+
+def test_synonyms_of_categories_count_where_one_class_has_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bows = [
+        {"id": 1, "name": "bow, ribbon", "synonyms": ["bow, ribbon", "bow", "knot"]},
+        {"id": 2, "name": "bow (weapon)", "synonyms": ["bow", "Bow_(weapon)"]},
+    ]
+    assert Vocabulary.parse(bows).names == (("bow, ribbon", "knot"), ("bow (weapon)",))
+    assert "2 synonyms are names of other classes too and left out, e.g. 'bow'" in caplog.text
+
+
+def test_a_string_that_is_the_name_of_a_file_is_refused() -> None:
+    for source in ("demo/vocabulary.txt", " words.JSON", "words.csv"):
+        with pytest.raises(UserError, match="class names were expected; a file is given by"):
+            Vocabulary.parse(source)
+        with pytest.raises(UserError, match="things is .*: class names were expected"):
+            Vocabulary.parse("car", source)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("car, road, sky\n", "1 class with 3 names: car = road = sky; in a file each class has"),
+        ("car，truck\nroad\n", "'car，truck' is read as one name; in a file each class has"),
+    ],
+)
+def test_one_class_of_several_in_a_file_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, line: str
+) -> None:
+    Vocabulary.from_file(write(tmp_path, text))
+    assert line in caplog.text
 
 
 def test_json_that_is_cut_or_deep(tmp_path: Path) -> None:
