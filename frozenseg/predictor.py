@@ -5,6 +5,7 @@
 
 import gc
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,9 @@ class Predictor:
         result, go one by one, and so do all where SAM's proposals join, which are made image by
         image.
         """
+        one = isinstance(images, str | os.PathLike | Image.Image)
+        if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
+            raise UserError("batch takes a list of images; give one image to the predictor itself")
         words = Vocabulary.parse(vocabulary, things)
         arrays = [self.read(image) for image in images]
         text = self.embed(words)

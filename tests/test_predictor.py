@@ -93,6 +93,14 @@ def test_a_batch_gives_what_single_images_give(predictor: Predictor) -> None:
         np.testing.assert_allclose(found.instances.scores, alone.instances.scores, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "one", [picture(8, 9), torch.zeros(3, 8, 9), Image.fromarray(picture(8, 9)), "a.png"]
+)
+def test_one_image_is_no_batch(predictor: Predictor, one: object) -> None:
+    with pytest.raises(UserError, match="batch takes a list of images"):
+        predictor.batch(one, WORDS)
+
+
 def test_permuted_classes_permute_the_results(predictor: Predictor) -> None:
     pixels = picture(60, 80)
     first = predictor(pixels, "car, truck; road; sky; dog")

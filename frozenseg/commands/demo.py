@@ -20,10 +20,10 @@ from frozenseg.background import Behind, ahead, groups
 from frozenseg.commands import run_module
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.data.images import is_video, list_images, read_image
-from frozenseg.data.results import Predictions, taken, write_panoptic_png
+from frozenseg.data.results import LINES, Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line
-from frozenseg.files import atomic_path, user_path
+from frozenseg.files import atomic_path, check_writable, user_path
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,12 @@ def main(argv: list[str]) -> int | None:
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
     paths = list_images(arguments.input)
-    output = _output_folder(arguments.output)
-    predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
-    predictions.close()  # one may write there, and no other run does
+    output = _output_folder(arguments.output, arguments.overwrite)
+    if arguments.overwrite:  # what is there stays until the first image is about to be segmented
+        check_writable(output / LINES)
+    else:
+        predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
+        predictions.close()  # one may write there, and no other run does
     # FFmpeg tells of each damaged frame, which is counted and told once here
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     segmenter = frozenseg.load(
@@ -69,7 +72,12 @@ def main(argv: list[str]) -> int | None:
 
     start = time.monotonic()
     outcome = segment_files(
-        segmenter, paths, output, vocabulary=vocabulary, batch_size=arguments.batch_size
+        segmenter,
+        paths,
+        output,
+        vocabulary=vocabulary,
+        batch_size=arguments.batch_size,
+        overwrite=arguments.overwrite,
     )
     _report(outcome, len(paths), time.monotonic() - start, output)
     return 1 if outcome.failures or outcome.losses else None
@@ -92,6 +100,7 @@ def segment_files(
     *,
     vocabulary: Vocabulary,
     batch_size: int = 1,
+    overwrite: bool = False,
 ) -> Outcome:
     """Segment images and videos; an input that cannot be does not end the run.
 
@@ -99,9 +108,11 @@ def segment_files(
     for a video NAME.mp4 and NAME_panoptic/000001.png ..., and predictions.json for all
     (`frozenseg.data.results.Predictions`), also if an error or the user ends the run midway. Images
     are read, and results drawn and written, beside the work of the model; batch_size: how many
-    images of one size it takes at once.
+    images of one size it takes at once. overwrite: predictions of an earlier run are replaced.
     """
-    predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
+    predictions = Predictions(
+        output, names=vocabulary.names, is_thing=vocabulary.is_thing, overwrite=overwrite
+    )
     run = _Run(segmenter, output, vocabulary, batch_size, predictions)
     names = output_names(paths, output)
     for path, name in zip(paths, names, strict=True):
@@ -316,11 +327,13 @@ def _report(outcome: Outcome, inputs: int, seconds: float, output: Path) -> None
             print(one_line(f"{kind}: {line}"), file=sys.stderr)
 
 
-def _output_folder(chosen: Path | None) -> Path:
+def _output_folder(chosen: Path | None, overwrite: bool) -> Path:
     """The folder that was chosen, else the first of output/demo, output/demo_2, ... without
-    predictions; `Predictions` refuses a chosen one that has some."""
+    predictions, or with overwrite output/demo; `Predictions` refuses a chosen one that has some."""
     if chosen is not None:
         return chosen
+    if overwrite:
+        return OUTPUT
     numbered = (OUTPUT.with_name(f"{OUTPUT.name}_{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([OUTPUT], numbered) if not taken(folder))
 
@@ -355,6 +368,11 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=user_path,
         help=f"folder without results of an earlier run (default: {OUTPUT}, or {OUTPUT}_2, ...)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace the predictions of an earlier run there; pictures of other inputs stay",
     )
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
     add("--weights", help="checkpoint of the trained parts, instead of the model's own")

@@ -44,11 +44,17 @@ class Predictions:
     out. A category's id is its place in the vocabulary plus 1, because tools for COCO take 0 for
     "nothing". Its name is its first synonym.
 
-    A folder that holds predictions of an earlier run is refused. `close` what was opened.
+    A folder that holds predictions of an earlier run is refused, unless overwrite: then its lines
+    are replaced at once, and its JSON file when there is a new one. `close` what was opened.
     """
 
     def __init__(
-        self, folder: Path, *, names: Sequence[tuple[str, ...]], is_thing: Sequence[bool]
+        self,
+        folder: Path,
+        *,
+        names: Sequence[tuple[str, ...]],
+        is_thing: Sequence[bool],
+        overwrite: bool = False,
     ) -> None:
         self.categories = [
             {"id": index + 1, "name": synonyms[0], "isthing": int(thing), "synonyms": [*synonyms]}
@@ -57,14 +63,14 @@ class Predictions:
         self.count = 0
         self._whole, self.lines = folder / WHOLE, folder / LINES
         with writing(self.lines):
-            if taken(folder):
+            if not overwrite and (held := taken(folder)):
                 raise UserError(
-                    f"{folder}: holds the predictions of an earlier run; choose another folder, or "
-                    f"remove its {WHOLE} and {LINES}"
+                    f"{folder}: holds the predictions of an earlier run ({', '.join(held)}); choose "
+                    "another folder, or replace them with --overwrite"
                 )
             folder.mkdir(parents=True, exist_ok=True)
             # unbuffered: what a full disk refuses is not tried again with the next line
-            self._file = open(self.lines, "xb", buffering=0)
+            self._file = open(self.lines, "wb" if overwrite else "xb", buffering=0)
         try:
             self._append({"categories": self.categories})
         except WriteError:
@@ -129,9 +135,9 @@ class Predictions:
             raise
 
 
-def taken(folder: Path) -> bool:
-    """Whether a folder holds predictions, finished or not."""
-    return any((folder / name).exists() for name in (WHOLE, LINES))
+def taken(folder: Path) -> list[str]:
+    """The files of predictions that a folder holds, finished or not."""
+    return [name for name in (WHOLE, LINES) if (folder / name).exists()]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

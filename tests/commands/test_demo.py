@@ -280,6 +280,28 @@ def test_a_folder_with_results_is_not_mixed_with_others(
     assert len(loaded) == 3
 
 
+def test_predictions_of_an_earlier_run_are_replaced_on_purpose(
+    tmp_path: Path, loaded: list[tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    argv = ["--vocabulary", "lamp; wall", "--output", str(output), "--input"]
+    assert main([*argv, str(_photo(tmp_path / "a.png"))]) is None
+    (output / "predictions.jsonl").write_text("of a run that was killed\n")
+    again = ["--overwrite", *argv, str(_photo(tmp_path / "b.png"))]
+    with monkeypatch.context() as patch:
+        patch.setattr(frozenseg, "load", _no_model)
+        with pytest.raises(UserError, match="no such weights"):
+            main(again)
+    assert (output / "predictions.jsonl").exists() and len(_content(output)["images"]) == 1
+    assert main(again) is None
+    assert [Path(entry["file_name"]).name for entry in _content(output)["images"]] == ["b.png"]
+    assert not (output / "predictions.jsonl").exists()
+
+
+def _no_model(*_: object, **__: object) -> None:
+    raise UserError("no such weights")
+
+
 def test_a_killed_run_leaves_whole_lines(tmp_path: Path) -> None:
     """SIGKILL after the second of many images, in a process of its own."""
     for letter in "ab":
