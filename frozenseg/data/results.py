@@ -65,8 +65,8 @@ class Predictions:
         with writing(self.lines):
             if not overwrite and (held := taken(folder)):
                 raise UserError(
-                    f"{folder}: holds the predictions of an earlier run ({', '.join(held)}); choose "
-                    "another folder, or replace them with --overwrite"
+                    f"{folder}: holds the predictions of an earlier run ({', '.join(held)}); "
+                    "choose another folder, or replace them with --overwrite"
                 )
             folder.mkdir(parents=True, exist_ok=True)
             # unbuffered: what a full disk refuses is not tried again with the next line
