@@ -25,6 +25,7 @@ from frozenseg.data.benchmarks import (
     load_records,
     require_in_place,
 )
+from frozenseg.data.coco_json import check_categories_agree
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import test_loader
 from frozenseg.data.readers import cityscapes_file
@@ -345,5 +346,8 @@ def _tasks(test_set: TestSet) -> dict[str, Task]:
             metric = LvisAP if name == "lvis" else InstanceAP
             for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
                 average = metric(ground_truth=truth, kind=kind)
+                check_categories_agree(
+                    average.categories, categories, str(truth), benchmark.annotations
+                )
                 tasks[name + suffix] = DetectionTask(categories, seen, average)
     return tasks

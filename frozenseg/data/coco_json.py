@@ -4,9 +4,9 @@ The readers of training and testing, `check_dataset` and the scorers start from 
 here, so that they take and refuse the same files, and leave out the same objects.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,21 +14,24 @@ from pycocotools import mask as mask_util
 
 from frozenseg.data.images import MAX_PIXELS
 from frozenseg.data.json_fields import (
+    Groups,
     entries,
     file_name,
     flag,
+    flags,
     image_id,
     is_number,
     required,
     section,
     unusable,
     whole,
+    wholes,
 )
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories, Segments
 from frozenseg.data.shapes import checked_shape, encode_shape
 from frozenseg.errors import UserError
-from frozenseg.text.names import clean, refuse_repeated
+from frozenseg.text.names import clean, refuse_repeated, spelling
 
 LARGEST_PANOPTIC_ID = 256**3 - 1
 
@@ -154,7 +157,7 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
     for i, entry in enumerate(rows):
         where = f"{source}: annotations[{i}]"
         image = _image_of(entry, images, where)
-        category_id = _category_of(entry, categories, where)
+        category_id = _known_category(whole(entry, "category_id", where), categories, where)
         is_crowd = flag(entry, "iscrowd", where, False)
         shape, box = None, _box(entry, where)
         if not boxes or box is None:
@@ -181,7 +184,9 @@ def read_panoptic_entries(
     content: Any, categories: Categories, source: str
 ) -> dict[ImageId, PanopticEntry]:
     """The annotations of a panoptic JSON by image, in the order of the file."""
-    found: dict[ImageId, PanopticEntry] = {}
+    names: dict[ImageId, str] = {}
+    groups: list[tuple[str, list[dict[str, Any]]]] = []
+    owners: dict[str, ImageId] = {}
     for i, entry in enumerate(section(content, "annotations", source)):
         where = f"{source}: annotations[{i}]"
         if "segments_info" not in entry and "segmentation" in entry:
@@ -190,26 +195,30 @@ def read_panoptic_entries(
                 "coco_instances:JSON:IMAGE_DIR"
             )
         key = image_id(entry, "image_id", where)
-        if key in found:
+        if key in names:
             raise UserError(f"{where} is the second of image {key!r}; remove it")
+        name = file_name(entry, "file_name", where)
+        if owners.setdefault(name, key) != key:
+            raise UserError(
+                f"{where}: {name} is that of image {owners[name]!r} already; one image has one PNG"
+            )
         infos = entries(required(entry, "segments_info", where), f"{where}: segments_info")
-        found[key] = PanopticEntry(
-            file_name=file_name(entry, "file_name", where),
-            segments=_segments(infos, categories, f"{where} (image {key})"),
-            areas=[info.get("area") for info in infos],
-        )
-    _say_crowded_stuff(found, categories, source)
+        names[key] = name
+        groups.append((f"{where} (image {key})", infos))
+    segments = _segments(groups, categories)
+    found = {
+        key: PanopticEntry(name, listed, [info.get("area") for info in infos])
+        for (key, name), listed, (_, infos) in zip(names.items(), segments, groups, strict=True)
+    }
+    _say_crowded_stuff(segments, categories, source)
     return found
 
 
-def _say_crowded_stuff(
-    found: Mapping[ImageId, PanopticEntry], categories: Categories, source: str
-) -> None:
+def _say_crowded_stuff(segments: list[Segments], categories: Categories, source: str) -> None:
     """Stuff has no single objects, yet BDD100K's toolkit marks some of it as crowds. The mark keeps
     its meaning, as in panopticapi: such a segment is not trained on and never missed."""
-    is_thing = np.array(categories.is_thing, dtype=bool)
-    segments = [entry.segments for entry in found.values()]
-    marked = sum(int((row.is_crowd & ~is_thing[row.class_ids]).sum()) for row in segments)
+    crowds = np.concatenate([np.zeros(0, int), *(row.class_ids[row.is_crowd] for row in segments)])
+    marked = int((~np.array(categories.is_thing, dtype=bool)[crowds]).sum())
     if marked:
         note(
             f"{source}: {marked} segments of stuff are marked as crowds; they are not trained on "
@@ -232,27 +241,61 @@ def check_names_agree(
     """Refuse a file that is listed for one image but has the name of another one.
 
     names, others: of the files that belong to images, in `source` and in `other`. Names that occur
-    on one side alone say nothing, and a name that is the number of its image is right.
+    on one side alone say nothing, and a name that is the number of its image is right; how many
+    belong to another image by their name is said.
     """
     owners: dict[str, set[ImageId]] = {}
     for key, name in others.items():
-        owners.setdefault(PurePath(name).stem, set()).add(key)
+        owners.setdefault(_stem(name), set()).add(key)
+    numbered = 0
     for key, name in names.items():
-        stem = PurePath(name).stem
+        stem = _stem(name)
         named = owners.get(stem, {key})
-        if key not in named and stem.lstrip("0") != str(key):
+        if key in named:
+            continue
+        numbered += 1
+        if (stem.lstrip("0") or "0") != str(key):
             raise UserError(
                 f"{source}: lists {name} for image {key!r}, but by {other} that is the name of "
                 f"image {next(iter(named))!r}; correct the id or the name"
             )
+    if numbered:
+        note(
+            f"{source}: {numbered} of {len(names)} files have the number of their image as name, "
+            f"which by {other} is the name of another image: the number counts"
+        )
 
 
-def unknown_image(key: ImageId, images: Iterable[ImageId], where: str) -> UserError:
+def _stem(name: str) -> str:
+    return os.path.splitext(os.path.basename(name))[0]
+
+
+def check_categories_agree(
+    categories: Categories, others: Categories, source: str, other: str
+) -> None:
+    """Refuse two files of which one gives an id to the class that has another id in the other.
+
+    Names that only one of them has say nothing: vocabularies add synonyms.
+    """
+    rows = zip(others.names, others.dataset_ids, strict=True)
+    known = {spelling(name): number for name, number in rows}
+    for name, number in zip(categories.names, categories.dataset_ids, strict=True):
+        if number in others.class_ids and known.get(spelling(name), number) != number:
+            raise UserError(
+                f"{source}: category {number} is {name!r}, which by {other} is category "
+                f"{known[spelling(name)]}; correct the ids"
+            )
+
+
+def unknown_image(
+    key: ImageId, images: Iterable[ImageId], where: str, whose: str = "the images"
+) -> UserError:
     """The error for an id that no entry of `images` has."""
-    kind = "" if any(type(other) is type(key) for other in images) else f" ({type(key).__name__})"
-    return UserError(
-        f"{where}: image {key!r}{kind} is not among the images; remove it or list the image"
-    )
+    remedy = "remove it or list the image"
+    if not any(type(other) is type(key) for other in images):
+        kinds = ("text", "numbers") if isinstance(key, str) else ("a number", "text")
+        remedy = f"it is {kinds[0]}, their ids are {kinds[1]}: write both in one way"
+    return UserError(f"{where}: image {key!r} is not among {whose}; {remedy}")
 
 
 def _image_of(
@@ -265,8 +308,7 @@ def _image_of(
     return image
 
 
-def _category_of(entry: Mapping[str, Any], categories: Categories, where: str) -> int:
-    category_id = whole(entry, "category_id", where)
+def _known_category(category_id: int, categories: Categories, where: str) -> int:
     if category_id not in categories.class_ids:
         raise UserError(
             f"{where}: category {category_id} is not among the {len(categories)} categories; "
@@ -275,18 +317,26 @@ def _category_of(entry: Mapping[str, Any], categories: Categories, where: str) -
     return category_id
 
 
-def _segments(infos: list[dict[str, Any]], categories: Categories, where: str) -> Segments:
-    ids = [whole(info, "id", where, 1, LARGEST_PANOPTIC_ID) for info in infos]
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{where}: lists a segment id twice; remove one")
+def _segments(groups: Groups, categories: Categories) -> list[Segments]:
+    """The segments of each image; they are views of arrays that hold those of all."""
+    ids = wholes(groups, "id", 1, LARGEST_PANOPTIC_ID)
+    category_ids = wholes(groups, "category_id")
+    crowds = np.array(flags(groups, "iscrowd", False), dtype=bool)
     known = categories.class_ids
-    class_ids = [known[_category_of(info, categories, where)] for info in infos]
-    crowds = [flag(info, "iscrowd", where, False) for info in infos]
-    return Segments(
-        ids=np.array(ids, dtype=np.int32),
-        class_ids=np.array(class_ids, dtype=np.int32),
-        is_crowd=np.array(crowds, dtype=bool),
-    )
+    if not known.keys() >= set(category_ids):
+        places = (where for where, rows in groups for _ in rows)
+        for category_id, where in zip(category_ids, places, strict=True):
+            _known_category(category_id, categories, where)
+    numbers = np.array(ids, dtype=np.int32)
+    class_ids = np.array([known[category_id] for category_id in category_ids], dtype=np.int32)
+    found, start = [], 0
+    for where, rows in groups:
+        end = start + len(rows)
+        if len(set(ids[start:end])) < len(rows):
+            raise UserError(f"{where}: lists a segment id twice; remove one")
+        found.append(Segments(numbers[start:end], class_ids[start:end], crowds[start:end]))
+        start = end
+    return found
 
 
 def _box(entry: Mapping[str, Any], where: str) -> list[float] | None:

@@ -1,7 +1,9 @@
 """Images of every kind in, (H, W, 3) uint8 RGB arrays out."""
 
+import functools
 import glob
 import os
+import stat
 import struct
 import threading
 import zlib
@@ -11,23 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from frozenseg.data.notes import left_out, note, note_first
 from frozenseg.errors import UserError
 
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
+# Bytes of one profile or comment of a PNG, and of all comments. Pillow's own limits are 1 MB and
+# 64 MB, which editors exceed that keep the history of a picture in it.
+MAX_TEXT, MAX_TEXTS = 2**26, 2**28
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 )
 
 # All that Pillow decodes itself. Left out are EPS, which it hands to Ghostscript whatever the name
-# of the file, WMF, which it hands to Windows, and formats that it knows by name only.
+# of the file, WMF, which it hands to Windows, and formats that it knows by name only. They are
+# tried in this order: the frequent ones first, then by name.
 FORMATS = (
+    *("JPEG", "PNG", "TIFF", "WEBP"),
     *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF"),
-    *("ICNS", "ICO", "IM", "JPEG", "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM"),
-    *("PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"),
+    *("ICNS", "ICO", "IM", "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PPM"),
+    *("PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM"),
 )
 # Formats whose further pictures are pages or frames; those of MPO are previews, of PSD layers.
 _PAGED = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
@@ -37,9 +44,7 @@ _PAGED = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error),
     *(AttributeError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError),
-    Image.DecompressionBombError,
 )
-_limit_lock = threading.Lock()
 _BACK = {6: 8, 8: 6}  # the orientation that undoes another; all others undo themselves
 
 
@@ -54,13 +59,11 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
     annotate the picture as it is stored. Where both fit, the picture is turned.
     """
     with open_image(path) as image:
-        pages = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
+        say_pages_left_out(image, path)
         turn = orientation(image)
         load(image)
-        stored_turn = orientation(image)  # Pillow has turned TIFF by now, and nothing else
+        stored_turn = 1 if image.format == "TIFF" else turn  # which Pillow has turned by now
         pixels = _unturned_pixels(image)
-    if pages > 1:
-        note(f"{path}: {pages - 1} of {pages} pages left out: the first is read")
     upright = turned(pixels, stored_turn)
     if turn == 1 or size is None:
         return upright
@@ -106,6 +109,10 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError:
         raise UserError(
             f"{path}: not an image, or of a kind that is not read; save it as PNG or JPEG"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(
+            f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down first"
         ) from None
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
@@ -195,26 +202,33 @@ def image_suffixes() -> list[str]:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file; copy it there") from None
+    if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{path}: is a folder, an image file was expected")
-    if not path.exists():
-        raise UserError(f"{path}: no such file; copy it there")
-    if not path.is_file():  # a pipe would be waited for
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
         raise UserError(f"{path}: is no file on disk; copy the image into one")
-    if path.stat().st_size == 0:
+    if found.st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
 
 
 def _open(path: Path) -> Image.Image:
-    """Read the head under our own limit."""
-    Image.init()  # a Pillow built without a decoder does not know its format
-    with _own_limit():
-        image = Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+    """Read the head under our own limits."""
+    with _own_limits:
+        image = Image.open(path, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         image.close()
         raise UserError(f"{size} pixels, more than {MAX_PIXELS:,}; scale it down first")
     return image
+
+
+@functools.cache
+def _formats() -> list[str]:
+    Image.init()  # a Pillow built without a decoder does not know its format
+    return [kind for kind in FORMATS if kind in Image.OPEN]
 
 
 def raw_mode(image: Image.Image) -> str:
@@ -226,29 +240,61 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def load(image: Image.Image) -> None:
-    """Decode under our own limit: some decoders look at Pillow's once more."""
-    if image.width * image.height <= (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
-        image.load()
-        return
-    with _own_limit():
+    """Decode under our own limits: some decoders look at Pillow's once more."""
+    with _own_limits:
         image.load()
 
 
-@contextmanager
-def _own_limit() -> Iterator[None]:
-    """Pillow's limit is a global, which is put back at once."""
-    with _limit_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+def say_pages_left_out(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Say how many pages or frames there are besides the first, which alone is read."""
+    pages = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
+    if pages > 1:
+        note(f"{path}: {pages - 1} of {pages} pages left out: the first is read")
+
+
+class _OwnLimits:
+    """Our limits in place of Pillow's, which are globals: the first thread inside sets them, the
+    last one puts Pillow's back.
+
+    A picture may hold others, as an icon does: Pillow holds them to the limit of pixels as well.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._pillows: tuple[int | None, int, int] = (None, 0, 0)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._pillows = _pillows_limits()
+                _set_pillows_limits(MAX_PIXELS, MAX_TEXT, MAX_TEXTS)
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                _set_pillows_limits(*self._pillows)
+
+
+_own_limits = _OwnLimits()
+
+
+def _pillows_limits() -> tuple[int | None, int, int]:
+    return Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+
+
+def _set_pillows_limits(pixels: int | None, text: int, texts: int) -> None:
+    Image.MAX_IMAGE_PIXELS = pixels
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = text, texts
 
 
 def orientation(image: Image.Image) -> int:
     """How the picture lies by its EXIF (1-8, 1: upright)."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        with _own_limits:  # of a PNG all is read: its EXIF may stand at the end
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGE:  # of EXIF, which tells nothing of the pixels: they are taken as they lie
         return 1
     return int(value) if value in range(1, 9) else 1
@@ -278,6 +324,8 @@ def _unturned_pixels(image: Image.Image) -> np.ndarray:
                 raise UserError("32-bit image with values outside 0-65535; save it as 8 or 16 bit")
             values = values.astype(np.uint16)
         return _from_numpy(values)
+    if image.mode == "La":  # which Pillow turns into nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         return _over_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))  # a copy: what `asarray` gives cannot be written to

@@ -7,13 +7,16 @@ entry.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from frozenseg.errors import UserError
 
 LARGEST_ID = 2**63 - 1
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that file systems take
+
+Groups = Sequence[tuple[str, list[dict[str, Any]]]]
+"""Entries, and of each group of them the `where` that begins its messages."""
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
@@ -29,10 +32,10 @@ def entries(value: Any, source: str) -> list[dict[str, Any]]:
     """`value` if it is a list of JSON objects."""
     if not isinstance(value, list):
         raise UserError(f"{source}: a list was expected, found {type(value).__name__}")
-    for i, entry in enumerate(value):
-        if not isinstance(entry, dict):
-            raise UserError(f"{source}[{i}]: an object was expected, found {type(entry).__name__}")
-    return value
+    if set(map(type, value)) <= {dict}:
+        return value
+    i, wrong = next((i, entry) for i, entry in enumerate(value) if type(entry) is not dict)
+    raise UserError(f"{source}[{i}]: an object was expected, found {type(wrong).__name__}")
 
 
 def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
@@ -53,6 +56,14 @@ def whole(
     if type(value) is not int or not low <= value <= high:
         raise unusable(value, key, where, f"a whole number from {low} to {high}")
     return value
+
+
+def wholes(groups: Groups, key: str, low: int = 0, high: int = LARGEST_ID) -> list[int]:
+    """The whole numbers of many entries, as `whole` reads each of them, and faster."""
+    values: list[Any] = [row.get(key) for _, rows in groups for row in rows]
+    if set(map(type, values)) == {int} and low <= min(values) and max(values) <= high:
+        return values
+    return [whole(row, key, where, low, high) for where, rows in groups for row in rows]
 
 
 def number(entry: Mapping[str, Any], key: str, where: str) -> float:
@@ -81,6 +92,14 @@ def flag(entry: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
     return found
 
 
+def flags(groups: Groups, key: str, default: bool) -> list[bool]:
+    """Yes or no of many entries, as `flag` reads each of them, and faster."""
+    values = [row.get(key) for _, rows in groups for row in rows]
+    if set(map(type, values)) <= {int, bool} and set(values) <= {0, 1}:
+        return list(map(bool, values))
+    return [flag(row, key, where, default) for where, rows in groups for row in rows]
+
+
 def text(entry: Mapping[str, Any], key: str, where: str) -> str:
     """Text that says something."""
     value = required(entry, key, where)
@@ -92,9 +111,11 @@ def text(entry: Mapping[str, Any], key: str, where: str) -> str:
 def file_name(entry: Mapping[str, Any], key: str, where: str) -> str:
     """A path that can be one of a file."""
     value = text(entry, key, where)
-    parts = value.encode("utf-8", "replace").split(b"/")
-    if parts[-1] in (b"", b".", b"..") or "\0" in value:
+    if value.rpartition("/")[2] in ("", ".", "..") or "\0" in value:
         raise unusable(value, key, where, "the name of a file")
+    if 4 * len(value) <= LONGEST_NAME:  # a letter has four bytes at most
+        return value
+    parts = value.encode("utf-8", "replace").split(b"/")
     if sum(map(len, parts)) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME:
         raise unusable(value, key, where, "a name as short as file systems want it")
     return value

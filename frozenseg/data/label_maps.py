@@ -9,11 +9,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from frozenseg.data.images import load, open_image, orientation, raw_mode, turned
+from frozenseg.data.images import (
+    load,
+    open_image,
+    orientation,
+    raw_mode,
+    say_pages_left_out,
+    turned,
+)
 from frozenseg.errors import UserError
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")  # label maps of ADE20K-847 are TIFF
-LOSSY = ("JPEG", "MPO")
+# Made for photographs, though some can be exact; a file does not always say which it is.
+LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
+
+# Where Pillow finds an orientation in a PNG: EXIF as such, as ImageMagick writes it, and XMP.
+_MARKS_OF_A_TURN = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 # Pillow stretches greys of 2 and 4 bits to 0-255: right for a photograph, not for labels.
 _SCALED_BY = {"L;2": 85, "L;4": 17}
@@ -36,8 +47,9 @@ def read_panoptic_ids(path: str | Path) -> np.ndarray:
         if (colours % 257).any():
             raise UserError(f"{path}: has channels above 255, which are no ids; save it in 8 bits")
         colours = colours // 257
-    colours = colours.astype(np.int32)
-    return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+    # Three bytes and a fourth are a number whose lowest byte comes first.
+    four = cv2.cvtColor(np.ascontiguousarray(colours, dtype=np.uint8), cv2.COLOR_RGB2RGBA)
+    return four.view("<i4")[..., 0] & np.int32(2**24 - 1)
 
 
 def read_labels(path: str | Path) -> np.ndarray:
@@ -60,10 +72,14 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width), read from the head of the file only."""
+    """(height, width), without decoding where nothing can ask for a turn."""
     with open_image(path) as image:
-        # Pillow states the size of TIFF as it will turn it
-        swapped = image.format != "TIFF" and orientation(image) in (5, 6, 7, 8)
+        # Pillow states the size of TIFF as it will turn it, and decodes a PNG to look for EXIF.
+        upright = image.format == "TIFF" or image.width == image.height
+        if image.format == "PNG" and not upright:
+            content = Path(path).read_bytes()
+            upright = not any(mark in content for mark in _MARKS_OF_A_TURN)
+        swapped = not upright and orientation(image) in (5, 6, 7, 8)
         return (image.width, image.height) if swapped else (image.height, image.width)
 
 
@@ -71,17 +87,23 @@ def _samples(path: str | Path, palette: bool) -> tuple[np.ndarray, str]:
     """The values of a picture, (H, W) or (H, W, 3), without transparency and upright, and Pillow's
     name of its kind. palette: whether the colours of a palette are wanted, else its indices."""
     with open_image(path) as image:
-        if image.format in LOSSY:
-            raise UserError(f"{path}: is a JPEG, which does not keep ids; save it as PNG")
-        mode, kind, turn = image.mode, raw_mode(image), orientation(image)
+        if image.format in LOSSY or image.info.get("compression") in ("jpeg", "webp"):
+            raise UserError(
+                f"{path}: is compressed as a photograph ({image.format}), which does not keep ids; "
+                "save it as PNG"
+            )
+        say_pages_left_out(image, path)
+        mode, kind = image.mode, raw_mode(image)
+        sixteen = ";16" in kind and mode in ("LA", "RGB", "RGBA", "RGBX")
+        turn = orientation(image) if sixteen else 1  # before Pillow turns a TIFF
         load(image)
-        if ";16" in kind and mode in ("LA", "RGB", "RGBA", "RGBX"):
+        if sixteen:
             return turned(_sixteen_bits(path), turn), mode
         if mode in ("P", "PA") and palette:
             image = image.convert("RGB")
         if mode == "1" and palette:
             image = image.convert("L")  # white is 255, as in other pictures
-        values = turned(np.array(image), orientation(image))
+        values = turned(np.asarray(image), orientation(image))
     if mode in ("LA", "La", "PA") and values.ndim == 3 and values.shape[2] == 2:
         values = values[..., 0]
     if values.ndim == 3 and mode not in ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa"):

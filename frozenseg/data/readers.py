@@ -23,14 +23,13 @@ from frozenseg.data.coco_json import (
     read_panoptic_entries,
 )
 from frozenseg.data.folders import files_by_stem, require_files
+from frozenseg.data.images import image_suffixes
 from frozenseg.data.json_fields import file_name, text
 from frozenseg.data.label_maps import LABEL_SUFFIXES
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories, Instances, Record
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def coco_name(image: Mapping[str, Any], where: str) -> str:
@@ -118,7 +117,7 @@ def read_semantic(
     detectron2's preparation scripts write them, and `background` where it is labelled as none of
     the classes. Images without a label map are left out; how many is said.
     """
-    images = files_by_stem(image_dir, IMAGE_SUFFIXES, "images")
+    images = files_by_stem(image_dir, tuple(image_suffixes()), "images")
     labels = files_by_stem(label_dir, LABEL_SUFFIXES, "label maps")
     orphans = sorted(labels.keys() - images.keys())
     if orphans:

@@ -27,7 +27,11 @@ def checked_shape(segmentation: Any, height: int, width: int, where: str) -> Any
         raise UserError(f"{where}: 'segmentation' is neither a list of polygons nor COCO RLE")
     try:
         polygons = [p for p in segmentation if _encloses(p, height, width)]
-    except (TypeError, ValueError, OverflowError) as error:  # letters, lists, numbers out of range
+    except TypeError:  # letters, lists
+        raise UserError(
+            f"{where}: 'segmentation' is malformed (a polygon is a list of numbers); correct it"
+        ) from None
+    except (ValueError, OverflowError) as error:  # numbers out of range
         raise UserError(f"{where}: 'segmentation' is malformed ({error}); correct it") from None
     return polygons or None
 
@@ -36,10 +40,10 @@ def _encloses(polygon: Any, height: int, width: int) -> bool:
     """Whether a list x0, y0, x1, y1, ... can hold a pixel; it can if it has three points, and a
     box with an area that reaches into the image. What is smaller than a pixel is not told apart."""
     if not isinstance(polygon, list):
-        raise TypeError("a polygon must be a list of numbers")
+        raise TypeError
     if len(polygon) < 6:
         if not all(map(is_number, polygon)):
-            raise TypeError("a polygon must be a list of numbers")
+            raise TypeError
         return False
     if len(polygon) % 2:
         raise ValueError(f"a polygon of {len(polygon)} numbers lacks an x or a y")

@@ -12,6 +12,7 @@ import numpy as np
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import asked_for, class_names, read_whole
+from frozenseg.data.coco_json import check_categories_agree
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
@@ -130,6 +131,8 @@ def _instances(
             metric = InstanceAP(ground_truth=path)
             InstanceAP(ground_truth=path, kind="bbox")
             if benchmark.instances:
+                source = str(root / benchmark.annotations)
+                check_categories_agree(metric.categories, categories, str(path), source)
                 yield _beside_records(
                     path, set(metric.sizes), metric.category_ids, records, categories
                 )

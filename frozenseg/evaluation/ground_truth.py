@@ -9,6 +9,7 @@ from pycocotools import mask as mask_util
 
 from frozenseg.data.coco_json import ImageId, InstanceFile, ListedObject, read_instance_file
 from frozenseg.data.notes import note
+from frozenseg.data.records import Categories
 from frozenseg.data.shapes import encode_shape
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
@@ -26,7 +27,7 @@ class Truth:
     dataset: dict[str, list[dict[str, Any]]]
     numbers: dict[ImageId, int]
     sizes: dict[ImageId, tuple[int, int]]
-    category_ids: list[int]
+    categories: Categories
 
 
 def load_truth(
@@ -86,7 +87,7 @@ def load_truth(
         ],
     }
     sizes = {key: (image.height, image.width) for key, image in found.images.items()}
-    return Truth(dataset, numbers, sizes, list(found.categories.dataset_ids))
+    return Truth(dataset, numbers, sizes, found.categories)
 
 
 def _numbers(found: InstanceFile) -> dict[ImageId, int]:

@@ -124,7 +124,9 @@ class InstanceAP(DetectionMetric):
         self, *, ground_truth: str | os.PathLike[str] | Mapping[str, Any], kind: str = "segm"
     ) -> None:
         truth = load_truth(ground_truth, boxes=kind == "bbox")
-        super().__init__(sizes=truth.sizes, category_ids=truth.category_ids, kind=kind)
+        ids = truth.categories.dataset_ids
+        super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
+        self.categories = truth.categories
         self._numbers = truth.numbers
         self._coco = hotcoco.COCO(truth.dataset)
 

@@ -45,11 +45,14 @@ def matching_files(gt_folder: Path, pred_folder: Path) -> list[tuple[Path, Path]
 def label_file_of(file_name: str, folder: Path) -> Path:
     """The label map of an image: its file name with another suffix, with or without its folders."""
     name = Path(file_name)
+    suffixes = (*LABEL_SUFFIXES, *map(str.upper, LABEL_SUFFIXES))
     for stem in (name.with_suffix(""), Path(name.stem)):
-        for suffix in LABEL_SUFFIXES:
-            path = folder / f"{stem}{suffix}"
-            if path.is_file():
-                return path
+        paths = [folder / f"{stem}{suffix}" for suffix in suffixes]
+        found = [path for path in paths if path.is_file()]
+        if len(found) > 1 and not found[0].samefile(found[1]):
+            raise UserError(f"{found[1]}: {found[0].name} is of the same image; keep one of them")
+        if found:
+            return found[0]
     raise UserError(f"{folder / name.stem}.png: no such file, but image {file_name} is listed")
 
 

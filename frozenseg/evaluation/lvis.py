@@ -6,7 +6,7 @@ from typing import Any
 
 import hotcoco
 
-from frozenseg.data.json_fields import LARGEST_ID, flag
+from frozenseg.data.json_fields import flag, wholes
 from frozenseg.errors import UserError
 from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
@@ -46,7 +46,9 @@ class LvisAP(DetectionMetric):
         )
         source = "ground truth" if isinstance(ground_truth, Mapping) else os.fspath(ground_truth)
         _check_lvis(truth.dataset, source)
-        super().__init__(sizes=truth.sizes, category_ids=truth.category_ids, kind=kind)
+        ids = truth.categories.dataset_ids
+        super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
+        self.categories = truth.categories
         for annotation in truth.dataset["annotations"]:
             annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
         self.max_detections = max_detections
@@ -62,7 +64,7 @@ class LvisAP(DetectionMetric):
 
 
 def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
-    """UserError unless the fields that only LVIS has are there."""
+    """UserError unless the fields that only LVIS has are there; its lists become whole numbers."""
     for image in dataset["images"]:
         for key in LVIS_LISTS:
             listed = image.get(key)
@@ -70,10 +72,8 @@ def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
                 raise UserError(
                     f"{source}: image {image['id']} has no list {key!r}; is it an LVIS file?"
                 )
-            if not all(type(number) is int and 0 <= number <= LARGEST_ID for number in listed):
-                raise UserError(
-                    f"{source}: image {image['id']}: {key!r} lists something that is no id"
-                )
+            where = f"{source}: image {image['id']}"
+            image[key] = wholes([(where, [{key: number} for number in listed])], key)
     for category in dataset["categories"]:
         if category.get("frequency") not in ("r", "c", "f"):
             raise UserError(

@@ -5,7 +5,7 @@ the file and the entry. `progress` wraps the list of images that are worked thro
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +14,15 @@ import numpy as np
 
 from frozenseg.data.coco_json import (
     ImageId,
+    ListedImage,
     PanopticEntry,
+    check_categories_agree,
     check_images_listed,
     check_names_agree,
     read_categories,
     read_images,
     read_panoptic_entries,
+    unknown_image,
 )
 from frozenseg.data.json_fields import file_name, image_id, section
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
@@ -54,11 +57,15 @@ def score_panoptic(
     truth = read_json(gt_file)
     categories = read_categories(truth, gt_file, panoptic=True)
     gt_entries = read_panoptic_entries(truth, categories, gt_file)
-    if "images" in truth:  # nothing here needs them, but a reader would refuse what is wrong there
-        check_images_listed(gt_entries, read_images(truth, gt_file), gt_file)
-    pred_entries = read_panoptic_entries(read_json(pred_file), categories, pred_file)
-    _check_same_images(gt_entries.keys(), pred_entries.keys(), pred_file)
+    if not gt_entries:
+        raise UserError(f"{gt_file}: lists no annotations; is it the right file?")
     gt_names = {key: entry.file_name for key, entry in gt_entries.items()}
+    images = _listed_images(truth, gt_entries, gt_names, gt_file)
+    found = read_json(pred_file)
+    pred_entries = read_panoptic_entries(found, categories, pred_file)
+    if found.get("categories"):
+        check_categories_agree(read_categories(found, pred_file), categories, pred_file, gt_file)
+    _check_same_images(gt_entries.keys(), pred_entries.keys(), pred_file)
     pred_names = {key: entry.file_name for key, entry in pred_entries.items()}
     check_names_agree(pred_names, gt_names, pred_file, gt_file)
     paths = {key: (gt_folder / gt_names[key], pred_folder / pred_names[key]) for key in gt_names}
@@ -70,10 +77,10 @@ def score_panoptic(
             for category_id, thing in zip(categories.dataset_ids, categories.is_thing, strict=True)
         ]
     )
-    differ = total = 0
+    differ = total = resized = 0
     for key, (gt_path, pred_path) in progress(list(paths.items())):
-        gt_ids, gt = read_panoptic_ids(gt_path), gt_entries[key]
-        metric.update(
+        gt, gt_ids = gt_entries[key], read_panoptic_ids(gt_path)
+        pixels = metric.update(
             key,
             read_panoptic_ids(pred_path),
             listed_segments(pred_entries[key].segments, categories),
@@ -81,24 +88,42 @@ def score_panoptic(
             listed_segments(gt.segments, categories),
             sources=(f"{pred_path} (image {key} of {pred_file})", f"{gt_path} ({gt_file})"),
         )
-        differ += _other_areas(gt, gt_ids)
+        differ += _other_areas(gt, pixels)
         total += len(gt.areas)
+        resized += key in images and gt_ids.shape != (images[key].height, images[key].width)
     if differ:
         note(
             f"{gt_file}: {differ} of {total} segments have another 'area' than pixels in their "
             "PNG: the pixels count"
         )
+    if resized:
+        note(
+            f"{gt_file}: {resized} of {len(paths)} images state another size than their PNG has: "
+            "the PNG counts"
+        )
     return metric.compute()
 
 
-def _other_areas(entry: PanopticEntry, ids: np.ndarray) -> int:
-    """How many segments state an area that is not the number of their pixels."""
-    found, counts = np.unique(ids, return_counts=True)
-    pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    segment_ids = entry.segments.ids.tolist()
+def _listed_images(
+    truth: Any, entries: Mapping[ImageId, PanopticEntry], names: Mapping[ImageId, str], source: str
+) -> Mapping[ImageId, ListedImage]:
+    """What a truth says of its images, if it does. Nothing here needs it, but a reader refuses what
+    is wrong there."""
+    if "images" not in truth:
+        return {}
+    images = read_images(truth, source)
+    check_images_listed(entries, images, source)
+    pictures = {key: image.entry.get("file_name") for key, image in images.items()}
+    listed = {key: name for key, name in pictures.items() if name is not None}
+    check_names_agree(names, listed, source, "its list of images")
+    return images
+
+
+def _other_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
+    """How many segments state an area that is not the number of their pixels (G,)."""
     return sum(
-        area is not None and area != pixels.get(number, 0)
-        for number, area in zip(segment_ids, entry.areas, strict=True)
+        area is not None and area != counted
+        for area, counted in zip(entry.areas, pixels.tolist(), strict=True)
     )
 
 
@@ -142,13 +167,21 @@ def score_recall(
     names, seen = read_classes(seen_file, needs_seen=True)
     metric = ProposalRecall(names=names, seen=seen or [], ignore=ignore)
     listed = section(read_json(images_file), "images", images_file)
+    if not listed:
+        raise UserError(f"{images_file}: lists no images; is it the right file?")
     paths: dict[ImageId, Path] = {}
+    owners: dict[Path, ImageId] = {}
     for i, image in enumerate(listed):
         where = f"{images_file}: images[{i}]"
         key = image_id(image, "id", where)
         if key in paths:
             raise UserError(f"{where}: image id {key!r} is listed twice; remove one")
-        paths[key] = label_file_of(file_name(image, "file_name", where), folder)
+        path = label_file_of(file_name(image, "file_name", where), folder)
+        if owners.setdefault(path, key) != key:
+            raise UserError(
+                f"{where}: {path} is that of image {owners[path]!r} already; one image has one map"
+            )
+        paths[key] = path
     proposals = read_proposals(proposals_file, paths.keys())
     absent = paths.keys() - proposals.keys()
     if absent:
@@ -162,15 +195,18 @@ def score_recall(
     return metric.compute()
 
 
-def _check_same_images(truths: Iterable[Any], predictions: Iterable[Any], source: str) -> None:
+def _check_same_images(
+    truths: Iterable[ImageId], predictions: Iterable[ImageId], source: str
+) -> None:
     expected, found = set(truths), set(predictions)
     if found - expected:
-        unknown = min(found - expected, key=str)
-        raise UserError(f"{source}: image {unknown} is not among those of the ground truth")
+        raise unknown_image(
+            min(found - expected, key=str), expected, source, "those of the ground truth"
+        )
     if expected - found:
         absent = min(expected - found, key=str)
         raise UserError(
-            f"{source}: has no annotation for image {absent} ({len(expected - found)} of "
+            f"{source}: has no annotation for image {absent!r} ({len(expected - found)} of "
             f"{len(expected)} are missing); an image without segments needs an empty one"
         )
 

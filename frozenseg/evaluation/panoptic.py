@@ -68,8 +68,8 @@ class PanopticQuality(Metric):
         gt_ids: np.ndarray,
         gt_segments: Sequence[Mapping[str, Any]],
         sources: tuple[str, str] | None = None,
-    ) -> None:
-        """Count one image.
+    ) -> np.ndarray:
+        """Count one image; returns the pixels (G,) of its true segments.
 
         pred_ids, gt_ids: (H, W) segment ids, 0 for void. Segments: [{"id", "category_id"}], those
         of the truth with "iscrowd". Areas are counted; panopticapi believes the "area" of the
@@ -98,6 +98,7 @@ class PanopticQuality(Metric):
         _check_agreement(gt_ids, gt, gt_areas, named[1])  # truth without a pixel counts as missed
         self._count(pred, pred_areas, gt, gt_areas, shared[:, 1:])
         self._images.add(image_id)
+        return gt_areas
 
     def _regions(
         self, ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str

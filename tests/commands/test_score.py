@@ -88,7 +88,56 @@ def paint(name: str, value: int | tuple[int, int, int]) -> Callable[[Path], None
 
 
 PNG = "000000001007.png"
+
+
+def swap_names(content: dict) -> None:
+    first, second = content["categories"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
 SPOILED = {
+    "predicted categories of other ids": (
+        "panoptic",
+        lambda c: (
+            (c / "panoptic_pred.json").write_text(
+                json.dumps(
+                    {
+                        **json.loads((c / "panoptic_pred.json").read_text()),
+                        "categories": json.loads((c / "panoptic_gt.json").read_text())[
+                            "categories"
+                        ],
+                    }
+                )
+            ),
+            edit("panoptic_pred.json", swap_names)(c),
+        ),
+        "which by",
+    ),
+    "image ids as text": (
+        "panoptic",
+        edit(
+            "panoptic_pred.json",
+            lambda d: [a.update(image_id=str(a["image_id"])) for a in d["annotations"]],
+        ),
+        "it is text, their ids are numbers",
+    ),
+    "truth of no image": (
+        "panoptic",
+        edit("panoptic_gt.json", lambda d: d.update(annotations=[])),
+        "panoptic_gt.json: lists no annotations",
+    ),
+    "two label maps of one image": (
+        "recall",
+        lambda c: Image.open(next((c / "semantic_gt").iterdir())).save(
+            next((c / "semantic_gt").iterdir()).with_suffix(".TIF")
+        ),
+        "keep one of them",
+    ),
+    "recall of no image": (
+        "recall",
+        edit("panoptic_gt.json", lambda d: d.update(images=[])),
+        "lists no images",
+    ),
     "gt json cut off": ("panoptic", cut("panoptic_gt.json"), "panoptic_gt.json"),
     "pred json cut off": ("instances", cut("instances_pred.json"), "instances_pred.json"),
     "classes cut off": ("semantic", lambda c: (c / "seen.json").write_text("{"), "seen.json"),

@@ -145,7 +145,7 @@ def _bad_files(folder: Path, photo: np.ndarray) -> dict[str, str]:
         "text.jpg": "not an image",
         "folder.jpg": "is a folder",
         "missing.jpg": "no such file",
-        "bomb.png": "30000 x 30000 pixels",
+        "bomb.png": "has more than 400,000,000 pixels",
     }
 
 

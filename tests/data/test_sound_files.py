@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from frozenseg.data import notes
 from frozenseg.data.annotations import (
@@ -18,8 +18,8 @@ from frozenseg.data.annotations import (
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import cut_masks
 from frozenseg.data.folders import files_by_stem
-from frozenseg.data.images import MAX_PIXELS, list_images, read_image
-from frozenseg.data.label_maps import image_size, read_labels
+from frozenseg.data.images import MAX_PIXELS, list_images, read_image, to_array
+from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
 from frozenseg.data.readers import read_instances, read_panoptic
 from frozenseg.data.records import Record, Segments
 from frozenseg.errors import UserError
@@ -211,6 +211,82 @@ def test_flags_and_numbers_are_read_in_all_spellings(tmp_path):
         _change(tmp_path, lambda c, v=value: c["categories"][0].update(id=v))
         with pytest.raises(UserError, match=r"categories\[0\]: 'id' is"):
             _read(tmp_path)
+
+
+def test_one_png_has_one_image(tmp_path):
+    write_dataset(tmp_path, [(12, 20), (12, 20)])
+    _change(tmp_path, lambda c: c["annotations"][1].update(file_name="1.png"))
+    with pytest.raises(UserError, match=r"annotations\[1\]: 1.png is that of image 1 already"):
+        _read(tmp_path)
+
+
+def test_sizes_and_names_that_truth_contradicts_are_counted(tmp_path, caplog):
+    write_dataset(tmp_path, [(12, 20), (12, 20), (12, 20)])
+    source, pngs = str(tmp_path / "panoptic.json"), str(tmp_path / "png")
+
+    def contradict(content):
+        content["images"][0].update(height=13)
+        for image, name in zip(content["images"][1:], ("3.png", "2.png"), strict=True):
+            image.update(file_name=name)
+
+    _change(tmp_path, contradict)
+    assert score_panoptic(source, pngs, source, pngs)["All"]["pq"] == 1
+    assert "1 of 3 images state another size than their PNG has" in caplog.text
+    assert "2 of 3 files have the number of their image as name" in caplog.text
+
+
+def test_png_with_long_comments_and_profiles_is_sound(tmp_path):
+    picture = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(6, 10))
+    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    text = PngImagePlugin.PngInfo()
+    for number in range(66):  # of 1 MB each
+        text.add_text(f"history {number}", "x" * 2**20, zip=True)
+    text.add_itxt("XML:com.adobe.xmp", "x" * 2**21, zip=True)
+    picture.save(tmp_path / "a.png", pnginfo=text, icc_profile=bytes(2**21))
+    assert (read_image(tmp_path / "a.png")[..., 0] == np.asarray(picture)).all()
+    assert (read_labels(tmp_path / "a.png") == np.asarray(picture)).all()
+    assert image_size(tmp_path / "a.png") == (6, 10)
+    now = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    assert now == limits
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_a_picture_inside_an_icon_is_held_to_the_limit_as_well(tmp_path, monkeypatch):
+    Image.new("1", (90, 90)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(content), 22)
+    (tmp_path / "a.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + content)
+    monkeypatch.setattr("frozenseg.data.images.MAX_PIXELS", 2000)
+    with pytest.raises(UserError, match=r"a.ico: has more than 2,000 pixels"):
+        read_image(tmp_path / "a.ico")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF"])
+def test_label_maps_that_are_compressed_as_photographs(tmp_path, kind):
+    picture = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
+    options = {"compression": "jpeg"} if kind == "TIFF" else {}
+    picture.save(tmp_path / "a.png", format=kind, **options)
+    for read in (read_labels, read_panoptic_ids):
+        with pytest.raises(UserError, match=r"a.png: is compressed as a photograph"):
+            read(tmp_path / "a.png")
+
+
+def test_pages_of_label_maps_that_are_left_out_are_said(tmp_path, caplog):
+    pages = [Image.new("L", (8, 6), value) for value in (1, 2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert (read_labels(tmp_path / "a.tif") == 1).all()
+    assert "a.tif: 1 of 2 pages left out" in caplog.text
+
+
+def test_a_png_that_is_turned_has_the_size_it_is_turned_to(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("L", (8, 6)).save(tmp_path / "a.png", exif=exif)
+    assert image_size(tmp_path / "a.png") == read_labels(tmp_path / "a.png").shape == (8, 6)
+
+
+def test_premultiplied_grey_is_an_image():
+    assert to_array(Image.new("LA", (4, 3), (7, 255)).convert("La")).shape == (3, 4, 3)
 
 
 def test_a_png_of_another_image_is_refused_by_its_name(tmp_path):
