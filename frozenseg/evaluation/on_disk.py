@@ -5,6 +5,7 @@ the file and the entry. `progress` wraps the list of images that are worked thro
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,7 @@ def score_panoptic(
     if not gt_entries:
         raise UserError(f"{gt_file}: lists no annotations; is it the right file?")
     gt_names = {key: entry.file_name for key, entry in gt_entries.items()}
+    _require_truth(not all(e.segments.is_crowd.all() for e in gt_entries.values()), gt_file)
     images = _listed_images(truth, gt_entries, gt_names, gt_file)
     found = read_json(pred_file)
     pred_entries = read_panoptic_entries(found, categories, pred_file)
@@ -104,6 +106,14 @@ def score_panoptic(
     return metric.compute()
 
 
+def _require_truth(some: bool, source: str) -> None:
+    """As `frozenseg.data.annotations.require_objects` for training and evaluation."""
+    if not some:
+        raise UserError(
+            f"{source}: nothing can be scored, all of it is crowd or void; correct the annotation"
+        )
+
+
 def _listed_images(
     truth: Any, entries: Mapping[ImageId, PanopticEntry], names: Mapping[ImageId, str], source: str
 ) -> Mapping[ImageId, ListedImage]:
@@ -130,13 +140,13 @@ def _other_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
 def score_instances(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
     """COCO mask AP of a list of results with masks as RLE."""
     metric = InstanceAP(ground_truth=gt_file)
-    return _score_detections(metric, pred_file, progress)
+    return _score_detections(metric, gt_file, pred_file, progress)
 
 
 def score_lvis(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
     """LVIS mask AP of a list of results with masks as RLE."""
     metric = LvisAP(ground_truth=gt_file)
-    return _score_detections(metric, pred_file, progress)
+    return _score_detections(metric, gt_file, pred_file, progress)
 
 
 def score_semantic(
@@ -151,7 +161,9 @@ def score_semantic(
     for gt_path, pred_path in progress(pairs):
         with _naming(f"{pred_path} against {gt_path}"):
             metric.update(read_labels(pred_path), read_labels(gt_path))
-    return metric.compute()
+    scores = metric.compute()
+    _require_truth(not math.isnan(scores["mIoU"]), gt_dir)
+    return scores
 
 
 def score_recall(
@@ -211,7 +223,9 @@ def _check_same_images(
         )
 
 
-def _score_detections(metric: InstanceAP | LvisAP, pred_file: str, progress: Progress) -> Scores:
+def _score_detections(
+    metric: InstanceAP | LvisAP, gt_file: str, pred_file: str, progress: Progress
+) -> Scores:
     by_image = read_detections(pred_file, metric.sizes.keys(), metric.category_ids)
     for key, results in progress(list(by_image.items())):
         with _naming(pred_file):
@@ -222,7 +236,9 @@ def _score_detections(metric: InstanceAP | LvisAP, pred_file: str, progress: Pro
                 [result["score"] for result in results],
                 [result["category_id"] for result in results],
             )
-    return metric.compute()
+    scores = metric.compute()
+    _require_truth(not math.isnan(scores["AP"]), gt_file)
+    return scores
 
 
 @contextmanager
