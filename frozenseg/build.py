@@ -73,9 +73,13 @@ def build_device(cfg: CfgNode) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"MODEL.DEVICE {name}: unknown; use auto, cuda, mps or cpu") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"MODEL.DEVICE {name}: this PyTorch finds no CUDA device; use cpu")
+        device = None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.mps.device_count()}
+    if device is None or device.type not in counts:
+        raise UserError(f"MODEL.DEVICE {name}: unknown; use auto, cuda, mps or cpu")
+    if (device.index or 0) >= counts[device.type]:
+        found = f"{counts[device.type] or 'no'} {device.type.upper()} device"
+        raise UserError(f"MODEL.DEVICE {name}: this PyTorch finds {found}; use auto or cpu")
     return device
 
 

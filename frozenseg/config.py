@@ -6,6 +6,7 @@ models get plain arguments.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -397,7 +398,11 @@ def option_pairs(options: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, 
     """Options in either form as keys with their values."""
     if isinstance(options, Mapping):
         return _flatten(options)
-    if isinstance(options, str) or not all(isinstance(key, str) for key in options[::2]):
+    if (
+        isinstance(options, str)
+        or not isinstance(options, Sequence)
+        or not all(isinstance(key, str) for key in options[::2])
+    ):
         raise UserError(f"options {shown(options)}: KEY, VALUE, ... or a mapping was expected")
     if len(options) % 2:
         raise UserError(f"options must be KEY VALUE pairs; {options[-1]!r} stands alone")
@@ -461,7 +466,7 @@ def _merge(cfg: CfgNode, sources: Iterable[Source], *, repeats: bool = False) ->
         keys = set()
         for written, value in source.pairs:
             # FC-CLIP's files hold the same keys under its own name.
-            key = written.replace("MODEL.FC_CLIP.", "MODEL.FROZEN_SEG.")
+            key = re.sub(r"^MODEL\.FC_CLIP\b", "MODEL.FROZEN_SEG", written)
             if key in keys and not repeats:
                 raise UserError(f"{source.origin}: {key} is given twice")
             keys.add(key)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import user_path
 
@@ -178,7 +180,12 @@ READ = (
 
 def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None = None) -> Any:
     """The value in the type of the default; lists and tuples, and whole numbers as floats, are
-    free. origin: begins the messages. folder: of the YAML file that the value is from."""
+    free, and so are numpy's numbers and paths. origin: begins the messages. folder: of the YAML
+    file that the value is from."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, str):
         literal = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text, options all are text
         if isinstance(literal, str) or not isinstance(default, str):
@@ -187,7 +194,8 @@ def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None 
         said = str(value).lower()  # YAML reads yes and no as truth values
         value = {"true": "yes", "false": "no"}.get(said, said)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(_element(key, entry, origin) for entry in value)
+        whole = bool(default) and all(isinstance(entry, int) for entry in default)
+        return type(default)(_element(key, entry, origin, whole=whole) for entry in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = _float(value)
     if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -204,16 +212,25 @@ def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None 
     return value
 
 
-def _element(key: str, entry: Any, origin: str) -> Any:
-    """An entry of a list: text, or a number where the key has a range; of other keys, anything."""
-    if key in RANGES:
-        if isinstance(entry, str):
-            entry = _literal(entry)
-        if isinstance(entry, bool) or not isinstance(entry, (int, float)):
-            raise UserError(f"{origin}: {key} holds {shown(entry)}, numbers were expected")
+def _element(key: str, entry: Any, origin: str, *, whole: bool) -> Any:
+    """An entry of a list: text, or a number where the key has a range, a whole one where those of
+    the default are; of other keys, anything."""
+    if key.startswith("DATASETS."):
+        if not isinstance(entry, str):
+            raise UserError(f"{origin}: {key} holds {shown(entry)}, names were expected")
         return entry
-    if key.startswith("DATASETS.") and not isinstance(entry, str):
-        raise UserError(f"{origin}: {key} holds {shown(entry)}, names were expected")
+    if isinstance(entry, str) and isinstance(number := _literal(entry), (int, float)):
+        entry = number
+    elif isinstance(entry, (list, tuple)):
+        entry = [_element("", part, origin, whole=False) for part in entry]
+    if key not in RANGES:
+        return entry
+    if isinstance(entry, bool) or not isinstance(entry, (int, float)):
+        raise UserError(f"{origin}: {key} holds {shown(entry)}, numbers were expected")
+    if whole and isinstance(entry, float) and math.isfinite(entry):
+        if not entry.is_integer():
+            raise UserError(f"{origin}: {key} holds {shown(entry)}, whole numbers were expected")
+        entry = int(entry)
     return entry
 
 

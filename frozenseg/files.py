@@ -27,8 +27,8 @@ REMEDIES = {
     errno.EACCES: "choose another place, or ask for the right to write there",
     errno.EROFS: "choose another place",
     errno.ENOENT: "choose another place",
-    errno.ENOTDIR: "choose another place",
-    errno.EEXIST: "choose another place",
+    errno.ENOTDIR: "it is no folder: choose another place",
+    errno.EEXIST: "it is no folder: choose another place",
 }
 
 
@@ -53,7 +53,7 @@ def user_path(name: str | os.PathLike[str]) -> Path:
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what a full disk, a lack of permission and their like raise inside into a `WriteError`
-    that names `path`.
+    that names `path`, or the folder of it that cannot be made.
 
     An error about a file elsewhere, such as one that is read inside, goes on as it is.
     """
@@ -64,6 +64,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if not _is_about(error.filename, Path(path)):
             raise
+        if error.filename and Path(error.filename) in Path(path).parents:
+            path = error.filename  # the folder is what is wrong
         raise WriteError(_cannot_write(path, error.strerror or str(error), error.errno)) from None
 
 

@@ -85,6 +85,11 @@ def _config_file(model: str | Path) -> Path:
     path = packaged_config(str(model)) or user_path(model)
     if path.is_dir():
         path = next((path / name for name in CONFIG_FILES if (path / name).is_file()), path)
+    if path.is_file() and path.suffix in {Path(name).suffix for name in WEIGHT_FILES}:
+        raise UserError(
+            f"model {model}: a file of weights; give its folder or YAML file as the model, and the "
+            "file as weights"
+        )
     if not path.is_file():
         raise UserError(
             f"model {model}: no such model in the package, YAML file, or folder with config.yaml; "

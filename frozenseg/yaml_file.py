@@ -19,6 +19,22 @@ MOST_FILES = 50  # read for one configuration
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
 
 
+class _Loader(yaml.SafeLoader):
+    """Numbers that are not written as Python writes them, and dates, stay text: YAML 1.1 makes 64
+    of 0100, 90 of 1:30 and 202611 of 2026_11, which may be the name of a folder. What a text
+    stands for is decided where the type of its key is known (`frozenseg.config_values`)."""
+
+    def number(self, node: yaml.ScalarNode) -> int | float | str:
+        is_int = node.tag.endswith(":int")
+        value = self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+        return value if str(value) == node.value else node.value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+
+
 def read_yaml(path: Path) -> list[tuple[Path, dict[Any, Any]]]:
     """The table of a file, behind those of the files that its `_BASE_` names, each with its path.
 
@@ -72,7 +88,7 @@ def _text(path: Path, chain: tuple[Path, ...]) -> str:
 
 def _table(path: Path, text: str) -> dict[Any, Any]:
     try:
-        loader = yaml.SafeLoader(text)  # refuses characters that YAML has not
+        loader = _Loader(text)  # refuses characters that YAML has not
         try:
             node = loader.get_single_node()
             if node is not None:

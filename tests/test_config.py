@@ -149,10 +149,24 @@ def test_options_go_over_the_file(write) -> None:
     assert cfg.SOLVER.WEIGHT_DECAY == 0.0
 
 
-@pytest.mark.parametrize("text", ["2026_11", "1e5", "007", "0x10", "None", "True", "3", "1.50"])
-def test_text_stays_text_to_the_letter(text: str) -> None:
-    """A folder may be called 2026_11, which Python would read as the number 202611."""
+@pytest.mark.parametrize(
+    "text", ["2026_11", "1e5", "007", "0x10", "None", "3", "1.50", "12:30", "2026-11-26"]
+)
+def test_text_stays_text_to_the_letter(text: str, write) -> None:
+    """A folder may be called 2026_11, which Python and YAML would read as the number 202611."""
     assert load_config(None, ["OUTPUT_DIR", text]).OUTPUT_DIR == text
+    assert load_config(write(f"OUTPUT_DIR: {text}\n")).OUTPUT_DIR == text
+
+
+def test_numbers_of_a_file_are_those_of_options(write) -> None:
+    """YAML 1.1 reads 0100 as 64 and 1:30 as 90; in Python they are no numbers."""
+    for text, number in (("1_000", 1000), ("+5", 5), ("0x10", 16), ("0o17", 15)):
+        for cfg in (load_config(write(f"SEED: {text}\n")), load_config(None, ["SEED", text])):
+            assert number == cfg.SEED
+    cfg = load_config(write("SOLVER: {GAMMA: .50, STEPS: [1_000, 2e3]}\n"
+                            "TEST: {EXPECTED_RESULTS: [[a, PQ, 0.10, .5]]}\n"))  # fmt: skip
+    assert cfg.SOLVER.GAMMA == 0.5 and cfg.SOLVER.STEPS == (1000, 2000)
+    assert cfg.TEST.EXPECTED_RESULTS == [["a", "PQ", 0.1, 0.5]]
 
 
 def test_text_in_quotes() -> None:
@@ -166,6 +180,8 @@ def test_text_in_quotes() -> None:
         ("SOLVER:\n  BASE_LRR: 1\n", r"unknown key SOLVER\.BASE_LRR; did you mean SOLVER\.BASE_LR"),
         ("MODEL: 3\n", r"unknown key MODEL"),
         ("SOLVER:\n  MAX_ITER: many\n", r"MAX_ITER is 'many' \(str\), a int was expected"),
+        ("SOLVER:\n  MAX_ITER: 0100\n", r"MAX_ITER is '0100' \(str\), a int was expected"),
+        ("SOLVER:\n  MAX_ITER: 1:30\n", r"MAX_ITER is '1:30' \(str\), a int was expected"),
         ("SOLVER:\n  MAX_ITER: 1.5\n", r"SOLVER\.MAX_ITER is 1\.5 \(float\)"),
         ("SOLVER:\n  MAX_ITER: True\n", r"SOLVER\.MAX_ITER is True \(bool\)"),
         ("SOLVER:\n  MAX_ITER:\n", r"SOLVER\.MAX_ITER is None"),

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fvcore.common.config import CfgNode
 
@@ -95,6 +96,8 @@ def test_each_choice_is_taken_and_others_are_not(key: str) -> None:
     [
         ({"MODEL.PIXEL_MEAN": [1.0]}, r"MODEL\.PIXEL_MEAN \[1\.0\]: 3 numbers are needed"),
         ({"SOLVER.STEPS": ["a"]}, r"SOLVER\.STEPS holds 'a', numbers were expected"),
+        ({"SOLVER.STEPS": [0.5, 0.9]}, r"SOLVER\.STEPS holds 0\.5, whole numbers were expected"),
+        ({"SOLVER.STEPS": [float("nan")]}, r"SOLVER\.STEPS \(nan,\): must be at least 0"),
         ({"DATASETS.TEST": [3]}, r"DATASETS\.TEST holds 3, names were expected"),
         ({"SEED": 10**30}, r"SEED 1000+: must be at least -1"),
         ({"INPUT.MIN_SCALE": 2.0, "INPUT.MAX_SCALE": 1.0}, r"MIN_SCALE 2\.0: must not be above"),
@@ -102,6 +105,8 @@ def test_each_choice_is_taken_and_others_are_not(key: str) -> None:
         ({"OUTPUT_DIR": "a\0b"}, "not text that can be written"),
         ({"OUTPUT_DIR": "a\ud800b"}, "not text that can be written"),
         ("SEED", "KEY, VALUE, ... or a mapping was expected"),
+        (None, "KEY, VALUE, ... or a mapping was expected"),
+        ({"SEED", "1"}, "KEY, VALUE, ... or a mapping was expected"),
         ([1, 2], "KEY, VALUE, ... or a mapping was expected"),
     ],
 )
@@ -113,6 +118,9 @@ def test_values_that_no_key_takes(options: Any, message: str) -> None:
 def test_options_may_be_a_mapping() -> None:
     cfg = load_config(None, {"MODEL.DEVICE": "cpu", "SOLVER": {"BASE_LR": 1}})
     assert cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.BASE_LR == 1.0
+    cfg = load_config(None, {"SEED": np.int64(3), "SOLVER.AMP.ENABLED": np.bool_(False),
+                             "MODEL.WEIGHTS": Path("a/b.pth")})  # fmt: skip
+    assert cfg.SEED == 3 and cfg.SOLVER.AMP.ENABLED is False and cfg.MODEL.WEIGHTS == "a/b.pth"
 
 
 def test_home_in_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

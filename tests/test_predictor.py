@@ -219,6 +219,9 @@ def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, fo
         frozenseg.load(folder, options=["MODEL.WEIGHT", "x"])
     with pytest.raises(UserError, match=r"weights nowhere\.pth: no such file"):
         frozenseg.load(folder, weights="nowhere.pth")
+    (tmp_path / "x.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"x\.safetensors: a file of weights; give its folder"):
+        frozenseg.load(tmp_path / "x.safetensors")
 
 
 # ---- build
@@ -228,6 +231,9 @@ def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, fo
     ("options", "message"),
     [
         (["MODEL.DEVICE", "gpu"], r"MODEL\.DEVICE gpu: unknown; use auto, cuda, mps or cpu"),
+        (["MODEL.DEVICE", "meta"], r"MODEL\.DEVICE meta: unknown; use auto, cuda, mps or cpu"),
+        (["MODEL.DEVICE", "mps:9"], r"MODEL\.DEVICE mps:9: this PyTorch finds .* MPS device"),
+        (["MODEL.DEVICE", "cuda:99"], r"MODEL\.DEVICE cuda:99: this PyTorch finds .* CUDA device"),
         (["MODEL.META_ARCHITECTURE", "FrozenSeq"], "META_ARCHITECTURE FrozenSeq: unknown; did you"),
         (["MODEL.FROZEN_SEG.EMBED_DIM", "64"], "EMBED_DIM is 64, but frozenseg_tiny has 32"),
         (["MODEL.MASK_FORMER.HIDDEN_DIM", "64"], "HIDDEN_DIM is 64, but SAM tiny gives 32"),

@@ -54,8 +54,8 @@ def test_what_no_configuration_can_hold(text: str, message: str, tmp_path: Path)
 
 def test_empty_sections_and_aliases_are_fine(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("MODEL: {BACKBONE: {}}\nSOLVER: {}\nTEST: {AUG: {MIN_SIZES: &s [8, 9]}}\n"
-                    "SOLVER.STEPS: *s\n")  # fmt: skip
+    path.write_text("MODEL: {BACKBONE: {}, FC_CLIP: {}}\nSOLVER: {}\n"
+                    "TEST: {AUG: {MIN_SIZES: &s [8, 9]}}\nSOLVER.STEPS: *s\n")  # fmt: skip
     cfg = load_config(path)
     assert cfg.SOLVER.STEPS == cfg.TEST.AUG.MIN_SIZES == (8, 9)
 

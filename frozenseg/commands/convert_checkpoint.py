@@ -10,6 +10,7 @@ from frozenseg.build import build_model
 from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
+from frozenseg.encoders.frozen import FROZEN_PARTS
 from frozenseg.engine.published_names import to_published
 from frozenseg.engine.weights import (
     load_state,
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--config-file", help="the model's YAML file; default: published ConvNeXt-L"
     )
-    parser.add_argument("--keep-frozen", action="store_true", help="write CLIP and SAM too")
+    parser.add_argument("--keep-frozen", action="store_true", help="write the frozen encoders too")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)  # KEY VALUE may follow --config-file FILE
     if arguments.target.suffix not in (".safetensors", ".pth"):
@@ -41,7 +42,8 @@ def main(argv: list[str]) -> None:
     parts = load_state(model, state, str(arguments.source))
     converted = trained_state(model)
     if arguments.keep_frozen:
-        if missing := {name.split(".")[0] for name in model_state(model)} & {"clip", "sam"} - parts:
+        held = {name.split(".")[0] for name in model_state(model)}
+        if missing := held & set(FROZEN_PARTS) - parts:
             raise UserError(f"{arguments.source}: holds no weights of {', '.join(sorted(missing))}")
         converted = model_state(model)
     _write(arguments.target, converted)

@@ -66,12 +66,18 @@ def say_what_was_found(
         )
 
 
-def write_config(cfg: CfgNode, output: Path) -> None:
-    """The resolved configuration beside the checkpoints. One that is there already and differs is
-    kept as config.yaml.1 and so on, and the log says in what. Also finds out whether the results
-    can be written."""
-    for name in RESULTS:
+def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
+    """Find out before the first step whether all that a run writes can be written."""
+    for name in WRITTEN:
         check_writable(output / name)
+    if checkpoints.folder.exists():
+        check_writable(checkpoints.folder / "step_00000000.pt")
+
+
+def write_config(cfg: CfgNode, output: Path) -> None:
+    """The resolved configuration beside the checkpoints, of a run that is about to take its first
+    step: one that is refused leaves what the weights in the folder were trained with. What is there
+    already and differs is kept as config.yaml.1 and so on, and the log says in what."""
     path = output / CONFIG
     text = cfg.dump()
     if path.exists():

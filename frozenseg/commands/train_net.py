@@ -21,6 +21,7 @@ from frozenseg.build_vocabulary import build_training_vocabulary, settle_trainin
 from frozenseg.commands import run_module
 from frozenseg.commands.output_folder import (
     Found,
+    check_places,
     clean,
     refuse_another_run,
     say_what_was_found,
@@ -143,7 +144,7 @@ def work(request: Request) -> int:
         torch.manual_seed(cfg.SEED)
         device = _device(cfg)
         if is_main():
-            _take_over(cfg, output, checkpoints, resumed, request.resume)
+            _take_over(output, checkpoints, resumed, request.resume, cfg.SOLVER.MAX_ITER)
         return _train(cfg, device, output, checkpoints, resumed)
 
 
@@ -153,15 +154,19 @@ def _device(cfg: CfgNode) -> torch.device:
 
 
 def _take_over(
-    cfg: CfgNode, output: Path, checkpoints: CheckpointFolder, resumed: Found | None, resume: bool
+    output: Path,
+    checkpoints: CheckpointFolder,
+    resumed: Found | None,
+    resume: bool,
+    max_iter: int,
 ) -> None:
     """Make the folder this run's, or refuse it."""
     if resume:
-        say_what_was_found(resumed, output, checkpoints, cfg.SOLVER.MAX_ITER)
+        say_what_was_found(resumed, output, checkpoints, max_iter)
     else:
         refuse_another_run(output, checkpoints)
     clean(output, checkpoints)
-    write_config(cfg, output)
+    check_places(output, checkpoints)
 
 
 def _train(
@@ -187,6 +192,8 @@ def _train(
     log = _log(cfg, output, state.step)
     tester = Tester.prepare(cfg, model, sets)
     expected = expected_results(cfg.TEST.EXPECTED_RESULTS, tester.metrics)
+    if is_main():
+        write_config(cfg, output)
     stop = StopRequest()
     solver = cfg.SOLVER
     latest: dict[str, Evaluation] = {}

@@ -145,8 +145,14 @@ def _alike(first: Tensor, second: Tensor) -> bool:
 
 
 def _scaler(value: Any) -> None:
-    if not isinstance(value, dict) or not all(_is_number(entry) for entry in value.values()):
-        raise UserError("scaler: numbers by name were expected")
+    """Empty, or what a new scaler has to say, which takes nothing less."""
+    known = torch.amp.GradScaler("cpu", enabled=True).state_dict()
+    if not isinstance(value, dict) or value and value.keys() != known.keys():
+        raise UserError("scaler: the numbers of a GradScaler were expected")
+    if not all(_is_number(entry) and entry >= 0 for entry in value.values()):
+        raise UserError("scaler: a number that is none, or below 0")
+    if value and not value["scale"] > 0:
+        raise UserError("scaler: its scale is 0, and no gradient would be left")
 
 
 def _best(value: Any) -> None:

@@ -4,6 +4,7 @@ Published weights come as safetensors or as `torch.save` files, of today's forma
 of the old one (a pickle). A download that failed leaves a web page or half a file under their name.
 """
 
+import codecs
 import struct
 import zipfile
 import zlib
@@ -49,8 +50,15 @@ _NO_SUCH_CONTENT = (
     zipfile.BadZipFile,
     safetensors.SafetensorError,
 )
-_PAGES = (b"<!doctype", b"<html", b"<?xml", b"repository not found", b"not found", b'{"error')
 _POINTER = b"version https://git-lfs"
+
+
+def is_safetensors(path: Path) -> bool:
+    """By the name of the file, or by its begin: the length of a header, then the header in JSON."""
+    if path.suffix.lower() == ".safetensors" or not path.is_file():
+        return path.suffix.lower() == ".safetensors"
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
@@ -84,24 +92,36 @@ def read_torch(path: Path, what: str = "weights") -> Any:
 
 
 def _check_file(path: Path, what: str) -> None:
-    """Refuse what is no file, may not be read, or begins as a web page does."""
+    """Refuse what is no file, may not be read, or begins with text as a web page does."""
     try:
+        if path.is_dir():
+            raise UserError(f"{what} {path}: is a folder; give the file in it")
         if not path.is_file():
             raise UserError(f"{what} {path}: no such file")
         with open(path, "rb") as file:
-            begin = file.read(64).lstrip().lower()
+            begin = file.read(64)
     except OSError as error:
         raise UserError(f"{what} {path}: cannot be read ({error.strerror or error})") from None
-    if begin.startswith(_PAGES):
-        raise UserError(
-            f"{what} {path}: damaged: a web page or message in place of the file, as a failed "
-            "download leaves it; get it anew"
-        )
     if begin.startswith(_POINTER):
         raise UserError(
             f"{what} {path}: damaged: a pointer of Git LFS in place of the file; get the file "
             "itself with `git lfs pull`"
         )
+    if not begin or _is_text(begin):
+        found = "a web page or another text in place of the file" if begin else "an empty file"
+        raise UserError(
+            f"{what} {path}: damaged: {found}, as a failed download leaves it; get it anew"
+        )
+
+
+def _is_text(begin: bytes) -> bool:
+    """Whether these are letters alone. Archives, pickles and safetensors have bytes that are none
+    among their first."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(begin)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
 
 
 def _check_archive(path: Path, what: str) -> None:

@@ -151,13 +151,21 @@ def evaluate_now(
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:
-    metrics = next(iter(results.values()), {})
+    """A best score of another metric or data set, from before a run went on with other ones, is
+    none to compare with."""
+    data_set, metrics = next(iter(results.items()), ("", {}))
     if not metrics:
         return False
     metric, score = next(iter(metrics.items()))
-    if math.isnan(score) or (state.best and score <= state.best["score"]):
+    if math.isnan(score):
         return False
-    state.best = {"metric": metric, "score": score, "step": state.step}
+    judged = f"{metric} of {data_set}"
+    before = state.best.get("metric", judged)
+    if before not in (judged, metric):  # a checkpoint from before has the metric alone
+        logger.warning("the best weights were those of the highest %s, now of %s", before, judged)
+    elif state.best and score <= state.best["score"]:
+        return False
+    state.best = {"metric": judged, "score": score, "step": state.step}
     return True
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.frozen import FROZEN_PARTS
 from frozenseg.engine.published_names import from_published, is_published
 from frozenseg.engine.published_names import to_published as to_published
-from frozenseg.engine.tensor_files import read_safetensors, read_torch
+from frozenseg.engine.tensor_files import is_safetensors, read_safetensors, read_torch
 from frozenseg.errors import UserError, listed
 from frozenseg.files import atomic_path, user_path
 
@@ -209,8 +209,10 @@ def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing
     it. All of them hold finite numbers (`check_tensors`)."""
+    if "://" in str(path):
+        raise UserError(f"weights {path}: an address; fetch the file and give its path")
     path = user_path(path)
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         state = _unpacked(read_safetensors(path), path)
     else:
         state = _state_dict(read_torch(path), path)
@@ -230,7 +232,10 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
         or not all(map(torch.is_tensor, content.values()))
     ):
         raise UserError(f"weights {path}: a state dict (names and tensors) was expected")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    prefix = "module."  # of DistributedDataParallel: all names have it, or it is part of them
+    if not all(name.startswith(prefix) for name in content):
+        return content
+    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:

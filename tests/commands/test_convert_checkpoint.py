@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from frozenseg.commands.convert_checkpoint import main
-from frozenseg.config import load_config
+from frozenseg.config import load_config, packaged_config
 from frozenseg.engine.published_names import to_published
 from frozenseg.engine.weights import model_state, read_state, trained_state
 from frozenseg.errors import UserError
@@ -84,3 +84,13 @@ def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path: Path, released: 
 def test_the_target_tells_the_format(tmp_path: Path, released: Path) -> None:
     with pytest.raises(UserError, match=r"model\.bin: the target must end in"):
         main([str(released), str(tmp_path / "model.bin"), *TINY_OPTIONS])
+
+
+def test_frozen_parts_of_the_other_family(tmp_path: Path) -> None:
+    """Their random weights would go into the file."""
+    config, target = packaged_config("small-fusioner"), tmp_path / "whole.safetensors"
+    assert config is not None
+    source = str(config.parent / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: holds no weights of text, visual"):
+        main(["--keep-frozen", "--config-file", str(config), source, str(target)])
+    assert not target.exists()

@@ -7,6 +7,7 @@ import pytest
 
 from frozenseg.commands.output_folder import (
     RESULTS,
+    check_places,
     clean,
     refuse_another_run,
     say_what_was_found,
@@ -14,7 +15,7 @@ from frozenseg.commands.output_folder import (
 )
 from frozenseg.config import load_config
 from frozenseg.engine.checkpoint import CheckpointFolder
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path
 from tests.engine.test_checkpoint import checkpoint
 
@@ -66,6 +67,23 @@ def test_other_settings_are_said_and_the_first_ones_kept(tmp_path: Path, caplog)
     ]
     kept = [load_config(tmp_path / f"config.yaml{end}").SOLVER.BASE_LR for end in ("", ".1", ".2")]
     assert kept == [0.003, 0.001, 0.002]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "curves.png", "config.yaml", "results.json"])
+def test_what_cannot_be_written_is_known_before_the_first_step(
+    tmp_path: Path, checkpoints, name: str
+) -> None:
+    check_places(tmp_path, checkpoints)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / name).mkdir()
+    with pytest.raises(WriteError, match=f"{name}: cannot be written .*it is a folder"):
+        check_places(tmp_path, checkpoints)
+
+
+def test_checkpoints_that_is_no_folder(tmp_path: Path, checkpoints) -> None:
+    checkpoints.folder.write_text("")
+    with pytest.raises(WriteError, match=r"checkpoints: cannot be written .*it is no folder"):
+        check_places(tmp_path, checkpoints)
 
 
 def test_a_damaged_configuration_is_kept_too(tmp_path: Path, caplog) -> None:

@@ -227,6 +227,15 @@ def test_a_run_is_not_overwritten_by_chance(trained: TinyRun) -> None:
         main(trained.arguments("out"))
 
 
+def test_a_refused_command_leaves_the_settings_of_the_weights(trained: TinyRun) -> None:
+    path = trained.root / "out" / "config.yaml"
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="do not fit the model"):
+        main(trained.arguments("out", "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "12",
+                               flags=("--resume",)))  # fmt: skip
+    assert path.read_bytes() == before and not path.with_name("config.yaml.1").exists()
+
+
 def test_another_seed_does_not_resume(trained: TinyRun) -> None:
     with pytest.raises(UserError, match="SEED 8: the run to be resumed was started with 7"):
         main(trained.arguments("out", "SEED", "8", flags=("--resume",)))
@@ -247,7 +256,7 @@ def test_another_seed_does_not_resume(trained: TinyRun) -> None:
         (("MODEL.ALLOW_RANDOM_WEIGHTS", "False"), "CLIP_PRETRAINED_WEIGHTS is empty"),
         (("MODEL.WEIGHTS", "none.safetensors"), "none.safetensors: no such file"),
         (("SOLVER.MAX_ITRE", "3"), "did you mean SOLVER.MAX_ITER"),
-        (("OUTPUT_DIR", "/proc/nowhere"), "/proc/nowhere/run.lock: cannot be written"),
+        (("OUTPUT_DIR", "/proc/nowhere"), "/proc/nowhere: cannot be written"),
         (("DATASETS.VOCABULARY", "absent.txt"), "vocabulary absent.txt: cannot be read"),
     ],
 )

@@ -63,6 +63,7 @@ def content() -> dict[str, Any]:
 
 
 WHOLE = content()
+SCALER = torch.amp.GradScaler("cpu").state_dict()
 
 
 def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -173,6 +174,9 @@ def test_moments_are_found_by_the_names_of_their_weights() -> None:
         (("random_states", 0, "numpy", 2), 9999, "random states: not those of a generator"),
         (("step",), 2.0, "step: a count was expected, found float"),
         (("seed",), None, "seed: a count was expected, found NoneType"),
+        (("scaler",), {"scale": 2.0}, "scaler: the numbers of a GradScaler were expected"),
+        (("scaler",), SCALER | {"scale": 0.0}, "scaler: its scale is 0"),
+        (("scaler",), SCALER | {"_growth_tracker": math.nan}, "scaler: a number that is none"),
         (("best",), {"score": "high"}, "best: score, step and metric"),
     ],
 )

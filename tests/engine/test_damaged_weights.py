@@ -131,12 +131,41 @@ def test_torchscript_is_not_run(tmp_path: Path) -> None:
         read_state(path)
 
 
-@pytest.mark.parametrize("text", [b"Repository not found", b"<?xml version='1.0'?><Error/>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Repository not found",
+        b"<?xml version='1.0'?><Error/>",
+        b"\n\n <Error><Code>AccessDenied</Code></Error>",
+        b"\xef\xbb\xbf<!DOCTYPE html>",
+        b'{"message": "Not Found"}',
+        "\u00e9".encode() * 50,  # the first 64 bytes end between two letters, or in one
+        b"x" + "\u00e9".encode() * 50,
+    ],
+)
 def test_what_a_failed_download_leaves(text: bytes, tmp_path: Path) -> None:
     for suffix in (".pth", ".safetensors"):
         (tmp_path / f"x{suffix}").write_bytes(text)
-        with pytest.raises(UserError, match="a web page or message in place of the file"):
+        with pytest.raises(UserError, match="a web page or another text in place"):
             read_state(tmp_path / f"x{suffix}")
+        (tmp_path / f"x{suffix}").write_bytes(b"")
+        with pytest.raises(UserError, match="an empty file, as a failed download leaves it"):
+            read_state(tmp_path / f"x{suffix}")
+
+
+def test_safetensors_under_any_name(tmp_path: Path) -> None:
+    write_state(tmp_path / "x.safetensors", {"w": torch.ones(2)})
+    for name in ("x.SAFETENSORS", "x.pth", "x"):
+        (tmp_path / name).write_bytes((tmp_path / "x.safetensors").read_bytes())
+        assert list(read_state(tmp_path / name)) == ["w"]
+
+
+def test_no_entry_takes_the_place_of_another(tmp_path: Path) -> None:
+    """A prefix that all names have is taken off; of two names, none becomes the other."""
+    torch.save({"module.a": torch.ones(1), "module.b": torch.ones(1)}, tmp_path / "x.pth")
+    assert list(read_state(tmp_path / "x.pth")) == ["a", "b"]
+    torch.save({"a": torch.ones(1), "module.a": torch.zeros(1)}, tmp_path / "x.pth")
+    assert list(read_state(tmp_path / "x.pth")) == ["a", "module.a"]
 
 
 @pytest.mark.parametrize("name", ["../../config.py", "small/../../../x.pth"])

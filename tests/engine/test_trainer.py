@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -286,7 +287,21 @@ def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     folder = run.root / "out" / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"step_00000002.pt", "step_00000004.pt"}
     best = torch.load(folder / "step_00000004.pt")["best"]
-    assert best == {"metric": "PQ", "score": 30.0, "step": 2}
+    assert best == {"metric": f"PQ of {run.dataset}", "score": 30.0, "step": 2}
     kept = load_file(run.root / "out" / "model_best.safetensors")
     assert all(torch.equal(tensor, evaluated[1][name]) for name, tensor in kept.items())
     assert kept.keys() == evaluated[1].keys()
+
+
+def test_a_best_score_of_another_metric_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    """A run may go on with other data sets, whose scores are higher or lower."""
+    state = SimpleNamespace(step=9, best={"metric": "PQ", "score": 30.0, "step": 2})
+    assert not trainer._is_best(
+        state, {"ade": {"PQ": 20.0}}
+    )  # of a checkpoint without the set's name
+    assert trainer._is_best(state, {"ade": {"PQ": 31.0}}) and not caplog.messages
+    assert not trainer._is_best(state, {"ade": {"PQ": 20.0}})
+    assert trainer._is_best(state, {"voc": {"PQ": 20.0}})
+    assert trainer._is_best(state, {"voc": {"mIoU": 10.0}})
+    assert state.best == {"metric": "mIoU of voc", "score": 10.0, "step": 9}
+    assert "the highest PQ of voc, now of mIoU of voc" in caplog.messages[-1]

@@ -226,9 +226,12 @@ def test_files_without_a_state_dict(tmp_path: Path, content: object) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(UserError, match="no such file"):
-            read_state(path)
+    with pytest.raises(UserError, match=r"none\.pth: no such file"):
+        read_state(tmp_path / "none.pth")
+    with pytest.raises(UserError, match="is a folder; give the file in it"):
+        read_state(tmp_path)
+    with pytest.raises(UserError, match=r"weights https://a\.b/c\.pth: an address; fetch the file"):
+        read_state("https://a.b/c.pth")
 
 
 def test_views_and_transposed_tensors_are_written_right(tmp_path: Path) -> None:
