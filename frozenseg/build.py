@@ -320,12 +320,11 @@ def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
     """The two frozen encoders of Fusioner; of one CLIP, where both are its halves."""
     node = cfg.MODEL.FUSIONER
     kinds = {half: _clip_kind(cfg, half) for half in ("VISUAL", "TEXT") if node[half] == "clip"}
-    models = {
-        (name, quick_gelu): build_clip_model(
-            name, quick_gelu=quick_gelu, key=f"MODEL.FUSIONER.{half}_NAME"
-        )
-        for half, (name, quick_gelu) in kinds.items()
-    }
+    models = {}  # one of each kind
+    for half, (name, quick_gelu) in kinds.items():
+        if (name, quick_gelu) not in models:
+            key = f"MODEL.FUSIONER.{half}_NAME"
+            models[name, quick_gelu] = build_clip_model(name, quick_gelu=quick_gelu, key=key)
     visual: PatchEncoder
     if node.VISUAL == "clip":
         visual = clip_patches(

@@ -65,10 +65,11 @@ def test_kernels_compile_with_other_versions_of_triton(version: str, tmp_path: P
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:]
         pytest.skip(f"no triton {version} for Python {platform.python_version()}: {reason}")
+    # Those of 3.6 and 3.7 have failed here, so they compile all that is launched.
+    types = ("fp32", "bf16 autocast") if version in ("3.6.0", "3.7.1") else ("fp32",)
     compiled = run_module(
         "compile_triton",
-        "fp32",
-        "bf16 autocast",
+        *types,
         first=str(target),
         TRITON_CACHE_DIR=str(tmp_path / "cache"),
     )
