@@ -19,9 +19,10 @@ def compile_where_possible(
     name: for the warning. dynamic: as `torch.compile` has it. Errors of the method itself come up
     as they would without compiling.
     """
-    compiled: Callable[..., Any] | None = torch.compile(method, dynamic=dynamic)
+    made = torch.compile(method, dynamic=dynamic)
+    compiled: Callable[..., Any] | None = made
 
-    @functools.wraps(method)
+    @functools.wraps(made)  # its marks say that it is compiled
     def run(*arguments: Any, **options: Any) -> Any:
         nonlocal compiled
         if compiled is not None:
