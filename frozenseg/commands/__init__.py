@@ -56,6 +56,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     _log_to_console()
+    # What FFmpeg says of a damaged file comes before our own line, and names none.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
@@ -110,9 +113,6 @@ def _log_to_console() -> None:
     package = logging.getLogger("frozenseg")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
-    # What FFmpeg says of a damaged file comes before our own line, and names none.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 
 def main() -> None:

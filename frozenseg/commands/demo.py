@@ -60,8 +60,6 @@ def main(argv: list[str]) -> int | None:
     else:
         predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
         predictions.close()  # one may write there, and no other run does
-    # FFmpeg tells of each damaged frame, which is counted and told once here
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     segmenter = frozenseg.load(
         arguments.config_file,
         weights=arguments.weights,

@@ -231,7 +231,7 @@ def asked_for(
             f"number {max(benchmark.classes)} is asked for; is it another data set?"
         )
     kept, chosen = select_classes(records, categories, benchmark.classes, present)
-    kept = PAIRS[benchmark.pairs](kept, present)
+    kept = PAIRS[benchmark.pairs](kept)
     if not kept:
         raise UserError(f"{root / benchmark.images}: no image has one of {', '.join(chosen.names)}")
     return kept, chosen

@@ -18,28 +18,27 @@ from dataclasses import replace
 
 from frozenseg.data.annotations import load_semantic, present_classes
 from frozenseg.data.records import Record
-from frozenseg.data.selection import Present
 from frozenseg.data.transforms import seeded_generator
 
 NUM_PAIRS = 1000
 SEED = 0
 
-Pairs = Callable[[list[Record], Present], list[Record]]
+Pairs = Callable[[list[Record]], list[Record]]
 """Records of `select_classes`, and the classes of the files that each holds -> those that are
 scored, with `scored` set."""
 
 
-def all_pairs(records: list[Record], present: Present) -> list[Record]:
+def all_pairs(records: list[Record]) -> list[Record]:
     """The records as they are: each is asked for what is in its annotation."""
     return records
 
 
-def oslsm_pairs(records: list[Record], present: Present) -> list[Record]:
+def oslsm_pairs(records: list[Record]) -> list[Record]:
     """Each image is asked for the classes that its list has, whatever else is in its annotation."""
-    return [replace(record, scored=_held(record, present)) for record in records]
+    return [replace(record, scored=_held(record)) for record in records]
 
 
-def first_pairs(records: list[Record], present: Present) -> list[Record]:
+def first_pairs(records: list[Record]) -> list[Record]:
     """The first `NUM_PAIRS` pairs in the order of file names, then of classes."""
     left = NUM_PAIRS
     chosen: list[Record] = []
@@ -53,11 +52,11 @@ def first_pairs(records: list[Record], present: Present) -> list[Record]:
     return chosen
 
 
-def drawn_pairs(records: list[Record], present: Present) -> list[Record]:
+def drawn_pairs(records: list[Record]) -> list[Record]:
     """`NUM_PAIRS` draws, each a record with one class: of a class, then of an image with it."""
     images: dict[int, list[Record]] = {}
     for record in records:
-        for class_id in _held(record, present):
+        for class_id in _held(record):
             images.setdefault(class_id, []).append(record)
     chance = seeded_generator(SEED)
     chosen: list[Record] = []
@@ -82,11 +81,10 @@ PAIRS: dict[str, Pairs] = {
 }
 
 
-def _held(record: Record, present: Present) -> tuple[int, ...]:
-    """The class ids that a record of `select_classes` has, of those that are asked for."""
-    assert record.classes is not None, "a record of some classes"
-    found = present(record)
-    return tuple(place for place, class_id in enumerate(record.classes) if class_id in found)
+def _held(record: Record) -> tuple[int, ...]:
+    """The class ids that an image has, of those that are asked for."""
+    assert record.present is not None, "a record of `select_classes`"
+    return record.present
 
 
 def _visible(record: Record) -> tuple[int, ...]:

@@ -5,13 +5,7 @@ Files are `checkpoints/step_00005000.pt`, written whole or not at all, read with
 
 import logging
 import re
-import struct
-import zipfile
-import zlib
 from pathlib import Path
-from pickle import UnpicklingError
-
-import torch
 
 from frozenseg.engine.checkpoint_schema import (
     TrainingCheckpoint,
@@ -19,6 +13,7 @@ from frozenseg.engine.checkpoint_schema import (
     check_numbers,
     checked,
 )
+from frozenseg.engine.tensor_files import read_torch
 from frozenseg.errors import UserError
 from frozenseg.files import write_torch
 
@@ -86,26 +81,11 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
-# What `torch.load` raises on bytes that are no checkpoint, besides its own UnpicklingError.
-_DAMAGE = (
-    OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-    AssertionError, NotImplementedError, OverflowError, MemoryError, struct.error, zlib.error,
-    zipfile.BadZipFile, UnpicklingError,
-)  # fmt: skip
-
-
 def load_checkpoint(path: Path) -> TrainingCheckpoint:
     """Read a checkpoint on the CPU; one that is damaged, foreign, inconsistent or holds a number
     that is not finite is a `UserError` that names it."""
+    content = read_torch(path, "checkpoint")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself reads past a flipped bit
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"damaged (entry {damaged})")
-        content = torch.load(path, map_location="cpu", weights_only=True)
         return checked(content)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from None
-    except _DAMAGE as error:
-        first_line = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"checkpoint {path}: cannot be read ({first_line})") from None
