@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from frozenseg.allocator import configure_allocator
@@ -55,11 +55,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _log_to_console()
     # What FFmpeg says of a damaged file comes before our own line, and names none.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _log_on_console():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         status = _status(main)
@@ -107,12 +106,21 @@ class _Lines(logging.Formatter):
         return "\n".join(map(one_line, super().format(record).split("\n")))
 
 
-def _log_to_console() -> None:
+@contextlib.contextmanager
+def _log_on_console() -> Iterator[None]:
+    """What the package logs goes to the standard error of now, and no longer than the command runs:
+    a caller in the same process may close that stream."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines("%(message)s"))
     package = logging.getLogger("frozenseg")
+    level = package.level
     package.addHandler(handler)
     package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
 
 
 def main() -> None:

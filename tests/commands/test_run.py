@@ -70,6 +70,16 @@ def test_the_log_obeys_no_file_name(capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().err.endswith("a\\x1b[31m\\rb: odd\nsecond line\n")
 
 
+def test_the_log_of_a_command_ends_with_it(capsys: pytest.CaptureFixture) -> None:
+    """A second command in the same process writes to its own standard error, and once."""
+    package = logging.getLogger("frozenseg")
+    before = (list(package.handlers), package.level)
+    for _ in range(2):
+        assert ended(lambda argv: logging.getLogger("frozenseg.test").info("said")) == 0
+        assert capsys.readouterr().err == "said\n"
+        assert (package.handlers, package.level) == before
+
+
 def test_a_file_that_cannot_be_used_is_named(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     def opens(argv: list[str]) -> None:
         open(tmp_path / "gone")  # noqa: SIM115
