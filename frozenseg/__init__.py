@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from frozenseg.allocator import configure_allocator as configure_allocator
-    from frozenseg.build import build_model as build_model
+    from frozenseg.build.models import build_model as build_model
+    from frozenseg.build.prediction import load as load
     from frozenseg.config import load_config as load_config
     from frozenseg.errors import UserError as UserError
     from frozenseg.predictor import Predictor as Predictor
-    from frozenseg.predictor import Result as Result
-    from frozenseg.predictor import load as load
+    from frozenseg.predictor import SegmentationResult as SegmentationResult
+    from frozenseg.runtime.allocator import configure_allocator as configure_allocator
     from frozenseg.text.vocabulary import Vocabulary as Vocabulary
 
 # Name -> module. Loaded at first use: `import frozenseg` stays instant, without torch.
 _PUBLIC = {
-    "load": "frozenseg.predictor",
+    "load": "frozenseg.build.prediction",
     "Predictor": "frozenseg.predictor",
-    "Result": "frozenseg.predictor",
+    "SegmentationResult": "frozenseg.predictor",
     "Vocabulary": "frozenseg.text.vocabulary",
     "UserError": "frozenseg.errors",
     "load_config": "frozenseg.config",
-    "build_model": "frozenseg.build",
-    "configure_allocator": "frozenseg.allocator",
+    "build_model": "frozenseg.build.models",
+    "configure_allocator": "frozenseg.runtime.allocator",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -1,4 +1,4 @@
-"""`python -m frozenseg COMMAND ...` is `frozenseg COMMAND ...`."""
+"""`python -m frozenseg COMMAND ...`: the same as the console script."""
 
 from frozenseg.commands import main
 

@@ -325,7 +325,7 @@ def _test() -> CfgNode:
     node.PKL_SAM_MODEL_NAME = "vit_h"  # the SAM whose masks are used
     masks = node.SAM_MASKS = CN()
     masks.WEIGHTS = ""  # of that SAM; "": MODEL.SAM_WEIGHTS, if it is MODEL.SAM_NAME
-    masks.FOLDER = ""  # proposals from tools/make_sam_masks.py; "": made online
+    masks.FOLDER = ""  # proposals from frozenseg make_sam_masks; "": made online
     masks.THRESHOLD = 0.5  # xi: least probability of a proposal's best unseen class
     masks.WEIGHT = 1.0  # of proposals in panoptic and instance results; 0: none, as published
     masks.POINTS_PER_SIDE = 32

@@ -32,7 +32,7 @@ REMEDIES = {
 }
 
 
-def local_path(name: str) -> str:
+def resolve_packaged_path(name: str) -> str:
     """`frozenseg://small/clip.safetensors` as a path into the package; other names as they are."""
     if not name.startswith(PACKAGED):
         return name

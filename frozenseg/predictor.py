@@ -1,54 +1,41 @@
 """An image and a vocabulary in, masks with names out: the package's main entrance.
 
-`frozenseg.load` gives a `Predictor`; calling it gives a `Result`, which draws itself.
+`frozenseg.load` gives a `Predictor`; calling it gives a `SegmentationResult`, which draws itself.
 """
 
 import gc
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from frozenseg.allocator import give_back_memory
-from frozenseg.build import (
-    build_device,
-    build_post_processor,
-    build_precision,
-    build_sam_masks,
-    build_text_classifier,
-    load_model,
-    ready_to_predict,
-)
-from frozenseg.build_vocabulary import build_training_vocabulary
 from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
+from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor, class_regions
-from frozenseg.inference.sam_masks import ProposalSource, StoredProposals
+from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.inference.segment import segment_batch, segment_image
-from frozenseg.isolation import own_random_stream, plain_defaults
-from frozenseg.models.base import Segmenter, evaluation_mode
-from frozenseg.precision import Precision
-from frozenseg.run_folder import model_config
+from frozenseg.models.base import SegmentationModel, evaluation_mode
+from frozenseg.runtime.allocator import give_back_memory
+from frozenseg.runtime.isolation import plain_defaults
+from frozenseg.runtime.precision import Precision
 from frozenseg.structures import (
     InstanceResult,
     PanopticResult,
-    SegmentationResult,
+    Prediction,
     TextEmbeddings,
 )
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
-from frozenseg.visualize import draw_segments
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +43,7 @@ TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
 
 
 @dataclass
-class Result:
+class SegmentationResult:
     """What was found in one image. A task that the configuration switches off is None.
 
     image: (H, W, 3) uint8, as read. panoptic, semantic (H, W) class ids and instances as in
@@ -96,7 +83,7 @@ class Predictor:
     def __init__(
         self,
         *,
-        model: Segmenter,
+        model: SegmentationModel,
         text_classifier: TextClassifier,
         training_vocabulary: Vocabulary,
         post_processor: PostProcessor,
@@ -126,7 +113,7 @@ class Predictor:
         image: Any,
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
-    ) -> Result:
+    ) -> SegmentationResult:
         """image: path, PIL image, (H, W, 3) RGB uint8 array, or tensor (`frozenseg.data.images`).
         vocabulary and things: as `Vocabulary.parse` takes them."""
         words = Vocabulary.parse(vocabulary, things)
@@ -138,7 +125,7 @@ class Predictor:
         images: Sequence[Any],
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
-    ) -> list[Result]:
+    ) -> list[SegmentationResult]:
         """Several images, each as a call takes it; the results are those of single calls.
 
         Images of one size go through the model together. Others, whose padding would change the
@@ -162,7 +149,7 @@ class Predictor:
 
     def _segment_together(
         self, images: list[np.ndarray], vocabulary: Vocabulary, text: TextEmbeddings
-    ) -> list[SegmentationResult]:
+    ) -> list[Prediction]:
         """Images of one size in one pass."""
         with plain_defaults(), evaluation_mode(self._open_model()):
             return segment_batch(
@@ -176,9 +163,9 @@ class Predictor:
             )
 
     def _result(
-        self, pixels: np.ndarray, vocabulary: Vocabulary, found: SegmentationResult
-    ) -> Result:
-        return Result(
+        self, pixels: np.ndarray, vocabulary: Vocabulary, found: Prediction
+    ) -> SegmentationResult:
+        return SegmentationResult(
             pixels, vocabulary, found.panoptic, found.semantic, found.instances, self.note
         )
 
@@ -196,7 +183,7 @@ class Predictor:
 
     def segment(
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
-    ) -> SegmentationResult:
+    ) -> Prediction:
         """pixels: (H, W, 3) uint8 RGB of any size, and results at that size; text: from `embed`."""
         with plain_defaults(), evaluation_mode(self._open_model()):
             return segment_image(
@@ -242,75 +229,7 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open_model(self) -> Segmenter:
+    def _open_model(self) -> SegmentationModel:
         if "model" not in self.__dict__:
             raise UserError("this predictor is closed; load the model again")
         return self.model
-
-
-def load(
-    model: str | Path | None = "small",
-    *,
-    weights: str | Path | None = None,
-    options: Sequence[str] | Mapping[str, Any] = (),
-    device: str | torch.device | None = None,
-) -> Predictor:
-    """A model ready to segment.
-
-    model: one that ships with the package ("small", "small-fusioner"), a YAML file, or a folder
-    with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training: its weights are those in the
-    folder, whatever MODEL.WEIGHTS the training began from. weights: a checkpoint in place of them.
-    options: KEY, VALUE, ... or a mapping, over the configuration. device: "cuda", "cpu", "mps", in
-    place of MODEL.DEVICE. Raises `UserError` for whatever of it cannot be used.
-
-    Nothing of the process is changed: random streams, defaults and environment are as before.
-    """
-    return build_predictor(
-        model_config(
-            "small" if model is None else model,
-            weights=weights,
-            options=options,
-            device=None if device is None else str(device),
-        )
-    )
-
-
-def build_predictor(cfg: CfgNode) -> Predictor:
-    """The predictor of a configuration, weights loaded."""
-    with plain_defaults(), own_random_stream(cfg.SEED):
-        return _build_predictor(cfg)
-
-
-def _build_predictor(cfg: CfgNode) -> Predictor:
-    device = build_device(cfg)
-    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
-        raise UserError(
-            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE), "
-            "or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without one"
-        )
-    network, random = load_model(cfg)
-    note = None
-    if random:
-        note = f"random weights ({', '.join(random)}): the result means nothing"
-        logger.warning(note)
-    network.to(device).eval()
-    precision = build_precision(cfg, device)
-    ready_to_predict(cfg, network)
-    return Predictor(
-        model=network,
-        text_classifier=build_text_classifier(cfg, network),
-        training_vocabulary=build_training_vocabulary(cfg),
-        post_processor=build_post_processor(cfg),
-        short_side=cfg.INPUT.MIN_SIZE_TEST,
-        long_side=cfg.INPUT.MAX_SIZE_TEST,
-        precision=precision,
-        note=note,
-        sam_masks=_online_only(build_sam_masks(cfg, network)),
-    )
-
-
-def _online_only(source: ProposalSource | None) -> ProposalSource | None:
-    """Plain images have no ids by which proposals could be found on disk."""
-    if isinstance(source, StoredProposals):
-        raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
-    return source

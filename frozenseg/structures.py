@@ -221,7 +221,7 @@ class InstanceResult:
 
 
 @dataclass
-class SegmentationResult:
+class Prediction:
     """The results of one image; a task that was not asked for is None.
 
     semantic: (H, W) int32 class ids, -1 for none where a class needs a least score.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from frozenseg.build import build_model
+from frozenseg.build.models import build_model
 from frozenseg.config import load_config
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, TextEmbeddings

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 import frozenseg
-from frozenseg.build import build_model, ready_to_predict
+from frozenseg.build.models import build_model, prepare_for_inference
+from frozenseg.build.prediction import build_predictor
+from frozenseg.checkpoints.published_names import to_published
+from frozenseg.checkpoints.state_dict import model_state, trainable_state, write_state
 from frozenseg.config import load_config
-from frozenseg.engine.published_names import to_published
-from frozenseg.engine.weights import model_state, trained_state, write_state
 from frozenseg.errors import UserError
-from frozenseg.predictor import Predictor, build_predictor
-
-from .conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
+from frozenseg.predictor import Predictor
+from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
 
 WORDS = "car, truck; road; sky; dog"
 
@@ -182,7 +182,7 @@ def test_a_folder_with_weights(folder: Path) -> None:
     segmenter = frozenseg.load(folder)
     assert segmenter.note is None
     expected = build_tiny(seed=5)
-    ready_to_predict(load_config(folder / "config.yaml"), expected)
+    prepare_for_inference(load_config(folder / "config.yaml"), expected)
     loaded = segmenter.model.state_dict()
     assert loaded.keys() >= state.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model_state(expected).items())
@@ -198,7 +198,7 @@ def test_weights_by_argument_come_first(folder: Path) -> None:
 
 
 def test_trained_parts_alone_need_the_frozen_ones(folder: Path) -> None:
-    write_state(folder / "model_final.safetensors", trained_state(build_tiny(seed=5)))
+    write_state(folder / "model_final.safetensors", trainable_state(build_tiny(seed=5)))
     with pytest.raises(UserError, match=r"CLIP_PRETRAINED_WEIGHTS none: no such tag"):
         frozenseg.load(folder)
     segmenter = frozenseg.load(folder, options=["MODEL.ALLOW_RANDOM_WEIGHTS", "True"])

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from frozenseg.build import build_model
+from frozenseg.build.models import build_model
+from frozenseg.build.prediction import build_predictor
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
-from frozenseg.predictor import TEXTS_KEPT, Predictor, build_predictor
+from frozenseg.predictor import TEXTS_KEPT, Predictor
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
-
-from .conftest import TINY_OPTIONS
+from tests.conftest import TINY_OPTIONS
 
 OPTIONS = [*TINY_OPTIONS, "SEED", "0"]
 

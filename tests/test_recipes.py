@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import frozenseg
-from frozenseg.build import build_model
-from frozenseg.commands.testing import test_resize as resize_of
-from frozenseg.commands.training import (
+from frozenseg.build.evaluation import eval_transform
+from frozenseg.build.models import build_model
+from frozenseg.build.training import (
     clip_norm_of,
     decay_of,
     schedule_of,
     training_dataset,
-    training_objective,
+    training_loss,
     training_state,
 )
 from frozenseg.config import default_config, load_config
@@ -128,7 +128,7 @@ def test_fusioner_trains_as_published() -> None:
     node = cfg.MODEL.FUSIONER
     assert (node.WINDOW, node.WINDOW_STRIDE, node.WINDOW_PADDING) == (224, 149, -1.0)
     assert (node.CLASSES_AT_ONCE, node.NUM_LAYERS, node.DIM) == (1, 12, 512)
-    assert resize_of(cfg, find_benchmark("pascal5i_fold0_val")).short == 0
+    assert eval_transform(cfg, find_benchmark("pascal5i_fold0_val")).short == 0
 
 
 def tiny_fusioner(*options: str) -> list[str]:
@@ -174,7 +174,7 @@ def test_fusioner_goes_through_pairs(run: TinyRun) -> None:
     model = build_model(cfg)
     count = len(vocabulary)
     text = TextEmbeddings(torch.eye(count, 32), torch.arange(count), torch.ones(count).bool())
-    objective = training_objective(cfg, model, text)
+    objective = training_loss(cfg, model, text)
     for item, (_, asked) in enumerate(pairs[:6]):
         sample = dataset[item]
         first = objective.asked(sample.targets.class_ids, item, sample.record.asked)[0]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import frozenseg
-from frozenseg.commands.make_small_world import COUNTS
 from frozenseg.commands.train_net import main as train_net
-from frozenseg.data.small_world.export import export_split
-from frozenseg.data.small_world.nouns import NOUNS
-from frozenseg.data.small_world.pictures import demo_scenes
-from frozenseg.data.small_world.scene import Scene, SceneOptions, make_scene
-from frozenseg.data.small_world.vocabulary import world_vocabulary
-from frozenseg.predictor import Predictor, Result
+from frozenseg.predictor import Predictor, SegmentationResult
+from frozenseg.small_world.commands.make_small_world import COUNTS
+from frozenseg.small_world.export import export_split
+from frozenseg.small_world.nouns import NOUNS
+from frozenseg.small_world.pictures import demo_scenes
+from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
+from frozenseg.small_world.vocabulary import world_vocabulary
 
 ZOO = Path(str(resources.files("frozenseg") / "model_zoo"))
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "small" / "frozenseg.yaml"
@@ -36,14 +36,16 @@ def scenes(count: int) -> list[Scene]:
     return [make_scene(5, "demo", index + 1000, OPTIONS) for index in range(count)]
 
 
-def name_under(result: Result, mask: np.ndarray) -> str:
+def name_under(result: SegmentationResult, mask: np.ndarray) -> str:
     """The class that most pixels of `mask` have in the panoptic result; "" for none."""
     ids, areas = np.unique(result.panoptic.ids[mask], return_counts=True)
     names = {segment.id: segment.name for segment in result.panoptic.segments}
     return names.get(int(ids[areas.argmax()]), "")
 
 
-def share_right(results: Sequence[Result], found_in: Sequence[Scene], wanted: set[str]) -> float:
+def share_right(
+    results: Sequence[SegmentationResult], found_in: Sequence[Scene], wanted: set[str]
+) -> float:
     right = [
         name_under(result, scene.ids == region.id) == region.name
         for result, scene in zip(results, found_in, strict=True)

@@ -1,4 +1,4 @@
-"""The command lines, one module each; `tools/` and `demo/` hold thin scripts that call them.
+"""The command lines, one module each.
 
 Installed, they are subcommands of `frozenseg`: `frozenseg demo --help`.
 """
@@ -14,34 +14,52 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from frozenseg.allocator import configure_allocator
+import frozenseg
 from frozenseg.engine.interrupt import ends_as_by_ctrl_c
 from frozenseg.errors import UserError, nearest, one_line
+from frozenseg.runtime.allocator import configure_allocator
+
+SMALL_WORLD, DEVTOOLS = "frozenseg.small_world.commands", "frozenseg.devtools.commands"
 
 COMMANDS = {
-    "demo": "segment images",
-    "train_net": "train a model, or evaluate it (--eval-only)",
-    "detectron2_train_net": "the same under detectron2: its trainer, loaders and evaluators",
-    "prepare_dataset": "make a benchmark's files out of the published ones",
-    "check_dataset": "is a benchmark in place and whole? what to run if not",
-    "mean_results": "the mean over folds that were evaluated one by one",
-    "score": "score predictions on disk, no model needed",
-    "check_reference": "compare our numbers with reference vectors",
-    "convert_checkpoint": "published checkpoint <-> our safetensors",
-    "pack_weights": "weights in half precision, small enough to ship",
-    "analyze_model": "parameters and FLOPs by stage",
-    "benchmark": "time and memory of an image or a training step, stage by stage",
-    "measure_memory": "peak memory of segmenting one image",
-    "benchmark_scoring": "time our scoring beside the usual one",
-    "benchmark_deformable": "time deformable attention beside the loop over levels",
-    "benchmark_proposals": "time SAM's proposals beside segment-anything's generator",
-    "make_small_world": "write the small world, a synthetic benchmark, to disk",
-    "train_small_clip": "train the small CLIP on the small world",
-    "train_small_sam": "train the small SAM on the small world",
-    "make_sam_masks": "write SAM's mask proposals of a data set to disk",
-    "small_world_experiment": "what each part of FrozenSeg adds, over several seeds",
-    "view_samples": "write augmented training samples as pictures",
+    "Using a model": {
+        "demo": ("frozenseg.commands", "segment images and videos"),
+        "score": ("frozenseg.commands", "score predictions on disk, without a model"),
+        "convert_checkpoint": ("frozenseg.commands", "published checkpoint <-> our safetensors"),
+    },
+    "Data": {
+        "prepare_dataset": (
+            "frozenseg.commands",
+            "make a benchmark's files out of those published",
+        ),
+        "check_dataset": ("frozenseg.commands", "say whether a benchmark is in place and whole"),
+        "view_samples": ("frozenseg.commands", "write augmented training samples as pictures"),
+        "make_sam_masks": (
+            "frozenseg.commands",
+            "write SAM's mask proposals of a data set to disk",
+        ),
+        "make_small_world": (SMALL_WORLD, "write the small world, a synthetic benchmark, to disk"),
+    },
+    "Training and evaluation": {
+        "train_net": ("frozenseg.commands", "train a model, or evaluate it (--eval-only)"),
+        "detectron2_train_net": ("frozenseg.commands", "the same with detectron2's trainer"),
+        "mean_results": ("frozenseg.commands", "average over folds that were evaluated one by one"),
+    },
+    "For developers": {
+        "analyze_model": (DEVTOOLS, "count parameters and FLOPs by stage"),
+        "benchmark": (DEVTOOLS, "time and memory of an image or a training step, by stage"),
+        "measure_memory": (DEVTOOLS, "peak memory of segmenting one image"),
+        "benchmark_scoring": (DEVTOOLS, "time our scoring beside the usual one"),
+        "benchmark_deformable": (DEVTOOLS, "time deformable attention beside a loop over levels"),
+        "benchmark_proposals": (DEVTOOLS, "time SAM's proposals beside segment-anything's own"),
+        "check_reference": (DEVTOOLS, "compare our numbers with reference vectors"),
+        "pack_weights": (DEVTOOLS, "store weights in half precision, small enough to ship"),
+        "train_small_clip": (SMALL_WORLD, "train the small CLIP on the small world"),
+        "train_small_sam": (SMALL_WORLD, "train the small SAM on the small world"),
+        "small_world_experiment": (SMALL_WORLD, "what each part of FrozenSeg adds, over seeds"),
+    },
 }
+"""Group -> command -> (package of its module, what it does)."""
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -126,18 +144,36 @@ def _log_on_console() -> Iterator[None]:
 def main() -> None:
     """Entry point of the console script: `frozenseg COMMAND ...`."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print("usage: frozenseg COMMAND ...\n\ncommands (each has --help):")
-        for name, summary in COMMANDS.items():
-            print(f"  {name:20s} {summary}")
+        print(_usage())
         sys.exit(0 if len(sys.argv) > 1 else 2)
+    if sys.argv[1] == "--version":
+        print(f"frozenseg {frozenseg.__version__}")
+        sys.exit(0)
     name = sys.argv[1].replace("-", "_")
-    if name not in COMMANDS:
-        sys.exit(_failed(f"no command {sys.argv[1]!r}; {nearest(name, list(COMMANDS))}"))
+    if name not in _modules():
+        sys.exit(_failed(f"no command {sys.argv[1]!r}; {nearest(name, list(_modules()))}"))
     sys.argv = [f"frozenseg {name}", *sys.argv[2:]]
     run_module(name)
 
 
+def _usage() -> str:
+    lines = ["usage: frozenseg COMMAND ...   (frozenseg COMMAND --help says more of each)"]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:24s} {summary}" for name, (_, summary) in commands.items()]
+    return "\n".join([*lines, "", "  --version                the version of this package"])
+
+
+def _modules() -> dict[str, str]:
+    """Command -> full name of its module."""
+    return {
+        name: f"{package}.{name}"
+        for commands in COMMANDS.values()
+        for name, (package, _) in commands.items()
+    }
+
+
 def run_module(name: str) -> None:
-    """Run a command by its name; modules do so when started by `python -m`, so that what they send
-    to other processes is found under their own names."""
-    run(importlib.import_module(f"frozenseg.commands.{name}").main)
+    """Run a command by its name. A module started by `python -m` runs itself so, that what it sends
+    to other processes is found under the module's own name and not under `__main__`."""
+    run(importlib.import_module(_modules()[name]).main)

@@ -2,7 +2,6 @@
 
 import argparse
 
-from frozenseg.commands import run_module
 from frozenseg.data.benchmarks import BENCHMARKS, data_root, find_benchmark
 from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.errors import UserError
@@ -73,7 +72,3 @@ def _parser() -> argparse.ArgumentParser:
         help="images that are decoded, 0 for all (default: %(default)s)",
     )
     return parser
-
-
-if __name__ == "__main__":
-    run_module("check_dataset")

@@ -6,19 +6,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from frozenseg.build import build_model
-from frozenseg.commands import run_module
-from frozenseg.commands.output_argument import output_file
-from frozenseg.config import load_config
-from frozenseg.encoders.frozen import FROZEN_PARTS
-from frozenseg.engine.published_names import to_published
-from frozenseg.engine.weights import (
+from frozenseg.build.models import build_model
+from frozenseg.checkpoints.published_names import to_published
+from frozenseg.checkpoints.state_dict import (
     load_state,
     model_state,
     read_state,
-    trained_state,
+    trainable_state,
     write_state,
 )
+from frozenseg.commands.output_argument import output_file
+from frozenseg.config import load_config
+from frozenseg.encoders.frozen import FROZEN_PARTS
 from frozenseg.errors import UserError
 from frozenseg.files import user_path, write_torch
 
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> None:
     state = read_state(arguments.source)
     model = build_model(load_config(arguments.config_file, arguments.options))
     parts = load_state(model, state, str(arguments.source))
-    converted = trained_state(model)
+    converted = trainable_state(model)
     if arguments.keep_frozen:
         held = {name.split(".")[0] for name in model_state(model)}
         if missing := held & set(FROZEN_PARTS) - parts:
@@ -56,7 +55,3 @@ def _write(target: Path, state: dict[str, Tensor]) -> None:
         write_state(target, state)
     else:
         write_torch(target, {"model": to_published(state)})
-
-
-if __name__ == "__main__":
-    run_module("convert_checkpoint")

@@ -16,32 +16,33 @@ import numpy as np
 from tqdm import tqdm
 
 import frozenseg
-from frozenseg.background import Behind, ahead, groups
-from frozenseg.commands import run_module
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.results import LINES, Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line
 from frozenseg.files import atomic_path, check_writable, user_path
+from frozenseg.runtime.background import AsyncWriter, groups, prefetch
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from frozenseg.predictor import Result
+    from frozenseg.predictor import SegmentationResult
 
 OUTPUT = Path("output/demo")
 LONGEST_NAME = 200  # bytes of the names of results; file systems take 255, endings included
 MOST_NAMED = 20  # classes in the line that says what was found
 
 
-class Segmenter(Protocol):
+class ImageSegmenter(Protocol):
     """What `frozenseg.load` gives, as far as it is used here to segment."""
 
-    def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> "Result": ...
+    def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> "SegmentationResult": ...
 
-    def batch(self, images: Sequence[np.ndarray], vocabulary: Vocabulary) -> "list[Result]":
+    def batch(
+        self, images: Sequence[np.ndarray], vocabulary: Vocabulary
+    ) -> "list[SegmentationResult]":
         """Images of one size; asked for only with a batch size above 1."""
 
 
@@ -92,7 +93,7 @@ class Outcome:
 
 
 def segment_files(
-    segmenter: Segmenter,
+    segmenter: ImageSegmenter,
     paths: list[Path],
     output: Path,
     *,
@@ -118,8 +119,11 @@ def segment_files(
             logger.info("%s: its results are named %s", path, name)
     inputs = [_Input(*row) for row in zip(itertools.count(), paths, names, strict=False)]
     try:
-        with tqdm(total=len(paths), unit=" images", disable=None) as bar, Behind(batch_size) as out:
-            for group in groups(ahead(map(_read, inputs), batch_size), batch_size, _size):
+        with (
+            tqdm(total=len(paths), unit=" images", disable=None) as bar,
+            AsyncWriter(batch_size) as out,
+        ):
+            for group in groups(prefetch(map(_read, inputs), batch_size), batch_size, _size):
                 if is_video(group[0].path):
                     out.finish()  # the predictions keep the order
                     run.video(group[0])
@@ -198,7 +202,7 @@ class _Run:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: ImageSegmenter,
         output: Path,
         vocabulary: Vocabulary,
         batch_size: int,
@@ -213,7 +217,7 @@ class _Run:
         self.losses: list[tuple[int, str]] = []
         self.found: Counter[str] = Counter()
 
-    def images(self, group: list[_Input], out: Behind) -> None:
+    def images(self, group: list[_Input], out: AsyncWriter) -> None:
         pixels = [entry.pixels for entry in group if entry.pixels is not None]
         found = self._segment(pixels) if pixels else [entry.error for entry in group]
         for entry, result in zip(group, found, strict=True):
@@ -236,13 +240,13 @@ class _Run:
             self.predictions.close()
             logger.warning("%s; what is done stands in %s", error, self.predictions.lines)
 
-    def _segment(self, pixels: list[np.ndarray]) -> "list[Result | UserError]":
+    def _segment(self, pixels: list[np.ndarray]) -> "list[SegmentationResult | UserError]":
         if len(pixels) > 1:
             try:
                 return [*self.segmenter.batch(pixels, self.vocabulary)]
             except UserError:
                 pass  # one by one, the complaint finds its image
-        found: list[Result | UserError] = []
+        found: list[SegmentationResult | UserError] = []
         for image in pixels:
             try:
                 found.append(self.segmenter(image, vocabulary=self.vocabulary))
@@ -250,7 +254,7 @@ class _Run:
                 found.append(error)
         return found
 
-    def _write_image(self, entry: _Input, result: "Result | UserError") -> None:
+    def _write_image(self, entry: _Input, result: "SegmentationResult | UserError") -> None:
         try:
             if isinstance(result, UserError):
                 raise result
@@ -264,11 +268,11 @@ class _Run:
 
     def _segment_video(self, entry: _Input) -> None:
         video = read_video(entry.path)
-        frames = groups(ahead(video.frames(), self.batch_size), self.batch_size, np.shape)
+        frames = groups(prefetch(video.frames(), self.batch_size), self.batch_size, np.shape)
         bar = tqdm(total=video.num_frames or None, unit=" frames", disable=None)
         path = self.output / f"{entry.name}.mp4"
         done = 0
-        with video_writer(path, video.fps) as append, bar, Behind(self.batch_size) as out:
+        with video_writer(path, video.fps) as append, bar, AsyncWriter(self.batch_size) as out:
             for group in frames:
                 for result in self._segment(group):
                     done += 1
@@ -283,7 +287,7 @@ class _Run:
         append: Callable[[np.ndarray], None],
         entry: _Input,
         number: int,
-        result: "Result | UserError",
+        result: "SegmentationResult | UserError",
     ) -> None:
         if isinstance(result, UserError):
             raise result
@@ -292,7 +296,7 @@ class _Run:
         png = f"{entry.name}_panoptic/{number:06d}.png"
         self._write(result, f"{entry.path.as_posix()}#{number}", png)
 
-    def _write(self, result: "Result", file_name: str, png: str) -> None:
+    def _write(self, result: "SegmentationResult", file_name: str, png: str) -> None:
         regions = result.regions
         write_panoptic_png(self.output / png, regions.ids)
         self.predictions.add(
@@ -384,7 +388,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
-
-
-if __name__ == "__main__":
-    run_module("demo")

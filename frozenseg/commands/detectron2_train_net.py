@@ -4,11 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from frozenseg.commands import run_module
+from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.commands.train_net import Request, argument_parser
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, write_json
-from frozenseg.run_folder import evaluation_weights
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +102,3 @@ def work(request: Request) -> None:
         write_json(output / "results.json", results, indent=1)
         logger.info("written to %s", output / "results.json")
         verify_results(cfg, results)
-
-
-if __name__ == "__main__":
-    run_module("detectron2_train_net")

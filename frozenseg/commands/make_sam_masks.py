@@ -18,22 +18,22 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 from tqdm import tqdm
 
-from frozenseg.build import build_device, build_online_proposals, proposal_identity
-from frozenseg.commands import run_module
+from frozenseg.build.evaluation import eval_transform
+from frozenseg.build.models import build_device
+from frozenseg.build.prediction import build_online_proposals, proposal_identity
 from frozenseg.commands.output_argument import output_picture
-from frozenseg.commands.testing import test_resize
-from frozenseg.commands.view_samples import contact_sheet
+from frozenseg.commands.view_samples import image_grid
 from frozenseg.config import load_config, packaged_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.transforms import ShortestEdgeResize, resize_image, resize_shortest_edge
+from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import atomic_path, check_writable, user_path
 from frozenseg.inference.proposal_files import ABOUT, ProposalFolder
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.sam_masks import OnlineProposals
 from frozenseg.structures import ImageBatch, Segment
-from frozenseg.visualize import draw_segments
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int | None:
         print(one_line(f"not done: {failure}"), file=sys.stderr)
     if pictures:
         with atomic_path(arguments.sheet) as temporary:
-            contact_sheet(pictures, columns=SHEET_COLUMNS).save(temporary)
+            image_grid(pictures, columns=SHEET_COLUMNS).save(temporary)
     return 1 if failures else None
 
 
@@ -120,7 +120,7 @@ def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], 
     if arguments.dataset is not None:
         records, _ = load_records(arguments.dataset)
         entries = [Entry(record.image_id, Path(record.image_path)) for record in records]
-        return entries, test_resize(cfg, find_benchmark(arguments.dataset))
+        return entries, eval_transform(cfg, find_benchmark(arguments.dataset))
     paths = [path for path in list_images(arguments.input) if not is_video(path)]
     entries = [Entry(path.stem, path) for path in paths]
     for name, times in Counter(entry.id for entry in entries).items():
@@ -159,7 +159,3 @@ def _parser() -> argparse.ArgumentParser:
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the same, behind --input")
     return parser
-
-
-if __name__ == "__main__":
-    run_module("make_sam_masks")

@@ -4,7 +4,6 @@ import argparse
 import math
 from pathlib import Path
 
-from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
 from frozenseg.evaluation.means import family_means
@@ -56,7 +55,3 @@ def _parser() -> argparse.ArgumentParser:
         "--json", type=output_file, metavar="OUT", help="also write the means as JSON"
     )
     return parser
-
-
-if __name__ == "__main__":
-    run_module("mean_results")

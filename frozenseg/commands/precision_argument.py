@@ -2,7 +2,7 @@
 
 import argparse
 
-from frozenseg.precision import CHOICES
+from frozenseg.runtime.precision import CHOICES
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

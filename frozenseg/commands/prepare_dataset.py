@@ -3,7 +3,6 @@
 import argparse
 import os
 
-from frozenseg.commands import run_module
 from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
 from frozenseg.data.benchmarks import data_root
 from frozenseg.data.prepare import PREPARATIONS
@@ -64,7 +63,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--again", action="store_true", help="make also what is there; else only what is missing")
     return parser
-
-
-if __name__ == "__main__":
-    run_module("prepare_dataset")

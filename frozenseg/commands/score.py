@@ -6,7 +6,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_file
 from frozenseg.evaluation import on_disk
 from frozenseg.files import write_json
@@ -91,7 +90,3 @@ def _print_table(scores: dict[str, Any]) -> None:
         print(
             f"{key:{width}}", *(f"{n:9d}" if isinstance(n, int) else f"{n:9.4f}" for n in numbers)
         )
-
-
-if __name__ == "__main__":
-    run_module("score")

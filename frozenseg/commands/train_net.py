@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build import (
+from frozenseg.build.evaluation import Evaluator, eval_datasets
+from frozenseg.build.models import (
     build_device,
     compile_encoders,
-    ready_to_predict,
+    prepare_for_inference,
 )
-from frozenseg.build_vocabulary import build_training_vocabulary, settle_training_vocabulary
-from frozenseg.commands import run_module
-from frozenseg.commands.output_folder import (
+from frozenseg.build.output_folder import (
     Found,
     check_places,
     clean,
@@ -27,36 +26,38 @@ from frozenseg.commands.output_folder import (
     say_what_was_found,
     write_config,
 )
-from frozenseg.commands.precision_argument import add_precision, precision_options
-from frozenseg.commands.testing import Tester, test_sets
-from frozenseg.commands.training import (
+from frozenseg.build.run_folder import evaluation_weights
+from frozenseg.build.training import (
     check_feature_cache,
     checkpoint_folder,
     clip_norm_of,
     embed,
     feature_cache,
     loaded_model,
-    pass_size,
+    micro_batch_size,
     schedule_of,
     training_batches,
     training_dataset,
-    training_objective,
+    training_loss,
     training_state,
 )
+from frozenseg.build.vocabulary import build_training_vocabulary, settle_training_vocabulary
+from frozenseg.checkpoints.schema import TrainingCheckpoint
+from frozenseg.checkpoints.state_dict import trainable_state, write_state
+from frozenseg.checkpoints.training import CheckpointFolder
+from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.config import load_config
-from frozenseg.engine.checkpoint import CheckpointFolder
-from frozenseg.engine.checkpoint_schema import TrainingCheckpoint
 from frozenseg.engine.curves import draw_curves
 from frozenseg.engine.distributed import (
     INTERRUPTED,
-    Layout,
+    LaunchConfig,
     all_gather_json,
     barrier,
     is_main,
     launch,
     local_rank,
 )
-from frozenseg.engine.interrupt import StopRequest
+from frozenseg.engine.interrupt import GracefulShutdown
 from frozenseg.engine.lock import only_writer
 from frozenseg.engine.logger import TrainingLog
 from frozenseg.engine.state import TrainingState
@@ -67,7 +68,6 @@ from frozenseg.engine.trainer import (
     saying_how_to_go_on,
     train,
 )
-from frozenseg.engine.weights import trained_state, write_state
 from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.runner import (
     Evaluation,
@@ -78,7 +78,6 @@ from frozenseg.evaluation.runner import (
     write_results,
 )
 from frozenseg.files import check_writable
-from frozenseg.run_folder import evaluation_weights
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ def main(argv: list[str]) -> int | None:
             f"--num-gpus {arguments.num_gpus}: there are {torch.cuda.device_count()} here; "
             "for processes on the CPU add MODEL.DEVICE cpu"
         )
-    layout = Layout(
+    layout = LaunchConfig(
         processes=arguments.num_gpus,
         machines=arguments.num_machines,
         machine=arguments.machine_rank,
@@ -176,25 +175,25 @@ def _train(
     checkpoints: CheckpointFolder,
     resumed: Found | None,
 ) -> int:
-    pass_size(cfg)  # whether the batch can be shared, before anything slow
+    micro_batch_size(cfg)  # whether the batch can be shared, before anything slow
     schedule = schedule_of(cfg)
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
-    sets = test_sets(cfg) if cfg.DATASETS.TEST else []
+    sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()
     compile_encoders(cfg, model)
     state = training_state(cfg, model)
     text = embed(cfg, model, vocabulary, build_training_vocabulary(cfg))
     cache = feature_cache(cfg, model, state.precision)
-    objective = training_objective(cfg, model, text, cache)
+    objective = training_loss(cfg, model, text, cache)
     if resumed is not None:
         state.restore(resumed[0], f"checkpoint {resumed[1]}")
     log = _log(cfg, output, state.step)
-    tester = Tester.prepare(cfg, model, sets)
+    tester = Evaluator.prepare(cfg, model, sets)
     expected = expected_results(cfg.TEST.EXPECTED_RESULTS, tester.metrics)
     if is_main():
         write_config(cfg, output)
-    stop = StopRequest()
+    stop = GracefulShutdown()
     solver = cfg.SOLVER
     latest: dict[str, Evaluation] = {}
 
@@ -206,7 +205,7 @@ def _train(
 
     def keep_best() -> None:
         if is_main():
-            write_state(output / "model_best.safetensors", trained_state(state.model))
+            write_state(output / "model_best.safetensors", trainable_state(state.model))
 
     with stop.listening():
         finished = train(
@@ -247,10 +246,10 @@ def _evaluate_only(cfg: CfgNode, device: torch.device, output: Path) -> int:
             "--eval-only needs weights: give MODEL.WEIGHTS FILE, or set "
             "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
         )
-    sets = test_sets(cfg)
+    sets = eval_datasets(cfg)
     model = loaded_model(cfg, device)
-    ready_to_predict(cfg, model)
-    tester = Tester.prepare(cfg, model, sets)
+    prepare_for_inference(cfg, model)
+    tester = Evaluator.prepare(cfg, model, sets)
     expected = expected_results(cfg.TEST.EXPECTED_RESULTS, tester.metrics)
     if is_main():
         check_writable(output / RESULTS)
@@ -309,7 +308,7 @@ def _settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
 def _write_weights(state: TrainingState, output: Path) -> None:
     """The trained parts, averaged if there is an average."""
     with state.average.applied() if state.average is not None else nullcontext():
-        write_state(output / WEIGHTS, trained_state(state.model))
+        write_state(output / WEIGHTS, trainable_state(state.model))
 
 
 def _log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
@@ -349,7 +348,3 @@ def argument_parser(
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser
-
-
-if __name__ == "__main__":
-    run_module("train_net")

@@ -6,17 +6,16 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from frozenseg.commands import run_module
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.data.benchmarks import BENCHMARKS, FILES_FORM, find_benchmark, load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import TrainingSampler
 from frozenseg.data.records import Categories
 from frozenseg.data.transforms import LargeScaleJitter
+from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 from frozenseg.structures import Segment
-from frozenseg.visualize import draw_segments
 
 TILE_HEIGHT = 400  # pixels of one sample on the sheet
 GAP = 8
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int | None:
     )
     order = TrainingSampler(len(dataset), seed=arguments.seed)
     tiles = [sample_picture(dataset[draw], categories) for draw in islice(order, arguments.count)]
-    sheet = contact_sheet(tiles, columns=2)
+    sheet = image_grid(tiles, columns=2)
     with atomic_path(arguments.output) as temporary:
         sheet.save(temporary)
     print(f"{arguments.output}: {len(tiles)} samples of {arguments.dataset}")
@@ -65,7 +64,7 @@ def sample_picture(sample: Sample, categories: Categories) -> Image.Image:
     return picture
 
 
-def contact_sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
+def image_grid(pictures: list[Image.Image], columns: int) -> Image.Image:
     """The pictures in rows of `columns`, each `TILE_HEIGHT` high."""
     tiles = [
         picture.resize((max(1, round(picture.width * TILE_HEIGHT / picture.height)), TILE_HEIGHT))
@@ -118,7 +117,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-scale", type=float, default=0.1, help="default: %(default)s")
     parser.add_argument("--max-scale", type=float, default=2.0, help="default: %(default)s")
     return parser
-
-
-if __name__ == "__main__":
-    run_module("view_samples")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.small_world.export import small_world_files
+from frozenseg.data.small_world_files import small_world_files
 
 CONVNEXT, RN50X64 = "FrozenSeg ConvNeXt-L", "FrozenSeg RN50x64"
 FC_CONVNEXT, FC_RN50X64 = "FC-CLIP ConvNeXt-L, last iteration", "FC-CLIP RN50x64, last iteration"

@@ -205,17 +205,17 @@ def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
     raise UserError(
         f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
         "$DETECTRON2_DATASETS to look elsewhere): "
-        f"python tools/check_dataset.py {name} says what is missing, datasets/README.md where it "
+        f"frozenseg check_dataset {name} says what is missing, datasets/README.md where it "
         "comes from"
     )
 
 
 def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
     """The records and categories of one row of the table."""
-    return asked_for(benchmark, root, *read_whole(benchmark, root))
+    return select_benchmark_classes(benchmark, root, *read_whole(benchmark, root))
 
 
-def asked_for(
+def select_benchmark_classes(
     benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
 ) -> tuple[list[Record], Categories]:
     """Of what `read_whole` finds, the classes of the row and the images that hold one of them."""

@@ -18,7 +18,7 @@ from frozenseg.structures import Targets
 SAMPLE_STREAM, ORDER_STREAM = 0, 1
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """A request for a training sample: `position` counts the draws of the whole run from 0."""
 
     position: int
@@ -78,8 +78,8 @@ class SegmentationDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, request: Draw | int) -> Sample:
-        draw = request if isinstance(request, Draw) else Draw(0, request)
+    def __getitem__(self, request: SampleIndex | int) -> Sample:
+        draw = request if isinstance(request, SampleIndex) else SampleIndex(0, request)
         record = self.records[draw.item]
         generator = seeded_generator(self.seed, SAMPLE_STREAM, draw.position, draw.item)
         image = load_image(record)

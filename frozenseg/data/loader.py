@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from frozenseg.data.dataset import ORDER_STREAM, Draw, Sample, SegmentationDataset
+from frozenseg.data.dataset import ORDER_STREAM, Sample, SampleIndex, SegmentationDataset
 from frozenseg.data.transforms import seeded_generator
 from frozenseg.errors import UserError
 
@@ -24,7 +24,7 @@ _DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEATH_MESSAGES = ("DataLoader worker (pid", "Pin memory thread exited")  # as torch words them
 
 
-class TrainingSampler(Sampler[Draw]):
+class TrainingSampler(Sampler[SampleIndex]):
     """An endless stream of draws: epoch after epoch, each a permutation made from (seed, epoch).
 
     Position p of the stream is drawn by rank p mod world_size, so that ranks together draw every
@@ -42,13 +42,13 @@ class TrainingSampler(Sampler[Draw]):
         self.rank = rank
         self.world_size = world_size
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         epoch, order = -1, None
         for position in count(self.start + self.rank, self.world_size):
             if position // self.size != epoch or order is None:
                 epoch = position // self.size
                 order = seeded_generator(self.seed, ORDER_STREAM, epoch).permutation(self.size)
-            yield Draw(position, int(order[position % self.size]))
+            yield SampleIndex(position, int(order[position % self.size]))
 
 
 class ShardSampler(Sampler[int]):
@@ -84,7 +84,7 @@ def training_loader(
     return Loader(dataset, sampler, batch_size=batch_size, num_workers=num_workers)
 
 
-def test_loader(
+def eval_loader(
     dataset: SegmentationDataset,
     *,
     num_workers: int = 4,
@@ -123,7 +123,7 @@ class Loader:
     def __init__(
         self,
         dataset: SegmentationDataset,
-        sampler: Sampler[Draw] | Sampler[int],
+        sampler: Sampler[SampleIndex] | Sampler[int],
         *,
         batch_size: int,
         num_workers: int,
@@ -215,10 +215,10 @@ class _Reporting(Dataset[Sample | UserError]):
         self.dataset = dataset
         self.progress = progress
 
-    def __getitem__(self, request: Draw | int) -> Sample | UserError:
+    def __getitem__(self, request: SampleIndex | int) -> Sample | UserError:
         worker = get_worker_info()
         if worker is not None:
-            item = request.item if isinstance(request, Draw) else request
+            item = request.item if isinstance(request, SampleIndex) else request
             self.progress[worker.id] = torch.tensor([os.getpid(), item])
         try:
             return self.dataset[request]

@@ -13,7 +13,7 @@ from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.clip_resnet import ResNetTrunk
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.errors import UserError
-from frozenseg.precision import in_float32
+from frozenseg.runtime.precision import in_float32
 from frozenseg.structures import ClipFeatures
 
 

@@ -11,7 +11,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from frozenseg.encoders.pooling import pool_masks
-from frozenseg.linear import (
+from frozenseg.runtime.linear import (
     Activation,
     PackedLinear,
     apply_linear,
@@ -51,8 +51,8 @@ class ConvNeXtTrunk:
 
 HIDDEN_ELEMENTS = 1 << 24
 """Floats of a block's hidden layer that are made at once. ConvNeXt-L's first stage has 47 million
-at 800 x 1216: more than the heap takes (`frozenseg.allocator`), and new memory from the system
-costs 0.1 s a block."""
+at 800 x 1216: more than the heap takes (`frozenseg.runtime.allocator`), and new memory from the
+system costs 0.1 s a block."""
 
 ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # timm's
 
@@ -60,9 +60,9 @@ ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # t
 class FusedConvNeXtBlock(ConvNeXtBlock):
     """timm's block, for a frozen trunk; parameters and outputs are the same.
 
-    Where linear layers run fused (`frozenseg.linear`), cells stay with their channels together from
-    block to block, and the layer scale, a factor for each channel, goes into the weights of the
-    layer before it. Elsewhere it is timm's own.
+    Where linear layers run fused (`frozenseg.runtime.linear`), the channels of a cell stay together
+    from block to block, and the layer scale, a factor for each channel, goes into the weights of
+    the layer before it. Elsewhere it is timm's own.
     """
 
     mlp: Any  # a `Mlp` of linear layers, see `_is_plain`

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozenseg.precision import in_float32
+from frozenseg.runtime.precision import in_float32
 
 OUTSIDE = -6.0  # logit of a mask where there is no image
 

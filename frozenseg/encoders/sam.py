@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.frozen import Frozen
 from frozenseg.encoders.sam_attention import fuse_attention
 from frozenseg.errors import UserError, nearest
-from frozenseg.precision import in_float32
+from frozenseg.runtime.precision import in_float32
 from frozenseg.structures import ImageBatch
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -144,10 +144,10 @@ class FrozenSam(Frozen):
         """
         if self.view == "stretch":
             return self.model.image_encoder(self._stretched(images)).float()
-        return self._aligned(self.square(images) if square is None else square, images)
+        return self._aligned(self.image_embedding(images) if square is None else square, images)
 
     @torch.no_grad()
-    def square(self, images: ImageBatch) -> Tensor:
+    def image_embedding(self, images: ImageBatch) -> Tensor:
         """(B, C, side / 16, side / 16): the embedding of the images as SAM itself takes them."""
         return self.model.image_encoder(self.keep_aspect(images)).float()
 

@@ -9,7 +9,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
-from frozenseg.linear import apply_linear, pack
+from frozenseg.runtime.linear import apply_linear, pack
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Floats of the position bias held at once, by device: one and four heads of a global block."""

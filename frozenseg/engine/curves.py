@@ -12,7 +12,7 @@ MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw metrics.jsonl as a PNG; without a row there is nothing to draw."""
+    """SampleIndex metrics.jsonl as a PNG; without a row there is nothing to draw."""
     from matplotlib.figure import Figure  # slow to import, and needed at the end only
 
     rows = read_metrics(metrics)

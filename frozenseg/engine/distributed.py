@@ -23,9 +23,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from frozenseg.allocator import configure_allocator
 from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
 from frozenseg.errors import UserError
+from frozenseg.runtime.allocator import configure_allocator
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ PATIENCE = 15.0  # seconds that a process has to stop in when its parent has die
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class LaunchConfig:
     """processes: on each machine. machine: number of this one. url: "auto", or where process 0
     listens, tcp://HOST:PORT. backend: "gloo" for CPUs, "cpu:gloo,cuda:nccl" for GPUs."""
 
@@ -69,7 +69,7 @@ def under_torchrun() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
-def launch(job: Job, argument: Any, layout: Layout) -> int:
+def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
     """Run `job(argument)` in all processes of the layout; the exit status of the first.
 
     A `UserError` in any process ends all of them and is raised here.
@@ -94,7 +94,7 @@ def launch(job: Job, argument: Any, layout: Layout) -> int:
 
 
 def _worker(
-    job: Job, argument: Any, layout: Layout, url: str, place: int, outcomes: Any, level: int
+    job: Job, argument: Any, layout: LaunchConfig, url: str, place: int, outcomes: Any, level: int
 ) -> None:
     """One process of `launch`: its outcome goes through the queue, as (error, status)."""
     configure_allocator()  # as the command that starts it

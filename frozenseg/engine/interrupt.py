@@ -10,12 +10,12 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-IMPATIENCE = (
+DUPLICATE_SIGNAL_WINDOW = (
     1.0  # seconds; a terminal and a parent process may both deliver one and the same Ctrl-C
 )
 
 
-class StopRequest:
+class GracefulShutdown:
     """Whether the user has asked the run to end."""
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class StopRequest:
         self._since = 0.0
 
     @contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
+    def listening(self) -> Iterator["GracefulShutdown"]:
         with handled_by(self._handle, SIGNALS):
             yield self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.requested and now - self._since > IMPATIENCE:
+        if self.requested and now - self._since > DUPLICATE_SIGNAL_WINDOW:
             raise KeyboardInterrupt  # asked twice: now
         if not self.requested:
             self.requested, self._since = True, now

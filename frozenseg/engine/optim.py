@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.errors import UserError
-from frozenseg.models.fusioner import PixelHead
+from frozenseg.models.fusioner import UpsamplingDecoder
 from frozenseg.models.pixel_decoder import DeformableEncoder
 
 RULES = ("modules", "tables", "matrices")
@@ -93,7 +93,7 @@ def _kind(leaf: str, parameter: nn.Parameter, module: nn.Module, rule: str) -> s
 
 
 def _decoder_modules(model: nn.Module) -> set[nn.Module]:
-    heads = [module for module in model.modules() if isinstance(module, PixelHead)]
+    heads = [module for module in model.modules() if isinstance(module, UpsamplingDecoder)]
     return {module for head in heads for module in head.modules()}
 
 

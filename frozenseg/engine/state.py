@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from frozenseg.engine.checkpoint_schema import (
+from frozenseg.checkpoints.random_states import random_state, restore_random_state
+from frozenseg.checkpoints.schema import (
     MOMENTS,
     TrainingCheckpoint,
     check_moments,
     named_moments,
 )
+from frozenseg.checkpoints.state_dict import load_state, trainable_state
 from frozenseg.engine.distributed import all_gather_json, rank
 from frozenseg.engine.optim import MovingAverage
-from frozenseg.engine.random_states import random_state, restore_random_state
-from frozenseg.engine.weights import load_state, trained_state
 from frozenseg.errors import UserError
-from frozenseg.models.base import Segmenter
-from frozenseg.precision import Precision
+from frozenseg.models.base import SegmentationModel
+from frozenseg.runtime.precision import Precision
 
 
 @dataclass
@@ -30,7 +30,7 @@ class TrainingState:
     scaler: of the loss, so that gradients do not vanish in float16; does nothing otherwise.
     """
 
-    model: Segmenter
+    model: SegmentationModel
     optimizer: torch.optim.Optimizer
     precision: Precision
     seed: int
@@ -51,7 +51,7 @@ class TrainingState:
             step=self.step,
             images=self.images,
             seed=self.seed,
-            weights=trained_state(self.model),
+            weights=trainable_state(self.model),
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
             average=self.average.average if self.average is not None else {},
@@ -67,7 +67,7 @@ class TrainingState:
             self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
             # Switched on for the rest of a run, the average starts from the weights of now.
-            average = checkpoint.average or dict(self.model.trained_parameters())
+            average = checkpoint.average or dict(self.model.trainable_parameters())
             if average.keys() != self.average.average.keys():
                 raise UserError(f"{origin}: its average is of other parameters than the model's")
             self.average.load(average)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from frozenseg.checkpoints.training import CheckpointFolder, step_of
 from frozenseg.data.dataset import Sample
-from frozenseg.engine.checkpoint import CheckpointFolder, step_of
 from frozenseg.engine.distributed import all_gather_json, all_sum, is_main, rank, world_size
-from frozenseg.engine.interrupt import StopRequest
+from frozenseg.engine.interrupt import GracefulShutdown
 from frozenseg.engine.logger import TrainingLog
-from frozenseg.engine.objective import Objective
 from frozenseg.engine.optim import gradient_norm, set_learning_rate, set_weight_decay
 from frozenseg.engine.state import TrainingState
+from frozenseg.engine.training_loss import TrainingLoss
 from frozenseg.errors import UserError
-from frozenseg.models.base import Segmenter
+from frozenseg.models.base import SegmentationModel
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def train(
     state: TrainingState,
     network: nn.Module,
     batches: Iterator[list[Sample]],
-    objective: Objective,
+    objective: TrainingLoss,
     schedule: Callable[[int], float],
     max_iter: int,
     accumulate: int,
@@ -46,7 +46,7 @@ def train(
     evaluate: Callable[[], Scores] | None,
     evaluation_period: int,
     keep_best: Callable[[], object],
-    stop: StopRequest,
+    stop: GracefulShutdown,
 ) -> bool:
     """Train until `max_iter` steps are done; False if the user has stopped it before.
 
@@ -59,7 +59,7 @@ def train(
         while state.step < max_iter:
             passes = list(islice(batches, accumulate))
             log.data_ready()
-            totals, stopping = step_totals(objective, passes, stop.requested)
+            totals, stopping = loss_normalizers(objective, passes, stop.requested)
             if stopping:
                 _save(state, checkpoints)
                 return False
@@ -79,8 +79,8 @@ def train(
     return True
 
 
-def step_totals(
-    objective: Objective, passes: list[list[Sample]], stopping: bool
+def loss_normalizers(
+    objective: TrainingLoss, passes: list[list[Sample]], stopping: bool
 ) -> tuple[tuple[float, ...], bool]:
     """The divisors of the step's loss over all passes and processes, and whether any of these has
     been asked to stop: one exchange for both."""
@@ -93,7 +93,7 @@ def step_totals(
 def training_step(
     state: TrainingState,
     network: nn.Module,
-    objective: Objective,
+    objective: TrainingLoss,
     passes: list[list[Sample]],
     totals: tuple[float, ...],
     *,
@@ -121,7 +121,7 @@ def training_step(
         for name, loss in losses.items():
             summed[name] = summed.get(name, 0) + loss.detach()
     scaler.unscale_(state.optimizer)
-    parameters = [parameter for _, parameter in state.model.trained_parameters()]
+    parameters = [parameter for _, parameter in state.model.trainable_parameters()]
     norm = gradient_norm(parameters, clip_norm)
     report, length = _report(summed, norm, objective, state, passes)
     scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
@@ -169,7 +169,7 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
     return True
 
 
-def parallel(model: Segmenter) -> nn.Module:
+def parallel(model: SegmentationModel) -> nn.Module:
     """The model, in a run of several processes with gradients averaged over them.
 
     Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
@@ -190,7 +190,7 @@ def _exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
 def _losses(
     state: TrainingState,
     network: nn.Module,
-    objective: Objective,
+    objective: TrainingLoss,
     samples: list[Sample],
     positions: list[int],
     totals: tuple[float, ...],
@@ -211,7 +211,7 @@ def _losses(
 def _report(
     summed: dict[str, Tensor],
     norm: Tensor,
-    objective: Objective,
+    objective: TrainingLoss,
     state: TrainingState,
     passes: list[list[Sample]],
 ) -> tuple[dict[str, float], float]:
@@ -247,7 +247,7 @@ def _not_finite(
     return (
         f"step {step + 1}: {', '.join(parts)} not finite for the batch of images {ids}, the step "
         "is not taken; try a lower SOLVER.BASE_LR, or look at these images with "
-        "tools/view_samples.py"
+        "frozenseg view_samples"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.benchmarks import asked_for, class_names, read_whole
+from frozenseg.data.benchmarks import class_names, read_whole, select_benchmark_classes
 from frozenseg.data.coco_json import check_categories_agree
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories, Record
@@ -57,7 +57,7 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
         return
     try:
         whole = read_whole(benchmark, root)
-        records, categories = asked_for(benchmark, root, *whole)
+        records, categories = select_benchmark_classes(benchmark, root, *whole)
     except UserError as error:
         yield Finding(str(error), wrong=True)
         return

@@ -10,7 +10,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.background import Behind
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
@@ -18,7 +17,8 @@ from frozenseg.errors import UserError, nearest
 from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.tasks import Summary, Task
 from frozenseg.files import write_json
-from frozenseg.structures import SegmentationResult
+from frozenseg.runtime.background import AsyncWriter
+from frozenseg.structures import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Evaluation:
 
 
 def evaluate(
-    segment: Callable[[Sample], SegmentationResult],
+    segment: Callable[[Sample], Prediction],
     batches: Iterable[list[Sample]],
     tasks: Mapping[str, Task],
     *,
@@ -62,14 +62,14 @@ def evaluate(
     for task in tasks.values():
         task.metric.reset()
 
-    def score(record: Record, result: SegmentationResult) -> None:
+    def score(record: Record, result: Prediction) -> None:
         nonlocal scoring_seconds
         start = time.perf_counter()
         for task in tasks.values():
             task.update(record, result)
         scoring_seconds += time.perf_counter() - start
 
-    with Behind(SCORED_BEHIND) as out:  # so that the device does not wait for the scores
+    with AsyncWriter(SCORED_BEHIND) as out:  # so that the device does not wait for the scores
         for batch in tqdm(batches, desc=title, unit=" images", disable=None if progress else True):
             for sample in batch:
                 start = time.perf_counter()

@@ -23,7 +23,7 @@ from frozenseg.evaluation.metric import Metric, Scores
 from frozenseg.evaluation.panoptic import PanopticQuality, listed_segments
 from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.semantic import SemanticIoU
-from frozenseg.structures import SegmentationResult
+from frozenseg.structures import Prediction
 
 Summary = dict[str, float]
 
@@ -43,14 +43,14 @@ class Task(Protocol):
     metric: Metric
     names: tuple[str, ...]
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         """Score one image."""
 
     def summary(self, scores: Scores) -> Summary:
         """The headline numbers of `metric.compute()`; NaN where there was nothing to score."""
 
 
-class PanopticTask:
+class PanopticEvaluator:
     """PQ, SQ and RQ of all classes, things and stuff, and of seen and unseen classes."""
 
     names: tuple[str, ...] = tuple(
@@ -65,7 +65,7 @@ class PanopticTask:
             seen=seen,
         )
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         assert result.panoptic is not None, "the post-processor was asked for it"
         truth, segments = load_panoptic(record)
         self.metric.update(  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ class PanopticTask:
         }
 
 
-class SemanticTask:
+class SemanticEvaluator:
     """mIoU, fwIoU, mACC, pACC, and the mIoU of seen and unseen classes."""
 
     names: tuple[str, ...] = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
@@ -96,7 +96,7 @@ class SemanticTask:
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         assert result.semantic is not None, "the post-processor was asked for it"
         self.metric.update(result.semantic, load_semantic(record))  # type: ignore[attr-defined]
 
@@ -104,11 +104,11 @@ class SemanticTask:
         return {key: scores[key] for key in self.names}
 
 
-class OracleTask:
+class OracleEvaluator:
     """mIoU and FB-IoU where an image is asked only for classes it has ("oracle presence").
 
-    The published protocol of Fusioner. It does not compare with `SemanticTask`, where every image
-    is asked for the whole vocabulary; its names begin with "oracle".
+    The published protocol of Fusioner. It does not compare with `SemanticEvaluator`, where every
+    image is asked for the whole vocabulary; its names begin with "oracle".
     """
 
     names: tuple[str, ...] = (
@@ -121,7 +121,7 @@ class OracleTask:
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         assert result.present_masks is not None, "the classes that are present were asked for"
         truth = load_semantic(record)
         classes = scored_classes(record, truth)
@@ -131,7 +131,7 @@ class OracleTask:
         return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
-class BestClassTask:
+class BestClassEvaluator:
     """mIoU of a map in which the classes that were asked for compete, and may all be too unlikely.
 
     Pixels of no class count against the class that is found there. A class that is found, but is
@@ -145,11 +145,11 @@ class BestClassTask:
         self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
         self.names = tuple(f"{self.prefix} {key}" for key in self.KEYS)
 
-    def found(self, result: SegmentationResult) -> np.ndarray | None:
+    def found(self, result: Prediction) -> np.ndarray | None:
         """Class ids (H, W), negative where nothing was found; None: there was nothing to ask."""
         raise NotImplementedError
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         found, truth = self.found(result), load_semantic(record)
         if found is None:
             return
@@ -161,28 +161,28 @@ class BestClassTask:
         return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
-class MosaicTask(BestClassTask):
+class MosaicEvaluator(BestClassEvaluator):
     """Mosaic-4, our own protocol: asked for the classes of the mosaic, a pixel takes the best of
     them whose probability is above one half."""
 
     prefix = "mosaic"
 
-    def found(self, result: SegmentationResult) -> np.ndarray | None:
+    def found(self, result: Prediction) -> np.ndarray | None:
         return result.present_best
 
 
-class WholeTask(BestClassTask):
+class WholeEvaluator(BestClassEvaluator):
     """The few-shot benchmarks without an oracle: every image is asked for all classes of the set,
     and a pixel takes the best one whose probability is above one half."""
 
     prefix = "whole"
 
-    def found(self, result: SegmentationResult) -> np.ndarray | None:
+    def found(self, result: Prediction) -> np.ndarray | None:
         assert result.semantic is not None, "the post-processor was asked for it"
         return result.semantic
 
 
-class DetectionTask:
+class DetectionEvaluator:
     """AP of masks or boxes, by whatever rules the metric has."""
 
     def __init__(self, categories: Categories, seen: list[bool], metric: DetectionMetric) -> None:
@@ -194,7 +194,7 @@ class DetectionTask:
         keys = (*self.keys, "AP-seen", "AP-unseen")
         self.names = tuple(f"{self.prefix}{key}" for key in keys)
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         found = result.instances
         assert found is not None, "the post-processor was asked for it"
         self.metric.update(  # type: ignore[attr-defined]
@@ -218,7 +218,7 @@ class DetectionTask:
         return {f"{self.prefix}{key}": 100 * value for key, value in numbers.items()}
 
 
-class RecallTask:
+class RecallEvaluator:
     """Recall of class-free masks, for seen and unseen classes."""
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
@@ -226,7 +226,7 @@ class RecallTask:
         self.metric: Metric = metric
         self.names = metric.keys
 
-    def update(self, record: Record, result: SegmentationResult) -> None:
+    def update(self, record: Record, result: Prediction) -> None:
         assert result.proposals is not None, "the post-processor was asked for it"
         truth = load_semantic(record)
         truth[truth == BACKGROUND_CLASS] = VOID_CLASS

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ProposalEvidence:
+class ClassifiedProposals:
     """SAM's masks of one image, with what CLIP says of them.
 
     class_logits: (P, K + 1), void last. mask_logits: (P, h, w) on the grid of the queries' masks.
@@ -54,7 +54,9 @@ def unseen_probabilities(class_logits: Tensor, seen: Tensor, threshold: float) -
     return probabilities * (probabilities.max(-1, keepdim=True).values > threshold)
 
 
-def as_queries(evidence: ProposalEvidence, *, weight: float, threshold: float) -> Tensor:
+def proposal_class_probs(
+    evidence: ClassifiedProposals, *, weight: float, threshold: float
+) -> Tensor:
     """Class probabilities (P, K + 1), void last, with which proposals compete as queries do.
 
     Ours; the published ensemble knows semantic results only. An unseen class gets `weight` times

@@ -18,13 +18,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from frozenseg.inference.mask_ensemble import (
-    ProposalEvidence,
-    as_queries,
+    ClassifiedProposals,
+    proposal_class_probs,
     semantic_weights,
 )
 from frozenseg.inference.resize import MaskResizer
-from frozenseg.linear import linear
-from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
+from frozenseg.runtime.linear import linear
+from frozenseg.structures import InstanceResult, PanopticResult, Prediction, Segment
 from frozenseg.text.vocabulary import Vocabulary
 
 # Floats of the largest tensor of a band. On a CPU it should stay in the cache, which halves the
@@ -74,8 +74,8 @@ class PostProcessor:
         mask_logits: Tensor,
         resizer: MaskResizer,
         vocabulary: Vocabulary,
-        evidence: ProposalEvidence | None = None,
-    ) -> SegmentationResult:
+        evidence: ClassifiedProposals | None = None,
+    ) -> Prediction:
         """class_logits (Q, K + 1), void last; mask_logits (Q, h, w) as `resizer` expects them;
         evidence: proposals of SAM, which stand behind the queries in `proposals`."""
         probabilities = class_logits.float().softmax(-1)
@@ -91,7 +91,9 @@ class PostProcessor:
                     threshold=self.sam_threshold,
                 )
             )
-            joining = as_queries(evidence, weight=self.sam_weight, threshold=self.sam_threshold)
+            joining = proposal_class_probs(
+                evidence, weight=self.sam_weight, threshold=self.sam_threshold
+            )
             probabilities = torch.cat((probabilities, joining))
             mask_logits = torch.cat((mask_logits, evidence.mask_logits))
         size = resizer.output_size
@@ -120,7 +122,7 @@ class PostProcessor:
                 logits, matrix = resizer.input_rows(mask_logits, start, stop)
                 scores = semantic.scores(logits.sigmoid_())
                 semantic.add_scores(rows, resizer.finish(matrix, scores))
-        return SegmentationResult(
+        return Prediction(
             size=size,
             panoptic=panoptic.result(vocabulary, self.overlap_threshold) if panoptic else None,
             semantic=semantic.ids.cpu().numpy() if semantic else None,

@@ -41,7 +41,7 @@ class ProposalFolder:
         elif not about.is_file():
             raise UserError(
                 f"TEST.SAM_MASKS.FOLDER {folder}: no {ABOUT}, so no folder of proposals; make one "
-                "with tools/make_sam_masks.py, or leave the key empty to make the masks online"
+                "with frozenseg make_sam_masks, or leave the key empty to make the masks online"
             )
         found = read_json(about)
         if found != wanted:
@@ -80,15 +80,15 @@ class ProposalFolder:
                 codes, quality, pixels = file["codes"], file["predicted_iou"], file["pixels"]
         except FileNotFoundError:
             raise UserError(
-                f"{path}: no such file; the folder lacks this image, tools/make_sam_masks.py goes "
+                f"{path}: no such file; the folder lacks this image, frozenseg make_sam_masks goes "
                 "on where it stopped"
             ) from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             raise UserError(
-                f"{path}: damaged; tools/make_sam_masks.py makes such files anew"
+                f"{path}: damaged; frozenseg make_sam_masks makes such files anew"
             ) from None
         if codes.dtype != np.int8 or codes.ndim != 3 or quality.shape != codes.shape[:1]:
-            raise UserError(f"{path}: no proposals as tools/make_sam_masks.py writes them")
+            raise UserError(f"{path}: no proposals as frozenseg make_sam_masks writes them")
         if int(pixels) != checksum(image):
             raise UserError(
                 f"{path}: made from another image with the id {image_id}; are these the proposals "

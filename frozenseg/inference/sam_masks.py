@@ -9,7 +9,7 @@ from torch import Tensor
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import Proposals, ProposalSettings, propose
-from frozenseg.precision import in_float32
+from frozenseg.runtime.precision import in_float32
 from frozenseg.structures import ImageBatch
 
 
@@ -18,7 +18,7 @@ class ProposalSource(Protocol):
         self, images: ImageBatch, image_id: int | str | None
     ) -> tuple[Proposals, Tensor | None]:
         """Proposals of a batch of one, and the embedding of SAM that may serve the injectors too
-        (`FrozenSam.square`), or None."""
+        (`FrozenSam.image_embedding`), or None."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class OnlineProposals:
     def __call__(
         self, images: ImageBatch, image_id: int | str | None
     ) -> tuple[Proposals, Tensor | None]:
-        square = self.sam.square(images)
+        square = self.sam.image_embedding(images)
         with in_float32(square):  # its thresholds tell qualities apart that bfloat16 does not
             proposals = propose(self.sam.model, square, images.sizes[0], self.settings)
         return proposals, square if self.shared else None
@@ -42,7 +42,7 @@ class OnlineProposals:
 
 @dataclass(frozen=True)
 class StoredProposals:
-    """Proposals that tools/make_sam_masks.py has left on disk."""
+    """Proposals that frozenseg make_sam_masks has left on disk."""
 
     folder: ProposalFolder
 

@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 
 from frozenseg.encoders.pooling import place_on_grid
-from frozenseg.inference.mask_ensemble import ProposalEvidence
+from frozenseg.inference.mask_ensemble import ClassifiedProposals
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.inference.sam_masks import ProposalSource
-from frozenseg.models.base import Segmenter
-from frozenseg.precision import Precision
-from frozenseg.structures import ImageBatch, MaskPredictions, SegmentationResult, TextEmbeddings
+from frozenseg.models.base import SegmentationModel
+from frozenseg.runtime.precision import Precision
+from frozenseg.structures import ImageBatch, MaskPredictions, Prediction, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 
 @torch.inference_mode()
 def segment_image(
-    model: Segmenter,
+    model: SegmentationModel,
     image: Tensor,
     output_size: tuple[int, int],
     *,
@@ -26,7 +26,7 @@ def segment_image(
     precision: Precision,
     sam_masks: ProposalSource | None = None,
     image_id: int | str | None = None,
-) -> SegmentationResult:
+) -> Prediction:
     """image: (3, h, w) RGB 0-255, as the network shall see it. output_size: (height, width) of the
     results. precision: of the model; its post-processing is in float32. sam_masks: where SAM's
     proposals come from, if they shall join; image_id: by which they are found on disk."""
@@ -45,10 +45,10 @@ def segment_image(
     with precision.autocast():
         proposals, square = sam_masks(images, image_id)
         regions = proposals.logits(model.device)
-        predictions = model.predict(images, text, regions=regions[None], sam_square=square)
+        predictions = model.predict(images, text, regions=regions[None], image_embedding=square)
     assert predictions.region_logits is not None, "regions were given"
     resizer = _resizer(images, predictions, 0, output_size, post_processor)
-    evidence = ProposalEvidence(
+    evidence = ClassifiedProposals(
         class_logits=predictions.region_logits[0].float(),
         mask_logits=place_on_grid(
             regions, images.sizes[0], resizer.padded_size, _grid(predictions)
@@ -63,7 +63,7 @@ def segment_image(
 
 @torch.inference_mode()
 def segment_batch(
-    model: Segmenter,
+    model: SegmentationModel,
     images: list[Tensor],
     output_sizes: list[tuple[int, int]],
     *,
@@ -71,7 +71,7 @@ def segment_batch(
     vocabulary: Vocabulary,
     post_processor: PostProcessor,
     precision: Precision,
-) -> list[SegmentationResult]:
+) -> list[Prediction]:
     """As `segment_image` for several images of one size in one pass of the model."""
     batch = ImageBatch.collate(images, model.size_divisor).to(model.device)
     with precision.autocast():

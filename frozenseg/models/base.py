@@ -15,7 +15,9 @@ from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbe
 
 @dataclass(frozen=True)
 class Stage:
-    """A method of a part of a model that does a share of `Segmenter.predict`; no two overlap.
+    """A method of a part of a model that does a share of `SegmentationModel.predict`.
+
+    No two of them overlap.
 
     owner, method: where it is found, so that it can be timed or compiled in its place. fixed_size:
     whether its input has the same size whatever the image. frozen: whether it is an encoder that
@@ -42,7 +44,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-class Segmenter(nn.Module):
+class SegmentationModel(nn.Module):
     """An open-vocabulary model: frozen encoders, and parts between them that train.
 
     size_divisor: images are padded to a multiple of it, in pixels. features: what `encode` returns.
@@ -58,13 +60,13 @@ class Segmenter(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.trained_parameters())[1].device
+        return next(self.trainable_parameters())[1].device
 
     def stages(self) -> list[Stage]:
         """What `predict` does, in order; what is between them takes little time."""
         raise NotImplementedError
 
-    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of everything that is not frozen."""
         return (
             (name, parameter)
@@ -82,12 +84,12 @@ class Segmenter(nn.Module):
         text: TextEmbeddings,
         *,
         regions: Tensor | None = None,
-        sam_square: Tensor | None = None,
+        image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
         """Masks and the log-probabilities of their classes, void last.
 
         regions: mask logits (B, P, h, w) that span each image without its padding, to be classified
-        too. sam_square: SAM's embedding of these images, `FrozenSam.square`, if it is known
-        already. Both are for models with a CLIP that classifies regions.
+        too. image_embedding: SAM's embedding of these images, `FrozenSam.image_embedding`, if it
+        is known already. Both are for models with a CLIP that classifies regions.
         """
         raise NotImplementedError

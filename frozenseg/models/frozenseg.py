@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import place_on_grid
 from frozenseg.encoders.sam import FrozenSam
-from frozenseg.models.base import Segmenter, Stage
+from frozenseg.models.base import SegmentationModel, Stage
 from frozenseg.models.layers import resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
-from frozenseg.models.pixel_decoder import PixelDecoder, SamBranch
+from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
 from frozenseg.structures import (
     ClipFeatures,
     FrozenFeatures,
@@ -23,7 +23,7 @@ from frozenseg.structures import (
 )
 
 
-class FrozenSeg(Segmenter):
+class FrozenSeg(SegmentationModel):
     """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
 
     features = FrozenFeatures
@@ -36,7 +36,7 @@ class FrozenSeg(Segmenter):
         clip: FrozenClip,
         sam: FrozenSam | None,
         pixel_decoder: PixelDecoder,
-        sam_branch: SamBranch | None,
+        sam_branch: SAMPixelDecoder | None,
         mask_decoder: MaskDecoder,
         ensemble_alpha: float,
         ensemble_beta: float,
@@ -73,7 +73,7 @@ class FrozenSeg(Segmenter):
         return [
             *stages,
             Stage("transformer decoder", self.mask_decoder),
-            Stage("classification", self, "open_vocabulary"),
+            Stage("classification", self, "ensemble_logits"),
         ]
 
     def forward(
@@ -96,18 +96,18 @@ class FrozenSeg(Segmenter):
         text: TextEmbeddings,
         *,
         regions: Tensor | None = None,
-        sam_square: Tensor | None = None,
+        image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
         """As `forward`, with class log-probabilities of both classifiers in place of logits.
 
         regions: mask logits (B, P, h, w) that span each image without its padding, to be classified
-        by CLIP alone. sam_square: SAM's embedding of these images, `FrozenSam.square`, if it is
-        known already.
+        by CLIP alone. image_embedding: SAM's embedding of these images,
+        `FrozenSam.image_embedding`, if it is known already.
         """
-        features = self.encode(images, sam_square)
+        features = self.encode(images, image_embedding)
         predictions = self._decode(features, text, False)
         clip = features.clip
-        predictions.class_logits = self.open_vocabulary(clip, predictions, text)
+        predictions.class_logits = self.ensemble_logits(clip, predictions, text)
         if regions is not None:
             dense, padded = clip.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
             grid = (dense.shape[-2], dense.shape[-1])
@@ -119,10 +119,12 @@ class FrozenSeg(Segmenter):
         return predictions
 
     @torch.no_grad()
-    def encode(self, images: ImageBatch, sam_square: Tensor | None = None) -> FrozenFeatures:
-        """sam_square: as in `predict`."""
+    def encode(self, images: ImageBatch, image_embedding: Tensor | None = None) -> FrozenFeatures:
+        """image_embedding: as in `predict`."""
         clip = self.clip(images.normalized(self.clip.mean, self.clip.std))
-        return FrozenFeatures(clip, self.sam(images, sam_square) if self.sam is not None else None)
+        return FrozenFeatures(
+            clip, self.sam(images, image_embedding) if self.sam is not None else None
+        )
 
     def _decode(
         self, features: FrozenFeatures, text: TextEmbeddings, auxiliary: bool
@@ -142,7 +144,7 @@ class FrozenSeg(Segmenter):
             auxiliary=auxiliary,
         )
 
-    def open_vocabulary(
+    def ensemble_logits(
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
         """Log-probabilities (B, Q, K + 1) of the geometric ensemble."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.patches import PatchEncoder
-from frozenseg.models.base import Segmenter, Stage
+from frozenseg.models.base import SegmentationModel, Stage
 from frozenseg.models.layers import Attention, resize
 from frozenseg.models.windows import windows
 from frozenseg.structures import ImageBatch, MaskPredictions, PatchTokens, TextEmbeddings
@@ -39,10 +39,10 @@ class TransformerBlock(nn.Module):
 class Fusion(nn.Module):
     """What both fusions share: tokens of both encoders to one width, and projections at the end.
 
-    words_interact: whether what else is asked for has an influence on the mask of a class.
+    classes_interact: whether what else is asked for has an influence on the mask of a class.
     """
 
-    words_interact: bool
+    classes_interact: bool
     embeddings = frozenset({"text_embedding"})
     """Parameters that are learned tables."""
 
@@ -91,7 +91,7 @@ class EarlyFusion(Fusion):
     Words see each other too, so what is asked together has an influence on the masks.
     """
 
-    words_interact = True
+    classes_interact = True
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class LateFusion(Fusion):
     influence at all, and one pass for K classes equals K passes.
     """
 
-    words_interact = False
+    classes_interact = False
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class LateFusion(Fusion):
         return self.visual_norm(self.visual_blocks(patches)), alone.view_as(words)
 
 
-class PixelHead(nn.Module):
+class UpsamplingDecoder(nn.Module):
     """Cells to finer pixel features: four convolutions, a doubling between each two.
 
     After each, an instance norm without weights, then ReLU; a 1 x 1 convolution ends it. The
@@ -176,7 +176,7 @@ class PixelHead(nn.Module):
         return self.output(features)
 
 
-class Fusioner(Segmenter):
+class Fusioner(SegmentationModel):
     """One mask for each class that is asked for; encoders frozen, fusion and decoder trained."""
 
     features = PatchTokens
@@ -187,7 +187,7 @@ class Fusioner(Segmenter):
         visual: PatchEncoder,
         text: ClipText | BertText,
         fusion: Fusion,
-        decoder: PixelHead,
+        decoder: UpsamplingDecoder,
         temperature: float,
         classes_at_once: int,
         size_divisor: int,
@@ -251,7 +251,7 @@ class Fusioner(Segmenter):
         text: TextEmbeddings,
         *,
         regions: Tensor | None = None,
-        sam_square: Tensor | None = None,
+        image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
         """Query k is class k, with certainty; whether it is there, its mask alone says.
 
@@ -268,7 +268,7 @@ class Fusioner(Segmenter):
     def _all_classes(self, images: ImageBatch, vectors: Tensor) -> Tensor:
         """Mask logits (B, K, s*h, s*w) of classes (K, D), as many at once as the model takes."""
         # Where words do not interact, one pass gives the same as many.
-        at_once = self.classes_at_once if self.fusion.words_interact else 0
+        at_once = self.classes_at_once if self.fusion.classes_interact else 0
         patches, batch = self.encode(images), len(images.sizes)
         parts = vectors.split(at_once or len(vectors))
         return torch.cat([self.ask(patches, part.expand(batch, -1, -1)) for part in parts], dim=1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenseg.linear import apply_linear
+from frozenseg.runtime.linear import apply_linear
 
 
 class MLP(nn.Module):

@@ -125,7 +125,7 @@ class MaskDecoder(nn.Module):
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         keys = [self._keys(number, levels, sam_level) for number in range(NUM_LEVELS)]
-        masks = MaskAt(mask_features, full=auxiliary)
+        masks = MaskHead(mask_features, full=auxiliary)
         queries = self.query_features.expand(mask_features.shape[0], -1, -1)
         outputs = []
         for number, layer in enumerate(self.layers):
@@ -168,7 +168,7 @@ class MaskDecoder(nn.Module):
         return tokens, positions, sam_tokens(sam_level, size, embedding)
 
     def _predict(
-        self, embedded: Tensor, mask_embedding: Tensor, masks: "MaskAt", classify: Classify
+        self, embedded: Tensor, mask_embedding: Tensor, masks: "MaskHead", classify: Classify
     ) -> MaskPredictions:
         mask_logits = masks.logits(mask_embedding)
         pooled = self.pooling_projection(pool_masks(masks.features, mask_logits))
@@ -177,7 +177,7 @@ class MaskDecoder(nn.Module):
         return MaskPredictions(class_logits, mask_logits, factors=factors)
 
 
-class MaskAt:
+class MaskHead:
     """Mask logits at any size.
 
     A mask is a product of query and mask features, and resizing is linear: resizing the features

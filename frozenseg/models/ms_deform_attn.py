@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.library import CustomOpDef
 
-from frozenseg.linear import apply_linear
 from frozenseg.models.ms_deform_gather import deformable_gather
 from frozenseg.models.ms_deform_loop import loop_over_levels
+from frozenseg.runtime.linear import apply_linear
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def triton_operator() -> CustomOpDef | None:
     return deformable_triton
 
 
-def published_reading(locations: Tensor, weights: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+def remap_to_single_level(locations: Tensor, weights: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Read buffers laid out for several levels as the published CUDA kernel does when fed `levels`.
 
     The kernel takes the number of levels from the feature shapes, but the buffers of the SAM branch
@@ -98,7 +98,7 @@ def published_reading(locations: Tensor, weights: Tensor, levels: int) -> tuple[
     )
 
 
-def softmax_of_few(x: Tensor) -> Tensor:
+def small_softmax(x: Tensor) -> Tensor:
     """Over the last axis, for a dozen numbers: PyTorch's own takes a CPU five times as long then,
     but its gradient is the better one."""
     if torch.is_grad_enabled() or x.device.type != "cpu":
@@ -151,9 +151,9 @@ class DeformableAttention(nn.Module):
         offsets = (apply_linear(self.sampling_offsets, query) / sizes).view(*layout, 2)
         locations = references[None, :, None, None, None] + offsets
         weights = apply_linear(self.attention_weights, query).view(*layout[:3], -1)
-        weights = softmax_of_few(weights).view(layout)
+        weights = small_softmax(weights).view(layout)
         if len(shapes) != self.num_levels:
-            locations, weights = published_reading(locations, weights, len(shapes))
+            locations, weights = remap_to_single_level(locations, weights, len(shapes))
         sampled = deformable_attention(value, shapes, locations, weights)
         return apply_linear(self.output_proj, sampled)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozenseg.precision import in_float32
+from frozenseg.runtime.precision import in_float32
 from frozenseg.structures import TextEmbeddings
 
 

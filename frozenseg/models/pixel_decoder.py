@@ -160,11 +160,12 @@ class PixelDecoder(nn.Module):
             return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
 
 
-class SamBranch(nn.Module):
+class SAMPixelDecoder(nn.Module):
     """SAM's embedding, halved in size and refined by a deformable encoder of its own: G_sam.
 
     num_levels: levels the encoder's attention is built for. There is one level to attend to, so 1
-    is right; 3 is how the published model was built, and its weights need it (`published_reading`).
+    is right; 3 is how the published model was built, and its weights need it
+    (`remap_to_single_level`).
     published_init: the convolution starts as PyTorch draws it, in place of as `conv` does.
     recompute: as of `DeformableEncoder`.
     """

@@ -13,26 +13,27 @@ import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from frozenseg.build import build_model, load_model
-from frozenseg.build_vocabulary import build_training_vocabulary
+from frozenseg.build.models import build_model, load_model
+from frozenseg.build.prediction import build_predictor
+from frozenseg.build.training import embed, training_dataset, training_loss
+from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.checkpoints.published_names import to_published
+from frozenseg.checkpoints.state_dict import load_state, read_state, trainable_state
 from frozenseg.commands.train_net import main as train
-from frozenseg.commands.training import embed, training_dataset, training_objective
 from frozenseg.config import load_config, packaged_config, select_config
 from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records
-from frozenseg.data.dataset import Draw
-from frozenseg.data.small_world.export import WorldFiles, export_split
+from frozenseg.data.dataset import SampleIndex
+from frozenseg.data.small_world_files import WorldFiles
 from frozenseg.engine.optim import Schedule
-from frozenseg.engine.published_names import to_published
-from frozenseg.engine.weights import load_state, read_state, trained_state
 from frozenseg.errors import UserError
-from frozenseg.evaluation.tasks import PanopticTask, SemanticTask
-from frozenseg.predictor import build_predictor
+from frozenseg.evaluation.tasks import PanopticEvaluator, SemanticEvaluator
+from frozenseg.small_world.export import export_split
 from frozenseg.structures import (
     ImageBatch,
     PanopticResult,
+    Prediction,
     Segment,
-    SegmentationResult,
     TextEmbeddings,
 )
 from frozenseg.text.vocabulary import Vocabulary
@@ -186,7 +187,7 @@ def test_every_family_trains_and_answers(tiny: Tiny, family: str) -> None:
     total = sum(losses.values())
     total.backward()
     assert float(total) > 0 and "loss_mask" in losses
-    assert all(p.grad is not None for _, p in model.segmenter.trained_parameters())
+    assert all(p.grad is not None for _, p in model.segmenter.trainable_parameters())
     entry = host.FrozenSegMapper(cfg, False)(DatasetCatalog.get(tiny.name)[2])
     with torch.no_grad():
         (found,) = model.eval()([entry])
@@ -338,7 +339,7 @@ def test_training_entries_are_our_samples(tiny: Tiny, monkeypatch: pytest.Monkey
             targets="panoptic",
             seed=dataset.seed,
         )
-        sample = single[Draw(position, 0)]
+        sample = single[SampleIndex(position, 0)]
         assert found["image"].equal(sample.image) and found["content"] == sample.content
         assert found["instances"].gt_classes.equal(sample.targets.class_ids)
         assert found["instances"].gt_masks.equal(sample.targets.masks)
@@ -354,9 +355,9 @@ def test_losses_are_those_of_our_engine(tiny: Tiny) -> None:
     ours = load_model(config)[0].train()
     dataset, vocabulary = training_dataset(config)
     text = embed(ours, vocabulary, build_training_vocabulary(config))
-    objective = training_objective(config, ours, text)
+    objective = training_loss(config, ours, text)
     for step in range(2):
-        samples = [dataset[Draw(7, 2 * step)], dataset[Draw(8, 2 * step + 1)]]
+        samples = [dataset[SampleIndex(7, 2 * step)], dataset[SampleIndex(8, 2 * step + 1)]]
         positions = [2 * step, 2 * step + 1]
         totals = objective.count(samples)
         expected = objective(ours, samples, positions, totals, device=torch.device("cpu"))
@@ -410,7 +411,7 @@ def test_a_run_its_checkpoint_and_its_resumption(tiny: Tiny) -> None:
     ours = load_model(load_config(tiny.path, tiny.options))[0]
     assert load_state(ours, state, "of detectron2") == {"clip", "sam"}
     after = trainer.model.state_dict()
-    assert all(value.equal(after[name]) for name, value in trained_state(ours).items())
+    assert all(value.equal(after[name]) for name, value in trainable_state(ours).items())
     changed = {name for name, value in after.items() if not value.equal(before[name])}
     assert changed and not any(name.startswith(("clip.", "sam.")) for name in changed)
 
@@ -466,7 +467,7 @@ def test_the_optimiser_and_its_schedule(tiny: Tiny) -> None:
     assert decays == {0.05, 0.0}
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert sum(p.numel() for p in trained) == sum(
-        p.numel() for _, p in model.segmenter.trained_parameters()
+        p.numel() for _, p in model.segmenter.trainable_parameters()
     )
     for parameter in trained:
         parameter.grad = torch.ones_like(parameter)
@@ -485,7 +486,7 @@ def test_what_the_trainer_cannot_do_is_said(tiny: Tiny) -> None:
 # Evaluation
 
 
-def shifted(record: Any, pixels: int, vocabulary: Vocabulary) -> SegmentationResult:
+def shifted(record: Any, pixels: int, vocabulary: Vocabulary) -> Prediction:
     """The truth, moved sideways: an answer that is partly right."""
     ids, segments = load_panoptic(record)
     ids = np.roll(ids, pixels, axis=1)
@@ -500,7 +501,7 @@ def shifted(record: Any, pixels: int, vocabulary: Vocabulary) -> SegmentationRes
         is_thing = vocabulary.is_thing[class_id]
         found.append(Segment(place, class_id, "", is_thing, 0.5, 1, (0, 0, 1, 1)))
     scores = (np.arange(len(vocabulary))[:, None, None] == semantic).astype(np.float32)
-    return SegmentationResult(
+    return Prediction(
         size=ids.shape,
         panoptic=PanopticResult(canvas, found),
         semantic=semantic.astype(np.int32),
@@ -514,7 +515,7 @@ def test_evaluators_agree_on_crowds_void_and_gaps(tiny: Tiny) -> None:
     records, categories = load_records(tiny.name)
     vocabulary = Vocabulary(tuple((name,) for name in categories.names), categories.is_thing)
     classes, seen = host_classes(tiny.name), [True] * len(categories)
-    tasks = [PanopticTask(categories, seen), SemanticTask(categories, seen)]
+    tasks = [PanopticEvaluator(categories, seen), SemanticEvaluator(categories, seen)]
     theirs = host.Trainer.build_evaluator(cfg, tiny.name)
     theirs.reset()
     for pixels, (record, entry) in enumerate(
@@ -536,7 +537,7 @@ def test_evaluators_agree_on_crowds_void_and_gaps(tiny: Tiny) -> None:
 
 def test_the_small_model_scores_the_same_in_both(tmp_path: Path, monkeypatch) -> None:
     """The whole way: catalog, loader, model, evaluators; all three tasks, on three scenes."""
-    from frozenseg.commands.testing import Tester, test_sets
+    from frozenseg.build.evaluation import Evaluator, eval_datasets
 
     torch.set_num_threads(1)
     small_world(tmp_path / "small_world", count=3)
@@ -550,7 +551,7 @@ def test_the_small_model_scores_the_same_in_both(tmp_path: Path, monkeypatch) ->
     ]
     path = packaged_config("small")
     config = load_config(path, options)
-    tester = Tester.prepare(config, load_model(config)[0], test_sets(config))
+    tester = Evaluator.prepare(config, load_model(config)[0], eval_datasets(config))
     ours = tester.evaluate()["small_world_val"].summary
     cfg = host_config(*options, path=path)
     found = host.Trainer.test(cfg, build_host_model(cfg))

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import frozenseg
-from frozenseg.commands import check_dataset, prepare_dataset, testing, train_net
+from frozenseg.build import evaluation as testing
+from frozenseg.commands import check_dataset, prepare_dataset, train_net
 from frozenseg.config import load_config
 from frozenseg.data import scored_pairs
 from frozenseg.data.annotations import (
@@ -28,7 +29,7 @@ from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records, 
 from frozenseg.data.dataset import Sample
 from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.data.label_maps import read_labels
-from frozenseg.data.loader import test_loader as loader_of_test
+from frozenseg.data.loader import eval_loader as loader_of_test
 from frozenseg.data.prepare import PREPARATIONS, pascal_context
 from frozenseg.errors import UserError
 from frozenseg.evaluation.runner import evaluate
@@ -36,8 +37,8 @@ from frozenseg.structures import (
     ImageBatch,
     InstanceResult,
     PanopticResult,
+    Prediction,
     Segment,
-    SegmentationResult,
 )
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.replicas import BLOCK, COUNTS, REPLICAS, SIZES
@@ -87,10 +88,10 @@ def problems(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     return printed if status else ""
 
 
-def truth_of(is_thing: tuple[bool, ...], sample: Sample) -> SegmentationResult:
+def truth_of(is_thing: tuple[bool, ...], sample: Sample) -> Prediction:
     """The annotation as a prediction; every kind that the record has."""
     record = sample.record
-    result = SegmentationResult(size=(sample.height, sample.width))
+    result = Prediction(size=(sample.height, sample.width))
     if record.panoptic_path:
         ids, segments = load_panoptic(record)
         kept = np.flatnonzero(~segments.is_crowd)
@@ -177,7 +178,7 @@ def test_pairs_that_are_drawn_twice_are_scored_twice(
 
 def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
     cfg = load_config(config, options)
-    (test_set,) = testing.test_sets(cfg)
+    (test_set,) = testing.eval_datasets(cfg)
     loader = loader_of_test(test_set.dataset, num_workers=0)
     truth = functools.partial(truth_of, test_set.categories.is_thing)
     return evaluate(truth, loader, testing._tasks(test_set), progress=False).summary

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from frozenseg.checkpoints.published_names import to_published
+from frozenseg.checkpoints.state_dict import model_state, read_state, trainable_state
 from frozenseg.commands.convert_checkpoint import main
 from frozenseg.config import load_config, packaged_config
-from frozenseg.engine.published_names import to_published
-from frozenseg.engine.weights import model_state, read_state, trained_state
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
-
-from ..conftest import FC_CLIP_OPTIONS, TINY_OPTIONS, build_tiny
+from tests.conftest import FC_CLIP_OPTIONS, TINY_OPTIONS, build_tiny
 
 
 @pytest.fixture
@@ -40,10 +39,10 @@ def test_published_to_ours_and_back(
 ) -> None:
     ours, back = tmp_path / "ours.safetensors", tmp_path / "back.pth"
     assert not main([str(released), str(ours), *TINY_OPTIONS])
-    assert equal(read_state(ours), trained_state(model))
-    assert f"{ours}: {len(trained_state(model))} entries" in capsys.readouterr().out
+    assert equal(read_state(ours), trainable_state(model))
+    assert f"{ours}: {len(trainable_state(model))} entries" in capsys.readouterr().out
     main([str(ours), str(back), *TINY_OPTIONS])
-    assert equal(read_state(back), to_published(trained_state(model)))
+    assert equal(read_state(back), to_published(trainable_state(model)))
 
 
 def test_frozen_parts_are_kept_on_request(tmp_path: Path, model: FrozenSeg, released: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenseg.commands import check_dataset, prepare_dataset, score, testing
+from frozenseg.build import evaluation as testing
+from frozenseg.commands import check_dataset, prepare_dataset, score
 from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic, present_classes
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
@@ -256,9 +257,9 @@ def test_images_of_voc_and_coco_folds_are_tested_as_they_are(size: tuple[int, in
     other = load_config(None, ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "999"])
     for name, row in BENCHMARKS.items():
         if name.startswith(("pascal5i", "coco20i")):
-            found, maps = testing.test_resize(cfg, row)(image, labels, chance)
+            found, maps = testing.eval_transform(cfg, row)(image, labels, chance)
             assert found.shape[:2] == maps.shape[1:] == size
-            found, _ = testing.test_resize(other, row)(image, labels, chance)
+            found, _ = testing.eval_transform(other, row)(image, labels, chance)
             assert min(found.shape[:2]) == 64
 
 
@@ -431,7 +432,7 @@ def test_a_missing_file_of_objects_is_told_before_a_model_runs(root: Path) -> No
     prepare("ade20k")
     (root / BENCHMARKS[ADE20K].instances).unlink()
     with pytest.raises(UserError, match=rf"instance_val.json: no such .*check_dataset.py {ADE20K}"):
-        testing.test_sets(load_config(None, ["DATASETS.TEST", f"('{ADE20K}',)"]))
+        testing.eval_datasets(load_config(None, ["DATASETS.TEST", f"('{ADE20K}',)"]))
 
 
 def test_a_missing_file_of_ones_own_is_corrected_in_its_name(root: Path) -> None:

@@ -22,11 +22,11 @@ from frozenseg.commands import demo, run, score
 from frozenseg.commands.demo import main, output_names, segment_files
 from frozenseg.data.results import read_lines
 from frozenseg.data.video import read_video, video_writer
+from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import writing
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
-from frozenseg.visualize import draw_segments
 
 WORDS = Vocabulary.parse("lamp, light; wall", things="lamp")
 

@@ -7,23 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from frozenseg.commands import (
+from frozenseg.commands import convert_checkpoint, mean_results, score, view_samples
+from frozenseg.devtools.commands import (
     analyze_model,
     benchmark,
     benchmark_deformable,
     benchmark_proposals,
     benchmark_scoring,
-    convert_checkpoint,
-    make_small_world,
-    mean_results,
     measure_memory,
     pack_weights,
-    score,
-    train_small_sam,
-    view_samples,
 )
 from frozenseg.errors import UserError
 from frozenseg.files import check_writable, write_json
+from frozenseg.small_world.commands import make_small_world, train_small_sam
 from tests.disk import files_end_at
 
 DETECTIONS = ["instances", "--gt", "gone.json", "--pred", "gone.json"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import frozenseg
 from frozenseg.commands import COMMANDS, main, run
 from frozenseg.errors import UserError, one_line
 
@@ -112,11 +113,9 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture, monkeypatch: pytest.M
     assert caught.value.code == 2 and "did you mean demo" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["frozenseg", "frozenseg.commands.mean_results"])
-def test_modules_are_programs(module: str, tmp_path: Path) -> None:
-    words = ["mean_results"] if module == "frozenseg" else []
+def test_the_package_is_a_program(tmp_path: Path) -> None:
     found = subprocess.run(
-        [sys.executable, "-m", module, *words, str(tmp_path / "gone.json")],
+        [sys.executable, "-m", "frozenseg", "mean_results", str(tmp_path / "gone.json")],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -127,7 +126,24 @@ def test_modules_are_programs(module: str, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_can_be_started_as_a_module(name: str) -> None:
-    source = (REPOSITORY / "frozenseg" / "commands" / f"{name}.py").read_text(encoding="utf-8")
-    assert source.endswith(f'if __name__ == "__main__":\n    run_module("{name}")\n')
+@pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
+def test_every_command_has_help(
+    name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["frozenseg", name, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0 and f"usage: {name}" in capsys.readouterr().out
+
+
+def test_help_groups_the_commands_and_the_version_is_said(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for option in ("--help", "--version"):
+        monkeypatch.setattr(sys, "argv", ["frozenseg", option])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{group}:\n" in said for group in COMMANDS)
+    assert said.endswith(f"frozenseg {frozenseg.__version__}\n")

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from frozenseg.build.prediction import load
 from frozenseg.commands import run as run_command
 from frozenseg.commands import score, train_net
 from frozenseg.commands.train_net import main
@@ -25,7 +26,6 @@ from frozenseg.data.records import Record
 from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.on_disk import score_panoptic
 from frozenseg.files import json_text
-from frozenseg.predictor import load
 from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.tiny import TinyRun

@@ -23,8 +23,8 @@ from frozenseg.data.prepare import (
     pascal_context,
 )
 from frozenseg.data.prepare.work import Work
-from frozenseg.data.small_world.export import export_split
 from frozenseg.files import write_json
+from frozenseg.small_world.export import export_split
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.tiny import encode
 

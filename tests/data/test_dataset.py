@@ -9,7 +9,7 @@ from PIL import Image
 
 from frozenseg.data.annotations import LabelMaps
 from frozenseg.data.benchmarks import load_records
-from frozenseg.data.dataset import Draw, SegmentationDataset, cut_masks
+from frozenseg.data.dataset import SampleIndex, SegmentationDataset, cut_masks
 from frozenseg.data.records import Instances, Record
 from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
 from frozenseg.errors import UserError
@@ -39,7 +39,7 @@ def make(root, transform, targets, seed=0):
 @pytest.mark.parametrize("position", range(8))
 def test_training_masks_lie_on_their_colours(root, position):
     dataset = make(root, LargeScaleJitter(size=64, min_scale=0.5), "panoptic")
-    sample = dataset[Draw(position, 0)]
+    sample = dataset[SampleIndex(position, 0)]
     assert sample.image.dtype == torch.uint8 and sample.image.shape == (3, 64, 64)
     assert (sample.height, sample.width) == (40, 60)
     targets = sample.targets
@@ -112,7 +112,7 @@ def test_crops_keep_or_drop_what_they_cut_off(root, keep_empty):
         targets="panoptic",
         keep_empty=keep_empty,
     )
-    found = [dataset[Draw(position, 0)].targets for position in range(12)]
+    found = [dataset[SampleIndex(position, 0)].targets for position in range(12)]
     cut_off = sum(int((~targets.masks.any((1, 2))).sum()) for targets in found)
     objects = {tuple(targets.class_ids.tolist()) for targets in found}
     if keep_empty:
@@ -131,11 +131,13 @@ def test_test_samples_are_resized_and_know_their_size(root):
 def test_chance_depends_on_seed_position_and_item_alone(root):
     transform = LargeScaleJitter(size=32)
     dataset = make(root, transform, "panoptic")
-    first = dataset[Draw(3, 0)].image
-    dataset[Draw(4, 1)]
-    assert torch.equal(dataset[Draw(3, 0)].image, first)
-    assert not torch.equal(dataset[Draw(4, 0)].image, first)
-    assert not torch.equal(make(root, transform, "panoptic", seed=1)[Draw(3, 0)].image, first)
+    first = dataset[SampleIndex(3, 0)].image
+    dataset[SampleIndex(4, 1)]
+    assert torch.equal(dataset[SampleIndex(3, 0)].image, first)
+    assert not torch.equal(dataset[SampleIndex(4, 0)].image, first)
+    assert not torch.equal(
+        make(root, transform, "panoptic", seed=1)[SampleIndex(3, 0)].image, first
+    )
 
 
 def test_a_broken_or_exchanged_image_is_named(root):
@@ -172,7 +174,7 @@ def test_views_are_counted(root, scales, flips, expected):
     transform = LargeScaleJitter(size=64, min_scale=least, max_scale=most, flip_probability=flips)
     assert transform.num_views == expected
     dataset = make(root, transform, "panoptic")
-    seen = {dataset[Draw(position, 0)].image.numpy().tobytes() for position in range(20)}
+    seen = {dataset[SampleIndex(position, 0)].image.numpy().tobytes() for position in range(20)}
     assert len(seen) == expected or (expected is None and len(seen) > 2)
 
 
@@ -180,14 +182,14 @@ def test_crops_of_one_scale_are_views_without_end(root):
     transform = LargeScaleJitter(size=64, min_scale=1.5, max_scale=1.5, flip_probability=0)
     assert transform.num_views is None
     dataset = make(root, transform, "panoptic")
-    seen = {dataset[Draw(position, 0)].image.numpy().tobytes() for position in range(20)}
+    seen = {dataset[SampleIndex(position, 0)].image.numpy().tobytes() for position in range(20)}
     assert len(seen) > 2
 
 
 @pytest.mark.parametrize("position", range(6))
 def test_content_is_what_is_not_padding(root, position):
     transform = LargeScaleJitter(size=64, min_scale=0.5, max_scale=1.5, pad_value=7)
-    sample = make(root, transform, "panoptic")[Draw(position, 0)]
+    sample = make(root, transform, "panoptic")[SampleIndex(position, 0)]
     painted = (sample.image != 7).any(0)  # no colour of the pictures is this grey
     rows, columns = painted.any(1).nonzero(), painted.any(0).nonzero()
     assert sample.content == (int(rows.max()) + 1, int(columns.max()) + 1)
@@ -204,7 +206,7 @@ def test_background_goes_with_the_picture(root, position):
         transform=LargeScaleJitter(size=64, min_scale=0.5),
         targets="semantic",
     )
-    sample = dataset[Draw(position, 0)]
+    sample = dataset[SampleIndex(position, 0)]
     targets, pixels = sample.targets, sample.image.permute(1, 2, 0).numpy()
     colours = {name: np.all(pixels == SEGMENTS[name][2], axis=-1) for name in SEGMENTS}
     masks = dict(zip(targets.class_ids.tolist(), targets.masks.numpy(), strict=True))

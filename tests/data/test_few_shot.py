@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenseg.build_vocabulary import (
+from frozenseg.build.training import training_dataset
+from frozenseg.build.vocabulary import (
     build_seen_vocabulary,
     build_training_vocabulary,
     build_vocabulary,
 )
-from frozenseg.commands.training import training_dataset
 from frozenseg.config import default_config, load_config
 from frozenseg.data.annotations import BACKGROUND_CLASS, VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_records

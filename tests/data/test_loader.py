@@ -10,7 +10,7 @@ import torch
 
 from frozenseg.data import loader
 from frozenseg.data.benchmarks import load_records
-from frozenseg.data.dataset import Draw, SegmentationDataset
+from frozenseg.data.dataset import SampleIndex, SegmentationDataset
 from frozenseg.data.loader import ShardSampler, TrainingSampler, training_loader
 from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
 from frozenseg.errors import UserError
@@ -125,7 +125,7 @@ def test_evaluation_meets_each_image_once_and_again(root):
     )
     for batch_size in (1, 2):
         loaders = [
-            loader.test_loader(
+            loader.eval_loader(
                 dataset, num_workers=1, rank=rank, world_size=2, batch_size=batch_size
             )
             for rank in range(2)
@@ -152,8 +152,8 @@ def test_a_broken_image_is_one_line(tmp_path, workers):
 class KilledAt(SegmentationDataset):
     """A worker that the system kills at one image, as it does when memory runs out."""
 
-    def __getitem__(self, request: Draw | int):
-        item = request.item if isinstance(request, Draw) else request
+    def __getitem__(self, request: SampleIndex | int):
+        item = request.item if isinstance(request, SampleIndex) else request
         if item == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(request)

@@ -13,7 +13,7 @@ from frozenseg.encoders import clip_convnext
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock, fuse_blocks
 from frozenseg.errors import UserError
-from frozenseg.linear import PackedLinear, onednn_present
+from frozenseg.runtime.linear import PackedLinear, onednn_present
 
 TEXTS = ["a photo of a dog.", "sky", "This is a photo of a large traffic light", "a b c " * 3]
 NAMES = ["frozenseg_tiny", "frozenseg_tiny_resnet"]

@@ -14,7 +14,7 @@ from frozenseg.encoders import sam_attention
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.encoders.sam_attention import FusedAttention, FusedBlock, fuse_attention
 from frozenseg.errors import UserError
-from frozenseg.linear import PackedLinear, onednn_present
+from frozenseg.runtime.linear import PackedLinear, onednn_present
 from frozenseg.structures import ImageBatch
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from frozenseg.engine.distributed import (
-    Layout,
+    LaunchConfig,
     all_gather_json,
     all_sum,
     is_main,
@@ -28,7 +28,7 @@ def test_one_process_is_a_group_of_itself() -> None:
     assert (rank(), world_size(), is_main()) == (0, 1, True)
     assert all_gather_json({"a": 1}) == [{"a": 1}]
     assert all_sum(torch.tensor([2.0])).tolist() == [2.0]
-    assert launch(len, "abc", Layout()) == 3
+    assert launch(len, "abc", LaunchConfig()) == 3
 
 
 def exchange(folder: str) -> int:
@@ -55,7 +55,7 @@ def die_in_the_second(_: str) -> int:
 
 @pytest.mark.slow
 def test_two_processes_exchange(tmp_path: Path) -> None:
-    assert launch(exchange, str(tmp_path), Layout(processes=2)) == 7
+    assert launch(exchange, str(tmp_path), LaunchConfig(processes=2)) == 7
     expected = [[["x", 0, None], ["x" * 100, 1, None]], [2.0, 1.0], 2]
     for number in range(2):
         assert json.loads((tmp_path / f"{number}.json").read_text()) == expected
@@ -68,7 +68,7 @@ def test_two_processes_exchange(tmp_path: Path) -> None:
 )
 def test_a_failure_ends_all(job, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        launch(job, "", Layout(processes=2))
+        launch(job, "", LaunchConfig(processes=2))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frozenseg.build import build_model, feature_fingerprint
+from frozenseg.build.models import build_model, feature_fingerprint
 from frozenseg.commands import run as run_command
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
@@ -25,7 +25,7 @@ from frozenseg.engine.feature_cache import (
 )
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
-from frozenseg.precision import Precision
+from frozenseg.runtime.precision import Precision
 from frozenseg.structures import FrozenFeatures, ImageBatch
 from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS
 from tests.disk import files_end_at

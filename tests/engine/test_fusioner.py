@@ -11,16 +11,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import frozenseg
-from frozenseg.build import build_model, load_model
+from frozenseg.build.models import build_model, load_model
+from frozenseg.checkpoints import frozen_weights as pretrained
+from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
-from frozenseg.engine import pretrained
-from frozenseg.engine.objective import ClassMaskObjective
-from frozenseg.engine.weights import read_state
+from frozenseg.engine.training_loss import BinaryMaskLoss
 from frozenseg.errors import UserError
-from frozenseg.files import local_path
+from frozenseg.files import resolve_packaged_path
 from frozenseg.models.fusioner import Fusioner
 from frozenseg.structures import ImageBatch, Targets
 from frozenseg.text.vocabulary import Vocabulary
@@ -47,8 +47,8 @@ ORACLE = ("TEST.ORACLE_PRESENCE", "True")
 RANDOM = ("MODEL.ALLOW_RANDOM_WEIGHTS", "True", "MODEL.DEVICE", "cpu")
 
 
-def objective(classes_at_once: int) -> ClassMaskObjective:
-    return ClassMaskObjective(
+def objective(classes_at_once: int) -> BinaryMaskLoss:
+    return BinaryMaskLoss(
         vectors=torch.eye(CLASSES),
         classes_at_once=classes_at_once,
         size_divisor=SIDE,
@@ -161,7 +161,7 @@ def test_trained_resumed_and_scored_under_both_protocols(run: TinyRun) -> None:
     ours, theirs = run.weights("whole"), run.weights("parts")
     assert {name.split(".")[0] for name in ours} == {"fusion", "decoder"}
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    fresh = dict(build_model(load_config(run.config, FUSIONER)).trained_parameters())
+    fresh = dict(build_model(load_config(run.config, FUSIONER)).trainable_parameters())
     assert not torch.equal(fresh["fusion.text_embedding"], ours["fusion.text_embedding"])
     results = run.results("whole")
     assert results == run.results("parts")
@@ -215,7 +215,7 @@ def test_one_region_per_class_can_be_drawn(run: TinyRun) -> None:
 def test_small_configuration_takes_the_weights_that_ship() -> None:
     model, random = load_model(load_config(SMALL, ["MODEL.DEVICE", "cpu"]))
     assert isinstance(model, Fusioner) and random == []
-    whole = read_state(local_path("frozenseg://small/clip.safetensors"))
+    whole = read_state(resolve_packaged_path("frozenseg://small/clip.safetensors"))
     for module, prefix in ((model.visual.model, "visual."), (model.text.model, "")):
         for name, tensor in module.state_dict().items():
             assert torch.equal(tensor, whole[prefix + name].float()), name

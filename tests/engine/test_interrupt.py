@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from frozenseg.engine.interrupt import StopRequest, ends_as_by_ctrl_c
+from frozenseg.engine.interrupt import GracefulShutdown, ends_as_by_ctrl_c
 from tests.engine.test_trainer import TOOL
 from tests.engine.tiny import TinyRun
 
@@ -29,7 +29,7 @@ def test_a_command_ends_as_by_ctrl_c(number: signal.Signals) -> None:
 def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with ends_as_by_ctrl_c(), StopRequest().listening() as stop:
+        with ends_as_by_ctrl_c(), GracefulShutdown().listening() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop.requested
             signal.raise_signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from frozenseg.build import build_model
+from frozenseg.build.models import build_model
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.engine import optim
@@ -38,7 +38,7 @@ def test_groups_of_the_model(run: TinyRun, rule: str, of_levels: float) -> None:
     moved = {name for g in groups if g["fixed_decay"] or g["fixed_rate"] for name in g["names"]}
     assert moved == {name for name, value in decay.items() if value != 0.05}
     assert not any(group["fixed_rate"] for group in groups)
-    assert set(decay) == {name for name, _ in model.trained_parameters()}
+    assert set(decay) == {name for name, _ in model.trainable_parameters()}
     assert sum(len(group["params"]) for group in groups) == len(decay)
     table = {
         "mask_decoder.norm.weight": 0.01,
@@ -83,7 +83,7 @@ def test_groups_of_the_published_fusioner(run: TinyRun) -> None:
         constant_decoder=True,
     )
     weights, vectors, decoder = groups
-    shapes = {name: parameter.ndim for name, parameter in model.trained_parameters()}
+    shapes = {name: parameter.ndim for name, parameter in model.trainable_parameters()}
     assert set(shapes) == {name for group in groups for name in group["names"]}
     assert {name for name in shapes if name.startswith("decoder.")} == set(decoder["names"])
     assert "fusion.text_embedding" in weights["names"]

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from frozenseg.checkpoints.state_dict import trainable_state
 from frozenseg.commands import train_net
 from frozenseg.commands.train_net import main
 from frozenseg.engine import trainer
-from frozenseg.engine.weights import trained_state
 from frozenseg.errors import UserError, WriteError
-from tests.engine.test_checkpoint_schema import state_of
+from tests.checkpoints.test_schema import state_of
 from tests.engine.tiny import TinyRun
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
@@ -152,7 +152,7 @@ def test_final_weights_on_a_full_disk_lose_nothing(run: TinyRun, monkeypatch) ->
     assert main(run.arguments("whole")) == 0
     with monkeypatch.context() as patch:
         patch.setattr(train_net, "write_state", full)
-        patch.setattr(train_net, "trained_state", lambda model: {})
+        patch.setattr(train_net, "trainable_state", lambda model: {})
         with pytest.raises(UserError, match=r"step_00000004\.pt: go on from it with --resume") as e:
             main(run.arguments("full"))
     assert "model_best.safetensors: cannot be written" in str(e.value)
@@ -270,7 +270,7 @@ def test_two_processes_equal_one(run: TinyRun) -> None:
 
 def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     """By the first metric of the first data set, here made to be best after step 2."""
-    from frozenseg.commands.testing import Tester
+    from frozenseg.build.evaluation import Evaluator
     from frozenseg.evaluation.runner import Evaluation
 
     scores = iter([10.0, 30.0, 20.0, 25.0])
@@ -278,10 +278,10 @@ def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     evaluated: list[dict[str, torch.Tensor]] = []
 
     def evaluate(self) -> dict[str, Evaluation]:
-        evaluated.append({n: t.clone() for n, t in trained_state(self.model).items()})
+        evaluated.append({n: t.clone() for n, t in trainable_state(self.model).items()})
         return {run.dataset: Evaluation(5, {"PQ": next(scores)}, {}, 1.0, 0.1)}
 
-    monkeypatch.setattr(Tester, "evaluate", evaluate)
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
     periods = ("TEST.EVAL_PERIOD", "1", "SOLVER.CHECKPOINT_PERIOD", "1")
     main(run.arguments("out", *periods, "SOLVER.CHECKPOINT_KEEP", "1"))
     folder = run.root / "out" / "checkpoints"

@@ -10,7 +10,7 @@ import pytest
 from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
-from frozenseg.data.loader import test_loader as loader_of_test
+from frozenseg.data.loader import eval_loader as loader_of_test
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
@@ -22,8 +22,14 @@ from frozenseg.evaluation.runner import (
     table,
     write_results,
 )
-from frozenseg.evaluation.tasks import DetectionTask, PanopticTask, RecallTask, SemanticTask, Task
-from frozenseg.structures import InstanceResult, PanopticResult, Segment, SegmentationResult
+from frozenseg.evaluation.tasks import (
+    DetectionEvaluator,
+    PanopticEvaluator,
+    RecallEvaluator,
+    SemanticEvaluator,
+    Task,
+)
+from frozenseg.structures import InstanceResult, PanopticResult, Prediction, Segment
 from tests.data.tiny import dataset_name, write_dataset
 
 SIZES = [(60, 80), (64, 64), (50, 70), (80, 60), (64, 90)]
@@ -43,13 +49,13 @@ def tasks(dataset: SegmentationDataset) -> dict[str, Task]:
     classes = dataset.categories
     seen = [True, False, True]
     return {
-        "panoptic": PanopticTask(classes, seen),
-        "semantic": SemanticTask(classes, seen),
-        "recall": RecallTask(classes, seen),
+        "panoptic": PanopticEvaluator(classes, seen),
+        "semantic": SemanticEvaluator(classes, seen),
+        "recall": RecallEvaluator(classes, seen),
     }
 
 
-def truth(sample: Sample, spoiled: int = 0) -> SegmentationResult:
+def truth(sample: Sample, spoiled: int = 0) -> Prediction:
     """The annotation as a prediction; the last `spoiled` columns are shifted by one class."""
     ids, segments = load_panoptic(sample.record)
     keep = [index for index, crowd in enumerate(segments.is_crowd) if not crowd]
@@ -61,7 +67,7 @@ def truth(sample: Sample, spoiled: int = 0) -> SegmentationResult:
     semantic = load_semantic(sample.record)
     wrong = semantic.copy()
     wrong[:, :spoiled] = (wrong[:, :spoiled] + 1) % 3
-    return SegmentationResult(
+    return Prediction(
         size=ids.shape,
         panoptic=PanopticResult(ids, found),
         semantic=wrong,
@@ -79,7 +85,7 @@ def test_the_truth_scores_100(dataset: SegmentationDataset) -> None:
 
 
 def test_shares_merge_exactly(dataset: SegmentationDataset) -> None:
-    def spoiled(sample: Sample) -> SegmentationResult:
+    def spoiled(sample: Sample) -> Prediction:
         return truth(sample, spoiled=int(sample.record.image_id))
 
     whole = evaluate(spoiled, loader_of_test(dataset, num_workers=0), tasks(dataset))
@@ -128,12 +134,12 @@ def test_detections(dataset: SegmentationDataset, tmp_path: Path) -> None:
         json.dumps({"images": images, "annotations": annotations, "categories": entries})
     )
 
-    def objects(sample: Sample) -> SegmentationResult:
+    def objects(sample: Sample) -> Prediction:
         ids, segments = load_panoptic(sample.record)
         mask = ids == segments.ids[0]
         rows, columns = np.nonzero(mask)
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        return SegmentationResult(
+        return Prediction(
             size=ids.shape,
             instances=InstanceResult(
                 np.array([box], np.float32), mask[None], np.ones(1), segments.class_ids[:1], ["x"]
@@ -141,7 +147,7 @@ def test_detections(dataset: SegmentationDataset, tmp_path: Path) -> None:
         )
 
     kinds: dict[str, Task] = {
-        kind: DetectionTask(
+        kind: DetectionEvaluator(
             dataset.categories, [True, False, True], InstanceAP(ground_truth=path, kind=kind)
         )
         for kind in ("segm", "bbox")

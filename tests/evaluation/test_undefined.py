@@ -21,14 +21,14 @@ from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.runner import summary_lines
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.evaluation.tasks import (
-    DetectionTask,
-    MosaicTask,
-    OracleTask,
-    PanopticTask,
-    RecallTask,
-    SemanticTask,
+    DetectionEvaluator,
+    MosaicEvaluator,
+    OracleEvaluator,
+    PanopticEvaluator,
+    RecallEvaluator,
+    SemanticEvaluator,
     Task,
-    WholeTask,
+    WholeEvaluator,
 )
 from frozenseg.files import json_text
 
@@ -123,12 +123,19 @@ def _tasks(labels: np.ndarray, seen: list[bool]) -> list[Task]:
     truth = _objects(labels)
     tasks: list[Task] = [
         task(CATEGORIES, seen)
-        for task in (PanopticTask, SemanticTask, OracleTask, MosaicTask, WholeTask, RecallTask)
+        for task in (
+            PanopticEvaluator,
+            SemanticEvaluator,
+            OracleEvaluator,
+            MosaicEvaluator,
+            WholeEvaluator,
+            RecallEvaluator,
+        )
     ]
     for metric in (InstanceAP, LvisAP):
         for kind in ("segm", "bbox"):
             average = metric(ground_truth=truth, kind=kind)
-            tasks.append(DetectionTask(CATEGORIES, seen, average))
+            tasks.append(DetectionEvaluator(CATEGORIES, seen, average))
     return tasks
 
 
@@ -167,7 +174,7 @@ def test_sizes_that_no_object_has() -> None:
     assert scores["AP"] == scores["APs"] == 0
     assert math.isnan(scores["APm"]) and math.isnan(scores["APl"])
     assert {key for key, value in scores["per_class"].items() if math.isnan(value)} == {"9", "1"}
-    summary = DetectionTask(CATEGORIES, [True] * 4, metric).summary(scores)
+    summary = DetectionEvaluator(CATEGORIES, [True] * 4, metric).summary(scores)
     assert [line.split()[1] for line in summary_lines(summary)[-4:]] == [
         "nan",
         "nan",

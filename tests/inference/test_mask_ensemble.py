@@ -7,8 +7,8 @@ from scipy.special import expit, softmax
 
 from frozenseg.encoders.pooling import OUTSIDE, place_on_grid, pool_masks
 from frozenseg.inference.mask_ensemble import (
-    ProposalEvidence,
-    as_queries,
+    ClassifiedProposals,
+    proposal_class_probs,
     semantic_weights,
 )
 from frozenseg.inference.postprocess import PostProcessor
@@ -57,14 +57,14 @@ def test_no_proposal_at_all() -> None:
     assert of_proposals.shape == (0, 4)
 
 
-def evidence(probabilities: list[list[float]], masks: torch.Tensor) -> ProposalEvidence:
+def evidence(probabilities: list[list[float]], masks: torch.Tensor) -> ClassifiedProposals:
     logits = torch.tensor(probabilities).clamp(min=1e-9).log()
-    return ProposalEvidence(logits, masks, torch.full((len(masks),), 0.9), SEEN)
+    return ClassifiedProposals(logits, masks, torch.full((len(masks),), 0.9), SEEN)
 
 
 def test_proposals_compete_with_what_clip_and_sam_say_of_them() -> None:
     found = evidence([[0.1, 0.7, 0.1, 0.0, 0.1], [0.6, 0.2, 0.1, 0.1, 0.0]], torch.zeros(2, 4, 4))
-    rows = as_queries(found, weight=0.5, threshold=0.5)
+    rows = proposal_class_probs(found, weight=0.5, threshold=0.5)
     expected = [[0, 0.5 * 0.9 * 0.7, 0.5 * 0.9 * 0.1, 0, 1 - 0.45 * 0.8], [0, 0, 0, 0, 1]]
     torch.testing.assert_close(rows, torch.tensor(expected))
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from frozenseg.inference import postprocess
 from frozenseg.inference.postprocess import PostProcessor, mask_boxes
 from frozenseg.inference.resize import MaskResizer
-from frozenseg.structures import SegmentationResult
+from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
 
 from .slow_rules import slow_box, slow_instances, slow_panoptic, slow_semantic
@@ -40,7 +40,7 @@ def make_vocabulary(classes: int) -> Vocabulary:
 
 def process(
     class_logits: torch.Tensor, masks: torch.Tensor, words: Vocabulary, **options: object
-) -> SegmentationResult:
+) -> Prediction:
     resizer = MaskResizer.identity((masks.shape[-2], masks.shape[-1]))
     return PostProcessor(**options)(class_logits, masks, resizer, words)
 
@@ -131,7 +131,7 @@ def test_boxes_of_masks() -> None:
     assert mask_boxes(torch.zeros(0, 6, 9, dtype=torch.bool)).shape == (0, 4)
 
 
-def check_nothing(result: SegmentationResult) -> None:
+def check_nothing(result: Prediction) -> None:
     assert not result.panoptic.ids.any() and result.panoptic.segments == []
     assert result.panoptic.ids.shape == SIZE
 

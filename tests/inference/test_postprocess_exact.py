@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frozenseg.inference import postprocess
-from frozenseg.inference.mask_ensemble import ProposalEvidence, as_queries
+from frozenseg.inference.mask_ensemble import ClassifiedProposals, proposal_class_probs
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
-from frozenseg.structures import InstanceResult, SegmentationResult
+from frozenseg.structures import InstanceResult, Prediction
 from frozenseg.text.vocabulary import Vocabulary
 
 CLASSES = 6
@@ -77,9 +77,9 @@ def half_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 CASES = {"random": random_case, "confident": confident_case, "tied": tied_case, "half": half_case}
 
 
-def proposals_of_sam(seed: int, size: tuple[int, int]) -> ProposalEvidence:
+def proposals_of_sam(seed: int, size: tuple[int, int]) -> ClassifiedProposals:
     generator = torch.Generator().manual_seed(seed)
-    return ProposalEvidence(
+    return ClassifiedProposals(
         class_logits=3 * torch.randn(8, CLASSES + 1, generator=generator),
         mask_logits=6 * torch.randn(8, *size, generator=generator),
         predicted_iou=torch.rand(8, generator=generator),
@@ -156,7 +156,7 @@ def test_panoptic_is_every_query_at_every_pixel(
     ours = process(logits, masks, resizer, WORDS, evidence).panoptic
     probabilities = logits.softmax(-1)
     if evidence is not None:
-        joining = as_queries(evidence, weight=WEIGHT, threshold=THRESHOLD)
+        joining = proposal_class_probs(evidence, weight=WEIGHT, threshold=THRESHOLD)
         probabilities = torch.cat((probabilities, joining))
         masks = torch.cat((masks, evidence.mask_logits))
     height = resizer.output_size[0]
@@ -167,7 +167,7 @@ def test_panoptic_is_every_query_at_every_pixel(
     assert [(s.class_id, s.score, s.area) for s in ours.segments] == segments
 
 
-def assert_same(one: SegmentationResult, other: SegmentationResult, tasks: tuple[str, ...]) -> None:
+def assert_same(one: Prediction, other: Prediction, tasks: tuple[str, ...]) -> None:
     """Bit for bit in these tasks."""
     for name in {"semantic", "proposals"}.intersection(tasks):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -193,7 +193,7 @@ def test_tasks_alone_equal_tasks_together(size: str, case: str, with_sam: bool) 
     logits, masks = CASES[case](1, SIZES[size][0])
     evidence = proposals_of_sam(1, SIZES[size][0]) if with_sam else None
 
-    def run(*tasks: str) -> SegmentationResult:
+    def run(*tasks: str) -> Prediction:
         wanted = {name: name in tasks for name in TASKS}
         process = PostProcessor(
             **wanted, sam_weight=WEIGHT, detections_per_image=12, overlap_threshold=0.1

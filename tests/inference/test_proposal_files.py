@@ -57,7 +57,7 @@ def test_masks_of_another_setting_are_refused(folder: ProposalFolder) -> None:
 
 
 def test_a_folder_that_holds_no_proposals_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="make one with tools/make_sam_masks.py"):
+    with pytest.raises(UserError, match="make one with frozenseg make_sam_masks"):
         ProposalFolder(tmp_path, ABOUT, create=False)
 
 

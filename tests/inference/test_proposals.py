@@ -8,11 +8,10 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import remove_small_regions as remove_one
 
-from frozenseg.data.small_world.scene import Scene, make_scene
+from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
-from frozenseg.engine.weights import read_state
 from frozenseg.errors import UserError
-from frozenseg.files import local_path
+from frozenseg.files import resolve_packaged_path
 from frozenseg.inference.proposals import (
     LOGIT_STEP,
     Proposals,
@@ -21,6 +20,7 @@ from frozenseg.inference.proposals import (
     propose,
     remove_small_regions,
 )
+from frozenseg.small_world.scene import Scene, make_scene
 from frozenseg.structures import ImageBatch
 
 SETTINGS = ProposalSettings(points_per_side=6, predicted_iou=0.4, stability=0.5)
@@ -29,7 +29,7 @@ SETTINGS = ProposalSettings(points_per_side=6, predicted_iou=0.4, stability=0.5)
 @pytest.fixture(scope="module")
 def sam() -> Sam:
     model = build_sam_model("small")
-    state = read_state(local_path("frozenseg://small/sam.safetensors"))
+    state = read_state(resolve_packaged_path("frozenseg://small/sam.safetensors"))
     model.load_state_dict({name: value.float() for name, value in state.items()})
     return model.eval()
 
@@ -47,7 +47,7 @@ def scene_at_sams_size() -> Scene:
 
 def embedded(sam: Sam, image: np.ndarray) -> torch.Tensor:
     images = ImageBatch.collate([torch.from_numpy(image.copy()).permute(2, 0, 1)], 1)
-    return FrozenSam(model=sam, view="keep_aspect").square(images)
+    return FrozenSam(model=sam, view="keep_aspect").image_embedding(images)
 
 
 @pytest.mark.parametrize("least_area", [0, 100])

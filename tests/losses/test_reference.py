@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frozenseg.devtools.reference.compare import BOUND
+from frozenseg.devtools.reference.losses import check_losses
 from frozenseg.errors import UserError
 from frozenseg.files import read_json, write_json
-from frozenseg.reference.compare import BOUND
-from frozenseg.reference.losses import check_losses
 
 
 @pytest.mark.reference

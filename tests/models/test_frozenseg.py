@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from frozenseg.build import build_model
+from frozenseg.build.models import build_model
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
-
-from ..conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
+from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
 
 VARIANTS = {
     "published": [],
@@ -41,7 +40,7 @@ def test_gradient_reaches_all_that_trains_and_nothing_that_is_frozen(
 ) -> None:
     model = build_tiny(*VARIANTS[name]).train()
     # Deformable attention begins with weights of zero, which let no gradient through to queries.
-    for key, parameter in model.trained_parameters():
+    for key, parameter in model.trainable_parameters():
         if key.endswith(("sampling_offsets.weight", "attention_weights.weight")):
             nn.init.normal_(parameter, std=0.1)
     outputs = model(tiny_images, tiny_text, auxiliary=True)
@@ -53,7 +52,7 @@ def test_gradient_reaches_all_that_trains_and_nothing_that_is_frozen(
         torch.testing.assert_close(masks, output.mask_logits)
         total = total + output.class_logits.square().mean() + masks.square().mean()
     total.backward()
-    trained = dict(model.trained_parameters())
+    trained = dict(model.trainable_parameters())
     untouched = [
         key for key, parameter in trained.items()
         if parameter.grad is None or not parameter.grad.abs().sum() > 0
@@ -171,7 +170,7 @@ def test_trained_parameters_of_the_published_models(options: list[str], count: i
     """docs/papers.md, departures, row 11; on the meta device, so nothing is computed or held."""
     with torch.device("meta"):
         model = build_model(load_config(None, options))
-    assert sum(parameter.numel() for _, parameter in model.trained_parameters()) == count
+    assert sum(parameter.numel() for _, parameter in model.trainable_parameters()) == count
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.encoders.clip_text import ClipText, without_image_tower
 from frozenseg.encoders.patches import clip_patches
-from frozenseg.models.fusioner import EarlyFusion, Fusion, Fusioner, LateFusion, PixelHead
+from frozenseg.models.fusioner import EarlyFusion, Fusion, Fusioner, LateFusion, UpsamplingDecoder
 from frozenseg.models.windows import window_starts
 from frozenseg.structures import ImageBatch, TextEmbeddings
 
@@ -38,7 +38,7 @@ def make(
         visual=clip_patches(clip.visual, name=CLIP, mean=[120.0] * 3, std=[60.0] * 3),
         text=ClipText(model=without_image_tower(clip), name=CLIP),
         fusion=make_fusion(kind),
-        decoder=PixelHead(dim=16, doublings=doublings),
+        decoder=UpsamplingDecoder(dim=16, doublings=doublings),
         temperature=0.07,
         classes_at_once=classes_at_once,
         size_divisor=16,
@@ -46,7 +46,7 @@ def make(
         window_stride=window_stride,
         window_padding=window_padding,
     )
-    for name, parameter in model.trained_parameters():
+    for name, parameter in model.trainable_parameters():
         if parameter.dim() == 1:  # fresh norms and biases are nothing, and mistakes could hide
             nn.init.normal_(parameter, mean=float("norm.weight" in name), std=0.3)
     return model.eval()
@@ -69,7 +69,7 @@ def test_trained_parameters_are_as_many_as_published() -> None:
     """CLIP ViT-L/14: 39,145,984 + 9,701,888 = 48.85 M; nothing is allocated."""
     with torch.device("meta"):
         fusion = EarlyFusion(visual_channels=768, text_channels=768)
-        decoder = PixelHead()
+        decoder = UpsamplingDecoder()
         late = LateFusion(visual_channels=768, text_channels=768)
     assert count(fusion) == 39_145_984
     assert count(decoder) == 9_701_888
@@ -95,7 +95,7 @@ def test_equals_the_slow_computation(kind: str, doublings: int) -> None:
 
 def test_the_instance_norm_is_torchs() -> None:
     """And takes a grid of one cell, which torch's own refuses."""
-    head, tokens = PixelHead(dim=8), torch.randn(2, 6, 8)
+    head, tokens = UpsamplingDecoder(dim=8), torch.randn(2, 6, 8)
     features = tokens.transpose(1, 2).unflatten(2, (2, 3))
     for number, convolution in enumerate(head.convolutions):
         if number:
@@ -110,7 +110,7 @@ def test_gradient_reaches_fusion_and_decoder_alone(kind: str) -> None:
     model = make(kind).train()
     assert not any(part.training for part in (*model.visual.modules(), *model.text.modules()))
     model(batch(), text().weight.expand(2, -1, -1)).square().mean().backward()
-    trained = dict(model.trained_parameters())
+    trained = dict(model.trainable_parameters())
     assert {name.split(".")[0] for name in trained} == {"fusion", "decoder"}
     # A bias before an instance norm has no effect.
     idle = [f"decoder.convolutions.{n}.bias" for n in range(4)]

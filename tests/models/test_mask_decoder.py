@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.models.layers import sine_positions
-from frozenseg.models.mask_decoder import MaskAt, MaskDecoder, attention_mask
+from frozenseg.models.mask_decoder import MaskDecoder, MaskHead, attention_mask
 from frozenseg.structures import MaskPredictions
 
 Decode = Callable[..., MaskPredictions]
@@ -224,7 +224,7 @@ def test_masks_at_any_size_are_resized_products() -> None:
     features, embedding = torch.randn(1, 8, 12, 16), torch.randn(1, 3, 8)
     product = torch.einsum("bqc,bchw->bqhw", embedding, features)
     for full in (True, False):
-        masks = MaskAt(features, full=full)
+        masks = MaskHead(features, full=full)
         for size in ((3, 4), (5, 7), (12, 16)):
             expected = nn.functional.interpolate(
                 product, size=size, mode="bilinear", align_corners=False

@@ -12,10 +12,10 @@ from frozenseg.models import ms_deform_gather
 from frozenseg.models.ms_deform_attn import (
     DeformableAttention,
     deformable_attention,
-    published_reading,
     reference_points,
+    remap_to_single_level,
     runs_triton,
-    softmax_of_few,
+    small_softmax,
 )
 from frozenseg.models.ms_deform_loop import loop_over_levels
 
@@ -177,16 +177,16 @@ def test_other_devices_take_the_loop() -> None:
 def test_softmax_of_few_is_the_softmax() -> None:
     x = 100 * torch.randn(3, 5, 12)
     with torch.no_grad():
-        found = softmax_of_few(x)
+        found = small_softmax(x)
     torch.testing.assert_close(found, x.softmax(-1))
-    torch.testing.assert_close(softmax_of_few(x), x.softmax(-1), rtol=0, atol=0)
+    torch.testing.assert_close(small_softmax(x), x.softmax(-1), rtol=0, atol=0)
 
 
 def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> None:
     images, queries, heads, levels, points = 2, 7, 4, 3, 4
     locations = torch.randn(images, queries, heads, levels, points, 2)
     weights = torch.randn(images, queries, heads, levels, points)
-    ours_locations, ours_weights = published_reading(locations, weights, 1)
+    ours_locations, ours_weights = remap_to_single_level(locations, weights, 1)
     assert ours_weights.shape == (images, queries, heads, 1, points)
     for image in range(images):
         flat_locations = locations[image].reshape(-1, 2)
@@ -203,7 +203,7 @@ def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> No
 
 def test_published_reading_with_as_many_levels_as_built_changes_nothing() -> None:
     locations, weights = torch.randn(1, 5, 2, 3, 4, 2), torch.randn(1, 5, 2, 3, 4)
-    same = published_reading(locations, weights, 3)
+    same = remap_to_single_level(locations, weights, 3)
     assert torch.equal(same[0], locations) and torch.equal(same[1], weights)
 
 

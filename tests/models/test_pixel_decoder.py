@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from frozenseg.models.layers import sine_positions
 from frozenseg.models.ms_deform_attn import DeformableEncoderLayer
-from frozenseg.models.pixel_decoder import DeformableEncoder, PixelDecoder, SamBranch
+from frozenseg.models.pixel_decoder import DeformableEncoder, PixelDecoder, SAMPixelDecoder
 
 CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 20}
 
@@ -23,9 +23,9 @@ def make_features(batch: int = 2) -> dict[str, torch.Tensor]:
     return {name: torch.randn(batch, CHANNELS[name], *size) for name, size in sizes.items()}
 
 
-def make_branch(num_levels: int) -> SamBranch:
+def make_branch(num_levels: int) -> SAMPixelDecoder:
     torch.manual_seed(1)
-    branch = SamBranch(
+    branch = SAMPixelDecoder(
         in_channels=20, dim=32, num_layers=2, num_levels=num_levels, num_heads=4, num_points=2
     ).eval()
     for name, parameter in branch.named_parameters():  # offsets and weights that depend on queries

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from frozenseg.devtools.reference.model import load_fill
 from frozenseg.errors import UserError
-from frozenseg.reference.model import load_fill
 
 BOUND = 1e-3
 """Of every difference, relative to the largest number of the published side."""

@@ -14,18 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenseg.build import build_model
+from frozenseg.build.models import build_model
 from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS
 from frozenseg.data.folds import fold_classes
+from frozenseg.devtools.reference.model import load_fill
 from frozenseg.evaluation.few_shot import ClassMaskIoU
 from frozenseg.losses.pixel import pixel_losses
 from frozenseg.models.fusioner import Fusioner
-from frozenseg.reference.model import load_fill
 from frozenseg.structures import ImageBatch, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
-
-from .conftest import BOUND
+from tests.parity.conftest import BOUND
 
 pytestmark = pytest.mark.reference
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frozenseg.commands.train_net import main
-from frozenseg.data.small_world.export import export_split
+from frozenseg.small_world.export import export_split
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "small"
 SHORT = (

@@ -18,25 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg import build
-from frozenseg.commands.training import (
+from frozenseg.build.training import (
     clip_norm_of,
     schedule_of,
-    training_objective,
+    training_loss,
     training_state,
 )
+from frozenseg.checkpoints.published_names import to_published
+from frozenseg.checkpoints.state_dict import load_state
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
-from frozenseg.engine.published_names import to_published
+from frozenseg.devtools.reference.model import load_fill
 from frozenseg.engine.state import TrainingState
-from frozenseg.engine.trainer import step_totals, training_step
-from frozenseg.engine.weights import load_state
+from frozenseg.engine.trainer import loss_normalizers, training_step
 from frozenseg.losses.matcher import Matching
 from frozenseg.models.frozenseg import FrozenSeg
-from frozenseg.reference.model import load_fill
 from frozenseg.structures import ClipFeatures, FrozenFeatures, Targets, TextEmbeddings
-
-from .conftest import BOUND
+from tests.parity.conftest import BOUND
 
 pytestmark = pytest.mark.reference
 
@@ -72,7 +71,7 @@ def run(published: Path) -> Run:
         for name in ("build_clip", "build_sam"):
             patch.setattr(build, name, _without_memory(getattr(build, name)))
         model = build.build_frozenseg_model(cfg).train()
-    found = {_published_name(name): entry for name, entry in model.trained_parameters()}
+    found = {_published_name(name): entry for name, entry in model.trainable_parameters()}
     assert sorted(found) == expected["names"]
     parameters = {name: found[name] for name in expected["names"]}
     start = {name: _std(entry) for name, entry in parameters.items()}
@@ -156,7 +155,7 @@ def test_three_steps_are_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert clip_norm == expected["clip"]
     features = _features(len(run.arrays["ids_0"]))
     text = _text(expected)
-    objective = training_objective(run.cfg, run.model, text, lambda images, device: features)
+    objective = training_loss(run.cfg, run.model, text, lambda images, device: features)
     matcher, matchings = objective.criterion.matcher, []
 
     def watched(*given: Any) -> Matching:
@@ -168,7 +167,7 @@ def test_three_steps_are_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     start = {name: p.detach().clone() for name, p in run.parameters.items()}
     schedule = schedule_of(run.cfg)
     for number, step in enumerate(expected["steps"], 1):
-        totals, _ = step_totals(objective, [samples], False)
+        totals, _ = loss_normalizers(objective, [samples], False)
         rate = schedule(run.state.step)
         losses, norm = training_step(
             *(run.state, run.model, objective, [samples], totals),

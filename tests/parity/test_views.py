@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenseg.commands.training import training_dataset, training_objective
+from frozenseg.build.training import training_dataset, training_loss
 from frozenseg.config import load_config
-from frozenseg.data.dataset import Draw, Sample, SegmentationDataset
+from frozenseg.data.dataset import Sample, SampleIndex, SegmentationDataset
 from frozenseg.structures import ImageBatch, TextEmbeddings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def read_view(image: np.ndarray) -> View:
 
 
 def samples(dataset: SegmentationDataset) -> Iterator[Sample]:
-    return (dataset[Draw(position, 0)] for position in range(DRAWS))
+    return (dataset[SampleIndex(position, 0)] for position in range(DRAWS))
 
 
 def pixels(sample: Sample) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_padding_that_the_encoders_see(recipe: Path, grey: bool, tmp_path: Path)
         seen.append(images)
         raise Seen
 
-    objective = training_objective(cfg, model, text)
+    objective = training_loss(cfg, model, text)
     with pytest.raises(Seen):
         objective(forward, [small], [0], (1.0, 1.0), device=torch.device("cpu"))
     mean, std = (torch.tensor(values) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))

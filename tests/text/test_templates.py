@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frozenseg.build import build_text_classifier
+from frozenseg.build.models import build_text_classifier
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.text.templates import KNOWN, VILD, find_templates, read_templates

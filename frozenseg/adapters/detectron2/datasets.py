@@ -18,7 +18,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from frozenseg.build_vocabulary import (
+from frozenseg.build.vocabulary import (
     build_training_vocabulary,
     build_vocabulary,
     joins_by_order,
@@ -36,8 +36,8 @@ from frozenseg.data.benchmarks import (
 )
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.shapes import encode_shape
+from frozenseg.drawing.palette import class_colors
 from frozenseg.errors import UserError
-from frozenseg.palette import class_colors
 from frozenseg.text.names import spelling
 from frozenseg.text.vocabulary import Vocabulary
 

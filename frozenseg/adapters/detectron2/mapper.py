@@ -9,10 +9,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances as HostInstances
 
 from frozenseg.adapters.detectron2.datasets import HostClasses, host_classes, table_row
-from frozenseg.commands.testing import test_resize
-from frozenseg.commands.training import training_transform
+from frozenseg.build.evaluation import eval_transform
+from frozenseg.build.training import training_transform
 from frozenseg.config import select_config
-from frozenseg.data.dataset import Draw, SegmentationDataset
+from frozenseg.data.dataset import SampleIndex, SegmentationDataset
 from frozenseg.data.records import Categories, Instances, Record, Segments
 from frozenseg.data.transforms import ShortestEdgeResize, Transform
 from frozenseg.errors import UserError
@@ -82,7 +82,7 @@ class FrozenSegMapper:
             keep_empty=self.keep_empty,
             seed=int(np.random.randint(2**31)),
         )
-        sample = dataset[Draw(int(np.random.randint(2**31)), 0)]
+        sample = dataset[SampleIndex(int(np.random.randint(2**31)), 0)]
         found = bare | {
             "dataset_name": name,
             "image": sample.image,
@@ -102,7 +102,7 @@ class FrozenSegMapper:
 def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:
     row = table_row(name)
     if row is not None:
-        return test_resize(config, row)
+        return eval_transform(config, row)
     return ShortestEdgeResize(short=config.INPUT.MIN_SIZE_TEST, long=config.INPUT.MAX_SIZE_TEST)
 
 

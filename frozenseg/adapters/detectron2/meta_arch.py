@@ -21,32 +21,28 @@ from frozenseg.adapters.detectron2.datasets import (
     vocabulary_of,
 )
 from frozenseg.adapters.detectron2.mapper import tensor_masks
-from frozenseg.build import (
-    build_post_processor,
-    build_precision,
-    build_sam_masks,
-    build_text_classifier,
-)
-from frozenseg.commands.training import loaded_model, training_objective
+from frozenseg.build.models import build_precision, build_text_classifier
+from frozenseg.build.prediction import build_post_processor, build_sam_masks
+from frozenseg.build.training import loaded_model, training_loss
+from frozenseg.checkpoints.state_dict import SHARED, load_state
 from frozenseg.config import select_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
 from frozenseg.engine.distributed import all_sum, rank, world_size
-from frozenseg.engine.objective import Objective
-from frozenseg.engine.weights import SHARED, load_state
+from frozenseg.engine.training_loss import TrainingLoss
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.inference.segment import segment_image
-from frozenseg.models.base import Segmenter
-from frozenseg.structures import SegmentationResult, Targets, TextEmbeddings
+from frozenseg.models.base import SegmentationModel
+from frozenseg.structures import Prediction, Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Question:
+class DatasetClasses:
     """What images of a data set are asked for."""
 
     classes: HostClasses
@@ -55,7 +51,7 @@ class Question:
 
 
 class HostModel(nn.Module):
-    """A `Segmenter` as a meta-architecture; its state dict is the segmenter's own.
+    """A `SegmentationModel` as a meta-architecture; its state dict is the segmenter's own.
 
     Weights are loaded when it is built, by `frozenseg.build.load_model`: MODEL.WEIGHTS (ours or
     published, `.safetensors` too) and the files of the frozen encoders. A checkpointer of
@@ -63,13 +59,13 @@ class HostModel(nn.Module):
     """
 
     @configurable
-    def __init__(self, *, segmenter: Segmenter, config: CfgNode) -> None:
+    def __init__(self, *, segmenter: SegmentationModel, config: CfgNode) -> None:
         """config: ours (`frozenseg.config.select_config`)."""
         super().__init__()
         self.segmenter = segmenter
         self.config = config
         self.steps = 0  # of training, where detectron2 does not count them
-        self._questions: dict[str, Question] = {}
+        self._questions: dict[str, DatasetClasses] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -123,7 +119,7 @@ class HostModel(nn.Module):
         return [first + world_size() * index for index in range(count)]
 
     @cached_property
-    def _objective(self) -> Objective:
+    def _objective(self) -> TrainingLoss:
         names = self.config.DATASETS.TRAIN
         if not names:
             raise UserError("DATASETS.TRAIN is empty: name at least one data set")
@@ -132,7 +128,7 @@ class HostModel(nn.Module):
             if host_classes(name).categories != categories:
                 raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         vocabulary = vocabulary_of(self.config, names[0], categories)
-        return training_objective(self.config, self.segmenter, self._embed(vocabulary))
+        return training_loss(self.config, self.segmenter, self._embed(vocabulary))
 
     def _segment(self, entry: dict[str, Any]) -> dict[str, Any]:
         question, image = self._question(entry.get("dataset_name")), entry["image"]
@@ -149,7 +145,7 @@ class HostModel(nn.Module):
         )
         return host_output(result, question.classes)
 
-    def _question(self, name: str | None) -> Question:
+    def _question(self, name: str | None) -> DatasetClasses:
         """name: None where the input does not say it: the first of DATASETS.TEST, else TRAIN."""
         if name is None:
             names = (*self.config.DATASETS.TEST, *self.config.DATASETS.TRAIN)
@@ -159,7 +155,7 @@ class HostModel(nn.Module):
         if name not in self._questions:
             classes = host_classes(name)
             vocabulary = vocabulary_of(self.config, name, classes.categories)
-            self._questions[name] = Question(classes, vocabulary, self._embed(vocabulary))
+            self._questions[name] = DatasetClasses(classes, vocabulary, self._embed(vocabulary))
         return self._questions[name]
 
     def _embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
@@ -225,7 +221,7 @@ def _training_sample(entry: dict[str, Any]) -> Sample:
     return Sample(image, image.shape[1], image.shape[2], record, targets, entry.get("content"))
 
 
-def host_output(result: SegmentationResult, classes: HostClasses) -> dict[str, Any]:
+def host_output(result: Prediction, classes: HostClasses) -> dict[str, Any]:
     """A result in detectron2's format."""
     found: dict[str, Any] = {}
     if result.semantic_scores is not None:

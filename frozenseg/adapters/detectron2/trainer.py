@@ -30,8 +30,8 @@ from torch import nn
 
 from frozenseg.adapters.detectron2.datasets import ensure_registered, table_row
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
-from frozenseg.commands.testing import wanted_tasks
-from frozenseg.commands.training import training_groups
+from frozenseg.build.evaluation import wanted_tasks
+from frozenseg.build.training import training_groups
 from frozenseg.config import select_config
 from frozenseg.data.annotations import VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import data_root, read_benchmark
@@ -51,7 +51,7 @@ PANOPTIC_API = "git+https://github.com/cocodataset/panopticapi.git"
 
 
 class Trainer(DefaultTrainer):
-    """What `tools/detectron2_train_net.py` runs."""
+    """What `frozenseg detectron2_train_net` runs."""
 
     def __init__(self, cfg: CfgNode) -> None:
         if cfg.SOLVER.ACCUMULATE != 1:

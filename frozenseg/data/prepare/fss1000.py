@@ -148,7 +148,7 @@ def _write_classes(root: Path, split: str, work: Work) -> None:
         if path.read_text(encoding="utf-8") != text:
             raise UserError(
                 f"{path}: was made by another list than {LISTS[split]}, as were the label maps; "
-                f"run python datasets/prepare_fss1000.py --split {split} --again"
+                f"run frozenseg prepare_dataset fss1000 --split {split} --again"
             )
         return
     with atomic_path(path) as temporary:

@@ -1,0 +1,1 @@
+"""A configuration as objects: the only part of the package that reads one."""

@@ -1,0 +1,124 @@
+"""What a run finds in its OUTPUT_DIR: a run to go on with, results to spare, other settings."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from frozenseg.checkpoints.schema import TrainingCheckpoint
+from frozenseg.checkpoints.training import CheckpointFolder
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path, check_writable, remove_temporaries
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+RESULTS = ("model_final.safetensors", "model_best.safetensors", "results.json")
+# All that a run writes atomically, but for its checkpoints and pictures.
+WRITTEN = (CONFIG, *RESULTS, "metrics.jsonl", "curves.png", "wandb_id")
+
+Found = tuple[TrainingCheckpoint, Path]
+
+
+def clean(output: Path, checkpoints: CheckpointFolder) -> None:
+    """Remove what killed runs have left half written. To be called by the folder's only writer."""
+    for name in WRITTEN:
+        remove_temporaries(output, name)
+    remove_temporaries(checkpoints.folder, "step_*.pt")
+    remove_temporaries(output / "pictures", "*.jpg")
+
+
+def refuse_another_run(output: Path, checkpoints: CheckpointFolder) -> None:
+    """Without --resume, nothing of an earlier run is replaced."""
+    if checkpoints.paths():
+        raise UserError(
+            f"{checkpoints.folder} holds checkpoints of another run: go on with --resume, "
+            "or give another OUTPUT_DIR"
+        )
+    if held := [name for name in RESULTS if (output / name).is_file()]:
+        raise UserError(
+            f"OUTPUT_DIR {output} holds the results of another run ({', '.join(held)}), but no "
+            "checkpoint: give another OUTPUT_DIR, or move them away"
+        )
+
+
+def say_what_was_found(
+    found: Found | None, output: Path, checkpoints: CheckpointFolder, max_iter: int
+) -> None:
+    """What --resume does, before the first step."""
+    if found is None:
+        held = [name for name in RESULTS if (output / name).is_file()]
+        replaced = f"; {', '.join(held)} there will be replaced" if held else ""
+        logger.warning("no checkpoint in %s: starting at step 0%s", checkpoints.folder, replaced)
+        return
+    checkpoint, path = found
+    if checkpoint.step < max_iter:
+        logger.info("going on after step %d of %d from %s", checkpoint.step, max_iter, path)
+    else:
+        logger.info(
+            "all %d steps of %d are done, by %s: only its results are written",
+            checkpoint.step,
+            max_iter,
+            path,
+        )
+
+
+def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
+    """Find out before the first step whether all that a run writes can be written."""
+    for name in WRITTEN:
+        check_writable(output / name)
+    if checkpoints.folder.exists():
+        check_writable(checkpoints.folder / "step_00000000.pt")
+
+
+def write_config(cfg: CfgNode, output: Path) -> None:
+    """The resolved configuration beside the checkpoints, of a run that is about to take its first
+    step: one that is refused leaves what the weights in the folder were trained with. What is there
+    already and differs is kept as config.yaml.1 and so on, and the log says in what."""
+    path = output / CONFIG
+    text = cfg.dump()
+    if path.exists():
+        differences = list(_differences(path, text))
+        if differences:
+            kept = _free_name(path)
+            path.rename(kept)
+            logger.warning(
+                "the settings differ from those of the run so far, which are kept in %s: %s",
+                kept,
+                "; ".join(differences),
+            )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _differences(path: Path, text: str) -> Iterator[str]:
+    """KEY: before -> now, for every key that differs."""
+    try:
+        before = _flat(yaml.safe_load(path.read_bytes()))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError):
+        yield f"{path} cannot be read"
+        return
+    now = _flat(yaml.safe_load(text))
+    for key in sorted(before.keys() | now.keys()):
+        if key not in before or key not in now or before[key] != now[key]:
+            yield f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        name: value
+        for key, entry in node.items()
+        for name, value in _flat(entry, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (kept := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return kept

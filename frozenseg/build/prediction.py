@@ -1,0 +1,179 @@
+"""A configuration as a predictor: `load`, and the parts that only prediction needs."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.models import (
+    build_device,
+    build_precision,
+    build_text_classifier,
+    load_model,
+    prepare_for_inference,
+)
+from frozenseg.build.run_folder import model_config
+from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.checkpoints.frozen_weights import load_sam
+from frozenseg.encoders.frozen import weights_digest
+from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.errors import UserError
+from frozenseg.files import resolve_packaged_path
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.proposal_files import ProposalFolder
+from frozenseg.inference.proposals import ProposalSettings
+from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
+from frozenseg.models.base import SegmentationModel
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.predictor import Predictor
+from frozenseg.runtime.isolation import own_random_stream, plain_defaults
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    model: str | Path | None = "small",
+    *,
+    weights: str | Path | None = None,
+    options: Sequence[str] | Mapping[str, Any] = (),
+    device: str | torch.device | None = None,
+) -> Predictor:
+    """A model ready to segment.
+
+    model: one that ships with the package ("small", "small-fusioner"), a YAML file, or a folder
+    with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training: its weights are those in the
+    folder, whatever MODEL.WEIGHTS the training began from. weights: a checkpoint in place of them.
+    options: KEY, VALUE, ... or a mapping, over the configuration. device: "cuda", "cpu", "mps", in
+    place of MODEL.DEVICE. Raises `UserError` for whatever of it cannot be used.
+
+    Nothing of the process is changed: random streams, defaults and environment are as before.
+    """
+    return build_predictor(
+        model_config(
+            "small" if model is None else model,
+            weights=weights,
+            options=options,
+            device=None if device is None else str(device),
+        )
+    )
+
+
+def build_predictor(cfg: CfgNode) -> Predictor:
+    """The predictor of a configuration, weights loaded."""
+    with plain_defaults(), own_random_stream(cfg.SEED):
+        return _build_predictor(cfg)
+
+
+def _build_predictor(cfg: CfgNode) -> Predictor:
+    device = build_device(cfg)
+    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE), "
+            "or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without one"
+        )
+    network, random = load_model(cfg)
+    note = None
+    if random:
+        note = f"random weights ({', '.join(random)}): the result means nothing"
+        logger.warning(note)
+    network.to(device).eval()
+    precision = build_precision(cfg, device)
+    prepare_for_inference(cfg, network)
+    return Predictor(
+        model=network,
+        text_classifier=build_text_classifier(cfg, network),
+        training_vocabulary=build_training_vocabulary(cfg),
+        post_processor=build_post_processor(cfg),
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        long_side=cfg.INPUT.MAX_SIZE_TEST,
+        precision=precision,
+        note=note,
+        sam_masks=_online_only(build_sam_masks(cfg, network)),
+    )
+
+
+def _online_only(source: ProposalSource | None) -> ProposalSource | None:
+    """Plain images have no ids by which proposals could be found on disk."""
+    if isinstance(source, StoredProposals):
+        raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
+    return source
+
+
+def build_post_processor(cfg: CfgNode) -> PostProcessor:
+    test = cfg.MODEL.MASK_FORMER.TEST
+    return PostProcessor(
+        panoptic=test.PANOPTIC_ON,
+        semantic=test.SEMANTIC_ON,
+        instances=test.INSTANCE_ON,
+        object_mask_threshold=test.OBJECT_MASK_THRESHOLD,
+        overlap_threshold=test.OVERLAP_THRESHOLD,
+        detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        sam_epsilon=cfg.TEST.SAM_MASK_PRED_ALPHA,
+        sam_threshold=cfg.TEST.SAM_MASKS.THRESHOLD,
+        sam_weight=cfg.TEST.SAM_MASKS.WEIGHT,
+        cells_inside=test.MASK_CELLS_INSIDE,
+        masks_at_output_size=(
+            test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE
+            or test.PANOPTIC_ON
+            or test.INSTANCE_ON
+            or test.RECALL_ON
+        ),
+    )
+
+
+def build_sam_masks(cfg: CfgNode, model: SegmentationModel) -> ProposalSource | None:
+    """Where SAM's proposals come from: None without TEST.USE_SAM_MASKS."""
+    if not cfg.TEST.USE_SAM_MASKS:
+        return None
+    if not isinstance(model, FrozenSeg):
+        raise UserError("TEST.USE_SAM_MASKS: only FrozenSeg can classify proposals; set it False")
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError("TEST.USE_SAM_MASKS and TEST.AUG.ENABLED do not work together: choose one")
+    online = build_online_proposals(cfg, model.sam, model.device)
+    folder = cfg.TEST.SAM_MASKS.FOLDER
+    if not folder:
+        return online
+    return StoredProposals(
+        ProposalFolder(Path(folder), proposal_identity(cfg, online), create=False)
+    )
+
+
+def build_online_proposals(
+    cfg: CfgNode, injected: FrozenSam | None, device: torch.device
+) -> OnlineProposals:
+    """SAM as a maker of proposals; the one of the injectors, where that is the one asked for."""
+    masks = cfg.TEST.SAM_MASKS
+    settings = ProposalSettings(
+        points_per_side=masks.POINTS_PER_SIDE,
+        predicted_iou=masks.PREDICTED_IOU,
+        stability=masks.STABILITY,
+        min_region_area=masks.MIN_REGION_AREA,
+        max_masks=masks.MAX_MASKS,
+    )
+    name = cfg.TEST.PKL_SAM_MODEL_NAME
+    own = name == cfg.MODEL.SAM_NAME and masks.WEIGHTS in ("", cfg.MODEL.SAM_WEIGHTS)
+    if own and injected is not None:
+        return OnlineProposals(injected, settings, shared=injected.view == "keep_aspect")
+    weights = masks.WEIGHTS or (cfg.MODEL.SAM_WEIGHTS if own else "")
+    sam = build_sam_model(name)
+    if not load_sam(
+        sam,
+        name=name,
+        weights=resolve_packaged_path(weights),
+        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+    ):
+        logger.warning("SAM %s, whose masks shall join, has random weights", name)
+    frozen = FrozenSam(model=sam, view="keep_aspect").to(device)
+    return OnlineProposals(frozen, settings, shared=False)
+
+
+def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
+    """All that decides proposals on disk, but for the images."""
+    return {
+        "sam": cfg.TEST.PKL_SAM_MODEL_NAME,
+        "weights": weights_digest(online.sam.model),
+        **online.settings.identity(),
+    }

@@ -1,0 +1,207 @@
+"""Give a model its weights: one checkpoint, and files of the frozen encoders for what it lacks.
+
+Nothing is ever downloaded here. What is absent is an error that says where to get it and where to
+put it; random weights come on request only, and whoever shows a result says so.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip.pretrained
+from huggingface_hub import try_to_load_from_cache
+from torch import Tensor, nn
+
+from frozenseg.checkpoints.state_dict import load_encoder, load_state, read_state
+from frozenseg.errors import UserError
+from frozenseg.models.frozenseg import FrozenSeg
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Path("pretrained_checkpoint")  # as published: in the folder one works in
+
+SAM_FILES = {
+    "vit_b": "sam_vit_b_01ec64.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_h": "sam_vit_h_4b8939.pth",
+}
+VIT_FILES = {  # ViT-B; of MoCo v3 after 300 epochs, the only length published
+    "dino": "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+    "moco": "https://dl.fbaipublicfiles.com/moco-v3/vit-b-300ep/vit-b-300ep.pth.tar",
+}
+SAM_HOST = "https://dl.fbaipublicfiles.com/segment_anything"
+CLIP_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+# Entries of OpenAI's CLIP files that describe the model and are no weights.
+CLIP_DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+
+
+def load_weights(
+    model: FrozenSeg,
+    *,
+    weights: str,
+    clip_name: str,
+    clip_weights: str,
+    sam_name: str,
+    sam_weights: str,
+    allow_random: bool,
+) -> list[str]:
+    """Load everything that can be found; returns the parts left with random weights.
+
+    weights: a checkpoint file, or "" to leave the trained parts as they are. clip_weights: an
+    open_clip tag or a file. sam_weights: a file, or "" for SAM's own file name. The parts are
+    "clip", "sam" and "decoder"; of a frozen part without weights an error is raised unless
+    `allow_random`.
+    """
+    parts = [FrozenPart("clip", model.clip.model, lambda: find_clip(clip_name, clip_weights))]
+    if model.sam is not None:
+        parts.append(FrozenPart("sam", model.sam.model, lambda: find_sam(sam_name, sam_weights)))
+    return load_parts(model, weights=weights, parts=parts, allow_random=allow_random)
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """A frozen encoder with weights of its own.
+
+    name: as in `FROZEN_PARTS`. module: what they are loaded into. find: their file, or a
+    `UserError`. pick: the entries of the module, among those of the file.
+    """
+
+    name: str
+    module: nn.Module
+    find: Callable[[], Path]
+    pick: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state
+
+
+def load_parts(
+    model: nn.Module, *, weights: str, parts: list[FrozenPart], allow_random: bool
+) -> list[str]:
+    """As `load_weights`, of any model; `parts`: its frozen encoders that have files."""
+    random = ["decoder"] if not weights else []
+    loaded: set[str] = set()
+    if weights:
+        loaded = load_state(model, read_state(weights), weights)
+        logger.info("weights from %s", weights)
+    for part in parts:
+        if part.name not in loaded:
+            random += _load_part(part, allow_random)
+    return random
+
+
+def load_sam(sam: nn.Module, *, name: str, weights: str, allow_random: bool) -> bool:
+    """Load a SAM that stands by itself; False if it was left with random weights."""
+    part = FrozenPart("sam", sam, lambda: find_sam(name, weights))
+    return not _load_part(part, allow_random)
+
+
+def _load_part(part: FrozenPart, allow_random: bool) -> list[str]:
+    try:
+        path = part.find()
+    except UserError:
+        if allow_random:
+            return [part.name]
+        raise
+    state = {
+        name: tensor
+        for name, tensor in part.pick(read_state(path)).items()
+        if name not in CLIP_DESCRIPTIONS
+    }
+    load_encoder(part.module, state, str(path))
+    logger.info("%s: weights from %s", part.name, path)
+    return []
+
+
+def clip_image_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a CLIP, the entries of its image tower under the tower's own names."""
+    return {
+        name.removeprefix("visual."): tensor
+        for name, tensor in state.items()
+        if name.startswith("visual.")
+    }
+
+
+def clip_text_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a CLIP, all entries but those of its image tower."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
+
+
+def vit_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The ViT in a file of DINO, which holds nothing else, or MoCo v3, which holds two of them with
+    heads: the one that is trained by gradients, without its head, as MoCo's own evaluation has it.
+    """
+    prefix = "base_encoder."
+    if not any(name.startswith(prefix) for name in state):
+        return dict(state)
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix) and not name.startswith(f"{prefix}head.")
+    }
+
+
+def is_clip_file(weights: str) -> bool:
+    """Whether weights of CLIP are named by a file, rather than by a tag."""
+    return os.sep in weights or weights.endswith(CLIP_SUFFIXES)
+
+
+def find_clip(
+    name: str, weights: str, key: str = "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS"
+) -> Path:
+    """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie.
+    key: where `weights` comes from, for error messages."""
+    if is_clip_file(weights):
+        if Path(weights).is_file():
+            return Path(weights)
+        raise UserError(f"{key} {weights}: no such file")
+    if not weights:
+        raise UserError(f"{key} is empty: give a tag or a file")
+    for suffix in CLIP_SUFFIXES:
+        path = FOLDER / f"{name}-{weights}{suffix}"
+        if path.is_file():
+            return path
+    source = open_clip.pretrained.get_pretrained_cfg(name, weights).get("hf_hub", "").strip("/")
+    if not source:
+        raise UserError(
+            f"{key} {weights}: no such tag for {name}; known: "
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'}, or give a file"
+        )
+    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        cached = try_to_load_from_cache(source, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    raise UserError(
+        f"CLIP weights {name} {weights} are not here: fetch them with `hf download {source} "
+        f"open_clip_model.safetensors --local-dir {FOLDER}`, rename the file to "
+        f"{FOLDER / f'{name}-{weights}.safetensors'}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+    )
+
+
+def find_vit(kind: str, weights: str) -> Path:
+    """The file of a ViT of DINO or MoCo v3 (kind "dino" or "moco"): a path as given, or the
+    published file name under `FOLDER`."""
+    url = VIT_FILES[kind]
+    path = Path(weights) if weights else FOLDER / url.rpartition("/")[2]
+    if path.is_file():
+        return path
+    raise UserError(
+        f"MODEL.FUSIONER.VISUAL_WEIGHTS {path}: no such file; give a file of {kind}'s ViT, e.g. "
+        f"{url}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+    )
+
+
+def find_sam(name: str, weights: str, key: str = "MODEL.SAM_WEIGHTS") -> Path:
+    """The file of a SAM: a path as given, or its published file name under `FOLDER`. key: where
+    `weights` comes from, for error messages."""
+    path = Path(weights) if weights else FOLDER / SAM_FILES.get(name, f"sam_{name}.safetensors")
+    if path.is_file():
+        return path
+    if weights or name not in SAM_FILES:
+        raise UserError(
+            f"SAM weights {path}: no such file; give {key}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+        )
+    raise UserError(
+        f"SAM weights {path} are not here: fetch {SAM_HOST}/{path.name} and put it there, "
+        f"give another place with {key}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+    )

@@ -1,0 +1,258 @@
+"""Weights: read from files, checked entry by entry, copied into a model strictly.
+
+A published `.pth` holds everything under detectron2's names, frozen parts included
+(`published_names`). Ours hold only what was trained.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from frozenseg.checkpoints.published_names import from_published, is_published
+from frozenseg.checkpoints.published_names import to_published as to_published
+from frozenseg.checkpoints.tensor_files import is_safetensors, read_safetensors, read_torch
+from frozenseg.encoders.frozen import FROZEN_PARTS
+from frozenseg.errors import UserError, listed
+from frozenseg.files import atomic_path, user_path
+
+# The Query Injector shares its projection with the class embedding; one name is enough on disk.
+SHARED = "mask_decoder.query_injector.projection."
+
+
+def model_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's entries, shared ones once."""
+    return {name: tensor for name, tensor in model.state_dict().items() if SHARED not in name}
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """The entries of `model_state` that training changes."""
+    return {
+        name: tensor
+        for name, tensor in model_state(model).items()
+        if name.split(".")[0] not in FROZEN_PARTS
+    }
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> set[str]:
+    """Copy a state dict, published or ours, into the model; returns the frozen parts it contained.
+
+    Strict: every missing, unexpected or mis-shaped entry is named in one `UserError`, and so is
+    every one that holds no numbers to compute with; the model is unchanged then. A frozen part may
+    be absent as a whole (it has files of its own), not in part.
+    """
+    if is_published(state):
+        try:
+            state = from_published(state)
+        except UserError as error:
+            raise UserError(f"weights {origin}: {error}") from None
+    check_tensors(state, origin)
+    wanted = model_state(model)
+    parts = {name.split(".")[0] for name in state} & set(FROZEN_PARTS)
+    optional = {
+        name
+        for name in wanted
+        if name.split(".")[0] in FROZEN_PARTS and name.split(".")[0] not in parts
+    }
+    _copy(wanted, state, optional, f"weights {origin} do not fit the model")
+    return parts
+
+
+def load_encoder(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copy the state dict of a frozen encoder into it, by the rules of `load_state`."""
+    check_tensors(state, origin)
+    _copy(module.state_dict(), state, set(), f"weights {origin}: not those of this encoder")
+
+
+def _copy(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: set[str], complaint: str
+) -> None:
+    """Fill the tensors `wanted` of a model from `state`, which may lack those of `optional`."""
+    missing = [
+        name
+        for name in wanted
+        if name not in state
+        and name not in optional
+        and not name.endswith("num_batches_tracked")  # counts of steps, not in old files
+    ]
+    unexpected = [name for name in state if name not in wanted]
+    shared = [name for name in wanted if name in state]
+    misshaped = [
+        f"{name} {tuple(state[name].shape)}, the model has {tuple(wanted[name].shape)}"
+        for name in shared
+        if state[name].shape != wanted[name].shape
+    ]
+    mistyped = [
+        f"{name} {_kind(state[name])}, the model has {_kind(wanted[name])}"
+        for name in shared
+        if state[name].is_floating_point() != wanted[name].is_floating_point()
+    ]
+    kinds = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": misshaped,
+        "of another type": mistyped,
+    }
+    problems = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
+    if problems:
+        raise UserError(
+            f"{complaint}: entries {'; '.join(problems)}. {_hint(missing, unexpected, misshaped)}"
+        )
+    with torch.no_grad():
+        for name in shared:
+            wanted[name].copy_(state[name])
+
+
+# The square of a larger one is no float32 any more: no trained weight, and none that can be used.
+LARGEST = torch.finfo(torch.float32).max ** 0.5
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check_tensors(state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse tensors that no model can compute with, all of them named in one `UserError`: kinds
+    without plain numbers (complex, quantised, sparse, without memory), NaN, infinity, and numbers
+    beyond `LARGEST`."""
+    odd = [f"{name} ({_kind(tensor)})" for name, tensor in state.items() if not _is_plain(tensor)]
+    if odd:
+        raise UserError(
+            f"weights {origin}: {len(odd)} of {len(state)} entries hold no plain numbers: "
+            f"{listed(odd)}; save them as float32"
+        )
+    wrong = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    if wrong:
+        raise UserError(
+            f"weights {origin}: {len(wrong)} of {len(state)} entries hold numbers that are not "
+            f"finite or too large: {listed(wrong)}; the training that made them diverged, or the "
+            "file is damaged: use an earlier checkpoint, or get the file anew"
+        )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_quantized
+        and tensor.device.type != "meta"
+        and tensor.dtype in (*FLOATS, *WHOLE)
+    )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # As Python's numbers: in half precision `LARGEST` is infinite itself. Of NaN, both are NaN.
+    low, high = (bound.item() for bound in torch.aminmax(tensor.detach()))
+    return low >= -LARGEST and high <= LARGEST
+
+
+def _kind(tensor: Tensor) -> str:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != torch.strided:
+        return f"sparse {kind}"
+    return f"{kind} without memory" if tensor.device.type == "meta" else kind
+
+
+# Suffixes of a table stored without its zero rows: places (n,), values (n, D), rows in all (1,).
+_PLACES, _VALUES, _LENGTH = "@places", "@values", "@length"
+LARGEST_TABLE = 100_000_000  # numbers; a file must not make us allocate what it likes
+
+
+def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with its tables of mostly zero rows stored sparsely; `read_state` undoes it.
+
+    Of the small CLIP's 49,408 tokens, captions of the small world use a few hundred.
+    """
+    small: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        used = tensor.flatten(1).any(dim=1) if tensor.ndim == 2 else torch.ones(1, dtype=torch.bool)
+        if used.float().mean() > 0.5:
+            small[name] = tensor
+            continue
+        places = used.nonzero()[:, 0]
+        small[name + _PLACES] = places.int()
+        small[name + _VALUES] = tensor[places]
+        small[name + _LENGTH] = torch.tensor([len(tensor)], dtype=torch.int32)
+    return small
+
+
+def _unpacked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state dict that `packed` was given; entries that do not fit together are an error."""
+    whole = {name: tensor for name, tensor in state.items() if "@" not in name}
+    tables = {name.rpartition("@")[0] for name in state if "@" in name}
+    for table in sorted(tables):
+        parts = [state.get(table + suffix) for suffix in (_PLACES, _VALUES, _LENGTH)]
+        places, values, length = parts
+        if places is None or values is None or length is None or not _fits(places, values, length):
+            raise UserError(f"weights {path}: the rows of {table} do not fit; get it anew")
+        whole[table] = values.new_zeros(int(length), values.shape[1])
+        whole[table][places.long()] = values
+    return whole
+
+
+def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
+    """Whether a table may be made of these: each row in its place, and not more than may be."""
+    numbers = (places, length)
+    if length.numel() != 1 or any(tensor.dtype not in WHOLE[1:] for tensor in numbers):
+        return False
+    rows = int(length)
+    return (
+        values.ndim == 2
+        and places.shape == (len(values),)
+        and 0 <= rows * values.shape[1] <= LARGEST_TABLE
+        and bool(((places >= 0) & (places < rows)).all())
+    )
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing
+    it. All of them hold finite numbers (`check_tensors`)."""
+    if "://" in str(path):
+        raise UserError(f"weights {path}: an address; fetch the file and give its path")
+    path = user_path(path)
+    if is_safetensors(path):
+        state = _unpacked(read_safetensors(path), path)
+    else:
+        state = _state_dict(read_torch(path), path)
+    check_tensors(state, str(path))
+    return state
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a torch file holds."""
+    # detectron2's and open_clip's wrappers, and our training checkpoints, the average first
+    for key in ("model", "state_dict", "average", "weights"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict) and content[key]:
+            content = content[key]
+    if (
+        not isinstance(content, dict)
+        or not all(isinstance(name, str) for name in content)
+        or not all(map(torch.is_tensor, content.values()))
+    ):
+        raise UserError(f"weights {path}: a state dict (names and tensors) was expected")
+    prefix = "module."  # of DistributedDataParallel: all names have it, or it is part of them
+    if not all(name.startswith(prefix) for name in content):
+        return content
+    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+
+
+def _hint(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
+    if misshaped and all(entry.startswith("sam_branch.encoder") for entry in misshaped):
+        return (
+            "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights, 1 for corrected."
+        )
+    if any(name.startswith(("sam_branch", "mask_decoder.feature_injector")) for name in missing):
+        return (
+            "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False for FC-CLIP weights."
+        )
+    if any(name.startswith(("sam", "mask_decoder.feature_injector")) for name in unexpected):
+        return "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True for these weights."
+    return "Use the configuration that the weights were trained with."

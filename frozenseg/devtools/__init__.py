@@ -1,0 +1,1 @@
+"""Instruments of the developers: speed studies and comparisons with reference vectors."""

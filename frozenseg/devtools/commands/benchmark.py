@@ -1,0 +1,260 @@
+"""Time and memory of one image, or of one training step, stage by stage, beside baselines.
+
+Without options: the published setting (ConvNeXt-L, SAM ViT-B, 250 queries, 800 x 1199, 150 classes
+with 403 names). Weights, image and text vectors are made up: time and memory do not depend on them.
+In turn with it run segment-anything's own encoder and open_clip's own trunk, in a process of their
+own, and a large matrix product and a large convolution. "whole" is from the image's file to the
+results; scoring, and each task of post-processing alone, stand beside it. Memory is the process's
+(CPU) or what PyTorch holds (CUDA).
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.models import build_device, build_precision
+from frozenseg.commands.output_argument import output_file, output_picture
+from frozenseg.config import load_config
+from frozenseg.devtools.speed.baselines import (
+    Baseline,
+    EncoderSetting,
+    encoder_baselines,
+    machine_baselines,
+)
+from frozenseg.devtools.speed.prediction import WHOLE, prediction_times
+from frozenseg.devtools.speed.report import draw_bars, draw_growth, growth, machine, summary, table
+from frozenseg.devtools.speed.setting import Setting
+from frozenseg.devtools.speed.training import training_times
+from frozenseg.errors import UserError
+from frozenseg.files import write_json
+from frozenseg.runtime.precision import CHOICES, Precision
+
+TINY = (
+    "MODEL.SAM_NAME tiny MODEL.FROZEN_SEG.CLIP_MODEL_NAME frozenseg_tiny "
+    "MODEL.FROZEN_SEG.EMBED_DIM 32 MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS none "
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM 32 MODEL.SEM_SEG_HEAD.MASK_DIM 32 "
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS 1 MODEL.MASK_FORMER.HIDDEN_DIM 32 "
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES 20 "
+    "MODEL.MASK_FORMER.DEC_LAYERS 4 MODEL.MASK_FORMER.TRAIN_NUM_POINTS 100"
+).split()
+SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
+    # what the work is counted in; its values; those of --tiny
+    "vocabulary": ("classes of one name", (20, 150, 403, 847, 1203), (20, 60)),
+    "size": ("megapixels", (0.25, 0.5, 1, 2, 4, 8), (0.005, 0.02)),
+    "queries": ("queries", (50, 100, 250, 500, 1000), (10, 20)),
+}
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_intermixed_args(argv)
+    _check(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.sweep:
+        report = _sweep(arguments)
+    else:
+        report = _single(arguments)
+    if arguments.json:
+        write_json(arguments.json, report, indent=1)
+    return None
+
+
+def _single(arguments: argparse.Namespace) -> dict[str, Any]:
+    setting = Setting(arguments.size, arguments.classes, arguments.names)
+    cfg = _config(arguments, setting.size)
+    precision = build_precision(cfg, build_device(cfg))
+    report = _described(arguments, cfg, setting, precision)
+    with _encoders(cfg, setting, precision) as encoders:
+        sticks = [*encoders, *machine_baselines(precision, small=arguments.tiny)]
+        if arguments.training:
+            times = training_times(
+                cfg, setting, batch=arguments.batch, baselines=sticks, repeats=arguments.repeats
+            )
+            report["images_per_second"] = round(arguments.batch / times.median(WHOLE), 4)
+        else:
+            times = prediction_times(
+                cfg,
+                setting,
+                baselines=sticks,
+                repeats=arguments.repeats,
+                beside_eager=arguments.beside_eager,
+            )
+    report |= summary(times, sticks)
+    _print(report)
+    if arguments.chart:
+        draw_bars(report, arguments.chart, _title(report))
+    return report
+
+
+def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
+    unit, values, tiny = SWEEPS[arguments.sweep]
+    points: list[dict[str, Any]] = []
+    report: dict[str, Any] = {}
+    for value in tiny if arguments.tiny else values:
+        setting = Setting(arguments.size, arguments.classes, arguments.names)
+        options = []
+        if arguments.sweep == "vocabulary":
+            setting = Setting(arguments.size, int(value), int(value))
+        elif arguments.sweep == "size":  # height to width as 2 to 3
+            height = round((value * 1e6 * 2 / 3) ** 0.5)
+            setting = Setting((height, height * 3 // 2), arguments.classes, arguments.names)
+        else:
+            options = ["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(int(value))]
+        cfg = _config(arguments, setting.size, options)
+        precision = build_precision(cfg, build_device(cfg))
+        sticks = machine_baselines(precision, small=arguments.tiny)
+        times = prediction_times(cfg, setting, baselines=sticks, repeats=arguments.repeats)
+        report = report or _described(arguments, cfg, setting, precision)
+        points.append({"work": value, "size": list(setting.size), **summary(times, sticks)})
+        whole, memory = times.median(WHOLE), points[-1]["memory"]
+        print(f"{value:g} {unit}: {whole:.3f} s, {memory['above_gb']:.3f} GB above the model")
+    if arguments.sweep == "size":
+        del report["size"]  # each point has its own
+    report |= {"work": unit, "points": points, "growth": growth(points)}
+    print("growth as a power of the work, from the first to the last (1: linear)")
+    for name, power in report["growth"].items():
+        print(f"  {name:36s} {power:6.2f}")
+    if arguments.chart:
+        draw_growth(points, arguments.chart, unit, _title(report))
+    return report
+
+
+def _config(
+    arguments: argparse.Namespace, size: tuple[int, int], more: Sequence[str] = ()
+) -> CfgNode:
+    """The network sees the image in its own size."""
+    options = [*(TINY if arguments.tiny else []), "SEED", "0", "MODEL.DEVICE", arguments.device]
+    options += ["MODEL.ALLOW_RANDOM_WEIGHTS", "True"]
+    if arguments.queries is not None:
+        options += ["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(arguments.queries)]
+    options += ["INPUT.MIN_SIZE_TEST", str(min(size)), "INPUT.MAX_SIZE_TEST", str(max(size))]
+    if arguments.training:
+        options += ["SOLVER.AMP.ENABLED", str(arguments.precision == "auto")]
+    options += ["MODEL.PRECISION", arguments.precision, "MODEL.COMPILE", str(arguments.compile)]
+    return load_config(arguments.config_file, [*options, *more, *arguments.options])
+
+
+def _encoders(
+    cfg: CfgNode, setting: Setting, precision: Precision
+) -> AbstractContextManager[list[Baseline]]:
+    """Fusioner has other encoders, FC-CLIP only one of the two."""
+    frozen = cfg.MODEL.FROZEN_SEG
+    if cfg.MODEL.META_ARCHITECTURE != "FrozenSeg" or not (
+        frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR
+    ):
+        return nullcontext([])
+    divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    names = frozen.CLIP_MODEL_NAME, cfg.MODEL.SAM_NAME
+    return encoder_baselines(
+        EncoderSetting(*names, setting.size, divisor, precision, torch.get_num_threads())
+    )
+
+
+def _described(
+    arguments: argparse.Namespace, cfg: CfgNode, setting: Setting, precision: Precision
+) -> dict[str, Any]:
+    model = cfg.MODEL
+    parts = f"{model.FROZEN_SEG.CLIP_MODEL_NAME} + SAM {model.SAM_NAME}"
+    if model.META_ARCHITECTURE == "Fusioner":
+        parts = f"{model.FUSIONER.VISUAL_NAME} + {model.FUSIONER.TEXT_NAME}"
+    return {
+        "what": "training step" if arguments.training else "prediction",
+        "model": f"{model.META_ARCHITECTURE}, {parts}",
+        **machine(precision.device),
+        "precision": precision.name,
+        "compiled": bool(model.COMPILE),
+        "size": list(setting.size),
+        "batch": arguments.batch,
+        "classes": setting.classes,
+        "names": setting.names,
+        "queries": model.MASK_FORMER.NUM_OBJECT_QUERIES,
+        "repeats": arguments.repeats,
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    for key in ("what", "model", "device", "threads", "torch", "precision", "compiled"):
+        print(f"{key:12s} {report[key]}")
+    height, width = report["size"]
+    counts = f"{report['classes']} classes, {report['names']} names, {report['queries']} queries"
+    print(f"{'setting':12s} {height} x {width}, batch {report['batch']}, {counts}\n")
+    print(table(report))
+
+
+def _title(report: dict[str, Any]) -> str:
+    size = [" x ".join(map(str, report["size"]))] if "size" in report else []
+    return ", ".join([report["what"], *size, report["precision"], report["device"]])
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Defaults that depend on other arguments, and what does not go together."""
+    tiny, training = arguments.tiny, arguments.training
+    default = ("64x64" if tiny else "1024x1024") if training else "64x96" if tiny else "800x1199"
+    arguments.size = _size(arguments.size or default)
+    if training and any(side % 32 for side in arguments.size):
+        raise UserError("--size: multiples of 32 are needed with --training")
+    if arguments.names is None:
+        arguments.names = -(-arguments.classes * 403 // 150)
+    for name in ("classes", "queries", "batch", "repeats"):
+        if (given := getattr(arguments, name)) is not None and given < 1:
+            raise UserError(f"--{name} {given}: must be at least 1")
+    if arguments.names < arguments.classes:
+        raise UserError(f"--names {arguments.names}: each of {arguments.classes} classes needs one")
+    if training and arguments.precision in ("bf16", "fp16"):
+        raise UserError("--precision: auto (mixed, as SOLVER.AMP) or fp32 with --training")
+    if training:
+        _refuse(arguments, "--training", "sweep", "beside_eager", "compile")
+    elif arguments.batch > 1:
+        raise UserError("--batch: only with --training; one image is timed otherwise")
+    if arguments.sweep:
+        _refuse(arguments, "--sweep", "beside_eager")
+
+
+def _refuse(arguments: argparse.Namespace, given: str, *others: str) -> None:
+    for name in others:
+        if getattr(arguments, name):
+            raise UserError(f"{given}: not with --{name.replace('_', '-')}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if sides is None:
+        raise UserError(f"--size {text}: HEIGHTxWIDTH in pixels was expected, e.g. 800x1199")
+    return int(sides[1]), int(sides[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", "--config", help="YAML file (default: the published ConvNeXt-L model)")
+    add("--size", help="HEIGHTxWIDTH (default: 800x1199, with --training 1024x1024)")
+    add("--classes", type=int, default=150, help="default: %(default)s")
+    add("--names", type=int, help="of all classes (default: 403 for 150 classes)")
+    add("--queries", type=int, help="default: the configuration's, 250")
+    add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's)")
+    add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    add("--precision", choices=CHOICES, default="fp32", help="default: %(default)s")
+    add("--compile", action="store_true", help="compile the stages of the model")
+    add(
+        "--beside-eager",
+        action="store_true",
+        help="our own model in float32, not compiled, runs in turn too",
+    )
+    add("--training", action="store_true", help="one training step instead")
+    add("--batch", type=int, default=1, help="images, with --training (default: %(default)s)")
+    add("--repeats", type=int, default=3, help="after one that warms up (default: %(default)s)")
+    add("--sweep", choices=tuple(SWEEPS), help="time and memory as this grows")
+    add("--tiny", action="store_true", help="a tiny model instead, to try the program")
+    add("--json", type=output_file, help="write the numbers to this file")
+    add("--chart", type=output_picture, metavar="PNG", help="draw them")
+    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    return parser

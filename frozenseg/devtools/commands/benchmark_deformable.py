@@ -1,0 +1,216 @@
+"""Time deformable attention against the loop over levels with grid_sample, forward and backward.
+
+Positions are those of a trained model in kind: some cells around each query's own place.
+"""
+
+import argparse
+import functools
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from frozenseg.commands.output_argument import output_file
+from frozenseg.devtools.speed.memory import measure_memory
+from frozenseg.errors import UserError
+from frozenseg.files import write_json
+from frozenseg.models import ms_deform_attn
+from frozenseg.models.ms_deform_attn import deformable_attention, reference_points
+from frozenseg.models.ms_deform_loop import loop_over_levels
+from frozenseg.models.pixel_decoder import DeformableEncoder
+
+SPREAD = 3.0  # standard deviation of the offsets, in cells
+Shapes = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ours beside the loop, both run in turn; medians unless they say otherwise."""
+
+    what: str
+    threads: int
+    ours_s: float
+    loop_s: float
+    ratio: float  # of the medians
+    ratio_of_best: float  # of the shortest runs, which other processes disturb least
+    ours_cpu_s: float  # processor time of all threads
+    loop_cpu_s: float
+    ours_gib: float  # peak memory on top of what was held before
+    loop_gib: float
+
+
+def main(argv: list[str]) -> int | None:
+    options = _parser().parse_args(argv)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is present: leave --device out to time the CPU")
+    device = torch.device(options.device)
+    shapes = [_shape(text) for text in options.levels]
+    measure([(2, 2)] * len(shapes), options, device, 1)  # libraries load what they need
+    report: list[Row] = []
+    held = torch.get_num_threads()
+    for threads in options.threads if device.type == "cpu" else [held]:
+        torch.set_num_threads(threads)
+        report += measure(shapes, options, device, threads)
+    torch.set_num_threads(held)
+    _print(report)
+    if options.json:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+        settings = {
+            **vars(options),
+            "json": str(options.json),
+            "device": name,
+            "torch": torch.__version__,
+        }
+        rows = [asdict(row) for row in report]
+        write_json(options.json, {"settings": settings, "rows": rows}, indent=1)
+    return None
+
+
+def measure(
+    shapes: Shapes, options: argparse.Namespace, device: torch.device, threads: int
+) -> list[Row]:
+    inputs = make_inputs(shapes, options, device)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    value, locations, weights = inputs
+    grad = torch.randn_like(value.flatten(2))
+    encoder = DeformableEncoder(
+        dim=options.heads * options.channels,
+        num_layers=1,
+        num_levels=len(shapes),
+        num_heads=options.heads,
+        num_points=options.points,
+    ).to(device)
+    dim = options.heads * options.channels
+    features = [torch.randn(options.batch, dim, *shape, device=device) for shape in shapes]
+
+    def forward(way: Callable[..., Tensor]) -> None:
+        with torch.no_grad():
+            way(value, shapes, locations, weights)
+
+    def both(way: Callable[..., Tensor]) -> None:
+        torch.autograd.grad(way(leaves[0], shapes, *leaves[1:]), leaves, grad)
+
+    def layer(way: Callable[..., Tensor]) -> None:
+        patched = mock.patch.object(ms_deform_attn, "deformable_attention", way)
+        with torch.no_grad(), patched:
+            encoder(features)
+
+    ways = {
+        "attention": forward,
+        "attention, forward + backward": both,
+        "encoder layer": layer,
+    }
+    return [
+        compare(what, run, repeats=options.repeats, device=device, threads=threads)
+        for what, run in ways.items()
+    ]
+
+
+def make_inputs(shapes: Shapes, options: argparse.Namespace, device: torch.device) -> list[Tensor]:
+    """value, locations and weights of every cell of every level as a query."""
+    torch.manual_seed(0)
+    cells = sum(height * width for height, width in shapes)
+    value = torch.randn(options.batch, cells, options.heads, options.channels)
+    layout = (options.batch, cells, options.heads, len(shapes), options.points)
+    sizes = torch.tensor([(width, height) for height, width in shapes])[:, None]
+    references = reference_points(shapes, torch.device("cpu"))[:, None, None, None]
+    locations = references + SPREAD * torch.randn(*layout, 2) / sizes
+    weights = torch.randn(layout).flatten(3).softmax(-1).view(layout)
+    return [tensor.to(device) for tensor in (value, locations, weights)]
+
+
+def compare(
+    what: str,
+    run: Callable[[Callable[..., Tensor]], None],
+    *,
+    repeats: int,
+    device: torch.device,
+    threads: int,
+) -> Row:
+    """Both ways in turn, so that a busy machine slows both, after one run for the memory."""
+    ways = (deformable_attention, loop_over_levels)
+    memory = [_memory(functools.partial(run, way), device) for way in ways]
+    wall: tuple[list[float], list[float]] = ([], [])
+    cpu: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for i, way in enumerate(ways):
+            start, worked = time.perf_counter(), time.process_time()
+            run(way)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            wall[i].append(time.perf_counter() - start)
+            cpu[i].append(time.process_time() - worked)
+    ours, loop = (statistics.median(seconds) for seconds in wall)
+    return Row(
+        what=what,
+        threads=threads,
+        ours_s=ours,
+        loop_s=loop,
+        ratio=loop / ours,
+        ratio_of_best=min(wall[1]) / min(wall[0]),
+        ours_cpu_s=statistics.median(cpu[0]),
+        loop_cpu_s=statistics.median(cpu[1]),
+        ours_gib=memory[0],
+        loop_gib=memory[1],
+    )
+
+
+def _memory(run: Callable[[], None], device: torch.device) -> float:
+    """GiB that the run needs on top of what was held before."""
+    memory = measure_memory(run, device)
+    return (memory.peak - memory.held) / 2**30
+
+
+def _print(rows: list[Row]) -> None:
+    head = f"{'':34}{'threads':>8}{'ours, s':>10}{'loop, s':>10}{'ratio':>8}{'of best':>8}"
+    print(f"{head}{'cpu, s':>18}{'GiB':>16}")
+    for row in rows:
+        times = f"{row.ours_s:10.4f}{row.loop_s:10.4f}{row.ratio:8.2f}{row.ratio_of_best:8.2f}"
+        cpu = f"{row.ours_cpu_s:10.4f}{row.loop_cpu_s:8.3f}"
+        memory = f"{row.ours_gib:9.3f}{row.loop_gib:7.3f}"
+        print(f"{row.what:34}{row.threads:8}{times}{cpu}{memory}")
+
+
+def _shape(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UserError(f"--levels {text!r} is not HEIGHTxWIDTH, such as 100x150")
+    return int(height), int(width)
+
+
+def _processor() -> str:
+    """The model's name where Linux tells it; `platform` often knows none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark_deformable.py", description=__doc__)
+    parser.add_argument(
+        "--levels",
+        nargs="+",
+        default=["25x38", "50x75", "100x150"],
+        metavar="HxW",
+        help="sizes of the levels (%(default)s)",
+    )
+    parser.add_argument("--batch", type=int, default=1, help="images (%(default)s)")
+    parser.add_argument("--heads", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--channels", type=int, default=32, help="of a head (%(default)s)")
+    parser.add_argument("--points", type=int, default=4, help="in each level (%(default)s)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (%(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each way (%(default)s)")
+    parser.add_argument(
+        "--json", type=output_file, metavar="OUT", help="also write the figures as JSON"
+    )
+    return parser

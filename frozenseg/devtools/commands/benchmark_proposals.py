@@ -1,0 +1,160 @@
+"""Time SAM's proposals beside segment-anything's own generator: same weights, images, settings.
+
+Both get the images at SAM's own size, so that both see the same pixels. Masks agree if, for each of
+the generator's, one of ours has an IoU of 0.99 with it.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import Sam
+
+from frozenseg.checkpoints.frozen_weights import load_sam
+from frozenseg.commands.output_argument import output_file
+from frozenseg.data.images import list_images, read_image
+from frozenseg.data.transforms import resize_image
+from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.files import resolve_packaged_path, write_json
+from frozenseg.inference.proposals import ProposalSettings, automatic_masks
+from frozenseg.small_world.scene import make_scene
+from frozenseg.structures import ImageBatch
+
+ALIKE = 0.99
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    torch.manual_seed(0)
+    sam = build_sam_model(arguments.sam)
+    loaded = load_sam(
+        sam, name=arguments.sam, weights=resolve_packaged_path(arguments.weights), allow_random=True
+    )
+    sam.eval().to(arguments.device)
+    settings = ProposalSettings(
+        points_per_side=arguments.points_per_side,
+        predicted_iou=arguments.predicted_iou,
+        stability=arguments.stability,
+    )
+    images = _images(arguments, sam.image_encoder.img_size)
+    rows = [compare(sam, image, settings, arguments.repeats) for image in images]
+    report: dict[str, Any] = {
+        "sam": arguments.sam + ("" if loaded else ", random weights"),
+        "device": platform.processor() or arguments.device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "images": len(rows),
+        "settings": settings.identity(),
+        "segment_anything_s": statistics.median(row["theirs"] for row in rows),
+        "ours_s": statistics.median(row["ours"] for row in rows),
+        "ratio": statistics.median(row["theirs"] / row["ours"] for row in rows),
+        "masks": sum(row["masks"] for row in rows),
+        "masks_ours": sum(row["masks_ours"] for row in rows),
+        "agree": sum(row["agree"] for row in rows),
+        "gflop_per_s_of_a_matrix_product": matrix_rate(arguments.device),
+    }
+    for key, value in report.items():
+        print(f"{key:34s} {round(value, 3) if isinstance(value, float) else value}")
+    if arguments.json:
+        write_json(arguments.json, report, indent=1)
+    return None
+
+
+def compare(
+    sam: Sam, image: np.ndarray, settings: ProposalSettings, repeats: int
+) -> dict[str, float]:
+    """Seconds an image, both with their image encoder, and how many masks agree."""
+    generator = SamAutomaticMaskGenerator(
+        sam,
+        points_per_side=settings.points_per_side,
+        pred_iou_thresh=settings.predicted_iou,
+        stability_score_thresh=settings.stability,
+        min_mask_region_area=settings.min_region_area,
+    )
+    frozen = FrozenSam(model=sam, view="keep_aspect")
+    height, width = image.shape[:2]
+    batch = ImageBatch.collate([torch.from_numpy(image.copy()).permute(2, 0, 1)], 1)
+
+    def ours() -> np.ndarray:
+        with torch.inference_mode():
+            square = frozen.image_embedding(batch.to(sam.device))
+            return automatic_masks(sam, square, (height, width), settings)[0].cpu().numpy()
+
+    def theirs() -> np.ndarray:
+        found = [row["segmentation"] for row in generator.generate(image)]
+        return np.stack(found) if found else np.zeros((0, height, width), bool)
+
+    our_masks, their_masks = ours(), theirs()  # also warms up
+    times = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
+    return {
+        "ours": statistics.median(pair[0] for pair in times),
+        "theirs": statistics.median(pair[1] for pair in times),
+        "masks": len(their_masks),
+        "masks_ours": len(our_masks),
+        "agree": agreeing(their_masks, our_masks),
+    }
+
+
+def agreeing(expected: np.ndarray, found: np.ndarray) -> int:
+    """How many of the masks (N, H, W) bool have a like among `found` (M, H, W)."""
+    if not len(expected) or not len(found):
+        return 0
+    first, second = (
+        masks.reshape(len(masks), -1).astype(np.float32) for masks in (expected, found)
+    )
+    both = first @ second.T
+    union = first.sum(1)[:, None] + second.sum(1) - both
+    return int(((both / union).max(axis=1) >= ALIKE).sum())
+
+
+def matrix_rate(device: str, side: int = 1024) -> float:
+    """The machine's own rate in GFLOP/s."""
+    left = torch.randn(side, side, device=device)
+    times = [_seconds(lambda: (left @ left).sum().item()) for _ in range(10)]
+    return 2 * side**3 / statistics.median(times) / 1e9
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _images(arguments: argparse.Namespace, side: int) -> list[np.ndarray]:
+    """With a longer side of `side` pixels."""
+    if arguments.input:
+        found = [read_image(path) for path in list_images(arguments.input)]
+    else:
+        found = [make_scene(0, "sam_test", index).image for index in range(arguments.images)]
+    scaled = []
+    for image in found:
+        scale = side / max(image.shape[:2])
+        size = (int(image.shape[0] * scale + 0.5), int(image.shape[1] * scale + 0.5))
+        scaled.append(np.array(resize_image(image, size)))
+    return scaled
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmark_proposals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--sam", default="small", help="its size (default: %(default)s)")
+    add("--weights", default="frozenseg://small/sam.safetensors", help="default: %(default)s")
+    add("--input", nargs="+", default=[], metavar="PATH", help="images (default: made-up scenes)")
+    add("--images", type=int, default=4, help="made-up scenes (default: %(default)s)")
+    add("--repeats", type=int, default=3, help="default: %(default)s")
+    add("--points-per-side", type=int, default=32, help="default: %(default)s")
+    add("--predicted-iou", type=float, default=0.8, help="default: %(default)s")
+    add("--stability", type=float, default=0.7, help="default: %(default)s")
+    add("--device", default="cpu", help="default: %(default)s")
+    add("--json", type=output_file, help="write the numbers to this file")
+    return parser

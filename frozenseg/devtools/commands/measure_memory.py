@@ -1,0 +1,57 @@
+"""Peak memory of segmenting one image, above what the loaded model holds. Linux, CPU or CUDA.
+
+Weights, image and text vectors are random: memory does not depend on them.
+"""
+
+import argparse
+import json
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from frozenseg.build.prediction import build_predictor
+from frozenseg.commands.output_argument import output_file
+from frozenseg.config import load_config
+from frozenseg.devtools.speed.memory import measure_memory
+from frozenseg.files import writing
+from frozenseg.structures import TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="measure_memory", description=__doc__)
+    parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
+    parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
+    parser.add_argument("--classes", type=int, default=847)
+    parser.add_argument(
+        "--json", type=output_file, help="append the numbers to this file, one line a run"
+    )
+    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
+    arguments = parser.parse_intermixed_args(argv)
+    options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]
+    cfg = load_config(arguments.config_file, options)
+    predictor = build_predictor(cfg)
+    names = tuple((f"class {number}",) for number in range(arguments.classes))
+    vocabulary = Vocabulary(names, (True,) * len(names))
+    text = TextEmbeddings(
+        weight=F.normalize(torch.randn(len(names), predictor.model.text_encoder.embed_dim), dim=-1),
+        class_index=torch.arange(len(names)),
+        seen=torch.arange(len(names)) % 2 == 0,
+    ).to(predictor.model.device)
+    pixels = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), dtype=np.uint8)
+    memory = measure_memory(
+        lambda: predictor.segment(pixels, vocabulary, text), predictor.model.device
+    )
+    numbers = {
+        "size": list(arguments.size),
+        "classes": arguments.classes,
+        "input": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST],
+        "tasks": [key for key, on in cfg.MODEL.MASK_FORMER.TEST.items() if on is True],
+        "device": str(predictor.model.device),
+        **memory.report(),
+    }
+    print(json.dumps(numbers))
+    if arguments.json:
+        with writing(arguments.json), open(arguments.json, "a", encoding="utf-8") as file:
+            file.write(json.dumps(numbers) + "\n")

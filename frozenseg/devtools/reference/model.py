@@ -1,0 +1,197 @@
+"""A whole model with the reference's generated weights, entry by entry against its vectors."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor
+
+from frozenseg.build.models import build_frozenseg_model
+from frozenseg.checkpoints.state_dict import load_state
+from frozenseg.config import load_config
+from frozenseg.devtools.reference.compare import (
+    BOUND,
+    Rows,
+    instance_rows,
+    map_error,
+    segment_error,
+    tensor_error,
+)
+from frozenseg.errors import UserError
+from frozenseg.files import read_json
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.resize import MaskResizer
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+from frozenseg.text.classifier import TextClassifier
+from frozenseg.text.vocabulary import Vocabulary
+
+# What the reference calls its models, as options over our defaults (the published ConvNeXt-L
+# model).
+MODELS = {
+    "convnext_large": [],
+    "rn50x64": [
+        "MODEL.FROZEN_SEG.CLIP_MODEL_NAME", "RN50x64",
+        "MODEL.FROZEN_SEG.EMBED_DIM", "1024",
+        "MODEL.FROZEN_SEG.ENSEMBLE_ON_VALID_MASK", "True",
+    ],
+}  # fmt: skip
+
+
+def model_rows(prefix: Path, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Rows:
+    model = build_reference_model(prefix, settings)
+    yield "state_dict", 0.0  # loading is strict: every entry found its place
+    vocabulary = vocabulary_of(settings)
+    text = embed(model, vocabulary, settings, arrays)
+    yield "text_classifier", tensor_error(text.weight, arrays["text_classifier"])
+    pixels = torch.from_numpy(arrays["image_resized"]).permute(2, 0, 1)
+    images = ImageBatch.collate([pixels], model.size_divisor)
+    yield from feature_rows(model, images, text, arrays)
+    predictions = model.predict(images, text)
+    size = (settings["height"], settings["width"])
+    resizer = MaskResizer(
+        mask_size=(predictions.mask_logits.shape[-2], predictions.mask_logits.shape[-1]),
+        padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
+        image_size=images.sizes[0],
+        output_size=size,
+    )
+    process = PostProcessor(
+        object_mask_threshold=settings["object_mask_threshold"],
+        overlap_threshold=settings["overlap_threshold"],
+        semantic_scores=True,
+    )
+    result = process(predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary)
+    assert result.panoptic and result.instances and result.semantic_scores is not None
+    yield "sem_seg", tensor_error(result.semantic_scores[:, ::4, ::4], arrays["sem_seg"])
+    yield "panoptic_seg", map_error(result.panoptic.ids[::2, ::2], arrays["panoptic_seg"])
+    yield "segments", segment_error(result.panoptic, settings["segments"])
+    yield from instance_rows(
+        "instance", result.instances, arrays["instance_scores"], arrays["instance_classes"]
+    )
+
+
+def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
+    """The published model of `settings`, with the reference's generated weights."""
+    name = settings["config"]
+    if name not in MODELS:
+        raise UserError(f"{prefix}.json: config {name!r} is none of {', '.join(MODELS)}")
+    options = [*MODELS[name], "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS", "", "MODEL.DEVICE", "cpu"]
+    for key, value in (
+        ("MODEL.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA", settings["alpha"]),
+        ("MODEL.FROZEN_SEG.GEOMETRIC_ENSEMBLE_BETA", settings["beta"]),
+        ("MODEL.FROZEN_SEG.ENSEMBLE_ON_VALID_MASK", settings["ensemble_on_valid_mask"]),
+        ("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", settings["num_queries"]),
+    ):
+        options += [key, str(value)]
+    model = build_frozenseg_model(load_config(None, options)).eval()
+    shapes = read_json(prefix.with_name(prefix.name + ".state_dict.json"))
+    state = {entry: torch.empty(shape) for entry, shape in shapes.items()}
+    load_state(model, load_fill(prefix.parent).fill_(state), f"{prefix}.state_dict.json")
+    return model
+
+
+def load_fill(folder: Path) -> ModuleType:
+    """The reference's own `fill.py`, found beside the vectors or in a folder above them."""
+    for place in (folder, *folder.resolve().parents):
+        if (place / "fill.py").is_file():
+            spec = importlib.util.spec_from_file_location("reference_fill", place / "fill.py")
+            assert spec and spec.loader
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise UserError(
+        f"{folder}: fill.py, which makes the reference's weights, is not there or above"
+    )
+
+
+def vocabulary_of(settings: dict[str, Any]) -> Vocabulary:
+    """Things first, then stuff; `stuff_classes` lists all, as detectron2's metadata does."""
+    names = tuple(tuple(group.replace(", ", ",").split(",")) for group in settings["stuff_classes"])
+    things = len(settings["thing_classes"])
+    return Vocabulary(names, tuple(number < things for number in range(len(names))))
+
+
+def embed(
+    model: FrozenSeg,
+    vocabulary: Vocabulary,
+    settings: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+) -> TextEmbeddings:
+    """The text vectors. A ResNet CLIP comes with GELU (open_clip's bare model) or QuickGELU
+    (OpenAI's weights); the JSON does not say which the vectors were made with, their text vectors
+    do."""
+
+    def vectors() -> Tensor:
+        return TextClassifier(model.text_encoder, folder=None).vectors(vocabulary.flat_names)
+
+    weight = vectors()
+    if (
+        settings["config"] != "convnext_large"
+        and tensor_error(weight, arrays["text_classifier"]) > BOUND
+    ):
+        for module in model.clip.model.transformer.modules():
+            if hasattr(module, "gelu"):
+                module.gelu = QuickGELU()
+        weight = vectors()
+    return TextEmbeddings(
+        weight=weight,
+        class_index=torch.tensor(vocabulary.class_index),
+        seen=torch.tensor(settings["seen_mask"], dtype=torch.bool),
+    )
+
+
+def feature_rows(
+    model: FrozenSeg, images: ImageBatch, text: TextEmbeddings, arrays: dict[str, np.ndarray]
+) -> Rows:
+    """Everything from the image to the last layer's predictions, caught where it comes about."""
+    caught: dict[str, Any] = {}
+    visual = model.clip.model.visual
+    stem = visual.trunk.stem if hasattr(visual, "trunk") else visual.act3
+    watched = [
+        ("stem", stem),
+        ("clip", model.clip),
+        ("sam", model.sam),
+        ("pixel", model.pixel_decoder),
+        ("pyramid", model.sam_branch),
+    ]
+    hooks = [module.register_forward_hook(_catcher(caught, name)) for name, module in watched]
+    with torch.no_grad():
+        outputs: MaskPredictions = model(images, text, auxiliary=True)
+    for hook in hooks:
+        hook.remove()
+    mask_features, levels = caught["pixel"]
+    tensors = {
+        "sam_embedding": caught["sam"][:, ::16, ::4, ::4],
+        "clip_stem": _thinned(caught["stem"]),
+        **{f"clip_{name}": _thinned(level) for name, level in caught["clip"].levels.items()},
+        "clip_clip_vis_dense": _thinned(caught["clip"].dense),
+        **{f"multi_scale_{i}": _thinned(level, channels=16) for i, level in enumerate(levels)},
+        "mask_features": mask_features[:, ::16, ::8, ::8],
+        "sam_pyramid": caught["pyramid"][:, ::16, ::4, ::4],
+        "aux_logits_0": outputs.auxiliary[0].class_logits,
+        "aux_logits_4": outputs.auxiliary[4].class_logits,
+        "pred_logits": outputs.class_logits,
+        "pred_masks": outputs.mask_logits[:, ::10, ::8, ::8],
+    }
+    for name, tensor in tensors.items():
+        if name in arrays:
+            yield name, tensor_error(tensor, arrays[name])
+
+
+def _catcher(caught: dict[str, Any], name: str) -> Callable[..., None]:
+    def hook(module: torch.nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        # Cloned: a tower's in-place activations would change what was caught.
+        caught[name] = output.clone() if torch.is_tensor(output) else output
+
+    return hook
+
+
+def _thinned(feature: Tensor, channels: int | None = None) -> Tensor:
+    _, depth, height, width = feature.shape
+    step = channels or max(1, depth // 16)
+    return feature[:, ::step, :: max(1, height // 12), :: max(1, width // 12)]

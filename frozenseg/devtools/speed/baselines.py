@@ -1,0 +1,153 @@
+"""What anyone can install and time on the same machine, and the rate of the machine itself."""
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from frozenseg.devtools.speed.clock import seconds
+from frozenseg.encoders.clip import build_clip_model, image_trunk
+from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
+from frozenseg.encoders.sam import plain_image_encoder
+from frozenseg.errors import UserError
+from frozenseg.runtime.allocator import DEFAULT, HUGE_PAGES
+from frozenseg.runtime.precision import Precision
+
+SAM, CLIP = "segment-anything's encoder", "open_clip's trunk"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """seconds: of one run, done when it is called. flops: how many operations it is, of those that
+    show the machine's rate; None for the others."""
+
+    name: str
+    seconds: Callable[[], float]
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class EncoderSetting:
+    """Which encoders, for an image of `size` (height, width) padded to multiples of `divisor`."""
+
+    clip_name: str
+    sam_name: str
+    size: tuple[int, int]
+    divisor: int
+    precision: Precision
+    threads: int
+
+
+@contextmanager
+def encoder_baselines(setting: EncoderSetting) -> Iterator[list[Baseline]]:
+    """segment-anything's image encoder on its square and open_clip's trunk on the padded image, in
+    their own code, with random weights.
+
+    They live in a process of their own with memory as Linux gives it to anyone: what this package
+    sets (`frozenseg.runtime.allocator`) speeds them up as well, and who installs them does not
+    have it.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, setting), daemon=True)
+    with _default_allocator():
+        process.start()
+    theirs.close()
+
+    def ask(name: str) -> float:
+        try:
+            ours.send(name)
+            return ours.recv()
+        except (EOFError, OSError):
+            raise UserError(f"the process that runs {name} ended; is memory short?") from None
+
+    try:
+        yield [Baseline(name, functools.partial(ask, name)) for name in (SAM, CLIP)]
+    finally:
+        ours.close()  # it ends when nobody can ask
+        process.join()
+
+
+@contextmanager
+def _default_allocator() -> Iterator[None]:
+    """A process that starts inside gets memory as everyone does."""
+    before = os.environ.copy()
+    os.environ[DEFAULT] = "1"
+    os.environ.pop(HUGE_PAGES, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _serve(asked: Connection, setting: EncoderSetting) -> None:
+    """Answer the name of an encoder with the seconds of a run of it, until nobody asks."""
+    torch.set_num_threads(setting.threads)
+    works = {SAM: _sam(setting), CLIP: _trunk(setting)}
+    while True:
+        try:
+            name = asked.recv()
+        except EOFError:
+            return
+        asked.send(seconds(works[name], setting.precision.device))
+
+
+def _sam(setting: EncoderSetting) -> Callable[[], object]:
+    module = plain_image_encoder(setting.sam_name)
+    module.requires_grad_(False).eval().to(setting.precision.device)
+    side = module.img_size
+    square = torch.randn(1, 3, side, side, device=setting.precision.device)
+    return lambda: _run(module, square, setting.precision)
+
+
+def _trunk(setting: EncoderSetting) -> Callable[[], object]:
+    visual: Any = build_clip_model(setting.clip_name, quick_gelu=False).visual
+    visual.requires_grad_(False).eval().to(setting.precision.device)
+    height, width = (-(-side // setting.divisor) * setting.divisor for side in setting.size)
+    pixels = torch.randn(1, 3, height, width, device=setting.precision.device)
+    own = visual.trunk.forward_features if hasattr(visual, "trunk") else _resnet(visual)
+    return lambda: _run(own, pixels, setting.precision)
+
+
+def _resnet(visual: nn.Module) -> Callable[[torch.Tensor], object]:
+    """open_clip's ResNet up to its attention pooling, which takes one size only."""
+    trunk = image_trunk(visual, "open_clip's ResNet")
+    assert not isinstance(trunk, ConvNeXtTrunk), "those have a trunk of their own"
+    return trunk
+
+
+@torch.inference_mode()
+def _run(function: Callable[[torch.Tensor], object], pixels: torch.Tensor, by: Precision) -> None:
+    with by.autocast():
+        function(pixels)
+
+
+def machine_baselines(precision: Precision, *, small: bool) -> list[Baseline]:
+    """A large matrix product and a 3 x 3 convolution of 256 channels at 200 x 304, stride 4 of the
+    published setting. small: for tests."""
+    side = 128 if small else 2048 if precision.device.type == "cpu" else 8192
+    channels, height, width = (16, 20, 30) if small else (256, 200, 304)
+    left = torch.randn(side, side, device=precision.device)
+    maps = torch.randn(1, channels, height, width, device=precision.device)
+    kernel = torch.randn(channels, channels, 3, 3, device=precision.device)
+
+    def timed(work: Callable[[torch.Tensor], object], pixels: torch.Tensor) -> float:
+        return seconds(lambda: _run(work, pixels, precision), precision.device)
+
+    return [
+        Baseline("matrix product", lambda: timed(left.matmul, left), 2.0 * side**3),
+        Baseline(
+            "convolution",
+            lambda: timed(lambda x: F.conv2d(x, kernel, padding=1), maps),
+            2.0 * 9 * channels**2 * height * width,
+        ),
+    ]

@@ -1,0 +1,136 @@
+"""Seconds of the real code's own methods, taken where they are called."""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from frozenseg.models.base import SegmentationModel
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is timed: `owner.attribute`, any callable; several places may share a name."""
+
+    name: str
+    owner: Any
+    attribute: str
+
+
+class _Instant:
+    """A point in time of the device: on CUDA in its stream, so that nothing waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record()
+        self._time = time.perf_counter()
+
+    def until(self, later: "_Instant") -> float:
+        """Seconds; on CUDA both must have been reached."""
+        if self._event is None or later._event is None:
+            return later._time - self._time
+        return self._event.elapsed_time(later._event) / 1000
+
+
+@dataclass
+class _Span:
+    name: str
+    start: _Instant
+    inner: list["_Span"]
+    end: _Instant | None = None
+
+    def seconds(self) -> float:
+        assert self.end is not None, "the span has ended"
+        return self.start.until(self.end)
+
+
+class Stopwatch:
+    """Adds up the seconds of named spans; what runs inside another span counts for itself only."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._finished: list[_Span] = []
+        self._open: list[_Span] = []
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        span = _Span(name, _Instant(self.device), [])
+        if self._open:
+            self._open[-1].inner.append(span)
+        self._open.append(span)
+        try:
+            yield
+        finally:
+            self._open.pop()
+            span.end = _Instant(self.device)
+            self._finished.append(span)
+
+    def on(self, places: Iterable[Place]) -> AbstractContextManager[None]:
+        """Times each place until the block ends."""
+        return replaced(places, self._timed)
+
+    def read(self) -> dict[str, float]:
+        """Seconds by name since the last reading; waits for the device."""
+        synchronize(self.device)
+        totals: dict[str, float] = {}
+        for span in self._finished:
+            own = span.seconds() - sum(inner.seconds() for inner in span.inner)
+            totals[span.name] = totals.get(span.name, 0.0) + own
+        self._finished.clear()
+        return totals
+
+    def _timed(self, place: Place, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)  # an object keeps its attributes
+        def timed(*arguments: Any, **options: Any) -> Any:
+            with self.span(place.name):
+                return function(*arguments, **options)
+
+        return timed
+
+
+def stage_places(model: SegmentationModel) -> list[Place]:
+    return [Place(stage.name, stage.owner, stage.method) for stage in model.stages()]
+
+
+@contextmanager
+def replaced(
+    places: Iterable[Place], make: Callable[[Place, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """In each place stands what `make` makes of the callable there, until the block ends."""
+    undo: list[Callable[[], None]] = []
+    try:
+        for place in places:
+            undo.append(_put(place, make(place, getattr(place.owner, place.attribute))))
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _put(place: Place, function: Callable[..., Any]) -> Callable[[], None]:
+    """Put `function` there; the way back is returned."""
+    own = vars(place.owner).get(place.attribute)
+    setattr(place.owner, place.attribute, function)
+    if own is None:
+        return lambda: delattr(place.owner, place.attribute)
+    return lambda: setattr(place.owner, place.attribute, own)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Of one call, until the device has nothing left to do."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,168 @@
+"""One image from its file to its results, stage by stage, beside the baselines."""
+
+import functools
+import statistics
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.prediction import build_predictor
+from frozenseg.devtools.speed.baselines import CLIP, SAM, Baseline
+from frozenseg.devtools.speed.clock import Place, Stopwatch, seconds, stage_places
+from frozenseg.devtools.speed.memory import Memory, measure_memory
+from frozenseg.devtools.speed.setting import Setting
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.predictor import Predictor
+from frozenseg.structures import Prediction
+
+WHOLE, OTHER, EAGER = "whole", "other", "whole, float32, not compiled"
+TASKS = ("panoptic", "semantic", "instances")
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of every repetition, by row. stages: they and `OTHER` make up `WHOLE`."""
+
+    rows: dict[str, list[float]]
+    stages: tuple[str, ...]
+    memory: Memory
+    agreement: float | None = None
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.rows[name])
+
+    def ratio(self) -> float | None:
+        """The whole over segment-anything's encoder and open_clip's trunk: the median of the
+        ratios of the repetitions, each of which ran on the machine as it was then."""
+        if SAM not in self.rows or CLIP not in self.rows:
+            return None
+        parts = zip(self.rows[WHOLE], self.rows[SAM], self.rows[CLIP], strict=True)
+        return statistics.median(whole / (sam + clip) for whole, sam, clip in parts)
+
+
+class TimedPrediction:
+    """A predictor with one image to do, from the file on."""
+
+    def __init__(self, predictor: Predictor, setting: Setting, folder: Path) -> None:
+        self.predictor = predictor
+        self.device = predictor.model.device
+        self.path = setting.write_image(folder)
+        self.record, self.tasks = setting.write_truth(folder, self.path)
+        self.vocabulary = setting.vocabulary()
+        self.text = setting.text(predictor.model.text_encoder.embed_dim).to(self.device)
+        self.result: Prediction | None = None
+        self._asked: tuple[Any, ...] = ()
+
+    def places(self) -> list[Place]:
+        found = [Place("decoding", self.predictor, "read")]
+        found.append(Place("resizing", self.predictor, "resize"))
+        found += stage_places(self.predictor.model)
+        if self.predictor.sam_masks is not None:
+            found.append(Place("SAM's proposals", self.predictor, "sam_masks"))
+        return [*found, Place("post-processing", self.predictor, "post_processor")]
+
+    def run(self) -> Prediction:
+        """The whole, without scoring; text vectors are known."""
+        pixels = self.predictor.read(self.path)
+        self.result = self.predictor.segment(pixels, self.vocabulary, self.text)
+        return self.result
+
+    def timed(self) -> dict[str, float]:
+        """One repetition: stages and the whole, then post-processing task by task, then scoring."""
+        watch = Stopwatch(self.device)
+        processor = self.predictor.post_processor
+        self.predictor.post_processor = self._noting(processor)
+        try:
+            with watch.on(self.places()):
+                whole = seconds(self.run, self.device)
+        finally:
+            self.predictor.post_processor = processor
+        times = watch.read()
+        times[OTHER] = whole - sum(times.values())
+        times[WHOLE] = whole
+        for task in TASKS:
+            alone = replace(processor, **{name: name == task for name in TASKS})
+            times[f"post-processing, {task} alone"] = seconds(self._again(alone), self.device)
+        times["scoring"] = seconds(self.score, self.device)
+        return times
+
+    def score(self) -> None:
+        assert self.result is not None, "it has run"
+        for task in self.tasks.values():
+            task.metric.reset()
+            task.update(self.record, self.result)
+            task.metric.compute()
+
+    def _noting(self, processor: PostProcessor) -> Any:
+        @functools.wraps(processor)
+        def note(*arguments: Any) -> Prediction:
+            self._asked = arguments
+            return processor(*arguments)
+
+        return note
+
+    def _again(self, processor: PostProcessor) -> Any:
+        @torch.inference_mode()
+        def again() -> Prediction:
+            return processor(*self._asked)
+
+        return again
+
+
+def prediction_times(
+    cfg: CfgNode,
+    setting: Setting,
+    *,
+    baselines: list[Baseline],
+    repeats: int,
+    beside_eager: bool = False,
+) -> Times:
+    """Repetitions in turn with the baselines, so that a change of the machine's speed meets all.
+
+    Memory is that of the first image. beside_eager: our own model in float32, not compiled, runs in
+    turn too.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ours = TimedPrediction(build_predictor(cfg), setting, Path(folder))
+        if cfg.MODEL.COMPILE:
+            ours.run()  # the compiler's own memory does not count
+        memory = measure_memory(ours.run, ours.device)
+        eager = TimedPrediction(_eager(cfg), setting, Path(folder)) if beside_eager else None
+        if eager is not None:
+            eager.run()
+        rounds = []
+        for number in range(1 + repeats):
+            times = ours.timed()
+            if eager is not None:
+                times[EAGER] = seconds(eager.run, eager.device)
+            times |= {stick.name: stick.seconds() for stick in baselines}
+            if number > 0:  # the first warms up
+                rounds.append(times)
+        agreement = _agreement(ours.result, eager.result) if eager is not None else None
+    rows = {name: [times.get(name, 0.0) for times in rounds] for name in rounds[0]}
+    stages = tuple(dict.fromkeys(place.name for place in ours.places()))
+    return Times(rows, tuple(name for name in stages if name in rows), memory, agreement)
+
+
+def _eager(cfg: CfgNode) -> Predictor:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.PRECISION, cfg.MODEL.COMPILE = "fp32", False
+    return build_predictor(cfg)
+
+
+def _agreement(first: Prediction | None, second: Prediction | None) -> float:
+    """The share of pixels that have the same class in both panoptic results."""
+    maps = []
+    for result in (first, second):
+        assert result is not None and result.panoptic is not None
+        classes = np.full(len(result.panoptic.segments) + 1, -1)
+        for segment in result.panoptic.segments:
+            classes[segment.id] = segment.class_id
+        maps.append(classes[result.panoptic.ids])
+    return float((maps[0] == maps[1]).mean())

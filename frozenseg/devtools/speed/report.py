@@ -1,0 +1,135 @@
+"""What was measured as rows of a table, as JSON and as pictures."""
+
+import math
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frozenseg.devtools.speed.baselines import CLIP, SAM, Baseline
+from frozenseg.devtools.speed.prediction import EAGER, OTHER, WHOLE, Times
+from frozenseg.files import atomic_path
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What times depend on."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = platform.processor() or platform.machine()
+    return {
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:
+    """Medians and least seconds of all rows, ratios, memory in GB, and the machine's rates."""
+    report: dict[str, Any] = {
+        "stages": [*times.stages, OTHER],
+        "seconds": {
+            name: {"median": round(statistics.median(row), 5), "min": round(min(row), 5)}
+            for name, row in times.rows.items()
+        },
+        "memory": times.memory.report(),
+        "gflop_per_s": {
+            stick.name: round(stick.flops / times.median(stick.name) / 1e9, 1)
+            for stick in baselines
+            if stick.flops
+        },
+    }
+    if (ratio := times.ratio()) is not None:
+        report["whole_over_baselines"] = round(ratio, 3)
+    if EAGER in times.rows:
+        faster = times.median(EAGER) / times.median(WHOLE)
+        report["times_faster_than_float32_eager"] = round(faster, 3)
+    if times.agreement is not None:
+        report["panoptic_agreement_with_float32"] = round(times.agreement, 5)
+    return report
+
+
+def table(report: dict[str, Any]) -> str:
+    """Seconds and shares of the whole, the stages indented under it."""
+    rows, whole = report["seconds"], report["seconds"][WHOLE]["median"]
+    order = [WHOLE, *report["stages"], *[name for name in rows if name != WHOLE]]
+    lines = [f"{'':38s}{'median, s':>11s}{'least, s':>11s}{'of whole':>10s}"]
+    for name in dict.fromkeys(order):
+        shown = f"  {name}" if name in report["stages"] else name
+        row = rows[name]
+        share = f"{row['median'] / whole:10.1%}"
+        lines.append(f"{shown:38s}{row['median']:11.4f}{row['min']:11.4f}{share}")
+    for key, value in report["gflop_per_s"].items():
+        lines.append(f"{key + ', GFLOP/s':38s}{value:11,.1f}")
+    for key, value in report["memory"].items():
+        lines.append(f"{'memory, ' + key:38s}{value:11.3f}")
+    for key in ("images_per_second", "whole_over_baselines", "times_faster_than_float32_eager"):
+        if key in report:
+            lines.append(f"{key:38s}{report[key]:11.3f}")
+    if "panoptic_agreement_with_float32" in report:
+        agreement = report["panoptic_agreement_with_float32"]
+        lines.append(f"{'panoptic_agreement_with_float32':38s}{agreement:11.4f}")
+    return "\n".join(lines)
+
+
+def draw_bars(report: dict[str, Any], picture: Path, title: str) -> None:
+    """A bar for each row: stages, the whole, baselines in another colour."""
+    from matplotlib.figure import Figure  # slow to import, and needed at the end only
+
+    names = [name for name in report["seconds"] if name not in report["stages"]]
+    names = [*report["stages"], *names]
+    values = [report["seconds"][name]["median"] for name in names]
+    sticks = {SAM, CLIP, *report["gflop_per_s"]}
+    colours = [
+        "tab:gray" if name in sticks else "tab:blue" if name in report["stages"] else "tab:green"
+        for name in names
+    ]
+    figure = Figure(figsize=(9, 0.32 * len(names) + 1.4), layout="constrained")  # no pyplot
+    axes = figure.subplots()
+    bars = axes.barh(names, values, color=colours)
+    axes.bar_label(bars, labels=[f" {value:.3g}" for value in values], fontsize="small")
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set(xlabel="seconds (median)", title=title)
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def growth(points: list[dict[str, Any]]) -> dict[str, float]:
+    """The power with which the whole, each stage and the memory above the model grow, from the
+    first point to the last: 1 is linear. Rows that take less than a thousandth of the whole are
+    left out."""
+    first, last = points[0], points[-1]
+    factor = math.log(last["work"] / first["work"])
+    whole = last["seconds"][WHOLE]["median"]
+    powers = {}
+    for name, row in last["seconds"].items():
+        before = first["seconds"].get(name, {"median": 0.0})["median"]
+        if row["median"] > 0.001 * whole and before > 0:
+            powers[name] = round(math.log(row["median"] / before) / factor, 3)
+    above = [max(point["memory"]["above_gb"], 1e-6) for point in (first, last)]
+    return powers | {"memory above the model": round(math.log(above[1] / above[0]) / factor, 3)}
+
+
+def draw_growth(points: list[dict[str, Any]], picture: Path, unit: str, title: str) -> None:
+    """Seconds of the whole and of each stage, and memory, over the work."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    work = [point["work"] for point in points]
+    names = [WHOLE, *points[-1]["stages"]]
+    names.sort(key=lambda name: -points[-1]["seconds"][name]["median"])
+    for name in names:
+        row = [point["seconds"].get(name, {"median": math.nan})["median"] for point in points]
+        left.plot(work, row, marker="o", label=name, linewidth=2.5 if name == WHOLE else 1)
+    left.set(xlabel=unit, ylabel="seconds (median)", title=title, ylim=(0, None))
+    left.legend(fontsize="small")
+    for key, label in (("peak_gb", "peak"), ("above_gb", "above the model")):
+        right.plot(work, [point["memory"][key] for point in points], marker="o", label=label)
+    right.set(xlabel=unit, ylabel="GB", title="memory", ylim=(0, None))
+    right.legend(fontsize="small")
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,0 +1,84 @@
+"""One training step (forward, losses, backward, optimiser) on made-up images, by its parts."""
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.models import build_device, build_model
+from frozenseg.build.training import clip_norm_of, training_loss, training_state
+from frozenseg.data.dataset import Sample
+from frozenseg.devtools.speed.baselines import Baseline
+from frozenseg.devtools.speed.clock import Place, Stopwatch, seconds, stage_places
+from frozenseg.devtools.speed.memory import measure_memory
+from frozenseg.devtools.speed.prediction import OTHER, WHOLE, Times
+from frozenseg.devtools.speed.setting import Setting
+from frozenseg.engine.trainer import loss_normalizers, training_step
+from frozenseg.engine.training_loss import MaskClassificationLoss
+
+
+class Training:
+    """A model in training, and the batch that it sees in every step."""
+
+    def __init__(self, cfg: CfgNode, setting: Setting, batch: int) -> None:
+        self.cfg = cfg
+        self.device = build_device(cfg)
+        self.model = build_model(cfg).to(self.device).train()
+        self.state = training_state(cfg, self.model)
+        text = setting.text(self.model.text_encoder.embed_dim).to(self.device)
+        self.objective = training_loss(cfg, self.model, text)
+        generator = torch.Generator().manual_seed(0)
+        self.samples: list[Sample] = [setting.sample(generator) for _ in range(batch)]
+
+    def places(self) -> list[Place]:
+        found = stage_places(self.model)  # one for prediction alone never runs
+        if isinstance(self.objective, MaskClassificationLoss):
+            found.append(Place("losses", type(self.objective.criterion), "__call__"))
+        return [
+            *found,
+            Place("backward", torch.Tensor, "backward"),
+            Place("optimiser", self.state.optimizer, "step"),
+        ]
+
+    def step(self) -> None:
+        totals, _ = loss_normalizers(self.objective, [self.samples], False)
+        training_step(
+            self.state,
+            self.model,
+            self.objective,
+            [self.samples],
+            totals,
+            rate=self.cfg.SOLVER.BASE_LR,
+            clip_norm=clip_norm_of(self.cfg),
+        )
+
+    def timed(self) -> dict[str, float]:
+        watch = Stopwatch(self.device)
+        with watch.on(self.places()):
+            whole = seconds(self.step, self.device)
+        times = watch.read()
+        times[OTHER] = whole - sum(times.values())
+        times[WHOLE] = whole
+        return times
+
+
+def training_times(
+    cfg: CfgNode, setting: Setting, *, batch: int, baselines: list[Baseline], repeats: int
+) -> Times:
+    """As `prediction_times`; memory is that of the first two steps, so that the optimiser's own
+    state is in it."""
+    ours = Training(cfg, setting, batch)
+
+    def two_steps() -> None:
+        ours.step()
+        ours.step()
+
+    memory = measure_memory(two_steps, ours.device)
+    for stick in baselines:
+        stick.seconds()  # warms up
+    rounds = []
+    for _ in range(repeats):
+        times = ours.timed()
+        times |= {stick.name: stick.seconds() for stick in baselines}
+        rounds.append(times)
+    rows = {name: [times[name] for times in rounds] for name in rounds[0]}
+    names = dict.fromkeys(place.name for place in ours.places())
+    return Times(rows, tuple(name for name in names if name in rows), memory)

@@ -1,0 +1,1 @@
+"""Results as pictures: colours, letters, masks over an image."""

@@ -1,0 +1,232 @@
+"""Words on pictures: fonts, names cut to a width, labels on regions, the legend beside them."""
+
+import logging
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from frozenseg.drawing.fonts import font_file, font_of, has_glyph
+from frozenseg.drawing.palette import readable_on
+
+logger = logging.getLogger(__name__)
+
+PANEL = (250, 250, 250)
+INK = (30, 30, 30)
+FAINT = (100, 100, 100)
+WARNING = (255, 193, 7)
+ELLIPSIS = "..."
+
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LegendRow:
+    """One class of the legend; colors: RGB of its segments, none for what belongs to no class."""
+
+    colors: tuple[Color, ...]
+    name: str
+    score: str
+    share: str
+
+
+def number_of(class_id: int) -> str:
+    """In place of a name that cannot be written: its number, from 1 as in `predictions.json`."""
+    return f"class {class_id + 1}"
+
+
+def printable(text: str, instead: str = "?") -> str:
+    """`text` where a font has all its letters; else accents dropped, other unknown signs as "?".
+
+    A text without one known letter or digit becomes `instead`.
+    """
+    text = " ".join(text.split())
+    if font_file(text) is not None:
+        return text
+    plain = "".join(sign if has_glyph(sign) else _nearest_sign(sign) for sign in text)
+    if any(sign.isalnum() for sign in plain):
+        return plain
+    if text:
+        _tell_of_missing_letters()
+    return instead
+
+
+@cache
+def _tell_of_missing_letters() -> None:
+    logger.warning(
+        "pictures: no font of this machine has the letters of some names; they are drawn as the "
+        "numbers of their classes (install a font that has them, such as Noto)"
+    )
+
+
+def fit(text: str, width: float, font: Any) -> str:
+    """`text`, or as much of its beginning as takes `width` pixels together with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    low, high = 0, len(text)  # text[:low] is known to fit, or empty
+    while low < high:
+        middle = (low + high + 1) // 2
+        if font.getlength(text[:middle].rstrip() + ELLIPSIS) <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip() + ELLIPSIS if low else ""
+
+
+def wrap(text: str, width: float, font: Any) -> list[str]:
+    """The lines of `text`, none wider than `width` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(fit(word, width, font))
+    return lines
+
+
+def inner_point(mask: np.ndarray) -> tuple[int, int, float]:
+    """(x, y) of the pixel of an (h, w) bool mask farthest from its border, and how far that is."""
+    padded = np.pad(mask.astype(np.uint8), 1)  # the edge of the picture is a border, too
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return int(x), int(y), float(distance[y, x])
+
+
+class Labels:
+    """Writes names on a picture, none over another and none over the edge."""
+
+    def __init__(self, picture: Image.Image, font: Any) -> None:
+        self.size = picture.size
+        self.draw = ImageDraw.Draw(picture)
+        self.font = font
+        self.plates: list[tuple[int, int, int, int]] = []
+
+    def write(
+        self, text: str, center: tuple[int, int], color: Color, *, width: int, leeway: float
+    ) -> bool:
+        """Write `text` on a plate of `color` around `center`; False where there is no room.
+
+        width: pixels that the plate may take. leeway: pixels by which it may move up or down.
+        """
+        pad = max(2, round(self.font.size * 0.3))
+        font = font_of(self.font.size, text)
+        text = fit(text, min(width, self.size[0]) - 2 * pad, font)
+        plate_width = round(font.getlength(text)) + 2 * pad
+        plate_height = round(self.font.size * 1.2) + pad
+        if not text or plate_height > self.size[1]:
+            return False
+        left = min(max(0, center[0] - plate_width // 2), self.size[0] - plate_width)
+        for shift in (0, -plate_height - 1, plate_height + 1):
+            top = center[1] + shift - plate_height // 2
+            top = min(max(0, top), self.size[1] - plate_height)
+            plate = (left, top, left + plate_width, top + plate_height)
+            if abs(shift) <= leeway and not any(_overlap(plate, other) for other in self.plates):
+                self._draw_plate(text, plate, color, pad)
+                return True
+        return False
+
+    def _draw_plate(
+        self, text: str, plate: tuple[int, int, int, int], color: Color, radius: int
+    ) -> None:
+        self.plates.append(plate)
+        x0, y0, x1, y1 = plate
+        ink = readable_on(color)
+        self.draw.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius, fill=color, outline=ink)
+        middle = ((x0 + x1) / 2, (y0 + y1) / 2)
+        font = font_of(self.font.size, text)
+        self.draw.text(middle, text, fill=ink, font=font, anchor="mm")
+
+
+def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
+    """A panel of at least `height` pixels; rows that find no room are counted in its last line.
+
+    It grows beyond `height` only to hold a few rows beside a very low picture. The column of scores
+    is left out where no row has one.
+    """
+    line, margin, swatch = round(font.size * 1.7), font.size, 2 * (font.size // 2)
+    name_x = margin + swatch + margin // 2
+    longest = max((font_of(font.size, row.name).getlength(row.name) for row in rows), default=0)
+    name_width = round(max(min(longest, 15 * font.size), 4 * font.size)) + 1
+    number = round(font.getlength("100.0 %")) + margin
+    scored = any(row.score for row in rows)
+    score_x = name_x + name_width + number * scored
+    share_x = score_x + number
+    room = max(min(len(rows), 8), (height - 2 * margin - line) // line)
+    shown = rows if len(rows) <= room else rows[: room - 1]
+    lines = 1 + len(shown) + (len(shown) < len(rows))
+    panel = Image.new("RGB", (share_x + margin, max(height, 2 * margin + line * lines)), PANEL)
+    draw = ImageDraw.Draw(panel)
+
+    def write(y: int, ink: Color, name: str, score: str, share: str) -> None:
+        own = font_of(font.size, name)
+        draw.text((name_x, y), fit(name, name_width, own), fill=ink, font=own, anchor="lm")
+        draw.text((score_x, y), score, fill=ink, font=font, anchor="rm")
+        draw.text((share_x, y), share, fill=ink, font=font, anchor="rm")
+
+    y = margin + line // 2
+    write(y, FAINT, "class", "score" if scored else "", "area")
+    for row in shown:
+        y += line
+        _draw_swatch(draw, (margin, y - swatch // 2), swatch, row.colors)
+        write(y, INK if row.colors else FAINT, row.name, row.score, row.share)
+    if len(shown) < len(rows):
+        write(y + line, FAINT, f"and {len(rows) - len(shown)} more", "", "")
+    return panel
+
+
+def _draw_swatch(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, colors: tuple[Color, ...]
+) -> None:
+    """A square in stripes of the first few colours, empty without any."""
+    x, y = corner
+    shown = colors[: max(1, side // 4)]
+    for number, color in enumerate(shown):
+        left, right = (x + side * (number + step) // len(shown) for step in (0, 1))
+        draw.rectangle((left, y, right, y + side), fill=color)
+    draw.rectangle((x, y, x + side, y + side), outline=FAINT)
+
+
+def note_band(text: str, width: int, font: Any) -> Image.Image:
+    """A warning in dark letters on a yellow band of a given width."""
+    margin, line = font.size // 2, round(font.size * 1.4)
+    lines = wrap(printable(text), width - 2 * margin, font)
+    band = Image.new("RGB", (width, 2 * margin + line * len(lines)), WARNING)
+    draw = ImageDraw.Draw(band)
+    for index, words in enumerate(lines):
+        y = margin + line * (index + 0.5)
+        draw.text((width / 2, y), words, fill=INK, font=font, anchor="mm")
+    return band
+
+
+def beside(picture: Image.Image, panel: Image.Image) -> Image.Image:
+    """`panel` at the right of `picture`."""
+    height = max(picture.height, panel.height)
+    canvas = Image.new("RGB", (picture.width + panel.width, height), PANEL)
+    canvas.paste(picture, (0, 0))
+    canvas.paste(panel, (picture.width, 0))
+    return canvas
+
+
+def below(band: Image.Image, picture: Image.Image) -> Image.Image:
+    """`picture` below `band`."""
+    width = max(picture.width, band.width)
+    canvas = Image.new("RGB", (width, band.height + picture.height), PANEL)
+    canvas.paste(band, (0, 0))
+    canvas.paste(picture, (0, band.height))
+    return canvas
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _nearest_sign(sign: str) -> str:
+    base = "".join(c for c in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(c))
+    if all(map(has_glyph, base)):
+        return base  # empty for an accent of its own
+    return "?"

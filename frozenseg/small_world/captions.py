@@ -1,0 +1,173 @@
+"""What a person might write under a scene: all words of the world, seen or not, for CLIP.
+
+Some noun-colour-pattern combinations are never written in full (`is_held_out`): they test whether
+CLIP can compose what it has only met apart.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from frozenseg.small_world.coats import COLOURS, PATTERNS
+from frozenseg.small_world.grounds import GROUNDS
+from frozenseg.small_world.nouns import NOUNS
+from frozenseg.small_world.scene import Region, Scene
+from frozenseg.text.vocabulary import Vocabulary
+
+PATTERN_WORDS: dict[str, tuple[str, ...]] = {  # the first is the one of `attribute_vocabulary`
+    "plain": ("plain",),
+    "striped": ("striped",),
+    "dotted": ("dotted", "spotted"),
+    "checkered": ("checkered", "checked"),
+}
+MOST_NAMED = 3  # things in one caption: the small text tower reads 24 tokens
+HELD_OUT_EVERY = 7
+NO_ARTICLE = frozenset(
+    "grass sand water snow gravel pebbles earth soil bricks wood planks tiles rock".split()
+)
+UNIQUE = frozenset(("sky", "sea"))
+PLURALS = {"leaf": "leaves", "fish": "fish"}
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+FRAMES = ("{}", "a photo of {}", "a photo of {}.", "a picture of {}")
+LONG_FRAMES = ("this is a photo of {}", "there is {} in the scene")
+# How often a phrase has pattern and colour, colour alone, pattern alone.
+SOME, RICH = (0.25, 0.17, 0.08), (0.35, 0.2, 0.15)
+FEW_WORDS = 6  # phrases of so many words leave room for a long frame, or for the grounds
+
+
+def is_held_out(noun: str, colour: str, pattern: str) -> bool:
+    """Whether no caption says all three words of one thing: one combination in seven.
+
+    Every noun, colour and pattern, and every pair of them, still occurs with other partners.
+    """
+    places = (list(NOUNS).index(noun), list(COLOURS).index(colour), list(PATTERNS).index(pattern))
+    return (places[0] + 2 * places[1] + 4 * places[2]) % HELD_OUT_EVERY == 0
+
+
+def caption(scene: Scene, generator: np.random.Generator) -> str:
+    """A caption of varied wording, other ones from call to call.
+
+    It names a few of the things, half of the time by noun alone, else with colour, pattern or both,
+    sometimes counted, and often the grounds.
+    """
+    things = _things_phrase(scene.things, generator)
+    grounds = _grounds_phrase(scene.grounds, generator)
+    if not things:
+        return _say(grounds, generator)
+    roll = generator.random()
+    if roll < 0.65 or len(things.split()) > FEW_WORDS:
+        return _say(things, generator)
+    if roll < 0.75:
+        return f"{grounds} with {things}"
+    joint = "on" if len(scene.grounds) == 1 else "in front of"
+    return _say(f"{things} {joint} {grounds}", generator)
+
+
+def region_caption(region: Region, generator: np.random.Generator) -> str:
+    """A caption of one region: a thing, mostly with colour, pattern or both, or a ground."""
+    if region.is_thing:
+        return _say(_thing_phrase(region, generator, brief=False, shares=RICH), generator)
+    return _say(_grounds_phrase([region], generator), generator)
+
+
+def label(scene: Scene) -> str:
+    """The shortest caption of a scene of one thing, or of grounds alone: "a photo of a star"."""
+    named = scene.things[:1] or scene.grounds[:1]
+    word = named[0].name
+    return f"a photo of {_with_article(word) if named[0].is_thing else word}"
+
+
+def attribute_vocabulary(*, held_out: bool | None = None) -> Vocabulary:
+    """Things with colour and pattern ("striped red star") as classes.
+
+    held_out: only those that captions never say (True), only those that they may (False), or all.
+    """
+    names = [
+        (f"{PATTERN_WORDS[pattern][0]} {colour} {noun}",)
+        for noun in NOUNS
+        for colour in COLOURS
+        for pattern in PATTERNS
+        if held_out is None or is_held_out(noun, colour, pattern) == held_out
+    ]
+    return Vocabulary(tuple(names), (True,) * len(names))
+
+
+def plural(word: str) -> str:
+    """Of the last word of a name: "boxes", "leaves", "plus signs"."""
+    if word in PLURALS:
+        return PLURALS[word]
+    if word.endswith(("s", "x", "sh", "ch")):
+        return word + "es"
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+def _say(phrase: str, generator: np.random.Generator) -> str:
+    few = len(phrase.split()) <= FEW_WORDS
+    return str(generator.choice(FRAMES + LONG_FRAMES * few)).format(phrase)
+
+
+def _things_phrase(things: list[Region], generator: np.random.Generator) -> str:
+    """ "a red star, two cups and a fish": some of the things, in any order; "" without any."""
+    if not things:
+        return ""
+    counts = Counter(thing.name for thing in things)
+    chosen = [things[i] for i in generator.permutation(len(things))]
+    most = int(generator.integers(1, MOST_NAMED + 1))
+    phrases: list[str] = []
+    counted: set[str] = set()
+    for thing in chosen:
+        if len(phrases) == most:
+            break
+        if thing.name in counted:
+            continue
+        if counts[thing.name] > 1 and generator.random() < 0.6:
+            counted.add(thing.name)
+            word = str(generator.choice(NOUNS[thing.name].names))
+            phrases.append(f"{NUMBERS[counts[thing.name]]} {plural(word)}")
+        else:
+            phrases.append(_thing_phrase(thing, generator, brief=most == MOST_NAMED))
+    return _listed(phrases)
+
+
+def _thing_phrase(
+    thing: Region,
+    generator: np.random.Generator,
+    *,
+    brief: bool,
+    shares: tuple[float, float, float] = SOME,
+) -> str:
+    """ "a striped red star", with all, some or none of its attributes; brief: one at most."""
+    noun = str(generator.choice(NOUNS[thing.name].names))
+    pattern = str(generator.choice(PATTERN_WORDS[thing.pattern]))
+    roll = generator.random()
+    both, colour, either = np.cumsum(shares)
+    if roll < both and not brief and not is_held_out(thing.name, thing.colour, thing.pattern):
+        words = [pattern, thing.colour] if generator.random() < 0.6 else [thing.colour, pattern]
+    elif roll < colour:
+        words = [thing.colour]
+    elif roll < either:
+        words = [pattern]
+    else:
+        words = []
+    return _with_article(" ".join([*words, noun]))
+
+
+def _grounds_phrase(grounds: list[Region], generator: np.random.Generator) -> str:
+    words = [str(generator.choice(GROUNDS[ground.name].names)) for ground in grounds]
+    phrases = [
+        word if word in NO_ARTICLE else f"the {word}" if word in UNIQUE else _with_article(word)
+        for word in words
+    ]
+    return _listed([phrases[i] for i in generator.permutation(len(phrases))])
+
+
+def _with_article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _listed(phrases: list[str]) -> str:
+    if len(phrases) < 2:
+        return "".join(phrases)
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

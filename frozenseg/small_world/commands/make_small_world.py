@@ -1,0 +1,84 @@
+"""Write the small world to disk: a synthetic benchmark in COCO panoptic format."""
+
+import argparse
+import os
+
+from tqdm import tqdm
+
+from frozenseg.commands.output_argument import output_picture
+from frozenseg.data.small_world_files import WorldFiles
+from frozenseg.errors import UserError
+from frozenseg.files import user_path
+from frozenseg.small_world.export import SPLITS, export_split
+from frozenseg.small_world.pictures import write_demo, write_sheet
+
+COUNTS = {"train": 2400, "val": 200}
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    _check(arguments)
+    try:
+        _write(arguments)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or arguments.output}: cannot be written ({error})"
+        ) from None
+    return None
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    if arguments.sheet is not None:
+        write_sheet(arguments.sheet, arguments.seed)
+        print(f"{arguments.sheet}: contact sheet")
+    if arguments.demo is not None:
+        write_demo(arguments.demo)
+        print(f"{arguments.demo}: scenes and vocabulary of the demo")
+    if arguments.output is None:
+        return
+    for split in arguments.split or SPLITS:
+        count = COUNTS[split] if arguments.count is None else arguments.count
+        with tqdm(total=count, desc=split, unit="scene") as bar:
+            files = export_split(
+                arguments.output,
+                split,
+                count=count,
+                seed=arguments.seed,
+                processes=arguments.processes,
+                progress=bar.update,
+            )
+        print(f"{split}: {count} scenes, {dataset_name(files)}")
+
+
+def dataset_name(files: WorldFiles) -> str:
+    """The name under which the tools find the files (`frozenseg.data.benchmarks`)."""
+    return f"coco_panoptic:{files.annotations}:{files.labels}:{files.images}"
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.output is None and arguments.sheet is None and arguments.demo is None:
+        raise UserError("nothing to do: give --output, --sheet or --demo")
+    if arguments.count is not None and arguments.count < 1:
+        raise UserError(f"--count {arguments.count}: must be at least 1")
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: must not be negative")
+    if arguments.processes < 1:
+        raise UserError(f"--processes {arguments.processes}: must be at least 1")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make_small_world", description=__doc__)
+    add = parser.add_argument
+    add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
+    add("--split", nargs="+", choices=list(SPLITS), help="default: all")
+    add("--count", type=int, help=f"scenes of a split (default: {COUNTS})")
+    add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
+    add(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="the files do not depend on it (default: %(default)s)",
+    )
+    add("--sheet", type=output_picture, help="write a contact sheet (.png)")
+    add("--demo", type=user_path, help="write the demo's scenes and vocabulary into this folder")
+    return parser

@@ -1,0 +1,311 @@
+"""What a part of a model adds in the small world, over several seeds, with a control.
+
+frozenseg: the injectors, one by one; the last arm is evaluated once more with names shuffled.
+fusioner: pairs of frozen encoders, and the same with a visual encoder that was never trained.
+
+Trains every arm with every seed through train_net (a run that is there already is not made again)
+and writes results.json, a table and a plot.
+"""
+
+import argparse
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.commands import train_net
+from frozenseg.config import load_config
+from frozenseg.errors import UserError, nearest
+from frozenseg.files import atomic_path, read_json, user_path, write_json
+from frozenseg.small_world.vocabulary import world_vocabulary
+from frozenseg.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """config: the recipe of all arms. arms: {name: (what it is, the options that make it)}.
+    metrics: {key of the results: heading}; keys of a second test set begin with its name.
+    shuffled: whether the control is the last arm with names shuffled."""
+
+    config: Path
+    arms: dict[str, tuple[str, list[str]]]
+    metrics: dict[str, str]
+    shuffled: bool
+
+
+def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions: bool) -> list[str]:
+    prefix = "MODEL.FROZEN_SEG."
+    return [
+        *(prefix + "QUERY_INJECTOR", str(query)),
+        *(prefix + "FEATURE_INJECTOR", str(feature)),
+        *(prefix + "SAM_ENCODER_LEVELS", str(levels)),
+        *(prefix + "SAM_VIEW", view),
+        *(prefix + "KEEP_KEY_POSITIONS", str(positions)),
+        *("TEST.USE_SAM_MASKS", "False"),  # they would hide what an injector adds
+    ]
+
+
+FROZENSEG = Experiment(
+    config=Path("configs/small/frozenseg.yaml"),
+    arms={
+        "a": (
+            "FC-CLIP (no injectors)",
+            _injectors(query=False, feature=False, levels=1, view="stretch", positions=False),
+        ),
+        "b": (
+            "a + Query Injector",
+            _injectors(query=True, feature=False, levels=1, view="stretch", positions=False),
+        ),
+        "c": (
+            "b + Feature Injector, as published",
+            _injectors(query=True, feature=True, levels=3, view="stretch", positions=False),
+        ),
+        "d": (
+            "b + Feature Injector, corrected",
+            _injectors(query=True, feature=True, levels=1, view="stretch", positions=False),
+        ),
+        "e": (
+            "d, SAM's keep-aspect view",
+            _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=False),
+        ),
+        "f": (
+            "e, key positions kept",
+            _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=True),
+        ),
+    },
+    metrics={
+        "PQ-seen": "PQ seen",
+        "PQ-unseen": "PQ unseen",
+        "mIoU-seen": "mIoU seen",
+        "mIoU-unseen": "mIoU unseen",
+        "AP-seen": "AP seen",
+        "AP-unseen": "AP unseen",
+        "S_Recall@IoU=0.75": "recall seen",
+        "U_Recall@IoU=0.75": "recall unseen",
+    },
+    shuffled=True,
+)
+
+
+def _visual(encoder: str, *, trained: bool) -> list[str]:
+    """Options of a visual encoder beside the small CLIP's text."""
+    prefix = "MODEL.FUSIONER.VISUAL"
+    weights = f"frozenseg://small/{encoder}.safetensors" if trained else ""
+    # SAM's cells are fine already: 8 pixels of its input, CLIP's are 32.
+    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 0)}[encoder]
+    return [
+        *(prefix, encoder, f"{prefix}_NAME", name, f"{prefix}_WEIGHTS", weights),
+        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),
+        *("MODEL.ALLOW_RANDOM_WEIGHTS", str(not trained)),
+    ]
+
+
+FUSIONER = Experiment(
+    config=Path("configs/small/fusioner.yaml"),
+    arms={
+        "clip": ("CLIP image + CLIP text", _visual("clip", trained=True)),
+        "sam": ("SAM image + CLIP text", _visual("sam", trained=True)),
+        "clip0": ("untrained CLIP image + CLIP text (control)", _visual("clip", trained=False)),
+        "sam0": ("untrained SAM image + CLIP text (control)", _visual("sam", trained=False)),
+    },
+    metrics={
+        "mIoU-seen": "mIoU seen",
+        "mIoU-unseen": "mIoU unseen",
+        "oracle mIoU-seen": "oracle mIoU seen",
+        "oracle mIoU-unseen": "oracle mIoU unseen",
+        "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
+        "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
+    },
+    shuffled=False,
+)
+EXPERIMENTS = {"frozenseg": FROZENSEG, "fusioner": FUSIONER}
+CONTROL = "shuffled"  # the last arm with names of other classes
+Scores = dict[str, dict[str, list[float]]]  # arm -> metric -> one number a seed
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    experiment = EXPERIMENTS[arguments.experiment]
+    arguments.config_file = arguments.config_file or experiment.config
+    arguments.output = arguments.output or Path(f"output/small_world_{arguments.experiment}")
+    arms = arguments.arms or list(experiment.arms)
+    for arm in arms:
+        if arm not in experiment.arms:
+            raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
+    output: Path = arguments.output
+    _same_settings(arguments)
+    for seed in arguments.seeds:
+        for arm in arms:
+            status = _train(arguments, experiment, arm, seed)
+            if status not in (0, None):
+                return status
+        if experiment.shuffled:
+            status = _control(arguments, experiment, arms[-1], seed)
+            if status not in (0, None):
+                return status
+    rows = [*arms, CONTROL] if experiment.shuffled else arms
+    scores = collect(experiment, output, rows, arguments.seeds)
+    write_json(output / "results.json", scores, indent=1)
+    with atomic_path(output / "table.md") as temporary:
+        temporary.write_text(table(experiment, scores), encoding="utf-8")
+    with atomic_path(output / "plot.png") as temporary:
+        plot(experiment, scores, temporary)
+    print(table(experiment, scores))
+    return 0
+
+
+def _same_settings(arguments: argparse.Namespace) -> None:
+    """Runs that are there already are taken as they are: they must have been made alike."""
+    path = arguments.output / "settings.json"
+    cfg = load_config(arguments.config_file, arguments.options, freeze=False)
+    cfg.TEST.EXPECTED_RESULTS = []  # looked at by nobody here
+    wanted = {"configuration": cfg.dump()}
+    if not path.is_file():
+        write_json(path, wanted)
+    elif read_json(path) != wanted:
+        raise UserError(
+            f"{arguments.output}: holds runs of another recipe or other --options; "
+            "choose another --output, or remove the folder"
+        )
+
+
+def _train(
+    arguments: argparse.Namespace, experiment: Experiment, arm: str, seed: int
+) -> int | None:
+    folder = _folder(arguments.output, arm, seed)
+    if (folder / "results.json").is_file():
+        return 0
+    resume = ["--resume"] if (folder / "checkpoints").is_dir() else []
+    return train_net.main(
+        [
+            *("--config-file", str(arguments.config_file), *resume),
+            *("MODEL.WEIGHTS", "", "SEED", str(seed), "OUTPUT_DIR", str(folder)),
+            *("TEST.EXPECTED_RESULTS", "[]"),
+            *experiment.arms[arm][1],
+            *arguments.options,
+        ]
+    )
+
+
+def _control(
+    arguments: argparse.Namespace, experiment: Experiment, arm: str, seed: int
+) -> int | None:
+    folder = _folder(arguments.output, CONTROL, seed)
+    if (folder / "results.json").is_file():
+        return 0
+    cfg = load_config(arguments.config_file, arguments.options)
+    training = build_training_vocabulary(cfg)
+    words = folder / "vocabulary.txt"
+    with atomic_path(words) as temporary:
+        temporary.write_text(shuffled(world_vocabulary(), training, seed).text(), encoding="utf-8")
+    weights = _folder(arguments.output, arm, seed) / "model_final.safetensors"
+    return train_net.main(
+        [
+            *("--config-file", str(arguments.config_file), "--eval-only"),
+            *("MODEL.WEIGHTS", str(weights), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
+            *("DATASETS.VOCABULARY", str(words), "DATASETS.VOCABULARY_JOIN", "order"),
+            *("TEST.EXPECTED_RESULTS", "[]"),
+            *experiment.arms[arm][1],
+            *arguments.options,
+        ]
+    )
+
+
+def _folder(output: Path, arm: str, seed: int) -> Path:
+    return output / f"{arm}_seed_{seed}"
+
+
+def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabulary:
+    """Every class under the name of another of its kind (things or stuff, seen or unseen); none
+    keeps its own, unless it is the only one."""
+    kinds = list(zip(vocabulary.is_thing, vocabulary.seen(training), strict=True))
+    names = list(vocabulary.names)
+    chance = random.Random(seed)
+    for kind in sorted(set(kinds)):
+        places = [place for place, its_kind in enumerate(kinds) if its_kind == kind]
+        ring = chance.sample(places, len(places))
+        for place, other in zip(ring, ring[1:] + ring[:1], strict=True):
+            names[place] = vocabulary.names[other]
+    return Vocabulary(tuple(names), vocabulary.is_thing)
+
+
+def collect(
+    experiment: Experiment, output: Path, arms: Sequence[str], seeds: Sequence[int]
+) -> Scores:
+    """The numbers of all runs."""
+    scores: Scores = {}
+    for arm in arms:
+        found = [read_json(_folder(output, arm, seed) / "results.json") for seed in seeds]
+        summaries = [_summary(result) for result in found]
+        scores[arm] = {key: [_number(row[key]) for row in summaries] for key in experiment.metrics}
+    return scores
+
+
+def _number(value: float | None) -> float:
+    """A results file has null where there was nothing to score."""
+    return math.nan if value is None else value
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics of the first test set, and of the others behind their names."""
+    (_, first), *others = result.items()
+    rows = {f"{name} {key}": value for name, row in others for key, value in row["summary"].items()}
+    return {**first["summary"], **rows}
+
+
+def title_of(experiment: Experiment, arm: str) -> str:
+    return "names shuffled (control)" if arm == CONTROL else f"({arm}) {experiment.arms[arm][0]}"
+
+
+def table(experiment: Experiment, scores: Scores) -> str:
+    """Markdown: mean +- standard deviation over the seeds, per cent."""
+    headings = experiment.metrics.values()
+    lines = [f"| | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
+    for arm, row in scores.items():
+        cells = [
+            f"{np.mean(row[key]):.1f} ± {np.std(row[key], ddof=1):.1f}"
+            if len(row[key]) > 1
+            else f"{row[key][0]:.1f}"
+            for key in experiment.metrics
+        ]
+        lines.append(f"| {title_of(experiment, arm)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(experiment: Experiment, scores: Scores, path: Path) -> None:
+    """A dot for every run and a bar at the mean, one panel a metric."""
+    from matplotlib.figure import Figure  # slow to import, and needed at the end only
+
+    metrics = experiment.metrics
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    panels = figure.subplots(2, len(metrics) // 2).T.flat
+    for axes, (key, label) in zip(panels, metrics.items(), strict=True):
+        for place, row in enumerate(scores.values()):
+            axes.plot([place] * len(row[key]), row[key], "o", color="tab:blue", alpha=0.6)
+            axes.hlines(np.mean(row[key]), place - 0.3, place + 0.3, color="black")
+        axes.set(title=label, ylim=(0, None))
+        axes.set_xticks(range(len(scores)), ["shuf." if arm == CONTROL else arm for arm in scores])
+        axes.grid(axis="y", alpha=0.3)
+    figure.supylabel("per cent")
+    figure.savefig(path, dpi=100)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="small_world_experiment",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("experiment", choices=list(EXPERIMENTS), nargs="?", default="frozenseg", help="%(default)s")
+    add("--config-file", type=user_path, help="recipe (default: the experiment's own)")
+    add("--output", type=user_path, help="default: output/small_world_EXPERIMENT")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    add("--arms", nargs="+", help="default: all; of the last one the shuffled control is made")
+    add("--options", nargs="*", default=[], metavar="KEY VALUE", help="over the recipe, for all")
+    return parser

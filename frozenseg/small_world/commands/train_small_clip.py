@@ -1,0 +1,116 @@
+"""Train the small CLIP on the small world, from nothing; writes weights.safetensors.
+
+First on images, into the folder `images` of --output, then on mosaics.
+"""
+
+import argparse
+from dataclasses import replace
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+from frozenseg.checkpoints.state_dict import read_state
+from frozenseg.encoders.clip import build_clip_model
+from frozenseg.errors import UserError
+from frozenseg.small_world.commands.training_arguments import (
+    add_run_arguments,
+    run_from,
+    settings_from,
+)
+from frozenseg.small_world.pretraining.clip import ClipTask, prepare
+from frozenseg.small_world.pretraining.loop import WEIGHTS, Run, Settings, has_checkpoint, train
+
+NAME = "frozenseg_small"
+MOSAIC_BATCH = 24  # scenes a step, each with several windows
+MEAN = [255 * value for value in OPENAI_DATASET_MEAN]
+STD = [255 * value for value in OPENAI_DATASET_STD]
+
+
+def main(argv: list[str]) -> int | None:
+    arguments = _parser().parse_args(argv)
+    if not 0 <= arguments.easy_share <= 1:
+        raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
+    if arguments.mosaic_steps < 0:
+        raise UserError(f"--mosaic-steps {arguments.mosaic_steps}: must not be negative")
+    settings, run = settings_from(arguments, weight_decay=0.1), run_from(arguments)
+    torch.manual_seed(settings.seed)
+    model = build_clip_model(NAME, quick_gelu=False)
+    if not arguments.mosaic_steps:
+        _report(_train_on_images(arguments, model, settings, run, resume=arguments.resume))
+        return None
+    images = replace(run, folder=run.folder / "images")
+    if arguments.resume and (images.folder / WEIGHTS).is_file():
+        model.load_state_dict(read_state(images.folder / WEIGHTS))
+    else:
+        _report(_train_on_images(arguments, model, settings, images, resume=arguments.resume))
+    settings = replace(
+        settings,
+        steps=arguments.mosaic_steps,
+        batch=MOSAIC_BATCH,
+        learning_rate=settings.learning_rate / 2,
+        seed=settings.seed + 1,
+        warmup=max(1, min(500, arguments.mosaic_steps // 20)),
+    )
+    task = _task(arguments, model, settings, easy_pairs=0, mosaics=True)
+    resume = arguments.resume and has_checkpoint(run.folder)
+    _report(train(task, settings, run, resume=resume))
+    return None
+
+
+def _train_on_images(
+    arguments: argparse.Namespace,
+    model: open_clip.CLIP,
+    settings: Settings,
+    run: Run,
+    *,
+    resume: bool,
+) -> dict[str, float]:
+    prepare(model)
+    easy_pairs = int(arguments.easy_share * settings.steps) * settings.batch
+    task = _task(arguments, model, settings, easy_pairs=easy_pairs, mosaics=False)
+    return train(task, settings, run, resume=resume)
+
+
+def _task(
+    arguments: argparse.Namespace,
+    model: open_clip.CLIP,
+    settings: Settings,
+    *,
+    easy_pairs: int,
+    mosaics: bool,
+) -> ClipTask:
+    return ClipTask(
+        model=model,
+        seed=settings.seed,
+        side=model.visual.image_size,
+        easy_pairs=easy_pairs,
+        mosaics=mosaics,
+        mean=MEAN,
+        std=STD,
+        test_images=arguments.test_images,
+    )
+
+
+def _report(scores: dict[str, float]) -> None:
+    for name, value in scores.items():
+        print(f"{name:28s} {value:6.2f}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train_small_clip", description=__doc__)
+    add_run_arguments(parser, steps=1800, batch=96, learning_rate=1e-3, test_images=1000)
+    parser.add_argument(
+        "--easy-share",
+        type=float,
+        default=0.5,
+        help="of the steps, with images of one thing and captions of one word (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--mosaic-steps",
+        type=int,
+        default=900,
+        help="afterwards, with mosaics, at half the learning rate; 0: none (default: %(default)s)",
+    )
+    return parser

@@ -1,0 +1,210 @@
+"""The world as files: COCO panoptic JSON and PNG, label maps, instances; what the readers read.
+
+    ROOT/SPLIT/images/00000001.jpg    JPEG, quality 95, colours at full resolution
+    ROOT/SPLIT/panoptic/00000001.png  ids as R + 256 G + 256^2 B, 0 where nothing is annotated
+    ROOT/SPLIT/semantic/00000001.png  class ids, 255 where nothing is annotated
+    ROOT/SPLIT/panoptic.json, instances.json, world.json (the settings)
+
+Scenes are written by the chunk; a chunk's entry in `.chunks` says that its files are whole. So a
+killed run goes on where it stopped, and the JSON files appear when all is done.
+"""
+
+import multiprocessing
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from frozenseg.data.results import write_panoptic_png
+from frozenseg.data.small_world_files import WorldFiles, small_world_files
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path, read_json, write_json
+from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
+from frozenseg.small_world.vocabulary import world_vocabulary
+
+
+@dataclass(frozen=True)
+class Split:
+    """seen_only: whether only seen classes are annotated."""
+
+    seen_only: bool
+    options: SceneOptions
+
+
+# In training scenes unseen things are rare and without annotation, as what COCO's list leaves out
+# is rarer than what it names; a mask without annotation is trained to be no object. In the test
+# all nouns and grounds are equally frequent.
+SPLITS = {
+    "train": Split(seen_only=True, options=SceneOptions(unseen_weight=0.25)),
+    "val": Split(seen_only=False, options=SceneOptions()),
+}
+VERSION = 2  # of the world: scenes of the same seed look different in another version
+CHUNK = 25  # scenes
+UNLABELLED = 255
+
+Progress = Callable[[int], object]  # told the number of scenes that have become ready
+
+
+def export_split(
+    root: Path, split: str, *, count: int, seed: int, processes: int, progress: Progress
+) -> WorldFiles:
+    """Write `count` scenes of a split; files do not depend on the number of processes."""
+    files = small_world_files(root, split)
+    settings = {"version": VERSION, "split": split, "count": count, "seed": seed}
+    if _is_complete(files, settings):
+        progress(count)
+        return files
+    parts_folder = root / split / ".chunks"
+    write_json(files.settings, settings)
+    starts = range(0, count, CHUNK)
+    parts = [parts_folder / f"{start:08d}.json" for start in starts]
+    ready = [part.is_file() for part in parts]
+    progress(
+        sum(min(CHUNK, count - s) for s, is_ready in zip(starts, ready, strict=True) if is_ready)
+    )
+    work = [
+        partial(_export_chunk, files, part, split=split, seed=seed, first=start, count=count)
+        for start, part, is_ready in zip(starts, parts, ready, strict=True)
+        if not is_ready
+    ]
+    _run(work, processes, progress)
+    _join(files, [read_json(part) for part in parts], seen_only=SPLITS[split].seen_only)
+    shutil.rmtree(parts_folder)
+    return files
+
+
+def _is_complete(files: WorldFiles, settings: dict[str, Any]) -> bool:
+    """Whether all is written already; another world in the same place is an error."""
+    if not files.settings.is_file():
+        return False
+    found = read_json(files.settings)
+    if found != settings:
+        raise UserError(
+            f"{files.settings}: the folder holds another world ({found}, asked for {settings}); "
+            "choose another --output, or remove the folder"
+        )
+    return files.annotations.is_file() and files.instances.is_file()
+
+
+def _run(work: Sequence[Callable[[], int]], processes: int, progress: Progress) -> None:
+    if processes <= 1 or len(work) <= 1:
+        for chunk in work:
+            progress(chunk())
+        return
+    # "spawn": a forked child would inherit the locks of OpenCV's and torch's threads
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+        pending = [pool.submit(chunk) for chunk in work]
+        try:
+            for future in pending:
+                progress(future.result())
+        finally:  # after an error or Ctrl-C, what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _export_chunk(
+    files: WorldFiles, part: Path, *, split: str, seed: int, first: int, count: int
+) -> int:
+    """Write the scenes from `first` on and then their annotations; returns how many."""
+    kind = SPLITS[split]
+    entries = [
+        _export_scene(
+            files,
+            make_scene(seed, split, index, kind.options),
+            index + 1,
+            seen_only=kind.seen_only,
+        )
+        for index in range(first, min(first + CHUNK, count))
+    ]
+    write_json(part, entries)
+    return len(entries)
+
+
+def _export_scene(
+    files: WorldFiles, scene: Scene, image_id: int, *, seen_only: bool
+) -> dict[str, Any]:
+    """Write one scene; returns its entries for the JSON files."""
+    category_ids, class_ids = _ids_of_names(seen_only=seen_only)
+    annotated = [region for region in scene.regions if region.name in class_ids]
+    stem = f"{image_id:08d}"
+    labels = np.full(len(scene.regions) + 1, UNLABELLED, np.uint8)
+    labels[[region.id for region in annotated]] = [class_ids[r.name] for r in annotated]
+    ids = np.where(labels[scene.ids] == UNLABELLED, 0, scene.ids)
+    with atomic_path(files.images / f"{stem}.jpg") as temporary:
+        Image.fromarray(scene.image).save(temporary, quality=95, subsampling=0)
+    write_panoptic_png(files.labels / f"{stem}.png", ids)
+    with atomic_path(files.semantic_labels / f"{stem}.png") as temporary:
+        Image.fromarray(labels[scene.ids]).save(temporary)
+
+    height, width = ids.shape
+    codes = rle.encode(np.asfortranarray(scene.masks().transpose(1, 2, 0), dtype=np.uint8))
+    segments, instances = [], []
+    for region in annotated:
+        code = codes[region.id - 1]
+        info = {
+            "id": region.id,
+            "category_id": category_ids[region.name],
+            "area": int(rle.area(code)),
+            "bbox": [int(side) for side in rle.toBbox(code)],  # x, y, width, height
+            "iscrowd": 0,
+        }
+        segments.append(info)
+        if region.is_thing:
+            shape = {"size": [height, width], "counts": code["counts"].decode("ascii")}
+            instances.append({**info, "image_id": image_id, "segmentation": shape})
+    return {
+        "image": {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width},
+        "annotation": {
+            "image_id": image_id,
+            "file_name": f"{stem}.png",
+            "segments_info": segments,
+        },
+        "instances": instances,
+    }
+
+
+def _ids_of_names(*, seen_only: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """First name of a class -> its category id, the same in every split, and its class id."""
+    names = world_vocabulary(seen_only=seen_only).labels
+    category_ids = {name: number for number, name in enumerate(world_vocabulary().labels, 1)}
+    return {name: category_ids[name] for name in names}, {n: i for i, n in enumerate(names)}
+
+
+def _join(files: WorldFiles, chunks: list[list[dict[str, Any]]], *, seen_only: bool) -> None:
+    entries = [entry for chunk in chunks for entry in chunk]
+    category_ids, _ = _ids_of_names(seen_only=seen_only)
+    flags = world_vocabulary(seen_only=seen_only).is_thing
+    categories = [
+        {"id": number, "name": name, "isthing": int(is_thing)}
+        for (name, number), is_thing in zip(category_ids.items(), flags, strict=True)
+    ]
+    objects = [instance for entry in entries for instance in entry["instances"]]
+    images = [entry["image"] for entry in entries]
+    write_json(
+        files.instances,
+        {
+            "images": images,
+            "annotations": [{**row, "id": number} for number, row in enumerate(objects, 1)],
+            "categories": [category for category in categories if category["isthing"]],
+        },
+    )
+    write_json(
+        files.annotations,
+        {
+            "images": images,
+            "annotations": [entry["annotation"] for entry in entries],
+            "categories": categories,
+        },
+    )

@@ -1,0 +1,145 @@
+"""One scene: an image and what is in it, from (seed, stream, index) alone."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from frozenseg.small_world.layout import Layout, make_layout
+from frozenseg.small_world.noise import pixel_grid
+from frozenseg.small_world.things import Thing, draw_thing, place_things
+
+STREAMS = ("train", "val", "demo", "clip", "sam", "clip_test", "sam_test")  # never a scene in two
+MIN_VISIBLE_SHARE = 0.4  # a thing hidden further than that can no longer be named
+MIN_VISIBLE_AREA = 60  # pixels
+NARROWEST_RANGE = 48  # pixels between the shortest and the longest side: no scene is square
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """sides: range of height and width in pixels. counts: fewest and most things asked for; a
+    crowded scene may get fewer. radii: range of a thing's radius as a share of the shorter side.
+    unseen_weight: how often an unseen noun or ground comes, against a seen one."""
+
+    sides: tuple[int, int] = (128, 256)
+    counts: tuple[int, int] = (2, 6)
+    radii: tuple[float, float] = (0.13, 0.29)
+    unseen_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.sides[1] - self.sides[0] < NARROWEST_RANGE:
+            raise ValueError(f"sides {self.sides}: at least {NARROWEST_RANGE} pixels apart")
+
+
+@dataclass(frozen=True)
+class Region:
+    """What one id of a scene is. name: the first name of its noun or ground; colour, pattern: ""
+    for a ground."""
+
+    id: int
+    name: str
+    is_thing: bool
+    colour: str = ""
+    pattern: str = ""
+
+
+@dataclass
+class Scene:
+    """image: (H, W, 3) uint8 RGB. ids: (H, W) int32, the id of the region whose topmost surface
+    covers the centre of the pixel; every pixel has one. regions: ids 1, 2, ..., grounds first."""
+
+    image: np.ndarray
+    ids: np.ndarray
+    regions: list[Region]
+
+    @property
+    def things(self) -> list[Region]:
+        return [region for region in self.regions if region.is_thing]
+
+    @property
+    def grounds(self) -> list[Region]:
+        return [region for region in self.regions if not region.is_thing]
+
+    def masks(self) -> np.ndarray:
+        """(N, H, W) bool, one mask per region, in their order: class-free truth."""
+        return self.ids == np.arange(1, len(self.regions) + 1, dtype=np.int32)[:, None, None]
+
+
+def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None = None) -> Scene:
+    """The scene of a seed, stream (one of `STREAMS`) and index, always the same."""
+    options = options or SceneOptions()
+    generator = np.random.default_rng([seed, STREAMS.index(stream), index])
+    height, width = _size(generator, options.sides)
+    layout = make_layout(generator, height, width, unseen_weight=options.unseen_weight)
+    things = place_things(
+        generator,
+        height,
+        width,
+        layout.horizon,
+        counts=options.counts,
+        radii=options.radii,
+        unseen_weight=options.unseen_weight,
+    )
+    light = generator.uniform(0.15, 0.85) * np.pi  # direction from which light falls, over the top
+    image, owner = _draw(layout, things, light)
+    kept = _visible(owner, things)
+    if len(kept) < len(things):  # draw again without what is hardly seen
+        image, owner = _draw(layout, kept, light)
+    ids, regions = _number(layout, kept, owner)
+    return Scene(_develop(generator, image, light), ids, regions)
+
+
+def _size(generator: np.random.Generator, sides: tuple[int, int]) -> tuple[int, int]:
+    height, width = (int(side) for side in generator.integers(sides[0], sides[1] + 1, 2))
+    if abs(height - width) < 16:  # not square: wide, or high where that would be too wide
+        width = height + 24 if height + 24 <= sides[1] else height - 24
+    return height, width
+
+
+def _draw(layout: Layout, things: list[Thing], light: float) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) float32 in 0-1, and (H, W) int32: 0 on the bare ground, n + 1 on thing n."""
+    image = layout.image.copy()
+    owner = np.zeros(image.shape[:2], np.int32)
+    for number, thing in enumerate(things, 1):
+        draw_thing(image, owner, thing, number, light)
+    return image, owner
+
+
+def _visible(owner: np.ndarray, things: list[Thing]) -> list[Thing]:
+    areas = np.bincount(owner.ravel(), minlength=len(things) + 1)[1:]
+    return [
+        thing
+        for thing, area in zip(things, areas, strict=True)
+        if area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * thing.area)
+    ]
+
+
+def _number(
+    layout: Layout, things: list[Thing], owner: np.ndarray
+) -> tuple[np.ndarray, list[Region]]:
+    """Ids from 1: the grounds that are still seen, then the things."""
+    bare = np.unique(layout.index[owner == 0]).tolist()
+    regions = [Region(n, layout.grounds[i], False) for n, i in enumerate(bare, 1)]
+    ground_ids = np.zeros(len(layout.grounds), np.int32)
+    ground_ids[bare] = np.arange(1, len(bare) + 1)
+    first = len(regions)
+    for number, thing in enumerate(things, 1):
+        regions.append(Region(first + number, thing.name, True, thing.colour, thing.pattern))
+    ids = np.where(owner > 0, owner + first, ground_ids[layout.index])
+    return ids.astype(np.int32), regions
+
+
+def _develop(generator: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
+    """Light over the whole scene, a tint, sensor noise, sometimes blur; (H, W, 3) uint8."""
+    height, width = image.shape[:2]
+    y, x = pixel_grid(height, width)
+    cosine, sine = np.float32(np.cos(light)), np.float32(np.sin(light))
+    toward = (x / width - 0.5) * cosine - (y / height - 0.5) * sine
+    fall = 1.02 + np.float32(generator.uniform(0.05, 0.35)) * toward
+    tint = generator.uniform(0.9, 1.06) * generator.uniform(0.96, 1.04, 3)
+    exposed = image * fall[..., None] * tint.astype(np.float32)
+    sigma = np.float32(generator.uniform(0.002, 0.02))
+    noisy = exposed + sigma * generator.standard_normal(image.shape, dtype=np.float32)
+    if generator.random() < 0.2:
+        noisy = cv2.GaussianBlur(noisy, (0, 0), generator.uniform(0.4, 0.7))
+    return np.clip(noisy * 255 + 0.5, 0, 255).astype(np.uint8)

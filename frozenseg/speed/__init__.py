@@ -1,1 +1,0 @@
-"""How long the stages of prediction and training take, and how much memory: tools/benchmark.py."""

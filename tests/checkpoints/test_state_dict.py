@@ -1,0 +1,286 @@
+"""Checkpoints: names, strictness, safety, and both directions between published and ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from frozenseg.build.models import build_model
+from frozenseg.checkpoints.published_names import from_published, is_published, to_published
+from frozenseg.checkpoints.state_dict import (
+    load_state,
+    model_state,
+    packed,
+    read_state,
+    trainable_state,
+    write_state,
+)
+from frozenseg.config import load_config
+from frozenseg.devtools.commands import pack_weights
+from frozenseg.errors import UserError
+from frozenseg.models.frozenseg import FrozenSeg
+from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, build_tiny
+
+
+def published_state(model: FrozenSeg) -> dict[str, Tensor]:
+    """As a released file holds it: everything, under detectron2's names, with training state."""
+    state = to_published(model_state(model))
+    state["criterion.empty_weight"] = torch.ones(134)
+    return state
+
+
+def same(model: FrozenSeg, other: FrozenSeg) -> bool:
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.mark.reference
+def test_published_names_go_there_and_back(reference: Path) -> None:
+    shapes = json.loads((reference / "convnext_large.state_dict.json").read_text())
+    published = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    ours = from_published(published)
+    assert all(
+        name.startswith("criterion.") for name in published.keys() - to_published(ours).keys()
+    )
+    assert to_published(ours).keys() <= published.keys()
+    # No two entries share a name, and no tensor changed places.
+    again = to_published(ours)
+    assert len(again) == len(ours) and all(again[name] is published[name] for name in again)
+
+
+@pytest.mark.reference
+def test_published_names_and_shapes_are_those_of_our_model(reference: Path) -> None:
+    shapes = json.loads((reference / "convnext_large.state_dict.json").read_text())
+    ours = from_published(
+        {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    )
+    with torch.device("meta"):
+        model = build_model(load_config(None, []))
+    wanted = {
+        name: tensor.shape
+        for name, tensor in model_state(model).items()
+        if not name.endswith("num_batches_tracked")
+    }
+    assert {name: tensor.shape for name, tensor in ours.items()} == wanted
+
+
+@pytest.mark.parametrize("options", [(), RESNET_OPTIONS, FC_CLIP_OPTIONS])
+def test_a_published_checkpoint_loads_whole(options: tuple[str, ...]) -> None:
+    source, target = build_tiny(*options, seed=1), build_tiny(*options, seed=2)
+    assert not same(source, target)
+    parts = load_state(target, published_state(source), "x.pth")
+    assert same(source, target)
+    assert parts == ({"clip"} if options is FC_CLIP_OPTIONS else {"clip", "sam"})
+
+
+def test_ours_holds_what_is_trained_and_loads_without_frozen_parts(tmp_path: Path) -> None:
+    source, target = build_tiny(seed=1), build_tiny(seed=2)
+    state = trainable_state(source)
+    assert set(state) == {name for name, _ in source.trainable_parameters()}
+    write_state(tmp_path / "model.safetensors", state)
+    parts = load_state(target, read_state(tmp_path / "model.safetensors"), "model.safetensors")
+    assert parts == set()
+    theirs = target.state_dict()
+    for name, tensor in source.state_dict().items():
+        frozen = name.startswith(("clip.", "sam."))
+        assert frozen or torch.equal(tensor, theirs[name]), name
+    assert torch.equal(build_tiny(seed=2).state_dict()["clip.model.text_projection"],
+                       theirs["clip.model.text_projection"])  # fmt: skip
+
+
+def test_the_shared_projection_is_stored_once_and_stays_shared() -> None:
+    source, target = build_tiny(seed=1), build_tiny(seed=2)
+    assert not [name for name in model_state(source) if "query_injector" in name]
+    load_state(target, trainable_state(source), "x")
+    injector = target.mask_decoder.query_injector
+    assert injector.projection is target.mask_decoder.pooling_projection
+    assert torch.equal(
+        injector.projection[1].weight, source.mask_decoder.pooling_projection[1].weight
+    )
+
+
+def refused(model: FrozenSeg, state: dict[str, Tensor], origin: str = "x.pth") -> str:
+    """The error of a state that does not fit; the model must be as before."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        load_state(model, state, origin)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    return str(caught.value)
+
+
+def test_every_wrong_entry_is_named_and_nothing_is_loaded() -> None:
+    source, target = build_tiny(seed=1), build_tiny(seed=2)
+    state = published_state(source)
+    del state["sem_seg_head.predictor.logit_scale"]
+    del state["backbone.clip_model.text_projection"]
+    state["void_embedding.weight"] = torch.zeros(1, 31)
+    state["sem_seg_head.predictor.mask_embed.layers.7.weight"] = torch.zeros(2)
+    message = refused(target, state, "some/file.pth")
+    assert message.startswith("weights some/file.pth do not fit the model: entries ")
+    assert "2 missing (" in message and "clip.model.text_projection" in message
+    assert "mask_decoder.logit_scale" in message
+    assert "1 unexpected (mask_decoder.mask_embedding.layers.7.weight)" in message
+    assert "1 of another shape (void_embedding (1, 31), the model has (1, 32))" in message
+
+
+def test_a_name_of_no_rule_is_named() -> None:
+    state = published_state(build_tiny(seed=1))
+    state["sem_seg_head.predictor.surprise"] = torch.zeros(1)
+    message = refused(build_tiny(seed=2), state)
+    assert "not entries of a FrozenSeg checkpoint: sem_seg_head.predictor.surprise" in message
+
+
+def test_many_wrong_entries_are_counted() -> None:
+    message = refused(build_tiny(), {"mask_decoder.nothing": torch.zeros(1)})
+    assert " missing (" in message and " more)" in message and len(message) < 1000
+
+
+def test_hints_name_the_setting_that_fits() -> None:
+    fc_clip = published_state(build_tiny(*FC_CLIP_OPTIONS))
+    message = refused(build_tiny(), fc_clip)
+    assert "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False" in message
+    full = published_state(build_tiny())
+    message = refused(build_tiny(*FC_CLIP_OPTIONS), full)
+    assert "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True" in message
+    message = refused(build_tiny("MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "1"), full)
+    assert "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights" in message
+
+
+def test_old_files_without_batch_counts_load() -> None:
+    source, target = build_tiny(*RESNET_OPTIONS, seed=1), build_tiny(*RESNET_OPTIONS, seed=2)
+    state = published_state(source)
+    counts = [name for name in state if name.endswith("num_batches_tracked")]
+    assert counts
+    for name in counts:
+        del state[name]
+    load_state(target, state, "x.pth")
+    assert same(source, target)
+
+
+def test_published_names_are_recognised() -> None:
+    model = build_tiny()
+    assert is_published(published_state(model)) and not is_published(model_state(model))
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+def test_torch_files_with_and_without_wrapper(tmp_path: Path, wrapper: str | None) -> None:
+    state = {"module.a": torch.ones(2), "module.b.c": torch.zeros(3)}
+    path = tmp_path / "x.pth"
+    torch.save({wrapper: state, "iteration": 5} if wrapper else state, path)
+    read = read_state(path)
+    assert read.keys() == {"a", "b.c"} and torch.equal(read["a"], torch.ones(2))
+
+
+class Touch:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+    path, proof = tmp_path / "x.pth", tmp_path / "executed"
+    torch.save({"model": {"a": torch.ones(1)}, "more": Touch(proof)}, path)
+    with pytest.raises(UserError, match=r"x\.pth: .*holds more than tensors.*state dict alone"):
+        read_state(path)
+    assert not proof.exists()
+    torch.load(path, weights_only=False)
+    assert proof.exists()  # the trap works
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "a web page", "a git-lfs pointer"])
+def test_damaged_files_are_one_clear_line(tmp_path: Path, suffix: str, damage: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    state = {"a": torch.ones(1000)}
+    write_state(path, state) if suffix == ".safetensors" else torch.save(state, path)
+    content = {
+        "truncated": path.read_bytes()[:-200],
+        "empty": b"",
+        "a web page": b"<!DOCTYPE html><html><body>Not found</body></html>",
+        "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
+    }[damage]
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_state(path)
+    message = str(caught.value)
+    assert message.startswith(f"weights {path}: ") and "\n" not in message
+    assert any(word in message for word in ("damaged", "not whole", "no checkpoint"))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 5}, {"model": {"a": "text"}}, torch.ones(2)])
+def test_files_without_a_state_dict(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(content, path)
+    with pytest.raises(UserError, match="a state dict .* was expected"):
+        read_state(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.pth: no such file"):
+        read_state(tmp_path / "none.pth")
+    with pytest.raises(UserError, match="is a folder; give the file in it"):
+        read_state(tmp_path)
+    with pytest.raises(UserError, match=r"weights https://a\.b/c\.pth: an address; fetch the file"):
+        read_state("https://a.b/c.pth")
+
+
+def test_views_and_transposed_tensors_are_written_right(tmp_path: Path) -> None:
+    state = {"a": torch.arange(12.0).view(3, 4).T, "b": torch.arange(10)[::2]}
+    write_state(tmp_path / "x.safetensors", state)
+    read = read_state(tmp_path / "x.safetensors")
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+def test_packed_tables_come_back_whole(tmp_path: Path) -> None:
+    table = torch.zeros(1000, 4)
+    table[[3, 998]] = torch.randn(2, 4)
+    state = {"table": table, "full": torch.randn(6, 4), "gain": torch.zeros(5), "n": torch.ones(())}
+    path = tmp_path / "packed.safetensors"
+    write_state(path, packed(state))
+    assert path.stat().st_size < 1000
+    found = read_state(path)
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"table@length": torch.tensor([2**31 - 1], dtype=torch.int32)},
+        {"table@places": torch.tensor([3, 1000], dtype=torch.int32)},
+        {"table@places": torch.tensor([3], dtype=torch.int32)},
+        {"table@values": torch.randn(2)},
+    ],
+)
+def test_packed_rows_that_do_not_fit(tmp_path: Path, wrong: dict[str, torch.Tensor]) -> None:
+    table = torch.zeros(1000, 4)
+    table[[3, 998]] = 1
+    write_state(tmp_path / "packed.safetensors", packed({"table": table}) | wrong)
+    with pytest.raises(UserError, match="the rows of table do not fit"):
+        read_state(tmp_path / "packed.safetensors")
+
+
+def test_the_packing_command_halves_and_its_file_loads(tmp_path: Path, capsys) -> None:
+    model = build_tiny()
+    write_state(tmp_path / "whole.safetensors", trainable_state(model))
+    pack_weights.main([str(tmp_path / "whole.safetensors"), str(tmp_path / "small.safetensors")])
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("small", "whole")]
+    assert sizes[0] < 0.55 * sizes[1]
+    assert "MB" in capsys.readouterr().out
+    other = build_tiny()
+    load_state(other, read_state(tmp_path / "small.safetensors"), "small")
+    for name, tensor in trainable_state(model).items():
+        assert torch.allclose(trainable_state(other)[name], tensor, rtol=1e-3, atol=1e-6)
+    write_state(tmp_path / "large.safetensors", {"x": torch.tensor([1e6])})
+    with pytest.raises(UserError, match="x: holds numbers beyond half precision"):
+        pack_weights.main([str(tmp_path / "large.safetensors"), str(tmp_path / "y.safetensors")])

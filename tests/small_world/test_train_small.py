@@ -1,0 +1,100 @@
+"""The commands that train the small encoders: bad arguments, and two real steps of each."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from frozenseg.checkpoints.state_dict import read_state
+from frozenseg.encoders.clip import build_clip_model
+from frozenseg.encoders.sam import build_sam_model
+from frozenseg.errors import UserError
+from frozenseg.runtime.precision import CHOICES
+from frozenseg.small_world.commands import train_small_clip, train_small_sam
+from frozenseg.small_world.commands.training_arguments import add_run_arguments, settings_from
+
+
+@pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps 0"),
+        (["--seed", "-2"], "--seed -2"),
+        (["--learning-rate", "0"], "--learning-rate 0"),
+        (["--workers", "-1"], "--workers -1"),
+        (["--test-images", "0"], "--test-images 0"),
+        (["--device", "abacus"], "--device abacus"),
+        (["--resume"], "leave out --resume"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(
+    command: object, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        command.main(["--output", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_beyond_the_whole_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--easy-share 1.5"):
+        train_small_clip.main(["--output", str(tmp_path), "--easy-share", "1.5"])
+
+
+def test_negative_steps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--mosaic-steps -1"):
+        train_small_clip.main(["--output", str(tmp_path), "--mosaic-steps", "-1"])
+
+
+@pytest.mark.slow
+def test_mosaics_follow_images_and_a_stopped_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_small_clip, "MOSAIC_BATCH", 2)
+    run = ["--output", str(tmp_path), "--steps", "1", "--batch", "2", "--test-images", "5"]
+    run += ["--workers", "0"]
+    train_small_clip.main([*run, "--mosaic-steps", "1"])
+    first = read_state(tmp_path / "images" / "weights.safetensors")
+    second = read_state(tmp_path / "weights.safetensors")
+    assert any((first[name] != value).any() for name, value in second.items())
+    shutil.rmtree(tmp_path / "checkpoints")  # as if stopped before the first mosaics
+    (tmp_path / "weights.safetensors").unlink()
+    (tmp_path / "metrics.jsonl").unlink()
+    train_small_clip.main([*run, "--mosaic-steps", "1", "--resume"])
+    again = read_state(tmp_path / "weights.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in second.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
+def test_two_steps_leave_weights_that_load(
+    command: object,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("frozenseg.small_world.pretraining.sam.AUTOMATIC_IMAGES", 1)
+    run = ["--output", str(tmp_path), "--steps", "2", "--batch", "2", "--test-images", "8"]
+    run += ["--mosaic-steps", "0"] if command is train_small_clip else []
+    command.main([*run, "--workers", "0"])
+    model = (
+        build_clip_model("frozenseg_small", quick_gelu=False)
+        if command is train_small_clip
+        else build_sam_model("small")
+    )
+    model.load_state_dict(read_state(tmp_path / "weights.safetensors"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert shown == set(rows[-1]) - {"step"}
+
+
+def test_precision_is_named_as_in_all_commands() -> None:
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser, steps=1, batch=1, learning_rate=1.0, test_images=1)
+    (option,) = [action for action in parser._actions if action.dest == "precision"]
+    assert option.choices is not None and set(option.choices) <= set(CHOICES)
+    chosen = settings_from(parser.parse_args(["--output", "x"]), weight_decay=0.0).precision
+    assert chosen in ("fp32", "bf16")  # "auto" is settled before the first step
