@@ -59,7 +59,7 @@ def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
     if not script:
         return "get the data set as datasets/README.md describes it"
     again = "" if missing else " --again"
-    return f"python datasets/{script}{again} (published files: datasets/README.md)"
+    return f"frozenseg {script}{again} (published files: datasets/README.md)"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,8 +34,8 @@ class Benchmark:
     trained_on: the row whose classes count as seen when this one is tested, "" where
     those of the training do. family: rows whose mean is reported too, "" for none.
     test_size: shorter side and limit of the longer one; or `ORIGINAL_SIZE`. evaluators:
-    modules of `frozenseg.evaluation` that score it. prepared_by: the script of `datasets/` that
-    makes these files out of the published ones, with its options, "" where those are used as they
+    modules of `frozenseg.evaluation` that score it. prepared_by: the words after `frozenseg` that
+    make these files out of the published ones, "" where those are used as they
     are.
     counts: {number of images that a whole copy may have, before classes are selected: whose number
     it is, "" where there is no other}, the usual one first; {} where any will do.

@@ -314,7 +314,7 @@ def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
     path = root / benchmark.vocabulary
     if not path.is_file():
         remedy = (
-            f"run python datasets/{benchmark.prepared_by}"
+            f"run frozenseg {benchmark.prepared_by}"
             if benchmark.prepared_by
             else ("name the classes in it, one a line")
         )

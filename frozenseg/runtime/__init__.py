@@ -1,1 +1,1 @@
-"""How the program computes: precision, compilation, memory of the CPU, threads beside the device."""
+"""How the program computes: precision, compilation, allocator, threads beside the device."""

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from frozenseg import build
+from frozenseg.build import models as build
 from frozenseg.build.training import (
     clip_norm_of,
     schedule_of,
