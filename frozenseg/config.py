@@ -151,8 +151,8 @@ def _model() -> CfgNode:
     model.FROZEN_SEG.ENSEMBLE_ON_VALID_MASK = False  # only for masks with pixels; True for ResNets
     model.FROZEN_SEG.QUERY_INJECTOR = True
     model.FROZEN_SEG.FEATURE_INJECTOR = True  # both False: no SAM, the model is FC-CLIP
-    # Levels the SAM branch's attention is built for: 3 as published (released weights need it), 1
-    # right.
+    # Levels that the attention of the SAM pixel decoder is built for: 3 as published (released
+    # weights need it), 1 is right.
     model.FROZEN_SEG.SAM_ENCODER_LEVELS = 3
     # What SAM sees: "stretch" as published, "keep_aspect" as SAM was trained.
     model.FROZEN_SEG.SAM_VIEW = "stretch"

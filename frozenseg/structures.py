@@ -162,21 +162,25 @@ class TextEmbeddings:
 
 @dataclass
 class MaskPredictions:
-    """What a model says of a batch.
+    """The output of a model for a batch.
 
-    class_logits: (B, Q, K + 1), void last. mask_logits: (B, Q, h, w) at stride 4 of the padded
-    input. auxiliary: the same for the earlier outputs of the decoder, in order; empty unless asked
-    for. region_logits: (B, P, K + 1), CLIP's own opinion of regions that were given, or None.
+    In training `mask_logits` carry no gradient. Only matched queries enter the mask losses; their
+    logits are recomputed from `mask_embed` and `mask_features`.
 
-    factors: in training mask_logits carry no gradient; they are the product of these two, (B, Q, C)
-    and (B, C, h, w), which do. The losses see few of the queries' masks, and multiply those anew.
+    class_logits: (B, Q, K + 1), void last.
+    mask_logits: (B, Q, h, w) at stride 4 of the padded input.
+    auxiliary: predictions of the earlier decoder layers, in order; empty unless requested.
+    region_logits: (B, P, K + 1), CLIP's own classification of given regions, or None.
+    mask_embed: (B, Q, C) in training, else None.
+    mask_features: (B, C, h, w) in training, else None.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
     auxiliary: list["MaskPredictions"] = field(default_factory=list)
     region_logits: Tensor | None = None
-    factors: tuple[Tensor, Tensor] | None = None
+    mask_embed: Tensor | None = None
+    mask_features: Tensor | None = None
 
 
 @dataclass(frozen=True)

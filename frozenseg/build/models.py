@@ -213,7 +213,9 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
         clip=clip,
         sam=sam,
         pixel_decoder=_build_pixel_decoder(cfg, clip),
-        sam_branch=_build_sam_branch(cfg, sam) if sam and frozen.FEATURE_INJECTOR else None,
+        sam_pixel_decoder=_build_sam_pixel_decoder(cfg, sam)
+        if sam and frozen.FEATURE_INJECTOR
+        else None,
         mask_decoder=_build_mask_decoder(cfg),
         ensemble_alpha=frozen.GEOMETRIC_ENSEMBLE_ALPHA,
         ensemble_beta=frozen.GEOMETRIC_ENSEMBLE_BETA,
@@ -394,7 +396,7 @@ def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
     )
 
 
-def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
+def _build_sam_pixel_decoder(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
     head, levels = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
     return SAMPixelDecoder(
         in_channels=sam.channels,

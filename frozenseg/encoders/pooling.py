@@ -40,7 +40,7 @@ class _MaskedSum(torch.autograd.Function):
         return None, inside.to(grad.dtype).transpose(1, 2) @ grad
 
 
-def place_on_grid(
+def resample_to_padded_grid(
     masks: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
     """Mask logits (P, h, w) that span an image, on a grid (P, *grid) that spans the padded image.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from frozenseg.encoders.pooling import place_on_grid
+from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.inference.mask_ensemble import ClassifiedProposals
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
@@ -50,7 +50,7 @@ def segment_image(
     resizer = _resizer(images, predictions, 0, output_size, post_processor)
     evidence = ClassifiedProposals(
         class_logits=predictions.region_logits[0].float(),
-        mask_logits=place_on_grid(
+        mask_logits=resample_to_padded_grid(
             regions, images.sizes[0], resizer.padded_size, _grid(predictions)
         ),
         predicted_iou=proposals.predicted_iou.to(model.device),

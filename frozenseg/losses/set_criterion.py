@@ -191,27 +191,31 @@ class SetCriterion:
 def matched_masks(
     outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
 ) -> Tensor:
-    """The mask logits of all pairs, (L*M, h, w) float32, with gradients.
+    """The mask logits (L*M, h, w) of all matched pairs, in float32 and with gradients.
 
-    All masks of all outputs are gigabytes at full size, and so are their gradients, nearly all of
-    which are zero: where the outputs tell their factors, only the pairs' masks are multiplied.
+    The masks of all queries and outputs take gigabytes, and so do their gradients, nearly all of
+    which are zero. Where the outputs have `mask_embed` and `mask_features`, only the masks of
+    matched pairs are computed from them.
     """
-    factors = [output.factors for output in outputs if output.factors is not None]
+    mask_embeds = [output.mask_embed for output in outputs if output.mask_embed is not None]
+    mask_features = outputs[0].mask_features
     num_queries = outputs[0].mask_logits.shape[1]
-    if not factors:
+    if not mask_embeds or mask_features is None:
         rows = matching.images * num_queries + matching.queries  # (L, M) in B*Q
         chosen = [
             output.mask_logits.flatten(0, 1).index_select(0, row)
             for output, row in zip(outputs, rows, strict=True)
         ]
         return torch.cat(chosen).float()
-    embeddings = torch.stack([embedding for embedding, _ in factors]).float()  # (L, B, Q, C)
+    embeddings = torch.stack(mask_embeds).float()  # (L, B, Q, C)
     layers = torch.arange(len(outputs), device=embeddings.device)[:, None]
     chosen = embeddings[layers, matching.images, matching.queries].split(
         [min(num_queries, count) for count in targets.counts], dim=1
     )  # for each image (L, its pairs, C)
-    features = factors[0][1].float()
-    masks = [torch.einsum("lmc,chw->lmhw", *pair) for pair in zip(chosen, features, strict=True)]
+    masks = [
+        torch.einsum("lmc,chw->lmhw", *pair)
+        for pair in zip(chosen, mask_features.float(), strict=True)
+    ]
     return torch.cat(masks, dim=1).flatten(0, 1)
 
 

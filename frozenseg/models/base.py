@@ -1,4 +1,4 @@
-"""What both model families have in common: all that training, testing and the predictor use."""
+"""The interface of both model families, which training, testing and the predictor use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,15 @@ from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbe
 
 @dataclass(frozen=True)
 class Stage:
-    """A method of a part of a model that does a share of `SegmentationModel.predict`.
+    """One step of `SegmentationModel.predict` that can be timed or compiled alone.
 
-    No two of them overlap.
+    Stages do not overlap.
 
-    owner, method: where it is found, so that it can be timed or compiled in its place. fixed_size:
-    whether its input has the same size whatever the image. frozen: whether it is an encoder that
-    never trains, and runs without gradients.
+    name: shown in reports of time and memory.
+    owner: the module that has the method.
+    method: name of the method that computes this step.
+    fixed_size: whether the input has the same size for images of any size.
+    frozen: whether the step is a frozen encoder, which runs without gradients.
     """
 
     name: str
@@ -33,7 +35,7 @@ class Stage:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode; behind it every part is as it was before."""
+    """Put the model into evaluation mode, and restore the mode of every part at the end."""
     training = [part for part in model.modules() if part.training]
     for part in training:
         part.training = False
@@ -45,9 +47,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 class SegmentationModel(nn.Module):
-    """An open-vocabulary model: frozen encoders, and parts between them that train.
+    """An open-vocabulary segmentation model: frozen encoders and trained parts behind them.
 
-    size_divisor: images are padded to a multiple of it, in pixels. features: what `encode` returns.
+    size_divisor: heights and widths of batches are padded to a multiple of it, in pixels.
+    features: the type that `encode` returns.
     """
 
     size_divisor: int
@@ -55,15 +58,16 @@ class SegmentationModel(nn.Module):
 
     @property
     def text_encoder(self) -> ClipText | BertText:
-        """The frozen encoder whose vectors of names `predict` expects."""
+        """The frozen text encoder; `predict` expects text embeddings that it has made."""
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
+        """The device of the trained parts."""
         return next(self.trainable_parameters())[1].device
 
     def stages(self) -> list[Stage]:
-        """What `predict` does, in order; what is between them takes little time."""
+        """The steps of `predict` in their order; the work between them takes little time."""
         raise NotImplementedError
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -75,7 +79,7 @@ class SegmentationModel(nn.Module):
         )
 
     def encode(self, images: ImageBatch) -> Features:
-        """What the frozen encoders make of images; `forward` takes it in place of doing so."""
+        """Features from the frozen encoders; `forward` accepts them, to encode images only once."""
         raise NotImplementedError
 
     def predict(

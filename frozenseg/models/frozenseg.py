@@ -1,4 +1,4 @@
-"""FrozenSeg (arXiv 2409.03525): parts in, predictions out. Without SAM it is FC-CLIP (2308.02487).
+"""FrozenSeg (arXiv 2409.03525). Without SAM and its injectors it is FC-CLIP (arXiv 2308.02487).
 
 Legend: B images, Q queries, K classes, D joint CLIP space.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip import FrozenClip
-from frozenseg.encoders.pooling import place_on_grid
+from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import SegmentationModel, Stage
 from frozenseg.models.layers import resize
@@ -24,11 +24,11 @@ from frozenseg.structures import (
 
 
 class FrozenSeg(SegmentationModel):
-    """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
+    """A frozen CLIP classifies, a frozen SAM localises, and the decoders behind them train."""
 
     features = FrozenFeatures
     embeddings = frozenset({"void_embedding"})
-    """Parameters that are learned tables."""
+    """Parameters that are learned tables, for the rules of weight decay."""
 
     def __init__(
         self,
@@ -36,21 +36,31 @@ class FrozenSeg(SegmentationModel):
         clip: FrozenClip,
         sam: FrozenSam | None,
         pixel_decoder: PixelDecoder,
-        sam_branch: SAMPixelDecoder | None,
+        sam_pixel_decoder: SAMPixelDecoder | None,
         mask_decoder: MaskDecoder,
         ensemble_alpha: float,
         ensemble_beta: float,
         ensemble_on_valid_mask: bool,
         size_divisor: int,
     ) -> None:
-        """sam: needed by either injector; sam_branch: by the Feature Injector. ensemble_alpha and
-        ensemble_beta: weight of CLIP's own classifier for seen and unseen classes.
-        ensemble_on_valid_mask: only where a mask has pixels. size_divisor: of padded images."""
+        """Join the parts.
+
+        clip: both the backbone and the out-of-vocabulary classifier.
+        sam: feeds the injectors; None if there are none.
+        pixel_decoder: Mask2Former's, on the levels of CLIP.
+        sam_pixel_decoder: prepares SAM's embedding for the Feature Injector; None without it.
+        mask_decoder: Mask2Former's transformer decoder, with the injectors.
+        ensemble_alpha: weight of CLIP's own classifier for seen classes, 0-1.
+        ensemble_beta: the same for unseen classes.
+        ensemble_on_valid_mask: let CLIP's classifier count only for masks that are not empty.
+        size_divisor: images are padded to a multiple of it, in pixels.
+        """
         super().__init__()
         self.clip = clip
         self.sam = sam
         self.pixel_decoder = pixel_decoder
-        self.sam_branch = sam_branch
+        # The attribute keeps the name that the entries of checkpoints have.
+        self.sam_branch = sam_pixel_decoder
         self.mask_decoder = mask_decoder
         self.void_embedding = nn.Parameter(torch.randn(1, clip.embed_dim))
         self.ensemble_alpha = ensemble_alpha
@@ -60,16 +70,18 @@ class FrozenSeg(SegmentationModel):
 
     @property
     def text_encoder(self) -> FrozenClip:
+        """CLIP's text tower."""
         return self.clip
 
     def stages(self) -> list[Stage]:
+        """Both encoders, both pixel decoders, the transformer decoder, and classification."""
         stages = [Stage("CLIP trunk", self.clip, frozen=True)]
         if self.sam is not None:
             encoder = self.sam.model.image_encoder
             stages.append(Stage("SAM encoder", encoder, fixed_size=True, frozen=True))
         stages.append(Stage("pixel decoder", self.pixel_decoder))
         if self.sam_branch is not None:
-            stages.append(Stage("SAM branch", self.sam_branch))
+            stages.append(Stage("SAM pixel decoder", self.sam_branch))
         return [
             *stages,
             Stage("transformer decoder", self.mask_decoder),
@@ -83,9 +95,10 @@ class FrozenSeg(SegmentationModel):
         auxiliary: bool = False,
         features: FrozenFeatures | None = None,
     ) -> MaskPredictions:
-        """In-vocabulary class logits (cosine times scale) and mask logits; for training.
+        """Mask logits and in-vocabulary class logits (scaled cosines), for training.
 
-        features: `encode` of these images, if it is known already.
+        auxiliary: also return the predictions of every decoder layer.
+        features: the result of `encode` for these images, if it is known already.
         """
         return self._decode(features or self.encode(images), text, auxiliary)
 
@@ -98,11 +111,11 @@ class FrozenSeg(SegmentationModel):
         regions: Tensor | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """As `forward`, with class log-probabilities of both classifiers in place of logits.
+        """As `forward`, but the class logits are log-probabilities of the geometric ensemble.
 
-        regions: mask logits (B, P, h, w) that span each image without its padding, to be classified
-        by CLIP alone. image_embedding: SAM's embedding of these images,
-        `FrozenSam.image_embedding`, if it is known already.
+        regions: mask logits (B, P, h, w), spanning each image without its padding, that CLIP alone
+        shall classify as well.
+        image_embedding: `FrozenSam.image_embedding` of these images, if it is known already.
         """
         features = self.encode(images, image_embedding)
         predictions = self._decode(features, text, False)
@@ -111,16 +124,16 @@ class FrozenSeg(SegmentationModel):
         if regions is not None:
             dense, padded = clip.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
             grid = (dense.shape[-2], dense.shape[-1])
-            placed = [
-                place_on_grid(masks, size, padded, grid)
+            resampled = [
+                resample_to_padded_grid(masks, size, padded, grid)
                 for masks, size in zip(regions, images.sizes, strict=True)
             ]
-            predictions.region_logits = self._clip_logits(clip, torch.stack(placed), text)
+            predictions.region_logits = self._clip_logits(clip, torch.stack(resampled), text)
         return predictions
 
     @torch.no_grad()
     def encode(self, images: ImageBatch, image_embedding: Tensor | None = None) -> FrozenFeatures:
-        """image_embedding: as in `predict`."""
+        """CLIP's feature pyramid and SAM's embedding; image_embedding as in `predict`."""
         clip = self.clip(images.normalized(self.clip.mean, self.clip.std))
         return FrozenFeatures(
             clip, self.sam(images, image_embedding) if self.sam is not None else None
@@ -147,7 +160,7 @@ class FrozenSeg(SegmentationModel):
     def ensemble_logits(
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
-        """Log-probabilities (B, Q, K + 1) of the geometric ensemble."""
+        """Log-probabilities (B, Q, K + 1) of the geometric ensemble of both classifiers."""
         size = (features.dense.shape[-2], features.dense.shape[-1])
         masks = resize(predictions.mask_logits, size)
         return geometric_ensemble(
@@ -160,6 +173,6 @@ class FrozenSeg(SegmentationModel):
         )
 
     def _clip_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
-        """(B, Q, K + 1) of CLIP's own classifier under masks (B, Q, h, w) on its grid."""
+        """Logits (B, Q, K + 1) of CLIP's own classifier for masks (B, Q, h, w) on CLIP's grid."""
         regions = self.clip.encode_regions(features.dense, masks)
         return class_logits(regions, text, self.void_embedding, self.clip.logit_scale)

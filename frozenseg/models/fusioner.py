@@ -1,7 +1,8 @@
-"""Fusioner (arXiv 2210.15138): any frozen visual and any frozen text encoder, joined by a small
-transformer, with the sizes and the order of layers of the published model.
+"""Fusioner (arXiv 2210.15138): a small transformer joins a frozen visual and a frozen text encoder.
 
-Legend: B images, K classes asked at once, N = h*w cells of the visual encoder, C width of fusion.
+Sizes and order of the layers are those of the published model.
+
+Legend: B images, K classes queried together, N = h*w cells of the visual encoder, C fusion width.
 """
 
 import torch
@@ -18,8 +19,7 @@ from frozenseg.structures import ImageBatch, MaskPredictions, PatchTokens, TextE
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention and two linear layers with exact GELU, each behind a norm and with a
-    residual."""
+    """A pre-norm transformer layer: self-attention, then two linear layers with exact GELU."""
 
     def __init__(self, *, dim: int, num_heads: int, hidden_dim: int) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class TransformerBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """What both fusions share: tokens of both encoders to one width, and projections at the end.
+    """Base of both fusions: brings both encoders' vectors to one width and projects the result.
 
-    classes_interact: whether what else is asked for has an influence on the mask of a class.
+    classes_interact: whether the mask of a class depends on the other classes of the query.
     """
 
     classes_interact: bool
     embeddings = frozenset({"text_embedding"})
-    """Parameters that are learned tables."""
+    """Parameters that are learned tables, for the rules of weight decay."""
 
     def __init__(self, *, visual_channels: int, text_channels: int, dim: int) -> None:
         super().__init__()
@@ -52,14 +52,18 @@ class Fusion(nn.Module):
             nn.LayerNorm(visual_channels), nn.Linear(visual_channels, dim), nn.LayerNorm(dim)
         )
         self.text_input = nn.Sequential(nn.LayerNorm(text_channels), nn.Linear(text_channels, dim))
-        self.text_embedding = nn.Parameter(0.02 * torch.randn(dim))  # tells words from patches
+        # Added to all words, so that the transformer can tell them from patches.
+        self.text_embedding = nn.Parameter(0.02 * torch.randn(dim))
         self.visual_projection = nn.Linear(dim, dim, bias=False)
         self.text_projection = nn.Linear(dim, dim, bias=False)
 
     @torch.no_grad()
     def start_as_published(self) -> None:
-        """Draw the weights as the published code does: the embedding of words from N(0, 1), the
-        two projections with a variance of 1 / dim, attention as any linear layer of PyTorch."""
+        """Initialise the weights as the published code does.
+
+        The embedding of words is drawn from N(0, 1), both projections from N(0, 1 / dim), and the
+        attention as PyTorch initialises linear layers.
+        """
         self.text_embedding.normal_()
         for projection in (self.visual_projection, self.text_projection):
             projection.weight.normal_(std=projection.in_features**-0.5)
@@ -71,9 +75,10 @@ class Fusion(nn.Module):
                 module.in_proj_bias.uniform_(-bound, bound)
 
     def forward(self, tokens: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, N, visual_channels), vectors (B, K, text_channels) -> (B, N, C), (B, K, C).
+        """Fuse tokens (B, N, visual_channels) with class vectors (B, K, text_channels).
 
-        No table of positions is added: the visual encoder has put its own into the tokens.
+        Returns patches (B, N, C) and words (B, K, C). No positional encoding is added: that of the
+        visual encoder is in its tokens already.
         """
         patches, words = self.mix(
             self.visual_input(tokens), self.text_input(vectors) + self.text_embedding
@@ -81,14 +86,14 @@ class Fusion(nn.Module):
         return self.visual_projection(patches), self.text_projection(words)
 
     def mix(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """patches (B, N, C), words (B, K, C) -> the same shapes, normalised."""
+        """Run the transformer: patches (B, N, C) and words (B, K, C), to the same, normalised."""
         raise NotImplementedError
 
 
 class EarlyFusion(Fusion):
-    """Patches and words in one transformer: every token sees every other.
+    """One transformer over patches and words, in which every token attends to every other.
 
-    Words see each other too, so what is asked together has an influence on the masks.
+    Words attend to each other too, so the masks depend on which classes are queried together.
     """
 
     classes_interact = True
@@ -108,17 +113,18 @@ class EarlyFusion(Fusion):
         self.norm = nn.LayerNorm(dim)
 
     def mix(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Fusion.mix`."""
         mixed = self.norm(self.blocks(torch.cat((patches, words), dim=1)))
         return mixed[:, : patches.shape[1]], mixed[:, patches.shape[1] :]
 
 
 class LateFusion(Fusion):
-    """Patches and words in a transformer each; they meet at the similarity only.
+    """One transformer for patches and one for words; they meet in the cosine similarity only.
 
-    Our reading: the exact form was not published. Each stack has half of `num_layers`, so
-    that late fusion trains as many weights as early fusion. Each word stands alone in its stack,
-    as in the published training, which asks for one class at a time: what is asked together has no
-    influence at all, and one pass for K classes equals K passes.
+    This is our reading, since the exact form was not published. Each transformer has half of
+    `num_layers`, so that late fusion trains as many weights as early fusion. Words do not attend to
+    each other, as in the published training, which queries one class at a time; one pass for K
+    classes therefore equals K passes.
     """
 
     classes_interact = False
@@ -133,30 +139,31 @@ class LateFusion(Fusion):
         hidden_dim: int = 2048,
         num_layers: int = 12,
     ) -> None:
-        """num_layers: even, of both stacks together."""
+        """num_layers: of both transformers together, an even number."""
         super().__init__(visual_channels=visual_channels, text_channels=text_channels, dim=dim)
-        assert num_layers % 2 == 0, "the two stacks share the layers"
+        assert num_layers % 2 == 0, "both transformers have half of the layers"
         self.visual_blocks = _stack(num_layers // 2, dim, num_heads, hidden_dim)
         self.visual_norm = nn.LayerNorm(dim)
         self.text_blocks = _stack(num_layers // 2, dim, num_heads, hidden_dim)
         self.text_norm = nn.LayerNorm(dim)
 
     def mix(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Fusion.mix`."""
         alone = words.flatten(0, 1)[:, None]  # (B*K, 1, C): sequences of one word
         alone = self.text_norm(self.text_blocks(alone))
         return self.visual_norm(self.visual_blocks(patches)), alone.view_as(words)
 
 
 class UpsamplingDecoder(nn.Module):
-    """Cells to finer pixel features: four convolutions, a doubling between each two.
+    """Upsamples the fused patches: four 3 x 3 convolutions, with a doubling between each two.
 
-    After each, an instance norm without weights, then ReLU; a 1 x 1 convolution ends it. The
-    published code resizes the features once more, to the input; here the logits are resized
-    instead, K maps in place of 512.
+    An instance norm without weights and ReLU follow each of them, and a 1 x 1 convolution ends the
+    decoder. The published code then resizes the features to the input; here the logits are resized
+    instead, which are K maps in place of C.
     """
 
     def __init__(self, *, dim: int = 512, doublings: int = 3) -> None:
-        """doublings: at most 3, as published; less saves time where the cells are fine already."""
+        """doublings: 3 as published; fewer save time where the cells are small already."""
         super().__init__()
         self.doublings = doublings
         self.scale = 2**doublings  # pixels of the result along a side of a cell
@@ -164,7 +171,7 @@ class UpsamplingDecoder(nn.Module):
         self.output = nn.Conv2d(dim, dim, 1)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, h*w, C) on a grid (h, w) -> (B, C, scale * h, scale * w)."""
+        """Patches (B, h*w, C) on a grid (h, w) to pixel features (B, C, scale * h, scale * w)."""
         features = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
         for number, convolution in enumerate(self.convolutions):
             if 0 < number <= self.doublings:
@@ -177,7 +184,7 @@ class UpsamplingDecoder(nn.Module):
 
 
 class Fusioner(SegmentationModel):
-    """One mask for each class that is asked for; encoders frozen, fusion and decoder trained."""
+    """Predicts one mask for each queried class; the encoders are frozen, the rest is trained."""
 
     features = PatchTokens
 
@@ -195,14 +202,23 @@ class Fusioner(SegmentationModel):
         window_stride: int = 0,
         window_padding: float = 0.0,
     ) -> None:
-        """temperature: divides the cosine, 0.07 as published. classes_at_once: how many classes
-        `predict` asks for in one pass; 0: all. size_divisor: a multiple of `visual.stride`. window:
-        side of the windows that `predict` slides over images, a multiple of it too; 0: none.
-        window_stride: pixels from one to the next. window_padding: what they show beyond an image,
-        after normalisation."""
+        """Join the parts.
+
+        visual: the frozen visual encoder.
+        text: the frozen text encoder; its vectors come to `forward` and `predict` ready-made.
+        fusion: early or late fusion.
+        decoder: upsamples the fused patches.
+        temperature: divides the cosines, 0.07 as published.
+        classes_at_once: how many classes `predict` queries in one pass; 0: all of them.
+        size_divisor: images are padded to a multiple of it; itself a multiple of `visual.stride`.
+        window: side in pixels of the windows that `predict` slides over images, a multiple of
+            `visual.stride`; 0: the image in one piece.
+        window_stride: pixels from one window to the next.
+        window_padding: value, after normalisation, that windows show beyond an image.
+        """
         super().__init__()
         for length in (size_divisor, window):
-            assert length % visual.stride == 0, "images and windows are whole cells"
+            assert length % visual.stride == 0, "images and windows consist of whole cells"
         self.visual = visual
         self.text = text
         self.fusion = fusion
@@ -216,29 +232,34 @@ class Fusioner(SegmentationModel):
 
     @property
     def text_encoder(self) -> ClipText | BertText:
+        """The frozen text encoder."""
         return self.text
 
     def stages(self) -> list[Stage]:
+        """The visual encoder, fusion, and upsampling."""
         return [
             Stage("visual encoder", self.visual, frozen=True),
             Stage("fusion", self.fusion),
-            Stage("pixel head", self.decoder),
+            Stage("upsampling decoder", self.decoder),
         ]
 
     def forward(
         self, images: ImageBatch, vectors: Tensor, features: PatchTokens | None = None
     ) -> Tensor:
-        """Mask logits (B, K, s*h, s*w) over the padded images, s: `decoder.scale`; vectors:
-        (B, K, D), of unit length, the classes that each image is asked for. features: `encode` of
-        these images, if it is known already."""
-        return self.ask(features or self.encode(images), vectors)
+        """Mask logits (B, K, s*h, s*w) over the padded images, where s is `decoder.scale`.
+
+        vectors: (B, K, D) unit vectors, the classes that are queried in each image.
+        features: the result of `encode` for these images, if it is known already.
+        """
+        return self.decode(features or self.encode(images), vectors)
 
     @torch.no_grad()
     def encode(self, images: ImageBatch) -> PatchTokens:
+        """Patch tokens of the visual encoder."""
         return self.visual(images)
 
-    def ask(self, patches: PatchTokens, vectors: Tensor) -> Tensor:
-        """As `forward`, of images that are encoded already."""
+    def decode(self, patches: PatchTokens, vectors: Tensor) -> Tensor:
+        """As `forward`, for images that are encoded already."""
         tokens, words = self.fusion(patches.tokens, vectors)
         pixels = F.normalize(self.decoder(tokens, patches.grid), dim=1)
         cosine = torch.einsum("bkc,bchw->bkhw", F.normalize(words, dim=-1), pixels)
@@ -253,29 +274,33 @@ class Fusioner(SegmentationModel):
         regions: Tensor | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """Query k is class k, with certainty; whether it is there, its mask alone says.
+        """Query k is always class k; its mask decides whether the class is present.
 
-        A class with several names is asked for by the mean of their vectors.
+        A class with several names is queried by the mean of their vectors.
         """
         assert regions is None, "Fusioner has no classifier of regions"
         vectors = text.class_vectors()
         masks = (
             self._windowed(images, vectors) if self.window else self._all_classes(images, vectors)
         )
-        certain = torch.eye(len(vectors), len(vectors) + 1, device=vectors.device).log()
-        return MaskPredictions(certain.expand(len(masks), -1, -1), masks)
+        class_logits = torch.eye(len(vectors), len(vectors) + 1, device=vectors.device).log()
+        return MaskPredictions(class_logits.expand(len(masks), -1, -1), masks)
 
     def _all_classes(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """Mask logits (B, K, s*h, s*w) of classes (K, D), as many at once as the model takes."""
-        # Where words do not interact, one pass gives the same as many.
+        """Mask logits (B, K, s*h, s*w) of classes (K, D), `classes_at_once` in a pass."""
+        # Where classes do not interact, one pass gives the same masks as many.
         at_once = self.classes_at_once if self.fusion.classes_interact else 0
         patches, batch = self.encode(images), len(images.sizes)
         parts = vectors.split(at_once or len(vectors))
-        return torch.cat([self.ask(patches, part.expand(batch, -1, -1)) for part in parts], dim=1)
+        return torch.cat(
+            [self.decode(patches, part.expand(batch, -1, -1)) for part in parts], dim=1
+        )
 
     def _windowed(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """Mask logits (B, K, H, W) of every pixel, the mean over the windows that show it; zeros
-        where none does, which is padding."""
+        """Mask logits (B, K, H, W): at each pixel the mean over all windows that cover it.
+
+        Pixels that no window covers are padding and get 0.
+        """
         height, width = images.pixels.shape[-2:]
         sums = images.pixels.new_zeros(len(images.sizes), len(vectors), height, width)
         counts = images.pixels.new_zeros(height, width)

@@ -1,5 +1,7 @@
-"""The two injectors of FrozenSeg (arXiv 2409.03525, section 3.2): SAM's spatial knowledge enters
-the queries (QueryInjector) and CLIP's coarsest features (FeatureInjector).
+"""The two injectors of FrozenSeg (arXiv 2409.03525, section 3.2).
+
+The Query Injector adds SAM's spatial knowledge to the queries, the Feature Injector adds it to
+CLIP's coarsest features.
 
 Legend: B images, Q queries, C decoder channels, h x w cells.
 """
@@ -11,24 +13,27 @@ from frozenseg.models.layers import AttentionBlock, resize
 
 
 class QueryInjector(nn.Module):
-    """Adds to each query what SAM sees inside the query's current mask."""
+    """Adds to each query SAM's embedding, pooled under the query's current mask."""
 
     def __init__(self, *, projection: nn.Module) -> None:
-        """projection: C -> C on the pooled vectors. The published model shares the one that serves
-        the class embedding (the paper has one of its own), hence it is passed in."""
+        """projection: applied to the pooled vectors (C to C).
+
+        It is passed in because the published model shares it with the class embedding; the paper
+        describes one of its own.
+        """
         super().__init__()
         self.projection = projection
 
     def forward(self, queries: Tensor, embedding: Tensor, mask_logits: Tensor) -> Tensor:
-        """queries (B, Q, C), embedding (B, C, h, w), mask_logits (B, Q, h, w) at the same size."""
+        """Queries (B, Q, C) plus embedding (B, C, h, w), pooled under mask_logits (B, Q, h, w)."""
         return queries + self.projection(pool_masks(embedding, mask_logits))
 
 
 class FeatureInjector(nn.Module):
-    """Lets CLIP's stride-32 tokens attend to SAM's, once per decoder layer that reads them.
+    """Lets CLIP's stride-32 tokens attend to SAM's, for each decoder layer that reads them.
 
-    Every such layer has weights of its own, and each starts from the same CLIP tokens: the
-    injections are not chained.
+    Every such layer has weights of its own and starts from the same CLIP tokens: the injections are
+    not chained.
     """
 
     def __init__(self, *, dim: int, num_heads: int, layers: list[int]) -> None:
@@ -39,12 +44,14 @@ class FeatureInjector(nn.Module):
         )
 
     def forward(self, layer: int, tokens: Tensor, positions: Tensor, sam_tokens: Tensor) -> Tensor:
-        """tokens (B, h*w, C) and sam_tokens (B, h*w, C) of the stride-32 level; positions of both
-        (1, h*w, C). Returns (B, h*w, C)."""
+        """CLIP's tokens (B, h*w, C) of the stride-32 level after attention to SAM's tokens.
+
+        layer: number of the decoder layer. positions: (1, h*w, C), the same for both.
+        """
         block = self.blocks[str(layer)]
         return block(tokens, sam_tokens, positions=positions, memory_positions=positions)
 
 
 def sam_tokens(features: Tensor, size: tuple[int, int], level_embedding: Tensor) -> Tensor:
-    """SAM's branch (B, C, h, w) at the size of the stride-32 level, as tokens (B, h*w, C)."""
+    """SAM's decoded features (B, C, h, w), resized to the stride-32 level: (B, h*w, C) tokens."""
     return resize(features, size).flatten(2).transpose(1, 2) + level_embedding

@@ -1,4 +1,4 @@
-"""Blocks shared by the decoders: MLP, attention with residual and norm, sine positions."""
+"""Layers that the decoders share: MLP, attention, feed-forward, positional encodings, resizing."""
 
 import math
 
@@ -20,6 +20,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) to (..., output_dim)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
@@ -46,7 +47,10 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """query (B, N, C), key and value (B, M, C); mask (B, N, M) bool, True where N may see M."""
+        """Queries (B, N, C) attend to key and value (B, M, C): (B, N, C).
+
+        mask: (B, N, M) bool, True where a query may attend to a key.
+        """
         query, key, value = (
             F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for tokens, weight, bias in zip(
@@ -79,7 +83,11 @@ class AttentionBlock(nn.Module):
         memory_positions: Tensor | None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """tokens (B, N, C) look at memory (B, M, C); the result has the shape of tokens."""
+        """Tokens (B, N, C) attend to memory (B, M, C); returns (B, N, C).
+
+        memory_positions: None if the keys shall have no positional encoding.
+        mask: as of `Attention`.
+        """
         key = memory if memory_positions is None else memory + memory_positions
         return self.norm(tokens + self.attention(tokens + positions, key, memory, mask))
 
@@ -96,6 +104,7 @@ class FeedForwardBlock(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(..., C) to the same shape."""
         hidden = apply_linear(self.linear1, tokens, activation="relu")
         return self.norm(apply_linear(self.linear2, hidden, residual=tokens))
 
@@ -103,8 +112,7 @@ class FeedForwardBlock(nn.Module):
 def sine_positions(
     height: int, width: int, dim: int, *, device: torch.device | str, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine and cosine of the normalised row and column numbers: (1, dim, height, width), after
-    DETR.
+    """Sine positional encodings (1, dim, height, width) of a feature map, after DETR (2005.12872).
 
     The first half of the channels encodes the row, the second half the column.
     """
@@ -124,7 +132,7 @@ def sine_positions(
 
 
 def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to (B, C, *size); the one way feature maps are resized."""
+    """Resize feature maps (B, C, h, w) bilinearly to (B, C, *size)."""
     if features.shape[-2:] == torch.Size(size):
         return features
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""The masked-attention transformer decoder (Mask2Former) with FrozenSeg's two injectors.
+"""Mask2Former's masked-attention decoder (arXiv 2112.01527) with FrozenSeg's two injectors.
 
 Legend: B images, Q queries, C decoder channels, D joint CLIP space, K classes, L cells of a level.
 """
@@ -18,11 +18,11 @@ from frozenseg.structures import MaskPredictions
 NUM_LEVELS = 3  # strides 32, 16, 8, visited in turn
 
 Classify = Callable[[Tensor, Tensor], Tensor]
-"""(class embeddings (B, Q, D), logit scale) -> class logits (B, Q, K + 1)."""
+"""From class embeddings (B, Q, D) and the logit scale to class logits (B, Q, K + 1), void last."""
 
 
 class DecoderLayer(nn.Module):
-    """Cross-attention inside the current masks, self-attention of the queries, feed-forward."""
+    """Masked cross-attention, self-attention of the queries, and a feed-forward network."""
 
     def __init__(self, *, dim: int, num_heads: int, hidden_dim: int) -> None:
         super().__init__()
@@ -38,6 +38,7 @@ class DecoderLayer(nn.Module):
         key_positions: Tensor | None,
         mask: Tensor,
     ) -> Tensor:
+        """Queries (B, Q, C) attend to keys (B, L, C) where mask (B, Q, L) is True."""
         queries = self.cross_attention(
             queries, keys, positions=query_positions, memory_positions=key_positions, mask=mask
         )
@@ -48,15 +49,15 @@ class DecoderLayer(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Queries in nine layers, each followed by a prediction of masks (and, where used, classes).
+    """Refines queries layer by layer and predicts a mask and a class from each of them.
 
-    Queries after layer l get SAM's pooled features if `l % 3 == query_injector_level`; layers with
-    `l % 3 == feature_injector_level` read CLIP tokens that have attended to SAM's. None switches an
-    injector off. The injection after the last layer would touch nothing and is left out.
+    The Query Injector works after the layers l with `l % 3 == query_injector_level`, the Feature
+    Injector before the layers with `l % 3 == feature_injector_level`; None switches one off. After
+    the last layer the Query Injector would have no effect and is left out.
     """
 
     embeddings = frozenset({"query_features", "query_positions", "level_embedding"})
-    """Parameters that are learned tables: `nn.Embedding`s in Mask2Former."""
+    """Parameters that are learned tables (`nn.Embedding` in Mask2Former), for weight decay."""
 
     def __init__(
         self,
@@ -72,8 +73,20 @@ class MaskDecoder(nn.Module):
         feature_injector_level: int | None,
         keep_key_positions: bool,
     ) -> None:
-        """embed_dim: D. keep_key_positions: keys behind the Feature Injector keep their positions;
-        the published model loses them there."""
+        """Make the layers.
+
+        num_queries: Q.
+        dim: C.
+        num_heads: of all attention layers.
+        hidden_dim: width of the feed-forward networks.
+        num_layers: 9 as published.
+        mask_dim: channels of the mask features.
+        embed_dim: D.
+        query_injector_level: 0, 1 or 2 (stride 32, 16, 8), or None.
+        feature_injector_level: the same for the Feature Injector.
+        keep_key_positions: whether keys keep positional encodings after the Feature Injector (the
+            published model drops them).
+        """
         super().__init__()
         self.query_injector_level = query_injector_level
         self.feature_injector_level = feature_injector_level
@@ -117,11 +130,15 @@ class MaskDecoder(nn.Module):
         sam_level: Tensor | None = None,
         auxiliary: bool = False,
     ) -> MaskPredictions:
-        """levels: (B, C, h, w) at strides 32, 16, 8; mask_features (B, C, h, w) at stride 4.
+        """Predict masks and classes.
 
-        sam_embedding (B, C, h, w) is what the Query Injector pools, sam_level (B, C, h, w) what the
-        Feature Injector attends to. With `auxiliary`, for training, the outputs of all layers come
-        along, and all have `factors`.
+        levels: (B, C, h, w) at strides 32, 16 and 8.
+        mask_features: (B, C, h, w) at stride 4.
+        classify: turns class embeddings into class logits.
+        sam_embedding: (B, C, h, w), which the Query Injector pools.
+        sam_level: (B, C, h, w), which the Feature Injector attends to.
+        auxiliary: for training; also return the outputs of all layers, and give all outputs
+            `mask_embed` and `mask_features`.
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         keys = [self._keys(number, levels, sam_level) for number in range(NUM_LEVELS)]
@@ -131,22 +148,22 @@ class MaskDecoder(nn.Module):
         for number, layer in enumerate(self.layers):
             level = number % NUM_LEVELS
             embedded = self.norm(queries)
-            mask_embedding = self.mask_embedding(embedded)
+            mask_embed = self.mask_embedding(embedded)
             if auxiliary:
-                outputs.append(self._predict(embedded, mask_embedding, masks, classify))
+                outputs.append(self._predict(embedded, mask_embed, masks, classify))
             if number > 0 and (number - 1) % NUM_LEVELS == self.query_injector_level:
                 assert self.query_injector is not None and sam_embedding is not None
                 size = (sam_embedding.shape[-2], sam_embedding.shape[-1])
-                inside = masks.logits(mask_embedding, size)
-                queries = self.query_injector(queries, sam_embedding, inside)
+                query_masks = masks.logits(mask_embed, size)
+                queries = self.query_injector(queries, sam_embedding, query_masks)
             tokens, positions, sam = keys[level]
             if sam is not None:
                 assert self.feature_injector is not None
                 tokens = self.feature_injector(number, tokens, positions, sam)
             keep = sam is None or self.keep_key_positions
-            inside = attention_mask(masks.logits(mask_embedding, sizes[level]))
+            attended = attention_mask(masks.logits(mask_embed, sizes[level]))
             queries = layer(
-                queries, self.query_positions, tokens, positions if keep else None, inside
+                queries, self.query_positions, tokens, positions if keep else None, attended
             )
         embedded = self.norm(queries)
         last = self._predict(embedded, self.mask_embedding(embedded), masks, classify)
@@ -155,8 +172,10 @@ class MaskDecoder(nn.Module):
     def _keys(
         self, number: int, levels: list[Tensor], sam_level: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens (B, L, C) of a level, their positions (1, L, C), and SAM's tokens (B, L, C) if the
-        Feature Injector works on this level."""
+        """Tokens (B, L, C) of a level, their positional encodings (1, L, C), and SAM's tokens.
+
+        SAM's tokens (B, L, C) are None if the Feature Injector does not work on this level.
+        """
         level, embedding = levels[number], self.level_embedding[number]
         size = (level.shape[-2], level.shape[-1])
         tokens = level.flatten(2).transpose(1, 2) + embedding
@@ -164,26 +183,29 @@ class MaskDecoder(nn.Module):
         positions = positions.flatten(2).transpose(1, 2)
         if number != self.feature_injector_level:
             return tokens, positions, None
-        assert sam_level is not None, "the Feature Injector needs SAM's branch"
+        assert sam_level is not None, "the Feature Injector needs SAM's decoded features"
         return tokens, positions, sam_tokens(sam_level, size, embedding)
 
     def _predict(
-        self, embedded: Tensor, mask_embedding: Tensor, masks: "MaskHead", classify: Classify
+        self, embedded: Tensor, mask_embed: Tensor, masks: "MaskHead", classify: Classify
     ) -> MaskPredictions:
-        mask_logits = masks.logits(mask_embedding)
+        mask_logits = masks.logits(mask_embed)
         pooled = self.pooling_projection(pool_masks(masks.features, mask_logits))
         class_logits = classify(self.class_embedding(pooled + embedded), self.logit_scale)
-        factors = (mask_embedding, masks.features) if masks.full else None
-        return MaskPredictions(class_logits, mask_logits, factors=factors)
+        if not masks.full:
+            return MaskPredictions(class_logits, mask_logits)
+        return MaskPredictions(
+            class_logits, mask_logits, mask_embed=mask_embed, mask_features=masks.features
+        )
 
 
 class MaskHead:
-    """Mask logits at any size.
+    """Mask logits at any size: products of the queries' mask embeddings and the mask features.
 
-    A mask is a product of query and mask features, and resizing is linear: resizing the features
-    once per size gives the same numbers as resizing Q masks in each layer, for a fraction of the
-    work. With `full` (in training, where every layer's masks are needed at stride 4) they are
-    resized instead, and carry no gradient (`MaskPredictions.factors`).
+    Resizing is linear, so resizing the features once per size gives the same numbers as resizing Q
+    masks in each layer, for a fraction of the work. With `full` (in training, where the masks of
+    every layer are needed at stride 4) the masks are resized instead, and they carry no gradient
+    (see `MaskPredictions.mask_embed`).
     """
 
     def __init__(self, features: Tensor, *, full: bool) -> None:
@@ -192,23 +214,24 @@ class MaskHead:
         self._resized: dict[tuple[int, int], Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
-    def logits(self, mask_embedding: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """mask_embedding (B, Q, C) -> (B, Q, *size), at the features' own size without `size`."""
+    def logits(self, mask_embed: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Mask logits (B, Q, *size) of mask_embed (B, Q, C); size None: that of the features."""
         if size is None or self.full:
-            if self._last is None or self._last[0] is not mask_embedding:
+            if self._last is None or self._last[0] is not mask_embed:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not self.full):
-                    product = torch.einsum("bqc,bchw->bqhw", mask_embedding, self.features)
-                self._last = (mask_embedding, product)
+                    product = torch.einsum("bqc,bchw->bqhw", mask_embed, self.features)
+                self._last = (mask_embed, product)
             return self._last[1] if size is None else resize(self._last[1], size)
         if size not in self._resized:
             self._resized[size] = resize(self.features, size)
-        return torch.einsum("bqc,bchw->bqhw", mask_embedding, self._resized[size])
+        return torch.einsum("bqc,bchw->bqhw", mask_embed, self._resized[size])
 
 
 def attention_mask(mask_logits: Tensor) -> Tensor:
-    """Where queries may look: (B, Q, h, w) logits -> (B, Q, h*w) bool, True at probability >= 0.5.
+    """Where queries may attend: (B, Q, h*w) bool, True where mask_logits (B, Q, h, w) >= 0.
 
-    A query whose mask is empty looks everywhere, or its attention would be undefined.
+    A query whose mask is empty attends everywhere, because its attention would be undefined
+    otherwise.
     """
     inside = mask_logits.detach().flatten(2) >= 0
     return inside | ~inside.any(-1, keepdim=True)

@@ -24,27 +24,27 @@ logger = logging.getLogger(__name__)
 TRITON_PRESENT = importlib.util.find_spec("triton") is not None and any(
     (os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang"))
 )
-TRITON_CAPABILITY = (7, 5)  # the oldest GPUs that the kernels were compiled for
-BFLOAT16_CAPABILITY = (8, 0)  # and the oldest that know the type
+TRITON_CAPABILITY = (7, 5)  # of the oldest GPUs that the kernels were compiled for
+BFLOAT16_CAPABILITY = (8, 0)  # of the oldest GPUs that compute in bfloat16
 
 
 def deformable_attention(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinear samples, computed in float32 at least.
+    """The weighted sum of bilinear samples, computed at least in float32.
 
     value: (N, sum of h * w, M, C / M), the cells of all levels one after another.
     shapes: (height, width) of each level.
     locations: (N, L, M, V, P, 2) as (x, y), 0-1 over each level; samples outside are zero.
-    weights: (N, L, M, V, P).
-    Returns (N, L, C) in the type of the value.
+    weights: (N, L, M, V, P), the attention weight of each sample.
+    Returns (N, L, C) with the dtype of `value`.
     """
     heights, widths = [height for height, _ in shapes], [width for _, width in shapes]
     if runs_triton(value, locations, weights) and (operator := triton_operator()) is not None:
         return operator(value, heights, widths, locations, weights)
-    kind = torch.promote_types(value.dtype, locations.dtype)
-    kind = torch.promote_types(torch.promote_types(kind, weights.dtype), torch.float32)
-    tensors = value.to(kind), locations.to(kind), weights.to(kind)
+    dtype = torch.promote_types(value.dtype, locations.dtype)
+    dtype = torch.promote_types(torch.promote_types(dtype, weights.dtype), torch.float32)
+    tensors = value.to(dtype), locations.to(dtype), weights.to(dtype)
     if value.device.type == "cpu":
         output = deformable_gather(tensors[0], heights, widths, *tensors[1:])
     else:
@@ -53,21 +53,21 @@ def deformable_attention(
 
 
 def runs_triton(*tensors: Tensor) -> bool:
-    """Whether the Triton kernels can take these: on a GPU new enough, and not in float64."""
+    """Whether the Triton kernels support these tensors: on a recent GPU, and not in float64."""
     if not TRITON_PRESENT or any(tensor.device.type != "cuda" for tensor in tensors):
         return False
-    kinds = {tensor.dtype for tensor in tensors}
-    needed = BFLOAT16_CAPABILITY if torch.bfloat16 in kinds else TRITON_CAPABILITY
+    dtypes = {tensor.dtype for tensor in tensors}
+    needed = BFLOAT16_CAPABILITY if torch.bfloat16 in dtypes else TRITON_CAPABILITY
     capability = torch.cuda.get_device_capability(tensors[0].device)
-    return torch.float64 not in kinds and capability >= needed
+    return torch.float64 not in dtypes and capability >= needed
 
 
 @functools.cache
 def triton_operator() -> CustomOpDef | None:
-    """The operator made of Triton kernels; none, and a warning, where it cannot be imported."""
+    """The operator made of Triton kernels; None, with a warning, where it cannot be imported."""
     try:
         from frozenseg.models.ms_deform_triton import deformable_triton
-    # A package half installed lacks files or names; one of another PyTorch's time, its own errors.
+    # An incomplete package lacks files or names; one made for another PyTorch raises other errors.
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         logger.warning(
             "deformable attention: Triton cannot be imported (%s: %s); PyTorch's grid_sample takes "
@@ -80,14 +80,14 @@ def triton_operator() -> CustomOpDef | None:
 
 
 def remap_to_single_level(locations: Tensor, weights: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Read buffers laid out for several levels as the published CUDA kernel does when fed `levels`.
+    """Read offsets and weights made for V levels as the published CUDA kernel does for `levels`.
 
-    The kernel takes the number of levels from the feature shapes, but the buffers of the SAM branch
-    were made for three. Sample `query * heads + head` then uses the consecutive entries from flat
-    position `sample * levels * points` on. Released weights were trained with this reading, so it
-    is reproduced here, image by image.
+    The kernel takes the number of levels from the feature shapes, but the published SAM pixel
+    decoder makes its buffers for three levels and has one. Sample `query * heads + head` then uses
+    the consecutive entries from the flat position `sample * levels * points` on. Released weights
+    were trained so; this function reproduces it, image by image.
 
-    locations: (N, L, M, V, P, 2), weights: (N, L, M, V, P) -> the same with `levels` in place of V.
+    locations: (N, L, M, V, P, 2). weights: (N, L, M, V, P). Returns both with `levels` for V.
     """
     batch, length, heads, _, points, _ = locations.shape
     shape = (batch, length, heads, levels, points)
@@ -99,8 +99,10 @@ def remap_to_single_level(locations: Tensor, weights: Tensor, levels: int) -> tu
 
 
 def small_softmax(x: Tensor) -> Tensor:
-    """Over the last axis, for a dozen numbers: PyTorch's own takes a CPU five times as long then,
-    but its gradient is the better one."""
+    """Softmax over a short last axis (a dozen numbers).
+
+    On a CPU without gradients this is five times as fast as PyTorch's own.
+    """
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return x.softmax(-1)
     exponentials = (x - x.amax(-1, keepdim=True)).exp_()
@@ -108,7 +110,7 @@ def small_softmax(x: Tensor) -> Tensor:
 
 
 class DeformableAttention(nn.Module):
-    """Each query samples `num_points` places in every level, around its own reference point."""
+    """Each query samples `num_points` points of every level around its own reference point."""
 
     def __init__(self, *, dim: int, num_levels: int, num_heads: int, num_points: int) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class DeformableAttention(nn.Module):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Each head looks in a direction of its own, point p at distance p + 1 (section A.4)."""
+        """Start each head in a direction of its own, point p at distance p + 1 (section A.4)."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), -1)
         directions = directions / directions.abs().max(-1, keepdim=True).values
@@ -140,7 +142,10 @@ class DeformableAttention(nn.Module):
     def forward(
         self, query: Tensor, references: Tensor, tokens: Tensor, shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """query and tokens (N, L, C), references (L, 2) as (x, y) in 0-1; returns (N, L, C)."""
+        """Queries (N, L, C) sample tokens (N, L, C) around references (L, 2); returns (N, L, C).
+
+        references: (x, y), 0-1 over the image. shapes: (height, width) of each level.
+        """
         batch, length, _ = query.shape
         value = apply_linear(self.value_proj, tokens).unflatten(-1, (self.num_heads, -1))
         layout = (batch, length, self.num_heads, self.num_levels, self.num_points)
@@ -159,7 +164,7 @@ class DeformableAttention(nn.Module):
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, both post-norm."""
+    """Deformable self-attention and a feed-forward network, each with residual and post-norm."""
 
     def __init__(
         self, *, dim: int, hidden_dim: int, num_levels: int, num_heads: int, num_points: int
@@ -182,6 +187,7 @@ class DeformableEncoderLayer(nn.Module):
         references: Tensor,
         shapes: list[tuple[int, int]],
     ) -> Tensor:
+        """Tokens (N, L, C) and their positional encodings (1, L, C); returns (N, L, C)."""
         attended = self.self_attn(tokens + positions, references, tokens, shapes)
         tokens = self.norm1(tokens + attended)
         hidden = apply_linear(self.linear1, tokens, activation="relu")
@@ -189,7 +195,7 @@ class DeformableEncoderLayer(nn.Module):
 
 
 def reference_points(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
-    """Centres of all cells of all levels as (x, y) in 0-1: (L, 2)."""
+    """Centres of the cells of all levels: (L, 2) as (x, y), 0-1 over the image."""
     centres = []
     for height, width in shapes:
         y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height

@@ -1,10 +1,11 @@
-"""Deformable attention on the CPU: all samples of a query and head are one `embedding_bag`.
+"""Deformable attention on the CPU: one `embedding_bag` sums all samples of a query and head.
 
-A bilinear sample is four cells with four weights, so a query and head sum levels * points * 4 rows
-of the value table, which `embedding_bag` does in one pass without storing the samples. Its own
-backward sorts all rows and is slow; ours sorts the samples once and sums four bags, one a corner.
+A bilinear sample is a weighted sum of four cells, so the output of a query and head is a weighted
+sum of levels * points * 4 rows of the value table. `embedding_bag` computes it in one pass without
+storing the samples. Its own backward sorts all rows and is slow; ours sorts the samples once and
+sums four bags, one for each corner.
 
-Legend: N images, L queries, V levels, P points, M heads, D channels a head, S cells of all levels.
+Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in all.
 """
 
 import functools
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from frozenseg.models.ms_deform_operator import connect
 
-# Treated at a time: little memory, yet work enough that threads seldom wait for each other.
+# Sizes of the chunks: they bound the memory, and give the threads enough to do.
 CHUNK_SAMPLES = 2**18
 CHUNK_CELLS = 2**16
 
@@ -30,9 +31,9 @@ def deformable_gather(
     locations: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """`deformable_attention` by gathering; the levels' sizes come as two lists.
+    """`deformable_attention` by gathering; heights and widths are those of the levels.
 
-    value (N, S, M, D), locations (N, L, M, V, P, 2), weights (N, L, M, V, P), all of one type:
+    value (N, S, M, D), locations (N, L, M, V, P, 2) and weights (N, L, M, V, P) have one dtype,
     float32 or float64. Returns (N, L, M * D).
     """
     batch, length, heads, levels, points, _ = locations.shape
@@ -58,7 +59,7 @@ def deformable_gather_backward(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by value, locations and weights; grad (N, L, M * D) is that of the output."""
+    """Gradients of value, locations and weights; grad (N, L, M * D) is that of the output."""
     batch, length, heads, levels, points, _ = locations.shape
     depth = value.shape[-1]
     constants = _constants(tuple(heights), tuple(widths), heads, points, locations.dtype)
@@ -88,7 +89,7 @@ def deformable_gather_backward(
 
 
 def _dots(table: Tensor, rows: Tensor, bags: Tensor) -> Tensor:
-    """Products of each bag (B, D) with the table's rows (B, K) it was summed from: (B, K)."""
+    """Dot products (B, K) of each bag (B, D) with the rows (B, K) of the table it sums."""
     dots = table.new_empty(rows.shape)
     count = rows.shape[1]
     buffer = table.new_empty(min(len(rows), max(1, CHUNK_CELLS // count)) * count, table.shape[1])
@@ -103,10 +104,10 @@ def _dots(table: Tensor, rows: Tensor, bags: Tensor) -> Tensor:
 def _scatter(
     bags: Tensor, first_rows: Tensor, shares: Tensor, shapes: list[tuple[int, int]], heads: int
 ) -> Tensor:
-    """Add each bag to the rows it was summed from: (S * M, D).
+    """The gradient (S * M, D) of the table: each bag is added to the rows that it sums.
 
-    Sorted by their first row, the samples of a row are neighbours, and a row's gradient is itself
-    a bag, of bags. The other corners lie a fixed number of rows further on, level by level.
+    Samples are sorted by their first row, so that those of one row are neighbours and the gradient
+    of a row is a bag as well. Within a level the other corners lie at a fixed distance in rows.
     """
     cells = sum(height * width for height, width in shapes)
     order = first_rows.argsort()
@@ -141,14 +142,17 @@ def _times(part: slice, factor: int) -> slice:
 
 
 def _steps(height: int, width: int, heads: int) -> tuple[int, int, int, int]:
-    """From a sample's first corner to all four, in rows. A side of one cell has no second."""
+    """Distance in rows from the first corner of a sample to all four corners.
+
+    It is 0 along a side of a single cell, which has no second corner.
+    """
     right, down = heads * (width > 1), heads * width * (height > 1)
     return 0, right, down, right + down
 
 
 @dataclass(frozen=True)
 class _Constants:
-    """What differs between levels and heads, for every sample of one query."""
+    """Constants of the levels and heads, for every sample of one query."""
 
     size: Tensor  # (M, V, P, 2) as (width, height)
     last: Tensor  # (M, V, P, 2), the greatest (column, row) of a first corner
@@ -162,7 +166,7 @@ class _Constants:
 def _constants(
     heights: tuple[int, ...], widths: tuple[int, ...], heads: int, points: int, dtype: torch.dtype
 ) -> _Constants:
-    """Kept from layer to layer: making them takes longer than a small image's whole attention."""
+    """The constants are cached: making them takes longer than the attention of a small image."""
     shapes = list(zip(heights, widths, strict=True))
     starts = [sum(h * w for h, w in shapes[:i]) * heads for i in range(len(shapes))]
 
@@ -193,9 +197,10 @@ class _Corners:
 
     @classmethod
     def of(cls, locations: Tensor, constants: _Constants) -> "_Corners":
-        """With first corner j, sample x: the weights are the hat function of x - j and x - j - 1.
+        """For first corner j and sample x the weights are the hat function of x - j and x - j - 1.
 
-        Moved inside, a cell keeps its weight, and cells outside are never looked at.
+        A first corner outside the level is moved inside; cells inside keep their weights by this,
+        and cells outside are never read.
         """
         position = locations * constants.size
         position -= 0.5
@@ -209,7 +214,7 @@ class _Corners:
         return cls(first=first, shift=floor, near=near, far=far)
 
     def shares(self, weights: Tensor) -> Tensor:
-        """Weights of the four cells, the sample's own included: (L, M, V, P, 4)."""
+        """Weights (L, M, V, P, 4) of the four cells, multiplied by that of the sample."""
         shares = weights.new_empty(*weights.shape, 4)
         near, far = self.near[..., 1] * weights, self.far[..., 1] * weights
         torch.mul(near, self.near[..., 0], out=shares[..., 0])
@@ -220,7 +225,7 @@ class _Corners:
 
     def rows(self, constants: _Constants) -> Tensor:
         """Rows of the four cells in the value table: (L, M, V, P, 4), int32."""
-        # What is not a number stays so in the weights, but its index has to be one.
+        # NaN stays in the weights, but an index must be a number.
         first = self.first.nan_to_num(nan=0.0).int()
         start = torch.addcmul(constants.start, first[..., 0], constants.stride[0])
         start.addcmul_(first[..., 1], constants.stride[1])
@@ -232,10 +237,10 @@ class _Corners:
     def gradients(
         self, dots: Tensor, weights: Tensor, constants: _Constants
     ) -> tuple[Tensor, Tensor]:
-        """Gradients by locations (L, M, V, P, 2) and weights (L, M, V, P), from those by shares.
+        """Gradients of locations (L, M, V, P, 2) and weights (L, M, V, P), from those of shares.
 
-        At whole cells, where bilinear sampling has a bend, the derivative is the one to the right,
-        which `grid_sample` takes too.
+        Bilinear sampling is not differentiable at cell centres; there we take the derivative from
+        the right, as `grid_sample` does.
         """
         # A hat rises (+1) over the cell before its middle and falls (-1) over the one after it.
         middle = self.shift == 0

@@ -1,8 +1,9 @@
-"""The Triton kernels of deformable attention: no samples are stored, forward or backward.
+"""The Triton kernels of deformable attention; neither forward nor backward stores the samples.
 
-Imported only where Triton is. A program takes some (image, query, head) triples ("bags") and all
-their samples, a tile of bags x channels at a time. All arithmetic and the gradients' sums are in
-float32, whatever the inputs are. Layouts and sizes are those of `ms_deform_triton`.
+This module is imported only where Triton is installed. A program processes some (image, query,
+head) triples ("bags") with all their samples, a tile of bags x channels at a time. Arithmetic and
+sums are in float32 for every dtype of the inputs. Layouts and sizes are those of
+`ms_deform_triton`.
 """
 
 # mypy: disallow-untyped-defs=False, disable-error-code="no-any-return"
@@ -13,10 +14,10 @@ import triton.language as tl
 
 @triton.jit
 def _position(locations, number, size, inside):
-    """Positions in cells from the first cell's centre: those of `number`, 0-1 over `size` cells.
+    """Locations, which are 0-1 over `size` cells, in cells from the centre of the first cell.
 
-    What is far outside, or infinite, is brought near: no corner exists there either, and the shares
-    stay finite. What is not a number stays so.
+    Positions far outside, or infinite, are moved to just outside, where no corner exists either and
+    the shares stay finite. NaN stays NaN.
     """
     position = tl.load(locations + number, mask=inside, other=0).to(tl.float32) * size - 0.5
     position = tl.maximum(position, -2.0, propagate_nan=tl.PropagateNan.ALL)
@@ -27,8 +28,8 @@ def _position(locations, number, size, inside):
 def _corner(x, y, right, below, height, width):
     """One of the four cells around (x, y): its index, bilinear shares, and whether it exists.
 
-    The index is kept inside by arithmetic, not by `tl.where`: of selections between numbers a bag,
-    whose condition also masks a tile, Triton 3.6 and 3.7 lose the layout, and do not compile.
+    The index is kept inside by arithmetic, not by `tl.where`: Triton 3.6 and 3.7 fail to compile a
+    selection per bag whose condition also masks a tile, because they lose its layout.
     """
     column = tl.floor(x) + right
     row = tl.floor(y) + below
@@ -55,6 +56,7 @@ def deformable_forward(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_BAGS: tl.constexpr,
 ):
+    """Forward kernel: the weighted samples of each bag, summed over levels and points."""
     bag = tl.program_id(0).to(tl.int64) * BLOCK_BAGS + tl.arange(0, BLOCK_BAGS)
     inside = bag < bags
     first = bag // (length * heads) * cells * heads + bag % heads  # row of the image's first cell
@@ -109,6 +111,7 @@ def deformable_backward(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_BAGS: tl.constexpr,
 ):
+    """Backward kernel: gradients of value (atomic sums), locations and weights."""
     bag = tl.program_id(0).to(tl.int64) * BLOCK_BAGS + tl.arange(0, BLOCK_BAGS)
     inside = bag < bags
     first = bag // (length * heads) * cells * heads + bag % heads

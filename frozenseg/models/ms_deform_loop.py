@@ -1,6 +1,6 @@
-"""Deformable attention with PyTorch's `grid_sample`, level by level: for every device.
+"""Deformable attention through PyTorch's `grid_sample`, level by level; it runs on every device.
 
-Legend: N images, L queries, V levels, P points, M heads, D channels a head, S cells of all levels.
+Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in all.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 def loop_over_levels(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` of tensors of one type; returns (N, L, M * D)."""
+    """`deformable_attention` for tensors of one dtype; returns (N, L, M * D)."""
     batch, length, heads = weights.shape[:3]
     output = value.new_zeros(batch * heads, value.shape[-1], length)
     maps, grids = _maps(value, shapes), _grids(locations)
@@ -30,8 +30,10 @@ def loop_gradients(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `loop_over_levels` by value, locations and weights, without autograd, which
-    cannot record inside of a custom operator; grad (N, L, M * D) is that of its output."""
+    """Gradients of value, locations and weights in `loop_over_levels`; grad (N, L, M * D).
+
+    They are computed without autograd, which cannot record inside a custom operator.
+    """
     batch, length, heads = weights.shape[:3]
     by_output = grad.transpose(1, 2).reshape(batch * heads, -1, length, 1)  # (N*M, D, L, 1)
     by_value, by_locations, by_weights = [], [], []
@@ -56,7 +58,7 @@ def _maps(value: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
 
 
 def _grids(locations: Tensor) -> Tensor:
-    """(N, L, M, V, P, 2) in 0-1 -> (V, N*M, L, P, 2) in -1 to 1, as `grid_sample` wants them."""
+    """(N, L, M, V, P, 2) in 0-1 -> (V, N*M, L, P, 2) in -1 to 1, as `grid_sample` expects."""
     return (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
 
 

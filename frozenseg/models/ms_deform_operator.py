@@ -1,6 +1,6 @@
-"""What both operators of deformable attention tell PyTorch: result shapes, and the gradients' way.
+"""Registers shape inference and autograd for both deformable attention operators.
 
-Known to PyTorch as operators, they appear in a compiled graph as one node each.
+As custom operators they appear in a compiled graph as one node each.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from torch.library import CustomOpDef
 
 
 def connect(forward: CustomOpDef, backward: CustomOpDef) -> None:
-    """Make `backward` the gradient of `forward`.
+    """Register `backward` as the gradient of `forward`, and the output shapes of both.
 
-    forward: (value, heights, widths, locations, weights) -> output.
-    backward: (grad of the output, and the same) -> gradients by value, locations and weights.
+    forward: takes (value, heights, widths, locations, weights) and returns the output.
+    backward: takes the output's gradient and the same inputs; returns the gradients of value,
+    locations and weights.
     """
 
     def output_like(

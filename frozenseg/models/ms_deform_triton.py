@@ -1,9 +1,9 @@
-"""Deformable attention for CUDA, by the Triton kernels of `ms_deform_kernels`.
+"""Deformable attention on CUDA, through the Triton kernels of `ms_deform_kernels`.
 
-Imported only where Triton is. Where a kernel does not compile or start, the loop over levels does
-its work.
+This module is imported only where Triton is installed. Where a kernel fails to compile or launch,
+`ms_deform_loop` takes its place.
 
-Legend: N images, L queries, V levels, P points, M heads, D channels a head, S cells of all levels.
+Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in all.
 """
 
 import functools
@@ -23,7 +23,8 @@ from frozenseg.models.ms_deform_operator import connect
 
 logger = logging.getLogger(__name__)
 
-TILE = 512  # bags x channels of a program: four numbers a thread at Triton's default of four warps
+# Bags x channels of a program: four numbers a thread at Triton's default of four warps.
+TILE = 512
 
 
 @torch.library.custom_op("frozenseg::deformable_triton", mutates_args=())
@@ -34,10 +35,10 @@ def deformable_triton(
     locations: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """`deformable_attention` in one kernel; the levels' sizes come as two lists.
+    """`deformable_attention` in one kernel; heights and widths are those of the levels.
 
-    value (N, S, M, D), locations (N, L, M, V, P, 2), weights (N, L, M, V, P), each in float32,
-    float16 or bfloat16. Returns (N, L, M * D) in the type of the value.
+    value (N, S, M, D), locations (N, L, M, V, P, 2) and weights (N, L, M, V, P) are each in
+    float32, float16 or bfloat16. Returns (N, L, M * D) with the dtype of `value`.
     """
     batch, length, heads = weights.shape[:3]
     output = value.new_empty(batch, length, heads * value.shape[-1])
@@ -59,10 +60,10 @@ def deformable_triton_backward(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by value, locations and weights; grad (N, L, M * D) is that of the output.
+    """Gradients of value, locations and weights; grad (N, L, M * D) is that of the output.
 
-    Many samples share a cell, so the value's gradient is summed with atomic additions, in an order
-    that differs from run to run: its last digits do too.
+    Many samples share a cell, so the gradient of `value` is summed by atomic additions. Their order
+    differs from run to run, and with it the last digits.
     """
     grad, value = grad.contiguous(), value.contiguous()
     locations, weights = locations.contiguous(), weights.contiguous()
@@ -95,11 +96,11 @@ def kernels_work() -> bool:
 
 
 def _run(kernel: Any, tensors: tuple[Tensor, ...], value: Tensor, weights: Tensor) -> bool:
-    """Whether the kernel did its work on the tensors.
+    """Launch a kernel and return whether it ran.
 
-    What a machine does not compile or start, it does not the next time either: the first failure is
-    told, and from then on no kernel is tried. What ends a process, such as an error of the device
-    in an earlier kernel, comes up again in what takes the kernel's place.
+    A kernel that once failed to compile or launch will fail again, so the first failure is logged
+    and no kernel is tried from then on. Errors that end a process, such as a device error of an
+    earlier kernel, are raised again by the code that takes the kernel's place.
     """
     if not kernels_work():
         return False
@@ -111,12 +112,12 @@ def _run(kernel: Any, tensors: tuple[Tensor, ...], value: Tensor, weights: Tenso
             kernel[grid](*tensors, **sizes)
     # Compiler, assembler, linker, driver and the cache on disk raise errors of no common class.
     except Exception as error:
-        _tell_once(kernel.fn.__name__, error)
+        _warn_once(kernel.fn.__name__, error)
         return False
     return True
 
 
-def _tell_once(name: str, error: Exception) -> None:
+def _warn_once(name: str, error: Exception) -> None:
     with _first_failure:
         if kernels_work():
             _kernels_failed.set()
@@ -130,7 +131,7 @@ def _tell_once(name: str, error: Exception) -> None:
             )
 
 
-@functools.lru_cache(maxsize=64)  # else a copy to the device, layer by layer
+@functools.lru_cache(maxsize=64)  # saves a copy to the device in every layer
 def _level_table(heights: tuple[int, ...], widths: tuple[int, ...], device: torch.device) -> Tensor:
     """(V, 3): height, width and first cell of each level."""
     rows, start = [], 0

@@ -1,4 +1,4 @@
-"""Open-vocabulary classification: compare embeddings with text, join two classifiers.
+"""Open-vocabulary classification: cosine logits, and the geometric ensemble of two classifiers.
 
 Legend: B images, Q queries, K classes, S names, D dimension of the joint space.
 """
@@ -14,11 +14,14 @@ from frozenseg.structures import TextEmbeddings
 def class_logits(
     embeddings: Tensor, text: TextEmbeddings, void: Tensor, logit_scale: Tensor
 ) -> Tensor:
-    """Scaled cosine between embeddings (B, Q, D) and text: (B, Q, K + 1), void last.
+    """Class logits (B, Q, K + 1), void last: scaled cosines of embeddings and text.
 
-    A class with several names scores as the best of them (OpenSeg). void: (1, D), not normalised.
-    logit_scale: the logarithm of the factor, which is kept at 100 at most. In float32: bfloat16 has
-    steps of 0.5 at a logit of 100.
+    A class with several names takes the logit of the best of them (OpenSeg, arXiv 2112.12143). The
+    product is computed in float32, because bfloat16 has steps of 0.5 at a logit of 100.
+
+    embeddings: (B, Q, D), not normalised.
+    void: (1, D), the learned embedding of "no object", not normalised.
+    logit_scale: the logarithm of the scale, which is limited to 100.
     """
     weight = torch.cat((text.weight, F.normalize(void, dim=-1)))  # (S + 1, D)
     scale = logit_scale.exp().clamp(max=100)
@@ -40,15 +43,17 @@ def geometric_ensemble(
     beta: float,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Join the trained (in-vocabulary) and CLIP's own (out-of-vocabulary) classifier, after
-    FC-CLIP.
+    """The geometric ensemble of the in-vocabulary and the out-of-vocabulary classifier.
 
-    The probabilities are mixed geometrically, weight of the second: alpha for seen classes, beta
-    for the others. Everything is computed from log-softmax, so no probability underflows into
-    log(0).
+    After FC-CLIP (arXiv 2308.02487, section 3): p = p_in^(1 - w) * p_out^w, where w is alpha for
+    seen and beta for unseen classes. All steps start from log-softmax, so that no probability
+    underflows to log(0).
 
-    in_logits and out_logits: (B, Q, K + 1), void last. seen: (K,) bool. valid: (B, Q) bool, where
-    False only the first classifier counts. Returns log-probabilities (B, Q, K + 1).
+    in_logits: (B, Q, K + 1) of the trained classifier, void last.
+    out_logits: (B, Q, K + 1) of CLIP's own classifier; its void logit is not used.
+    seen: (K,) bool.
+    valid: (B, Q) bool; where False, the in-vocabulary classifier alone counts.
+    Returns log-probabilities (B, Q, K + 1).
     """
     weight = torch.where(seen, alpha, beta).to(in_logits.dtype)  # (K,)
     if valid is not None:

@@ -1,5 +1,4 @@
-"""From frozen features to mask features and decoder levels (Mask2Former's pixel decoder), and the
-second, smaller branch that prepares SAM's features for the Feature Injector.
+"""Two pixel decoders: Mask2Former's on CLIP's levels, and a smaller one on SAM's embedding.
 
 Legend: B images, C channels, levels from coarse to fine (strides 32, 16, 8).
 """
@@ -18,10 +17,10 @@ ENCODER_HIDDEN_DIM = 1024  # feed-forward width of the deformable encoder, fixed
 
 
 class DeformableEncoder(nn.Module):
-    """Layers of deformable self-attention over the cells of all levels together.
+    """Deformable self-attention over the cells of all levels together, in several layers.
 
-    recompute: in training, keep only what goes into each layer and run it again in the backward
-    pass; at 1024 x 1024 that is 0.02 GB of 0.3 GB a layer.
+    recompute: in training, keep only the input of each layer and compute the layer again in the
+    backward pass (activation checkpointing); at 1024 x 1024 it keeps 0.02 of 0.3 GB per layer.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class DeformableEncoder(nn.Module):
         self.level_embedding = nn.Parameter(torch.randn(num_levels, dim))
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """levels: (B, C, h, w) each; returns the same shapes."""
+        """Levels (B, C, h, w) to refined levels of the same shapes."""
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         positions = torch.cat(
@@ -84,7 +83,7 @@ class DeformableEncoder(nn.Module):
 def conv(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """Convolution that keeps the size (at stride 1), initialised uniformly by its fan-in."""
+    """A convolution that keeps the size at stride 1, with the initialisation of Mask2Former."""
     layer = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
     )
@@ -97,13 +96,13 @@ def conv(
 def conv_norm(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Convolution and GroupNorm over 32 groups."""
+    """A convolution followed by GroupNorm with 32 groups."""
     layer = conv(in_channels, out_channels, kernel_size=kernel_size, stride=stride, bias=bias)
     return nn.Sequential(layer, nn.GroupNorm(32, out_channels))
 
 
 class PixelDecoder(nn.Module):
-    """CLIP levels in, three refined levels and stride-4 mask features out."""
+    """Mask2Former's pixel decoder (arXiv 2112.01527): refined levels, and mask features."""
 
     def __init__(
         self,
@@ -117,9 +116,16 @@ class PixelDecoder(nn.Module):
         published_init: bool = True,
         recompute: bool = False,
     ) -> None:
-        """in_channels: of "res2" to "res5". dim: of the levels; mask_dim: of the mask features.
-        published_init: the input projections start uniform by fan-in and fan-out (Xavier), as in
-        Mask2Former, in place of by fan-in alone. recompute: as of `DeformableEncoder`."""
+        """Make the layers.
+
+        in_channels: of "res2" to "res5".
+        dim: channels of the levels.
+        mask_dim: channels of the mask features.
+        num_layers, num_heads, num_points: of the deformable encoder.
+        published_init: initialise the input projections by fan-in and fan-out (Xavier), as
+            Mask2Former does, and not by fan-in alone.
+        recompute: as of `DeformableEncoder`.
+        """
         super().__init__()
         projections = [
             conv_norm(in_channels[name], dim, kernel_size=1, bias=True)
@@ -142,8 +148,11 @@ class PixelDecoder(nn.Module):
         self.mask_features = conv(dim, mask_dim, kernel_size=1)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Returns mask features (B, mask_dim, h, w) at stride 4 and levels (B, dim, ., .) at
-        strides 32, 16, 8. Always in float32: sampling positions do not bear half precision."""
+        """Mask features (B, mask_dim, h, w) at stride 4, and levels (B, dim, h, w) at 32, 16, 8.
+
+        features: "res2" to "res5". The decoder always computes in float32, because half precision
+        is too coarse for sampling locations.
+        """
         with torch.autocast(features["res2"].device.type, enabled=False):
             levels = self.encoder(
                 [
@@ -154,21 +163,14 @@ class PixelDecoder(nn.Module):
                 ]
             )
             finest = self.lateral(features["res2"].float())
-            # Enlarging what lies as tokens do, channels together, takes a CPU three times as long.
+            # On a CPU, upsampling takes three times as long if channels are last in memory.
             finer = resize(levels[-1].contiguous(), (finest.shape[-2], finest.shape[-1]))
             finest += finer
             return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
 
 
 class SAMPixelDecoder(nn.Module):
-    """SAM's embedding, halved in size and refined by a deformable encoder of its own: G_sam.
-
-    num_levels: levels the encoder's attention is built for. There is one level to attend to, so 1
-    is right; 3 is how the published model was built, and its weights need it
-    (`remap_to_single_level`).
-    published_init: the convolution starts as PyTorch draws it, in place of as `conv` does.
-    recompute: as of `DeformableEncoder`.
-    """
+    """Halves SAM's embedding and refines it by a deformable encoder (arXiv 2409.03525)."""
 
     def __init__(
         self,
@@ -182,6 +184,16 @@ class SAMPixelDecoder(nn.Module):
         published_init: bool = True,
         recompute: bool = False,
     ) -> None:
+        """Make the layers.
+
+        in_channels: of SAM's embedding.
+        dim: channels of the result.
+        num_levels: levels that the attention is built for. There is one, so 1 is right; the
+            published model was built for 3, and its weights need that (`remap_to_single_level`).
+        num_layers, num_heads, num_points: of the deformable encoder.
+        published_init: initialise the convolution as PyTorch does, and not as `conv` does.
+        recompute: as of `DeformableEncoder`.
+        """
         super().__init__()
         self.downsample = conv_norm(in_channels, dim, kernel_size=3, stride=2, bias=True)
         if published_init:
@@ -196,6 +208,6 @@ class SAMPixelDecoder(nn.Module):
         )
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
+        """SAM's embedding (B, C, h, w) to (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
         with torch.autocast(embedding.device.type, enabled=False):
             return self.encoder([F.relu(self.downsample(embedding.float()), inplace=True)])[0]

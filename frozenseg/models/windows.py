@@ -1,4 +1,4 @@
-"""Square windows that slide over a padded batch, for models that met one size in training."""
+"""Sliding windows over a padded batch, for models that were trained at one image size."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from frozenseg.structures import ImageBatch
 def windows(
     images: ImageBatch, *, side: int, stride: int, padding: float
 ) -> Iterator[tuple[int, int, ImageBatch]]:
-    """(top, left, part) of windows that cover the images; side, stride, top, left: in pixels.
+    """Yield (top, left, part) of square windows that cover the images, all lengths in pixels.
 
-    The last window of a row or column may reach beyond the image, and so does the only one of an
-    image that is smaller than `side`: there encoders see `padding`, a value after normalisation.
+    The last window of a row or column may reach beyond the image, as does the only window of an
+    image smaller than `side`. There the encoders see `padding`, a value after normalisation.
     """
     height = max(height for height, _ in images.sizes)
     width = max(width for _, width in images.sizes)
@@ -28,8 +28,7 @@ def windows(
 
 
 def window_starts(length: int, side: int, stride: int) -> range:
-    """Where windows begin along an axis of `length` pixels; one at least, the last covers its
-    end."""
+    """Where windows begin along an axis of `length` pixels; the last window covers its end."""
     beyond = max(length - side, 0)
     return range(0, beyond + stride, stride) if beyond % stride else range(0, beyond + 1, stride)
 

@@ -1,1 +1,1 @@
-"""How the program computes: precision, compilation, allocator, threads beside the device."""
+"""How models are run: precision, compilation, CPU memory, fused layers, background threads."""

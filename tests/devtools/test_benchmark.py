@@ -93,7 +93,14 @@ def test_stages_add_up_to_the_whole(tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = {name: row["median"] for name, row in report["seconds"].items()}
     assert (report["classes"], report["names"], report["queries"]) == (150, 403, 20)
     assert report["stages"] == [
-        *("decoding", "resizing", "CLIP trunk", "SAM encoder", "pixel decoder", "SAM branch"),
+        *(
+            "decoding",
+            "resizing",
+            "CLIP trunk",
+            "SAM encoder",
+            "pixel decoder",
+            "SAM pixel decoder",
+        ),
         *("transformer decoder", "classification", "post-processing", "other"),
     ]
     assert all(rows[name] > 0 for name in report["stages"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 
-from frozenseg.encoders.pooling import OUTSIDE, place_on_grid, pool_masks
+from frozenseg.encoders.pooling import OUTSIDE, pool_masks, resample_to_padded_grid
 from frozenseg.inference.mask_ensemble import (
     ClassifiedProposals,
     proposal_class_probs,
@@ -101,7 +101,7 @@ def test_a_quarter_of_the_image_pools_that_quarters_features(
     top, left = place[0] * half[0], place[1] * half[1]
     mask[0, top : top + half[0], left : left + half[1]] = 5.0
     padded = (grid[0] * 32, grid[1] * 32)
-    placed = place_on_grid(mask, image, padded, grid)
+    placed = resample_to_padded_grid(mask, image, padded, grid)
     y, x = (torch.arange(cells) * 32 + 16.0 for cells in grid)
     inside = torch.stack(
         [

@@ -144,10 +144,10 @@ def test_num_masks_divides_the_mask_losses(shared_points, make_predictions, make
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (0, 2), (7, 1), (0, 0)])
-def test_masks_from_their_factors_have_the_same_losses_and_gradients(
+def test_recomputed_masks_have_the_same_losses_and_gradients(
     counts: tuple[int, ...], shared_points, make_predictions, make_targets
 ) -> None:
-    """Whether all masks carry gradients, or the matched ones are multiplied anew."""
+    """Whether all masks carry gradients, or only the matched ones are recomputed."""
     features = torch.randn(2, 6, 8, 8).requires_grad_()
     plain, split, embeddings = [], [], []
     for output in outputs_of(make_predictions()):
@@ -155,8 +155,11 @@ def test_masks_from_their_factors_have_the_same_losses_and_gradients(
         embeddings.append(embedding)
         masks = torch.einsum("bqc,bchw->bqhw", embedding, features)
         plain.append(MaskPredictions(output.class_logits, masks))
-        factors = (embedding, features)
-        split.append(MaskPredictions(output.class_logits, masks.detach(), factors=factors))
+        split.append(
+            MaskPredictions(
+                output.class_logits, masks.detach(), mask_embed=embedding, mask_features=features
+            )
+        )
     targets, found = make_targets(counts), []
     for last, *rest in (plain, split):
         losses = criterion_of()(replace(last, auxiliary=rest), targets)

@@ -182,7 +182,7 @@ def test_softmax_of_few_is_the_softmax() -> None:
     torch.testing.assert_close(small_softmax(x), x.softmax(-1), rtol=0, atol=0)
 
 
-def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> None:
+def test_remapping_takes_consecutive_entries_of_the_flat_buffers() -> None:
     images, queries, heads, levels, points = 2, 7, 4, 3, 4
     locations = torch.randn(images, queries, heads, levels, points, 2)
     weights = torch.randn(images, queries, heads, levels, points)
@@ -201,7 +201,7 @@ def test_published_reading_takes_consecutive_entries_of_the_flat_buffers() -> No
                     assert ours_weights[entry] == flat_weights[position]
 
 
-def test_published_reading_with_as_many_levels_as_built_changes_nothing() -> None:
+def test_remapping_with_as_many_levels_as_built_changes_nothing() -> None:
     locations, weights = torch.randn(1, 5, 2, 3, 4, 2), torch.randn(1, 5, 2, 3, 4)
     same = remap_to_single_level(locations, weights, 3)
     assert torch.equal(same[0], locations) and torch.equal(same[1], weights)

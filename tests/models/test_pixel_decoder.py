@@ -1,4 +1,4 @@
-"""The pixel decoder and SAM's branch: shapes, independence of images, and the top-down step."""
+"""Both pixel decoders: shapes, independence of images, and the top-down step."""
 
 import pytest
 import torch
@@ -23,15 +23,15 @@ def make_features(batch: int = 2) -> dict[str, torch.Tensor]:
     return {name: torch.randn(batch, CHANNELS[name], *size) for name, size in sizes.items()}
 
 
-def make_branch(num_levels: int) -> SAMPixelDecoder:
+def make_sam_pixel_decoder(num_levels: int) -> SAMPixelDecoder:
     torch.manual_seed(1)
-    branch = SAMPixelDecoder(
+    decoder = SAMPixelDecoder(
         in_channels=20, dim=32, num_layers=2, num_levels=num_levels, num_heads=4, num_points=2
     ).eval()
-    for name, parameter in branch.named_parameters():  # offsets and weights that depend on queries
+    for name, parameter in decoder.named_parameters():  # offsets and weights that depend on queries
         if "sampling_offsets.weight" in name or "attention_weights.weight" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    return branch
+    return decoder
 
 
 def test_levels_go_from_coarse_to_fine_and_mask_features_are_at_stride_4() -> None:
@@ -81,25 +81,25 @@ def test_stays_in_float32_under_autocast() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 8), (1, 7)])
 @pytest.mark.parametrize("num_levels", [1, 3])
-def test_sam_branch_halves_the_embedding(num_levels: int, size: tuple[int, int]) -> None:
-    output = make_branch(num_levels)(torch.randn(2, 20, *size))
+def test_sam_pixel_decoder_halves_the_embedding(num_levels: int, size: tuple[int, int]) -> None:
+    output = make_sam_pixel_decoder(num_levels)(torch.randn(2, 20, *size))
     assert output.shape == (2, 32, (size[0] + 1) // 2, (size[1] + 1) // 2)
     assert output.isfinite().all()
 
 
 @pytest.mark.parametrize("num_levels", [1, 3])
-def test_sam_branch_treats_images_one_by_one(num_levels: int) -> None:
+def test_sam_pixel_decoder_treats_images_one_by_one(num_levels: int) -> None:
     """The published kernel let images of a batch read each other's buffers; ours must not."""
-    branch, embedding = make_branch(num_levels), torch.randn(2, 20, 8, 8)
+    decoder, embedding = make_sam_pixel_decoder(num_levels), torch.randn(2, 20, 8, 8)
     with torch.no_grad():
-        both = branch(embedding)
-        torch.testing.assert_close(branch(embedding[1:]), both[1:], atol=1e-5, rtol=1e-4)
+        both = decoder(embedding)
+        torch.testing.assert_close(decoder(embedding[1:]), both[1:], atol=1e-5, rtol=1e-4)
 
 
 def test_built_for_three_levels_it_is_another_model_than_built_for_one() -> None:
     """The same offsets and weights in the first level's place give other results: the reading is
     scrambled, as released weights need it."""
-    one, three = make_branch(1), make_branch(3)
+    one, three = make_sam_pixel_decoder(1), make_sam_pixel_decoder(3)
     state = one.state_dict()
     for name, tensor in three.state_dict().items():
         if tensor.shape == state[name].shape:

@@ -145,7 +145,7 @@ def test_fusion_and_decoder(case: Case, images: ImageBatch, vectors: Tensor) -> 
         blocks[0].register_forward_pre_hook(lambda _, given: found.update(block_input=given[0][0]))
     )
     patches = model.encode(images)
-    together = model.ask(patches, vectors[None])
+    together = model.decode(patches, vectors[None])
     for hook in hooks:
         hook.remove()
     patches_out, words = model.fusion(patches.tokens, vectors[None])
