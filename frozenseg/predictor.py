@@ -21,8 +21,9 @@ from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
-from frozenseg.inference.postprocess import PostProcessor, class_regions
-from frozenseg.inference.sam_masks import ProposalSource
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.proposal_sources import ProposalSource
+from frozenseg.inference.regions import class_regions
 from frozenseg.inference.segment import segment_batch, segment_image
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.runtime.allocator import give_back_memory

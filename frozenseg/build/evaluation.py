@@ -53,7 +53,7 @@ from frozenseg.evaluation.tasks import (
 from frozenseg.files import atomic_path
 from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.inference.sam_masks import ProposalSource
+from frozenseg.inference.proposal_sources import ProposalSource
 from frozenseg.inference.segment import segment_image
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.runtime.precision import Precision
@@ -214,7 +214,7 @@ class Evaluator:
 
         def segment(sample: Sample) -> Prediction:
             result = Prediction(size=(sample.height, sample.width))
-            if post_processor.wanted:
+            if post_processor.has_outputs:
                 result = self._segment(sample, sample.image, eval_dataset, text, post_processor)
             if self.cfg.TEST.AUG.ENABLED and post_processor.semantic:
                 scores = self._augmented(sample, eval_dataset, text)

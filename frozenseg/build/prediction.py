@@ -24,8 +24,12 @@ from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder
+from frozenseg.inference.proposal_sources import (
+    OnlineProposals,
+    ProposalSource,
+    StoredProposals,
+)
 from frozenseg.inference.proposals import ProposalSettings
-from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
 from frozenseg.models.base import SegmentationModel
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.predictor import Predictor

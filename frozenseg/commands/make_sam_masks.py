@@ -31,8 +31,8 @@ from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import atomic_path, check_writable, user_path
 from frozenseg.inference.proposal_files import ABOUT, ProposalFolder
+from frozenseg.inference.proposal_sources import OnlineProposals
 from frozenseg.inference.proposals import Proposals
-from frozenseg.inference.sam_masks import OnlineProposals
 from frozenseg.structures import ImageBatch, Segment
 
 logger = logging.getLogger(__name__)

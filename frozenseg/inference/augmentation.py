@@ -1,8 +1,7 @@
 """Test-time augmentation: semantic scores averaged over sizes and flips of an image.
 
-Masks of different views belong to different queries and cannot be averaged; panoptic and instance
-results therefore stay those of the plain view, as in detectron2's augmentation for semantic
-segmentation.
+Masks of different views belong to different queries and cannot be averaged. Panoptic and instance
+results are therefore those of the plain view, as in detectron2's `SemanticSegmentorWithTTA`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +14,15 @@ from torch import Tensor
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 
 Scorer = Callable[[Tensor], np.ndarray]
-"""(3, h, w) RGB 0-255 -> (K, H, W) scores at the size of the result."""
+"""From an image (3, h, w), RGB 0-255, to scores (K, H, W) at output size."""
 
 
 @dataclass(frozen=True)
 class View:
-    """image: (3, h, w) uint8. flipped: left and right have changed places."""
+    """One version of an image.
+
+    image: (3, h, w) uint8. flipped: whether it is mirrored left to right.
+    """
 
     image: Tensor
     flipped: bool
@@ -29,7 +31,7 @@ class View:
 def views(
     image: np.ndarray, *, short_sides: tuple[int, ...], long_side: int, flip: bool
 ) -> Iterator[View]:
-    """The image (H, W, 3) uint8 at each shorter side, each also mirrored with `flip`."""
+    """Resize the image (H, W, 3) uint8 to each shorter side; with `flip`, also mirror each view."""
     for short in short_sides:
         size = resize_shortest_edge(image.shape[0], image.shape[1], short, long_side)
         resized = torch.from_numpy(np.array(resize_image(image, size))).permute(2, 0, 1)
@@ -38,10 +40,10 @@ def views(
             yield View(resized.flip(-1), flipped=True)
 
 
-def average_scores(score: Scorer, of: Iterator[View]) -> np.ndarray:
-    """The mean (K, H, W) of the scores of all views, mirrored ones turned back."""
+def average_scores(score: Scorer, all_views: Iterator[View]) -> np.ndarray:
+    """The mean scores (K, H, W) of all views; those of mirrored views are mirrored back."""
     total, count = None, 0
-    for view in of:
+    for view in all_views:
         scores = score(view.image)
         scores = scores[..., ::-1] if view.flipped else scores
         total = scores.copy() if total is None else np.add(total, scores, out=total)

@@ -1,10 +1,10 @@
-"""SAM's proposals on disk: one small file an image, usable only with what it was made for.
+"""SAM's proposals on disk: one small file for each image, valid only for the SAM that made it.
 
-    FOLDER/proposals.json   what decided the masks: SAM, its weights, settings
+    FOLDER/proposals.json   which SAM, which weights and which settings made the masks
     FOLDER/IMAGE_ID.npz     codes (P, h, w) int8, predicted_iou (P,) float32, and a checksum of the
                             pixels that SAM saw
 
-A file is whole or not there; many processes may write into one folder.
+Files are written atomically, and many processes may write into one folder.
 """
 
 import json
@@ -28,35 +28,39 @@ ABOUT = "proposals.json"
 
 
 class ProposalFolder:
-    """Proposals of many images that were all made alike."""
+    """A folder with the proposals of many images, all made by one SAM with the same settings."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, create: bool) -> None:
-        """identity: all that decides the masks, as JSON knows it. create: make the folder if it is
-        not there. One of another identity is refused."""
+        """Open a folder; raises `UserError` if it has another identity.
+
+        identity: all that decides the masks, in types of JSON. create: make the folder if needed.
+        """
         self.folder = folder
-        wanted = json.loads(json.dumps({"version": VERSION, **identity}))
+        expected = json.loads(json.dumps({"version": VERSION, **identity}))
         about = folder / ABOUT
         if create and not about.is_file():
-            write_json(about, wanted, indent=1)
+            write_json(about, expected, indent=1)
         elif not about.is_file():
             raise UserError(
-                f"TEST.SAM_MASKS.FOLDER {folder}: no {ABOUT}, so no folder of proposals; make one "
-                "with frozenseg make_sam_masks, or leave the key empty to make the masks online"
+                f"{folder}: no {ABOUT}, so this is no folder of proposals; make one with "
+                "frozenseg make_sam_masks, or name no folder to make the masks online"
             )
-        found = read_json(about)
-        if found != wanted:
-            differ = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-            pairs = "; ".join(f"{key} {found.get(key)}, not {wanted.get(key)}" for key in differ)
+        actual = read_json(about)
+        if actual != expected:
+            keys = {*actual, *expected}
+            differ = sorted(key for key in keys if actual.get(key) != expected.get(key))
+            pairs = "; ".join(f"{key} {actual.get(key)}, not {expected.get(key)}" for key in differ)
             raise UserError(
-                f"{folder}: these proposals were made with other settings ({pairs}); take another "
-                "folder, or the settings they were made with"
+                f"{folder}: these proposals were made with other settings ({pairs}); use another "
+                "folder, or the settings that they were made with"
             )
 
     def path(self, image_id: int | str) -> Path:
+        """The file of an image."""
         return self.folder / f"{quote(str(image_id), safe='')}.npz"
 
     def has(self, image_id: int | str, image: Tensor) -> bool:
-        """Whether a whole file is there that was made from this very image."""
+        """Whether a valid file exists that was made from this very image."""
         try:
             self.load(image_id, image)
         except UserError:
@@ -64,6 +68,7 @@ class ProposalFolder:
         return True
 
     def save(self, image_id: int | str, image: Tensor, proposals: Proposals) -> None:
+        """Write the proposals of an image (3, H, W), atomically."""
         with atomic_path(self.path(image_id)) as temporary:
             np.savez_compressed(
                 temporary,
@@ -73,31 +78,36 @@ class ProposalFolder:
             )
 
     def load(self, image_id: int | str, image: Tensor) -> Proposals:
-        """image: (3, H, W) as the network sees it; masks of another image are refused."""
+        """Read the proposals of an image (3, H, W), as the network sees it.
+
+        Raises `UserError` where the file is missing, damaged, or made from another image.
+        """
         path = self.path(image_id)
         try:
             with np.load(path, allow_pickle=False) as file:
                 codes, quality, pixels = file["codes"], file["predicted_iou"], file["pixels"]
         except FileNotFoundError:
             raise UserError(
-                f"{path}: no such file; the folder lacks this image, frozenseg make_sam_masks goes "
-                "on where it stopped"
+                f"{path}: no such file; the folder lacks this image, and frozenseg make_sam_masks "
+                "adds what is missing"
             ) from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             raise UserError(
-                f"{path}: damaged; frozenseg make_sam_masks makes such files anew"
+                f"{path}: damaged; frozenseg make_sam_masks makes damaged files again"
             ) from None
         if codes.dtype != np.int8 or codes.ndim != 3 or quality.shape != codes.shape[:1]:
-            raise UserError(f"{path}: no proposals as frozenseg make_sam_masks writes them")
+            raise UserError(
+                f"{path}: not a file of proposals that frozenseg make_sam_masks has written"
+            )
         if int(pixels) != checksum(image):
             raise UserError(
-                f"{path}: made from another image with the id {image_id}; are these the proposals "
-                "of another data set?"
+                f"{path}: made from another image with the id {image_id}; perhaps the proposals "
+                "are those of another data set"
             )
         return Proposals(torch.from_numpy(codes), torch.from_numpy(quality))
 
 
 def checksum(image: Tensor) -> int:
-    """Of the pixels of an image (3, H, W), whole numbers in 0-255."""
+    """A CRC-32 of the pixels of an image (3, H, W), whole numbers in 0-255."""
     array = image.cpu().round().to(torch.uint8).contiguous().numpy()
     return zlib.crc32(array.data, zlib.crc32(repr(array.shape).encode()))

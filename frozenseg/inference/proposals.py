@@ -1,8 +1,8 @@
-"""Mask proposals: SAM asked at a grid of points for whatever is there, as segment-anything's
-`SamAutomaticMaskGenerator` does, with the published settings of FrozenSeg.
+"""Class-free mask proposals: SAM is prompted with a grid of points.
 
-Equal masks for less work: the decoder's attention is rearranged (`frozenseg.encoders.sam_decoder`),
-masks are only made where SAM's own estimate of their quality passes, and all steps are batched.
+The masks equal those of segment-anything's `SamAutomaticMaskGenerator` with the published settings
+of FrozenSeg, for less work: the decoder's attention is rearranged (`encoders.sam_decoder`), only
+masks whose predicted quality passes are computed, and all steps are batched.
 
 Legend: N prompts, M candidate masks, P proposals, C channels, H x W pixels of the image, S SAM's
 side in pixels, s side of its low-resolution masks (S / 4), h x w cells of a proposal.
@@ -20,25 +20,30 @@ from torchvision.ops import nms
 
 from frozenseg.encoders.sam_decoder import two_way
 from frozenseg.errors import UserError
-from frozenseg.inference.postprocess import mask_boxes
+from frozenseg.inference.regions import mask_boxes
 
-LOGIT_STEP = 1 / 8  # proposals keep logits of -6 to 6 (0.25 to 99.75 %), in 8 bits
+# Proposals keep logits of -6 to 6 (probabilities 0.25 to 99.75 %) in 8 bits.
+LOGIT_STEP = 1 / 8
 MOST_CODE = 48
-PIXELS_AT_ONCE = 24_000_000  # of the masks at image size that exist at one time
-NEIGHBOURS = np.zeros((3, 3, 3), dtype=bool)  # all eight, of one mask among many
+# Pixels of all masks at image size that exist at one time.
+PIXELS_AT_ONCE = 24_000_000
+# All eight neighbours of a pixel, within its own mask only.
+NEIGHBOURS = np.zeros((3, 3, 3), dtype=bool)
 NEIGHBOURS[1] = True
 
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """What decides the proposals; the published values (FrozenSeg, save_sam_masks.py).
+    """The settings of the proposals; the defaults are FrozenSeg's (its save_sam_masks.py).
 
-    points_per_side: of the grid. predicted_iou: least quality by SAM's own estimate, exclusive.
-    stability: least IoU of the mask at logit +1 with that at -1, inclusive. box_iou: of two masks
-    whose boxes overlap further, the better stays. min_region_area: pixels; smaller islands and
-    holes of a mask go. max_masks: the largest stay. points_per_batch: changes time and memory only;
-    None: 16 on a CPU, where small tensors are reused from its caches (measured: a third less time
-    than with 64), else 64.
+    points_per_side: of the grid of prompts.
+    predicted_iou: least quality by SAM's own estimate, exclusive.
+    stability: least IoU of the mask at logit +1 with that at -1, inclusive.
+    box_iou: of two masks whose boxes overlap more, only the better is kept.
+    min_region_area: smaller islands and holes of a mask are removed, in pixels.
+    max_masks: how many masks are kept, the largest first.
+    points_per_batch: changes time and memory only. None: 64, but 16 on a CPU, where small tensors
+        stay in the cache (measured: a third less time).
     """
 
     points_per_side: int = 32
@@ -56,16 +61,17 @@ class ProposalSettings:
                 raise UserError(f"SAM proposals: {name} {value} must be at least 1")
 
     def identity(self) -> dict[str, float]:
-        """All that changes the result."""
+        """The settings that change the result."""
         return {key: value for key, value in asdict(self).items() if key != "points_per_batch"}
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Soft class-free masks of one image, in the form that is kept on disk.
+    """Soft class-free masks of one image, the largest first, in the form kept on disk.
 
-    codes: (P, h, w) int8, logits in steps of `LOGIT_STEP`, spanning the image (without padding) at
-    SAM's low resolution. predicted_iou: (P,) float32, SAM's own estimate. Largest first.
+    codes: (P, h, w) int8, logits in steps of `LOGIT_STEP`; they span the image without padding, at
+        SAM's low resolution.
+    predicted_iou: (P,) float32, SAM's own estimate of their quality.
     """
 
     codes: Tensor
@@ -75,22 +81,23 @@ class Proposals:
         return len(self.codes)
 
     def logits(self, device: torch.device | str = "cpu") -> Tensor:
-        """(P, h, w) float32."""
+        """Mask logits (P, h, w), float32."""
         return self.codes.to(device).float() * LOGIT_STEP
 
     @classmethod
     def from_logits(cls, logits: Tensor, predicted_iou: Tensor) -> "Proposals":
+        """Round logits (P, h, w) to codes."""
         codes = (logits / LOGIT_STEP).round().clamp(-MOST_CODE, MOST_CODE)
-        # A pixel inside stays inside: rounding must not bring it onto the border.
+        # Rounding must not move a pixel inside the mask onto its border, which is logit 0.
         codes = torch.where((codes == 0) & (logits > 0), torch.ones_like(codes), codes)
         return cls(codes.to(torch.int8).cpu(), predicted_iou.float().cpu())
 
 
 class _Candidates:
-    """Masks that passed the filters of quality and stability, of one batch of prompts or of all.
+    """Masks that passed the filters of quality and stability.
 
-    low: (M, s, s) logits. predicted_iou: (M,). boxes: (M, 4) x0, y0, x1, y1 as segment-anything
-    has them, ends inclusive.
+    low: (M, s, s) logits. predicted_iou: (M,). boxes: (M, 4) float x0, y0, x1, y1, where x1 and y1
+    are inclusive, as in segment-anything.
     """
 
     def __init__(self, low: Tensor, predicted_iou: Tensor, boxes: Tensor) -> None:
@@ -114,10 +121,11 @@ class _Candidates:
 def propose(
     sam: Sam, embedding: Tensor, image_size: tuple[int, int], settings: ProposalSettings
 ) -> Proposals:
-    """Proposals for one image.
+    """Make the proposals of one image.
 
-    embedding: (1, C, S / 16, S / 16) of the image as SAM wants it: its longer side S pixels, at
-    the top left. image_size: (H, W) of the image before that resize; masks are judged at this size.
+    embedding: (1, C, S / 16, S / 16) of the image as SAM expects it: the longer side has S pixels,
+        the image is at the top left.
+    image_size: (H, W) before that resize; areas, boxes and stability are measured at this size.
     """
     masks, low, quality = automatic_masks(sam, embedding, image_size, settings)
     order = masks.flatten(1).sum(1).argsort(descending=True, stable=True)[: settings.max_masks]
@@ -125,7 +133,7 @@ def propose(
     if not len(order):
         return Proposals(torch.zeros((0, *_low_size(content)), dtype=torch.int8), torch.zeros(0))
     kept = _spanning_content(low[order], content, _side(sam))
-    # What was cut off or filled is so at low resolution too.
+    # Remove islands and fill holes at low resolution too.
     clean = F.interpolate(masks[order, None].float(), size=kept.shape[-2:], mode="area")[:, 0]
     kept = torch.where((clean < 0.5) & (kept > 0), -kept, kept)
     kept = torch.where((clean > 0.5) & (kept <= 0), (-kept).clamp(min=LOGIT_STEP), kept)
@@ -135,21 +143,24 @@ def propose(
 def automatic_masks(
     sam: Sam, embedding: Tensor, image_size: tuple[int, int], settings: ProposalSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All masks, as segment-anything's generator gives them: (P, H, W) bool; with the logits
-    (P, s, s) that they come from, and the predicted IoU (P,)."""
+    """All masks of segment-anything's generator, before the largest are chosen.
+
+    Returns masks (P, H, W) bool, their low-resolution logits (P, s, s), and predicted IoU (P,).
+    """
     at_once = settings.points_per_batch or (16 if embedding.device.type == "cpu" else 64)
     parts = [
         _batch(sam, embedding, points, image_size, settings)
         for points in _grid(sam, image_size, settings.points_per_side).split(at_once)
     ]
-    found = _Candidates.cat(parts)
-    found = found[nms(found.boxes, found.predicted_iou, settings.box_iou)]
-    masks, changed = _cleaned(found.low, sam, image_size, settings.min_region_area)
-    # Masks that cleaning has made alike: those that needed none stay. Equal scores keep the order.
+    candidates = _Candidates.cat(parts)
+    candidates = candidates[nms(candidates.boxes, candidates.predicted_iou, settings.box_iou)]
+    masks, changed = _cleaned(candidates.low, sam, image_size, settings.min_region_area)
+    # Of masks that cleaning has made alike, those that it did not change are kept. NMS keeps the
+    # order of equal scores.
     if settings.min_region_area > 0 and len(masks):
         kept = nms(_boxes(masks), (~changed).float(), settings.box_iou)
-        masks, found = masks[kept], found[kept]
-    return masks, found.low, found.predicted_iou
+        masks, candidates = masks[kept], candidates[kept]
+    return masks, candidates.low, candidates.predicted_iou
 
 
 def _side(sam: Sam) -> int:
@@ -157,7 +168,7 @@ def _side(sam: Sam) -> int:
 
 
 def _content(sam: Sam, image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels of the image in SAM's square."""
+    """(height, width) in pixels of the image within SAM's square input."""
     scale = _side(sam) / max(image_size)
     return max(1, int(image_size[0] * scale + 0.5)), max(1, int(image_size[1] * scale + 0.5))
 
@@ -167,7 +178,7 @@ def _low_size(content: tuple[int, int]) -> tuple[int, int]:
 
 
 def _grid(sam: Sam, image_size: tuple[int, int], per_side: int) -> Tensor:
-    """(N, 2) points x, y in pixels of SAM's square, row by row."""
+    """The grid of prompts (N, 2): x, y in pixels of SAM's square input, row by row."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     height, width = _content(sam, image_size)
     y, x = torch.meshgrid(steps * height, steps * width, indexing="ij")
@@ -198,11 +209,10 @@ def _batch(
 def _decode(
     sam: Sam, embedding: Tensor, points: Tensor, least_quality: float
 ) -> tuple[Tensor, Tensor]:
-    """Logits (M, s, s) and predicted IoU (M,) of those masks, three a point (N, 2), that promise
-    more than `least_quality`.
+    """Logits (M, s, s) and predicted IoU (M,) of the masks that pass `least_quality`.
 
-    SAM's mask decoder, `predict_masks` of segment-anything, in another order: the quality of a
-    mask, which needs tokens only, is asked before the mask is made.
+    SAM decodes three masks for each point (N, 2). This is `predict_masks` of segment-anything in
+    another order: the quality of a mask, which depends on tokens only, is computed before the mask.
     """
     decoder = sam.mask_decoder
     labels = torch.ones((len(points), 1), dtype=torch.int, device=points.device)
@@ -212,9 +222,10 @@ def _decode(
     image = (embedding + dense[:1]).flatten(2).mT
     positions = sam.prompt_encoder.get_dense_pe().flatten(2).mT
     tokens_out, cells = two_way(decoder.transformer, image, positions, tokens)
-    quality = decoder.iou_prediction_head(tokens_out[:, 0])[:, 1:]  # (N, 3); 0 is for one mask
+    # (N, 3); the first of SAM's four masks is for prompts that have a single answer.
+    quality = decoder.iou_prediction_head(tokens_out[:, 0])[:, 1:]
     rows, columns = (quality > least_quality).nonzero(as_tuple=True)
-    prompts, place = rows.unique(return_inverse=True)
+    prompts, prompt_index = rows.unique(return_inverse=True)
     if not len(prompts):
         side = 4 * embedding.shape[-1]
         return embedding.new_zeros((0, side, side)), embedding.new_zeros(0)
@@ -228,7 +239,7 @@ def _decode(
         dim=1,
     )
     masks = (weights @ features.flatten(2)).unflatten(2, features.shape[-2:])
-    return masks[place, columns], quality[rows, columns]
+    return masks[prompt_index, columns], quality[rows, columns]
 
 
 def _at_once(image_size: tuple[int, int]) -> int:
@@ -236,7 +247,7 @@ def _at_once(image_size: tuple[int, int]) -> int:
 
 
 def _at_image_size(low: Tensor, sam: Sam, image_size: tuple[int, int]) -> Tensor:
-    """(M, s, s) -> (M, H, W), by segment-anything's own two resizes."""
+    """Logits (M, s, s) at image size (M, H, W), by the same two resizes as segment-anything."""
     height, width = _content(sam, image_size)
     square = F.interpolate(
         low[:, None], size=(_side(sam),) * 2, mode="bilinear", align_corners=False
@@ -248,14 +259,14 @@ def _at_image_size(low: Tensor, sam: Sam, image_size: tuple[int, int]) -> Tensor
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """(M, 4) float, ends inclusive, as segment-anything has them; zeros for empty masks."""
+    """Boxes (M, 4) with inclusive ends, as in segment-anything; zeros for empty masks."""
     boxes = mask_boxes(masks)
     boxes[:, 2:] = (boxes[:, 2:] - 1).clamp(min=0)
     return boxes
 
 
 def _spanning_content(low: Tensor, content: tuple[int, int], side: int) -> Tensor:
-    """Resample (P, s, s) over SAM's square to (P, h, w) that spans the image's part of it."""
+    """Resample masks (P, s, s) over SAM's square to (P, h, w) over the image's part of it."""
     size = _low_size(content)
     theta = low.new_zeros((1, 2, 3))
     for axis, (length, row) in enumerate(((content[1], 0), (content[0], 1))):
@@ -269,20 +280,19 @@ def _spanning_content(low: Tensor, content: tuple[int, int], side: int) -> Tenso
 def _cleaned(
     low: Tensor, sam: Sam, image_size: tuple[int, int], least_area: int
 ) -> tuple[Tensor, Tensor]:
-    """Masks (M, H, W) bool of logits (M, s, s) without small holes and islands, and whether they
-    had any (M,)."""
+    """Masks (M, H, W) bool without small holes and islands, and which of them had any (M,)."""
     masks, changed = [], []
     for part in low.split(_at_once(image_size)):
-        solid = _at_image_size(part, sam, image_size) > 0
+        inside = _at_image_size(part, sam, image_size) > 0
         if least_area > 0:
-            array = solid.cpu().numpy()
+            array = inside.cpu().numpy()
             array, filled = remove_small_regions(array, least_area, holes=True)
             array, cut = remove_small_regions(array, least_area, holes=False)
-            solid = torch.from_numpy(array).to(low.device)
+            inside = torch.from_numpy(array).to(low.device)
             changed.append(torch.from_numpy(filled | cut).to(low.device))
         else:
             changed.append(torch.zeros(len(part), dtype=torch.bool, device=low.device))
-        masks.append(solid)
+        masks.append(inside)
     if not masks:
         return low.new_zeros((0, *image_size)).bool(), low.new_zeros(0).bool()
     return torch.cat(masks), torch.cat(changed)
@@ -291,13 +301,13 @@ def _cleaned(
 def remove_small_regions(
     masks: np.ndarray, least_area: int, *, holes: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (M, H, W) bool with holes filled, or islands removed, that have fewer than `least_area`
-    pixels (neighbours also at corners), and which masks that changed (M,).
+    """Fill the holes of masks (M, H, W) bool, or remove their islands, below `least_area` pixels.
 
-    If all islands of a mask are small, the largest stays, the first of equally large ones.
+    Pixels that touch at a corner are connected. If all islands of a mask are small, the largest is
+    kept, and among equally large ones the first. Returns the masks and which of them changed (M,).
     """
-    work = ~masks if holes else masks
-    regions, count = ndimage.label(work, structure=NEIGHBOURS)
+    pixels = ~masks if holes else masks
+    regions, count = ndimage.label(pixels, structure=NEIGHBOURS)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     small = sizes < least_area
     small[0] = False
@@ -306,12 +316,9 @@ def remove_small_regions(
     changed = (small[regions]).any(axis=(1, 2))
     if holes:
         return masks | small[regions], changed
-    owner = np.zeros(count + 1, dtype=np.int64)  # the mask that each region belongs to
-    first = ndimage.find_objects(regions)
-    owner[1:] = [place[0].start for place in first]
-    best = np.zeros(len(masks), dtype=np.int64)
-    order = np.argsort(-sizes[1:], kind="stable") + 1
-    seen, where = np.unique(owner[order], return_index=True)
-    best[seen] = order[where]
-    small[best[seen]] = False
+    mask_of_region = np.zeros(count + 1, dtype=np.int64)
+    mask_of_region[1:] = [extent[0].start for extent in ndimage.find_objects(regions)]
+    largest_first = np.argsort(-sizes[1:], kind="stable") + 1
+    _, first = np.unique(mask_of_region[largest_first], return_index=True)
+    small[largest_first[first]] = False
     return masks & ~small[regions], changed

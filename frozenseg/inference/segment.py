@@ -1,13 +1,13 @@
-"""Resized images through the model and its post-processing."""
+"""Runs resized images through a model and its post-processing."""
 
 import torch
 from torch import Tensor
 
 from frozenseg.encoders.pooling import resample_to_padded_grid
-from frozenseg.inference.mask_ensemble import ClassifiedProposals
+from frozenseg.inference.openseg_ensemble import ClassifiedProposals
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.proposal_sources import ProposalSource
 from frozenseg.inference.resize import MaskResizer
-from frozenseg.inference.sam_masks import ProposalSource
 from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import ImageBatch, MaskPredictions, Prediction, TextEmbeddings
@@ -27,9 +27,17 @@ def segment_image(
     sam_masks: ProposalSource | None = None,
     image_id: int | str | None = None,
 ) -> Prediction:
-    """image: (3, h, w) RGB 0-255, as the network shall see it. output_size: (height, width) of the
-    results. precision: of the model; its post-processing is in float32. sam_masks: where SAM's
-    proposals come from, if they shall join; image_id: by which they are found on disk."""
+    """Segment one image.
+
+    image: (3, h, w) RGB 0-255, at the size that the network shall see.
+    output_size: (height, width) of the results.
+    text: embeddings of the classes.
+    vocabulary: names and thing flags of the same classes.
+    post_processor: which results to make; it computes in float32.
+    precision: of the model.
+    sam_masks: where SAM's proposals come from; None: they do not join the queries.
+    image_id: the name of stored proposals.
+    """
     if sam_masks is None:
         (result,) = segment_batch(
             model,
@@ -43,12 +51,12 @@ def segment_image(
         return result
     images = ImageBatch.collate([image], model.size_divisor).to(model.device)
     with precision.autocast():
-        proposals, square = sam_masks(images, image_id)
+        proposals, embedding = sam_masks(images, image_id)
         regions = proposals.logits(model.device)
-        predictions = model.predict(images, text, regions=regions[None], image_embedding=square)
+        predictions = model.predict(images, text, regions=regions[None], image_embedding=embedding)
     assert predictions.region_logits is not None, "regions were given"
     resizer = _resizer(images, predictions, 0, output_size, post_processor)
-    evidence = ClassifiedProposals(
+    classified = ClassifiedProposals(
         class_logits=predictions.region_logits[0].float(),
         mask_logits=resample_to_padded_grid(
             regions, images.sizes[0], resizer.padded_size, _grid(predictions)
@@ -57,7 +65,7 @@ def segment_image(
         seen=text.seen,
     )
     return post_processor(
-        predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary, evidence
+        predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary, classified
     )
 
 
@@ -72,7 +80,7 @@ def segment_batch(
     post_processor: PostProcessor,
     precision: Precision,
 ) -> list[Prediction]:
-    """As `segment_image` for several images of one size in one pass of the model."""
+    """As `segment_image`, for several images of one size in one pass of the model."""
     batch = ImageBatch.collate(images, model.size_divisor).to(model.device)
     with precision.autocast():
         predictions = model.predict(batch, text)

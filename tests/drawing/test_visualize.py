@@ -24,7 +24,7 @@ from frozenseg.drawing.lettering import (
 from frozenseg.drawing.palette import class_colors, luminance, picture_colors, readable_on
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
-from frozenseg.inference.postprocess import class_regions
+from frozenseg.inference.regions import class_regions
 from frozenseg.structures import Segment
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.inference import postprocess
-from frozenseg.inference.postprocess import PostProcessor, mask_boxes
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.regions import mask_boxes
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
@@ -278,5 +279,7 @@ def test_semantic_with_a_least_score() -> None:
     ours = process(class_logits, masks, words, semantic_threshold=least).semantic
     np.testing.assert_array_equal(ours, np.where(best > least, found.semantic, -1))
     assert 0 < (ours < 0).sum() < ours.size
-    assert not PostProcessor(panoptic=False, semantic=False, instances=False).wanted
-    assert PostProcessor(panoptic=False, semantic=False, instances=False, proposals=True).wanted
+    assert not PostProcessor(panoptic=False, semantic=False, instances=False).has_outputs
+    assert PostProcessor(
+        panoptic=False, semantic=False, instances=False, proposals=True
+    ).has_outputs

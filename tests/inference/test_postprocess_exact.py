@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frozenseg.inference import postprocess
-from frozenseg.inference.mask_ensemble import ClassifiedProposals, proposal_class_probs
+from frozenseg.inference.accumulators import max_with_first_index
+from frozenseg.inference.openseg_ensemble import ClassifiedProposals, proposal_class_probs
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.structures import InstanceResult, Prediction
@@ -143,7 +144,7 @@ def test_panoptic_is_every_query_at_every_pixel(
     size: str, case: str, with_sam: bool, least: float, overlap: float, step: int
 ) -> None:
     logits, masks = CASES[case](0, SIZES[size][0])
-    evidence = proposals_of_sam(0, SIZES[size][0]) if with_sam else None
+    sam_proposals = proposals_of_sam(0, SIZES[size][0]) if with_sam else None
     process = PostProcessor(
         semantic=False,
         instances=False,
@@ -153,12 +154,12 @@ def test_panoptic_is_every_query_at_every_pixel(
         sam_threshold=THRESHOLD,
     )
     resizer = make_resizer(size)
-    ours = process(logits, masks, resizer, WORDS, evidence).panoptic
+    ours = process(logits, masks, resizer, WORDS, sam_proposals).panoptic
     probabilities = logits.softmax(-1)
-    if evidence is not None:
-        joining = proposal_class_probs(evidence, weight=WEIGHT, threshold=THRESHOLD)
-        probabilities = torch.cat((probabilities, joining))
-        masks = torch.cat((masks, evidence.mask_logits))
+    if sam_proposals is not None:
+        sam_probs = proposal_class_probs(sam_proposals, weight=WEIGHT, threshold=THRESHOLD)
+        probabilities = torch.cat((probabilities, sam_probs))
+        masks = torch.cat((masks, sam_proposals.mask_logits))
     height = resizer.output_size[0]
     bands = [resizer.rows(masks, row, min(row + step, height)) for row in range(0, height, step)]
     ids, segments = written_out(probabilities, torch.cat(bands, 1), least, overlap)
@@ -191,14 +192,14 @@ def assert_same_instances(one: InstanceResult, other: InstanceResult) -> None:
 def test_tasks_alone_equal_tasks_together(size: str, case: str, with_sam: bool) -> None:
     """Each needs masks of its own; together all are there."""
     logits, masks = CASES[case](1, SIZES[size][0])
-    evidence = proposals_of_sam(1, SIZES[size][0]) if with_sam else None
+    sam_proposals = proposals_of_sam(1, SIZES[size][0]) if with_sam else None
 
     def run(*tasks: str) -> Prediction:
         wanted = {name: name in tasks for name in TASKS}
         process = PostProcessor(
             **wanted, sam_weight=WEIGHT, detections_per_image=12, overlap_threshold=0.1
         )
-        return process(logits, masks, make_resizer(size), WORDS, evidence)
+        return process(logits, masks, make_resizer(size), WORDS, sam_proposals)
 
     together = run(*TASKS)
     assert together.panoptic.segments and len(together.instances)
@@ -258,8 +259,8 @@ def test_the_largest_and_its_first_place(count: int) -> None:
     values[:, 3] = torch.tensor([0.0, -0.0, 1e-45, -1e-45]).repeat(4)
     values[count // 2, 4], values[:, 5] = torch.inf, -torch.inf
     best, place = values.max(0)
-    ours, our_place = postprocess._largest(values.clone())
+    ours, our_place = max_with_first_index(values.clone())
     assert torch.equal(ours, best) and torch.equal(our_place, place)
     values[0, 0, 0] = torch.nan  # any place, but one that exists
-    _, our_place = postprocess._largest(values)
+    _, our_place = max_with_first_index(values)
     assert int(our_place.min()) >= 0 and int(our_place.max()) < count

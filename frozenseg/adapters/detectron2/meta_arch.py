@@ -32,7 +32,7 @@ from frozenseg.engine.distributed import all_sum, rank, world_size
 from frozenseg.engine.training_loss import TrainingLoss
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.inference.sam_masks import ProposalSource
+from frozenseg.inference.proposal_sources import ProposalSource
 from frozenseg.inference.segment import segment_image
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import Prediction, Targets, TextEmbeddings

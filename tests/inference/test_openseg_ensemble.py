@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit, softmax
 
 from frozenseg.encoders.pooling import OUTSIDE, pool_masks, resample_to_padded_grid
-from frozenseg.inference.mask_ensemble import (
+from frozenseg.inference.openseg_ensemble import (
     ClassifiedProposals,
     proposal_class_probs,
     semantic_weights,
@@ -57,13 +57,13 @@ def test_no_proposal_at_all() -> None:
     assert of_proposals.shape == (0, 4)
 
 
-def evidence(probabilities: list[list[float]], masks: torch.Tensor) -> ClassifiedProposals:
+def classified(probabilities: list[list[float]], masks: torch.Tensor) -> ClassifiedProposals:
     logits = torch.tensor(probabilities).clamp(min=1e-9).log()
     return ClassifiedProposals(logits, masks, torch.full((len(masks),), 0.9), SEEN)
 
 
 def test_proposals_compete_with_what_clip_and_sam_say_of_them() -> None:
-    found = evidence([[0.1, 0.7, 0.1, 0.0, 0.1], [0.6, 0.2, 0.1, 0.1, 0.0]], torch.zeros(2, 4, 4))
+    found = classified([[0.1, 0.7, 0.1, 0.0, 0.1], [0.6, 0.2, 0.1, 0.1, 0.0]], torch.zeros(2, 4, 4))
     rows = proposal_class_probs(found, weight=0.5, threshold=0.5)
     expected = [[0, 0.5 * 0.9 * 0.7, 0.5 * 0.9 * 0.1, 0, 1 - 0.45 * 0.8], [0, 0, 0, 0, 1]]
     torch.testing.assert_close(rows, torch.tensor(expected))
@@ -75,7 +75,7 @@ def test_sams_masks_reach_every_task_that_asks_for_them(weight: float) -> None:
     left, right = torch.full((1, 8, 8), -9.0), torch.full((1, 8, 8), -9.0)
     left[..., :4], right[..., 4:] = 9.0, 9.0
     query = torch.tensor([[0.02, 0.01, 0.01, 0.95, 0.01]]).log()
-    found = evidence([[0.02, 0.9, 0.02, 0.03, 0.03]], right)
+    found = classified([[0.02, 0.9, 0.02, 0.03, 0.03]], right)
     process = PostProcessor(proposals=True, sam_weight=weight)
     result = process(query, left, MaskResizer.identity((8, 8)), WORDS, found)
     assert (result.semantic[:, :4] == 3).all() and (result.semantic[:, 4:] == 1).all()

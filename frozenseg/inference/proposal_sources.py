@@ -1,4 +1,8 @@
-"""Where the proposals of an image come from: SAM now, or a folder."""
+"""Where the proposals of an image come from: SAM runs now, or a folder has them.
+
+`proposals` makes them, `proposal_files` keeps them on disk, and `openseg_ensemble` joins them with
+the queries.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,17 +18,24 @@ from frozenseg.structures import ImageBatch
 
 
 class ProposalSource(Protocol):
+    """Gives the proposals of an image."""
+
     def __call__(
         self, images: ImageBatch, image_id: int | str | None
     ) -> tuple[Proposals, Tensor | None]:
-        """Proposals of a batch of one, and the embedding of SAM that may serve the injectors too
-        (`FrozenSam.image_embedding`), or None."""
+        """The proposals of a batch of one image, and SAM's embedding of it or None.
+
+        The embedding (`FrozenSam.image_embedding`) spares the injectors a second pass of SAM.
+        """
 
 
 @dataclass(frozen=True)
 class OnlineProposals:
-    """SAM asks the image itself. shared: whether this is the SAM of the model's injectors, in a
-    view that proposals can use, so that one pass of the image encoder serves both."""
+    """SAM makes the proposals when they are needed.
+
+    shared: whether this SAM also feeds the model's injectors, in a view that proposals can use, so
+    that one pass of its image encoder serves both.
+    """
 
     sam: FrozenSam
     settings: ProposalSettings
@@ -34,21 +45,24 @@ class OnlineProposals:
     def __call__(
         self, images: ImageBatch, image_id: int | str | None
     ) -> tuple[Proposals, Tensor | None]:
-        square = self.sam.image_embedding(images)
-        with in_float32(square):  # its thresholds tell qualities apart that bfloat16 does not
-            proposals = propose(self.sam.model, square, images.sizes[0], self.settings)
-        return proposals, square if self.shared else None
+        """As `ProposalSource`; image_id is not used."""
+        embedding = self.sam.image_embedding(images)
+        # bfloat16 is too coarse for the thresholds of quality.
+        with in_float32(embedding):
+            proposals = propose(self.sam.model, embedding, images.sizes[0], self.settings)
+        return proposals, embedding if self.shared else None
 
 
 @dataclass(frozen=True)
 class StoredProposals:
-    """Proposals that frozenseg make_sam_masks has left on disk."""
+    """Proposals that `frozenseg make_sam_masks` has written to disk."""
 
     folder: ProposalFolder
 
     def __call__(
         self, images: ImageBatch, image_id: int | str | None
     ) -> tuple[Proposals, Tensor | None]:
+        """As `ProposalSource`; the image must be the one that the file was made from."""
         assert image_id is not None, "images with proposals on disk have ids"
         height, width = images.sizes[0]
         return self.folder.load(image_id, images.pixels[0, :, :height, :width]), None

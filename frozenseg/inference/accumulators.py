@@ -1,0 +1,188 @@
+"""Running results of the post-processing: each takes in one band of output rows after another.
+
+The rules are those of MaskFormer (arXiv 2107.06278) and FC-CLIP (arXiv 2308.02487).
+
+Legend: Q queries, K classes, N instances, H x W output pixels, R rows of a band.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frozenseg.inference.regions import label_segments, mask_boxes
+from frozenseg.runtime.linear import linear
+from frozenseg.structures import InstanceResult, PanopticResult
+from frozenseg.text.vocabulary import Vocabulary
+
+
+class Accumulator(Protocol):
+    """One result in the making. queries: the indices of those whose masks it needs."""
+
+    queries: Tensor
+
+    def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
+        """Take in a band of output rows: mask logits (Q, R, W) and their sigmoid."""
+
+
+class SemanticAccumulator:
+    """The class with the largest sum over queries of class weight times mask probability."""
+
+    def __init__(
+        self, weights: Tensor, size: tuple[int, int], keep_scores: bool, threshold: float
+    ) -> None:
+        """weights: (Q, K). size: (H, W). threshold: as `PostProcessor.semantic_threshold`.
+
+        keep_scores: also keep the scores of all classes, as `all_scores` (K, H, W).
+        """
+        self.threshold = threshold
+        self.weights = weights.T.contiguous()  # (K, Q)
+        self.queries = torch.arange(len(weights), device=weights.device)
+        self.ids = torch.zeros(size, dtype=torch.int32, device=weights.device)
+        self.all_scores = (
+            np.zeros((len(self.weights), *size), dtype=np.float32) if keep_scores else None
+        )
+
+    def scores(self, mask_probs: Tensor) -> Tensor:
+        """Class scores (K, R, W) of mask probabilities (Q, R, W)."""
+        # oneDNN is faster with the pixels as rows of the weight matrix than as rows of the input.
+        return linear(self.weights, mask_probs.flatten(1).T).unflatten(1, mask_probs.shape[1:])
+
+    def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
+        """As `Accumulator.add`."""
+        self.add_scores(rows, self.scores(mask_probs))
+
+    def add_scores(self, rows: slice, scores: Tensor) -> None:
+        """Take in the class scores (K, R, W) of a band of output rows."""
+        if self.all_scores is not None:
+            self.all_scores[:, rows] = scores.cpu().numpy()
+        best, ids = max_with_first_index(scores)
+        if self.threshold:
+            ids[best <= self.threshold] = -1
+        self.ids[rows] = ids
+
+
+class PanopticAccumulator:
+    """Assigns each pixel to the query with the largest class times mask probability.
+
+    A query that keeps too little of its own mask is dropped, and queries of one stuff class merge.
+    """
+
+    def __init__(self, class_probs: Tensor, size: tuple[int, int], threshold: float) -> None:
+        """class_probs: (Q, K + 1), void last. size: (H, W). threshold: least class probability."""
+        scores, labels = class_probs.max(-1)
+        void = class_probs.shape[-1] - 1
+        self.queries = ((labels != void) & (scores > threshold)).nonzero()[:, 0]
+        self.scores, self.labels = scores[self.queries], labels[self.queries]
+        device = class_probs.device
+        self.winner = torch.full(size, -1, dtype=torch.int32, device=device)
+        # Three counts for each query: pixels that it wins, pixels of its own mask, and both.
+        self.counts = torch.zeros((3, len(self.queries)), dtype=torch.long, device=device)
+
+    def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
+        """As `Accumulator.add`."""
+        count = len(self.queries)
+        mask_probs = mask_probs.index_select(0, self.queries)
+        _, best = max_with_first_index(mask_probs * self.scores[:, None, None])
+        own = mask_probs.gather(0, best[None])[0] >= 0.5
+        self.winner[rows] = torch.where(own, best, -1).int()
+        self.counts[0] += torch.bincount(best.flatten(), minlength=count)
+        self.counts[1] += _count_pixels(mask_probs.ge_(0.5))
+        self.counts[2] += torch.bincount(best[own], minlength=count)
+
+    def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
+        """The result of all bands; overlap_threshold: as of `PostProcessor`."""
+        won, whole, both = self.counts.cpu().numpy()
+        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        kept = (both > 0) & (won / np.maximum(whole, 1) >= overlap_threshold)
+        order = np.flatnonzero(kept)
+        is_thing = np.asarray(vocabulary.is_thing)[labels]
+        # Queries of one stuff class share a key and so merge; each thing has a key of its own.
+        keys = np.where(is_thing, len(vocabulary) + np.arange(len(labels)), labels)[order]
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        # Ids are numbered in the order of the queries.
+        rank = np.argsort(np.argsort(first))
+        ids = np.zeros(len(labels) + 1, dtype=np.int32)  # the last entry is for winner -1
+        ids[order] = rank[group] + 1
+        canvas = ids[self.winner.cpu().numpy()]
+        best = np.zeros(len(first) + 1)
+        np.maximum.at(best, ids[order], scores[order])
+        members = order[np.sort(first)]
+        return PanopticResult(canvas, label_segments(canvas, labels[members], best[1:], vocabulary))
+
+
+class InstanceAccumulator:
+    """The best pairs of query and class; the score is class times mean mask probability."""
+
+    def __init__(
+        self, class_probs: Tensor, vocabulary: Vocabulary, size: tuple[int, int], count: int
+    ) -> None:
+        """class_probs: (Q, K + 1), void last. size: (H, W). count: of pairs that are taken."""
+        classes = class_probs.shape[-1] - 1
+        flat = class_probs[:, :-1].flatten()
+        scores, pairs = flat.topk(min(count, len(flat)))
+        thing = torch.tensor(vocabulary.is_thing, device=pairs.device)[pairs % classes]
+        self.scores, pairs = scores[thing], pairs[thing]
+        self.class_ids = pairs % classes
+        # Several classes of one query share its mask, which is computed once.
+        self.queries, self.row = torch.unique(pairs // classes, return_inverse=True)
+        self.masks = torch.zeros((len(self.queries), *size), dtype=torch.bool)
+        self.sums = torch.zeros((2, len(self.queries)), device=pairs.device)
+
+    def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
+        """As `Accumulator.add`."""
+        inside = mask_logits.index_select(0, self.queries).gt_(0)
+        self.masks[:, rows].copy_(inside)  # becomes bool before it leaves the device
+        self.sums[0] += mask_probs.index_select(0, self.queries).mul_(inside).flatten(1).sum(1)
+        self.sums[1] += _count_pixels(inside)
+
+    def result(self, vocabulary: Vocabulary) -> InstanceResult:
+        """The result of all bands, the best score first."""
+        quality = (self.sums[0] / (self.sums[1] + 1e-6))[self.row]
+        scores = (self.scores * quality).cpu()
+        order = scores.argsort(descending=True, stable=True)
+        row, class_ids = self.row.cpu()[order], self.class_ids.cpu()[order]
+        return InstanceResult(
+            boxes=mask_boxes(self.masks)[row].numpy(),
+            masks=self.masks[row].numpy(),
+            scores=scores[order].numpy(),
+            class_ids=class_ids.numpy(),
+            names=[vocabulary.names[index][0] for index in class_ids.tolist()],
+        )
+
+
+class ProposalAccumulator:
+    """The mask of every query, whatever its class (class-free proposals)."""
+
+    def __init__(self, mask_logits: Tensor, size: tuple[int, int]) -> None:
+        self.queries = torch.arange(len(mask_logits), device=mask_logits.device)
+        self.masks = torch.zeros((len(mask_logits), *size), dtype=torch.bool)
+
+    def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
+        """As `Accumulator.add`."""
+        self.masks[:, rows] = (mask_logits > 0).cpu()
+
+
+# On a CPU, PyTorch's comparisons are several times faster with a float than with a bool result, and
+# `amax` is ten times as fast as `max`, which also finds the index.
+
+
+def _count_pixels(inside: Tensor) -> Tensor:
+    """How many pixels of each mask (N, R, W) of 0.0 and 1.0 are 1: (N,).
+
+    The float sum is exact, because a band has less than 2^24 pixels.
+    """
+    return inside.flatten(1).sum(1).long()
+
+
+def max_with_first_index(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """`scores.max(0)` of (N, R, W), with the first index among equals; overwrites `scores`."""
+    if scores.device.type != "cpu":
+        return scores.max(0)
+    best = scores.amax(0)
+    # Entries that equal the maximum get N for the first index down to 1 for the last, others 0.
+    count = len(scores)
+    weights = torch.arange(count, 0, -1, dtype=scores.dtype)[:, None, None]
+    index = count - scores.eq_(best).mul_(weights).amax(0)
+    return best, index.clamp_(max=count - 1).long()  # NaN equals nothing, not even itself
