@@ -1,6 +1,6 @@
-"""From class names to text vectors, with a cache in memory and on disk.
+"""Text embeddings of class names, with a cache in memory and on disk.
 
-Legend: S names, D joint space.
+Legend: S names, D dimension of the joint space.
 """
 
 import hashlib
@@ -25,42 +25,44 @@ from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-FILE_FORM = "2"  # of the cache's files: a later form does not find those of an earlier one
-PREFIX = "name:"  # of a vector's key, so that no name is a word of the format
+FILE_FORMAT = "2"  # part of the folder's name, so that a new format does not find old files
+PREFIX = "name:"  # of the keys of vectors, so that no name is a reserved word of safetensors
 
 
 class TextEncoder(Protocol):
-    """What the classifier needs of a frozen text tower."""
+    """The part of a frozen text encoder that the classifier uses."""
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """(N, D), not normalised. Raises `TextTooLong` where it could read the begin alone."""
+        """Vectors (N, D), not normalised; raises `TextTooLong` for a text that would be cut."""
 
     def text_fingerprint(self) -> str:
-        """A digest of everything that decides the vectors: architecture, weights, tokenizer."""
+        """A digest of all that the vectors depend on: architecture, weights, tokenizer."""
 
 
 def cache_folder() -> Path | None:
-    """Where caches live: $FROZENSEG_CACHE, else ~/.cache/frozenseg; None, said in the log, where
-    there is no home folder (a container's user without an entry in passwd and without HOME)."""
-    given = os.environ.get("FROZENSEG_CACHE")
-    if given:
-        return user_path(given)
+    """The folder of caches: $FROZENSEG_CACHE, else ~/.cache/frozenseg.
+
+    None, with a warning, if there is no home folder (as in containers without HOME).
+    """
+    folder = os.environ.get("FROZENSEG_CACHE")
+    if folder:
+        return user_path(folder)
     home = os.path.expanduser("~")
     if home == "~":
         logger.warning(
-            "no cache of text vectors: there is no home folder; FROZENSEG_CACHE may name another"
+            "text embeddings are not cached on disk: there is no home folder; set FROZENSEG_CACHE"
         )
         return None
     return Path(home) / ".cache" / "frozenseg"
 
 
 class TextClassifier:
-    """Text vectors of vocabularies; every name is encoded once.
+    """Makes the text embeddings of vocabularies and encodes every name only once.
 
-    On disk a name's vector lies in a file under a folder named after the encoder's fingerprint and
-    the templates, so a changed weight or template finds nothing. Files are written whole, with a
-    digest of what they hold, under a name made of their content's names, and never changed:
-    processes may write at once. What cannot be read, or not written, costs time, not the result.
+    On disk, vectors are in a folder whose name is a hash of the encoder's fingerprint and the
+    templates, so that other weights or templates never find them. A file has a digest of its
+    vectors, is named after their names, is written atomically, and never changes; several processes
+    may write at once. A file that cannot be read or written costs time, never the result.
     """
 
     def __init__(
@@ -70,18 +72,21 @@ class TextClassifier:
         templates: Sequence[str] = VILD,
         folder: Path | None,
     ) -> None:
-        """templates: as `frozenseg.text.templates.find_templates` gives them. folder: of the cache
-        on disk; None keeps the cache in memory only."""
+        """Start with an empty memory cache.
+
+        templates: from `frozenseg.text.templates.find_templates`.
+        folder: of the cache on disk; None keeps the cache in memory only.
+        """
         self.encoder = encoder
         self.templates = tuple(templates)
-        self.encoded = 0  # names encoded so far, i.e. found in no cache
+        self.encoded = 0  # how many names were in no cache and had to be encoded
         self._root = folder
         self._folder: Path | None = None
         self._vectors: dict[str, Tensor] = {}
         self._on_disk: dict[str, Path] | None = None
 
     def embed(self, vocabulary: Vocabulary, training: Vocabulary) -> TextEmbeddings:
-        """The vectors of a vocabulary; `training` decides which classes count as seen."""
+        """Embeddings of a vocabulary; classes that share a name with `training` count as seen."""
         vectors = self.vectors(vocabulary.flat_names)
         return TextEmbeddings(
             weight=vectors,
@@ -90,15 +95,19 @@ class TextClassifier:
         )
 
     def vectors(self, names: Sequence[str]) -> Tensor:
-        """(S, D) unit vectors on the CPU, float32: templates normalised, averaged, normalised."""
-        wanted = [name for name in dict.fromkeys(names) if name not in self._vectors]
-        if wanted:
-            self._read(wanted)
-            missing = [name for name in wanted if name not in self._vectors]
+        """Unit vectors (S, D) of names, float32 on the CPU.
+
+        The vectors of all templates are normalised, averaged, and normalised again (CLIP, arXiv
+        2103.00020, section 3.1.4). Raises `UserError` for a name that the encoder would cut.
+        """
+        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
+        if new:
+            self._read(new)
+            missing = [name for name in new if name not in self._vectors]
             if missing:
                 self._encode(missing)
                 self._write(missing)
-            _say(wanted, missing)
+            _log(new, missing)
         return torch.stack([self._vectors[name] for name in names])
 
     def _encode(self, names: list[str]) -> None:
@@ -108,9 +117,9 @@ class TextClassifier:
         except TextTooLong as error:
             name = names[error.index // len(self.templates)]
             raise UserError(
-                f"the class name {shown(name, 60)} is too long for the text encoder: "
-                f"{error.tokens} tokens within {texts[error.index].replace(name, '...')!r}, it "
-                f"reads {error.limit}; shorten it"
+                f"the class name {shown(name, 60)} is too long for the text encoder: it has "
+                f"{error.tokens} tokens within {texts[error.index].replace(name, '...')!r}, and "
+                f"the limit is {error.limit}; shorten the name"
             ) from None
         vectors = F.normalize(encoded, dim=-1).unflatten(0, (len(names), -1)).mean(1)
         for name, vector in zip(names, F.normalize(vectors, dim=-1).cpu(), strict=True):
@@ -118,14 +127,14 @@ class TextClassifier:
         self.encoded += len(names)
 
     def _location(self) -> Path | None:
-        """The folder of this encoder and these templates."""
+        """The folder on disk for this encoder and these templates."""
         if self._root is not None and self._folder is None:
-            key = "\n".join((FILE_FORM, self.encoder.text_fingerprint(), *self.templates))
+            key = "\n".join((FILE_FORMAT, self.encoder.text_fingerprint(), *self.templates))
             self._folder = self._root / hashlib.sha256(key.encode()).hexdigest()[:32]
         return self._folder
 
     def _index(self) -> dict[str, Path]:
-        """The file of each name on disk."""
+        """For each name on disk, the file that has its vector."""
         folder = self._location()
         if folder is None:
             return {}
@@ -137,12 +146,12 @@ class TextClassifier:
         index: dict[str, Path] = {}
         for path in paths:
             try:
-                # Not a pipe, which would never end.
+                # Reading a pipe would never end.
                 if path.is_file():
                     with safetensors.safe_open(path, framework="pt") as file:
                         index.update((key.removeprefix(PREFIX), path) for key in file.keys())
             except (safetensors.SafetensorError, OSError) as error:
-                logger.warning("text cache %s is damaged and left aside (%s)", path, error)
+                logger.warning("text cache %s is damaged and is ignored (%s)", path, error)
         return index
 
     def _read(self, names: list[str]) -> None:
@@ -152,24 +161,24 @@ class TextClassifier:
         for name in names:
             if name in self._on_disk:
                 files.setdefault(self._on_disk[name], []).append(name)
-        for path, held in files.items():
+        for path, names_in_file in files.items():
             try:
                 vectors = self._verified(path)
-                self._vectors.update((name, vectors[name]) for name in held)
+                self._vectors.update((name, vectors[name]) for name in names_in_file)
             except (safetensors.SafetensorError, OSError, _Damaged) as error:
-                logger.warning("text cache %s is damaged and left aside (%s)", path, error)
+                logger.warning("text cache %s is damaged and is ignored (%s)", path, error)
 
     def _verified(self, path: Path) -> dict[str, Tensor]:
-        """All vectors of a file, whose digest must be that of what it holds."""
+        """All vectors of a file; raises `_Damaged` if they do not have the digest of the file."""
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             vectors = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys()}
         if metadata.get("digest") != self._digest(vectors):
-            raise _Damaged("its content has not the digest that was written with it")
+            raise _Damaged("its content does not match its digest")
         return vectors
 
     def _digest(self, vectors: dict[str, Tensor]) -> str:
-        """Of names and vectors, for this encoder and these templates: no other's file has it."""
+        """A digest of names and vectors, specific to this encoder and these templates."""
         digest = hashlib.sha256(str(self._location()).rpartition(os.sep)[2].encode())
         for name in sorted(vectors):
             digest.update(f"{name!r} {vectors[name].dtype} {tuple(vectors[name].shape)}".encode())
@@ -183,7 +192,7 @@ class TextClassifier:
         title = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:32]
         vectors = {name: self._vectors[name] for name in names}
         if not all(vector.isfinite().all() for vector in vectors.values()):
-            return  # of weights that are not numbers; the result shows it
+            return  # the weights are not finite, which the result will show
         try:
             with atomic_path(folder / f"{title}.safetensors") as temporary:
                 save_file(
@@ -191,16 +200,16 @@ class TextClassifier:
                     temporary,
                     metadata={"digest": self._digest(vectors)},
                 )
-        except WriteError as error:  # a full or read-only disk costs time, not the result
+        except WriteError as error:  # a full or read-only disk must not cost the result
             logger.warning("text cache: %s", error)
 
 
 class _Damaged(Exception):
-    """A file of the cache that holds something else than was written."""
+    """A file of the cache whose content is not what was written."""
 
 
-def _say(names: list[str], encoded: list[str]) -> None:
-    """What was asked for the first time: how many names, and which of them are not Latin."""
+def _log(names: list[str], encoded: list[str]) -> None:
+    """Log how many names are new, and warn of names that are not in Latin letters."""
     logger.info(
         "text: %d names, %d from the cache, %d encoded",
         len(names),
@@ -209,8 +218,8 @@ def _say(names: list[str], encoded: list[str]) -> None:
     )
     if other := foreign(names):
         logger.warning(
-            "text: %d of %d names are not in Latin letters, which an encoder of English captions "
-            "hardly reads: %s",
+            "text: %d of %d names are not in Latin letters; a text encoder that was trained on "
+            "English captions hardly knows them: %s",
             len(other),
             len(names),
             ", ".join(other[:5]) + (", ..." if len(other) > 5 else ""),

@@ -1,4 +1,4 @@
-"""A class list and the categories of an annotation, joined by what both say."""
+"""Joins a class list with the categories of an annotation, by numbers, order or names."""
 
 import logging
 import re
@@ -12,7 +12,8 @@ from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-OTHER_NAMES = 0.2  # share of classes that may have other words in the annotation than in the list
+# The share of classes whose names in the annotation may share no word with the list.
+OTHER_NAMES = 0.2
 
 
 def join(
@@ -23,16 +24,19 @@ def join(
     *,
     in_order: bool = False,
 ) -> Vocabulary:
-    """The classes of a list in the order of an annotation's categories.
+    """The classes of a list, in the order of an annotation's categories.
 
-    names, ids: of the categories. annotation: what they were read from, for messages. in_order: the
-    order of the list is a fact, as of a benchmark's own, which its label maps rest on too: an
-    annotation with other classes, or in another order, is refused.
+    A list whose numbers are the category ids is joined by number, and a list of the same length by
+    order, unless a name contradicts it. Otherwise names decide: every category needs a class of its
+    own in the list, which may have more classes. Raises `UserError` with the first pair that
+    differs where numbers and names contradict each other, or where names do not place every
+    category.
 
-    A list whose numbers are the ids is joined by them, another of the same length in its order,
-    unless a name says otherwise. Then names decide, if every category has a class of its own in the
-    list, which may be longer. Where numbers and names contradict each other, or names cannot place
-    all categories: `UserError` with the first pair that differs.
+    names: of the categories.
+    ids: of the categories.
+    annotation: where they were read, for messages.
+    in_order: whether the order of the list is given, as for a benchmark whose label maps use it; an
+        annotation with other classes or in another order is refused.
     """
     pairs = _Pairs(listed, names)
     if in_order and len(listed) != len(names):
@@ -40,47 +44,47 @@ def join(
     numbered = listed.ids is not None and set(listed.ids) == set(ids)
     if numbered or len(listed) == len(names):
         order = _numeric_order(listed, ids) if numbered else list(range(len(names)))
-        wrong = [i for i, place in enumerate(order) if pairs.contradict(i, place)]
+        wrong = [i for i, class_id in enumerate(order) if pairs.contradict(i, class_id)]
         if not wrong:
-            strangers = [i for i, place in enumerate(order) if pairs.strange(i, place)]
-            if not numbered and _too_many(len(strangers), len(names)):
-                raise _other_classes(pairs, ids, annotation, strangers)
-            if strangers:
-                logger.warning(_told(pairs, annotation, strangers[0], order, len(strangers)))
+            differing = [i for i, class_id in enumerate(order) if pairs.differ(i, class_id)]
+            if not numbered and _too_many(len(differing), len(names)):
+                raise _other_classes(pairs, ids, annotation, differing)
+            if differing:
+                logger.warning(_renamed(pairs, annotation, differing[0], order, len(differing)))
             return listed.select(order)
         if in_order:
             raise _other_classes(pairs, ids, annotation, wrong)
         if numbered:
             first = wrong[0]
             raise UserError(
-                f"{annotation} names category {ids[first]} {shown(names[first])}, {listed.source} "
-                f"has {ids[first]}:{listed.labels[order[first]]}; correct the numbers of the list, "
-                "or leave them out to join it by names"
+                f"{annotation} names category {ids[first]} {shown(names[first])}, but "
+                f"{listed.source} has {ids[first]}:{listed.labels[order[first]]}; correct the "
+                "numbers of the list, or leave them out to join it by names"
             )
-    chosen = [pairs.only(i) for i in range(len(names))]
-    placed = [place for place in chosen if place is not None]
-    if len(placed) == len(names) and len(set(placed)) == len(names):
-        return listed.select(placed)
-    raise _unplaced(pairs, ids, annotation, chosen)
+    matches = [pairs.only(i) for i in range(len(names))]
+    class_ids = [class_id for class_id in matches if class_id is not None]
+    if len(class_ids) == len(names) and len(set(class_ids)) == len(names):
+        return listed.select(class_ids)
+    raise _unmatched(pairs, ids, annotation, matches)
 
 
-def _too_many(strangers: int, count: int) -> bool:
-    """One class that is left over beside others that have found theirs is settled by them."""
-    return strangers == count or strangers > max(1, OTHER_NAMES * count)
+def _too_many(differing: int, count: int) -> bool:
+    """Whether too many names differ to join by order; a single one is settled by the others."""
+    return differing == count or differing > max(1, OTHER_NAMES * count)
 
 
-def _told(pairs: "_Pairs", annotation: str, i: int, order: Sequence[int], count: int) -> str:
+def _renamed(pairs: "_Pairs", annotation: str, i: int, order: Sequence[int], count: int) -> str:
     return (
-        f"{pairs.listed.source} names {count} of {len(order)} classes in other words than "
-        f"{annotation}; they are joined by their place: {shown(pairs.names[i])} is asked for as "
-        f"{shown(pairs.listed.labels[order[i]])}"
+        f"{count} of {len(order)} class names of {pairs.listed.source} differ from those of "
+        f"{annotation}; these classes are joined by position, for example "
+        f"{shown(pairs.names[i])} is queried as {shown(pairs.listed.labels[order[i]])}"
     )
 
 
 def join_by_order(
     listed: Vocabulary, names: Sequence[str], ids: Sequence[int], annotation: str
 ) -> Vocabulary:
-    """As `join`, but whatever the names say: for annotations in another language."""
+    """As `join`, but without comparing names, for annotations in another language."""
     if listed.ids is not None and set(listed.ids) == set(ids):
         return listed.select(_numeric_order(listed, ids))
     if len(listed) != len(names):
@@ -96,58 +100,64 @@ def _other_count(listed: Vocabulary, names: Sequence[str], annotation: str) -> U
 
 
 def _numeric_order(listed: Vocabulary, ids: Sequence[int]) -> list[int]:
-    assert listed.ids is not None, "only asked for a list with numbers"
-    places = {number: place for place, number in enumerate(listed.ids)}
-    return [places[number] for number in ids]
+    assert listed.ids is not None, "only called for a list with numbers"
+    class_of = {number: class_id for class_id, number in enumerate(listed.ids)}
+    return [class_of[number] for number in ids]
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Which classes of a list have a name of a category."""
+    """Which classes of a list have the name of which category of an annotation.
+
+    Categories are counted by i, classes by class_id, both from 0.
+    """
 
     listed: Vocabulary
     names: Sequence[str]
 
     @cached_property
     def _labels(self) -> dict[str, set[int]]:
-        return _places([[label] for label in self.listed.labels])
+        return _classes_by_name([[label] for label in self.listed.labels])
 
     @cached_property
     def _synonyms(self) -> dict[str, set[int]]:
-        return _places(self.listed.names)
+        return _classes_by_name(self.listed.names)
 
     def only(self, i: int) -> int | None:
-        """The one class that has the name of category i, its own rather than among synonyms."""
-        for places in (self._labels, self._synonyms):
-            found = self._named(i, places)
-            if len(found) == 1:
-                return next(iter(found))
+        """The only class with the name of category i; first names come before synonyms."""
+        for by_name in (self._labels, self._synonyms):
+            class_ids = self._named(i, by_name)
+            if len(class_ids) == 1:
+                return next(iter(class_ids))
         return None
 
-    def contradict(self, i: int, place: int) -> bool:
-        """Whether other classes of the list have the name of category i, and this one has not."""
-        found = self._named(i, self._synonyms)
-        return bool(found) and place not in found
+    def contradict(self, i: int, class_id: int) -> bool:
+        """Whether other classes have the name of category i, but this class does not."""
+        class_ids = self._named(i, self._synonyms)
+        return bool(class_ids) and class_id not in class_ids
 
-    def strange(self, i: int, place: int) -> bool:
-        """Whether category i and a class share no word."""
-        return _words(self.names[i]).isdisjoint(_words(*self.listed.names[place]))
+    def differ(self, i: int, class_id: int) -> bool:
+        """Whether category i and this class share no word."""
+        return _words(self.names[i]).isdisjoint(_words(*self.listed.names[class_id]))
 
-    def _named(self, i: int, places: dict[str, set[int]]) -> set[int]:
-        """By the whole name, else by the synonyms that stand in it between commas, as in ADE20K."""
+    def _named(self, i: int, by_name: dict[str, set[int]]) -> set[int]:
+        """The classes with the whole name of category i, else with one of its synonyms.
+
+        Synonyms stand between commas, as in ADE20K.
+        """
         name = self.names[i]
-        found = places.get(spelling(name), set())
-        if found or "," not in name:
-            return found
-        return set().union(*(places.get(spelling(part), set()) for part in name.split(",")))
+        class_ids = by_name.get(spelling(name), set())
+        if class_ids or "," not in name:
+            return class_ids
+        return set().union(*(by_name.get(spelling(part), set()) for part in name.split(",")))
 
 
-def _places(groups: Sequence[Sequence[str]]) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
-    for place, group in enumerate(groups):
+def _classes_by_name(groups: Sequence[Sequence[str]]) -> dict[str, set[int]]:
+    by_name: dict[str, set[int]] = {}
+    for class_id, group in enumerate(groups):
         for name in group:
-            found.setdefault(spelling(name), set()).add(place)
-    return found
+            by_name.setdefault(spelling(name), set()).add(class_id)
+    return by_name
 
 
 def _words(*names: str) -> set[str]:
@@ -155,33 +165,33 @@ def _words(*names: str) -> set[str]:
 
 
 def _other_classes(
-    pairs: _Pairs, ids: Sequence[int], annotation: str, strangers: Sequence[int]
+    pairs: _Pairs, ids: Sequence[int], annotation: str, differing: Sequence[int]
 ) -> UserError:
-    first = strangers[0]
+    first = differing[0]
     return UserError(
-        f"{annotation} names {len(strangers)} of {len(ids)} classes otherwise than "
-        f"{pairs.listed.source}, {shown(pairs.names[first])} for "
-        f"{shown(pairs.listed.labels[first])} first: give a list of the same classes, or number "
-        f"its lines as the annotation does ({ids[first]}:{pairs.listed.labels[first]})"
+        f"{len(differing)} of {len(ids)} class names in {annotation} differ from those of "
+        f"{pairs.listed.source}; the first is {shown(pairs.names[first])} in place of "
+        f"{shown(pairs.listed.labels[first])}; give a list of the same classes, or number its "
+        f"lines as the annotation does ({ids[first]}:{pairs.listed.labels[first]})"
     )
 
 
-def _unplaced(
-    pairs: _Pairs, ids: Sequence[int], annotation: str, chosen: Sequence[int | None]
+def _unmatched(
+    pairs: _Pairs, ids: Sequence[int], annotation: str, matches: Sequence[int | None]
 ) -> UserError:
     listed, names = pairs.listed, pairs.names
-    if None in chosen:
-        first = chosen.index(None)
+    if None in matches:
+        first = matches.index(None)
         problem = f"category {ids[first]}, {shown(names[first])}, has no class of its own there"
     else:
-        first = next(i for i, place in enumerate(chosen) if place in chosen[:i])
-        other = chosen.index(chosen[first])
+        first = next(i for i, class_id in enumerate(matches) if class_id in matches[:i])
+        other = matches.index(matches[first])
         problem = (
             f"{shown(names[other])} and {shown(names[first])} are one class there, "
-            f"{shown(listed.labels[chosen[first] or 0])}"
+            f"{shown(listed.labels[matches[first] or 0])}"
         )
     return UserError(
         f"{annotation}: its annotations have {len(names)} classes, the vocabulary {len(listed)} "
-        f"({listed.source}); {problem}: give a list of the same classes in the order of their ids, "
+        f"({listed.source}); {problem}; give a list of the same classes in the order of their ids, "
         "or with the annotation's names among the synonyms"
     )

@@ -1,11 +1,11 @@
-"""Class names: which texts can be one, and when two of them are one name.
+"""Class names: which texts are valid names, and which names count as the same.
 
-A name is shown and encoded as it is written. Two names are one if their `spelling` is the same: it
-passes over case, the forms in which Unicode can write a character, invisible characters, and the
-choice between space, underscore and hyphen. This is the one rule for repeated classes, for things
-and stuff, for seen and unseen, and for joining a list with an annotation. A plural is another name:
+A name is shown and encoded as it is written. Two names are the same if they have the same
+`spelling`, which ignores case, Unicode's different forms of a character, invisible characters, and
+the choice between space, underscore and hyphen. This one rule finds repeated classes, tells things
+from stuff and seen from unseen classes, and joins lists with annotations. A plural is another name:
 the field's lists give plurals as synonyms where they mean them, and the published counts of seen
-classes rest on that.
+classes depend on that.
 """
 
 import functools
@@ -16,16 +16,18 @@ from collections.abc import Iterable, Sequence
 
 from frozenseg.errors import UserError
 
-MAX_NAME_LENGTH = 200  # characters; what more tokens than the text tower reads are, it says itself
-JOINERS = "\u200c\u200d"  # between letters of Persian and Indic words, and within emoji
+# Characters. A shorter name may still have too many tokens, which the text encoder refuses.
+MAX_NAME_LENGTH = 200
+# Zero-width joiners have a meaning in Persian and Indic words, and within emoji.
+JOINERS = "\u200c\u200d"
 SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
 
 def clean(name: object, place: str) -> str:
-    """A name in Unicode's composed form (NFC), its spaces collapsed, invisible characters removed.
+    """A name in Unicode's composed form (NFC), without invisible characters and repeated spaces.
 
-    place: where it stands, for the message. Raises `UserError` for what is no text, has no visible
-    character, holds control characters or bytes that are not UTF-8, or is too long.
+    place: where the name was read, for messages. Raises `UserError` if it is no text, is not valid
+    UTF-8, has control characters or no visible character, or is too long.
     """
     if not isinstance(name, str):
         raise UserError(f"{place} is {shown(name)}: names must be text")
@@ -42,13 +44,13 @@ def clean(name: object, place: str) -> str:
     if len(text) > MAX_NAME_LENGTH:
         raise UserError(
             f"{place}: the name {shown(text)} has {len(text)} characters, "
-            f"at most {MAX_NAME_LENGTH} can be read by the text encoder"
+            f"at most {MAX_NAME_LENGTH} are allowed"
         )
     return text
 
 
 def shown(value: object, length: int = 30) -> str:
-    """A value in a message: one line, cut to `length` characters."""
+    """A value for a message: on one line, and cut to `length` characters."""
     if isinstance(value, str):
         return ascii_escapes(repr(value if len(value) <= length else value[:length] + "..."))
     text = ascii_escapes(repr(value))
@@ -56,13 +58,13 @@ def shown(value: object, length: int = 30) -> str:
 
 
 def ascii_escapes(text: str) -> str:
-    """Lone surrogates as escapes, so that the text can be printed."""
+    """Replace lone surrogates by escapes, so that the text can be printed."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-@functools.lru_cache(maxsize=2**15)  # a vocabulary is compared with another again and again
+@functools.lru_cache(maxsize=2**15)  # the same vocabularies are compared again and again
 def spelling(name: str) -> str:
-    """What two spellings of one name share."""
+    """The normal form of a name; names with the same normal form are the same name."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     return SEPARATORS.sub(" ", text).strip() or text
@@ -78,23 +80,23 @@ def singular(name: str) -> str:
 
 
 def repeated(groups: Sequence[Sequence[str]]) -> list[tuple[int, int, str]]:
-    """Names that stand in two groups: (first group, later group, the name as the later has it)."""
+    """Names in more than one group: (first group, later group, the name as in the later group)."""
     owners: dict[str, int] = {}
-    found = []
+    repetitions = []
     for number, group in enumerate(groups):
         for name in dict.fromkeys(group):
             owner = owners.setdefault(spelling(name), number)
             if owner != number:
-                found.append((owner, number, name))
-    return found
+                repetitions.append((owner, number, name))
+    return repetitions
 
 
 def refuse_repeated(
     groups: Sequence[Sequence[str]], places: Sequence[str], source: str, remedy: str
 ) -> None:
-    """A name in two classes is a slip: the two would share all their pixels by chance.
+    """Raise `UserError` if a name is in two classes, which could not be told apart.
 
-    places: where each group stands.
+    groups: the names of each class. places: where each class was read, for the message.
     """
     for first, later, name in repeated(groups):
         raise UserError(
@@ -104,14 +106,14 @@ def refuse_repeated(
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names as titles of columns: those that occur again get their number from 0 behind."""
+    """The names with those that occur more than once numbered by position, for column titles."""
     names = list(names)
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
 
 
 def foreign(names: Iterable[str]) -> list[str]:
-    """Names without a Latin letter or a digit, which an English text tower hardly reads."""
+    """Names without a Latin letter or digit, which a text encoder of English hardly knows."""
     return [name for name in names if not any(_is_latin(letter) for letter in name)]
 
 

@@ -1,9 +1,9 @@
-"""The one reader of class lists: whatever a user writes becomes rows, one for each class.
+"""Reads class lists in all forms that a user may write; each class becomes one `Row`.
 
-A string has classes between `;` and synonyms between `,`. In a list, each entry is a class: a
-string with synonyms between `,`, or a list of synonyms, in which a comma is part of a name; so it
-is in a name within double quotes. A mapping {number: class} is ordered by its numbers, and so are
-COCO's categories. Files are read by `rows_of_file`.
+In a string, `;` separates classes and `,` separates synonyms. In a list, each entry is a class:
+either a string, in which `,` separates synonyms, or a list of synonyms, in which a comma is part of
+a name. Within double quotes a comma is part of the name too. A mapping {number: class} and COCO's
+categories are ordered by their numbers. `rows_of_file` reads files.
 """
 
 import io
@@ -23,25 +23,32 @@ from frozenseg.text.names import clean, shown, spelling
 
 logger = logging.getLogger(__name__)
 
-MAX_FILE_SIZE = 16 * 2**20  # bytes; the longest list of the field has 100 thousand
+MAX_FILE_SIZE = 16 * 2**20  # bytes; the field's longest list has 100,000 of them
 NUMBERED = re.compile(r"(\d{1,9})\s*[:\uff1a](.*)")
-COUNTED = re.compile(r"\d{1,9}[\s,]+\S")  # a column of numbers before the names, as in tables
-# A name between commas, which may stand in double quotes, those within it doubled as in CSV.
+# A column of numbers before the names, as in tables.
+COUNTED = re.compile(r"\d{1,9}[\s,]+\S")
+# A name between commas. It may be in double quotes; quotes within it are doubled, as in CSV.
 SYNONYM = re.compile(r'\s*"((?:[^"]|"")+)"\s*(?:,|$)|([^,]*)(?:,|$)')
-# What a name cannot hold there: a separator, a comment, or at its begin a number, section, quote.
+# What a name in a file of lines must not have: a separator or a comment, or at its beginning a
+# number, a section or a quote.
 NOT_IN_LINES = re.compile(r'[,;]|(^|\s)#|^\d{1,9}\s*[:\uff1a]|^[\["{]')
 SECTIONS = {"things": True, "stuff": False}
-PLACEHOLDER = "invalid class id"  # the spelling of entry 0 in the field's lists, no class
+# The spelling of entry 0 in the field's lists, which is no class.
+PLACEHOLDER = "invalid class id"
 HEADINGS = frozenset(("id", "idx", "index", "class", "name", "names", "class name", "category"))
-TABLES = ("categories", "names")  # keys under which files of other programs have their classes
+# Keys under which files of other programs have their classes.
+TABLES = ("categories", "names")
 NO_LIST = (bytes, bytearray, memoryview, io.IOBase)
-FORMS = 'give names as "car, truck; road", a list, {number: name}, or a Path to a file'
+ACCEPTED_FORMS = 'give names as "car, truck; road", a list, {number: name}, or a Path to a file'
 
 
 @dataclass(frozen=True)
 class Row:
-    """One class as it was written. place: where. number: its id, if it has one. is_thing: None
-    where the source does not say it."""
+    """One class as it was written.
+
+    names: its synonyms. place: where it was read, for messages. number: its id, if it has one.
+    is_thing: None if the source does not tell.
+    """
 
     names: tuple[str, ...]
     place: str
@@ -50,13 +57,16 @@ class Row:
 
     @property
     def is_numbered_line(self) -> bool:
-        """Of a list in the field's form `id:name,...`: the ids tell classes of one name apart."""
+        """Whether it is a line `id:name,...`, where ids tell classes of one name apart."""
         return self.number is not None and self.place.startswith("line ")
 
 
 def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
-    """The classes of a string, a list, a mapping, or COCO's categories; {"names": either}, as
-    score.py and ultralytics have it, and {"categories": [{"id", "name"}]} are looked into."""
+    """The classes of a string, a list, a mapping, or COCO's categories.
+
+    Also accepts {"categories": [{"id": ..., "name": ...}]} of COCO, and {"names": ...} of
+    ultralytics and of `frozenseg score`. what: a name for the source, for messages.
+    """
     if isinstance(source, Mapping):
         source = next((source[key] for key in TABLES if key in source), source)
     if isinstance(source, str):
@@ -64,7 +74,7 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
     if isinstance(source, Mapping):
         return _numbered_rows(source, what)
     if isinstance(source, NO_LIST) or not isinstance(source, Iterable):
-        raise UserError(f"{what} is {shown(source)}: {FORMS}")
+        raise UserError(f"{what} is {shown(source)}: {ACCEPTED_FORMS}")
     if isinstance(source, set | frozenset):
         source = sorted(source, key=repr)  # the same order in every process
     groups = list(source)
@@ -76,12 +86,12 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
 def _rows_of_text(text: str, what: str) -> list[Row]:
     if text.strip().lower().endswith((".txt", ".json", ".csv")):
         raise UserError(
-            f"{what} is {shown(text, 100)}: class names were expected; a file is given by "
-            "--vocabulary-file, with sections [things] and [stuff], in Python as pathlib.Path"
+            f"{what} is {shown(text, 100)}: class names were expected; give a file by "
+            "--vocabulary-file, and in Python as a pathlib.Path"
         )
     groups: list[object] = list(text.split(";"))
     if len(groups) > 1 and not str(groups[-1]).strip():
-        groups.pop()  # a `;` at the end is no slip
+        groups.pop()  # a `;` at the end is allowed
     return _rows(groups, what)
 
 
@@ -95,7 +105,7 @@ def _rows(groups: list[object], what: str) -> list[Row]:
 
 
 def _names(group: object, place: str) -> tuple[str, ...]:
-    """The synonyms of one class; empty ones between commas are passed over."""
+    """The synonyms of one class; nothing between two commas is ignored."""
     if isinstance(group, str):
         parts: list[object] = [part for part in _between_commas(group) if part.strip()]
     elif isinstance(group, list | tuple) and all(isinstance(name, str) for name in group):
@@ -110,8 +120,8 @@ def _names(group: object, place: str) -> tuple[str, ...]:
 def _between_commas(text: str) -> list[str]:
     if '"' not in text:
         return text.split(",")
-    found = SYNONYM.findall(text.strip())
-    return [quoted.replace('""', '"') if quoted else plain for quoted, plain in found]
+    synonyms = SYNONYM.findall(text.strip())
+    return [quoted.replace('""', '"') if quoted else plain for quoted, plain in synonyms]
 
 
 def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
@@ -119,7 +129,7 @@ def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
     for key, group in source.items():
         number = int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,9}", key) else key
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
-            raise UserError(f"{what} has the key {shown(key)}: {FORMS}")
+            raise UserError(f"{what} has the key {shown(key)}: {ACCEPTED_FORMS}")
         if number in numbers:
             raise UserError(f"{what} has the number {number} twice; give each class its own")
         numbers[int(number)] = group
@@ -132,7 +142,10 @@ def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
 
 
 def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
-    """The classes of a file: JSON, if its whole content is, else one class a line."""
+    """The classes of a file, which is JSON or has one class in each line.
+
+    Raises `UserError` for a file that cannot be read or has no class.
+    """
     what = f"vocabulary {os.fspath(path)}"
     try:
         with open(path, "rb") as file:
@@ -146,8 +159,8 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
     if len(content) > MAX_FILE_SIZE:
         raise UserError(f"{what}: has more than {MAX_FILE_SIZE} bytes; is it a list of classes?")
     if Path(path).suffix.lower() in (".yaml", ".yml"):
-        raise UserError(f"{what}: YAML is not read; write its names one a line, or as JSON")
-    text = text.replace("\ufeff", "")  # within it, where files were put together
+        raise UserError(f"{what}: YAML is not read; write one name in each line, or JSON")
+    text = text.replace("\ufeff", "")  # byte order marks remain where files were concatenated
     is_json = Path(path).suffix.lower() == ".json" or text.lstrip().startswith("{")
     rows = _rows_of_json(text, what, is_json) if is_json or text.lstrip()[:1] == "[" else None
     if rows is None:
@@ -159,10 +172,10 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
-    """Lines `name, synonym` or, as the field's lists have it, `id:name,synonym`.
+    """Read lines `name, synonym`, or `id:name,synonym` as in the field's lists.
 
-    Classes after a line `[stuff]` are stuff, after `[things]` things. A comment starts with `#` at
-    the begin of a line or behind a space.
+    Classes after a line `[stuff]` are stuff, and after `[things]` they are things. A comment starts
+    with `#` at the beginning of a line or after a space.
     """
     rows: list[Row] = []
     written: list[str] = []
@@ -193,20 +206,20 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
 
 
 def _refuse_table(rows: list[Row], written: list[str], what: str) -> None:
-    """A heading, or a column of other numbers than `id:`, would be asked for as names."""
+    """Refuse a heading, and a column of numbers that are not `id:`; both would become names."""
     heading = {spelling(name) for name in rows[0].names} if rows else set()
     if {"id", "name"} <= heading or (heading and heading <= HEADINGS):
         raise UserError(f"{what}, {rows[0].place}: the heading of a table; leave it out")
     columns = [re.split(r"[\s,]", line)[0] for line in written if COUNTED.match(line)]
     if 1 < len(columns) == len(set(columns)) and len(columns) >= len(rows) - 1:
         raise UserError(
-            f"{what}, {rows[-1].place}: begins with a number, as others do; write a class's number "
-            f"as {columns[-1]}:name, and a name that begins so in double quotes"
+            f"{what}, {rows[-1].place}: begins with a number, as other lines do; write a "
+            f"class's number as {columns[-1]}:name, and a name that begins so in double quotes"
         )
 
 
 def _ordered(rows: list[Row], what: str) -> list[Row]:
-    """By number, where there are numbers."""
+    """The rows ordered by number, if they have numbers."""
     unnumbered = [row for row in rows if row.number is None]
     if len(unnumbered) == len(rows):
         return rows
@@ -216,7 +229,7 @@ def _ordered(rows: list[Row], what: str) -> list[Row]:
 
 
 def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:
-    """Whatever `rows_of` takes, as JSON. None: no JSON, where that is not required."""
+    """JSON of any form that `rows_of` accepts; None if it is not JSON and need not be."""
     try:
         content = json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
@@ -229,22 +242,25 @@ def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         key = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
         raise UserError(f"has the key {shown(key)} twice in one object")
-    return found
+    return content
 
 
 def _rows_of_categories(entries: list[Mapping[str, Any]], what: str) -> list[Row]:
-    """In a name there a comma is part of it. Synonyms, as LVIS and our own predictions list them,
-    count where one class alone has them; the others are told."""
+    """Categories of COCO, in whose names a comma is part of the name.
+
+    Synonyms, which LVIS and our own predictions have, are left out with a warning if several
+    classes have them.
+    """
     rows = _ordered([_category(entry, i, what) for i, entry in enumerate(entries)], what)
     owners = Counter(key for row in rows for key in {spelling(name) for name in row.names})
     shared = [name for row in rows for name in row.names[1:] if owners[spelling(name)] > 1]
     if shared:
         logger.warning(
-            "%s: %d synonyms are names of other classes too and left out, e.g. %s",
+            "%s: %d synonyms are left out because other classes have them too, e.g. %s",
             what,
             len(shared),
             shown(shared[0]),

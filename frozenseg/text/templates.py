@@ -1,4 +1,4 @@
-"""Prompt templates that a class name is put into; the vectors of all are averaged."""
+"""Prompt templates for class names; the text embeddings of all templates are averaged."""
 
 from importlib import resources
 from pathlib import Path
@@ -8,10 +8,10 @@ import open_clip
 from frozenseg.errors import UserError, nearest
 
 PLACE = "{}"
-"""Where a template has the name."""
+"""Stands for the class name in a template."""
 
-# The 14 templates of ViLD (arXiv 2104.13921, appendix) in the wording that the released weights
-# were trained with: four of them end without a full stop.
+# The 14 templates of ViLD (arXiv 2104.13921, appendix). Four of them have no full stop, because the
+# released weights were trained with this wording.
 VILD = (
     "a photo of a {}.",
     "This is a photo of a {}",
@@ -26,7 +26,10 @@ KNOWN = ("vild14", "fusioner32", "clip80")
 
 
 def find_templates(source: str) -> tuple[str, ...]:
-    """The templates of a name in `KNOWN`, or of a .txt file (`read_templates`)."""
+    """The templates with a name from `KNOWN`, or those of a .txt file (`read_templates`).
+
+    Raises `UserError` for an unknown name.
+    """
     if source == "vild14":
         return VILD
     if source == "fusioner32":
@@ -42,13 +45,16 @@ def find_templates(source: str) -> tuple[str, ...]:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """The templates of a file, one a line, each with one {} in the place of the name. Blank lines
-    and lines that begin with # are none."""
+    """The templates of a file: one in each line, each with one {} in place of the name.
+
+    Blank lines and lines that begin with # are skipped. Raises `UserError` for a file that cannot
+    be read, has no template, repeats one, or has a line without {} or with several.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompt templates {path}: cannot be read ({error})") from None
-    found: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         template = line.strip()
         if not template or template.startswith("#"):
@@ -56,13 +62,16 @@ def read_templates(path: Path) -> tuple[str, ...]:
         if template.count(PLACE) != 1:
             raise UserError(
                 f"prompt templates {path}: line {number}, {template!r}, has {PLACE} "
-                f"{template.count(PLACE)} times; put it once, in the place of the name"
+                f"{template.count(PLACE)} times; put it once, in place of the name"
             )
-        if template in found:
+        if template in line_of:
             raise UserError(
-                f"prompt templates {path}: line {number} repeats line {found[template]}; remove one"
+                f"prompt templates {path}: line {number} repeats line {line_of[template]}; "
+                "remove one"
             )
-        found[template] = number
-    if not found:
-        raise UserError(f"prompt templates {path}: holds none; write one a line, with {PLACE}")
-    return tuple(found)
+        line_of[template] = number
+    if not line_of:
+        raise UserError(
+            f"prompt templates {path}: holds none; write one in each line, with {PLACE}"
+        )
+    return tuple(line_of)

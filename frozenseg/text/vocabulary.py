@@ -1,4 +1,4 @@
-"""The classes to look for: names with synonyms, and which of them are countable things."""
+"""The vocabulary: classes with synonyms, and which of them are things (countable) or stuff."""
 
 import functools
 import logging
@@ -15,8 +15,8 @@ from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of, rows_of_file
 
 logger = logging.getLogger(__name__)
 
-SHOWN_NAMES = 5  # of a vocabulary, in a line of the log
-# What other programs put between classes; within a name here, so that all become one class.
+SHOWN_NAMES = 5  # how many names of a vocabulary a line of the log shows
+# Other programs separate classes by these; here they are part of a name, so all become one class.
 OTHER_SEPARATORS = ("|", ";", "\uff1b", "\uff0c", "\u3001")
 REPEATED_REMEDY = "put synonyms in one class, separated by commas"
 
@@ -25,10 +25,12 @@ Source = str | os.PathLike[str] | Mapping[int, str] | Iterable[str | Sequence[st
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """K classes. names: synonyms of each, the first is shown; is_thing: countable or not.
+    """K classes. Comparison ignores `source` and `ids`.
 
-    source: where the names come from, for messages. ids: the numbers that the source gives its
-    classes, ascending, if it does. Neither makes two vocabularies differ.
+    names: the synonyms of each class; results show the first.
+    is_thing: whether each class is a thing (countable) or stuff.
+    source: where the names come from, for messages.
+    ids: the numbers of the classes in the source, ascending, if it has any.
     """
 
     names: tuple[tuple[str, ...], ...]
@@ -52,12 +54,12 @@ class Vocabulary:
 
     @cached_property
     def spellings(self) -> frozenset[str]:
-        """What tells the names of all classes, every synonym, from others (`names.spelling`)."""
+        """The spellings of all synonyms of all classes (see `names.spelling`)."""
         return frozenset(spelling(name) for name in self.flat_names)
 
     @property
     def flat_names(self) -> list[str]:
-        """All S synonyms, class by class."""
+        """All S synonyms, ordered by class."""
         return [name for names in self.names for name in names]
 
     @property
@@ -66,31 +68,34 @@ class Vocabulary:
         return [index for index, names in enumerate(self.names) for _ in names]
 
     def select(self, class_ids: Iterable[int]) -> "Vocabulary":
-        """These classes alone, in this order."""
-        chosen = list(class_ids)
+        """Only these classes, in this order."""
+        order = list(class_ids)
         return replace(
             self,
-            names=tuple(self.names[i] for i in chosen),
-            is_thing=tuple(self.is_thing[i] for i in chosen),
-            ids=None if self.ids is None else tuple(self.ids[i] for i in chosen),
+            names=tuple(self.names[i] for i in order),
+            is_thing=tuple(self.is_thing[i] for i in order),
+            ids=None if self.ids is None else tuple(self.ids[i] for i in order),
         )
 
     def seen(self, training: "Vocabulary") -> list[bool]:
-        """Whether a class shares a name with the training vocabulary, as in FC-CLIP, but for the
-        spelling (`names.spelling`); on the field's lists the two rules agree."""
+        """Whether each class shares a name with the training vocabulary, as in FC-CLIP.
+
+        Names are compared by `names.spelling`; on the field's lists this agrees with FC-CLIP's
+        comparison of the names themselves.
+        """
         return [any(spelling(name) in training.spellings for name in group) for group in self.names]
 
     def summary(self, training: "Vocabulary | None" = None) -> str:
-        """One line for the log: which names, how many, from where, and how many are seen."""
+        """One line for the log: how many classes, from where, some names, and how many are seen."""
         first = ", ".join(label[:40] for label in self.labels[:SHOWN_NAMES])
         more = ", ..." if len(self) > SHOWN_NAMES else ""
         seen = f"; {sum(self.seen(training))} seen" if training is not None else ""
         return f"classes: {len(self)}, from {self.source}: {first}{more}{seen}"
 
     def text(self) -> str:
-        """The vocabulary as a file that `from_file` reads, its classes in their order."""
+        """The content of a file that `from_file` reads as this vocabulary."""
         if odd := [name for name in self.flat_names if NOT_IN_LINES.search(name)]:
-            raise UserError(f"{self.source}: {shown(odd[0])} cannot stand in a list of lines")
+            raise UserError(f"{self.source}: {shown(odd[0])} cannot be written in a file of lines")
         lines: list[str] = []
         before: bool | None = None
         for names, is_thing in zip(self.names, self.is_thing, strict=True):
@@ -101,13 +106,15 @@ class Vocabulary:
 
     @classmethod
     def parse(cls, source: "Source | Vocabulary", things: Source | None = None) -> "Vocabulary":
-        """A vocabulary from what a user writes.
+        """Read a vocabulary in any form that a user may write.
 
-        source: "car, truck; road" (classes by `;`, synonyms by `,`), a list of such classes or of
-        lists of synonyms, {number: class}, or the path of a file as `pathlib.Path` (`from_file`). A
-        string is never the name of a file.
-        things: the classes that are things, by any of their names, in the same forms. Without it a
-        class is a thing unless its name is a stuff class of COCO (`is_known_stuff`).
+        source: "car, truck; road" (`;` separates classes, `,` synonyms); a list of such classes or
+            of lists of synonyms; {number: class}; or a file as a `pathlib.Path` (see `from_file`).
+            A string is never the name of a file.
+        things: the classes that are things, by any of their names, in the same forms. None: a class
+            is a thing unless COCO has a stuff class of its name (`is_known_stuff`).
+
+        Raises `UserError` for names that are blank, repeated or not text.
         """
         if isinstance(source, Vocabulary):
             vocabulary = source
@@ -115,30 +122,32 @@ class Vocabulary:
             vocabulary = cls.from_file(source)
         else:
             vocabulary = cls._of_rows(rows_of(source), "the vocabulary")
-            _say_what_looks_odd(vocabulary, "separate classes by ;", source)
+            _warn_of_merged_classes(vocabulary, "separate classes by ;", source)
         if things is None:
             return vocabulary
         return replace(vocabulary, is_thing=_flags(vocabulary.names, things))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, may_repeat: bool = False) -> "Vocabulary":
-        """Read a list with one class a line: `name, synonym` or, as the field's lists,
-        `id:name,...`; then they are ordered by their ids. JSON is read as well (`parsing`).
+        """Read a file with one class in each line, or JSON (see `parsing`).
 
-        Classes after a line `[stuff]` are stuff, after `[things]` things; without such lines COCO's
-        stuff names decide. ` #` starts a comment; the class `invalid_class_id` is left out.
-        may_repeat: names may stand in several classes, as some of the field's lists have it; in a
-        list with ids they always may. It is said in the log.
+        A line is `name, synonym` or, as in the field's lists, `id:name,synonym`; with ids, classes
+        are ordered by them. Classes after a line `[stuff]` are stuff and after `[things]` they are
+        things; without such lines COCO's names of stuff decide. ` #` starts a comment. The class
+        `invalid_class_id` is left out.
+
+        may_repeat: whether a name may be in several classes, as in some of the field's lists, which
+            is logged; in a list with ids it always may.
         """
         rows = rows_of_file(path)
         vocabulary = cls._of_rows(rows, os.fspath(path), may_repeat or rows[0].is_numbered_line)
         remedy = "in a file each class has its own line, with synonyms between commas"
-        _say_what_looks_odd(vocabulary, remedy, Path(path))
+        _warn_of_merged_classes(vocabulary, remedy, Path(path))
         return vocabulary
 
     @classmethod
     def packaged(cls, name: str) -> "Vocabulary":
-        """A vocabulary that ships with the package, e.g. "coco_panoptic"."""
+        """A vocabulary of the package, e.g. "coco_panoptic"; raises `UserError` if unknown."""
         folder = resources.files("frozenseg.data") / "vocabularies"
         known = sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".txt"))
         if name not in known:
@@ -156,10 +165,11 @@ class Vocabulary:
         *,
         synonyms: bool = False,
     ) -> "Vocabulary":
-        """The names of an annotation, one for each class.
+        """The vocabulary of an annotation's categories.
 
-        synonyms: whether commas stand between synonyms, as in detectron2's metadata of the field's
-        data sets; else a comma is part of a name.
+        names, is_thing, ids: of each category. source: the annotation, for messages.
+        synonyms: whether commas separate synonyms, as in detectron2's metadata of the field's data
+            sets; otherwise a comma is part of a name.
         """
         groups: list[tuple[str, ...]] = []
         for name, number in zip(names, ids, strict=True):
@@ -168,9 +178,9 @@ class Vocabulary:
             parts = [part for part in split if part.strip()] or [name]
             groups.append(tuple(clean(part, place) for part in parts))
         if not synonyms and (commas := [name for (name,) in groups if "," in name]):
-            _say_once(
+            _warn_once(
                 f"{source}: {len(commas)} names have commas and are read as one name each, e.g. "
-                f"{shown(commas[0])}; for synonyms give a list in DATASETS.VOCABULARIES"
+                f"{shown(commas[0])}; give a class list of your own to have synonyms"
             )
         return cls(tuple(groups), tuple(is_thing), source, tuple(ids))
 
@@ -180,9 +190,9 @@ class Vocabulary:
         if not may_repeat:
             refuse_repeated(names, [row.place for row in rows], source, REPEATED_REMEDY)
         elif again := repeated(names):
-            _say_once(
+            _warn_once(
                 f"{source}: {len(again)} names stand in more than one class, "
-                f"e.g. {shown(again[0][2])}; the first of these classes is found"
+                f"e.g. {shown(again[0][2])}; results have the first of these classes"
             )
         is_thing = (
             not is_known_stuff(row.names) if row.is_thing is None else row.is_thing for row in rows
@@ -192,7 +202,7 @@ class Vocabulary:
 
 
 def is_known_stuff(names: Sequence[str]) -> bool:
-    """Whether one of the names is a stuff class of COCO panoptic, e.g. "sky", "Sky" or "skies"."""
+    """Whether one of the names is a stuff class of COCO panoptic, like "sky", "Sky" or "skies"."""
     return any(singular(name) in _coco_stuff() for name in names)
 
 
@@ -203,39 +213,39 @@ def _coco_stuff() -> frozenset[str]:
     return frozenset(singular(name) for names, is_thing in pairs if not is_thing for name in names)
 
 
-def _say_what_looks_odd(vocabulary: Vocabulary, remedy: str, source: object) -> None:
-    """One line where several classes have probably become one."""
+def _warn_of_merged_classes(vocabulary: Vocabulary, remedy: str, source: object) -> None:
+    """Warn if several classes have probably become one by the wrong separator."""
     names, alone = vocabulary.flat_names, len(vocabulary) == 1
     signs = (*OTHER_SEPARATORS, ". ") if alone else OTHER_SEPARATORS
     odd = [name for name in names if any(sign in name for sign in signs)]
     written = isinstance(source, str | os.PathLike)
     if alone and written and len(names) > 1:
-        _say_once(
+        _warn_once(
             f"1 class with {len(names)} names: {' = '.join(names[:6])}"
             f"{' = ...' if len(names) > 6 else ''}; {remedy}"
         )
     elif alone and isinstance(source, str) and "\n" in source.strip():
-        _say_once(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
+        _warn_once(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
     elif odd:
-        _say_once(f"{shown(odd[0], 60)} is read as one name; {remedy}")
+        _warn_once(f"{shown(odd[0], 60)} is read as one name; {remedy}")
 
 
 @functools.lru_cache(maxsize=1024)
-def _say_once(line: str) -> None:
-    """A warning that a loop over images does not repeat."""
+def _warn_once(line: str) -> None:
+    """Log a warning only once, even in a loop over images."""
     logger.warning("%s", line)
 
 
 def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]:
-    said = things.strip() if isinstance(things, str) else things
-    if isinstance(said, Sized) and len(said) == 0:
-        return tuple(False for _ in names)  # said expressly: no class is a thing
+    given = things.strip() if isinstance(things, str) else things
+    if isinstance(given, Sized) and len(given) == 0:
+        return tuple(False for _ in names)  # an empty list of things: no class is one
     rows = rows_of_file(things) if isinstance(things, os.PathLike) else rows_of(things, "things")
-    wanted = {spelling(name): name for row in rows for name in row.names}
+    things_by_spelling = {spelling(name): name for row in rows for name in row.names}
     known = {spelling(name): name for group in names for name in group}
-    if unknown := [name for key, name in wanted.items() if key not in known]:
+    if unknown := [name for key, name in things_by_spelling.items() if key not in known]:
         raise UserError(
             f"things: {shown(unknown[0])} is not in the vocabulary; "
             f"{nearest(unknown[0], sorted(known.values()))}"
         )
-    return tuple(any(spelling(name) in wanted for name in group) for group in names)
+    return tuple(any(spelling(name) in things_by_spelling for name in group) for group in names)

@@ -124,7 +124,7 @@ def test_a_named_list_in_any_order(tmp_path: Path, lines: str, key: str) -> None
     [
         ("7:dog\n3:cat\n90:grass\n", "names category 3 'dog', .*words.txt has 3:cat"),
         ("cat\ndog\nroad\n", "category 90, 'grass', has no class of its own there"),
-        ("Hund\nKatze\nGras\n", "names 3 of 3 classes otherwise than .*'dog' for 'Hund' first"),
+        ("Hund\nKatze\nGras\n", "3 of 3 class names in .* differ from .*'dog' in place of 'Hund'"),
     ],
 )
 def test_a_list_that_contradicts_the_annotation(tmp_path: Path, lines: str, message: str) -> None:

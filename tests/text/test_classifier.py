@@ -228,7 +228,7 @@ def test_a_changed_vector_is_made_again(
     save_file(renewed(load_file(path), change), path, metadata=metadata)
     second = make(tmp_path)
     torch.testing.assert_close(second.vectors(NAMES), expected(NAMES))
-    assert second.encoded == 4 and "is damaged and left aside" in caplog.text
+    assert second.encoded == 4 and "is damaged and is ignored" in caplog.text
     third = make(tmp_path)  # the good file has taken the place of the bad one
     torch.testing.assert_close(third.vectors(NAMES), expected(NAMES))
     assert third.encoded == 0
@@ -339,7 +339,7 @@ def test_without_a_home_folder_nothing_is_cached_on_disk(
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with caplog.at_level(logging.WARNING, "frozenseg"):
         assert cache_folder() is None
-    assert "there is no home folder; FROZENSEG_CACHE may name another" in caplog.text
+    assert "there is no home folder; set FROZENSEG_CACHE" in caplog.text
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FROZENSEG_CACHE", "~/x")

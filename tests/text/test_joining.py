@@ -26,8 +26,8 @@ def test_in_order_and_with_other_names_among_them(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == []  # a shared word is enough
     words = listed("clouds, sky", "brick-wall", "lamp", "automobile, car")
     assert labels(words) == ["clouds", "brick-wall", "lamp", "automobile"]
-    assert "names 1 of 4 classes in other words than a.json" in caplog.text
-    assert "'traffic_light' is asked for as 'lamp'" in caplog.text
+    assert "1 of 4 class names of words.txt differ from those of a.json" in caplog.text
+    assert "'traffic_light' is queried as 'lamp'" in caplog.text
 
 
 def test_any_order_and_more_classes_than_the_annotation_has() -> None:
@@ -48,11 +48,12 @@ def test_by_ids_whatever_their_order_and_language() -> None:
     [
         (
             listed("brick wall", "sky", "traffic light", "car", ids=IDS),
-            "a.json names category 3 'sky', words.txt has 3:brick wall; correct the numbers",
+            "a.json names category 3 'sky', but words.txt has 3:brick wall; correct the numbers",
         ),
         (
             listed("Himmel", "Mauer", "Ampel", "Auto"),
-            r"names 4 of 4 classes otherwise than words.txt, 'sky' for 'Himmel' first: .*3:Himmel",
+            "4 of 4 class names in a.json differ from those of words.txt; the first is 'sky' in "
+            "place of 'Himmel'; .*3:Himmel",
         ),
         (
             listed("brick wall", "sky", "lamp", "car"),

@@ -44,7 +44,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (b"a photo\n", r"line 1, 'a photo', has \{\} 0 times; put it once"),
         (b"a {}\n{} or {}\n", r"line 2, '\{\} or \{\}', has \{\} 2 times"),
         (b"a {}\n\n a {}\n", "line 3 repeats line 1"),
-        (b"# none\n", "holds none; write one a line"),
+        (b"# none\n", "holds none; write one in each line"),
         (b"", "holds none"),
         (b"a \xff {}\n", "cannot be read"),
     ],

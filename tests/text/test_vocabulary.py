@@ -154,7 +154,7 @@ def test_what_is_shown_is_what_was_written_but_for_what_nobody_sees() -> None:
 def test_several_classes_that_have_become_one_are_told_once(
     source: object, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vocabulary_module._say_once.cache_clear()
+    vocabulary_module._warn_once.cache_clear()
     for _ in range(2):
         assert len(Vocabulary.parse(source)) == 1
     assert len(caplog.messages) == 1 and line in caplog.messages[0]
@@ -166,7 +166,7 @@ def test_several_classes_that_have_become_one_are_told_once(
 def test_what_is_clear_is_not_commented_on(
     source: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vocabulary_module._say_once.cache_clear()
+    vocabulary_module._warn_once.cache_clear()
     Vocabulary.parse(source)
     assert caplog.messages == []
 
@@ -174,7 +174,7 @@ def test_what_is_clear_is_not_commented_on(
 def test_a_comma_within_a_name_of_a_list_of_lists() -> None:
     vocabulary = Vocabulary.parse([["wall, brick"], ["sky"]])
     assert vocabulary.names == (("wall, brick",), ("sky",))
-    with pytest.raises(UserError, match="'wall, brick' cannot stand in a list of lines"):
+    with pytest.raises(UserError, match="'wall, brick' cannot be written in a file of lines"):
         vocabulary.text()
 
 
@@ -323,7 +323,7 @@ def test_lists_that_are_refused(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_yaml_is_refused_rather_than_read_by_lines(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="YAML is not read; write its names one a line"):
+    with pytest.raises(UserError, match="YAML is not read; write one name in each line"):
         Vocabulary.from_file(write(tmp_path, "nc: 2\nnames: [car, sky]\n", "data.yaml"))
 
 
@@ -348,12 +348,12 @@ def test_synonyms_of_categories_count_where_one_class_has_them(
         {"id": 2, "name": "bow (weapon)", "synonyms": ["bow", "Bow_(weapon)"]},
     ]
     assert Vocabulary.parse(bows).names == (("bow, ribbon", "knot"), ("bow (weapon)",))
-    assert "2 synonyms are names of other classes too and left out, e.g. 'bow'" in caplog.text
+    assert "2 synonyms are left out because other classes have them too, e.g. 'bow'" in caplog.text
 
 
 def test_a_string_that_is_the_name_of_a_file_is_refused() -> None:
     for source in ("demo/vocabulary.txt", " words.JSON", "words.csv"):
-        with pytest.raises(UserError, match="class names were expected; a file is given by"):
+        with pytest.raises(UserError, match="class names were expected; give a file by"):
             Vocabulary.parse(source)
         with pytest.raises(UserError, match="things is .*: class names were expected"):
             Vocabulary.parse("car", source)
