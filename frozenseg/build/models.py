@@ -29,8 +29,8 @@ from frozenseg.checkpoints.state_dict import check_tensors
 from frozenseg.encoders.bert import BertText, load_bert
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_config import clip_config
-from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
 from frozenseg.encoders.clip_text import ClipText, has_quick_gelu, without_image_tower
+from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.patches import (
     PatchEncoder,
@@ -97,7 +97,7 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     elif model.device.type == "cpu" and build_precision(cfg, model.device).dtype is None:
         for part in model.modules():
             if isinstance(part, FusedConvNeXtBlock | FusedBlock):
-                part.pack()
+                part.prepack()
         release_fragmented_memory()  # the plain weights left holes that no activation fits in
 
 

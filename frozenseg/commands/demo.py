@@ -22,7 +22,7 @@ from frozenseg.data.results import LINES, Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line
 from frozenseg.files import atomic_path, check_writable, user_path
-from frozenseg.runtime.background import AsyncWriter, groups, prefetch
+from frozenseg.runtime.background import AsyncWriter, batched, prefetch
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def segment_files(
             tqdm(total=len(paths), unit=" images", disable=None) as bar,
             AsyncWriter(batch_size) as out,
         ):
-            for group in groups(prefetch(map(_read, inputs), batch_size), batch_size, _size):
+            for group in batched(prefetch(map(_read, inputs), batch_size), batch_size, _size):
                 if is_video(group[0].path):
                     out.finish()  # the predictions keep the order
                     run.video(group[0])
@@ -268,7 +268,7 @@ class _Run:
 
     def _segment_video(self, entry: _Input) -> None:
         video = read_video(entry.path)
-        frames = groups(prefetch(video.frames(), self.batch_size), self.batch_size, np.shape)
+        frames = batched(prefetch(video.frames(), self.batch_size), self.batch_size, np.shape)
         bar = tqdm(total=video.num_frames or None, unit=" frames", disable=None)
         path = self.output / f"{entry.name}.mp4"
         done = 0

@@ -1,4 +1,4 @@
-"""A frozen BERT as text encoder: it has read, but never seen an image (Fusioner, Table 1)."""
+"""A frozen BERT as text encoder, trained on text alone (Fusioner, arXiv 2210.15138, Table 1)."""
 
 import hashlib
 from importlib import import_module
@@ -14,13 +14,13 @@ from frozenseg.errors import TextTooLong, UserError
 
 
 class BertText(Frozen):
-    """The mean of BERT's last hidden states over the tokens of a text.
+    """Encodes a text as the mean of BERT's last hidden states over its tokens.
 
-    How the paper reads one vector out of BERT is not known; the mean is ours.
+    The paper does not say how it makes one vector of them; the mean is our choice.
     """
 
     def __init__(self, *, model: Any, tokenizer: Any) -> None:
-        """model, tokenizer: of transformers, e.g. from `load_bert`; untyped, since optional."""
+        """model, tokenizer: from `load_bert`; untyped, as transformers is an optional package."""
         super().__init__()
         self.model = self.freeze(model)
         self.tokenizer = tokenizer
@@ -32,7 +32,7 @@ class BertText(Frozen):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
-        """(N, D) vectors, not normalised, in the order of `texts`."""
+        """Vectors (N, D) in the order of `texts`, not normalised; raises `TextTooLong`."""
         limit = self.model.config.max_position_embeddings
         for index, tokens in enumerate(self.tokenizer(texts)["input_ids"]):
             if len(tokens) > limit:
@@ -50,7 +50,7 @@ class BertText(Frozen):
         return torch.cat(vectors).float()
 
     def text_fingerprint(self) -> str:
-        """A digest of all that decides text vectors: configuration, words and weights."""
+        """A digest of all that the vectors depend on: configuration, vocabulary and weights."""
         digest = hashlib.sha256(self.model.config.to_json_string().encode())
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         add_tensors(digest, self.model.state_dict())
@@ -58,21 +58,22 @@ class BertText(Frozen):
 
 
 def load_bert(folder: str) -> BertText:
-    """BERT from a folder as the Hugging Face hub has it: config.json, vocab.txt, model.safetensors.
+    """Load BERT from a folder of the Hugging Face hub: config.json, vocab.txt, model.safetensors.
 
-    Nothing is downloaded. Without the package or the folder: `UserError` that names it.
+    Nothing is downloaded. Raises `UserError` if the transformers package is missing, or if the
+    folder has no readable BERT.
     """
     try:
         transformers = import_module("transformers")
     except ImportError:
         raise UserError(
-            "MODEL.FUSIONER.TEXT bert: needs transformers; pip install 'frozenseg[fusioner]'"
+            "BERT needs the package transformers; pip install 'frozenseg[fusioner]'"
         ) from None
     path = Path(folder)
     if not folder or not (path / "config.json").is_file():
         raise UserError(
-            f"MODEL.FUSIONER.TEXT_WEIGHTS {folder!r}: no folder with BERT's config.json; fetch one "
-            "with `hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
+            f"BERT weights {folder!r}: no folder with BERT's config.json; download one with "
+            "`hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
         )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -83,7 +84,5 @@ def load_bert(folder: str) -> BertText:
             raise ValueError(f"entries are missing, e.g. {sorted(report['missing_keys'])[0]}")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"MODEL.FUSIONER.TEXT_WEIGHTS {folder}: cannot be read as BERT ({reason})"
-        ) from None
+        raise UserError(f"BERT weights {folder}: cannot be read as BERT ({reason})") from None
     return BertText(model=model, tokenizer=tokenizer)

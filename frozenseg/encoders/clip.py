@@ -1,6 +1,7 @@
-"""A frozen CLIP through open_clip: image features, text vectors, and CLIP's own view of a region.
+"""A frozen CLIP of open_clip: image features, text vectors, and embeddings of image regions.
 
-Legend: B images, Q regions, C channels of the last stage, D joint space, h x w cells.
+Legend: B images, Q regions, C channels of the last stage, D dimension of the joint space, h x w
+cells.
 """
 
 import open_clip
@@ -18,10 +19,10 @@ from frozenseg.structures import ClipFeatures
 
 
 class FrozenClip(ClipText):
-    """CLIP with a convolutional image tower (ConvNeXt or ResNet), as backbone and as classifier."""
+    """CLIP with a convolutional image tower (ConvNeXt or ResNet), both backbone and classifier."""
 
     def __init__(self, *, model: open_clip.CLIP, name: str, mean: list[float], std: list[float]):
-        """model: from `build_clip_model`. mean, std: of RGB in 0-255."""
+        """model: from `build_clip_model`. name: of its architecture. mean, std: of RGB in 0-255."""
         super().__init__(model=model, name=name)
         self.trunk = image_trunk(model.visual, name)
         self.mean: Tensor
@@ -36,17 +37,20 @@ class FrozenClip(ClipText):
 
     @property
     def logit_scale(self) -> Tensor:
+        """The logarithm of the scale of CLIP's cosines."""
         return self.model.logit_scale
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> ClipFeatures:
-        """pixels (B, 3, H, W), normalised, H and W multiples of 32."""
+        """The feature pyramid of normalised pixels (B, 3, H, W), H and W multiples of 32."""
         return self.trunk(pixels)
 
     @torch.no_grad()
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """dense (B, C, h, w), mask_logits (B, Q, h, w) -> CLIP's embedding of regions (B, Q, D), in
-        float32."""
+        """CLIP's embeddings (B, Q, D) of regions, in float32.
+
+        dense: (B, C, h, w) of `ClipFeatures`. mask_logits: (B, Q, h, w), on the same grid.
+        """
         with in_float32(dense):
             return self.trunk.encode_regions(dense.float(), mask_logits)
 
@@ -64,13 +68,16 @@ def build_clip_model(
 
 
 def image_trunk(visual: nn.Module, name: str) -> ConvNeXtTrunk | ResNetTrunk:
-    """The image tower as a feature pyramid; name: of the model, for the error message."""
+    """The image tower as a feature pyramid; raises `UserError` for other kinds of towers.
+
+    name: of the model, for messages.
+    """
     if isinstance(visual, ModifiedResNet):
         return ResNetTrunk(visual)
     stages = getattr(getattr(visual, "trunk", None), "stages", None)
     if stages is None:
         raise UserError(
-            f"MODEL.FROZEN_SEG.CLIP_MODEL_NAME {name}: a ConvNeXt or ResNet image tower is needed, "
+            f"CLIP model {name}: a ConvNeXt or ResNet image tower is needed, "
             "e.g. convnext_large_d_320 or RN50x64"
         )
     return ConvNeXtTrunk(visual)

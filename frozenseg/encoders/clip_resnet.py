@@ -1,6 +1,7 @@
 """The modified ResNet image tower of an open_clip model, with attention pooling under masks.
 
-Legend: B images, Q regions, C channels of the last stage, D joint space, h x w cells, M heads.
+Legend: B images, Q regions, C channels of the last stage, D dimension of the joint space, h x w
+cells, M heads.
 """
 
 from typing import Any
@@ -12,10 +13,10 @@ from frozenseg.structures import ClipFeatures
 
 
 class ResNetTrunk:
-    """Calls a tower it does not own: the parameters stay with the open_clip model."""
+    """Calls a tower that it does not own: the parameters belong to the open_clip model."""
 
     def __init__(self, visual: Any) -> None:
-        """visual: open_clip's tower; untyped, because its parts are reached by name."""
+        """visual: the tower of open_clip; untyped, because its parts are found by name."""
         self.visual = visual
         self.channels = {
             f"res{number + 1}": getattr(visual, f"layer{number}")[-1].conv3.out_channels
@@ -23,6 +24,7 @@ class ResNetTrunk:
         }
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
+        """The feature pyramid of normalised pixels (B, 3, H, W)."""
         features = self.visual.stem(pixels)
         levels = {}
         for number in range(1, 5):
@@ -30,9 +32,10 @@ class ResNetTrunk:
         return ClipFeatures(levels, features)
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """CLIP's attention pooling, where the query (the mean of the image) sees one region only.
+        """CLIP's attention pooling, in which the query (the image's mean) attends to one region.
 
-        A region without a positive cell sees the whole image, or its attention would be undefined.
+        A region without a positive cell attends to the whole image, because its attention would be
+        undefined otherwise. dense (B, C, h, w), mask_logits (B, Q, h, w); returns (B, Q, D).
         """
         pool = self.visual.attnpool
         batch = len(dense)
@@ -53,15 +56,16 @@ class ResNetTrunk:
         return pool.c_proj(pooled.transpose(1, 2).reshape(batch, -1, dense.shape[1]))
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """dense (B, C, h, w) -> (B, h*w, D): each as the pooling sees it if alone.
+        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each pooled alone.
 
-        Attention to one key returns that key's value, so no query and no softmax is needed.
+        Attention to a single key returns the value of that key, so no query and no softmax is
+        needed.
         """
         pool = self.visual.attnpool
         return pool.c_proj(pool.v_proj(self._keys(dense)))
 
     def _keys(self, dense: Tensor) -> Tensor:
-        """The cells (B, h*w, C) with their positions, which are interpolated to this size."""
+        """The cells (B, h*w, C) with positional embeddings, interpolated to this size."""
         table = self.visual.attnpool.positional_embedding[1:]
         grid = round(len(table) ** 0.5)
         positions = F.interpolate(

@@ -1,6 +1,6 @@
-"""CLIP's own text tower through open_clip: names to vectors.
+"""CLIP's text tower of open_clip.
 
-Legend: N texts, D joint space.
+Legend: N texts, L tokens, D dimension of the joint space.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from frozenseg.errors import TextTooLong
 
 
 class ClipText(Frozen):
-    """The text half of a CLIP; the image half may be there or not (`without_image_tower`)."""
+    """The text tower of a CLIP, whose image tower may be missing (`without_image_tower`)."""
 
     def __init__(self, *, model: open_clip.CLIP, name: str) -> None:
-        """model: from `build_clip_model`. name: of its architecture, as open_clip knows it."""
+        """model: from `build_clip_model`. name: of its architecture in open_clip."""
         super().__init__()
         self.model = self.freeze(model)
         self.name = name
@@ -29,24 +29,25 @@ class ClipText(Frozen):
 
     @property
     def embed_dim(self) -> int:
-        """D."""
+        """D, the dimension of the joint space."""
         return self.model.text_projection.shape[-1]
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
-        """(N, D) vectors, not normalised, in the order of `texts`: those of open_clip's
-        `encode_text`.
+        """Vectors (N, D) of open_clip's `encode_text`, not normalised, in the order of `texts`.
 
-        A text is known at its end, and no place sees a later one: what is behind the end of the
-        longest text of a batch is left out, and texts of like length go together.
+        The text tower is causal and is read out at the end-of-text token, so padding behind the
+        longest text of a batch can be cut off; texts are sorted by length. Raises `TextTooLong` for
+        a text that the tokenizer would cut.
         """
-        tokens = self.tokenizer(texts)  # (N, context length), zeros behind the end of a text
+        tokens = self.tokenizer(texts)  # (N, context length), zeros after the end of a text
         for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
-            # Full to the last place: the tokenizer may have cut it silently.
+            # The context is full: the tokenizer may have cut the text silently.
             length = len(self.tokenizer.encode(texts[row])) + 2  # start and end of text
             if length > self.model.context_length:
                 raise TextTooLong(texts[row], row, length, self.model.context_length)
-        lengths = tokens.argmax(1) + 1  # the end of a text is the last entry of the vocabulary
+        # The end-of-text token has the greatest id.
+        lengths = tokens.argmax(1) + 1
         order = lengths.argsort()
         parts = [
             self._encode(tokens[rows, : int(lengths[rows].max())])
@@ -55,24 +56,24 @@ class ClipText(Frozen):
         return torch.cat(parts).float()[order.argsort()]
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, L) with their ends -> (N, D): open_clip's steps on the first L places."""
+        """Vectors (N, D) of tokens (N, L), by open_clip's steps on the first L positions."""
         model, length = self.model, tokens.shape[1]
         tokens = tokens.to(model.positional_embedding.device)
         if model.attn_mask is None or model.text_pool_type not in ("argmax", "eos"):
-            # Places that see later ones, or another end: as it stands.
+            # The tower is not causal, or is read out elsewhere: nothing can be cut off.
             return model.encode_text(F.pad(tokens, (0, model.context_length - length)))
-        kind = model.transformer.get_cast_dtype()
-        x = model.token_embedding(tokens).to(kind) + model.positional_embedding[:length].to(kind)
+        dtype = model.transformer.get_cast_dtype()
+        x = model.token_embedding(tokens).to(dtype) + model.positional_embedding[:length].to(dtype)
         x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
         ends = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=model.text_eos_id)
         return ends @ model.text_projection
 
     def text_fingerprint(self) -> str:
-        """A digest of all that decides text vectors: architecture, weights, open_clip's version."""
+        """A digest of all that the vectors depend on: architecture, weights, version of open_clip."""
         digest = hashlib.sha256()
         about = [clip_config(self.name), has_quick_gelu(self.model.transformer)]
         digest.update(json.dumps([*about, open_clip.__version__]).encode())
-        # Without the image tower, whose weights, if packed, would all be laid out for it.
+        # Without the image tower: its weights, if prepacked, would have to be converted.
         state: dict[str, Tensor] = dict(self.model.named_parameters(recurse=False))
         for name, part in self.model.named_children():
             if name != "visual":
@@ -82,11 +83,11 @@ class ClipText(Frozen):
 
 
 def has_quick_gelu(module: nn.Module) -> bool:
-    """Whether OpenAI's activation is in it."""
+    """Whether the module uses QuickGELU, the activation of OpenAI's CLIP."""
     return any(isinstance(part, QuickGELU) for part in module.modules())
 
 
 def without_image_tower(model: open_clip.CLIP) -> open_clip.CLIP:
-    """The same model, its image tower replaced by nothing: encoding text does not need it."""
+    """Remove the image tower of a model, which only encodes text then."""
     model.visual = nn.Identity()
     return model

@@ -26,6 +26,7 @@ class Frozen(nn.Module):
         return module.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Frozen":
+        """Stay in evaluation mode."""
         return super().train(False)
 
 

@@ -1,8 +1,8 @@
-"""Frozen visual encoders behind one interface: a padded batch in, unit patch tokens and grid out.
+"""Frozen visual encoders with one interface: from a padded batch to normalised patch tokens.
 
-What they learned from decides their kind: words (CLIP), images alone (DINO, MoCo v3), masks (SAM).
-Fusioner (arXiv 2210.15138) joins any of them with any text encoder. Inputs may have any
-size that is a multiple of `stride`; tables of positions are interpolated to it.
+They were trained with words (CLIP), on images alone (DINO, MoCo v3), or with masks (SAM). Fusioner
+(arXiv 2210.15138) joins any of them with any text encoder. Inputs may have any size that is a
+multiple of `stride`; positional embeddings are interpolated to it.
 
 Legend: B images, C channels of a token, h x w cells.
 """
@@ -26,32 +26,33 @@ from frozenseg.structures import ImageBatch, PatchTokens
 
 
 class PatchEncoder(Frozen):
-    """A frozen visual encoder."""
+    """A frozen visual encoder.
+
+    channels: C. stride: images are padded to a multiple of it, in pixels.
+    """
 
     channels: int
-    """C."""
     stride: int
-    """Images are padded to a multiple of so many pixels."""
 
     @property
     def network(self) -> nn.Module:
-        """What the weights of the encoder's file are loaded into."""
+        """The module that the weights of the encoder's file are loaded into."""
         raise NotImplementedError
 
     def cells(self, images: ImageBatch) -> Tensor:
-        """(B, C, h, w) over the padded images, not normalised."""
+        """Features (B, C, h, w) over the padded images, not normalised."""
         raise NotImplementedError
 
     @torch.no_grad()
     def forward(self, images: ImageBatch) -> PatchTokens:
-        """The cells as unit vectors; a cell of zeros stays zero."""
+        """The cells as unit vectors; a zero vector stays zero."""
         cells = self.cells(images)
         tokens = F.normalize(cells.flatten(2).transpose(1, 2), dim=-1)
         return PatchTokens(tokens, (cells.shape[-2], cells.shape[-1]))
 
 
 class _Normalizing(PatchEncoder):
-    """An encoder that takes normalised pixels. mean, std: of RGB in 0-255."""
+    """Base of encoders of normalised pixels. mean, std: of RGB in 0-255."""
 
     def __init__(self, *, model: nn.Module, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -63,12 +64,15 @@ class _Normalizing(PatchEncoder):
 
     @property
     def network(self) -> nn.Module:
+        """As of `PatchEncoder`."""
         return self.model
 
 
 class ClipVitPatches(_Normalizing):
-    """CLIP's ViT: its patch tokens behind the last norm and the projection to the joint space, so
-    C is that of the text vectors (Fusioner). The class token is dropped."""
+    """Patch tokens of CLIP's ViT after the last norm and the projection to the joint space.
+
+    C is therefore that of the text vectors. The class token is dropped.
+    """
 
     def __init__(self, *, model: VisionTransformer, mean: list[float], std: list[float]) -> None:
         super().__init__(model=model, mean=mean, std=std)
@@ -76,6 +80,7 @@ class ClipVitPatches(_Normalizing):
         self.stride = model.patch_size[0]
 
     def cells(self, images: ImageBatch) -> Tensor:
+        """As of `PatchEncoder`."""
         vit: Any = self.model
         patches = vit.conv1(images.normalized(self.mean, self.std))  # (B, width, h, w)
         grid = (patches.shape[-2], patches.shape[-1])
@@ -88,10 +93,9 @@ class ClipVitPatches(_Normalizing):
 
 
 class ClipResNetPatches(_Normalizing):
-    """CLIP's ResNet: each cell of the last stage as CLIP's pooling sees it alone, in the joint
-    space.
+    """Cells of the last stage of CLIP's ResNet, each pooled alone into the joint space.
 
-    The published code has no ResNet; this is our reading of "after the projection" for it.
+    The published code has no ResNet; this is our reading of "after the projection".
     """
 
     stride = 32
@@ -102,15 +106,16 @@ class ClipResNetPatches(_Normalizing):
         self.channels = model.attnpool.c_proj.out_features
 
     def cells(self, images: ImageBatch) -> Tensor:
+        """As of `PatchEncoder`."""
         dense = self.trunk(images.normalized(self.mean, self.std)).dense
         return self.trunk.encode_cells(dense).transpose(1, 2).unflatten(2, dense.shape[-2:])
 
 
 class TimmPatches(_Normalizing):
-    """A ViT of timm, for DINO and MoCo v3: patch tokens behind the last norm, prefix dropped."""
+    """Patch tokens of a ViT of timm (DINO, MoCo v3) after the last norm, without prefix tokens."""
 
     def __init__(self, *, model: TimmVisionTransformer) -> None:
-        """model: from `build_timm_vit`. Both methods trained with ImageNet's usual statistics."""
+        """model: from `build_timm_vit`; both methods normalise by ImageNet's statistics."""
         mean, std = (
             [255 * value for value in values]
             for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -120,6 +125,7 @@ class TimmPatches(_Normalizing):
         self.stride = model.patch_embed.patch_size[0]
 
     def cells(self, images: ImageBatch) -> Tensor:
+        """As of `PatchEncoder`."""
         pixels = images.normalized(self.mean, self.std)
         grid = (pixels.shape[-2] // self.stride, pixels.shape[-1] // self.stride)
         vit: Any = self.model
@@ -128,7 +134,7 @@ class TimmPatches(_Normalizing):
 
 
 class SamPatches(PatchEncoder):
-    """SAM's image encoder at SAM's own input size, its embedding spread over the padded images."""
+    """SAM's image embedding, made at SAM's input size and resampled over the padded images."""
 
     def __init__(self, *, sam: FrozenSam) -> None:
         super().__init__()
@@ -138,48 +144,58 @@ class SamPatches(PatchEncoder):
 
     @property
     def network(self) -> nn.Module:
+        """As of `PatchEncoder`."""
         return self.sam.model
 
     def cells(self, images: ImageBatch) -> Tensor:
+        """As of `PatchEncoder`."""
         return self.sam(images)
 
 
 def clip_patches(
     visual: nn.Module, *, name: str, mean: list[float], std: list[float]
 ) -> ClipVitPatches | ClipResNetPatches:
-    """The image tower of an open_clip model as a patch encoder; name: for the error message."""
+    """The image tower of an open_clip model as a patch encoder.
+
+    name: of the model, for messages. Raises `UserError` for other towers than ViT and ResNet.
+    """
     if isinstance(visual, ModifiedResNet):
         return ClipResNetPatches(model=visual, mean=mean, std=std)
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         return ClipVitPatches(model=visual, mean=mean, std=std)
     raise UserError(
-        f"MODEL.FUSIONER.VISUAL_NAME {name}: a ViT or ResNet image tower of CLIP is needed, "
+        f"visual encoder {name}: a ViT or ResNet image tower of CLIP is needed, "
         "e.g. ViT-L-14, ViT-B-16 or RN101"
     )
 
 
 def build_timm_vit(name: str) -> TimmVisionTransformer:
-    """A ViT of timm without head and weights, for inputs of any size."""
+    """A ViT of timm without head and weights, for inputs of any size.
+
+    Raises `UserError` for a name that is unknown or is no plain ViT.
+    """
     known = timm.list_models("*vit*")
     if name.partition(".")[0] not in known:
-        raise UserError(f"MODEL.FUSIONER.VISUAL_NAME {name}: unknown; {nearest(name, known)}")
+        raise UserError(f"visual encoder {name}: unknown; {nearest(name, known)}")
     model = None
     if "vit" in name:
         try:
             model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
-        except (TypeError, RuntimeError):  # no plain ViT, or a weights tag that timm does not know
+        # timm raises these for other architectures, and for tags of weights that it does not know.
+        except (TypeError, RuntimeError):
             model = None
     if not isinstance(model, TimmVisionTransformer):
         raise UserError(
-            f"MODEL.FUSIONER.VISUAL_NAME {name}: not a plain ViT of timm; take e.g. "
-            "vit_base_patch16_224"
+            f"visual encoder {name}: not a plain ViT of timm; take e.g. vit_base_patch16_224"
         )
     return model
 
 
 def interpolate_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A ViT's table (1 + n*n, C), class token first, for h x w patches: (1 + h*w, C); bicubic, as
-    open_clip and timm resize such tables."""
+    """Resize a ViT's positional embeddings (1 + n*n, C) to a grid (h, w): (1 + h*w, C).
+
+    The first embedding is that of the class token. The resize is bicubic, as in open_clip and timm.
+    """
     side = round((len(table) - 1) ** 0.5)
     if grid == (side, side):
         return table

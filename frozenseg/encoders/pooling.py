@@ -1,4 +1,4 @@
-"""Mean of features under masks; used by the encoders and by the decoder."""
+"""Mask pooling, and masks on the grid of a padded image; used by encoders and decoders."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ OUTSIDE = -6.0  # logit of a mask where there is no image
 def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     """Mean of features (B, C, h, w) over the cells where mask_logits (B, Q, h, w) > 0: (B, Q, C).
 
-    A mask without a positive cell pools to zero. No gradient reaches the masks. In float32: sums
-    over all cells of a large image leave the range of float16.
+    A mask without a positive cell pools to zero. No gradient reaches the masks. The sums are in
+    float32, because those over a large image overflow float16.
     """
     features = features.float()
     inside = (mask_logits.detach() > 0).flatten(2)
@@ -26,8 +26,10 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
 
 
 class _MaskedSum(torch.autograd.Function):
-    """The product of masks (B, Q, L) bool and features (B, L, C). For the backward pass a byte a
-    cell of a mask is kept, where a product of floats would keep four."""
+    """The product of masks (B, Q, L) bool and features (B, L, C).
+
+    It keeps the masks as bool for the backward pass, a quarter of the memory of float masks.
+    """
 
     @staticmethod
     def forward(ctx: Any, inside: Tensor, features: Tensor) -> Tensor:
@@ -43,10 +45,13 @@ class _MaskedSum(torch.autograd.Function):
 def resample_to_padded_grid(
     masks: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
-    """Mask logits (P, h, w) that span an image, on a grid (P, *grid) that spans the padded image.
+    """Resample mask logits (P, h, w) over an image to (P, *grid) over the padded image.
 
-    image_size, padded_size: (height, width) in pixels of the network's input. A cell takes the
-    value at its centre, bilinearly; cells whose centre lies in the padding get `OUTSIDE`.
+    A cell takes the bilinear value at its centre; cells whose centre is in the padding get
+    `OUTSIDE`.
+
+    image_size: (height, width) in pixels of the image, at the network's input.
+    padded_size: the same of the padded image.
     """
     axes = []
     for length, padded, cells in zip(image_size, padded_size, grid, strict=True):

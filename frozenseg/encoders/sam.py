@@ -1,7 +1,6 @@
-"""A frozen SAM (segment-anything): its image encoder feeds the injectors, its mask decoder
-proposes.
+"""A frozen SAM (segment-anything): its image encoder feeds the injectors and makes proposals.
 
-Legend: B images, C channels of the embedding (256), side: SAM's input, 1024 in the published sizes.
+Legend: B images, C channels of the embedding (256), side: of SAM's square input in pixels (1024).
 """
 
 from dataclasses import dataclass
@@ -31,7 +30,16 @@ VIEWS = ("stretch", "keep_aspect")
 
 @dataclass(frozen=True)
 class SamSize:
-    """What distinguishes one SAM from another. Sizes are in pixels, window and global in blocks."""
+    """The sizes of a SAM.
+
+    dim, depth, num_heads: of the image encoder (a ViT).
+    global_attention: the blocks that attend globally; the others attend within windows.
+    side: of the square input, in pixels.
+    patch_size: in pixels.
+    window_size: in cells.
+    out_channels: C of the embedding.
+    decoder_hidden_dim: width of the feed-forward layers of the mask decoder.
+    """
 
     dim: int
     depth: int
@@ -66,7 +74,7 @@ SIZES = {
 
 
 def plain_image_encoder(name: str) -> ImageEncoderViT:
-    """segment-anything's own image encoder in one of `SIZES`, without weights."""
+    """The image encoder of segment-anything in one of `SIZES`, without weights."""
     size = SIZES[name]
     return ImageEncoderViT(
         img_size=size.side,
@@ -113,22 +121,23 @@ def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
 
 
 class FrozenSam(Frozen):
-    """SAM's image encoder on a padded batch; the result always spans the whole padded image.
-
-    view: `stretch`, as published: the padded image is stretched to a square. `keep_aspect`: the
-    unpadded image is resized by its long side and padded, as SAM was trained.
-    """
+    """SAM's image encoder on a padded batch; the result always spans the whole padded image."""
 
     def __init__(self, *, model: Sam, view: str) -> None:
+        """model: from `build_sam_model`.
+
+        view: "stretch" stretches the padded image to a square, as FrozenSeg publishes it;
+        "keep_aspect" resizes the unpadded image by its long side and pads it, as SAM was trained.
+        """
         super().__init__()
         if view not in VIEWS:
-            raise UserError(f"MODEL.FROZEN_SEG.SAM_VIEW {view}: must be one of {', '.join(VIEWS)}")
+            raise UserError(f"SAM view {view}: must be one of {', '.join(VIEWS)}")
         self.model = self.freeze(model)
         self.view = view
 
     @property
     def side(self) -> int:
-        """Pixels a side of the encoder's square input."""
+        """The side of the square input, in pixels."""
         return self.model.image_encoder.img_size
 
     @property
@@ -137,18 +146,21 @@ class FrozenSam(Frozen):
         return self.model.image_encoder.neck[-1].weight.shape[0]
 
     @torch.no_grad()
-    def forward(self, images: ImageBatch, square: Tensor | None = None) -> Tensor:
-        """(B, C, h, w) float32, spread over the padded image as the levels of CLIP are.
+    def forward(self, images: ImageBatch, image_embedding: Tensor | None = None) -> Tensor:
+        """SAM's features (B, C, h, w), float32, over the padded image like the levels of CLIP.
 
-        square: the result of `square` for these images, if it is known and the view is SAM's own.
+        image_embedding: the result of `image_embedding` for these images, if it is known; only the
+        view "keep_aspect" can use it.
         """
         if self.view == "stretch":
             return self.model.image_encoder(self._stretched(images)).float()
-        return self._aligned(self.image_embedding(images) if square is None else square, images)
+        if image_embedding is None:
+            image_embedding = self.image_embedding(images)
+        return self._aligned(image_embedding, images)
 
     @torch.no_grad()
     def image_embedding(self, images: ImageBatch) -> Tensor:
-        """(B, C, side / 16, side / 16): the embedding of the images as SAM itself takes them."""
+        """SAM's own embedding (B, C, side / 16, side / 16), over SAM's square input."""
         return self.model.image_encoder(self.keep_aspect(images)).float()
 
     def _stretched(self, images: ImageBatch) -> Tensor:
@@ -158,9 +170,11 @@ class FrozenSam(Frozen):
         )
 
     def keep_aspect(self, images: ImageBatch) -> Tensor:
-        """SAM's own preprocessing: (B, 3, side, side), normalised, content at the top left."""
+        """SAM's own preprocessing: (B, 3, side, side), normalised, the image at the top left."""
         canvas = images.pixels.new_zeros((len(images.sizes), 3, self.side, self.side))
-        for place, pixels, (height, width) in zip(canvas, images.pixels, images.sizes, strict=True):
+        for target, pixels, (height, width) in zip(
+            canvas, images.pixels, images.sizes, strict=True
+        ):
             scale = self.side / max(height, width)
             size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
             resized = F.interpolate(
@@ -171,11 +185,11 @@ class FrozenSam(Frozen):
                 antialias=True,  # as SAM's own transform, which resizes with Pillow
             )[0]
             mean, std = self.model.pixel_mean, self.model.pixel_std
-            place[:, : size[0], : size[1]] = (resized - mean) / std
+            target[:, : size[0], : size[1]] = (resized - mean) / std
         return canvas
 
     def _aligned(self, embedding: Tensor, images: ImageBatch) -> Tensor:
-        """Cut the part of SAM's square that shows the padded image, at SAM's own resolution."""
+        """Crop the embedding of SAM's square input to the padded image, at SAM's resolution."""
         padded_height, padded_width = images.pixels.shape[-2:]
         cells = embedding.shape[-1]
         longest = max(padded_height, padded_width)
@@ -183,7 +197,7 @@ class FrozenSam(Frozen):
         columns = max(1, round(cells * padded_width / longest))
         theta = embedding.new_zeros((len(images.sizes), 2, 3))
         for matrix, (height, width) in zip(theta, images.sizes, strict=True):
-            # The padded image ends at this share of the square; -1..1 in the grid maps to 0..share.
+            # The padded image ends at this share of the square: -1..1 in the grid maps to 0..share.
             share_x = padded_width / max(height, width)
             share_y = padded_height / max(height, width)
             matrix[0, 0], matrix[0, 2] = share_x, share_x - 1

@@ -1,4 +1,4 @@
-"""SAM's blocks: attention with decomposed relative positions through PyTorch's fused kernel.
+"""SAM's attention blocks through PyTorch's fused kernel, with decomposed relative positions.
 
 Legend: B images, M heads, h x w cells, side: of a window in cells, C channels.
 """
@@ -9,31 +9,32 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
-from frozenseg.runtime.linear import apply_linear, pack
+from frozenseg.runtime.linear import apply_linear, prepack
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Floats of the position bias held at once, by device: one and four heads of a global block."""
 
 
 class FusedAttention(Attention):
-    """The same parameters and outputs as segment-anything's, without its three score matrices.
+    """The attention of segment-anything without its three score matrices; equal outputs.
 
-    The bias of a global block is (M, h*w, h*w), 0.8 GB for ViT-B: it is made for a few heads at a
-    time, in one buffer. All queries of a head go together, for the CPU's kernel is slower with few.
+    The position bias of a global block is (M, h*w, h*w), 0.8 GB for ViT-B. It is computed for a few
+    heads at a time, in one buffer. All queries of a head are computed together, because the CPU's
+    kernel is slower with few queries.
     """
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, C), every cell attending to all; residual is added."""
+        """Global attention of cells (B, h, w, C) to the same shape, plus `residual`."""
         height, width = x.shape[1:3]
         parts = apply_linear(self.qkv, x).flatten(1, 2).unflatten(2, (3, self.num_heads, -1))
         attended = self._attend(parts.permute(2, 0, 3, 1, 4).contiguous(), height, width)
         return apply_linear(self.proj, attended.transpose(1, 2).reshape(x.shape), residual=residual)
 
     def in_windows(self, x: Tensor, side: int, residual: Tensor | None = None) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, C), every cell attending to its window of side x side.
+        """Attention of cells (B, h, w, C) within windows of side x side cells, plus `residual`.
 
-        segment-anything pads the cells with zeros to whole windows; the zeros' query, key and
-        value are the bias of `qkv`, so the padding is put behind the linear layers here.
+        segment-anything pads the cells with zeros to whole windows. The query, key and value of a
+        zero are the bias of `qkv`, so here the padding comes after the linear layer.
         """
         batch, height, width, _ = x.shape
         rows, columns = -(-height // side), -(-width // side)
@@ -77,27 +78,26 @@ class FusedAttention(Attention):
 
 
 class FusedBlock(Block):
-    """segment-anything's block over `FusedAttention`; parameters and outputs are the same."""
+    """The block of segment-anything with `FusedAttention`; equal parameters and outputs."""
 
     attn: FusedAttention
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, C)."""
+        """Cells (B, h, w, C) to the same shape."""
         normed = self.norm1(x)
         side = self.window_size
         x = self.attn.in_windows(normed, side, x) if side else self.attn(normed, x)
         hidden = apply_linear(self.mlp.lin1, self.norm2(x), activation="gelu")
         return apply_linear(self.mlp.lin2, hidden, residual=x)
 
-    def pack(self) -> None:
-        """For an encoder that only predicts: the weights in oneDNN's layout where it can take
-        them."""
+    def prepack(self) -> None:
+        """Prepack the weights of an encoder that only predicts (`runtime.linear.prepack`)."""
         for layer in (self.attn.qkv, self.attn.proj, self.mlp.lin1, self.mlp.lin2):
-            pack(layer)
+            prepack(layer)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:
-    """Let each block run as `FusedBlock`, in place; modules and names of parameters stay."""
+    """Make each block a `FusedBlock`, in place; modules and names of parameters stay the same."""
     for block in encoder.blocks:
         block.__class__ = FusedBlock
         block.attn.__class__ = FusedAttention

@@ -1,0 +1,1 @@
+"""The training losses of both model families, matching included."""

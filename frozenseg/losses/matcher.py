@@ -1,7 +1,7 @@
-"""Hungarian matching of queries and annotated objects.
+"""Hungarian matching of queries and annotated objects (DETR, arXiv 2005.12872, section 3.1).
 
-Legend of shapes: L outputs of the decoder, B images, Q queries, K classes, N objects of the image
-that has most, T objects of the whole batch, M matched pairs of one output, P points.
+Legend: L outputs of the decoder, B images, Q queries, K classes, N the largest number of objects in
+an image, T objects of the batch, M matched pairs of one output, P points.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from frozenseg.structures import MaskPredictions, Targets
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """The objects of all images in one row.
+    """The objects of all images of a batch, one after another.
 
-    class_ids: (T,) int64. masks: (T, H, W) bool. counts: number of objects of each image.
+    class_ids: (T,) int64. masks: (T, H, W) bool. counts: the number of objects in each image.
     """
 
     class_ids: Tensor
@@ -31,6 +31,7 @@ class TargetBatch:
     def collate(
         cls, targets: list[Targets], *, num_classes: int, device: torch.device
     ) -> "TargetBatch":
+        """Join the targets of a batch; raises `ValueError` for targets that do not fit together."""
         for image, target in enumerate(targets):
             if len(target.class_ids) != len(target.masks):
                 raise ValueError(
@@ -43,21 +44,21 @@ class TargetBatch:
         if len(sizes) > 1:
             raise ValueError(f"target masks of one batch have the sizes {sizes}: pad them alike")
         class_ids = torch.cat([target.class_ids for target in targets])
-        if class_ids.device.type == "cpu":  # on a GPU the question would stall it every step
-            strange = class_ids[(class_ids < 0) | (class_ids >= num_classes)].tolist()
-            if strange:
-                raise ValueError(f"target class ids {strange} lie outside 0-{num_classes - 1}")
+        if class_ids.device.type == "cpu":  # on a GPU this check would wait for it in every step
+            invalid = class_ids[(class_ids < 0) | (class_ids >= num_classes)].tolist()
+            if invalid:
+                raise ValueError(f"target class ids {invalid} lie outside 0-{num_classes - 1}")
         masks = torch.cat([masks.to(device) for masks in filled])
         counts = tuple(len(target.class_ids) for target in targets)
         return cls(class_ids.to(device), masks.bool(), counts)
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Row of the first object of each image."""
+        """The row of the first object of each image."""
         return tuple(sum(self.counts[:image]) for image in range(len(self.counts)))
 
     def padded_rows(self) -> Tensor:
-        """(B, N) row of the n-th object of each image; beyond its last object some other row."""
+        """The rows (B, N) of the n-th object of each image; beyond its last object any row."""
         first = torch.tensor(self.offsets).unsqueeze(1)
         rows = first + torch.arange(max(self.counts))
         return rows.clamp(max=sum(self.counts) - 1).to(self.masks.device)
@@ -65,10 +66,12 @@ class TargetBatch:
 
 @dataclass(frozen=True)
 class Matching:
-    """Pairs of queries and objects, image by image and within an image by query.
+    """Matched pairs of queries and objects, ordered by image and then by query.
 
-    images: (M,) image of each pair. queries: (L, M) index in 0..Q-1. objects: (L, M) row of the
-    `TargetBatch`. An image has min(Q, its objects) pairs in every output, so M is one number.
+    An image has min(Q, its objects) pairs in every output, so M is the same for all outputs.
+
+    images: (M,) the image of each pair. queries: (L, M) in 0..Q-1. objects: (L, M) rows of the
+    `TargetBatch`.
     """
 
     images: Tensor
@@ -77,11 +80,11 @@ class Matching:
 
 
 class HungarianMatcher:
-    """The assignment of least cost between the queries and objects of each output and image.
+    """Finds the assignment of least cost between queries and objects, for each output and image.
 
-    Cost of a pair (Mask2Former, arXiv 2112.01527): mask_weight * binary cross entropy
-    + dice_weight * dice - class_weight * probability of the object's class. The first two are taken
-    at `num_points` random points, shared by all queries and objects of that output and image.
+    The cost of a pair (Mask2Former, arXiv 2112.01527) is mask_weight * binary cross entropy
+    + dice_weight * dice - class_weight * probability of the object's class. The first two are
+    computed at `num_points` random points, the same for all pairs of an output and image.
     """
 
     def __init__(
@@ -104,11 +107,12 @@ class HungarianMatcher:
         targets: TargetBatch,
         seeds: Tensor,
     ) -> Matching:
-        """Match every output (auxiliary ones first, the last one last).
+        """Match every output.
 
-        seeds: (B,) int64, one per image; they decide the points.
+        outputs: the auxiliary ones in order, then the last one.
+        seeds: (B,) int64, one per image, of the random points.
 
-        A prediction that is not finite is a `FloatingPointError` that names output and image.
+        Raises `FloatingPointError`, naming output and image, for predictions that are not finite.
         """
         num_outputs, device = len(outputs), targets.masks.device
         if len(targets.class_ids) == 0:
@@ -120,8 +124,8 @@ class HungarianMatcher:
         )  # (L, B)
         points = random_points(keys, self.num_points)
         rows = targets.padded_rows()
-        # One output at a time bounds the memory: its logits at the points are B * Q * P floats. The
-        # costs of all outputs then leave the device in the one copy of the step.
+        # One output at a time bounds the memory: its logits at the points are B * Q * P floats. A
+        # single copy then brings the costs of all outputs to the CPU.
         costs = torch.stack(
             [self.costs(*pair, targets, rows) for pair in zip(outputs, points, strict=True)]
         )
@@ -148,7 +152,7 @@ class HungarianMatcher:
 def pairwise_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean binary cross entropy (B, Q, N) of logits (B, Q, P) against labels (B, N, P) in 0-1.
 
-    For one point it is softplus(x) - x * t, so that a single matrix product serves all pairs.
+    At a point it is softplus(x) - x * t, so a single matrix product computes all pairs.
     """
     constant = F.softplus(logits).sum(-1, keepdim=True)
     return (constant - logits @ labels.mT) / logits.shape[-1]
@@ -163,12 +167,15 @@ def pairwise_dice(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def assign(costs: np.ndarray, targets: TargetBatch) -> Matching:
-    """Solve the assignment of each output and image; costs (L, B, Q, N), the last output last."""
+    """Solve the assignment of each output and image.
+
+    costs: (L, B, Q, N), the auxiliary outputs first.
+    """
     queries: list[np.ndarray] = []
     objects: list[np.ndarray] = []
-    for output, of_output in enumerate(costs):
+    for output, output_costs in enumerate(costs):
         for image, (count, offset) in enumerate(zip(targets.counts, targets.offsets, strict=True)):
-            problem = of_output[image, :, :count]
+            problem = output_costs[image, :, :count]
             if not np.isfinite(problem).all():
                 which = "last output" if output == len(costs) - 1 else f"auxiliary output {output}"
                 raise FloatingPointError(
@@ -183,5 +190,5 @@ def assign(costs: np.ndarray, targets: TargetBatch) -> Matching:
     both = np.stack([np.concatenate(queries), np.concatenate(objects)])
     both = both.reshape(2, len(costs), len(images)).astype(np.int64)
     device = targets.masks.device
-    on_device = torch.from_numpy(both).to(device)
-    return Matching(torch.from_numpy(images).to(device), on_device[0], on_device[1])
+    pair_queries, pair_objects = torch.from_numpy(both).to(device)
+    return Matching(torch.from_numpy(images).to(device), pair_queries, pair_objects)

@@ -1,7 +1,8 @@
-"""The loss of Fusioner: each class is a yes-or-no question at every labelled pixel.
+"""The loss of Fusioner (arXiv 2210.15138): binary cross entropy of each class and labelled pixel.
 
-Binary cross entropy over non-ignored pixels, one sample at a time: images weigh the
-same however much of them is labelled. Legend: B images, K classes asked, H x W pixels.
+It is a mean for each image, so images have the same weight whatever share of them is labelled.
+
+Legend: B images, K queried classes, H x W pixels.
 """
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 
 
 def pixel_losses(logits: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
-    """Mean binary cross entropy of each image (B,), over its labelled pixels and its classes.
+    """Mean binary cross entropy (B,) of each image, over its labelled pixels and queried classes.
 
-    logits: (B, K, h, w) over the same area as the targets, resized to them bilinearly. targets:
-    (B, K, H, W) bool. labelled: (B, H, W) bool, pixels that count. An image without any has 0.
+    logits: (B, K, h, w) over the area of the targets, to which they are resized bilinearly.
+    targets: (B, K, H, W) bool.
+    labelled: (B, H, W) bool, the pixels that count; an image without any has the loss 0.
     """
     with torch.autocast(logits.device.type, enabled=False):  # losses are computed in float32
         resized = F.interpolate(

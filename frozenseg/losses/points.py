@@ -1,10 +1,12 @@
-"""Random points at which masks are compared, and values of masks at them.
+"""Random points at which masks are compared, and the values of masks at points.
 
-A mask loss over all pixels costs much memory; Mask2Former (arXiv 2112.01527, section 3.3) compares
-predicted and annotated masks at some thousand points instead, as PointRend (arXiv 1912.08193).
+A mask loss over all pixels takes much memory. Mask2Former (arXiv 2112.01527, section 3.3) compares
+predicted and annotated masks at some thousand points instead, after PointRend (arXiv 1912.08193).
 
-Points are (x, y) in [0, 1]^2 of the padded image: its corners are at 0 and 1, the centre of the
-first of W columns at 0.5 / W. Legend: M masks, P points, C maps that share points.
+Points are (x, y) in [0, 1]^2 of the padded image, whose corners are at 0 and 1; the centre of the
+first of W columns is at 0.5 / W.
+
+Legend: B images, R streams of points, M masks, P points, C maps that share points.
 """
 
 import torch
@@ -15,19 +17,20 @@ GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as int64: 2^64 / golden ratio
 
 
 def stream_keys(seeds: Tensor, images: Tensor, numbers: Tensor) -> Tensor:
-    """Keys (R,) of streams of points: stream numbers[r] of the image with seed seeds[images[r]].
+    """Keys (R,) of random streams: stream numbers[r] of the image with seed seeds[images[r]].
 
-    seeds (B,), images (R,) and numbers (R,) are int64. An image's streams depend on its own seed
-    alone, not on the images beside it: batches and processes may share the images as they like.
+    seeds (B,), images (R,) and numbers (R,) are int64. The streams of an image depend on its own
+    seed only, so they are the same for every split of a batch over passes and processes.
     """
     return _mix(seeds[images] + GOLDEN * (numbers + 1))
 
 
 def random_points(keys: Tensor, count: int) -> Tensor:
-    """The first `count` uniform points (*keys.shape, count, 2) of each stream; keys int64.
+    """The first `count` uniform points (*keys.shape, count, 2) of each stream; keys are int64.
 
-    SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): number i
-    of a stream is a hash of key + i * GOLDEN, so all are made at once, equal on every device.
+    This is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+    Number i of a stream is a hash of key + i * GOLDEN, so all numbers are computed at once, and
+    they are equal on every device.
     """
     steps = torch.arange(1, count + 1, device=keys.device) * GOLDEN
     bits = _mix(keys.unsqueeze(-1) + steps)
@@ -36,28 +39,28 @@ def random_points(keys: Tensor, count: int) -> Tensor:
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """SplitMix64's finaliser; int64 products wrap around, as it wants."""
+    """The finaliser of SplitMix64, which relies on int64 products wrapping around."""
     bits = (bits ^ _right(bits, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as int64
     bits = (bits ^ _right(bits, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB as int64
     return bits ^ _right(bits, 31)
 
 
 def _right(bits: Tensor, count: int) -> Tensor:
-    """Shift right and fill with zeros; PyTorch's own shift copies the sign."""
+    """Shift right and fill with zeros, where PyTorch's shift copies the sign."""
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
 def sample_logits(logits: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values (M, C, P) float32 of maps (M, C, h, w) at points (M, P, 2); zero outside."""
+    """Bilinear values (M, C, P), float32, of maps (M, C, h, w) at points (M, P, 2); 0 outside."""
     grid = (2 * points - 1).unsqueeze(1)  # (M, 1, P, 2) in [-1, 1]
     return F.grid_sample(logits.float(), grid, align_corners=False).squeeze(2)
 
 
 def sample_masks(masks: Tensor, rows: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values (R, P) in 0-1 of masks (M, H, W) bool: `masks[rows[r]]` at points (R, P, 2).
+    """Bilinear values (R, P), 0-1, of `masks[rows[r]]` at points (R, P, 2); masks (M, H, W) bool.
 
-    The same arithmetic as `sample_logits`, but it reads only the four neighbours of each point:
-    masks at full resolution are neither copied per row nor turned into floats.
+    The arithmetic is that of `sample_logits`, but only the four neighbours of each point are read:
+    masks at full resolution are neither copied nor converted to float.
     """
     height, width = masks.shape[-2:]
     pixel_x, pixel_y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
@@ -83,11 +86,12 @@ def uncertain_points(
     oversample_ratio: float,
     importance_sample_ratio: float,
 ) -> Tensor:
-    """Points (M, num_points, 2) for the masks (M, h, w), most of them where a mask is uncertain.
+    """Points (M, num_points, 2) for masks (M, h, w), most of them where a mask is uncertain.
 
-    Of num_points * oversample_ratio random points, those with the logit nearest to 0 are kept, as
-    many as num_points * importance_sample_ratio; the rest is drawn anew (PointRend, section 3.1).
-    keys: (M,) the stream of each mask.
+    Of num_points * oversample_ratio random points, the num_points * importance_sample_ratio with
+    logits nearest to 0 are kept; the others are further random points (PointRend, section 3.1).
+
+    keys: (M,) the random stream of each mask.
     """
     num_candidates = int(num_points * oversample_ratio)
     num_uncertain = int(num_points * importance_sample_ratio)

@@ -1,8 +1,9 @@
-"""The training losses of FrozenSeg: class, mask and dice, over all outputs of the decoder.
+"""The training losses of FrozenSeg: class, mask and dice losses of all outputs of the decoder.
 
-Mask2Former's (arXiv 2112.01527, section 3.3), as the published FrozenSeg uses them. Legend of
-shapes: L outputs of the decoder, B images, Q queries, K classes, M matched pairs of one output,
-P points.
+They are those of Mask2Former (arXiv 2112.01527, section 3.3), as in the published FrozenSeg.
+
+Legend: L outputs of the decoder, B images, Q queries, K classes, M matched pairs of one output, P
+points.
 """
 
 import torch
@@ -19,12 +20,12 @@ from frozenseg.losses.points import (
 )
 from frozenseg.structures import MaskPredictions, Targets
 
-# Pairs whose candidate points exist at one time: 128 pairs, 3 * 12,544 points: about 100 MB.
+# Pairs whose candidate points exist at one time; 128 pairs of 3 * 12,544 points take 100 MB.
 PAIRS_AT_ONCE = 128
 
 
 class SetCriterion:
-    """Losses between predictions and targets, after matching them anew for every output."""
+    """The losses of predictions against targets, matched for every output (DETR)."""
 
     def __init__(
         self,
@@ -38,6 +39,14 @@ class SetCriterion:
         dice_weight: float = 5.0,
         no_object_weight: float = 0.1,
     ) -> None:
+        """Set sizes and weights; raises `UserError` for values that make no sense.
+
+        num_classes: K.
+        num_points: points at which masks are compared.
+        oversample_ratio, importance_sample_ratio: as of `uncertain_points`.
+        class_weight, mask_weight, dice_weight: of the losses, and of the matching costs.
+        no_object_weight: weight of queries without an object in the class loss.
+        """
         if num_points < 1:
             raise UserError(f"num_points is {num_points}: mask losses need at least one point")
         if oversample_ratio < 1:
@@ -51,7 +60,7 @@ class SetCriterion:
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
         self.no_object_weight = no_object_weight
-        self.kind_weights = {
+        self.loss_weights = {
             "loss_ce": class_weight,
             "loss_mask": mask_weight,
             "loss_dice": dice_weight,
@@ -72,15 +81,17 @@ class SetCriterion:
         class_weight: float | None = None,
         seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Unweighted losses: `loss_ce`, `loss_mask`, `loss_dice`, then those of auxiliary output i
-        with the suffix `_i`.
+        """The unweighted losses `loss_ce`, `loss_mask` and `loss_dice`.
 
-        targets: one per image, masks of the padded image, one size for the batch. num_masks: what
-        the mask losses are divided by; in distributed training the number of objects of all ranks
-        (at least 1) divided by the number of ranks; without it, that of the objects given here.
-        class_weight: what the class loss is divided by, the weights of all queries (1 if matched,
-        else no_object_weight), likewise. seeds: (B,) int64, one per image, for its random points;
-        without them, drawn from torch's own generator.
+        Those of auxiliary output i have the suffix `_i`.
+
+        targets: one for each image; the masks of a batch have one size, that of the padded images.
+        num_masks: divides the mask losses. In distributed training, the number of objects of all
+            ranks (at least 1) divided by the number of ranks. None: the objects given here.
+        class_weight: divides the class loss. In distributed training, the sum over all ranks of the
+            weights of the queries (1 if matched, else no_object_weight), divided by the number of
+            ranks. None: those given here.
+        seeds: (B,) int64, one for each image, of its random points. None: from torch's generator.
         """
         outputs = [*predictions.auxiliary, predictions]
         device = predictions.mask_logits.device
@@ -98,15 +109,15 @@ class SetCriterion:
         *auxiliary, last = columns.unbind(1)
         suffixes = ["", *(f"_{index}" for index in range(len(auxiliary)))]
         return {
-            f"{kind}{suffix}": loss
+            f"{name}{suffix}": loss
             for suffix, losses in zip(suffixes, [last, *auxiliary], strict=True)
-            for kind, loss in zip(self.kind_weights, losses.unbind(), strict=True)
+            for name, loss in zip(self.loss_weights, losses.unbind(), strict=True)
         }
 
     def weight(self, name: str) -> float:
-        """The weight of a loss in the total, by its name: `loss_mask`, `loss_mask_0`."""
-        kind = "_".join(name.split("_")[:2])
-        return self.kind_weights[kind]
+        """The weight of a loss in the total, by its name, e.g. `loss_mask` or `loss_mask_0`."""
+        without_suffix = "_".join(name.split("_")[:2])
+        return self.loss_weights[without_suffix]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that training minimises."""
@@ -119,7 +130,10 @@ class SetCriterion:
         matching: Matching,
         total: float | None = None,
     ) -> Tensor:
-        """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void."""
+        """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void.
+
+        total: divides the losses; None: the sum of the weights of the queries given here.
+        """
         logits = torch.stack([output.class_logits for output in outputs]).float()
         class_ids = torch.full(
             logits.shape[:3], self.num_classes, dtype=torch.int64, device=logits.device
@@ -132,7 +146,7 @@ class SetCriterion:
             logits.flatten(0, 2), class_ids.flatten(), weight=weight, reduction="none"
         )
         divisor = weight[class_ids].flatten(1).sum(1) if total is None else weight.new_tensor(total)
-        # A batch without objects has no weight at all where no_object_weight is 0.
+        # Without objects, and with no_object_weight 0, the sum of the weights is 0.
         return losses.view(len(outputs), -1).sum(1) / divisor.clamp(min=torch.finfo().tiny)
 
     def mask_losses(
@@ -220,13 +234,13 @@ def matched_masks(
 
 
 def pair_keys(matching: Matching, seeds: Tensor) -> Tensor:
-    """A stream of points (L, M) for each matched pair: by image, output, and place in the image.
+    """The random stream (L, M) of each matched pair, by image, output, and number in the image.
 
-    The matcher has the first L streams of an image; L follow for each of its pairs.
+    The matcher uses the first L streams of an image; each of its pairs uses L of the following.
     """
     outputs, pairs = matching.queries.shape
     images = matching.images
-    place = torch.arange(pairs, device=images.device) - torch.searchsorted(images, images)
-    numbers = torch.arange(outputs, device=images.device)[:, None] + outputs * (place + 1)
+    number = torch.arange(pairs, device=images.device) - torch.searchsorted(images, images)
+    numbers = torch.arange(outputs, device=images.device)[:, None] + outputs * (number + 1)
     keys = stream_keys(seeds, images.expand(outputs, -1).flatten(), numbers.flatten())
     return keys.view(outputs, pairs)

@@ -1,27 +1,29 @@
-"""How memory on the CPU is asked of Linux: for programs of their own, which the commands are; a
-library leaves its host's memory alone."""
+"""CPU allocator settings on Linux (glibc thresholds, huge pages), for programs of our own.
+
+Only commands call this: a library must not change the memory of its host process.
+"""
 
 import ctypes
 import os
 
-DEFAULT = "FROZENSEG_DEFAULT_ALLOCATOR"  # set to anything: memory is asked for as everywhere else
+DEFAULT = "FROZENSEG_DEFAULT_ALLOCATOR"  # set to any value: change no settings
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # PyTorch's own switch, read at its first allocation
-KEPT = 2_000_000_000  # bytes at the end of the heap that are not given back
-MAPPED = 128 * 1024 * 1024  # bytes from which on a tensor is a mapping of its own
-MAPPINGS = "/proc/self/maps"  # of Linux
+KEPT = 2_000_000_000  # free bytes at the end of the heap that are not returned to the system
+MAPPED = 128 * 1024 * 1024  # larger tensors, in bytes, get memory mappings of their own
+MAPPINGS = "/proc/self/maps"  # Linux's list of the mappings of this process
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _MADV_HUGEPAGE = 14  # of madvise(2)
 
 
 def configure_allocator() -> None:
-    """Let freed memory be used again in place of giving it back, and use huge pages: of the whole
-    process, and of those that it starts. To be called once, before the first tensor.
+    """Keep freed memory for reuse and use huge pages; call it before the first tensor is allocated.
 
-    PyTorch has no cache of its own on a CPU: every large tensor is asked of the system, which
-    clears it page by page. Keeping memory saves 6 % of the published model's time at inference and
-    14 % in training, huge pages a fifth of SAM's encoder (two cores, logs/speed/benchmark.md). The
-    price is what lies free between tensors, 0.1 GB at inference. Only glibc knows these settings,
-    and they yield to those of the user (GLIBC_TUNABLES, MALLOC_*_, THP_MEM_ALLOC_ENABLE).
+    The settings hold for the whole process and for those that it starts. PyTorch has no memory
+    cache on a CPU: every large tensor comes from the system, which clears it page by page. Keeping
+    memory saves 6 % of the published model's time at inference and 14 % in training; huge pages
+    save a fifth of SAM's encoder (two cores, logs/speed/benchmark.md). It costs the memory that is
+    free between tensors, 0.1 GB at inference. Only glibc has these settings, and the user's own
+    settings (GLIBC_TUNABLES, MALLOC_*_, THP_MEM_ALLOC_ENABLE) take precedence.
     """
     if DEFAULT in os.environ:
         return
@@ -34,10 +36,10 @@ def configure_allocator() -> None:
 
 
 def release_fragmented_memory() -> None:
-    """After a model was made ready: give back what it freed, and let the heap be in huge pages.
+    """Return memory that preparing a model has freed, and put the heap into huge pages.
 
-    Weights in oneDNN's layout are not PyTorch's memory, which asks for huge pages itself: those of
-    ConvNeXt-L and SAM ViT-B would lie in 270,000 small ones.
+    Freed weights leave the heap fragmented. Prepacked weights are allocated by oneDNN, which does
+    not request huge pages: those of ConvNeXt-L and SAM ViT-B would take 270,000 small pages.
     """
     if DEFAULT in os.environ or not _is_glibc():
         return
@@ -53,7 +55,7 @@ def release_fragmented_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Give freed memory back to the system, where the C library would keep it."""
+    """Return freed memory to the system, where the C library would keep it."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,5 +1,6 @@
-"""Work beside the device's: reading ahead of it and writing behind it, one thread each."""
+"""Background threads: prefetch inputs and write results while the device computes."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,12 @@ _END: Any = object()
 
 
 def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """The items in their order, made by a thread up to `depth` ahead of the one in use.
+    """Yield the items in order, while a thread makes up to `depth` further items.
 
-    An error in making one is raised where that item would have come.
+    An error in making an item is raised in its place.
     """
     source = iter(items)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
         waiting = deque(pool.submit(next, source, _END) for _ in range(max(1, depth)))
         while (item := waiting.popleft().result()) is not _END:
@@ -28,24 +29,25 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
 
 
 class AsyncWriter:
-    """Calls done one after another by a thread, at most `depth` of them outstanding.
+    """A thread that runs calls one after another, with at most `depth` of them pending.
 
-    What a call raises is raised by a later `do`, or at the end of the block. If the block itself
-    fails, calls outstanding are still done.
+    An error of a call is raised by a later `do`, or at the end of the `with` block. If the block
+    itself fails, pending calls still run.
     """
 
     def __init__(self, depth: int) -> None:
         self.depth = max(1, depth)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="behind")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._waiting: deque[Future[Any]] = deque()
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Run a call in the thread; waits while `depth` calls are pending."""
         while len(self._waiting) >= self.depth:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(function, *arguments))
 
     def finish(self) -> None:
-        """Wait until all is done."""
+        """Wait for all pending calls, and raise their first error."""
         while self._waiting:
             self._waiting.popleft().result()
 
@@ -62,19 +64,11 @@ class AsyncWriter:
             if kind is None:
                 self.finish()
         finally:
-            self._pool.shutdown()  # waits for what is outstanding
+            self._pool.shutdown()  # waits for pending calls
 
 
-def groups(items: Iterable[Item], size: int, key: Callable[[Item], Any]) -> Iterator[list[Item]]:
-    """Neighbours of equal key together, at most `size` of them."""
-    group: list[Item] = []
-    for item in items:
-        if group and key(item) != key(group[0]):
-            yield group
-            group = []
-        group.append(item)
-        if len(group) >= size:
-            yield group
-            group = []
-    if group:
-        yield group
+def batched(items: Iterable[Item], size: int, key: Callable[[Item], Any]) -> Iterator[list[Item]]:
+    """Batches of at most `size` consecutive items that have the same key."""
+    for _, neighbours in itertools.groupby(items, key):
+        while batch := list(itertools.islice(neighbours, size)):
+            yield batch

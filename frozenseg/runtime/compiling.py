@@ -1,4 +1,4 @@
-"""`torch.compile`, which on some machines cannot compile, and must not cost the result then."""
+"""`torch.compile` where it works; elsewhere the method runs uncompiled, with a warning."""
 
 import functools
 import logging
@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 def compile_where_possible(
     method: Callable[..., Any], name: str, *, dynamic: bool | None
 ) -> Callable[..., Any]:
-    """`method` compiled; as it is, from the first call on that cannot be compiled.
+    """Compile `method`, and run it uncompiled from the first call on that fails to compile.
 
-    name: for the warning. dynamic: as `torch.compile` has it. Errors of the method itself come up
-    as they would without compiling.
+    name: for the warning. dynamic: as of `torch.compile`. Errors of the method itself are raised as
+    without compiling.
     """
     made = torch.compile(method, dynamic=dynamic)
     compiled: Callable[..., Any] | None = made
 
-    @functools.wraps(made)  # its marks say that it is compiled
+    @functools.wraps(made)  # keeps the attributes that mark a compiled function
     def run(*arguments: Any, **options: Any) -> Any:
         nonlocal compiled
         if compiled is not None:
@@ -31,7 +31,7 @@ def compile_where_possible(
             except TorchDynamoException as error:
                 compiled = None
                 logger.warning(
-                    "MODEL.COMPILE: %s cannot be compiled here and runs as it is (%s: %s)",
+                    "%s cannot be compiled here and runs uncompiled (%s: %s)",
                     name,
                     type(error).__name__,
                     " ".join(str(error).split())[:300],

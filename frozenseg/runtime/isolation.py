@@ -1,4 +1,4 @@
-"""What a host process has set for itself, kept out of what is computed here, and left as it is."""
+"""Keeps global settings of the host process (random stream, defaults) apart from our own."""
 
 import secrets
 import threading
@@ -10,17 +10,21 @@ import torch
 
 @contextmanager
 def own_random_stream(seed: int) -> Iterator[None]:
-    """What is drawn on the CPU inside comes from a stream of this seed, below 0 from a new one; the
-    stream of the process goes on behind it as if nothing had been drawn."""
+    """Draw random numbers on the CPU from a stream of our own, and restore that of the process.
+
+    seed: of the stream; below 0, a random one.
+    """
     with torch.random.fork_rng(devices=[]):
-        # Not `torch.manual_seed`, which seeds every GPU as well.
+        # `torch.manual_seed` would seed every GPU as well.
         torch.default_generator.manual_seed(seed if seed >= 0 else secrets.randbelow(2**63))
         yield
 
 
 class _Float32:
-    """The default type of new tensors, one for all threads: float32 while at least one is inside,
-    and then again what it was. Where it is float32 anyway, nothing is done."""
+    """Makes float32 the default dtype while at least one thread is inside, then restores it.
+
+    PyTorch has one default dtype for all threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,10 +55,10 @@ _float32 = _Float32()
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """New tensors inside are float32 and on the CPU, whatever the process has for its defaults.
+    """New tensors inside are float32 and on the CPU, whatever the defaults of the process are.
 
-    segment-anything, open_clip and timm count on it. A thread of a host with another default type
-    that makes tensors meanwhile gets float32 too: PyTorch has no default of one thread.
+    segment-anything, open_clip and timm rely on these defaults. Another thread of the host that
+    makes tensors meanwhile gets float32 too, because PyTorch has no default dtype per thread.
     """
     cpu = torch.device("cpu")
     with _float32, nullcontext() if torch.get_default_device() == cpu else cpu:

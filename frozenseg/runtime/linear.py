@@ -1,9 +1,9 @@
-"""A linear layer with what follows it: activation, or sum with a residual, in one pass on a CPU.
+"""Linear layers fused with an activation or a residual sum, through oneDNN on a CPU.
 
-PyTorch hands float32 linear layers to MKL and writes the result out before the activation reads it
-again. oneDNN, which PyTorch brings along for convolutions, applies both while the result is in
-registers, and is faster in the product itself: on an AMD EPYC with two cores a ConvNeXt-L trunk
-takes 7.2 s in place of 8.5 (logs/speed/benchmark.md).
+PyTorch computes float32 linear layers by MKL and writes the result to memory before the activation
+reads it. oneDNN, which PyTorch includes for convolutions, applies both while the result is in
+registers, and its product is faster too: on an AMD EPYC with two cores a ConvNeXt-L trunk takes
+7.2 s in place of 8.5 s (logs/speed/benchmark.md).
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
-# What each is here, and to oneDNN: its name and the form of it.
+# For each activation: our function, oneDNN's name for it, and oneDNN's algorithm.
 _ACTIVATIONS: dict[Activation | None, tuple[Callable[[Tensor], Tensor], str, str]] = {
     None: (lambda x: x, "none", ""),
     "gelu": (F.gelu, "gelu", "none"),
@@ -25,7 +25,8 @@ _ACTIVATIONS: dict[Activation | None, tuple[Callable[[Tensor], Tensor], str, str
     "relu": (F.relu, "relu", ""),
 }
 
-_FORMS = (  # of the operator, which is not public: as they are in PyTorch 2.14
+# The schemas of the operator, which is not public, as of PyTorch 2.14.
+_SCHEMAS = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
     "str? algorithm) -> Tensor Y",
     "mkldnn::_linear_pointwise.binary(Tensor X, Tensor other, Tensor W, Tensor? B, str attr) "
@@ -41,18 +42,19 @@ def linear(
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """x (..., I), weight (O, I), bias (O) -> (..., O): activation of the product, plus residual.
+    """The activation of x W^T + bias, or that product plus residual.
 
-    residual: (..., O). It and `activation` exclude each other: no layer here needs both.
+    x (..., I), weight (O, I), bias (O), residual (..., O); returns (..., O). Raises `ValueError`
+    for both an activation and a residual, which no layer here needs.
     """
     if activation is not None and residual is not None:
-        raise ValueError("either an activation or a residual")
-    function, name, form = _ACTIVATIONS[activation]
+        raise ValueError("give either an activation or a residual")
+    function, name, algorithm = _ACTIVATIONS[activation]
     if runs_fused(x, weight, *(t for t in (bias, residual) if t is not None)):
         operator = torch.ops.mkldnn._linear_pointwise
         if residual is not None:
             return operator.binary(x, residual, weight, bias, "add")
-        return operator(x, weight, bias, name, [], form)
+        return operator(x, weight, bias, name, [], algorithm)
     product = function(F.linear(x, weight, bias))
     return product if residual is None else product + residual
 
@@ -65,46 +67,48 @@ def apply_linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """`linear` with the weights of a layer; hooks of the layer do not run."""
-    if isinstance(layer, PackedLinear):
+    if isinstance(layer, PrepackedLinear):
         others = [tensor for tensor in (layer.bias, residual) if tensor is not None]
-        weight = layer.packed if runs_fused(x, *others) else layer.weight
+        weight = layer.prepacked if runs_fused(x, *others) else layer.weight
     else:
         weight = layer.weight
     return linear(x, weight, layer.bias, activation=activation, residual=residual)
 
 
-class PackedLinear(nn.Linear):
-    """A layer that only predicts, its weight kept in oneDNN's own layout, into which it is copied
-    at every call otherwise (4 % of the time of a product in ConvNeXt-L or SAM ViT-B).
+class PrepackedLinear(nn.Linear):
+    """A frozen layer whose weight is prepacked: kept in oneDNN's own layout.
 
-    To others it is an `nn.Linear`: `weight` and `state_dict` give the plain weight, made anew each
-    time; a layer that is moved, cast or loaded is a plain one again.
+    Otherwise oneDNN reorders the weight at every call, 4 % of the time of a product in ConvNeXt-L
+    or SAM ViT-B. The layer still looks like an `nn.Linear`: `weight` and `state_dict` return the
+    plain weight, converted each time, and moving, casting or loading the layer makes it an
+    `nn.Linear` again.
     """
 
-    packed: Tensor
+    prepacked: Tensor
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """(O, I): the plain weight."""
-        return self.packed.to_dense()
+        return self.prepacked.to_dense()
 
     def forward(self, x: Tensor) -> Tensor:
+        """As of `nn.Linear`."""
         return apply_linear(self, x)
 
-    def unpack(self) -> None:
+    def restore(self) -> None:
         """Become an `nn.Linear` again."""
         weight = self.weight
-        del self.packed
+        del self.prepacked
         self.__class__ = nn.Linear  # type: ignore[assignment]
         self.register_parameter("weight", nn.Parameter(weight, requires_grad=False))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copy, and what is pickled, is plain: oneDNN's layout bears neither."""
-        attributes = {name: held for name, held in self.__dict__.items() if name != "packed"}
+        """Copy and pickle as an `nn.Linear`, because oneDNN's layout supports neither."""
+        attributes = {name: value for name, value in self.__dict__.items() if name != "prepacked"}
         return _plain_linear, (attributes, self.weight)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        self.unpack()
+        self.restore()
         return self._apply(fn, recurse)
 
     def _save_to_state_dict(
@@ -114,7 +118,7 @@ class PackedLinear(nn.Linear):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        self.unpack()
+        self.restore()
         self._load_from_state_dict(*arguments)
 
 
@@ -125,17 +129,17 @@ def _plain_linear(attributes: dict[str, Any], weight: Tensor) -> nn.Linear:
     return layer
 
 
-def pack(layer: nn.Linear) -> None:
-    """Make a frozen layer a `PackedLinear`, in place, where it can run fused."""
+def prepack(layer: nn.Linear) -> None:
+    """Make a frozen layer a `PrepackedLinear`, in place, if it can run fused."""
     if type(layer) is nn.Linear and runs_fused(*layer.parameters()):
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        prepacked = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         del layer.weight
-        layer.__class__ = PackedLinear
-        layer.packed = packed
+        layer.__class__ = PrepackedLinear
+        layer.prepacked = prepacked
 
 
 def runs_fused(*tensors: Tensor) -> bool:
-    """Whether oneDNN can take these: float32 on a CPU, without gradients, autocast or compiling."""
+    """Whether oneDNN computes these: float32 on a CPU, without gradients, autocast or compiling."""
     return (
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.compiler.is_compiling()
@@ -148,17 +152,19 @@ def runs_fused(*tensors: Tensor) -> bool:
 
 @functools.cache
 def onednn_present() -> bool:
-    """Whether this PyTorch has the operator in the form used here, on an x86 CPU with AVX2 at least
-    (elsewhere it was not tried)."""
+    """Whether PyTorch has the operator with the schemas used here, on an x86 CPU with AVX2.
+
+    Other CPUs were not tried.
+    """
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if operator is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
-    found = {str(getattr(operator, name)._schema) for name in operator.overloads()}
-    return found.issuperset(_FORMS)
+    schemas = {str(getattr(operator, name)._schema) for name in operator.overloads()}
+    return schemas.issuperset(_SCHEMAS)
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:
-    """For PyTorch's `FlopCounterMode`, which does not know the operator."""
+    """The FLOPs of the operator, for PyTorch's `FlopCounterMode`, which does not know it."""
 
     def product(x: torch.Size, *others: Any, out_shape: torch.Size, **options: Any) -> int:
         return 2 * math.prod(out_shape) * x[-1]

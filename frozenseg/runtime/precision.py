@@ -1,7 +1,7 @@
-"""In which number format a device computes; training and inference choose by one rule.
+"""The dtype in which a model computes; training and inference choose it by the same rule.
 
-What does not bear half precision (sampling positions, means over many cells, class logits) says so
-where it is computed, by `in_float32`.
+Operations for which half precision is too coarse (sampling locations, means over many cells, class
+logits) opt out of it by `in_float32`.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +19,10 @@ CHOICES = ("auto", *DTYPES)
 
 @dataclass(frozen=True)
 class Precision:
-    """dtype: of matrix products, convolutions and attention under `autocast`; None: float32."""
+    """The device and its autocast dtype.
+
+    dtype: of matrix products, convolutions and attention under `autocast`; None: float32.
+    """
 
     device: torch.device
     dtype: torch.dtype | None = None
@@ -36,16 +39,18 @@ class Precision:
 
     @property
     def name(self) -> str:
+        """The name of the dtype, a key of `DTYPES`."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """PyTorch's autocast with this dtype; does nothing for float32."""
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 def in_float32(tensor: Tensor) -> AbstractContextManager[Any]:
-    """What runs inside on the device of `tensor` keeps the type of its inputs."""
+    """Switch autocast off inside, on the device of `tensor`."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 

@@ -9,11 +9,11 @@ from open_clip.transformer import QuickGELU
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from frozenseg.encoders import clip_convnext
+from frozenseg.encoders import convnext_block
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
-from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock, fuse_blocks
+from frozenseg.encoders.convnext_block import FusedConvNeXtBlock, fuse_blocks
 from frozenseg.errors import UserError
-from frozenseg.runtime.linear import PackedLinear, onednn_present
+from frozenseg.runtime.linear import PrepackedLinear, onednn_present
 
 TEXTS = ["a photo of a dog.", "sky", "This is a photo of a large traffic light", "a b c " * 3]
 NAMES = ["frozenseg_tiny", "frozenseg_tiny_resnet"]
@@ -130,7 +130,7 @@ def test_convnext_features_are_those_of_the_trunk() -> None:
 @pytest.mark.parametrize("elements", [1 << 24, 1000])
 def test_fused_convnext_equals_timms(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
     """With a hidden layer as a whole and in parts."""
-    monkeypatch.setattr(clip_convnext, "HIDDEN_ELEMENTS", elements)
+    monkeypatch.setattr(convnext_block, "HIDDEN_ELEMENTS", elements)
     clip = make_clip("frozenseg_tiny")
     blocks = [m for m in clip.model.visual.trunk.modules() if isinstance(m, ConvNeXtBlock)]
     assert blocks and all(type(block) is FusedConvNeXtBlock for block in blocks)
@@ -156,9 +156,9 @@ def test_a_packed_convnext_has_the_layer_scale_in_its_weights() -> None:
     pixels, fingerprint = torch.randn(2, 3, 64, 96), clip.text_fingerprint()
     before, original = clip(pixels), copy.deepcopy(clip.state_dict())
     for block in blocks:
-        block.pack()
-        block.pack()  # nothing more to do
-    assert all(type(block.mlp.fc2) is PackedLinear for block in blocks)
+        block.prepack()
+        block.prepack()  # nothing more to do
+    assert all(type(block.mlp.fc2) is PrepackedLinear for block in blocks)
     after = clip(pixels)
     for name, level in before.levels.items():
         close(after.levels[name], level)

@@ -14,7 +14,7 @@ from frozenseg.encoders import sam_attention
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.encoders.sam_attention import FusedAttention, FusedBlock, fuse_attention
 from frozenseg.errors import UserError
-from frozenseg.runtime.linear import PackedLinear, onednn_present
+from frozenseg.runtime.linear import PrepackedLinear, onednn_present
 from frozenseg.structures import ImageBatch
 
 
@@ -75,8 +75,8 @@ def test_a_packed_encoder_is_the_same() -> None:
     theirs = make_encoder().requires_grad_(False)
     ours = fuse_attention(copy.deepcopy(theirs))
     for block in ours.blocks:
-        block.pack()
-        assert type(block.attn.qkv) is type(block.mlp.lin2) is PackedLinear
+        block.prepack()
+        assert type(block.attn.qkv) is type(block.mlp.lin2) is PrepackedLinear
     pixels = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         torch.testing.assert_close(ours(pixels), theirs(pixels), atol=2e-5, rtol=1e-4)
@@ -105,7 +105,7 @@ def test_normalisation_is_segment_anythings() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UserError, match=r"MODEL.SAM_NAME vit-b: unknown; did you mean vit_b"):
         build_sam_model("vit-b")
-    with pytest.raises(UserError, match=r"SAM_VIEW squash: must be one of stretch, keep_aspect"):
+    with pytest.raises(UserError, match=r"SAM view squash: must be one of stretch, keep_aspect"):
         FrozenSam(model=build_sam_model("tiny"), view="squash")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from frozenseg.runtime.background import AsyncWriter, groups, prefetch
+from frozenseg.runtime.background import AsyncWriter, batched, prefetch
 
 
 def test_items_come_in_order_and_not_too_far_ahead() -> None:
@@ -89,4 +89,4 @@ def test_an_error_behind_ends_the_block_and_what_was_asked_for_is_done() -> None
     ("size", "expected"), [(1, ["a", "a", "a", "b", "a"]), (2, ["aa", "a", "b", "a"])]
 )
 def test_groups_of_neighbours(size: int, expected: list[str]) -> None:
-    assert ["".join(group) for group in groups("aaaba", size, str)] == expected
+    assert ["".join(group) for group in batched("aaaba", size, str)] == expected

@@ -28,7 +28,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(
     for number in range(3):
         assert run(torch.tensor(number)) == 2 * number
     (message,) = (record.message for record in caplog.records if record.name == MODULE)
-    assert "the encoder cannot be compiled here and runs as it is" in message
+    assert "the encoder cannot be compiled here and runs uncompiled" in message
     assert "no space left for the compiler" in message
     assert len(tries) == 1
 

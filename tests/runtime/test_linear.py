@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.runtime.linear import (
-    PackedLinear,
+    PrepackedLinear,
     apply_linear,
     linear,
     onednn_present,
-    pack,
+    prepack,
     runs_fused,
 )
 
@@ -91,8 +91,8 @@ def packed_layer() -> tuple[torch.nn.Linear, dict[str, torch.Tensor]]:
     """A packed layer, and its state before."""
     layer = torch.nn.Linear(24, 11).requires_grad_(False)
     state = {name: value.clone() for name, value in layer.state_dict().items()}
-    pack(layer)
-    assert type(layer) is PackedLinear
+    prepack(layer)
+    assert type(layer) is PrepackedLinear
     return layer, state
 
 
@@ -136,7 +136,7 @@ def test_a_packed_layer_shows_its_plain_weight() -> None:
     assert [name for name, _ in layer.named_parameters()] == ["bias"]  # no second copy is held
     for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert type(copied) is torch.nn.Linear and same_state(copied, state)
-    assert type(layer) is PackedLinear
+    assert type(layer) is PrepackedLinear
 
 
 @needs_onednn
@@ -159,5 +159,5 @@ def test_what_trains_or_cannot_be_packed_stays() -> None:
     other = torch.nn.modules.linear.NonDynamicallyQuantizableLinear(24, 11).requires_grad_(False)
     for layer in (trained, half, other):
         before = type(layer)
-        pack(layer)
+        prepack(layer)
         assert type(layer) is before

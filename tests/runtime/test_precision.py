@@ -9,13 +9,13 @@ import frozenseg
 from frozenseg.build.models import build_model, build_precision
 from frozenseg.build.prediction import build_predictor
 from frozenseg.config import load_config
-from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
+from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
 from frozenseg.encoders.pooling import pool_masks
 from frozenseg.encoders.sam_attention import FusedBlock
 from frozenseg.errors import UserError
 from frozenseg.models.open_vocab import class_logits
 from frozenseg.predictor import SegmentationResult
-from frozenseg.runtime.linear import PackedLinear, onednn_present
+from frozenseg.runtime.linear import PrepackedLinear, onednn_present
 from frozenseg.runtime.precision import Precision
 from frozenseg.small_world.pictures import demo_scenes
 from frozenseg.structures import TextEmbeddings
@@ -107,7 +107,7 @@ def test_compiled_stages_find_the_same_at_any_size() -> None:
 @pytest.mark.parametrize(
     ("options", "kinds"),
     [
-        ([], {PackedLinear}),
+        ([], {PrepackedLinear}),
         (["MODEL.PRECISION", "bf16"], {nn.Linear}),  # oneDNN's layout here is of float32
     ],
 )

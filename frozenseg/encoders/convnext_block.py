@@ -1,0 +1,116 @@
+"""The block of timm's ConvNeXt with fused linear layers, for frozen trunks on a CPU.
+
+Legend: B images, C channels, h x w cells.
+"""
+
+from typing import Any
+
+import torch
+from timm.layers import GELU, GELUTanh, LayerNorm, Mlp
+from timm.models.convnext import ConvNeXtBlock
+from torch import Tensor, nn
+
+from frozenseg.runtime.linear import (
+    Activation,
+    PrepackedLinear,
+    apply_linear,
+    linear,
+    prepack,
+    runs_fused,
+)
+
+# Floats of a block's hidden layer that are computed at once. ConvNeXt-L's first stage has 47
+# million at 800 x 1216. That is more than the heap keeps (`frozenseg.runtime.allocator`), and new
+# memory from the system costs 0.1 s in each block.
+HIDDEN_ELEMENTS = 1 << 24
+
+ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # timm's
+
+
+class FusedConvNeXtBlock(ConvNeXtBlock):
+    """timm's block for a frozen trunk on a CPU; equal parameters and outputs.
+
+    Where linear layers run fused (`frozenseg.runtime.linear`), features stay channels-last from
+    block to block, and the layer scale (a factor for each channel) is multiplied into the weights
+    of the linear layer before it. Elsewhere the block runs as timm's.
+    """
+
+    mlp: Any  # a `Mlp` of linear layers, see `_is_plain`
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, h, w) to the same shape."""
+        if not runs_fused(x, *self.mlp.parameters()):
+            return super().forward(x)
+        cells = x.permute(0, 2, 3, 1).contiguous()  # no copy behind another such block
+        mixed = self.conv_dw(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        scaled = None  # a prepacked layer includes the scale
+        if self.gamma is not None and not isinstance(self.mlp.fc2, PrepackedLinear):
+            scaled = self._scaled(self.gamma)
+        tokens, residual = mixed.flatten(0, 2), cells.flatten(0, 2)  # (B * h * w, C)
+        rows = max(1, HIDDEN_ELEMENTS // self.mlp.fc1.out_features)
+        if len(tokens) <= rows:
+            out = self._mlp_fused(tokens, residual, scaled)
+        else:
+            out = torch.empty_like(residual)
+            parts = (tensor.split(rows) for tensor in (tokens, residual, out))
+            for some_tokens, some_residual, some_out in zip(*parts, strict=True):
+                some_out.copy_(self._mlp_fused(some_tokens, some_residual, scaled))
+        return out.view_as(cells).permute(0, 3, 1, 2)
+
+    def _mlp_fused(
+        self, tokens: Tensor, residual: Tensor, scaled: tuple[Tensor, Tensor | None] | None
+    ) -> Tensor:
+        """The MLP of a block, for n cells (n, C).
+
+        scaled: the result of `_scaled`, or None to use the last layer as it is.
+        """
+        activation = ACTIVATIONS[type(self.mlp.act)]
+        hidden = apply_linear(self.mlp.fc1, self.norm(tokens), activation=activation)
+        if scaled is None:
+            return apply_linear(self.mlp.fc2, hidden, residual=residual)
+        return linear(hidden, *scaled, residual=residual)
+
+    def _scaled(self, gamma: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the last layer, multiplied by the layer scale."""
+        out = self.mlp.fc2
+        return out.weight * gamma[:, None], None if out.bias is None else out.bias * gamma
+
+    def prepack(self) -> None:
+        """Prepack the weights of a trunk that only predicts (`runtime.linear.prepack`).
+
+        The layer scale is multiplied into them for good and is 1 afterwards, so the state dict
+        changes, but not the function that it describes.
+        """
+        if isinstance(self.mlp.fc2, PrepackedLinear) or not runs_fused(*self.mlp.parameters()):
+            return
+        if self.gamma is not None:
+            weight, bias = self._scaled(self.gamma)
+            self.mlp.fc2.weight.data = weight
+            if bias is not None:
+                self.mlp.fc2.bias.data = bias
+            self.gamma.data.fill_(1)
+        prepack(self.mlp.fc1)
+        prepack(self.mlp.fc2)
+
+
+def fuse_blocks(trunk: nn.Module) -> None:
+    """Make the plain blocks of timm's trunk `FusedConvNeXtBlock`s, in place.
+
+    Modules and names of parameters stay the same.
+    """
+    for block in trunk.modules():
+        if type(block) is ConvNeXtBlock and _is_plain(block):
+            block.__class__ = FusedConvNeXtBlock
+
+
+def _is_plain(block: ConvNeXtBlock) -> bool:
+    mlp = block.mlp
+    return (
+        not block.use_conv_mlp
+        and isinstance(block.norm, LayerNorm)
+        and type(mlp) is Mlp
+        and isinstance(mlp.fc1, nn.Linear)
+        and type(mlp.act) in ACTIVATIONS
+        and isinstance(mlp.norm, nn.Identity)
+        and isinstance(block.shortcut, nn.Identity)
+    )
