@@ -1,16 +1,19 @@
-"""Errors that a user can act on, told in one line."""
+"""Errors that a user can act on, each with a message of one line."""
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used: the message names the thing and the remedy.
+    """The user's input cannot be used; the message names it and the remedy.
 
-    Commands print it as one line and exit with status 2 (`frozenseg.commands.run`); library callers
-    catch it as any other exception.
+    Commands print the message as one line and exit with status 2 (`frozenseg.commands.run`);
+    callers of the library catch it like any other exception.
     """
 
 
 class TextTooLong(UserError):
-    """A text of which an encoder reads only the begin. index: its place among those given."""
+    """A text that is longer than the text encoder's context.
+
+    index: of the text among those given. tokens: its length. limit: the encoder's context.
+    """
 
     def __init__(self, text: str, index: int, tokens: int, limit: int) -> None:
         super().__init__(
@@ -20,16 +23,18 @@ class TextTooLong(UserError):
 
 
 class WriteError(UserError):
-    """A file or folder cannot be written: no room, no permission, a limit of the file system.
+    """A file or folder cannot be written: the disk is full, or there is no permission.
 
-    What is only there to save time (a cache, a picture of curves) goes without it; other callers
-    let it end the command.
+    Callers whose files only save time (a cache, a plot) go on without them; for others the command
+    ends.
     """
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and other control characters written out, as `\\n`: names of files
-    may hold any, and a terminal would obey them."""
+    """The text with control characters escaped, e.g. a line break as `\\n`.
+
+    Names of files may have any of them, and a terminal would obey them.
+    """
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
@@ -44,6 +49,6 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
 
 
 def listed(names: list[str], most: int = 6) -> str:
-    """Names in a row, the first of many and the number of the others."""
+    """Names separated by commas; of many names, the first and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

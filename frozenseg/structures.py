@@ -1,4 +1,4 @@
-"""The dataclasses that cross module borders.
+"""The dataclasses that modules exchange.
 
 Legend of shapes, used throughout the package:
     B images, H x W pixels, h x w cells of a feature map, Q queries, K classes (void not counted),
@@ -19,9 +19,9 @@ from torch import Tensor
 class ImageBatch:
     """Images padded at the bottom and right to one size.
 
-    pixels: (B, 3, H, W) float, RGB, 0-255; what lies outside an image's own size means nothing.
-    sizes: (height, width) of each image inside `pixels`. padding: what encoders see there, after
-    normalisation.
+    pixels: (B, 3, H, W) float, RGB, 0-255; values outside an image's own size are arbitrary.
+    sizes: (height, width) of each image inside `pixels`.
+    padding: value, after normalisation, that encoders see outside the images.
     """
 
     pixels: Tensor
@@ -35,9 +35,9 @@ class ImageBatch:
         divisor: int,
         sizes: list[tuple[int, int]] | None = None,
     ) -> "ImageBatch":
-        """Pad (3, H, W) images to the largest height and width, rounded up to `divisor`.
+        """Pad images (3, H, W) to the largest height and width, rounded up to `divisor`.
 
-        sizes: (height, width) of what is picture in each, where it holds padding already.
+        sizes: (height, width) of each image without the padding that it already has.
         """
         height = -(-max(image.shape[-2] for image in images) // divisor) * divisor
         width = -(-max(image.shape[-1] for image in images) // divisor) * divisor
@@ -48,6 +48,7 @@ class ImageBatch:
         return cls(pixels, sizes)
 
     def to(self, device: torch.device | str) -> "ImageBatch":
+        """A copy on another device."""
         return ImageBatch(self.pixels.to(device), self.sizes, self.padding)
 
     def normalized(self, mean: Tensor, std: Tensor) -> Tensor:
@@ -61,8 +62,11 @@ class ImageBatch:
 
 @dataclass
 class ClipFeatures:
-    """levels: {"res2".."res5": (B, C, h, w)} at strides 4, 8, 16, 32; dense: (B, C, h, w), stride
-    32."""
+    """Features of CLIP's image tower.
+
+    levels: "res2" to "res5", each (B, C, h, w), at strides 4, 8, 16, 32.
+    dense: (B, C, h, w) at stride 32, from which regions are embedded.
+    """
 
     levels: dict[str, Tensor]
     dense: Tensor
@@ -72,10 +76,10 @@ AnyFeatures = TypeVar("AnyFeatures", bound="Features")
 
 
 class Features:
-    """All that the trained parts of a model see of a batch, made by its frozen encoders."""
+    """The output of a model's frozen encoders for a batch: all that its trained parts read."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, each (B, ...): what one image has is a row of every tensor."""
+        """Tensors by name, each (B, ...); row i of every tensor belongs to image i."""
         raise NotImplementedError
 
     @classmethod
@@ -86,22 +90,23 @@ class Features:
 
 @dataclass
 class FrozenFeatures(Features):
-    """Of FrozenSeg. sam: (B, C, h, w) over the padded images; None without SAM."""
+    """Features of FrozenSeg. sam: (B, C, h, w) over the padded images; None without SAM."""
 
     clip: ClipFeatures
     sam: Tensor | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """As `Features`; without "dense" where this is the last level itself."""
-        found = dict(self.clip.levels)
-        if self.clip.dense.data_ptr() != found["res5"].data_ptr():
-            found["dense"] = self.clip.dense
+        """As of `Features`; "dense" is left out where it is the last level itself."""
+        tensors = dict(self.clip.levels)
+        if self.clip.dense.data_ptr() != tensors["res5"].data_ptr():
+            tensors["dense"] = self.clip.dense
         if self.sam is not None:
-            found["sam"] = self.sam
-        return found
+            tensors["sam"] = self.sam
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FrozenFeatures":
+        """As of `Features`."""
         levels = {name: tensor for name, tensor in tensors.items() if name.startswith("res")}
         dense = tensors.get("dense", levels["res5"])
         return cls(ClipFeatures(levels, dense), tensors.get("sam"))
@@ -109,29 +114,33 @@ class FrozenFeatures(Features):
 
 @dataclass
 class PatchTokens(Features):
-    """What a frozen visual encoder says of a padded batch, cell by cell; all that Fusioner sees.
+    """Patch tokens of a frozen visual encoder: the features of Fusioner.
 
-    tokens: (B, h*w, C) unit vectors, row after row. grid: (h, w); it spans the padded images.
+    tokens: (B, h*w, C) unit vectors, row by row.
+    grid: (h, w), which spans the padded images.
     """
 
     tokens: Tensor
     grid: tuple[int, int]
 
     def tensors(self) -> dict[str, Tensor]:
+        """As of `Features`."""
         return {"cells": self.tokens.unflatten(1, self.grid)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchTokens":
+        """As of `Features`."""
         cells = tensors["cells"]  # (B, h, w, C)
         return cls(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
 
 
 @dataclass
 class TextEmbeddings:
-    """Unit vectors of all names of a vocabulary.
+    """Text embeddings of all names of a vocabulary.
 
-    weight: (S, D); class_index: (S,) class of each row, ascending; seen: (K,) bool, whether a class
-    shares a name with the training vocabulary.
+    weight: (S, D) unit vectors.
+    class_index: (S,) the class of each name, ascending.
+    seen: (K,) bool, whether a class shares a name with the training vocabulary.
     """
 
     weight: Tensor
@@ -140,21 +149,23 @@ class TextEmbeddings:
 
     @property
     def num_classes(self) -> int:
+        """K."""
         return len(self.seen)
 
     def select(self, class_ids: Sequence[int]) -> "TextEmbeddings":
-        """The embeddings of these classes alone, in this order."""
+        """Only the embeddings of these classes, in this order."""
         rows = [(self.class_index == class_id).nonzero()[:, 0] for class_id in class_ids]
         sizes = torch.tensor([len(part) for part in rows], device=self.class_index.device)
         index = torch.arange(len(rows), device=sizes.device).repeat_interleave(sizes)
         return TextEmbeddings(self.weight[torch.cat(rows)], index, self.seen[list(class_ids)])
 
     def class_vectors(self) -> Tensor:
-        """(K, D) unit vectors, one per class: the mean of those of its names, normalised."""
+        """Unit vectors (K, D) of the classes: the normalised means over their names."""
         sums = self.weight.new_zeros(self.num_classes, self.weight.shape[1])
         return F.normalize(sums.index_add_(0, self.class_index, self.weight), dim=-1)
 
     def to(self, device: torch.device | str) -> "TextEmbeddings":
+        """A copy on another device."""
         return TextEmbeddings(
             self.weight.to(device), self.class_index.to(device), self.seen.to(device)
         )
@@ -187,9 +198,13 @@ class MaskPredictions:
 class Segment:
     """One region of a panoptic result.
 
-    id: value in `PanopticResult.ids`, from 1. class_id: index into the vocabulary. name: the first
-    name of the class. score: 0-1. area: pixels. box: (x0, y0, x1, y1) in pixels, x1 and y1
-    exclusive.
+    id: its value in `PanopticResult.ids`, from 1.
+    class_id: index into the vocabulary.
+    name: the first name of the class.
+    is_thing: whether it is a single object (thing), or all of a class (stuff).
+    score: 0-1; NaN in drawings of semantic maps.
+    area: in pixels.
+    box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
     """
 
     id: int
@@ -203,7 +218,10 @@ class Segment:
 
 @dataclass
 class PanopticResult:
-    """ids: (H, W) int32, 0 where nothing was found; segments: one entry per id."""
+    """A panoptic result.
+
+    ids: (H, W) int32, the id of the segment at each pixel, 0 for none. segments: one for each id.
+    """
 
     ids: np.ndarray
     segments: list[Segment]
@@ -211,8 +229,14 @@ class PanopticResult:
 
 @dataclass
 class InstanceResult:
-    """N objects: boxes (N, 4) float32 as in `Segment.box`, masks (N, H, W) bool, scores (N,)
-    float32 in 0-1, class_ids (N,) int64, names (one per object)."""
+    """N objects, the best score first.
+
+    boxes: (N, 4) float32, as `Segment.box`.
+    masks: (N, H, W) bool.
+    scores: (N,) float32, 0-1.
+    class_ids: (N,) int64.
+    names: the first name of the class of each object.
+    """
 
     boxes: np.ndarray
     masks: np.ndarray
@@ -226,13 +250,17 @@ class InstanceResult:
 
 @dataclass
 class Prediction:
-    """The results of one image; a task that was not asked for is None.
+    """The results of one image; those that were not requested are None.
 
-    semantic: (H, W) int32 class ids, -1 for none where a class needs a least score.
-    semantic_scores: (K, H, W) float32, only when asked for by
-    name. proposals: (P, H, W) bool class-free masks, for the recall of proposals. present_masks:
-    (P, H, W) bool, of the classes that are in the image, ascending, when these alone were asked
-    for, each by itself. present_best: (H, W) class ids, the best of them at each pixel, or -1.
+    size: (height, width) of the results.
+    panoptic: the panoptic result.
+    semantic: (H, W) int32 class ids, -1 where no class reaches the required score.
+    instances: the instances.
+    semantic_scores: (K, H, W) float32.
+    proposals: (P, H, W) bool, class-free masks, whose recall is measured.
+    present_masks: (P, H, W) bool, the masks of the classes in the image, ascending, each queried
+        alone ("oracle presence").
+    present_best: (H, W) class ids, the best of the classes in the image at each pixel, or -1.
     """
 
     size: tuple[int, int]
@@ -247,10 +275,12 @@ class Prediction:
 
 @dataclass
 class Targets:
-    """The annotated regions of one training image: class_ids (N,) int64, masks (N, H, W) bool.
+    """The N annotated regions of one training image; N may be 0.
 
-    labelled: (H, W) bool, where the annotation says something, be it "none of the classes". None:
-    in the masks alone. All else is unlabelled (void, crowd, padding). N may be 0.
+    class_ids: (N,) int64.
+    masks: (N, H, W) bool.
+    labelled: (H, W) bool, where the annotation names a class or "none of the classes"; all else is
+        unlabelled (void, crowd, padding). None: only the masks are labelled.
     """
 
     class_ids: Tensor
@@ -259,13 +289,15 @@ class Targets:
 
     @property
     def labelled_pixels(self) -> Tensor:
-        """(H, W) bool: pixels of which it is known to which classes they do not belong."""
+        """The labelled pixels (H, W) bool, whose classes are known."""
         return self.masks.any(0) if self.labelled is None else self.labelled
 
     def to(self, device: torch.device | str) -> "Targets":
+        """A copy on another device."""
         labelled = None if self.labelled is None else self.labelled.to(device)
         return Targets(self.class_ids.to(device), self.masks.to(device), labelled)
 
     def pin_memory(self) -> "Targets":
+        """A copy in pinned memory."""
         labelled = None if self.labelled is None else self.labelled.pin_memory()
         return Targets(self.class_ids.pin_memory(), self.masks.pin_memory(), labelled)

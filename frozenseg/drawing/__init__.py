@@ -1,1 +1,1 @@
-"""Results as pictures: colours, letters, masks over an image."""
+"""Draws results on their images: colours, fonts and labels, legends, outlines."""

@@ -1,4 +1,4 @@
-"""Fonts for pictures: Pillow's own, and where it lacks a letter, one of the machine that has it."""
+"""Fonts for pictures: Pillow's own, or one of the machine for letters that it lacks."""
 
 import importlib.util
 import os
@@ -26,19 +26,18 @@ RIGHT_TO_LEFT = ("R", "AL")
 
 @lru_cache(maxsize=64)
 def font_of(size: int, text: str = "") -> Any:
-    """A font of so many pixels that has the letters of `text`; Pillow's own where none has."""
+    """A font of `size` pixels that has the letters of `text`, or Pillow's own if none has."""
     return _load(font_file(text) or OWN, size)
 
 
 @lru_cache(maxsize=4096)
 def font_file(text: str) -> str | None:
-    """The first font that has all signs of `text`, `OWN` before others; None where there is none.
+    """The first font that has all characters of `text`, starting with `OWN`; None if none has.
 
-    Letters written from right to left also need Pillow to be built with Raqm, which orders and
-    joins them.
+    Text from right to left also needs a Pillow with Raqm, which orders and joins its letters.
     """
-    turned = any(unicodedata.bidirectional(sign) in RIGHT_TO_LEFT for sign in text)
-    if turned and not features.check("raqm"):
+    right_to_left = any(unicodedata.bidirectional(sign) in RIGHT_TO_LEFT for sign in text)
+    if right_to_left and not features.check("raqm"):
         return None
     signs = sorted(set(text))
     return next((file for file in _files() if all(has_glyph(sign, file) for sign in signs)), None)
@@ -46,7 +45,7 @@ def font_file(text: str) -> str | None:
 
 @lru_cache(maxsize=65536)
 def has_glyph(sign: str, file: str = OWN) -> bool:
-    """Whether a font draws this sign as anything but what it has for signs that it lacks."""
+    """Whether a font has this character, and does not draw the box for missing ones."""
     font = _load(file, 20)
     if font is None:
         return False
@@ -57,7 +56,7 @@ def has_glyph(sign: str, file: str = OWN) -> bool:
 
 @lru_cache(maxsize=64)
 def _load(file: str, size: int) -> Any:
-    """None for a file that Pillow cannot read."""
+    """The font of a file, or None if Pillow cannot read it."""
     if file == OWN:
         return ImageFont.load_default(size=size)
     try:
@@ -68,21 +67,21 @@ def _load(file: str, size: int) -> Any:
 
 @cache
 def _files() -> tuple[str, ...]:
-    """Pillow's own, the one that matplotlib brings, and the machine's, plain faces first."""
-    found = sorted(_installed(), key=lambda path: ("Regular" not in path.stem, path.name))
-    return (OWN, *_of_matplotlib(), *map(str, found))
+    """Pillow's own font, that of matplotlib, and those of the machine, regular faces first."""
+    installed = sorted(_installed(), key=lambda path: ("Regular" not in path.stem, path.name))
+    return (OWN, *_of_matplotlib(), *map(str, installed))
 
 
 def _of_matplotlib() -> list[str]:
-    """DejaVu Sans, which has Greek, Cyrillic, Arabic, Hebrew; found without importing anything."""
+    """DejaVu Sans (Greek, Cyrillic, Arabic, Hebrew); matplotlib is not imported."""
     spec = importlib.util.find_spec("matplotlib")
-    places = spec.submodule_search_locations if spec is not None else None
-    files = [Path(place, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf") for place in places or ()]
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = [Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf") for folder in folders or ()]
     return [str(path) for path in files if path.is_file()]
 
 
 def _installed() -> Iterator[Path]:
     for folder in FOLDERS:
-        # Without a home folder "~" stays as it is, and nothing is found there.
-        for place, _, names in os.walk(os.path.expanduser(folder)):
-            yield from (Path(place, name) for name in names if name.lower().endswith(ENDINGS))
+        # Without a home folder "~" is not replaced, and no file is found there.
+        for parent, _, names in os.walk(os.path.expanduser(folder)):
+            yield from (Path(parent, name) for name in names if name.lower().endswith(ENDINGS))

@@ -1,4 +1,4 @@
-"""Words on pictures: fonts, names cut to a width, labels on regions, the legend beside them."""
+"""Text on pictures: names cut to a width, labels on regions, the legend and the note."""
 
 import logging
 import unicodedata
@@ -27,7 +27,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LegendRow:
-    """One class of the legend; colors: RGB of its segments, none for what belongs to no class."""
+    """One row of the legend. colors: RGB of the segments of a class, empty for "no class"."""
 
     colors: tuple[Color, ...]
     name: str
@@ -36,28 +36,28 @@ class LegendRow:
 
 
 def number_of(class_id: int) -> str:
-    """In place of a name that cannot be written: its number, from 1 as in `predictions.json`."""
+    """A label for a name that no font can write: its number, from 1 as in `predictions.json`."""
     return f"class {class_id + 1}"
 
 
 def printable(text: str, instead: str = "?") -> str:
-    """`text` where a font has all its letters; else accents dropped, other unknown signs as "?".
+    """`text` if a font has all its letters; else without accents and with "?" for the others.
 
-    A text without one known letter or digit becomes `instead`.
+    A text in which no letter or digit can be drawn becomes `instead`.
     """
     text = " ".join(text.split())
     if font_file(text) is not None:
         return text
-    plain = "".join(sign if has_glyph(sign) else _nearest_sign(sign) for sign in text)
+    plain = "".join(sign if has_glyph(sign) else _nearest_character(sign) for sign in text)
     if any(sign.isalnum() for sign in plain):
         return plain
     if text:
-        _tell_of_missing_letters()
+        warn_of_missing_letters()
     return instead
 
 
 @cache
-def _tell_of_missing_letters() -> None:
+def warn_of_missing_letters() -> None:
     logger.warning(
         "pictures: no font of this machine has the letters of some names; they are drawn as the "
         "numbers of their classes (install a font that has them, such as Noto)"
@@ -65,7 +65,7 @@ def _tell_of_missing_letters() -> None:
 
 
 def fit(text: str, width: float, font: Any) -> str:
-    """`text`, or as much of its beginning as takes `width` pixels together with an ellipsis."""
+    """`text`, cut and with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     low, high = 0, len(text)  # text[:low] is known to fit, or empty
@@ -90,7 +90,7 @@ def wrap(text: str, width: float, font: Any) -> list[str]:
 
 
 def inner_point(mask: np.ndarray) -> tuple[int, int, float]:
-    """(x, y) of the pixel of an (h, w) bool mask farthest from its border, and how far that is."""
+    """The pixel (x, y) of a mask (h, w) bool that is farthest from its border, and the distance."""
     padded = np.pad(mask.astype(np.uint8), 1)  # the edge of the picture is a border, too
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -98,7 +98,7 @@ def inner_point(mask: np.ndarray) -> tuple[int, int, float]:
 
 
 class Labels:
-    """Writes names on a picture, none over another and none over the edge."""
+    """Writes names on a picture without overlaps, and within its edges."""
 
     def __init__(self, picture: Image.Image, font: Any) -> None:
         self.size = picture.size
@@ -109,9 +109,9 @@ class Labels:
     def write(
         self, text: str, center: tuple[int, int], color: Color, *, width: int, leeway: float
     ) -> bool:
-        """Write `text` on a plate of `color` around `center`; False where there is no room.
+        """Write `text` on a plate of `color` around `center`; return whether there was room.
 
-        width: pixels that the plate may take. leeway: pixels by which it may move up or down.
+        width: greatest width of the plate in pixels. leeway: how far it may move up or down.
         """
         pad = max(2, round(self.font.size * 0.3))
         font = font_of(self.font.size, text)
@@ -143,10 +143,10 @@ class Labels:
 
 
 def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
-    """A panel of at least `height` pixels; rows that find no room are counted in its last line.
+    """The legend, at least `height` pixels high; its last line counts the rows without room.
 
-    It grows beyond `height` only to hold a few rows beside a very low picture. The column of scores
-    is left out where no row has one.
+    It is higher only where a very low picture would leave no room for a few rows. The column of
+    scores is left out if no row has a score.
     """
     line, margin, swatch = round(font.size * 1.7), font.size, 2 * (font.size // 2)
     name_x = margin + swatch + margin // 2
@@ -182,7 +182,7 @@ def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
 def _draw_swatch(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, colors: tuple[Color, ...]
 ) -> None:
-    """A square in stripes of the first few colours, empty without any."""
+    """Draw a square in stripes of the first few colours; without colours it is empty."""
     x, y = corner
     shown = colors[: max(1, side // 4)]
     for number, color in enumerate(shown):
@@ -192,7 +192,7 @@ def _draw_swatch(
 
 
 def note_band(text: str, width: int, font: Any) -> Image.Image:
-    """A warning in dark letters on a yellow band of a given width."""
+    """A warning in dark letters on a yellow band, `width` pixels wide."""
     margin, line = font.size // 2, round(font.size * 1.4)
     lines = wrap(printable(text), width - 2 * margin, font)
     band = Image.new("RGB", (width, 2 * margin + line * len(lines)), WARNING)
@@ -204,7 +204,7 @@ def note_band(text: str, width: int, font: Any) -> Image.Image:
 
 
 def beside(picture: Image.Image, panel: Image.Image) -> Image.Image:
-    """`panel` at the right of `picture`."""
+    """Put `panel` to the right of `picture`."""
     height = max(picture.height, panel.height)
     canvas = Image.new("RGB", (picture.width + panel.width, height), PANEL)
     canvas.paste(picture, (0, 0))
@@ -213,7 +213,7 @@ def beside(picture: Image.Image, panel: Image.Image) -> Image.Image:
 
 
 def below(band: Image.Image, picture: Image.Image) -> Image.Image:
-    """`picture` below `band`."""
+    """Put `picture` below `band`."""
     width = max(picture.width, band.width)
     canvas = Image.new("RGB", (width, band.height + picture.height), PANEL)
     canvas.paste(band, (0, 0))
@@ -225,7 +225,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _nearest_sign(sign: str) -> str:
+def _nearest_character(sign: str) -> str:
     base = "".join(c for c in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(c))
     if all(map(has_glyph, base)):
         return base  # empty for an accent of its own

@@ -1,8 +1,8 @@
-"""Colours for classes, and for the segments of one picture: far apart for the eye.
+"""Colours for classes and for the segments of a picture that are easy to tell apart.
 
-A class has the same colour in every picture, except where another segment, or what lies under it,
-looks alike there. "For the eye" is the least distance in CIELAB of what is seen with full colour
-vision, without long (protan) and without middle wavelengths (deutan).
+A class has the same colour in every picture, unless another segment or the image under it has a
+similar colour there. The distance of two colours is the least of their CIELAB distances for full
+colour vision, for protan and for deutan vision.
 """
 
 from functools import lru_cache
@@ -31,10 +31,10 @@ def class_colors(
     return _to_rgb(lab)
 
 
-# Least distances between the segments of a picture, tried in turn: the more there are, the less
-# room is left. The last one always finds colours; 2.3 is just noticeable.
+# Least distances between the segments of a picture, tried in turn, because many segments leave
+# little room. The last one always finds colours; 2.3 is just noticeable.
 APART = (16.0, 10.0, 6.0, 3.0, 0.0)
-FROM_GROUND = 30.0  # from what lies under a segment, which half of the colour is mixed with
+FROM_GROUND = 30.0  # least distance from the image under a segment, which shows through
 
 
 def picture_colors(
@@ -42,9 +42,10 @@ def picture_colors(
 ) -> np.ndarray:
     """(N, 3) uint8 RGB colours of the N segments of a picture, those of one class near each other.
 
-    class_ids, is_thing: (N,). grounds: (N, 3) uint8, what lies under each. The first segment of a
-    class has the colour of `class_colors` where that tells it from all others; otherwise, and for
-    the further ones of the class, it is the most alike of all colours that do.
+    The first segment of a class has the colour of `class_colors` if it differs enough from all
+    others; otherwise, and for further segments of the class, the most similar colour that does.
+
+    class_ids, is_thing: (N,). grounds: (N, 3) uint8, the mean colour of the image under each.
     """
     for apart in APART:
         colors = _apart(class_ids, is_thing, grounds, apart)
@@ -56,7 +57,7 @@ def picture_colors(
 def _apart(
     class_ids: np.ndarray, is_thing: np.ndarray, grounds: np.ndarray | None, apart: float
 ) -> np.ndarray | None:
-    """As `picture_colors` with so much distance between any two; None where there is no room."""
+    """As `picture_colors`, at least `apart` between any two colours; None if it is impossible."""
     choice = _candidates()
     seen = _seen(choice)
     near = np.full(len(choice), np.inf, dtype=np.float32)  # to the nearest segment so far
@@ -84,8 +85,10 @@ def _apart(
 
 @lru_cache(maxsize=1)
 def _candidates() -> np.ndarray:
-    """(M, 3) uint8: all colours of `class_colors`, and a grid of colours that are neither grey nor
-    too dark or bright."""
+    """All colours (M, 3) uint8 of `class_colors`, and a grid of others.
+
+    The grid has no colours that are grey, very dark or very bright.
+    """
     grid = np.stack(np.meshgrid(*[np.arange(0, 256, 17)] * 3, indexing="ij"), -1).reshape(-1, 3)
     lab = _seen(grid.astype(np.uint8))[0]
     chroma = np.hypot(lab[:, 1], lab[:, 2])
@@ -95,8 +98,7 @@ def _candidates() -> np.ndarray:
     return np.concatenate([*own, grid.astype(np.uint8)])
 
 
-# What is left of linear RGB without a kind of cones (Machado et al., 2009, severity 1): full
-# vision, protan, deutan.
+# Linear RGB as seen with full, protan and deutan vision (Machado et al., 2009, severity 1).
 _VISIONS = (
     np.eye(3),
     np.array(
@@ -117,7 +119,7 @@ _VISIONS = (
 
 
 def _seen(colors: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 RGB -> (3, N, 3) CIELAB as each of `_VISIONS` sees them."""
+    """RGB colours (N, 3) uint8 in CIELAB (3, N, 3), as each of `_VISIONS` sees them."""
     linear = linear_rgb(colors)
     seen = np.stack([(linear @ vision.T).clip(0, 1) for vision in _VISIONS])
     gamma = np.where(seen > 0.0031308, 1.055 * seen ** (1 / 2.4) - 0.055, 12.92 * seen)
@@ -125,33 +127,33 @@ def _seen(colors: np.ndarray) -> np.ndarray:
 
 
 def _distance(seen: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(3, N, 3) and (3, 1, 3), as of `_seen` -> (N,), the least of the visions."""
+    """Distances (N,) of colours (3, N, 3) and (3, 1, 3) from `_seen`, the least of the visions."""
     return np.linalg.norm(seen - other, axis=-1).min(axis=0)
 
 
 def linear_rgb(colors: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 sRGB -> the light that it stands for, 0-1 (IEC 61966-2-1)."""
+    """Linear RGB (..., 3), 0-1, of sRGB (..., 3) uint8 (IEC 61966-2-1)."""
     value = colors.astype(np.float64) / 255
     return np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
 
 
 def luminance(color: tuple[int, int, int]) -> float:
-    """Relative luminance of an RGB colour, 0-1, as the web's accessibility guidelines have it."""
+    """Relative luminance of an RGB colour, 0-1, as defined by WCAG."""
     return float(linear_rgb(np.array(color)) @ [0.2126, 0.7152, 0.0722])
 
 
 def readable_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever has more contrast to an RGB colour: 4.58 : 1 at least."""
+    """Black or white, whichever has more contrast to an RGB colour (at least 4.58 : 1)."""
     light = luminance(color) + 0.05
     return (0, 0, 0) if light / 0.05 >= 1.05 / light else (255, 255, 255)
 
 
 @lru_cache(maxsize=2)
 def _palette(low: int, high: int) -> np.ndarray:
-    """(NUM_COLORS, 3) CIELAB colours of chroma low-high, each as far as can be from all before.
+    """CIELAB colours (NUM_COLORS, 3) of chroma low-high, each farthest from all before it.
 
-    So the first few classes of any vocabulary differ most, and a colour depends on its place alone.
-    Candidates keep a middle lightness: they must show on bright and dark pictures.
+    The first few classes of any vocabulary thus differ most, and a colour depends on its index
+    only. All have a middle lightness, to be visible on bright and on dark pictures.
     """
     lightness, a, b = np.meshgrid(
         np.arange(42, 85, 6), np.arange(-84, 85, 6), np.arange(-84, 85, 6), indexing="ij"
@@ -159,7 +161,7 @@ def _palette(low: int, high: int) -> np.ndarray:
     lab = np.stack([lightness, a, b], axis=-1).reshape(-1, 3).astype(np.float32)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
     lab = lab[(chroma >= low) & (chroma <= high)]
-    # Out of the sRGB gamut a colour is clipped, so it does not come back as it went
+    # A colour outside the sRGB gamut is clipped, so converting it back gives another colour.
     back = cv2.cvtColor(cv2.cvtColor(lab[None], cv2.COLOR_Lab2RGB), cv2.COLOR_RGB2Lab)[0]
     lab = lab[np.linalg.norm(back - lab, axis=1) < 4]
     weighted = lab * np.array([1.3, 1, 1], dtype=np.float32)

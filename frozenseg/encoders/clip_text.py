@@ -69,7 +69,7 @@ class ClipText(Frozen):
         return ends @ model.text_projection
 
     def text_fingerprint(self) -> str:
-        """A digest of all that the vectors depend on: architecture, weights, version of open_clip."""
+        """A digest of all that vectors depend on: architecture, weights, version of open_clip."""
         digest = hashlib.sha256()
         about = [clip_config(self.name), has_quick_gelu(self.model.transformer)]
         digest.update(json.dumps([*about, open_clip.__version__]).encode())

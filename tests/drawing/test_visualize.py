@@ -168,7 +168,7 @@ def test_signs_that_no_font_has_are_replaced_and_told_of_once(
 ) -> None:
     monkeypatch.setattr(fonts, "_files", lambda: (fonts.OWN,))
     fonts.font_file.cache_clear()
-    lettering._tell_of_missing_letters.cache_clear()
+    lettering.warn_of_missing_letters.cache_clear()
     assert printable("traffic light") == "traffic light"
     assert printable("Café crème") == "Cafe creme"
     assert printable("家", instead=number_of(3)) == "class 4"
