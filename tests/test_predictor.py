@@ -239,7 +239,7 @@ def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, fo
         (["MODEL.MASK_FORMER.HIDDEN_DIM", "64"], "HIDDEN_DIM is 64, but SAM tiny gives 32"),
         (["MODEL.SEM_SEG_HEAD.CONVS_DIM", "64"], "CONVS_DIM must equal"),
         (["MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "2"], "SAM_ENCODER_LEVELS 2: must be 1 or 3"),
-        (["MODEL.FROZEN_SEG.SAM_VIEW", "squash"], "SAM view squash: must be one of stretch"),
+        (["MODEL.FROZEN_SEG.SAM_VIEW", "squash"], "SAM_VIEW squash: must be one of stretch"),
         (["MODEL.SAM_NAME", "vit_x"], r"MODEL\.SAM_NAME vit_x: unknown"),
         (
             ["MODEL.MASK_FORMER.SAM_QUERY_FUSE_LAYER", "3"],

@@ -58,6 +58,7 @@ def printable(text: str, instead: str = "?") -> str:
 
 @cache
 def warn_of_missing_letters() -> None:
+    """Warn once that names cannot be written with the fonts of this machine."""
     logger.warning(
         "pictures: no font of this machine has the letters of some names; they are drawn as the "
         "numbers of their classes (install a font that has them, such as Noto)"
