@@ -62,12 +62,12 @@ def _apart(
     seen = _seen(choice)
     near = np.full(len(choice), np.inf, dtype=np.float32)  # to the nearest segment so far
     plain = class_colors(class_ids, is_thing)
-    found = np.zeros((len(class_ids), 3), dtype=np.uint8)
+    colors = np.zeros((len(class_ids), 3), dtype=np.uint8)
     first: dict[int, np.ndarray] = {}
     _, firsts = np.unique(class_ids, return_index=True)
     others = np.setdiff1d(np.arange(len(class_ids)), firsts)
     for number in (*np.sort(firsts), *others):
-        wanted = first.get(int(class_ids[number]), plain[number])
+        ideal = first.get(int(class_ids[number]), plain[number])
         allowed = near >= apart
         if grounds is not None:
             ground = _seen(grounds[number][None])[0]
@@ -75,12 +75,12 @@ def _apart(
             allowed = allowed & clear if (allowed & clear).any() else allowed
         if not allowed.any():
             return None
-        away = np.linalg.norm(seen[0] - _seen(wanted[None])[0], axis=-1)
-        place = int(np.where(allowed, away, np.inf).argmin())
-        found[number] = choice[place]
-        first.setdefault(int(class_ids[number]), found[number])
-        near = np.minimum(near, _distance(seen, seen[:, place : place + 1]))
-    return found
+        away = np.linalg.norm(seen[0] - _seen(ideal[None])[0], axis=-1)
+        index = int(np.where(allowed, away, np.inf).argmin())
+        colors[number] = choice[index]
+        first.setdefault(int(class_ids[number]), colors[number])
+        near = np.minimum(near, _distance(seen, seen[:, index : index + 1]))
+    return colors
 
 
 @lru_cache(maxsize=1)
