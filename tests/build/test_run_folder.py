@@ -14,7 +14,7 @@ from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 
-from .engine.tiny import TinyRun
+from tests.engine.tiny import TinyRun
 
 
 @pytest.fixture(scope="module")
