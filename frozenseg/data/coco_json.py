@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as mask_util
 
 from frozenseg.data.images import MAX_PIXELS
 from frozenseg.data.json_fields import (
@@ -29,7 +28,7 @@ from frozenseg.data.json_fields import (
 )
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories, Segments
-from frozenseg.data.shapes import checked_shape, encode_shape
+from frozenseg.data.rle import checked_segmentation, encode_segmentation, rle_box
 from frozenseg.errors import UserError
 from frozenseg.text.names import clean, refuse_repeated, spelling
 
@@ -51,14 +50,15 @@ class ListedImage:
 class ListedObject(NamedTuple):
     """An entry of `annotations` of an instance JSON.
 
-    shape: as `checked_shape` gives it; box: x, y, width, height in pixels. One of them may be None,
-    that which was not asked for. area: as the file states it, where that can be true;
-    else None. position: of the entry in the file.
+    segmentation: as `checked_segmentation` returns it; None where boxes alone were asked for.
+    box: x, y, width, height in pixels; None where masks alone were asked for.
+    area: the area that the file states, in pixels; None where no object of the image can have it.
+    position: the index of the entry in the file.
     """
 
     image_id: ImageId
     category_id: int
-    shape: Any
+    segmentation: Any
     box: list[float] | None
     area: float | None
     is_crowd: bool
@@ -159,17 +159,19 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
         image = _image_of(entry, images, where)
         category_id = _known_category(whole(entry, "category_id", where), categories, where)
         is_crowd = flag(entry, "iscrowd", where, False)
-        shape, box = None, _box(entry, where)
+        segmentation, box = None, _box(entry, where)
         if not boxes or box is None:
             given = required(entry, "segmentation", where)
-            shape = checked_shape(given, image.height, image.width, where)
-            if shape is None:
+            segmentation = checked_segmentation(given, image.height, image.width, where)
+            if segmentation is None:
                 continue
-            cut += isinstance(shape, list) and len(shape) < len(given)
+            cut += isinstance(segmentation, list) and len(segmentation) < len(given)
         if boxes and box is None:
-            box = mask_util.toBbox(encode_shape(shape, image.height, image.width)).tolist()
+            box = rle_box(encode_segmentation(segmentation, image.height, image.width))
         area = _plausible_area(entry.get("area"), image)
-        objects.append(ListedObject(image.image_id, category_id, shape, box, area, is_crowd, i))
+        objects.append(
+            ListedObject(image.image_id, category_id, segmentation, box, area, is_crowd, i)
+        )
     if len(objects) < len(rows):
         note(
             f"{source}: {len(rows) - len(objects)} of {len(rows)} objects left out: their "

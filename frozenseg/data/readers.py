@@ -178,7 +178,7 @@ def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Cate
 def _instances(rows: list[ListedObject], categories: Categories) -> Instances:
     class_ids = [categories.class_ids[row.category_id] for row in rows]
     return Instances(
-        shapes=[row.shape for row in rows],
+        segmentations=[row.segmentation for row in rows],
         class_ids=np.array(class_ids, dtype=np.int32),
         is_crowd=np.array([row.is_crowd for row in rows], dtype=bool),
     )

@@ -56,16 +56,16 @@ class Segments:
 class Instances:
     """The objects of one image of a COCO or LVIS instance JSON; they may overlap.
 
-    shapes: N segmentations as the file has them: a list of polygons (x0, y0, x1, y1, ... in pixels)
-    or an RLE. class_ids: (N,) int32. is_crowd: (N,) bool.
+    segmentations: N, as `checked_segmentation` returns them. class_ids: (N,) int32. is_crowd: (N,)
+    bool.
     """
 
-    shapes: list[Any]
+    segmentations: list[Any]
     class_ids: np.ndarray
     is_crowd: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self.segmentations)
 
 
 @dataclass(frozen=True)

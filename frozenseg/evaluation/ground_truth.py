@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pycocotools import mask as mask_util
-
 from frozenseg.data.coco_json import ImageId, InstanceFile, ListedObject, read_instance_file
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
-from frozenseg.data.shapes import encode_shape
+from frozenseg.data.rle import encode_segmentation, rle_area
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
 
@@ -112,10 +110,10 @@ def _annotation(
         entry["bbox"] = row.box
         area = row.box[2] * row.box[3] if area is None else area
     else:
-        entry["segmentation"] = row.shape
+        entry["segmentation"] = row.segmentation
     if area is None:
         size = found.images[row.image_id]
-        area = float(mask_util.area(encode_shape(row.shape, size.height, size.width)))
+        area = float(rle_area(encode_segmentation(row.segmentation, size.height, size.width)))
     return {**entry, "area": area}
 
 

@@ -7,10 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import hotcoco
 import numpy as np
 
-from frozenseg.data.rle import Masks, as_rles
+from frozenseg.data.rle import Masks, as_rles, hotcoco
 from frozenseg.errors import UserError
 from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.metric import Metric, Scores, State
@@ -128,17 +127,17 @@ class InstanceAP(DetectionMetric):
         super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
         self.categories = truth.categories
         self._numbers = truth.numbers
-        self._coco = hotcoco.COCO(truth.dataset)
+        self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
         found = self._coco.load_res(results)
-        return summarize(hotcoco.COCOeval(self._coco, found, self.kind), self.keys)
+        return summarize(hotcoco().COCOeval(self._coco, found, self.kind), self.keys)
 
 
-def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
+def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
     """Run an evaluator and return the scores of `keys`, and AP by category id; NaN: no objects.
 
     The evaluators say -1 of what has no objects, which is translated here and nowhere else.

@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import hotcoco
-
 from frozenseg.data.json_fields import flag, wholes
+from frozenseg.data.rle import hotcoco
 from frozenseg.errors import UserError
 from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
@@ -53,14 +52,14 @@ class LvisAP(DetectionMetric):
             annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
         self.max_detections = max_detections
         self._numbers = truth.numbers
-        self._coco = hotcoco.COCO(truth.dataset)
+        self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
         found = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
-        results = hotcoco.LVISResults(self._coco, found, max_dets=self.max_detections)
-        return summarize(hotcoco.LVISeval(self._coco, results, self.kind), self.keys)
+        results = hotcoco().LVISResults(self._coco, found, max_dets=self.max_detections)
+        return summarize(hotcoco().LVISeval(self._coco, results, self.kind), self.keys)
 
 
 def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:

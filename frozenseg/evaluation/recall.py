@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as mask_util
 
-from frozenseg.data.rle import Masks, as_rles, encode_masks
+from frozenseg.data.rle import Masks, as_rles, encode_masks, rle_iou
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
 from frozenseg.evaluation.semantic import check_ignore
@@ -60,7 +59,7 @@ class ProposalRecall(Metric):
         if not len(labels) or not codes:
             return
         regions = encode_masks(gt == labels[:, None, None])
-        iou = mask_util.iou(codes, regions, [0] * len(regions))  # (P, regions), no crowds
+        iou = rle_iou(codes, regions)  # (P, regions)
         found = iou.max(axis=0)[:, None] > self.thresholds
         np.add.at(self._found, seen, found)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_codec
 
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size, read_labels
@@ -22,6 +21,7 @@ from frozenseg.data.prepare.work import (
     source_folder,
     write_picture,
 )
+from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.text.vocabulary import Vocabulary
@@ -164,11 +164,10 @@ def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _object(mask: np.ndarray, segment: dict[str, Any]) -> dict[str, Any]:
-    code = mask_codec.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
         "category_id": segment["category_id"],
         "iscrowd": 0,
         "area": segment["area"],
         "bbox": segment["bbox"],
-        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode()},
+        "segmentation": encode_masks(mask[None])[0],
     }
