@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
 from frozenseg.data.benchmarks import data_root
+from frozenseg.data.benchmarks.rows import ADE20K_FULL_SIDE
 from frozenseg.data.prepare import PREPARATIONS
 from frozenseg.data.prepare.work import Work
 from frozenseg.errors import UserError

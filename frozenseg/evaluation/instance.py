@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from frozenseg.data.detection_truth import load_truth
 from frozenseg.data.rle import Masks, as_rles, hotcoco
 from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.metric import Metric, Scores, State
 
 COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from frozenseg.data.benchmarks.small_world_files import WorldFiles, small_world_files
 from frozenseg.data.results import write_panoptic_png
 from frozenseg.data.rle import encode_masks, rle_area, rle_box
-from frozenseg.data.small_world_files import WorldFiles, small_world_files
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.small_world.scene import Scene, SceneOptions, make_scene

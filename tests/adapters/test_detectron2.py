@@ -23,8 +23,8 @@ from frozenseg.commands.train_net import main as train
 from frozenseg.config import load_config, packaged_config, select_config
 from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records
+from frozenseg.data.benchmarks.small_world_files import WorldFiles
 from frozenseg.data.dataset import SampleIndex
-from frozenseg.data.small_world_files import WorldFiles
 from frozenseg.engine.optim import Schedule
 from frozenseg.errors import UserError
 from frozenseg.evaluation.tasks import PanopticEvaluator, SemanticEvaluator

@@ -422,7 +422,11 @@ def test_missing_data_says_where_it_is_looked_for_and_what_to_ask(name: str, roo
         load_records(name)
     message = str(caught.value)
     assert message.startswith(str(root)) and "no such file or folder" in message
-    for pointer in ("$DETECTRON2_DATASETS", "datasets/README.md", f"frozenseg check_dataset {name} "):
+    for pointer in (
+        "$DETECTRON2_DATASETS",
+        "datasets/README.md",
+        f"frozenseg check_dataset {name} ",
+    ):
         assert pointer in message
     assert "\n" not in message
 
@@ -431,7 +435,7 @@ def test_a_missing_file_of_objects_is_told_before_a_model_runs(root: Path) -> No
     write_ade20k(root)
     prepare("ade20k")
     (root / BENCHMARKS[ADE20K].instances).unlink()
-    with pytest.raises(UserError, match=rf"instance_val.json: no such .*frozenseg check_dataset {ADE20K}"):
+    with pytest.raises(UserError, match=rf"instance_val.json: no such .*check_dataset {ADE20K}"):
         testing.eval_datasets(load_config(None, ["DATASETS.TEST", f"('{ADE20K}',)"]))
 
 

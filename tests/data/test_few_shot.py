@@ -15,7 +15,7 @@ from frozenseg.build.vocabulary import (
 from frozenseg.config import default_config, load_config
 from frozenseg.data.annotations import BACKGROUND_CLASS, VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_records
-from frozenseg.data.folds import TRANSFER, fold_classes
+from frozenseg.data.benchmarks.folds import TRANSFER, fold_classes
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import fss1000, mosaic4, pascal_voc
 from frozenseg.data.prepare.work import Work

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frozenseg.data import scored_pairs
 from frozenseg.data.annotations import load_semantic, present_classes, scored_classes
-from frozenseg.data.benchmarks import BENCHMARKS, load_records
+from frozenseg.data.benchmarks import BENCHMARKS, load_records, scored_pairs
 from frozenseg.data.prepare import pascal_voc
 from frozenseg.data.prepare.work import Work
 from frozenseg.evaluation.means import by_family

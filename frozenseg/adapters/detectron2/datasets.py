@@ -23,9 +23,9 @@ from frozenseg.build.vocabulary import (
     joins_by_order,
     listed_vocabulary,
 )
-from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
     BENCHMARKS,
+    Benchmark,
     benchmark_categories,
     data_root,
     find_benchmark,

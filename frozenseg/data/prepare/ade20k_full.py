@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
+from frozenseg.data.benchmarks.rows import ADE20K_FULL_SIDE
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion, lookup

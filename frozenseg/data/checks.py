@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from frozenseg.data.annotations import require_objects
-from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.benchmarks import class_names, read_whole, select_benchmark_classes
+from frozenseg.data.benchmarks import class_names, read_all_classes, select_benchmark_classes
+from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.coco_json import check_categories_agree
+from frozenseg.data.detection_truth import load_lvis_truth, load_truth
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.sample_checks import Finding, decoded
 from frozenseg.errors import UserError
-from frozenseg.evaluation.instance import InstanceAP
-from frozenseg.evaluation.lvis import LvisAP
-from frozenseg.evaluation.sample_check import Finding, decoded
 
 
 def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
@@ -56,7 +55,7 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
     if missing != _missing_instances(benchmark, root):
         return
     try:
-        whole = read_whole(benchmark, root)
+        whole = read_all_classes(benchmark, root)
         records, categories = select_benchmark_classes(benchmark, root, *whole)
     except UserError as error:
         yield Finding(str(error), wrong=True)
@@ -122,22 +121,22 @@ def _instances(
     """The annotation that AP needs, read as its metric reads it."""
     try:
         if "lvis" in benchmark.evaluators:
-            LvisAP(ground_truth=root / benchmark.annotations)
+            load_lvis_truth(root / benchmark.annotations, boxes=False)
             yield Finding("LVIS annotation: frequencies and lists of absent classes are there")
         elif "cityscapes" in benchmark.evaluators:
             yield _cityscapes_instances(root / benchmark.instances, records)
         elif "instances" in benchmark.tasks:
             path = root / (benchmark.instances or benchmark.annotations)
-            metric = InstanceAP(ground_truth=path)
-            InstanceAP(ground_truth=path, kind="bbox")
+            load_truth(path, boxes=True)
+            truth = load_truth(path, boxes=False)
             if benchmark.instances:
                 source = str(root / benchmark.annotations)
-                check_categories_agree(metric.categories, categories, str(path), source)
+                check_categories_agree(truth.categories, categories, str(path), source)
                 yield _beside_records(
-                    path, set(metric.sizes), metric.category_ids, records, categories
+                    path, set(truth.sizes), set(truth.categories.dataset_ids), records, categories
                 )
             else:  # it is the annotation itself
-                yield Finding(f"instance annotation of {len(metric.sizes)} images, as AP reads it")
+                yield Finding(f"instance annotation of {len(truth.sizes)} images, as AP reads it")
     except UserError as error:
         yield Finding(str(error), wrong=True)
 

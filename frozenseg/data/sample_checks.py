@@ -17,7 +17,7 @@ from frozenseg.data.annotations import (
     load_panoptic,
     load_semantic,
 )
-from frozenseg.data.benchmark import Benchmark
+from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.images import open_image, orientation
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import CONVERSIONS

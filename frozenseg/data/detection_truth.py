@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from frozenseg.data.coco_json import ImageId, InstanceFile, ListedObject, read_instance_file
+from frozenseg.data.json_fields import flag, wholes
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.data.rle import encode_segmentation, rle_area
@@ -14,6 +15,8 @@ from frozenseg.files import read_json
 
 # hotcoco holds the precision of every class at 101 x 10 points of 4 sizes and 3 limits.
 MOST_CATEGORIES = 20_000
+
+LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,43 @@ def load_truth(
     }
     sizes = {key: (image.height, image.width) for key, image in found.images.items()}
     return Truth(dataset, numbers, sizes, found.categories)
+
+
+def load_lvis_truth(source: str | os.PathLike[str] | Mapping[str, Any], *, boxes: bool) -> Truth:
+    """Read the truth of `load_truth` from an LVIS file, with the fields that only LVIS has."""
+    truth = load_truth(
+        source,
+        boxes=boxes,
+        image_fields=LVIS_LISTS,
+        category_fields=("frequency",),
+        annotation_fields=("ignore",),
+    )
+    _check_lvis(truth.dataset, "ground truth" if isinstance(source, Mapping) else os.fspath(source))
+    for annotation in truth.dataset["annotations"]:
+        annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
+    return truth
+
+
+def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
+    """UserError unless the fields that only LVIS has are there; its lists become whole numbers."""
+    for image in dataset["images"]:
+        for key in LVIS_LISTS:
+            listed = image.get(key)
+            if not isinstance(listed, list):
+                raise UserError(
+                    f"{source}: image {image['id']} has no list {key!r}; is it an LVIS file?"
+                )
+            where = f"{source}: image {image['id']}"
+            image[key] = wholes([(where, [{key: number} for number in listed])], key)
+    for category in dataset["categories"]:
+        if category.get("frequency") not in ("r", "c", "f"):
+            raise UserError(
+                f"{source}: category {category['id']} has no 'frequency' of r, c, f; "
+                "is it an LVIS file?"
+            )
+    for i, annotation in enumerate(dataset["annotations"]):
+        if flag(annotation, "ignore", f"{source}: object {i}", False):
+            raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")
 
 
 def _numbers(found: InstanceFile) -> dict[ImageId, int]:

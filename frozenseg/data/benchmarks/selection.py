@@ -50,12 +50,12 @@ def objects_present(record: Record) -> set[int]:
 def listed_present(path: Path, records: list[Record], script: str) -> Present:
     """The classes that a preparation has found in label maps: {stem: [class ids]}."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run python datasets/{script}")
+        raise UserError(f"{path}: no such file; run frozenseg prepare_dataset {script}")
     listed: Any = read_json(path)
     stems = {record.image_id for record in records}
     if not isinstance(listed, dict) or listed.keys() != stems:
         raise UserError(
             f"{path}: does not list the {len(stems)} label maps that are there; "
-            f"run python datasets/{script} --again"
+            f"run frozenseg prepare_dataset {script} --again"
         )
     return lambda record: listed[record.image_id]
