@@ -63,7 +63,7 @@ def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="check_dataset", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg check_dataset", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="as in DATASETS.TEST")
     parser.add_argument(
         "--sample",

@@ -49,7 +49,7 @@ def _summaries(paths: list[Path]) -> dict[str, Summary]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mean_results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg mean_results", description=__doc__)
     parser.add_argument("results", nargs="+", type=user_path, metavar="results.json")
     parser.add_argument(
         "--json", type=output_file, metavar="OUT", help="also write the means as JSON"

@@ -104,7 +104,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="view_samples", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg view_samples", description=__doc__)
     parser.add_argument(
         "--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, or files: {FILES_FORM}"
     )

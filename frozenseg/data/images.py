@@ -105,7 +105,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         with _open(path) as image:
             yield image
     except UserError as error:
-        raise _naming(path, error) from None
+        raise _error_context(path, error) from None
     except Image.UnidentifiedImageError:
         raise UserError(
             f"{path}: not an image, or of a kind that is not read; save it as PNG or JPEG"
@@ -369,7 +369,7 @@ def _over_white(rgba: np.ndarray) -> np.ndarray:
     return np.array(Image.alpha_composite(white, image).convert("RGB"))
 
 
-def _naming(path: Path, error: UserError) -> UserError:
+def _error_context(path: Path, error: UserError) -> UserError:
     """The same error, beginning with the file it is about."""
     message = str(error)
     return error if message.startswith(str(path)) else UserError(f"{path}: {message}")

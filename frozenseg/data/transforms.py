@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 
 class Transform(Protocol):
@@ -48,6 +50,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(resized)
+
+
+def image_tensor(image: np.ndarray) -> Tensor:
+    """Return an image (H, W, 3) as a tensor (3, H, W) with memory of its own."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+def resize_to_tensor(image: np.ndarray, short: int, long: int) -> Tensor:
+    """Return an image (H, W, 3) uint8 in the size of `resize_shortest_edge` as (3, h, w) uint8."""
+    size = resize_shortest_edge(image.shape[0], image.shape[1], short, long)
+    return image_tensor(resize_image(image, size))
 
 
 def nearest_positions(size: int, new_size: int) -> np.ndarray:

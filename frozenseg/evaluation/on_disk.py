@@ -159,7 +159,7 @@ def score_semantic(
     for gt_path, pred_path in pairs:
         check_same_size(pred_path, gt_path)
     for gt_path, pred_path in progress(pairs):
-        with _naming(f"{pred_path} against {gt_path}"):
+        with _error_context(f"{pred_path} against {gt_path}"):
             metric.update(read_labels(pred_path), read_labels(gt_path))
     scores = metric.compute()
     _require_truth(not math.isnan(scores["mIoU"]), gt_dir)
@@ -202,7 +202,7 @@ def score_recall(
             *(proposals_file, len(absent), len(paths), min(absent, key=str)),
         )
     for key, path in progress(list(paths.items())):
-        with _naming(f"{proposals_file}: image {key} against {path}"):
+        with _error_context(f"{proposals_file}: image {key} against {path}"):
             metric.update(proposals.get(key, []), read_labels(path))
     return metric.compute()
 
@@ -228,7 +228,7 @@ def _score_detections(
 ) -> Scores:
     by_image = read_detections(pred_file, metric.sizes.keys(), metric.category_ids)
     for key, results in progress(list(by_image.items())):
-        with _naming(pred_file):
+        with _error_context(pred_file):
             metric.update(
                 key,
                 [result["segmentation"] for result in results],
@@ -241,9 +241,18 @@ def _score_detections(
     return scores
 
 
+SCORERS: dict[str, Callable[..., Scores]] = {
+    "panoptic": score_panoptic,
+    "instances": score_instances,
+    "lvis": score_lvis,
+    "semantic": score_semantic,
+    "recall": score_recall,
+}
+
+
 @contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Put the file in front of what a metric, which knows none, finds wrong."""
+def _error_context(source: str) -> Iterator[None]:
+    """Put the file in front of the message of a metric, which knows no files."""
     try:
         yield
     except UserError as error:

@@ -340,7 +340,7 @@ def test_training_entries_are_our_samples(tiny: Tiny, monkeypatch: pytest.Monkey
             seed=dataset.seed,
         )
         sample = single[SampleIndex(position, 0)]
-        assert found["image"].equal(sample.image) and found["content"] == sample.content
+        assert found["image"].equal(sample.image) and found["unpadded_size"] == sample.unpadded_size
         assert found["instances"].gt_classes.equal(sample.targets.class_ids)
         assert found["instances"].gt_masks.equal(sample.targets.masks)
 
@@ -365,7 +365,7 @@ def test_losses_are_those_of_our_engine(tiny: Tiny) -> None:
             [
                 {
                     "image": sample.image,
-                    "content": sample.content,
+                    "unpadded_size": sample.unpadded_size,
                     "instances": instances(sample),
                     "image_id": 1,
                 }

@@ -95,7 +95,7 @@ class FrozenSegMapper:
                 gt_classes=sample.targets.class_ids,
                 gt_masks=sample.targets.masks,
             )
-            found["content"] = sample.content
+            found["unpadded_size"] = sample.unpadded_size
         return found
 
 

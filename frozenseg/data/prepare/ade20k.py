@@ -13,8 +13,8 @@ import numpy as np
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size, read_labels
 from frozenseg.data.prepare.labels import LabelConversion
-from frozenseg.data.prepare.work import (
-    Work,
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
     files_by_stem,
     panoptic_colours,
     regions,
@@ -59,19 +59,19 @@ def class_ids(path: Path) -> np.ndarray:
 LABELS = LabelConversion(f"{FOLDER}/annotations_detectron2", published_labels, class_ids)
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     """Label maps, and panoptic and instance annotation as one: they share their objects."""
-    LABELS.write(root, FOLDERS[split], work)
+    LABELS.write(root, FOLDERS[split], options)
     folder = root / FOLDER
     panoptic = folder / f"ade20k_panoptic_{split}.json"
     instances = folder / f"ade20k_instance_{split}.json"
     pictures = folder / f"ade20k_panoptic_{split}"
-    if not (work.wanted(panoptic) or work.wanted(instances)):
+    if not (options.must_write(panoptic) or options.must_write(instances)):
         return
     source_folder(folder / "annotations_instance" / FOLDERS[split], INSTANCE_REMEDY)
     sources = published_labels(root, FOLDERS[split])
-    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, work.again)
-    rows = work.map(one, list(sources), f"{FOLDER} objects {split}")
+    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, options.again)
+    rows = options.map(one, list(sources), f"{FOLDER} objects {split}")
     names = Vocabulary.packaged("ade20k_150").labels
     things = set(THINGS)
     categories = [
@@ -93,7 +93,7 @@ def prepare(root: Path, split: str, work: Work) -> None:
         },
     }
     for path, content in contents.items():
-        if work.wanted(path):
+        if options.must_write(path):
             write_json(path, content)
 
 
