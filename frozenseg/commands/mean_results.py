@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int | None:
 
 def _summaries(paths: list[Path]) -> dict[str, Summary]:
     """The headline numbers of every data set of all files; each set may come once."""
-    found: dict[str, Summary] = {}
+    summaries: dict[str, Summary] = {}
     for path in paths:
         content = read_json(path)
         try:
@@ -42,10 +42,10 @@ def _summaries(paths: list[Path]) -> dict[str, Summary]:
             }
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{path}: is no results.json of an evaluation") from None
-        if twice := sorted(rows.keys() & found.keys()):
+        if twice := sorted(rows.keys() & summaries.keys()):
             raise UserError(f"{path}: holds {twice[0]}, as another file does; give each set once")
-        found |= rows
-    return found
+        summaries |= rows
+    return summaries
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -64,9 +64,9 @@ def load_semantic(record: Record) -> np.ndarray:
     labels = _source_classes(record)
     if record.classes is None:
         return labels
-    places = np.full(record.num_classes, BACKGROUND_CLASS, dtype=np.int32)
-    places[list(record.classes)] = np.arange(len(record.classes))
-    return np.where(labels < 0, labels, places[np.maximum(labels, 0)])
+    new_ids = np.full(record.num_classes, BACKGROUND_CLASS, dtype=np.int32)
+    new_ids[list(record.classes)] = np.arange(len(record.classes))
+    return np.where(labels < 0, labels, new_ids[np.maximum(labels, 0)])
 
 
 def _source_classes(record: Record) -> np.ndarray:

@@ -104,11 +104,11 @@ class SegmentationDataset(Dataset[Sample]):
 
 def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
     """The (N, H, W) masks of all objects; of those without a pixel only if `keep_empty`."""
-    kind = labels.maps.dtype
-    masks = labels.maps == labels.values.astype(kind)[:, None, None]
+    dtype = labels.maps.dtype
+    masks = labels.maps == labels.values.astype(dtype)[:, None, None]
     # An object of which the map never had a pixel may have a value that is too large for its type,
     # and so would be another's.
-    masks &= (labels.values <= np.iinfo(kind).max)[:, None, None]
+    masks &= (labels.values <= np.iinfo(dtype).max)[:, None, None]
     kept = masks.any(axis=(1, 2)) | keep_empty
     return Targets(
         class_ids=torch.from_numpy(labels.class_ids[kept].astype(np.int64)),

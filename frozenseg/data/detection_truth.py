@@ -1,4 +1,4 @@
-"""The truth of detections: a checked instance file in the form that hotcoco scores against."""
+"""Read the ground truth of detections: an instance JSON, checked, as hotcoco scores against it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,15 @@ LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 @dataclass(frozen=True)
 class Truth:
-    """dataset: images, categories and annotations with the fields that evaluators read, and the
-    images numbered. numbers: {image id: that number}; COCO's ids are numbers already, those of
-    Mask2Former's ADE20K are names. sizes: (height, width) by image id."""
+    """The ground truth of detections.
+
+    dataset: images, categories and annotations with the fields that evaluators read; its image ids
+        are numbers.
+    numbers: {image id of the file: its number in `dataset`}. COCO's ids are numbers already, those
+        of Mask2Former's ADE20K are names.
+    sizes: {image id: (height, width)}.
+    categories: the categories of the file.
+    """
 
     dataset: dict[str, list[dict[str, Any]]]
     numbers: dict[ImageId, int]
@@ -39,11 +45,11 @@ def load_truth(
     category_fields: Sequence[str] = (),
     annotation_fields: Sequence[str] = (),
 ) -> Truth:
-    """The truth for masks, or for boxes, from an instance file or its content.
+    """Read the ground truth of masks, or of boxes, from an instance file or its content.
 
-    Annotations are numbered anew from 1: an id of 0, a missing or a doubled one is taken for
-    something else, and no score depends on them. The fields of images, categories and annotations
-    that only some files have are passed on where they are named here.
+    Annotations are numbered anew from 1: evaluators misread an id that is 0, missing or repeated,
+    and no score depends on it. Fields that only some files have are passed on where they are named
+    in image_fields, category_fields and annotation_fields.
 
     The area that a file states decides, as in pycocotools, whether an object is small, medium or
     large, if it is above 0 and at most that of the image. Otherwise, and where there is none, that
@@ -53,14 +59,14 @@ def load_truth(
         content, named = source, "ground truth"
     else:
         content, named = read_json(source), os.fspath(source)
-    found = read_instance_file(content, named, boxes=boxes)
-    if len(found.categories) > MOST_CATEGORIES:
+    file = read_instance_file(content, named, boxes=boxes)
+    if len(file.categories) > MOST_CATEGORIES:
         raise UserError(
-            f"{named}: {len(found.categories)} categories are more than {MOST_CATEGORIES}, for "
+            f"{named}: {len(file.categories)} categories are more than {MOST_CATEGORIES}, for "
             "which the scores do not fit into memory; list those that occur"
         )
-    numbers = _numbers(found)
-    _say_areas(found, content, named)
+    numbers = _numbers(file)
+    _note_wrong_areas(file, content, named)
     dataset = {
         "images": [
             {
@@ -69,7 +75,7 @@ def load_truth(
                 "width": image.width,
                 **_only(image.entry, image_fields),
             }
-            for image in found.images.values()
+            for image in file.images.values()
         ],
         "categories": [
             {
@@ -77,18 +83,18 @@ def load_truth(
                 "name": entry["name"],
                 **_only(entry, category_fields),
             }
-            for entry in found.category_entries
+            for entry in file.category_entries
         ],
         "annotations": [
             {
-                **_annotation(row, number, numbers[row.image_id], found, boxes),
+                **_annotation(row, number, numbers[row.image_id], file, boxes),
                 **_only(content["annotations"][row.position], annotation_fields),
             }
-            for number, row in enumerate(found.objects, start=1)
+            for number, row in enumerate(file.objects, start=1)
         ],
     }
-    sizes = {key: (image.height, image.width) for key, image in found.images.items()}
-    return Truth(dataset, numbers, sizes, found.categories)
+    sizes = {key: (image.height, image.width) for key, image in file.images.items()}
+    return Truth(dataset, numbers, sizes, file.categories)
 
 
 def load_lvis_truth(source: str | os.PathLike[str] | Mapping[str, Any], *, boxes: bool) -> Truth:
@@ -128,15 +134,15 @@ def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
             raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")
 
 
-def _numbers(found: InstanceFile) -> dict[ImageId, int]:
+def _numbers(file: InstanceFile) -> dict[ImageId, int]:
     return {
         key: number if isinstance(key, str) else key
-        for number, key in enumerate(found.images, start=1)
+        for number, key in enumerate(file.images, start=1)
     }
 
 
 def _annotation(
-    row: ListedObject, number: int, image: int, found: InstanceFile, boxes: bool
+    row: ListedObject, number: int, image: int, file: InstanceFile, boxes: bool
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "id": number,
@@ -152,22 +158,22 @@ def _annotation(
     else:
         entry["segmentation"] = row.segmentation
     if area is None:
-        size = found.images[row.image_id]
+        size = file.images[row.image_id]
         area = float(rle_area(encode_segmentation(row.segmentation, size.height, size.width)))
     return {**entry, "area": area}
 
 
-def _say_areas(found: InstanceFile, content: Mapping[str, Any], named: str) -> None:
-    """Say of how many objects the stated area was not believed."""
-    stated = [content["annotations"][row.position].get("area") for row in found.objects]
+def _note_wrong_areas(file: InstanceFile, content: Mapping[str, Any], named: str) -> None:
+    """Warn of objects whose stated area is impossible."""
+    stated = [content["annotations"][row.position].get("area") for row in file.objects]
     wrong = sum(
         row.area is None and area is not None
-        for row, area in zip(found.objects, stated, strict=True)
+        for row, area in zip(file.objects, stated, strict=True)
     )
     if wrong:
         note(
             f"{named}: {wrong} of {len(stated)} objects state an area that they cannot have (not "
-            "above 0, or above that of the image): it is counted instead"
+            "above 0, or above that of the image): their pixels are counted instead"
         )
 
 

@@ -93,13 +93,13 @@ class DetectionMetric(Metric):
         ]
 
     def state(self) -> State:
-        return {"detections": [[image_id, found] for image_id, found in self._detections.items()]}
+        return {"detections": [[image_id, rows] for image_id, rows in self._detections.items()]}
 
     def add_state(self, state: State) -> None:
-        for image_id, found in state["detections"]:
+        for image_id, rows in state["detections"]:
             if image_id in self._detections:
                 raise UserError(f"image {image_id} was scored twice")
-            self._detections[image_id] = found
+            self._detections[image_id] = rows
 
     def _results(self) -> list[dict[str, Any]]:
         """All detections in one order, whoever saw which image."""
@@ -133,8 +133,8 @@ class InstanceAP(DetectionMetric):
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
-        found = self._coco.load_res(results)
-        return summarize(hotcoco().COCOeval(self._coco, found, self.kind), self.keys)
+        detections = self._coco.load_res(results)
+        return summarize(hotcoco().COCOeval(self._coco, detections, self.kind), self.keys)
 
 
 def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
@@ -146,13 +146,13 @@ def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
     evaluator.accumulate()
     with contextlib.redirect_stdout(io.StringIO()):  # it always prints its table
         evaluator.summarize()
-    found = evaluator.get_results()
+    results = evaluator.get_results()
     assert evaluator.eval is not None, "accumulated above"
     precision = evaluator.eval["precision"][:, :, :, 0, -1]  # T, R, K of all areas, most detections
     known = precision >= 0
     averages = np.where(known, precision, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)
     per_class = np.where(known.any((0, 1)), averages, np.nan).tolist()
-    scores = {key: float(found[key]) for key in keys}
+    scores = {key: float(results[key]) for key in keys}
     return {key: value if value >= 0 else math.nan for key, value in scores.items()} | {
         "per_class": dict(zip(map(str, evaluator.params.cat_ids), per_class, strict=True))
     }

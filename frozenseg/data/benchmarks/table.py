@@ -104,29 +104,29 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def data_root() -> Path:
-    """The folder of all datasets; the one place that reads the environment for it."""
+    """Return the folder of all datasets; nothing else reads the environment for it."""
     return user_path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The row of a published name, or one made from a name of files."""
+    """Return the row of a published name, or make one from a name of files."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    kind, _, paths = name.partition(":")
-    if kind not in FILES_FORMS:
+    form, _, paths = name.partition(":")
+    if form not in FILES_FORMS:
         raise UserError(
             f"{name}: no such dataset; {nearest(name, list(BENCHMARKS))} "
             f"(or a dataset by its files: {FILES_FORM})"
         )
     parts = paths.split(":")
-    if len(parts) != FILES_FORMS[kind].count(":") or not all(parts):
-        raise UserError(f"{name}: other paths were expected, as in {FILES_FORMS[kind]}")
+    if len(parts) != FILES_FORMS[form].count(":") or not all(parts):
+        raise UserError(f"{name}: other paths were expected, as in {FILES_FORMS[form]}")
     absolute = [os.path.abspath(user_path(part)) for part in parts]  # not below the root
-    return _row_of_files(kind, absolute)
+    return _row_of_files(form, absolute)
 
 
-def _row_of_files(kind: str, paths: list[str]) -> Benchmark:
-    if kind == "coco_panoptic":
+def _row_of_files(form: str, paths: list[str]) -> Benchmark:
+    if form == "coco_panoptic":
         tasks: tuple[str, ...] = ("panoptic", "semantic")
         return Benchmark(
             tasks=tasks,
@@ -137,7 +137,7 @@ def _row_of_files(kind: str, paths: list[str]) -> Benchmark:
             images=paths[2],
             evaluators=tasks,
         )
-    if kind == "coco_instances":
+    if form == "coco_instances":
         return Benchmark(
             tasks=("instances",),
             reader="instances",
