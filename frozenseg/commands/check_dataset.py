@@ -14,6 +14,7 @@ SMALL_CONFIG = "configs/small/frozenseg.yaml"  # its weights ship with the packa
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     if arguments.sample < 0:
         raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")

@@ -50,6 +50,7 @@ class Entry:
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_intermixed_args(argv)
     number, parts = _part(arguments.part)
     name = str(arguments.config_file)
@@ -87,6 +88,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
+    """Return SAM's proposals of one image (3, h, w)."""
     images = ImageBatch.collate([image], divisor=1).to(source.sam.model.device)
     return source(images, None)[0]
 

@@ -11,6 +11,7 @@ from frozenseg.errors import UserError
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes}: must be at least 1")

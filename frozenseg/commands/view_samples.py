@@ -22,6 +22,7 @@ GAP = 8
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
     records, categories = load_records(arguments.dataset)

@@ -16,9 +16,12 @@ from torch import Tensor
 
 
 class Transform(Protocol):
+    """Changes an image and its label maps together."""
+
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image and its label maps in their new size."""
 
 
 def seeded_generator(seed: int, *key: int) -> np.random.Generator:
@@ -78,6 +81,7 @@ class ShortestEdgeResize:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image and its label maps in their new size."""
         size = resize_shortest_edge(image.shape[0], image.shape[1], self.short, self.long)
         rows = nearest_positions(image.shape[0], size[0])
         columns = nearest_positions(image.shape[1], size[1])
@@ -106,6 +110,7 @@ class LargeScaleJitter:
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         # always the same number of draws, so that no choice shifts the ones after it
+        """Return the image and its label maps in their new size."""
         flip, scale, top, left = generator.random(4)
         flipped = flip < self.flip_probability
         if self.diagonal:

@@ -37,6 +37,7 @@ class DetectionMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         self._detections: dict[Any, list[dict[str, Any]]] = {}
 
     def update(
@@ -93,9 +94,11 @@ class DetectionMetric(Metric):
         ]
 
     def state(self) -> State:
+        """Return what was kept of the images, as JSON can carry it."""
         return {"detections": [[image_id, rows] for image_id, rows in self._detections.items()]}
 
     def add_state(self, state: State) -> None:
+        """Add what another metric kept."""
         for image_id, rows in state["detections"]:
             if image_id in self._detections:
                 raise UserError(f"image {image_id} was scored twice")
@@ -130,6 +133,7 @@ class InstanceAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]

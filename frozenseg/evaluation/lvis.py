@@ -41,6 +41,7 @@ class LvisAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         found = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]

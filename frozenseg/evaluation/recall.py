@@ -43,6 +43,7 @@ class ProposalRecall(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         self._regions = np.zeros(2, dtype=np.int64)  # unseen, seen
         self._found = np.zeros((2, len(self.thresholds)), dtype=np.int64)
 
@@ -64,14 +65,17 @@ class ProposalRecall(Metric):
         np.add.at(self._found, seen, found)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         regions = self._regions[::-1, None]  # seen first, as the keys
         with np.errstate(invalid="ignore"):
             shares = 100 * self._found[::-1] / regions
         return dict(zip(self.keys, shares.ravel().tolist(), strict=True))
 
     def state(self) -> State:
+        """Return what was kept of the images, as JSON can carry it."""
         return {"regions": self._regions.tolist(), "found": self._found.tolist()}
 
     def add_state(self, state: State) -> None:
+        """Add what another metric kept."""
         self._regions += np.array(state["regions"], dtype=np.int64)
         self._found += np.array(state["found"], dtype=np.int64)

@@ -72,6 +72,7 @@ class PanopticEvaluator:
         )
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.panoptic is not None, "the post-processor was asked for it"
         truth, segments = load_panoptic(record)
         self.metric.update(
@@ -87,6 +88,7 @@ class PanopticEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {
             f"{key}{suffix}": 100 * scores[group][key.lower()]
             for group, suffix in PANOPTIC_GROUPS.items()
@@ -103,10 +105,12 @@ class SemanticEvaluator:
         self.metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.semantic is not None, "the post-processor was asked for it"
         self.metric.update(result.semantic, load_semantic(record))
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {key: scores[key] for key in self.names}
 
 
@@ -128,12 +132,14 @@ class OracleEvaluator:
         self.metric = ClassMaskIoU(names=categories.names, seen=seen)
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.present_masks is not None, "the classes that are present were asked for"
         truth = load_semantic(record)
         classes = scored_classes(record, truth)
         self.metric.update(classes, result.present_masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
@@ -156,6 +162,7 @@ class BestClassEvaluator:
         raise NotImplementedError
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         predicted, truth = self.class_map(result), load_semantic(record)
         if predicted is None:
             return
@@ -164,6 +171,7 @@ class BestClassEvaluator:
         self.metric.update(classes, masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
@@ -174,6 +182,7 @@ class MosaicEvaluator(BestClassEvaluator):
     prefix = "mosaic"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
+        """Return the class ids (H, W) of the prediction, negative for no class."""
         return result.present_best
 
 
@@ -184,6 +193,7 @@ class WholeEvaluator(BestClassEvaluator):
     prefix = "whole"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
+        """Return the class ids (H, W) of the prediction, negative for no class."""
         assert result.semantic is not None, "the post-processor was asked for it"
         return result.semantic
 
@@ -201,6 +211,7 @@ class DetectionEvaluator:
         self.names = tuple(f"{self.prefix}{key}" for key in keys)
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         instances = result.instances
         assert instances is not None, "the post-processor was asked for it"
         self.metric.update(
@@ -212,6 +223,7 @@ class DetectionEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         groups: dict[bool, list[float]] = {True: [], False: []}
         for category_id, value in scores["per_class"].items():
             if not math.isnan(value):  # there was something to find
@@ -232,10 +244,12 @@ class RecallEvaluator:
         self.names = self.metric.keys
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.proposals is not None, "the post-processor was asked for it"
         truth = load_semantic(record)
         truth[truth == BACKGROUND_CLASS] = VOID_CLASS
         self.metric.update(result.proposals, truth)
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return dict(scores)

@@ -20,6 +20,7 @@ def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
 
 
 def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
+    """Return the categories of the files of a row, whatever its `classes`."""
     benchmark = benchmark.located(root)
     if benchmark.annotations:
         path = root / benchmark.annotations

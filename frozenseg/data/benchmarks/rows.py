@@ -21,6 +21,7 @@ def coco_panoptic(
     all_tasks: bool = True,
     published: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Benchmark:
+    """Return the row of a split of COCO's panoptic annotation."""
     tasks = ("panoptic", "semantic", "instances") if all_tasks else ("panoptic",)
     testing = split == "val2017"
     return Benchmark(
@@ -39,6 +40,7 @@ def coco_panoptic(
 
 
 def coco_stuff(split: str) -> Benchmark:
+    """Return the row of a split of COCO-Stuff."""
     testing = split == "val2017"
     return Benchmark(
         tasks=("semantic",),
@@ -70,6 +72,7 @@ ADE20K_PUBLISHED = {
 
 
 def ade20k(split: str) -> Benchmark:
+    """Return the row of a split of ADE20K with 150 classes."""
     tasks = ("panoptic", "semantic", "instances")
     folder, testing = "training" if split == "train" else "validation", split == "val"
     return Benchmark(
@@ -300,6 +303,7 @@ LVIS_VAL = Benchmark(
 
 
 def small_world(split: str, vocabulary: str) -> Benchmark:
+    """Return the row of a split of the small world."""
     files = small_world_files(Path("small_world"), split)
     tasks = ("panoptic", "semantic", "instances")
     return Benchmark(

@@ -45,6 +45,7 @@ THINGS = (
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     return files_by_stem(root / FOLDER / "annotations" / split, ".png", REMEDY)
 
 

@@ -47,6 +47,7 @@ def scored_ids() -> tuple[int, ...]:
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     return {
         path.name.removesuffix("_seg.png"): path for path in _walk(root, split, ending="_seg.png")
     }
@@ -106,6 +107,7 @@ LABELS = LabelConversion(
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     _write_classes(root, options)
     LABELS.write(root, split, options)
     target = root / FOLDER / "images_detectron2" / split

@@ -29,6 +29,7 @@ CROWD_OR_IGNORE = 0b11
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     folder = root / FOLDER
     target = folder / "jsons" / f"pan_seg_{split}_cocofmt.json"
     if not options.must_write(target):

@@ -36,6 +36,7 @@ FIRST_THING = 24
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     top = source_folder(root / FOLDER / split, REMEDY)
     sources = sorted(top.glob("*/*_gtFine_instanceIds.png"))
     if not sources:

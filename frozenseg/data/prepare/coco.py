@@ -26,6 +26,7 @@ STUFF_IDS = tuple(number for number in range(1, 183) if number not in UNUSED)
 
 
 def published_stuff(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of COCO-Stuff."""
     return files_by_stem(root / "coco" / "stuffthingmaps" / split, ".png", STUFF_REMEDY)
 
 
@@ -43,6 +44,7 @@ STUFF_LABELS = LabelConversion("coco/stuffthingmaps_detectron2", published_stuff
 
 
 def prepare_stuff(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the label maps of COCO-Stuff."""
     STUFF_LABELS.write(root, split, options)
 
 

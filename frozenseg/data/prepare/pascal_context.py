@@ -44,11 +44,13 @@ SPACED = {
 
 
 def stems(root: Path, split: str) -> list[str]:
+    """Return the names of the images of a split, without suffix."""
     path = root / VOC / "ImageSets" / "Main" / f"{LISTS[split]}.txt"
     return image_list(path, VOC_REMEDY)
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     folder = source_folder(root / VOC / "trainval", REMEDY)
     return {stem: folder / f"{stem}.mat" for stem in stems(root, split)}
 
@@ -84,6 +86,7 @@ LABELS_459 = LabelConversion(
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     _write_classes(root, options)
     LABELS_59.write(root, split, options)
     LABELS_459.write(root, split, options)

@@ -44,6 +44,7 @@ def image_list(folder: Path, remedy: str) -> list[str]:
 
 
 def stems(root: Path, split: str) -> list[str]:
+    """Return the names of the images of a split, without suffix."""
     if split == AUGMENTED:
         held_out = set(stems(root, "validation"))
         found = files_by_stem(root / VOC / "SegmentationClassAug", ".png", AUGMENTED_REMEDY)
@@ -53,6 +54,7 @@ def stems(root: Path, split: str) -> list[str]:
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     name = "SegmentationClassAug" if split == AUGMENTED else "SegmentationClass"
     folder = source_folder(root / VOC / name, REMEDY)
     return {stem: folder / f"{stem}.png" for stem in stems(root, split)}
@@ -80,6 +82,7 @@ LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, 
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     LABELS_21.write(root, split, options)
     if split != AUGMENTED:  # no row asks for these without background
         LABELS_20.write(root, split, options)
