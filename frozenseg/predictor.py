@@ -13,12 +13,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from frozenseg.data.images import to_array
-from frozenseg.data.transforms import resize_image, resize_shortest_edge
+from frozenseg.data.transforms import resize_to_tensor
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
 from frozenseg.inference.postprocess import PostProcessor
@@ -176,11 +175,7 @@ class Predictor:
 
     def resize(self, pixels: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (3, h, w) uint8, as the network shall see it."""
-        size = resize_shortest_edge(
-            pixels.shape[0], pixels.shape[1], self.short_side, self.long_side
-        )
-        resized = np.array(resize_image(pixels, size))  # a copy that torch may hold
-        return torch.from_numpy(resized).permute(2, 0, 1)
+        return resize_to_tensor(pixels, self.short_side, self.long_side)
 
     def segment(
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings

@@ -119,3 +119,14 @@ def test_public_names_are_found_at_first_use() -> None:
     assert set(dir(frozenseg)) == set(frozenseg.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         frozenseg.nothing  # noqa: B018
+
+
+def test_segmenting_needs_no_package_of_training_or_evaluation() -> None:
+    shown = run(
+        "import sys, numpy as np, frozenseg\n"
+        "segmenter = frozenseg.load('small')\n"
+        "result = segmenter(np.zeros((64, 64, 3), np.uint8), ['circle', 'sky'])\n"
+        "import frozenseg.commands.demo\n"
+        "print({'hotcoco', 'pycocotools', 'tensorboard', 'matplotlib'} & set(sys.modules))"
+    )
+    assert shown == "set()"

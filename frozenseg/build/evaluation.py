@@ -19,8 +19,8 @@ from frozenseg.data.annotations import (
     require_objects,
     scored_classes,
 )
-from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
+    Benchmark,
     data_root,
     find_benchmark,
     load_records,

@@ -16,10 +16,10 @@ from frozenseg.build.models import (
 from frozenseg.build.vocabulary import build_training_vocabulary, build_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import find_benchmark, load_records
+from frozenseg.data.benchmarks.selection import training_pairs
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
-from frozenseg.data.selection import training_pairs
 from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import barrier, is_main, rank, world_size
 from frozenseg.engine.feature_cache import FeatureCache

@@ -3,9 +3,9 @@
 import argparse
 
 from frozenseg.data.benchmarks import BENCHMARKS, data_root, find_benchmark
-from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
+from frozenseg.data.benchmarks.few_shot_rows import FEW_SHOT_BENCHMARKS
+from frozenseg.data.checks import check, missing_parts
 from frozenseg.errors import UserError
-from frozenseg.evaluation.dataset_check import check, missing_parts
 
 CONFIG = "configs/coco/frozenseg/convnext_large_eval_ade20k.yaml"
 FUSIONER = "configs/fusioner/clip_vit_l14.yaml"
@@ -14,6 +14,7 @@ SMALL_CONFIG = "configs/small/frozenseg.yaml"  # its weights ship with the packa
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     if arguments.sample < 0:
         raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")
@@ -53,17 +54,17 @@ def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
         elif small:
             config, weights = SMALL_CONFIG, ""
         return (
-            f"python tools/train_net.py --config-file {config} --eval-only "
+            f"frozenseg train_net --config-file {config} --eval-only "
             f"{weights}DATASETS.TEST '(\"{name}\",)'"
         )
     if not script:
         return "get the data set as datasets/README.md describes it"
     again = "" if missing else " --again"
-    return f"frozenseg {script}{again} (published files: datasets/README.md)"
+    return f"frozenseg prepare_dataset {script}{again} (published files: datasets/README.md)"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="check_dataset", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg check_dataset", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="as in DATASETS.TEST")
     parser.add_argument(
         "--sample",

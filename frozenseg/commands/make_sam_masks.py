@@ -26,7 +26,7 @@ from frozenseg.commands.view_samples import image_grid
 from frozenseg.config import load_config, packaged_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.images import is_video, list_images, read_image
-from frozenseg.data.transforms import ShortestEdgeResize, resize_image, resize_shortest_edge
+from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import atomic_path, check_writable, user_path
@@ -50,6 +50,7 @@ class Entry:
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_intermixed_args(argv)
     number, parts = _part(arguments.part)
     name = str(arguments.config_file)
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> int | None:
         except UserError as error:
             failures.append(str(error))
             continue
-        image = network_image(array, resize)
+        image = resize_to_tensor(array, resize.short, resize.long)
         if folder.has(entry.id, image):
             there += 1
         else:
@@ -86,14 +87,8 @@ def main(argv: list[str]) -> int | None:
     return 1 if failures else None
 
 
-def network_image(array: np.ndarray, resize: ShortestEdgeResize) -> torch.Tensor:
-    """(3, h, w) uint8: the image (H, W, 3) at the size at which the model is tested."""
-    height, width = array.shape[:2]
-    size = resize_shortest_edge(height, width, resize.short, resize.long)
-    return torch.from_numpy(np.array(resize_image(array, size))).permute(2, 0, 1)
-
-
 def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
+    """Return SAM's proposals of one image (3, h, w)."""
     images = ImageBatch.collate([image], divisor=1).to(source.sam.model.device)
     return source(images, None)[0]
 
@@ -141,7 +136,7 @@ def _part(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="make_sam_masks",
+        prog="frozenseg make_sam_masks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

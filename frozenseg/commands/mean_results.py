@@ -13,6 +13,7 @@ from frozenseg.files import read_json, user_path, write_json
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     summaries = _summaries(arguments.results)
     means = family_means(summaries)
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int | None:
 
 def _summaries(paths: list[Path]) -> dict[str, Summary]:
     """The headline numbers of every data set of all files; each set may come once."""
-    found: dict[str, Summary] = {}
+    summaries: dict[str, Summary] = {}
     for path in paths:
         content = read_json(path)
         try:
@@ -42,14 +43,14 @@ def _summaries(paths: list[Path]) -> dict[str, Summary]:
             }
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{path}: is no results.json of an evaluation") from None
-        if twice := sorted(rows.keys() & found.keys()):
+        if twice := sorted(rows.keys() & summaries.keys()):
             raise UserError(f"{path}: holds {twice[0]}, as another file does; give each set once")
-        found |= rows
-    return found
+        summaries |= rows
+    return summaries
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mean_results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg mean_results", description=__doc__)
     parser.add_argument("results", nargs="+", type=user_path, metavar="results.json")
     parser.add_argument(
         "--json", type=output_file, metavar="OUT", help="also write the means as JSON"

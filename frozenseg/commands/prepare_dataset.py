@@ -3,14 +3,15 @@
 import argparse
 import os
 
-from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
 from frozenseg.data.benchmarks import data_root
+from frozenseg.data.benchmarks.rows import ADE20K_FULL_SIDE
 from frozenseg.data.prepare import PREPARATIONS
-from frozenseg.data.prepare.work import Work
+from frozenseg.data.prepare.options import PreparationOptions
 from frozenseg.errors import UserError
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes}: must be at least 1")
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--count {arguments.count}: a number of mosaics, for mosaic4 alone")
     if arguments.full_size and arguments.dataset != "ade20k_full":
         raise UserError("--full-size: for ade20k_full alone; no other data set is shrunk")
-    work = Work(
+    options = PreparationOptions(
         processes=arguments.processes,
         again=arguments.again,
         count=arguments.count,
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int | None:
     )
     for split in splits:
         try:
-            preparation.prepare(data_root(), split, work)
+            preparation.prepare(data_root(), split, options)
         except OSError as error:
             raise UserError(f"{error.filename or data_root()}: {error.strerror or error}") from None
         print(f"{arguments.dataset} {split}: prepared below {data_root()}")
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int | None:
 def _parser() -> argparse.ArgumentParser:
     known = "\n".join(f"  {name:15s} {entry.summary}" for name, entry in PREPARATIONS.items())
     parser = argparse.ArgumentParser(
-        prog="prepare_dataset",
+        prog="frozenseg prepare_dataset",
         description=f"{__doc__}\n\n{known}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

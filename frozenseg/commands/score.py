@@ -7,17 +7,17 @@ from typing import Any
 from tqdm import tqdm
 
 from frozenseg.commands.output_argument import output_file
-from frozenseg.evaluation import on_disk
+from frozenseg.evaluation.on_disk import SCORERS
 from frozenseg.files import write_json
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     options = vars(_parser().parse_args(argv))
     task, output = options.pop("task"), options.pop("json")
-    score = getattr(on_disk, f"score_{task}")
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
-    scores = score(**options, progress=progress)
+    scores = SCORERS[task](**options, progress=progress)
     _print_table(scores)
     if output is not None:
         write_json(output, scores, indent=1)
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="score.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg score", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
 
     def add(task: str, summary: str, **arguments: str) -> argparse.ArgumentParser:

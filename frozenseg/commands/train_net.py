@@ -13,6 +13,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.evaluation import Evaluator, eval_datasets
+from frozenseg.build.expected_results import Expected, differences, expected_results
 from frozenseg.build.models import (
     build_device,
     compile_encoders,
@@ -69,14 +70,7 @@ from frozenseg.engine.trainer import (
     train,
 )
 from frozenseg.errors import UserError, WriteError
-from frozenseg.evaluation.runner import (
-    Evaluation,
-    Expected,
-    differences,
-    expected_results,
-    table,
-    write_results,
-)
+from frozenseg.evaluation.runner import Evaluation, table, write_results
 from frozenseg.files import check_writable
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ GAP = 8
 
 
 def main(argv: list[str]) -> int | None:
+    """Run the command."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
     records, categories = load_records(arguments.dataset)
@@ -104,7 +105,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="view_samples", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg view_samples", description=__doc__)
     parser.add_argument(
         "--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, or files: {FILES_FORM}"
     )

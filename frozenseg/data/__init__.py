@@ -1,0 +1,1 @@
+"""Datasets: from files of images and annotations to samples, and the table of benchmarks."""

@@ -9,7 +9,7 @@ from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
 from frozenseg.data.notes import note
 from frozenseg.data.records import Instances, Record, Segments
-from frozenseg.data.shapes import decode_shapes
+from frozenseg.data.rle import decode_segmentations
 from frozenseg.errors import UserError
 
 # In semantic ground truth: unlabelled, which counts neither for nor against;
@@ -64,9 +64,9 @@ def load_semantic(record: Record) -> np.ndarray:
     labels = _source_classes(record)
     if record.classes is None:
         return labels
-    places = np.full(record.num_classes, BACKGROUND_CLASS, dtype=np.int32)
-    places[list(record.classes)] = np.arange(len(record.classes))
-    return np.where(labels < 0, labels, places[np.maximum(labels, 0)])
+    new_ids = np.full(record.num_classes, BACKGROUND_CLASS, dtype=np.int32)
+    new_ids[list(record.classes)] = np.arange(len(record.classes))
+    return np.where(labels < 0, labels, new_ids[np.maximum(labels, 0)])
 
 
 def _source_classes(record: Record) -> np.ndarray:
@@ -120,7 +120,7 @@ def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
     """The masks (N, H, W) bool of a record's objects and what the file says of them."""
     instances, height, width = record.instances, record.height, record.width
     assert instances is not None and height and width, "a record of an instance JSON"
-    return decode_shapes(instances.shapes, height, width), instances
+    return decode_segmentations(instances.segmentations, height, width), instances
 
 
 def panoptic_labels(record: Record) -> LabelMaps:

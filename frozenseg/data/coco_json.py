@@ -1,7 +1,7 @@
-"""The content of COCO, LVIS and COCO panoptic JSON, checked once for all who read it.
+"""Read and check the content of COCO, LVIS and COCO panoptic JSON.
 
-The readers of training and testing, `check_dataset` and the scorers start from what is returned
-here, so that they take and refuse the same files, and leave out the same objects.
+Training, testing, `check_dataset` and the scorers all read JSON through this module. They therefore
+accept and refuse the same files, and leave out the same objects.
 """
 
 import os
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as mask_util
 
 from frozenseg.data.images import MAX_PIXELS
 from frozenseg.data.json_fields import (
@@ -29,7 +28,7 @@ from frozenseg.data.json_fields import (
 )
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories, Segments
-from frozenseg.data.shapes import checked_shape, encode_shape
+from frozenseg.data.rle import checked_segmentation, encode_segmentation, rle_box
 from frozenseg.errors import UserError
 from frozenseg.text.names import clean, refuse_repeated, spelling
 
@@ -40,7 +39,7 @@ ImageId = int | str
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An entry of `images`. entry: as the file has it, for the fields that not all files have."""
+    """An entry of `images`. entry: the object of the file, for fields that only some files have."""
 
     image_id: ImageId
     height: int
@@ -51,14 +50,15 @@ class ListedImage:
 class ListedObject(NamedTuple):
     """An entry of `annotations` of an instance JSON.
 
-    shape: as `checked_shape` gives it; box: x, y, width, height in pixels. One of them may be None,
-    that which was not asked for. area: as the file states it, where that can be true;
-    else None. position: of the entry in the file.
+    segmentation: as `checked_segmentation` returns it; None where boxes alone were asked for.
+    box: x, y, width, height in pixels; None where masks alone were asked for.
+    area: the area that the file states, in pixels; None where no object of the image can have it.
+    position: the index of the entry in the file.
     """
 
     image_id: ImageId
     category_id: int
-    shape: Any
+    segmentation: Any
     box: list[float] | None
     area: float | None
     is_crowd: bool
@@ -77,7 +77,7 @@ class InstanceFile:
 
 @dataclass(frozen=True)
 class PanopticEntry:
-    """The segments of one image. areas: what the file says of them, None where it says nothing."""
+    """The segments of one image. areas: as the file states them, None where it states none."""
 
     file_name: str
     segments: Segments
@@ -85,9 +85,9 @@ class PanopticEntry:
 
 
 def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Categories:
-    """The categories of an annotation file by ascending id.
+    """Read the categories of an annotation file, by ascending id.
 
-    panoptic: each must say whether it is a thing; else all are things that do not say otherwise.
+    panoptic: whether each category must say if it is a thing; else it is a thing by default.
     """
     rows: dict[int, tuple[str, bool]] = {}
     for i, entry in enumerate(section(content, "categories", source)):
@@ -116,7 +116,7 @@ def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Cat
 
 
 def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
-    """The image entries by id; sizes are possible, and no id and no file is listed twice."""
+    """Read the entries of `images` by id; refuse impossible sizes and repeated ids or files."""
     images: dict[ImageId, ListedImage] = {}
     files: dict[str, ImageId] = {}
     for i, entry in enumerate(section(content, "images", source)):
@@ -147,9 +147,9 @@ def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
 
 
 def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> InstanceFile:
-    """All objects that enclose something; how many do not is said.
+    """Read all objects that enclose a pixel; a warning says how many do not.
 
-    boxes: take `bbox`, as box AP does, and `segmentation` where there is none; else masks alone.
+    boxes: read `bbox`, and derive it from `segmentation` where it is absent; else read masks alone.
     """
     images, categories = read_images(content, source), read_categories(content, source)
     rows = section(content, "annotations", source)
@@ -159,17 +159,19 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
         image = _image_of(entry, images, where)
         category_id = _known_category(whole(entry, "category_id", where), categories, where)
         is_crowd = flag(entry, "iscrowd", where, False)
-        shape, box = None, _box(entry, where)
+        segmentation, box = None, _box(entry, where)
         if not boxes or box is None:
             given = required(entry, "segmentation", where)
-            shape = checked_shape(given, image.height, image.width, where)
-            if shape is None:
+            segmentation = checked_segmentation(given, image.height, image.width, where)
+            if segmentation is None:
                 continue
-            cut += isinstance(shape, list) and len(shape) < len(given)
+            cut += isinstance(segmentation, list) and len(segmentation) < len(given)
         if boxes and box is None:
-            box = mask_util.toBbox(encode_shape(shape, image.height, image.width)).tolist()
+            box = rle_box(encode_segmentation(segmentation, image.height, image.width))
         area = _plausible_area(entry.get("area"), image)
-        objects.append(ListedObject(image.image_id, category_id, shape, box, area, is_crowd, i))
+        objects.append(
+            ListedObject(image.image_id, category_id, segmentation, box, area, is_crowd, i)
+        )
     if len(objects) < len(rows):
         note(
             f"{source}: {len(rows) - len(objects)} of {len(rows)} objects left out: their "
@@ -183,7 +185,7 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
 def read_panoptic_entries(
     content: Any, categories: Categories, source: str
 ) -> dict[ImageId, PanopticEntry]:
-    """The annotations of a panoptic JSON by image, in the order of the file."""
+    """Read the annotations of a panoptic JSON by image, in the order of the file."""
     names: dict[ImageId, str] = {}
     groups: list[tuple[str, list[dict[str, Any]]]] = []
     owners: dict[str, ImageId] = {}
@@ -206,17 +208,19 @@ def read_panoptic_entries(
         names[key] = name
         groups.append((f"{where} (image {key})", infos))
     segments = _segments(groups, categories)
-    found = {
+    panoptic_entries = {
         key: PanopticEntry(name, listed, [info.get("area") for info in infos])
         for (key, name), listed, (_, infos) in zip(names.items(), segments, groups, strict=True)
     }
-    _say_crowded_stuff(segments, categories, source)
-    return found
+    _note_crowded_stuff(segments, categories, source)
+    return panoptic_entries
 
 
-def _say_crowded_stuff(segments: list[Segments], categories: Categories, source: str) -> None:
-    """Stuff has no single objects, yet BDD100K's toolkit marks some of it as crowds. The mark keeps
-    its meaning, as in panopticapi: such a segment is not trained on and never missed."""
+def _note_crowded_stuff(segments: list[Segments], categories: Categories, source: str) -> None:
+    """Warn of stuff that is marked as a crowd, as BDD100K's toolkit does.
+
+    The mark keeps its meaning, as in panopticapi: the segment is not trained on and never missed.
+    """
     crowds = np.concatenate([np.zeros(0, int), *(row.class_ids[row.is_crowd] for row in segments)])
     marked = int((~np.array(categories.is_thing, dtype=bool)[crowds]).sum())
     if marked:
@@ -227,10 +231,12 @@ def _say_crowded_stuff(segments: list[Segments], categories: Categories, source:
 
 
 def check_images_listed(
-    found: Mapping[ImageId, PanopticEntry], images: Mapping[ImageId, ListedImage], source: str
+    entries_by_image: Mapping[ImageId, PanopticEntry],
+    images: Mapping[ImageId, ListedImage],
+    source: str,
 ) -> None:
     """Refuse annotations of images that the file does not list."""
-    for position, key in enumerate(found):
+    for position, key in enumerate(entries_by_image):
         if key not in images:
             raise unknown_image(key, images, f"{source}: annotations[{position}]")
 
@@ -240,9 +246,9 @@ def check_names_agree(
 ) -> None:
     """Refuse a file that is listed for one image but has the name of another one.
 
-    names, others: of the files that belong to images, in `source` and in `other`. Names that occur
-    on one side alone say nothing, and a name that is the number of its image is right; how many
-    belong to another image by their name is said.
+    names, others: {image id: file name} in `source` and in `other`. A name that only one has
+    proves nothing, and a name that is the number of its image is right. A warning says how many
+    files have the name of another image.
     """
     owners: dict[str, set[ImageId]] = {}
     for key, name in others.items():
@@ -275,7 +281,7 @@ def check_categories_agree(
 ) -> None:
     """Refuse two files of which one gives an id to the class that has another id in the other.
 
-    Names that only one of them has say nothing: vocabularies add synonyms.
+    Names that only one of them has prove nothing: vocabularies add synonyms.
     """
     rows = zip(others.names, others.dataset_ids, strict=True)
     known = {spelling(name): number for name, number in rows}
@@ -290,11 +296,11 @@ def check_categories_agree(
 def unknown_image(
     key: ImageId, images: Iterable[ImageId], where: str, whose: str = "the images"
 ) -> UserError:
-    """The error for an id that no entry of `images` has."""
+    """Make the error for an id that no entry of `images` has."""
     remedy = "remove it or list the image"
     if not any(type(other) is type(key) for other in images):
-        kinds = ("text", "numbers") if isinstance(key, str) else ("a number", "text")
-        remedy = f"it is {kinds[0]}, their ids are {kinds[1]}: write both in one way"
+        types = ("text", "numbers") if isinstance(key, str) else ("a number", "text")
+        remedy = f"it is {types[0]}, their ids are {types[1]}: write both alike"
     return UserError(f"{where}: image {key!r} is not among {whose}; {remedy}")
 
 
@@ -318,25 +324,25 @@ def _known_category(category_id: int, categories: Categories, where: str) -> int
 
 
 def _segments(groups: Groups, categories: Categories) -> list[Segments]:
-    """The segments of each image; they are views of arrays that hold those of all."""
+    """Read the segments of each image, as views of arrays that hold those of all images."""
     ids = wholes(groups, "id", 1, LARGEST_PANOPTIC_ID)
     category_ids = wholes(groups, "category_id")
     crowds = np.array(flags(groups, "iscrowd", False), dtype=bool)
     known = categories.class_ids
     if not known.keys() >= set(category_ids):
-        places = (where for where, rows in groups for _ in rows)
-        for category_id, where in zip(category_ids, places, strict=True):
+        origins = (where for where, rows in groups for _ in rows)
+        for category_id, where in zip(category_ids, origins, strict=True):
             _known_category(category_id, categories, where)
     numbers = np.array(ids, dtype=np.int32)
     class_ids = np.array([known[category_id] for category_id in category_ids], dtype=np.int32)
-    found, start = [], 0
+    segments, start = [], 0
     for where, rows in groups:
         end = start + len(rows)
         if len(set(ids[start:end])) < len(rows):
             raise UserError(f"{where}: lists a segment id twice; remove one")
-        found.append(Segments(numbers[start:end], class_ids[start:end], crowds[start:end]))
+        segments.append(Segments(numbers[start:end], class_ids[start:end], crowds[start:end]))
         start = end
-    return found
+    return segments
 
 
 def _box(entry: Mapping[str, Any], where: str) -> list[float] | None:
@@ -354,7 +360,7 @@ def _box(entry: Mapping[str, Any], where: str) -> list[float] | None:
 
 
 def _plausible_area(area: Any, image: ListedImage) -> float | None:
-    """The area that a file states, if an object in the image can have it."""
+    """Return the area that a file states, or None if no object of the image can have it."""
     if not is_number(area) or not 0 < area <= image.height * image.width:
         return None
     return float(area)

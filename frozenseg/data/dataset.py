@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from frozenseg.data.annotations import LABELS, LabelMaps, load_image
 from frozenseg.data.records import Categories, Record
-from frozenseg.data.transforms import Transform, seeded_generator
+from frozenseg.data.transforms import Transform, image_tensor, seeded_generator
 from frozenseg.errors import UserError
 from frozenseg.structures import Targets
 
@@ -29,9 +29,12 @@ class SampleIndex(NamedTuple):
 class Sample:
     """One image as a model meets it.
 
-    image: (3, H, W) uint8 RGB, transformed. height, width: of the image before the transform.
-    targets: (N, H, W) masks and their classes for training, else None. content: (height, width) of
-    what is picture in `image`, at its top left; the rest is padding. None: all of it.
+    image: (3, H, W) uint8 RGB, transformed.
+    height, width: pixels of the image before the transform.
+    record: where the image and its annotation come from.
+    targets: (N, H, W) masks and their classes for training, else None.
+    unpadded_size: (height, width) of the picture at the top left of `image`; the rest is padding.
+        None: there is no padding.
     """
 
     image: Tensor
@@ -39,7 +42,7 @@ class Sample:
     width: int
     record: Record
     targets: Targets | None = None
-    content: tuple[int, int] | None = None
+    unpadded_size: tuple[int, int] | None = None
 
     def pin_memory(self) -> "Sample":
         """The same in page-locked memory; `DataLoader` calls it."""
@@ -87,35 +90,31 @@ class SegmentationDataset(Dataset[Sample]):
         _check_size(record, height, width)
         if self.targets is None:
             image, _ = self.transform(image, np.zeros((0, height, width), np.uint8), generator)
-            return Sample(_to_tensor(image), height, width, record)
+            return Sample(image_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
         _check_labels(record, labels, height, width)
         # A plane of ones travels along: where it is left is picture, where it is zero padding.
         planes = np.concatenate([labels.maps, np.ones((1, height, width), labels.maps.dtype)])
         image, planes = self.transform(image, planes, generator)
         labels.maps, inside = planes[:-1], planes[-1]
-        content = int(inside[:, 0].sum()), int(inside[0].sum())
-        found = cut_masks(labels, keep_empty=self.keep_empty)
-        return Sample(_to_tensor(image), height, width, record, found, content)
+        unpadded_size = int(inside[:, 0].sum()), int(inside[0].sum())
+        targets = cut_masks(labels, keep_empty=self.keep_empty)
+        return Sample(image_tensor(image), height, width, record, targets, unpadded_size)
 
 
 def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
     """The (N, H, W) masks of all objects; of those without a pixel only if `keep_empty`."""
-    kind = labels.maps.dtype
-    masks = labels.maps == labels.values.astype(kind)[:, None, None]
+    dtype = labels.maps.dtype
+    masks = labels.maps == labels.values.astype(dtype)[:, None, None]
     # An object of which the map never had a pixel may have a value that is too large for its type,
     # and so would be another's.
-    masks &= (labels.values <= np.iinfo(kind).max)[:, None, None]
+    masks &= (labels.values <= np.iinfo(dtype).max)[:, None, None]
     kept = masks.any(axis=(1, 2)) | keep_empty
     return Targets(
         class_ids=torch.from_numpy(labels.class_ids[kept].astype(np.int64)),
         masks=torch.from_numpy(masks[kept]),
         labelled=torch.from_numpy(labels.maps[0] != 0) if labels.has_background else None,
     )
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())  # (H, W, 3) -> (3, H, W)
 
 
 def _check_size(record: Record, height: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Files of data sets in their folders: which are there, and which belong together by name."""
+"""List the files of datasets in their folders, and check that listed files exist."""
 
 import os
 from pathlib import Path
@@ -8,25 +8,26 @@ from frozenseg.errors import UserError
 
 
 def files_by_stem(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
-    """{name without suffix: path} of the files that end so, in the order of their names.
+    """Return {name without suffix: path} of the files with one of these suffixes, sorted by name.
 
-    Hidden files, such as a killed run leaves, are passed over; how many others are is said. Two
-    files of one stem are refused: no one knows which is meant. what: "images" or the like.
+    Hidden files, such as a killed run leaves, are ignored, and a warning counts other files that
+    are left out. Two files of one stem are refused, because either may be meant. what: "images" or
+    the like, for messages.
     """
     names = sorted(name for name in file_names(folder, what) if not name.startswith("."))
-    wanted = [name for name in names if name.lower().endswith(suffixes)]
-    if wanted and len(wanted) < len(names):
-        note(f"{folder}: {left_out(set(names).difference(wanted), len(names))}")
-    found: dict[str, Path] = {}
-    for name in wanted:
+    matching = [name for name in names if name.lower().endswith(suffixes)]
+    if matching and len(matching) < len(names):
+        note(f"{folder}: {left_out(set(names).difference(matching), len(names))}")
+    by_stem: dict[str, Path] = {}
+    for name in matching:
         path = Path(folder, name)
-        other = found.setdefault(path.stem, path)
+        other = by_stem.setdefault(path.stem, path)
         if other != path:
             raise UserError(
                 f"{path}: {other.name} has the same name before the dot; keep one of them in this "
                 f"folder of {what}"
             )
-    return found
+    return by_stem
 
 
 def require_files(paths: list[str], what: str, source: Path) -> None:
@@ -50,7 +51,7 @@ def require_files(paths: list[str], what: str, source: Path) -> None:
 
 
 def file_names(folder: str | Path, what: str) -> set[str]:
-    """The names of the files in `folder`, which must be there."""
+    """Return the names of the files in `folder`, which must exist."""
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if entry.is_file()}

@@ -105,7 +105,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         with _open(path) as image:
             yield image
     except UserError as error:
-        raise _naming(path, error) from None
+        raise _error_context(path, error) from None
     except Image.UnidentifiedImageError:
         raise UserError(
             f"{path}: not an image, or of a kind that is not read; save it as PNG or JPEG"
@@ -179,20 +179,20 @@ def _expand(entry: str) -> list[Path]:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    """The images and videos of a folder; what else there is, hidden files apart, is said."""
-    found = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    files = [file for file in found if not file.is_dir()]
+    """List the images and videos of a folder; a warning counts other files that are not hidden."""
+    entries = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    files = [file for file in entries if not file.is_dir()]
     known = {*image_suffixes(), *VIDEO_SUFFIXES}
-    wanted = [file for file in files if file.suffix.lower() in known and file.is_file()]
-    others = [file.name for file in files if file not in wanted]
+    images = [file for file in files if file.suffix.lower() in known and file.is_file()]
+    others = [file.name for file in files if file not in images]
     line = f"; {left_out(others, len(files))}" if others else ""
-    if not wanted:
+    if not images:
         raise UserError(f"{folder}: no images in this folder{line}; save them as PNG or JPEG")
     if others:
         note(f"{folder}{line.replace(';', ':', 1)}")
-    if len(files) < len(found):
-        note(f"{folder}: {len(found) - len(files)} folders in it are not searched")
-    return wanted
+    if len(files) < len(entries):
+        note(f"{folder}: {len(entries) - len(files)} folders in it are not searched")
+    return images
 
 
 def image_suffixes() -> list[str]:
@@ -203,14 +203,14 @@ def image_suffixes() -> list[str]:
 
 def _check_file(path: Path) -> None:
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; copy it there") from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path}: is a folder, an image file was expected")
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
         raise UserError(f"{path}: is no file on disk; copy the image into one")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
 
 
@@ -369,7 +369,7 @@ def _over_white(rgba: np.ndarray) -> np.ndarray:
     return np.array(Image.alpha_composite(white, image).convert("RGB"))
 
 
-def _naming(path: Path, error: UserError) -> UserError:
+def _error_context(path: Path, error: UserError) -> UserError:
     """The same error, beginning with the file it is about."""
     message = str(error)
     return error if message.startswith(str(path)) else UserError(f"{path}: {message}")

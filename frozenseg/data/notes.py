@@ -1,4 +1,4 @@
-"""What a run is told once, however often a file is read."""
+"""Warnings that are logged once, however often a file is read."""
 
 import functools
 import logging
@@ -18,15 +18,15 @@ def note(message: str) -> None:
 _said: set[str] = set()
 
 
-def note_first(kind: str, message: str) -> None:
-    """Log a warning for the first of many files that it would be true of; kinds are few."""
-    if kind not in _said:
-        _said.add(kind)
+def note_first(topic: str, message: str) -> None:
+    """Log the first warning of each topic: many files may have the same fault."""
+    if topic not in _said:
+        _said.add(topic)
         logger.warning("%s", message)
 
 
 def left_out(names: Iterable[str], total: int) -> str:
-    """ "4 of 10 files left out: .heic (3), .txt (1)", the most frequent kind first."""
-    kinds = Counter(PurePath(name).suffix.lower() or "no suffix" for name in names)
-    listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
-    return f"{kinds.total()} of {total} files left out: {listed}"
+    """Return e.g. "4 of 10 files left out: .heic (3), .txt (1)", the most frequent suffix first."""
+    suffixes = Counter(PurePath(name).suffix.lower() or "no suffix" for name in names)
+    listed = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common())
+    return f"{suffixes.total()} of {total} files left out: {listed}"

@@ -1,4 +1,4 @@
-"""Annotation files -> records. Nothing is decoded here; all that needs no pixels is checked here.
+"""Read annotation files as records: no picture is decoded, and all that needs no pixels is checked.
 
 Formats: COCO panoptic (arXiv 1801.00868), folders of label maps, COCO and LVIS instance JSON.
 """
@@ -33,7 +33,7 @@ from frozenseg.files import read_json
 
 
 def coco_name(image: Mapping[str, Any], where: str) -> str:
-    """Where an image lies below its folder. LVIS names it by the end of `coco_url` alone."""
+    """Return the path of an image below its folder; in LVIS it is the end of `coco_url`."""
     if image.get("file_name") is not None or image.get("coco_url") is None:
         return file_name(image, "file_name", where)
     path = "/".join(urlsplit(text(image, "coco_url", where)).path.split("/")[-2:])
@@ -41,13 +41,13 @@ def coco_name(image: Mapping[str, Any], where: str) -> str:
 
 
 def cityscapes_name(image: Mapping[str, Any], where: str) -> str:
-    """The `file_name` that Cityscapes' own script writes exists nowhere; the id is reliable."""
+    """Return the path by the id: the `file_name` of Cityscapes' own script exists nowhere."""
     return cityscapes_file(image["id"], "leftImg8bit")
 
 
-def cityscapes_file(image_id: int | str, kind: str) -> str:
-    """`ulm/ulm_000000_000019_leftImg8bit.png` of the id `ulm_000000_000019` and the kind."""
-    return f"{str(image_id).split('_')[0]}/{image_id}_{kind}.png"
+def cityscapes_file(image_id: int | str, file_type: str) -> str:
+    """Return e.g. `ulm/ulm_000000_000019_leftImg8bit.png` for the id `ulm_000000_000019`."""
+    return f"{str(image_id).split('_')[0]}/{image_id}_{file_type}.png"
 
 
 def read_panoptic(
@@ -60,25 +60,28 @@ def read_panoptic(
     image_name: Callable[[Mapping[str, Any], str], str] = coco_name,
     image_suffix: str = "",
 ) -> tuple[list[Record], Categories]:
-    """The records of a COCO panoptic dataset, in the order of its annotations.
+    """Read the records of a COCO panoptic dataset, in the order of its annotations.
 
-    semantic_dir: label maps of class ids (`ignore` where unlabelled), one PNG per image; without it
-    `load_semantic` derives the same maps from the panoptic ones. image_name: the path below
-    `image_dir` of an entry of `images`. image_suffix: set where nothing in those entries can be
-    relied on: the image then has the stem of its PNG, and its size is not known before it is read.
+    semantic_dir: folder of label maps, one PNG per image; without it `load_semantic` derives the
+        same maps from the panoptic PNGs.
+    ignore: the value of unlabelled pixels in these label maps.
+    image_name: gives the path below `image_dir` of an entry of `images`.
+    image_suffix: set where the entries of `images` cannot be relied on: an image then has the stem
+        of its PNG and this suffix, and its size is not known before it is read.
     """
     content, source = read_json(json_path), str(json_path)
     categories = read_categories(content, source, panoptic=True)
     images = read_images(content, source)
     entries = read_panoptic_entries(content, categories, source)
-    image_names: dict[ImageId, str] = {}
-    for position, (key, image) in enumerate(images.items()):
-        if not image_suffix:
-            image_names[key] = image_name(image.entry, f"{source}: images[{position}]")
-        elif key in entries:
-            image_names[key] = Path(entries[key].file_name).stem + image_suffix
-    check_images_listed(entries, images, source)
     pngs = {key: entry.file_name for key, entry in entries.items()}
+    if image_suffix:
+        image_names = {key: Path(png).stem + image_suffix for key, png in pngs.items()}
+    else:
+        image_names = {
+            key: image_name(image.entry, f"{source}: images[{position}]")
+            for position, (key, image) in enumerate(images.items())
+        }
+    check_images_listed(entries, images, source)
     check_names_agree(pngs, image_names, source, "its list of images")
     if len(entries) < len(images):
         note(
@@ -111,11 +114,11 @@ def read_semantic(
     ignore: int = 255,
     background: int = -1,
 ) -> tuple[list[Record], Categories]:
-    """The records of a folder of images and a folder of label maps with the same stems.
+    """Read the records of a folder of images and a folder of label maps with the same stems.
 
     A label map holds class ids (positions in `categories`), `ignore` where it is unlabelled, as
     detectron2's preparation scripts write them, and `background` where it is labelled as none of
-    the classes. Images without a label map are left out; how many is said.
+    the classes. Images without a label map are left out, and a warning says how many they are.
     """
     images = files_by_stem(image_dir, tuple(image_suffixes()), "images")
     labels = files_by_stem(label_dir, LABEL_SUFFIXES, "label maps")
@@ -149,18 +152,18 @@ def read_semantic(
 
 
 def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
-    """The records of a COCO or LVIS instance JSON, in the order of its images.
+    """Read the records of a COCO or LVIS instance JSON, in the order of its images.
 
     Images without objects are kept: detections on them count as errors. LVIS names its files only
     by the end of `coco_url` (`train2017/000000000001.jpg`): there `image_dir` is the folder above.
     """
     source = str(json_path)
-    found = read_instance_file(read_json(json_path), source)
-    objects: dict[ImageId, list[ListedObject]] = {key: [] for key in found.images}
-    for row in found.objects:
+    file = read_instance_file(read_json(json_path), source)
+    objects: dict[ImageId, list[ListedObject]] = {key: [] for key in file.images}
+    for row in file.objects:
         objects[row.image_id].append(row)
     records = []
-    for position, (key, image) in enumerate(found.images.items()):
+    for position, (key, image) in enumerate(file.images.items()):
         name = coco_name(image.entry, f"{source}: images[{position}]")
         records.append(
             Record(
@@ -168,24 +171,24 @@ def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Cate
                 image_path=os.path.join(image_dir, name),
                 height=image.height,
                 width=image.width,
-                num_classes=len(found.categories),
-                instances=_instances(objects[key], found.categories),
+                num_classes=len(file.categories),
+                instances=_instances(objects[key], file.categories),
             )
         )
-    return _checked(records, json_path), found.categories
+    return _checked(records, json_path), file.categories
 
 
 def _instances(rows: list[ListedObject], categories: Categories) -> Instances:
     class_ids = [categories.class_ids[row.category_id] for row in rows]
     return Instances(
-        shapes=[row.shape for row in rows],
+        segmentations=[row.segmentation for row in rows],
         class_ids=np.array(class_ids, dtype=np.int32),
         is_crowd=np.array([row.is_crowd for row in rows], dtype=bool),
     )
 
 
 def _checked(records: list[Record], source: Path) -> list[Record]:
-    """The records, when every file they name is there."""
+    """Return the records if every file that they name exists."""
     if not records:
         raise UserError(f"{source}: lists no annotations; is it the right file?")
     require_files([record.image_path for record in records], "images", source)

@@ -56,31 +56,37 @@ class Segments:
 class Instances:
     """The objects of one image of a COCO or LVIS instance JSON; they may overlap.
 
-    shapes: N segmentations as the file has them: a list of polygons (x0, y0, x1, y1, ... in pixels)
-    or an RLE. class_ids: (N,) int32. is_crowd: (N,) bool.
+    segmentations: N, as `checked_segmentation` returns them. class_ids: (N,) int32. is_crowd: (N,)
+    bool.
     """
 
-    shapes: list[Any]
+    segmentations: list[Any]
     class_ids: np.ndarray
     is_crowd: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self.segmentations)
 
 
 @dataclass(frozen=True)
 class Record:
     """One image of a dataset and where its annotation lies; what a dataset lacks is None.
 
-    height, width: pixels as the annotation states them, None where it does not, or not reliably.
-    semantic_path: a PNG of class ids, `semantic_ignore` where unlabelled.
+    image_id: as the annotation names it; the name without suffix where there are only files.
+    image_path: the image file.
+    height, width: pixels as the annotation states them; None where it does not, or not reliably.
+    num_classes: class ids in the annotation lie below it.
+    panoptic_path: a panoptic PNG, whose segments are `segments`.
+    semantic_path: a label map of class ids.
+    semantic_ignore: its value where a pixel is unlabelled.
+    instances: objects of an instance JSON.
     semantic_background: its value where a pixel is labelled, but of no class; -1: there is none.
-    num_classes: the bound of those class ids. classes: those of them that are asked for, in the
-    order of the class ids that come out; all others are background. None: all, as they are.
-    scored: those that come out for which the image is scored where it is asked only for classes it
-    has ("oracle presence"), see `frozenseg.data.scored_pairs`. None: all that its annotation has.
-    present: the class ids that the image holds, of those that come out; None: not known without its
-    label map. asked: the class of a pair of image and class, see `training_pairs`; None: no pair.
+    classes: the selected class ids, in the order of the class ids that come out; all others become
+        background. None: all classes, as they are.
+    scored: the selected classes for which the image is scored with oracle presence, see
+        `frozenseg.data.benchmarks.scored_pairs`. None: all that its annotation holds.
+    present: the selected classes that the image holds. None: only its label map tells.
+    asked: the class of a pair of image and class, see `training_pairs`. None: this is no pair.
     """
 
     image_id: int | str

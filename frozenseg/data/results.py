@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as rle
 
+from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path, json_text, writing
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
@@ -185,10 +185,8 @@ def _instance_entries(image_id: int, instances: InstanceResult) -> list[dict[str
     kept = np.flatnonzero(instances.masks.any((1, 2)))
     if not len(kept):
         return []
-    # pycocotools wants (H, W, N), column by column
-    masks = instances.masks[kept].transpose(1, 2, 0).astype(np.uint8)
     rows = zip(
-        rle.encode(np.asfortranarray(masks)),
+        encode_masks(instances.masks[kept]),
         instances.boxes[kept].tolist(),
         instances.scores[kept].tolist(),
         instances.class_ids[kept].tolist(),
@@ -202,7 +200,7 @@ def _instance_entries(image_id: int, instances: InstanceResult) -> list[dict[str
             "name": name,
             "score": score,
             "bbox": _corner_and_size(box),
-            "segmentation": {"size": code["size"], "counts": code["counts"].decode("ascii")},
+            "segmentation": code,
         }
         for code, box, score, class_id, name in rows
     ]

@@ -1,18 +1,22 @@
-"""COCO's run-length codes of masks: made, checked and brought to one form.
+"""Run-length codes of masks and polygons of COCO JSON: the one module that makes and reads them.
 
-A code is {"size": [height, width], "counts": text}: runs of 0 and 1 in turn down the columns,
-packed as in pycocotools. pycocotools reads beyond its buffers when a code is cut off, so whatever
-comes from a file goes through `checked_rle`, which lets hotcoco's careful decoder look at it.
+A code (RLE) is {"size": [height, width], "counts": text}. Its runs of 0 and 1 alternate down the
+columns, and `counts` packs them as pycocotools does. A segmentation is a code or a list of polygons
+[x0, y0, x1, y1, ...] in pixels.
+
+hotcoco reads them: it gives pycocotools' results to the bit, is faster, and refuses codes on which
+pycocotools reads beyond its buffers. It comes with the extras for training and evaluation and is
+imported at first use. Encoding is our own, because the predictions of the demo hold codes too, and
+a plain installation makes them.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hotcoco import mask as careful
-from pycocotools import mask as mask_util
 
-from frozenseg.data.json_fields import required, unusable, whole
+from frozenseg.data.json_fields import is_number, required, unusable, whole
 from frozenseg.errors import UserError
 
 Rle = dict[str, Any]
@@ -21,22 +25,79 @@ Masks = np.ndarray | Sequence[Rle]
 # What hotcoco raises on bytes that are no code, on runs below 0 or beyond the image, and on numbers
 # that its integers do not hold.
 _NO_CODE = (ValueError, TypeError, OverflowError)
+# From these numbers on, a packed run needs one more character: each holds 5 bits, one is the sign.
+_LIMITS = 2 ** np.arange(4, 60, 5)
+
+
+def hotcoco() -> Any:
+    """Return the package hotcoco, or raise a `UserError` that says how to install it."""
+    try:
+        import hotcoco
+    except ModuleNotFoundError:
+        raise UserError(
+            "reading COCO masks and computing AP need hotcoco: pip install 'frozenseg[eval]'"
+        ) from None
+    return hotcoco
 
 
 def encode_masks(masks: np.ndarray) -> list[Rle]:
-    """The codes of (N, H, W) masks; everything but 0 counts as inside."""
-    columns = np.asfortranarray((masks != 0).transpose(1, 2, 0), dtype=np.uint8)  # (H, W, N)
-    return [
-        {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
-        for code in mask_util.encode(columns)
-    ]
+    """Encode (N, H, W) masks; every value except 0 counts as inside."""
+    count, height, width = masks.shape
+    columns = np.ascontiguousarray((masks != 0).transpose(0, 2, 1))  # (N, W, H)
+    return [{"size": [height, width], "counts": _packed(_runs(mask.ravel()))} for mask in columns]
+
+
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """Return the lengths of the runs of 0 and 1 in turn of a flat mask."""
+    edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
+    runs = np.diff(edges, prepend=0, append=len(mask))
+    return np.concatenate([[0], runs]) if mask[0] else runs
+
+
+def _packed(runs: np.ndarray) -> str:
+    """Pack runs (N,) int64 as text.
+
+    From the fourth on, a run is written as its difference to the one before the last. A character
+    is 48 plus 5 bits of the number, low bits first, plus 32 where more bits follow.
+    """
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    lengths = 1 + np.searchsorted(_LIMITS, np.where(numbers < 0, ~numbers, numbers), side="right")
+    starts = lengths.cumsum() - lengths
+    text = np.empty(lengths.sum(), dtype=np.uint8)
+    for position in range(lengths.max(initial=0)):
+        rows = np.flatnonzero(lengths > position)
+        bits = numbers[rows] >> 5 * position & 31
+        text[starts[rows] + position] = 48 + bits + 32 * (lengths[rows] > position + 1)
+    return text.tobytes().decode("ascii")
+
+
+def decode_masks(codes: list[Rle], size: tuple[int, int]) -> np.ndarray:
+    """Decode N codes of one size (height, width) to masks (N, H, W) bool."""
+    if not codes:
+        return np.zeros((0, *size), dtype=bool)
+    return hotcoco().mask.decode(codes).transpose(2, 0, 1).astype(bool)  # (H, W, N) -> (N, H, W)
+
+
+def rle_area(code: Rle) -> int:
+    """Count the pixels inside a mask."""
+    return int(hotcoco().mask.area(code))
+
+
+def rle_box(code: Rle) -> list[float]:
+    """Return the box around a mask: x, y, width, height in pixels."""
+    return hotcoco().mask.toBbox(code).tolist()
+
+
+def rle_iou(codes: list[Rle], others: list[Rle]) -> np.ndarray:
+    """Return the IoU (N, M) of N codes with M others, none of which is a crowd."""
+    return hotcoco().mask.iou(codes, others, [False] * len(others))
 
 
 def as_rles(masks: Masks, size: tuple[int, int], where: str) -> list[Rle]:
-    """(N, H, W) masks, or codes in any of COCO's spellings, as checked codes of `size`.
+    """Return (N, H, W) masks, or codes in any of COCO's spellings, as checked codes of `size`.
 
-    `where` begins the message of the `UserError` that a mask of another size or a damaged code
-    raises.
+    A mask of another size or a damaged code raises a `UserError` whose message begins with `where`.
     """
     if not isinstance(masks, np.ndarray):
         return [checked_rle(mask, size, f"{where}, mask {i}")[0] for i, mask in enumerate(masks)]
@@ -48,9 +109,11 @@ def as_rles(masks: Masks, size: tuple[int, int], where: str) -> list[Rle]:
 
 
 def checked_rle(rle: Any, size: tuple[int, int], where: str) -> tuple[Rle, int]:
-    """A code with packed counts as text, and the pixels inside, if its runs cover all of `size`.
+    """Check a code and return it with packed counts as text, and the number of pixels inside.
 
-    rle: counts may be packed (text or bytes) or a list of runs. size: (height, width) of its image.
+    rle: its counts may be packed (text or bytes) or a list of runs. size: (height, width) of its
+    image, all of which the runs must cover. Anything else raises a `UserError` that begins with
+    `where`.
     """
     if not isinstance(rle, dict):
         raise UserError(f"{where}: a mask must be COCO RLE, an object with 'size' and 'counts'")
@@ -61,35 +124,83 @@ def checked_rle(rle: Any, size: tuple[int, int], where: str) -> tuple[Rle, int]:
         )
     if isinstance(counts, list):
         runs = [whole({"counts": run}, "counts", where, high=2**32 - 1) for run in counts]
-        counts = _packed({"size": list(size), "counts": runs}, where)
+        counts = _packed(np.array(runs, dtype=np.int64))
     elif isinstance(counts, bytes):
         counts = counts.decode("latin-1")
     elif not isinstance(counts, str):
         raise unusable(counts, "counts", where, "packed text or a list of run lengths")
+    area = hotcoco().mask.area
     try:
-        inside = careful.area({"size": list(size), "counts": counts})
+        inside = area({"size": list(size), "counts": counts})
     except _NO_CODE as error:
         raise UserError(f"{where}: malformed RLE ({error}); write it again") from None
-    if not _covers(counts, size[0] * size[1]):
-        raise UserError(
-            f"{where}: malformed RLE, its runs do not cover the {size[0]} x {size[1]} pixels of "
-            "its image; write it again"
-        )
-    return {"size": list(size), "counts": counts}, int(inside)
-
-
-def _packed(rle: Rle, where: str) -> str:
+    # hotcoco accepts runs that end too early. Runs that reach the last pixel are too long for an
+    # image that has one pixel less.
     try:
-        return str(careful.rle_to_string(rle))
-    except _NO_CODE as error:
-        raise UserError(f"{where}: malformed RLE ({error}); write it again") from None
-
-
-def _covers(counts: str, pixels: int) -> bool:
-    """Whether the runs of a code that is sound so far reach the last pixel: only then are they
-    too long for an image that has one pixel less. hotcoco takes runs that end too early."""
-    try:
-        careful.area({"size": [1, pixels - 1], "counts": counts})
+        area({"size": [1, size[0] * size[1] - 1], "counts": counts})
     except _NO_CODE:
-        return True
-    return False
+        return {"size": list(size), "counts": counts}, int(inside)
+    raise UserError(
+        f"{where}: malformed RLE, its runs do not cover the {size[0]} x {size[1]} pixels of "
+        "its image; write it again"
+    )
+
+
+def checked_segmentation(segmentation: Any, height: int, width: int, where: str) -> Any:
+    """Check a segmentation and return a code with packed counts, or the polygons that hold a pixel.
+
+    None if nothing is enclosed: COCO has a few outlines of two points. A malformed one is a
+    `UserError` that begins with `where`.
+    """
+    if isinstance(segmentation, dict):
+        code, inside = checked_rle(segmentation, (height, width), where)
+        return code if inside else None
+    if not isinstance(segmentation, list):
+        raise UserError(f"{where}: 'segmentation' is neither a list of polygons nor COCO RLE")
+    try:
+        polygons = [p for p in segmentation if _encloses(p, height, width)]
+    except TypeError:  # letters, lists
+        raise UserError(
+            f"{where}: 'segmentation' is malformed (a polygon is a list of numbers); correct it"
+        ) from None
+    except (ValueError, OverflowError) as error:  # numbers out of range
+        raise UserError(f"{where}: 'segmentation' is malformed ({error}); correct it") from None
+    return polygons or None
+
+
+def _encloses(polygon: Any, height: int, width: int) -> bool:
+    """Tell whether a polygon can hold a pixel of its image.
+
+    It can if it has three points and its box has an area that reaches into the image. Polygons that
+    are smaller than a pixel are not told apart.
+    """
+    if not isinstance(polygon, list):
+        raise TypeError
+    if len(polygon) < 6:
+        if not all(map(is_number, polygon)):
+            raise TypeError
+        return False
+    if len(polygon) % 2:
+        raise ValueError(f"a polygon of {len(polygon)} numbers lacks an x or a y")
+    left, right = min(polygon[0::2]), max(polygon[0::2])
+    top, bottom = min(polygon[1::2]), max(polygon[1::2])
+    margin = max(height, width)  # real files are off by some pixels, not by an image
+    inside = -margin <= min(left, top) and max(right, bottom) <= 2 * margin
+    if not (inside and math.isfinite(sum(polygon))):
+        raise ValueError(f"polygon far outside its image of {height} x {width}")
+    return max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)
+
+
+def encode_segmentation(segmentation: Any, height: int, width: int) -> Rle:
+    """Return a checked segmentation as a code."""
+    if isinstance(segmentation, list):
+        mask = hotcoco().mask
+        code = mask.merge(mask.frPyObjects(segmentation, height, width))
+        return {**code, "counts": code["counts"].decode("ascii")}
+    return segmentation
+
+
+def decode_segmentations(segmentations: list[Any], height: int, width: int) -> np.ndarray:
+    """Return the masks (N, H, W) bool of checked segmentations."""
+    codes = [encode_segmentation(entry, height, width) for entry in segmentations]
+    return decode_masks(codes, (height, width))

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 
 class Transform(Protocol):
+    """Changes an image and its label maps together."""
+
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image and its label maps in their new size."""
 
 
 def seeded_generator(seed: int, *key: int) -> np.random.Generator:
@@ -50,6 +55,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized)
 
 
+def image_tensor(image: np.ndarray) -> Tensor:
+    """Return an image (H, W, 3) as a tensor (3, H, W) with memory of its own."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+def resize_to_tensor(image: np.ndarray, short: int, long: int) -> Tensor:
+    """Return an image (H, W, 3) uint8 in the size of `resize_shortest_edge` as (3, h, w) uint8."""
+    size = resize_shortest_edge(image.shape[0], image.shape[1], short, long)
+    return image_tensor(resize_image(image, size))
+
+
 def nearest_positions(size: int, new_size: int) -> np.ndarray:
     """For each of `new_size` pixels along an axis, the old pixel under its centre."""
     return (2 * np.arange(new_size) + 1) * size // (2 * new_size)  # whole numbers: no rounding
@@ -65,6 +81,7 @@ class ShortestEdgeResize:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image and its label maps in their new size."""
         size = resize_shortest_edge(image.shape[0], image.shape[1], self.short, self.long)
         rows = nearest_positions(image.shape[0], size[0])
         columns = nearest_positions(image.shape[1], size[1])
@@ -93,6 +110,7 @@ class LargeScaleJitter:
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         # always the same number of draws, so that no choice shifts the ones after it
+        """Return the image and its label maps in their new size."""
         flip, scale, top, left = generator.random(4)
         flipped = flip < self.flip_probability
         if self.diagonal:

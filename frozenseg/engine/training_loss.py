@@ -229,9 +229,11 @@ def _images(samples: list[Sample], divisor: int, grey_padding: bool) -> ImageBat
     """grey_padding: the padding of a crop counts as picture, as in the published FrozenSeg, which
     at test has zeros there; layer norms blow up the difference."""
     wholes = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
-    contents = [sample.content or whole for sample, whole in zip(samples, wholes, strict=True)]
+    unpadded = [
+        sample.unpadded_size or whole for sample, whole in zip(samples, wholes, strict=True)
+    ]
     return ImageBatch.collate(
-        [sample.image for sample in samples], divisor, wholes if grey_padding else contents
+        [sample.image for sample in samples], divisor, wholes if grey_padding else unpadded
     )
 
 

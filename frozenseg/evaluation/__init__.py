@@ -1,0 +1,1 @@
+"""Metrics, and the evaluators that feed them with predictions and the ground truth of records."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
 
 from frozenseg.data.label_maps import image_size
+from frozenseg.data.rle import decode_masks
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import DetectionMetric
 from frozenseg.evaluation.metric import Scores
@@ -69,8 +69,10 @@ class CityscapesAP(DetectionMetric):
         """One picture for each mask, and at `path` the list of them that the scripts start from."""
         rows = []
         for i, detection in enumerate(self._detections.get(name, [])):
-            mask = mask_util.decode(detection["segmentation"]) * 255
-            Image.fromarray(mask).save(path.with_name(f"{path.stem}_{i}.png"))
+            mask = decode_masks([detection["segmentation"]], self.sizes[name])[0]
+            Image.fromarray(mask.astype(np.uint8) * 255).save(
+                path.with_name(f"{path.stem}_{i}.png")
+            )
             rows.append(f"{path.stem}_{i}.png {detection['category_id']} {detection['score']!r}\n")
         path.write_text("".join(rows), encoding="utf-8")
         return str(path)

@@ -29,6 +29,7 @@ class ClassMaskIoU(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         shape = (4, len(self.names))
         self._counts = np.zeros(shape, dtype=np.int64)  # both, either, neither, not both
 
@@ -47,6 +48,7 @@ class ClassMaskIoU(Metric):
             self._counts[:, class_id] += (both, either, len(true) - either, len(true) - both)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         both, either, neither, not_both = self._counts
         asked = either > 0  # a class that is found on unknown pixels alone has no score
         with np.errstate(invalid="ignore"):
@@ -61,9 +63,11 @@ class ClassMaskIoU(Metric):
         return scores | {f"IoU-{name}": float(v) for name, v in zip(self.names, iou, strict=True)}
 
     def state(self) -> State:
+        """Return what was kept of the images, as JSON can carry it."""
         return {"counts": self._counts.tolist()}
 
     def add_state(self, state: State) -> None:
+        """Add what another metric kept."""
         self._counts += np.array(state["counts"], dtype=np.int64)
 
 

@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import hotcoco
 import numpy as np
 
-from frozenseg.data.rle import Masks, as_rles
+from frozenseg.data.detection_truth import load_truth
+from frozenseg.data.rle import Masks, as_rles, hotcoco
 from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import load_truth
 from frozenseg.evaluation.metric import Metric, Scores, State
 
 COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -38,6 +37,7 @@ class DetectionMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         self._detections: dict[Any, list[dict[str, Any]]] = {}
 
     def update(
@@ -94,13 +94,15 @@ class DetectionMetric(Metric):
         ]
 
     def state(self) -> State:
-        return {"detections": [[image_id, found] for image_id, found in self._detections.items()]}
+        """Return what was kept of the images, as JSON can carry it."""
+        return {"detections": [[image_id, rows] for image_id, rows in self._detections.items()]}
 
     def add_state(self, state: State) -> None:
-        for image_id, found in state["detections"]:
+        """Add what another metric kept."""
+        for image_id, rows in state["detections"]:
             if image_id in self._detections:
                 raise UserError(f"image {image_id} was scored twice")
-            self._detections[image_id] = found
+            self._detections[image_id] = rows
 
     def _results(self) -> list[dict[str, Any]]:
         """All detections in one order, whoever saw which image."""
@@ -128,17 +130,18 @@ class InstanceAP(DetectionMetric):
         super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
         self.categories = truth.categories
         self._numbers = truth.numbers
-        self._coco = hotcoco.COCO(truth.dataset)
+        self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
-        found = self._coco.load_res(results)
-        return summarize(hotcoco.COCOeval(self._coco, found, self.kind), self.keys)
+        detections = self._coco.load_res(results)
+        return summarize(hotcoco().COCOeval(self._coco, detections, self.kind), self.keys)
 
 
-def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
+def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
     """Run an evaluator and return the scores of `keys`, and AP by category id; NaN: no objects.
 
     The evaluators say -1 of what has no objects, which is translated here and nowhere else.
@@ -147,13 +150,13 @@ def summarize(evaluator: hotcoco.COCOeval, keys: Sequence[str]) -> Scores:
     evaluator.accumulate()
     with contextlib.redirect_stdout(io.StringIO()):  # it always prints its table
         evaluator.summarize()
-    found = evaluator.get_results()
+    results = evaluator.get_results()
     assert evaluator.eval is not None, "accumulated above"
     precision = evaluator.eval["precision"][:, :, :, 0, -1]  # T, R, K of all areas, most detections
     known = precision >= 0
     averages = np.where(known, precision, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)
     per_class = np.where(known.any((0, 1)), averages, np.nan).tolist()
-    scores = {key: float(found[key]) for key in keys}
+    scores = {key: float(results[key]) for key in keys}
     return {key: value if value >= 0 else math.nan for key, value in scores.items()} | {
         "per_class": dict(zip(map(str, evaluator.params.cat_ids), per_class, strict=True))
     }

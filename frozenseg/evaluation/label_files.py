@@ -1,4 +1,4 @@
-"""Folders of label maps: which image has which file."""
+"""Match label maps in folders with images and with each other."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,10 +28,10 @@ def existing_folder(path: str | Path) -> Path:
 
 def label_files(folder: Path) -> dict[str, Path]:
     """{name without suffix: path} of all label maps in a folder, in the order of their names."""
-    found = files_by_stem(folder, LABEL_SUFFIXES, "label maps")
-    if not found:
+    by_stem = files_by_stem(folder, LABEL_SUFFIXES, "label maps")
+    if not by_stem:
         raise UserError(f"{folder}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
-    return found
+    return by_stem
 
 
 def matching_files(gt_folder: Path, pred_folder: Path) -> list[tuple[Path, Path]]:
@@ -48,11 +48,11 @@ def label_file_of(file_name: str, folder: Path) -> Path:
     suffixes = (*LABEL_SUFFIXES, *map(str.upper, LABEL_SUFFIXES))
     for stem in (name.with_suffix(""), Path(name.stem)):
         paths = [folder / f"{stem}{suffix}" for suffix in suffixes]
-        found = [path for path in paths if path.is_file()]
-        if len(found) > 1 and not found[0].samefile(found[1]):
-            raise UserError(f"{found[1]}: {found[0].name} is of the same image; keep one of them")
-        if found:
-            return found[0]
+        files = [path for path in paths if path.is_file()]
+        if len(files) > 1 and not files[0].samefile(files[1]):
+            raise UserError(f"{files[1]}: {files[0].name} is of the same image; keep one of them")
+        if files:
+            return files[0]
     raise UserError(f"{folder / name.stem}.png: no such file, but image {file_name} is listed")
 
 

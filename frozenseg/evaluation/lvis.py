@@ -4,15 +4,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import hotcoco
-
-from frozenseg.data.json_fields import flag, wholes
-from frozenseg.errors import UserError
-from frozenseg.evaluation.ground_truth import load_truth
+from frozenseg.data.detection_truth import load_lvis_truth
+from frozenseg.data.rle import hotcoco
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
 from frozenseg.evaluation.metric import Scores
-
-LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 class LvisAP(DetectionMetric):
@@ -37,49 +32,18 @@ class LvisAP(DetectionMetric):
         kind: str = "segm",
         max_detections: int = 300,
     ) -> None:
-        truth = load_truth(
-            ground_truth,
-            boxes=kind == "bbox",
-            image_fields=LVIS_LISTS,
-            category_fields=("frequency",),
-            annotation_fields=("ignore",),
-        )
-        source = "ground truth" if isinstance(ground_truth, Mapping) else os.fspath(ground_truth)
-        _check_lvis(truth.dataset, source)
+        truth = load_lvis_truth(ground_truth, boxes=kind == "bbox")
         ids = truth.categories.dataset_ids
         super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
         self.categories = truth.categories
-        for annotation in truth.dataset["annotations"]:
-            annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
         self.max_detections = max_detections
         self._numbers = truth.numbers
-        self._coco = hotcoco.COCO(truth.dataset)
+        self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         found = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
-        results = hotcoco.LVISResults(self._coco, found, max_dets=self.max_detections)
-        return summarize(hotcoco.LVISeval(self._coco, results, self.kind), self.keys)
-
-
-def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
-    """UserError unless the fields that only LVIS has are there; its lists become whole numbers."""
-    for image in dataset["images"]:
-        for key in LVIS_LISTS:
-            listed = image.get(key)
-            if not isinstance(listed, list):
-                raise UserError(
-                    f"{source}: image {image['id']} has no list {key!r}; is it an LVIS file?"
-                )
-            where = f"{source}: image {image['id']}"
-            image[key] = wholes([(where, [{key: number} for number in listed])], key)
-    for category in dataset["categories"]:
-        if category.get("frequency") not in ("r", "c", "f"):
-            raise UserError(
-                f"{source}: category {category['id']} has no 'frequency' of r, c, f; "
-                "is it an LVIS file?"
-            )
-    for i, annotation in enumerate(dataset["annotations"]):
-        if flag(annotation, "ignore", f"{source}: object {i}", False):
-            raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")
+        results = hotcoco().LVISResults(self._coco, found, max_dets=self.max_detections)
+        return summarize(hotcoco().LVISeval(self._coco, results, self.kind), self.keys)

@@ -1,4 +1,4 @@
-"""The mean over the folds of a benchmark: one number of several evaluations."""
+"""Average the scores of the folds of a benchmark."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,12 +23,12 @@ def family_means(summaries: Mapping[str, Summary]) -> dict[str, Summary]:
     A metric that is absent from one of the sets, or not a number there (no such class), has no
     mean: NaN.
     """
-    found = {}
+    means = {}
     for family, names in by_family(summaries).items():
         if len(names) > 1:
             rows = [summaries[name] for name in names]
             keys = dict.fromkeys(key for row in rows for key in row)
-            found[f"{family}, mean of {len(names)}"] = {
+            means[f"{family}, mean of {len(names)}"] = {
                 key: sum(row.get(key, math.nan) for row in rows) / len(rows) for key in keys
             }
-    return found
+    return means

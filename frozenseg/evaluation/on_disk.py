@@ -1,13 +1,14 @@
-"""Scores of predictions on disk: read, check as much as possible at once, then feed the metrics.
+"""Score predictions on disk: read the files, check all that JSON tells, then feed the metrics.
 
-Each `score_*` returns what its metric computes. Whatever does not fit is a `UserError` that names
-the file and the entry. `progress` wraps the list of images that are worked through.
+Each `score_*` returns what its metric computes. Files that do not fit raise a `UserError` that
+names the file and the entry. `progress` wraps the list of images, e.g. in a progress bar.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from frozenseg.data.coco_json import (
 from frozenseg.data.json_fields import file_name, image_id, section
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.notes import note
+from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.label_files import (
@@ -50,60 +52,89 @@ Progress = Callable[[list[Item]], Iterable[Item]]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _PanopticFiles:
+    """A panoptic JSON and the folder of its PNGs. entries: by image id."""
+
+    json_path: str
+    folder: Path
+    entries: dict[ImageId, PanopticEntry]
+
+    @property
+    def names(self) -> dict[ImageId, str]:
+        return {key: entry.file_name for key, entry in self.entries.items()}
+
+    def png(self, key: ImageId) -> Path:
+        return self.folder / self.entries[key].file_name
+
+
 def score_panoptic(
     gt_file: str, gt_dir: str, pred_file: str, pred_dir: str, progress: Progress = iter
 ) -> Scores:
-    """Panoptic quality of a prediction in COCO panoptic format: a JSON file and its PNGs."""
+    """Score the panoptic quality of a prediction in COCO panoptic format: a JSON file and PNGs."""
     gt_folder, pred_folder = existing_folder(gt_dir), existing_folder(pred_dir)
-    truth = read_json(gt_file)
-    categories = read_categories(truth, gt_file, panoptic=True)
-    gt_entries = read_panoptic_entries(truth, categories, gt_file)
-    if not gt_entries:
+    content = read_json(gt_file)
+    categories = read_categories(content, gt_file, panoptic=True)
+    gt = _PanopticFiles(gt_file, gt_folder, read_panoptic_entries(content, categories, gt_file))
+    if not gt.entries:
         raise UserError(f"{gt_file}: lists no annotations; is it the right file?")
-    gt_names = {key: entry.file_name for key, entry in gt_entries.items()}
-    _require_truth(not all(e.segments.is_crowd.all() for e in gt_entries.values()), gt_file)
-    images = _listed_images(truth, gt_entries, gt_names, gt_file)
-    found = read_json(pred_file)
-    pred_entries = read_panoptic_entries(found, categories, pred_file)
-    if found.get("categories"):
-        check_categories_agree(read_categories(found, pred_file), categories, pred_file, gt_file)
-    _check_same_images(gt_entries.keys(), pred_entries.keys(), pred_file)
-    pred_names = {key: entry.file_name for key, entry in pred_entries.items()}
-    check_names_agree(pred_names, gt_names, pred_file, gt_file)
-    paths = {key: (gt_folder / gt_names[key], pred_folder / pred_names[key]) for key in gt_names}
-    for gt_path, pred_path in paths.values():
-        check_same_size(pred_path, gt_path)
+    _require_truth(not all(e.segments.is_crowd.all() for e in gt.entries.values()), gt_file)
+    images = _listed_images(content, gt)
+    pred = _read_panoptic_prediction(pred_file, pred_folder, gt, categories)
     metric = PanopticQuality(
         categories=[
             {"id": category_id, "isthing": thing}
             for category_id, thing in zip(categories.dataset_ids, categories.is_thing, strict=True)
         ]
     )
-    differ = total = resized = 0
-    for key, (gt_path, pred_path) in progress(list(paths.items())):
-        gt, gt_ids = gt_entries[key], read_panoptic_ids(gt_path)
+    wrong_areas = resized = 0
+    for key in progress(list(gt.entries)):
+        gt_entry, gt_ids = gt.entries[key], read_panoptic_ids(gt.png(key))
         pixels = metric.update(
             key,
-            read_panoptic_ids(pred_path),
-            listed_segments(pred_entries[key].segments, categories),
+            read_panoptic_ids(pred.png(key)),
+            listed_segments(pred.entries[key].segments, categories),
             gt_ids,
-            listed_segments(gt.segments, categories),
-            sources=(f"{pred_path} (image {key} of {pred_file})", f"{gt_path} ({gt_file})"),
+            listed_segments(gt_entry.segments, categories),
+            sources=(
+                f"{pred.png(key)} (image {key} of {pred_file})",
+                f"{gt.png(key)} ({gt_file})",
+            ),
         )
-        differ += _other_areas(gt, pixels)
-        total += len(gt.areas)
+        wrong_areas += _wrong_areas(gt_entry, pixels)
         resized += key in images and gt_ids.shape != (images[key].height, images[key].width)
-    if differ:
+    _note_what_pixels_decide(gt, wrong_areas, resized)
+    return metric.compute()
+
+
+def _read_panoptic_prediction(
+    json_path: str, folder: Path, gt: _PanopticFiles, categories: Categories
+) -> _PanopticFiles:
+    """Read a prediction, which must have the images, categories and sizes of its ground truth."""
+    content = read_json(json_path)
+    pred = _PanopticFiles(json_path, folder, read_panoptic_entries(content, categories, json_path))
+    if content.get("categories"):
+        listed = read_categories(content, json_path)
+        check_categories_agree(listed, categories, json_path, gt.json_path)
+    _check_same_images(gt.entries.keys(), pred.entries.keys(), json_path)
+    check_names_agree(pred.names, gt.names, json_path, gt.json_path)
+    for key in gt.entries:
+        check_same_size(pred.png(key), gt.png(key))
+    return pred
+
+
+def _note_what_pixels_decide(gt: _PanopticFiles, wrong_areas: int, resized: int) -> None:
+    if wrong_areas:
+        total = sum(len(entry.areas) for entry in gt.entries.values())
         note(
-            f"{gt_file}: {differ} of {total} segments have another 'area' than pixels in their "
-            "PNG: the pixels count"
+            f"{gt.json_path}: {wrong_areas} of {total} segments have another 'area' than pixels in "
+            "their PNG: the pixels count"
         )
     if resized:
         note(
-            f"{gt_file}: {resized} of {len(paths)} images state another size than their PNG has: "
-            "the PNG counts"
+            f"{gt.json_path}: {resized} of {len(gt.entries)} images state another size than their "
+            "PNG has: the PNG counts"
         )
-    return metric.compute()
 
 
 def _require_truth(some: bool, source: str) -> None:
@@ -114,23 +145,23 @@ def _require_truth(some: bool, source: str) -> None:
         )
 
 
-def _listed_images(
-    truth: Any, entries: Mapping[ImageId, PanopticEntry], names: Mapping[ImageId, str], source: str
-) -> Mapping[ImageId, ListedImage]:
-    """What a truth says of its images, if it does. Nothing here needs it, but a reader refuses what
-    is wrong there."""
-    if "images" not in truth:
+def _listed_images(content: Any, gt: _PanopticFiles) -> Mapping[ImageId, ListedImage]:
+    """Read the images that a ground truth lists, if it lists any.
+
+    No score depends on them, but the readers for training refuse what is wrong there, and so do we.
+    """
+    if "images" not in content:
         return {}
-    images = read_images(truth, source)
-    check_images_listed(entries, images, source)
-    pictures = {key: image.entry.get("file_name") for key, image in images.items()}
-    listed = {key: name for key, name in pictures.items() if name is not None}
-    check_names_agree(names, listed, source, "its list of images")
+    images = read_images(content, gt.json_path)
+    check_images_listed(gt.entries, images, gt.json_path)
+    file_names = {key: image.entry.get("file_name") for key, image in images.items()}
+    listed = {key: name for key, name in file_names.items() if name is not None}
+    check_names_agree(gt.names, listed, gt.json_path, "its list of images")
     return images
 
 
-def _other_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
-    """How many segments state an area that is not the number of their pixels (G,)."""
+def _wrong_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
+    """Count the segments whose stated area is not the number of their pixels (G,)."""
     return sum(
         area is not None and area != counted
         for area, counted in zip(entry.areas, pixels.tolist(), strict=True)
@@ -159,7 +190,7 @@ def score_semantic(
     for gt_path, pred_path in pairs:
         check_same_size(pred_path, gt_path)
     for gt_path, pred_path in progress(pairs):
-        with _naming(f"{pred_path} against {gt_path}"):
+        with _error_context(f"{pred_path} against {gt_path}"):
             metric.update(read_labels(pred_path), read_labels(gt_path))
     scores = metric.compute()
     _require_truth(not math.isnan(scores["mIoU"]), gt_dir)
@@ -202,7 +233,7 @@ def score_recall(
             *(proposals_file, len(absent), len(paths), min(absent, key=str)),
         )
     for key, path in progress(list(paths.items())):
-        with _naming(f"{proposals_file}: image {key} against {path}"):
+        with _error_context(f"{proposals_file}: image {key} against {path}"):
             metric.update(proposals.get(key, []), read_labels(path))
     return metric.compute()
 
@@ -210,15 +241,15 @@ def score_recall(
 def _check_same_images(
     truths: Iterable[ImageId], predictions: Iterable[ImageId], source: str
 ) -> None:
-    expected, found = set(truths), set(predictions)
-    if found - expected:
+    expected, predicted = set(truths), set(predictions)
+    if predicted - expected:
         raise unknown_image(
-            min(found - expected, key=str), expected, source, "those of the ground truth"
+            min(predicted - expected, key=str), expected, source, "those of the ground truth"
         )
-    if expected - found:
-        absent = min(expected - found, key=str)
+    if expected - predicted:
+        absent = min(expected - predicted, key=str)
         raise UserError(
-            f"{source}: has no annotation for image {absent!r} ({len(expected - found)} of "
+            f"{source}: has no annotation for image {absent!r} ({len(expected - predicted)} of "
             f"{len(expected)} are missing); an image without segments needs an empty one"
         )
 
@@ -228,7 +259,7 @@ def _score_detections(
 ) -> Scores:
     by_image = read_detections(pred_file, metric.sizes.keys(), metric.category_ids)
     for key, results in progress(list(by_image.items())):
-        with _naming(pred_file):
+        with _error_context(pred_file):
             metric.update(
                 key,
                 [result["segmentation"] for result in results],
@@ -241,9 +272,18 @@ def _score_detections(
     return scores
 
 
+SCORERS: dict[str, Callable[..., Scores]] = {
+    "panoptic": score_panoptic,
+    "instances": score_instances,
+    "lvis": score_lvis,
+    "semantic": score_semantic,
+    "recall": score_recall,
+}
+
+
 @contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Put the file in front of what a metric, which knows none, finds wrong."""
+def _error_context(source: str) -> Iterator[None]:
+    """Put the file in front of the message of a metric, which knows no files."""
     try:
         yield
     except UserError as error:

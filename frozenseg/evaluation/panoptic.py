@@ -55,6 +55,7 @@ class PanopticQuality(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         self._images: set[int | str] = set()
         self._missed, self._false = np.zeros((2, len(self.category_ids)), dtype=np.int64)
         self._match_class: list[np.ndarray] = []
@@ -164,6 +165,7 @@ class PanopticQuality(Metric):
         self._match_iou.append(iou[match])
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         classes, iou = self._matches()
         order = np.lexsort((iou, classes))  # one order of summing, whoever saw which image
         num_classes = len(self.category_ids)
@@ -196,6 +198,7 @@ class PanopticQuality(Metric):
         )
 
     def state(self) -> State:
+        """Return what was kept of the images, as JSON can carry it."""
         classes, iou = self._matches()
         return {
             "images": sorted(self._images, key=str),
@@ -206,6 +209,7 @@ class PanopticQuality(Metric):
         }
 
     def add_state(self, state: State) -> None:
+        """Add what another metric kept."""
         twice = self._images.intersection(state["images"])
         if twice:
             raise UserError(f"image {min(twice, key=str)} was scored twice")

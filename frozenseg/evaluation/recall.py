@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as mask_util
 
-from frozenseg.data.rle import Masks, as_rles, encode_masks
+from frozenseg.data.rle import Masks, as_rles, encode_masks, rle_iou
 from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import Metric, Scores, State
 from frozenseg.evaluation.semantic import check_ignore
@@ -44,6 +43,7 @@ class ProposalRecall(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         self._regions = np.zeros(2, dtype=np.int64)  # unseen, seen
         self._found = np.zeros((2, len(self.thresholds)), dtype=np.int64)
 
@@ -60,19 +60,22 @@ class ProposalRecall(Metric):
         if not len(labels) or not codes:
             return
         regions = encode_masks(gt == labels[:, None, None])
-        iou = mask_util.iou(codes, regions, [0] * len(regions))  # (P, regions), no crowds
+        iou = rle_iou(codes, regions)  # (P, regions)
         found = iou.max(axis=0)[:, None] > self.thresholds
         np.add.at(self._found, seen, found)
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         regions = self._regions[::-1, None]  # seen first, as the keys
         with np.errstate(invalid="ignore"):
             shares = 100 * self._found[::-1] / regions
         return dict(zip(self.keys, shares.ravel().tolist(), strict=True))
 
     def state(self) -> State:
+        """Return what was kept of the images, as JSON can carry it."""
         return {"regions": self._regions.tolist(), "found": self._found.tolist()}
 
     def add_state(self, state: State) -> None:
+        """Add what another metric kept."""
         self._regions += np.array(state["regions"], dtype=np.int64)
         self._found += np.array(state["found"], dtype=np.int64)

@@ -1,26 +1,20 @@
-"""Model + loader + metrics -> numbers, on the console and on disk."""
+"""Run a model over a dataset, score its predictions, and write the scores."""
 
-import logging
-import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
-from frozenseg.errors import UserError, nearest
 from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.tasks import Summary, Task
 from frozenseg.files import write_json
 from frozenseg.runtime.background import AsyncWriter
 from frozenseg.structures import Prediction
-
-logger = logging.getLogger(__name__)
 
 SCORED_BEHIND = 2  # results that may wait for their scores: they hold full-size masks
 
@@ -30,11 +24,12 @@ Gather = Callable[[Any], list[Any]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one data set.
+    """The scores of one dataset.
 
-    summary: the headline numbers, per cent. details: all that each task's metric computes, by task.
-    model_seconds, scoring_seconds: of this process, in all; scores are made by a thread beside the
-    model.
+    images: how many were scored, over all processes.
+    summary: the headline numbers in per cent.
+    details: {task: all that its metric computes}.
+    model_seconds, scoring_seconds: total times of this process. A thread beside the model scores.
     """
 
     images: int
@@ -53,7 +48,7 @@ def evaluate(
     title: str = "evaluation",
     progress: bool = True,
 ) -> Evaluation:
-    """Score this process's share of a data set; every process gets the numbers of the whole.
+    """Score this process's share of a dataset and return the scores of the whole dataset.
 
     The metrics' states of all processes are merged, so that the result does not depend on how many
     there are.
@@ -89,103 +84,35 @@ def evaluate(
 
 
 def write_results(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """All numbers as JSON, by data set."""
+    """Write all numbers as JSON, by dataset."""
     write_json(
         path,
         {
             name: {
-                "images": found.images,
-                "summary": found.summary,
-                "details": found.details,
-                "model_seconds": round(found.model_seconds, 3),
-                "scoring_seconds": round(found.scoring_seconds, 3),
+                "images": evaluation.images,
+                "summary": evaluation.summary,
+                "details": evaluation.details,
+                "model_seconds": round(evaluation.model_seconds, 3),
+                "scoring_seconds": round(evaluation.scoring_seconds, 3),
             }
-            for name, found in evaluations.items()
+            for name, evaluation in evaluations.items()
         },
         indent=1,
     )
 
 
 def table(evaluations: Mapping[str, Evaluation]) -> str:
-    """The headline numbers as text, two columns a data set; then the means over folds."""
+    """Return the headline numbers of each dataset as text, and then the means over folds."""
     lines = []
-    for name, found in evaluations.items():
-        lines += [f"{name} ({found.images} images)", *summary_lines(found.summary)]
-    means = family_means({name: found.summary for name, found in evaluations.items()})
+    for name, evaluation in evaluations.items():
+        lines += [f"{name} ({evaluation.images} images)", *summary_lines(evaluation.summary)]
+    means = family_means({name: evaluation.summary for name, evaluation in evaluations.items()})
     for name, summary in means.items():
         lines += [name, *summary_lines(summary)]
     return "\n".join(lines)
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """The headline numbers of one data set, one a line."""
+    """Return the headline numbers of one dataset, one number a line."""
     width = max(map(len, summary), default=0)
     return [f"  {metric:{width}s}  {value:7.3f}" for metric, value in summary.items()]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A row of TEST.EXPECTED_RESULTS: the value may differ by the tolerance; NaN means that there
-    is nothing to score."""
-
-    name: str
-    metric: str
-    value: float
-    tolerance: float
-
-    def difference(self, summary: Summary) -> str | None:
-        """What is not as expected, if anything is."""
-        found = summary[self.metric]
-        if math.isnan(self.value) and math.isnan(found):
-            return None
-        if abs(found - self.value) <= self.tolerance:  # never where one is not a number
-            return None
-        said = "undefined" if math.isnan(found) else f"{found:.3f}"
-        return f"{self.name}: {self.metric} is {said}, expected {self.value} +- {self.tolerance}"
-
-
-def expected_results(
-    rows: Iterable[Iterable[Any]], metrics: Mapping[str, Collection[str]]
-) -> list[Expected]:
-    """The rows that will be compared, checked before anything is computed.
-
-    metrics: the names of all scores of each data set that will be evaluated. A row of another set,
-    such as a recipe's own when DATASETS.TEST was changed, is left out with a warning. A misspelt
-    set or metric is a `UserError`.
-    """
-    kept = []
-    for row in map(_expected_row, rows):
-        if row.name not in metrics:
-            find_benchmark(row.name)  # complains of a name that no data set has
-            logger.warning(
-                "TEST.EXPECTED_RESULTS: %s %s will not be compared, DATASETS.TEST is without it",
-                *(row.name, row.metric),
-            )
-        elif row.metric not in metrics[row.name]:
-            known = nearest(row.metric, [*metrics[row.name]])
-            raise UserError(f"TEST.EXPECTED_RESULTS: {row.name} has no {row.metric}; {known}")
-        else:
-            kept.append(row)
-    return kept
-
-
-def differences(evaluations: Mapping[str, Evaluation], expected: Iterable[Expected]) -> list[str]:
-    """What is not as expected, one line each."""
-    found = [row.difference(evaluations[row.name].summary) for row in expected]
-    return [line for line in found if line is not None]
-
-
-def _expected_row(row: Iterable[Any]) -> Expected:
-    """`row` as [data set, metric, value, tolerance]; a value of null is one of NaN."""
-    try:
-        name, metric, value, tolerance = row
-        expected = Expected(
-            str(name), str(metric), math.nan if value is None else float(value), float(tolerance)
-        )
-    except (TypeError, ValueError):
-        raise UserError(
-            f"TEST.EXPECTED_RESULTS: {row!r} is not [data set, metric, value, tolerance]"
-        ) from None
-    if not expected.tolerance >= 0:
-        raise UserError(f"TEST.EXPECTED_RESULTS: {row!r}: the tolerance must not be below 0")
-    return expected

@@ -33,6 +33,7 @@ class SemanticIoU(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all images."""
         self._true, self._predicted, self._correct = np.zeros((3, len(self.names)), dtype=np.int64)
 
     def update(self, pred: np.ndarray, gt: np.ndarray) -> None:
@@ -63,6 +64,7 @@ class SemanticIoU(Metric):
         return flat
 
     def compute(self) -> Scores:
+        """Return the scores of all images so far."""
         union = self._true + self._predicted - self._correct
         with np.errstate(invalid="ignore"):
             iou = 100 * np.where(self._true > 0, self._correct / union, np.nan)
@@ -83,6 +85,7 @@ class SemanticIoU(Metric):
         return scores
 
     def state(self) -> State:
+        """Return what was kept of the images, as JSON can carry it."""
         return {
             "true": self._true.tolist(),
             "predicted": self._predicted.tolist(),
@@ -90,6 +93,7 @@ class SemanticIoU(Metric):
         }
 
     def add_state(self, state: State) -> None:
+        """Add what another metric kept."""
         self._true += np.array(state["true"], dtype=np.int64)
         self._predicted += np.array(state["predicted"], dtype=np.int64)
         self._correct += np.array(state["correct"], dtype=np.int64)

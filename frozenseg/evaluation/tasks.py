@@ -1,6 +1,6 @@
-"""Between results and metrics: each task takes the truth of a record from disk and scores it.
+"""Evaluators: each reads the truth of a record from disk and feeds its metric with a prediction.
 
-Summaries are in per cent, as papers print them.
+Their summaries are in per cent, as papers print them.
 """
 
 import math
@@ -37,10 +37,16 @@ PANOPTIC_GROUPS = {
 
 
 class Task(Protocol):
-    """metric: what is gathered and merged over processes. names: the keys of `summary`, known
-    before the first image; the most important first."""
+    """What `frozenseg.evaluation.runner.evaluate` needs of an evaluator.
 
-    metric: Metric
+    metric: the counts that are gathered and merged over processes. names: the keys of `summary`,
+    known before the first image, the most important first.
+    """
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that `update` feeds; each evaluator has one of its own class."""
+
     names: tuple[str, ...]
 
     def update(self, record: Record, result: Prediction) -> None:
@@ -60,15 +66,16 @@ class PanopticEvaluator:
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.categories, self.ids = categories, categories.dataset_ids
         pairs = zip(self.ids, categories.is_thing, strict=True)
-        self.metric: Metric = PanopticQuality(
+        self.metric = PanopticQuality(
             categories=[{"id": number, "isthing": int(thing)} for number, thing in pairs],
             seen=seen,
         )
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.panoptic is not None, "the post-processor was asked for it"
         truth, segments = load_panoptic(record)
-        self.metric.update(  # type: ignore[attr-defined]
+        self.metric.update(
             record.image_id,
             result.panoptic.ids,
             [
@@ -81,6 +88,7 @@ class PanopticEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {
             f"{key}{suffix}": 100 * scores[group][key.lower()]
             for group, suffix in PANOPTIC_GROUPS.items()
@@ -94,13 +102,15 @@ class SemanticEvaluator:
     names: tuple[str, ...] = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        self.metric: Metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
+        self.metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.semantic is not None, "the post-processor was asked for it"
-        self.metric.update(result.semantic, load_semantic(record))  # type: ignore[attr-defined]
+        self.metric.update(result.semantic, load_semantic(record))
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {key: scores[key] for key in self.names}
 
 
@@ -119,15 +129,17 @@ class OracleEvaluator:
     )
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
+        self.metric = ClassMaskIoU(names=categories.names, seen=seen)
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.present_masks is not None, "the classes that are present were asked for"
         truth = load_semantic(record)
         classes = scored_classes(record, truth)
-        self.metric.update(classes, result.present_masks, truth)  # type: ignore[attr-defined]
+        self.metric.update(classes, result.present_masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
@@ -142,22 +154,24 @@ class BestClassEvaluator:
     prefix: str
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        self.metric: Metric = ClassMaskIoU(names=categories.names, seen=seen)
+        self.metric = ClassMaskIoU(names=categories.names, seen=seen)
         self.names = tuple(f"{self.prefix} {key}" for key in self.KEYS)
 
-    def found(self, result: Prediction) -> np.ndarray | None:
-        """Class ids (H, W), negative where nothing was found; None: there was nothing to ask."""
+    def class_map(self, result: Prediction) -> np.ndarray | None:
+        """Return class ids (H, W), negative for no class; None if no class was asked for."""
         raise NotImplementedError
 
     def update(self, record: Record, result: Prediction) -> None:
-        found, truth = self.found(result), load_semantic(record)
-        if found is None:
+        """Score one image."""
+        predicted, truth = self.class_map(result), load_semantic(record)
+        if predicted is None:
             return
-        classes = sorted({*present_classes(truth), *present_classes(found)})
-        masks = found == np.array(classes)[:, None, None]
-        self.metric.update(classes, masks, truth)  # type: ignore[attr-defined]
+        classes = sorted({*present_classes(truth), *present_classes(predicted)})
+        masks = predicted == np.array(classes)[:, None, None]
+        self.metric.update(classes, masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
@@ -167,7 +181,8 @@ class MosaicEvaluator(BestClassEvaluator):
 
     prefix = "mosaic"
 
-    def found(self, result: Prediction) -> np.ndarray | None:
+    def class_map(self, result: Prediction) -> np.ndarray | None:
+        """Return the class ids (H, W) of the prediction, negative for no class."""
         return result.present_best
 
 
@@ -177,7 +192,8 @@ class WholeEvaluator(BestClassEvaluator):
 
     prefix = "whole"
 
-    def found(self, result: Prediction) -> np.ndarray | None:
+    def class_map(self, result: Prediction) -> np.ndarray | None:
+        """Return the class ids (H, W) of the prediction, negative for no class."""
         assert result.semantic is not None, "the post-processor was asked for it"
         return result.semantic
 
@@ -189,23 +205,25 @@ class DetectionEvaluator:
         self.ids = categories.dataset_ids
         self.seen = dict(zip(self.ids, seen, strict=True))
         self.prefix = "box " if metric.kind == "bbox" else ""
-        self.metric: Metric = metric
+        self.metric = metric
         self.keys = metric.keys
         keys = (*self.keys, "AP-seen", "AP-unseen")
         self.names = tuple(f"{self.prefix}{key}" for key in keys)
 
     def update(self, record: Record, result: Prediction) -> None:
-        found = result.instances
-        assert found is not None, "the post-processor was asked for it"
-        self.metric.update(  # type: ignore[attr-defined]
+        """Score one image."""
+        instances = result.instances
+        assert instances is not None, "the post-processor was asked for it"
+        self.metric.update(
             record.image_id,
-            found.masks,
-            found.boxes,
-            found.scores,
-            [self.ids[class_id] for class_id in found.class_ids],
+            instances.masks,
+            instances.boxes,
+            instances.scores,
+            [self.ids[class_id] for class_id in instances.class_ids],
         )
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         groups: dict[bool, list[float]] = {True: [], False: []}
         for category_id, value in scores["per_class"].items():
             if not math.isnan(value):  # there was something to find
@@ -222,15 +240,16 @@ class RecallEvaluator:
     """Recall of class-free masks, for seen and unseen classes."""
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        metric = ProposalRecall(names=categories.names, seen=seen, ignore=VOID_CLASS)
-        self.metric: Metric = metric
-        self.names = metric.keys
+        self.metric = ProposalRecall(names=categories.names, seen=seen, ignore=VOID_CLASS)
+        self.names = self.metric.keys
 
     def update(self, record: Record, result: Prediction) -> None:
+        """Score one image."""
         assert result.proposals is not None, "the post-processor was asked for it"
         truth = load_semantic(record)
         truth[truth == BACKGROUND_CLASS] = VOID_CLASS
-        self.metric.update(result.proposals, truth)  # type: ignore[attr-defined]
+        self.metric.update(result.proposals, truth)
 
     def summary(self, scores: Scores) -> Summary:
+        """Return the headline numbers of `metric.compute()`, in per cent."""
         return dict(scores)

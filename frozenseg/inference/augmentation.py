@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from frozenseg.data.transforms import resize_image, resize_shortest_edge
+from frozenseg.data.transforms import resize_to_tensor
 
 Scorer = Callable[[Tensor], np.ndarray]
 """From an image (3, h, w), RGB 0-255, to scores (K, H, W) at output size."""
@@ -33,8 +32,7 @@ def views(
 ) -> Iterator[View]:
     """Resize the image (H, W, 3) uint8 to each shorter side; with `flip`, also mirror each view."""
     for short in short_sides:
-        size = resize_shortest_edge(image.shape[0], image.shape[1], short, long_side)
-        resized = torch.from_numpy(np.array(resize_image(image, size))).permute(2, 0, 1)
+        resized = resize_to_tensor(image, short, long_side)
         yield View(resized, flipped=False)
         if flip:
             yield View(resized.flip(-1), flipped=True)

@@ -21,10 +21,10 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
-from pycocotools import mask as rle
 
+from frozenseg.data.benchmarks.small_world_files import WorldFiles, small_world_files
 from frozenseg.data.results import write_panoptic_png
-from frozenseg.data.small_world_files import WorldFiles, small_world_files
+from frozenseg.data.rle import encode_masks, rle_area, rle_box
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
@@ -149,21 +149,20 @@ def _export_scene(
         Image.fromarray(labels[scene.ids]).save(temporary)
 
     height, width = ids.shape
-    codes = rle.encode(np.asfortranarray(scene.masks().transpose(1, 2, 0), dtype=np.uint8))
+    codes = encode_masks(scene.masks())
     segments, instances = [], []
     for region in annotated:
         code = codes[region.id - 1]
         info = {
             "id": region.id,
             "category_id": category_ids[region.name],
-            "area": int(rle.area(code)),
-            "bbox": [int(side) for side in rle.toBbox(code)],  # x, y, width, height
+            "area": rle_area(code),
+            "bbox": [int(side) for side in rle_box(code)],  # x, y, width, height
             "iscrowd": 0,
         }
         segments.append(info)
         if region.is_thing:
-            shape = {"size": [height, width], "counts": code["counts"].decode("ascii")}
-            instances.append({**info, "image_id": image_id, "segmentation": shape})
+            instances.append({**info, "image_id": image_id, "segmentation": code})
     return {
         "image": {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width},
         "annotation": {

@@ -23,8 +23,8 @@ from frozenseg.commands.train_net import main as train
 from frozenseg.config import load_config, packaged_config, select_config
 from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records
+from frozenseg.data.benchmarks.small_world_files import WorldFiles
 from frozenseg.data.dataset import SampleIndex
-from frozenseg.data.small_world_files import WorldFiles
 from frozenseg.engine.optim import Schedule
 from frozenseg.errors import UserError
 from frozenseg.evaluation.tasks import PanopticEvaluator, SemanticEvaluator
@@ -340,7 +340,7 @@ def test_training_entries_are_our_samples(tiny: Tiny, monkeypatch: pytest.Monkey
             seed=dataset.seed,
         )
         sample = single[SampleIndex(position, 0)]
-        assert found["image"].equal(sample.image) and found["content"] == sample.content
+        assert found["image"].equal(sample.image) and found["unpadded_size"] == sample.unpadded_size
         assert found["instances"].gt_classes.equal(sample.targets.class_ids)
         assert found["instances"].gt_masks.equal(sample.targets.masks)
 
@@ -365,7 +365,7 @@ def test_losses_are_those_of_our_engine(tiny: Tiny) -> None:
             [
                 {
                     "image": sample.image,
-                    "content": sample.content,
+                    "unpadded_size": sample.unpadded_size,
                     "instances": instances(sample),
                     "image_id": 1,
                 }

@@ -17,9 +17,9 @@ from frozenseg.build.vocabulary import (
 )
 from frozenseg.config import load_config
 from frozenseg.data.benchmarks import data_root, find_benchmark, load_records
+from frozenseg.data.checks import check
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
-from frozenseg.evaluation.dataset_check import check
 from frozenseg.evaluation.on_disk import score_instances, score_panoptic
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.text.vocabulary import Vocabulary

@@ -16,7 +16,6 @@ import frozenseg
 from frozenseg.build import evaluation as testing
 from frozenseg.commands import check_dataset, prepare_dataset, train_net
 from frozenseg.config import load_config
-from frozenseg.data import scored_pairs
 from frozenseg.data.annotations import (
     BACKGROUND_CLASS,
     VOID_CLASS,
@@ -25,9 +24,15 @@ from frozenseg.data.annotations import (
     load_semantic,
     present_classes,
 )
-from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records, read_benchmark
+from frozenseg.data.benchmarks import (
+    BENCHMARKS,
+    find_benchmark,
+    load_records,
+    read_benchmark,
+    scored_pairs,
+)
+from frozenseg.data.benchmarks.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.data.dataset import Sample
-from frozenseg.data.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.loader import eval_loader as loader_of_test
 from frozenseg.data.prepare import PREPARATIONS, pascal_context
@@ -133,9 +138,7 @@ def test_from_published_files_to_scores(
         metrics = metrics[:-1]
     write(root, name, prepared=False)
     if preparation:
-        script, *options = preparation.split()
-        command = " ".join((f"prepare_{script}.py", *options))
-        assert f"next:    python datasets/{command} (" in problems(name, capsys)
+        assert f"next:    frozenseg prepare_dataset {preparation} (" in problems(name, capsys)
         prepare(preparation)
     assert problems(name, capsys) == ""
 

@@ -422,7 +422,11 @@ def test_missing_data_says_where_it_is_looked_for_and_what_to_ask(name: str, roo
         load_records(name)
     message = str(caught.value)
     assert message.startswith(str(root)) and "no such file or folder" in message
-    for pointer in ("$DETECTRON2_DATASETS", "datasets/README.md", f"check_dataset {name} "):
+    for pointer in (
+        "$DETECTRON2_DATASETS",
+        "datasets/README.md",
+        f"frozenseg check_dataset {name} ",
+    ):
         assert pointer in message
     assert "\n" not in message
 

@@ -22,7 +22,7 @@ from frozenseg.data.prepare import (
     fss1000,
     pascal_context,
 )
-from frozenseg.data.prepare.work import Work
+from frozenseg.data.prepare.options import PreparationOptions
 from frozenseg.files import write_json
 from frozenseg.small_world.export import export_split
 from frozenseg.text.vocabulary import Vocabulary
@@ -159,7 +159,7 @@ def write_fss1000(root: Path) -> None:
 
 def write_fss1000_prepared(root: Path) -> None:
     write_fss1000(root)
-    fss1000.prepare(root, "test", Work())
+    fss1000.prepare(root, "test", PreparationOptions())
 
 
 def write_small_world(root: Path) -> None:

@@ -192,7 +192,7 @@ def test_content_is_what_is_not_padding(root, position):
     sample = make(root, transform, "panoptic")[SampleIndex(position, 0)]
     painted = (sample.image != 7).any(0)  # no colour of the pictures is this grey
     rows, columns = painted.any(1).nonzero(), painted.any(0).nonzero()
-    assert sample.content == (int(rows.max()) + 1, int(columns.max()) + 1)
+    assert sample.unpadded_size == (int(rows.max()) + 1, int(columns.max()) + 1)
 
 
 @pytest.mark.parametrize("position", range(4))
@@ -218,7 +218,7 @@ def test_background_goes_with_the_picture(root, position):
     labelled = targets.labelled.numpy()
     assert labelled[cat].all() and not any(mask[cat].any() for mask in masks.values())
     assert not labelled[np.all(pixels == VOID_COLOUR, axis=-1)].any()
-    height, width = sample.content
+    height, width = sample.unpadded_size
     assert not labelled[height:].any() and not labelled[:, width:].any()
     assert not (np.any([*masks.values(), nothing], axis=0) & ~labelled).any()
 

@@ -15,10 +15,10 @@ from frozenseg.build.vocabulary import (
 from frozenseg.config import default_config, load_config
 from frozenseg.data.annotations import BACKGROUND_CLASS, VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_records
-from frozenseg.data.folds import TRANSFER, fold_classes
+from frozenseg.data.benchmarks.folds import TRANSFER, fold_classes
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import fss1000, mosaic4, pascal_voc
-from frozenseg.data.prepare.work import Work
+from frozenseg.data.prepare.options import PreparationOptions
 from frozenseg.data.records import Record
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
@@ -105,7 +105,7 @@ def test_images_and_pixels_of_a_fold(root: Path) -> None:
         shape = (48, 64) if number % 2 == 0 else (64, 48)
         save(folder / "SegmentationClass" / f"{stem}.png", pixels.reshape(shape), palette=True)
     write_list(folder / "ImageSets" / "Segmentation" / "val.txt", stems)
-    pascal_voc.prepare(root, "validation", Work())
+    pascal_voc.prepare(root, "validation", PreparationOptions())
     records, categories = load_records("pascal5i_fold0_val")
     assert [record.image_id for record in records] == ["a", "c"]
     assert categories.names == tuple(VOC_FOLDS[0].split())
@@ -121,7 +121,7 @@ def test_images_and_pixels_of_a_fold(root: Path) -> None:
 def test_training_on_a_fold_never_shows_its_classes(root: Path) -> None:
     """VOC with SBD, without validation; the held-out classes are background, not classes."""
     write_pascal_voc(root)
-    pascal_voc.prepare(root, "training_aug", Work())
+    pascal_voc.prepare(root, "training_aug", PreparationOptions())
     cfg = load_config(None, ["DATASETS.TRAIN", "('pascal5i_fold0_train',)",
                              "INPUT.IMAGE_SIZE", "64", "SEED", "1"])  # fmt: skip
     dataset, vocabulary = training_dataset(cfg)
@@ -157,7 +157,7 @@ def test_coco_folds_take_every_fourth_category(root: Path) -> None:
 def test_fss_pictures_become_label_maps(root: Path) -> None:
     write_fss1000(root)
     for split in ("test", "train", "val"):
-        fss1000.prepare(root, split, Work())
+        fss1000.prepare(root, split, PreparationOptions())
     records, categories = load_records("fss1000_test")
     assert categories.names == ("abe's flyingfish", "b c", "last", "apple", "zebra")
     assert len(records) == 10
@@ -171,14 +171,14 @@ def test_fss_pictures_become_label_maps(root: Path) -> None:
     assert load_records("fss1000_val")[1].names == ("between",)
     (root / "FSS-1000" / "fss_test_set.txt").unlink()
     with pytest.raises(UserError, match=r"fss_test_set.txt: no such file; unpack"):
-        fss1000.prepare(root, "test", Work())
+        fss1000.prepare(root, "test", PreparationOptions())
 
 
 def test_mosaics_of_fss_are_four_whole_samples(root: Path) -> None:
     """Every quarter is a sample of its class, resized; four classes, no two the same."""
     write_fss1000(root)
-    fss1000.prepare(root, "test", Work())
-    mosaic4.prepare(root, "fss1000", Work(count=4))
+    fss1000.prepare(root, "test", PreparationOptions())
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=4))
     records, _ = load_records("fss1000_mosaic4")
     samples, names = load_records("fss1000_test")[0], set()
     assert len(records) == 4
@@ -200,7 +200,7 @@ def test_mosaics_of_fss_are_four_whole_samples(root: Path) -> None:
             ]
             assert max((quarter == other).mean() for other in small) > 0.98
     assert names == {0, 1, 2, 3, 4}
-    mosaic4.prepare(root, "fss1000", Work(count=2))  # fewer: the others are gone
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=2))  # fewer: the others are gone
     assert len(load_records("fss1000_mosaic4")[0]) == 2
 
 

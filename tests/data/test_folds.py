@@ -2,7 +2,7 @@
 
 import pytest
 
-from frozenseg.data.folds import FOLDED, NUM_FOLDS, fold_classes
+from frozenseg.data.benchmarks.folds import FOLDED, NUM_FOLDS, fold_classes
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 

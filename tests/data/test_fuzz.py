@@ -14,12 +14,12 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from frozenseg.data.benchmarks import find_benchmark
+from frozenseg.data.checks import check
 from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.readers import read_instances, read_panoptic
 from frozenseg.data.rle import checked_rle, encode_masks
 from frozenseg.errors import UserError
-from frozenseg.evaluation.dataset_check import check
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.on_disk import score_panoptic
 from tests.data.tiny import write_dataset

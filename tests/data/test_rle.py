@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from frozenseg.data.rle import as_rles, checked_rle, encode_masks
+from frozenseg.data.rle import (
+    as_rles,
+    checked_rle,
+    decode_masks,
+    encode_masks,
+    encode_segmentation,
+    rle_area,
+    rle_box,
+    rle_iou,
+)
 from frozenseg.errors import UserError
 
 SIZE = (17, 301)
@@ -67,3 +76,29 @@ def test_cut_off_anywhere_is_found():
 def test_no_code_at_all(code):
     with pytest.raises(UserError):
         as_rles([code], SIZE, "image 7")
+
+
+def test_encoding_equals_pycocotools_to_the_bit():
+    large = np.zeros((1, 3000, 4000), dtype=bool)
+    large[0, 7, 9] = large[0, :, 2000:] = True  # runs of up to five characters
+    for masks in (MASKS, MASKS[:0], large):
+        columns = np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8)
+        theirs = mask_util.encode(columns) if len(masks) else []
+        expected = [{**code, "counts": code["counts"].decode()} for code in theirs]
+        assert encode_masks(masks) == expected
+
+
+def test_polygons_boxes_areas_and_iou_are_those_of_pycocotools():
+    height, width = SIZE
+    codes, expected = [], []
+    for count in range(3, 40):
+        points = RNG.random((2, count, 2)) * (1.4 * width, 1.4 * height) - (0.2 * width, 3)
+        polygons = points.reshape(2, -1).tolist()
+        codes.append(encode_segmentation(polygons, height, width))
+        expected.append(mask_util.merge(mask_util.frPyObjects(polygons, height, width)))
+    assert [code["counts"] for code in codes] == [c["counts"].decode() for c in expected]
+    assert [rle_area(code) for code in codes] == mask_util.area(expected).tolist()
+    assert [rle_box(code) for code in codes] == mask_util.toBbox(expected).tolist()
+    assert (rle_iou(codes, codes[:5]) == mask_util.iou(expected, expected[:5], [0] * 5)).all()
+    decoded = mask_util.decode(expected).transpose(2, 0, 1)
+    assert (decode_masks(codes, SIZE) == decoded).all()

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frozenseg.data import scored_pairs
 from frozenseg.data.annotations import load_semantic, present_classes, scored_classes
-from frozenseg.data.benchmarks import BENCHMARKS, load_records
+from frozenseg.data.benchmarks import BENCHMARKS, load_records, scored_pairs
 from frozenseg.data.prepare import pascal_voc
-from frozenseg.data.prepare.work import Work
+from frozenseg.data.prepare.options import PreparationOptions
 from frozenseg.evaluation.means import by_family
 from frozenseg.files import read_json, write_json
 from frozenseg.text.vocabulary import Vocabulary
@@ -43,7 +42,7 @@ def write_voc(root: Path, maps: dict[str, np.ndarray]) -> None:
         save(folder / "JPEGImages" / f"{stem}.jpg", np.zeros((*labels.shape, 3), np.uint8))
         save(folder / "SegmentationClass" / f"{stem}.png", labels, palette=True)
     write_list(folder / "ImageSets" / "Segmentation" / "val.txt", list(maps))
-    pascal_voc.prepare(root, "validation", Work())
+    pascal_voc.prepare(root, "validation", PreparationOptions())
 
 
 def test_oslsm_asks_for_classes_of_more_than_two_of_the_pixels_it_looks_at(root: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from frozenseg.build.models import build_model
 from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS
-from frozenseg.data.folds import fold_classes
+from frozenseg.data.benchmarks.folds import fold_classes
 from frozenseg.devtools.reference.model import load_fill
 from frozenseg.evaluation.few_shot import ClassMaskIoU
 from frozenseg.losses.pixel import pixel_losses

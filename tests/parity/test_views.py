@@ -132,7 +132,7 @@ def test_targets_and_what_is_painted_around(recipe: Path, kept: bool, tmp_path: 
 def test_padding_that_the_encoders_see(recipe: Path, grey: bool, tmp_path: Path) -> None:
     cfg = load_config(recipe, options(tmp_path))
     dataset, _ = training_dataset(cfg)
-    small = next(sample for sample in samples(dataset) if max(sample.content) < CROP // 2)
+    small = next(sample for sample in samples(dataset) if max(sample.unpadded_size) < CROP // 2)
     model = SimpleNamespace(size_divisor=32)
     text = TextEmbeddings(torch.eye(1, 4), torch.zeros(1).long(), torch.ones(1).bool())
     seen: list[ImageBatch] = []

@@ -16,7 +16,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
-from pycocotools import mask as mask_util
 
 from frozenseg.build.vocabulary import (
     build_training_vocabulary,
@@ -24,9 +23,9 @@ from frozenseg.build.vocabulary import (
     joins_by_order,
     listed_vocabulary,
 )
-from frozenseg.data.benchmark import Benchmark
 from frozenseg.data.benchmarks import (
     BENCHMARKS,
+    Benchmark,
     benchmark_categories,
     data_root,
     find_benchmark,
@@ -35,7 +34,7 @@ from frozenseg.data.benchmarks import (
     read_benchmark,
 )
 from frozenseg.data.records import Categories, Record
-from frozenseg.data.shapes import encode_shape
+from frozenseg.data.rle import encode_segmentation, rle_box
 from frozenseg.drawing.palette import class_colors
 from frozenseg.errors import UserError
 from frozenseg.text.names import spelling
@@ -260,17 +259,19 @@ def _dict_of(record: Record, classes: HostClasses, name: str) -> dict[str, Any]:
 def _annotations(record: Record, classes: HostClasses) -> list[dict[str, Any]]:
     instances = record.instances
     assert instances is not None and record.height and record.width
-    codes = [encode_shape(shape, record.height, record.width) for shape in instances.shapes]
+    codes = [
+        encode_segmentation(entry, record.height, record.width) for entry in instances.segmentations
+    ]
     return [
         {
             "category_id": classes.host_id(int(class_id)),
             "segmentation": shape,
-            "bbox": mask_util.toBbox(code).tolist(),
+            "bbox": rle_box(code),
             "bbox_mode": BoxMode.XYWH_ABS,
             "iscrowd": int(crowd),
         }
         for shape, code, class_id, crowd in zip(
-            instances.shapes, codes, instances.class_ids, instances.is_crowd, strict=True
+            instances.segmentations, codes, instances.class_ids, instances.is_crowd, strict=True
         )
     ]
 

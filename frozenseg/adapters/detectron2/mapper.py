@@ -95,7 +95,7 @@ class FrozenSegMapper:
                 gt_classes=sample.targets.class_ids,
                 gt_masks=sample.targets.masks,
             )
-            found["content"] = sample.content
+            found["unpadded_size"] = sample.unpadded_size
         return found
 
 
@@ -142,7 +142,7 @@ def _instances(rows: list[dict[str, Any]], classes: HostClasses) -> Instances:
     rows = [row for row in rows if row.get("segmentation")]
     class_ids = [classes.class_id(row["category_id"], True) for row in rows]
     return Instances(
-        shapes=[row["segmentation"] for row in rows],
+        segmentations=[row["segmentation"] for row in rows],
         class_ids=np.array(class_ids, dtype=np.int32),
         is_crowd=np.array([row.get("iscrowd", 0) for row in rows], dtype=bool),
     )

@@ -218,7 +218,9 @@ def _training_sample(entry: dict[str, Any]) -> Sample:
     name = entry.get("file_name", "")
     record = Record(entry.get("image_id", name), name, None, None, num_classes=0)
     targets = Targets(instances.gt_classes, tensor_masks(instances.gt_masks))
-    return Sample(image, image.shape[1], image.shape[2], record, targets, entry.get("content"))
+    return Sample(
+        image, image.shape[1], image.shape[2], record, targets, entry.get("unpadded_size")
+    )
 
 
 def host_output(result: Prediction, classes: HostClasses) -> dict[str, Any]:

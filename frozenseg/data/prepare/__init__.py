@@ -20,16 +20,16 @@ from frozenseg.data.prepare import (
     pascal_voc,
 )
 from frozenseg.data.prepare.labels import LabelConversion
-from frozenseg.data.prepare.work import Work
+from frozenseg.data.prepare.options import PreparationOptions
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """summary: for --help. splits: those that `prepare(root, split, work)` knows."""
+    """summary: for --help. splits: those that `prepare(root, split, options)` knows."""
 
     summary: str
     splits: tuple[str, ...]
-    prepare: Callable[[Path, str, Work], None]
+    prepare: Callable[[Path, str, PreparationOptions], None]
 
 
 PREPARATIONS = {

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_codec
 
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size, read_labels
 from frozenseg.data.prepare.labels import LabelConversion
-from frozenseg.data.prepare.work import (
-    Work,
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
     files_by_stem,
     panoptic_colours,
     regions,
     source_folder,
     write_picture,
 )
+from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.text.vocabulary import Vocabulary
@@ -45,6 +45,7 @@ THINGS = (
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     return files_by_stem(root / FOLDER / "annotations" / split, ".png", REMEDY)
 
 
@@ -59,19 +60,19 @@ def class_ids(path: Path) -> np.ndarray:
 LABELS = LabelConversion(f"{FOLDER}/annotations_detectron2", published_labels, class_ids)
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     """Label maps, and panoptic and instance annotation as one: they share their objects."""
-    LABELS.write(root, FOLDERS[split], work)
+    LABELS.write(root, FOLDERS[split], options)
     folder = root / FOLDER
     panoptic = folder / f"ade20k_panoptic_{split}.json"
     instances = folder / f"ade20k_instance_{split}.json"
     pictures = folder / f"ade20k_panoptic_{split}"
-    if not (work.wanted(panoptic) or work.wanted(instances)):
+    if not (options.must_write(panoptic) or options.must_write(instances)):
         return
     source_folder(folder / "annotations_instance" / FOLDERS[split], INSTANCE_REMEDY)
     sources = published_labels(root, FOLDERS[split])
-    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, work.again)
-    rows = work.map(one, list(sources), f"{FOLDER} objects {split}")
+    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, options.again)
+    rows = options.map(one, list(sources), f"{FOLDER} objects {split}")
     names = Vocabulary.packaged("ade20k_150").labels
     things = set(THINGS)
     categories = [
@@ -93,7 +94,7 @@ def prepare(root: Path, split: str, work: Work) -> None:
         },
     }
     for path, content in contents.items():
-        if work.wanted(path):
+        if options.must_write(path):
             write_json(path, content)
 
 
@@ -164,11 +165,10 @@ def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _object(mask: np.ndarray, segment: dict[str, Any]) -> dict[str, Any]:
-    code = mask_codec.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
         "category_id": segment["category_id"],
         "iscrowd": 0,
         "area": segment["area"],
         "bbox": segment["bbox"],
-        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode()},
+        "segmentation": encode_masks(mask[None])[0],
     }

@@ -8,7 +8,7 @@ Their names are taken from the JSON files.
 As in MaskFormer's preparation, which FC-CLIP and others use, images and label maps whose shorter
 side is above 512 are shrunk to it: images by OpenCV's bilinear filter (no averaging over the pixels
 that go), stored as JPEG of Pillow's usual quality; labels by the pixel at the upper left of each
-new one. `Work.full_size` leaves both as they are.
+new one. `PreparationOptions.full_size` leaves both as they are.
 """
 
 import functools
@@ -20,11 +20,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from frozenseg.data.benchmark_rows import ADE20K_FULL_SIDE
+from frozenseg.data.benchmarks.rows import ADE20K_FULL_SIDE
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.work import Work, place_image, source_folder, write_picture
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
+    place_image,
+    source_folder,
+    write_picture,
+)
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
@@ -42,6 +47,7 @@ def scored_ids() -> tuple[int, ...]:
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     return {
         path.name.removesuffix("_seg.png"): path for path in _walk(root, split, ending="_seg.png")
     }
@@ -100,17 +106,18 @@ LABELS = LabelConversion(
 )
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
-    _write_classes(root, work)
-    LABELS.write(root, split, work)
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
+    _write_classes(root, options)
+    LABELS.write(root, split, options)
     target = root / FOLDER / "images_detectron2" / split
     images = {
         path.with_name(f"{stem}.jpg"): target / f"{stem}.jpg"
         for stem, path in published_labels(root, split).items()
     }
-    jobs = [(source, place) for source, place in images.items() if work.wanted(place)]
-    write = _link if work.full_size else _shrink
-    work.map(write, jobs, f"{FOLDER} images {split}")
+    jobs = [(source, place) for source, place in images.items() if options.must_write(place)]
+    write = _link if options.full_size else _shrink
+    options.map(write, jobs, f"{FOLDER} images {split}")
 
 
 def _link(job: tuple[Path, Path]) -> None:
@@ -131,11 +138,11 @@ def _shrink(job: tuple[Path, Path]) -> None:
     write_picture(target, shrunk)
 
 
-def _write_classes(root: Path, work: Work) -> None:
+def _write_classes(root: Path, options: PreparationOptions) -> None:
     path = root / FOLDER / "classes_847.txt"
-    if not work.wanted(path):
+    if not options.must_write(path):
         return
-    names = _names(root, work)
+    names = _names(root, options)
     missing = [number for number in scored_ids() if number not in names]
     if missing:
         raise UserError(
@@ -148,7 +155,7 @@ def _write_classes(root: Path, work: Work) -> None:
         temporary.write_text(header + "".join(lines), encoding="utf-8")
 
 
-def _names(root: Path, work: Work) -> dict[int, str]:
+def _names(root: Path, options: PreparationOptions) -> dict[int, str]:
     """{published number: names}, from as many files as it takes."""
     paths = _walk(root, "validation", ending=".json")
     if (root / FOLDER / "images" / "ADE" / "training").is_dir():
@@ -157,7 +164,7 @@ def _names(root: Path, work: Work) -> dict[int, str]:
     step = 2000
     for start in range(0, len(paths), step):
         batch = paths[start : start + step]
-        for found in work.map(_names_in, batch, f"{FOLDER} names"):
+        for found in options.map(_names_in, batch, f"{FOLDER} names"):
             names = found | names
         if names.keys() >= set(scored_ids()):
             break

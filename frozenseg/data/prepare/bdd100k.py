@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from frozenseg.data.images import open_image
-from frozenseg.data.prepare.work import (
-    Work,
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
     files_by_stem,
     panoptic_colours,
     regions,
@@ -28,15 +28,18 @@ REMEDY = "get the labels of panoptic segmentation of https://bdd-data.berkeley.e
 CROWD_OR_IGNORE = 0b11
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     folder = root / FOLDER
     target = folder / "jsons" / f"pan_seg_{split}_cocofmt.json"
-    if not work.wanted(target):
+    if not options.must_write(target):
         return
     sources = files_by_stem(folder / "labels" / "pan_seg" / "bitmasks" / split, ".png", REMEDY)
     pictures = folder / "jsons" / "pan_seg" / "masks" / split
-    one = functools.partial(_annotate, pictures, work.again)
-    rows = work.map(one, list(enumerate(sources.values(), start=1)), f"{FOLDER} panoptic {split}")
+    one = functools.partial(_annotate, pictures, options.again)
+    rows = options.map(
+        one, list(enumerate(sources.values(), start=1)), f"{FOLDER} panoptic {split}"
+    )
     vocabulary = Vocabulary.packaged("bdd100k_panoptic")
     categories = [
         {"id": number, "name": name, "isthing": int(thing)}

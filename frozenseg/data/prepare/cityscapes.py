@@ -12,8 +12,8 @@ import numpy as np
 
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import lookup
-from frozenseg.data.prepare.work import (
-    Work,
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
     panoptic_colours,
     regions,
     source_folder,
@@ -35,20 +35,21 @@ LABELS = {
 FIRST_THING = 24
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     top = source_folder(root / FOLDER / split, REMEDY)
     sources = sorted(top.glob("*/*_gtFine_instanceIds.png"))
     if not sources:
         raise UserError(f"{top}: holds no */*_gtFine_instanceIds.png; {REMEDY}")
     labels = [Path(str(path).replace("_instanceIds", "_labelIds")) for path in sources]
-    pending = [path for path in labels if work.wanted(_train_ids_path(path))]
-    work.map(_write_train_ids, pending, f"{FOLDER} train ids {split}")
+    pending = [path for path in labels if options.must_write(_train_ids_path(path))]
+    options.map(_write_train_ids, pending, f"{FOLDER} train ids {split}")
     target = root / FOLDER / f"cityscapes_panoptic_{split}.json"
-    if not work.wanted(target):
+    if not options.must_write(target):
         return
     pictures = target.with_suffix("")
-    one = functools.partial(_annotate, pictures, work.again)
-    rows = work.map(one, sources, f"{FOLDER} panoptic {split}")
+    one = functools.partial(_annotate, pictures, options.again)
+    rows = options.map(one, sources, f"{FOLDER} panoptic {split}")
     categories = [
         {"id": label, "name": name, "isthing": int(label >= FIRST_THING)}
         for label, name in LABELS.items()

@@ -13,7 +13,7 @@ from frozenseg.data.annotations import VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, read_benchmark
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.work import Work, files_by_stem, write_picture
+from frozenseg.data.prepare.options import PreparationOptions, files_by_stem, write_picture
 from frozenseg.data.records import Record
 from frozenseg.errors import UserError
 
@@ -26,6 +26,7 @@ STUFF_IDS = tuple(number for number in range(1, 183) if number not in UNUSED)
 
 
 def published_stuff(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of COCO-Stuff."""
     return files_by_stem(root / "coco" / "stuffthingmaps" / split, ".png", STUFF_REMEDY)
 
 
@@ -42,18 +43,19 @@ def stuff_class_ids(path: Path) -> np.ndarray:
 STUFF_LABELS = LabelConversion("coco/stuffthingmaps_detectron2", published_stuff, stuff_class_ids)
 
 
-def prepare_stuff(root: Path, split: str, work: Work) -> None:
-    STUFF_LABELS.write(root, split, work)
+def prepare_stuff(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the label maps of COCO-Stuff."""
+    STUFF_LABELS.write(root, split, options)
 
 
-def prepare_semantic(root: Path, split: str, work: Work) -> None:
+def prepare_semantic(root: Path, split: str, options: PreparationOptions) -> None:
     """Crowd regions have the class of their objects, as detectron2's preparation has it."""
     name = f"openvocab_coco_2017_{split.removesuffix('2017')}_panoptic_with_sem_seg"
     row = find_benchmark(name)
     target = root / row.semantic_labels
     records, _ = read_benchmark(row.without_label_maps(), root)
-    jobs = [record for record in records if work.wanted(_target(target, record))]
-    work.map(functools.partial(_write_semantic, target), jobs, f"{row.semantic_labels}")
+    jobs = [record for record in records if options.must_write(_target(target, record))]
+    options.map(functools.partial(_write_semantic, target), jobs, f"{row.semantic_labels}")
 
 
 def _target(folder: Path, record: Record) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion
-from frozenseg.data.prepare.work import Work, place_image, source_folder
+from frozenseg.data.prepare.options import PreparationOptions, place_image, source_folder
 from frozenseg.data.transforms import nearest_positions
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
@@ -110,21 +110,22 @@ LABELS = LabelConversion(
 )
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     _classes.cache_clear()
     sources = published_labels(root, split)
-    _write_classes(root, split, work)
+    _write_classes(root, split, options)
     _remove_others(root, split, set(sources))
-    LABELS.write(root, split, work)
-    _say_resized(list(sources.values()), split, work)
+    LABELS.write(root, split, options)
+    _say_resized(list(sources.values()), split, options)
     for stem, path in sources.items():
         target = root / FOLDER / "images" / split / f"{stem}.jpg"
-        if work.wanted(target):
+        if options.must_write(target):
             place_image(path.with_suffix(".jpg"), target)
 
 
-def _say_resized(pictures: list[Path], split: str, work: Work) -> None:
-    found = work.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
+def _say_resized(pictures: list[Path], split: str, options: PreparationOptions) -> None:
+    found = options.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
     resized = [path for path, differs in zip(pictures, found, strict=True) if differs]
     if resized:
         logger.warning(
@@ -138,13 +139,13 @@ def _is_resized(path: Path) -> bool:
     return image_size(path) != image_size(path.with_suffix(".jpg"))
 
 
-def _write_classes(root: Path, split: str, work: Work) -> None:
+def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
     """The names by class id. Label maps that were made by another list have other class ids."""
     path = root / FOLDER / f"classes_{split}.txt"
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
     text = header + "".join(f"{name}\n" for name in names)
-    if not work.wanted(path):
+    if not options.must_write(path):
         if path.read_text(encoding="utf-8") != text:
             raise UserError(
                 f"{path}: was made by another list than {LISTS[split]}, as were the label maps; "

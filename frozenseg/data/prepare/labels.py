@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.prepare.work import Work, write_picture
+from frozenseg.data.prepare.options import PreparationOptions, write_picture
 
 
 @dataclass(frozen=True)
 class LabelConversion:
-    """How the label maps of one dataset are made; the check of a dataset does it once more.
+    """How the label maps of one dataset are made; the check of a dataset makes them once more.
 
-    target: folder below the data root that holds a folder for each split. sources: (root, split) ->
-    {stem: published file}. convert: published file -> (H, W) class ids, or `ignore`. full_size:
-    the same where `convert` shrinks and `Work.full_size` or others' files do not, else None.
+    target: folder below the data root, with a folder for each split.
+    sources: (root, split) -> {stem: published file}.
+    convert: published file -> (H, W) class ids, or `ignore` where there is no class.
+    ignore: the value of unlabelled pixels.
+    suffix: of the files that are written.
+    full_size: as `convert`, in the original size, where `convert` shrinks; else None.
     """
 
     target: str
@@ -26,16 +29,16 @@ class LabelConversion:
     suffix: str = ".png"
     full_size: Callable[[Path], np.ndarray] | None = None
 
-    def write(self, root: Path, split: str, work: Work) -> None:
+    def write(self, root: Path, split: str, options: PreparationOptions) -> None:
         """Make the label maps of a split that are not there."""
         folder = root / self.target / split
         jobs = [
             (source, folder / f"{stem}{self.suffix}")
             for stem, source in self.sources(root, split).items()
         ]
-        jobs = [job for job in jobs if work.wanted(job[1])]
-        convert = self.full_size if self.full_size and work.full_size else self.convert
-        work.map(functools.partial(_write, convert), jobs, f"{self.target} {split}")
+        jobs = [job for job in jobs if options.must_write(job[1])]
+        convert = self.full_size if self.full_size and options.full_size else self.convert
+        options.map(functools.partial(_write, convert), jobs, f"{self.target} {split}")
 
 
 def _write(convert: Callable[[Path], np.ndarray], job: tuple[Path, Path]) -> None:

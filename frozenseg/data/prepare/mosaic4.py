@@ -24,7 +24,7 @@ from PIL import Image
 from frozenseg.data.annotations import load_image, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, read_benchmark
 from frozenseg.data.prepare import fss1000
-from frozenseg.data.prepare.work import Work, write_picture
+from frozenseg.data.prepare.options import PreparationOptions, write_picture
 from frozenseg.data.records import Record
 from frozenseg.data.transforms import nearest_positions, resize_image, seeded_generator
 from frozenseg.errors import UserError
@@ -59,19 +59,20 @@ class Source:
     suffix: str
 
 
-def prepare(root: Path, name: str, work: Work) -> None:
+def prepare(root: Path, name: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
     source, folder = SOURCES[name], root / FOLDER / name
     by_class = source.tiles(root)
     if len(by_class) < 4:
         raise UserError(f"{name}: has samples of {len(by_class)} classes, a mosaic needs four")
-    count = work.count or source.count
+    count = options.count or source.count
     targets = [folder / "annotations" / f"{n:06d}{source.suffix}" for n in range(count)]
     jobs = [
         (target, draw(by_class, number))
         for number, target in enumerate(targets)
-        if work.wanted(target)
+        if options.must_write(target)
     ]
-    work.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
+    options.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
     for path in (*folder.glob("images/*.jpg"), *folder.glob(f"annotations/*{source.suffix}")):
         if path.stem.isdigit() and int(path.stem) >= count:  # of an earlier run with more of them
             path.unlink()

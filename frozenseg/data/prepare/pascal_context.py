@@ -12,8 +12,8 @@ import numpy as np
 from scipy import io
 
 from frozenseg.data.prepare.labels import LabelConversion, lookup
+from frozenseg.data.prepare.options import PreparationOptions, source_folder
 from frozenseg.data.prepare.pascal_voc import LISTS, image_list, place_images
-from frozenseg.data.prepare.work import Work, source_folder
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
@@ -44,11 +44,13 @@ SPACED = {
 
 
 def stems(root: Path, split: str) -> list[str]:
+    """Return the names of the images of a split, without suffix."""
     path = root / VOC / "ImageSets" / "Main" / f"{LISTS[split]}.txt"
     return image_list(path, VOC_REMEDY)
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     folder = source_folder(root / VOC / "trainval", REMEDY)
     return {stem: folder / f"{stem}.mat" for stem in stems(root, split)}
 
@@ -83,16 +85,17 @@ LABELS_459 = LabelConversion(
 )
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
-    _write_classes(root, work)
-    LABELS_59.write(root, split, work)
-    LABELS_459.write(root, split, work)
-    place_images(root, VOC, FOLDER, split, stems(root, split), work)
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
+    _write_classes(root, options)
+    LABELS_59.write(root, split, options)
+    LABELS_459.write(root, split, options)
+    place_images(root, VOC, FOLDER, split, stems(root, split), options)
 
 
-def _write_classes(root: Path, work: Work) -> None:
+def _write_classes(root: Path, options: PreparationOptions) -> None:
     path = root / FOLDER / "classes_459.txt"
-    if not work.wanted(path):
+    if not options.must_write(path):
         return
     folders = (root / VOC, root / VOC / "trainval")
     sources = [folder / "labels.txt" for folder in folders if (folder / "labels.txt").is_file()]

@@ -13,7 +13,12 @@ import numpy as np
 
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.work import Work, files_by_stem, place_image, source_folder
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
+    files_by_stem,
+    place_image,
+    source_folder,
+)
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 
@@ -39,6 +44,7 @@ def image_list(folder: Path, remedy: str) -> list[str]:
 
 
 def stems(root: Path, split: str) -> list[str]:
+    """Return the names of the images of a split, without suffix."""
     if split == AUGMENTED:
         held_out = set(stems(root, "validation"))
         found = files_by_stem(root / VOC / "SegmentationClassAug", ".png", AUGMENTED_REMEDY)
@@ -48,6 +54,7 @@ def stems(root: Path, split: str) -> list[str]:
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
+    """Return {stem: published label map} of a split."""
     name = "SegmentationClassAug" if split == AUGMENTED else "SegmentationClass"
     folder = source_folder(root / VOC / name, REMEDY)
     return {stem: folder / f"{stem}.png" for stem in stems(root, split)}
@@ -74,16 +81,17 @@ LABELS_20 = LabelConversion(f"{FOLDER}/annotations_pascal20", published_labels, 
 LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, with_background)
 
 
-def prepare(root: Path, split: str, work: Work) -> None:
-    LABELS_21.write(root, split, work)
+def prepare(root: Path, split: str, options: PreparationOptions) -> None:
+    """Write the files of a split."""
+    LABELS_21.write(root, split, options)
     if split != AUGMENTED:  # no row asks for these without background
-        LABELS_20.write(root, split, work)
+        LABELS_20.write(root, split, options)
     names = stems(root, split)
-    place_images(root, VOC, FOLDER, split, names, work)
-    write_present(root / FOLDER / f"classes_in_{split}.json", split, names, _classes_in, work)
+    place_images(root, VOC, FOLDER, split, names, options)
+    write_present(root / FOLDER / f"classes_in_{split}.json", split, names, _classes_in, options)
     if split == "validation":
         target = root / FOLDER / f"oslsm_pairs_in_{split}.json"
-        write_present(target, split, names, oslsm_pairs, work)
+        write_present(target, split, names, oslsm_pairs, options)
 
 
 def write_present(
@@ -91,13 +99,13 @@ def write_present(
     split: str,
     names: list[str],
     classes_of: Callable[[np.ndarray], list[int]],
-    work: Work,
+    options: PreparationOptions,
 ) -> None:
     """{stem: classes 0-20 of its label map}: folds choose their images by it."""
-    if work.wanted(target):
+    if options.must_write(target):
         folder = target.parent / "annotations_pascal21" / split
         one = functools.partial(_listed, folder, classes_of)
-        write_json(target, dict(work.map(one, names, f"{FOLDER} {target.stem}")))
+        write_json(target, dict(options.map(one, names, f"{FOLDER} {target.stem}")))
 
 
 def _listed(
@@ -118,11 +126,11 @@ def oslsm_pairs(labels: np.ndarray) -> list[int]:
 
 
 def place_images(
-    root: Path, voc: str, folder: str, split: str, names: list[str], work: Work
+    root: Path, voc: str, folder: str, split: str, names: list[str], options: PreparationOptions
 ) -> None:
     """The images of a list beside their label maps."""
     images = source_folder(root / voc / "JPEGImages", REMEDY)
     for stem in names:
         target = root / folder / "images" / split / f"{stem}.jpg"
-        if work.wanted(target):
+        if options.must_write(target):
             place_image(images / f"{stem}.jpg", target)

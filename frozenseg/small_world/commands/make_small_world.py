@@ -6,7 +6,7 @@ import os
 from tqdm import tqdm
 
 from frozenseg.commands.output_argument import output_picture
-from frozenseg.data.small_world_files import WorldFiles
+from frozenseg.data.benchmarks.small_world_files import WorldFiles
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 from frozenseg.small_world.export import SPLITS, export_split

@@ -1,7 +1,7 @@
 """Which pairs of image and class a few-shot benchmark scores: our own choice, and the published.
 
-Whoever is asked class by class ("oracle presence") is scored on pairs of an image and a class that
-it has. Papers score other pairs of the same images:
+With oracle presence, a model is queried class by class and scored on pairs of an image and a class
+in it. Papers score different pairs of the same images:
 
 - `all`: every pair there is. Ours.
 - `oslsm`: those of a list that a preparation makes by the rule of OSLSM (arXiv 1709.03410), which
@@ -24,22 +24,21 @@ NUM_PAIRS = 1000
 SEED = 0
 
 Pairs = Callable[[list[Record]], list[Record]]
-"""Records of `select_classes`, and the classes of the files that each holds -> those that are
-scored, with `scored` set."""
+"""Takes records of `select_classes` and returns those that are scored, with `scored` set."""
 
 
 def all_pairs(records: list[Record]) -> list[Record]:
-    """The records as they are: each is asked for what is in its annotation."""
+    """Return the records as they are: each is queried for all classes of its annotation."""
     return records
 
 
 def oslsm_pairs(records: list[Record]) -> list[Record]:
-    """Each image is asked for the classes that its list has, whatever else is in its annotation."""
+    """Query each image for the classes of its list, whatever else is in its annotation."""
     return [replace(record, scored=_held(record)) for record in records]
 
 
 def first_pairs(records: list[Record]) -> list[Record]:
-    """The first `NUM_PAIRS` pairs in the order of file names, then of classes."""
+    """Return the first `NUM_PAIRS` pairs in the order of file names, then of classes."""
     left = NUM_PAIRS
     chosen: list[Record] = []
     for record in sorted(records, key=lambda record: os.path.basename(record.image_path)):
@@ -53,7 +52,7 @@ def first_pairs(records: list[Record]) -> list[Record]:
 
 
 def drawn_pairs(records: list[Record]) -> list[Record]:
-    """`NUM_PAIRS` draws, each a record with one class: of a class, then of an image with it."""
+    """Draw `NUM_PAIRS` times a class, then an image that contains it."""
     images: dict[int, list[Record]] = {}
     for record in records:
         for class_id in _held(record):
@@ -62,12 +61,12 @@ def drawn_pairs(records: list[Record]) -> list[Record]:
     chosen: list[Record] = []
     while images and len(chosen) < NUM_PAIRS:
         class_id = sorted(images)[int(chance.integers(len(images)))]
-        place = int(chance.integers(len(images[class_id])))
-        record = images[class_id][place]
+        row = int(chance.integers(len(images[class_id])))
+        record = images[class_id][row]
         if class_id in _visible(record):
             chosen.append(replace(record, scored=(class_id,)))
             continue
-        del images[class_id][place]  # other objects cover it
+        del images[class_id][row]  # other objects cover it
         if not images[class_id]:
             del images[class_id]
     return chosen
@@ -82,11 +81,11 @@ PAIRS: dict[str, Pairs] = {
 
 
 def _held(record: Record) -> tuple[int, ...]:
-    """The class ids that an image has, of those that are asked for."""
+    """Return the selected classes that an image contains."""
     assert record.present is not None, "a record of `select_classes`"
     return record.present
 
 
 def _visible(record: Record) -> tuple[int, ...]:
-    """The same by pixels: an object that others cover wholly is none."""
+    """Return those of them that have a pixel: other objects may cover an object wholly."""
     return tuple(present_classes(load_semantic(record)))

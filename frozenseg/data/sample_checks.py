@@ -1,6 +1,6 @@
-"""Images and annotations of a sample, decoded: is what they hold what the metrics take it for?
+"""Decode images and annotations of a sample and check that they hold what the metrics assume.
 
-What is wrong is told once of its kind; what is right in more than one way is counted.
+Each kind of fault is reported once. Variants that are no fault are counted.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from frozenseg.data.annotations import (
     load_panoptic,
     load_semantic,
 )
-from frozenseg.data.benchmark import Benchmark
+from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.images import open_image, orientation
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import CONVERSIONS
@@ -36,7 +36,7 @@ ORIGINAL, SHRUNK = "images larger than published", "images shrunk as published"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. wrong: whether it has to be put right before a run."""
+    """One result of a check. wrong: whether it must be corrected before a run."""
 
     text: str
     wrong: bool = False
@@ -223,12 +223,12 @@ def _expected(
     expected = conversion.convert(path)
     if conversion.full_size is None:
         return expected
-    whole = conversion.full_size(path)
-    if whole.shape == expected.shape:
+    full_size = conversion.full_size(path)
+    if full_size.shape == expected.shape:
         return expected
-    original = whole.shape == size
+    original = full_size.shape == size
     notes[ORIGINAL if original else SHRUNK] += 1
-    return whole if original else expected
+    return full_size if original else expected
 
 
 def _beside_source(labels: np.ndarray, expected: np.ndarray, record: Record) -> str:

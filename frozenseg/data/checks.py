@@ -1,7 +1,7 @@
-"""Is a benchmark in place and whole, and are its labels what the metrics take them for?
+"""Check that a benchmark is complete and that its labels mean what the metrics assume.
 
-Wrong preparation shows in no error, only in scores near 0: labels shifted by one, another value
-for "unlabelled", half of the images. What can be wrong is named here before a model runs.
+A wrong preparation raises no error and only shows in scores near 0: labels shifted by one, another
+value for "unlabelled", half of the images. These checks name the fault before a model runs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from frozenseg.data.annotations import require_objects
-from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.benchmarks import class_names, read_whole, select_benchmark_classes
+from frozenseg.data.benchmarks import class_names, read_all_classes, select_benchmark_classes
+from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.coco_json import check_categories_agree
+from frozenseg.data.detection_truth import load_lvis_truth, load_truth
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.sample_checks import Finding, decoded
 from frozenseg.errors import UserError
-from frozenseg.evaluation.instance import InstanceAP
-from frozenseg.evaluation.lvis import LvisAP
-from frozenseg.evaluation.sample_check import Finding, decoded
 
 
 def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
-    """The files and folders of a row that are not there."""
+    """List the files and folders of a row that are missing."""
     benchmark = benchmark.located(root)
     own_list = benchmark.vocabulary if benchmark.vocabulary.endswith(".txt") else ""
     # COCO's and Mapillary's label maps can be derived; ADE20K's hold more than its objects do
@@ -49,19 +48,19 @@ def _absent(root: Path, path: str, what: str) -> list[Finding]:
 
 
 def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Finding]:
-    """All findings, one after the other. sample: images that are decoded, 0 for all of them."""
+    """Yield all findings in turn. sample: how many images are decoded, 0 for all of them."""
     benchmark = benchmark.located(root)
     missing = missing_parts(benchmark, root)
     yield from missing
     if missing != _missing_instances(benchmark, root):
         return
     try:
-        whole = read_whole(benchmark, root)
-        records, categories = select_benchmark_classes(benchmark, root, *whole)
+        all_records, all_categories = read_all_classes(benchmark, root)
+        records, categories = select_benchmark_classes(benchmark, root, all_records, all_categories)
     except UserError as error:
         yield Finding(str(error), wrong=True)
         return
-    yield _count(benchmark, len(whole[0]))
+    yield _count(benchmark, len(all_records))
     yield from _nothing_to_find(benchmark, root, records)
     if benchmark.classes:
         yield _asked(benchmark, records)
@@ -80,21 +79,21 @@ def _nothing_to_find(benchmark: Benchmark, root: Path, records: list[Record]) ->
         yield Finding(str(error), wrong=True)
 
 
-def _count(benchmark: Benchmark, found: int) -> Finding:
-    text = f"{found} images with annotation"
-    if benchmark.counts and found not in benchmark.counts:
+def _count(benchmark: Benchmark, count: int) -> Finding:
+    text = f"{count} images with annotation"
+    if benchmark.counts and count not in benchmark.counts:
         usual = next(iter(benchmark.counts))
-        remedy = "copy or prepare the rest" if found < usual else "is it another split?"
+        remedy = "copy or prepare the rest" if count < usual else "is it another split?"
         text += f", but the published set has {usual}: {remedy}"
         return Finding(text, wrong=True)
-    others = [f"{whose}: {count}" for count, whose in benchmark.counts.items() if count != found]
+    others = [f"{whose}: {other}" for other, whose in benchmark.counts.items() if other != count]
     if others:
-        text += f", the number of {benchmark.counts[found]} ({', '.join(others)})"
+        text += f", the number of {benchmark.counts[count]} ({', '.join(others)})"
     return Finding(text)
 
 
 def _asked(benchmark: Benchmark, records: Sequence[Record]) -> Finding:
-    text = f"{len(records)} of these images have a class that is asked for"
+    text = f"{len(records)} of these images contain one of the selected classes"
     if benchmark.pairs == "all":
         return Finding(text)
     pairs = sum(len(record.scored or ()) for record in records)
@@ -109,35 +108,35 @@ def _classes(benchmark: Benchmark, root: Path, categories: Categories) -> Findin
 
 
 def _spread(records: Sequence[Record], count: int) -> list[Record]:
-    """`count` records from the first to the last."""
+    """Choose `count` records, evenly from the first to the last."""
     if not count or count >= len(records):
         return list(records)
-    places = np.linspace(0, len(records) - 1, count).round().astype(int)
-    return [records[place] for place in places]
+    rows = np.linspace(0, len(records) - 1, count).round().astype(int)
+    return [records[row] for row in rows]
 
 
 def _instances(
     benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
 ) -> Iterator[Finding]:
-    """The annotation that AP needs, read as its metric reads it."""
+    """Read the annotation that AP needs, as its metric reads it."""
     try:
         if "lvis" in benchmark.evaluators:
-            LvisAP(ground_truth=root / benchmark.annotations)
+            load_lvis_truth(root / benchmark.annotations, boxes=False)
             yield Finding("LVIS annotation: frequencies and lists of absent classes are there")
         elif "cityscapes" in benchmark.evaluators:
             yield _cityscapes_instances(root / benchmark.instances, records)
         elif "instances" in benchmark.tasks:
             path = root / (benchmark.instances or benchmark.annotations)
-            metric = InstanceAP(ground_truth=path)
-            InstanceAP(ground_truth=path, kind="bbox")
+            load_truth(path, boxes=True)
+            truth = load_truth(path, boxes=False)
             if benchmark.instances:
                 source = str(root / benchmark.annotations)
-                check_categories_agree(metric.categories, categories, str(path), source)
+                check_categories_agree(truth.categories, categories, str(path), source)
                 yield _beside_records(
-                    path, set(metric.sizes), metric.category_ids, records, categories
+                    path, set(truth.sizes), set(truth.categories.dataset_ids), records, categories
                 )
             else:  # it is the annotation itself
-                yield Finding(f"instance annotation of {len(metric.sizes)} images, as AP reads it")
+                yield Finding(f"instance annotation of {len(truth.sizes)} images, as AP reads it")
     except UserError as error:
         yield Finding(str(error), wrong=True)
 
@@ -172,4 +171,4 @@ def _cityscapes_instances(folder: Path, records: list[Record]) -> Finding:
     if absent:
         text = f"{absent[0]}: no such file ({len(absent)} of {len(paths)}); AP needs them"
         return Finding(text, wrong=True)
-    return Finding(f"{len(paths)} instance pictures")
+    return Finding(f"{len(paths)} instance PNGs")

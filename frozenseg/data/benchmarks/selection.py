@@ -1,4 +1,4 @@
-"""Some classes of a data set alone, as the folds of the few-shot benchmarks want it."""
+"""Select some classes of a dataset, as the folds of the few-shot benchmarks need."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -11,26 +11,26 @@ from frozenseg.errors import UserError
 from frozenseg.files import read_json
 
 Present = Callable[[Record], Collection[int]]
-"""The class ids that an image holds."""
+"""Returns the class ids that the image of a record contains."""
 
 
 def select_classes(
     records: list[Record], categories: Categories, classes: tuple[int, ...], present: Present
 ) -> tuple[list[Record], Categories]:
-    """The images with one of `classes`, which are the only ones left; others are background."""
+    """Keep the images that contain one of `classes`; all other classes become background."""
     kept = []
     for record in records:
         held = frozenset(present(record))
-        found = tuple(place for place, class_id in enumerate(classes) if class_id in held)
-        if found:
-            kept.append(replace(record, classes=classes, present=found))
+        selected = tuple(i for i, class_id in enumerate(classes) if class_id in held)
+        if selected:
+            kept.append(replace(record, classes=classes, present=selected))
     return kept, categories.select(classes)
 
 
 def training_pairs(records: list[Record]) -> list[Record]:
-    """Each record once for every class that its image holds, which it is then `asked` for.
+    """Return one record for every pair of an image and a class in it, which is `Record.asked`.
 
-    Label maps are read where a record does not know what its image holds.
+    Label maps are read where `Record.present` is None.
     """
     return [
         replace(record, asked=class_id)
@@ -42,20 +42,20 @@ def training_pairs(records: list[Record]) -> list[Record]:
 
 
 def objects_present(record: Record) -> set[int]:
-    """The classes of the objects in an instance JSON."""
+    """Return the classes of the objects in an instance JSON."""
     assert record.instances is not None, "a record of an instance JSON"
     return set(record.instances.class_ids.tolist())
 
 
 def listed_present(path: Path, records: list[Record], script: str) -> Present:
-    """The classes that a preparation has found in label maps: {stem: [class ids]}."""
+    """Read the classes that a preparation found in label maps: {stem: [class ids]}."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run python datasets/{script}")
+        raise UserError(f"{path}: no such file; run frozenseg prepare_dataset {script}")
     listed: Any = read_json(path)
     stems = {record.image_id for record in records}
     if not isinstance(listed, dict) or listed.keys() != stems:
         raise UserError(
             f"{path}: does not list the {len(stems)} label maps that are there; "
-            f"run python datasets/{script} --again"
+            f"run frozenseg prepare_dataset {script} --again"
         )
     return lambda record: listed[record.image_id]

@@ -10,8 +10,8 @@ as each counted. Images of VOC and COCO are tested at their original size, as Fu
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from frozenseg.data.benchmark import ORIGINAL_SIZE, Benchmark, PairsName
-from frozenseg.data.folds import FOLDED, NUM_FOLDS, TRANSFER, fold_classes
+from frozenseg.data.benchmarks.folds import FOLDED, NUM_FOLDS, TRANSFER, fold_classes
+from frozenseg.data.benchmarks.row import ORIGINAL_SIZE, Benchmark, PairsName
 
 FUSIONER_RN101, FUSIONER_VIT_L = "Fusioner RN101", "Fusioner ViT-L/14"
 LSEG_RN101, LSEG_VIT_L = "LSeg RN101", "LSeg ViT-L/16"
@@ -73,7 +73,7 @@ def _voc(split: str, classes: tuple[int, ...], **of_row: object) -> Benchmark:
         present=f"pascal_voc_d2/classes_in_{split}.json",
         classes=tuple(number + 1 for number in classes),
         test_size=ORIGINAL_SIZE,
-        prepared_by="prepare_dataset pascal_voc" + ("" if testing else f" --split {split}"),
+        prepared_by="pascal_voc" + ("" if testing else f" --split {split}"),
         counts={1449: ""} if testing else TRAINING_LISTS,
         **of_row,  # type: ignore[arg-type]
     )
@@ -153,7 +153,7 @@ def _transfers() -> Iterator[tuple[str, Benchmark]]:
 
 
 def _fss1000(split: str, count: int) -> Benchmark:
-    script = "prepare_dataset fss1000" + ("" if split == "test" else f" --split {split}")
+    script = "fss1000" + ("" if split == "test" else f" --split {split}")
     return Benchmark(
         tasks=("semantic",),
         reader="semantic",
@@ -176,7 +176,7 @@ FSS_MOSAICS = Benchmark(
     labels="mosaic4/fss1000/annotations",
     test_size=(448, 448),
     evaluators=MOSAICS,
-    prepared_by="prepare_dataset mosaic4",
+    prepared_by="mosaic4",
     counts={1000: ""},
     **FSS_LABELS,  # type: ignore[arg-type]
 )
@@ -193,7 +193,7 @@ def _small_world_mosaics(split: str) -> Benchmark:
         test_size=(192, 384),
         trained_on="small_world_train",
         evaluators=MOSAICS,
-        prepared_by=f"prepare_dataset mosaic4 --split {split}",
+        prepared_by=f"mosaic4 --split {split}",
         counts={200: ""},
     )
 

@@ -7,8 +7,8 @@ tables 1-3) and FC-CLIP (arXiv 2308.02487).
 from collections.abc import Mapping
 from pathlib import Path
 
-from frozenseg.data.benchmark import Benchmark
-from frozenseg.data.small_world_files import small_world_files
+from frozenseg.data.benchmarks.row import Benchmark
+from frozenseg.data.benchmarks.small_world_files import small_world_files
 
 CONVNEXT, RN50X64 = "FrozenSeg ConvNeXt-L", "FrozenSeg RN50x64"
 FC_CONVNEXT, FC_RN50X64 = "FC-CLIP ConvNeXt-L, last iteration", "FC-CLIP RN50x64, last iteration"
@@ -21,6 +21,7 @@ def coco_panoptic(
     all_tasks: bool = True,
     published: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Benchmark:
+    """Return the row of a split of COCO's panoptic annotation."""
     tasks = ("panoptic", "semantic", "instances") if all_tasks else ("panoptic",)
     testing = split == "val2017"
     return Benchmark(
@@ -39,6 +40,7 @@ def coco_panoptic(
 
 
 def coco_stuff(split: str) -> Benchmark:
+    """Return the row of a split of COCO-Stuff."""
     testing = split == "val2017"
     return Benchmark(
         tasks=("semantic",),
@@ -47,7 +49,7 @@ def coco_stuff(split: str) -> Benchmark:
         images=f"coco/{split}",
         labels=f"coco/stuffthingmaps_detectron2/{split}",
         evaluators=("semantic",) if testing else (),
-        prepared_by="prepare_dataset coco_stuff" + ("" if testing else " --split train2017"),
+        prepared_by="coco_stuff" + ("" if testing else " --split train2017"),
         counts={5000: ""} if testing else {118_287: ""},
     )
 
@@ -70,6 +72,7 @@ ADE20K_PUBLISHED = {
 
 
 def ade20k(split: str) -> Benchmark:
+    """Return the row of a split of ADE20K with 150 classes."""
     tasks = ("panoptic", "semantic", "instances")
     folder, testing = "training" if split == "train" else "validation", split == "val"
     return Benchmark(
@@ -82,7 +85,7 @@ def ade20k(split: str) -> Benchmark:
         semantic_labels=f"ADEChallengeData2016/annotations_detectron2/{folder}",
         instances=f"ADEChallengeData2016/ade20k_instance_{split}.json",
         evaluators=tasks if testing else (),
-        prepared_by="prepare_dataset ade20k" + ("" if testing else " --split train"),
+        prepared_by="ade20k" + ("" if testing else " --split train"),
         counts={2000: ""} if testing else {20_210: ""},
         published=ADE20K_PUBLISHED if testing else {},
     )
@@ -96,7 +99,7 @@ ADE20K_SEMANTIC_VAL = Benchmark(
     images="ADEChallengeData2016/images/validation",
     labels="ADEChallengeData2016/annotations_detectron2/validation",
     evaluators=("semantic",),
-    prepared_by="prepare_dataset ade20k",
+    prepared_by="ade20k",
     counts={2000: ""},
     published={model: {"mIoU": scores["mIoU"]} for model, scores in ADE20K_PUBLISHED.items()},
 )
@@ -107,7 +110,7 @@ ADE20K_INSTANCE_VAL = Benchmark(
     images="ADEChallengeData2016/images/validation",
     annotations="ADEChallengeData2016/ade20k_instance_val.json",
     evaluators=("instances",),
-    prepared_by="prepare_dataset ade20k",
+    prepared_by="ade20k",
     counts={2000: ""},
 )
 
@@ -148,7 +151,7 @@ ADE20K_FULL_VAL = _label_maps(
     labels="annotations_detectron2/validation",
     ignore=65535,  # 16-bit maps
     short_side=ADE20K_FULL_SIDE,
-    prepared_by="prepare_dataset ade20k_full",
+    prepared_by="ade20k_full",
     counts={2000: ""},
     published={
         CONVNEXT: {"mIoU": 14.8, "fwIoU": 51.4},
@@ -163,7 +166,7 @@ PASCAL_20_VAL = _label_maps(
     "pascal_voc_d2",
     "pascal_voc_20",
     labels="annotations_pascal20/validation",
-    prepared_by="prepare_dataset pascal_voc",
+    prepared_by="pascal_voc",
     counts={1449: ""},
     published={FC_RELEASED: {"mIoU": 95.4}},
 )
@@ -171,7 +174,7 @@ PASCAL_21_VAL = _label_maps(
     "pascal_voc_d2",
     "pascal_voc_21",
     labels="annotations_pascal21/validation",
-    prepared_by="prepare_dataset pascal_voc",
+    prepared_by="pascal_voc",
     counts={1449: ""},
     published={
         CONVNEXT: {"mIoU": 82.5, "fwIoU": 92.1},
@@ -189,7 +192,7 @@ PASCAL_CONTEXT_59_VAL = _label_maps(
     "pascal_ctx_d2",
     "pascal_context_59",
     labels="annotations_ctx59/validation",
-    prepared_by="prepare_dataset pascal_context",
+    prepared_by="pascal_context",
     counts=PASCAL_CONTEXT_COUNTS,
     published={CONVNEXT: {"mIoU": 58.1, "fwIoU": 68.7}, FC_RELEASED: {"mIoU": 58.4}},
 )
@@ -198,7 +201,7 @@ PASCAL_CONTEXT_459_VAL = _label_maps(
     "pascal_ctx_d2/classes_459.txt",
     labels="annotations_ctx459/validation",
     ignore=65535,  # 16-bit maps
-    prepared_by="prepare_dataset pascal_context",
+    prepared_by="pascal_context",
     counts=PASCAL_CONTEXT_COUNTS,
     published={
         CONVNEXT: {"mIoU": 19.7, "fwIoU": 60.2},
@@ -241,7 +244,7 @@ BDD_PANOPTIC_VAL = Benchmark(
     annotations="bdd100k/jsons/pan_seg_val_cocofmt.json",
     labels="bdd100k/jsons/pan_seg/masks/val",
     evaluators=("panoptic",),
-    prepared_by="prepare_dataset bdd100k",
+    prepared_by="bdd100k",
     counts={1000: ""},
     published={
         CONVNEXT: {"PQ": 19.3},
@@ -276,7 +279,7 @@ CITYSCAPES_VAL = Benchmark(
     instances="cityscapes/gtFine/val",
     test_size=(1024, 2560),
     evaluators=("panoptic", "semantic", "cityscapes"),
-    prepared_by="prepare_dataset cityscapes",
+    prepared_by="cityscapes",
     counts={500: ""},
     published={
         CONVNEXT: {"PQ": 45.8, "AP": 28.4, "mIoU": 56.8},
@@ -300,6 +303,7 @@ LVIS_VAL = Benchmark(
 
 
 def small_world(split: str, vocabulary: str) -> Benchmark:
+    """Return the row of a split of the small world."""
     files = small_world_files(Path("small_world"), split)
     tasks = ("panoptic", "semantic", "instances")
     return Benchmark(

@@ -6,41 +6,43 @@ from pathlib import Path
 from typing import Literal
 
 PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
-"""See `frozenseg.data.scored_pairs`."""
+"""See `frozenseg.data.benchmarks.scored_pairs`."""
 ORIGINAL_SIZE = (0, 0)
 """As detectron2 has it: no shorter side is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One dataset split. Paths are relative to the data root.
+    """One dataset split. Paths are relative to the data root; "" stands for "none".
 
-    tasks: what its annotation can train and test. reader: the format of its annotation.
-    image_names: whose way of naming image files.
-    vocabulary: the class list of its names: one of `data/vocabularies`, or a file (`.txt`) below
-    the root that comes with the prepared data; "" for the category names as they stand.
-    images: folder. annotations: JSON file; not needed by the reader "semantic" if there is a
-    vocabulary, whose order is then that of the label ids, else a JSON with `categories` alone.
-    labels: folder of panoptic PNGs or label maps. semantic_labels: folder of label maps beside
-    panoptic ones; where it is absent they are derived. instances: JSON file for AP, for Cityscapes
-    the folder of its label pictures. version: the folder that some archives have around all of
-    these three, beside `images`; "" where all archives are alike. ignore: value of unlabelled
-    pixels in label maps; background: of those that are labelled, but of no class, -1 where there is
-    no such value.
-    classes: places in the vocabulary of the classes that are asked for, () for all; what else is
-    labelled is background then, and images without any of them are left out. present: JSON file of
-    the classes in each label map, which tells these images. pairs: which pairs of image and class
-    are scored with oracle presence.
-    trained_on: the row whose classes count as seen when this one is tested, "" where
-    those of the training do. family: rows whose mean is reported too, "" for none.
-    test_size: shorter side and limit of the longer one; or `ORIGINAL_SIZE`. evaluators:
-    modules of `frozenseg.evaluation` that score it. prepared_by: the words after `frozenseg` that
-    make these files out of the published ones, "" where those are used as they
-    are.
-    counts: {number of images that a whole copy may have, before classes are selected: whose number
-    it is, "" where there is no other}, the usual one first; {} where any will do.
-    short_side: published label maps and images were shrunk to this shorter side where larger, and
-    so are ours unless asked otherwise; None: nothing was.
+    tasks: what its annotation can train and test.
+    reader: the format of its annotation.
+    vocabulary: the class list: a name of `data/vocabularies`, or a `.txt` file below the root that
+        the preparation makes; "": the category names of the annotation.
+    images: folder of the images.
+    annotations: JSON file. The reader "semantic" needs none if there is a vocabulary, whose order
+        is then that of the label ids; else a JSON with `categories` alone.
+    labels: folder of panoptic PNGs or of label maps.
+    semantic_labels: folder of label maps beside panoptic PNGs; derived from those where absent.
+    instances: JSON file for AP; for Cityscapes the folder of its `instanceIds` PNGs.
+    version: folder that some archives put around annotations, labels and semantic_labels.
+    image_names: the dataset whose way of naming image files holds.
+    ignore: the value of unlabelled pixels in label maps.
+    background: the value of pixels that are labelled, but of no class; -1: there is none.
+    classes: indices into the vocabulary of the classes that are scored; (): all. Other labelled
+        pixels become background, and images that hold none of the classes are left out.
+    present: JSON file of the classes in each label map, which tells those images.
+    pairs: the pairs of image and class that are scored with oracle presence.
+    trained_on: the row whose classes count as seen in this test; "": those of the training.
+    family: the group of rows whose mean is reported too.
+    test_size: shorter side and limit of the longer side in pixels; or `ORIGINAL_SIZE`.
+    evaluators: the evaluations of this row: its tasks, "lvis", "cityscapes", "oracle" and others.
+    prepared_by: arguments of `frozenseg prepare_dataset`, which makes these files out of the
+        published ones; "": the published files are used as they are.
+    counts: {number of images that a whole copy has, before classes are selected: who publishes that
+        number, "" for everybody}, the usual number first; {}: any number will do.
+    short_side: the published preparation shrinks larger images to this shorter side in pixels, and
+        so does ours unless asked otherwise; None: nothing is shrunk.
     published: {model: {metric: per cent}}, as papers print them.
     """
 

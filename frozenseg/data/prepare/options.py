@@ -21,12 +21,14 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparationOptions:
     """How a preparation is done.
 
-    processes: no file depends on their number. again: write also what is there already. count: of
-    what is drawn at random, None for the usual number. full_size: images and labels as they are
-    where the published preparation shrinks them.
+    processes: how many work at once; no file depends on their number.
+    again: whether files that are there already are written again.
+    count: how many samples are drawn at random; None for the usual number.
+    full_size: whether images and labels keep their size where the published preparation shrinks
+        them.
     """
 
     processes: int = 1
@@ -46,7 +48,7 @@ class Work:
                 results = pool.map(function, jobs, chunksize=chunk)
                 return [_ticked(bar, result) for result in results]
 
-    def wanted(self, path: Path) -> bool:
+    def must_write(self, path: Path) -> bool:
         """Whether `path` has to be written."""
         return self.again or not path.exists()
 

@@ -1,0 +1,105 @@
+"""The categories of a benchmark and the names by which its classes are asked for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from frozenseg.data.benchmarks.row import Benchmark
+from frozenseg.data.coco_json import read_categories
+from frozenseg.data.notes import note
+from frozenseg.data.records import Categories
+from frozenseg.errors import UserError
+from frozenseg.files import read_json
+from frozenseg.text.joining import join, join_by_order
+from frozenseg.text.vocabulary import Vocabulary
+
+
+def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
+    """The categories of a row alone, without its records."""
+    categories = categories_of_files(benchmark, root)
+    return categories.select(benchmark.classes) if benchmark.classes else categories
+
+
+def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
+    """Return the categories of the files of a row, whatever its `classes`."""
+    benchmark = benchmark.located(root)
+    if benchmark.annotations:
+        path = root / benchmark.annotations
+        return read_categories(read_json(path), str(path))
+    vocabulary = _whole_vocabulary(benchmark, root)
+    assert vocabulary is not None, "a row of label maps names its classes"
+    names = tuple(vocabulary.labels)
+    if not benchmark.prepared_by:
+        _check_numbers(vocabulary, benchmark.vocabulary)
+    return Categories(names, vocabulary.is_thing, tuple(range(len(names))))
+
+
+def _check_numbers(vocabulary: Vocabulary, source: str) -> None:
+    """Label maps count classes from 0, whatever numbers a list gives them: such as contradict that
+    are refused, and those of the field's lists, which count from 1, are told."""
+    size, numbers = len(vocabulary), vocabulary.ids
+    if numbers in (None, tuple(range(size))):
+        return
+    if numbers != tuple(range(1, size + 1)):
+        raise UserError(
+            f"{source}: numbers its {size} classes otherwise than 0 to {size - 1}; label maps hold "
+            "these: number the classes so, or leave the numbers out"
+        )
+    note(f"{source}: counts from 1, label maps from 0: label 0 is {vocabulary.labels[0]!r}")
+
+
+def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
+    """The class list of a row, None if it has none of its own."""
+    vocabulary = _whole_vocabulary(benchmark, root)
+    if vocabulary is None or not benchmark.classes:
+        return vocabulary
+    return vocabulary.select(benchmark.classes)
+
+
+def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
+    if not benchmark.vocabulary:
+        return None
+    if not benchmark.vocabulary.endswith(".txt"):
+        return Vocabulary.packaged(benchmark.vocabulary)
+    path = root / benchmark.vocabulary
+    if not path.is_file():
+        remedy = (
+            f"run frozenseg prepare_dataset {benchmark.prepared_by}"
+            if benchmark.prepared_by
+            else ("name the classes in it, one a line")
+        )
+        raise UserError(f"{path}: no such file; {remedy}")
+    # A-847 and PC-459 have classes that share a name.
+    return Vocabulary.from_file(path, may_repeat=True)
+
+
+def class_names(
+    benchmark: Benchmark,
+    root: Path,
+    categories: Categories,
+    *,
+    listed: Vocabulary | None = None,
+    by_order: bool = False,
+) -> Vocabulary:
+    """The names of a data set's classes, in the order of its class ids: the one function that
+    training, evaluation, checks and the adapter ask.
+
+    listed: a list to take in place of the row's own; without either, the names of the annotation.
+    by_order: join the list by the order of the ids, whatever the names say.
+    """
+    annotation = str(root / (benchmark.annotations or benchmark.labels))
+    own = benchmark_vocabulary(benchmark, root) if listed is None else None
+    if own is not None:
+        joined = join(own, categories.names, categories.dataset_ids, annotation, in_order=True)
+        return replace(joined, is_thing=categories.is_thing)
+    return name_categories(categories, annotation, listed=listed, by_order=by_order)
+
+
+def name_categories(
+    categories: Categories, annotation: str, *, listed: Vocabulary | None, by_order: bool = False
+) -> Vocabulary:
+    """As `class_names`, for categories of any source. annotation: what they were read from."""
+    names, ids = categories.names, categories.dataset_ids
+    if listed is None:
+        return Vocabulary.of_categories(names, categories.is_thing, ids, annotation)
+    joined = (join_by_order if by_order else join)(listed, names, ids, annotation)
+    return replace(joined, is_thing=categories.is_thing)
