@@ -13,7 +13,6 @@ from frozenseg.checkpoints.state_dict import read_state, write_state
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
-
 from tests.engine.tiny import TinyRun
 
 
