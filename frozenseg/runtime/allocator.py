@@ -22,6 +22,9 @@ def configure_allocator() -> None:
     14 % in training, huge pages a fifth of SAM's encoder (two cores, logs/speed/benchmark.md). The
     price is what lies free between tensors, 0.1 GB at inference. Only glibc knows these settings,
     and they yield to those of the user (GLIBC_TUNABLES, MALLOC_*_, THP_MEM_ALLOC_ENABLE).
+
+    Example:
+        >>> frozenseg.configure_allocator()  # the first line of a script of one's own
     """
     if DEFAULT in os.environ:
         return

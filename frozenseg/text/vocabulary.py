@@ -29,6 +29,11 @@ class Vocabulary:
 
     source: where the names come from, for messages. ids: the numbers that the source gives its
     classes, ascending, if it does. Neither makes two vocabularies differ.
+
+    Example:
+        >>> words = frozenseg.Vocabulary.parse("car, truck; sky", things="car, truck")
+        >>> words.names, words.is_thing
+        ((('car', 'truck'), ('sky',)), (True, False))
     """
 
     names: tuple[tuple[str, ...], ...]
