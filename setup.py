@@ -15,6 +15,7 @@ setup(
     packages=find_packages(include=["frozenseg", "frozenseg.*"]),
     package_data={
         "frozenseg": [
+            "py.typed",
             "data/vocabularies/*.txt",
             "data/prepare/*.txt",
             "text/*.txt",

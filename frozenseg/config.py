@@ -370,6 +370,11 @@ def load_config(
     options may also be a mapping of keys to values. Unknown keys, keys given twice, values of
     another type or out of their range and options without value are `UserError`s that name the file
     and the nearest keys. Nothing in a YAML file is ever executed.
+
+    Example:
+        >>> cfg = frozenseg.load_config("recipe.yaml", {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": ()})
+        >>> cfg.SOLVER.MAX_ITER
+        2
     """
     cfg = default_config()
     if path is not None:

@@ -6,6 +6,13 @@ class UserError(Exception):
 
     Commands print the message as one line and exit with status 2 (`frozenseg.commands.run`);
     callers of the library catch it like any other exception.
+
+    Example:
+        >>> try:
+        ...     frozenseg.load("smal")
+        ... except frozenseg.UserError as error:
+        ...     print(error)
+        model smal: no such model in the package, ...
     """
 
 

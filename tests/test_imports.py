@@ -1,6 +1,7 @@
 """The direction of imports, and that importing the package costs nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,29 @@ def test_the_library_knows_no_configuration(room: str) -> None:
         for path in files_of(room)
         for name in imported(path)
         if name.split(".")[0] in OF_ASSEMBLY
+    }
+    assert found == set()
+
+
+KEY = re.compile(
+    r"\b(MODEL|SOLVER|INPUT|TEST|DATASETS|DATALOADER|LOG)\.[A-Z_]+|\bVIS_PERIOD\b|\bOUTPUT_DIR\b"
+)
+
+
+STILL_NAMES_KEYS = ("data", "engine")
+
+
+@pytest.mark.parametrize(
+    "room", [r for r in HEIGHT if FLOORS[HEIGHT[r]] == "library" and r not in STILL_NAMES_KEYS]
+)
+def test_the_library_names_no_key_of_the_configuration(room: str) -> None:
+    """Neither in messages nor in docstrings: what a key is called, `build/` adds."""
+    found = {
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {key[0]}"
+        for path in files_of(room)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if (key := KEY.search(node.value))
     }
     assert found == set()
 

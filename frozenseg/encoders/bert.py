@@ -67,13 +67,13 @@ def load_bert(folder: str) -> BertText:
         transformers = import_module("transformers")
     except ImportError:
         raise UserError(
-            "BERT needs the package transformers; pip install 'frozenseg[fusioner]'"
+            f"{folder}: BERT needs transformers; pip install 'frozenseg[fusioner]'"
         ) from None
     path = Path(folder)
     if not folder or not (path / "config.json").is_file():
         raise UserError(
-            f"BERT weights {folder!r}: no folder with BERT's config.json; download one with "
-            "`hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
+            f"{folder!r}: no folder with BERT's config.json; fetch one "
+            "with `hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
         )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -84,5 +84,5 @@ def load_bert(folder: str) -> BertText:
             raise ValueError(f"entries are missing, e.g. {sorted(report['missing_keys'])[0]}")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"BERT weights {folder}: cannot be read as BERT ({reason})") from None
+        raise UserError(f"{folder}: cannot be read as BERT ({reason})") from None
     return BertText(model=model, tokenizer=tokenizer)

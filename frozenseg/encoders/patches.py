@@ -164,8 +164,7 @@ def clip_patches(
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         return ClipVitPatches(model=visual, mean=mean, std=std)
     raise UserError(
-        f"visual encoder {name}: a ViT or ResNet image tower of CLIP is needed, "
-        "e.g. ViT-L-14, ViT-B-16 or RN101"
+        f"{name}: a ViT or ResNet image tower of CLIP is needed, e.g. ViT-L-14, ViT-B-16 or RN101"
     )
 
 
@@ -176,7 +175,7 @@ def build_timm_vit(name: str) -> TimmVisionTransformer:
     """
     known = timm.list_models("*vit*")
     if name.partition(".")[0] not in known:
-        raise UserError(f"visual encoder {name}: unknown; {nearest(name, known)}")
+        raise UserError(f"{name}: unknown; {nearest(name, known)}")
     model = None
     if "vit" in name:
         try:
@@ -185,9 +184,7 @@ def build_timm_vit(name: str) -> TimmVisionTransformer:
         except (TypeError, RuntimeError):
             model = None
     if not isinstance(model, TimmVisionTransformer):
-        raise UserError(
-            f"visual encoder {name}: not a plain ViT of timm; take e.g. vit_base_patch16_224"
-        )
+        raise UserError(f"{name}: not a plain ViT of timm; take e.g. vit_base_patch16_224")
     return model
 
 

@@ -90,11 +90,10 @@ def plain_image_encoder(name: str) -> ImageEncoderViT:
     )
 
 
-def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
-    """A SAM of segment-anything's own classes, without weights. key: where the name comes from,
-    for error messages."""
+def build_sam_model(name: str) -> Sam:
+    """A SAM of segment-anything's own classes, without weights."""
     if name not in SIZES:
-        raise UserError(f"{key} {name}: unknown; {nearest(name, list(SIZES))}")
+        raise UserError(f"{name}: unknown; {nearest(name, list(SIZES))}")
     size = SIZES[name]
     cells = size.side // size.patch_size
     return Sam(
@@ -131,7 +130,7 @@ class FrozenSam(Frozen):
         """
         super().__init__()
         if view not in VIEWS:
-            raise UserError(f"SAM view {view}: must be one of {', '.join(VIEWS)}")
+            raise UserError(f"view {view}: must be one of {', '.join(VIEWS)}")
         self.model = self.freeze(model)
         self.view = view
 

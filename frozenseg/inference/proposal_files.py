@@ -43,7 +43,7 @@ class ProposalFolder:
         elif not about.is_file():
             raise UserError(
                 f"{folder}: no {ABOUT}, so this is no folder of proposals; make one with "
-                "frozenseg make_sam_masks, or name no folder to make the masks online"
+                "frozenseg make_sam_masks, or name none to make the masks online"
             )
         actual = read_json(about)
         if actual != expected:

@@ -24,6 +24,9 @@ def configure_allocator() -> None:
     save a fifth of SAM's encoder (two cores, logs/speed/benchmark.md). It costs the memory that is
     free between tensors, 0.1 GB at inference. Only glibc has these settings, and the user's own
     settings (GLIBC_TUNABLES, MALLOC_*_, THP_MEM_ALLOC_ENABLE) take precedence.
+
+    Example:
+        >>> frozenseg.configure_allocator()  # the first line of a script of one's own
     """
     if DEFAULT in os.environ:
         return

@@ -31,6 +31,11 @@ class Vocabulary:
     is_thing: whether each class is a thing (countable) or stuff.
     source: where the names come from, for messages.
     ids: the numbers of the classes in the source, ascending, if it has any.
+
+    Example:
+        >>> words = frozenseg.Vocabulary.parse("car, truck; sky", things="car, truck")
+        >>> words.names, words.is_thing
+        ((('car', 'truck'), ('sky',)), (True, False))
     """
 
     names: tuple[tuple[str, ...], ...]

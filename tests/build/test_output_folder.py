@@ -17,7 +17,7 @@ from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.config import load_config
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path
-from tests.engine.test_checkpoint import checkpoint
+from tests.checkpoints.test_training import checkpoint
 
 
 @pytest.fixture

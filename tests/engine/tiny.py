@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -82,3 +83,12 @@ class TinyRun:
         found = json.loads((self.root / output / "results.json").read_text())
         assert list(found) == [self.dataset]
         return {key: found[self.dataset][key] for key in ("images", "summary", "details")}
+
+
+def assert_same_scores(
+    found: dict[str, dict[str, float]], expected: dict[str, dict[str, float]]
+) -> None:
+    """By data set; undefined ones are undefined in both."""
+    assert found.keys() == expected.keys()
+    for name, scores in found.items():
+        assert scores == pytest.approx(expected[name], abs=1e-6, nan_ok=True)
