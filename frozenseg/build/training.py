@@ -191,7 +191,7 @@ def training_loss(
     model: SegmentationModel,
     text: TextEmbeddings,
     cache: FeatureCache[Features] | None = None,
-) -> TrainingLoss:
+) -> TrainingLoss[Any, Any]:
     """The loss of the model's family; text: of the training vocabulary, on the model's device."""
     grey_padding = cfg.INPUT.PADDING == "grey"
     if isinstance(model, Fusioner):

@@ -179,7 +179,7 @@ def _train(
     state = training_state(cfg, model)
     text = embed(cfg, model, vocabulary, build_training_vocabulary(cfg))
     cache = feature_cache(cfg, model, state.precision)
-    objective = training_loss(cfg, model, text, cache)
+    loss = training_loss(cfg, model, text, cache)
     if resumed is not None:
         state.restore(resumed[0], f"checkpoint {resumed[1]}")
     log = _log(cfg, output, state.step)
@@ -206,7 +206,7 @@ def _train(
             state=state,
             network=parallel(model),
             batches=iter(training_batches(cfg, dataset, state.images)),
-            objective=objective,
+            loss=loss,
             schedule=schedule,
             max_iter=solver.MAX_ITER,
             accumulate=solver.ACCUMULATE,

@@ -92,15 +92,14 @@ class FrozenSeg(SegmentationModel):
         self,
         images: ImageBatch,
         text: TextEmbeddings,
-        auxiliary: bool = False,
         features: FrozenFeatures | None = None,
     ) -> MaskPredictions:
-        """Mask logits and in-vocabulary class logits (scaled cosines), for training.
+        """Mask logits and in-vocabulary class logits (scaled cosines) of every decoder layer, for
+        training.
 
-        auxiliary: also return the predictions of every decoder layer.
         features: the result of `encode` for these images, if it is known already.
         """
-        return self._decode(features or self.encode(images), text, auxiliary)
+        return self._decode(features or self.encode(images), text, auxiliary=True)
 
     @torch.no_grad()
     def predict(
@@ -118,7 +117,7 @@ class FrozenSeg(SegmentationModel):
         image_embedding: `FrozenSam.image_embedding` of these images, if it is known already.
         """
         features = self.encode(images, image_embedding)
-        predictions = self._decode(features, text, False)
+        predictions = self._decode(features, text, auxiliary=False)
         clip = features.clip
         predictions.class_logits = self.ensemble_logits(clip, predictions, text)
         if regions is not None:
@@ -140,7 +139,7 @@ class FrozenSeg(SegmentationModel):
         )
 
     def _decode(
-        self, features: FrozenFeatures, text: TextEmbeddings, auxiliary: bool
+        self, features: FrozenFeatures, text: TextEmbeddings, *, auxiliary: bool
     ) -> MaskPredictions:
         mask_features, levels = self.pixel_decoder(features.clip.levels)
         sam_level = self.sam_branch(features.sam) if self.sam_branch is not None else None
