@@ -65,7 +65,7 @@ def load_weights(
 class FrozenPart:
     """A frozen encoder with weights of its own.
 
-    name: as in `FROZEN_PARTS`. module: what they are loaded into. find: their file, or a
+    name: as in `frozen_parts`. module: what they are loaded into. find: their file, or a
     `UserError`. pick: the entries of the module, among those of the file.
     """
 

@@ -10,7 +10,7 @@ from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import SegmentationModel, Stage
-from frozenseg.models.layers import resize
+from frozenseg.models.layers import WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
@@ -23,12 +23,11 @@ from frozenseg.structures import (
 )
 
 
-class FrozenSeg(SegmentationModel):
+class FrozenSeg(WithEmbeddings, SegmentationModel):
     """A frozen CLIP classifies, a frozen SAM localises, and the decoders behind them train."""
 
     features = FrozenFeatures
     embeddings = frozenset({"void_embedding"})
-    """Parameters that are learned tables, for the rules of weight decay."""
 
     def __init__(
         self,
