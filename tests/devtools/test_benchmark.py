@@ -105,7 +105,6 @@ def test_stages_add_up_to_the_whole(tmp_path: Path, capsys: pytest.CaptureFixtur
     ]
     assert all(rows[name] > 0 for name in report["stages"])
     assert sum(rows[name] for name in report["stages"]) == pytest.approx(rows["whole"], abs=1e-4)
-    assert rows["other"] < 0.2 * rows["whole"]
     for name in ("scoring", "segment-anything's encoder", "open_clip's trunk", "matrix product"):
         assert rows[name] > 0
     both = rows["segment-anything's encoder"] + rows["open_clip's trunk"]
