@@ -174,10 +174,10 @@ def test_fusioner_goes_through_pairs(run: TinyRun) -> None:
     model = build_model(cfg)
     count = len(vocabulary)
     text = TextEmbeddings(torch.eye(count, 32), torch.arange(count), torch.ones(count).bool())
-    objective = training_loss(cfg, model, text)
+    loss = training_loss(cfg, model, text)
     for item, (_, asked) in enumerate(pairs[:6]):
         sample = dataset[item]
-        first = objective.asked(sample.targets.class_ids, item, sample.record.asked)[0]
+        first = loss.queried_classes(sample.targets.class_ids, item, sample.record.asked)[0]
         assert int(first) == asked
-    others = objective.asked(torch.tensor([1]), 0, 2).tolist()
+    others = loss.queried_classes(torch.tensor([1]), 0, 2).tolist()
     assert others[0] == 2 and sorted(others) == [0, 1, 2]

@@ -32,7 +32,7 @@ def training_loss(
     model: SegmentationModel,
     text: TextEmbeddings,
     cache: FeatureCache[Features] | None = None,
-) -> TrainingLoss:
+) -> TrainingLoss[Any, Any]:
     """The loss of the model's family; text: of the training vocabulary, on the model's device."""
     return find_family(cfg).loss(cfg, model, text, cache)
 

@@ -121,7 +121,7 @@ class _Run:
     checkpoints: CheckpointFolder
     dataset: SegmentationDataset
     state: TrainingState
-    loss: TrainingLoss
+    loss: TrainingLoss[Any, Any]
     cache: FeatureCache[Features] | None
     evaluator: Evaluator | None
     log: TrainingLog
@@ -153,7 +153,7 @@ class _Run:
                 state=self.state,
                 network=parallel(self.state.model),
                 batches=iter(training_batches(cfg, self.dataset, self.state.images)),
-                objective=self.loss,
+                loss=self.loss,
                 schedule=schedule_of(cfg),
                 max_iter=solver.MAX_ITER,
                 accumulate=solver.ACCUMULATE,

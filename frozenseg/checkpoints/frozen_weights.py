@@ -41,7 +41,7 @@ CLIP_DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size", "attn_m
 class FrozenPart:
     """A frozen encoder with weights of its own.
 
-    name: as in `FROZEN_PARTS`. module: what they are loaded into. find: their file, or a
+    name: as in `frozen_parts`. module: what they are loaded into. find: their file, or a
     `UserError`. pick: the entries of the module, among those of the file.
     """
 

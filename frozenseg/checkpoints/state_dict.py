@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from frozenseg.checkpoints.published_names import from_published, is_published
 from frozenseg.checkpoints.published_names import to_published as to_published
 from frozenseg.checkpoints.tensor_files import is_safetensors, read_safetensors, read_torch
-from frozenseg.encoders.frozen import FROZEN_PARTS
+from frozenseg.encoders.frozen import frozen_parts, part_of
 from frozenseg.errors import UserError, listed
 from frozenseg.files import atomic_path, user_path
 
@@ -30,10 +30,9 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     """The entries of `model_state` that training changes."""
+    frozen = frozen_parts(model)
     return {
-        name: tensor
-        for name, tensor in model_state(model).items()
-        if name.split(".")[0] not in FROZEN_PARTS
+        name: tensor for name, tensor in model_state(model).items() if part_of(name, frozen) is None
     }
 
 
@@ -70,12 +69,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> se
             raise UserError(f"weights {origin}: {error}") from None
     check_tensors(state, origin)
     wanted = model_state(model)
-    parts = {name.split(".")[0] for name in state} & set(FROZEN_PARTS)
-    optional = {
-        name
-        for name in wanted
-        if name.split(".")[0] in FROZEN_PARTS and name.split(".")[0] not in parts
-    }
+    frozen = frozen_parts(model)
+    parts = {part for name in state if (part := part_of(name, frozen)) is not None}
+    optional = {name for name in wanted if part_of(name, frozen - parts) is not None}
     _copy(wanted, state, optional, f"weights {origin} do not fit the model")
     return parts
 

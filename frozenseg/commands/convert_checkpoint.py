@@ -17,7 +17,7 @@ from frozenseg.checkpoints.state_dict import (
 )
 from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
-from frozenseg.encoders.frozen import FROZEN_PARTS
+from frozenseg.encoders.frozen import frozen_parts
 from frozenseg.errors import UserError
 from frozenseg.files import user_path, write_torch
 
@@ -41,8 +41,7 @@ def main(argv: list[str]) -> None:
     parts = load_state(model, state, str(arguments.source))
     converted = trainable_state(model)
     if arguments.keep_frozen:
-        held = {name.split(".")[0] for name in model_state(model)}
-        if missing := held & set(FROZEN_PARTS) - parts:
+        if missing := frozen_parts(model) - parts:
             raise UserError(f"{arguments.source}: holds no weights of {', '.join(sorted(missing))}")
         converted = model_state(model)
     _write(arguments.target, converted)

@@ -3,12 +3,13 @@
 Both loaders yield `list[Sample]`: test images differ in size, and padding is the model's affair.
 """
 
+import multiprocessing
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -19,9 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from frozenseg.data.dataset import ORDER_STREAM, Sample, SampleIndex, SegmentationDataset
 from frozenseg.data.transforms import seeded_generator
 from frozenseg.errors import UserError
-
-_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DEATH_MESSAGES = ("DataLoader worker (pid", "Pin memory thread exited")  # as torch words them
 
 
 class TrainingSampler(Sampler[SampleIndex]):
@@ -97,24 +95,30 @@ def eval_loader(
     return Loader(dataset, sampler, batch_size=batch_size, num_workers=num_workers)
 
 
-@contextmanager
-def deaf_workers() -> Iterator[None]:
-    """Around the start of data workers: Ctrl-C, SIGTERM and SIGHUP, which a terminal or a scheduler
-    sends to them too, are the main process's affair. They never get them; it stops them when it
-    ends, and they themselves see to it that they do not outlive it.
+def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """`iter(loader)`, with workers that never get Ctrl-C, SIGTERM or SIGHUP.
 
-    Also undoes that torch takes over SIGCHLD: its handler raises the error of a dead worker
-    wherever the main thread happens to be, in a backward pass as well. It comes with the next
-    batch, too.
+    A terminal or a scheduler sends these to all processes of a group. They are the affair of the
+    main process, which ends its workers when it ends; workers also end when it has died.
+
+    The workers are started from a thread that blocks the signals, and inherit that. For a loader
+    that is started outside the main thread torch takes over no signal, either: its handler would
+    raise the error of a dead worker wherever the main thread is, in a backward pass as well. The
+    same error comes with the next batch.
     """
-    before = signal.getsignal(signal.SIGCHLD)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    started: Future[Iterator[Any]] = Future()
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            started.set_result(iter(loader))
+        except BaseException as error:
+            started.set_exception(error)
+
+    thread = threading.Thread(target=start, name="start of data workers")
+    thread.start()
+    thread.join()
+    return started.result()
 
 
 class Loader:
@@ -132,31 +136,42 @@ class Loader:
         self.sampler = sampler
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.progress = torch.full((num_workers, 2), -1).share_memory_()  # process id, item
         self.batches = self._data_loader()
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        with deaf_workers():
-            batches = iter(self.batches)
+        batches = start_workers(self.batches)
         while True:
-            batch = self._next(batches)
+            try:
+                batch = next(batches, None)
+            except (ConnectionError, EOFError, FileNotFoundError):
+                # the other end of a pipe has gone; asked again, torch finds which worker it was
+                if self.num_workers == 0:
+                    raise
+                continue
+            except RuntimeError:  # what torch raises for a dead worker, and for other faults
+                batch = self._death_of_a_worker()
+                if batch is None:
+                    raise
             if batch is None:
                 return
             if isinstance(batch, UserError):
-                self._stop(batches)
-                raise batch
+                self.batches = self._data_loader()  # the workers at work go with the old one
+                raise batch from None
             yield batch
 
     def _data_loader(self) -> DataLoader[Sample | UserError]:
+        # of each worker its process id and the item that it is at
+        self.progress = torch.full((self.num_workers, 2), -1).share_memory_()
         return DataLoader(
             _Reporting(self.dataset, self.progress),
             sampler=self.sampler,
             batch_size=self.batch_size,
             collate_fn=_collate,
             num_workers=self.num_workers,
+            worker_init_fn=partial(_note_process, self.progress),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             # its own generator: the default draws from torch's global state, which a resumed run
@@ -164,46 +179,17 @@ class Loader:
             generator=torch.Generator(),
         )
 
-    def _next(self, batches: Iterator[Any]) -> list[Sample] | UserError | None:
-        try:
-            return self._received(batches)
-        except RuntimeError as error:
-            message = str(error).partition("\n")[0]
-            # torch's own words for a dead worker; what is raised inside one arrives as "Caught ..."
-            if "Caught" in message or not message.startswith(DEATH_MESSAGES):
-                raise
-        self._stop(batches)
-        raise self._worker_died(message)
-
-    def _received(self, batches: Iterator[Any]) -> list[Sample] | UserError | None:
-        while True:
-            try:
-                return next(batches, None)
-            except (ConnectionError, EOFError, FileNotFoundError):
-                # the other end of a pipe has gone; asked again, torch finds which worker it was
-                if self.num_workers == 0:
-                    raise
-
-    def _stop(self, batches: Iterator[Any]) -> None:
-        """End the workers now; the garbage collector would wait for them up to 10 s."""
-        shut_down = getattr(batches, "_shutdown_workers", None)
-        if shut_down is not None:
-            with suppress(RuntimeError):  # another worker that dies meanwhile
-                shut_down()
-            for worker in getattr(batches, "_workers", []):  # one that hangs hears no SIGTERM
-                if worker.is_alive():
-                    worker.kill()
-            self.batches = self._data_loader()
-
-    def _worker_died(self, message: str) -> UserError:
-        """Name the image that the dead worker was at: `message` holds its process id."""
-        dead = {int(number) for number in re.findall(r"\d+", message)}
-        rows = [(process, item) for process, item in self.progress.tolist() if item >= 0]
-        items = [item for process, item in rows if process in dead] or [item for _, item in rows]
-        paths = ", ".join(self.dataset.records[item].image_path for item in items)
+    def _death_of_a_worker(self) -> UserError | None:
+        """An error that names the images at which workers have died; None if all are alive."""
+        alive = {child.pid for child in multiprocessing.active_children()}
+        rows = [(process, item) for process, item in self.progress.tolist() if process >= 0]
+        died_at = [item for process, item in rows if process not in alive]
+        if not died_at:
+            return None
+        paths = [self.dataset.records[item].image_path for item in died_at if item >= 0]
         return UserError(
-            f"{paths or 'before the first image'}: a worker process died here ({message}); if "
-            "memory or /dev/shm ran out, use fewer workers (DATALOADER.NUM_WORKERS)"
+            f"{', '.join(paths) or 'before the first image'}: a worker process died here; if "
+            "memory or /dev/shm ran out, use fewer workers"
         )
 
 
@@ -219,7 +205,7 @@ class _Reporting(Dataset[Sample | UserError]):
         worker = get_worker_info()
         if worker is not None:
             item = request.item if isinstance(request, SampleIndex) else request
-            self.progress[worker.id] = torch.tensor([os.getpid(), item])
+            self.progress[worker.id, 1] = item
         try:
             return self.dataset[request]
         except UserError as error:
@@ -227,6 +213,10 @@ class _Reporting(Dataset[Sample | UserError]):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+def _note_process(progress: Tensor, worker: int) -> None:
+    progress[worker, 0] = os.getpid()
 
 
 def _collate(samples: list[Sample | UserError]) -> list[Sample] | UserError:

@@ -1,17 +1,13 @@
-"""What frozen encoders have in common."""
+"""Frozen encoders: their class, and which parts and entries of a model are frozen."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
-
-# Top-level names of frozen encoders in all models: of FrozenSeg, and of Fusioner. Checkpoints of
-# training leave them out.
-FROZEN_PARTS = ("clip", "sam", "visual", "text")
 
 
 class Frozen(nn.Module):
@@ -30,15 +26,31 @@ class Frozen(nn.Module):
         return super().train(False)
 
 
+def frozen_parts(model: nn.Module) -> set[str]:
+    """The names of the frozen parts of a model, the outermost ones. Checkpoints of training leave
+    them out."""
+    parts: set[str] = set()
+    # Parents come before their children; one module may stand under two names.
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Frozen) and part_of(name, parts) is None:
+            parts.add(name)
+    return parts
+
+
+def part_of(name: str, parts: Iterable[str]) -> str | None:
+    """The part that a parameter, a buffer or a module belongs to, by its full name."""
+    return next((part for part in parts if name.startswith(f"{part}.")), None)
+
+
 def add_tensors(digest: Any, state: Mapping[str, Tensor]) -> None:
-    """Add names and values to a digest of hashlib, in the order of the names."""
+    """Feed names and values of tensors, in the order of the names, to a digest of hashlib."""
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Of all weights of a model."""
+    """A digest of all weights of a model."""
     digest = hashlib.sha256()
     add_tensors(digest, model.state_dict())
     return digest.hexdigest()[:16]

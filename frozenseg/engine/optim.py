@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from frozenseg.errors import UserError
 from frozenseg.models.fusioner import UpsamplingDecoder
+from frozenseg.models.layers import WithEmbeddings
 from frozenseg.models.pixel_decoder import DeformableEncoder
 
 RULES = ("modules", "tables", "matrices")
@@ -83,13 +84,17 @@ def parameter_groups(
 
 def _kind(leaf: str, parameter: nn.Parameter, module: nn.Module, rule: str) -> str:
     """leaf: the name of the parameter in its module, which may say what its embeddings are."""
-    is_table = isinstance(module, nn.Embedding) or leaf in getattr(module, "embeddings", ())
+    is_table = isinstance(module, nn.Embedding) or _is_learned_table(leaf, module)
     if rule == "matrices":
         return "weights" if is_table or parameter.ndim > 1 else "vectors"
     if isinstance(module, NORMS):
         return "norms"
     is_table |= rule == "tables" and isinstance(module, DeformableEncoder)
     return "embeddings" if is_table else "weights"
+
+
+def _is_learned_table(leaf: str, module: nn.Module) -> bool:
+    return isinstance(module, WithEmbeddings) and leaf in module.embeddings
 
 
 def _decoder_modules(model: nn.Module) -> set[nn.Module]:

@@ -1,9 +1,10 @@
-"""The one training loop."""
+"""The training loop."""
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import astuple
 from itertools import islice
 from typing import Any
 
@@ -18,8 +19,9 @@ from frozenseg.engine.interrupt import GracefulShutdown
 from frozenseg.engine.logger import TrainingLog
 from frozenseg.engine.optim import gradient_norm, set_learning_rate, set_weight_decay
 from frozenseg.engine.state import TrainingState
-from frozenseg.engine.training_loss import TrainingLoss
+from frozenseg.engine.training_loss import LossNormalizers, LossTargets, Outputs, TrainingLoss
 from frozenseg.errors import UserError
+from frozenseg.losses.weighting import weighted_losses
 from frozenseg.models.base import SegmentationModel
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def train(
     state: TrainingState,
     network: nn.Module,
     batches: Iterator[list[Sample]],
-    objective: TrainingLoss,
+    loss: TrainingLoss[Outputs, LossTargets],
     schedule: Callable[[int], float],
     max_iter: int,
     accumulate: int,
@@ -48,24 +50,27 @@ def train(
     keep_best: Callable[[], object],
     stop: GracefulShutdown,
 ) -> bool:
-    """Train until `max_iter` steps are done; False if the user has stopped it before.
+    """Train until `max_iter` steps are done; returns False if the user has stopped it before.
 
-    network: the model, or DistributedDataParallel around it. batches: endless passes of this
-    process, `accumulate` of them a step. evaluate: scores by data set, every `evaluation_period`
-    steps (0: never). keep_best: called after an evaluation that is the best so far, with the
-    weights that were evaluated.
+    network: the model, or DistributedDataParallel around it.
+    batches: micro-batches of this process without end; a step takes `accumulate` of them.
+    schedule: the learning rate of each step.
+    clip_norm: the largest norm of all gradients together; None: they are not clipped.
+    checkpoint_period, evaluation_period: in steps; 0: only at the end.
+    evaluate: returns scores by data set.
+    keep_best: called after the best evaluation so far, while the model has the evaluated weights.
     """
     with saying_how_to_go_on(state, checkpoints):
         while state.step < max_iter:
-            passes = list(islice(batches, accumulate))
+            micro_batches = list(islice(batches, accumulate))
             log.data_ready()
-            totals, stopping = loss_normalizers(objective, passes, stop.requested)
+            normalizers, stopping = loss_normalizers(loss, micro_batches, stop.requested)
             if stopping:
                 _save(state, checkpoints)
                 return False
             rate = schedule(state.step)
             losses, norm = training_step(
-                state, network, objective, passes, totals, rate=rate, clip_norm=clip_norm
+                state, network, loss, micro_batches, normalizers, rate=rate, clip_norm=clip_norm
             )
             checkpoints.prove()
             log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
@@ -80,56 +85,62 @@ def train(
 
 
 def loss_normalizers(
-    objective: TrainingLoss, passes: list[list[Sample]], stopping: bool
-) -> tuple[tuple[float, ...], bool]:
-    """The divisors of the step's loss over all passes and processes, and whether any of these has
-    been asked to stop: one exchange for both."""
-    counts = [objective.count(samples) for samples in passes]
-    mine = [*map(sum, zip(*counts, strict=True)), float(stopping)]
-    *totals, stops = all_sum(torch.tensor(mine, dtype=torch.float64)).tolist()
-    return tuple(totals), stops > 0
+    loss: TrainingLoss[Outputs, LossTargets], micro_batches: list[list[Sample]], stopping: bool
+) -> tuple[LossNormalizers, bool]:
+    """The normalizers of a step, and whether any process has been asked to stop.
+
+    One exchange between the processes serves both.
+    """
+    mine = sum(map(loss.normalizers, micro_batches), LossNormalizers())
+    values = torch.tensor([*astuple(mine), float(stopping)], dtype=torch.float64)
+    *sums, stops = all_sum(values).tolist()
+    return LossNormalizers(*sums), stops > 0
 
 
 def training_step(
     state: TrainingState,
     network: nn.Module,
-    objective: TrainingLoss,
-    passes: list[list[Sample]],
-    totals: tuple[float, ...],
+    loss: TrainingLoss[Outputs, LossTargets],
+    micro_batches: list[list[Sample]],
+    normalizers: LossNormalizers,
     *,
     rate: float,
     clip_norm: float | None,
 ) -> tuple[dict[str, float], float]:
-    """One step of the optimiser; the losses of the global batch, and the norm of its gradient.
+    """One step of the optimiser; returns the losses of the whole batch and the gradient's norm.
 
-    A loss or a norm that is not a finite number is a `UserError`, before it gets into a weight.
+    A loss or a norm that is not a finite number is a `UserError`, raised before any weight changes.
     """
     set_learning_rate(state.optimizer, rate)
     if state.decay is not None:
         set_weight_decay(state.optimizer, state.decay(state.step))
     state.optimizer.zero_grad(set_to_none=True)
-    scaler, processes = state.scaler, world_size()
+    processes = world_size()
     summed: dict[str, Tensor] = {}
     position = state.images + rank()
-    for number, samples in enumerate(passes):
+    for number, samples in enumerate(micro_batches):
         positions = [position + processes * index for index in range(len(samples))]
         position += processes * len(samples)
-        with _exchange(network, now=number == len(passes) - 1):
+        with _gradient_exchange(network, now=number == len(micro_batches) - 1):
             with state.precision.autocast():
-                losses = _losses(state, network, objective, samples, positions, totals)
-            scaler.scale(objective.total(losses)).backward()
-        for name, loss in losses.items():
-            summed[name] = summed.get(name, 0) + loss.detach()
-    scaler.unscale_(state.optimizer)
+                batch = loss.prepare(samples, positions, state.model.device)
+                outputs = network(batch.images, batch.classes, batch.features)
+                losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
+            total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
+            # DistributedDataParallel averages gradients over the processes; theirs add up.
+            state.scaler.scale(total * processes).backward()
+        for name, value in losses.items():
+            summed[name] = summed.get(name, 0) + value.detach()
+    state.scaler.unscale_(state.optimizer)
     parameters = [parameter for _, parameter in state.model.trainable_parameters()]
     norm = gradient_norm(parameters, clip_norm)
-    report, length = _report(summed, norm, objective, state, passes)
-    scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
-    scaler.update()
+    report, length = _report(summed, norm, loss.weights, state, micro_batches)
+    state.scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
+    state.scaler.update()
     if state.average is not None:
         state.average.update()
     state.step += 1
-    state.images += processes * sum(len(samples) for samples in passes)
+    state.images += processes * sum(len(samples) for samples in micro_batches)
     return report, length
 
 
@@ -180,51 +191,46 @@ def parallel(model: SegmentationModel) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
-def _exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
-    """Gradients cross between processes in the last pass of a step only."""
+def _gradient_exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
+    """Processes exchange gradients in the last micro-batch of a step only."""
     if now or not isinstance(network, DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
 
 
-def _losses(
-    state: TrainingState,
-    network: nn.Module,
-    objective: TrainingLoss,
+def _finite_losses(
+    loss: TrainingLoss[Outputs, LossTargets],
+    outputs: Outputs,
+    targets: LossTargets,
+    normalizers: LossNormalizers,
     samples: list[Sample],
-    positions: list[int],
-    totals: tuple[float, ...],
+    state: TrainingState,
 ) -> dict[str, Tensor]:
+    """The losses; outputs that are not finite are an error that names the images."""
     try:
-        return objective(
-            network,
-            samples,
-            positions,
-            totals,
-            device=state.model.device,
-            processes=world_size(),
-        )
+        return loss(outputs, targets, normalizers)
     except FloatingPointError as error:
-        raise UserError(f"step {state.step + 1}: {error}") from None
+        images = ", ".join(str(sample.record.image_id) for sample in samples)
+        raise UserError(f"step {state.step + 1}: batch of images {images}: {error}") from None
 
 
 def _report(
     summed: dict[str, Tensor],
     norm: Tensor,
-    objective: TrainingLoss,
+    weights: Mapping[str, float],
     state: TrainingState,
-    passes: list[list[Sample]],
+    micro_batches: list[list[Sample]],
 ) -> tuple[dict[str, float], float]:
     """The losses of all processes and the norm of the gradient as numbers, in one copy from the
-    device; what is not finite ends the run."""
-    mine = torch.stack([*(loss.float() for loss in summed.values()), norm.float()]).cpu()
-    *values, norms = (all_sum(mine.clone()) / world_size()).tolist()
+    device; a number that is not finite ends the run."""
+    mine = torch.stack([*(value.float() for value in summed.values()), norm.float()]).cpu()
+    *values, norms = all_sum(mine.clone()).tolist()
     losses = dict(zip(summed, values, strict=True))
-    total = sum(objective.weight(name) * loss for name, loss in losses.items())
+    total = sum(weighted_losses(losses, weights).values())
     if not math.isfinite(total):
-        raise UserError(_not_finite([*summed], mine.tolist(), state.step, passes))
+        raise UserError(_not_finite([*summed], mine.tolist(), state.step, micro_batches))
     if not math.isfinite(norms) and not _may_overflow(state):
-        raise UserError(_not_finite(["gradient"], [math.nan], state.step, passes))
+        raise UserError(_not_finite(["gradient"], [math.nan], state.step, micro_batches))
     return {"total_loss": total, **losses}, float(mine[-1])
 
 
@@ -236,17 +242,18 @@ def _may_overflow(state: TrainingState) -> bool:
 
 
 def _not_finite(
-    names: list[str], values: list[float], step: int, passes: list[list[Sample]]
+    names: list[str], values: list[float], step: int, micro_batches: list[list[Sample]]
 ) -> str:
-    """What is not finite, by name, and in which images of all processes."""
+    """A message with the names of the values that are not finite, and the images of all processes
+    that have one."""
     wrong = [name for name, value in zip(names, values, strict=False) if not math.isfinite(value)]
-    images = [sample.record.image_id for samples in passes for sample in samples] if wrong else []
-    found = all_gather_json([wrong, images])
-    parts = sorted({name for names, _ in found for name in names})
-    ids = ", ".join(str(image) for _, images in found for image in images)
+    samples = [sample for samples in micro_batches for sample in samples] if wrong else []
+    gathered = all_gather_json([wrong, [sample.record.image_id for sample in samples]])
+    names = sorted({name for wrong, _ in gathered for name in wrong})
+    images = ", ".join(str(image) for _, images in gathered for image in images)
     return (
-        f"step {step + 1}: {', '.join(parts)} not finite for the batch of images {ids}, the step "
-        "is not taken; try a lower SOLVER.BASE_LR, or look at these images with "
+        f"step {step + 1}: {', '.join(names)} not finite for the batch of images {images}, the "
+        "step is not taken; try a lower learning rate, or look at these images with "
         "frozenseg view_samples"
     )
 
@@ -268,7 +275,7 @@ def saying_how_to_go_on(state: TrainingState, checkpoints: CheckpointFolder) -> 
     try:
         yield
     except torch.OutOfMemoryError:
-        full = UserError("the GPU has no memory left: raise SOLVER.ACCUMULATE")
+        full = UserError("the GPU has no memory left: split each batch into more micro-batches")
         raise UserError(_told(full, state.step, checkpoints)) from None
     except (UserError, OSError) as error:
         raise UserError(_told(error, state.step, checkpoints)) from None

@@ -1,13 +1,21 @@
-"""The training loss of a global batch, whatever part of it a process sees in one pass.
+"""What the training loop needs of a loss, and the losses of the two model families.
 
-A step's batch may be spread over processes and over several passes (gradient accumulation). Its
-loss is that of one large batch: the divisors (number of objects, sum of class weights) are those of
-the whole batch, and the random points of an image depend on the seed and the image's place in the
-data alone. Two processes, or two passes, therefore equal one.
+The loop calls the network, the loss compares its outputs with targets:
+
+    batch = loss.prepare(samples, positions, device)
+    outputs = network(batch.images, batch.classes, batch.features)
+    losses = loss(outputs, batch.targets, normalizers)
+
+The batch of a step may be spread over processes and over micro-batches (gradient accumulation). Its
+losses are those of one large batch: they are divided by sums over the whole batch
+(`LossNormalizers`), and the random choices for an image depend on the seed and on the position of
+the image among all draws of the run, and on nothing else.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,193 +26,230 @@ from frozenseg.data.transforms import seeded_generator
 from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.losses.pixel import pixel_losses
 from frozenseg.losses.set_criterion import SetCriterion
-from frozenseg.structures import ImageBatch, MaskPredictions, Targets, TextEmbeddings
+from frozenseg.structures import Features, ImageBatch, MaskPredictions, Targets, TextEmbeddings
 
 # beside SAMPLE_STREAM and ORDER_STREAM of `frozenseg.data.dataset`
 POINT_STREAM, CLASS_STREAM = 2, 3
 
-Forward = Callable[..., MaskPredictions]
+Outputs = TypeVar("Outputs")
+LossTargets = TypeVar("LossTargets")
 
 
-class TrainingLoss(Protocol):
-    """What the training loop needs of a loss; each model family has its own."""
+@dataclass(frozen=True)
+class LossNormalizers:
+    """What the losses of a step are divided by: sums over its whole batch.
 
-    def count(self, samples: list[Sample]) -> tuple[float, ...]:
-        """The share of these samples in the totals of the step: what its loss is divided by."""
+    A loss fills in the sums that it needs.
 
-    def __call__(
-        self,
-        forward: Callable[..., Any],
-        samples: list[Sample],
-        positions: list[int],
-        totals: tuple[float, ...],
-        *,
-        device: torch.device,
-        processes: int = 1,
-    ) -> dict[str, Tensor]:
-        """Unweighted losses of one pass, to be summed over the passes and averaged over the
-        processes, as DistributedDataParallel does with gradients.
+    objects: annotated objects.
+    class_weight: the weights that the class loss gives to all queries of one output.
+    labelled_images: images with a labelled pixel.
+    """
 
-        forward: the network. positions: the place of each sample among all draws of the run.
-        totals: the sums of `count` over all passes and processes of the step.
-        """
+    objects: float = 0.0
+    class_weight: float = 0.0
+    labelled_images: float = 0.0
 
-    def weight(self, name: str) -> float:
-        """The weight of a loss in the total."""
-
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum that training minimises."""
+    def __add__(self, other: "LossNormalizers") -> "LossNormalizers":
+        return LossNormalizers(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
-class LossNormalizers(NamedTuple):
-    """Of the global batch: objects annotated, and the sum of the class loss's weights over all
-    queries of one output."""
+@dataclass(frozen=True)
+class TrainingBatch(Generic[LossTargets]):
+    """A micro-batch: what the network is given, and what its outputs are compared with.
 
-    objects: float
-    class_weight: float
+    images: on the device of the network.
+    classes: what the network looks for: a vocabulary, or for each image the vectors (B, k, D) of
+        its queried classes.
+    targets: what the loss of the family expects.
+    features: what the frozen encoders make of the images, if that is known already.
+    """
+
+    images: ImageBatch
+    classes: TextEmbeddings | Tensor
+    targets: LossTargets
+    features: Features | None = None
 
 
-class MaskClassificationLoss:
-    """Class, mask and dice losses of samples against the training vocabulary."""
+class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
+    """The loss of a model family.
+
+    weights: of the losses in the total that is minimised, see `weighted_losses`.
+    """
+
+    weights: Mapping[str, float]
 
     def __init__(
         self,
         *,
-        criterion: SetCriterion,
-        text: TextEmbeddings,
-        num_queries: int,
         size_divisor: int,
         seed: int,
         grey_padding: bool,
         cache: FeatureCache[Any] | None = None,
     ) -> None:
-        """grey_padding: the encoders see the padding of a crop as it is painted, not as padding.
-        cache: where what the frozen encoders make of an image is kept, if it is kept."""
-        self.criterion = criterion
-        self.text = text
-        self.num_queries = num_queries
+        """
+        size_divisor: batches of images are padded to a multiple of it, in pixels.
+        grey_padding: the encoders see the padding of a crop as it is painted, as in the published
+            FrozenSeg, where at test the padding is zero; otherwise it counts as padding.
+        cache: where the features of the frozen encoders are kept, if they are.
+        """
         self.size_divisor = size_divisor
         self.seed = seed
         self.grey_padding = grey_padding
         self.cache = cache
 
-    def count(self, samples: list[Sample]) -> LossNormalizers:
-        """The share of these samples in the totals of the step."""
-        objects = [len(targets.class_ids) for targets in map(_targets, samples)]
-        return LossNormalizers(float(sum(objects)), sum(map(self._class_weight, objects)))
+    @abstractmethod
+    def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        """The share of these samples in the normalizers of their step."""
+
+    @abstractmethod
+    def prepare(
+        self, samples: list[Sample], positions: list[int], device: torch.device
+    ) -> TrainingBatch[LossTargets]:
+        """Samples as a micro-batch. positions: those of the samples among all draws of the run."""
+
+    @abstractmethod
+    def __call__(
+        self, outputs: Outputs, targets: LossTargets, normalizers: LossNormalizers
+    ) -> dict[str, Tensor]:
+        """Unweighted losses by name, each the share of a micro-batch in that of the whole batch:
+        over all micro-batches and processes of a step they add up to it."""
+
+    def _inputs(
+        self, samples: list[Sample], device: torch.device
+    ) -> tuple[ImageBatch, Features | None]:
+        """The images on the device, and their features if there is a cache."""
+        images = ImageBatch.collate(
+            [sample.image for sample in samples],
+            self.size_divisor,
+            [self._seen_size(sample) for sample in samples],
+        )
+        # The cache encodes with the bare model and not with DistributedDataParallel: frozen
+        # encoders have no gradients to exchange.
+        features = None if self.cache is None else self.cache(images, device)
+        return images.to(device), features
+
+    def _seen_size(self, sample: Sample) -> tuple[int, int]:
+        """The size of the image as the encoders see it; they treat the rest as padding."""
+        whole = (sample.image.shape[1], sample.image.shape[2])
+        return whole if self.grey_padding else sample.unpadded_size or whole
+
+
+@dataclass(frozen=True)
+class ObjectTargets:
+    """The annotated objects of each image, and for each image a seed (B,) of its random points."""
+
+    objects: list[Targets]
+    seeds: Tensor
+
+
+class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
+    """Class, mask and dice losses of FrozenSeg against the training vocabulary."""
+
+    def __init__(
+        self, *, criterion: SetCriterion, text: TextEmbeddings, num_queries: int, **common: Any
+    ) -> None:
+        """text: of the training vocabulary, on the model's device. common: see `TrainingLoss`."""
+        super().__init__(**common)
+        self.criterion = criterion
+        self.weights = criterion.loss_weights
+        self.text = text
+        self.num_queries = num_queries
+
+    def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        counts = [len(_targets(sample).class_ids) for sample in samples]
+        return LossNormalizers(
+            objects=float(sum(counts)), class_weight=float(sum(map(self._class_weight, counts)))
+        )
 
     def _class_weight(self, objects: int) -> float:
-        """The divisor of one image's class loss: matched queries weigh 1, the others little."""
+        """The divisor of one image's class loss: matched queries weigh 1, the others less."""
         matched = min(objects, self.num_queries)
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 
+    def prepare(
+        self, samples: list[Sample], positions: list[int], device: torch.device
+    ) -> TrainingBatch[ObjectTargets]:
+        images, features = self._inputs(samples, device)
+        seeds = torch.tensor([point_seed(self.seed, position) for position in positions])
+        targets = ObjectTargets([_targets(sample) for sample in samples], seeds)
+        return TrainingBatch(images, self.text, targets, features)
+
     def __call__(
-        self,
-        forward: Forward,
-        samples: list[Sample],
-        positions: list[int],
-        totals: tuple[float, ...],
-        *,
-        device: torch.device,
-        processes: int = 1,
+        self, outputs: MaskPredictions, targets: ObjectTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
-        """As `TrainingLoss`."""
-        objects, class_weight = totals
-        images = _images(samples, self.size_divisor, self.grey_padding)
-        known = _known_features(self.cache, images, device)
-        predictions = forward(images.to(device), self.text, True, **known)
-        seeds = [point_seed(self.seed, position) for position in positions]
-        try:
-            return self.criterion(
-                predictions,
-                [_targets(sample) for sample in samples],
-                num_masks=max(objects, 1.0) / processes,
-                class_weight=class_weight / processes,
-                seeds=torch.tensor(seeds),
-            )
-        except FloatingPointError as error:
-            names = ", ".join(str(sample.record.image_id) for sample in samples)
-            raise FloatingPointError(f"batch of images {names}: {error}") from None
-
-    def weight(self, name: str) -> float:
-        return self.criterion.weight(name)
-
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        return self.criterion.total(losses)
+        """The losses of `SetCriterion`, by its names."""
+        return self.criterion(
+            outputs,
+            targets.objects,
+            num_masks=max(normalizers.objects, 1.0),
+            class_weight=normalizers.class_weight,
+            seeds=targets.seeds,
+        )
 
 
-class BinaryMaskLoss:
-    """Binary cross entropy of the masks of the classes that each image is asked for (Fusioner).
+@dataclass(frozen=True)
+class PixelTargets:
+    """masks: (B, k, H, W) bool, of the queried classes. labelled: (B, H, W) bool, pixels that
+    count."""
 
-    An image is asked for as many classes as are asked for at once at test: the one of its pair
-    (`Record.asked`) first, then those in it, in random order, then others, whose masks shall be
-    empty. The published training asks for one. Pixels that are labelled, but of no class, count
-    against every class.
+    masks: Tensor
+    labelled: Tensor
+
+
+class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
+    """Binary cross entropy of the masks of the queried classes (Fusioner).
+
+    For each image as many classes are queried as at test: first the class of its pair
+    (`Record.asked`), then those in the image, in random order, then others, whose masks should be
+    empty. The published training queries one class. Pixels that are labelled, but of no class,
+    count against every class.
     """
 
-    def __init__(
-        self,
-        *,
-        vectors: Tensor,
-        classes_at_once: int,
-        size_divisor: int,
-        seed: int,
-        grey_padding: bool,
-        cache: FeatureCache[Any] | None = None,
-    ) -> None:
-        """vectors: (K, D) of the training vocabulary, on the model's device. classes_at_once: 0:
-        all K. grey_padding, cache: as of `MaskClassificationLoss`."""
+    def __init__(self, *, vectors: Tensor, classes_at_once: int, **common: Any) -> None:
+        """vectors: (K, D) of the training vocabulary, on the model's device. classes_at_once: how
+        many classes are queried together; 0: all K. common: see `TrainingLoss`."""
+        super().__init__(**common)
+        self.weights = {"loss_mask": 1.0}
         self.vectors = vectors
         self.num_queried = min(classes_at_once or len(vectors), len(vectors))
-        self.size_divisor = size_divisor
-        self.seed = seed
-        self.grey_padding = grey_padding
-        self.cache = cache
 
-    def count(self, samples: list[Sample]) -> tuple[float, ...]:
-        """Images with a labelled pixel."""
-        return (float(sum(bool(_targets(s).labelled_pixels.any()) for s in samples)),)
+    def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        labelled = sum(bool(_targets(sample).labelled_pixels.any()) for sample in samples)
+        return LossNormalizers(labelled_images=float(labelled))
 
-    def __call__(
-        self,
-        forward: Callable[..., Tensor],
-        samples: list[Sample],
-        positions: list[int],
-        totals: tuple[float, ...],
-        *,
-        device: torch.device,
-        processes: int = 1,
-    ) -> dict[str, Tensor]:
-        """As `TrainingLoss`; the one loss is `loss_mask`."""
-        asked = torch.stack(
+    def prepare(
+        self, samples: list[Sample], positions: list[int], device: torch.device
+    ) -> TrainingBatch[PixelTargets]:
+        queried = torch.stack(
             [
-                self.asked(_targets(sample).class_ids, position, sample.record.asked)
+                self.queried_classes(_targets(sample).class_ids, position, sample.record.asked)
                 for sample, position in zip(samples, positions, strict=True)
             ]
         ).to(device)  # (B, k)
-        images = _images(samples, self.size_divisor, self.grey_padding)
-        known = _known_features(self.cache, images, device)
-        logits = forward(images.to(device), self.vectors[asked], **known)
-        targets = [_targets(sample).to(device) for sample in samples]
+        images, features = self._inputs(samples, device)
         size = (images.pixels.shape[-2], images.pixels.shape[-1])
-        losses = pixel_losses(
-            logits,
-            torch.stack([class_masks(*pair, size) for pair in zip(targets, asked, strict=True)]),
-            torch.stack([_padded(target.labelled_pixels, size) for target in targets]),
+        objects = [_targets(sample).to(device) for sample in samples]
+        targets = PixelTargets(
+            torch.stack([class_masks(*pair, size) for pair in zip(objects, queried, strict=True)]),
+            torch.stack([_padded(of_image.labelled_pixels, size) for of_image in objects]),
         )
-        return {"loss_mask": losses.sum() * (processes / max(totals[0], 1.0))}
+        return TrainingBatch(images, self.vectors[queried], targets, features)
 
-    def weight(self, name: str) -> float:
-        return 1.0
+    def __call__(
+        self, outputs: Tensor, targets: PixelTargets, normalizers: LossNormalizers
+    ) -> dict[str, Tensor]:
+        """`loss_mask`. outputs: mask logits (B, k, h, w)."""
+        losses = pixel_losses(outputs, targets.masks, targets.labelled)
+        return {"loss_mask": losses.sum() * (1 / max(normalizers.labelled_images, 1.0))}
 
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        return losses["loss_mask"]
+    def queried_classes(self, class_ids: Tensor, position: int, first: int | None = None) -> Tensor:
+        """The classes (k,) that are queried for the image drawn at `position`.
 
-    def asked(self, class_ids: Tensor, position: int, first: int | None = None) -> Tensor:
-        """The classes (k,) that the image drawn at `position` is asked for, if these are in it.
-        first: one that comes before all others."""
-        chance = seeded_generator(self.seed, CLASS_STREAM, position)
-        order = chance.permutation(len(self.vectors))
+        class_ids: the classes in it. first: one that comes before all others.
+        """
+        generator = seeded_generator(self.seed, CLASS_STREAM, position)
+        order = generator.permutation(len(self.vectors))
         present = np.isin(order, class_ids.cpu().numpy())
         order = np.concatenate((order[present], order[~present]))
         if first is not None:
@@ -212,43 +257,23 @@ class BinaryMaskLoss:
         return torch.from_numpy(order[: self.num_queried].copy())
 
 
-def class_masks(targets: Targets, asked: Tensor, size: tuple[int, int]) -> Tensor:
-    """(k, *size) bool: all regions of each class of `asked` (k,), False where padding is added."""
-    is_of = asked[:, None] == targets.class_ids  # (k, N)
+def class_masks(targets: Targets, classes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(k, *size) bool: all regions of each of the classes (k,), False where padding is added."""
+    is_of = classes[:, None] == targets.class_ids  # (k, N)
     regions = targets.masks.flatten(1).float()  # counts of at most N: exact
     masks = (is_of.float() @ regions).unflatten(1, targets.masks.shape[1:]) > 0
     return _padded(masks, size)
 
 
+def point_seed(seed: int, position: int) -> int:
+    """The seed of the random points of the image drawn at `position`."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(POINT_STREAM, position))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))  # torch takes 63 bits
+
+
 def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = masks.shape[-2:]
     return torch.nn.functional.pad(masks, (0, size[1] - width, 0, size[0] - height))
-
-
-def _images(samples: list[Sample], divisor: int, grey_padding: bool) -> ImageBatch:
-    """grey_padding: the padding of a crop counts as picture, as in the published FrozenSeg, which
-    at test has zeros there; layer norms blow up the difference."""
-    wholes = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
-    unpadded = [
-        sample.unpadded_size or whole for sample, whole in zip(samples, wholes, strict=True)
-    ]
-    return ImageBatch.collate(
-        [sample.image for sample in samples], divisor, wholes if grey_padding else unpadded
-    )
-
-
-def _known_features(
-    cache: FeatureCache[Any] | None, images: ImageBatch, device: torch.device
-) -> dict[str, Any]:
-    """What `forward` gets besides. The cache asks the bare model, not DistributedDataParallel: what
-    is frozen has no gradients to exchange."""
-    return {} if cache is None else {"features": cache(images, device)}
-
-
-def point_seed(seed: int, position: int) -> int:
-    """What decides the random points of the draw at `position`."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(POINT_STREAM, position))
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))  # torch takes 63 bits
 
 
 def _targets(sample: Sample) -> Targets:

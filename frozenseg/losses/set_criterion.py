@@ -114,15 +114,6 @@ class SetCriterion:
             for name, loss in zip(self.loss_weights, losses.unbind(), strict=True)
         }
 
-    def weight(self, name: str) -> float:
-        """The weight of a loss in the total, by its name, e.g. `loss_mask` or `loss_mask_0`."""
-        without_suffix = "_".join(name.split("_")[:2])
-        return self.loss_weights[without_suffix]
-
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum that training minimises."""
-        return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
-
     def classification_losses(
         self,
         outputs: list[MaskPredictions],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
-from frozenseg.encoders.frozen import FROZEN_PARTS
+from frozenseg.encoders.frozen import frozen_parts, part_of
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbeddings
 
@@ -73,10 +73,11 @@ class SegmentationModel(nn.Module):
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of everything that is not frozen."""
+        frozen = frozen_parts(self)
         return (
             (name, parameter)
             for name, parameter in self.named_parameters()
-            if name.split(".")[0] not in FROZEN_PARTS
+            if part_of(name, frozen) is None
         )
 
     def encode(self, images: ImageBatch) -> Features:

@@ -10,7 +10,7 @@ from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import RegionClassifier, Stage
-from frozenseg.models.layers import resize
+from frozenseg.models.layers import WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
@@ -23,12 +23,11 @@ from frozenseg.structures import (
 )
 
 
-class FrozenSeg(RegionClassifier):
+class FrozenSeg(WithEmbeddings, RegionClassifier):
     """A frozen CLIP classifies, a frozen SAM localises, and the decoders behind them train."""
 
     features = FrozenFeatures
     embeddings = frozenset({"void_embedding"})
-    """Parameters that are learned tables, for the rules of weight decay."""
 
     def __init__(
         self,
@@ -92,15 +91,14 @@ class FrozenSeg(RegionClassifier):
         self,
         images: ImageBatch,
         text: TextEmbeddings,
-        auxiliary: bool = False,
         features: FrozenFeatures | None = None,
     ) -> MaskPredictions:
-        """Mask logits and in-vocabulary class logits (scaled cosines), for training.
+        """Mask logits and in-vocabulary class logits (scaled cosines) of every decoder layer, for
+        training.
 
-        auxiliary: also return the predictions of every decoder layer.
         features: the result of `encode` for these images, if it is known already.
         """
-        return self._decode(features or self.encode(images), text, auxiliary)
+        return self._decode(features or self.encode(images), text, auxiliary=True)
 
     @torch.no_grad()
     def predict(
@@ -118,7 +116,7 @@ class FrozenSeg(RegionClassifier):
         image_embedding: `FrozenSam.image_embedding` of these images, if it is known already.
         """
         features = self.encode(images, image_embedding)
-        predictions = self._decode(features, text, False)
+        predictions = self._decode(features, text, auxiliary=False)
         clip = features.clip
         predictions.class_logits = self.ensemble_logits(clip, predictions, text)
         if regions is not None:
@@ -140,7 +138,7 @@ class FrozenSeg(RegionClassifier):
         )
 
     def _decode(
-        self, features: FrozenFeatures, text: TextEmbeddings, auxiliary: bool
+        self, features: FrozenFeatures, text: TextEmbeddings, *, auxiliary: bool
     ) -> MaskPredictions:
         mask_features, levels = self.pixel_decoder(features.clip.levels)
         sam_level = self.sam_branch(features.sam) if self.sam_branch is not None else None

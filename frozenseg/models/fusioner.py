@@ -13,7 +13,7 @@ from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.patches import PatchEncoder
 from frozenseg.models.base import SegmentationModel, Stage
-from frozenseg.models.layers import Attention, resize
+from frozenseg.models.layers import Attention, WithEmbeddings, resize
 from frozenseg.models.windows import windows
 from frozenseg.structures import ImageBatch, MaskPredictions, PatchTokens, TextEmbeddings
 
@@ -36,7 +36,7 @@ class TransformerBlock(nn.Module):
         return tokens + self.linear2(F.gelu(self.linear1(self.feed_forward_norm(tokens))))
 
 
-class Fusion(nn.Module):
+class Fusion(WithEmbeddings):
     """Base of both fusions: brings both encoders' vectors to one width and projects the result.
 
     classes_interact: whether the mask of a class depends on the other classes of the query.
@@ -44,7 +44,6 @@ class Fusion(nn.Module):
 
     classes_interact: bool
     embeddings = frozenset({"text_embedding"})
-    """Parameters that are learned tables, for the rules of weight decay."""
 
     def __init__(self, *, visual_channels: int, text_channels: int, dim: int) -> None:
         super().__init__()

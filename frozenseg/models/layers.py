@@ -9,6 +9,15 @@ from torch import Tensor, nn
 from frozenseg.runtime.linear import apply_linear
 
 
+class WithEmbeddings(nn.Module):
+    """A module of which some parameters are learned tables, as the weight of an `nn.Embedding` is.
+
+    embeddings: the names of these parameters; weight decay treats them as embeddings.
+    """
+
+    embeddings: frozenset[str]
+
+
 class MLP(nn.Module):
     """Linear layers with ReLU between them."""
 

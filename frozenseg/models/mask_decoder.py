@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from frozenseg.encoders.pooling import pool_masks
 from frozenseg.models.injectors import FeatureInjector, QueryInjector, sam_tokens
-from frozenseg.models.layers import MLP, AttentionBlock, FeedForwardBlock, resize, sine_positions
+from frozenseg.models.layers import (
+    MLP,
+    AttentionBlock,
+    FeedForwardBlock,
+    WithEmbeddings,
+    resize,
+    sine_positions,
+)
 from frozenseg.structures import MaskPredictions
 
 NUM_LEVELS = 3  # strides 32, 16, 8, visited in turn
@@ -48,7 +55,7 @@ class DecoderLayer(nn.Module):
         return self.feed_forward(queries)
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(WithEmbeddings):
     """Refines queries layer by layer and predicts a mask and a class from each of them.
 
     The Query Injector works after the layers l with `l % 3 == query_injector_level`, the Feature
@@ -57,7 +64,7 @@ class MaskDecoder(nn.Module):
     """
 
     embeddings = frozenset({"query_features", "query_positions", "level_embedding"})
-    """Parameters that are learned tables (`nn.Embedding` in Mask2Former), for weight decay."""
+    """`nn.Embedding`s in Mask2Former."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenseg.build.models import build_model, load_model
 from frozenseg.checkpoints.published_names import from_published, is_published, to_published
@@ -19,7 +19,9 @@ from frozenseg.checkpoints.state_dict import (
 )
 from frozenseg.config import load_config
 from frozenseg.devtools.commands import pack_weights
+from frozenseg.encoders.frozen import Frozen, frozen_parts
 from frozenseg.errors import UserError
+from frozenseg.models.base import SegmentationModel
 from frozenseg.models.frozenseg import FrozenSeg
 from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
 
@@ -73,6 +75,40 @@ def test_a_published_checkpoint_loads_whole(options: tuple[str, ...]) -> None:
     parts = load_state(target, published_state(source), "x.pth")
     assert same(source, target)
     assert parts == ({"clip"} if options is FC_CLIP_OPTIONS else {"clip", "sam"})
+
+
+class Eyes(Frozen):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = self.freeze(nn.Linear(2, 2))
+
+
+class NewModel(SegmentationModel):
+    """A trained part has the name of a frozen one of another family, a frozen one is nested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = nn.Linear(2, 2)
+        self.head = nn.ModuleDict({"eyes": Eyes(), "mouth": nn.Linear(2, 2)})
+
+
+def test_a_part_is_frozen_by_its_type_whatever_its_name() -> None:
+    model = NewModel().train()
+    assert frozen_parts(model) == {"head.eyes"}
+    trained = {"text.weight", "text.bias", "head.mouth.weight", "head.mouth.bias"}
+    assert {name for name, _ in model.trainable_parameters()} == trained
+    assert not model.head["eyes"].inner.training
+    state = trainable_state(model)
+    assert set(state) == trained
+    other = NewModel()
+    assert load_state(other, state, "x") == set()  # the frozen part may be absent as a whole
+    assert torch.equal(other.text.weight, model.text.weight)
+    assert load_state(other, model_state(model), "x") == {"head.eyes"}
+    with pytest.raises(UserError, match="head.eyes.inner.bias"):
+        load_state(other, {**state, "head.eyes.inner.weight": torch.ones(2, 2)}, "x")
+    del state["text.bias"]
+    with pytest.raises(UserError, match="text.bias"):
+        load_state(other, state, "x")
 
 
 def test_ours_holds_what_is_trained_and_loads_without_frozen_parts(tmp_path: Path) -> None:

@@ -175,11 +175,46 @@ def test_a_killed_worker_names_its_image(root):
         assert "\n" not in str(caught.value)
 
 
+class WrongAt(SegmentationDataset):
+    """An error of the program, not of the data."""
+
+    def __getitem__(self, request: SampleIndex | int):
+        raise RuntimeError("a fault in the program")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_of_the_program_keeps_its_own_error(root, workers):
+    base = training_set(root)
+    dataset = WrongAt(
+        records=base.records,
+        categories=base.categories,
+        transform=base.transform,
+        targets="panoptic",
+    )
+    batches = loader.training_loader(dataset, batch_size=1, seed=0, num_workers=workers)
+    with pytest.raises(RuntimeError, match="a fault in the program") as caught:
+        next(iter(batches))
+    assert not isinstance(caught.value, UserError)
+
+
 def test_of_several_workers_the_dead_one_is_told_by_its_process(root):
     batches = loader.training_loader(training_set(root), batch_size=1, seed=0, num_workers=2)
-    batches.progress[:] = torch.tensor([[111, 0], [222, 4]])
-    message = str(batches._worker_died("DataLoader worker (pid 222) is killed by signal: Killed."))
-    assert "images/5.png: a worker" in message and "1.png" not in message
+    stream = iter(batches)
+    for _ in range(4):  # both workers have begun
+        next(stream)
+    assert batches._death_of_a_worker() is None
+    batches.progress[1] = torch.tensor([2**22 + 1, 4])  # no process has such a number
+    message = str(batches._death_of_a_worker())
+    assert message.startswith(f"{root}") and "images/5.png: a worker" in message
+    assert message.count(".png") == 1
+
+
+def test_torch_takes_over_no_signal(root):
+    before = signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    next(iter(loader.training_loader(training_set(root), batch_size=1, seed=0, num_workers=1)))
+    assert signal.getsignal(signal.SIGCHLD) == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
 
 def test_samples_come_in_the_order_of_the_sampler(root):

@@ -18,7 +18,7 @@ from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
-from frozenseg.engine.training_loss import BinaryMaskLoss
+from frozenseg.engine.training_loss import BinaryMaskLoss, LossNormalizers
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.models.fusioner import Fusioner
@@ -26,7 +26,6 @@ from frozenseg.structures import ImageBatch, Targets
 from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.tiny import TinyRun
 
-CPU = torch.device("cpu")
 SIDE, CLASSES = 32, 5
 SMALL = Path(__file__).resolve().parents[2] / "configs" / "small" / "fusioner.yaml"
 
@@ -47,7 +46,7 @@ ORACLE = ("TEST.ORACLE_PRESENCE", "True")
 RANDOM = ("MODEL.ALLOW_RANDOM_WEIGHTS", "True", "MODEL.DEVICE", "cpu")
 
 
-def objective(classes_at_once: int) -> BinaryMaskLoss:
+def training_loss(classes_at_once: int) -> BinaryMaskLoss:
     return BinaryMaskLoss(
         vectors=torch.eye(CLASSES),
         classes_at_once=classes_at_once,
@@ -78,11 +77,19 @@ def predict(images: ImageBatch, vectors: Tensor) -> Tensor:
     return torch.sin(place + classes[..., None, None] + 2 * numbers[:, None, None, None]) * 3
 
 
+def loss_of(
+    ours: BinaryMaskLoss, data: list[Sample], positions: list[int], normalizers: LossNormalizers
+) -> Tensor:
+    batch = ours.prepare(data, positions, torch.device("cpu"))
+    assert isinstance(batch.classes, Tensor)
+    return ours(predict(batch.images, batch.classes), batch.targets, normalizers)["loss_mask"]
+
+
 def test_loss_is_the_cross_entropy_written_out() -> None:
     """The mean over images of the mean over their labelled pixels and all classes."""
-    ours, data = objective(0), samples()
-    assert ours.count(data) == (2.0,)  # the third image has nothing to learn from
-    found = ours(predict, data, [0, 1, 2], ours.count(data), device=CPU)["loss_mask"]
+    ours, data = training_loss(0), samples()
+    assert ours.normalizers(data).labelled_images == 2  # the third image has nothing to learn from
+    found = loss_of(ours, data, [0, 1, 2], ours.normalizers(data))
     expected = []
     for number, sample in enumerate(data[:2]):
         image = ImageBatch(torch.full((1, 3, SIDE, SIDE), float(number)), [(SIDE, SIDE)])
@@ -102,13 +109,13 @@ def test_loss_is_the_cross_entropy_written_out() -> None:
 
 def test_background_counts_against_every_class() -> None:
     """The same written out, where half of the image is labelled as none of the classes."""
-    ours, data = objective(0), samples()
+    ours, data = training_loss(0), samples()
     labelled = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     labelled[:, :24] = True  # the masks lie in it
     for sample in data:
         sample.targets.labelled = labelled
-    assert ours.count(data) == (3.0,)  # the third image holds negatives
-    found = ours(predict, data, [0, 1, 2], ours.count(data), device=CPU)["loss_mask"]
+    assert ours.normalizers(data).labelled_images == 3  # the third image holds negatives
+    found = loss_of(ours, data, [0, 1, 2], ours.normalizers(data))
     expected = []
     for number, sample in enumerate(data):
         image = ImageBatch(torch.full((1, 3, SIDE, SIDE), float(number)), [(SIDE, SIDE)])
@@ -126,28 +133,25 @@ def test_background_counts_against_every_class() -> None:
     assert torch.equal(moved.labelled, labelled) and torch.equal(moved.labelled_pixels, labelled)
 
 
-def test_sums_over_parts_and_processes() -> None:
-    ours, data = objective(2), samples()
-    totals = ours.count(data)
-    whole = float(ours(predict, data, [5, 6, 7], totals, device=CPU)["loss_mask"])
-    parts = [
-        float(ours(predict, [data[i]], [5 + i], totals, device=CPU, processes=2)["loss_mask"])
-        for i in (2, 0, 1)
-    ]
-    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5)
+def test_sums_over_parts() -> None:
+    ours, data = training_loss(2), samples()
+    normalizers = ours.normalizers(data)
+    whole = float(loss_of(ours, data, [5, 6, 7], normalizers))
+    parts = [float(loss_of(ours, [data[i]], [5 + i], normalizers)) for i in (2, 0, 1)]
+    assert sum(parts) == pytest.approx(whole, rel=1e-5)
 
 
-def test_classes_in_the_image_are_asked_for_first() -> None:
+def test_classes_in_the_image_are_queried_first() -> None:
     """Then others; which of them, and in what order, the place in the data decides."""
     present = torch.tensor([3, 1, 3])
-    ours = objective(2)
-    assert {tuple(sorted(ours.asked(present, p).tolist())) for p in range(9)} == {(1, 3)}
-    assert {int(objective(1).asked(present, p)) for p in range(20)} == {1, 3}
-    three = {tuple(objective(3).asked(present, p).tolist()) for p in range(60)}
+    ours = training_loss(2)
+    assert {tuple(sorted(ours.queried_classes(present, p).tolist())) for p in range(9)} == {(1, 3)}
+    assert {int(training_loss(1).queried_classes(present, p)) for p in range(20)} == {1, 3}
+    three = {tuple(training_loss(3).queried_classes(present, p).tolist()) for p in range(60)}
     assert {row[2] for row in three} == {0, 2, 4} and {row[:2] for row in three} == {(1, 3), (3, 1)}
-    assert torch.equal(ours.asked(present, 4), ours.asked(present, 4))
-    for asked in (objective(0), objective(99)):
-        assert sorted(asked.asked(present, 0).tolist()) == list(range(CLASSES))
+    assert torch.equal(ours.queried_classes(present, 4), ours.queried_classes(present, 4))
+    for all_classes in (training_loss(0), training_loss(99)):
+        assert sorted(all_classes.queried_classes(present, 0).tolist()) == list(range(CLASSES))
 
 
 def test_trained_resumed_and_scored_under_both_protocols(run: TinyRun) -> None:

@@ -21,6 +21,7 @@ from frozenseg.engine.optim import (
     set_weight_decay,
 )
 from frozenseg.errors import UserError
+from frozenseg.models.layers import WithEmbeddings
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.test_trainer import assert_close_losses
 from tests.engine.tiny import TinyRun
@@ -63,12 +64,27 @@ def test_every_table_is_among_the_embeddings_of_its_module(run: TinyRun) -> None
     for options in ((), ("MODEL.META_ARCHITECTURE", "Fusioner", *FUSIONER[2:])):
         model = build_model(load_config(run.config, options))
         for module in model.modules():
-            names = getattr(module, "embeddings", frozenset())
+            names = module.embeddings if isinstance(module, WithEmbeddings) else frozenset()
             own = dict(module.named_parameters(recurse=False))
             assert names <= own.keys()
             tables = {n for n, p in own.items() if p.ndim > 0 and not n.startswith("in_proj")}
             if names:
                 assert tables == names
+
+
+class Foreign(nn.Module):
+    """A module of someone else's, whose attribute `embeddings` is a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(3, 2)
+        self.weight = nn.Parameter(torch.ones(2))
+
+
+def test_a_table_is_told_by_type_and_not_by_the_name_of_an_attribute() -> None:
+    groups = parameter_groups(Foreign(), weight_decay=0.05, norm_decay=0.01, embedding_decay=0.02)
+    decay = {name: group["weight_decay"] for group in groups for name in group["names"]}
+    assert decay == {"weight": 0.05, "embeddings.weight": 0.02}
 
 
 def test_groups_of_the_published_fusioner(run: TinyRun) -> None:

@@ -17,6 +17,7 @@ from frozenseg.checkpoints.state_dict import trainable_state
 from frozenseg.commands import train_net
 from frozenseg.commands.train_net import main
 from frozenseg.engine import trainer
+from frozenseg.engine.training_loss import LossNormalizers
 from frozenseg.errors import UserError, WriteError
 from tests.checkpoints.test_schema import state_of
 from tests.engine.tiny import TinyRun
@@ -72,7 +73,7 @@ def test_damaged_newest_checkpoint(run: TinyRun, caplog) -> None:
     assert run.losses("whole") == run.losses("parts")
 
 
-def test_passes_equal_one_large_batch(run: TinyRun) -> None:
+def test_micro_batches_equal_one_large_batch(run: TinyRun) -> None:
     """Class, mask and dice losses have the divisors of the whole batch."""
     main(run.arguments("one", *FOUR_IMAGES))
     main(run.arguments("two", *FOUR_IMAGES, "SOLVER.ACCUMULATE", "2"))
@@ -163,17 +164,16 @@ def test_final_weights_on_a_full_disk_lose_nothing(run: TinyRun, monkeypatch) ->
 class Slope:
     """A loss whose gradient is as steep as asked for, of any batch."""
 
+    weights = {"loss_a": 1.0}
+
     def __init__(self, steep: float) -> None:
         self.steep = steep
 
-    def __call__(self, network: torch.nn.Module, *_: object, **__: object):
-        return {"loss_a": sum(p.sum() for p in network.parameters()) * self.steep}
+    def prepare(self, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(images=None, classes=None, features=None, targets=None)
 
-    def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
-        return losses["loss_a"]
-
-    def weight(self, name: str) -> float:
-        return 1.0
+    def __call__(self, outputs: torch.Tensor, *_: object) -> dict[str, torch.Tensor]:
+        return {"loss_a": outputs * self.steep}
 
 
 def test_in_float16_an_overflow_is_left_out_until_no_scale_helps() -> None:
@@ -183,7 +183,11 @@ def test_in_float16_an_overflow_is_left_out_until_no_scale_helps() -> None:
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
 
     def step(steep: float) -> None:
-        trainer.training_step(state, state.model, Slope(steep), [[]], (), rate=0.1, clip_norm=1.0)  # type: ignore[arg-type]
+        def network(*_: object) -> torch.Tensor:
+            return sum(p.sum() for p in state.model.parameters())
+
+        given = (state, network, Slope(steep), [[]], LossNormalizers())
+        trainer.training_step(*given, rate=0.1, clip_norm=1.0)  # type: ignore[arg-type]
 
     step(1e34)  # finite, but not 2^20 times it
     assert state.scaler.get_scale() == 2.0**19

@@ -12,10 +12,9 @@ from frozenseg.structures import ImageBatch, MaskPredictions, Targets, TextEmbed
 
 CLASSES, QUERIES, SIDE = 4, 6, 32
 COUNTS = [3, 0, 8, 1]  # objects of the images; one has more than there are queries
-CPU = torch.device("cpu")
 
 
-def objective(num_points: int = 4000, **weights: float) -> MaskClassificationLoss:
+def training_loss(num_points: int = 4000, **weights: float) -> MaskClassificationLoss:
     text = TextEmbeddings(torch.eye(CLASSES), torch.arange(CLASSES), torch.ones(CLASSES).bool())
     criterion = SetCriterion(num_classes=CLASSES, num_points=num_points, **weights)
     return MaskClassificationLoss(
@@ -46,7 +45,7 @@ def samples() -> list[Sample]:
     return found
 
 
-def predict(images: ImageBatch, text: TextEmbeddings, auxiliary: bool) -> MaskPredictions:
+def predict(images: ImageBatch) -> MaskPredictions:
     """The same for an image in whatever batch."""
 
     def of(seed: int) -> MaskPredictions:
@@ -66,18 +65,29 @@ def predict(images: ImageBatch, text: TextEmbeddings, auxiliary: bool) -> MaskPr
     return last
 
 
+def losses_of(
+    ours: MaskClassificationLoss,
+    data: list[Sample],
+    positions: list[int],
+    normalizers: LossNormalizers,
+) -> dict[str, torch.Tensor]:
+    batch = ours.prepare(data, positions, torch.device("cpu"))
+    assert batch.classes is ours.text and batch.features is None
+    return ours(predict(batch.images), batch.targets, normalizers)
+
+
 def test_is_the_criterion_on_the_whole_batch() -> None:
     # matched by class alone: not by the random points, which are others
-    ours, data = objective(mask_weight=0.0, dice_weight=0.0), samples()
-    totals = ours.count(data)
-    assert totals.objects == sum(COUNTS)
+    ours, data = training_loss(mask_weight=0.0, dice_weight=0.0), samples()
+    normalizers = ours.normalizers(data)
+    assert normalizers.objects == sum(COUNTS)
     # matched queries weigh 1 and the others 0.1
     weights = [3 + 0.3, 0.6, 6, 1 + 0.5]
-    assert totals.class_weight == pytest.approx(sum(weights))
-    found = ours(predict, data, [0, 1, 2, 3], totals, device=CPU)
+    assert normalizers.class_weight == pytest.approx(sum(weights))
+    found = losses_of(ours, data, [0, 1, 2, 3], normalizers)
     images = ImageBatch.collate([sample.image for sample in data], SIDE)
     expected = ours.criterion(
-        predict(images, ours.text, True),
+        predict(images),
         [sample.targets for sample in data],
         seeds=torch.arange(4) + 5,
     )
@@ -89,25 +99,23 @@ def test_is_the_criterion_on_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("parts", [[[0, 1], [2, 3]], [[2], [0, 3], [1]], [[3, 1, 0, 2]]])
 def test_sums_over_parts_in_any_order(parts: list[list[int]]) -> None:
-    ours, data = objective(num_points=50), samples()
-    totals = ours.count(data)
-    whole = ours(predict, data, [10, 11, 12, 13], totals, device=CPU)
+    ours, data = training_loss(num_points=50), samples()
+    normalizers = ours.normalizers(data)
+    whole = losses_of(ours, data, [10, 11, 12, 13], normalizers)
     summed = {name: 0.0 for name in whole}
     for part in parts:
         positions = [10 + index for index in part]
-        found = ours(predict, [data[i] for i in part], positions, totals, device=CPU)
+        found = losses_of(ours, [data[i] for i in part], positions, normalizers)
         for name, loss in found.items():
             summed[name] += float(loss)
     assert summed == pytest.approx({name: float(loss) for name, loss in whole.items()}, rel=1e-5)
 
 
-def test_averaging_over_processes_is_allowed_for() -> None:
-    ours, data = objective(num_points=50), samples()[:1]
-    totals = LossNormalizers(20.0, 30.0)
-    one = ours(predict, data, [0], totals, device=CPU)
-    two = ours(predict, data, [0], totals, device=CPU, processes=2)
-    for name, loss in one.items():
-        assert float(two[name]) == pytest.approx(2 * float(loss))
+def test_normalizers_add_up_field_by_field() -> None:
+    ours, data = training_loss(), samples()
+    parts = [ours.normalizers([sample]) for sample in data]
+    assert sum(parts, LossNormalizers()).objects == ours.normalizers(data).objects
+    assert LossNormalizers(1, 2, 3) + LossNormalizers(10, 20, 30) == LossNormalizers(11, 22, 33)
 
 
 def test_points_follow_the_place_in_the_data() -> None:
@@ -117,11 +125,11 @@ def test_points_follow_the_place_in_the_data() -> None:
 
 def test_masks_are_matched_with_objects_whatever_is_labelled_besides() -> None:
     """Background pixels change nothing for queries: they are "no object" anyway."""
-    ours, data = objective(), samples()
-    totals = ours.count(data)
-    plain = ours(predict, data, [0, 1, 2, 3], totals, device=CPU)
+    ours, data = training_loss(), samples()
+    normalizers = ours.normalizers(data)
+    plain = losses_of(ours, data, [0, 1, 2, 3], normalizers)
     for sample in data:
         sample.targets.labelled = torch.ones(SIDE, SIDE, dtype=torch.bool)
-    assert ours.count(data) == totals
-    with_background = ours(predict, data, [0, 1, 2, 3], totals, device=CPU)
+    assert ours.normalizers(data) == normalizers
+    with_background = losses_of(ours, data, [0, 1, 2, 3], normalizers)
     assert all(torch.equal(plain[name], with_background[name]) for name in plain)

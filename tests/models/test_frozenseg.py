@@ -43,7 +43,7 @@ def test_gradient_reaches_all_that_trains_and_nothing_that_is_frozen(
     for key, parameter in model.trainable_parameters():
         if key.endswith(("sampling_offsets.weight", "attention_weights.weight")):
             nn.init.normal_(parameter, std=0.1)
-    outputs = model(tiny_images, tiny_text, auxiliary=True)
+    outputs = model(tiny_images, tiny_text)
     assert len(outputs.auxiliary) == 6
     total = torch.zeros(())
     for output in (outputs, *outputs.auxiliary):

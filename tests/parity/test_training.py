@@ -28,6 +28,7 @@ from frozenseg.devtools.reference.model import load_fill
 from frozenseg.engine.state import TrainingState
 from frozenseg.engine.trainer import loss_normalizers, training_step
 from frozenseg.losses.matcher import Matching
+from frozenseg.losses.weighting import weighted_losses
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ClipFeatures, FrozenFeatures, Targets, TextEmbeddings
 from tests.parity.conftest import BOUND
@@ -150,27 +151,27 @@ def test_three_steps_are_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert clip_norm == expected["clip"]
     features = _features(len(run.arrays["ids_0"]))
     text = _text(expected)
-    objective = training_loss(run.cfg, run.model, text, lambda images, device: features)
-    matcher, matchings = objective.criterion.matcher, []
+    loss = training_loss(run.cfg, run.model, text, lambda images, device: features)
+    matcher, matchings = loss.criterion.matcher, []
 
     def watched(*given: Any) -> Matching:
         matchings.append(matcher(*given))
         return matchings[-1]
 
-    monkeypatch.setattr(objective.criterion, "matcher", watched)
+    monkeypatch.setattr(loss.criterion, "matcher", watched)
     samples = [_sample(run.arrays, image) for image in range(2)]
     start = {name: p.detach().clone() for name, p in run.parameters.items()}
     schedule = schedule_of(run.cfg)
     for number, step in enumerate(expected["steps"], 1):
-        totals, _ = loss_normalizers(objective, [samples], False)
+        normalizers, _ = loss_normalizers(loss, [samples], False)
         rate = schedule(run.state.step)
         losses, norm = training_step(
-            *(run.state, run.model, objective, [samples], totals),
+            *(run.state, run.model, loss, [samples], normalizers),
             rate=rate,
             clip_norm=clip_norm,
         )
         total = losses.pop("total_loss")
-        weighted = {name: objective.weight(name) * loss for name, loss in losses.items()}
+        weighted = weighted_losses(losses, loss.weights)
         assert weighted == pytest.approx(step["losses"], rel=BOUND)
         assert total == pytest.approx(step["total"], rel=BOUND)
         assert _pairs(matchings[-1], run.arrays) == step["matching"]

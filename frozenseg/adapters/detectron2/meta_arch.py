@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,9 +30,10 @@ from frozenseg.config import select_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
 from frozenseg.engine.distributed import all_sum, rank, world_size
-from frozenseg.engine.training_loss import TrainingLoss
+from frozenseg.engine.training_loss import LossNormalizers, TrainingLoss
 from frozenseg.errors import UserError
 from frozenseg.inference.segment import Pipeline
+from frozenseg.losses.weighting import weighted_losses
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import Prediction, Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -97,18 +98,15 @@ class HostModel(nn.Module):
         return [self._segment(entry) for entry in batched_inputs]
 
     def _losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        objective, device = self._objective, self.device
+        loss, processes = self._loss, world_size()
         samples = [_training_sample(entry) for entry in inputs]
-        counts = torch.tensor(objective.count(samples), dtype=torch.float64, device=device)
-        losses = objective(
-            self.segmenter,
-            samples,
-            self._positions(len(samples)),
-            tuple(all_sum(counts).tolist()),
-            device=device,
-            processes=world_size(),
-        )
-        return {name: objective.weight(name) * loss for name, loss in losses.items()}
+        mine = torch.tensor(astuple(loss.normalizers(samples)), dtype=torch.float64)
+        normalizers = LossNormalizers(*all_sum(mine.to(self.device)).tolist())
+        batch = loss.prepare(samples, self._positions(len(samples)), self.device)
+        outputs = self.segmenter(batch.images, batch.classes, batch.features)
+        losses = weighted_losses(loss(outputs, batch.targets, normalizers), loss.weights)
+        # detectron2 averages losses and gradients over the processes; ours add up.
+        return {name: value * processes for name, value in losses.items()}
 
     def _positions(self, count: int) -> list[int]:
         """The places of this batch among all draws of the run, as our engine counts them."""
@@ -118,7 +116,7 @@ class HostModel(nn.Module):
         return [first + world_size() * index for index in range(count)]
 
     @cached_property
-    def _objective(self) -> TrainingLoss:
+    def _loss(self) -> TrainingLoss[Any, Any]:
         names = self.config.DATASETS.TRAIN
         if not names:
             raise UserError("DATASETS.TRAIN is empty: name at least one data set")

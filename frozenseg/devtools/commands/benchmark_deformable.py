@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -89,26 +88,30 @@ def measure(
     dim = options.heads * options.channels
     features = [torch.randn(options.batch, dim, *shape, device=device) for shape in shapes]
 
-    def forward(way: Callable[..., Tensor]) -> None:
+    def forward(attention: Callable[..., Tensor]) -> None:
         with torch.no_grad():
-            way(value, shapes, locations, weights)
+            attention(value, shapes, locations, weights)
 
-    def both(way: Callable[..., Tensor]) -> None:
-        torch.autograd.grad(way(leaves[0], shapes, *leaves[1:]), leaves, grad)
+    def both(attention: Callable[..., Tensor]) -> None:
+        torch.autograd.grad(attention(leaves[0], shapes, *leaves[1:]), leaves, grad)
 
-    def layer(way: Callable[..., Tensor]) -> None:
-        patched = mock.patch.object(ms_deform_attn, "deformable_attention", way)
-        with torch.no_grad(), patched:
-            encoder(features)
+    def layer(attention: Callable[..., Tensor]) -> None:
+        ours = ms_deform_attn.deformable_attention
+        ms_deform_attn.deformable_attention = attention
+        try:
+            with torch.no_grad():
+                encoder(features)
+        finally:
+            ms_deform_attn.deformable_attention = ours
 
-    ways = {
+    works = {
         "attention": forward,
         "attention, forward + backward": both,
         "encoder layer": layer,
     }
     return [
         compare(what, run, repeats=options.repeats, device=device, threads=threads)
-        for what, run in ways.items()
+        for what, run in works.items()
     ]
 
 

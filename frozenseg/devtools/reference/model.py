@@ -161,7 +161,7 @@ def feature_rows(
     ]
     hooks = [module.register_forward_hook(_catcher(caught, name)) for name, module in watched]
     with torch.no_grad():
-        outputs: MaskPredictions = model(images, text, auxiliary=True)
+        outputs: MaskPredictions = model(images, text)
     for hook in hooks:
         hook.remove()
     mask_features, levels = caught["pixel"]

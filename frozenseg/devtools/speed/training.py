@@ -25,14 +25,14 @@ class Training:
         self.model = build_model(cfg).to(self.device).train()
         self.state = training_state(cfg, self.model)
         text = setting.text(self.model.text_encoder.embed_dim).to(self.device)
-        self.objective = training_loss(cfg, self.model, text)
+        self.loss = training_loss(cfg, self.model, text)
         generator = torch.Generator().manual_seed(0)
         self.samples: list[Sample] = [setting.sample(generator) for _ in range(batch)]
 
     def places(self) -> list[Place]:
         found = stage_places(self.model)  # one for prediction alone never runs
-        if isinstance(self.objective, MaskClassificationLoss):
-            found.append(Place("losses", type(self.objective.criterion), "__call__"))
+        if isinstance(self.loss, MaskClassificationLoss):
+            found.append(Place("losses", type(self.loss.criterion), "__call__"))
         return [
             *found,
             Place("backward", torch.Tensor, "backward"),
@@ -40,13 +40,13 @@ class Training:
         ]
 
     def step(self) -> None:
-        totals, _ = loss_normalizers(self.objective, [self.samples], False)
+        normalizers, _ = loss_normalizers(self.loss, [self.samples], False)
         training_step(
             self.state,
             self.model,
-            self.objective,
+            self.loss,
             [self.samples],
-            totals,
+            normalizers,
             rate=self.cfg.SOLVER.BASE_LR,
             clip_norm=clip_norm_of(self.cfg),
         )

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from frozenseg.checkpoints.schema import TrainingCheckpoint
 from frozenseg.checkpoints.state_dict import write_state
 from frozenseg.checkpoints.training import CheckpointFolder
-from frozenseg.data.loader import deaf_workers
+from frozenseg.data.loader import start_workers
 from frozenseg.engine.lock import only_writer
 from frozenseg.engine.logger import append_metrics, trim_metrics
 from frozenseg.engine.state import load_moments
@@ -181,8 +181,7 @@ def _batches(task: Task, settings: Settings, run: Run, *, start: int) -> Iterato
         worker_init_fn=_quiet_worker,
         pin_memory=run.device.type == "cuda",
     )
-    with deaf_workers():
-        return iter(loader)
+    return start_workers(loader)
 
 
 def _quiet_worker(number: int) -> None:
