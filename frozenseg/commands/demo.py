@@ -21,7 +21,7 @@ from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.results import LINES, Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line
-from frozenseg.files import atomic_path, check_writable, user_path
+from frozenseg.files import atomic_path, check_writable, shipped, user_path
 from frozenseg.runtime.background import AsyncWriter, batched, prefetch
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -49,6 +49,7 @@ class ImageSegmenter(Protocol):
 def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
     arguments = _parser().parse_intermixed_args(argv)
+    _default_to_shipped_scenes(arguments)
     vocabulary = _vocabulary(arguments)
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -340,6 +341,15 @@ def _output_folder(chosen: Path | None, overwrite: bool) -> Path:
     return next(folder for folder in itertools.chain([OUTPUT], numbered) if not taken(folder))
 
 
+def _default_to_shipped_scenes(arguments: argparse.Namespace) -> None:
+    """Without images and classes, take two scenes of the small world and its vocabulary."""
+    if arguments.input or arguments.vocabulary is not None or arguments.vocabulary_file is not None:
+        return
+    scenes = [shipped("demo") / "images" / f"scene_{number}.png" for number in (1, 2)]
+    arguments.input, arguments.vocabulary_file = [*map(str, scenes)], Path("small_world")
+    print("no --input: two scenes that ship with the package, and the vocabulary of small_world")
+
+
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
         raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
@@ -358,7 +368,12 @@ def _parser() -> argparse.ArgumentParser:
         "or the results could not be written; 130 after Ctrl-C or SIGTERM: what was done is kept.",
     )
     add = parser.add_argument
-    add("--input", nargs="+", action="extend", help="image files, a folder, a glob, or videos")
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        help="image files, a folder, a glob, or videos; without it, two scenes",
+    )
     add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
     add(
         "--vocabulary-file",
