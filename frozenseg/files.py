@@ -42,7 +42,7 @@ def resolve_packaged_path(name: str) -> str:
 
 
 def shipped(name: str) -> Path:
-    """Return a folder of the repository that wheels hold inside the package: configs, demo, datasets.
+    """Return a folder of the repository that wheels hold in the package: configs, demo, datasets.
 
     In a checkout it lies beside the package.
     """

@@ -49,7 +49,6 @@ class ImageSegmenter(Protocol):
 def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
     arguments = _parser().parse_intermixed_args(argv)
-    _default_to_shipped_scenes(arguments)
     vocabulary = _vocabulary(arguments)
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -341,16 +340,14 @@ def _output_folder(chosen: Path | None, overwrite: bool) -> Path:
     return next(folder for folder in itertools.chain([OUTPUT], numbered) if not taken(folder))
 
 
-def _default_to_shipped_scenes(arguments: argparse.Namespace) -> None:
-    """Without images and classes, take two scenes of the small world and its vocabulary."""
-    if arguments.input or arguments.vocabulary is not None or arguments.vocabulary_file is not None:
-        return
-    scenes = [shipped("demo") / "images" / f"scene_{number}.png" for number in (1, 2)]
-    arguments.input, arguments.vocabulary_file = [*map(str, scenes)], Path("small_world")
-    print("no --input: two scenes that ship with the package, and the vocabulary of small_world")
-
-
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
+    """Return the classes that are asked for. Without those and without an input, `arguments` get
+    two scenes that ship with the package."""
+    if not arguments.input and arguments.vocabulary is None and arguments.vocabulary_file is None:
+        print("no --input: two scenes that ship with the package, and the names of their world")
+        scenes = shipped("demo") / "images"
+        arguments.input = [str(scenes / f"scene_{number}.png") for number in (1, 2)]
+        return Vocabulary.packaged("small_world")
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
         raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
     if arguments.vocabulary_file is None:

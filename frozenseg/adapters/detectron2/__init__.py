@@ -9,7 +9,8 @@
     model = detectron2.modeling.build_model(cfg)  # with weights
 
 It is thin: the model, the losses, the post-processing and the transforms are those of `frozenseg`.
-detectron2 is no requirement of ours and is on no package index; the page on installation says how to get it.
+detectron2 is no requirement of ours and is on no package index; without it, importing this says
+how to get it.
 """
 
 from frozenseg.adapters.detectron2.available import MissingDetectron2

@@ -20,7 +20,7 @@ import numpy as np
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.commands import train_net
 from frozenseg.config import load_config
-from frozenseg.errors import UserError, nearest
+from frozenseg.errors import UserError, import_extra, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
