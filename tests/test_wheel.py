@@ -106,7 +106,7 @@ def test_the_wheel_in_an_empty_folder(python: Path, tmp_path: Path) -> None:
     assert script.stdout == f"frozenseg {frozenseg.__version__}\n"
     assert "2 of 2 in" in run("demo")
     run("make_small_world", "--output", "datasets/small_world", "--count", "4")
-    image = next((tmp_path / "datasets" / "small_world").rglob("val*/*.png"))
+    image = next((tmp_path / "datasets" / "small_world").rglob("val/images/*"))
     assert "1 of 1 in" in run("demo", "--input", str(image), "--vocabulary", "red circle; sky")
     train = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
     nothing = ["TEST.EXPECTED_RESULTS", "[]", "OUTPUT_DIR", "output/run"]
