@@ -1,14 +1,13 @@
 """Configuration: yacs nodes with the published key names, YAML files over them, KEY VALUE over
 those.
 
-Every key is explained where it is defined. Only `build.py` and the commands read a configuration;
-models get plain arguments.
+Every key is explained where it is defined. Only `build/` reads a configuration; models get plain
+arguments.
 """
 
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.config_values import check_values, coerce, shown
 from frozenseg.errors import UserError, nearest
-from frozenseg.files import user_path
+from frozenseg.recipes import find_config
 from frozenseg.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -125,9 +124,8 @@ def _model() -> CfgNode:
     # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
     # of the frozen encoders may be `frozenseg://small/FILE`, a file that ships with the package.
     model.WEIGHTS = ""
-    model.ALLOW_RANDOM_WEIGHTS = (
-        False  # frozen parts without weights: an error, or random on request
-    )
+    # Parts without weights: an error, or random weights on request.
+    model.ALLOW_RANDOM_WEIGHTS = False
     # What trained parts start from. True: each layer drawn as the published code of its family
     # draws it; False: input projections and attention by rules of ours, as the weights that ship
     # were trained from.
@@ -137,6 +135,24 @@ def _model() -> CfgNode:
     model.SAM_NAME = "vit_b"  # vit_b, vit_l, vit_h, or "small" (ours)
     model.SAM_WEIGHTS = ""  # file of SAM's weights; "": under pretrained_checkpoint/
 
+    _frozen_seg(model)
+    model.FUSIONER = _fusioner()
+
+    model.TEXT = CN()
+    # The sentences that a name is put into, whose vectors are averaged: vild14 (published
+    # FrozenSeg), fusioner32 (published Fusioner), clip80 (CLIP's for ImageNet), or a .txt file with
+    # one sentence a line and {} in the place of the name.
+    model.TEXT.TEMPLATES = "vild14"
+
+    _mask_decoder(model)
+    for key, value in FIXED.items():
+        if key.startswith("MODEL."):
+            _set(model, key.removeprefix("MODEL."), value)
+    return model
+
+
+def _frozen_seg(model: CfgNode) -> None:
+    """Of META_ARCHITECTURE FrozenSeg alone."""
     model.FROZEN_SEG = CN()
     model.FROZEN_SEG.CLIP_MODEL_NAME = "convnext_large_d_320"  # as open_clip names it
     # An open_clip tag, looked for under pretrained_checkpoint/ and in the Hugging Face cache, or a
@@ -158,14 +174,9 @@ def _model() -> CfgNode:
     model.FROZEN_SEG.SAM_VIEW = "stretch"
     model.FROZEN_SEG.KEEP_KEY_POSITIONS = False  # keys behind the Feature Injector keep positions
 
-    model.FUSIONER = _fusioner()
 
-    model.TEXT = CN()
-    # The sentences that a name is put into, whose vectors are averaged: vild14 (published
-    # FrozenSeg), fusioner32 (published Fusioner), clip80 (CLIP's for ImageNet), or a .txt file with
-    # one sentence a line and {} in the place of the name.
-    model.TEXT.TEMPLATES = "vild14"
-
+def _mask_decoder(model: CfgNode) -> None:
+    """Of the pixel decoders, the mask decoder, their loss and what becomes of their masks."""
     head = model.SEM_SEG_HEAD = CN()
     head.CONVS_DIM = 256  # channels of decoder levels
     head.MASK_DIM = 256  # channels of mask features
@@ -202,10 +213,6 @@ def _model() -> CfgNode:
     # Mask cells that reach into the padding take the value of the nearest that does not. False, as
     # published, leaves up to three columns and rows without class where an image was padded.
     mask.TEST.MASK_CELLS_INSIDE = False
-    for key, value in FIXED.items():
-        if key.startswith("MODEL."):
-            _set(model, key.removeprefix("MODEL."), value)
-    return model
 
 
 def _fusioner() -> CfgNode:
@@ -367,9 +374,11 @@ def load_config(
 ) -> CfgNode:
     """The defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options over that.
 
-    options may also be a mapping of keys to values. Unknown keys, keys given twice, values of
-    another type or out of their range and options without value are `UserError`s that name the file
-    and the nearest keys. Nothing in a YAML file is ever executed.
+    path may also name a recipe or a model that ships with the package, e.g. "small/frozenseg"
+    (`frozenseg.recipes.find_config`). options may also be a mapping of keys to values. Unknown
+    keys, keys given twice, values of another type or out of their range and options without value
+    are `UserError`s that name the file and the nearest keys. Nothing in a YAML file is ever
+    executed.
 
     Example:
         >>> cfg = frozenseg.load_config("recipe.yaml", {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": ()})
@@ -390,7 +399,7 @@ def load_config(
 def merge_yaml(cfg: CfgNode, path: str | Path) -> None:
     """Take over the values of a YAML file, those of its `_BASE_` first, by the rules of
     `load_config`. `cfg` may have more keys than ours."""
-    tables = read_yaml(user_path(path))
+    tables = read_yaml(find_config(path))
     _merge(cfg, [Source(str(file), _flatten(values), file.parent) for file, values in tables])
 
 
@@ -437,18 +446,6 @@ def _refuse_unbuilt(cfg: CfgNode) -> None:
             raise UserError(
                 f"{key} {shown(_get(cfg, key), quoted=False)}: only {value} is supported"
             )
-
-
-def packaged_config(name: str) -> Path | None:
-    """The YAML file of a model that ships with the package, e.g. "small"; None if there is none."""
-    path = resources.files("frozenseg") / "model_zoo" / name / "config.yaml"
-    return Path(str(path)) if name in packaged_models() else None
-
-
-def packaged_models() -> list[str]:
-    """The names of the models that ship with the package."""
-    folders = (resources.files("frozenseg") / "model_zoo").iterdir()
-    return sorted(folder.name for folder in folders if (folder / "config.yaml").is_file())
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,5 +1,9 @@
 """Errors that a user can act on, each with a message of one line."""
 
+import difflib
+import importlib
+from types import ModuleType
+
 
 class UserError(Exception):
     """The user's input cannot be used; the message names it and the remedy.
@@ -49,8 +53,6 @@ def one_line(text: str) -> str:
 
 def nearest(name: str, known: list[str], count: int = 3) -> str:
     """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
-    import difflib
-
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
 
@@ -59,3 +61,16 @@ def listed(names: list[str], most: int = 6) -> str:
     """Names separated by commas; of many names, the first and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a package that only some uses need, or raise a `UserError` that says how to get it.
+
+    extra: the extra of our package that brings it. purpose: what it is needed for; begins the
+    message.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        absent = (error.name or module).partition(".")[0]
+        raise UserError(f'{purpose} needs {absent}: pip install "frozenseg[{extra}]"') from None

@@ -41,6 +41,15 @@ def resolve_packaged_path(name: str) -> str:
     return str(resources.files("frozenseg") / "model_zoo" / name.removeprefix(PACKAGED))
 
 
+def shipped(name: str) -> Path:
+    """Return a folder of the repository that wheels hold in the package: configs, demo, datasets.
+
+    In a checkout it lies beside the package.
+    """
+    package = Path(str(resources.files("frozenseg")))
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
 def user_path(name: str | os.PathLike[str]) -> Path:
     """A path that a user typed: "~" is the home folder, as in a shell."""
     text = os.fspath(name)

@@ -7,9 +7,11 @@ from typing import Any
 import yaml
 
 from frozenseg.errors import UserError
-from frozenseg.files import user_path
+from frozenseg.files import resolve_packaged_path, user_path
 
-BASE = "_BASE_"  # the key under which a file names the file, or the files, that it goes over
+# The key under which a file names the file, or the files, that it goes over: paths from its own
+# folder, or `frozenseg://small/config.yaml` of a model that ships with the package.
+BASE = "_BASE_"
 MOST_BYTES = 300_000
 MOST_VALUES = 20_000  # once every alias is written out
 MOST_LEVELS = 30  # of tables and lists inside each other
@@ -60,7 +62,7 @@ def _add(path: Path, chain: tuple[Path, ...], tables: list[tuple[Path, dict[Any,
                 f"configuration {path}: its {BASE} is {base!r}, the path of a YAML file was "
                 "expected"
             )
-        _add(path.parent / user_path(base), (*chain, path), tables)
+        _add(path.parent / user_path(resolve_packaged_path(base)), (*chain, path), tables)
     tables.append((path, values))
     if len(tables) > MOST_FILES:
         raise UserError(f"configuration {path}: its {BASE} leads to more than {MOST_FILES} files")

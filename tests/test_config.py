@@ -12,10 +12,10 @@ from frozenseg.config import (
     default_config,
     load_config,
     merge_options,
-    packaged_config,
     select_config,
 )
 from frozenseg.errors import UserError
+from frozenseg.recipes import packaged_config
 
 from .published_yaml import BASE, PUBLISHED
 
@@ -209,9 +209,10 @@ def test_a_file_that_is_its_own_base(write) -> None:
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(UserError, match="no such file"):
-            load_config(path)
+    with pytest.raises(UserError, match="no such file"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="a folder, not a YAML file"):
+        load_config(tmp_path)
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match=r"x\.yaml: cannot be read"):
         load_config(tmp_path / "x.yaml")

@@ -24,7 +24,7 @@ library   checkpoints data
 library   inference
 library   drawing evaluation engine
 library   predictor
-assembly  yaml_file
+assembly  yaml_file recipes
 assembly  config_values
 assembly  config
 assembly  build

@@ -208,13 +208,13 @@ def test_trained_parts_alone_need_the_frozen_ones(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["smal", "no/such/folder", "nothing.yaml"])
 def test_unknown_models(name: str) -> None:
-    with pytest.raises(UserError, match=f"model {name}: no such model in the package, YAML file"):
+    with pytest.raises(UserError, match=f"configuration {name}: no such file, and no recipe"):
         frozenseg.load(name)
 
 
 def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no such model in the package"):
+    with pytest.raises(UserError, match="a folder, not a YAML file"):
         frozenseg.load(tmp_path / "empty")
     with pytest.raises(UserError, match=r"unknown key MODEL\.WEIGHT; did you mean MODEL\.WEIGHTS"):
         frozenseg.load(folder, options=["MODEL.WEIGHT", "x"])

@@ -35,7 +35,9 @@ class Family(Generic[Model]):
 
     build: Callable[[CfgNode], Model]
     frozen_parts: Callable[[CfgNode, Model], list[FrozenPart]]
-    loss: Callable[[CfgNode, Model, TextEmbeddings, FeatureCache[Any] | None], TrainingLoss[Any, Any]]
+    loss: Callable[
+        [CfgNode, Model, TextEmbeddings, FeatureCache[Any] | None], TrainingLoss[Any, Any]
+    ]
     identity: Callable[[CfgNode, Model], Identity]
     encoders: Callable[[CfgNode], dict[str, str]]
     queries_classes: bool = False

@@ -11,9 +11,10 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from frozenseg.config import load_config, option_pairs, packaged_config, packaged_models
+from frozenseg.config import load_config, option_pairs
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
+from frozenseg.recipes import find_config, packaged_config
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ def model_config(
     options: Options = (),
     device: str | None = None,
 ) -> CfgNode:
-    """The configuration of a model that ships with the package, of a YAML file, or of a folder with
-    both, its MODEL.WEIGHTS being what shall be loaded.
+    """The configuration of a model or recipe that ships with the package, of a YAML file, or of a
+    folder with both, its MODEL.WEIGHTS being what shall be loaded.
 
     That is `weights`, else what the options say, else the file of `WEIGHT_FILES` that lies beside a
     file of `CONFIG_FILES`, else what a YAML file elsewhere names. A folder without weights is an
@@ -90,12 +91,7 @@ def _config_file(model: str | Path) -> Path:
             f"model {model}: a file of weights; give its folder or YAML file as the model, and the "
             "file as weights"
         )
-    if not path.is_file():
-        raise UserError(
-            f"model {model}: no such model in the package, YAML file, or folder with config.yaml; "
-            f"in the package: {', '.join(packaged_models())}"
-        )
-    return path
+    return path if path.is_file() else find_config(model)
 
 
 def _chosen(options: Options) -> bool:

@@ -41,7 +41,10 @@ COMMANDS = {
         "make_small_world": (SMALL_WORLD, "write the small world, a synthetic benchmark, to disk"),
     },
     "Training and evaluation": {
-        "train_net": ("frozenseg.commands", "train a model, or evaluate it (--eval-only)"),
+        "train_net": (
+            "frozenseg.commands",
+            "train a model (also: train), or evaluate it (--eval-only; also: evaluate, eval)",
+        ),
         "detectron2_train_net": ("frozenseg.commands", "the same with detectron2's trainer"),
         "mean_results": ("frozenseg.commands", "average over folds that were evaluated one by one"),
     },
@@ -60,6 +63,13 @@ COMMANDS = {
     },
 }
 """Group -> command -> (package of its module, what it does)."""
+
+ALIASES = {
+    "train": ("train_net",),
+    "evaluate": ("train_net", "--eval-only"),
+    "eval": ("train_net", "--eval-only"),
+}
+"""Other name -> the command that it stands for, and its first arguments."""
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -149,10 +159,11 @@ def main() -> None:
     if sys.argv[1] == "--version":
         print(f"frozenseg {frozenseg.__version__}")
         sys.exit(0)
-    name = sys.argv[1].replace("-", "_")
+    name, *first = ALIASES.get(sys.argv[1], (sys.argv[1].replace("-", "_"),))
     if name not in _modules():
-        sys.exit(_failed(f"no command {sys.argv[1]!r}; {nearest(name, list(_modules()))}"))
-    sys.argv = [f"frozenseg {name}", *sys.argv[2:]]
+        known = [*_modules(), *ALIASES]
+        sys.exit(_failed(f"no command {sys.argv[1]!r}; {nearest(name, known)}"))
+    sys.argv = [f"frozenseg {name}", *first, *sys.argv[2:]]
     run_module(name)
 
 

@@ -6,11 +6,13 @@ from frozenseg.data.benchmarks import BENCHMARKS, data_root, find_benchmark
 from frozenseg.data.benchmarks.few_shot_rows import FEW_SHOT_BENCHMARKS
 from frozenseg.data.checks import check, missing_parts
 from frozenseg.errors import UserError
+from frozenseg.files import shipped
 
-CONFIG = "configs/coco/frozenseg/convnext_large_eval_ade20k.yaml"
-FUSIONER = "configs/fusioner/clip_vit_l14.yaml"
-SMALL_FUSIONER = "configs/small/fusioner.yaml"
-SMALL_CONFIG = "configs/small/frozenseg.yaml"  # its weights ship with the package
+CONFIG = "convnext_large_eval_ade20k"
+FUSIONER = "clip_vit_l14"
+SMALL_FUSIONER = "small/fusioner"
+GUIDE = shipped("datasets") / "README.md"
+SMALL_CONFIG = "small/frozenseg"  # its weights ship with the package
 
 
 def main(argv: list[str]) -> int | None:
@@ -53,14 +55,11 @@ def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
             weights = "MODEL.WEIGHTS model_final.safetensors "
         elif small:
             config, weights = SMALL_CONFIG, ""
-        return (
-            f"frozenseg train_net --config-file {config} --eval-only "
-            f"{weights}DATASETS.TEST '(\"{name}\",)'"
-        )
+        return f"frozenseg evaluate --config-file {config} {weights}DATASETS.TEST '(\"{name}\",)'"
     if not script:
-        return "get the data set as datasets/README.md describes it"
+        return f"get the data set as {GUIDE} describes it"
     again = "" if missing else " --again"
-    return f"frozenseg prepare_dataset {script}{again} (published files: datasets/README.md)"
+    return f"frozenseg prepare_dataset {script}{again} (published files: {GUIDE})"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.results import LINES, Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line
-from frozenseg.files import atomic_path, check_writable, user_path
+from frozenseg.files import atomic_path, check_writable, shipped, user_path
 from frozenseg.runtime.background import AsyncWriter, batched, prefetch
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -341,6 +341,13 @@ def _output_folder(chosen: Path | None, overwrite: bool) -> Path:
 
 
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
+    """Return the classes that are asked for. Without those and without an input, `arguments` get
+    two scenes that ship with the package."""
+    if not arguments.input and arguments.vocabulary is None and arguments.vocabulary_file is None:
+        print("no --input: two scenes that ship with the package, and the names of their world")
+        scenes = shipped("demo") / "images"
+        arguments.input = [str(scenes / f"scene_{number}.png") for number in (1, 2)]
+        return Vocabulary.packaged("small_world")
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
         raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
     if arguments.vocabulary_file is None:
@@ -358,7 +365,12 @@ def _parser() -> argparse.ArgumentParser:
         "or the results could not be written; 130 after Ctrl-C or SIGTERM: what was done is kept.",
     )
     add = parser.add_argument
-    add("--input", nargs="+", action="extend", help="image files, a folder, a glob, or videos")
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        help="image files, a folder, a glob, or videos; without it, two scenes",
+    )
     add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
     add(
         "--vocabulary-file",

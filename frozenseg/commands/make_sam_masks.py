@@ -23,7 +23,7 @@ from frozenseg.build.eval_datasets import eval_transform
 from frozenseg.build.prediction import build_online_proposals, proposal_identity
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.view_samples import image_grid
-from frozenseg.config import load_config, packaged_config
+from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.images import is_video, list_images, read_image
 from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
@@ -53,8 +53,7 @@ def main(argv: list[str]) -> int | None:
     """Run the command."""
     arguments = _parser().parse_intermixed_args(argv)
     number, parts = _part(arguments.part)
-    name = str(arguments.config_file)
-    cfg = load_config(packaged_config(name) or name, arguments.options + arguments.opts)
+    cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
     check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))

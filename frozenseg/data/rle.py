@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from frozenseg.data.json_fields import is_number, required, unusable, whole
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, import_extra
 
 Rle = dict[str, Any]
 Masks = np.ndarray | Sequence[Rle]
@@ -31,13 +31,7 @@ _LIMITS = 2 ** np.arange(4, 60, 5)
 
 def hotcoco() -> Any:
     """Return the package hotcoco, or raise a `UserError` that says how to install it."""
-    try:
-        import hotcoco
-    except ModuleNotFoundError:
-        raise UserError(
-            "reading COCO masks and computing AP need hotcoco: pip install 'frozenseg[eval]'"
-        ) from None
-    return hotcoco
+    return import_extra("hotcoco", "eval", "reading COCO masks and computing AP")
 
 
 def encode_masks(masks: np.ndarray) -> list[Rle]:

@@ -1,10 +1,13 @@
 """The course of a run as a picture: losses, learning rate, scores over steps."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from frozenseg.engine.logger import read_metrics
 from frozenseg.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 LOSSES = {"total_loss": "total", "loss_ce": "class", "loss_mask": "mask", "loss_dice": "dice"}
 HEADLINES = ("PQ", "mIoU", "AP", "oracle mIoU", "mosaic mIoU", "whole mIoU")
@@ -13,8 +16,11 @@ MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
 def draw_curves(metrics: Path, picture: Path) -> None:
     """SampleIndex metrics.jsonl as a PNG; without a row there is nothing to draw."""
-    from matplotlib.figure import Figure  # slow to import, and needed at the end only
-
+    try:
+        from matplotlib.figure import Figure  # slow to import, and needed at the end only
+    except ModuleNotFoundError:
+        logger.warning('%s is not drawn: pip install "frozenseg[train]"', picture)
+        return
     rows = read_metrics(metrics)
     steps = [row for row in rows if "evaluation" not in row]
     if not steps:

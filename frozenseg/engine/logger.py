@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, import_extra
 from frozenseg.files import atomic_path, json_text, writing
 
 logger = logging.getLogger(__name__)
@@ -192,12 +192,9 @@ def _main(losses: dict[str, float]) -> list[str]:
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError(
-            "LOG.TENSORBOARD needs it: pip install tensorboard, or set it to False"
-        ) from None
+    import_extra("tensorboard", "train", "LOG.TENSORBOARD True")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
 

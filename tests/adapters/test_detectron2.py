@@ -21,7 +21,7 @@ from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import load_state, read_state, trainable_state
 from frozenseg.commands.train_net import main as train
-from frozenseg.config import load_config, packaged_config, select_config
+from frozenseg.config import load_config, select_config
 from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import BENCHMARKS, find_benchmark, load_records
 from frozenseg.data.benchmarks.small_world_files import WorldFiles
@@ -30,6 +30,7 @@ from frozenseg.engine.optim import Schedule
 from frozenseg.errors import UserError
 from frozenseg.evaluation.tasks import PanopticEvaluator, SemanticEvaluator
 from frozenseg.losses.weighting import weighted_losses
+from frozenseg.recipes import packaged_config
 from frozenseg.small_world.export import export_split
 from frozenseg.structures import (
     ImageBatch,

@@ -8,9 +8,10 @@ import torch
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import model_state, read_state, trainable_state
 from frozenseg.commands.convert_checkpoint import main
-from frozenseg.config import load_config, packaged_config
+from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.recipes import packaged_config
 from tests.conftest import FC_CLIP_OPTIONS, TINY_OPTIONS, build_tiny
 
 

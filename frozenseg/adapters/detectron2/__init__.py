@@ -5,11 +5,12 @@
 
     cfg = get_cfg()
     add_frozenseg_config(cfg)
-    cfg.merge_from_file("configs/coco/frozenseg/convnext_large.yaml")  # or a published file
+    cfg.merge_from_file("convnext_large.yaml")  # or a published file
     model = detectron2.modeling.build_model(cfg)  # with weights
 
 It is thin: the model, the losses, the post-processing and the transforms are those of `frozenseg`.
-detectron2 is no requirement of ours and is on no package index; INSTALL.md says how to get it.
+detectron2 is no requirement of ours and is on no package index; without it, importing this says
+how to get it.
 """
 
 from frozenseg.adapters.detectron2.available import MissingDetectron2

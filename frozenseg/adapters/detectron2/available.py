@@ -20,7 +20,7 @@ def require_detectron2() -> None:
         reason = "is not installed" if absent else f"cannot be loaded ({error})".replace("\n", " ")
         raise MissingDetectron2(
             f"detectron2 {reason}; it is built from source: `git clone {SOURCE}`, then "
-            "`pip install --no-build-isolation ./detectron2` (INSTALL.md, section detectron2)"
+            "`pip install --no-build-isolation ./detectron2`"
         ) from None
 
 

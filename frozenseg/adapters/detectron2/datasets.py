@@ -116,7 +116,7 @@ def register_dataset(name: str, root: Path | None = None) -> None:
     root = data_root() if root is None else root
     benchmark = find_benchmark(name)
     if not evaluator_type(benchmark):
-        raise UserError(f"{name}: detectron2 has no evaluator for it; use tools/train_net.py")
+        raise UserError(f"{name}: detectron2 has no evaluator for it; use frozenseg evaluate")
     DatasetCatalog.register(name, partial(load_dicts, name, benchmark, root))
     MetadataCatalog[name] = BenchmarkMetadata(name=name)
     MetadataCatalog[name].__dict__.update(

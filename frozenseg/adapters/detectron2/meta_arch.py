@@ -73,7 +73,7 @@ class HostModel(nn.Module):
         test = config.TEST
         if test.AUG.ENABLED or test.ORACLE_PRESENCE:
             key = "AUG.ENABLED" if test.AUG.ENABLED else "ORACLE_PRESENCE"
-            raise UserError(f"TEST.{key}: not under detectron2; use tools/train_net.py --eval-only")
+            raise UserError(f"TEST.{key}: not under detectron2; use frozenseg evaluate")
         if config.SEED < 0:  # then detectron2 has seeded torch by chance
             config.defrost()
             config.SEED = torch.initial_seed() % 2**31

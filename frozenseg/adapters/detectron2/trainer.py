@@ -57,16 +57,16 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.ACCUMULATE != 1:
             raise UserError(
                 "SOLVER.ACCUMULATE: detectron2's trainer knows no accumulation; set it to 1 and "
-                "lower SOLVER.IMS_PER_BATCH, or use tools/train_net.py"
+                "lower SOLVER.IMS_PER_BATCH, or use frozenseg train"
             )
         for key, meant in (("CONSTANT_DECODER", False), ("WEIGHT_DECAY_SCHEDULE", "constant")):
             if cfg.SOLVER[key] != meant:
                 raise UserError(
                     f"SOLVER.{key}: detectron2's trainer has one schedule, of all rates alike; set "
-                    f"it to {meant}, or use tools/train_net.py"
+                    f"it to {meant}, or use frozenseg train"
                 )
         if cfg.DATASETS.PAIRS:
-            raise UserError("DATASETS.PAIRS: not under detectron2; use tools/train_net.py")
+            raise UserError("DATASETS.PAIRS: not under detectron2; use frozenseg train")
         if cfg.SOLVER.EMA:
             logger.warning("SOLVER.EMA has no effect under detectron2's trainer")
         if cfg.DATALOADER.FEATURE_CACHE:

@@ -17,6 +17,7 @@ from frozenseg.data.readers import (
 )
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
+from frozenseg.files import shipped
 
 
 def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Categories]:
@@ -44,7 +45,8 @@ def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
     raise UserError(
         f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
         "$DETECTRON2_DATASETS to look elsewhere): "
-        f"frozenseg check_dataset {name} says what is missing, datasets/README.md where it "
+        f"frozenseg check_dataset {name} says what is missing, "
+        f"{shipped('datasets')}/README.md where it "
         "comes from"
     )
 

@@ -10,6 +10,7 @@ import torch
 
 from frozenseg.devtools.speed.baselines import CLIP, SAM, Baseline
 from frozenseg.devtools.speed.prediction import EAGER, OTHER, WHOLE, Times
+from frozenseg.errors import import_extra
 from frozenseg.files import atomic_path
 
 
@@ -76,8 +77,7 @@ def table(report: dict[str, Any]) -> str:
 
 def draw_bars(report: dict[str, Any], picture: Path, title: str) -> None:
     """A bar for each row: stages, the whole, baselines in another colour."""
-    from matplotlib.figure import Figure  # slow to import, and needed at the end only
-
+    Figure = import_extra("matplotlib.figure", "train", "a picture of the times").Figure
     names = [name for name in report["seconds"] if name not in report["stages"]]
     names = [*report["stages"], *names]
     values = [report["seconds"][name]["median"] for name in names]
@@ -115,8 +115,7 @@ def growth(points: list[dict[str, Any]]) -> dict[str, float]:
 
 def draw_growth(points: list[dict[str, Any]], picture: Path, unit: str, title: str) -> None:
     """Seconds of the whole and of each stage, and memory, over the work."""
-    from matplotlib.figure import Figure
-
+    Figure = import_extra("matplotlib.figure", "train", "a picture of the times").Figure
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     work = [point["work"] for point in points]

@@ -20,7 +20,7 @@ import numpy as np
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.commands import train_net
 from frozenseg.config import load_config
-from frozenseg.errors import UserError, nearest
+from frozenseg.errors import UserError, import_extra, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
@@ -51,7 +51,7 @@ def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions:
 
 
 FROZENSEG = Experiment(
-    config=Path("configs/small/frozenseg.yaml"),
+    config=Path("small/frozenseg"),
     arms={
         "a": (
             "FC-CLIP (no injectors)",
@@ -106,7 +106,7 @@ def _visual(encoder: str, *, trained: bool) -> list[str]:
 
 
 FUSIONER = Experiment(
-    config=Path("configs/small/fusioner.yaml"),
+    config=Path("small/fusioner"),
     arms={
         "clip": ("CLIP image + CLIP text", _visual("clip", trained=True)),
         "sam": ("SAM image + CLIP text", _visual("sam", trained=True)),
@@ -279,8 +279,7 @@ def table(experiment: Experiment, scores: Scores) -> str:
 
 def plot(experiment: Experiment, scores: Scores, path: Path) -> None:
     """A dot for every run and a bar at the mean, one panel a metric."""
-    from matplotlib.figure import Figure  # slow to import, and needed at the end only
-
+    Figure = import_extra("matplotlib.figure", "train", "a picture of the scores").Figure
     metrics = experiment.metrics
     figure = Figure(figsize=(13, 6), layout="constrained")
     panels = figure.subplots(2, len(metrics) // 2).T.flat

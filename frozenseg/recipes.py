@@ -1,0 +1,57 @@
+"""What ships with the package and is taken by a bare name: models, and recipes (YAML files).
+
+A model is a folder with weights and a configuration, e.g. "small". A recipe is a file of `configs/`
+and is named by the end of its path, e.g. "convnext_large_eval_ade20k" or "small/frozenseg".
+"""
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from frozenseg.errors import UserError, nearest
+from frozenseg.files import shipped, user_path
+
+
+def packaged_models() -> list[str]:
+    """Return the names of the models that ship with the package."""
+    folders = (resources.files("frozenseg") / "model_zoo").iterdir()
+    return sorted(folder.name for folder in folders if (folder / "config.yaml").is_file())
+
+
+def packaged_config(name: str) -> Path | None:
+    """Return the YAML file of a model that ships with the package, or None if there is none."""
+    path = resources.files("frozenseg") / "model_zoo" / name / "config.yaml"
+    return Path(str(path)) if name in packaged_models() else None
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Return the recipes that ship with the package: name with its folders -> YAML file."""
+    folder = shipped("configs")
+    files = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def find_config(given: str | os.PathLike[str]) -> Path:
+    """Return the YAML file that a user named: a path, else the name of a recipe or a model.
+
+    A file that exists comes before a recipe of that name. A recipe is found by the end of its path
+    from "configs/" on, with or without ".yaml". A name that is unknown or that several recipes
+    share is a `UserError` with the nearest names.
+    """
+    path = user_path(given)
+    if path.exists() and not path.is_dir():
+        return path
+    recipes = packaged_recipes()
+    name = path.as_posix().removesuffix(".yaml").removeprefix("configs/")
+    found = [full for full in recipes if f"/{full}".endswith(f"/{name}")]
+    if len(found) > 1:
+        raise UserError(f"configuration {given}: several have this name: {', '.join(found)}")
+    if found:
+        return recipes[found[0]]
+    if (model := packaged_config(str(given))) is not None:
+        return model
+    short = [full.rpartition("/")[2] for full in recipes]
+    known = sorted({*recipes, *packaged_models(), *(s for s in short if short.count(s) == 1)})
+    close = nearest(name.rpartition("/")[2], known)
+    what = "a folder, not a YAML file" if path.is_dir() else "no such file"
+    raise UserError(f"configuration {given}: {what}, and no recipe in the package; {close}")
