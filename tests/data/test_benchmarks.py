@@ -234,7 +234,7 @@ def test_scripts_and_documents_know_every_row():
     assert set(scripts) == {f"prepare_{name}.py" for name in PREPARATIONS}
     for name in PREPARATIONS:
         assert f'main(["{name}", *argv])' in scripts[f"prepare_{name}.py"]
-    started = (root / "GETTING_STARTED.md").read_text().splitlines()
+    started = (root / "docs" / "guides" / "benchmark.md").read_text().splitlines()
     data = (root / "datasets" / "README.md").read_text()
     for name in (name for name in PUBLISHED_NAMES[5:] if name not in PARTS_OF_ADE20K):
         row = BENCHMARKS[name]
