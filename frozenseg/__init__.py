@@ -6,6 +6,19 @@ In three lines:
     segmenter = frozenseg.load("small")
     result = segmenter("street.jpg", vocabulary=["car, truck", "road", "sky"])
     result.draw().save("street.png")
+
+The public names are those below; what they take and return stays compatible until a release says
+otherwise. Everything else may change from one release to the next.
+
+    load                 a model ready to segment
+    Predictor            what `load` returns: called with an image and a vocabulary
+    SegmentationResult   what a call returns: masks, names, a drawing
+    Vocabulary           names of classes, with synonyms, and which of them are things
+    load_config          a configuration from a YAML file and options
+    train                train the model of a configuration
+    evaluate             score a model on data sets
+    UserError            whatever cannot be used, told in one line
+    configure_allocator  settings of the process's memory, for scripts of one's own
 """
 
 from importlib import import_module
@@ -14,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from frozenseg.build.models import build_model as build_model
+    from frozenseg.build.evaluation import evaluate as evaluate
     from frozenseg.build.prediction import load as load
+    from frozenseg.build.training import train as train
     from frozenseg.config import load_config as load_config
     from frozenseg.errors import UserError as UserError
     from frozenseg.predictor import Predictor as Predictor
@@ -31,7 +45,8 @@ _PUBLIC = {
     "Vocabulary": "frozenseg.text.vocabulary",
     "UserError": "frozenseg.errors",
     "load_config": "frozenseg.config",
-    "build_model": "frozenseg.build.models",
+    "train": "frozenseg.build.training",
+    "evaluate": "frozenseg.build.evaluation",
     "configure_allocator": "frozenseg.runtime.allocator",
 }
 

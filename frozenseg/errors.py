@@ -6,6 +6,13 @@ class UserError(Exception):
 
     Commands print it as one line and exit with status 2 (`frozenseg.commands.run`); library callers
     catch it as any other exception.
+
+    Example:
+        >>> try:
+        ...     frozenseg.load("smal")
+        ... except frozenseg.UserError as error:
+        ...     print(error)
+        model smal: no such model in the package, ...
     """
 
 

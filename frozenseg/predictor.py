@@ -21,13 +21,11 @@ from frozenseg.data.images import to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
-from frozenseg.inference.postprocess import PostProcessor, class_regions
-from frozenseg.inference.sam_masks import ProposalSource
-from frozenseg.inference.segment import segment_batch, segment_image
+from frozenseg.inference.postprocess import class_regions
+from frozenseg.inference.segment import Pipeline
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.runtime.allocator import give_back_memory
 from frozenseg.runtime.isolation import plain_defaults
-from frozenseg.runtime.precision import Precision
 from frozenseg.structures import (
     InstanceResult,
     PanopticResult,
@@ -49,6 +47,13 @@ class SegmentationResult:
     image: (H, W, 3) uint8, as read. panoptic, semantic (H, W) class ids and instances as in
     `frozenseg.structures`; class ids index `vocabulary`. note: a warning that belongs on every
     picture, e.g. that weights are random; else None.
+
+    Example:
+        >>> with frozenseg.load("small", device="cpu") as segmenter:
+        ...     result = segmenter("street.png", vocabulary=["car, truck", "road"])
+        >>> {segment.name for segment in result.panoptic.segments} <= {"car", "road"}
+        True
+        >>> result.draw().save("drawn.png")
     """
 
     image: np.ndarray
@@ -71,39 +76,41 @@ class SegmentationResult:
             return self.panoptic
         if self.semantic is None:
             raise UserError(
-                "nothing to draw: MODEL.MASK_FORMER.TEST.PANOPTIC_ON and SEMANTIC_ON are False"
+                "nothing to draw: panoptic and semantic results are switched off; switch one on"
             )
         return class_regions(self.semantic, self.vocabulary.labels)
 
 
 class Predictor:
     """Segments images; the vocabulary may change from call to call, and calls may come from several
-    threads at once. `close`, or the end of a `with` block, gives its memory back."""
+    threads at once. `close`, or the end of a `with` block, gives its memory back.
+
+    Example:
+        >>> segmenter = frozenseg.load("small", device="cpu")
+        >>> results = segmenter.batch(["street.png", "street.png"], vocabulary="car; road; sky")
+        >>> len(results)
+        2
+        >>> segmenter.close()
+    """
 
     def __init__(
         self,
         *,
-        model: SegmentationModel,
+        pipeline: Pipeline,
         text_classifier: TextClassifier,
         training_vocabulary: Vocabulary,
-        post_processor: PostProcessor,
         short_side: int,
         long_side: int,
-        precision: Precision,
         note: str | None = None,
-        sam_masks: ProposalSource | None = None,
     ) -> None:
-        """short_side, long_side: images are resized to a shorter side of short_side pixels, the
-        longer at most long_side. precision: of the model. note: a warning for every result.
-        sam_masks: where SAM's proposals come from, if they shall join."""
-        self.model = model
+        """training_vocabulary: the classes that count as seen. short_side, long_side: images are
+        resized to a shorter side of short_side pixels, the longer at most long_side. note: a
+        warning for every result."""
+        self.pipeline = pipeline
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
-        self.post_processor = post_processor
         self.short_side, self.long_side = short_side, long_side
-        self.precision = precision
         self.note = note
-        self.sam_masks = sam_masks
         # Replaced as a whole, never changed: who reads it needs no lock. The last used is last.
         self._texts: dict[Vocabulary, TextEmbeddings] = {}
         self._lock = threading.Lock()
@@ -138,7 +145,7 @@ class Predictor:
         words = Vocabulary.parse(vocabulary, things)
         arrays = [self.read(image) for image in images]
         text = self.embed(words)
-        if self.sam_masks is None and len({pixels.shape for pixels in arrays}) == 1:
+        if self._open().proposals is None and len({pixels.shape for pixels in arrays}) == 1:
             found = self._segment_together(arrays, words, text)
         else:
             found = [self.segment(pixels, words, text) for pixels in arrays]
@@ -151,15 +158,13 @@ class Predictor:
         self, images: list[np.ndarray], vocabulary: Vocabulary, text: TextEmbeddings
     ) -> list[Prediction]:
         """Images of one size in one pass."""
-        with plain_defaults(), evaluation_mode(self._open_model()):
-            return segment_batch(
-                self.model,
+        pipeline = self._open()
+        with plain_defaults(), evaluation_mode(pipeline.model):
+            return pipeline.batch(
                 [self.resize(pixels) for pixels in images],
                 [(pixels.shape[0], pixels.shape[1]) for pixels in images],
-                text=text,
-                vocabulary=vocabulary,
-                post_processor=self.post_processor,
-                precision=self.precision,
+                text,
+                vocabulary,
             )
 
     def _result(
@@ -185,17 +190,10 @@ class Predictor:
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
     ) -> Prediction:
         """pixels: (H, W, 3) uint8 RGB of any size, and results at that size; text: from `embed`."""
-        with plain_defaults(), evaluation_mode(self._open_model()):
-            return segment_image(
-                self.model,
-                self.resize(pixels),
-                (pixels.shape[0], pixels.shape[1]),
-                text=text,
-                vocabulary=vocabulary,
-                post_processor=self.post_processor,
-                precision=self.precision,
-                sam_masks=self.sam_masks,
-            )
+        pipeline = self._open()
+        with plain_defaults(), evaluation_mode(pipeline.model):
+            size = (pixels.shape[0], pixels.shape[1])
+            return pipeline(self.resize(pixels), size, text, vocabulary)
 
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The vocabulary's text vectors on the model's device; those of the last `TEXTS_KEPT`
@@ -206,7 +204,7 @@ class Predictor:
         if text is not None and next(reversed(texts)) == vocabulary:
             return text
         if text is None:
-            device = self._open_model().device
+            device = self.model.device
             with plain_defaults():
                 found = self.text_classifier.embed(vocabulary, self.training_vocabulary)
             text = found.to(device)
@@ -217,8 +215,8 @@ class Predictor:
 
     def close(self) -> None:
         """Free the model's memory and give it back to the system; no call is possible any more."""
-        if "model" in self.__dict__:
-            del self.model, self.text_classifier, self.sam_masks
+        if "pipeline" in self.__dict__:
+            del self.pipeline, self.text_classifier
         self._texts = {}
         gc.collect()
         give_back_memory()
@@ -229,7 +227,11 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open_model(self) -> SegmentationModel:
-        if "model" not in self.__dict__:
+    @property
+    def model(self) -> SegmentationModel:
+        return self._open().model
+
+    def _open(self) -> Pipeline:
+        if "pipeline" not in self.__dict__:
             raise UserError("this predictor is closed; load the model again")
-        return self.model
+        return self.pipeline

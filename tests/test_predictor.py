@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import frozenseg
-from frozenseg.build.models import build_model, prepare_for_inference
+from frozenseg.build.device import prepare_for_inference
+from frozenseg.build.models import build_model
 from frozenseg.build.prediction import build_predictor
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import model_state, trainable_state, write_state

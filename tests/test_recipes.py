@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import frozenseg
-from frozenseg.build.evaluation import eval_transform
+from frozenseg.build.eval_datasets import eval_transform
 from frozenseg.build.models import build_model
-from frozenseg.build.training import (
+from frozenseg.build.optimization import (
     clip_norm_of,
     decay_of,
     schedule_of,
-    training_dataset,
     training_loss,
     training_state,
 )
+from frozenseg.build.training_data import training_dataset
 from frozenseg.config import default_config, load_config
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.errors import UserError

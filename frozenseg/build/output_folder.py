@@ -1,7 +1,9 @@
 """What a run finds in its OUTPUT_DIR: a run to go on with, results to spare, other settings."""
 
 import logging
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.checkpoints.schema import TrainingCheckpoint
 from frozenseg.checkpoints.training import CheckpointFolder
+from frozenseg.engine.distributed import all_gather_json, barrier, is_main
+from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, check_writable, remove_temporaries
 
@@ -21,6 +25,38 @@ RESULTS = ("model_final.safetensors", "model_best.safetensors", "results.json")
 WRITTEN = (CONFIG, *RESULTS, "metrics.jsonl", "curves.png", "wandb_id")
 
 Found = tuple[TrainingCheckpoint, Path]
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Inside, no other run writes into the folder. To be entered by all processes of a run."""
+    with only_writer(output) if is_main() else nullcontext():
+        barrier()  # no process looks into the folder before it is this run's
+        yield
+
+
+def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
+    """SEED -1 becomes a number, the same in all processes and in a resumed run."""
+    if checkpoint is not None and cfg.SEED not in (-1, checkpoint.seed):
+        raise UserError(
+            f"SEED {cfg.SEED}: the run to be resumed was started with {checkpoint.seed}"
+        )
+    if checkpoint is not None:
+        cfg.SEED = checkpoint.seed
+    elif cfg.SEED < 0:
+        cfg.SEED = all_gather_json(secrets.randbelow(2**31))[0]
+
+
+def take_over(
+    output: Path, checkpoints: CheckpointFolder, found: Found | None, resume: bool, max_iter: int
+) -> None:
+    """Make the folder this run's, or refuse it. found: the checkpoint that the run goes on from."""
+    if resume:
+        say_what_was_found(found, output, checkpoints, max_iter)
+    else:
+        refuse_another_run(output, checkpoints)
+    clean(output, checkpoints)
+    check_places(output, checkpoints)
 
 
 def clean(output: Path, checkpoints: CheckpointFolder) -> None:

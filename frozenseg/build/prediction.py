@@ -8,16 +8,12 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.models import (
-    build_device,
-    build_precision,
-    build_text_classifier,
-    load_model,
-    prepare_for_inference,
-)
+from frozenseg.build.device import build_device, build_precision, prepare_for_inference
+from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
+from frozenseg.build.setting import OR_RANDOM, setting
 from frozenseg.build.vocabulary import build_training_vocabulary
-from frozenseg.checkpoints.frozen_weights import load_sam
+from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.errors import UserError
@@ -26,8 +22,8 @@ from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.sam_masks import OnlineProposals, ProposalSource, StoredProposals
-from frozenseg.models.base import SegmentationModel
-from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.inference.segment import Pipeline
+from frozenseg.models.base import RegionClassifier, SegmentationModel
 from frozenseg.predictor import Predictor
 from frozenseg.runtime.isolation import own_random_stream, plain_defaults
 
@@ -50,6 +46,12 @@ def load(
     place of MODEL.DEVICE. Raises `UserError` for whatever of it cannot be used.
 
     Nothing of the process is changed: random streams, defaults and environment are as before.
+
+    Example:
+        >>> segmenter = frozenseg.load("small", device="cpu")
+        >>> result = segmenter("street.png", vocabulary=["car, truck", "road", "sky"])
+        >>> result.panoptic.ids.shape == result.image.shape[:2]
+        True
     """
     return build_predictor(
         model_config(
@@ -80,26 +82,28 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
     network.to(device).eval()
-    precision = build_precision(cfg, device)
     prepare_for_inference(cfg, network)
+    pipeline = build_pipeline(cfg, network)
+    if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids
+        raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
     return Predictor(
-        model=network,
+        pipeline=pipeline,
         text_classifier=build_text_classifier(cfg, network),
         training_vocabulary=build_training_vocabulary(cfg),
-        post_processor=build_post_processor(cfg),
         short_side=cfg.INPUT.MIN_SIZE_TEST,
         long_side=cfg.INPUT.MAX_SIZE_TEST,
-        precision=precision,
         note=note,
-        sam_masks=_online_only(build_sam_masks(cfg, network)),
     )
 
 
-def _online_only(source: ProposalSource | None) -> ProposalSource | None:
-    """Plain images have no ids by which proposals could be found on disk."""
-    if isinstance(source, StoredProposals):
-        raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
-    return source
+def build_pipeline(cfg: CfgNode, model: SegmentationModel) -> Pipeline:
+    """A model with its post-processing, as the configuration has it."""
+    return Pipeline(
+        model=model,
+        post_processor=build_post_processor(cfg),
+        precision=build_precision(cfg, model.device),
+        proposals=build_sam_masks(cfg, model),
+    )
 
 
 def build_post_processor(cfg: CfgNode) -> PostProcessor:
@@ -128,17 +132,19 @@ def build_sam_masks(cfg: CfgNode, model: SegmentationModel) -> ProposalSource | 
     """Where SAM's proposals come from: None without TEST.USE_SAM_MASKS."""
     if not cfg.TEST.USE_SAM_MASKS:
         return None
-    if not isinstance(model, FrozenSeg):
-        raise UserError("TEST.USE_SAM_MASKS: only FrozenSeg can classify proposals; set it False")
+    if not isinstance(model, RegionClassifier):
+        name = cfg.MODEL.META_ARCHITECTURE
+        raise UserError(f"TEST.USE_SAM_MASKS: {name} cannot classify proposals; set it False")
     if cfg.TEST.AUG.ENABLED:
         raise UserError("TEST.USE_SAM_MASKS and TEST.AUG.ENABLED do not work together: choose one")
     online = build_online_proposals(cfg, model.sam, model.device)
     folder = cfg.TEST.SAM_MASKS.FOLDER
     if not folder:
         return online
-    return StoredProposals(
-        ProposalFolder(Path(folder), proposal_identity(cfg, online), create=False)
-    )
+    with setting("TEST.SAM_MASKS.FOLDER"):
+        return StoredProposals(
+            ProposalFolder(Path(folder), proposal_identity(cfg, online), create=False)
+        )
 
 
 def build_online_proposals(
@@ -158,13 +164,14 @@ def build_online_proposals(
     if own and injected is not None:
         return OnlineProposals(injected, settings, shared=injected.view == "keep_aspect")
     weights = masks.WEIGHTS or (cfg.MODEL.SAM_WEIGHTS if own else "")
-    sam = build_sam_model(name)
-    if not load_sam(
-        sam,
-        name=name,
-        weights=resolve_packaged_path(weights),
-        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
-    ):
+    with setting("TEST.PKL_SAM_MODEL_NAME"):
+        sam = build_sam_model(name)
+
+    @setting("TEST.SAM_MASKS.WEIGHTS", OR_RANDOM)
+    def sam_file() -> Path:
+        return find_sam(name, resolve_packaged_path(weights))
+
+    if not load_part(FrozenPart("sam", sam, sam_file), cfg.MODEL.ALLOW_RANDOM_WEIGHTS):
         logger.warning("SAM %s, whose masks shall join, has random weights", name)
     frozen = FrozenSam(model=sam, view="keep_aspect").to(device)
     return OnlineProposals(frozen, settings, shared=False)

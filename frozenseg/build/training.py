@@ -1,285 +1,261 @@
-"""A configuration as the objects of a training run."""
+"""`frozenseg.train`: a configuration as a run of training, with its evaluations and its files."""
 
 import logging
-from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.models import (
-    build_text_classifier,
-    feature_fingerprint,
-    load_model,
+from frozenseg.build.device import compile_encoders, process_device
+from frozenseg.build.eval_datasets import build_evaluator, eval_datasets
+from frozenseg.build.evaluation import check_expected_results, write_evaluations
+from frozenseg.build.models import embed, loaded_model
+from frozenseg.build.optimization import (
+    check_feature_cache,
+    clip_norm_of,
+    feature_cache,
+    schedule_of,
+    training_loss,
+    training_state,
 )
-from frozenseg.build.vocabulary import build_training_vocabulary, build_vocabulary
-from frozenseg.data.annotations import require_objects
-from frozenseg.data.benchmarks import find_benchmark, load_records
+from frozenseg.build.output_folder import Found, only_run, settle_seed, take_over, write_config
+from frozenseg.build.training_data import micro_batch_size, training_batches, training_dataset
+from frozenseg.build.vocabulary import build_training_vocabulary, settle_training_vocabulary
+from frozenseg.checkpoints.state_dict import trainable_state, write_state
+from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.data.dataset import SegmentationDataset
-from frozenseg.data.loader import Loader, training_loader
-from frozenseg.data.records import Categories, Record
-from frozenseg.data.selection import training_pairs
-from frozenseg.data.transforms import LargeScaleJitter
-from frozenseg.engine.distributed import barrier, is_main, rank, world_size
+from frozenseg.drawing.visualize import draw_segments
+from frozenseg.engine.curves import draw_curves
+from frozenseg.engine.distributed import is_main
 from frozenseg.engine.feature_cache import FeatureCache
-from frozenseg.engine.optim import (
-    CosineSchedule,
-    MovingAverage,
-    Schedule,
-    adamw,
-    parameter_groups,
-)
+from frozenseg.engine.interrupt import GracefulShutdown
+from frozenseg.engine.logger import TrainingLog
 from frozenseg.engine.state import TrainingState
-from frozenseg.engine.training_loss import BinaryMaskLoss, MaskClassificationLoss, TrainingLoss
-from frozenseg.errors import UserError
-from frozenseg.losses.set_criterion import SetCriterion
-from frozenseg.models.base import SegmentationModel
-from frozenseg.models.fusioner import Fusioner
-from frozenseg.runtime.precision import Precision
-from frozenseg.structures import Features, TextEmbeddings
-from frozenseg.text.vocabulary import Vocabulary
+from frozenseg.engine.trainer import (
+    Scores,
+    evaluate_now,
+    parallel,
+    saying_how_to_go_on,
+)
+from frozenseg.engine.trainer import train as run_steps
+from frozenseg.engine.training_loss import TrainingLoss
+from frozenseg.errors import WriteError
+from frozenseg.evaluation.evaluator import Evaluator
+from frozenseg.evaluation.runner import Evaluation
+from frozenseg.files import atomic_path
+from frozenseg.structures import Features
 
 logger = logging.getLogger(__name__)
 
-
-def loaded_model(cfg: CfgNode, device: torch.device) -> SegmentationModel:
-    """The model with its weights on the device. Frozen parts without weights are an error, unless
-    MODEL.ALLOW_RANDOM_WEIGHTS; trained parts may start anew."""
-    model, random = load_model(cfg)
-    frozen = [part for part in random if part != "decoder"]
-    if frozen and is_main():
-        logger.warning("random weights in frozen parts (%s), as asked for", ", ".join(frozen))
-    return model.to(device)
+WEIGHTS, BEST_WEIGHTS = "model_final.safetensors", "model_best.safetensors"
 
 
-def embed(
-    cfg: CfgNode, model: SegmentationModel, vocabulary: Vocabulary, training: Vocabulary
-) -> TextEmbeddings:
-    """The text vectors on the model's device; the first process encodes, the others find them in
-    the cache. training: what counts as seen."""
-    classifier = build_text_classifier(cfg, model)
-    if not is_main():
-        barrier()
-    text = classifier.embed(vocabulary, training)
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training has come to.
+
+    output: the folder of the run: configuration, checkpoints, weights, metrics, results.
+    step: how many steps are done.
+    finished: False if the user has stopped the run before its end; resuming goes on.
+    weights: the file of the trained weights; None before the end.
+    scores: of the last evaluation in per cent, by data set of DATASETS.TEST.
+    """
+
+    output: Path
+    step: int
+    finished: bool
+    weights: Path | None
+    scores: dict[str, dict[str, float]]
+
+
+def train(cfg: CfgNode, resume: bool = False) -> TrainingResult:
+    """Train the model of a configuration on DATASETS.TRAIN, and score it on DATASETS.TEST.
+
+    cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed. resume: go on from
+    the newest checkpoint in OUTPUT_DIR, to the same result as without the break. A folder that
+    holds another run is refused otherwise. Ctrl-C ends the run after the step at hand, with a
+    checkpoint.
+
+    One process trains on the device of MODEL.DEVICE; `frozenseg train_net` starts several. The
+    random stream of torch is seeded with SEED. Raises `UserError` for whatever cannot be used,
+    before the first step wherever it can be known by then.
+
+    Example:
+        >>> options = {"OUTPUT_DIR": "out", "SOLVER.MAX_ITER": 2, "SOLVER.STEPS": (1,)}
+        >>> result = frozenseg.train(frozenseg.load_config("recipe.yaml", options))
+        >>> result.step, result.finished, str(result.weights)
+        (2, True, 'out/model_final.safetensors')
+        >>> segmenter = frozenseg.load("out")  # what was trained
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    output = Path(cfg.OUTPUT_DIR)
+    with only_run(output):
+        checkpoints = CheckpointFolder(output / "checkpoints", keep=cfg.SOLVER.CHECKPOINT_KEEP)
+        resumed = checkpoints.newest() if resume else None
+        settle_seed(cfg, resumed[0] if resumed else None)
+        settle_training_vocabulary(cfg)
+        cfg.freeze()
+        torch.manual_seed(cfg.SEED)
+        device = process_device(cfg)
+        if is_main():
+            take_over(output, checkpoints, resumed, resume, cfg.SOLVER.MAX_ITER)
+        return _prepare(cfg, device, checkpoints, resumed).run()
+
+
+@dataclass
+class _Run:
+    """A training that is about to begin, or to go on.
+
+    evaluator: None without DATASETS.TEST.
+    cache: of the frozen encoders' features, or None.
+    latest: the last evaluation of each data set.
+    """
+
+    cfg: CfgNode
+    output: Path
+    checkpoints: CheckpointFolder
+    dataset: SegmentationDataset
+    state: TrainingState
+    loss: TrainingLoss
+    cache: FeatureCache[Features] | None
+    evaluator: Evaluator | None
+    log: TrainingLog
+    latest: dict[str, Evaluation] = field(default_factory=dict)
+
+    def run(self) -> TrainingResult:
+        finished = self._train()
+        if self.cache is not None and is_main():
+            found, encoded = self.cache.found, self.cache.encoded
+            logger.info("features: %d from %s, %d encoded", found, self.cache.folder, encoded)
+        if finished:
+            self._finish()
+        elif is_main():
+            step = self.state.step
+            logger.info("stopped after step %d; the same command with --resume goes on", step)
+        return TrainingResult(
+            output=self.output,
+            step=self.state.step,
+            finished=finished,
+            weights=self.output / WEIGHTS if finished else None,
+            scores=self._scores(),
+        )
+
+    def _train(self) -> bool:
+        """All steps that are left; False if the user has stopped them."""
+        cfg, solver, stop = self.cfg, self.cfg.SOLVER, GracefulShutdown()
+        with stop.listening():
+            return run_steps(
+                state=self.state,
+                network=parallel(self.state.model),
+                batches=iter(training_batches(cfg, self.dataset, self.state.images)),
+                objective=self.loss,
+                schedule=schedule_of(cfg),
+                max_iter=solver.MAX_ITER,
+                accumulate=solver.ACCUMULATE,
+                clip_norm=clip_norm_of(cfg),
+                log=self.log,
+                checkpoints=self.checkpoints,
+                checkpoint_period=solver.CHECKPOINT_PERIOD,
+                evaluate=self._evaluate if self.evaluator is not None else None,
+                evaluation_period=cfg.TEST.EVAL_PERIOD,
+                keep_best=self._keep_best,
+                stop=stop,
+            )
+
+    def _finish(self) -> None:
+        """The last evaluation, and all files of a run that has ended."""
+        with saying_how_to_go_on(self.state, self.checkpoints):
+            if self.evaluator is not None:
+                evaluate_now(self.state, self._evaluate, self.log, self._keep_best)
+            self.log.close()
+            curves = partial(draw_curves, self.log.path, self.output / "curves.png")
+            write_evaluations(self.cfg, self.latest, self.output, [self._write_weights, curves])
+
+    def _evaluate(self) -> Scores:
+        assert self.evaluator is not None, "there are sets to evaluate"
+        self.latest.update(self.evaluator.evaluate())
+        if is_main():
+            self._draw(self.evaluator)
+        return self._scores()
+
+    def _scores(self) -> Scores:
+        return {name: found.summary for name, found in self.latest.items()}
+
+    def _draw(self, evaluator: Evaluator) -> None:
+        """Pictures of the first LOG.PICTURES images of the first set, the same ones every time."""
+        if not self.cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
+            return
+        step = self.state.step
+        for index, (image, found) in enumerate(evaluator.previews(self.cfg.LOG.PICTURES)):
+            picture = draw_segments(image, found.ids, found.segments).convert("RGB")
+            path = self.output / "pictures" / f"{index}_step_{step:08d}.jpg"
+            try:
+                with atomic_path(path) as temporary:
+                    picture.save(temporary, quality=85)
+            except WriteError as error:  # the run goes on without its pictures
+                logger.warning("picture: %s", error)
+            self.log.picture(step, f"prediction_{index}", np.asarray(picture))
+
+    def _keep_best(self) -> None:
+        if is_main():
+            write_state(self.output / BEST_WEIGHTS, trainable_state(self.state.model))
+
+    def _write_weights(self) -> None:
+        """The trained parts, averaged if there is an average."""
+        average = self.state.average
+        with average.applied() if average is not None else nullcontext():
+            write_state(self.output / WEIGHTS, trainable_state(self.state.model))
+
+
+def _prepare(
+    cfg: CfgNode, device: torch.device, checkpoints: CheckpointFolder, resumed: Found | None
+) -> _Run:
+    """All that a run needs; what is quick to check comes before what is slow to build."""
+    micro_batch_size(cfg)
+    schedule_of(cfg)
+    check_feature_cache(cfg)
+    dataset, vocabulary = training_dataset(cfg)
+    sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
+    model = loaded_model(cfg, device).train()
+    compile_encoders(cfg, model)
+    state = training_state(cfg, model)
+    text = embed(cfg, model, vocabulary, build_training_vocabulary(cfg))
+    cache = feature_cache(cfg, model, state.precision)
+    loss = training_loss(cfg, model, text, cache)
+    if resumed is not None:
+        state.restore(resumed[0], f"checkpoint {resumed[1]}")
+    output = Path(cfg.OUTPUT_DIR)
+    log = _build_log(cfg, output, state.step)
+    evaluator = build_evaluator(cfg, model, sets)
+    check_expected_results(cfg, evaluator)
     if is_main():
-        barrier()
-    return text.to(model.device)
-
-
-def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
-    """All sets of DATASETS.TRAIN as one; they must have the same classes."""
-    names = cfg.DATASETS.TRAIN
-    if not names:
-        raise UserError("DATASETS.TRAIN is empty: name at least one data set")
-    records: list[Record] = []
-    categories: Categories | None = None
-    for name in names:
-        of_name, classes = load_records(name)
-        require_objects(of_name, find_benchmark(name).targets, name)
-        if categories is not None and classes != categories:
-            raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
-        records, categories = records + of_name, classes
-    assert categories is not None, "names is not empty"
-    if cfg.DATASETS.PAIRS:
-        images, records = len(records), _pairs(cfg, records)
-        logger.info("%d images, %d pairs of an image and a class", images, len(records))
-    dataset = SegmentationDataset(
-        records=records,
-        categories=categories,
-        transform=training_transform(cfg),
-        targets=find_benchmark(names[0]).targets,
-        keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
-        seed=cfg.SEED,
-    )
-    vocabulary = build_vocabulary(cfg, names[0], categories)
-    if is_main():
-        logger.info("%s: %s", names[0], vocabulary.summary(build_training_vocabulary(cfg)))
-    return dataset, vocabulary
-
-
-def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
-    if cfg.MODEL.META_ARCHITECTURE != "Fusioner":
-        raise UserError("DATASETS.PAIRS: only Fusioner is asked for one class; set it False")
-    return training_pairs(records)
-
-
-def training_transform(cfg: CfgNode) -> LargeScaleJitter:
-    side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
-    if side < 1 or side % divisor:
-        raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
-    return LargeScaleJitter(
-        size=side,
-        min_scale=cfg.INPUT.MIN_SCALE,
-        max_scale=cfg.INPUT.MAX_SCALE,
-        flip_probability=cfg.INPUT.FLIP_PROBABILITY,
-        diagonal=cfg.INPUT.DIAGONAL_CROPS,
-    )
-
-
-def micro_batch_size(cfg: CfgNode) -> int:
-    """Images of one forward and backward pass on one device."""
-    solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE * world_size()
-    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be shared by {world_size()} "
-            f"processes with SOLVER.ACCUMULATE {solver.ACCUMULATE}: not a multiple of {parts}"
-        )
-    return solver.IMS_PER_BATCH // parts
-
-
-def training_batches(cfg: CfgNode, dataset: SegmentationDataset, drawn: int) -> Loader:
-    """Passes of this process, from where `drawn` images have been used."""
-    return training_loader(
-        dataset,
-        batch_size=micro_batch_size(cfg),
-        seed=cfg.SEED,
-        start=drawn,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        rank=rank(),
-        world_size=world_size(),
-    )
-
-
-def training_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
-    mask = cfg.MODEL.MASK_FORMER
-    return SetCriterion(
-        num_classes=num_classes,
-        num_points=mask.TRAIN_NUM_POINTS,
-        oversample_ratio=mask.OVERSAMPLE_RATIO,
-        importance_sample_ratio=mask.IMPORTANCE_SAMPLE_RATIO,
-        class_weight=mask.CLASS_WEIGHT,
-        mask_weight=mask.MASK_WEIGHT,
-        dice_weight=mask.DICE_WEIGHT,
-        no_object_weight=mask.NO_OBJECT_WEIGHT,
-    )
-
-
-def check_feature_cache(cfg: CfgNode) -> None:
-    """Refuse DATALOADER.FEATURE_CACHE where no view of an image ever comes again."""
-    loader = cfg.DATALOADER
-    if not loader.FEATURE_CACHE:
-        return
-    if training_transform(cfg).num_views is None:
-        raise UserError(
-            f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each draw shows an image at another "
-            "scale or place; set INPUT.MIN_SCALE and INPUT.MAX_SCALE to one value of at most 1.0, "
-            "or leave the key empty"
-        )
-    if loader.FEATURE_CACHE_GB <= 0:
-        raise UserError(f"DATALOADER.FEATURE_CACHE_GB {loader.FEATURE_CACHE_GB}: must be above 0")
-
-
-def feature_cache(
-    cfg: CfgNode, model: SegmentationModel, precision: Precision
-) -> FeatureCache[Features] | None:
-    """Where the features of the frozen encoders are kept: DATALOADER.FEATURE_CACHE."""
-    if not cfg.DATALOADER.FEATURE_CACHE:
-        return None
-    return FeatureCache(
-        Path(cfg.DATALOADER.FEATURE_CACHE),
-        fingerprint=feature_fingerprint(cfg, model, precision),
-        limit=int(cfg.DATALOADER.FEATURE_CACHE_GB * 1e9),
-        encode=model.encode,
-        kind=model.features,
-        writers=world_size(),
-    )
-
-
-def training_loss(
-    cfg: CfgNode,
-    model: SegmentationModel,
-    text: TextEmbeddings,
-    cache: FeatureCache[Features] | None = None,
-) -> TrainingLoss:
-    """The loss of the model's family; text: of the training vocabulary, on the model's device."""
-    grey_padding = cfg.INPUT.PADDING == "grey"
-    if isinstance(model, Fusioner):
-        return BinaryMaskLoss(
-            vectors=text.class_vectors(),
-            classes_at_once=model.classes_at_once,
-            size_divisor=model.size_divisor,
-            seed=cfg.SEED,
-            grey_padding=grey_padding,
-            cache=cache,
-        )
-    return MaskClassificationLoss(
-        criterion=training_criterion(cfg, text.num_classes),
-        text=text,
-        num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
-        size_divisor=model.size_divisor,
-        seed=cfg.SEED,
-        grey_padding=grey_padding,
+        write_config(cfg, output)
+    return _Run(
+        cfg=cfg,
+        output=output,
+        checkpoints=checkpoints,
+        dataset=dataset,
+        state=state,
+        loss=loss,
         cache=cache,
+        evaluator=evaluator if sets else None,
+        log=log,
     )
 
 
-def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]]:
-    """The trained parameters by what decays and what the schedule moves."""
-    solver = cfg.SOLVER
-    return parameter_groups(
-        model,
-        weight_decay=solver.WEIGHT_DECAY,
-        norm_decay=solver.WEIGHT_DECAY_NORM,
-        embedding_decay=solver.WEIGHT_DECAY_EMBED,
-        rule=solver.WEIGHT_DECAY_RULE,
-        constant_decoder=solver.CONSTANT_DECODER,
+def _build_log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
+    return TrainingLog(
+        output,
+        total_steps=cfg.SOLVER.MAX_ITER,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        period=cfg.LOG.PERIOD,
+        start_step=start_step,
+        active=is_main(),
+        tensorboard=cfg.LOG.TENSORBOARD,
+        wandb_project=cfg.LOG.WANDB,
     )
-
-
-def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
-    solver = cfg.SOLVER
-    if solver.CONSTANT_DECODER and not isinstance(model, Fusioner):
-        raise UserError("SOLVER.CONSTANT_DECODER: only Fusioner's is known; set it False")
-    groups = training_groups(cfg, model)
-    average = None
-    if solver.EMA:
-        average = MovingAverage(dict(model.trainable_parameters()), decay=solver.EMA)
-    return TrainingState(
-        model=model,
-        optimizer=adamw(groups, solver.BASE_LR),
-        precision=Precision.choose(model.device, "auto" if solver.AMP.ENABLED else "fp32"),
-        seed=cfg.SEED,
-        average=average,
-        decay=decay_of(cfg),
-    )
-
-
-def decay_of(cfg: CfgNode) -> CosineSchedule | None:
-    """The weight decay of each step; None: it stays as it is."""
-    solver = cfg.SOLVER
-    if solver.WEIGHT_DECAY_SCHEDULE == "constant":
-        return None
-    return CosineSchedule(
-        base=solver.WEIGHT_DECAY, end=solver.WEIGHT_DECAY_END, total=solver.MAX_ITER
-    )
-
-
-def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
-    """The learning rate of each step."""
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
-        return CosineSchedule(
-            base=solver.BASE_LR,
-            end=solver.BASE_LR_END,
-            total=solver.MAX_ITER,
-            warmup_factor=solver.WARMUP_FACTOR,
-            warmup_iters=solver.WARMUP_ITERS,
-        )
-    return Schedule(
-        base=solver.BASE_LR,
-        steps=tuple(solver.STEPS),
-        gamma=solver.GAMMA,
-        warmup_factor=solver.WARMUP_FACTOR,
-        warmup_iters=solver.WARMUP_ITERS,
-    )
-
-
-def clip_norm_of(cfg: CfgNode) -> float | None:
-    """The largest norm of all gradients together; None: they are not clipped."""
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    return clip.CLIP_VALUE if clip.ENABLED else None
-
-
-def checkpoint_folder(cfg: CfgNode) -> Path:
-    return Path(cfg.OUTPUT_DIR) / "checkpoints"

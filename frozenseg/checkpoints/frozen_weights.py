@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from frozenseg.checkpoints.state_dict import load_encoder, load_state, read_state
 from frozenseg.errors import UserError
-from frozenseg.models.frozenseg import FrozenSeg
 
 logger = logging.getLogger(__name__)
 
@@ -38,29 +37,6 @@ CLIP_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 CLIP_DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
-def load_weights(
-    model: FrozenSeg,
-    *,
-    weights: str,
-    clip_name: str,
-    clip_weights: str,
-    sam_name: str,
-    sam_weights: str,
-    allow_random: bool,
-) -> list[str]:
-    """Load everything that can be found; returns the parts left with random weights.
-
-    weights: a checkpoint file, or "" to leave the trained parts as they are. clip_weights: an
-    open_clip tag or a file. sam_weights: a file, or "" for SAM's own file name. The parts are
-    "clip", "sam" and "decoder"; of a frozen part without weights an error is raised unless
-    `allow_random`.
-    """
-    parts = [FrozenPart("clip", model.clip.model, lambda: find_clip(clip_name, clip_weights))]
-    if model.sam is not None:
-        parts.append(FrozenPart("sam", model.sam.model, lambda: find_sam(sam_name, sam_weights)))
-    return load_parts(model, weights=weights, parts=parts, allow_random=allow_random)
-
-
 @dataclass(frozen=True)
 class FrozenPart:
     """A frozen encoder with weights of its own.
@@ -78,30 +54,30 @@ class FrozenPart:
 def load_parts(
     model: nn.Module, *, weights: str, parts: list[FrozenPart], allow_random: bool
 ) -> list[str]:
-    """As `load_weights`, of any model; `parts`: its frozen encoders that have files."""
+    """Load everything that can be found; returns the parts left with random weights.
+
+    weights: a checkpoint file, or "" to leave the trained parts, which are called "decoder", as
+    they are. parts: the frozen encoders that have files of their own; of one without weights an
+    error is raised unless `allow_random`.
+    """
     random = ["decoder"] if not weights else []
     loaded: set[str] = set()
     if weights:
         loaded = load_state(model, read_state(weights), weights)
         logger.info("weights from %s", weights)
     for part in parts:
-        if part.name not in loaded:
-            random += _load_part(part, allow_random)
+        if part.name not in loaded and not load_part(part, allow_random):
+            random.append(part.name)
     return random
 
 
-def load_sam(sam: nn.Module, *, name: str, weights: str, allow_random: bool) -> bool:
-    """Load a SAM that stands by itself; False if it was left with random weights."""
-    part = FrozenPart("sam", sam, lambda: find_sam(name, weights))
-    return not _load_part(part, allow_random)
-
-
-def _load_part(part: FrozenPart, allow_random: bool) -> list[str]:
+def load_part(part: FrozenPart, allow_random: bool) -> bool:
+    """Load one frozen encoder; False if it was left with random weights."""
     try:
         path = part.find()
     except UserError:
         if allow_random:
-            return [part.name]
+            return False
         raise
     state = {
         name: tensor
@@ -110,7 +86,7 @@ def _load_part(part: FrozenPart, allow_random: bool) -> list[str]:
     }
     load_encoder(part.module, state, str(path))
     logger.info("%s: weights from %s", part.name, path)
-    return []
+    return True
 
 
 def clip_image_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -146,17 +122,14 @@ def is_clip_file(weights: str) -> bool:
     return os.sep in weights or weights.endswith(CLIP_SUFFIXES)
 
 
-def find_clip(
-    name: str, weights: str, key: str = "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS"
-) -> Path:
-    """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie.
-    key: where `weights` comes from, for error messages."""
+def find_clip(name: str, weights: str) -> Path:
+    """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie."""
     if is_clip_file(weights):
         if Path(weights).is_file():
             return Path(weights)
-        raise UserError(f"{key} {weights}: no such file")
+        raise UserError(f"{weights}: no such file")
     if not weights:
-        raise UserError(f"{key} is empty: give a tag or a file")
+        raise UserError("'': no weights of CLIP are named; give a tag or a file")
     for suffix in CLIP_SUFFIXES:
         path = FOLDER / f"{name}-{weights}{suffix}"
         if path.is_file():
@@ -164,7 +137,7 @@ def find_clip(
     source = open_clip.pretrained.get_pretrained_cfg(name, weights).get("hf_hub", "").strip("/")
     if not source:
         raise UserError(
-            f"{key} {weights}: no such tag for {name}; known: "
+            f"{weights}: no such tag for {name}; known: "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'}, or give a file"
         )
     for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
@@ -172,9 +145,9 @@ def find_clip(
         if isinstance(cached, str):
             return Path(cached)
     raise UserError(
-        f"CLIP weights {name} {weights} are not here: fetch them with `hf download {source} "
-        f"open_clip_model.safetensors --local-dir {FOLDER}`, rename the file to "
-        f"{FOLDER / f'{name}-{weights}.safetensors'}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+        f"{weights}: these weights of {name} are not here; fetch them with `hf download {source} "
+        f"open_clip_model.safetensors --local-dir {FOLDER}` and rename the file to "
+        f"{FOLDER / f'{name}-{weights}.safetensors'}"
     )
 
 
@@ -185,23 +158,17 @@ def find_vit(kind: str, weights: str) -> Path:
     path = Path(weights) if weights else FOLDER / url.rpartition("/")[2]
     if path.is_file():
         return path
-    raise UserError(
-        f"MODEL.FUSIONER.VISUAL_WEIGHTS {path}: no such file; give a file of {kind}'s ViT, e.g. "
-        f"{url}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
-    )
+    raise UserError(f"{path}: no such file; give a file of {kind}'s ViT, e.g. {url}")
 
 
-def find_sam(name: str, weights: str, key: str = "MODEL.SAM_WEIGHTS") -> Path:
-    """The file of a SAM: a path as given, or its published file name under `FOLDER`. key: where
-    `weights` comes from, for error messages."""
+def find_sam(name: str, weights: str) -> Path:
+    """The file of a SAM: a path as given, or its published file name under `FOLDER`."""
     path = Path(weights) if weights else FOLDER / SAM_FILES.get(name, f"sam_{name}.safetensors")
     if path.is_file():
         return path
     if weights or name not in SAM_FILES:
-        raise UserError(
-            f"SAM weights {path}: no such file; give {key}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
-        )
+        raise UserError(f"{path}: no such file; give the file of SAM's weights")
     raise UserError(
-        f"SAM weights {path} are not here: fetch {SAM_HOST}/{path.name} and put it there, "
-        f"give another place with {key}, or set MODEL.ALLOW_RANDOM_WEIGHTS True"
+        f"{path}: SAM's weights are not here; fetch {SAM_HOST}/{path.name} and put it there, or "
+        "give another place"
     )

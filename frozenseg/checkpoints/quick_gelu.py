@@ -13,7 +13,6 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from frozenseg.checkpoints.frozen_weights import CLIP_DESCRIPTIONS, is_clip_file
 from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.encoders.clip_config import OWN, clip_config
-from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -21,30 +20,18 @@ OPENAI = "openai"
 """open_clip's tag of OpenAI's own weights, all of which have QuickGELU."""
 
 
-def uses_quick_gelu(*, name: str, weights: str, choice: str, key: str, allow_random: bool) -> bool:
-    """Whether the CLIP `name` with these weights is built with QuickGELU.
+def tell_quick_gelu(name: str, weights: str) -> bool | None:
+    """Whether the weights of the CLIP `name` were trained with QuickGELU; None if nothing tells.
 
-    weights: a tag of open_clip or a file. choice: "yes", "no" or "auto": what the architecture is
-    called, the tag, the file's name and then its entries decide. key: of `choice`, for the error
-    where none of them does. allow_random: weights that are absent may be random, and then it does
-    not matter.
+    weights: a tag of open_clip or a file. What the architecture is called, the tag, the file's name
+    and then its entries decide, in this order.
     """
-    if choice != "auto":
-        return choice == "yes"
     if clip_config(name).get("quick_gelu", False):
         return True
-    found, reason = _tell(name, weights)
-    if found is None and allow_random and not Path(weights).is_file():
-        return False
-    if found is None:
-        raise UserError(
-            f"{key}: whether {name} with the weights {weights or '(none named)'} was trained with "
-            "QuickGELU, as OpenAI's were, shows neither in their name nor in their entries; set "
-            "this key to yes or no"
-        )
-    if is_clip_file(weights):
-        logger.info("%s with %s, by %s", name, "QuickGELU" if found else "GELU", reason)
-    return found
+    answer, reason = _tell(name, weights)
+    if answer is not None and is_clip_file(weights):
+        logger.info("%s with %s, by %s", name, "QuickGELU" if answer else "GELU", reason)
+    return answer
 
 
 def _tell(name: str, weights: str) -> tuple[bool | None, str]:

@@ -37,6 +37,25 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+class WeightsMismatch(UserError):
+    """Weights and a model that do not belong together.
+
+    difference: in which choice the two differ, "configuration" where that cannot be told.
+    """
+
+    def __init__(self, problems: str, difference: str) -> None:
+        super().__init__(f"{problems}. {DIFFERENCES[difference]}")
+        self.problems, self.difference = problems, difference
+
+
+DIFFERENCES = {
+    "SAM encoder levels": "The SAM branch was trained with another number of encoder levels.",
+    "weights without injectors": "The weights have no injectors, as those of FC-CLIP.",
+    "weights with injectors": "The weights have injectors, the model has none.",
+    "configuration": "Use the configuration that the weights were trained with.",
+}
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> set[str]:
     """Copy a state dict, published or ours, into the model; returns the frozen parts it contained.
 
@@ -98,8 +117,9 @@ def _copy(
     }
     problems = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
     if problems:
-        raise UserError(
-            f"{complaint}: entries {'; '.join(problems)}. {_hint(missing, unexpected, misshaped)}"
+        raise WeightsMismatch(
+            f"{complaint}: entries {'; '.join(problems)}",
+            _difference(missing, unexpected, misshaped),
         )
     with torch.no_grad():
         for name in shared:
@@ -244,15 +264,12 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> No
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
 
 
-def _hint(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
+def _difference(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
+    """In which choice the model and the one that was trained differ, where that can be told."""
     if misshaped and all(entry.startswith("sam_branch.encoder") for entry in misshaped):
-        return (
-            "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights, 1 for corrected."
-        )
+        return "SAM encoder levels"
     if any(name.startswith(("sam_branch", "mask_decoder.feature_injector")) for name in missing):
-        return (
-            "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False for FC-CLIP weights."
-        )
+        return "weights without injectors"
     if any(name.startswith(("sam", "mask_decoder.feature_injector")) for name in unexpected):
-        return "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True for these weights."
-    return "Use the configuration that the weights were trained with."
+        return "weights with injectors"
+    return "configuration"

@@ -66,12 +66,12 @@ def load_bert(folder: str) -> BertText:
         transformers = import_module("transformers")
     except ImportError:
         raise UserError(
-            "MODEL.FUSIONER.TEXT bert: needs transformers; pip install 'frozenseg[fusioner]'"
+            f"{folder}: BERT needs transformers; pip install 'frozenseg[fusioner]'"
         ) from None
     path = Path(folder)
     if not folder or not (path / "config.json").is_file():
         raise UserError(
-            f"MODEL.FUSIONER.TEXT_WEIGHTS {folder!r}: no folder with BERT's config.json; fetch one "
+            f"{folder!r}: no folder with BERT's config.json; fetch one "
             "with `hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
         )
     try:
@@ -83,7 +83,5 @@ def load_bert(folder: str) -> BertText:
             raise ValueError(f"entries are missing, e.g. {sorted(report['missing_keys'])[0]}")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"MODEL.FUSIONER.TEXT_WEIGHTS {folder}: cannot be read as BERT ({reason})"
-        ) from None
+        raise UserError(f"{folder}: cannot be read as BERT ({reason})") from None
     return BertText(model=model, tokenizer=tokenizer)

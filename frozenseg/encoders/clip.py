@@ -51,14 +51,12 @@ class FrozenClip(ClipText):
             return self.trunk.encode_regions(dense.float(), mask_logits)
 
 
-def build_clip_model(
-    name: str, *, quick_gelu: bool, key: str = "MODEL.FROZEN_SEG.CLIP_MODEL_NAME"
-) -> open_clip.CLIP:
+def build_clip_model(name: str, *, quick_gelu: bool) -> open_clip.CLIP:
     """An open_clip model without weights. quick_gelu: the activation that OpenAI's weights need,
-    in place of GELU. key: where the name comes from, for error messages."""
-    config = clip_config(name, key)
+    in place of GELU."""
+    config = clip_config(name)
     if config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]:
-        raise UserError(f"{key} {name}: its text tower is not CLIP's own")
+        raise UserError(f"{name}: its text tower is not CLIP's own")
     config["quick_gelu"] = quick_gelu
     return open_clip.CLIP(**config)
 
@@ -70,7 +68,7 @@ def image_trunk(visual: nn.Module, name: str) -> ConvNeXtTrunk | ResNetTrunk:
     stages = getattr(getattr(visual, "trunk", None), "stages", None)
     if stages is None:
         raise UserError(
-            f"MODEL.FROZEN_SEG.CLIP_MODEL_NAME {name}: a ConvNeXt or ResNet image tower is needed, "
-            "e.g. convnext_large_d_320 or RN50x64"
+            f"{name}: a ConvNeXt or ResNet image tower is needed, e.g. convnext_large_d_320 or "
+            "RN50x64"
         )
     return ConvNeXtTrunk(visual)

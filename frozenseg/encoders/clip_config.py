@@ -11,12 +11,12 @@ from frozenseg.errors import UserError, nearest
 OWN = {path.stem: path for path in (Path(__file__).parent / "clip_configs").glob("*.json")}
 
 
-def clip_config(name: str, key: str = "MODEL.FROZEN_SEG.CLIP_MODEL_NAME") -> dict[str, Any]:
+def clip_config(name: str) -> dict[str, Any]:
     """The arguments of `open_clip.CLIP` for a model; open_clip's registry, which the whole process
-    shares, stays as it is. key: where the name comes from, for error messages."""
+    shares, stays as it is."""
     if name in OWN:
         return json.loads(OWN[name].read_text(encoding="utf-8"))
     known = open_clip.list_models()
     if name not in known:
-        raise UserError(f"{key} {name}: unknown; {nearest(name, [*known, *OWN])}")
+        raise UserError(f"{name}: unknown; {nearest(name, [*known, *OWN])}")
     return open_clip.get_model_config(name)

@@ -153,8 +153,7 @@ def clip_patches(
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         return ClipVitPatches(model=visual, mean=mean, std=std)
     raise UserError(
-        f"MODEL.FUSIONER.VISUAL_NAME {name}: a ViT or ResNet image tower of CLIP is needed, "
-        "e.g. ViT-L-14, ViT-B-16 or RN101"
+        f"{name}: a ViT or ResNet image tower of CLIP is needed, e.g. ViT-L-14, ViT-B-16 or RN101"
     )
 
 
@@ -162,7 +161,7 @@ def build_timm_vit(name: str) -> TimmVisionTransformer:
     """A ViT of timm without head and weights, for inputs of any size."""
     known = timm.list_models("*vit*")
     if name.partition(".")[0] not in known:
-        raise UserError(f"MODEL.FUSIONER.VISUAL_NAME {name}: unknown; {nearest(name, known)}")
+        raise UserError(f"{name}: unknown; {nearest(name, known)}")
     model = None
     if "vit" in name:
         try:
@@ -170,10 +169,7 @@ def build_timm_vit(name: str) -> TimmVisionTransformer:
         except (TypeError, RuntimeError):  # no plain ViT, or a weights tag that timm does not know
             model = None
     if not isinstance(model, TimmVisionTransformer):
-        raise UserError(
-            f"MODEL.FUSIONER.VISUAL_NAME {name}: not a plain ViT of timm; take e.g. "
-            "vit_base_patch16_224"
-        )
+        raise UserError(f"{name}: not a plain ViT of timm; take e.g. vit_base_patch16_224")
     return model
 
 

@@ -82,11 +82,10 @@ def plain_image_encoder(name: str) -> ImageEncoderViT:
     )
 
 
-def build_sam_model(name: str, key: str = "MODEL.SAM_NAME") -> Sam:
-    """A SAM of segment-anything's own classes, without weights. key: where the name comes from,
-    for error messages."""
+def build_sam_model(name: str) -> Sam:
+    """A SAM of segment-anything's own classes, without weights."""
     if name not in SIZES:
-        raise UserError(f"{key} {name}: unknown; {nearest(name, list(SIZES))}")
+        raise UserError(f"{name}: unknown; {nearest(name, list(SIZES))}")
     size = SIZES[name]
     cells = size.side // size.patch_size
     return Sam(
@@ -122,7 +121,7 @@ class FrozenSam(Frozen):
     def __init__(self, *, model: Sam, view: str) -> None:
         super().__init__()
         if view not in VIEWS:
-            raise UserError(f"MODEL.FROZEN_SEG.SAM_VIEW {view}: must be one of {', '.join(VIEWS)}")
+            raise UserError(f"view {view}: must be one of {', '.join(VIEWS)}")
         self.model = self.freeze(model)
         self.view = view
 

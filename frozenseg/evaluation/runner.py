@@ -125,8 +125,8 @@ def summary_lines(summary: Summary) -> list[str]:
 
 @dataclass(frozen=True)
 class Expected:
-    """A row of TEST.EXPECTED_RESULTS: the value may differ by the tolerance; NaN means that there
-    is nothing to score."""
+    """A score that a recipe expects: the value may differ by the tolerance; NaN means that there is
+    nothing to score."""
 
     name: str
     metric: str
@@ -144,38 +144,32 @@ class Expected:
         return f"{self.name}: {self.metric} is {said}, expected {self.value} +- {self.tolerance}"
 
 
-def expected_results(
-    rows: Iterable[Iterable[Any]], metrics: Mapping[str, Collection[str]]
-) -> list[Expected]:
-    """The rows that will be compared, checked before anything is computed.
+def check_expected(expected: Iterable[Expected], metrics: Mapping[str, Collection[str]]) -> None:
+    """Check rows before anything is computed.
 
     metrics: the names of all scores of each data set that will be evaluated. A row of another set,
-    such as a recipe's own when DATASETS.TEST was changed, is left out with a warning. A misspelt
-    set or metric is a `UserError`.
+    such as a recipe's own when other sets were chosen, only brings a warning. A misspelt set or
+    metric is a `UserError`.
     """
-    kept = []
-    for row in map(_expected_row, rows):
+    for row in expected:
         if row.name not in metrics:
             find_benchmark(row.name)  # complains of a name that no data set has
             logger.warning(
-                "TEST.EXPECTED_RESULTS: %s %s will not be compared, DATASETS.TEST is without it",
-                *(row.name, row.metric),
+                "the expected %s of %s will not be compared: the set is not evaluated",
+                *(row.metric, row.name),
             )
         elif row.metric not in metrics[row.name]:
             known = nearest(row.metric, [*metrics[row.name]])
-            raise UserError(f"TEST.EXPECTED_RESULTS: {row.name} has no {row.metric}; {known}")
-        else:
-            kept.append(row)
-    return kept
+            raise UserError(f"{row.name} has no {row.metric}; {known}")
 
 
-def differences(evaluations: Mapping[str, Evaluation], expected: Iterable[Expected]) -> list[str]:
-    """What is not as expected, one line each."""
-    found = [row.difference(evaluations[row.name].summary) for row in expected]
+def differences(scores: Mapping[str, Summary], expected: Iterable[Expected]) -> list[str]:
+    """What is not as expected in the scores by data set, one line each."""
+    found = [row.difference(scores[row.name]) for row in expected if row.name in scores]
     return [line for line in found if line is not None]
 
 
-def _expected_row(row: Iterable[Any]) -> Expected:
+def expected_result(row: Iterable[Any]) -> Expected:
     """`row` as [data set, metric, value, tolerance]; a value of null is one of NaN."""
     try:
         name, metric, value, tolerance = row
@@ -183,9 +177,7 @@ def _expected_row(row: Iterable[Any]) -> Expected:
             str(name), str(metric), math.nan if value is None else float(value), float(tolerance)
         )
     except (TypeError, ValueError):
-        raise UserError(
-            f"TEST.EXPECTED_RESULTS: {row!r} is not [data set, metric, value, tolerance]"
-        ) from None
+        raise UserError(f"{row!r} is not [data set, metric, value, tolerance]") from None
     if not expected.tolerance >= 0:
-        raise UserError(f"TEST.EXPECTED_RESULTS: {row!r}: the tolerance must not be below 0")
+        raise UserError(f"{row!r}: the tolerance must not be below 0")
     return expected

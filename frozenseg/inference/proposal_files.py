@@ -40,8 +40,8 @@ class ProposalFolder:
             write_json(about, wanted, indent=1)
         elif not about.is_file():
             raise UserError(
-                f"TEST.SAM_MASKS.FOLDER {folder}: no {ABOUT}, so no folder of proposals; make one "
-                "with frozenseg make_sam_masks, or leave the key empty to make the masks online"
+                f"{folder}: no {ABOUT}, so no folder of proposals; make one with frozenseg "
+                "make_sam_masks, or give none to make the masks online"
             )
         found = read_json(about)
         if found != wanted:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
 from frozenseg.encoders.frozen import FROZEN_PARTS
+from frozenseg.encoders.sam import FrozenSam
 from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbeddings
 
 
@@ -78,6 +79,19 @@ class SegmentationModel(nn.Module):
         """What the frozen encoders make of images; `forward` takes it in place of doing so."""
         raise NotImplementedError
 
+    def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
+        """Masks and the log-probabilities of their classes, void last."""
+        raise NotImplementedError
+
+
+class RegionClassifier(SegmentationModel):
+    """A model that also classifies regions which others propose, such as SAM's masks.
+
+    sam: the frozen SAM that is part of the model, or None.
+    """
+
+    sam: FrozenSam | None
+
     def predict(
         self,
         images: ImageBatch,
@@ -86,10 +100,9 @@ class SegmentationModel(nn.Module):
         regions: Tensor | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """Masks and the log-probabilities of their classes, void last.
+        """As `SegmentationModel.predict`; `MaskPredictions.region_logits` are those of the regions.
 
-        regions: mask logits (B, P, h, w) that span each image without its padding, to be classified
-        too. image_embedding: SAM's embedding of these images, `FrozenSam.image_embedding`, if it
-        is known already. Both are for models with a CLIP that classifies regions.
+        regions: mask logits (B, P, h, w) that span each image without its padding. image_embedding:
+        SAM's embedding of these images, `FrozenSam.image_embedding`, if it is known already.
         """
         raise NotImplementedError

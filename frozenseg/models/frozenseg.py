@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import place_on_grid
 from frozenseg.encoders.sam import FrozenSam
-from frozenseg.models.base import SegmentationModel, Stage
+from frozenseg.models.base import RegionClassifier, Stage
 from frozenseg.models.layers import resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.open_vocab import class_logits, geometric_ensemble
@@ -23,7 +23,7 @@ from frozenseg.structures import (
 )
 
 
-class FrozenSeg(SegmentationModel):
+class FrozenSeg(RegionClassifier):
     """A frozen CLIP recognises, a frozen SAM localises, the decoders between them train."""
 
     features = FrozenFeatures

@@ -245,19 +245,11 @@ class Fusioner(SegmentationModel):
         return cosine / self.temperature
 
     @torch.no_grad()
-    def predict(
-        self,
-        images: ImageBatch,
-        text: TextEmbeddings,
-        *,
-        regions: Tensor | None = None,
-        image_embedding: Tensor | None = None,
-    ) -> MaskPredictions:
+    def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
         """Query k is class k, with certainty; whether it is there, its mask alone says.
 
         A class with several names is asked for by the mean of their vectors.
         """
-        assert regions is None, "Fusioner has no classifier of regions"
         vectors = text.class_vectors()
         masks = (
             self._windowed(images, vectors) if self.window else self._all_classes(images, vectors)

@@ -31,7 +31,7 @@ def compile_where_possible(
             except TorchDynamoException as error:
                 compiled = None
                 logger.warning(
-                    "MODEL.COMPILE: %s cannot be compiled here and runs as it is (%s: %s)",
+                    "%s cannot be compiled here and runs as it is (%s: %s)",
                     name,
                     type(error).__name__,
                     " ".join(str(error).split())[:300],

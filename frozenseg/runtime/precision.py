@@ -25,11 +25,11 @@ class Precision:
     dtype: torch.dtype | None = None
 
     @classmethod
-    def choose(cls, device: torch.device, name: str, key: str = "MODEL.PRECISION") -> "Precision":
+    def choose(cls, device: torch.device, name: str) -> "Precision":
         """name: one of `CHOICES`; "auto": on CUDA bfloat16 where the hardware has it, else float16;
-        float32 elsewhere. key: where the name comes from, for error messages."""
+        float32 elsewhere."""
         if name not in CHOICES:
-            raise UserError(f"{key} {name}: unknown; {nearest(name, list(CHOICES))}")
+            raise UserError(f"{name}: unknown; {nearest(name, list(CHOICES))}")
         if name == "auto":
             name = "fp32" if device.type != "cuda" else "bf16" if _has_bfloat16() else "fp16"
         return cls(device, DTYPES[name])

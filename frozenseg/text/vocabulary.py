@@ -170,7 +170,7 @@ class Vocabulary:
         if not synonyms and (commas := [name for (name,) in groups if "," in name]):
             _say_once(
                 f"{source}: {len(commas)} names have commas and are read as one name each, e.g. "
-                f"{shown(commas[0])}; for synonyms give a list in DATASETS.VOCABULARIES"
+                f"{shown(commas[0])}; for synonyms give a list of your own"
             )
         return cls(tuple(groups), tuple(is_thing), source, tuple(ids))
 

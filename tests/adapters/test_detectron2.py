@@ -13,9 +13,10 @@ import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from frozenseg.build.models import build_model, load_model
+from frozenseg.build.models import build_model, embed, load_model
+from frozenseg.build.optimization import training_loss
 from frozenseg.build.prediction import build_predictor
-from frozenseg.build.training import embed, training_dataset, training_loss
+from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import load_state, read_state, trainable_state
@@ -537,7 +538,7 @@ def test_evaluators_agree_on_crowds_void_and_gaps(tiny: Tiny) -> None:
 
 def test_the_small_model_scores_the_same_in_both(tmp_path: Path, monkeypatch) -> None:
     """The whole way: catalog, loader, model, evaluators; all three tasks, on three scenes."""
-    from frozenseg.build.evaluation import Evaluator, eval_datasets
+    from frozenseg.build.eval_datasets import build_evaluator, eval_datasets
 
     torch.set_num_threads(1)
     small_world(tmp_path / "small_world", count=3)
@@ -551,7 +552,7 @@ def test_the_small_model_scores_the_same_in_both(tmp_path: Path, monkeypatch) ->
     ]
     path = packaged_config("small")
     config = load_config(path, options)
-    tester = Evaluator.prepare(config, load_model(config)[0], eval_datasets(config))
+    tester = build_evaluator(config, load_model(config)[0], eval_datasets(config))
     ours = tester.evaluate()["small_world_val"].summary
     cfg = host_config(*options, path=path)
     found = host.Trainer.test(cfg, build_host_model(cfg))

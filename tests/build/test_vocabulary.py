@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.evaluation import eval_datasets
-from frozenseg.build.training import training_dataset
+from frozenseg.build.eval_datasets import eval_datasets
+from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import (
     build_seen_vocabulary,
     build_training_vocabulary,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import frozenseg
 from frozenseg.build.models import build_model
-from frozenseg.checkpoints.frozen_weights import load_sam
+from frozenseg.checkpoints.frozen_weights import FrozenPart, load_part
 from frozenseg.checkpoints.state_dict import LARGEST, load_state, packed, read_state, write_state
 from frozenseg.commands import convert_checkpoint
 from frozenseg.config import load_config
@@ -71,8 +71,9 @@ def test_frozen_encoders_are_checked_too(tmp_path: Path) -> None:
     state["image_encoder.pos_embed"] = torch.full_like(state["image_encoder.pos_embed"], torch.nan)
     write_state(tmp_path / "sam.safetensors", state)
     with pytest.raises(UserError, match=r"sam\.safetensors: 1 of .*image_encoder\.pos_embed"):
-        load_sam(build_sam_model("tiny"), name="tiny", weights=str(tmp_path / "sam.safetensors"),
-                 allow_random=True)  # fmt: skip
+        load_part(
+            FrozenPart("sam", build_sam_model("tiny"), lambda: tmp_path / "sam.safetensors"), True
+        )
     clip = build_tiny().clip.model.state_dict()
     clip["text_projection"] = clip["text_projection"] / 0
     write_state(tmp_path / "clip.safetensors", clip)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from frozenseg.checkpoints import frozen_weights as pretrained
-from frozenseg.checkpoints.frozen_weights import find_clip, find_sam, load_weights
+from frozenseg.checkpoints.frozen_weights import FrozenPart, find_clip, find_sam, load_parts
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import model_state, trainable_state, write_state
 from frozenseg.errors import UserError
@@ -21,16 +21,19 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: None)
 
 
-def load(model: FrozenSeg, **arguments: object) -> list[str]:
-    defaults = {
-        "weights": "",
-        "clip_name": "frozenseg_tiny",
-        "clip_weights": "clip.safetensors",
-        "sam_name": "tiny",
-        "sam_weights": "",
-        "allow_random": False,
-    }
-    return load_weights(model, **{**defaults, **arguments})
+def load(
+    model: FrozenSeg,
+    weights: str = "",
+    clip_weights: str = "clip.safetensors",
+    sam_weights: str = "",
+    allow_random: bool = False,
+) -> list[str]:
+    parts = [
+        FrozenPart("clip", model.clip.model, lambda: find_clip("frozenseg_tiny", clip_weights))
+    ]
+    if model.sam is not None:
+        parts.append(FrozenPart("sam", model.sam.model, lambda: find_sam("tiny", sam_weights)))
+    return load_parts(model, weights=weights, parts=parts, allow_random=allow_random)
 
 
 def write_encoders(source: FrozenSeg, half: bool = False) -> None:
@@ -111,7 +114,7 @@ def test_absent_parts_are_errors_or_random_on_request() -> None:
         load(model)
     assert load(model, allow_random=True) == ["decoder", "clip", "sam"]
     write_state("clip.safetensors", model.clip.model.state_dict())
-    with pytest.raises(UserError, match=r"SAM weights pretrained_checkpoint/sam_tiny\.safetensors"):
+    with pytest.raises(UserError, match=r"pretrained_checkpoint/sam_tiny\.safetensors: no such"):
         load(model)
     assert load(model, allow_random=True) == ["decoder", "sam"]
     assert load(build_tiny(*FC_CLIP_OPTIONS)) == ["decoder"]  # no SAM is asked for
@@ -173,7 +176,7 @@ def test_an_absent_tag_says_how_to_fetch_it_and_where_to_put_it() -> None:
     ("weights", "message"),
     [
         ("laion400m", r"laion400m: no such tag for convnext_large_d_320; known: laion2b"),
-        ("", "CLIP_PRETRAINED_WEIGHTS is empty: give a tag or a file"),
+        ("", "no weights of CLIP are named; give a tag or a file"),
         ("some/where", "CLIP_PRETRAINED_WEIGHTS some/where: no such file"),
         ("clip.pt", r"CLIP_PRETRAINED_WEIGHTS clip\.pt: no such file"),
     ],
@@ -190,11 +193,11 @@ def test_sams_published_files() -> None:
     with pytest.raises(UserError) as caught:
         find_sam("vit_b", "")
     assert str(caught.value).startswith(
-        "SAM weights pretrained_checkpoint/sam_vit_b_01ec64.pth are not here: fetch "
+        "pretrained_checkpoint/sam_vit_b_01ec64.pth: SAM's weights are not here; fetch "
         "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth and put it there"
     )
     path = touch("pretrained_checkpoint/sam_vit_b_01ec64.pth")
     assert find_sam("vit_b", "") == path
-    with pytest.raises(UserError, match=r"SAM weights elsewhere\.pth: no such file"):
+    with pytest.raises(UserError, match=r"elsewhere\.pth: no such file"):
         find_sam("vit_b", "elsewhere.pth")
     assert find_sam("vit_b", str(touch("elsewhere.pth"))) == Path("elsewhere.pth")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from frozenseg.build.models import build_clip, build_model
-from frozenseg.checkpoints.quick_gelu import uses_quick_gelu
+from frozenseg.build.clip import uses_quick_gelu
+from frozenseg.build.frozenseg import build_clip
+from frozenseg.build.models import build_model
 from frozenseg.checkpoints.state_dict import write_state
 from frozenseg.config import load_config
 from frozenseg.encoders.clip_text import has_quick_gelu

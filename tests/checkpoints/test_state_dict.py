@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frozenseg.build.models import build_model
+from frozenseg.build.models import build_model, load_model
 from frozenseg.checkpoints.published_names import from_published, is_published, to_published
 from frozenseg.checkpoints.state_dict import (
     load_state,
@@ -21,7 +21,7 @@ from frozenseg.config import load_config
 from frozenseg.devtools.commands import pack_weights
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
-from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, build_tiny
+from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
 
 
 def published_state(model: FrozenSeg) -> dict[str, Tensor]:
@@ -137,15 +137,42 @@ def test_many_wrong_entries_are_counted() -> None:
     assert " missing (" in message and " more)" in message and len(message) < 1000
 
 
-def test_hints_name_the_setting_that_fits() -> None:
-    fc_clip = published_state(build_tiny(*FC_CLIP_OPTIONS))
-    message = refused(build_tiny(), fc_clip)
-    assert "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False" in message
-    full = published_state(build_tiny())
-    message = refused(build_tiny(*FC_CLIP_OPTIONS), full)
-    assert "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True" in message
-    message = refused(build_tiny("MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "1"), full)
-    assert "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights" in message
+LEVELS = ["MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "1"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "options", "fact", "remedy"),
+    [
+        (
+            FC_CLIP_OPTIONS,
+            [],
+            "The weights have no injectors",
+            "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to False",
+        ),
+        (
+            [],
+            FC_CLIP_OPTIONS,
+            "The weights have injectors",
+            "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True",
+        ),
+        (
+            [],
+            LEVELS,
+            "another number of encoder levels",
+            "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights",
+        ),
+    ],
+)
+def test_hints_name_the_setting_that_fits(
+    tmp_path: Path, trained: list[str], options: list[str], fact: str, remedy: str
+) -> None:
+    """The library tells the difference, the assembly what to set."""
+    state = published_state(build_tiny(*trained))
+    assert fact in refused(build_tiny(*options), state)
+    write_state(tmp_path / "published.safetensors", state)
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "published.safetensors")]
+    with pytest.raises(UserError, match=remedy):
+        load_model(load_config(None, [*TINY_OPTIONS, *options, *weights]))
 
 
 def test_old_files_without_batch_counts_load() -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import frozenseg
-from frozenseg.build import evaluation as testing
+from frozenseg.build import eval_datasets as testing
 from frozenseg.commands import check_dataset, prepare_dataset, train_net
 from frozenseg.config import load_config
 from frozenseg.data import scored_pairs
@@ -181,7 +181,7 @@ def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
     (test_set,) = testing.eval_datasets(cfg)
     loader = loader_of_test(test_set.dataset, num_workers=0)
     truth = functools.partial(truth_of, test_set.categories.is_thing)
-    return evaluate(truth, loader, testing._tasks(test_set), progress=False).summary
+    return evaluate(truth, loader, testing.build_tasks(test_set), progress=False).summary
 
 
 def test_a_mosaic_is_asked_for_its_four_names_alone(root: Path, tmp_path: Path) -> None:

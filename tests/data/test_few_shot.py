@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenseg.build.training import training_dataset
+from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import (
     build_seen_vocabulary,
     build_training_vocabulary,

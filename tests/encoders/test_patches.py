@@ -153,12 +153,12 @@ def test_clip_text_needs_no_image_tower() -> None:
     ],
 )
 def test_timm_models_that_cannot_be_used_are_named(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=f"MODEL.FUSIONER.VISUAL_NAME {name}: {message}"):
+    with pytest.raises(UserError, match=f"{name}: {message}"):
         build_timm_vit(name)
 
 
 def test_other_image_towers_of_clip_are_refused() -> None:
-    with pytest.raises(UserError, match="VISUAL_NAME frozenseg_tiny: a ViT or ResNet"):
+    with pytest.raises(UserError, match="frozenseg_tiny: a ViT or ResNet"):
         encoder("frozenseg_tiny")  # a ConvNeXt
 
 
@@ -170,7 +170,7 @@ def test_bert_without_its_package_or_folder(
         load_bert(str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", object())
     for folder in ("", str(tmp_path)):
-        with pytest.raises(UserError, match="TEXT_WEIGHTS .* no folder with BERT's config.json"):
+        with pytest.raises(UserError, match="no folder with BERT's config.json"):
             load_bert(folder)
 
 

@@ -103,7 +103,7 @@ def test_normalisation_is_segment_anythings() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match=r"MODEL.SAM_NAME vit-b: unknown; did you mean vit_b"):
+    with pytest.raises(UserError, match=r"vit-b: unknown; did you mean vit_b"):
         build_sam_model("vit-b")
     with pytest.raises(UserError, match=r"SAM_VIEW squash: must be one of stretch, keep_aspect"):
         FrozenSam(model=build_sam_model("tiny"), view="squash")

@@ -270,7 +270,7 @@ def test_two_processes_equal_one(run: TinyRun) -> None:
 
 def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     """By the first metric of the first data set, here made to be best after step 2."""
-    from frozenseg.build.evaluation import Evaluator
+    from frozenseg.evaluation.evaluator import Evaluator
     from frozenseg.evaluation.runner import Evaluation
 
     scores = iter([10.0, 30.0, 20.0, 25.0])
@@ -278,7 +278,7 @@ def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     evaluated: list[dict[str, torch.Tensor]] = []
 
     def evaluate(self) -> dict[str, Evaluation]:
-        evaluated.append({n: t.clone() for n, t in trainable_state(self.model).items()})
+        evaluated.append({n: t.clone() for n, t in trainable_state(self.pipeline.model).items()})
         return {run.dataset: Evaluation(5, {"PQ": next(scores)}, {}, 1.0, 0.1)}
 
     monkeypatch.setattr(Evaluator, "evaluate", evaluate)

@@ -16,9 +16,10 @@ from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.runner import (
     Evaluation,
+    check_expected,
     differences,
     evaluate,
-    expected_results,
+    expected_result,
     table,
     write_results,
 )
@@ -183,8 +184,8 @@ METRICS = {"set": ["PQ", "U"]}
     ],
 )
 def test_expected_results(row: list, said: list[str]) -> None:
-    found = {"set": Evaluation(3, {"PQ": 41.5, "U": math.nan}, {}, 2.0, 0.5)}
-    assert differences(found, expected_results([row], METRICS)) == said
+    scores = {"set": {"PQ": 41.5, "U": math.nan}}
+    assert differences(scores, [expected_result(row)]) == said
 
 
 @pytest.mark.parametrize(
@@ -201,10 +202,12 @@ def test_expected_results(row: list, said: list[str]) -> None:
 )
 def test_expected_results_that_cannot_be_met(row: list, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        expected_results([row], METRICS)
+        check_expected([expected_result(row)], METRICS)
 
 
 def test_rows_of_sets_that_are_not_evaluated_are_named(caplog: pytest.LogCaptureFixture) -> None:
     rows = [["small_world_val", "PQ", 66.5, 0.3], ["set", "PQ", 1, 1]]
-    assert [row.name for row in expected_results(rows, METRICS)] == ["set"]
-    assert "small_world_val PQ will not be compared" in caplog.text
+    expected = [expected_result(row) for row in rows]
+    check_expected(expected, METRICS)
+    assert "PQ of small_world_val will not be compared" in caplog.text
+    assert differences({"set": {"PQ": 1.5}}, expected) == []

@@ -18,12 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg import build
-from frozenseg.build.training import (
-    clip_norm_of,
-    schedule_of,
-    training_loss,
-    training_state,
-)
+from frozenseg.build.optimization import clip_norm_of, schedule_of, training_loss, training_state
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import load_state
 from frozenseg.config import load_config

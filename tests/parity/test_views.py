@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenseg.build.training import training_dataset, training_loss
+from frozenseg.build.optimization import training_loss
+from frozenseg.build.training_data import training_dataset
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample, SampleIndex, SegmentationDataset
 from frozenseg.structures import ImageBatch, TextEmbeddings

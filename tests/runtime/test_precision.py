@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import frozenseg
-from frozenseg.build.models import build_model, build_precision
+from frozenseg.build.device import build_precision
+from frozenseg.build.models import build_model
 from frozenseg.build.prediction import build_predictor
 from frozenseg.config import load_config
 from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
@@ -75,7 +76,7 @@ def test_bfloat16_finds_the_same() -> None:
     )
     found = []
     for name in ("fp32", "bf16"):
-        segmenter.precision = Precision.choose(CPU, name)
+        segmenter.pipeline.precision = Precision.choose(CPU, name)
         found.append(segmenter(scene.image, [*{region.name for region in scene.regions}]))
     full, half = found
     assert (class_map(full) == class_map(half)).mean() >= 0.99

@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from fvcore.common.config import CfgNode as PlainNode
 
-from frozenseg.build.models import build_device
+from frozenseg.build.device import build_device
 from frozenseg.config import default_config, merge_options, merge_values, merge_yaml
 
 

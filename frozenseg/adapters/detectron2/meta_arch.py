@@ -21,9 +21,10 @@ from frozenseg.adapters.detectron2.datasets import (
     vocabulary_of,
 )
 from frozenseg.adapters.detectron2.mapper import tensor_masks
-from frozenseg.build.models import build_precision, build_text_classifier
-from frozenseg.build.prediction import build_post_processor, build_sam_masks
-from frozenseg.build.training import loaded_model, training_loss
+from frozenseg.build.device import build_precision
+from frozenseg.build.models import build_text_classifier, loaded_model
+from frozenseg.build.optimization import training_loss
+from frozenseg.build.prediction import build_pipeline
 from frozenseg.checkpoints.state_dict import SHARED, load_state
 from frozenseg.config import select_config
 from frozenseg.data.dataset import Sample
@@ -31,9 +32,7 @@ from frozenseg.data.records import Record
 from frozenseg.engine.distributed import all_sum, rank, world_size
 from frozenseg.engine.training_loss import TrainingLoss
 from frozenseg.errors import UserError
-from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.inference.sam_masks import ProposalSource
-from frozenseg.inference.segment import segment_image
+from frozenseg.inference.segment import Pipeline
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import Prediction, Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -132,17 +131,10 @@ class HostModel(nn.Module):
 
     def _segment(self, entry: dict[str, Any]) -> dict[str, Any]:
         question, image = self._question(entry.get("dataset_name")), entry["image"]
-        result = segment_image(
-            self.segmenter,
-            image,
-            (entry.get("height", image.shape[-2]), entry.get("width", image.shape[-1])),
-            text=question.text,
-            vocabulary=question.vocabulary,
-            post_processor=self._post_processor,
-            precision=build_precision(self.config, self.device),
-            sam_masks=self._sam_masks,
-            image_id=entry.get("image_id"),
-        )
+        size = (entry.get("height", image.shape[-2]), entry.get("width", image.shape[-1]))
+        # The host may have moved the model since.
+        pipeline = replace(self._pipeline, precision=build_precision(self.config, self.device))
+        result = pipeline(image, size, question.text, question.vocabulary, entry.get("image_id"))
         return host_output(result, question.classes)
 
     def _question(self, name: str | None) -> DatasetClasses:
@@ -166,13 +158,12 @@ class HostModel(nn.Module):
         return text.to(self.device)
 
     @cached_property
-    def _post_processor(self) -> PostProcessor:
-        found = build_post_processor(self.config)
-        return replace(found, semantic=False, semantic_scores=found.semantic)
-
-    @cached_property
-    def _sam_masks(self) -> ProposalSource | None:
-        return build_sam_masks(self.config, self.segmenter)
+    def _pipeline(self) -> Pipeline:
+        found = build_pipeline(self.config, self.segmenter)
+        scores = replace(
+            found.post_processor, semantic=False, semantic_scores=found.post_processor.semantic
+        )
+        return replace(found, post_processor=scores)
 
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False

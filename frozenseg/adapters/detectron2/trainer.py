@@ -30,8 +30,8 @@ from torch import nn
 
 from frozenseg.adapters.detectron2.datasets import ensure_registered, table_row
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
-from frozenseg.build.evaluation import wanted_tasks
-from frozenseg.build.training import training_groups
+from frozenseg.build.eval_datasets import wanted_tasks
+from frozenseg.build.optimization import training_groups
 from frozenseg.config import select_config
 from frozenseg.data.annotations import VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import data_root, read_benchmark

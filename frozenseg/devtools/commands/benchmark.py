@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.models import build_device, build_precision
+from frozenseg.build.device import build_device, build_precision
+from frozenseg.build.families import find_family
 from frozenseg.commands.output_argument import output_file, output_picture
 from frozenseg.config import load_config
 from frozenseg.devtools.speed.baselines import (
@@ -142,14 +143,12 @@ def _config(
 def _encoders(
     cfg: CfgNode, setting: Setting, precision: Precision
 ) -> AbstractContextManager[list[Baseline]]:
-    """Fusioner has other encoders, FC-CLIP only one of the two."""
-    frozen = cfg.MODEL.FROZEN_SEG
-    if cfg.MODEL.META_ARCHITECTURE != "FrozenSeg" or not (
-        frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR
-    ):
+    """Of a model with CLIP's trunk and SAM's encoder; there are none for others."""
+    encoders = find_family(cfg).encoders(cfg)
+    if not {"clip", "sam"} <= encoders.keys():
         return nullcontext([])
     divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
-    names = frozen.CLIP_MODEL_NAME, cfg.MODEL.SAM_NAME
+    names = encoders["clip"], encoders["sam"]
     return encoder_baselines(
         EncoderSetting(*names, setting.size, divisor, precision, torch.get_num_threads())
     )
@@ -159,12 +158,10 @@ def _described(
     arguments: argparse.Namespace, cfg: CfgNode, setting: Setting, precision: Precision
 ) -> dict[str, Any]:
     model = cfg.MODEL
-    parts = f"{model.FROZEN_SEG.CLIP_MODEL_NAME} + SAM {model.SAM_NAME}"
-    if model.META_ARCHITECTURE == "Fusioner":
-        parts = f"{model.FUSIONER.VISUAL_NAME} + {model.FUSIONER.TEXT_NAME}"
+    encoders = " + ".join(f"{part} {name}" for part, name in find_family(cfg).encoders(cfg).items())
     return {
         "what": "training step" if arguments.training else "prediction",
-        "model": f"{model.META_ARCHITECTURE}, {parts}",
+        "model": f"{model.META_ARCHITECTURE}, {encoders}",
         **machine(precision.device),
         "precision": precision.name,
         "compiled": bool(model.COMPILE),

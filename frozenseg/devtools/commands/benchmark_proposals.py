@@ -16,7 +16,7 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from frozenseg.checkpoints.frozen_weights import load_sam
+from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.commands.output_argument import output_file
 from frozenseg.data.images import list_images, read_image
 from frozenseg.data.transforms import resize_image
@@ -33,9 +33,8 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     torch.manual_seed(0)
     sam = build_sam_model(arguments.sam)
-    loaded = load_sam(
-        sam, name=arguments.sam, weights=resolve_packaged_path(arguments.weights), allow_random=True
-    )
+    weights = resolve_packaged_path(arguments.weights)
+    loaded = load_part(FrozenPart("sam", sam, lambda: find_sam(arguments.sam, weights)), True)
     sam.eval().to(arguments.device)
     settings = ProposalSettings(
         points_per_side=arguments.points_per_side,

@@ -11,7 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor
 
-from frozenseg.build.models import build_frozenseg_model
+from frozenseg.build.frozenseg import build_frozenseg
 from frozenseg.checkpoints.state_dict import load_state
 from frozenseg.config import load_config
 from frozenseg.devtools.reference.compare import (
@@ -88,7 +88,7 @@ def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
         ("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", settings["num_queries"]),
     ):
         options += [key, str(value)]
-    model = build_frozenseg_model(load_config(None, options)).eval()
+    model = build_frozenseg(load_config(None, options)).eval()
     shapes = read_json(prefix.with_name(prefix.name + ".state_dict.json"))
     state = {entry: torch.empty(shape) for entry, shape in shapes.items()}
     load_state(model, load_fill(prefix.parent).fill_(state), f"{prefix}.state_dict.json")

@@ -62,9 +62,10 @@ class TimedPrediction:
         found = [Place("decoding", self.predictor, "read")]
         found.append(Place("resizing", self.predictor, "resize"))
         found += stage_places(self.predictor.model)
-        if self.predictor.sam_masks is not None:
-            found.append(Place("SAM's proposals", self.predictor, "sam_masks"))
-        return [*found, Place("post-processing", self.predictor, "post_processor")]
+        pipeline = self.predictor.pipeline
+        if pipeline.proposals is not None:
+            found.append(Place("SAM's proposals", pipeline, "proposals"))
+        return [*found, Place("post-processing", pipeline, "post_processor")]
 
     def run(self) -> Prediction:
         """The whole, without scoring; text vectors are known."""
@@ -75,13 +76,14 @@ class TimedPrediction:
     def timed(self) -> dict[str, float]:
         """One repetition: stages and the whole, then post-processing task by task, then scoring."""
         watch = Stopwatch(self.device)
-        processor = self.predictor.post_processor
-        self.predictor.post_processor = self._noting(processor)
+        pipeline = self.predictor.pipeline
+        processor = pipeline.post_processor
+        pipeline.post_processor = self._noting(processor)
         try:
             with watch.on(self.places()):
                 whole = seconds(self.run, self.device)
         finally:
-            self.predictor.post_processor = processor
+            pipeline.post_processor = processor
         times = watch.read()
         times[OTHER] = whole - sum(times.values())
         times[WHOLE] = whole

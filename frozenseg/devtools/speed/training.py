@@ -3,8 +3,9 @@
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.models import build_device, build_model
-from frozenseg.build.training import clip_norm_of, training_loss, training_state
+from frozenseg.build.device import build_device
+from frozenseg.build.models import build_model
+from frozenseg.build.optimization import clip_norm_of, training_loss, training_state
 from frozenseg.data.dataset import Sample
 from frozenseg.devtools.speed.baselines import Baseline
 from frozenseg.devtools.speed.clock import Place, Stopwatch, seconds, stage_places

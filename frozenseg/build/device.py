@@ -1,0 +1,94 @@
+"""A configuration as a device, and a model made ready for it: precision, compilation, layout."""
+
+import os
+import shutil
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.setting import setting
+from frozenseg.encoders.clip_convnext import FusedConvNeXtBlock
+from frozenseg.encoders.sam_attention import FusedBlock
+from frozenseg.engine.distributed import local_rank
+from frozenseg.errors import UserError
+from frozenseg.models.base import SegmentationModel, Stage
+from frozenseg.runtime.allocator import release_fragmented_memory
+from frozenseg.runtime.compiling import compile_where_possible
+from frozenseg.runtime.precision import Precision
+
+
+def build_device(cfg: CfgNode) -> torch.device:
+    """The device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU."""
+    name = cfg.MODEL.DEVICE
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.mps.device_count()}
+    if device is None or device.type not in counts:
+        raise UserError(f"MODEL.DEVICE {name}: unknown; use auto, cuda, mps or cpu")
+    if (device.index or 0) >= counts[device.type]:
+        found = f"{counts[device.type] or 'no'} {device.type.upper()} device"
+        raise UserError(f"MODEL.DEVICE {name}: this PyTorch finds {found}; use auto or cpu")
+    return device
+
+
+def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
+    """How the model computes at inference: MODEL.PRECISION."""
+    with setting("MODEL.PRECISION"):
+        return Precision.choose(device, cfg.MODEL.PRECISION)
+
+
+def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
+    """Make a model faster that only predicts from now on, on the device where it is.
+
+    With MODEL.COMPILE its stages are compiled, each in its place. Sizes are symbols from the first
+    call on: most stages compile once, the decoders again for a few shapes (traced at three sizes:
+    no graph breaks, ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
+    frozen encoders lay out their weights for it.
+    """
+    if _compiles(cfg, model):
+        for stage in model.stages():
+            _compile(stage, dynamic=None if stage.fixed_size else True)
+    elif model.device.type == "cpu" and build_precision(cfg, model.device).dtype is None:
+        for part in model.modules():
+            if isinstance(part, FusedConvNeXtBlock | FusedBlock):
+                part.pack()
+        release_fragmented_memory()  # the plain weights left holes that no activation fits in
+
+
+def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:
+    """With MODEL.COMPILE: the frozen encoders alone of a model that trains, each in its place.
+
+    Images in training all have one size, for which they are compiled first; an evaluation in
+    between compiles them again, with sizes as symbols.
+    """
+    if _compiles(cfg, model):
+        for stage in model.stages():
+            if stage.frozen:
+                _compile(stage, dynamic=None)
+
+
+def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
+    """MODEL.COMPILE, where it can be done."""
+    compiler = os.environ.get("CXX", "")
+    needed = cfg.MODEL.COMPILE and model.device.type == "cpu"
+    if needed and not any(map(shutil.which, (compiler, "g++", "clang++"))):
+        raise UserError("MODEL.COMPILE: a C++ compiler is needed on a CPU (g++); or set it False")
+    return cfg.MODEL.COMPILE
+
+
+def _compile(stage: Stage, *, dynamic: bool | None) -> None:
+    """dynamic: True: sizes are symbols from the first call on; None: from the second size on."""
+    method = getattr(stage.owner, stage.method)
+    setattr(stage.owner, stage.method, compile_where_possible(method, stage.name, dynamic=dynamic))
+
+
+def process_device(cfg: CfgNode) -> torch.device:
+    """`build_device` for one of several processes: each has a GPU of its own."""
+    device = build_device(cfg)
+    return torch.device("cuda", local_rank()) if device.type == "cuda" else device

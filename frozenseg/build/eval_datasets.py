@@ -1,0 +1,193 @@
+"""A configuration as data sets to score a model on, and as the evaluator that does."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.families import find_family
+from frozenseg.build.models import embed
+from frozenseg.build.prediction import build_pipeline
+from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
+from frozenseg.data.annotations import require_objects
+from frozenseg.data.benchmark import Benchmark
+from frozenseg.data.benchmarks import (
+    data_root,
+    find_benchmark,
+    load_records,
+    require_in_place,
+)
+from frozenseg.data.coco_json import check_categories_agree
+from frozenseg.data.dataset import SegmentationDataset
+from frozenseg.data.readers import cityscapes_file
+from frozenseg.data.records import Categories
+from frozenseg.data.transforms import ShortestEdgeResize
+from frozenseg.engine.distributed import all_gather_json, is_main, rank, world_size
+from frozenseg.errors import UserError
+from frozenseg.evaluation.cityscapes import CityscapesAP
+from frozenseg.evaluation.evaluator import (
+    DETECTION,
+    EvalAugmentation,
+    Evaluator,
+    ScoredDataset,
+)
+from frozenseg.evaluation.instance import InstanceAP
+from frozenseg.evaluation.lvis import LvisAP
+from frozenseg.evaluation.tasks import (
+    DetectionEvaluator,
+    MosaicEvaluator,
+    OracleEvaluator,
+    PanopticEvaluator,
+    RecallEvaluator,
+    SemanticEvaluator,
+    Task,
+    WholeEvaluator,
+)
+from frozenseg.models.base import SegmentationModel
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class EvalDataset:
+    """One set of DATASETS.TEST: its images, its classes, and what it can be scored for.
+
+    training: the classes that count as seen.
+    """
+
+    name: str
+    benchmark: Benchmark
+    dataset: SegmentationDataset
+    vocabulary: Vocabulary
+    training: Vocabulary
+    tasks: tuple[str, ...]
+
+    @property
+    def categories(self) -> Categories:
+        return self.dataset.categories
+
+
+def eval_datasets(cfg: CfgNode) -> list[EvalDataset]:
+    """All sets, read and checked before the first image is looked at."""
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty: name at least one data set")
+    return [_test_set(cfg, name) for name in cfg.DATASETS.TEST]
+
+
+def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
+    benchmark = find_benchmark(name)
+    records, categories = load_records(name)
+    require_objects(records, benchmark.targets, name)
+    dataset = SegmentationDataset(
+        records=records,
+        categories=categories,
+        transform=eval_transform(cfg, benchmark),
+        targets=None,
+    )
+    tasks = wanted_tasks(cfg, benchmark)
+    if not tasks:
+        raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
+    if set(tasks) & set(DETECTION):
+        require_in_place(name, (benchmark.instances,), data_root())
+    vocabulary, training = build_vocabulary(cfg, name, categories), build_seen_vocabulary(cfg, name)
+    if is_main():
+        logger.info("%s: %s", name, vocabulary.summary(training))
+    return EvalDataset(name, benchmark, dataset, vocabulary, training, tasks)
+
+
+def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
+    """The benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else INPUT.*_SIZE_TEST."""
+    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if cfg.INPUT.SIZE_TEST_OF_BENCHMARK:
+        short, long = benchmark.test_size
+    return ShortestEdgeResize(short=short, long=long)
+
+
+def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
+    """What the benchmark can be scored for, of what the configuration switches on."""
+    test, by_class = cfg.MODEL.MASK_FORMER.TEST, find_family(cfg).queries_classes
+    switches = {
+        "panoptic": test.PANOPTIC_ON,
+        "semantic": test.SEMANTIC_ON,
+        "instances": test.INSTANCE_ON,
+        "lvis": test.INSTANCE_ON,
+        "cityscapes": test.INSTANCE_ON,
+        "oracle": by_class,
+        "whole": test.SEMANTIC_ON,
+        "mosaic": test.SEMANTIC_ON,
+    }
+    possible = benchmark.evaluators or benchmark.tasks
+    found = tuple(name for name in possible if switches.get(name, False))
+    if cfg.TEST.ORACLE_PRESENCE and not by_class:
+        name = cfg.MODEL.META_ARCHITECTURE
+        raise UserError(f"TEST.ORACLE_PRESENCE: the masks of {name} do not stand by themselves")
+    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in found:
+        found = (*found, "oracle")
+    return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
+
+
+def build_evaluator(
+    cfg: CfgNode, model: SegmentationModel, sets: Sequence[EvalDataset]
+) -> Evaluator:
+    """Reads the truth of every task too, so that what is wrong with it shows at once."""
+    test = cfg.TEST.AUG
+    augmentation = EvalAugmentation(
+        short_sides=tuple(test.MIN_SIZES), long_side=test.MAX_SIZE, flip=test.FLIP
+    )
+    return Evaluator(
+        sets=[
+            ScoredDataset(
+                name=entry.name,
+                dataset=entry.dataset,
+                vocabulary=entry.vocabulary,
+                text=embed(cfg, model, entry.vocabulary, entry.training),
+                wanted=entry.tasks,
+                tasks=build_tasks(entry),
+            )
+            for entry in sets
+        ],
+        pipeline=build_pipeline(cfg, model),
+        augmentation=augmentation if test.ENABLED else None,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=rank(),
+        world_size=world_size(),
+        gather=all_gather_json,
+    )
+
+
+def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
+    """What computes the scores that a data set is wanted for, with its truth."""
+    categories, benchmark = eval_dataset.categories, eval_dataset.benchmark
+    seen = eval_dataset.vocabulary.seen(eval_dataset.training)
+    truth = data_root() / (benchmark.instances or benchmark.annotations)
+    tasks: dict[str, Task] = {}
+    for name in eval_dataset.tasks:
+        if name == "panoptic":
+            tasks[name] = PanopticEvaluator(categories, seen)
+        elif name == "semantic":
+            tasks[name] = SemanticEvaluator(categories, seen)
+        elif name == "oracle":
+            tasks[name] = OracleEvaluator(categories, seen)
+        elif name == "mosaic":
+            tasks[name] = MosaicEvaluator(categories, seen)
+        elif name == "whole":
+            tasks[name] = WholeEvaluator(categories, seen)
+        elif name == "recall":
+            tasks[name] = RecallEvaluator(categories, seen)
+        elif name == "cityscapes":
+            ids = [record.image_id for record in eval_dataset.dataset.records]
+            paths = {name: truth / cityscapes_file(name, "gtFine_instanceIds") for name in ids}
+            tasks[name] = DetectionEvaluator(categories, seen, CityscapesAP(ground_truth=paths))
+        else:
+            metric = LvisAP if name == "lvis" else InstanceAP
+            for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
+                average = metric(ground_truth=truth, kind=kind)
+                check_categories_agree(
+                    average.categories, categories, str(truth), benchmark.annotations
+                )
+                tasks[name + suffix] = DetectionEvaluator(categories, seen, average)
+    return tasks

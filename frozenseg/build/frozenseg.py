@@ -1,0 +1,243 @@
+"""A configuration as FrozenSeg, and as FC-CLIP, which is FrozenSeg without SAM."""
+
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.clip import uses_quick_gelu
+from frozenseg.build.device import build_device
+from frozenseg.build.family import Identity
+from frozenseg.build.setting import OR_RANDOM, setting
+from frozenseg.checkpoints.frozen_weights import FrozenPart, find_clip, find_sam
+from frozenseg.encoders.clip import FrozenClip, build_clip_model
+from frozenseg.encoders.clip_config import clip_config
+from frozenseg.encoders.clip_text import has_quick_gelu
+from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.engine.feature_cache import FeatureCache
+from frozenseg.engine.training_loss import MaskClassificationLoss
+from frozenseg.errors import UserError
+from frozenseg.files import resolve_packaged_path
+from frozenseg.losses.set_criterion import SetCriterion
+from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.mask_decoder import MaskDecoder
+from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
+from frozenseg.structures import FrozenFeatures, TextEmbeddings
+
+
+def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
+    frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
+    clip = build_clip(cfg)
+    sam = build_sam(cfg) if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else None
+    if sam is not None and sam.channels != mask.HIDDEN_DIM:
+        raise UserError(
+            f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask.HIDDEN_DIM}, but SAM {cfg.MODEL.SAM_NAME} "
+            f"gives {sam.channels} channels and the Query Injector needs them equal"
+        )
+    _check_sizes(cfg)
+    return FrozenSeg(
+        clip=clip,
+        sam=sam,
+        pixel_decoder=_build_pixel_decoder(cfg, clip),
+        sam_branch=_build_sam_branch(cfg, sam) if sam and frozen.FEATURE_INJECTOR else None,
+        mask_decoder=_build_mask_decoder(cfg),
+        ensemble_alpha=frozen.GEOMETRIC_ENSEMBLE_ALPHA,
+        ensemble_beta=frozen.GEOMETRIC_ENSEMBLE_BETA,
+        ensemble_on_valid_mask=frozen.ENSEMBLE_ON_VALID_MASK,
+        size_divisor=mask.SIZE_DIVISIBILITY,
+    )
+
+
+def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
+    """FC-CLIP's own configuration files: FrozenSeg with both injectors off."""
+    return build_frozenseg(_without_injectors(cfg))
+
+
+def _without_injectors(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.FROZEN_SEG.QUERY_INJECTOR = cfg.MODEL.FROZEN_SEG.FEATURE_INJECTOR = False
+    return cfg
+
+
+def frozenseg_encoders(cfg: CfgNode) -> dict[str, str]:
+    frozen = cfg.MODEL.FROZEN_SEG
+    sam = {"sam": cfg.MODEL.SAM_NAME} if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else {}
+    return {"clip": frozen.CLIP_MODEL_NAME, **sam}
+
+
+def fc_clip_encoders(cfg: CfgNode) -> dict[str, str]:
+    return frozenseg_encoders(_without_injectors(cfg))
+
+
+def build_clip(cfg: CfgNode) -> FrozenClip:
+    """CLIP, with the activation that its weights need."""
+    frozen = cfg.MODEL.FROZEN_SEG
+    with setting("MODEL.FROZEN_SEG.CLIP_MODEL_NAME"):
+        clip_config(frozen.CLIP_MODEL_NAME)
+    quick_gelu = uses_quick_gelu(
+        name=frozen.CLIP_MODEL_NAME,
+        weights=resolve_packaged_path(frozen.CLIP_PRETRAINED_WEIGHTS),
+        choice=frozen.CLIP_QUICK_GELU,
+        key="MODEL.FROZEN_SEG.CLIP_QUICK_GELU",
+        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+    )
+    with setting("MODEL.FROZEN_SEG.CLIP_MODEL_NAME"):
+        clip = FrozenClip(
+            model=build_clip_model(frozen.CLIP_MODEL_NAME, quick_gelu=quick_gelu),
+            name=frozen.CLIP_MODEL_NAME,
+            mean=cfg.MODEL.PIXEL_MEAN,
+            std=cfg.MODEL.PIXEL_STD,
+        )
+    if clip.embed_dim != frozen.EMBED_DIM:
+        raise UserError(
+            f"MODEL.FROZEN_SEG.EMBED_DIM is {frozen.EMBED_DIM}, "
+            f"but {frozen.CLIP_MODEL_NAME} has {clip.embed_dim}"
+        )
+    return clip
+
+
+def build_sam(cfg: CfgNode) -> FrozenSam:
+    with setting("MODEL.SAM_NAME"):
+        model = build_sam_model(cfg.MODEL.SAM_NAME)
+    return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
+
+
+def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return PixelDecoder(
+        in_channels=clip.channels,
+        dim=head.CONVS_DIM,
+        mask_dim=head.MASK_DIM,
+        num_layers=head.TRANSFORMER_ENC_LAYERS,
+        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        published_init=cfg.MODEL.PUBLISHED_INIT,
+        recompute=_recompute(cfg),
+    )
+
+
+def _build_sam_branch(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
+    head, levels = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
+    return SAMPixelDecoder(
+        in_channels=sam.channels,
+        dim=head.CONVS_DIM,
+        num_layers=head.TRANSFORMER_ENC_LAYERS,
+        num_levels=levels,
+        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        published_init=cfg.MODEL.PUBLISHED_INIT,
+        recompute=_recompute(cfg),
+    )
+
+
+def _recompute(cfg: CfgNode) -> bool:
+    """MODEL.RECOMPUTE, where "auto" is True on a CPU."""
+    if cfg.MODEL.RECOMPUTE == "auto":
+        return build_device(cfg).type == "cpu"
+    return cfg.MODEL.RECOMPUTE == "always"
+
+
+def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:
+    frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
+    return MaskDecoder(
+        num_queries=mask.NUM_OBJECT_QUERIES,
+        dim=mask.HIDDEN_DIM,
+        num_heads=mask.NHEADS,
+        hidden_dim=mask.DIM_FEEDFORWARD,
+        num_layers=mask.DEC_LAYERS - 1,
+        mask_dim=cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+        embed_dim=frozen.EMBED_DIM,
+        query_injector_level=mask.SAM_QUERY_FUSE_LAYER if frozen.QUERY_INJECTOR else None,
+        feature_injector_level=mask.SAM_FEATURE_FUSE_LAYER if frozen.FEATURE_INJECTOR else None,
+        keep_key_positions=frozen.KEEP_KEY_POSITIONS,
+    )
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    """Numbers that each are in range, but do not go together."""
+    head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
+    heads = head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS
+    if head.CONVS_DIM != mask.HIDDEN_DIM:
+        raise UserError("MODEL.SEM_SEG_HEAD.CONVS_DIM must equal MODEL.MASK_FORMER.HIDDEN_DIM")
+    for key, value, divisor, reason in (
+        ("HIDDEN_DIM", mask.HIDDEN_DIM, mask.NHEADS, "NHEADS"),
+        ("HIDDEN_DIM", mask.HIDDEN_DIM, heads, "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"),
+        ("HIDDEN_DIM", mask.HIDDEN_DIM, 32, "the groups of the normalisation"),
+        ("SIZE_DIVISIBILITY", mask.SIZE_DIVISIBILITY, 32, "the stride of CLIP's last stage"),
+    ):
+        if value % divisor:
+            raise UserError(
+                f"MODEL.MASK_FORMER.{key} {value}: must be a multiple of {divisor} ({reason})"
+            )
+
+
+def frozenseg_parts(cfg: CfgNode, model: FrozenSeg) -> list[FrozenPart]:
+    """Where the weights of CLIP and SAM are."""
+    frozen = cfg.MODEL.FROZEN_SEG
+    clip_weights = resolve_packaged_path(frozen.CLIP_PRETRAINED_WEIGHTS)
+    sam_weights = resolve_packaged_path(cfg.MODEL.SAM_WEIGHTS)
+
+    @setting("MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS", OR_RANDOM)
+    def clip_file() -> Path:
+        return find_clip(frozen.CLIP_MODEL_NAME, clip_weights)
+
+    @setting("MODEL.SAM_WEIGHTS", OR_RANDOM)
+    def sam_file() -> Path:
+        return find_sam(cfg.MODEL.SAM_NAME, sam_weights)
+
+    parts = [FrozenPart("clip", model.clip.model, clip_file)]
+    if model.sam is not None:
+        parts.append(FrozenPart("sam", model.sam.model, sam_file))
+    return parts
+
+
+REMEDIES = {
+    "SAM encoder levels": "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights, 1 "
+    "for corrected.",
+    "weights without injectors": "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to "
+    "False for FC-CLIP weights.",
+    "weights with injectors": "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True "
+    "for these weights.",
+}
+"""What to do about a `WeightsMismatch`, by its difference."""
+
+
+def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
+    visual = model.clip.model.visual
+    found: Identity = {
+        "clip": ([cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)], visual)
+    }
+    if model.sam is not None:
+        found["sam"] = ([cfg.MODEL.SAM_NAME, model.sam.view], model.sam.model.image_encoder)
+    return found
+
+
+def frozenseg_loss(
+    cfg: CfgNode,
+    model: FrozenSeg,
+    text: TextEmbeddings,
+    cache: FeatureCache[FrozenFeatures] | None,
+) -> MaskClassificationLoss:
+    return MaskClassificationLoss(
+        criterion=_build_criterion(cfg, text.num_classes),
+        text=text,
+        num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
+        size_divisor=model.size_divisor,
+        seed=cfg.SEED,
+        grey_padding=cfg.INPUT.PADDING == "grey",
+        cache=cache,
+    )
+
+
+def _build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
+    mask = cfg.MODEL.MASK_FORMER
+    return SetCriterion(
+        num_classes=num_classes,
+        num_points=mask.TRAIN_NUM_POINTS,
+        oversample_ratio=mask.OVERSAMPLE_RATIO,
+        importance_sample_ratio=mask.IMPORTANCE_SAMPLE_RATIO,
+        class_weight=mask.CLASS_WEIGHT,
+        mask_weight=mask.MASK_WEIGHT,
+        dice_weight=mask.DICE_WEIGHT,
+        no_object_weight=mask.NO_OBJECT_WEIGHT,
+    )

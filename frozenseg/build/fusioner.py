@@ -1,0 +1,198 @@
+"""A configuration as Fusioner."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from frozenseg.build.clip import uses_quick_gelu
+from frozenseg.build.family import Identity
+from frozenseg.build.setting import OR_RANDOM, setting
+from frozenseg.checkpoints.frozen_weights import (
+    FrozenPart,
+    clip_image_entries,
+    clip_text_entries,
+    find_clip,
+    find_sam,
+    find_vit,
+    vit_entries,
+)
+from frozenseg.checkpoints.state_dict import check_tensors
+from frozenseg.encoders.bert import BertText, load_bert
+from frozenseg.encoders.clip import build_clip_model
+from frozenseg.encoders.clip_config import clip_config
+from frozenseg.encoders.clip_text import ClipText, has_quick_gelu, without_image_tower
+from frozenseg.encoders.patches import (
+    PatchEncoder,
+    SamPatches,
+    TimmPatches,
+    build_timm_vit,
+    clip_patches,
+)
+from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.engine.feature_cache import FeatureCache
+from frozenseg.engine.training_loss import BinaryMaskLoss
+from frozenseg.errors import UserError
+from frozenseg.files import resolve_packaged_path
+from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, UpsamplingDecoder
+from frozenseg.structures import PatchTokens, TextEmbeddings
+
+
+def build_fusioner(cfg: CfgNode) -> Fusioner:
+    node = cfg.MODEL.FUSIONER
+    _check_fusioner(node)
+    visual, text = _build_encoders(cfg)
+    divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    if divisor % visual.stride:
+        raise UserError(
+            f"MODEL.MASK_FORMER.SIZE_DIVISIBILITY {divisor}: {node.VISUAL_NAME} needs a multiple "
+            f"of {visual.stride}"
+        )
+    if node.WINDOW and node.VISUAL == "sam":
+        raise UserError("MODEL.FUSIONER.WINDOW: SAM takes an image in one piece; set it to 0")
+    if node.WINDOW < 0 or node.WINDOW % visual.stride:
+        raise UserError(
+            f"MODEL.FUSIONER.WINDOW {node.WINDOW}: {node.VISUAL_NAME} needs a multiple of "
+            f"{visual.stride}; 0: none"
+        )
+    if node.WINDOW and not 1 <= node.WINDOW_STRIDE <= node.WINDOW:
+        raise UserError(
+            f"MODEL.FUSIONER.WINDOW_STRIDE {node.WINDOW_STRIDE}: must lie between 1 and WINDOW "
+            f"{node.WINDOW}"
+        )
+    kind = EarlyFusion if node.FUSION == "early" else LateFusion
+    fusion = kind(
+        visual_channels=visual.channels,
+        text_channels=text.embed_dim,
+        dim=node.DIM,
+        num_heads=node.NUM_HEADS,
+        hidden_dim=node.HIDDEN_DIM,
+        num_layers=node.NUM_LAYERS,
+    )
+    if cfg.MODEL.PUBLISHED_INIT:
+        fusion.start_as_published()
+    return Fusioner(
+        visual=visual,
+        text=text,
+        fusion=fusion,
+        decoder=UpsamplingDecoder(dim=node.DIM, doublings=node.DECODER_DOUBLINGS),
+        temperature=node.TEMPERATURE,
+        classes_at_once=node.CLASSES_AT_ONCE,
+        size_divisor=divisor,
+        window=node.WINDOW,
+        window_stride=node.WINDOW_STRIDE,
+        window_padding=node.WINDOW_PADDING,
+    )
+
+
+def _check_fusioner(node: CfgNode) -> None:
+    """Numbers that each are in range, but do not go together."""
+    if node.DIM % node.NUM_HEADS:
+        raise UserError(
+            f"MODEL.FUSIONER.DIM {node.DIM}: must be a multiple of NUM_HEADS {node.NUM_HEADS}"
+        )
+    if node.FUSION == "late" and node.NUM_LAYERS % 2:
+        raise UserError(
+            f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: the two stacks of FUSION late share it, "
+            "so it must be even"
+        )
+
+
+def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
+    """The two frozen encoders of Fusioner; of one CLIP, where both are its halves."""
+    node = cfg.MODEL.FUSIONER
+    kinds = {half: _clip_kind(cfg, half) for half in ("VISUAL", "TEXT") if node[half] == "clip"}
+    models = {}  # one of each kind
+    for half, (name, quick_gelu) in kinds.items():
+        if (name, quick_gelu) not in models:
+            with setting(f"MODEL.FUSIONER.{half}_NAME"):
+                models[name, quick_gelu] = build_clip_model(name, quick_gelu=quick_gelu)
+    visual: PatchEncoder
+    with setting("MODEL.FUSIONER.VISUAL_NAME"):
+        if node.VISUAL == "clip":
+            visual = clip_patches(
+                models[kinds["VISUAL"]].visual,
+                name=node.VISUAL_NAME,
+                mean=cfg.MODEL.PIXEL_MEAN,
+                std=cfg.MODEL.PIXEL_STD,
+            )
+        elif node.VISUAL == "sam":
+            sam = build_sam_model(node.VISUAL_NAME)
+            visual = SamPatches(sam=FrozenSam(model=sam, view="keep_aspect"))
+        else:
+            visual = TimmPatches(model=build_timm_vit(node.VISUAL_NAME))
+    if node.TEXT == "bert":
+        with setting("MODEL.FUSIONER.TEXT_WEIGHTS"):
+            bert = load_bert(resolve_packaged_path(node.TEXT_WEIGHTS))
+        check_tensors(bert.model.state_dict(), node.TEXT_WEIGHTS)
+        return visual, bert
+    model = models[kinds["TEXT"]]
+    return visual, ClipText(model=without_image_tower(model), name=node.TEXT_NAME)
+
+
+def _clip_kind(cfg: CfgNode, half: str) -> tuple[str, bool]:
+    """What a half of Fusioner that is CLIP's is built as: its name, and whether with QuickGELU."""
+    node = cfg.MODEL.FUSIONER
+    name = node[f"{half}_NAME"]
+    with setting(f"MODEL.FUSIONER.{half}_NAME"):
+        clip_config(name)
+    return name, uses_quick_gelu(
+        name=name,
+        weights=resolve_packaged_path(node[f"{half}_WEIGHTS"]),
+        choice=node[f"{half}_QUICK_GELU"],
+        key=f"MODEL.FUSIONER.{half}_QUICK_GELU",
+        allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+    )
+
+
+VISUAL_ENTRIES: dict[str, Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]] = {
+    "clip": clip_image_entries,
+    "sam": dict,
+    "dino": vit_entries,
+    "moco": vit_entries,
+}
+
+
+def fusioner_parts(cfg: CfgNode, model: Fusioner) -> list[FrozenPart]:
+    """Where the weights of the frozen encoders are; BERT has brought its own."""
+    node, network = cfg.MODEL.FUSIONER, model.visual.network
+    name, weights = node.VISUAL_NAME, resolve_packaged_path(node.VISUAL_WEIGHTS)
+
+    @setting("MODEL.FUSIONER.VISUAL_WEIGHTS", OR_RANDOM)
+    def visual_file() -> Path:
+        if node.VISUAL == "clip":
+            return find_clip(name, weights)
+        return find_sam(name, weights) if node.VISUAL == "sam" else find_vit(node.VISUAL, weights)
+
+    @setting("MODEL.FUSIONER.TEXT_WEIGHTS", OR_RANDOM)
+    def text_file() -> Path:
+        return find_clip(node.TEXT_NAME, resolve_packaged_path(node.TEXT_WEIGHTS))
+
+    parts = [FrozenPart("visual", network, visual_file, VISUAL_ENTRIES[node.VISUAL])]
+    if node.TEXT == "clip":
+        parts.append(FrozenPart("text", model.text.model, text_file, clip_text_entries))
+    return parts
+
+
+def fusioner_identity(cfg: CfgNode, model: Fusioner) -> Identity:
+    node = cfg.MODEL.FUSIONER
+    settings = [node.VISUAL, node.VISUAL_NAME, has_quick_gelu(model.visual)]
+    return {"visual": (settings, model.visual)}
+
+
+def fusioner_encoders(cfg: CfgNode) -> dict[str, str]:
+    return {"visual": cfg.MODEL.FUSIONER.VISUAL_NAME, "text": cfg.MODEL.FUSIONER.TEXT_NAME}
+
+
+def fusioner_loss(
+    cfg: CfgNode, model: Fusioner, text: TextEmbeddings, cache: FeatureCache[PatchTokens] | None
+) -> BinaryMaskLoss:
+    return BinaryMaskLoss(
+        vectors=text.class_vectors(),
+        classes_at_once=model.classes_at_once,
+        size_divisor=model.size_divisor,
+        seed=cfg.SEED,
+        grey_padding=cfg.INPUT.PADDING == "grey",
+        cache=cache,
+    )

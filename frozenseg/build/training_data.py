@@ -1,0 +1,95 @@
+"""A configuration as the samples of a training."""
+
+import logging
+
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.families import find_family
+from frozenseg.build.vocabulary import build_training_vocabulary, build_vocabulary
+from frozenseg.data.annotations import require_objects
+from frozenseg.data.benchmarks import find_benchmark, load_records
+from frozenseg.data.dataset import SegmentationDataset
+from frozenseg.data.loader import Loader, training_loader
+from frozenseg.data.records import Categories, Record
+from frozenseg.data.selection import training_pairs
+from frozenseg.data.transforms import LargeScaleJitter
+from frozenseg.engine.distributed import is_main, rank, world_size
+from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
+    """All sets of DATASETS.TRAIN as one; they must have the same classes."""
+    names = cfg.DATASETS.TRAIN
+    if not names:
+        raise UserError("DATASETS.TRAIN is empty: name at least one data set")
+    records: list[Record] = []
+    categories: Categories | None = None
+    for name in names:
+        of_name, classes = load_records(name)
+        require_objects(of_name, find_benchmark(name).targets, name)
+        if categories is not None and classes != categories:
+            raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
+        records, categories = records + of_name, classes
+    assert categories is not None, "names is not empty"
+    if cfg.DATASETS.PAIRS:
+        images, records = len(records), _pairs(cfg, records)
+        logger.info("%d images, %d pairs of an image and a class", images, len(records))
+    dataset = SegmentationDataset(
+        records=records,
+        categories=categories,
+        transform=training_transform(cfg),
+        targets=find_benchmark(names[0]).targets,
+        keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
+        seed=cfg.SEED,
+    )
+    vocabulary = build_vocabulary(cfg, names[0], categories)
+    if is_main():
+        logger.info("%s: %s", names[0], vocabulary.summary(build_training_vocabulary(cfg)))
+    return dataset, vocabulary
+
+
+def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
+    if not find_family(cfg).queries_classes:
+        name = cfg.MODEL.META_ARCHITECTURE
+        raise UserError(f"DATASETS.PAIRS: {name} cannot be asked for one class; set it False")
+    return training_pairs(records)
+
+
+def training_transform(cfg: CfgNode) -> LargeScaleJitter:
+    side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
+    if side < 1 or side % divisor:
+        raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
+    return LargeScaleJitter(
+        size=side,
+        min_scale=cfg.INPUT.MIN_SCALE,
+        max_scale=cfg.INPUT.MAX_SCALE,
+        flip_probability=cfg.INPUT.FLIP_PROBABILITY,
+        diagonal=cfg.INPUT.DIAGONAL_CROPS,
+    )
+
+
+def micro_batch_size(cfg: CfgNode) -> int:
+    """Images of one forward and backward pass on one device."""
+    solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE * world_size()
+    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be shared by {world_size()} "
+            f"processes with SOLVER.ACCUMULATE {solver.ACCUMULATE}: not a multiple of {parts}"
+        )
+    return solver.IMS_PER_BATCH // parts
+
+
+def training_batches(cfg: CfgNode, dataset: SegmentationDataset, drawn: int) -> Loader:
+    """Passes of this process, from where `drawn` images have been used."""
+    return training_loader(
+        dataset,
+        batch_size=micro_batch_size(cfg),
+        seed=cfg.SEED,
+        start=drawn,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=rank(),
+        world_size=world_size(),
+    )

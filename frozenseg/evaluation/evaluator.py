@@ -1,0 +1,191 @@
+"""A model on data sets that have a truth: every image through the model, every result scored."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from frozenseg.data.annotations import load_image, load_semantic, scored_classes
+from frozenseg.data.dataset import Sample, SegmentationDataset
+from frozenseg.data.loader import eval_loader
+from frozenseg.evaluation.runner import Evaluation, Gather, evaluate
+from frozenseg.evaluation.tasks import Task
+from frozenseg.inference.augmentation import average_scores, views
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.segment import Pipeline
+from frozenseg.models.base import evaluation_mode
+from frozenseg.structures import PanopticResult, Prediction, TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+DETECTION = ("instances", "lvis", "cityscapes")
+PRESENT = 0.5  # a class is there if it is more likely than not (arXiv 2210.15138)
+SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, semantic_scores=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredDataset:
+    """A data set, and what it is scored for.
+
+    name: under which its scores are reported.
+    dataset: its images, without targets.
+    vocabulary: the names of its classes.
+    text: the vectors of `vocabulary`, on the model's device.
+    wanted: what it is scored for, such as "panoptic" or "lvis".
+    tasks: what computes the scores, by name; their truth is known.
+    """
+
+    name: str
+    dataset: SegmentationDataset
+    vocabulary: Vocabulary
+    text: TextEmbeddings
+    wanted: tuple[str, ...]
+    tasks: Mapping[str, Task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalAugmentation:
+    """Semantic scores are the mean over views: each shorter side of `short_sides` in pixels, the
+    longer at most `long_side`, with `flip` mirrored too."""
+
+    short_sides: tuple[int, ...]
+    long_side: int
+    flip: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """A model and the data sets that it is scored on.
+
+    pipeline: the model with its post-processing; each data set switches on the results it needs.
+    sets: the data sets, in the order in which they are evaluated.
+    augmentation: views whose mean is the semantic result; None: the image alone.
+    num_workers: processes that read images.
+    rank, world_size: of this process, which takes its share of the images.
+    gather: brings together what all processes hold.
+    """
+
+    pipeline: Pipeline
+    sets: list[ScoredDataset]
+    augmentation: EvalAugmentation | None = None
+    num_workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    gather: Gather = lambda value: [value]
+
+    @property
+    def metrics(self) -> dict[str, list[str]]:
+        """The names of all scores that `evaluate` will give, by data set."""
+        return {
+            entry.name: [name for task in entry.tasks.values() for name in task.names]
+            for entry in self.sets
+        }
+
+    def evaluate(self) -> dict[str, Evaluation]:
+        """Score every set in turn, its images shared by the processes."""
+        with evaluation_mode(self.pipeline.model):
+            return {entry.name: self._evaluate(entry) for entry in self.sets}
+
+    def _evaluate(self, entry: ScoredDataset) -> Evaluation:
+        return evaluate(
+            self.segmenter(entry),
+            eval_loader(
+                entry.dataset,
+                num_workers=self.num_workers,
+                rank=self.rank,
+                world_size=self.world_size,
+            ),
+            entry.tasks,
+            gather=self.gather,
+            title=entry.name[-40:],
+            progress=self.rank == 0,
+        )
+
+    def segmenter(self, entry: ScoredDataset) -> Callable[[Sample], Prediction]:
+        """The function from a sample to the results that the set's tasks need."""
+        wanted = entry.wanted
+        post_processor = replace(
+            self.pipeline.post_processor,
+            panoptic="panoptic" in wanted,
+            semantic="semantic" in wanted or "whole" in wanted,
+            semantic_threshold=PRESENT if "whole" in wanted else 0.0,
+            instances=any(name in wanted for name in DETECTION),
+            proposals="recall" in wanted,
+        )
+
+        def segment(sample: Sample) -> Prediction:
+            result = Prediction(size=(sample.height, sample.width))
+            if post_processor.wanted:
+                result = self._segment(sample, sample.image, entry, post_processor)
+            if self.augmentation is not None and post_processor.semantic:
+                scores = self._augmented(self.augmentation, sample, entry)
+                result.semantic = best_class(scores, post_processor.semantic_threshold)
+            if "oracle" in wanted or "mosaic" in wanted:
+                present = scored_classes(sample.record, load_semantic(sample.record))
+                scores = self._present_scores(sample, entry, present)
+                result.present_masks = scores > PRESENT
+                if present:
+                    best = best_class(scores, PRESENT)
+                    result.present_best = np.where(best < 0, best, np.array(present)[best])
+            return result
+
+        return segment
+
+    def previews(self, count: int) -> Iterator[tuple[np.ndarray, PanopticResult]]:
+        """The first `count` images (H, W, 3) of the first set, and what is found in them."""
+        entry = self.sets[0]
+        panoptic = replace(
+            self.pipeline.post_processor, panoptic=True, semantic=False, instances=False
+        )
+        for index in range(min(count, len(entry.dataset))):
+            sample = entry.dataset[index]
+            with evaluation_mode(self.pipeline.model):
+                found = self._segment(sample, sample.image, entry, panoptic).panoptic
+            assert found is not None, "asked for above"
+            yield load_image(sample.record), found
+
+    def _present_scores(
+        self, sample: Sample, entry: ScoredDataset, present: list[int]
+    ) -> np.ndarray:
+        """Probabilities (P, H, W) of the classes in the truth, when only these are asked for; how
+        many in one pass, and so whether they have an influence on each other, the model says."""
+        if not present:
+            return np.zeros((0, sample.height, sample.width), dtype=np.float32)
+        asked = replace(
+            entry, text=entry.text.select(present), vocabulary=entry.vocabulary.select(present)
+        )
+        return self._scores(sample, sample.image, asked)
+
+    def _augmented(
+        self, augmentation: EvalAugmentation, sample: Sample, entry: ScoredDataset
+    ) -> np.ndarray:
+        """Semantic scores (K, H, W), the mean over all views."""
+        return average_scores(
+            lambda image: self._scores(sample, image, entry),
+            views(
+                load_image(sample.record),
+                short_sides=augmentation.short_sides,
+                long_side=augmentation.long_side,
+                flip=augmentation.flip,
+            ),
+        )
+
+    def _scores(self, sample: Sample, image: Tensor, entry: ScoredDataset) -> np.ndarray:
+        """Semantic scores (K, H, W) of one view."""
+        scores = self._segment(sample, image, entry, SCORES_ONLY).semantic_scores
+        assert scores is not None, "asked for"
+        return scores
+
+    def _segment(
+        self, sample: Sample, image: Tensor, entry: ScoredDataset, post_processor: PostProcessor
+    ) -> Prediction:
+        pipeline = replace(self.pipeline, post_processor=post_processor)
+        size = (sample.height, sample.width)
+        return pipeline(image, size, entry.text, entry.vocabulary, sample.record.image_id)
+
+
+def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Class ids (H, W) int32 of scores (K, H, W); -1 where none is above a threshold that is not
+    0."""
+    best = scores.argmax(0).astype(np.int32)
+    return np.where(scores.max(0) > threshold, best, -1) if threshold else best
