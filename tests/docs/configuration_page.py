@@ -33,7 +33,8 @@ In Python a mapping takes the place of the pairs:
 ```python
 import frozenseg
 
-cfg = frozenseg.load_config("configs/small/frozenseg.yaml", {"SOLVER.MAX_ITER": 100, "MODEL.DEVICE": "cpu"})
+options = {"SOLVER.MAX_ITER": 100, "MODEL.DEVICE": "cpu"}
+cfg = frozenseg.load_config("configs/small/frozenseg.yaml", options)
 print(cfg.SOLVER.MAX_ITER)
 ```
 """
