@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 STAMP = $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow lint types check clean
+.PHONY: demo test test-slow lint types docs check clean
 
 demo: $(STAMP)
 	$(PY) demo/demo.py --input demo/images --vocabulary-file demo/vocabulary.txt
@@ -24,6 +24,11 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(VENV)/bin/mypy -p frozenseg
+
+# The site of docs/ into output/site. The builder is no requirement of the rest.
+docs: $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check zensical==0.0.73 mkdocstrings-python==2.0.11
+	$(VENV)/bin/zensical build --strict
 
 check: lint types test test-slow
 

@@ -72,7 +72,9 @@ def default_config() -> CfgNode:
     cfg.MODEL = _model()
     cfg.INPUT = _input()
     cfg.DATASETS = CN()
+    # The data sets to train on; all must have the same classes.
     cfg.DATASETS.TRAIN = ("openvocab_coco_2017_train_panoptic_with_sem_seg",)
+    # The data sets to evaluate on.
     cfg.DATASETS.TEST = ("openvocab_coco_2017_val_panoptic_with_sem_seg",)
     # A class list for every data set, in place of its own: a file (`text/vocabulary.py`, `.txt` or
     # `.json`), or one that ships with the package, e.g. "coco_panoptic". "": the list of the
@@ -107,7 +109,7 @@ def default_config() -> CfgNode:
 
 def _model() -> CfgNode:
     model = CN()
-    model.META_ARCHITECTURE = "FrozenSeg"
+    model.META_ARCHITECTURE = "FrozenSeg"  # FrozenSeg, FCCLIP, Fusioner
     model.DEVICE = "auto"  # "cuda", "cpu", "mps"; "auto": the first of them that is there
     # Of the encoders and decoders at inference (training: SOLVER.AMP): fp32, bf16, fp16; "auto": on
     # CUDA bf16 where the GPU has it, else fp16; fp32 elsewhere. Class logits, their softmax and
@@ -131,11 +133,11 @@ def _model() -> CfgNode:
     # were trained from.
     model.PUBLISHED_INIT = True
     model.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]  # of CLIP, RGB in 0-255
-    model.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
+    model.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]  # of CLIP, RGB in 0-255
     model.SAM_NAME = "vit_b"  # vit_b, vit_l, vit_h, or "small" (ours)
     model.SAM_WEIGHTS = ""  # file of SAM's weights; "": under pretrained_checkpoint/
 
-    _frozen_seg(model)
+    model.FROZEN_SEG = _frozen_seg()
     model.FUSIONER = _fusioner()
 
     model.TEXT = CN()
@@ -144,66 +146,72 @@ def _model() -> CfgNode:
     # one sentence a line and {} in the place of the name.
     model.TEXT.TEMPLATES = "vild14"
 
-    _mask_decoder(model)
+    model.SEM_SEG_HEAD = _sem_seg_head()
+    model.MASK_FORMER = _mask_former()
     for key, value in FIXED.items():
         if key.startswith("MODEL."):
             _set(model, key.removeprefix("MODEL."), value)
     return model
 
 
-def _frozen_seg(model: CfgNode) -> None:
-    """Of META_ARCHITECTURE FrozenSeg alone."""
-    model.FROZEN_SEG = CN()
-    model.FROZEN_SEG.CLIP_MODEL_NAME = "convnext_large_d_320"  # as open_clip names it
+def _frozen_seg() -> CfgNode:
+    """Settings of META_ARCHITECTURE FrozenSeg alone."""
+    frozen = CN()
+    frozen.CLIP_MODEL_NAME = "convnext_large_d_320"  # as open_clip names it
     # An open_clip tag, looked for under pretrained_checkpoint/ and in the Hugging Face cache, or a
     # file.
-    model.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS = "laion2b_s29b_b131k_ft_soup"
+    frozen.CLIP_PRETRAINED_WEIGHTS = "laion2b_s29b_b131k_ft_soup"
     # Whether CLIP was trained with QuickGELU in place of GELU, as OpenAI's were: yes, no; "auto":
     # as the tag, the name of the file or its entries tell, an error where none of them does.
-    model.FROZEN_SEG.CLIP_QUICK_GELU = "auto"
-    model.FROZEN_SEG.EMBED_DIM = 768  # of the joint image-text space; must be the CLIP model's
-    model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA = 0.4  # weight of CLIP's own classifier, seen classes
-    model.FROZEN_SEG.GEOMETRIC_ENSEMBLE_BETA = 0.8  # and unseen classes
-    model.FROZEN_SEG.ENSEMBLE_ON_VALID_MASK = False  # only for masks with pixels; True for ResNets
-    model.FROZEN_SEG.QUERY_INJECTOR = True
-    model.FROZEN_SEG.FEATURE_INJECTOR = True  # both False: no SAM, the model is FC-CLIP
+    frozen.CLIP_QUICK_GELU = "auto"
+    frozen.EMBED_DIM = 768  # of the joint image-text space; must be the CLIP model's
+    frozen.GEOMETRIC_ENSEMBLE_ALPHA = 0.4  # weight of CLIP's own classifier, seen classes
+    frozen.GEOMETRIC_ENSEMBLE_BETA = 0.8  # the same for unseen classes
+    frozen.ENSEMBLE_ON_VALID_MASK = False  # only for masks with pixels; True for ResNets
+    frozen.QUERY_INJECTOR = True  # SAM features join the queries
+    frozen.FEATURE_INJECTOR = True  # both False: no SAM, the model is FC-CLIP
     # Levels that the attention of the SAM pixel decoder is built for: 3 as published (released
     # weights need it), 1 is right.
-    model.FROZEN_SEG.SAM_ENCODER_LEVELS = 3
+    frozen.SAM_ENCODER_LEVELS = 3
     # What SAM sees: "stretch" as published, "keep_aspect" as SAM was trained.
-    model.FROZEN_SEG.SAM_VIEW = "stretch"
-    model.FROZEN_SEG.KEEP_KEY_POSITIONS = False  # keys behind the Feature Injector keep positions
+    frozen.SAM_VIEW = "stretch"
+    frozen.KEEP_KEY_POSITIONS = False  # keys behind the Feature Injector keep positions
+    return frozen
 
 
-def _mask_decoder(model: CfgNode) -> None:
-    """Of the pixel decoders, the mask decoder, their loss and what becomes of their masks."""
-    head = model.SEM_SEG_HEAD = CN()
+def _sem_seg_head() -> CfgNode:
+    """Settings of the pixel decoders."""
+    head = CN()
     head.CONVS_DIM = 256  # channels of decoder levels
     head.MASK_DIM = 256  # channels of mask features
     head.TRANSFORMER_ENC_LAYERS = 6  # deformable layers, in each of the two pixel decoders
-    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
-    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4  # samples of a head in a level
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8  # heads of deformable attention
+    return head
 
-    mask = model.MASK_FORMER = CN()
-    mask.NUM_OBJECT_QUERIES = 250
-    mask.HIDDEN_DIM = 256
-    mask.NHEADS = 8
-    mask.DIM_FEEDFORWARD = 2048
+
+def _mask_former() -> CfgNode:
+    """Settings of the mask decoder, of its loss and of what becomes of its masks."""
+    mask = CN()
+    mask.NUM_OBJECT_QUERIES = 250  # queries of the mask decoder
+    mask.HIDDEN_DIM = 256  # channels of a query; must equal CONVS_DIM
+    mask.NHEADS = 8  # attention heads of the mask decoder
+    mask.DIM_FEEDFORWARD = 2048  # of the linear layers in the mask decoder
     mask.DEC_LAYERS = 10  # outputs: one before and one after each of the nine layers
     mask.SIZE_DIVISIBILITY = 32  # images are padded to a multiple of it
     mask.SAM_QUERY_FUSE_LAYER = 2  # Query Injector after layers l with l % 3 equal to this
     mask.SAM_FEATURE_FUSE_LAYER = 0  # Feature Injector in layers l with l % 3 equal to this
-    mask.CLASS_WEIGHT = 2.0  # of the losses, and of the matching costs
-    mask.MASK_WEIGHT = 5.0
-    mask.DICE_WEIGHT = 5.0
+    mask.CLASS_WEIGHT = 2.0  # of the class loss, and of its matching cost
+    mask.MASK_WEIGHT = 5.0  # of binary cross entropy, likewise
+    mask.DICE_WEIGHT = 5.0  # of dice, likewise
     mask.NO_OBJECT_WEIGHT = 0.1  # of "void" in the class loss
-    mask.TRAIN_NUM_POINTS = 12544
-    mask.OVERSAMPLE_RATIO = 3.0
-    mask.IMPORTANCE_SAMPLE_RATIO = 0.75
+    mask.TRAIN_NUM_POINTS = 12544  # at which mask losses are taken
+    mask.OVERSAMPLE_RATIO = 3.0  # candidates drawn for each of them
+    mask.IMPORTANCE_SAMPLE_RATIO = 0.75  # share of them where masks are least sure
     mask.TEST = CN()
-    mask.TEST.SEMANTIC_ON = True
-    mask.TEST.INSTANCE_ON = True
-    mask.TEST.PANOPTIC_ON = True
+    mask.TEST.SEMANTIC_ON = True  # make semantic results
+    mask.TEST.INSTANCE_ON = True  # make instance results
+    mask.TEST.PANOPTIC_ON = True  # make panoptic results
     mask.TEST.RECALL_ON = False  # recall of class-free proposals
     mask.TEST.OBJECT_MASK_THRESHOLD = 0.0  # panoptic: least class probability of a query
     mask.TEST.OVERLAP_THRESHOLD = 0.8  # panoptic: least share of a mask that others leave to it
@@ -213,6 +221,7 @@ def _mask_decoder(model: CfgNode) -> None:
     # Mask cells that reach into the padding take the value of the nearest that does not. False, as
     # published, leaves up to three columns and rows without class where an image was padded.
     mask.TEST.MASK_CELLS_INSIDE = False
+    return mask
 
 
 def _fusioner() -> CfgNode:
@@ -229,8 +238,8 @@ def _fusioner() -> CfgNode:
     node.TEXT_WEIGHTS = "openai"  # clip: a tag or a file; bert: a folder as the hub has it
     node.TEXT_QUICK_GELU = "auto"  # clip: as FROZEN_SEG.CLIP_QUICK_GELU
     node.FUSION = "early"  # or "late": image and words meet at the similarity only
-    node.DIM = 512
-    node.NUM_HEADS = 8
+    node.DIM = 512  # channels of the fusion transformer
+    node.NUM_HEADS = 8  # attention heads of the fusion transformer
     node.HIDDEN_DIM = 2048  # of the linear layers in the transformer
     node.NUM_LAYERS = 12  # of the transformer; late: of both together, so an even number
     # Masks are 2 ** n times as fine as the cells of the visual encoder. 3: as published, for cells
@@ -244,7 +253,7 @@ def _fusioner() -> CfgNode:
     # encoder's cells, and the pixels from one to the next. 0: the image in one piece. Published:
     # 224, 149.
     node.WINDOW = 0
-    node.WINDOW_STRIDE = 149
+    node.WINDOW_STRIDE = 149  # pixels from one window to the next
     node.WINDOW_PADDING = -1.0  # normalised value of what a window shows beyond the image
     return node
 
@@ -253,8 +262,8 @@ def _input() -> CfgNode:
     node = CN()
     node.FORMAT = "RGB"
     node.IMAGE_SIZE = 1024  # training: side of the crop after large-scale jitter
-    node.MIN_SCALE = 0.1
-    node.MAX_SCALE = 2.0
+    node.MIN_SCALE = 0.1  # training: least scale of large-scale jitter
+    node.MAX_SCALE = 2.0  # training: largest scale of large-scale jitter
     node.FLIP_PROBABILITY = 0.5  # training: of a mirrored image
     # Training: where a crop that is larger than the image lies in it. True: one random number for
     # both axes, so on the diagonal, as published; False: one for each.
@@ -279,10 +288,10 @@ def _solver() -> CfgNode:
     node.OPTIMIZER = "ADAMW"
     node.IMS_PER_BATCH = 16  # images a step, all GPUs together
     node.ACCUMULATE = 1  # forward-backward passes a step; a pass sees IMS_PER_BATCH / ACCUMULATE
-    node.BASE_LR = 0.0001
-    node.WEIGHT_DECAY = 0.05
-    node.WEIGHT_DECAY_NORM = 0.0
-    node.WEIGHT_DECAY_EMBED = 0.0
+    node.BASE_LR = 0.0001  # learning rate behind the warm-up
+    node.WEIGHT_DECAY = 0.05  # of all that has no decay of its own below
+    node.WEIGHT_DECAY_NORM = 0.0  # of norm layers
+    node.WEIGHT_DECAY_EMBED = 0.0  # of embeddings
     # What is what. "modules": norms and embeddings by the type of their module, all else by
     # WEIGHT_DECAY (published FrozenSeg); "tables": the level embeddings of the deformable encoders
     # count as embeddings too (ours); "matrices": biases and vectors do not decay, all else by
@@ -290,37 +299,37 @@ def _solver() -> CfgNode:
     node.WEIGHT_DECAY_RULE = "modules"
     # "constant", or "cosine": from WEIGHT_DECAY to WEIGHT_DECAY_END along half a cosine.
     node.WEIGHT_DECAY_SCHEDULE = "constant"
-    node.WEIGHT_DECAY_END = 0.0
+    node.WEIGHT_DECAY_END = 0.0  # what "cosine" ends at
     # The pixel decoder of Fusioner keeps BASE_LR from the first step to the last and does not
     # decay (published: True).
     node.CONSTANT_DECODER = False
     # "WarmupMultiStepLR": STEPS and GAMMA; "WarmupCosineLR": behind the warm-up from BASE_LR to
     # BASE_LR_END along half a cosine.
     node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-    node.BASE_LR_END = 0.0
-    node.MAX_ITER = 368750
+    node.BASE_LR_END = 0.0  # what "WarmupCosineLR" ends at
+    node.MAX_ITER = 368750  # steps of the training
     node.STEPS = (327778, 355092)  # where the learning rate falls
-    node.GAMMA = 0.1  # by this factor
-    node.WARMUP_FACTOR = 1.0
-    node.WARMUP_ITERS = 10
+    node.GAMMA = 0.1  # factor of the learning rate at each of STEPS
+    node.WARMUP_FACTOR = 1.0  # of the learning rate at the first step
+    node.WARMUP_ITERS = 10  # steps until the rate is BASE_LR
     node.EMA = 0.0  # decay of the weights' moving average; 0: none
-    node.CHECKPOINT_PERIOD = 5000
+    node.CHECKPOINT_PERIOD = 5000  # steps from one checkpoint to the next
     # Last checkpoints kept, besides the best; one more until a step was taken from the last.
     node.CHECKPOINT_KEEP = 2
     node.CLIP_GRADIENTS = CN()
-    node.CLIP_GRADIENTS.ENABLED = True
+    node.CLIP_GRADIENTS.ENABLED = True  # limit the norm of the gradients
     node.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     node.CLIP_GRADIENTS.CLIP_VALUE = 0.01  # largest norm of all gradients together
     node.CLIP_GRADIENTS.NORM_TYPE = 2.0
     node.AMP = CN()
-    node.AMP.ENABLED = True
+    node.AMP.ENABLED = True  # train in mixed precision on a GPU
     return node
 
 
 def _test() -> CfgNode:
     node = CN()
     node.EVAL_PERIOD = 0  # evaluate every so many steps while training; 0: at the end only
-    node.DETECTIONS_PER_IMAGE = 100
+    node.DETECTIONS_PER_IMAGE = 100  # instances kept of an image, the best ones
     # [[data set, metric, value, tolerance], ...] decide the exit status; the value null: undefined.
     # Misspelt names end a run before its first step; sets that DATASETS.TEST is without are named.
     node.EXPECTED_RESULTS = []
@@ -335,16 +344,16 @@ def _test() -> CfgNode:
     masks.FOLDER = ""  # proposals from frozenseg make_sam_masks; "": made online
     masks.THRESHOLD = 0.5  # xi: least probability of a proposal's best unseen class
     masks.WEIGHT = 1.0  # of proposals in panoptic and instance results; 0: none, as published
-    masks.POINTS_PER_SIDE = 32
-    masks.PREDICTED_IOU = 0.8
-    masks.STABILITY = 0.7
+    masks.POINTS_PER_SIDE = 32  # of the grid of points at which SAM is asked
+    masks.PREDICTED_IOU = 0.8  # least IoU that SAM predicts of a mask
+    masks.STABILITY = 0.7  # least stability score of a mask
     masks.MIN_REGION_AREA = 100  # pixels
     masks.MAX_MASKS = 50  # the largest
     node.AUG = CN()
     node.AUG.ENABLED = False  # flip and several sizes at test
-    node.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
-    node.AUG.MAX_SIZE = 4000
-    node.AUG.FLIP = True
+    node.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)  # shorter sides
+    node.AUG.MAX_SIZE = 4000  # the longer side at most
+    node.AUG.FLIP = True  # mirrored images too
     return node
 
 

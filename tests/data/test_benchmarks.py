@@ -234,7 +234,7 @@ def test_preparations_and_documents_know_every_row():
             name, *flags = row.prepared_by.split()
             assert not flags or flags[0] == "--split"
             assert {*flags[1:]} <= {*PREPARATIONS[name].splits}
-    started = (root / "GETTING_STARTED.md").read_text().splitlines()
+    started = (root / "docs" / "guides" / "benchmark.md").read_text().splitlines()
     data = (root / "datasets" / "README.md").read_text()
     for name in (name for name in PUBLISHED_NAMES[5:] if name not in PARTS_OF_ADE20K):
         row = BENCHMARKS[name]
