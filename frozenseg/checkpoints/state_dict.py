@@ -48,7 +48,7 @@ class WeightsMismatch(UserError):
 
 
 DIFFERENCES = {
-    "SAM encoder levels": "The SAM pixel decoder was trained with another number of encoder levels.",
+    "SAM encoder levels": "The SAM pixel decoder was trained with other encoder levels.",
     "weights without injectors": "The weights have no injectors, as those of FC-CLIP.",
     "weights with injectors": "The weights have injectors, the model has none.",
     "configuration": "Use the configuration that the weights were trained with.",
