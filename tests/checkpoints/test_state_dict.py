@@ -194,7 +194,7 @@ LEVELS = ["MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "1"]
         (
             [],
             LEVELS,
-            "another number of encoder levels",
+            "trained with other encoder levels",
             "Set MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS to 3 for published weights",
         ),
     ],
