@@ -16,7 +16,7 @@ class UserError(Exception):
         ...     frozenseg.load("smal")
         ... except frozenseg.UserError as error:
         ...     print(error)
-        model smal: no such model in the package, ...
+        configuration smal: no such file, ... did you mean small?
     """
 
 

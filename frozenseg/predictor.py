@@ -229,6 +229,7 @@ class Predictor:
 
     @property
     def model(self) -> SegmentationModel:
+        """The model inside; raises `UserError` after `close`."""
         return self._open().model
 
     def _open(self) -> Pipeline:

@@ -76,7 +76,7 @@ def test_the_last_vocabularies_are_kept(predictor: Predictor) -> None:
 def test_a_model_in_training_is_given_back_so(predictor: Predictor) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     expected = predictor(pixels, "car; sky").semantic
-    predictor.model = build_model(load_config(None, OPTIONS)).train()
+    predictor.pipeline.model = build_model(load_config(None, OPTIONS)).train()
     assert (predictor(pixels, "car; sky").semantic == expected).mean() > 0.999
     assert predictor.model.training and predictor.model.mask_decoder.training
 

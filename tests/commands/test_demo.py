@@ -525,7 +525,9 @@ def test_a_file_in_place_of_names(tmp_path: Path, loaded: list[tuple], option: s
     words = ["--vocabulary", "lamp"] if option == "--things" else []
     argv = ["--input", str(_photo(tmp_path / "a.png")), *words, option, str(tmp_path / "words.txt")]
     what = option.strip("-")
-    with pytest.raises(UserError, match=f"{what} is .*words.txt.* given by --vocabulary-file"):
+    with pytest.raises(
+        UserError, match=f"{what} is .*words.txt.* give a file by --vocabulary-file"
+    ):
         main(argv)
     assert loaded == []
 

@@ -180,7 +180,7 @@ def test_trained_resumed_and_scored_under_both_protocols(run: TinyRun) -> None:
 
 
 def test_the_oracle_is_for_fusioner_alone(run: TinyRun) -> None:
-    with pytest.raises(UserError, match="TEST.ORACLE_PRESENCE: only Fusioner"):
+    with pytest.raises(UserError, match="ORACLE_PRESENCE: the masks of FrozenSeg do not stand"):
         main(run.arguments("x", *ORACLE, flags=("--eval-only",)))
 
 
@@ -264,7 +264,10 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
         ({"VISUAL_WEIGHTS": "openai"}, "VISUAL_WEIGHTS openai: no such tag"),
         ({"VISUAL_WEIGHTS": "clip.pt"}, "MODEL.FUSIONER.VISUAL_WEIGHTS clip.pt: no such file"),
         ({"VISUAL": "dino", "VISUAL_NAME": "test_vit"}, "dino_vitbase16_pretrain.pth: no such"),
-        ({"VISUAL": "sam", "VISUAL_NAME": "tiny"}, "give MODEL.FUSIONER.VISUAL_WEIGHTS"),
+        (
+            {"VISUAL": "sam", "VISUAL_NAME": "tiny"},
+            "FUSIONER.VISUAL_WEIGHTS pretrained_checkpoint/sam_tiny.safetensors: no such",
+        ),
         ({"VISUAL": "sam", "VISUAL_NAME": "huge"}, "MODEL.FUSIONER.VISUAL_NAME huge: unknown"),
         ({"VISUAL": "mae"}, "VISUAL mae: must be one of clip, dino, moco, sam"),
         ({"TEXT": "bert"}, "transformers|BERT's config.json"),

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from frozenseg.build import training
 from frozenseg.checkpoints.state_dict import trainable_state
-from frozenseg.commands import train_net
 from frozenseg.commands.train_net import main
 from frozenseg.engine import trainer
 from frozenseg.engine.training_loss import LossNormalizers
@@ -152,8 +152,8 @@ def test_final_weights_on_a_full_disk_lose_nothing(run: TinyRun, monkeypatch) ->
 
     assert main(run.arguments("whole")) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(train_net, "write_state", full)
-        patch.setattr(train_net, "trainable_state", lambda model: {})
+        patch.setattr(training, "write_state", full)
+        patch.setattr(training, "trainable_state", lambda model: {})
         with pytest.raises(UserError, match=r"step_00000004\.pt: go on from it with --resume") as e:
             main(run.arguments("full"))
     assert "model_best.safetensors: cannot be written" in str(e.value)

@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from frozenseg import build
+from frozenseg.build import frozenseg as assembly
+from frozenseg.build.models import build_model
 from frozenseg.build.optimization import clip_norm_of, schedule_of, training_loss, training_state
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import load_state
@@ -65,8 +66,8 @@ def run(published: Path) -> Run:
     cfg = load_config(RECIPE, options)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("build_clip", "build_sam"):
-            patch.setattr(build, name, _without_memory(getattr(build, name)))
-        model = build.build_frozenseg_model(cfg).train()
+            patch.setattr(assembly, name, _without_memory(getattr(assembly, name)))
+        model = build_model(cfg).train()
     found = {_published_name(name): entry for name, entry in model.trainable_parameters()}
     assert sorted(found) == expected["names"]
     parameters = {name: found[name] for name in expected["names"]}

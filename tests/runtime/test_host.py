@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SNAPSHOT = """
 import json, logging, os, random, sys, threading, warnings
 import numpy as np, open_clip, torch, cv2
-import scipy.special  # adds a filter for its own warnings when it is imported
+import scipy.optimize  # adds filters for its own warnings when it is imported
 from PIL import Image
 
 def state():

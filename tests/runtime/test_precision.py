@@ -122,7 +122,7 @@ def test_what_only_predicts_on_a_cpu_is_packed(options: list[str], kinds: set[ty
     assert {type(m) for b in blocks for m in b.modules() if isinstance(m, nn.Linear)} == kinds
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     found = predictor(pixels, "car; road; sky")
-    predictor.model = build_model(cfg).eval()
+    predictor.pipeline.model = build_model(cfg).eval()
     expected = predictor(pixels, "car; road; sky")
     assert (found.semantic == expected.semantic).mean() > 0.999
     assert (found.panoptic.ids == expected.panoptic.ids).mean() > 0.999
