@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from frozenseg.build import families
 from frozenseg.small_world.commands import make_small_world
 from tests.docs.pages import ROOT
 
@@ -21,6 +22,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DETECTRON2_DATASETS", raising=False)
+        patch.setattr(families, "MODELS", dict(families.MODELS))  # pages add rows
         make_small_world.main(["--output", "datasets/small_world", "--count", "2"])
         yield folder
     os.chdir(before)

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "INSTALL.md",
     ROOT / "GETTING_STARTED.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "datasets" / "README.md",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import frozenseg
 from frozenseg.commands import COMMANDS
 from frozenseg.config import FIXED, IGNORED
 from tests.docs.configuration_page import PAGE, default_values, explanations, page
@@ -81,6 +82,15 @@ def test_the_reference_names_what_exists() -> None:
     text = (DOCS / "api" / "python.md").read_text(encoding="utf-8")
     for dotted in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
         _resolve(dotted, "docs/api/python.md")
+
+
+def test_the_public_names_are_listed_and_explained() -> None:
+    listed = (DOCS / "api" / "index.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `frozenseg\.(\w+)` \|", listed, re.MULTILINE)
+    assert sorted(names) == sorted(frozenseg.__all__)
+    reference = (DOCS / "api" / "python.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^::: frozenseg\.(\w+)$", reference, re.MULTILINE)
+    assert {*explained, "__version__"} == set(frozenseg.__all__)
 
 
 def test_every_command_is_explained() -> None:
