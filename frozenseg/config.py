@@ -120,7 +120,7 @@ def _model() -> CfgNode:
     # model on a CPU, which also needs a C++ compiler.
     model.COMPILE = False
     # In training, run the layers of the pixel decoder again in the backward pass in place of
-    # keeping what is inside them (0.3 GB a layer and image at 1024 x 1024): always, never; "auto":
+    # keeping what is inside them: always, never; "auto":
     # on a CPU.
     model.RECOMPUTE = "auto"
     # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
