@@ -18,19 +18,26 @@ from frozenseg.checkpoints.state_dict import load_state, trainable_state
 from frozenseg.engine.distributed import all_gather_json, rank
 from frozenseg.engine.optim import MovingAverage
 from frozenseg.errors import UserError
-from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.precision import Precision
 
 
 @dataclass
 class TrainingState:
-    """All that a step changes. step: steps done; images: drawn by all processes together.
+    """All that a step changes.
 
+    model: with its frozen parts; the trained ones are in the optimiser.
+    optimizer: AdamW, its groups with the names of their parameters.
+    precision: of the forward pass.
+    seed: of the run.
+    average: the moving average of the trained weights, or None.
     decay: the weight decay of each step where it changes, a function of the step alone.
-    scaler: of the loss, so that gradients do not vanish in float16; does nothing otherwise.
+    step: how many steps are done.
+    images: how many images all processes together have drawn.
+    best: the best evaluation so far, as in `TrainingCheckpoint`.
+    scaler: scales the loss so that gradients do not vanish in float16; does nothing otherwise.
     """
 
-    model: SegmentationModel
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     precision: Precision
     seed: int
@@ -44,6 +51,11 @@ class TrainingState:
     def __post_init__(self) -> None:
         scaled = self.precision.dtype == torch.float16
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
 
     def checkpoint(self) -> TrainingCheckpoint:
         """To be called by all processes: each has random states of its own."""
@@ -67,7 +79,7 @@ class TrainingState:
             self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
             # Switched on for the rest of a run, the average starts from the weights of now.
-            average = checkpoint.average or dict(self.model.trainable_parameters())
+            average = checkpoint.average or self.average.parameters
             if average.keys() != self.average.average.keys():
                 raise UserError(f"{origin}: its average is of other parameters than the model's")
             self.average.load(average)

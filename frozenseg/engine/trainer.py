@@ -22,7 +22,6 @@ from frozenseg.engine.state import TrainingState
 from frozenseg.engine.training_loss import LossNormalizers, LossTargets, Outputs, TrainingLoss
 from frozenseg.errors import UserError
 from frozenseg.losses.weighting import weighted_losses
-from frozenseg.models.base import SegmentationModel
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def training_step(
         position += processes * len(samples)
         with _gradient_exchange(network, now=number == len(micro_batches) - 1):
             with state.precision.autocast():
-                batch = loss.prepare(samples, positions, state.model.device)
+                batch = loss.prepare(samples, positions, state.device)
                 outputs = network(batch.images, batch.classes, batch.features)
                 losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
             total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
@@ -132,8 +131,7 @@ def training_step(
         for name, value in losses.items():
             summed[name] = summed.get(name, 0) + value.detach()
     state.scaler.unscale_(state.optimizer)
-    parameters = [parameter for _, parameter in state.model.trainable_parameters()]
-    norm = gradient_norm(parameters, clip_norm)
+    norm = gradient_norm(state.model.parameters(), clip_norm)
     report, length = _report(summed, norm, loss.weights, state, micro_batches)
     state.scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
     state.scaler.update()
@@ -180,14 +178,15 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
     return True
 
 
-def parallel(model: SegmentationModel) -> nn.Module:
+def parallel(model: nn.Module) -> nn.Module:
     """The model, in a run of several processes with gradients averaged over them.
 
     Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
     """
     if not torch.distributed.is_initialized():
         return model
-    devices = [model.device] if model.device.type == "cuda" else None
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 

@@ -179,7 +179,6 @@ class Slope:
 def test_in_float16_an_overflow_is_left_out_until_no_scale_helps() -> None:
     state = state_of(1)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
-    state.model.device = torch.device("cpu")  # type: ignore[misc]
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
 
     def step(steep: float) -> None:

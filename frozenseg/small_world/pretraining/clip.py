@@ -175,7 +175,7 @@ class ClipTask:
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
         with torch.autocast(image.device.type, enabled=False):  # 8 bits cannot tell 0.98 from 0.985
             logits = scale * image.float() @ text.float().T  # (B, B)
-        return {"loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
+        return {"total_loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
 
     def _tile_vectors(self, pixels: Tensor, tiles: int) -> Tensor:
         """(B', D) embeddings of images (B, 3, S, S), seen as tiles of mosaics and pooled as

@@ -90,7 +90,7 @@ class SamTask:
         means = {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
         focal, dice, iou = means["focal"], means["dice"], means["iou_error"]
         loss = FOCAL_WEIGHT * focal + DICE_WEIGHT * dice + IOU_WEIGHT * iou
-        return {"loss": loss, **{name: value.detach() for name, value in means.items()}}
+        return {"total_loss": loss, **{name: value.detach() for name, value in means.items()}}
 
     def encode(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """(B, C, h, w) embeddings of padded images."""
