@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build.families import find_family
 from frozenseg.build.models import feature_fingerprint
+from frozenseg.build.setting import setting
 from frozenseg.build.training_data import training_transform
 from frozenseg.engine.distributed import world_size
 from frozenseg.engine.feature_cache import FeatureCache
@@ -42,6 +43,7 @@ def training_loss(
     return find_family(cfg).loss(cfg, model, text, inputs)
 
 
+@setting("SOLVER:", "; see WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED")
 def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]]:
     """The trained parameters by what decays and what the schedule moves."""
     solver = cfg.SOLVER
@@ -73,6 +75,7 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
     )
 
 
+@setting("SOLVER:", "; see WEIGHT_DECAY and WEIGHT_DECAY_END")
 def decay_of(cfg: CfgNode) -> CosineSchedule | None:
     """The weight decay of each step; None: it stays as it is."""
     solver = cfg.SOLVER
@@ -83,6 +86,7 @@ def decay_of(cfg: CfgNode) -> CosineSchedule | None:
     )
 
 
+@setting("SOLVER:", "; see BASE_LR, BASE_LR_END, GAMMA and WARMUP_FACTOR")
 def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
     """The learning rate of each step."""
     solver = cfg.SOLVER

@@ -82,5 +82,5 @@ def _held(path: Path, content: bytes) -> str:
         who = f"its name is not yet in {path.name}"
     return (
         f"{path.parent}: another run is at work there ({who}); wait until it has ended, end it, or "
-        "give another OUTPUT_DIR"
+        "give another output folder"
     )

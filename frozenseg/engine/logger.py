@@ -192,7 +192,7 @@ def _main(losses: dict[str, float]) -> list[str]:
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
-    import_extra("tensorboard", "train", "LOG.TENSORBOARD True")
+    import_extra("tensorboard", "train", "a log for TensorBoard")
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
@@ -203,7 +203,9 @@ def _wandb(folder: Path, project: str, *, resumed: bool) -> Any:
     try:
         import wandb
     except ModuleNotFoundError:
-        raise UserError(f"LOG.WANDB {project}: pip install wandb, or leave it empty") from None
+        raise UserError(
+            f"the W&B project {project} needs wandb: pip install wandb, or give no project"
+        ) from None
     path = folder / WANDB_FILE
     known = path.read_text(encoding="utf-8").strip() if resumed and path.is_file() else ""
     run_id = known or secrets.token_hex(8)

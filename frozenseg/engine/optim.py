@@ -56,8 +56,7 @@ def parameter_groups(
     for kind, decay in decays.items():
         if not 0 <= decay <= LARGEST_DECAY:
             raise UserError(
-                f"weight decay of {kind} {decay}: must be between 0 and {LARGEST_DECAY:g}; see "
-                "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED"
+                f"weight decay of {kind} {decay}: must be between 0 and {LARGEST_DECAY:g}"
             )
     groups: dict[str, dict[str, Any]] = {
         kind: {
@@ -152,12 +151,11 @@ class Schedule:
     warmup_iters: int = 0
 
     def __post_init__(self) -> None:
-        for factor, name in ((self.gamma, "GAMMA"), (self.warmup_factor, "WARMUP_FACTOR")):
-            if not 0 <= factor <= 1:
-                raise UserError(f"SOLVER.{name} {factor}: must be between 0 and 1")
+        _check_factor("gamma", self.gamma)
+        _check_factor("warmup factor", self.warmup_factor)
         if not 0 <= self.base <= LARGEST_RATE:
             raise UserError(
-                f"SOLVER.BASE_LR {self.base}: must be between 0 and {LARGEST_RATE:g}; a step "
+                f"learning rate {self.base}: must be between 0 and {LARGEST_RATE:g}; a step "
                 "of AdamW moves each weight by about the rate, e.g. 0.0001"
             )
 
@@ -188,11 +186,9 @@ class CosineSchedule:
         for value in (self.base, self.end):
             if not 0 <= value <= min(LARGEST_RATE, LARGEST_DECAY):
                 raise UserError(
-                    f"a schedule along a cosine from {self.base} to {self.end}: both must be "
-                    "between 0 and 1; see SOLVER.BASE_LR_END and WEIGHT_DECAY_END"
+                    f"cosine from {self.base} to {self.end}: both must be between 0 and 1"
                 )
-        if not 0 <= self.warmup_factor <= 1:
-            raise UserError(f"SOLVER.WARMUP_FACTOR {self.warmup_factor}: must be between 0 and 1")
+        _check_factor("warmup factor", self.warmup_factor)
 
     def __call__(self, step: int) -> float:
         """The value of the step that has `step` steps before it."""
@@ -202,6 +198,11 @@ class CosineSchedule:
         length = max(self.total - self.warmup_iters, 1)
         share = min(step - self.warmup_iters, length) / length
         return self.end + (self.base - self.end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _check_factor(name: str, factor: float) -> None:
+    if not 0 <= factor <= 1:
+        raise UserError(f"{name} {factor}: must be between 0 and 1")
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
