@@ -23,11 +23,15 @@ LARGEST = 2**63 - 1  # of whole numbers
 class TrainingCheckpoint:
     """The state between two steps.
 
-    step: steps done. images: drawn so far by all processes, i.e. the place in the data. seed: of
-    weights, data and points. weights: the trained parts. optimizer, scaler: their state dicts, the
-    second empty without fp16; the groups of the first name their parameters ("param_names").
-    average: the weights' moving average, empty without one. random_states: one per process. best:
-    {"score", "step", "metric"} of the best evaluation so far, or empty.
+    step: how many steps are done.
+    images: how many images all processes have drawn, i.e. the position in the data.
+    seed: of weights, data and points.
+    weights: the trained parts.
+    optimizer: its state dict; the groups name their parameters ("param_names").
+    scaler: the state dict of the loss scaler; empty without fp16.
+    average: the moving average of the weights; empty without one.
+    random_states: those of each process, by rank.
+    best: {"score", "step", "metric"} of the best evaluation so far, or empty.
     """
 
     step: int
@@ -226,6 +230,7 @@ def _moments_fit(checkpoint: TrainingCheckpoint) -> None:
 
 
 def check_moments(name: str, entries: Mapping[str, Tensor], weight: Tensor) -> None:
+    """Refuse moments of AdamW that do not fit their weight, or that no training can have made."""
     for key in MOMENTS:
         if not _alike(entries[key], weight):
             raise UserError(

@@ -76,6 +76,7 @@ class CheckpointFolder:
 
 
 def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint's file."""
     match = FILE.fullmatch(path.name)
     assert match is not None, "a path of `CheckpointFolder.paths`"
     return int(match[1])

@@ -1,4 +1,4 @@
-"""What a training step changes, and how it comes into and out of a checkpoint."""
+"""The state of a training between two steps, to and from a checkpoint."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class TrainingState:
         return next(self.model.parameters()).device
 
     def checkpoint(self) -> TrainingCheckpoint:
-        """To be called by all processes: each has random states of its own."""
+        """The state as a checkpoint. All processes must call it: each adds its random states."""
         return TrainingCheckpoint(
             step=self.step,
             images=self.images,
@@ -72,7 +72,7 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: TrainingCheckpoint, origin: str) -> None:
-        """Go on where the checkpoint was taken."""
+        """Take over the state of a checkpoint. origin: its name in messages."""
         load_state(self.model, checkpoint.weights, origin)
         load_moments(self.optimizer, checkpoint, origin)
         if checkpoint.scaler and self.scaler.is_enabled():
@@ -96,21 +96,21 @@ def load_moments(
     saved = named_moments(checkpoint.optimizer)
     has_names = any("param_names" in group for group in checkpoint.optimizer["param_groups"])
     own = {
-        name if has_names else str(place): (place, parameter)
-        for place, (name, parameter) in enumerate(_parameters(optimizer))
+        name if has_names else str(index): (index, parameter)
+        for index, (name, parameter) in enumerate(_parameters(optimizer))
     }
     if saved and saved.keys() != own.keys():
         raise UserError(f"{origin}: its optimiser has other parameters than that of this model")
-    found = {}
+    state = {}
     for name, entries in saved.items():
-        place, parameter = own[name]
+        index, parameter = own[name]
         try:
             check_moments(name, entries, parameter)
         except UserError as error:
             raise UserError(f"{origin}: {error}") from None
         laid_out = {key: torch.empty_like(parameter).copy_(entries[key]) for key in MOMENTS}
-        found[place] = {"step": entries["step"], **laid_out}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": found})
+        state[index] = {"step": entries["step"], **laid_out}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:

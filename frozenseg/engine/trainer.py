@@ -54,7 +54,8 @@ def train(
     network: the model, or DistributedDataParallel around it.
     batches: micro-batches of this process without end; a step takes `accumulate` of them.
     schedule: the learning rate of each step.
-    clip_norm: the largest norm of all gradients together; None: they are not clipped.
+    clip_norm: the largest norm of all gradients together; None: no clipping.
+    log, checkpoints: where the run writes.
     checkpoint_period, evaluation_period: in steps; 0: only at the end.
     evaluate: returns scores by data set.
     keep_best: called after the best evaluation so far, while the model has the evaluated weights.
@@ -79,7 +80,7 @@ def train(
                 is_best = evaluate_now(state, evaluate, log, keep_best)
             if last or is_best or _due(state.step, checkpoint_period):
                 _save(state, checkpoints)
-        checkpoints.prove()  # by its numbers alone: no step follows
+        checkpoints.prove()  # no step follows that could show it bad
     return True
 
 
@@ -148,8 +149,8 @@ def evaluate_now(
     log: TrainingLog,
     keep_best: Callable[[], object],
 ) -> bool:
-    """Evaluate with the averaged weights, if there are any; whether the result is the best so
-    far, judged by the first metric of the first data set."""
+    """Evaluate with the averaged weights, if there are any; returns whether the result is the best
+    so far, judged by the first metric of the first data set."""
     with state.average.applied() if state.average is not None else nullcontext():
         results = evaluate()
         is_best = _is_best(state, results)
@@ -160,8 +161,8 @@ def evaluate_now(
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:
-    """A best score of another metric or data set, from before a run went on with other ones, is
-    none to compare with."""
+    """Whether the first score is the best so far; one of another metric or data set, from before
+    the run was resumed with other ones, does not count."""
     data_set, metrics = next(iter(results.items()), ("", {}))
     if not metrics:
         return False
@@ -234,9 +235,8 @@ def _report(
 
 
 def _may_overflow(state: TrainingState) -> bool:
-    """Whether a gradient that is not finite is one that float16 cannot hold at the present scale of
-    the loss: the step is then left out and the scale halved. A scale that has fallen to nothing
-    shows that there is another cause."""
+    """Whether an infinite gradient may be due to the scale of the loss in float16: the step is then
+    left out and the scale halved. At a scale near nothing there must be another cause."""
     return state.scaler.is_enabled() and state.scaler.get_scale() > SMALLEST_SCALE
 
 

@@ -160,6 +160,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         self.num_queries = num_queries
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        """Objects, and the weights of all queries in the class loss."""
         counts = [len(_targets(sample).class_ids) for sample in samples]
         return LossNormalizers(
             objects=float(sum(counts)), class_weight=float(sum(map(self._class_weight, counts)))
@@ -173,6 +174,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[ObjectTargets]:
+        """Images, the training vocabulary and the annotated objects."""
         images, features = self.inputs(samples, device)
         seeds = torch.tensor([point_seed(self.seed, position) for position in positions])
         targets = ObjectTargets([_targets(sample) for sample in samples], seeds)
@@ -224,12 +226,14 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         self.num_queried = min(classes_at_once or len(vectors), len(vectors))
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        """Images with a labelled pixel."""
         labelled = sum(bool(_targets(sample).labelled_pixels.any()) for sample in samples)
         return LossNormalizers(labelled_images=float(labelled))
 
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[PixelTargets]:
+        """Images, the vectors of each image's queried classes, and the masks of these classes."""
         queried = torch.stack(
             [
                 self.queried_classes(_targets(sample).class_ids, position, sample.record.asked)

@@ -96,6 +96,7 @@ class BenchmarkMetadata(Metadata):
         return super().__getattr__(key)
 
     def as_dict(self) -> dict[str, Any]:
+        """All metadata as a dict, stuff classes included."""
         self.get("stuff_classes")
         return super().as_dict()
 

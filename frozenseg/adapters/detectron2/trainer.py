@@ -80,21 +80,25 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of our recipe, see `build_optimizer` of this module."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
+        """detectron2's training loader with our mapper."""
         ensure_registered(cfg.DATASETS.TRAIN)
         return build_detection_train_loader(cfg, mapper=FrozenSegMapper(cfg, True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
+        """detectron2's test loader with our mapper."""
         ensure_registered((dataset_name,))
         mapper = FrozenSegMapper(cfg, False, names=(dataset_name,))
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Our evaluators of all tasks that this data set has."""
         folder = re.sub(r"[^\w.-]+", "_", dataset_name)[-80:]
         output = os.path.join(cfg.OUTPUT_DIR, "inference", folder)
         return DatasetEvaluators(build_evaluators(cfg, dataset_name, output))

@@ -51,6 +51,7 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
 
 
 def main(argv: list[str]) -> int | None:
+    """Time one image, one training step or a sweep, and print and write the report."""
     arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
     if arguments.threads:

@@ -45,6 +45,7 @@ class Row:
 
 
 def main(argv: list[str]) -> int | None:
+    """Time deformable attention for each number of threads, and print the table."""
     options = _parser().parse_args(argv)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is present: leave --device out to time the CPU")
@@ -74,6 +75,8 @@ def main(argv: list[str]) -> int | None:
 def measure(
     shapes: Shapes, options: argparse.Namespace, device: torch.device, threads: int
 ) -> list[Row]:
+    """Times and memory of both operators, and of a whole encoder, on random inputs of these
+    shapes."""
     inputs = make_inputs(shapes, options, device)
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     value, locations, weights = inputs

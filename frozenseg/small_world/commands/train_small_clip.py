@@ -34,6 +34,7 @@ STD = [255 * value for value in OPENAI_DATASET_STD]
 
 
 def main(argv: list[str]) -> int | None:
+    """Train on images, then on mosaics, and print the scores of both."""
     arguments = _parser().parse_args(argv)
     if not 0 <= arguments.easy_share <= 1:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")

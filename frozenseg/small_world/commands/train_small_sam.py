@@ -16,6 +16,7 @@ from frozenseg.small_world.pretraining.sam import SamTask
 
 
 def main(argv: list[str]) -> int | None:
+    """Train, and print the scores."""
     arguments = _parser().parse_args(argv)
     if arguments.masks < 1 or arguments.rounds < 1:
         raise UserError("--masks and --rounds must be at least 1")

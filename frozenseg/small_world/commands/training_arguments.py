@@ -18,6 +18,7 @@ def add_run_arguments(
     learning_rate: float,
     test_images: int,
 ) -> None:
+    """Add the shared arguments to a parser, with the defaults of one command."""
     add = parser.add_argument
     add("--output", type=user_path, required=True, help="folder of weights, checkpoint and metrics")
     add("--resume", action="store_true", help="go on after the checkpoint in --output")
@@ -43,6 +44,7 @@ def add_run_arguments(
 
 
 def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> PretrainingConfig:
+    """The arguments that decide the result."""
     fast = "bf16" if _has_bfloat16() else "fp32"
     return PretrainingConfig(
         steps=arguments.steps,
@@ -56,6 +58,7 @@ def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> Pretra
 
 
 def run_from(arguments: argparse.Namespace) -> RunOptions:
+    """The arguments that say where and how the training runs."""
     for name, least in (("workers", 0), ("test_images", 1), ("save_period", 1)):
         if (given := getattr(arguments, name)) < least:
             raise UserError(f"--{name.replace('_', '-')} {given}: must be at least {least}")

@@ -78,9 +78,11 @@ class SamTask:
         self.side: int = model.image_encoder.img_size
 
     def samples(self) -> PromptedScenes:
+        """Scenes with masks to prompt for."""
         return PromptedScenes(seed=self.seed, side=self.side, masks=self.masks)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The mean over the images, in total and by part."""
         pixels, sizes, masks = batch
         embeddings = self.encode(pixels, sizes)
         rows = [

@@ -109,7 +109,7 @@ def test_a_damaged_line_of_the_metrics_is_no_obstacle(tmp_path: Path, caplog) ->
     with open(tmp_path / METRICS_FILE, "ab") as file:
         file.write(b'{"loss": 1.0}\n\xff\n{"step": 9, "lo')
     train(LineTask(), CONFIG, run_in(tmp_path), resume=True)
-    assert "passing over 3 of" in caplog.text
+    assert "skipping 3 of" in caplog.text
     assert list(losses_of(tmp_path)) == list(range(1, 13))
 
 
