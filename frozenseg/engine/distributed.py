@@ -80,9 +80,9 @@ def under_torchrun() -> bool:
 def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
     """Run `job(argument)` in all processes of the layout; returns the exit status of the first.
 
-    A `UserError` in any process ends all of them and is raised here. Torch's own launchers are not
-    used: they print a traceback in place of one line, and kill processes 30 s after Ctrl-C, when a
-    step may still be at work and its checkpoint is not written.
+    A `UserError` in any process ends all of them and is raised here. Torch's `elastic_launch` would
+    kill the processes 30 s after Ctrl-C, when a step may still be at work and its checkpoint is not
+    written, and would wait as long for the others when one has failed.
     """
     layout.check()
     if under_torchrun():

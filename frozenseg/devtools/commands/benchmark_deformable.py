@@ -30,17 +30,29 @@ Shapes = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside the loop, both run in turn; medians unless they say otherwise."""
+    """Our operator beside the loop over levels, both run in turn.
+
+    what: the operation.
+    threads: of PyTorch.
+    ours_s: median time of our operator in seconds.
+    loop_s: median time of the loop in seconds.
+    ratio: of the medians.
+    ratio_of_best: of the shortest runs, which other processes disturb least.
+    ours_cpu_s: processor time of all threads of our operator, in seconds.
+    loop_cpu_s: the same of the loop.
+    ours_gib: peak memory of our operator on top of what was held before.
+    loop_gib: the same of the loop.
+    """
 
     what: str
     threads: int
     ours_s: float
     loop_s: float
-    ratio: float  # of the medians
-    ratio_of_best: float  # of the shortest runs, which other processes disturb least
-    ours_cpu_s: float  # processor time of all threads
+    ratio: float
+    ratio_of_best: float
+    ours_cpu_s: float
     loop_cpu_s: float
-    ours_gib: float  # peak memory on top of what was held before
+    ours_gib: float
     loop_gib: float
 
 
