@@ -5,9 +5,8 @@ Legend of shapes, used throughout the package:
     S names (synonyms of all classes), D dimension of the joint CLIP space, C channels, N objects.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -72,48 +71,20 @@ class ClipFeatures:
     dense: Tensor
 
 
-AnyFeatures = TypeVar("AnyFeatures", bound="Features")
-
-
-class Features:
-    """The output of a model's frozen encoders for a batch: all that its trained parts read."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Tensors by name, each (B, ...); row i of every tensor belongs to image i."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_tensors(cls: type[AnyFeatures], tensors: Mapping[str, Tensor]) -> AnyFeatures:
-        """The inverse of `tensors`."""
-        raise NotImplementedError
-
-
 @dataclass
-class FrozenFeatures(Features):
-    """Features of FrozenSeg. sam: (B, C, h, w) over the padded images; None without SAM."""
+class FrozenFeatures:
+    """Features of FrozenSeg.
+
+    clip: of CLIP's image tower.
+    sam: (B, C, h, w) over the padded images; None without SAM.
+    """
 
     clip: ClipFeatures
     sam: Tensor | None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """As of `Features`; "dense" is left out where it is the last level itself."""
-        tensors = dict(self.clip.levels)
-        if self.clip.dense.data_ptr() != tensors["res5"].data_ptr():
-            tensors["dense"] = self.clip.dense
-        if self.sam is not None:
-            tensors["sam"] = self.sam
-        return tensors
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FrozenFeatures":
-        """As of `Features`."""
-        levels = {name: tensor for name, tensor in tensors.items() if name.startswith("res")}
-        dense = tensors.get("dense", levels["res5"])
-        return cls(ClipFeatures(levels, dense), tensors.get("sam"))
-
 
 @dataclass
-class PatchTokens(Features):
+class PatchTokens:
     """Patch tokens of a frozen visual encoder: the features of Fusioner.
 
     tokens: (B, h*w, C) unit vectors, row by row.
@@ -123,15 +94,9 @@ class PatchTokens(Features):
     tokens: Tensor
     grid: tuple[int, int]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """As of `Features`."""
-        return {"cells": self.tokens.unflatten(1, self.grid)}
 
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchTokens":
-        """As of `Features`."""
-        cells = tensors["cells"]  # (B, h, w, C)
-        return cls(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
+Features = FrozenFeatures | PatchTokens
+"""The output of a model's frozen encoders for a batch: all that its trained parts read."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ import torch
 
 from frozenseg.build.models import build_model
 from frozenseg.config import load_config
+from frozenseg.devtools import tiny as devtools_tiny
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, TextEmbeddings
 
@@ -17,20 +18,12 @@ REFERENCE = Path(
     )
 )
 
-# A whole model of a second: tiny encoders of the real classes, every width as small as it goes.
 # Six decoder layers, so that each injector acts and the last injection of queries is left out.
 TINY_OPTIONS = [
+    *devtools_tiny.TINY_OPTIONS,
     "MODEL.DEVICE", "cpu",
     "MODEL.ALLOW_RANDOM_WEIGHTS", "True",
-    "MODEL.SAM_NAME", "tiny",
-    "MODEL.FROZEN_SEG.CLIP_MODEL_NAME", "frozenseg_tiny",
-    "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS", "none",
-    "MODEL.FROZEN_SEG.EMBED_DIM", "32",
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32",
-    "MODEL.SEM_SEG_HEAD.MASK_DIM", "32",
-    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "1",
     "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS", "4",
-    "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
     "MODEL.MASK_FORMER.NHEADS", "4",
     "MODEL.MASK_FORMER.DIM_FEEDFORWARD", "64",
     "MODEL.MASK_FORMER.DEC_LAYERS", "7",

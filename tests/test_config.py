@@ -1,6 +1,7 @@
 """Configuration: published files load as they are, slips are named, nothing is executed."""
 
 import logging
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -267,4 +268,6 @@ def test_frozen_unless_asked() -> None:
 
 def test_fixed_values_are_the_defaults() -> None:
     cfg = default_config()
-    assert set(FIXED) <= set(leaves(cfg))
+    for key, value in FIXED.items():
+        default = reduce(getattr, key.split("."), cfg)
+        assert default == (tuple(value) if isinstance(default, tuple) else value), key

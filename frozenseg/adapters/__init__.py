@@ -1,0 +1,1 @@
+"""Our models and data sets under other frameworks."""

@@ -8,8 +8,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from frozenseg.checkpoints.frozen_weights import FrozenPart
-from frozenseg.engine.feature_cache import FeatureCache
-from frozenseg.engine.training_loss import TrainingLoss
+from frozenseg.engine.training_loss import InputPreparation, TrainingLoss
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import TextEmbeddings
 
@@ -24,7 +23,7 @@ class Family(Generic[Model]):
     build: the model of a configuration, with new weights everywhere.
     frozen_parts: where the weights of its frozen encoders are.
     loss: its training loss. The text vectors are those of the training vocabulary, on the model's
-        device; the cache holds what the frozen encoders make of an image, or is None.
+        device.
     encoders: the names of its frozen encoders, by what they are for.
     identity: by name, all that decides `SegmentationModel.encode` besides the image: settings, and
         the encoder whose weights count.
@@ -35,9 +34,7 @@ class Family(Generic[Model]):
 
     build: Callable[[CfgNode], Model]
     frozen_parts: Callable[[CfgNode, Model], list[FrozenPart]]
-    loss: Callable[
-        [CfgNode, Model, TextEmbeddings, FeatureCache[Any] | None], TrainingLoss[Any, Any]
-    ]
+    loss: Callable[[CfgNode, Model, TextEmbeddings, InputPreparation], TrainingLoss[Any, Any]]
     identity: Callable[[CfgNode, Model], Identity]
     encoders: Callable[[CfgNode], dict[str, str]]
     queries_classes: bool = False

@@ -13,15 +13,14 @@ from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_text import has_quick_gelu
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
-from frozenseg.engine.feature_cache import FeatureCache
-from frozenseg.engine.training_loss import MaskClassificationLoss
+from frozenseg.engine.training_loss import InputPreparation, MaskClassificationLoss
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
-from frozenseg.structures import FrozenFeatures, TextEmbeddings
+from frozenseg.structures import TextEmbeddings
 
 
 def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
@@ -218,16 +217,14 @@ def frozenseg_loss(
     cfg: CfgNode,
     model: FrozenSeg,
     text: TextEmbeddings,
-    cache: FeatureCache[FrozenFeatures] | None,
+    inputs: InputPreparation,
 ) -> MaskClassificationLoss:
     return MaskClassificationLoss(
         criterion=_build_criterion(cfg, text.num_classes),
         text=text,
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
-        size_divisor=model.size_divisor,
+        inputs=inputs,
         seed=cfg.SEED,
-        grey_padding=cfg.INPUT.PADDING == "grey",
-        cache=cache,
     )
 
 

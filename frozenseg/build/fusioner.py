@@ -31,12 +31,11 @@ from frozenseg.encoders.patches import (
     clip_patches,
 )
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
-from frozenseg.engine.feature_cache import FeatureCache
-from frozenseg.engine.training_loss import BinaryMaskLoss
+from frozenseg.engine.training_loss import BinaryMaskLoss, InputPreparation
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, UpsamplingDecoder
-from frozenseg.structures import PatchTokens, TextEmbeddings
+from frozenseg.structures import TextEmbeddings
 
 
 def build_fusioner(cfg: CfgNode) -> Fusioner:
@@ -186,13 +185,11 @@ def fusioner_encoders(cfg: CfgNode) -> dict[str, str]:
 
 
 def fusioner_loss(
-    cfg: CfgNode, model: Fusioner, text: TextEmbeddings, cache: FeatureCache[PatchTokens] | None
+    cfg: CfgNode, model: Fusioner, text: TextEmbeddings, inputs: InputPreparation
 ) -> BinaryMaskLoss:
     return BinaryMaskLoss(
         vectors=text.class_vectors(),
         classes_at_once=model.classes_at_once,
-        size_divisor=model.size_divisor,
+        inputs=inputs,
         seed=cfg.SEED,
-        grey_padding=cfg.INPUT.PADDING == "grey",
-        cache=cache,
     )

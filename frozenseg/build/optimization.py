@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build.families import find_family
 from frozenseg.build.models import feature_fingerprint
+from frozenseg.build.setting import setting
 from frozenseg.build.training_data import training_transform
 from frozenseg.engine.distributed import world_size
 from frozenseg.engine.feature_cache import FeatureCache
@@ -20,23 +21,29 @@ from frozenseg.engine.optim import (
     parameter_groups,
 )
 from frozenseg.engine.state import TrainingState
-from frozenseg.engine.training_loss import TrainingLoss
+from frozenseg.engine.training_loss import InputPreparation, TrainingLoss
 from frozenseg.errors import UserError
 from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.precision import Precision
-from frozenseg.structures import Features, TextEmbeddings
+from frozenseg.structures import TextEmbeddings
 
 
 def training_loss(
     cfg: CfgNode,
     model: SegmentationModel,
     text: TextEmbeddings,
-    cache: FeatureCache[Features] | None = None,
+    cache: FeatureCache | None = None,
 ) -> TrainingLoss[Any, Any]:
     """The loss of the model's family; text: of the training vocabulary, on the model's device."""
-    return find_family(cfg).loss(cfg, model, text, cache)
+    inputs = InputPreparation(
+        size_divisor=model.size_divisor,
+        grey_padding=cfg.INPUT.PADDING == "grey",
+        cache=cache,
+    )
+    return find_family(cfg).loss(cfg, model, text, inputs)
 
 
+@setting("SOLVER:", "; see WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED")
 def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]]:
     """The trained parameters by what decays and what the schedule moves."""
     solver = cfg.SOLVER
@@ -68,6 +75,7 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
     )
 
 
+@setting("SOLVER:", "; see WEIGHT_DECAY and WEIGHT_DECAY_END")
 def decay_of(cfg: CfgNode) -> CosineSchedule | None:
     """The weight decay of each step; None: it stays as it is."""
     solver = cfg.SOLVER
@@ -78,6 +86,7 @@ def decay_of(cfg: CfgNode) -> CosineSchedule | None:
     )
 
 
+@setting("SOLVER:", "; see BASE_LR, BASE_LR_END, GAMMA and WARMUP_FACTOR")
 def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
     """The learning rate of each step."""
     solver = cfg.SOLVER
@@ -104,11 +113,13 @@ def clip_norm_of(cfg: CfgNode) -> float | None:
     return clip.CLIP_VALUE if clip.ENABLED else None
 
 
-def check_feature_cache(cfg: CfgNode) -> None:
-    """Refuse DATALOADER.FEATURE_CACHE where no view of an image ever comes again."""
+def feature_cache(
+    cfg: CfgNode, model: SegmentationModel, precision: Precision
+) -> FeatureCache | None:
+    """The features on disk of DATALOADER.FEATURE_CACHE; an error where no view comes again."""
     loader = cfg.DATALOADER
     if not loader.FEATURE_CACHE:
-        return
+        return None
     if training_transform(cfg).num_views is None:
         raise UserError(
             f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each draw shows an image at another "
@@ -117,19 +128,10 @@ def check_feature_cache(cfg: CfgNode) -> None:
         )
     if loader.FEATURE_CACHE_GB <= 0:
         raise UserError(f"DATALOADER.FEATURE_CACHE_GB {loader.FEATURE_CACHE_GB}: must be above 0")
-
-
-def feature_cache(
-    cfg: CfgNode, model: SegmentationModel, precision: Precision
-) -> FeatureCache[Features] | None:
-    """Where the features of the frozen encoders are kept: DATALOADER.FEATURE_CACHE."""
-    if not cfg.DATALOADER.FEATURE_CACHE:
-        return None
     return FeatureCache(
-        Path(cfg.DATALOADER.FEATURE_CACHE),
+        Path(loader.FEATURE_CACHE),
         fingerprint=feature_fingerprint(cfg, model, precision),
-        limit=int(cfg.DATALOADER.FEATURE_CACHE_GB * 1e9),
+        limit=int(loader.FEATURE_CACHE_GB * 1e9),
         encode=model.encode,
-        kind=model.features,
         writers=world_size(),
     )

@@ -16,7 +16,6 @@ from frozenseg.build.eval_datasets import build_evaluator, eval_datasets
 from frozenseg.build.evaluation import check_expected_results, write_evaluations
 from frozenseg.build.models import embed, loaded_model
 from frozenseg.build.optimization import (
-    check_feature_cache,
     clip_norm_of,
     feature_cache,
     schedule_of,
@@ -48,7 +47,6 @@ from frozenseg.errors import WriteError
 from frozenseg.evaluation.evaluator import Evaluator
 from frozenseg.evaluation.runner import Evaluation
 from frozenseg.files import atomic_path
-from frozenseg.structures import Features
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +121,7 @@ class _Run:
     dataset: SegmentationDataset
     state: TrainingState
     loss: TrainingLoss[Any, Any]
-    cache: FeatureCache[Features] | None
+    cache: FeatureCache | None
     evaluator: Evaluator | None
     log: TrainingLog
     latest: dict[str, Evaluation] = field(default_factory=dict)
@@ -131,8 +129,8 @@ class _Run:
     def run(self) -> TrainingResult:
         finished = self._train()
         if self.cache is not None and is_main():
-            found, encoded = self.cache.found, self.cache.encoded
-            logger.info("features: %d from %s, %d encoded", found, self.cache.folder, encoded)
+            hits, misses = self.cache.hits, self.cache.misses
+            logger.info("features: %d from %s, %d encoded", hits, self.cache.folder, misses)
         if finished:
             self._finish()
         elif is_main():
@@ -219,7 +217,6 @@ def _prepare(
     """All that a run needs; what is quick to check comes before what is slow to build."""
     micro_batch_size(cfg)
     schedule_of(cfg)
-    check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()

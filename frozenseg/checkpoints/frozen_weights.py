@@ -151,14 +151,14 @@ def find_clip(name: str, weights: str) -> Path:
     )
 
 
-def find_vit(kind: str, weights: str) -> Path:
-    """The file of a ViT of DINO or MoCo v3 (kind "dino" or "moco"): a path as given, or the
+def find_vit(method: str, weights: str) -> Path:
+    """The file of a ViT of DINO or MoCo v3 (method "dino" or "moco"): a path as given, or the
     published file name under `FOLDER`."""
-    url = VIT_FILES[kind]
+    url = VIT_FILES[method]
     path = Path(weights) if weights else FOLDER / url.rpartition("/")[2]
     if path.is_file():
         return path
-    raise UserError(f"{path}: no such file; give a file of {kind}'s ViT, e.g. {url}")
+    raise UserError(f"{path}: no such file; give a file of {method}'s ViT, e.g. {url}")
 
 
 def find_sam(name: str, weights: str) -> Path:
@@ -170,5 +170,5 @@ def find_sam(name: str, weights: str) -> Path:
         raise UserError(f"{path}: no such file; give the file of SAM's weights")
     raise UserError(
         f"{path}: SAM's weights are not here; fetch {SAM_HOST}/{path.name} and put it there, or "
-        "give another place"
+        "give another path"
     )

@@ -26,8 +26,8 @@ def random_state() -> dict[str, Any]:
 
 
 def check_random_state(state: Any) -> None:
-    """Whether `restore_random_state` can take it: sizes and ranges, before anything native does,
-    and by generators made for this."""
+    """Raise a `UserError` unless `restore_random_state` can use the state: sizes and ranges are
+    checked first, and then generators made for this take it."""
     if not isinstance(state, dict) or state.keys() != {"torch", "cuda", "numpy", "python"}:
         raise UserError("random states: those of torch, cuda, numpy and python were expected")
     try:
@@ -42,8 +42,8 @@ def check_random_state(state: Any) -> None:
 
 
 def restore_random_state(states: list[dict[str, Any]], rank: int) -> None:
-    """Set the generators as the process of this rank left them; more ranks than then keep
-    theirs."""
+    """Set the generators as the process of this rank left them; a rank without a saved state keeps
+    its own."""
     if rank >= len(states):
         return
     state = states[rank]

@@ -23,11 +23,15 @@ LARGEST = 2**63 - 1  # of whole numbers
 class TrainingCheckpoint:
     """The state between two steps.
 
-    step: steps done. images: drawn so far by all processes, i.e. the place in the data. seed: of
-    weights, data and points. weights: the trained parts. optimizer, scaler: their state dicts, the
-    second empty without fp16; the groups of the first name their parameters ("param_names").
-    average: the weights' moving average, empty without one. random_states: one per process. best:
-    {"score", "step", "metric"} of the best evaluation so far, or empty.
+    step: how many steps are done.
+    images: how many images all processes have drawn, i.e. the position in the data.
+    seed: of weights, data and points.
+    weights: the trained parts.
+    optimizer: its state dict; the groups name their parameters ("param_names").
+    scaler: the state dict of the loss scaler; empty without fp16.
+    average: the moving average of the weights; empty without one.
+    random_states: those of each process, by rank.
+    best: {"score", "step", "metric"} of the best evaluation so far, or empty.
     """
 
     step: int
@@ -48,8 +52,8 @@ def by_name(checkpoint: TrainingCheckpoint) -> dict[str, Any]:
 
 def checked(content: Any) -> TrainingCheckpoint:
     """`content` of a file as a checkpoint; a `UserError` says in which part it is none."""
-    wanted = {field.name for field in fields(TrainingCheckpoint)}
-    if not isinstance(content, dict) or set(content) != wanted:
+    expected = {field.name for field in fields(TrainingCheckpoint)}
+    if not isinstance(content, dict) or set(content) != expected:
         raise UserError("not one of this program's training checkpoints")
     for name in ("step", "images", "seed"):
         _whole(content[name], name)
@@ -87,17 +91,17 @@ def check_numbers(checkpoint: TrainingCheckpoint) -> None:
 
 def named_moments(optimizer: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     """AdamW's entries by the name of their parameter; a checkpoint from before there were names has
-    their places, as text."""
+    their indices, as text."""
     return {
-        name: optimizer["state"][place]
+        name: optimizer["state"][index]
         for group in optimizer["param_groups"]
-        for place, name in _named_places(group)
-        if place in optimizer["state"]
+        for index, name in _named_indices(group)
+        if index in optimizer["state"]
     }
 
 
-def _named_places(group: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    names = group.get("param_names") or [str(place) for place in group["params"]]
+def _named_indices(group: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    names = group.get("param_names") or [str(index) for index in group["params"]]
     return zip(group["params"], names, strict=True)
 
 
@@ -170,31 +174,31 @@ def _is_number(value: Any) -> bool:
 
 
 def _optimizer(value: Any) -> None:
-    """The shape of AdamW's state dict: groups of places, entries by place."""
+    """The shape of AdamW's state dict: groups of indices, entries by index."""
     if not isinstance(value, dict) or value.keys() != {"state", "param_groups"}:
         raise UserError("optimiser: state and groups were expected")
     groups, state = value["param_groups"], value["state"]
     if not isinstance(groups, list) or not all(map(_is_group, groups)):
         raise UserError("optimiser: groups of parameters were expected")
-    places = [place for group in groups for place in group["params"]]
-    if len(set(places)) != len(places):
+    indices = [index for group in groups for index in group["params"]]
+    if len(set(indices)) != len(indices):
         raise UserError("optimiser: a parameter is in two groups")
-    if not isinstance(state, dict) or not set(state) <= set(places):
+    if not isinstance(state, dict) or not set(state) <= set(indices):
         raise UserError("optimiser: its entries are not those of its groups")
-    for place, entries in state.items():
+    for index, entries in state.items():
         if not isinstance(entries, dict) or entries.keys() != {"step", *MOMENTS}:
-            raise UserError(f"optimiser: entry {place} is not AdamW's")
-        _tensors(entries, f"optimiser, entry {place}")
+            raise UserError(f"optimiser: entry {index} is not AdamW's")
+        _tensors(entries, f"optimiser, entry {index}")
         if entries["step"].shape != () or not entries["step"].is_floating_point():
-            raise UserError(f"optimiser, entry {place}: no count of steps")
+            raise UserError(f"optimiser, entry {index}: no count of steps")
 
 
 def _is_group(group: Any) -> bool:
     if not isinstance(group, dict) or not isinstance(group.get("params"), list):
         return False
-    names = group.get("param_names", [str(place) for place in group["params"]])
+    names = group.get("param_names", [str(index) for index in group["params"]])
     return (
-        all(type(place) is int for place in group["params"])
+        all(type(index) is int for index in group["params"])
         and isinstance(names, list)
         and len(names) == len(group["params"])
         and all(isinstance(name, str) for name in names)
@@ -209,7 +213,7 @@ def _moments_fit(checkpoint: TrainingCheckpoint) -> None:
     """
     moments = named_moments(checkpoint.optimizer)
     groups = checkpoint.optimizer["param_groups"]
-    expected = {name for group in groups for _, name in _named_places(group)}
+    expected = {name for group in groups for _, name in _named_indices(group)}
     may_be_empty = checkpoint.step == 0 or (bool(checkpoint.scaler) and not moments)
     if not may_be_empty and moments.keys() != expected:
         raise UserError(
@@ -226,6 +230,7 @@ def _moments_fit(checkpoint: TrainingCheckpoint) -> None:
 
 
 def check_moments(name: str, entries: Mapping[str, Tensor], weight: Tensor) -> None:
+    """Refuse moments of AdamW that do not fit their weight, or that no training can have made."""
     for key in MOMENTS:
         if not _alike(entries[key], weight):
             raise UserError(

@@ -24,7 +24,7 @@ SHARED = "mask_decoder.query_injector.projection."
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's entries, shared ones once."""
+    """The entries of the model's state dict, shared ones once."""
     return {name: tensor for name, tensor in model.state_dict().items() if SHARED not in name}
 
 
@@ -58,9 +58,9 @@ DIFFERENCES = {
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> set[str]:
     """Copy a state dict, published or ours, into the model; returns the frozen parts it contained.
 
-    Strict: every missing, unexpected or mis-shaped entry is named in one `UserError`, and so is
-    every one that holds no numbers to compute with; the model is unchanged then. A frozen part may
-    be absent as a whole (it has files of its own), not in part.
+    Loading is strict: missing, unexpected and mis-shaped entries, and entries without plain finite
+    numbers, are named in one `UserError`, and the model stays as it was. A frozen part, which has
+    files of its own, may be absent as a whole but not in part.
     """
     if is_published(state):
         try:
@@ -68,11 +68,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> se
         except UserError as error:
             raise UserError(f"weights {origin}: {error}") from None
     check_tensors(state, origin)
-    wanted = model_state(model)
+    targets = model_state(model)
     frozen = frozen_parts(model)
     parts = {part for name in state if (part := part_of(name, frozen)) is not None}
-    optional = {name for name in wanted if part_of(name, frozen - parts) is not None}
-    _copy(wanted, state, optional, f"weights {origin} do not fit the model")
+    optional = {name for name in targets if part_of(name, frozen - parts) is not None}
+    _copy(targets, state, optional, f"weights {origin} do not fit the model")
     return parts
 
 
@@ -83,27 +83,27 @@ def load_encoder(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
 
 
 def _copy(
-    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: set[str], complaint: str
+    targets: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: set[str], complaint: str
 ) -> None:
-    """Fill the tensors `wanted` of a model from `state`, which may lack those of `optional`."""
+    """Fill the tensors `targets` of a model from `state`, which may lack those of `optional`."""
     missing = [
         name
-        for name in wanted
+        for name in targets
         if name not in state
         and name not in optional
         and not name.endswith("num_batches_tracked")  # counts of steps, not in old files
     ]
-    unexpected = [name for name in state if name not in wanted]
-    shared = [name for name in wanted if name in state]
+    unexpected = [name for name in state if name not in targets]
+    shared = [name for name in targets if name in state]
     misshaped = [
-        f"{name} {tuple(state[name].shape)}, the model has {tuple(wanted[name].shape)}"
+        f"{name} {tuple(state[name].shape)}, the model has {tuple(targets[name].shape)}"
         for name in shared
-        if state[name].shape != wanted[name].shape
+        if state[name].shape != targets[name].shape
     ]
     mistyped = [
-        f"{name} {_kind(state[name])}, the model has {_kind(wanted[name])}"
+        f"{name} {_kind(state[name])}, the model has {_kind(targets[name])}"
         for name in shared
-        if state[name].is_floating_point() != wanted[name].is_floating_point()
+        if state[name].is_floating_point() != targets[name].is_floating_point()
     ]
     kinds = {
         "missing": missing,
@@ -119,10 +119,10 @@ def _copy(
         )
     with torch.no_grad():
         for name in shared:
-            wanted[name].copy_(state[name])
+            targets[name].copy_(state[name])
 
 
-# The square of a larger one is no float32 any more: no trained weight, and none that can be used.
+# The square of a larger number overflows float32: such a weight cannot be used.
 LARGEST = torch.finfo(torch.float32).max ** 0.5
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

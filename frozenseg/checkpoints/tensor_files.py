@@ -1,4 +1,4 @@
-"""Files of tensors read without executing them; what is none gives one line with the remedy.
+"""Reading files of tensors without executing code; a bad file gives one line with the remedy.
 
 Published weights come as safetensors or as `torch.save` files, of today's format (a zip archive) or
 of the old one (a pickle). A download that failed leaves a web page or half a file under their name.
@@ -31,7 +31,7 @@ _NUMPY_SCALARS: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
 ]
 
-# What reading bytes that are no such file ends in: an unpickler fails wherever the bytes lead it.
+# The errors that bytes of other files end in: an unpickler fails wherever the bytes lead it.
 _NO_SUCH_CONTENT = (
     OSError,
     RuntimeError,
@@ -54,7 +54,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def is_safetensors(path: Path) -> bool:
-    """By the name of the file, or by its begin: the length of a header, then the header in JSON."""
+    """Whether the name or the first bytes (the length of a JSON header, and its brace) say so."""
     if path.suffix.lower() == ".safetensors" or not path.is_file():
         return path.suffix.lower() == ".safetensors"
     with open(path, "rb") as file:
@@ -62,7 +62,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. what: begins the messages."""
+    """The tensors of a safetensors file, on the CPU. what: the first word of error messages."""
     _check_file(path, what)
     try:
         return load_file(path)
@@ -73,7 +73,7 @@ def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
 
 
 def read_torch(path: Path, what: str = "weights") -> Any:
-    """What a `torch.save` file holds, on the CPU: containers, numbers and tensors, or an error."""
+    """The content of a `torch.save` file, on the CPU; more than tensors and numbers is an error."""
     _check_file(path, what)
     try:
         if zipfile.is_zipfile(path):
@@ -115,8 +115,7 @@ def _check_file(path: Path, what: str) -> None:
 
 
 def _is_text(begin: bytes) -> bool:
-    """Whether these are letters alone. Archives, pickles and safetensors have bytes that are none
-    among their first."""
+    """Whether these bytes are text; archives, pickles and safetensors begin with other bytes."""
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(begin)
     except UnicodeDecodeError:
@@ -125,7 +124,7 @@ def _is_text(begin: bytes) -> bool:
 
 
 def _check_archive(path: Path, what: str) -> None:
-    """Refuse an archive with a flipped bit, past which torch itself reads, and TorchScript."""
+    """Refuse TorchScript, and an archive with a flipped bit, which torch does not notice."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):

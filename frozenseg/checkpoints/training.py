@@ -31,7 +31,7 @@ class CheckpointFolder:
         self._unproven: TrainingCheckpoint | None = None
 
     def save(self, checkpoint: TrainingCheckpoint) -> Path:
-        """Write a checkpoint of finite numbers; older ones stay until it has proved good."""
+        """Write a checkpoint of finite numbers; older ones stay until `prove` is called."""
         path = self.folder / f"step_{checkpoint.step:08d}.pt"
         try:
             check_numbers(checkpoint)
@@ -42,8 +42,7 @@ class CheckpointFolder:
         return path
 
     def prove(self) -> None:
-        """A step was taken from the last checkpoint: those that it replaces are no longer
-        needed."""
+        """A step has been taken from the last checkpoint: delete those that it replaces."""
         if self._unproven is None:
             return
         best_step = self._unproven.best.get("step")
@@ -53,7 +52,8 @@ class CheckpointFolder:
         self._unproven = None
 
     def newest(self) -> tuple[TrainingCheckpoint, Path] | None:
-        """The last checkpoint that can be read; damaged ones are named in a warning."""
+        """The newest checkpoint that can be read, and its path; None without one. A warning names
+        those that are damaged."""
         paths = self.paths()
         for path in reversed(paths):
             try:
@@ -76,6 +76,7 @@ class CheckpointFolder:
 
 
 def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint's file."""
     match = FILE.fullmatch(path.name)
     assert match is not None, "a path of `CheckpointFolder.paths`"
     return int(match[1])

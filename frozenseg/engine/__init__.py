@@ -1,0 +1,1 @@
+"""Training: the loop, losses of a step, optimiser, log, and processes that train together."""

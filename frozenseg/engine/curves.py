@@ -15,7 +15,7 @@ MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """SampleIndex metrics.jsonl as a PNG; without a row there is nothing to draw."""
+    """Draw metrics.jsonl as a PNG; without a row nothing is drawn."""
     try:
         from matplotlib.figure import Figure  # slow to import, and needed at the end only
     except ModuleNotFoundError:
@@ -44,17 +44,17 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """What is not finite stands as null in the file, and is no point of a curve."""
+    """Values that are not finite are null in the file, and no points of a curve."""
     return isinstance(value, int | float)
 
 
 def _scores(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
     """Points (step, score) by data set and metric."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for name, metrics in row["evaluation"].items():
             short = Path(name.split(":")[1]).stem if ":" in name else name
             known = [key for key in HEADLINES if _is_number(metrics.get(key))]
             for metric in known[:MOST_SCORES]:
-                found.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
-    return found
+                points.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
+    return points

@@ -1,6 +1,6 @@
-"""Several processes as one run: start them, find out which one this is, sum and gather.
+"""Training in several processes: start them, and exchange between them.
 
-Everything also works in a single process, where sums and gathers give back what they got.
+Everything also works in a single process, where sums and gathers return their argument.
 """
 
 import json
@@ -31,13 +31,19 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[Any], int]
 INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
-PATIENCE = 15.0  # seconds that a process has to stop in when its parent has died
+PATIENCE = 15.0  # seconds from the request to stop until a process whose parent died is killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
-    """processes: on each machine. machine: number of this one. url: "auto", or where process 0
-    listens, tcp://HOST:PORT. backend: "gloo" for CPUs, "cpu:gloo,cuda:nccl" for GPUs."""
+    """Which processes train together.
+
+    processes: how many there are on each machine.
+    machines: how many machines there are.
+    machine: the number of this one.
+    url: the address of process 0, tcp://HOST:PORT; "auto" on a single machine.
+    backend: "gloo" for CPUs, "cpu:gloo,cuda:nccl" for GPUs.
+    """
 
     processes: int = 1
     machines: int = 1
@@ -47,9 +53,11 @@ class LaunchConfig:
 
     @property
     def world_size(self) -> int:
+        """The number of processes on all machines."""
         return self.processes * self.machines
 
     def check(self) -> None:
+        """Refuse counts, a machine rank or an address that do not fit together."""
         if self.processes < 1 or self.machines < 1:
             raise UserError("--num-gpus and --num-machines must be at least 1")
         if not 0 <= self.machine < self.machines:
@@ -70,9 +78,11 @@ def under_torchrun() -> bool:
 
 
 def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
-    """Run `job(argument)` in all processes of the layout; the exit status of the first.
+    """Run `job(argument)` in all processes of the layout; returns the exit status of the first.
 
-    A `UserError` in any process ends all of them and is raised here.
+    A `UserError` in any process ends all of them and is raised here. Torch's `elastic_launch` would
+    kill the processes 30 s after Ctrl-C, when a step may still be at work and its checkpoint is not
+    written, and would wait as long for the others when one has failed.
     """
     layout.check()
     if under_torchrun():
@@ -84,9 +94,9 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
     context = mp.get_context("spawn")
     outcomes = context.SimpleQueue()
     workers = []
-    for place in range(layout.processes):
+    for index in range(layout.processes):
         worker = context.Process(
-            target=_worker, args=(job, argument, layout, url, place, outcomes, _logging_level())
+            target=_worker, args=(job, argument, layout, url, index, outcomes, _logging_level())
         )
         worker.start()
         workers.append(worker)
@@ -94,18 +104,18 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
 
 
 def _worker(
-    job: Job, argument: Any, layout: LaunchConfig, url: str, place: int, outcomes: Any, level: int
+    job: Job, argument: Any, layout: LaunchConfig, url: str, index: int, outcomes: Any, level: int
 ) -> None:
-    """One process of `launch`: its outcome goes through the queue, as (error, status)."""
-    configure_allocator()  # as the command that starts it
-    os.environ["LOCAL_RANK"] = str(place)
+    """One process of `launch`; puts its outcome into the queue, as (error, status)."""
+    configure_allocator()  # as the command does that starts this process
+    os.environ["LOCAL_RANK"] = str(index)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("frozenseg")
     package.addHandler(handler)
-    first = layout.machine == 0 and place == 0
+    first = layout.machine == 0 and index == 0
     package.setLevel(level if first else logging.ERROR)
-    rank = layout.machine * layout.processes + place
+    rank = layout.machine * layout.processes + index
     starter = mp.parent_process()
     assert starter is not None and starter.pid is not None, "`launch` has started this process"
     _end_with(starter.pid)
@@ -117,18 +127,18 @@ def _worker(
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    if place == 0:
+    if index == 0:
         _tell(outcomes, "", status)
 
 
 def _tell(outcomes: Any, message: str, status: int) -> None:
-    with suppress(BrokenPipeError):  # the parent has gone, and nobody asks any more
+    with suppress(BrokenPipeError):  # the parent has died
         outcomes.put((message, status))
 
 
 def _end_with(parent: int) -> None:
-    """Ask this process to stop when its parent has died (killed for memory, say), and end it if it
-    has not done so in time: it would train on, unseen, beside the run that is started next."""
+    """Stop this process gracefully when its parent has died (killed for memory, say), and kill it
+    `PATIENCE` later: it would otherwise train on beside the run that is started next."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -143,13 +153,15 @@ def _end_with(parent: int) -> None:
 def _in_group(
     job: Job, argument: Any, backend: str, url: str, number: int = -1, count: int = -1
 ) -> int:
-    """Join the group as process `number` of `count` (-1: as the environment says), and work."""
+    """Join the group as process `number` of `count` (-1: as the environment says), and run."""
     if "nccl" in backend:
         torch.cuda.set_device(local_rank())
     try:
         dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--dist-url {url}: the processes cannot meet there ({error})") from None
+        raise UserError(
+            f"--dist-url {url}: could not set up the process group at this address ({error})"
+        ) from None
     try:
         return job(argument)
     finally:
@@ -157,14 +169,14 @@ def _in_group(
 
 
 def _await(workers: list[Any], outcomes: Any) -> int:
-    """Wait for all workers; the first that fails ends the others."""
+    """Wait for all workers; the first that fails ends the others. Signals go on to them."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for worker in workers:
             if worker.is_alive():
                 os.kill(worker.pid, number)
 
-    # Ctrl-C reaches the workers by itself; what is sent to this process alone is handed on.
+    # Ctrl-C in a terminal reaches the workers by itself, other signals this process alone.
     with handled_by(forward, SIGNALS):
         return _outcome(workers, outcomes)
 
@@ -196,15 +208,17 @@ def _failure(worker: Any, outcomes: Any) -> BaseException:
     return UserError(
         f"a training process ended with exit code {worker.exitcode} "
         "(negative: the signal that killed it; -9 is often a lack of memory); "
-        "its own message stands above, --resume goes on from the last checkpoint"
+        "its own message stands above; --resume goes on from the last checkpoint"
     )
 
 
 def rank() -> int:
+    """The number of this process among all; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """The number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -221,6 +235,7 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
+    """Wait for all processes."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -233,9 +248,9 @@ def all_sum(values: Tensor) -> Tensor:
 
 
 def all_gather_json(value: Any) -> list[Any]:
-    """What all processes hold, by rank, in each of them; `value` is whatever JSON can carry.
+    """The values of all processes, by rank; `value` must be JSON.
 
-    Not torch's `all_gather_object`: that pickles.
+    Torch's `all_gather_object` would pickle.
     """
     if not dist.is_initialized():
         return [value]

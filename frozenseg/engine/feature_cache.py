@@ -1,9 +1,9 @@
-"""What the frozen encoders make of training images, kept on disk so that they see each view once.
+"""Features of training images on disk, so that the frozen encoders run once for each view.
 
     FOLDER/FINGERPRINT/KEY.safetensors   the features of one image
 
-The fingerprint stands for the encoders, the key for the pixels they get: what is found is what
-would be computed. Files are whole or not there and are never changed: processes may share a folder.
+The fingerprint stands for the encoders and the key for the pixels, so a file holds what would be
+computed. Files are written atomically and never changed: processes may share a folder.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic
 
 import safetensors
 import torch
@@ -21,15 +20,19 @@ from torch import Tensor
 
 from frozenseg.errors import WriteError
 from frozenseg.files import atomic_path
-from frozenseg.structures import AnyFeatures, ImageBatch
+from frozenseg.structures import ClipFeatures, Features, FrozenFeatures, ImageBatch, PatchTokens
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 
 
-class FeatureCache(Generic[AnyFeatures]):
-    """Features of batches, from the disk or else from the encoders."""
+class FeatureCache:
+    """Features of batches, read from the disk or else computed by the encoders.
+
+    hits: how many images have been read.
+    misses: how many images have been encoded.
+    """
 
     def __init__(
         self,
@@ -37,60 +40,60 @@ class FeatureCache(Generic[AnyFeatures]):
         *,
         fingerprint: str,
         limit: int,
-        encode: Callable[[ImageBatch], AnyFeatures],
-        kind: type[AnyFeatures],
+        encode: Callable[[ImageBatch], Features],
         writers: int = 1,
     ) -> None:
-        """fingerprint: of all that decides `encode`, but for the images. limit: bytes that all
-        files below `folder` may have together. kind: what `encode` returns. writers: processes that
-        fill the folder at the same pace; together they may exceed the limit by a file each, other
-        runs that write there at once by as much as they write."""
+        """
+        fingerprint: stands for all that decides `encode`, except the images.
+        limit: the size in bytes that all files below `folder` may have together.
+        encode: the frozen encoders.
+        writers: processes that fill the folder at the same pace. Together they may exceed the limit
+            by a file each; other runs in the same folder, by as much as they write.
+        """
         self.folder = folder
         self.fingerprint = fingerprint
         self.limit = limit
         self.encode = encode
-        self.kind = kind
-        self.found = 0  # images read from the disk so far
-        self.encoded = 0  # images that the encoders were asked for
+        self.hits = 0
+        self.misses = 0
         self._writes = True
         self._writers = writers
         self._held = 0  # bytes below `folder`, as far as this process knows
 
-    def __call__(self, images: ImageBatch, device: torch.device) -> AnyFeatures:
+    def __call__(self, images: ImageBatch, device: torch.device) -> Features:
         """The features of a batch, on the device.
 
-        Every image is encoded alone, so what is kept does not depend on its neighbours.
+        Every image is encoded alone, so a file does not depend on the other images of the batch.
         """
         rows = [
             self._of_one(ImageBatch(pixels[None], [size]), device)
             for pixels, size in zip(images.pixels, images.sizes, strict=True)
         ]
-        if len(rows) == 1:
-            return self.kind.from_tensors(rows[0])
-        joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        return self.kind.from_tensors(joined)
+        if len(rows) == 1:  # `cat` would lay the tensors out anew
+            return from_tensors(rows[0])
+        return from_tensors({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
 
     def _of_one(self, image: ImageBatch, device: torch.device) -> dict[str, Tensor]:
         path = self.folder / self.fingerprint / f"{image_key(image)}{SUFFIX}"
-        kept = read_tensors(path)
-        if kept is not None:
-            self.found += 1
-            return {name: tensor.to(device) for name, tensor in kept.items()}
-        tensors = self.encode(image.to(device)).tensors()
-        self.encoded += 1
+        stored = read_tensors(path)
+        if stored is not None:
+            self.hits += 1
+            return {name: tensor.to(device) for name, tensor in stored.items()}
+        tensors = to_tensors(self.encode(image.to(device)))
+        self.misses += 1
         if self._writes:
             self._write(path, tensors)
         return tensors
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """A cache that cannot grow costs time, not the run: it says so once."""
+        """Write a file; a cache that cannot grow is read from then on, and one warning says so."""
         size = sum(tensor.nbytes for tensor in tensors.values())
         try:
             if self._has_room(size):
                 write_tensors(path, tensors)
                 self._held += path.stat().st_size * self._writers
                 return
-            reason = f"full at {self.limit / 1e9:g} GB; see DATALOADER.FEATURE_CACHE_GB"
+            reason = f"full at {self.limit / 1e9:g} GB"
         except WriteError as error:
             reason = str(error)
         self._writes = False
@@ -101,23 +104,45 @@ class FeatureCache(Generic[AnyFeatures]):
         )
 
     def _has_room(self, size: int) -> bool:
-        """Whether a file of `size` bytes may be added. The folder is walked when it seems full, not
-        for every file: that would take longer with each."""
+        """Whether a file of `size` bytes may be added. The folder is walked only when it seems
+        full: a walk for every file would take longer with each."""
         if self._held == 0 or self._held + size > self.limit:
             self._held = folder_bytes(self.folder)
         return self._held + size <= self.limit
 
 
+def to_tensors(features: Features) -> dict[str, Tensor]:
+    """The tensors of features by name, each (B, ...); row i of every tensor belongs to image i."""
+    if isinstance(features, PatchTokens):
+        return {"cells": features.tokens.unflatten(1, features.grid)}
+    tensors = dict(features.clip.levels)
+    if features.clip.dense.data_ptr() != tensors["res5"].data_ptr():
+        tensors["dense"] = features.clip.dense
+    if features.sam is not None:
+        tensors["sam"] = features.sam
+    return tensors
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
+    """The inverse of `to_tensors`."""
+    if "cells" in tensors:
+        cells = tensors["cells"]  # (B, h, w, C)
+        return PatchTokens(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
+    levels = {name: tensor for name, tensor in tensors.items() if name.startswith("res")}
+    return FrozenFeatures(
+        ClipFeatures(levels, tensors.get("dense", levels["res5"])), tensors.get("sam")
+    )
+
+
 def image_key(image: ImageBatch) -> str:
-    """A digest of one image (1, 3, H, W) as the encoders get it, its own size and padding
-    included."""
+    """A digest of one image (1, 3, H, W) as the encoders get it, with its size and padding."""
     digest = hashlib.sha256(repr((image.sizes, tuple(image.pixels.shape))).encode())
     digest.update(image.pixels.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors in their own types, with a checksum and their order in memory."""
+    """Write tensors in their own types, with a checksum and their layout in memory."""
     layout = [name for name, tensor in tensors.items() if _is_channels_last(tensor)]
     stored = {
         name: (tensor.permute(0, 2, 3, 1) if name in layout else tensor).cpu().contiguous()
@@ -129,8 +154,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """What `write_tensors` wrote, on the CPU; None if there is no file, or a damaged one, which is
-    named in a warning."""
+    """The tensors that `write_tensors` has written, on the CPU; None if there is no file. A damaged
+    file is named in a warning, and gives None."""
     if not path.exists():
         return None
     try:
@@ -149,15 +174,14 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     if about.get("crc32") != str(checksum(stored)):
         logger.warning("features %s are damaged and left aside (wrong checksum)", path)
         return None
-    # In another order the same numbers go other ways through a convolution, which then rounds
-    # otherwise.
+    # With another layout a convolution takes another path and rounds differently.
     for name in about.get("channels_last", "").split():
         stored[name] = stored[name].permute(0, 3, 1, 2)
     return stored
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Of the bytes of contiguous tensors on the CPU."""
+    """A CRC-32 of the names and bytes of contiguous tensors on the CPU."""
     value = 0
     for name, tensor in sorted(tensors.items()):
         value = zlib.crc32(tensor.view(-1).view(torch.uint8).numpy().data, value)
@@ -166,7 +190,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """The bytes of all files below a folder; what others take away meanwhile does not count."""
+    """The size in bytes of all files below a folder; files removed meanwhile do not count."""
     total = 0
     for inner, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a wish: the work at hand is finished and what was done is kept."""
+"""Graceful shutdown: on Ctrl-C, SIGTERM or SIGHUP, finish the current step and keep the work."""
 
 import os
 import signal
@@ -10,13 +10,15 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DUPLICATE_SIGNAL_WINDOW = (
-    1.0  # seconds; a terminal and a parent process may both deliver one and the same Ctrl-C
-)
+# In seconds: a terminal and a parent process may both deliver one and the same Ctrl-C.
+DUPLICATE_SIGNAL_WINDOW = 1.0
 
 
 class GracefulShutdown:
-    """Whether the user has asked the run to end."""
+    """Notes that the user has asked the run to end.
+
+    requested: whether a signal has come while `listening`.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -24,13 +26,14 @@ class GracefulShutdown:
 
     @contextmanager
     def listening(self) -> Iterator["GracefulShutdown"]:
+        """Inside, the signals set `requested`; a second one raises KeyboardInterrupt."""
         with handled_by(self._handle, SIGNALS):
             yield self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.requested and now - self._since > DUPLICATE_SIGNAL_WINDOW:
-            raise KeyboardInterrupt  # asked twice: now
+            raise KeyboardInterrupt  # a second request ends the run at once
         if not self.requested:
             self.requested, self._since = True, now
 
@@ -38,13 +41,14 @@ class GracefulShutdown:
 @contextmanager
 def ends_as_by_ctrl_c() -> Iterator[None]:
     """Inside, SIGTERM (a scheduler, `kill`) and SIGHUP (a closed terminal) raise KeyboardInterrupt
-    as Ctrl-C does, so that what is done on the way out is done for them, too."""
+    as Ctrl-C does, so that context managers and `finally` clean up for them, too."""
     process = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
             raise KeyboardInterrupt
-        signal.signal(number, signal.SIG_DFL)  # a forked process: its parent ends it by SIGTERM
+        # This is a forked process, which its parent ends by SIGTERM.
+        signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     with handled_by(handle, (signal.SIGTERM, signal.SIGHUP)):
@@ -55,8 +59,11 @@ def ends_as_by_ctrl_c() -> Iterator[None]:
 def handled_by(
     handler: Callable[[int, FrameType | None], Any], numbers: tuple[signal.Signals, ...]
 ) -> Iterator[None]:
-    """Only the main thread may set handlers; in another one, the signals stay as they are. So does
-    a SIGHUP that is ignored: `nohup` asks for that."""
+    """Inside, these signals call `handler`.
+
+    Only the main thread may set handlers; in another thread nothing changes. A SIGHUP that is
+    ignored stays ignored: `nohup` asks for that.
+    """
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in numbers:

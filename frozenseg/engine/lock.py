@@ -1,4 +1,4 @@
-"""One writer in a folder: a lock that ends with its process, however that ends."""
+"""A lock on the output folder, so that only one run writes there."""
 
 import errno
 import fcntl
@@ -17,17 +17,17 @@ from frozenseg.files import writing
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "run.lock"
-# What a file system says that has no locks: some network and overlay ones.
+# Errors of file systems without locks, such as some network and overlay ones.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Inside, no other process is in here with the same folder; a second one is a `UserError` that
+    """Inside, no other process holds the lock of this folder; a second one gets a `UserError` that
     names the first.
 
-    The lock is the operating system's, on a file that is removed at the end: a killed process holds
-    none, and the file that it leaves says nothing. Forked processes do not have it.
+    The lock is the operating system's, on a file that is removed at the end. A killed process loses
+    its lock, so a file that it has left behind locks nothing. Forked processes have no lock.
     """
     path = folder / LOCK_FILE
     file = _locked(path)
@@ -42,8 +42,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """The file, open and locked; it is the one that has this name now, not one that its holder has
-    removed meanwhile."""
+    """Open and lock the file; try again if its last holder has removed it meanwhile."""
     while True:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,5 +81,5 @@ def _held(path: Path, content: bytes) -> str:
         who = f"its name is not yet in {path.name}"
     return (
         f"{path.parent}: another run is at work there ({who}); wait until it has ended, end it, or "
-        "give another OUTPUT_DIR"
+        "give another output folder"
     )

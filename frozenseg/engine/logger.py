@@ -1,4 +1,4 @@
-"""What a run says of itself: a console line, metrics.jsonl, TensorBoard, W&B."""
+"""The log of a run: a line on the console, metrics.jsonl, TensorBoard, W&B."""
 
 import json
 import logging
@@ -24,11 +24,11 @@ METRICS_FILE, WANDB_FILE = "metrics.jsonl", "wandb_id"
 
 
 class TrainingLog:
-    """The log of one process; only that of the first writes anything.
+    """The log of one process; only the first process writes anything.
 
-    metrics.jsonl has a line every `period` steps, with the losses of that step (not a mean: a
-    resumed run writes the same), and a line for each evaluation. What is not a number, such as the
-    score of a class that no image has, is null there.
+    metrics.jsonl has a line every `period` steps, with the losses of that step (not a mean, so that
+    a resumed run writes the same), and a line for each evaluation. A value that is not finite, such
+    as the score of a class that no image has, is null there.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class TrainingLog:
             trim_metrics(self.path, start_step, total_steps)
 
     def data_ready(self) -> None:
-        """The batch of the next step is there: the time until now was spent waiting for it."""
+        """Note that the batch of the next step has come: the time until now was spent waiting."""
         self._data_seconds += time.perf_counter() - self._step_end
 
     def step(self, step: int, losses: dict[str, float], more: dict[str, float]) -> None:
-        """A step is done. more: learning rate and the like."""
+        """Log a step that is done. more: further numbers; "lr" is shown on the console."""
         now = time.perf_counter()
         self._step_end = now
         if not self.active or (step % self.period and step != self.total_steps):
@@ -87,7 +87,7 @@ class TrainingLog:
         self._since, self._last_step, self._data_seconds = time.perf_counter(), step, 0.0
 
     def evaluation(self, step: int, results: dict[str, dict[str, float]]) -> None:
-        """Scores by data set and metric. The time they took does not count as training."""
+        """Log scores by data set and metric. The time they took does not count as training."""
         if self.active:
             self._write({"step": step, "evaluation": results})
             flat = {
@@ -98,7 +98,7 @@ class TrainingLog:
         self._last_step, self._data_seconds = step, 0.0
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """(H, W, 3) uint8."""
+        """Show an image (H, W, 3) uint8 in TensorBoard and W&B."""
         with self._board_may_fail():
             if self._board is not None:
                 self._board.add_image(name, image, step, dataformats="HWC")
@@ -106,6 +106,7 @@ class TrainingLog:
             self._wandb.log({name: self._wandb.Image(image)}, step=step)
 
     def close(self) -> None:
+        """End the files of TensorBoard and the run of W&B."""
         with self._board_may_fail():
             if self._board is not None:
                 self._board.close()
@@ -125,8 +126,8 @@ class TrainingLog:
 
     @contextmanager
     def _board_may_fail(self) -> Iterator[None]:
-        """TensorBoard's files say no more than metrics.jsonl: a full disk ends them, not the
-        run."""
+        """An error inside, such as a full disk, ends TensorBoard's files and not the run: they hold
+        no more than metrics.jsonl."""
         try:
             yield
         except OSError as error:
@@ -141,13 +142,13 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, each with the whole number "step". Lines that are none (the last
-    one of a killed run, or damaged ones) are passed over and counted in a warning."""
+    """The rows of a metrics file, each with a whole number "step". Other lines (cut off by a killed
+    run, or damaged) are skipped and counted in a warning."""
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = [row for row in map(_row, lines) if row is not None]
     if len(rows) < len(lines):
         logger.warning(
-            "%s: passing over %d of %d lines that are not whole rows of a step",
+            "%s: skipping %d of %d lines that are not whole rows of a step",
             path,
             len(lines) - len(rows),
             len(lines),
@@ -164,7 +165,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def trim_metrics(path: Path, step: int, total_steps: int) -> None:
-    """Drop what a run resumed after `step` writes again: later rows, and the last evaluation."""
+    """Drop the rows that a run resumed after `step` writes again, and the last evaluation."""
     if not path.is_file():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,7 @@ def trim_metrics(path: Path, step: int, total_steps: int) -> None:
 
 
 def memory_mib() -> float:
-    """Most memory held so far: of the GPU if there is one, else of this process."""
+    """The peak of memory so far in MiB: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
@@ -187,12 +188,12 @@ def memory_mib() -> float:
 
 
 def _main(losses: dict[str, float]) -> list[str]:
-    """The losses of the last output, which stand for all."""
+    """The names of the losses of the last output; those of auxiliary outputs have a number."""
     return [name for name in losses if name.startswith("loss_") and name.count("_") == 1]
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
-    import_extra("tensorboard", "train", "LOG.TENSORBOARD True")
+    import_extra("tensorboard", "train", "a log for TensorBoard")
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
@@ -203,7 +204,9 @@ def _wandb(folder: Path, project: str, *, resumed: bool) -> Any:
     try:
         import wandb
     except ModuleNotFoundError:
-        raise UserError(f"LOG.WANDB {project}: pip install wandb, or leave it empty") from None
+        raise UserError(
+            f"the W&B project {project} needs wandb: pip install wandb, or give no project"
+        ) from None
     path = folder / WANDB_FILE
     known = path.read_text(encoding="utf-8").strip() if resumed and path.is_file() else ""
     run_id = known or secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""AdamW as the recipe has it: what decays, how rate and decay run, clipping, moving average."""
+"""AdamW and its parameter groups, schedules, gradient clipping and the moving average."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +17,9 @@ from frozenseg.models.pixel_decoder import DeformableEncoder
 RULES = ("modules", "tables", "matrices")
 """What decays, see `parameter_groups`."""
 FUSED_DEVICES = {"cpu", "cuda"}  # PyTorch's list is longer; these have been tried
-# Of a step: from finite weights and moments, and a gradient whose norm is finite, AdamW then makes
-# finite ones. It divides a moment by the root of another that grows with it, so that a weight moves
-# by about ten times the rate at most, and shrinks by rate times decay.
+# Up to these bounds a step of AdamW keeps weights finite, if weights, moments and the norm of the
+# gradient are: it divides a moment by the root of another that grows with it, so a weight moves by
+# about ten times the rate at most, and shrinks by rate times decay.
 LARGEST_RATE, LARGEST_DECAY = 1.0, 1.0
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.InstanceNorm2d)
 
@@ -36,13 +36,16 @@ def parameter_groups(
     """The trained parameters in groups by what happens to them.
 
     A group has "params", "names", "weight_decay", "fixed_rate" (the schedule of the learning rate
-    passes it by) and "fixed_decay" (that of the decay does).
+    leaves it alone) and "fixed_decay" (the schedule of the decay does).
 
-    rule: "modules": norms and embeddings are told by their module; biases, the logit scale and the
-    level embeddings of the deformable encoders count as weights, as in the published recipe of
-    FrozenSeg (detectron2's solver). "tables": the same, but these level embeddings are embeddings.
-    "matrices": whatever has one axis does not decay, embeddings do, as in the published recipe of
-    Fusioner. constant_decoder: its pixel decoder has a group of its own, without decay or schedule.
+    rule: which parameters are weights, norms or embeddings.
+        "modules": norms and embeddings are told by their module; biases, the logit scale and the
+        level embeddings of the deformable encoders count as weights, as in the published recipe of
+        FrozenSeg (detectron2's solver).
+        "tables": as "modules", but these level embeddings are embeddings.
+        "matrices": parameters with one axis do not decay, embeddings do, as in the published recipe
+        of Fusioner.
+    constant_decoder: Fusioner's decoder has a group of its own, without decay or schedule.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} of weight decay: must be one of {', '.join(RULES)}")
@@ -56,8 +59,7 @@ def parameter_groups(
     for kind, decay in decays.items():
         if not 0 <= decay <= LARGEST_DECAY:
             raise UserError(
-                f"weight decay of {kind} {decay}: must be between 0 and {LARGEST_DECAY:g}; see "
-                "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED"
+                f"weight decay of {kind} {decay}: must be between 0 and {LARGEST_DECAY:g}"
             )
     groups: dict[str, dict[str, Any]] = {
         kind: {
@@ -105,7 +107,7 @@ def _decoder_modules(model: nn.Module) -> set[nn.Module]:
 def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
     """The optimiser over `parameter_groups`, fused where the device has such a kernel.
 
-    It takes up the state of either form and stays what it is.
+    It loads a state dict of either form, fused or not, and keeps its own form.
     """
     scheduled = {"fixed_rate": False, "fixed_decay": False}
     kept = [
@@ -152,12 +154,11 @@ class Schedule:
     warmup_iters: int = 0
 
     def __post_init__(self) -> None:
-        for factor, name in ((self.gamma, "GAMMA"), (self.warmup_factor, "WARMUP_FACTOR")):
-            if not 0 <= factor <= 1:
-                raise UserError(f"SOLVER.{name} {factor}: must be between 0 and 1")
+        _check_factor("gamma", self.gamma)
+        _check_factor("warmup factor", self.warmup_factor)
         if not 0 <= self.base <= LARGEST_RATE:
             raise UserError(
-                f"SOLVER.BASE_LR {self.base}: must be between 0 and {LARGEST_RATE:g}; a step "
+                f"learning rate {self.base}: must be between 0 and {LARGEST_RATE:g}; a step "
                 "of AdamW moves each weight by about the rate, e.g. 0.0001"
             )
 
@@ -175,7 +176,7 @@ class CosineSchedule:
     """A value of each of `total` steps: from `base` to `end` along half a cosine.
 
     Over the first `warmup_iters` steps it rises linearly instead, from `warmup_factor` times `base`
-    to `base`, which the last of them has (so in the published code of Fusioner).
+    to `base`, which it reaches in the last of them, as in the published code of Fusioner.
     """
 
     base: float
@@ -188,11 +189,9 @@ class CosineSchedule:
         for value in (self.base, self.end):
             if not 0 <= value <= min(LARGEST_RATE, LARGEST_DECAY):
                 raise UserError(
-                    f"a schedule along a cosine from {self.base} to {self.end}: both must be "
-                    "between 0 and 1; see SOLVER.BASE_LR_END and WEIGHT_DECAY_END"
+                    f"cosine from {self.base} to {self.end}: both must be between 0 and 1"
                 )
-        if not 0 <= self.warmup_factor <= 1:
-            raise UserError(f"SOLVER.WARMUP_FACTOR {self.warmup_factor}: must be between 0 and 1")
+        _check_factor("warmup factor", self.warmup_factor)
 
     def __call__(self, step: int) -> float:
         """The value of the step that has `step` steps before it."""
@@ -204,15 +203,20 @@ class CosineSchedule:
         return self.end + (self.base - self.end) * (1 + math.cos(math.pi * share)) / 2
 
 
+def _check_factor(name: str, factor: float) -> None:
+    if not 0 <= factor <= 1:
+        raise UserError(f"{name} {factor}: must be between 0 and 1")
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all groups the rate, but for those of a fixed one."""
+    """Set the learning rate of all groups but those with a fixed one."""
     for group in optimizer.param_groups:
         if not group["fixed_rate"]:
             group["lr"] = rate
 
 
 def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
-    """Give all groups the decay, but for those of a fixed one."""
+    """Set the weight decay of all groups but those with a fixed one."""
     for group in optimizer.param_groups:
         if not group["fixed_decay"]:
             group["weight_decay"] = decay
@@ -221,8 +225,7 @@ def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
 def gradient_norm(
     parameters: Iterable[nn.Parameter], max_norm: float | None = None
 ) -> torch.Tensor:
-    """The norm of all gradients together; where it exceeds `max_norm` they are scaled down to
-    it."""
+    """The norm of all gradients together; if it exceeds `max_norm`, they are scaled down to it."""
     limit = float("inf") if max_norm is None else max_norm
     return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
 
@@ -237,12 +240,13 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         for name, average in self.average.items():
             average.lerp_(self.parameters[name], 1 - self.decay)
 
     @torch.no_grad()
     def load(self, average: Mapping[str, Tensor]) -> None:
+        """Set the average, e.g. from a checkpoint."""
         for name, value in self.average.items():
             value.copy_(average[name])
 

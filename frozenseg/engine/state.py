@@ -1,4 +1,4 @@
-"""What a training step changes, and how it comes into and out of a checkpoint."""
+"""The state of a training between two steps, to and from a checkpoint."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,19 +18,26 @@ from frozenseg.checkpoints.state_dict import load_state, trainable_state
 from frozenseg.engine.distributed import all_gather_json, rank
 from frozenseg.engine.optim import MovingAverage
 from frozenseg.errors import UserError
-from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.precision import Precision
 
 
 @dataclass
 class TrainingState:
-    """All that a step changes. step: steps done; images: drawn by all processes together.
+    """All that a step changes.
 
+    model: with its frozen parts; the trained ones are in the optimiser.
+    optimizer: AdamW, its groups with the names of their parameters.
+    precision: of the forward pass.
+    seed: of the run.
+    average: the moving average of the trained weights, or None.
     decay: the weight decay of each step where it changes, a function of the step alone.
-    scaler: of the loss, so that gradients do not vanish in float16; does nothing otherwise.
+    step: how many steps are done.
+    images: how many images all processes together have drawn.
+    best: the best evaluation so far, as in `TrainingCheckpoint`.
+    scaler: scales the loss so that gradients do not vanish in float16; does nothing otherwise.
     """
 
-    model: SegmentationModel
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     precision: Precision
     seed: int
@@ -45,8 +52,13 @@ class TrainingState:
         scaled = self.precision.dtype == torch.float16
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
     def checkpoint(self) -> TrainingCheckpoint:
-        """To be called by all processes: each has random states of its own."""
+        """The state as a checkpoint. All processes must call it: each adds its random states."""
         return TrainingCheckpoint(
             step=self.step,
             images=self.images,
@@ -60,14 +72,14 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: TrainingCheckpoint, origin: str) -> None:
-        """Go on where the checkpoint was taken."""
+        """Take over the state of a checkpoint. origin: its name in messages."""
         load_state(self.model, checkpoint.weights, origin)
         load_moments(self.optimizer, checkpoint, origin)
         if checkpoint.scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
             # Switched on for the rest of a run, the average starts from the weights of now.
-            average = checkpoint.average or dict(self.model.trainable_parameters())
+            average = checkpoint.average or self.average.parameters
             if average.keys() != self.average.average.keys():
                 raise UserError(f"{origin}: its average is of other parameters than the model's")
             self.average.load(average)
@@ -84,21 +96,21 @@ def load_moments(
     saved = named_moments(checkpoint.optimizer)
     has_names = any("param_names" in group for group in checkpoint.optimizer["param_groups"])
     own = {
-        name if has_names else str(place): (place, parameter)
-        for place, (name, parameter) in enumerate(_parameters(optimizer))
+        name if has_names else str(index): (index, parameter)
+        for index, (name, parameter) in enumerate(_parameters(optimizer))
     }
     if saved and saved.keys() != own.keys():
         raise UserError(f"{origin}: its optimiser has other parameters than that of this model")
-    found = {}
+    state = {}
     for name, entries in saved.items():
-        place, parameter = own[name]
+        index, parameter = own[name]
         try:
             check_moments(name, entries, parameter)
         except UserError as error:
             raise UserError(f"{origin}: {error}") from None
         laid_out = {key: torch.empty_like(parameter).copy_(entries[key]) for key in MOMENTS}
-        found[place] = {"step": entries["step"], **laid_out}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": found})
+        state[index] = {"step": entries["step"], **laid_out}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:

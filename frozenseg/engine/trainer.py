@@ -22,7 +22,6 @@ from frozenseg.engine.state import TrainingState
 from frozenseg.engine.training_loss import LossNormalizers, LossTargets, Outputs, TrainingLoss
 from frozenseg.errors import UserError
 from frozenseg.losses.weighting import weighted_losses
-from frozenseg.models.base import SegmentationModel
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,8 @@ def train(
     network: the model, or DistributedDataParallel around it.
     batches: micro-batches of this process without end; a step takes `accumulate` of them.
     schedule: the learning rate of each step.
-    clip_norm: the largest norm of all gradients together; None: they are not clipped.
+    clip_norm: the largest norm of all gradients together; None: no clipping.
+    log, checkpoints: where the run writes.
     checkpoint_period, evaluation_period: in steps; 0: only at the end.
     evaluate: returns scores by data set.
     keep_best: called after the best evaluation so far, while the model has the evaluated weights.
@@ -80,7 +80,7 @@ def train(
                 is_best = evaluate_now(state, evaluate, log, keep_best)
             if last or is_best or _due(state.step, checkpoint_period):
                 _save(state, checkpoints)
-        checkpoints.prove()  # by its numbers alone: no step follows
+        checkpoints.prove()  # no step follows that could show it bad
     return True
 
 
@@ -123,7 +123,7 @@ def training_step(
         position += processes * len(samples)
         with _gradient_exchange(network, now=number == len(micro_batches) - 1):
             with state.precision.autocast():
-                batch = loss.prepare(samples, positions, state.model.device)
+                batch = loss.prepare(samples, positions, state.device)
                 outputs = network(batch.images, batch.classes, batch.features)
                 losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
             total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
@@ -132,8 +132,7 @@ def training_step(
         for name, value in losses.items():
             summed[name] = summed.get(name, 0) + value.detach()
     state.scaler.unscale_(state.optimizer)
-    parameters = [parameter for _, parameter in state.model.trainable_parameters()]
-    norm = gradient_norm(parameters, clip_norm)
+    norm = gradient_norm(state.model.parameters(), clip_norm)
     report, length = _report(summed, norm, loss.weights, state, micro_batches)
     state.scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
     state.scaler.update()
@@ -150,8 +149,8 @@ def evaluate_now(
     log: TrainingLog,
     keep_best: Callable[[], object],
 ) -> bool:
-    """Evaluate with the averaged weights, if there are any; whether the result is the best so
-    far, judged by the first metric of the first data set."""
+    """Evaluate with the averaged weights, if there are any; returns whether the result is the best
+    so far, judged by the first metric of the first data set."""
     with state.average.applied() if state.average is not None else nullcontext():
         results = evaluate()
         is_best = _is_best(state, results)
@@ -162,8 +161,8 @@ def evaluate_now(
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:
-    """A best score of another metric or data set, from before a run went on with other ones, is
-    none to compare with."""
+    """Whether the first score is the best so far; one of another metric or data set, from before
+    the run was resumed with other ones, does not count."""
     data_set, metrics = next(iter(results.items()), ("", {}))
     if not metrics:
         return False
@@ -180,14 +179,15 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
     return True
 
 
-def parallel(model: SegmentationModel) -> nn.Module:
+def parallel(model: nn.Module) -> nn.Module:
     """The model, in a run of several processes with gradients averaged over them.
 
     Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
     """
     if not torch.distributed.is_initialized():
         return model
-    devices = [model.device] if model.device.type == "cuda" else None
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
@@ -235,9 +235,8 @@ def _report(
 
 
 def _may_overflow(state: TrainingState) -> bool:
-    """Whether a gradient that is not finite is one that float16 cannot hold at the present scale of
-    the loss: the step is then left out and the scale halved. A scale that has fallen to nothing
-    shows that there is another cause."""
+    """Whether an infinite gradient may be due to the scale of the loss in float16: the step is then
+    left out and the scale halved. At a scale near nothing there must be another cause."""
     return state.scaler.is_enabled() and state.scaler.get_scale() > SMALLEST_SCALE
 
 

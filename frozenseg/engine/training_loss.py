@@ -15,7 +15,7 @@ the image among all draws of the run, and on nothing else.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -71,51 +71,21 @@ class TrainingBatch(Generic[LossTargets]):
     features: Features | None = None
 
 
-class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
-    """The loss of a model family.
+@dataclass(frozen=True, kw_only=True)
+class InputPreparation:
+    """How samples become the input of a network.
 
-    weights: of the losses in the total that is minimised, see `weighted_losses`.
+    size_divisor: batches of images are padded to a multiple of it, in pixels.
+    grey_padding: the encoders see the padding of a crop as it is painted, as in the published
+        FrozenSeg, where at test the padding is zero; otherwise it counts as padding.
+    cache: where the features of the frozen encoders are kept, or None.
     """
 
-    weights: Mapping[str, float]
+    size_divisor: int
+    grey_padding: bool
+    cache: FeatureCache | None = None
 
-    def __init__(
-        self,
-        *,
-        size_divisor: int,
-        seed: int,
-        grey_padding: bool,
-        cache: FeatureCache[Any] | None = None,
-    ) -> None:
-        """
-        size_divisor: batches of images are padded to a multiple of it, in pixels.
-        grey_padding: the encoders see the padding of a crop as it is painted, as in the published
-            FrozenSeg, where at test the padding is zero; otherwise it counts as padding.
-        cache: where the features of the frozen encoders are kept, if they are.
-        """
-        self.size_divisor = size_divisor
-        self.seed = seed
-        self.grey_padding = grey_padding
-        self.cache = cache
-
-    @abstractmethod
-    def normalizers(self, samples: list[Sample]) -> LossNormalizers:
-        """The share of these samples in the normalizers of their step."""
-
-    @abstractmethod
-    def prepare(
-        self, samples: list[Sample], positions: list[int], device: torch.device
-    ) -> TrainingBatch[LossTargets]:
-        """Samples as a micro-batch. positions: those of the samples among all draws of the run."""
-
-    @abstractmethod
     def __call__(
-        self, outputs: Outputs, targets: LossTargets, normalizers: LossNormalizers
-    ) -> dict[str, Tensor]:
-        """Unweighted losses by name, each the share of a micro-batch in that of the whole batch:
-        over all micro-batches and processes of a step they add up to it."""
-
-    def _inputs(
         self, samples: list[Sample], device: torch.device
     ) -> tuple[ImageBatch, Features | None]:
         """The images on the device, and their features if there is a cache."""
@@ -135,6 +105,32 @@ class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
         return whole if self.grey_padding else sample.unpadded_size or whole
 
 
+class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
+    """The loss of a model family.
+
+    weights: of the losses in the total that is minimised, see `weighted_losses`.
+    """
+
+    weights: Mapping[str, float]
+
+    @abstractmethod
+    def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        """The share of these samples in the normalizers of their step."""
+
+    @abstractmethod
+    def prepare(
+        self, samples: list[Sample], positions: list[int], device: torch.device
+    ) -> TrainingBatch[LossTargets]:
+        """Samples as a micro-batch. positions: those of the samples among all draws of the run."""
+
+    @abstractmethod
+    def __call__(
+        self, outputs: Outputs, targets: LossTargets, normalizers: LossNormalizers
+    ) -> dict[str, Tensor]:
+        """Unweighted losses by name, each the share of a micro-batch in that of the whole batch:
+        over all micro-batches and processes of a step they add up to it."""
+
+
 @dataclass(frozen=True)
 class ObjectTargets:
     """The annotated objects of each image, and for each image a seed (B,) of its random points."""
@@ -147,16 +143,24 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     """Class, mask and dice losses of FrozenSeg against the training vocabulary."""
 
     def __init__(
-        self, *, criterion: SetCriterion, text: TextEmbeddings, num_queries: int, **common: Any
+        self,
+        *,
+        criterion: SetCriterion,
+        text: TextEmbeddings,
+        num_queries: int,
+        inputs: InputPreparation,
+        seed: int,
     ) -> None:
-        """text: of the training vocabulary, on the model's device. common: see `TrainingLoss`."""
-        super().__init__(**common)
+        """text: of the training vocabulary, on the model's device. seed: of the random points."""
+        self.inputs = inputs
+        self.seed = seed
         self.criterion = criterion
         self.weights = criterion.loss_weights
         self.text = text
         self.num_queries = num_queries
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        """Objects, and the weights of all queries in the class loss."""
         counts = [len(_targets(sample).class_ids) for sample in samples]
         return LossNormalizers(
             objects=float(sum(counts)), class_weight=float(sum(map(self._class_weight, counts)))
@@ -170,7 +174,8 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[ObjectTargets]:
-        images, features = self._inputs(samples, device)
+        """Images, the training vocabulary and the annotated objects."""
+        images, features = self.inputs(samples, device)
         seeds = torch.tensor([point_seed(self.seed, position) for position in positions])
         targets = ObjectTargets([_targets(sample) for sample in samples], seeds)
         return TrainingBatch(images, self.text, targets, features)
@@ -206,28 +211,36 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
     count against every class.
     """
 
-    def __init__(self, *, vectors: Tensor, classes_at_once: int, **common: Any) -> None:
-        """vectors: (K, D) of the training vocabulary, on the model's device. classes_at_once: how
-        many classes are queried together; 0: all K. common: see `TrainingLoss`."""
-        super().__init__(**common)
+    def __init__(
+        self, *, vectors: Tensor, classes_at_once: int, inputs: InputPreparation, seed: int
+    ) -> None:
+        """
+        vectors: (K, D) of the training vocabulary, on the model's device.
+        classes_at_once: how many classes are queried together; 0: all K.
+        seed: of the choice of queried classes.
+        """
+        self.inputs = inputs
+        self.seed = seed
         self.weights = {"loss_mask": 1.0}
         self.vectors = vectors
         self.num_queried = min(classes_at_once or len(vectors), len(vectors))
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
+        """Images with a labelled pixel."""
         labelled = sum(bool(_targets(sample).labelled_pixels.any()) for sample in samples)
         return LossNormalizers(labelled_images=float(labelled))
 
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[PixelTargets]:
+        """Images, the vectors of each image's queried classes, and the masks of these classes."""
         queried = torch.stack(
             [
                 self.queried_classes(_targets(sample).class_ids, position, sample.record.asked)
                 for sample, position in zip(samples, positions, strict=True)
             ]
         ).to(device)  # (B, k)
-        images, features = self._inputs(samples, device)
+        images, features = self.inputs(samples, device)
         size = (images.pixels.shape[-2], images.pixels.shape[-1])
         objects = [_targets(sample).to(device) for sample in samples]
         targets = PixelTargets(

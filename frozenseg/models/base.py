@@ -51,11 +51,9 @@ class SegmentationModel(nn.Module):
     """An open-vocabulary segmentation model: frozen encoders and trained parts behind them.
 
     size_divisor: heights and widths of batches are padded to a multiple of it, in pixels.
-    features: the type that `encode` returns.
     """
 
     size_divisor: int
-    features: type[Features]
 
     @property
     def text_encoder(self) -> ClipText | BertText:

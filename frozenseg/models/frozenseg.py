@@ -26,7 +26,6 @@ from frozenseg.structures import (
 class FrozenSeg(WithEmbeddings, RegionClassifier):
     """A frozen CLIP classifies, a frozen SAM localises, and the decoders behind them train."""
 
-    features = FrozenFeatures
     embeddings = frozenset({"void_embedding"})
 
     def __init__(

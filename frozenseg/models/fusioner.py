@@ -185,8 +185,6 @@ class UpsamplingDecoder(nn.Module):
 class Fusioner(SegmentationModel):
     """Predicts one mask for each queried class; the encoders are frozen, the rest is trained."""
 
-    features = PatchTokens
-
     def __init__(
         self,
         *,

@@ -10,7 +10,8 @@ class Word(Protocol):
     """A noun or a ground: seen, if it is annotated in the training masks."""
 
     @property
-    def seen(self) -> bool: ...
+    def seen(self) -> bool:
+        """Whether the word is annotated in the training masks."""
 
 
 def pick(

@@ -22,20 +22,24 @@ COLOURS: dict[str, tuple[float, float, float]] = {  # RGB in 0-1
 
 
 def plain(x: Field, y: Field) -> Field:
+    """One tone alone."""
     return np.zeros_like(x)
 
 
 def striped(x: Field, y: Field) -> Field:
+    """Stripes along y, one a period."""
     return _soft(0.25 - np.abs(x - np.round(x)))
 
 
 def dotted(x: Field, y: Field) -> Field:
+    """Dots in rows, of which every other one is shifted."""
     across = x * 1.25 + 0.5 * (np.round(y * 1.25) % 2)  # every other row is shifted
     gap = np.hypot(across - np.round(across), y * 1.25 - np.round(y * 1.25))
     return _soft(0.29 - gap)
 
 
 def checkered(x: Field, y: Field) -> Field:
+    """Alternating squares."""
     return _soft(np.sin(np.pi * x * 1.2) * np.sin(np.pi * y * 1.2) * 0.35)
 
 

@@ -38,21 +38,21 @@ class Ground:
     seen: bool = True
 
 
-def sky(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _sky(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, _ = pixel_grid(height, width)
     base = mix((0.36, 0.60, 0.92), (0.76, 0.88, 0.98), y / height)
     puffs = noise(generator, height, width, cell=(18, 46), octaves=4)
     return mix(base, (0.98, 0.98, 1.0), 0.85 * smoothstep(0.52, 0.74, puffs))
 
 
-def grass(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _grass(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     patches = noise(generator, height, width, cell=(34, 34), octaves=2)
     blades = noise(generator, height, width, cell=(7, 1.8), octaves=2)
     base = mix((0.30, 0.55, 0.16), (0.48, 0.68, 0.24), patches)
     return base * (0.62 + 0.68 * blades)[..., None]
 
 
-def sand(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _sand(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, _ = pixel_grid(height, width)
     bend = noise(generator, height, width, cell=(50, 50), octaves=2)
     ripples = np.sin(2 * np.pi * (y / generator.uniform(9, 14) + 3 * bend))
@@ -60,7 +60,7 @@ def sand(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     return base * (0.93 + 0.12 * grain(generator, height, width))[..., None]
 
 
-def water(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _water(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, _ = pixel_grid(height, width)
     bend = noise(generator, height, width, cell=(16, 30), octaves=3)
     waves = 0.5 + 0.5 * np.sin(2 * np.pi * (y / generator.uniform(8, 12) + 1.6 * bend))
@@ -68,14 +68,14 @@ def water(generator: np.random.Generator, height: int, width: int) -> np.ndarray
     return mix(base, (0.80, 0.94, 0.97), 0.75 * smoothstep(0.93, 1.0, waves * (0.6 + 0.6 * bend)))
 
 
-def snow(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _snow(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     drifts = noise(generator, height, width, cell=(26, 60), octaves=2)
     base = mix((0.78, 0.85, 0.95), (0.97, 0.98, 1.0), drifts)
     sparkle = grain(generator, height, width) > 0.985
     return mix(base, (1.0, 1.0, 1.0), 0.9 * sparkle)
 
 
-def mountain(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _mountain(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     folds = noise(generator, height, width, cell=(38, 26), octaves=4)
     crease = np.abs(2 * folds - 1)
     lit = noise(generator, height, width, cell=(20, 9), octaves=3)
@@ -83,21 +83,21 @@ def mountain(generator: np.random.Generator, height: int, width: int) -> np.ndar
     return base * (0.62 + 0.5 * smoothstep(0.0, 0.35, crease))[..., None]
 
 
-def gravel(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _gravel(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     nearest, second, tone = cells(generator, height, width, size=generator.uniform(7, 10))
     pebble = smoothstep(0.03, 0.28, second - nearest)
     colour = mix((0.50, 0.49, 0.50), (0.80, 0.76, 0.70), tone)
     return mix((0.22, 0.20, 0.19), colour * (1.12 - 0.45 * nearest)[..., None], pebble)
 
 
-def earth(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _earth(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     clods = noise(generator, height, width, cell=(9, 11), octaves=3)
     base = mix((0.27, 0.17, 0.10), (0.50, 0.33, 0.20), clods)
     crumbs = grain(generator, height, width)
     return base * (0.85 + 0.3 * crumbs)[..., None]
 
 
-def brick_wall(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _brick_wall(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, x = pixel_grid(height, width)
     tall = generator.uniform(10, 14)
     row = np.floor(y / tall)
@@ -111,7 +111,7 @@ def brick_wall(generator: np.random.Generator, height: int, width: int) -> np.nd
     )
 
 
-def wood(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _wood(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, x = pixel_grid(height, width)
     board = generator.uniform(18, 26)
     row = np.floor(y / board)
@@ -125,7 +125,7 @@ def wood(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     return mix((0.22, 0.12, 0.06), base, smoothstep(0.3, 1.3, joint))
 
 
-def tiles(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _tiles(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, x = pixel_grid(height, width)
     side = generator.uniform(17, 25)
     row, column = np.floor(y / side), np.floor(x / side)
@@ -137,7 +137,7 @@ def tiles(generator: np.random.Generator, height: int, width: int) -> np.ndarray
     return mix((0.55, 0.55, 0.53), base * shine[..., None], smoothstep(0.5, 1.3, edge))
 
 
-def carpet(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _carpet(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     y, x = pixel_grid(height, width)
     side = generator.uniform(26, 36)
     gap_x, gap_y = _to_edge(x / side), _to_edge(y / side)
@@ -161,17 +161,17 @@ def _per_cell(generator: np.random.Generator, row: Field, column: Field) -> Fiel
 
 
 _ROWS = (
-    Ground(("sky",), sky, (TOP,)),
-    Ground(("mountain", "rock"), mountain, (RIDGE,)),
-    Ground(("grass", "lawn", "meadow"), grass, (LAND,)),
-    Ground(("sand", "beach"), sand, (LAND,)),
-    Ground(("water", "sea", "lake"), water, (LAND,), seen=False),
-    Ground(("snow",), snow, (LAND,), seen=False),
-    Ground(("gravel", "pebbles"), gravel, (LAND,)),
-    Ground(("earth", "soil"), earth, (LAND,)),
-    Ground(("brick wall", "bricks"), brick_wall, (WALL,)),
-    Ground(("wood", "wooden floor", "planks"), wood, (FLOOR, WALL)),
-    Ground(("tiles", "tiled floor"), tiles, (FLOOR, WALL), seen=False),
-    Ground(("carpet", "rug"), carpet, (FLOOR,), seen=False),
+    Ground(("sky",), _sky, (TOP,)),
+    Ground(("mountain", "rock"), _mountain, (RIDGE,)),
+    Ground(("grass", "lawn", "meadow"), _grass, (LAND,)),
+    Ground(("sand", "beach"), _sand, (LAND,)),
+    Ground(("water", "sea", "lake"), _water, (LAND,), seen=False),
+    Ground(("snow",), _snow, (LAND,), seen=False),
+    Ground(("gravel", "pebbles"), _gravel, (LAND,)),
+    Ground(("earth", "soil"), _earth, (LAND,)),
+    Ground(("brick wall", "bricks"), _brick_wall, (WALL,)),
+    Ground(("wood", "wooden floor", "planks"), _wood, (FLOOR, WALL)),
+    Ground(("tiles", "tiled floor"), _tiles, (FLOOR, WALL), seen=False),
+    Ground(("carpet", "rug"), _carpet, (FLOOR,), seen=False),
 )
 GROUNDS: dict[str, Ground] = {ground.names[0]: ground for ground in _ROWS}

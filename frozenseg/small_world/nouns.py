@@ -51,48 +51,48 @@ class Noun:
     seen: bool = True
 
 
-def star(p: Plane) -> list[Part]:
+def _star(p: Plane) -> list[Part]:
     return [Part(p.polygon(regular_star(5, 0.45, 1.0)), COAT)]
 
 
-def circle(p: Plane) -> list[Part]:
+def _circle(p: Plane) -> list[Part]:
     return [Part(p.circle(0, 0, 0.88), COAT)]
 
 
-def square(p: Plane) -> list[Part]:
+def _square(p: Plane) -> list[Part]:
     return [Part(p.box(0, 0, 0.75, 0.75), COAT)]
 
 
-def triangle(p: Plane) -> list[Part]:
+def _triangle(p: Plane) -> list[Part]:
     return [Part(p.polygon([(0, -0.9), (0.95, 0.72), (-0.95, 0.72)]), COAT)]
 
 
-def ring(p: Plane) -> list[Part]:
+def _ring(p: Plane) -> list[Part]:
     return [Part(p.ring(0, 0, 0.68, 0.22), COAT)]
 
 
-def cross(p: Plane) -> list[Part]:
+def _cross(p: Plane) -> list[Part]:
     return [Part(union(p.box(0, 0, 0.9, 0.28), p.box(0, 0, 0.28, 0.9)), COAT)]
 
 
-def heart(p: Plane) -> list[Part]:
+def _heart(p: Plane) -> list[Part]:
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     x = 0.94 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16
     return [Part(p.polygon(list(zip(x, y - 0.12, strict=True))), COAT)]
 
 
-def moon(p: Plane) -> list[Part]:
+def _moon(p: Plane) -> list[Part]:
     return [Part(without(p.circle(-0.1, 0, 0.92), p.circle(0.38, -0.12, 0.74)), COAT)]
 
 
-def arrow(p: Plane) -> list[Part]:
+def _arrow(p: Plane) -> list[Part]:
     half: list[Corner] = [(-0.95, -0.22), (0.12, -0.22), (0.12, -0.66), (0.97, 0)]
     mirrored = [(x, -y) for x, y in reversed(half[:-1])]
     return [Part(p.polygon([*half, *mirrored]), COAT)]
 
 
-def diamond(p: Plane) -> list[Part]:
+def _diamond(p: Plane) -> list[Part]:
     stone: list[Corner] = [(-0.52, -0.68), (0.52, -0.68), (0.95, -0.2), (0, 0.92), (-0.95, -0.2)]
     cuts = [((-0.95, -0.2), (0.95, -0.2)), ((-0.36, -0.2), (0, 0.92)), ((0.36, -0.2), (0, 0.92))]
     crown = [((-0.36, -0.2), (0, -0.68)), ((0.36, -0.2), (0, -0.68))]
@@ -101,7 +101,7 @@ def diamond(p: Plane) -> list[Part]:
     return [Part(body, COAT), Part(common(facets, body), TRIM)]
 
 
-def house(p: Plane) -> list[Part]:
+def _house(p: Plane) -> list[Part]:
     return [
         Part(p.box(0.42, -0.62, 0.1, 0.25), BROWN),
         Part(p.box(0, 0.36, 0.66, 0.5), COAT),
@@ -111,7 +111,7 @@ def house(p: Plane) -> list[Part]:
     ]
 
 
-def fish(p: Plane) -> list[Part]:
+def _fish(p: Plane) -> list[Part]:
     return [
         Part(p.polygon([(-0.35, 0), (-0.98, -0.52), (-0.82, 0), (-0.98, 0.52)]), TRIM),
         Part(p.polygon([(-0.2, -0.3), (0.3, -0.35), (-0.12, -0.74)]), TRIM),
@@ -121,7 +121,7 @@ def fish(p: Plane) -> list[Part]:
     ]
 
 
-def flower(p: Plane) -> list[Part]:
+def _flower(p: Plane) -> list[Part]:
     turns = np.arange(6) * np.pi / 3
     petals = [p.circle(0.4 * np.cos(t), -0.3 + 0.4 * np.sin(t), 0.27) for t in turns]
     return [
@@ -133,7 +133,7 @@ def flower(p: Plane) -> list[Part]:
     ]
 
 
-def tree(p: Plane) -> list[Part]:
+def _tree(p: Plane) -> list[Part]:
     crown = [(0, -0.5, 0.46), (-0.42, -0.12, 0.42), (0.42, -0.12, 0.42), (0, 0.05, 0.4)]
     return [
         Part(p.polygon([(-0.11, 0.1), (0.11, 0.1), (0.19, 0.97), (-0.19, 0.97)]), BROWN),
@@ -141,7 +141,7 @@ def tree(p: Plane) -> list[Part]:
     ]
 
 
-def mushroom(p: Plane) -> list[Part]:
+def _mushroom(p: Plane) -> list[Part]:
     cap = common(p.ellipse(0, 0.1, 0.95, 0.95), p.above(0.12))
     return [
         Part(p.polygon([(-0.22, 0), (0.22, 0), (0.32, 0.92), (-0.32, 0.92)]), CREAM),
@@ -149,20 +149,20 @@ def mushroom(p: Plane) -> list[Part]:
     ]
 
 
-def key(p: Plane) -> list[Part]:
+def _key(p: Plane) -> list[Part]:
     shaft = p.box(0.3, 0, 0.66, 0.1)
     teeth = union(p.box(0.62, 0.2, 0.09, 0.2), p.box(0.87, 0.17, 0.09, 0.17))
     return [Part(union(p.ring(-0.55, 0, 0.29, 0.13), shaft, teeth), COAT)]
 
 
-def leaf(p: Plane) -> list[Part]:
+def _leaf(p: Plane) -> list[Part]:
     blade = common(p.circle(0.12, -0.52, 0.95), p.circle(0.12, 0.52, 0.95))
     veins = [p.bar((x, 0), (x + 0.22, side), 0.025) for x in (-0.4, 0, 0.4) for side in (-0.3, 0.3)]
     rib = p.bar((-0.98, 0), (0.75, 0), 0.04)
     return [Part(blade, COAT), Part(union(rib, common(union(*veins), blade)), TRIM)]
 
 
-def cup(p: Plane) -> list[Part]:
+def _cup(p: Plane) -> list[Part]:
     return [
         Part(p.ring(0.5, 0.05, 0.3, 0.1), TRIM),
         Part(p.polygon([(-0.75, -0.55), (0.5, -0.55), (0.36, 0.8), (-0.61, 0.8)]), COAT),
@@ -170,14 +170,14 @@ def cup(p: Plane) -> list[Part]:
     ]
 
 
-def umbrella(p: Plane) -> list[Part]:
+def _umbrella(p: Plane) -> list[Part]:
     scallops = [p.circle(x, 0.13, 0.33) for x in (-0.62, 0, 0.62)]
     canopy = without(common(p.circle(0, 0.05, 0.95), p.above(0.05)), *scallops)
     hook = common(p.ring(0.17, 0.72, 0.17, 0.055), -p.above(0.72))
     return [Part(union(p.bar((0, -0.95), (0, 0.72), 0.05), hook), BROWN), Part(canopy, COAT)]
 
 
-def boat(p: Plane) -> list[Part]:
+def _boat(p: Plane) -> list[Part]:
     return [
         Part(p.bar((0, -0.92), (0, 0.4), 0.05), BROWN),
         Part(p.polygon([(0.08, -0.85), (0.72, 0.22), (0.08, 0.22)]), WHITE),
@@ -186,7 +186,7 @@ def boat(p: Plane) -> list[Part]:
     ]
 
 
-def bell(p: Plane) -> list[Part]:
+def _bell(p: Plane) -> list[Part]:
     right: list[Corner] = [(0.2, -0.78), (0.42, -0.55), (0.5, 0.1), (0.62, 0.38), (0.85, 0.62)]
     left = [(-x, y) for x, y in reversed(right)]
     return [
@@ -197,7 +197,7 @@ def bell(p: Plane) -> list[Part]:
     ]
 
 
-def car(p: Plane) -> list[Part]:
+def _car(p: Plane) -> list[Part]:
     cabin = p.polygon([(-0.55, -0.05), (-0.36, -0.52), (0.3, -0.52), (0.56, -0.05)])
     panes = union(p.box(-0.19, -0.24, 0.17, 0.16), p.box(0.19, -0.24, 0.15, 0.16))
     wheels = union(p.circle(-0.5, 0.42, 0.25), p.circle(0.5, 0.42, 0.25))
@@ -210,7 +210,7 @@ def car(p: Plane) -> list[Part]:
     ]
 
 
-def butterfly(p: Plane) -> list[Part]:
+def _butterfly(p: Plane) -> list[Part]:
     upper = [p.ellipse(side * 0.48, -0.32, 0.5, 0.36, side * -38) for side in (-1, 1)]
     lower = [p.ellipse(side * 0.38, 0.4, 0.36, 0.28, side * 40) for side in (-1, 1)]
     feelers = [p.bar((0, -0.5), (side * 0.22, -0.92), 0.03) for side in (-1, 1)]
@@ -220,7 +220,7 @@ def butterfly(p: Plane) -> list[Part]:
     ]
 
 
-def apple(p: Plane) -> list[Part]:
+def _apple(p: Plane) -> list[Part]:
     halves = [p.ellipse(side * 0.27, 0.14, 0.55, 0.68, side * 8) for side in (-1, 1)]
     flesh = union(*halves, p.ellipse(0, 0.28, 0.5, 0.5))
     return [
@@ -231,29 +231,29 @@ def apple(p: Plane) -> list[Part]:
 
 
 _ROWS = (
-    Noun(("star",), star, tilt=36),
-    Noun(("circle", "disc"), circle, tilt=180),
-    Noun(("square", "box"), square, tilt=20),
-    Noun(("triangle",), triangle, tilt=25),
-    Noun(("ring", "hoop"), ring, tilt=180),
-    Noun(("cross", "plus sign"), cross, tilt=25),
-    Noun(("heart",), heart, tilt=30, seen=False),
-    Noun(("moon", "crescent"), moon, tilt=40, seen=False),
-    Noun(("arrow",), arrow, tilt=180, seen=False),
-    Noun(("diamond", "gem"), diamond, tilt=20),
-    Noun(("house", "hut"), house, tilt=8),
-    Noun(("fish",), fish, tilt=30, seen=False),
-    Noun(("flower", "blossom"), flower, tilt=20),
-    Noun(("tree",), tree, tilt=8),
-    Noun(("mushroom", "toadstool"), mushroom, tilt=20, seen=False),
-    Noun(("key",), key, tilt=180),
-    Noun(("leaf",), leaf, tilt=180),
-    Noun(("cup", "mug"), cup, tilt=15, seen=False),
-    Noun(("umbrella", "parasol"), umbrella, tilt=25, seen=False),
-    Noun(("boat", "ship"), boat, tilt=10),
-    Noun(("bell",), bell, tilt=20),
-    Noun(("car", "automobile"), car, tilt=10),
-    Noun(("butterfly", "moth"), butterfly, tilt=40, seen=False),
-    Noun(("apple",), apple, tilt=20),
+    Noun(("star",), _star, tilt=36),
+    Noun(("circle", "disc"), _circle, tilt=180),
+    Noun(("square", "box"), _square, tilt=20),
+    Noun(("triangle",), _triangle, tilt=25),
+    Noun(("ring", "hoop"), _ring, tilt=180),
+    Noun(("cross", "plus sign"), _cross, tilt=25),
+    Noun(("heart",), _heart, tilt=30, seen=False),
+    Noun(("moon", "crescent"), _moon, tilt=40, seen=False),
+    Noun(("arrow",), _arrow, tilt=180, seen=False),
+    Noun(("diamond", "gem"), _diamond, tilt=20),
+    Noun(("house", "hut"), _house, tilt=8),
+    Noun(("fish",), _fish, tilt=30, seen=False),
+    Noun(("flower", "blossom"), _flower, tilt=20),
+    Noun(("tree",), _tree, tilt=8),
+    Noun(("mushroom", "toadstool"), _mushroom, tilt=20, seen=False),
+    Noun(("key",), _key, tilt=180),
+    Noun(("leaf",), _leaf, tilt=180),
+    Noun(("cup", "mug"), _cup, tilt=15, seen=False),
+    Noun(("umbrella", "parasol"), _umbrella, tilt=25, seen=False),
+    Noun(("boat", "ship"), _boat, tilt=10),
+    Noun(("bell",), _bell, tilt=20),
+    Noun(("car", "automobile"), _car, tilt=10),
+    Noun(("butterfly", "moth"), _butterfly, tilt=40, seen=False),
+    Noun(("apple",), _apple, tilt=20),
 )
 NOUNS: dict[str, Noun] = {noun.names[0]: noun for noun in _ROWS}

@@ -21,9 +21,11 @@ class Plane:
     y: Field
 
     def circle(self, cx: float, cy: float, radius: float) -> Field:
+        """The signed distance to a circle."""
         return np.hypot(self.x - cx, self.y - cy) - radius
 
     def ring(self, cx: float, cy: float, radius: float, half_width: float) -> Field:
+        """The signed distance to a ring; `radius` is that of its middle line."""
         return np.abs(self.circle(cx, cy, radius)) - half_width
 
     def ellipse(self, cx: float, cy: float, a: float, b: float, degrees: float = 0) -> Field:
@@ -37,6 +39,7 @@ class Plane:
         return (level - 1) * (level + tiny) / (slope + tiny / min(a, b))
 
     def box(self, cx: float, cy: float, half_width: float, half_height: float) -> Field:
+        """The signed distance to a rectangle with its sides along the axes."""
         dx = np.abs(self.x - cx) - half_width
         dy = np.abs(self.y - cy) - half_height
         outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
@@ -71,6 +74,7 @@ class Plane:
 
 
 def union(*fields: Field) -> Field:
+    """The part that any of them covers."""
     return np.minimum.reduce(fields)
 
 
@@ -80,6 +84,7 @@ def common(*fields: Field) -> Field:
 
 
 def without(field: Field, *cut: Field) -> Field:
+    """The part of the first that none of the others covers."""
     return np.maximum.reduce([field, *(-other for other in cut)])
 
 

@@ -54,10 +54,12 @@ class Scene:
 
     @property
     def things(self) -> list[Region]:
+        """The regions of things."""
         return [region for region in self.regions if region.is_thing]
 
     @property
     def grounds(self) -> list[Region]:
+        """The regions of grounds."""
         return [region for region in self.regions if not region.is_thing]
 
     def masks(self) -> np.ndarray:

@@ -18,9 +18,20 @@ REACH = 1.7  # radii from the centre to the end of the shadow; no shape extends 
 
 @dataclass
 class Thing:
-    """A noun with a coat, placed. centre: (y, x) pixels; radius: pixels of its unit disc; turn:
-    radians; rgb: the shade of its colour; period: pixels of its pattern; area: pixels it would
-    cover alone, known once it is drawn."""
+    """A noun with a colour and a pattern at a place of the image.
+
+    name: the first name of the noun.
+    colour: the name of its colour.
+    pattern: the name of its pattern.
+    rgb: the shade of its colour.
+    centre: (y, x) in pixels.
+    radius: the size of its unit disc in pixels.
+    turn: its rotation in radians.
+    mirrored: whether left and right are exchanged.
+    stretch: how its two axes differ in scale.
+    period: of its pattern, in pixels.
+    area: the pixels that it would cover alone, known once it is drawn.
+    """
 
     name: str
     colour: str

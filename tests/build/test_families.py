@@ -15,7 +15,7 @@ from frozenseg.checkpoints.frozen_weights import FrozenPart
 from frozenseg.checkpoints.state_dict import write_state
 from frozenseg.config import load_config
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
-from frozenseg.engine.training_loss import MaskClassificationLoss
+from frozenseg.engine.training_loss import InputPreparation, MaskClassificationLoss
 from frozenseg.errors import UserError
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.base import SegmentationModel, Stage
@@ -29,7 +29,6 @@ CLIP, CHANNELS, QUERIES = "frozenseg_tiny", 8, 4
 class ToyModel(SegmentationModel):
     """A frozen CLIP, and queries that look for their pixels in a projection of its features."""
 
-    features = FrozenFeatures
     size_divisor = 32
 
     def __init__(self, clip: FrozenClip) -> None:
@@ -76,7 +75,9 @@ def build_toy(cfg) -> ToyModel:
     return ToyModel(FrozenClip(model=model, name=CLIP, mean=mean, std=std))
 
 
-def toy_loss(cfg, model: ToyModel, text: TextEmbeddings, cache) -> MaskClassificationLoss:
+def toy_loss(
+    cfg, model: ToyModel, text: TextEmbeddings, inputs: InputPreparation
+) -> MaskClassificationLoss:
     criterion = SetCriterion(
         num_classes=text.num_classes,
         num_points=32,
@@ -91,10 +92,8 @@ def toy_loss(cfg, model: ToyModel, text: TextEmbeddings, cache) -> MaskClassific
         criterion=criterion,
         text=text,
         num_queries=QUERIES,
-        size_divisor=model.size_divisor,
+        inputs=inputs,
         seed=cfg.SEED,
-        grey_padding=False,
-        cache=cache,
     )
 
 

@@ -18,7 +18,7 @@ from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
-from frozenseg.engine.training_loss import BinaryMaskLoss, LossNormalizers
+from frozenseg.engine.training_loss import BinaryMaskLoss, InputPreparation, LossNormalizers
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.models.fusioner import Fusioner
@@ -50,9 +50,8 @@ def training_loss(classes_at_once: int) -> BinaryMaskLoss:
     return BinaryMaskLoss(
         vectors=torch.eye(CLASSES),
         classes_at_once=classes_at_once,
-        size_divisor=SIDE,
+        inputs=InputPreparation(size_divisor=SIDE, grey_padding=False),
         seed=1,
-        grey_padding=False,
     )
 
 

@@ -98,6 +98,19 @@ def test_ranks_end_with_their_parent_and_the_folder_is_free_again(run: TinyRun) 
     assert rows == list(range(1, len(rows) + 1))
 
 
+@pytest.mark.slow
+def test_a_killed_data_worker_ends_the_run_with_one_line(run: TinyRun) -> None:
+    process = start(run, "out", *ENDLESS, "DATALOADER.NUM_WORKERS", "1")
+    assert wait_until(lambda: steps(run, "out") > 2 or process.poll() is not None)
+    for worker in members(process.pid):
+        if worker != process.pid:
+            os.kill(worker, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert "a worker process died here" in said.splitlines()[-1]
+
+
 def members(group: int) -> list[int]:
     """Processes of a group that still run."""
     found = []

@@ -198,7 +198,7 @@ def test_state_of_either_form_goes_on_in_the_other(
     ],
 )
 def test_rates_that_are_none_are_refused(setting: str, value: float) -> None:
-    with pytest.raises(UserError, match=setting.upper().replace("BASE", "BASE_LR")):
+    with pytest.raises(UserError, match=setting.replace("base", "learning rate").replace("_", " ")):
         Schedule(**{"base": 0.1, "steps": (3,), setting: value})
 
 

@@ -6,7 +6,12 @@ import torch
 
 from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
-from frozenseg.engine.training_loss import LossNormalizers, MaskClassificationLoss, point_seed
+from frozenseg.engine.training_loss import (
+    InputPreparation,
+    LossNormalizers,
+    MaskClassificationLoss,
+    point_seed,
+)
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import ImageBatch, MaskPredictions, Targets, TextEmbeddings
 
@@ -21,9 +26,8 @@ def training_loss(num_points: int = 4000, **weights: float) -> MaskClassificatio
         criterion=criterion,
         text=text,
         num_queries=QUERIES,
-        size_divisor=SIDE,
+        inputs=InputPreparation(size_divisor=SIDE, grey_padding=False),
         seed=1,
-        grey_padding=False,
     )
 
 

@@ -14,9 +14,9 @@ import frozenseg
 frozenseg.configure_allocator()
 import torch
 
-def resident():
+def held():  # in memory or swapped out, which a full machine does to any process
     with open("/proc/self/status") as file:
-        return int(re.search(r"VmRSS:\\s+(\\d+) kB", file.read())[1]) / 1e3
+        return sum(map(int, re.findall(r"Vm(?:RSS|Swap):\\s+(\\d+) kB", file.read()))) / 1e3
 
 def in_huge_pages():  # all of the heap, as far as it was asked for
     with open("/proc/self/smaps") as file:
@@ -24,12 +24,12 @@ def in_huge_pages():  # all of the heap, as far as it was asked for
     return all(" hg" in re.search(r"VmFlags:(.*)", m)[1] for m in heap)
 
 tensors = [torch.ones(10_000_000) for _ in range(8)]  # 320 MB, each less than a mapping
-full = resident()
+full = held()
 del tensors
-given_back = full - resident()
+given_back = full - held()
 frozenseg.runtime.allocator.release_fragmented_memory()
 huge = in_huge_pages()
-print(os.environ.get("THP_MEM_ALLOC_ENABLE"), given_back, full - resident(), huge)
+print(os.environ.get("THP_MEM_ALLOC_ENABLE"), given_back, full - held(), huge)
 """
 
 

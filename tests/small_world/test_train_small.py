@@ -14,7 +14,7 @@ from frozenseg.encoders.sam import build_sam_model
 from frozenseg.errors import UserError
 from frozenseg.runtime.precision import CHOICES
 from frozenseg.small_world.commands import train_small_clip, train_small_sam
-from frozenseg.small_world.commands.training_arguments import add_run_arguments, settings_from
+from frozenseg.small_world.commands.training_arguments import add_run_arguments, config_from
 
 
 @pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
@@ -86,9 +86,9 @@ def test_two_steps_leave_weights_that_load(
     )
     model.load_state_dict(read_state(tmp_path / "weights.safetensors"))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert [row["step"] for row in rows if "total_loss" in row] == [2]
     shown = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    assert shown == set(rows[-1]) - {"step"}
+    assert shown == set(rows[-1]["evaluation"]["small_world"])
 
 
 def test_precision_is_named_as_in_all_commands() -> None:
@@ -96,5 +96,5 @@ def test_precision_is_named_as_in_all_commands() -> None:
     add_run_arguments(parser, steps=1, batch=1, learning_rate=1.0, test_images=1)
     (option,) = [action for action in parser._actions if action.dest == "precision"]
     assert option.choices is not None and set(option.choices) <= set(CHOICES)
-    chosen = settings_from(parser.parse_args(["--output", "x"]), weight_decay=0.0).precision
+    chosen = config_from(parser.parse_args(["--output", "x"]), weight_decay=0.0).precision
     assert chosen in ("fp32", "bf16")  # "auto" is settled before the first step

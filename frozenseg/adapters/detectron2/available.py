@@ -12,6 +12,7 @@ class MissingDetectron2(UserError, ImportError):
 
 
 def require_detectron2() -> None:
+    """Raise `MissingDetectron2`, with the remedy, unless detectron2 can be imported."""
     try:
         import_module("detectron2")
         import_module("detectron2.data")  # loads its compiled part, too

@@ -20,15 +20,18 @@ class HostConfig(CfgNode):
     """
 
     def merge_from_file(self, cfg_filename: str | Path, allow_unsafe: bool = False) -> None:
+        """Merge a YAML file by our own rules: unknown keys are errors, nothing is executed."""
         assert not allow_unsafe, "nothing in a YAML file is executed"
         merge_yaml(self, cfg_filename)
         self._settle_device()
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
+        """Merge options KEY VALUE ..., checked as on our own command line."""
         merge_options(self, [str(entry) for entry in cfg_list])
         self._settle_device()
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
+        """Merge another configuration, checked as a file is."""
         merge_values(self, cfg_other, "configuration")
         self._settle_device()
 

@@ -96,6 +96,7 @@ class BenchmarkMetadata(Metadata):
         return super().__getattr__(key)
 
     def as_dict(self) -> dict[str, Any]:
+        """All metadata as a dict, stuff classes included."""
         self.get("stuff_classes")
         return super().as_dict()
 
@@ -144,19 +145,19 @@ def ensure_registered(names: tuple[str, ...]) -> None:
 def _paths(benchmark: Benchmark, root: Path) -> dict[str, str]:
     """Where things lie, under detectron2's names for them."""
     benchmark = benchmark.located(root)
-    found = {"image_root": benchmark.images}
+    paths = {"image_root": benchmark.images}
     if benchmark.reader == "panoptic":
-        found |= {"panoptic_json": benchmark.annotations, "panoptic_root": benchmark.labels}
+        paths |= {"panoptic_json": benchmark.annotations, "panoptic_root": benchmark.labels}
         if benchmark.semantic_labels:
-            found["sem_seg_root"] = benchmark.semantic_labels
+            paths["sem_seg_root"] = benchmark.semantic_labels
     elif benchmark.reader == "semantic":
-        found["sem_seg_root"] = benchmark.labels
+        paths["sem_seg_root"] = benchmark.labels
     else:
-        found["json_file"] = benchmark.annotations
+        paths["json_file"] = benchmark.annotations
     if benchmark.instances:
         key = "gt_dir" if "cityscapes" in benchmark.evaluators else "json_file"
-        found[key] = benchmark.instances
-    return {key: str(root / path) for key, path in found.items()}
+        paths[key] = benchmark.instances
+    return {key: str(root / path) for key, path in paths.items()}
 
 
 def class_metadata(categories: Categories) -> dict[str, Any]:
@@ -225,15 +226,15 @@ def load_dicts(name: str, benchmark: Benchmark, root: Path) -> list[dict[str, An
 
 
 def _dict_of(record: Record, classes: HostClasses, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "file_name": record.image_path,
         "image_id": record.image_id,
         "dataset_name": name,
     }
     if record.height is not None:
-        found |= {"height": record.height, "width": record.width}
+        entry |= {"height": record.height, "width": record.width}
     if record.semantic_path is not None:
-        found["sem_seg_file_name"] = record.semantic_path
+        entry["sem_seg_file_name"] = record.semantic_path
     if record.segments is not None:
         rows = zip(
             record.segments.ids.tolist(),
@@ -241,8 +242,8 @@ def _dict_of(record: Record, classes: HostClasses, name: str) -> dict[str, Any]:
             record.segments.is_crowd.tolist(),
             strict=True,
         )
-        found["pan_seg_file_name"] = record.panoptic_path
-        found["segments_info"] = [
+        entry["pan_seg_file_name"] = record.panoptic_path
+        entry["segments_info"] = [
             {
                 "id": number,
                 "category_id": classes.host_id(class_id),
@@ -252,8 +253,8 @@ def _dict_of(record: Record, classes: HostClasses, name: str) -> dict[str, Any]:
             for number, class_id, crowd in rows
         ]
     if record.instances is not None:
-        found["annotations"] = _annotations(record, classes)
-    return found
+        entry["annotations"] = _annotations(record, classes)
+    return entry
 
 
 def _annotations(record: Record, classes: HostClasses) -> list[dict[str, Any]]:

@@ -71,6 +71,7 @@ class FrozenSegMapper:
         }
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The input of our model, with targets in training, for one entry of a data set."""
         name = entry.get("dataset_name", self.default)
         classes = self.classes.get(name, NO_CLASSES)
         bare = {key: value for key, value in entry.items() if key not in ANNOTATION}

@@ -69,6 +69,7 @@ class HostModel(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of the constructor, as detectron2's `configurable` expects them."""
         config = select_config(cfg)
         test = config.TEST
         if test.AUG.ENABLED or test.ORACLE_PRESENCE:
@@ -83,6 +84,7 @@ class HostModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the trained parts."""
         return self.segmenter.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -166,6 +168,7 @@ class HostModel(nn.Module):
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
+        """The entries of our model under its own names, shared ones once."""
         state = self.segmenter.state_dict(
             destination=destination, prefix=prefix, keep_vars=keep_vars
         )

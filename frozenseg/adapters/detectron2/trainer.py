@@ -80,21 +80,25 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of our recipe, see `build_optimizer` of this module."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
+        """detectron2's training loader with our mapper."""
         ensure_registered(cfg.DATASETS.TRAIN)
         return build_detection_train_loader(cfg, mapper=FrozenSegMapper(cfg, True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
+        """detectron2's test loader with our mapper."""
         ensure_registered((dataset_name,))
         mapper = FrozenSegMapper(cfg, False, names=(dataset_name,))
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Our evaluators of all tasks that this data set has."""
         folder = re.sub(r"[^\w.-]+", "_", dataset_name)[-80:]
         output = os.path.join(cfg.OUTPUT_DIR, "inference", folder)
         return DatasetEvaluators(build_evaluators(cfg, dataset_name, output))
@@ -122,7 +126,7 @@ def build_evaluators(cfg: CfgNode, name: str, output: str) -> list[DatasetEvalua
     write their files into the folder `output`."""
     ensure_registered((name,))
     limit = cfg.TEST.DETECTIONS_PER_IMAGE
-    found: list[DatasetEvaluator] = []
+    evaluators: list[DatasetEvaluator] = []
     for task in _tasks(cfg, name):
         if task == "panoptic":
             if find_spec("panopticapi") is None:
@@ -130,30 +134,32 @@ def build_evaluators(cfg: CfgNode, name: str, output: str) -> list[DatasetEvalua
                     "panopticapi is not installed, and detectron2 scores panoptic results with it: "
                     f"pip install {PANOPTIC_API}, or set MODEL.MASK_FORMER.TEST.PANOPTIC_ON False"
                 )
-            found.append(COCOPanopticEvaluator(name, output))
+            evaluators.append(COCOPanopticEvaluator(name, output))
         elif task == "semantic":
-            found.append(_semantic_evaluator(name, output))
+            evaluators.append(_semantic_evaluator(name, output))
         elif task == "instances":
-            found.append(COCOEvaluator(name, output_dir=output, max_dets_per_image=limit))
+            evaluators.append(COCOEvaluator(name, output_dir=output, max_dets_per_image=limit))
         elif task == "lvis":
-            found.append(LVISEvaluator(name, output_dir=output))
+            evaluators.append(LVISEvaluator(name, output_dir=output))
         elif task == "cityscapes":
-            found.append(CityscapesInstanceEvaluator(name))
-    if not found:
+            evaluators.append(CityscapesInstanceEvaluator(name))
+    if not evaluators:
         raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
-    return found
+    return evaluators
 
 
 def _tasks(cfg: CfgNode, name: str) -> tuple[str, ...]:
     row, metadata = table_row(name), MetadataCatalog.get(name)
     if row is not None:
         return wanted_tasks(select_config(cfg), row)
-    kind = metadata.get("evaluator_type")
-    if kind not in TASKS:
-        raise UserError(f"{name}: evaluator_type {kind} in its metadata; known: {', '.join(TASKS)}")
+    evaluator_type = metadata.get("evaluator_type")
+    if evaluator_type not in TASKS:
+        raise UserError(
+            f"{name}: evaluator_type {evaluator_type} in its metadata; known: {', '.join(TASKS)}"
+        )
     test = cfg.MODEL.MASK_FORMER.TEST
     switches = {"panoptic": test.PANOPTIC_ON, "semantic": test.SEMANTIC_ON}
-    return tuple(task for task in TASKS[kind] if switches.get(task, test.INSTANCE_ON))
+    return tuple(task for task in TASKS[evaluator_type] if switches.get(task, test.INSTANCE_ON))
 
 
 def _semantic_evaluator(name: str, output: str) -> SemSegEvaluator:

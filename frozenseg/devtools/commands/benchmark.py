@@ -31,18 +31,17 @@ from frozenseg.devtools.speed.prediction import WHOLE, prediction_times
 from frozenseg.devtools.speed.report import draw_bars, draw_growth, growth, machine, summary, table
 from frozenseg.devtools.speed.setting import Setting
 from frozenseg.devtools.speed.training import training_times
+from frozenseg.devtools.tiny import TINY_OPTIONS
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.runtime.precision import CHOICES, Precision
 
-TINY = (
-    "MODEL.SAM_NAME tiny MODEL.FROZEN_SEG.CLIP_MODEL_NAME frozenseg_tiny "
-    "MODEL.FROZEN_SEG.EMBED_DIM 32 MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS none "
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM 32 MODEL.SEM_SEG_HEAD.MASK_DIM 32 "
-    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS 1 MODEL.MASK_FORMER.HIDDEN_DIM 32 "
-    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES 20 "
-    "MODEL.MASK_FORMER.DEC_LAYERS 4 MODEL.MASK_FORMER.TRAIN_NUM_POINTS 100"
-).split()
+TINY = [
+    *TINY_OPTIONS,
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "20",
+    "MODEL.MASK_FORMER.DEC_LAYERS", "4",
+    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "100",
+]  # fmt: skip
 SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
     # what the work is counted in; its values; those of --tiny
     "vocabulary": ("classes of one name", (20, 150, 403, 847, 1203), (20, 60)),
@@ -52,6 +51,7 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
 
 
 def main(argv: list[str]) -> int | None:
+    """Time one image, one training step or a sweep, and print and write the report."""
     arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
     if arguments.threads:

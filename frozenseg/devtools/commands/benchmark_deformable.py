@@ -30,21 +30,34 @@ Shapes = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside the loop, both run in turn; medians unless they say otherwise."""
+    """Our operator beside the loop over levels, both run in turn.
+
+    what: the operation.
+    threads: of PyTorch.
+    ours_s: median time of our operator in seconds.
+    loop_s: median time of the loop in seconds.
+    ratio: of the medians.
+    ratio_of_best: of the shortest runs, which other processes disturb least.
+    ours_cpu_s: processor time of all threads of our operator, in seconds.
+    loop_cpu_s: the same of the loop.
+    ours_gib: peak memory of our operator on top of what was held before.
+    loop_gib: the same of the loop.
+    """
 
     what: str
     threads: int
     ours_s: float
     loop_s: float
-    ratio: float  # of the medians
-    ratio_of_best: float  # of the shortest runs, which other processes disturb least
-    ours_cpu_s: float  # processor time of all threads
+    ratio: float
+    ratio_of_best: float
+    ours_cpu_s: float
     loop_cpu_s: float
-    ours_gib: float  # peak memory on top of what was held before
+    ours_gib: float
     loop_gib: float
 
 
 def main(argv: list[str]) -> int | None:
+    """Time deformable attention for each number of threads, and print the table."""
     options = _parser().parse_args(argv)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is present: leave --device out to time the CPU")
@@ -74,6 +87,8 @@ def main(argv: list[str]) -> int | None:
 def measure(
     shapes: Shapes, options: argparse.Namespace, device: torch.device, threads: int
 ) -> list[Row]:
+    """Times and memory of both operators, and of a whole encoder, on random inputs of these
+    shapes."""
     inputs = make_inputs(shapes, options, device)
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     value, locations, weights = inputs

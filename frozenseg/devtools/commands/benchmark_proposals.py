@@ -30,6 +30,7 @@ ALIKE = 0.99
 
 
 def main(argv: list[str]) -> int | None:
+    """Time our proposals and segment-anything's on the same images, and print both."""
     arguments = _parser().parse_args(argv)
     torch.manual_seed(0)
     sam = build_sam_model(arguments.sam)

@@ -26,6 +26,7 @@ CATEGORIES = [{"id": 3 * i + 1, "name": f"class {i}", "isthing": i % 2} for i in
 
 
 def main(argv: list[str]) -> int | None:
+    """Time each metric and its usual implementation on the same data, and print the table."""
     parser = argparse.ArgumentParser(prog="benchmark_scoring.py", description=__doc__)
     parser.add_argument("--images", type=int, default=20, help="number of images (%(default)s)")
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def our_pq(maps: list[Panoptic]) -> float:
+    """Panoptic quality by this package."""
     metric = PanopticQuality(categories=CATEGORIES)
     for image_id, panoptic in enumerate(maps):
         metric.update(image_id, *panoptic)
@@ -97,6 +99,7 @@ def loop_pq(maps: list[Panoptic]) -> float:
 
 
 def our_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
+    """Mask AP by this package."""
     metric = InstanceAP(ground_truth=truth)
     by_image: dict[int, list[dict[str, Any]]] = {}
     for detection in detections:
@@ -109,6 +112,7 @@ def our_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
 
 
 def pycocotools_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
+    """Mask AP by pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):  # it reports each of its steps
         coco = COCO()
         coco.dataset = truth

@@ -12,6 +12,7 @@ from frozenseg.files import user_path
 
 
 def main(argv: list[str]) -> int | None:
+    """Write the weights in half precision, with sparse tables."""
     arguments = _parser().parse_args(argv)
     if arguments.output.suffix != ".safetensors":
         raise UserError(f"{arguments.output}: must end in .safetensors")

@@ -58,4 +58,5 @@ def instance_rows(
 
 
 def by_score(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The order of results by falling score, equal scores by ascending class."""
     return np.lexsort((classes, -scores))

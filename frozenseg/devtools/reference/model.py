@@ -44,6 +44,8 @@ MODELS = {
 
 
 def model_rows(prefix: Path, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Rows:
+    """The error of each stage of the model against the stored tensors, in the order of
+    computation."""
     model = build_reference_model(prefix, settings)
     yield "state_dict", 0.0  # loading is strict: every entry found its place
     vocabulary = vocabulary_of(settings)

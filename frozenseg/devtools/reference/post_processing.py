@@ -20,6 +20,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def post_processing_rows(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Rows:
+    """The error of each post-processing result against the stored one."""
     classes, things = settings["classes"], settings["things"]
     names = tuple((f"class {number}",) for number in range(classes))
     vocabulary = Vocabulary(names, tuple(number < things for number in range(classes)))

@@ -36,7 +36,15 @@ class Baseline:
 
 @dataclass(frozen=True)
 class EncoderSetting:
-    """Which encoders, for an image of `size` (height, width) padded to multiples of `divisor`."""
+    """Which encoders are timed, and on what.
+
+    clip_name: the model of open_clip.
+    sam_name: the model of segment-anything.
+    size: (height, width) of the image in pixels.
+    divisor: the image is padded to multiples of it.
+    precision: of both encoders.
+    threads: that PyTorch uses.
+    """
 
     clip_name: str
     sam_name: str

@@ -60,6 +60,7 @@ class Stopwatch:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
+        """Time what runs inside; a span within a span counts as part of the inner one alone."""
         span = _Span(name, _Instant(self.device), [])
         if self._open:
             self._open[-1].inner.append(span)
@@ -95,6 +96,7 @@ class Stopwatch:
 
 
 def stage_places(model: SegmentationModel) -> list[Place]:
+    """The methods of a model's stages, under the names of the stages."""
     return [Place(stage.name, stage.owner, stage.method) for stage in model.stages()]
 
 
@@ -123,6 +125,7 @@ def _put(place: Place, function: Callable[..., Any]) -> Callable[[], None]:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

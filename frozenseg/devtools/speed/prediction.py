@@ -34,6 +34,7 @@ class Times:
     agreement: float | None = None
 
     def median(self, name: str) -> float:
+        """The median of the times of one part, in seconds."""
         return statistics.median(self.rows[name])
 
     def ratio(self) -> float | None:
@@ -59,6 +60,7 @@ class TimedPrediction:
         self._asked: tuple[Any, ...] = ()
 
     def places(self) -> list[Place]:
+        """The methods that are timed, from decoding the image file to post-processing."""
         found = [Place("decoding", self.predictor, "read")]
         found.append(Place("resizing", self.predictor, "resize"))
         found += stage_places(self.predictor.model)
@@ -94,6 +96,7 @@ class TimedPrediction:
         return times
 
     def score(self) -> None:
+        """Feed the last result to the metric of each task and compute the scores."""
         assert self.result is not None, "it has run"
         for task in self.tasks.values():
             task.metric.reset()

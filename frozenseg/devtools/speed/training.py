@@ -30,6 +30,7 @@ class Training:
         self.samples: list[Sample] = [setting.sample(generator) for _ in range(batch)]
 
     def places(self) -> list[Place]:
+        """The methods of a training step that are timed."""
         found = stage_places(self.model)  # one for prediction alone never runs
         if isinstance(self.loss, MaskClassificationLoss):
             found.append(Place("losses", type(self.loss.criterion), "__call__"))
@@ -40,6 +41,7 @@ class Training:
         ]
 
     def step(self) -> None:
+        """Take one training step."""
         normalizers, _ = loss_normalizers(self.loss, [self.samples], False)
         training_step(
             self.state,
@@ -52,6 +54,7 @@ class Training:
         )
 
     def timed(self) -> dict[str, float]:
+        """Take one training step; seconds by part, and of the rest and the whole."""
         watch = Stopwatch(self.device)
         with watch.on(self.places()):
             whole = seconds(self.step, self.device)

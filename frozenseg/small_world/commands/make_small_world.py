@@ -16,6 +16,7 @@ COUNTS = {"train": 2400, "val": 200}
 
 
 def main(argv: list[str]) -> int | None:
+    """Write the scenes, their annotations and a sheet of pictures."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
     try:

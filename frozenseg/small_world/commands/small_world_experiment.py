@@ -129,6 +129,7 @@ Scores = dict[str, dict[str, list[float]]]  # arm -> metric -> one number a seed
 
 
 def main(argv: list[str]) -> int | None:
+    """Train and test each arm with each seed, and write the table and the picture."""
     arguments = _parser().parse_args(argv)
     experiment = EXPERIMENTS[arguments.experiment]
     arguments.config_file = arguments.config_file or experiment.config
@@ -259,6 +260,7 @@ def _summary(result: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def title_of(experiment: Experiment, arm: str) -> str:
+    """The name of an arm in the table."""
     return "names shuffled (control)" if arm == CONTROL else f"({arm}) {experiment.arms[arm][0]}"
 
 

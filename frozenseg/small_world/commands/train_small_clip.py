@@ -15,11 +15,17 @@ from frozenseg.encoders.clip import build_clip_model
 from frozenseg.errors import UserError
 from frozenseg.small_world.commands.training_arguments import (
     add_run_arguments,
+    config_from,
     run_from,
-    settings_from,
 )
 from frozenseg.small_world.pretraining.clip import ClipTask, prepare
-from frozenseg.small_world.pretraining.loop import WEIGHTS, Run, Settings, has_checkpoint, train
+from frozenseg.small_world.pretraining.loop import (
+    WEIGHTS,
+    PretrainingConfig,
+    RunOptions,
+    has_checkpoint,
+    train,
+)
 
 NAME = "frozenseg_small"
 MOSAIC_BATCH = 24  # scenes a step, each with several windows
@@ -28,61 +34,62 @@ STD = [255 * value for value in OPENAI_DATASET_STD]
 
 
 def main(argv: list[str]) -> int | None:
+    """Train on images, then on mosaics, and print the scores of both."""
     arguments = _parser().parse_args(argv)
     if not 0 <= arguments.easy_share <= 1:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     if arguments.mosaic_steps < 0:
         raise UserError(f"--mosaic-steps {arguments.mosaic_steps}: must not be negative")
-    settings, run = settings_from(arguments, weight_decay=0.1), run_from(arguments)
-    torch.manual_seed(settings.seed)
+    config, run = config_from(arguments, weight_decay=0.1), run_from(arguments)
+    torch.manual_seed(config.seed)
     model = build_clip_model(NAME, quick_gelu=False)
     if not arguments.mosaic_steps:
-        _report(_train_on_images(arguments, model, settings, run, resume=arguments.resume))
+        _report(_train_on_images(arguments, model, config, run, resume=arguments.resume))
         return None
     images = replace(run, folder=run.folder / "images")
     if arguments.resume and (images.folder / WEIGHTS).is_file():
         model.load_state_dict(read_state(images.folder / WEIGHTS))
     else:
-        _report(_train_on_images(arguments, model, settings, images, resume=arguments.resume))
-    settings = replace(
-        settings,
+        _report(_train_on_images(arguments, model, config, images, resume=arguments.resume))
+    config = replace(
+        config,
         steps=arguments.mosaic_steps,
         batch=MOSAIC_BATCH,
-        learning_rate=settings.learning_rate / 2,
-        seed=settings.seed + 1,
+        learning_rate=config.learning_rate / 2,
+        seed=config.seed + 1,
         warmup=max(1, min(500, arguments.mosaic_steps // 20)),
     )
-    task = _task(arguments, model, settings, easy_pairs=0, mosaics=True)
+    task = _task(arguments, model, config, easy_pairs=0, mosaics=True)
     resume = arguments.resume and has_checkpoint(run.folder)
-    _report(train(task, settings, run, resume=resume))
+    _report(train(task, config, run, resume=resume))
     return None
 
 
 def _train_on_images(
     arguments: argparse.Namespace,
     model: open_clip.CLIP,
-    settings: Settings,
-    run: Run,
+    config: PretrainingConfig,
+    run: RunOptions,
     *,
     resume: bool,
 ) -> dict[str, float]:
     prepare(model)
-    easy_pairs = int(arguments.easy_share * settings.steps) * settings.batch
-    task = _task(arguments, model, settings, easy_pairs=easy_pairs, mosaics=False)
-    return train(task, settings, run, resume=resume)
+    easy_pairs = int(arguments.easy_share * config.steps) * config.batch
+    task = _task(arguments, model, config, easy_pairs=easy_pairs, mosaics=False)
+    return train(task, config, run, resume=resume)
 
 
 def _task(
     arguments: argparse.Namespace,
     model: open_clip.CLIP,
-    settings: Settings,
+    config: PretrainingConfig,
     *,
     easy_pairs: int,
     mosaics: bool,
 ) -> ClipTask:
     return ClipTask(
         model=model,
-        seed=settings.seed,
+        seed=config.seed,
         side=model.visual.image_size,
         easy_pairs=easy_pairs,
         mosaics=mosaics,

@@ -8,27 +8,28 @@ from frozenseg.encoders.sam import build_sam_model
 from frozenseg.errors import UserError
 from frozenseg.small_world.commands.training_arguments import (
     add_run_arguments,
+    config_from,
     run_from,
-    settings_from,
 )
 from frozenseg.small_world.pretraining.loop import train
 from frozenseg.small_world.pretraining.sam import SamTask
 
 
 def main(argv: list[str]) -> int | None:
+    """Train, and print the scores."""
     arguments = _parser().parse_args(argv)
     if arguments.masks < 1 or arguments.rounds < 1:
         raise UserError("--masks and --rounds must be at least 1")
-    settings, run = settings_from(arguments, weight_decay=0.05), run_from(arguments)
-    torch.manual_seed(settings.seed)
+    config, run = config_from(arguments, weight_decay=0.05), run_from(arguments)
+    torch.manual_seed(config.seed)
     task = SamTask(
         model=build_sam_model("small"),
-        seed=settings.seed,
+        seed=config.seed,
         masks=arguments.masks,
         rounds=arguments.rounds,
         test_images=arguments.test_images,
     )
-    for name, value in train(task, settings, run, resume=arguments.resume).items():
+    for name, value in train(task, config, run, resume=arguments.resume).items():
         print(f"{name:28s} {value:6.2f}")
     return None
 

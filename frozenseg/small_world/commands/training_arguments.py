@@ -7,7 +7,7 @@ import torch
 
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
-from frozenseg.small_world.pretraining.loop import Run, Settings
+from frozenseg.small_world.pretraining.loop import PretrainingConfig, RunOptions
 
 
 def add_run_arguments(
@@ -18,6 +18,7 @@ def add_run_arguments(
     learning_rate: float,
     test_images: int,
 ) -> None:
+    """Add the shared arguments to a parser, with the defaults of one command."""
     add = parser.add_argument
     add("--output", type=user_path, required=True, help="folder of weights, checkpoint and metrics")
     add("--resume", action="store_true", help="go on after the checkpoint in --output")
@@ -42,9 +43,10 @@ def add_run_arguments(
     add("--save-period", type=int, default=1000, help="steps (default: %(default)s)")
 
 
-def settings_from(arguments: argparse.Namespace, *, weight_decay: float) -> Settings:
+def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> PretrainingConfig:
+    """The arguments that decide the result."""
     fast = "bf16" if _has_bfloat16() else "fp32"
-    return Settings(
+    return PretrainingConfig(
         steps=arguments.steps,
         batch=arguments.batch,
         seed=arguments.seed,
@@ -55,7 +57,8 @@ def settings_from(arguments: argparse.Namespace, *, weight_decay: float) -> Sett
     )
 
 
-def run_from(arguments: argparse.Namespace) -> Run:
+def run_from(arguments: argparse.Namespace) -> RunOptions:
+    """The arguments that say where and how the training runs."""
     for name, least in (("workers", 0), ("test_images", 1), ("save_period", 1)):
         if (given := getattr(arguments, name)) < least:
             raise UserError(f"--{name.replace('_', '-')} {given}: must be at least {least}")
@@ -64,7 +67,7 @@ def run_from(arguments: argparse.Namespace) -> Run:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {arguments.device}: {str(error).splitlines()[0]}") from None
-    return Run(
+    return RunOptions(
         folder=arguments.output,
         device=device,
         workers=arguments.workers,

@@ -154,6 +154,7 @@ class ClipTask:
         self.test_images = test_images
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
+        """Captioned scenes, or captioned windows for mosaics."""
         length = self.model.context_length
         if self.mosaics:
             return CaptionedWindows(seed=self.seed, side=self.side, context_length=length)
@@ -162,6 +163,7 @@ class ClipTask:
         )
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The contrastive loss, and the scale of the logits."""
         pixels, tokens = batch
         if self.mosaics:
             pixels, tokens = pixels.flatten(0, 1), tokens.flatten(0, 1)
@@ -175,7 +177,7 @@ class ClipTask:
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
         with torch.autocast(image.device.type, enabled=False):  # 8 bits cannot tell 0.98 from 0.985
             logits = scale * image.float() @ text.float().T  # (B, B)
-        return {"loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
+        return {"total_loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
 
     def _tile_vectors(self, pixels: Tensor, tiles: int) -> Tensor:
         """(B', D) embeddings of images (B, 3, S, S), seen as tiles of mosaics and pooled as
@@ -198,6 +200,7 @@ class ClipTask:
         return self.trunk.encode_regions(dense, masks).flatten(0, 1)
 
     def normalized(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in 0-255 as the model expects them."""
         return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     @torch.no_grad()

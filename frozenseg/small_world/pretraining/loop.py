@@ -1,8 +1,12 @@
-"""The training loop of the small encoders: made-up data without end, resumable to the bit."""
+"""Training of the small encoders on generated samples without end, resumable to the bit.
+
+Checkpoints, the lock of the folder, metrics and the reaction to Ctrl-C are those of
+`frozenseg.engine`. Its training loop is not used: it draws annotated images and compares masks with
+them, while here each encoder has a loss of its own and all chance of a step comes from its number.
+"""
 
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,29 +16,39 @@ import cv2
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from frozenseg.checkpoints.schema import TrainingCheckpoint
 from frozenseg.checkpoints.state_dict import write_state
 from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.data.loader import start_workers
+from frozenseg.engine.interrupt import GracefulShutdown
 from frozenseg.engine.lock import only_writer
-from frozenseg.engine.logger import append_metrics, trim_metrics
-from frozenseg.engine.state import load_moments
+from frozenseg.engine.logger import TrainingLog
+from frozenseg.engine.optim import gradient_norm
+from frozenseg.engine.state import TrainingState
+from frozenseg.engine.trainer import saying_how_to_go_on
 from frozenseg.errors import UserError
 from frozenseg.files import check_writable, read_json, write_json
 from frozenseg.models.base import evaluation_mode
+from frozenseg.runtime.precision import Precision
 
-METRICS, SETTINGS, WEIGHTS = "metrics.jsonl", "settings.json", "weights.safetensors"
+CONFIG, WEIGHTS = "settings.json", "weights.safetensors"
+TEST_SET = "small_world"  # the name of the scores among the metrics
 CLIP_NORM = 1.0
 Batch = list[Tensor]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides the result. steps: of the whole run; batch: images a step; warmup: steps in
-    which the learning rate rises; it falls to 0 as a cosine afterwards; precision: of the forward
-    pass, "fp32" or "bf16" (mixed)."""
+class PretrainingConfig:
+    """All that decides the result of a training.
+
+    steps: of the whole run.
+    batch: images a step.
+    seed: of the samples and of all other chance.
+    learning_rate: the highest; it falls to 0 along a cosine.
+    weight_decay: of weights with more than one axis.
+    warmup: the number of steps in which the learning rate rises.
+    precision: of the forward pass, "fp32" or "bf16".
+    """
 
     steps: int
     batch: int
@@ -59,21 +73,25 @@ class Task(Protocol):
     model: nn.Module
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
-        """Sample i is always the same; worker processes make them."""
+        """A dataset in which sample i is always the same; worker processes generate them."""
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars to log; the entry "loss" is minimised. generator: all chance of the step."""
+        """Scalars to log, of which "total_loss" is minimised. All random choices of the step are
+        drawn from `generator`."""
 
     def evaluate(self) -> dict[str, float]:
         """Scores in per cent, on images that no sample shows."""
 
 
 @dataclass(frozen=True)
-class Run:
+class RunOptions:
     """Where and how a training runs; nothing here changes the result.
 
-    log_period, save_period: steps between lines of the metrics, and between checkpoints (with an
-    evaluation).
+    folder: of weights, checkpoints and metrics.
+    device: of the model.
+    workers: processes that generate samples.
+    log_period: steps from one line of the log to the next.
+    save_period: steps from one checkpoint, with an evaluation, to the next.
     """
 
     folder: Path
@@ -83,171 +101,166 @@ class Run:
     save_period: int = 1000
 
 
-def train(task: Task, settings: Settings, run: Run, *, resume: bool) -> dict[str, float]:
-    """Train to the end; returns the last evaluation. Writes weights, checkpoints and metrics."""
+def train(
+    task: Task, config: PretrainingConfig, run: RunOptions, *, resume: bool
+) -> dict[str, float]:
+    """Train to the end and return the last evaluation; writes weights, checkpoints and metrics.
+
+    On Ctrl-C or SIGTERM the current step is finished and a checkpoint is written, and then
+    KeyboardInterrupt is raised.
+    """
     if not resume:
         check_writable(run.folder / WEIGHTS)
     elif not has_checkpoint(run.folder):
         raise UserError(f"{run.folder}: no checkpoint there; leave out --resume to begin a run")
-    with only_writer(run.folder):
-        return _train(task, settings, run, resume=resume)
-
-
-def has_checkpoint(folder: Path) -> bool:
-    return bool(_checkpoints(folder).paths())
-
-
-def _train(task: Task, settings: Settings, run: Run, *, resume: bool) -> dict[str, float]:
-    task.model.to(run.device).train()
-    optimizer = torch.optim.AdamW(
-        _groups(task.model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98)
-    )
     checkpoints = _checkpoints(run.folder)
-    if resume:
-        done = _restore(task.model, optimizer, settings, run, checkpoints)
-    else:
-        done = _begin(settings, run)
-    scores: dict[str, float] = {}
-    started = time.perf_counter()
-    with tqdm(total=settings.steps, initial=done, unit="step") as bar:
-        for step, batch in enumerate(_batches(task, settings, run, start=done), done + 1):
-            losses = _step(task, optimizer, settings, run.device, batch, step)
-            checkpoints.prove()
-            bar.update()
-            if step % run.log_period == 0 or step in (1, settings.steps):
-                numbers = {name: round(value.item(), 5) for name, value in losses.items()}
-                speed = (time.perf_counter() - started) / (step - done)
-                row = {"step": step, **numbers, "seconds_per_step": round(speed, 4)}
-                append_metrics(run.folder / METRICS, row)
-                bar.set_postfix(numbers)
-            if step % run.save_period == 0 or step == settings.steps:
-                scores = _evaluate(task)
-                append_metrics(run.folder / METRICS, {"step": step, **scores})
-                checkpoints.save(_checkpoint(task.model, optimizer, settings, step))
-    write_state(run.folder / WEIGHTS, task.model.state_dict())
+    with only_writer(run.folder), GracefulShutdown().listening() as stop:
+        state = _initial_state(task.model, config, run)
+        if resume:
+            _restore(state, config, run.folder, checkpoints)
+        else:
+            _check_unused(run.folder)
+            write_json(run.folder / CONFIG, asdict(config))
+        log = TrainingLog(
+            run.folder,
+            total_steps=config.steps,
+            batch_size=config.batch,
+            period=run.log_period,
+            start_step=state.step,
+        )
+        with saying_how_to_go_on(state, checkpoints):
+            _run_steps(task, config, run, state, checkpoints, log, stop)
+            scores = _evaluate(task, state, log)
+            write_state(run.folder / WEIGHTS, task.model.state_dict())
     return scores
 
 
-def _step(
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training in this folder can be resumed."""
+    return bool(_checkpoints(folder).paths())
+
+
+def _run_steps(
     task: Task,
-    optimizer: torch.optim.Optimizer,
-    settings: Settings,
-    device: torch.device,
-    batch: Batch,
-    step: int,
-) -> dict[str, Tensor]:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(settings, step)
-    generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + step)
-    mixed = settings.precision == "bf16"
-    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+    config: PretrainingConfig,
+    run: RunOptions,
+    state: TrainingState,
+    checkpoints: CheckpointFolder,
+    log: TrainingLog,
+    stop: GracefulShutdown,
+) -> None:
+    """Take all steps that are left."""
+    for batch in _batches(task, config, run, start=state.step):
+        log.data_ready()
+        losses, shown = _step(task, config, state, batch)
+        checkpoints.prove()
+        log.step(state.step, losses, shown)
+        is_last, is_due = state.step == config.steps, state.step % run.save_period == 0
+        if is_due and not is_last:
+            _evaluate(task, state, log)
+        if is_due or is_last or stop.requested:
+            checkpoints.save(state.checkpoint())
+        if stop.requested:
+            raise KeyboardInterrupt
+
+
+def _step(
+    task: Task, config: PretrainingConfig, state: TrainingState, batch: Batch
+) -> tuple[dict[str, float], dict[str, float]]:
+    """One step of the optimiser; returns its losses, and its learning rate and gradient norm."""
+    step, device = state.step + 1, state.device
+    rate = learning_rate(config, step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
+    with state.precision.autocast():
         losses = task.losses([part.to(device, non_blocking=True) for part in batch], generator)
-    optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
-    norm = nn.utils.clip_grad_norm_(task.model.parameters(), CLIP_NORM)
-    if not math.isfinite(losses["loss"].item() + norm.item()):
+    state.optimizer.zero_grad(set_to_none=True)
+    losses["total_loss"].backward()
+    norm = gradient_norm(task.model.parameters(), CLIP_NORM).item()
+    values = {name: value.item() for name, value in losses.items()}
+    if not math.isfinite(values["total_loss"] + norm):
         raise UserError(
             f"step {step}: loss or gradient not finite, the step is not taken; try a lower "
             "--learning-rate"
         )
-    optimizer.step()
-    return losses
+    state.optimizer.step()
+    state.step, state.images = step, step * config.batch
+    return values, {"lr": rate, "grad_norm": norm}
 
 
-def learning_rate(settings: Settings, step: int) -> float:
-    """Of a step, counted from 1."""
-    if step <= settings.warmup:
-        return settings.learning_rate * step / settings.warmup
-    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+def learning_rate(config: PretrainingConfig, step: int) -> float:
+    """The learning rate of a step, counted from 1."""
+    if step <= config.warmup:
+        return config.learning_rate * step / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices are decayed; gains, biases and the logit scale are not."""
-    wanted = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return [
-        {"params": [row for row in wanted if row[1].ndim > 1], "weight_decay": weight_decay},
-        {"params": [row for row in wanted if row[1].ndim <= 1], "weight_decay": 0.0},
+def _initial_state(model: nn.Module, config: PretrainingConfig, run: RunOptions) -> TrainingState:
+    """The state before the first step. Gains, biases and the logit scale do not decay."""
+    trained = list(model.to(run.device).train().named_parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [row for row in trained if row[1].ndim > 1]},
+        {"params": [row for row in trained if row[1].ndim <= 1], "weight_decay": 0.0},
     ]
+    return TrainingState(
+        model=model,
+        optimizer=torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+        ),
+        precision=Precision.choose(run.device, config.precision),
+        seed=config.seed,
+    )
 
 
-def _batches(task: Task, settings: Settings, run: Run, *, start: int) -> Iterator[Batch]:
+def _batches(
+    task: Task, config: PretrainingConfig, run: RunOptions, *, start: int
+) -> Iterator[Batch]:
     """The batches of the steps after `start`: sample i belongs to step i // batch + 1."""
     loader = DataLoader(
         task.samples(),
-        batch_size=settings.batch,
-        sampler=range(start * settings.batch, settings.steps * settings.batch),
+        batch_size=config.batch,
+        sampler=range(start * config.batch, config.steps * config.batch),
         num_workers=run.workers,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_one_opencv_thread,
         pin_memory=run.device.type == "cuda",
     )
     return start_workers(loader)
 
 
-def _quiet_worker(number: int) -> None:
+def _one_opencv_thread(worker: int) -> None:
     cv2.setNumThreads(1)
 
 
 @torch.no_grad()
-def _evaluate(task: Task) -> dict[str, float]:
+def _evaluate(task: Task, state: TrainingState, log: TrainingLog) -> dict[str, float]:
     with evaluation_mode(task.model):
-        return {name: round(value, 2) for name, value in task.evaluate().items()}
+        scores = {name: round(value, 2) for name, value in task.evaluate().items()}
+    log.evaluation(state.step, {TEST_SET: scores})
+    return scores
 
 
 def _checkpoints(folder: Path) -> CheckpointFolder:
     return CheckpointFolder(folder / "checkpoints", keep=1)
 
 
-def _begin(settings: Settings, run: Run) -> int:
-    if has_checkpoint(run.folder) or (run.folder / WEIGHTS).exists():
-        raise UserError(f"{run.folder}: holds a run; go on with --resume, or give another --output")
-    (run.folder / METRICS).unlink(missing_ok=True)
-    write_json(run.folder / SETTINGS, asdict(settings))
-    return 0
-
-
-def _checkpoint(
-    model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, step: int
-) -> TrainingCheckpoint:
-    """No random states: all chance of a step is made from the seed and its number."""
-    return TrainingCheckpoint(
-        step=step,
-        images=step * settings.batch,
-        seed=settings.seed,
-        weights=model.state_dict(),
-        optimizer=optimizer.state_dict(),
-        scaler={},
-        average={},
-        random_states=[],
-        best={},
-    )
+def _check_unused(folder: Path) -> None:
+    if has_checkpoint(folder) or (folder / WEIGHTS).exists():
+        raise UserError(f"{folder}: holds a run; go on with --resume, or give another --output")
 
 
 def _restore(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: Settings,
-    run: Run,
-    checkpoints: CheckpointFolder,
-) -> int:
-    """Go on after the last checkpoint; returns the steps it has done."""
-    found = checkpoints.newest()
-    if found is None:
+    state: TrainingState, config: PretrainingConfig, folder: Path, checkpoints: CheckpointFolder
+) -> None:
+    """Go on after the last checkpoint, if it is of a run with the same configuration."""
+    begun_with = read_json(folder / CONFIG)
+    if begun_with != asdict(config):
         raise UserError(
-            f"{checkpoints.folder}: no checkpoint can be read there; begin a run in another folder"
+            f"{folder}: is of a run with {json.dumps(begun_with)}, asked for "
+            f"{json.dumps(asdict(config))}; resume with the same, or give another --output"
         )
-    checkpoint, path = found
-    begun_with = read_json(run.folder / SETTINGS)
-    if begun_with != asdict(settings):
-        raise UserError(
-            f"{run.folder}: is of a run with {json.dumps(begun_with)}, asked for "
-            f"{json.dumps(asdict(settings))}; resume with the same, or give another --output"
-        )
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        first_line = str(error).partition("\n")[0]
-        raise UserError(f"{path}: not of this model ({first_line})") from None
-    load_moments(optimizer, checkpoint, str(path))
-    trim_metrics(run.folder / METRICS, checkpoint.step, total_steps=settings.steps)
-    return checkpoint.step
+    newest = checkpoints.newest()
+    assert newest is not None, "`has_checkpoint` was true"
+    checkpoint, path = newest
+    state.restore(checkpoint, f"checkpoint {path}")

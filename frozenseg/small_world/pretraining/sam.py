@@ -78,9 +78,11 @@ class SamTask:
         self.side: int = model.image_encoder.img_size
 
     def samples(self) -> PromptedScenes:
+        """Scenes with masks to prompt for."""
         return PromptedScenes(seed=self.seed, side=self.side, masks=self.masks)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The mean over the images, in total and by part."""
         pixels, sizes, masks = batch
         embeddings = self.encode(pixels, sizes)
         rows = [
@@ -90,7 +92,7 @@ class SamTask:
         means = {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
         focal, dice, iou = means["focal"], means["dice"], means["iou_error"]
         loss = FOCAL_WEIGHT * focal + DICE_WEIGHT * dice + IOU_WEIGHT * iou
-        return {"loss": loss, **{name: value.detach() for name, value in means.items()}}
+        return {"total_loss": loss, **{name: value.detach() for name, value in means.items()}}
 
     def encode(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """(B, C, h, w) embeddings of padded images."""

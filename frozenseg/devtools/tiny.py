@@ -1,0 +1,12 @@
+"""The options of a model that is built and run in a second, for trials and for tests."""
+
+TINY_OPTIONS = [
+    "MODEL.SAM_NAME", "tiny",
+    "MODEL.FROZEN_SEG.CLIP_MODEL_NAME", "frozenseg_tiny",
+    "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS", "none",
+    "MODEL.FROZEN_SEG.EMBED_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.MASK_DIM", "32",
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "1",
+    "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
+]  # fmt: skip
