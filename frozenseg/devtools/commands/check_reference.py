@@ -20,7 +20,9 @@ from frozenseg.files import read_json, user_path
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="check_reference", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="frozenseg check_reference",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("prefix", type=user_path, help="e.g. ../shared/reference/convnext_large")
     prefix = parser.parse_args(argv).prefix
