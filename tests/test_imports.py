@@ -107,7 +107,7 @@ KEY = re.compile(
 )
 
 
-STILL_NAMES_KEYS = ("data", "engine")
+STILL_NAMES_KEYS = ("engine",)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A configuration as what a training step changes: optimiser, schedules, loss."""
+"""Make the optimiser, the schedules and the loss of a configuration."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def training_loss(
 
 
 def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]]:
-    """The trained parameters by what decays and what the schedule moves."""
+    """Group the trained parameters by their weight decay and learning rate."""
     solver = cfg.SOLVER
     return parameter_groups(
         model,
@@ -70,7 +70,7 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
 
 
 def decay_of(cfg: CfgNode) -> CosineSchedule | None:
-    """The weight decay of each step; None: it stays as it is."""
+    """The weight decay of each step; None: it is constant."""
     solver = cfg.SOLVER
     if solver.WEIGHT_DECAY_SCHEDULE == "constant":
         return None
@@ -100,7 +100,7 @@ def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
 
 
 def clip_norm_of(cfg: CfgNode) -> float | None:
-    """The largest norm of all gradients together; None: they are not clipped."""
+    """The norm to which all gradients together are clipped; None: they are not."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     return clip.CLIP_VALUE if clip.ENABLED else None
 
@@ -123,7 +123,7 @@ def check_feature_cache(cfg: CfgNode) -> None:
 def feature_cache(
     cfg: CfgNode, model: SegmentationModel, precision: Precision
 ) -> FeatureCache[Features] | None:
-    """Where the features of the frozen encoders are kept: DATALOADER.FEATURE_CACHE."""
+    """The cache of the features of the frozen encoders, in DATALOADER.FEATURE_CACHE."""
     if not cfg.DATALOADER.FEATURE_CACHE:
         return None
     return FeatureCache(
