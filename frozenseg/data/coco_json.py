@@ -1,38 +1,31 @@
-"""Read and check the content of COCO, LVIS and COCO panoptic JSON.
+"""Read and check the content of COCO and LVIS JSON: categories, images and objects.
 
-Training, testing, `check_dataset` and the scorers all read JSON through this module. They therefore
-accept and refuse the same files, and leave out the same objects.
+Training, testing, `check_dataset` and the scorers all read JSON through this module and, for the
+annotations of COCO panoptic JSON, `panoptic_json`. They therefore accept and refuse the same files,
+and leave out the same objects.
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from frozenseg.data.images import MAX_PIXELS
 from frozenseg.data.json_fields import (
-    Groups,
-    entries,
     file_name,
     flag,
-    flags,
     image_id,
     is_number,
     required,
     section,
     unusable,
     whole,
-    wholes,
 )
 from frozenseg.data.notes import note
-from frozenseg.data.records import Categories, Segments
+from frozenseg.data.records import Categories
 from frozenseg.data.rle import checked_segmentation, encode_segmentation, rle_box
 from frozenseg.errors import UserError
 from frozenseg.text.names import clean, refuse_repeated, spelling
-
-LARGEST_PANOPTIC_ID = 256**3 - 1
 
 ImageId = int | str
 
@@ -75,15 +68,6 @@ class InstanceFile:
     objects: list[ListedObject]
 
 
-@dataclass(frozen=True)
-class PanopticEntry:
-    """The segments of one image. areas: as the file states them, None where it states none."""
-
-    file_name: str
-    segments: Segments
-    areas: list[Any] = field(default_factory=list)
-
-
 def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Categories:
     """Read the categories of an annotation file, by ascending id.
 
@@ -115,13 +99,34 @@ def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Cat
     )
 
 
-def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
-    """Read the entries of `images` by id; refuse impossible sizes and repeated ids or files."""
-    images: dict[ImageId, ListedImage] = {}
+def read_image_entries(content: Any, source: str) -> dict[ImageId, dict[str, Any]]:
+    """Read the entries of `images` by id; refuse repeated ids and files."""
+    images: dict[ImageId, dict[str, Any]] = {}
     files: dict[str, ImageId] = {}
     for i, entry in enumerate(section(content, "images", source)):
         where = f"{source}: images[{i}]"
-        number_or_name = image_id(entry, "id", where)
+        key = image_id(entry, "id", where)
+        if key in images:
+            raise UserError(f"{where}: image id {key!r} is listed twice; remove one")
+        images[key] = entry
+        if entry.get("file_name") is not None:
+            name = file_name(entry, "file_name", where)
+            if files.setdefault(name, key) != key:
+                raise UserError(
+                    f"{where}: {name} is image {files[name]!r} already; one file has one id"
+                )
+    if not images:
+        raise UserError(f"{source}: lists no images; is it the right file?")
+    if len({type(key) for key in images}) > 1:
+        raise UserError(f"{source}: some images have numbers as ids, some names; use one kind")
+    return images
+
+
+def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
+    """Read the entries of `images` with their sizes by id; refuse impossible sizes too."""
+    images: dict[ImageId, ListedImage] = {}
+    for i, (key, entry) in enumerate(read_image_entries(content, source).items()):
+        where = f"{source}: images[{i}]"
         height, width = (
             whole(entry, side, where, low=1, high=MAX_PIXELS) for side in ("height", "width")
         )
@@ -129,20 +134,7 @@ def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
             raise UserError(
                 f"{where}: {height} x {width} pixels are more than {MAX_PIXELS:,}; scale it down"
             )
-        if number_or_name in images:
-            raise UserError(f"{where}: image id {number_or_name!r} is listed twice; remove one")
-        if entry.get("file_name") is not None:
-            name = file_name(entry, "file_name", where)
-            if name in files:
-                raise UserError(
-                    f"{where}: {name} is image {files[name]!r} already; one file has one id"
-                )
-            files[name] = number_or_name
-        images[number_or_name] = ListedImage(number_or_name, height, width, entry)
-    if not images:
-        raise UserError(f"{source}: lists no images; is it the right file?")
-    if len({type(key) for key in images}) > 1:
-        raise UserError(f"{source}: some images have numbers as ids, some names; use one kind")
+        images[key] = ListedImage(key, height, width, entry)
     return images
 
 
@@ -156,8 +148,8 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
     objects, cut = [], 0
     for i, entry in enumerate(rows):
         where = f"{source}: annotations[{i}]"
-        image = _image_of(entry, images, where)
-        category_id = _known_category(whole(entry, "category_id", where), categories, where)
+        image = images[known_image(entry, images, where)]
+        category_id = known_category(entry, categories.class_ids, where)
         is_crowd = flag(entry, "iscrowd", where, False)
         segmentation, box = None, _box(entry, where)
         if not boxes or box is None:
@@ -180,65 +172,6 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
     if cut:
         note(f"{source}: of {cut} objects some polygons are left out: they enclose nothing")
     return InstanceFile(images, categories, section(content, "categories", source), objects)
-
-
-def read_panoptic_entries(
-    content: Any, categories: Categories, source: str
-) -> dict[ImageId, PanopticEntry]:
-    """Read the annotations of a panoptic JSON by image, in the order of the file."""
-    names: dict[ImageId, str] = {}
-    groups: list[tuple[str, list[dict[str, Any]]]] = []
-    owners: dict[str, ImageId] = {}
-    for i, entry in enumerate(section(content, "annotations", source)):
-        where = f"{source}: annotations[{i}]"
-        if "segments_info" not in entry and "segmentation" in entry:
-            raise UserError(
-                f"{where}: is an object of an instance JSON; as a data set that is "
-                "coco_instances:JSON:IMAGE_DIR"
-            )
-        key = image_id(entry, "image_id", where)
-        if key in names:
-            raise UserError(f"{where} is the second of image {key!r}; remove it")
-        name = file_name(entry, "file_name", where)
-        if owners.setdefault(name, key) != key:
-            raise UserError(
-                f"{where}: {name} is that of image {owners[name]!r} already; one image has one PNG"
-            )
-        infos = entries(required(entry, "segments_info", where), f"{where}: segments_info")
-        names[key] = name
-        groups.append((f"{where} (image {key})", infos))
-    segments = _segments(groups, categories)
-    panoptic_entries = {
-        key: PanopticEntry(name, listed, [info.get("area") for info in infos])
-        for (key, name), listed, (_, infos) in zip(names.items(), segments, groups, strict=True)
-    }
-    _note_crowded_stuff(segments, categories, source)
-    return panoptic_entries
-
-
-def _note_crowded_stuff(segments: list[Segments], categories: Categories, source: str) -> None:
-    """Warn of stuff that is marked as a crowd, as BDD100K's toolkit does.
-
-    The mark keeps its meaning, as in panopticapi: the segment is not trained on and never missed.
-    """
-    crowds = np.concatenate([np.zeros(0, int), *(row.class_ids[row.is_crowd] for row in segments)])
-    marked = int((~np.array(categories.is_thing, dtype=bool)[crowds]).sum())
-    if marked:
-        note(
-            f"{source}: {marked} segments of stuff are marked as crowds; they are not trained on "
-            "and never missed (set their iscrowd to 0 if that is not meant)"
-        )
-
-
-def check_images_listed(
-    entries_by_image: Mapping[ImageId, PanopticEntry],
-    images: Mapping[ImageId, ListedImage],
-    source: str,
-) -> None:
-    """Refuse annotations of images that the file does not list."""
-    for position, key in enumerate(entries_by_image):
-        if key not in images:
-            raise unknown_image(key, images, f"{source}: annotations[{position}]")
 
 
 def check_names_agree(
@@ -304,45 +237,23 @@ def unknown_image(
     return UserError(f"{where}: image {key!r} is not among {whose}; {remedy}")
 
 
-def _image_of(
-    entry: Mapping[str, Any], images: Mapping[ImageId, ListedImage], where: str
-) -> ListedImage:
+def known_image(entry: Mapping[str, Any], images: Collection[ImageId], where: str) -> ImageId:
+    """The `image_id` of an entry, which must be among those of `images`."""
     key = image_id(entry, "image_id", where)
-    image = images.get(key)
-    if image is None:
+    if key not in images:
         raise unknown_image(key, images, where)
-    return image
+    return key
 
 
-def _known_category(category_id: int, categories: Categories, where: str) -> int:
-    if category_id not in categories.class_ids:
+def known_category(entry: Mapping[str, Any], categories: Collection[int], where: str) -> int:
+    """The `category_id` of an entry, which must be among those of `categories`."""
+    category_id = whole(entry, "category_id", where)
+    if category_id not in categories:
         raise UserError(
             f"{where}: category {category_id} is not among the {len(categories)} categories; "
             "correct it or list the category"
         )
     return category_id
-
-
-def _segments(groups: Groups, categories: Categories) -> list[Segments]:
-    """Read the segments of each image, as views of arrays that hold those of all images."""
-    ids = wholes(groups, "id", 1, LARGEST_PANOPTIC_ID)
-    category_ids = wholes(groups, "category_id")
-    crowds = np.array(flags(groups, "iscrowd", False), dtype=bool)
-    known = categories.class_ids
-    if not known.keys() >= set(category_ids):
-        origins = (where for where, rows in groups for _ in rows)
-        for category_id, where in zip(category_ids, origins, strict=True):
-            _known_category(category_id, categories, where)
-    numbers = np.array(ids, dtype=np.int32)
-    class_ids = np.array([known[category_id] for category_id in category_ids], dtype=np.int32)
-    segments, start = [], 0
-    for where, rows in groups:
-        end = start + len(rows)
-        if len(set(ids[start:end])) < len(rows):
-            raise UserError(f"{where}: lists a segment id twice; remove one")
-        segments.append(Segments(numbers[start:end], class_ids[start:end], crowds[start:end]))
-        start = end
-    return segments
 
 
 def _box(entry: Mapping[str, Any], where: str) -> list[float] | None:

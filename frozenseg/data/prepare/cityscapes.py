@@ -14,11 +14,11 @@ from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import lookup
 from frozenseg.data.prepare.options import (
     PreparationOptions,
-    panoptic_colours,
     regions,
     source_folder,
     write_picture,
 )
+from frozenseg.data.results import encode_panoptic
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 
@@ -36,7 +36,7 @@ FIRST_THING = 24
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the label maps, the panoptic PNGs and the panoptic JSON of a split."""
     top = source_folder(root / FOLDER / split, REMEDY)
     sources = sorted(top.glob("*/*_gtFine_instanceIds.png"))
     if not sources:
@@ -74,25 +74,25 @@ def _write_train_ids(path: Path) -> None:
 
 
 def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
-    """The entries of one image; its panoptic picture is written."""
+    """Write the panoptic PNG of one image and return its entries in the JSON."""
     values = read_labels(source).astype("int64")
     segments = []
     for region in regions(values):
         label = region["id"] // 1000 if region["id"] >= 1000 else region["id"]
         if label not in LABELS:
             continue
-        crowd = label >= FIRST_THING and region["id"] < 1000  # objects not told apart
+        crowd = label >= FIRST_THING and region["id"] < 1000  # a group of objects
         segments.append({**region, "category_id": label, "iscrowd": int(crowd)})
     kept = np.where(np.isin(values, [segment["id"] for segment in segments]), values, 0)
     image_id = source.name.removesuffix("_gtFine_instanceIds.png")
     picture = pictures / f"{image_id}_gtFine_panoptic.png"
     if again or not picture.exists():
-        write_picture(picture, panoptic_colours(kept))
+        write_picture(picture, encode_panoptic(kept))
     height, width = values.shape
     return {
         "image": {
             "id": image_id,
-            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # exists nowhere: theirs, kept
+            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # as published; no such file
             "height": height,
             "width": width,
         },
