@@ -80,9 +80,8 @@ def under_torchrun() -> bool:
 def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
     """Run `job(argument)` in all processes of the layout; returns the exit status of the first.
 
-    A `UserError` in any process ends all of them and is raised here. Torch's `elastic_launch` would
-    kill the processes 30 s after Ctrl-C, when a step may still be at work and its checkpoint is not
-    written, and would wait as long for the others when one has failed.
+    A `UserError` in any process ends all of them and is raised here. Torch's `elastic_launch` waits
+    30 s for the others before it ends a failed run, and reports the failure in many lines.
     """
     layout.check()
     if under_torchrun():
