@@ -138,7 +138,7 @@ def test_what_is_drawn_without_a_panoptic_result() -> None:
         assert segment.name == result.vocabulary.labels[segment.class_id]
     assert sum(segment.area for segment in result.regions.segments) == 40 * 50
     assert result.draw().size[0] >= 50
-    with pytest.raises(UserError, match=r"nothing to draw: .*PANOPTIC_ON and SEMANTIC_ON"):
+    with pytest.raises(UserError, match="nothing to draw: panoptic and semantic results"):
         replace(result, semantic=None).draw()
 
 

@@ -83,9 +83,12 @@ def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
 
 
 def _compile(stage: Stage, *, dynamic: bool | None) -> None:
-    """dynamic: True: sizes are symbols from the first call on; None: from the second size on."""
-    method = getattr(stage.owner, stage.method)
-    setattr(stage.owner, stage.method, compile_where_possible(method, stage.name, dynamic=dynamic))
+    """Replace a stage's method by its compiled form.
+
+    dynamic: True: sizes are symbols from the first call on; None: from the second size on.
+    """
+    method, name = getattr(stage.owner, stage.method), f"MODEL.COMPILE: {stage.name}"
+    setattr(stage.owner, stage.method, compile_where_possible(method, name, dynamic=dynamic))
 
 
 def process_device(cfg: CfgNode) -> torch.device:

@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.families import find_family
+from frozenseg.build.setting import setting
 from frozenseg.checkpoints.frozen_weights import load_parts
 from frozenseg.checkpoints.state_dict import WeightsMismatch
 from frozenseg.encoders.frozen import weights_digest
@@ -74,9 +75,11 @@ def build_text_classifier(
 ) -> TextClassifier:
     """The vectors of names with the sentences of MODEL.TEXT.TEMPLATES."""
     folder = cache_folder() if use_disk else None
+    with setting("MODEL.TEXT.TEMPLATES:"):
+        templates = find_templates(cfg.MODEL.TEXT.TEMPLATES)
     return TextClassifier(
         model.text_encoder,
-        templates=find_templates(cfg.MODEL.TEXT.TEMPLATES),
+        templates=templates,
         folder=folder / "text" if folder else None,
     )
 

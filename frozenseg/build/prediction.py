@@ -83,6 +83,12 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
         logger.warning(note)
     network.to(device).eval()
     prepare_for_inference(cfg, network)
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if not test.PANOPTIC_ON and not test.SEMANTIC_ON:
+        logger.warning(
+            "MODEL.MASK_FORMER.TEST: PANOPTIC_ON and SEMANTIC_ON are both False; results have "
+            "nothing to draw until one is True"
+        )
     pipeline = build_pipeline(cfg, network)
     if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids
         raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from frozenseg.build.setting import setting
 from frozenseg.data.benchmarks import (
     benchmark_categories,
     benchmark_vocabulary,
@@ -18,6 +19,7 @@ from frozenseg.data.benchmarks import (
     find_benchmark,
     is_data_set,
 )
+from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
@@ -31,19 +33,20 @@ def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabul
     The list that DATASETS.VOCABULARIES or VOCABULARY names for it, else that of the benchmark's
     row, joined with the annotation by `frozenseg.text.joining`; else the names of the annotation.
     """
+    row, listed = find_benchmark(name), listed_vocabulary(cfg, name)
+    if listed is None and not row.vocabulary and any("," in name for name in categories.names):
+        note(f"{name}: to give its classes synonyms, name a list of them in DATASETS.VOCABULARIES")
     return class_names(
-        find_benchmark(name),
-        data_root(),
-        categories,
-        listed=listed_vocabulary(cfg, name),
-        by_order=joins_by_order(cfg),
+        row, data_root(), categories, listed=listed, by_order=joins_by_order(cfg)
     )
 
 
 def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:
     """The list that the configuration names for a data set, if it does."""
-    value = _of_set(cfg).get(name) or cfg.DATASETS.VOCABULARY
-    return named_list(value) if value else None
+    if value := _of_set(cfg).get(name):
+        return named_list(value, "DATASETS.VOCABULARIES")
+    value = cfg.DATASETS.VOCABULARY
+    return named_list(value, "DATASETS.VOCABULARY") if value else None
 
 
 def _of_set(cfg: CfgNode) -> dict[str, str]:
@@ -70,12 +73,13 @@ def joins_by_order(cfg: CfgNode) -> bool:
     return cfg.DATASETS.VOCABULARY_JOIN == "order"
 
 
-def named_list(value: str) -> Vocabulary:
-    """A class list that a key names: a file, by its ending or folder, or one of the package."""
+def named_list(value: str, key: str) -> Vocabulary:
+    """Read a class list that a key names: a file, by its ending or folder, or one of the package."""
     path = Path(value)
-    if path.suffix.lower() in (".txt", ".json", ".csv") or len(path.parts) > 1:
-        return Vocabulary.from_file(path)
-    return Vocabulary.packaged(value)
+    with setting(f"{key}:"):
+        if path.suffix.lower() in (".txt", ".json", ".csv") or len(path.parts) > 1:
+            return Vocabulary.from_file(path)
+        return Vocabulary.packaged(value)
 
 
 def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
@@ -84,7 +88,7 @@ def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
     if value.startswith(INLINE):
         return _inline(value)
     if value and not is_data_set(value):
-        return named_list(value)
+        return named_list(value, "DATASETS.TRAIN_VOCABULARY")
     if not value and not cfg.DATASETS.TRAIN:
         raise UserError(
             "DATASETS.TRAIN is empty: name the data set that the model was trained on, or its "
@@ -105,7 +109,9 @@ def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
     DATASETS.VOCABULARY, which may be meant for the sets that are tested, does not count here.
     """
     row, value = find_benchmark(name), _of_set(cfg).get(name)
-    own = named_list(value) if value else benchmark_vocabulary(row, data_root())
+    if value:
+        return named_list(value, "DATASETS.VOCABULARIES")
+    own = benchmark_vocabulary(row, data_root())
     if own is not None:
         return own
     try:
