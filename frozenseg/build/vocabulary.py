@@ -36,9 +36,7 @@ def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabul
     row, listed = find_benchmark(name), listed_vocabulary(cfg, name)
     if listed is None and not row.vocabulary and any("," in name for name in categories.names):
         note(f"{name}: to give its classes synonyms, name a list of them in DATASETS.VOCABULARIES")
-    return class_names(
-        row, data_root(), categories, listed=listed, by_order=joins_by_order(cfg)
-    )
+    return class_names(row, data_root(), categories, listed=listed, by_order=joins_by_order(cfg))
 
 
 def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:
@@ -74,7 +72,7 @@ def joins_by_order(cfg: CfgNode) -> bool:
 
 
 def named_list(value: str, key: str) -> Vocabulary:
-    """Read a class list that a key names: a file, by its ending or folder, or one of the package."""
+    """Read the class list that a key names: a file, or a list of the package."""
     path = Path(value)
     with setting(f"{key}:"):
         if path.suffix.lower() in (".txt", ".json", ".csv") or len(path.parts) > 1:
