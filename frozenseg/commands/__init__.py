@@ -163,7 +163,7 @@ def main() -> None:
     if name not in _modules():
         known = [*_modules(), *ALIASES]
         sys.exit(_failed(f"no command {sys.argv[1]!r}; {nearest(name, known)}"))
-    sys.argv = [f"frozenseg {name}", *first, *sys.argv[2:]]
+    sys.argv = [f"frozenseg {sys.argv[1]}", *first, *sys.argv[2:]]
     run_module(name)
 
 

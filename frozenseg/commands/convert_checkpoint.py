@@ -23,7 +23,7 @@ from frozenseg.files import user_path, write_torch
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="convert_checkpoint", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg convert_checkpoint", description=__doc__)
     parser.add_argument("source", type=user_path, help="published .pth or our .safetensors")
     parser.add_argument(
         "target", type=output_file, help=".safetensors: ours; .pth: published names"

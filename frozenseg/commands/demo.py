@@ -358,7 +358,7 @@ def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo",
+        prog="frozenseg demo",
         description=__doc__,
         epilog="A class is a thing unless COCO knows it as stuff. Exit status: 0 if all inputs "
         "were done, 1 if some were not, or a video in part (their names come last), 2 if none was, "

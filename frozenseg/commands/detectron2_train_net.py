@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def main(argv: list[str]) -> int | None:
     epilog = "detectron2 is needed; without it, the command says how to get it."
     arguments = argument_parser(
-        "detectron2_train_net", __doc__ or "", epilog
+        "frozenseg detectron2_train_net", __doc__ or "", epilog
     ).parse_intermixed_args(argv)
     request = Request(
         config=arguments.config_file,

@@ -1,6 +1,7 @@
 """Train a model, or evaluate it on every set of DATASETS.TEST (--eval-only)."""
 
 import argparse
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,8 @@ class Request:
 
 
 def main(argv: list[str]) -> int | None:
-    arguments = argument_parser("train_net", __doc__ or "").parse_intermixed_args(argv)
+    """Start the processes of a run, after its configuration has been checked."""
+    arguments = argument_parser(_program(), __doc__ or "").parse_intermixed_args(argv)
     request = Request(
         config=arguments.config_file,
         options=[*precision_options(arguments), *arguments.opts, *arguments.options],
@@ -48,6 +50,12 @@ def main(argv: list[str]) -> int | None:
         backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo",
     )
     return launch(work, request, layout)
+
+
+def _program() -> str:
+    """The command as it was called: `frozenseg train_net`, or an alias such as `frozenseg train`."""
+    called = sys.argv[0]
+    return called if called.startswith("frozenseg ") else "frozenseg train_net"
 
 
 def work(request: Request) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import frozenseg
-from frozenseg.commands import COMMANDS, main, run
+from frozenseg.commands import ALIASES, COMMANDS, main, run
 from frozenseg.errors import UserError, one_line
+from frozenseg.recipes import packaged_config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -126,7 +127,9 @@ def test_the_package_is_a_program(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
+@pytest.mark.parametrize(
+    "name", [*(name for group in COMMANDS.values() for name in group), *ALIASES]
+)
 def test_every_command_has_help(
     name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +137,7 @@ def test_every_command_has_help(
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 0
-    assert f"usage: {name}" in capsys.readouterr().out.replace("frozenseg ", "")
+    assert f"usage: frozenseg {name} [-h]" in capsys.readouterr().out
 
 
 def test_help_groups_the_commands_and_the_version_is_said(
@@ -148,3 +151,35 @@ def test_help_groups_the_commands_and_the_version_is_said(
     said = capsys.readouterr().out
     assert all(f"\n{group}:\n" in said for group in COMMANDS)
     assert said.endswith(f"frozenseg {frozenseg.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train"],
+        ["evaluate"],
+        ["demo", "--output", "OUT"],
+        ["make_sam_masks", "--output", "OUT"],
+        ["convert_checkpoint", "MODEL", "OUT.safetensors"],
+        ["analyze_model"],
+        ["benchmark"],
+        ["measure_memory"],
+    ],
+)
+def test_a_configuration_that_is_not_there_is_one_line(
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = packaged_config("small").with_name("model.safetensors")
+    places = {"OUT": str(tmp_path / "out"), "OUT.safetensors": str(tmp_path / "out.safetensors")}
+    places["MODEL"] = str(model)
+    filled = [places.get(argument, argument) for argument in arguments]
+    gone = str(tmp_path / "gone.yaml")
+    monkeypatch.setattr(sys, "argv", ["frozenseg", *filled, "--config-file", gone])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert said.startswith("error: ") and gone in said and said.count("\n") == 1

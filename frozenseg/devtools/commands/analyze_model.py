@@ -22,7 +22,7 @@ from frozenseg.structures import ImageBatch, TextEmbeddings
 
 def main(argv: list[str]) -> None:
     """Print the table of parameters, and of operations with --flops."""
-    parser = argparse.ArgumentParser(prog="analyze_model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg analyze_model", description=__doc__)
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1199), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=150, help="for the FLOPs")

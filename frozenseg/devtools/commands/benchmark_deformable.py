@@ -211,7 +211,7 @@ def _processor() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark_deformable.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg benchmark_deformable", description=__doc__)
     parser.add_argument(
         "--levels",
         nargs="+",

@@ -142,7 +142,7 @@ def _images(arguments: argparse.Namespace, side: int) -> list[np.ndarray]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="benchmark_proposals",
+        prog="frozenseg benchmark_proposals",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -27,7 +27,7 @@ CATEGORIES = [{"id": 3 * i + 1, "name": f"class {i}", "isthing": i % 2} for i in
 
 def main(argv: list[str]) -> int | None:
     """Time each metric and its usual implementation on the same data, and print the table."""
-    parser = argparse.ArgumentParser(prog="benchmark_scoring.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg benchmark_scoring", description=__doc__)
     parser.add_argument("--images", type=int, default=20, help="number of images (%(default)s)")
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
     parser.add_argument("--segments", type=int, default=40, help="per image (%(default)s)")

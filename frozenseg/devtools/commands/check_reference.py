@@ -21,7 +21,9 @@ from frozenseg.files import read_json, user_path
 def main(argv: list[str]) -> int:
     """Print the error of each entry, and the largest; exit status 1 if it exceeds the bound."""
     parser = argparse.ArgumentParser(
-        prog="check_reference", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="frozenseg check_reference",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("prefix", type=user_path, help="e.g. ../shared/reference/convnext_large")
     prefix = parser.parse_args(argv).prefix

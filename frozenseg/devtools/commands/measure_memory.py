@@ -21,7 +21,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 def main(argv: list[str]) -> None:
     """Segment one image and print the peak memory that this has taken."""
-    parser = argparse.ArgumentParser(prog="measure_memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg measure_memory", description=__doc__)
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=847)

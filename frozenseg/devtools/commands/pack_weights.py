@@ -35,7 +35,7 @@ def _halved(tensor: Tensor, name: str) -> Tensor:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pack_weights", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg pack_weights", description=__doc__)
     parser.add_argument("weights", type=user_path, help="a checkpoint, as any command reads it")
     parser.add_argument(
         "output", type=output_file, help="a .safetensors file; it loads like any other"

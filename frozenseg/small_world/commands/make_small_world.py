@@ -68,7 +68,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make_small_world", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg make_small_world", description=__doc__)
     add = parser.add_argument
     add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
     add("--split", nargs="+", choices=list(SPLITS), help="default: all")

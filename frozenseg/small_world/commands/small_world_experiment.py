@@ -298,7 +298,7 @@ def plot(experiment: Experiment, scores: Scores, path: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="small_world_experiment",
+        prog="frozenseg small_world_experiment",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

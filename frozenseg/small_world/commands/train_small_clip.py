@@ -105,7 +105,7 @@ def _report(scores: dict[str, float]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="train_small_clip", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg train_small_clip", description=__doc__)
     add_run_arguments(parser, steps=1800, batch=96, learning_rate=1e-3, test_images=1000)
     parser.add_argument(
         "--easy-share",

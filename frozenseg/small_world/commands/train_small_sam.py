@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="train_small_sam", description=__doc__)
+    parser = argparse.ArgumentParser(prog="frozenseg train_small_sam", description=__doc__)
     add_run_arguments(parser, steps=2400, batch=4, learning_rate=1e-3, test_images=100)
     parser.add_argument("--masks", type=int, default=8, help="an image (default: %(default)s)")
     parser.add_argument(
