@@ -20,8 +20,10 @@ COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 class DetectionMetric(Metric):
     """Keeps the detections of each image, masks as run-length codes, for a subclass to score.
 
-    sizes: {image id: (height, width)} of all images that may be scored. category_ids: all known
-    ones. kind: "segm" for masks, "bbox" for boxes. A subclass names its scores in `keys`.
+    keys: the names of the scores, which a subclass defines.
+    sizes: {image id: (height, width)} of all images that may be scored.
+    category_ids: of all categories of the ground truth.
+    kind: "segm" for masks, "bbox" for boxes.
     """
 
     keys: tuple[str, ...]
@@ -37,7 +39,7 @@ class DetectionMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove the detections of all images."""
         self._detections: dict[Any, list[dict[str, Any]]] = {}
 
     def update(
@@ -50,8 +52,10 @@ class DetectionMetric(Metric):
     ) -> None:
         """Keep the N detections of one image; their order decides between equal scores.
 
-        masks: (N, H, W) or N codes, for kind "segm". boxes: (N, 4) as x0, y0, x1, y1 in pixels, for
-        kind "bbox". The area of a detection is that of its mask, as detectron2 has it.
+        masks: (N, H, W) or N codes, for kind "segm". The area of a detection is that of its mask,
+            as in detectron2.
+        boxes: (N, 4) as x0, y0, x1, y1 in pixels, for kind "bbox".
+        scores: N finite numbers. category_ids: N ids of the ground truth's categories.
         """
         where = f"image {image_id}"
         if image_id not in self.sizes:
@@ -94,18 +98,18 @@ class DetectionMetric(Metric):
         ]
 
     def state(self) -> State:
-        """Return what was kept of the images, as JSON can carry it."""
+        """The detections of each image, masks as codes."""
         return {"detections": [[image_id, rows] for image_id, rows in self._detections.items()]}
 
     def add_state(self, state: State) -> None:
-        """Add what another metric kept."""
+        """Add the detections of images that are not here already."""
         for image_id, rows in state["detections"]:
             if image_id in self._detections:
                 raise UserError(f"image {image_id} was scored twice")
             self._detections[image_id] = rows
 
     def _results(self) -> list[dict[str, Any]]:
-        """All detections in one order, whoever saw which image."""
+        """All detections in the order of image ids, however the images were shared by processes."""
         return [
             result for image_id in sorted(self._detections) for result in self._detections[image_id]
         ]
@@ -133,7 +137,7 @@ class InstanceAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        """Return the scores of all images so far."""
+        """The scores of `keys`, and AP by category id under "per_class", by hotcoco's COCOeval."""
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
@@ -142,9 +146,9 @@ class InstanceAP(DetectionMetric):
 
 
 def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
-    """Run an evaluator and return the scores of `keys`, and AP by category id; NaN: no objects.
+    """Run an evaluator of hotcoco; return the scores of `keys`, and AP by category id.
 
-    The evaluators say -1 of what has no objects, which is translated here and nowhere else.
+    A score of something that has no objects is -1 in the evaluators and NaN here.
     """
     evaluator.evaluate()
     evaluator.accumulate()
@@ -152,7 +156,8 @@ def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
         evaluator.summarize()
     results = evaluator.get_results()
     assert evaluator.eval is not None, "accumulated above"
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # T, R, K of all areas, most detections
+    # (thresholds, recalls, categories), of objects of all areas and the largest limit of detections
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
     known = precision >= 0
     averages = np.where(known, precision, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)
     per_class = np.where(known.any((0, 1)), averages, np.nan).tolist()

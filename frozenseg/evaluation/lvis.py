@@ -11,14 +11,13 @@ from frozenseg.evaluation.metric import Scores
 
 
 class LvisAP(DetectionMetric):
-    """AP of the lvis package, with APr, APc, APf for rare, common, frequent categories; fractions,
-    NaN where there was nothing to find.
+    """AP as the lvis package computes it, with APr, APc, APf for rare, common, frequent categories.
 
-    Of each image the 300 detections of highest score count, over all categories together.
-    Detections of a category count only where it is annotated or known to be absent
-    (`neg_category_ids`); where its annotation is not exhaustive (`not_exhaustive_category_ids`),
-    surplus detections are no mistakes. Crowd regions do not exist here: they are objects like
-    others.
+    Scores are fractions, and NaN where there was nothing to find. Of each image the
+    `max_detections` detections of highest score count, over all categories together. Detections of
+    a category count only where it is annotated or known to be absent (`neg_category_ids`). Where
+    its annotation is not exhaustive (`not_exhaustive_category_ids`), surplus detections are no
+    mistakes. LVIS has no crowd regions: what is marked as one is an object like others.
 
     ground_truth: an LVIS file or its content. kind: "segm" (masks) or "bbox" (boxes).
     """
@@ -41,9 +40,9 @@ class LvisAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        """Return the scores of all images so far."""
-        found = [
+        """The scores of `keys`, and AP by category id under "per_class", by hotcoco's LVISeval."""
+        detections = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]
-        results = hotcoco().LVISResults(self._coco, found, max_dets=self.max_detections)
+        results = hotcoco().LVISResults(self._coco, detections, max_dets=self.max_detections)
         return summarize(hotcoco().LVISeval(self._coco, results, self.kind), self.keys)

@@ -1,8 +1,10 @@
-"""What all metrics share: they take one image at a time and several processes can be combined."""
+"""What all metrics share: they take one image at a time, and several processes can be combined."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 State = dict[str, Any]
 Scores = dict[str, Any]
@@ -38,3 +40,33 @@ class Metric(ABC):
         self.reset()
         for state in states:
             self.add_state(state)
+
+
+class CountingMetric(Metric):
+    """A metric that keeps whole numbers alone, which add up over images and over processes.
+
+    counts: arrays int64 by name. A subclass adds to them in `update`.
+    """
+
+    def __init__(self, **shapes: tuple[int, ...]) -> None:
+        """shapes: of each array of `counts`."""
+        self._shapes = shapes
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all counts to 0."""
+        self.counts = {name: np.zeros(size, np.int64) for name, size in self._shapes.items()}
+
+    def state(self) -> State:
+        """The counts as lists."""
+        return {name: array.tolist() for name, array in self.counts.items()}
+
+    def add_state(self, state: State) -> None:
+        """Add the counts of another metric."""
+        for name, array in self.counts.items():
+            array += np.array(state[name], dtype=np.int64)
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean of the scores (N,) of some classes; NaN where there is none."""
+    return float(values.mean()) if len(values) else float("nan")

@@ -16,10 +16,10 @@ MAX_ID = 2**24 - 1  # ids are written as three bytes in the PNGs of the COCO pan
 
 @dataclass
 class _Regions:
-    """The segments of one id map.
+    """The N segments of one id map.
 
-    ids: of the N segments. classes: (N,) rows of the categories. is_crowd: (N,) bool. index: (H *
-    W,) for each pixel the row of its segment plus 1, or 0 for void.
+    ids: (N,) as in the map. classes: (N,) rows of the categories. is_crowd: (N,) bool.
+    index: (H * W,) for each pixel the row of its segment plus 1, or 0 for void.
     """
 
     ids: np.ndarray
@@ -37,8 +37,8 @@ class PanopticQuality(Metric):
     its category, is no false positive. The means run over the categories that occur in truth or
     prediction; the others, and a group of which none occurs, have no score (NaN).
 
-    categories: [{"id", "isthing", ...}], ids in any order and with gaps. seen: of each, whether it
-    was met in training; given, the groups Seen and Unseen are scored too.
+    categories: [{"id", "isthing", ...}], ids in any order and with gaps. seen: whether each was met
+        in training; with it, the groups Seen and Unseen are scored too.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PanopticQuality(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove all images, their matches and their misses."""
         self._images: set[int | str] = set()
         self._missed, self._false = np.zeros((2, len(self.category_ids)), dtype=np.int64)
         self._match_class: list[np.ndarray] = []
@@ -70,12 +70,13 @@ class PanopticQuality(Metric):
         gt_segments: Sequence[Mapping[str, Any]],
         sources: tuple[str, str] | None = None,
     ) -> np.ndarray:
-        """Count one image; returns the pixels (G,) of its true segments.
+        """Count one image and return the pixels (G,) of its true segments.
 
-        pred_ids, gt_ids: (H, W) segment ids, 0 for void. Segments: [{"id", "category_id"}], those
-        of the truth with "iscrowd". Areas are counted; panopticapi believes the "area" of the
-        truth, which is the same in sound files. sources: what to call prediction and truth in
-        messages.
+        pred_ids, gt_ids: (H, W) segment ids, 0 for void.
+        pred_segments, gt_segments: [{"id", "category_id"}], those of the truth with "iscrowd". Areas
+            are counted here; panopticapi takes the "area" that the truth states, which is the same
+            in sound files.
+        sources: what messages call the prediction and the truth.
         """
         if image_id in self._images:
             raise UserError(f"image {image_id} was scored twice")
@@ -104,7 +105,7 @@ class PanopticQuality(Metric):
     def _regions(
         self, ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str
     ) -> _Regions:
-        """The segments of a map, in their order, once map and list are known to agree."""
+        """Check the listed segments and give each pixel of the map the row of its segment."""
         flat = np.ascontiguousarray(ids).ravel()
         if not all(0 < segment["id"] <= MAX_ID for segment in segments) or (
             flat.min(initial=0) < 0 or flat.max(initial=0) > MAX_ID
@@ -117,8 +118,8 @@ class PanopticQuality(Metric):
         unknown = [s["category_id"] for s in segments if s["category_id"] not in self._row]
         if unknown:
             raise UserError(f"{source}: category {unknown[0]} is not among the categories")
-        # Only the touched pages of this table are ever real, and gathering from it is far cheaper
-        # than sorting the pixels.
+        # A lookup table is far cheaper than sorting the pixels, and of a large one the system
+        # allocates only the pages that are written.
         rows = np.zeros(int(largest) + 1, dtype=np.int32)
         rows[segment_ids] = np.arange(1, len(segments) + 1)
         return _Regions(
@@ -151,7 +152,7 @@ class PanopticQuality(Metric):
         missed = ~gt.is_crowd & ~match.any(axis=1)
         in_crowd = np.zeros_like(in_void)
         crowd = same_class & gt.is_crowd[:, None]
-        if crowd.any():  # of several crowds of one category panopticapi knows the last only
+        if crowd.any():  # of several crowds of one category panopticapi keeps the last
             last = len(crowd) - 1 - crowd[::-1].argmax(axis=0)
             in_last = intersection[last, np.arange(len(pred_areas))]
             in_crowd = np.where(crowd.any(axis=0), in_last, 0)
@@ -165,9 +166,13 @@ class PanopticQuality(Metric):
         self._match_iou.append(iou[match])
 
     def compute(self) -> Scores:
-        """Return the scores of all images so far."""
+        """{"pq", "sq", "rq", "n"} of each group, and {"pq", "sq", "rq"} of each category.
+
+        n is the number of categories of the group that occur.
+        """
         classes, iou = self._matches()
-        order = np.lexsort((iou, classes))  # one order of summing, whoever saw which image
+        # Summed in one order, however the images were shared by processes.
+        order = np.lexsort((iou, classes))
         num_classes = len(self.category_ids)
         matched = np.bincount(classes, minlength=num_classes)
         iou_sum = np.bincount(classes[order], weights=iou[order], minlength=num_classes)
@@ -191,14 +196,14 @@ class PanopticQuality(Metric):
         return scores
 
     def _matches(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class and IoU of all matched pairs; a pair is two numbers, so they may all be kept."""
+        """The class and the IoU of all matched pairs, (M,) each."""
         return (
             np.concatenate([np.zeros(0, dtype=np.int64), *self._match_class]),
             np.concatenate([np.zeros(0), *self._match_iou]),
         )
 
     def state(self) -> State:
-        """Return what was kept of the images, as JSON can carry it."""
+        """The misses of each category, and the category and IoU of each match."""
         classes, iou = self._matches()
         return {
             "images": sorted(self._images, key=str),
@@ -209,7 +214,7 @@ class PanopticQuality(Metric):
         }
 
     def add_state(self, state: State) -> None:
-        """Add what another metric kept."""
+        """Add the images of another metric, none of which may be here already."""
         twice = self._images.intersection(state["images"])
         if twice:
             raise UserError(f"image {min(twice, key=str)} was scored twice")
@@ -234,7 +239,7 @@ def listed_segments(segments: Segments, categories: Categories) -> list[dict[str
 
 
 def _check_agreement(id_map: np.ndarray, regions: _Regions, areas: np.ndarray, source: str) -> None:
-    """UserError if the map holds an id that is not among its segments."""
+    """Raise `UserError` if the map holds an id that is not among its segments."""
     if np.count_nonzero(id_map) != areas.sum():
         flat = id_map.ravel()
         stray = flat[(flat != 0) & (regions.index == 0)][0]

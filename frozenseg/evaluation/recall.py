@@ -1,4 +1,4 @@
-"""Recall of class-free mask proposals, for classes met in training and for new ones."""
+"""Recall of class-agnostic mask proposals, for seen and unseen classes."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ import numpy as np
 
 from frozenseg.data.rle import Masks, as_rles, encode_masks, rle_iou
 from frozenseg.errors import UserError
-from frozenseg.evaluation.metric import Metric, Scores, State
+from frozenseg.evaluation.metric import CountingMetric, Scores
 from frozenseg.evaluation.semantic import check_ignore
 
 
-class ProposalRecall(Metric):
+class ProposalRecall(CountingMetric):
     """Share of (image, class) regions that some proposal covers, in per cent (FrozenSeg, Tab. 8).
 
-    In each image, all pixels of a class are one region; it is found at a threshold if a proposal
-    has an IoU above it. Regions are pooled over all images, not averaged per class; pixels
-    without a class stay in the union. Scores: "S_Recall@IoU=0.50" for seen classes, "U_..." for
-    unseen ones; NaN where there was no region.
+    In each image, all pixels of a class are one region. It is found at a threshold if a proposal
+    has an IoU above it. Regions are pooled over all images, not averaged per class; pixels without
+    a class stay in the union. Scores are "S_Recall@IoU=0.50" for seen classes and "U_..." for
+    unseen ones, and NaN where there was no region.
 
     names: of the classes, by label. seen: (K,) whether a class was met in training. ignore: the
     label of pixels without a class.
@@ -40,15 +40,10 @@ class ProposalRecall(Metric):
         self.keys = tuple(
             f"{letter}_Recall@IoU={threshold:.2f}" for letter in "SU" for threshold in thresholds
         )
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all images."""
-        self._regions = np.zeros(2, dtype=np.int64)  # unseen, seen
-        self._found = np.zeros((2, len(self.thresholds)), dtype=np.int64)
+        super().__init__(regions=(2,), found=(2, len(self.thresholds)))  # rows: unseen, seen
 
     def update(self, proposals: Masks, gt: np.ndarray) -> None:
-        """Count one image. proposals: (P, H, W) masks or P codes, also none; gt: (H, W) labels."""
+        """Count one image. proposals: (P, H, W) masks or P codes; P may be 0. gt: (H, W) labels."""
         codes = as_rles(proposals, (gt.shape[0], gt.shape[1]), "proposals")
         labels = np.unique(gt)
         labels = labels[labels != self.ignore]
@@ -56,26 +51,16 @@ class ProposalRecall(Metric):
             wrong = labels[0] if labels[0] < 0 else labels[-1]
             raise UserError(f"ground truth: label {wrong} is no class of {len(self.names)}")
         seen = self.seen[labels].astype(np.int64)
-        self._regions += np.bincount(seen, minlength=2)
+        self.counts["regions"] += np.bincount(seen, minlength=2)
         if not len(labels) or not codes:
             return
         regions = encode_masks(gt == labels[:, None, None])
         iou = rle_iou(codes, regions)  # (P, regions)
-        found = iou.max(axis=0)[:, None] > self.thresholds
-        np.add.at(self._found, seen, found)
+        np.add.at(self.counts["found"], seen, iou.max(axis=0)[:, None] > self.thresholds)
 
     def compute(self) -> Scores:
-        """Return the scores of all images so far."""
-        regions = self._regions[::-1, None]  # seen first, as the keys
+        """The recall of each group at each threshold, in the order of `keys`."""
+        regions = self.counts["regions"][::-1, None]  # seen first, as in `keys`
         with np.errstate(invalid="ignore"):
-            shares = 100 * self._found[::-1] / regions
+            shares = 100 * self.counts["found"][::-1] / regions
         return dict(zip(self.keys, shares.ravel().tolist(), strict=True))
-
-    def state(self) -> State:
-        """Return what was kept of the images, as JSON can carry it."""
-        return {"regions": self._regions.tolist(), "found": self._found.tolist()}
-
-    def add_state(self, state: State) -> None:
-        """Add what another metric kept."""
-        self._regions += np.array(state["regions"], dtype=np.int64)
-        self._found += np.array(state["found"], dtype=np.int64)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from frozenseg.errors import UserError
-from frozenseg.evaluation.metric import Metric, Scores, State
+from frozenseg.evaluation.metric import CountingMetric, Scores, mean
 from frozenseg.text.names import distinct
 
 
-class SemanticIoU(Metric):
+class SemanticIoU(CountingMetric):
     """mIoU, fwIoU, mACC, pACC and IoU, ACC of each class, in per cent.
 
     Only pixels with a true class count. A class that never occurs in the truth has no score (NaN)
@@ -18,7 +18,7 @@ class SemanticIoU(Metric):
 
     names: of the classes, by label. seen: (K,) whether a class was met in training; adds
     "mIoU-seen" and "mIoU-unseen". ignore: the label of pixels without a class; as a prediction it
-    means that nothing was said of the pixel, which counts as wrong.
+    means that the model gives the pixel no class, which counts as wrong.
     """
 
     def __init__(
@@ -30,11 +30,8 @@ class SemanticIoU(Metric):
         self.names = distinct(names)
         self.seen = None if seen is None else np.array(seen, dtype=bool)
         self.ignore = ignore
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all images."""
-        self._true, self._predicted, self._correct = np.zeros((3, len(self.names)), dtype=np.int64)
+        shape = (len(self.names),)
+        super().__init__(true=shape, predicted=shape, correct=shape)
 
     def update(self, pred: np.ndarray, gt: np.ndarray) -> None:
         """Count the pixels of one image; both maps (H, W) with labels 0..K-1 or `ignore`."""
@@ -45,12 +42,13 @@ class SemanticIoU(Metric):
         predicted = self._labels(pred, "prediction")
         labelled = true < num_classes
         true, predicted = true[labelled], predicted[labelled]
-        self._true += np.bincount(true, minlength=num_classes)
-        self._predicted += np.bincount(predicted, minlength=num_classes + 1)[:num_classes]
-        self._correct += np.bincount(true[true == predicted], minlength=num_classes)
+        counts = self.counts
+        counts["true"] += np.bincount(true, minlength=num_classes)
+        counts["predicted"] += np.bincount(predicted, minlength=num_classes + 1)[:num_classes]
+        counts["correct"] += np.bincount(true[true == predicted], minlength=num_classes)
 
     def _labels(self, labels: np.ndarray, source: str) -> np.ndarray:
-        """The labels as flat int64 with K for `ignore`."""
+        """The labels as (H * W,) int64, with K in place of `ignore`."""
         num_classes = len(self.names)
         flat = labels.ravel().astype(np.int64)
         outside = (flat < 0) | (flat >= num_classes)
@@ -64,49 +62,31 @@ class SemanticIoU(Metric):
         return flat
 
     def compute(self) -> Scores:
-        """Return the scores of all images so far."""
-        union = self._true + self._predicted - self._correct
+        """The means, then "IoU-NAME" and "ACC-NAME" of each class."""
+        true, predicted, correct = (self.counts[key] for key in ("true", "predicted", "correct"))
+        present = true > 0
         with np.errstate(invalid="ignore"):
-            iou = 100 * np.where(self._true > 0, self._correct / union, np.nan)
-            accuracy = 100 * (self._correct / self._true)
-            weight = self._true / self._true.sum()
-            pixel_accuracy = 100 * (self._correct.sum() / self._true.sum())
-        present = self._true > 0
+            iou = 100 * np.where(present, correct / (true + predicted - correct), np.nan)
+            accuracy = 100 * (correct / true)
+            weight = true / true.sum()
+            pixel_accuracy = 100 * (correct.sum() / true.sum())
         scores: Scores = {
-            "mIoU": _mean(iou[present]),
+            "mIoU": mean(iou[present]),
             "fwIoU": float((iou * weight)[present].sum()) if present.any() else float("nan"),
         }
         if self.seen is not None:
-            scores["mIoU-seen"] = _mean(iou[present & self.seen])
-            scores["mIoU-unseen"] = _mean(iou[present & ~self.seen])
+            scores["mIoU-seen"] = mean(iou[present & self.seen])
+            scores["mIoU-unseen"] = mean(iou[present & ~self.seen])
         scores |= {f"IoU-{name}": float(v) for name, v in zip(self.names, iou, strict=True)}
-        scores |= {"mACC": _mean(accuracy[present]), "pACC": float(pixel_accuracy)}
+        scores |= {"mACC": mean(accuracy[present]), "pACC": float(pixel_accuracy)}
         scores |= {f"ACC-{name}": float(v) for name, v in zip(self.names, accuracy, strict=True)}
         return scores
 
-    def state(self) -> State:
-        """Return what was kept of the images, as JSON can carry it."""
-        return {
-            "true": self._true.tolist(),
-            "predicted": self._predicted.tolist(),
-            "correct": self._correct.tolist(),
-        }
-
-    def add_state(self, state: State) -> None:
-        """Add what another metric kept."""
-        self._true += np.array(state["true"], dtype=np.int64)
-        self._predicted += np.array(state["predicted"], dtype=np.int64)
-        self._correct += np.array(state["correct"], dtype=np.int64)
-
 
 def check_ignore(ignore: int, num_classes: int) -> None:
-    """UserError if the label for "no class" is the label of a class."""
+    """Raise `UserError` if the label of pixels without a class is also the label of a class."""
     if 0 <= ignore < num_classes:
         raise UserError(
             f"label {ignore} cannot mean both 'ignore' and a class; with {num_classes} classes "
             "choose another ignore label, such as 65535 for 16-bit maps"
         )
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")

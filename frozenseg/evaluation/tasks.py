@@ -1,4 +1,4 @@
-"""Evaluators: each reads the truth of a record from disk and feeds its metric with a prediction.
+"""Evaluators: each reads the annotation of a record from disk and feeds its metric.
 
 Their summaries are in per cent, as papers print them.
 """
@@ -39,8 +39,8 @@ PANOPTIC_GROUPS = {
 class Task(Protocol):
     """What `frozenseg.evaluation.runner.evaluate` needs of an evaluator.
 
-    metric: the counts that are gathered and merged over processes. names: the keys of `summary`,
-    known before the first image, the most important first.
+    metric: what is gathered and merged over processes.
+    names: the keys of `summary`, known before the first image, the most important first.
     """
 
     @property
@@ -50,10 +50,10 @@ class Task(Protocol):
     names: tuple[str, ...]
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
+        """Compare the results for one image with the annotation of its record."""
 
     def summary(self, scores: Scores) -> Summary:
-        """The headline numbers of `metric.compute()`; NaN where there was nothing to score."""
+        """The scores to report of `metric.compute()`, in per cent; NaN: there was nothing to score."""
 
 
 class PanopticEvaluator:
@@ -72,8 +72,8 @@ class PanopticEvaluator:
         )
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
-        assert result.panoptic is not None, "the post-processor was asked for it"
+        """Compare the panoptic result with the segments of the record's PNG."""
+        assert result.panoptic is not None, "the post-processor makes it"
         truth, segments = load_panoptic(record)
         self.metric.update(
             record.image_id,
@@ -88,7 +88,7 @@ class PanopticEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the headline numbers of `metric.compute()`, in per cent."""
+        """PQ, SQ and RQ of each group, e.g. "PQ-things"."""
         return {
             f"{key}{suffix}": 100 * scores[group][key.lower()]
             for group, suffix in PANOPTIC_GROUPS.items()
@@ -105,20 +105,21 @@ class SemanticEvaluator:
         self.metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
-        assert result.semantic is not None, "the post-processor was asked for it"
+        """Compare the semantic result with the record's label map."""
+        assert result.semantic is not None, "the post-processor makes it"
         self.metric.update(result.semantic, load_semantic(record))
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the headline numbers of `metric.compute()`, in per cent."""
+        """The means alone, without the scores of single classes."""
         return {key: scores[key] for key in self.names}
 
 
 class OracleEvaluator:
-    """mIoU and FB-IoU where an image is asked only for classes it has ("oracle presence").
+    """mIoU and FB-IoU where an image is queried only with classes it holds ("oracle presence").
 
-    The published protocol of Fusioner. It does not compare with `SemanticEvaluator`, where every
-    image is asked for the whole vocabulary; its names begin with "oracle".
+    This is the published protocol of Fusioner. Its numbers do not compare with those of
+    `SemanticEvaluator`, where every image is queried with the whole vocabulary, so their names
+    begin with "oracle".
     """
 
     names: tuple[str, ...] = (
@@ -132,22 +133,22 @@ class OracleEvaluator:
         self.metric = ClassMaskIoU(names=categories.names, seen=seen)
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
-        assert result.present_masks is not None, "the classes that are present were asked for"
+        """Compare the masks of the classes in the image with the record's label map."""
+        assert result.present_masks is not None, "the classes that are present were queried"
         truth = load_semantic(record)
         classes = scored_classes(record, truth)
         self.metric.update(classes, result.present_masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the headline numbers of `metric.compute()`, in per cent."""
+        """The means alone, with "oracle" before their names."""
         return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
 class BestClassEvaluator:
-    """mIoU of a map in which the classes that were asked for compete, and may all be too unlikely.
+    """mIoU of a map of the most probable class, or of no class where none is probable enough.
 
-    Pixels of no class count against the class that is found there. A class that is found, but is
-    nowhere in the truth, has 0.
+    A pixel that is labelled as none of the classes counts against the class that is predicted
+    there. A class that is predicted, but is nowhere in the truth, has an IoU of 0.
     """
 
     KEYS = ("mIoU", "mIoU-seen", "mIoU-unseen")
@@ -158,11 +159,11 @@ class BestClassEvaluator:
         self.names = tuple(f"{self.prefix} {key}" for key in self.KEYS)
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """Return class ids (H, W), negative for no class; None if no class was asked for."""
+        """Class ids (H, W), negative for no class; None if no class was queried."""
         raise NotImplementedError
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
+        """Compare `class_map` with the record's label map; without a map the image does not count."""
         predicted, truth = self.class_map(result), load_semantic(record)
         if predicted is None:
             return
@@ -171,35 +172,35 @@ class BestClassEvaluator:
         self.metric.update(classes, masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the headline numbers of `metric.compute()`, in per cent."""
+        """The means alone, with `prefix` before their names."""
         return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
 class MosaicEvaluator(BestClassEvaluator):
-    """Mosaic-4, our own protocol: asked for the classes of the mosaic, a pixel takes the best of
-    them whose probability is above one half."""
+    """Mosaic-4, a protocol of this project: only the classes of the mosaic are queried, and a pixel
+    takes the most probable of them if its probability is above one half."""
 
     prefix = "mosaic"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """Return the class ids (H, W) of the prediction, negative for no class."""
+        """The best of the classes in the image."""
         return result.present_best
 
 
 class WholeEvaluator(BestClassEvaluator):
-    """The few-shot benchmarks without an oracle: every image is asked for all classes of the set,
-    and a pixel takes the best one whose probability is above one half."""
+    """The few-shot benchmarks without an oracle: every image is queried with all classes of the set,
+    and a pixel takes the most probable of them if its probability is above one half."""
 
     prefix = "whole"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """Return the class ids (H, W) of the prediction, negative for no class."""
-        assert result.semantic is not None, "the post-processor was asked for it"
+        """The semantic result."""
+        assert result.semantic is not None, "the post-processor makes it"
         return result.semantic
 
 
 class DetectionEvaluator:
-    """AP of masks or boxes, by whatever rules the metric has."""
+    """AP of masks or boxes by the rules of a metric, and its mean over seen and unseen classes."""
 
     def __init__(self, categories: Categories, seen: list[bool], metric: DetectionMetric) -> None:
         self.ids = categories.dataset_ids
@@ -211,9 +212,9 @@ class DetectionEvaluator:
         self.names = tuple(f"{self.prefix}{key}" for key in keys)
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
+        """Keep the instances, with the category ids of the annotation."""
         instances = result.instances
-        assert instances is not None, "the post-processor was asked for it"
+        assert instances is not None, "the post-processor makes it"
         self.metric.update(
             record.image_id,
             instances.masks,
@@ -223,7 +224,7 @@ class DetectionEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the headline numbers of `metric.compute()`, in per cent."""
+        """The scores of `metric.keys`, and the mean AP of seen and of unseen classes."""
         groups: dict[bool, list[float]] = {True: [], False: []}
         for category_id, value in scores["per_class"].items():
             if not math.isnan(value):  # there was something to find
@@ -237,19 +238,19 @@ class DetectionEvaluator:
 
 
 class RecallEvaluator:
-    """Recall of class-free masks, for seen and unseen classes."""
+    """Recall of class-agnostic masks, for seen and unseen classes."""
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
         self.metric = ProposalRecall(names=categories.names, seen=seen, ignore=VOID_CLASS)
         self.names = self.metric.keys
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Score one image."""
-        assert result.proposals is not None, "the post-processor was asked for it"
+        """Compare the proposals with the regions of the record's label map."""
+        assert result.proposals is not None, "the post-processor makes it"
         truth = load_semantic(record)
         truth[truth == BACKGROUND_CLASS] = VOID_CLASS
         self.metric.update(result.proposals, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the headline numbers of `metric.compute()`, in per cent."""
+        """All scores, which are in per cent already."""
         return dict(scores)
