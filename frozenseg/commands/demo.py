@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 import frozenseg
 from frozenseg.commands.precision_argument import add_precision, precision_options
-from frozenseg.data.images import is_video, list_images, read_image
+from frozenseg.data.image_files import is_video, list_images
+from frozenseg.data.images import read_image
 from frozenseg.data.results import LINES, Predictions, taken, write_panoptic_png
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError, one_line

@@ -25,7 +25,8 @@ from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.view_samples import image_grid
 from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
-from frozenseg.data.images import is_video, list_images, read_image
+from frozenseg.data.image_files import is_video, list_images
+from frozenseg.data.images import read_image
 from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _program() -> str:
-    """The command as it was called: `frozenseg train_net`, or an alias such as `frozenseg train`."""
+    """The command as it was called, e.g. by its alias: `frozenseg train`."""
     called = sys.argv[0]
     return called if called.startswith("frozenseg ") else "frozenseg train_net"
 

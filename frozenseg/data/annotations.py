@@ -1,4 +1,4 @@
-"""Records -> arrays: the ground truth of one image, for training and for evaluators."""
+"""Read the ground truth of one record as arrays, for training and for evaluators."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.rle import decode_segmentations
 from frozenseg.errors import UserError
 
-# In semantic ground truth: unlabelled, which counts neither for nor against;
-# and labelled, but of no class that is asked for, which counts against every class.
+# In semantic ground truth, VOID_CLASS is unlabelled and not scored. BACKGROUND_CLASS is labelled as
+# none of the queried classes, so it counts against every class that is predicted there.
 VOID_CLASS, BACKGROUND_CLASS = -1, -2
 
 
@@ -21,11 +21,14 @@ VOID_CLASS, BACKGROUND_CLASS = -1, -2
 class LabelMaps:
     """The annotation of one image as maps that can be flipped, scaled and cropped cheaply.
 
-    maps: (L, H, W) unsigned integers, 0 where unlabelled. values, class_ids: (N,), one per object.
     With L = 1 object n is `maps[0] == values[n]`; objects that may overlap have a plane each
-    (L = N). `maps == values[:, None, None]` gives the (N, H, W) masks of both. has_background:
-    whether what is not 0 in the one map, and in no object, is labelled as none of the classes;
-    otherwise it is as good as 0.
+    (L = N). In both cases `maps == values[:, None, None]` gives the (N, H, W) masks.
+
+    maps: (L, H, W) unsigned integers, 0 where unlabelled.
+    values: (N,) the value of each object in its map.
+    class_ids: (N,) the class of each object.
+    has_background: whether pixels of no object that are not 0 are labelled as none of the classes;
+        otherwise they count as unlabelled.
     """
 
     maps: np.ndarray
@@ -35,12 +38,12 @@ class LabelMaps:
 
 
 def load_image(record: Record) -> np.ndarray:
-    """The picture of a record, (H, W, 3) uint8 RGB, turned as its annotation means it."""
+    """Read the picture of a record, (H, W, 3) uint8 RGB, turned so that its annotation fits it."""
     return read_image(record.image_path, annotated_size(record))
 
 
 def annotated_size(record: Record) -> tuple[int, int] | None:
-    """(height, width) of the annotation: as it states them, else those of its label map."""
+    """(height, width) that the annotation states, else those of its label map."""
     if record.height is not None and record.width is not None:
         return record.height, record.width
     path = record.panoptic_path or record.semantic_path
@@ -48,18 +51,18 @@ def annotated_size(record: Record) -> tuple[int, int] | None:
 
 
 def load_panoptic(record: Record) -> tuple[np.ndarray, Segments]:
-    """The panoptic ids (H, W) int32 of a record, 0 where void, and their segments."""
+    """Read the panoptic ids (H, W) int32 of a record, 0 where void, and their segments."""
     ids, segments, _ = _panoptic(record)
     return ids, segments
 
 
 def load_semantic(record: Record) -> np.ndarray:
-    """The class ids (H, W) int32 of a record, `VOID_CLASS` where unlabelled.
+    """Read the class ids (H, W) int32 of a record, `VOID_CLASS` where unlabelled.
 
-    Without a label map they come from the panoptic annotation, crowd regions included: the same
-    that detectron2's preparation of COCO writes to `panoptic_semseg_*`; or from the objects, the
-    smaller above the larger. `BACKGROUND_CLASS` where there is no object, and where the class is
-    none of `record.classes`.
+    Without a label map they come from the panoptic annotation, crowd regions included, as in the
+    `panoptic_semseg_*` of detectron2's preparation of COCO; or from the objects, the smaller above
+    the larger, with `BACKGROUND_CLASS` where there is none. Classes that are not among
+    `record.classes` become `BACKGROUND_CLASS` too.
     """
     labels = _source_classes(record)
     if record.classes is None:
@@ -70,7 +73,7 @@ def load_semantic(record: Record) -> np.ndarray:
 
 
 def _source_classes(record: Record) -> np.ndarray:
-    """As `load_semantic`, with the class ids of the files."""
+    """Read what `load_semantic` does, with the class ids of the files."""
     if record.semantic_path is None and record.panoptic_path is None:
         return _painted(record)
     if record.semantic_path is None:
@@ -78,7 +81,8 @@ def _source_classes(record: Record) -> np.ndarray:
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
     labels = read_labels(record.semantic_path).astype(np.int64)
     void = labels == record.semantic_ignore
-    background = (labels == record.semantic_background) & (labels >= 0)  # -1: there is none
+    # A background of -1 means that the map has none.
+    background = (labels == record.semantic_background) & (labels >= 0)
     outside = (labels < 0) | (labels >= record.num_classes)
     unknown = labels[outside & ~void & ~background]
     if unknown.size:
@@ -93,7 +97,7 @@ def _source_classes(record: Record) -> np.ndarray:
 
 
 def _painted(record: Record) -> np.ndarray:
-    """Class ids (H, W) of objects that may overlap: crowds lie lowest, small ones on top."""
+    """Paint objects that may overlap as class ids (H, W): crowds lowest, small objects on top."""
     masks, instances = load_instances(record)
     labels = np.full((record.height or 0, record.width or 0), BACKGROUND_CLASS, dtype=np.int32)
     areas = masks.sum(axis=(1, 2))
@@ -103,36 +107,36 @@ def _painted(record: Record) -> np.ndarray:
 
 
 def present_classes(labels: np.ndarray) -> list[int]:
-    """The class ids in a semantic map (H, W), ascending."""
+    """List the class ids that occur in a semantic map (H, W), ascending."""
     return [int(label) for label in np.unique(labels) if label >= 0]
 
 
 def scored_classes(record: Record, labels: np.ndarray) -> list[int]:
-    """The class ids that an image is asked for where only classes in it are.
+    """List the class ids that an image is queried with under oracle presence.
 
-    labels: (H, W), its `load_semantic`.
+    labels: (H, W), what `load_semantic` reads for it.
     """
     present = present_classes(labels)
     return present if record.scored is None else [c for c in present if c in record.scored]
 
 
 def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
-    """The masks (N, H, W) bool of a record's objects and what the file says of them."""
+    """Decode the masks (N, H, W) bool of a record's objects; also returns their classes."""
     instances, height, width = record.instances, record.height, record.width
     assert instances is not None and height and width, "a record of an instance JSON"
     return decode_segmentations(instances.segmentations, height, width), instances
 
 
 def panoptic_labels(record: Record) -> LabelMaps:
-    """One object per segment, things and stuff; crowd regions are unlabelled."""
+    """Make one object of each segment, things and stuff; crowd regions are unlabelled."""
     _, segments, positions = _panoptic(record)
     kept = np.flatnonzero(~segments.is_crowd)
-    # Segments that have no pixel are listed too: their values must fit as well.
+    # The type must also hold the values of listed segments that have no pixel.
     return LabelMaps(_narrow(positions, len(segments))[None], kept + 1, segments.class_ids[kept])
 
 
 def semantic_labels(record: Record) -> LabelMaps:
-    """One object per class that is present, and background where there is such a thing."""
+    """Make one object of each class that is present; pixels of no class stay background."""
     labels = load_semantic(record)
     classes = np.array(present_classes(labels), dtype=np.int64)
     background = labels == BACKGROUND_CLASS
@@ -147,7 +151,7 @@ def semantic_labels(record: Record) -> LabelMaps:
 
 
 def instance_labels(record: Record) -> LabelMaps:
-    """One object per instance, each in its own plane; crowd regions are unlabelled."""
+    """Make one object of each instance, in a plane of its own; crowd regions are unlabelled."""
     masks, instances = load_instances(record)
     kept = np.flatnonzero(~instances.is_crowd)
     planes = masks[kept].astype(np.uint8)
@@ -162,20 +166,20 @@ LABELS: dict[str, Callable[[Record], LabelMaps]] = {
 
 
 def has_objects(record: Record, targets: str) -> bool:
-    """Whether a model would find anything to learn, or to be tested on, in an image."""
+    """Whether the annotation of an image has an object to learn, or to be scored on."""
     listed = record.segments if targets == "panoptic" else record.instances
     if targets != "semantic" and listed is not None and listed.is_crowd.all():
-        return False  # also where none is listed: nothing needs to be decoded
+        return False  # true of an empty list too; nothing needs to be decoded
     labels = LABELS[targets](record)
     return bool(np.isin(labels.values, labels.maps).any())
 
 
 def require_objects(records: list[Record], targets: str, name: str) -> None:
-    """Refuse a set in which nothing would be found; decodes up to the first image with an object.
+    """Raise `UserError` if no image of a data set has an object; warn of crowds and empty images.
 
-    name: of the set, for messages. How much of it is crowd or has no object is said.
+    Annotations are decoded up to the first image with an object. name: the data set, for messages.
     """
-    _say_what_is_empty(records, targets, name)
+    _note_crowds_and_empty_images(records, targets, name)
     if not any(has_objects(record, targets) for record in records):
         raise UserError(
             f"{name}: none of its {len(records)} images has an object that is not crowd and has a "
@@ -183,7 +187,7 @@ def require_objects(records: list[Record], targets: str, name: str) -> None:
         )
 
 
-def _say_what_is_empty(records: list[Record], targets: str, name: str) -> None:
+def _note_crowds_and_empty_images(records: list[Record], targets: str, name: str) -> None:
     listed = [record.segments if targets == "panoptic" else record.instances for record in records]
     rows = [row for row in listed if row is not None]
     if targets == "semantic" or not rows:
@@ -192,13 +196,13 @@ def _say_what_is_empty(records: list[Record], targets: str, name: str) -> None:
     empty = sum(bool(row.is_crowd.all()) for row in rows)
     if crowds:
         total = sum(len(row) for row in rows)
-        note(f"{name}: {crowds} of {total} objects are crowd regions: no objects, unlabelled")
+        note(f"{name}: {crowds} of {total} objects are crowd regions, which count as unlabelled")
     if empty:
         note(f"{name}: {empty} of {len(rows)} images have no object")
 
 
 def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
-    """ids (H, W), segments, and (H, W) positions: 0 where void, n + 1 in segment n."""
+    """Read ids (H, W), segments, and positions (H, W): 0 where void, n + 1 in segment n."""
     path, segments = record.panoptic_path, record.segments
     assert path is not None and segments is not None, "a record of a panoptic JSON"
     ids = read_panoptic_ids(path)
@@ -210,7 +214,7 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
     order = np.argsort(segments.ids)
     known = np.concatenate([[0], segments.ids[order]])
     ranks = np.searchsorted(known, ids)
-    ranks[ranks == len(known)] = 0  # above all known ids; told apart from void by the next line
+    ranks[ranks == len(known)] = 0  # ids above all known ones, which the next line finds
     stray = ids[known[ranks] != ids]
     if stray.size:
         raise UserError(
@@ -222,5 +226,5 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
 
 
 def _narrow(labels: np.ndarray, largest: int) -> np.ndarray:
-    """Labels 0-`largest` in the smallest unsigned type: a large map is moved about three times."""
+    """Convert labels 0-`largest` to the smallest unsigned type, which transforms move faster."""
     return labels.astype(np.min_scalar_type(largest))

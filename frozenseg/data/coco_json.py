@@ -5,7 +5,7 @@ accept and refuse the same files, and leave out the same objects.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -115,13 +115,34 @@ def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Cat
     )
 
 
-def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
-    """Read the entries of `images` by id; refuse impossible sizes and repeated ids or files."""
-    images: dict[ImageId, ListedImage] = {}
+def read_image_entries(content: Any, source: str) -> dict[ImageId, dict[str, Any]]:
+    """Read the entries of `images` by id; refuse repeated ids and files."""
+    images: dict[ImageId, dict[str, Any]] = {}
     files: dict[str, ImageId] = {}
     for i, entry in enumerate(section(content, "images", source)):
         where = f"{source}: images[{i}]"
-        number_or_name = image_id(entry, "id", where)
+        key = image_id(entry, "id", where)
+        if key in images:
+            raise UserError(f"{where}: image id {key!r} is listed twice; remove one")
+        images[key] = entry
+        if entry.get("file_name") is not None:
+            name = file_name(entry, "file_name", where)
+            if files.setdefault(name, key) != key:
+                raise UserError(
+                    f"{where}: {name} is image {files[name]!r} already; one file has one id"
+                )
+    if not images:
+        raise UserError(f"{source}: lists no images; is it the right file?")
+    if len({type(key) for key in images}) > 1:
+        raise UserError(f"{source}: some images have numbers as ids, some names; use one kind")
+    return images
+
+
+def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
+    """Read the entries of `images` with their sizes by id; refuse impossible sizes too."""
+    images: dict[ImageId, ListedImage] = {}
+    for i, (key, entry) in enumerate(read_image_entries(content, source).items()):
+        where = f"{source}: images[{i}]"
         height, width = (
             whole(entry, side, where, low=1, high=MAX_PIXELS) for side in ("height", "width")
         )
@@ -129,20 +150,7 @@ def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
             raise UserError(
                 f"{where}: {height} x {width} pixels are more than {MAX_PIXELS:,}; scale it down"
             )
-        if number_or_name in images:
-            raise UserError(f"{where}: image id {number_or_name!r} is listed twice; remove one")
-        if entry.get("file_name") is not None:
-            name = file_name(entry, "file_name", where)
-            if name in files:
-                raise UserError(
-                    f"{where}: {name} is image {files[name]!r} already; one file has one id"
-                )
-            files[name] = number_or_name
-        images[number_or_name] = ListedImage(number_or_name, height, width, entry)
-    if not images:
-        raise UserError(f"{source}: lists no images; is it the right file?")
-    if len({type(key) for key in images}) > 1:
-        raise UserError(f"{source}: some images have numbers as ids, some names; use one kind")
+        images[key] = ListedImage(key, height, width, entry)
     return images
 
 
@@ -156,8 +164,8 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
     objects, cut = [], 0
     for i, entry in enumerate(rows):
         where = f"{source}: annotations[{i}]"
-        image = _image_of(entry, images, where)
-        category_id = _known_category(whole(entry, "category_id", where), categories, where)
+        image = images[known_image(entry, images, where)]
+        category_id = known_category(entry, categories.class_ids, where)
         is_crowd = flag(entry, "iscrowd", where, False)
         segmentation, box = None, _box(entry, where)
         if not boxes or box is None:
@@ -304,18 +312,18 @@ def unknown_image(
     return UserError(f"{where}: image {key!r} is not among {whose}; {remedy}")
 
 
-def _image_of(
-    entry: Mapping[str, Any], images: Mapping[ImageId, ListedImage], where: str
-) -> ListedImage:
+def known_image(entry: Mapping[str, Any], images: Collection[ImageId], where: str) -> ImageId:
+    """The `image_id` of an entry, which must be among those of `images`."""
     key = image_id(entry, "image_id", where)
-    image = images.get(key)
-    if image is None:
+    if key not in images:
         raise unknown_image(key, images, where)
-    return image
+    return key
 
 
-def _known_category(category_id: int, categories: Categories, where: str) -> int:
-    if category_id not in categories.class_ids:
+def known_category(entry: Mapping[str, Any], categories: Collection[int], where: str) -> int:
+    """The `category_id` of an entry, which must be among those of `categories`."""
+    category_id = whole(entry, "category_id", where)
+    if category_id not in categories:
         raise UserError(
             f"{where}: category {category_id} is not among the {len(categories)} categories; "
             "correct it or list the category"
@@ -330,9 +338,9 @@ def _segments(groups: Groups, categories: Categories) -> list[Segments]:
     crowds = np.array(flags(groups, "iscrowd", False), dtype=bool)
     known = categories.class_ids
     if not known.keys() >= set(category_ids):
-        origins = (where for where, rows in groups for _ in rows)
-        for category_id, where in zip(category_ids, origins, strict=True):
-            _known_category(category_id, categories, where)
+        for where, rows in groups:
+            for row in rows:
+                known_category(row, known, where)
     numbers = np.array(ids, dtype=np.int32)
     class_ids = np.array([known[category_id] for category_id in category_ids], dtype=np.int32)
     segments, start = [], 0

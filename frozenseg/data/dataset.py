@@ -1,4 +1,4 @@
-"""One dataset class for every benchmark: records -> samples, masks cut out in worker processes."""
+"""Turn records into samples; masks are cut out of label maps in the worker processes."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ from frozenseg.data.transforms import Transform, image_tensor, seeded_generator
 from frozenseg.errors import UserError
 from frozenseg.structures import Targets
 
-# streams of random numbers that share a seed are kept apart by the first number of their key
+# The first number of a key keeps the streams of random numbers that share a seed apart.
 SAMPLE_STREAM, ORDER_STREAM = 0, 1
 
 
@@ -27,7 +27,7 @@ class SampleIndex(NamedTuple):
 
 @dataclass
 class Sample:
-    """One image as a model meets it.
+    """One image as a model gets it.
 
     image: (3, H, W) uint8 RGB, transformed.
     height, width: pixels of the image before the transform.
@@ -53,12 +53,16 @@ class Sample:
 class SegmentationDataset(Dataset[Sample]):
     """Samples of a list of records.
 
-    targets: the annotation that becomes masks ("panoptic", "semantic" or "instances"), None for
-    testing: evaluators load the truth of `sample.record` with `frozenseg.data.annotations`.
-    keep_empty: objects of which the transform leaves nothing stay targets (`cut_masks`).
-
-    The random part of a sample depends on (seed, draw position, item) alone: neither the number of
+    The random part of a sample depends on (seed, position, item) alone, so neither the number of
     workers nor a resumed run changes it.
+
+    records: the images, one sample each.
+    categories: the classes of the records.
+    transform: resizes or crops an image together with its label maps.
+    targets: the annotation that becomes masks ("panoptic", "semantic" or "instances"); None for
+        testing, where evaluators read the annotation of `sample.record` themselves.
+    keep_empty: whether objects of which the transform leaves no pixel stay targets.
+    seed: of all random numbers.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class SegmentationDataset(Dataset[Sample]):
             return Sample(image_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
         _check_labels(record, labels, height, width)
-        # A plane of ones travels along: where it is left is picture, where it is zero padding.
+        # A plane of ones is transformed too: it is 1 where the picture is and 0 in the padding.
         planes = np.concatenate([labels.maps, np.ones((1, height, width), labels.maps.dtype)])
         image, planes = self.transform(image, planes, generator)
         labels.maps, inside = planes[:-1], planes[-1]
@@ -103,11 +107,11 @@ class SegmentationDataset(Dataset[Sample]):
 
 
 def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
-    """The (N, H, W) masks of all objects; of those without a pixel only if `keep_empty`."""
+    """Cut out the masks (N, H, W) of all objects; those without a pixel only if `keep_empty`."""
     dtype = labels.maps.dtype
     masks = labels.maps == labels.values.astype(dtype)[:, None, None]
-    # An object of which the map never had a pixel may have a value that is too large for its type,
-    # and so would be another's.
+    # The value of an object without a pixel may be too large for the type of the map, in which it
+    # would wrap to the value of another object.
     masks &= (labels.values <= np.iinfo(dtype).max)[:, None, None]
     kept = masks.any(axis=(1, 2)) | keep_empty
     return Targets(

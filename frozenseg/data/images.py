@@ -1,7 +1,6 @@
-"""Images of every kind in, (H, W, 3) uint8 RGB arrays out."""
+"""Read images of every kind as (H, W, 3) uint8 RGB arrays."""
 
 import functools
-import glob
 import os
 import stat
 import struct
@@ -16,77 +15,76 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from frozenseg.data.notes import left_out, note, note_first
+from frozenseg.data.notes import note, note_first
 from frozenseg.errors import UserError
 
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
-# Bytes of one profile or comment of a PNG, and of all comments. Pillow's own limits are 1 MB and
-# 64 MB, which editors exceed that keep the history of a picture in it.
+# Bytes of one profile or comment of a PNG, and of all comments. Some editors keep the history of a
+# picture in its comments and exceed Pillow's limits of 1 MB and 64 MB.
 MAX_TEXT, MAX_TEXTS = 2**26, 2**28
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
-)
 
-# All that Pillow decodes itself. Left out are EPS, which it hands to Ghostscript whatever the name
-# of the file, WMF, which it hands to Windows, and formats that it knows by name only. They are
-# tried in this order: the frequent ones first, then by name.
+# The formats that Pillow decodes itself, in the order in which they are tried: the frequent ones
+# first, then by name. EPS is left out because Pillow hands it to Ghostscript whatever the name of
+# the file, WMF because Pillow hands it to Windows.
 FORMATS = (
     *("JPEG", "PNG", "TIFF", "WEBP"),
     *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF"),
     *("ICNS", "ICO", "IM", "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PPM"),
     *("PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM"),
 )
-# Formats whose further pictures are pages or frames; those of MPO are previews, of PSD layers.
+# Formats whose further pictures are pages or frames; in MPO they are previews, in PSD layers.
 _PAGED = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
 
-# What Pillow's decoders raise on damaged files, found by feeding them such files of 30 formats:
-# they trust what the file says of itself, and fail wherever that leads them.
+# What Pillow's decoders raised on damaged files of 30 formats. They trust the numbers in a file and
+# fail wherever these lead them.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error),
     *(AttributeError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError),
 )
-_BACK = {6: 8, 8: 6}  # the orientation that undoes another; all others undo themselves
+# The EXIF orientation that undoes another; all others undo themselves.
+_INVERSE = {6: 8, 8: 6}
 
 
 def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """The image of a file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+    """Read a file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
-    Transparent parts are laid over white; 16-bit values are scaled to 0-255, not clipped; of pages
-    and frames the first is read, and it is said that there are more. A file that cannot be read
-    whole is a `UserError`.
+    Transparent parts are laid over white. 16-bit values are scaled to 0-255, not clipped. Of
+    several pages or frames the first is read, and a warning tells of the others. Raises `UserError`
+    if the file cannot be read whole.
 
-    size: (height, width) of its annotation. It decides whether the turn is meant: many tools
-    annotate the picture as it is stored. Where both fit, the picture is turned.
+    size: (height, width) of its annotation. Many tools annotate the picture as it is stored, so the
+        picture stays unturned if only then it has this size.
     """
     with open_image(path) as image:
         say_pages_left_out(image, path)
         turn = orientation(image)
         load(image)
-        stored_turn = 1 if image.format == "TIFF" else turn  # which Pillow has turned by now
+        stored_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned a TIFF by now
         pixels = _unturned_pixels(image)
     upright = turned(pixels, stored_turn)
     if turn == 1 or size is None:
         return upright
-    stored = pixels if stored_turn == turn else turned(pixels, _BACK.get(turn, turn))
+    stored = pixels if stored_turn == turn else turned(pixels, _INVERSE.get(turn, turn))
     return _as_annotated(upright, stored, size, path)
 
 
 def _as_annotated(
     upright: np.ndarray, stored: np.ndarray, size: tuple[int, int], path: Any
 ) -> np.ndarray:
-    """Of an image with an EXIF turn, the one that has the size of the annotation."""
+    """Choose the form of an image with an EXIF turn that has the size of its annotation."""
     if upright.shape[:2] == size:
         if stored.shape[:2] == size:
             note_first(
                 "ambiguous turn",
                 f"{path}: EXIF asks for a turn, and the size of its annotation does not tell "
-                "whether that means the picture before or after; it is turned, like all others",
+                "whether it is meant; it is turned, like all others",
             )
         return upright
     if stored.shape[:2] == size:
         note_first(
             "turn not meant",
-            f"{path}: annotated as stored, so its EXIF turn is not made; nor is it for others",
+            f"{path}: annotated as stored, so the turn that its EXIF asks for is not made; other "
+            "pictures of the kind are not named",
         )
         return stored
     return upright
@@ -94,10 +92,10 @@ def _as_annotated(
 
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Yield a picture of which the head is read; the one place that opens pictures.
+    """Open a picture and read its header; all pictures are opened here.
 
-    Whatever Pillow raises meanwhile is one line that names the file, so the block should do no more
-    than decode.
+    Whatever Pillow raises inside the `with` block becomes a `UserError` that names the file, so the
+    block should do no more than decode.
     """
     path = Path(path)
     try:
@@ -108,7 +106,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise _error_context(path, error) from None
     except Image.UnidentifiedImageError:
         raise UserError(
-            f"{path}: not an image, or of a kind that is not read; save it as PNG or JPEG"
+            f"{path}: not an image, or of a format that is not read; save it as PNG or JPEG"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(
@@ -122,10 +120,10 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def to_array(image: Any) -> np.ndarray:
-    """Any image that the API accepts as (H, W, 3) uint8 RGB.
+    """Convert any image that the API accepts to (H, W, 3) uint8 RGB.
 
-    A path; a PIL image; a numpy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8,
-    uint16 or float in 0-1; a tensor of the same types, (3, H, W), else (H, W, 3).
+    image: a path; a PIL image; a numpy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of
+        uint8, uint16 or float in 0-1; a tensor of the same types, (3, H, W) or (H, W, 3).
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image)
@@ -145,62 +143,6 @@ def to_array(image: Any) -> np.ndarray:
     )
 
 
-def list_images(inputs: list[str]) -> list[Path]:
-    """The files that `inputs` name: files, the images and videos of folders, globs; each file once.
-
-    Folders (not searched deeper) and globs (`**` searches deeper) come in the order of their names.
-    An input that names nothing is a `UserError`.
-    """
-    unique: dict[Path, Path] = {}
-    for entry in inputs:
-        for path in _expand(os.path.expanduser(entry)):
-            unique.setdefault(path.resolve(), path)
-    return list(unique.values())
-
-
-def is_video(path: Path) -> bool:
-    """Whether the name of a file is that of a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _expand(entry: str) -> list[Path]:
-    path = Path(entry)
-    if path.is_dir():
-        return _images_of(path)
-    if path.exists():  # before globs: a name may hold brackets
-        return [path]
-    if glob.has_magic(entry):
-        files = [Path(name) for name in sorted(glob.glob(entry, recursive=True))]
-        files = [file for file in files if file.is_file()]
-        if not files:
-            raise UserError(f"{entry}: no file matches this pattern")
-        return files
-    raise UserError(f"{path}: no such file or folder")
-
-
-def _images_of(folder: Path) -> list[Path]:
-    """List the images and videos of a folder; a warning counts other files that are not hidden."""
-    entries = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    files = [file for file in entries if not file.is_dir()]
-    known = {*image_suffixes(), *VIDEO_SUFFIXES}
-    images = [file for file in files if file.suffix.lower() in known and file.is_file()]
-    others = [file.name for file in files if file not in images]
-    line = f"; {left_out(others, len(files))}" if others else ""
-    if not images:
-        raise UserError(f"{folder}: no images in this folder{line}; save them as PNG or JPEG")
-    if others:
-        note(f"{folder}{line.replace(';', ':', 1)}")
-    if len(files) < len(entries):
-        note(f"{folder}: {len(entries) - len(files)} folders in it are not searched")
-    return images
-
-
-def image_suffixes() -> list[str]:
-    """The endings of the formats that are read."""
-    known = {*FORMATS, "MPO"}  # which is opened as JPEG
-    return [end for end, kind in Image.registered_extensions().items() if kind in known]
-
-
 def _check_file(path: Path) -> None:
     try:
         status = path.stat()
@@ -209,13 +151,13 @@ def _check_file(path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path}: is a folder, an image file was expected")
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-        raise UserError(f"{path}: is no file on disk; copy the image into one")
+        raise UserError(f"{path}: is no regular file; copy the image into one")
     if status.st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
 
 
 def _open(path: Path) -> Image.Image:
-    """Read the head under our own limits."""
+    """Read the header under the limits of this module."""
     with _own_limits:
         image = Image.open(path, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
@@ -232,31 +174,31 @@ def _formats() -> list[str]:
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How a file of which the head is read packs its values, as "RGB;16B"; "" where unsaid."""
-    tiles = getattr(image, "tile", [])  # only files have them
+    """How an opened file packs its values, e.g. "RGB;16B"; "" where Pillow does not say."""
+    tiles = getattr(image, "tile", [])  # only files have it
     arguments = tiles[0].args if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
 def load(image: Image.Image) -> None:
-    """Decode under our own limits: some decoders look at Pillow's once more."""
+    """Decode under the limits of this module: some decoders ask for Pillow's limits again."""
     with _own_limits:
         image.load()
 
 
 def say_pages_left_out(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Say how many pages or frames there are besides the first, which alone is read."""
+    """Warn of pages or frames besides the first, which alone is read."""
     pages = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
     if pages > 1:
         note(f"{path}: {pages - 1} of {pages} pages left out: the first is read")
 
 
 class _OwnLimits:
-    """Our limits in place of Pillow's, which are globals: the first thread inside sets them, the
-    last one puts Pillow's back.
+    """Replaces Pillow's limits, which are globals, by those of this module inside a `with` block.
 
-    A picture may hold others, as an icon does: Pillow holds them to the limit of pixels as well.
+    The first thread that enters sets them, and the last one that leaves restores Pillow's. They
+    also hold for pictures inside a picture, as in icons.
     """
 
     def __init__(self) -> None:
@@ -291,17 +233,17 @@ def _set_pillows_limits(pixels: int | None, text: int, texts: int) -> None:
 
 
 def orientation(image: Image.Image) -> int:
-    """How the picture lies by its EXIF (1-8, 1: upright)."""
+    """Read the EXIF orientation of a picture, 1 to 8; 1 is upright."""
     try:
-        with _own_limits:  # of a PNG all is read: its EXIF may stand at the end
+        with _own_limits:  # a PNG is read to its end, where its EXIF may stand
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DAMAGE:  # of EXIF, which tells nothing of the pixels: they are taken as they lie
+    except _DAMAGE:  # the EXIF is damaged, the pixels need not be
         return 1
     return int(value) if value in range(1, 9) else 1
 
 
 def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """An array (H, W, ...) stored with an EXIF orientation, as it is meant to be seen."""
+    """Turn an array (H, W, ...) that is stored with an EXIF orientation upright."""
     if turn == 1:
         return pixels
     if turn in (5, 6, 7, 8):
@@ -319,16 +261,16 @@ def _from_pil(image: Image.Image) -> np.ndarray:
 def _unturned_pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
-        if image.mode == "I":  # 32 bits; Pillow gives 16-bit PGM this mode
+        if image.mode == "I":  # 32 bits; Pillow also gives this mode to PGM of 16 bits
             if values.min() < 0 or values.max() > 65535:
                 raise UserError("32-bit image with values outside 0-65535; save it as 8 or 16 bit")
             values = values.astype(np.uint16)
         return _from_numpy(values)
-    if image.mode == "La":  # which Pillow turns into nothing else
+    if image.mode == "La":  # Pillow converts it to no other mode
         image = image.convert("LA")
     if image.has_transparency_data:
         return _over_white(np.asarray(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))  # a copy: what `asarray` gives cannot be written to
+    return np.array(image.convert("RGB"))  # a copy, because `asarray` gives a read-only array
 
 
 def _from_numpy(values: np.ndarray) -> np.ndarray:
@@ -363,13 +305,13 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def _over_white(rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 4) uint8 to (H, W, 3), the colours mixed with white by their transparency."""
+    """Blend (H, W, 4) uint8 with a white background to (H, W, 3)."""
     image = Image.fromarray(rgba, "RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return np.array(Image.alpha_composite(white, image).convert("RGB"))
 
 
 def _error_context(path: Path, error: UserError) -> UserError:
-    """The same error, beginning with the file it is about."""
+    """Begin the message of an error with the file, unless it does already."""
     message = str(error)
     return error if message.startswith(str(path)) else UserError(f"{path}: {message}")

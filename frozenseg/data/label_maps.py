@@ -1,7 +1,7 @@
-"""Label maps on disk: what the pixels of an annotation or prediction file say.
+"""Read label maps: the ids in the pixels of an annotation or prediction file.
 
-Pictures of the same labels come in many forms: optimizers and editors change channels, depths and
-palettes. All that have one meaning are read.
+Optimizers and editors change the channels, bit depths and palettes of pictures. All forms that have
+one meaning only are read.
 """
 
 from pathlib import Path
@@ -20,21 +20,21 @@ from frozenseg.data.images import (
 from frozenseg.errors import UserError
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")  # label maps of ADE20K-847 are TIFF
-# Made for photographs, though some can be exact; a file does not always say which it is.
+# Formats for photographs. Some can be exact, but a file does not always tell whether it is.
 LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
 
-# Where Pillow finds an orientation in a PNG: EXIF as such, as ImageMagick writes it, and XMP.
+# A PNG without these bytes has no orientation: EXIF as a chunk, as ImageMagick writes it, and XMP.
 _MARKS_OF_A_TURN = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
-# Pillow stretches greys of 2 and 4 bits to 0-255: right for a photograph, not for labels.
+# Pillow stretches greys of 2 and 4 bits to 0-255 by these factors, which is wrong for labels.
 _SCALED_BY = {"L;2": 85, "L;4": 17}
 
 
 def read_panoptic_ids(path: str | Path) -> np.ndarray:
-    """(H, W) int32 ids of a COCO panoptic PNG: red + 256 green + 65536 blue; 0 is void.
+    """Read the ids (H, W) int32 of a COCO panoptic PNG: red + 256 green + 65536 blue; 0 is void.
 
-    Palettes and greys stand for their colours; transparency says nothing. With 16 bits a channel
-    the values are 0-255 all the same, or 257 times as much where a tool has scaled them.
+    Palettes and greys are read as the colours they stand for; transparency is ignored. With 16 bits
+    a channel the values are 0-255 as well, or 257 times that where a tool has scaled them.
     """
     samples, mode = _samples(path, palette=True)
     if samples.ndim == 2 and samples.dtype != np.uint8:
@@ -47,14 +47,14 @@ def read_panoptic_ids(path: str | Path) -> np.ndarray:
         if (colours % 257).any():
             raise UserError(f"{path}: has channels above 255, which are no ids; save it in 8 bits")
         colours = colours // 257
-    # Three bytes and a fourth are a number whose lowest byte comes first.
+    # Red, green, blue and a fourth byte are one number, whose lowest byte comes first.
     four = cv2.cvtColor(np.ascontiguousarray(colours, dtype=np.uint8), cv2.COLOR_RGB2RGBA)
     return four.view("<i4")[..., 0] & np.int32(2**24 - 1)
 
 
 def read_labels(path: str | Path) -> np.ndarray:
-    """(H, W) labels: one channel of 1 to 32 bits, palette indices, or colours that
-    are grey, whose value is meant."""
+    """Read labels (H, W): one channel of 1 to 32 bits, palette indices, or greys that are stored as
+    colours."""
     samples, mode = _samples(path, palette=False)
     if samples.ndim == 3:
         if (samples[..., :3] != samples[..., :1]).any():
@@ -72,9 +72,9 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width), without decoding where nothing can ask for a turn."""
+    """Read (height, width); the pixels are decoded only where EXIF may ask for a turn."""
     with open_image(path) as image:
-        # Pillow states the size of TIFF as it will turn it, and decodes a PNG to look for EXIF.
+        # Pillow gives the size of a TIFF after the turn, and decodes a PNG to look for EXIF.
         upright = image.format == "TIFF" or image.width == image.height
         if image.format == "PNG" and not upright:
             content = Path(path).read_bytes()
@@ -84,8 +84,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _samples(path: str | Path, palette: bool) -> tuple[np.ndarray, str]:
-    """The values of a picture, (H, W) or (H, W, 3), without transparency and upright, and Pillow's
-    name of its kind. palette: whether the colours of a palette are wanted, else its indices."""
+    """Read the values of a picture upright, (H, W) or (H, W, 3), and Pillow's name of its mode.
+
+    Transparency is left out. palette: give the colours of a palette; else give its indices.
+    """
     with open_image(path) as image:
         if image.format in LOSSY or image.info.get("compression") in ("jpeg", "webp"):
             raise UserError(
@@ -107,14 +109,14 @@ def _samples(path: str | Path, palette: bool) -> tuple[np.ndarray, str]:
     if mode in ("LA", "La", "PA") and values.ndim == 3 and values.shape[2] == 2:
         values = values[..., 0]
     if values.ndim == 3 and mode not in ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa"):
-        raise UserError(f"{path}: is of mode {mode}, which is none of label maps; save it as PNG")
+        raise UserError(f"{path}: has the mode {mode}, which no label map has; save it as PNG")
     if not palette and kind in _SCALED_BY:
         values = values // _SCALED_BY[kind]
     return (values if values.ndim == 2 else values[..., :3]), mode
 
 
 def _sixteen_bits(path: str | Path) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint16, of which Pillow would keep the upper half alone."""
+    """Read (H, W) or (H, W, 3) uint16; Pillow would keep only the upper eight bits."""
     data = np.fromfile(path, dtype=np.uint8)
     values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if values is None:

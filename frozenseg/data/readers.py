@@ -23,7 +23,7 @@ from frozenseg.data.coco_json import (
     read_panoptic_entries,
 )
 from frozenseg.data.folders import files_by_stem, require_files
-from frozenseg.data.images import image_suffixes
+from frozenseg.data.image_files import image_suffixes
 from frozenseg.data.json_fields import file_name, text
 from frozenseg.data.label_maps import LABEL_SUFFIXES
 from frozenseg.data.notes import note

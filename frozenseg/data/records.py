@@ -1,4 +1,4 @@
-"""What a reader knows of an image before any pixel is read: the records of a dataset."""
+"""Records: what is known of the images of a dataset before any pixel is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Predictions as files: panoptic PNGs, and JSON in the formats of COCO."""
+"""Write predictions to disk: panoptic PNGs, and JSON in the formats of COCO."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ WHOLE, LINES = "predictions.json", "predictions.jsonl"
 
 
 def encode_panoptic(ids: np.ndarray) -> np.ndarray:
-    """(H, W) ids below 2^24 to (H, W, 3) uint8, id = R + 256 G + 256^2 B (COCO panoptic format)."""
+    """Encode ids (H, W) below 2^24 as (H, W, 3) uint8: id = R + 256 G + 256^2 B, as COCO does."""
     if ids.size and not (ids.min() >= 0 and ids.max() < 1 << 24):
         raise UserError(f"panoptic ids must lie in 0-16777215, got {ids.min()} to {ids.max()}")
     return ((ids[..., None] >> np.array([0, 8, 16])) & 255).astype(np.uint8)
@@ -33,19 +33,19 @@ def write_panoptic_png(path: str | os.PathLike[str], ids: np.ndarray) -> None:
 
 
 class Predictions:
-    """The predictions of several images, written as they come: memory does not grow with them.
+    """Writes the predictions of many images as they come, so that memory does not grow with them.
 
-    `predictions.jsonl` gets a line for each image: {"image", "annotation", "instances", "note"},
-    the first line being {"categories"}. `finish` makes `predictions.json` out of it and removes it;
-    of a run that is killed, it remains, whole up to the last image.
+    The first line of `predictions.jsonl` is {"categories"}; each image adds a line {"image",
+    "annotation", "instances", "note"}. `finish` makes `predictions.json` of it and removes it. If
+    the run is killed, the lines remain, whole up to the last image.
 
-    The JSON file is COCO panoptic JSON ("images", "annotations", "categories") with the objects
-    beside it under "instances", entries as in COCO result files; objects without a pixel are left
-    out. A category's id is its place in the vocabulary plus 1, because tools for COCO take 0 for
-    "nothing". Its name is its first synonym.
+    The JSON file is COCO panoptic JSON ("images", "annotations", "categories"). Its list
+    "instances" has the objects as in COCO result files, without those that have no pixel. The id of
+    a category is its position in the vocabulary plus 1, because tools for COCO take 0 for
+    "nothing"; its name is its first synonym.
 
-    A folder that holds predictions of an earlier run is refused, unless overwrite: then its lines
-    are replaced at once, and its JSON file when there is a new one. `close` what was opened.
+    A folder with predictions of an earlier run is refused unless `overwrite` is set. Then its lines
+    are replaced at once, and its JSON file by `finish`. Call `close` in any case.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Predictions:
                     "choose another folder, or replace them with --overwrite"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            # unbuffered: what a full disk refuses is not tried again with the next line
+            # Unbuffered, so that a line that a full disk refuses is not written with the next one.
             self._file = open(self.lines, "wb" if overwrite else "xb", buffering=0)
         try:
             self._append({"categories": self.categories})
@@ -86,9 +86,10 @@ class Predictions:
         instances: InstanceResult | None = None,
         note: str | None = None,
     ) -> None:
-        """Add an image; `panoptic_file` is the name of its PNG, from the folder of the JSON.
+        """Add an image.
 
-        note: what a reader must know of these numbers, such as that the weights are random.
+        file_name: the name of the image. panoptic_file: the path of its PNG below the folder of the
+        JSON. note: a warning for readers of these numbers, e.g. that the weights are random.
         """
         image_id = self.count + 1
         height, width = panoptic.ids.shape
@@ -107,7 +108,7 @@ class Predictions:
         self.count = image_id
 
     def finish(self) -> None:
-        """Put all lines together as the JSON file; without an image there is none."""
+        """Write the JSON file of all lines, if there is an image, and close."""
         if self.count:
             with atomic_path(self._whole) as temporary:
                 with open(temporary, "w", encoding="utf-8") as file:
@@ -116,13 +117,13 @@ class Predictions:
         self.close()
 
     def close(self) -> None:
-        """Write no more; lines that were not finished stay, unless there is no image in them."""
+        """Stop writing. Lines of which no JSON file was made stay, unless they hold no image."""
         self._file.close()
         if not self.count:
             self.lines.unlink(missing_ok=True)
 
     def _append(self, entry: dict[str, Any]) -> None:
-        """Add a line, whole or not at all."""
+        """Add a line as a whole, or leave the file as it was."""
         line = memoryview((json_text(entry) + "\n").encode("ascii"))
         before = self._file.tell()
         try:
@@ -136,12 +137,12 @@ class Predictions:
 
 
 def taken(folder: Path) -> list[str]:
-    """The files of predictions that a folder holds, finished or not."""
+    """List the files of predictions that a folder holds, finished or not."""
     return [name for name in (WHOLE, LINES) if (folder / name).exists()]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of `predictions.jsonl`; the last line of a run that was killed may be cut."""
+    """Read the entries of `predictions.jsonl` but a last line that is cut off by a killed run."""
     with open(path, encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):
@@ -149,7 +150,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write_whole(lines: Path, file: TextIO) -> None:
-    """One JSON object from the lines, which are read once for each section."""
+    """Write one JSON object of the lines, which are read once for each section."""
     images = itertools.islice(read_lines(lines), 1, None)
     notes = sorted({entry["note"] for entry in images if entry["note"]})
     about = {"description": "predictions of frozenseg", "notes": notes}
@@ -167,7 +168,7 @@ def _write_whole(lines: Path, file: TextIO) -> None:
 
 
 def _segment_info(segment: Segment) -> dict[str, Any]:
-    """Without a score where there is none (NaN), as of regions of a semantic result."""
+    """An entry of `segments_info`; regions of a semantic result have no score (NaN)."""
     scored = {} if math.isnan(segment.score) else {"score": float(segment.score)}
     return {
         "id": int(segment.id),
@@ -181,7 +182,7 @@ def _segment_info(segment: Segment) -> dict[str, Any]:
 
 
 def _instance_entries(image_id: int, instances: InstanceResult) -> list[dict[str, Any]]:
-    """Objects without a pixel are left out."""
+    """The entries of the objects that have a pixel."""
     kept = np.flatnonzero(instances.masks.any((1, 2)))
     if not len(kept):
         return []
@@ -190,7 +191,7 @@ def _instance_entries(image_id: int, instances: InstanceResult) -> list[dict[str
         instances.boxes[kept].tolist(),
         instances.scores[kept].tolist(),
         instances.class_ids[kept].tolist(),
-        [instances.names[place] for place in kept],
+        [instances.names[index] for index in kept],
         strict=True,
     )
     return [

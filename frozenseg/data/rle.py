@@ -10,6 +10,7 @@ imported at first use. Encoding is our own, because the predictions of the demo 
 a plain installation makes them.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,7 @@ _NO_CODE = (ValueError, TypeError, OverflowError)
 _LIMITS = 2 ** np.arange(4, 60, 5)
 
 
+@functools.cache
 def hotcoco() -> Any:
     """Return the package hotcoco, or raise a `UserError` that says how to install it."""
     return import_extra("hotcoco", "eval", "reading COCO masks and computing AP")

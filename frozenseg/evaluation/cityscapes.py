@@ -20,10 +20,11 @@ from frozenseg.evaluation.metric import Scores
 
 
 class CityscapesAP(DetectionMetric):
-    """AP, AP50 and {label id: AP}, as fractions; NaN for a class that no image shows.
+    """AP, AP50 and AP by label id, as fractions; NaN for a class that no image shows.
 
-    ground_truth: {image id: its "..._gtFine_instanceIds.png"}. The category ids of `update` are the
-    label ids of Cityscapes (24 person, 26 car, ...).
+    The category ids of `update` are the label ids of Cityscapes (24 person, 26 car, ...).
+
+    ground_truth: {image id: its "..._gtFine_instanceIds.png"}.
     """
 
     keys = ("AP", "AP50")
@@ -40,7 +41,10 @@ class CityscapesAP(DetectionMetric):
         )
 
     def compute(self) -> Scores:
-        """The scripts read files, so the detections are written to a temporary folder first."""
+        """AP, AP50 and "per_class", by the scripts of Cityscapes.
+
+        They read files, so the detections are written to a temporary folder first.
+        """
         truths = [str(path) for path in self.ground_truth.values()]
         with tempfile.TemporaryDirectory() as folder, _numpy_with_in1d():
             arguments = copy.copy(self._scripts.args)
@@ -66,7 +70,7 @@ class CityscapesAP(DetectionMetric):
         }
 
     def _write(self, name: str, path: Path) -> str:
-        """One picture for each mask, and at `path` the list of them that the scripts start from."""
+        """Write one picture for each mask, and to `path` the list of them for the scripts."""
         rows = []
         for i, detection in enumerate(self._detections.get(name, [])):
             mask = decode_masks([detection["segmentation"]], self.sizes[name])[0]

@@ -1,4 +1,4 @@
-"""A model on data sets that have a truth: every image through the model, every result scored."""
+"""Run a model over data sets with annotations, and score its results for every image."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, sem
 class ScoredDataset:
     """A data set, and what it is scored for.
 
-    name: under which its scores are reported.
+    name: the name under which its scores are reported.
     dataset: its images, without targets.
     vocabulary: the names of its classes.
     text: the vectors of `vocabulary`, on the model's device.
-    wanted: what it is scored for, such as "panoptic" or "lvis".
-    tasks: what computes the scores, by name; their truth is known.
+    wanted: the tasks to score, such as "panoptic" or "lvis".
+    tasks: by name, the evaluators that compute the scores; they hold the ground truth.
     """
 
     name: str
@@ -45,8 +45,11 @@ class ScoredDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalAugmentation:
-    """Semantic scores are the mean over views: each shorter side of `short_sides` in pixels, the
-    longer at most `long_side`, with `flip` mirrored too."""
+    """Test-time augmentation: semantic scores are the mean over resized, and mirrored, images.
+
+    short_sides: the shorter side of each size, in pixels. long_side: the most that the longer side
+    may have. flip: whether each size is also shown mirrored.
+    """
 
     short_sides: tuple[int, ...]
     long_side: int
@@ -61,8 +64,8 @@ class Evaluator:
     sets: the data sets, in the order in which they are evaluated.
     augmentation: views whose mean is the semantic result; None: the image alone.
     num_workers: processes that read images.
-    rank, world_size: of this process, which takes its share of the images.
-    gather: brings together what all processes hold.
+    rank, world_size: which share of the images this process takes.
+    gather: returns the values that all processes hold.
     """
 
     pipeline: Pipeline
@@ -141,20 +144,22 @@ class Evaluator:
             sample = entry.dataset[index]
             with evaluation_mode(self.pipeline.model):
                 found = self._segment(sample, sample.image, entry, panoptic).panoptic
-            assert found is not None, "asked for above"
+            assert found is not None, "the post-processor makes it"
             yield load_image(sample.record), found
 
     def _present_scores(
         self, sample: Sample, entry: ScoredDataset, present: list[int]
     ) -> np.ndarray:
-        """Probabilities (P, H, W) of the classes in the truth, when only these are asked for; how
-        many in one pass, and so whether they have an influence on each other, the model says."""
+        """Probabilities (P, H, W) of the P classes in the annotation when only these are queried.
+
+        The model decides how many go through one pass, and so whether they influence each other.
+        """
         if not present:
             return np.zeros((0, sample.height, sample.width), dtype=np.float32)
-        asked = replace(
+        queried = replace(
             entry, text=entry.text.select(present), vocabulary=entry.vocabulary.select(present)
         )
-        return self._scores(sample, sample.image, asked)
+        return self._scores(sample, sample.image, queried)
 
     def _augmented(
         self, augmentation: EvalAugmentation, sample: Sample, entry: ScoredDataset
@@ -173,7 +178,7 @@ class Evaluator:
     def _scores(self, sample: Sample, image: Tensor, entry: ScoredDataset) -> np.ndarray:
         """Semantic scores (K, H, W) of one view."""
         scores = self._segment(sample, image, entry, SCORES_ONLY).semantic_scores
-        assert scores is not None, "asked for"
+        assert scores is not None, "the post-processor makes them"
         return scores
 
     def _segment(
@@ -185,7 +190,9 @@ class Evaluator:
 
 
 def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Class ids (H, W) int32 of scores (K, H, W); -1 where none is above a threshold that is not
-    0."""
+    """The class ids (H, W) int32 of the best of the scores (K, H, W).
+
+    They are -1 where no score is above the threshold, unless the threshold is 0.
+    """
     best = scores.argmax(0).astype(np.int32)
     return np.where(scores.max(0) > threshold, best, -1) if threshold else best

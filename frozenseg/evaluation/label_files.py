@@ -9,7 +9,7 @@ from frozenseg.errors import UserError
 
 
 def check_same_size(path: Path, truth: Path) -> None:
-    """UserError unless a prediction is as large as its ground truth."""
+    """Raise `UserError` unless a prediction is as large as its ground truth."""
     size, expected = image_size(path), image_size(truth)
     if size != expected:
         raise UserError(
@@ -19,7 +19,7 @@ def check_same_size(path: Path, truth: Path) -> None:
 
 
 def existing_folder(path: str | Path) -> Path:
-    """`path` if it is a folder."""
+    """Return `path`, which must be a folder."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -27,7 +27,7 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """{name without suffix: path} of all label maps in a folder, in the order of their names."""
+    """List the label maps of a folder, {name without suffix: path}, in the order of their names."""
     by_stem = files_by_stem(folder, LABEL_SUFFIXES, "label maps")
     if not by_stem:
         raise UserError(f"{folder}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
@@ -35,7 +35,7 @@ def label_files(folder: Path) -> dict[str, Path]:
 
 
 def matching_files(gt_folder: Path, pred_folder: Path) -> list[tuple[Path, Path]]:
-    """(ground truth, prediction) of each image; both folders must know the same names."""
+    """Pair the label maps (ground truth, prediction) of two folders with the same names."""
     truths, predictions = label_files(gt_folder), label_files(pred_folder)
     _check_names(truths.keys() - predictions.keys(), pred_folder, gt_folder)
     _check_names(predictions.keys() - truths.keys(), gt_folder, pred_folder)
@@ -43,7 +43,7 @@ def matching_files(gt_folder: Path, pred_folder: Path) -> list[tuple[Path, Path]
 
 
 def label_file_of(file_name: str, folder: Path) -> Path:
-    """The label map of an image: its file name with another suffix, with or without its folders."""
+    """Find the label map of an image: its name with another suffix, with or without its folders."""
     name = Path(file_name)
     suffixes = (*LABEL_SUFFIXES, *map(str.upper, LABEL_SUFFIXES))
     for stem in (name.with_suffix(""), Path(name.stem)):

@@ -8,7 +8,7 @@ from frozenseg.evaluation.tasks import Summary
 
 
 def by_family(names: Iterable[str]) -> dict[str, list[str]]:
-    """The data sets of each benchmark of several, e.g. those of the folds of PASCAL-5i."""
+    """Group data sets by the benchmark whose folds they are, e.g. those of PASCAL-5i."""
     families: dict[str, list[str]] = {}
     for name in names:
         family = BENCHMARKS[name].family if name in BENCHMARKS else ""
@@ -18,10 +18,10 @@ def by_family(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def family_means(summaries: Mapping[str, Summary]) -> dict[str, Summary]:
-    """{"pascal5i, mean of 4": metrics} of what has been evaluated at least twice.
+    """Average the metrics over the folds of each benchmark that has at least two of them here.
 
-    A metric that is absent from one of the sets, or not a number there (no such class), has no
-    mean: NaN.
+    Returns e.g. {"pascal5i, mean of 4": metrics}. A metric that is absent from one of the folds, or
+    NaN there because no image has such a class, is NaN in the mean.
     """
     means = {}
     for family, names in by_family(summaries).items():

@@ -1,7 +1,8 @@
-"""Score predictions on disk: read the files, check all that JSON tells, then feed the metrics.
+"""Score predictions on disk: read the files, check their JSON, then feed the metrics by image.
 
-Each `score_*` returns what its metric computes. Files that do not fit raise a `UserError` that
-names the file and the entry. `progress` wraps the list of images, e.g. in a progress bar.
+Each `score_*` returns the scores of its metric. Files that do not belong together raise a
+`UserError` that names the file and the entry. `progress` wraps the list of images, e.g. in a
+progress bar.
 """
 
 import logging
@@ -22,11 +23,12 @@ from frozenseg.data.coco_json import (
     check_images_listed,
     check_names_agree,
     read_categories,
+    read_image_entries,
     read_images,
     read_panoptic_entries,
     unknown_image,
 )
-from frozenseg.data.json_fields import file_name, image_id, section
+from frozenseg.data.json_fields import file_name
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
@@ -54,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _PanopticFiles:
-    """A panoptic JSON and the folder of its PNGs. entries: by image id."""
+    """A panoptic JSON, the folder of its PNGs, and its entries by image id."""
 
     json_path: str
     folder: Path
@@ -138,7 +140,7 @@ def _note_what_pixels_decide(gt: _PanopticFiles, wrong_areas: int, resized: int)
 
 
 def _require_truth(some: bool, source: str) -> None:
-    """As `frozenseg.data.annotations.require_objects` for training and evaluation."""
+    """Refuse a ground truth without an object, as `require_objects` does for data sets."""
     if not some:
         raise UserError(
             f"{source}: nothing can be scored, all of it is crowd or void; correct the annotation"
@@ -169,13 +171,13 @@ def _wrong_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
 
 
 def score_instances(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
-    """COCO mask AP of a list of results with masks as RLE."""
+    """Score the COCO mask AP of a results file, whose masks are RLE."""
     metric = InstanceAP(ground_truth=gt_file)
     return _score_detections(metric, gt_file, pred_file, progress)
 
 
 def score_lvis(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
-    """LVIS mask AP of a list of results with masks as RLE."""
+    """Score the LVIS mask AP of a results file, whose masks are RLE."""
     metric = LvisAP(ground_truth=gt_file)
     return _score_detections(metric, gt_file, pred_file, progress)
 
@@ -183,7 +185,7 @@ def score_lvis(gt_file: str, pred_file: str, progress: Progress = iter) -> Score
 def score_semantic(
     gt_dir: str, pred_dir: str, classes_file: str, ignore: int, progress: Progress = iter
 ) -> Scores:
-    """IoU of label maps in two folders, matched by their names."""
+    """Score the IoU of label maps in two folders, matched by their names."""
     names, seen = read_classes(classes_file, needs_seen=False)
     metric = SemanticIoU(names=names, seen=seen, ignore=ignore)
     pairs = matching_files(existing_folder(gt_dir), existing_folder(pred_dir))
@@ -205,26 +207,11 @@ def score_recall(
     ignore: int = 255,
     progress: Progress = iter,
 ) -> Scores:
-    """Recall of proposals: [{"image_id", "masks": [RLE, ...]}] against label maps in a folder."""
+    """Score the recall of proposals, [{"image_id", "masks": [RLE, ...]}], of label maps."""
     folder = existing_folder(gt_dir)
     names, seen = read_classes(seen_file, needs_seen=True)
     metric = ProposalRecall(names=names, seen=seen or [], ignore=ignore)
-    listed = section(read_json(images_file), "images", images_file)
-    if not listed:
-        raise UserError(f"{images_file}: lists no images; is it the right file?")
-    paths: dict[ImageId, Path] = {}
-    owners: dict[Path, ImageId] = {}
-    for i, image in enumerate(listed):
-        where = f"{images_file}: images[{i}]"
-        key = image_id(image, "id", where)
-        if key in paths:
-            raise UserError(f"{where}: image id {key!r} is listed twice; remove one")
-        path = label_file_of(file_name(image, "file_name", where), folder)
-        if owners.setdefault(path, key) != key:
-            raise UserError(
-                f"{where}: {path} is that of image {owners[path]!r} already; one image has one map"
-            )
-        paths[key] = path
+    paths = _label_files(images_file, folder)
     proposals = read_proposals(proposals_file, paths.keys())
     absent = paths.keys() - proposals.keys()
     if absent:
@@ -236,6 +223,22 @@ def score_recall(
         with _error_context(f"{proposals_file}: image {key} against {path}"):
             metric.update(proposals.get(key, []), read_labels(path))
     return metric.compute()
+
+
+def _label_files(images_file: str, folder: Path) -> dict[ImageId, Path]:
+    """Find the label map of each image that a JSON file lists."""
+    images = read_image_entries(read_json(images_file), images_file)
+    paths: dict[ImageId, Path] = {}
+    owners: dict[Path, ImageId] = {}
+    for i, (key, image) in enumerate(images.items()):
+        where = f"{images_file}: images[{i}]"
+        path = label_file_of(file_name(image, "file_name", where), folder)
+        if owners.setdefault(path, key) != key:
+            raise UserError(
+                f"{where}: {path} is that of image {owners[path]!r} already; one image has one map"
+            )
+        paths[key] = path
+    return paths
 
 
 def _check_same_images(
@@ -283,7 +286,7 @@ SCORERS: dict[str, Callable[..., Scores]] = {
 
 @contextmanager
 def _error_context(source: str) -> Iterator[None]:
-    """Put the file in front of the message of a metric, which knows no files."""
+    """Begin the message of a metric, which knows no files, with the file."""
     try:
         yield
     except UserError as error:

@@ -73,9 +73,9 @@ class PanopticQuality(Metric):
         """Count one image and return the pixels (G,) of its true segments.
 
         pred_ids, gt_ids: (H, W) segment ids, 0 for void.
-        pred_segments, gt_segments: [{"id", "category_id"}], those of the truth with "iscrowd". Areas
-            are counted here; panopticapi takes the "area" that the truth states, which is the same
-            in sound files.
+        pred_segments, gt_segments: [{"id", "category_id"}], those of the truth with "iscrowd".
+            Areas are counted here; panopticapi takes the "area" that the truth states, which is the
+            same in sound files.
         sources: what messages call the prediction and the truth.
         """
         if image_id in self._images:

@@ -1,16 +1,19 @@
-"""The JSON files that are scored: read, checked entry by entry, and ordered by image."""
+"""Read the JSON files that are scored: check each entry and group the entries by image."""
 
 from collections.abc import Collection
 from typing import Any
 
-from frozenseg.data.coco_json import ImageId, unknown_image
-from frozenseg.data.json_fields import entries, flag, image_id, number, required, unusable, whole
+from frozenseg.data.coco_json import ImageId, known_category, known_image
+from frozenseg.data.json_fields import entries, flag, number, required, unusable
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
 
 
 def read_classes(path: str, needs_seen: bool) -> tuple[list[str], list[bool] | None]:
-    """Class names by label, and which of them were seen in training, of {"names", "seen"}."""
+    """Read the class names by label, and whether each was seen in training (None: not said).
+
+    The file is a JSON object {"names": [...], "seen": [...]}. needs_seen: `seen` must be there.
+    """
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: an object with 'names' was expected")
@@ -28,14 +31,12 @@ def read_classes(path: str, needs_seen: bool) -> tuple[list[str], list[bool] | N
 def read_detections(
     path: str, image_ids: Collection[ImageId], category_ids: Collection[int]
 ) -> dict[ImageId, list[dict[str, Any]]]:
-    """{image id: its results} of a COCO results file, in the order of the file."""
+    """Read a COCO results file: the results of each image, in the order of the file."""
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     for i, result in enumerate(entries(read_json(path), path)):
         where = f"{path}: entry {i}"
-        key = _known_image(result, image_ids, where)
-        category_id = whole(result, "category_id", where)
-        if category_id not in category_ids:
-            raise UserError(f"{where}: category {category_id} is not among the categories")
+        key = known_image(result, image_ids, where)
+        category_id = known_category(result, category_ids, where)
         code = required(result, "segmentation", where)
         if not isinstance(code, dict):
             raise unusable(code, "segmentation", where, "COCO RLE")
@@ -50,11 +51,11 @@ def read_detections(
 
 
 def read_proposals(path: str, image_ids: Collection[ImageId]) -> dict[ImageId, list[Any]]:
-    """{image id: its masks} of a list of {"image_id", "masks"}."""
+    """Read a list of {"image_id", "masks"}: the masks of each image, not yet checked."""
     by_image: dict[ImageId, list[Any]] = {}
     for i, entry in enumerate(entries(read_json(path), path)):
         where = f"{path}: entry {i}"
-        key = _known_image(entry, image_ids, where)
+        key = known_image(entry, image_ids, where)
         if key in by_image:
             raise UserError(f"{where}: image {key!r} occurs twice")
         masks = required(entry, "masks", where)
@@ -62,10 +63,3 @@ def read_proposals(path: str, image_ids: Collection[ImageId]) -> dict[ImageId, l
             raise unusable(masks, "masks", where, "a list of COCO RLE")
         by_image[key] = masks
     return by_image
-
-
-def _known_image(entry: dict[str, Any], image_ids: Collection[ImageId], where: str) -> ImageId:
-    key = image_id(entry, "image_id", where)
-    if key not in image_ids:
-        raise unknown_image(key, image_ids, where)
-    return key

@@ -16,20 +16,23 @@ from frozenseg.files import write_json
 from frozenseg.runtime.background import AsyncWriter
 from frozenseg.structures import Prediction
 
-SCORED_BEHIND = 2  # results that may wait for their scores: they hold full-size masks
+# Results that may wait to be scored; not more, because they hold masks in full size.
+SCORED_BEHIND = 2
 
 Gather = Callable[[Any], list[Any]]
-"""What all processes hold, by rank, from what this one holds."""
+"""Takes the value of this process and returns the values of all processes, by rank."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The scores of one dataset.
 
-    images: how many were scored, over all processes.
+    images: the number of images, over all processes.
     summary: the headline numbers in per cent.
     details: {task: all that its metric computes}.
-    model_seconds, scoring_seconds: total times of this process. A thread beside the model scores.
+    model_seconds: time in the model, of this process.
+    scoring_seconds: time in the metrics, of this process; most of it passes in a thread beside the
+        model.
     """
 
     images: int

@@ -13,7 +13,7 @@ class SemanticIoU(CountingMetric):
     """mIoU, fwIoU, mACC, pACC and IoU, ACC of each class, in per cent.
 
     Only pixels with a true class count. A class that never occurs in the truth has no score (NaN)
-    and no part in the means, also when it was predicted, as in detectron2's SemSegEvaluator. All
+    and no part in the means, even when it was predicted, as in detectron2's SemSegEvaluator. All
     sums are whole numbers, so the order of the images does not matter.
 
     names: of the classes, by label. seen: (K,) whether a class was met in training; adds

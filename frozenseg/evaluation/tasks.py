@@ -53,7 +53,7 @@ class Task(Protocol):
         """Compare the results for one image with the annotation of its record."""
 
     def summary(self, scores: Scores) -> Summary:
-        """The scores to report of `metric.compute()`, in per cent; NaN: there was nothing to score."""
+        """The scores to report, in per cent; NaN: there was nothing to score."""
 
 
 class PanopticEvaluator:
@@ -163,7 +163,7 @@ class BestClassEvaluator:
         raise NotImplementedError
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Compare `class_map` with the record's label map; without a map the image does not count."""
+        """Compare `class_map`, where there is one, with the record's label map."""
         predicted, truth = self.class_map(result), load_semantic(record)
         if predicted is None:
             return
@@ -188,8 +188,8 @@ class MosaicEvaluator(BestClassEvaluator):
 
 
 class WholeEvaluator(BestClassEvaluator):
-    """The few-shot benchmarks without an oracle: every image is queried with all classes of the set,
-    and a pixel takes the most probable of them if its probability is above one half."""
+    """The few-shot benchmarks without an oracle: every image is queried with all classes, and a
+    pixel takes the most probable of them if its probability is above one half."""
 
     prefix = "whole"
 

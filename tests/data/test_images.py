@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from frozenseg.data import images
-from frozenseg.data.images import is_video, list_images, read_image, to_array
+from frozenseg.data.image_files import is_video, list_images
+from frozenseg.data.images import read_image, to_array
 from frozenseg.errors import UserError
 
 

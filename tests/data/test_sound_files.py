@@ -18,7 +18,8 @@ from frozenseg.data.annotations import (
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import cut_masks
 from frozenseg.data.folders import files_by_stem
-from frozenseg.data.images import MAX_PIXELS, list_images, read_image, to_array
+from frozenseg.data.image_files import list_images
+from frozenseg.data.images import MAX_PIXELS, read_image, to_array
 from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
 from frozenseg.data.readers import read_instances, read_panoptic
 from frozenseg.data.records import Record, Segments
@@ -110,7 +111,9 @@ def test_formats_that_start_other_programs_are_refused_by_content(tmp_path, monk
     for name in ("a.eps", "a.jpg", "a.png"):
         (tmp_path / name).write_bytes(body)
         for read in (read_image, read_labels, image_size):
-            with pytest.raises(UserError, match=f"{name}: not an image, or of a kind that is not"):
+            with pytest.raises(
+                UserError, match=f"{name}: not an image, or of a format that is not"
+            ):
                 read(tmp_path / name)
     assert not started.exists()
 

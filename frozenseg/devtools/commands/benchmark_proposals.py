@@ -18,7 +18,8 @@ from segment_anything.modeling import Sam
 
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.commands.output_argument import output_file
-from frozenseg.data.images import list_images, read_image
+from frozenseg.data.image_files import list_images
+from frozenseg.data.images import read_image
 from frozenseg.data.transforms import resize_image
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.files import resolve_packaged_path, write_json
