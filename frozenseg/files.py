@@ -1,4 +1,4 @@
-"""Reading and writing files so that a killed run never leaves half a file that looks whole."""
+"""Read and write files so that a killed run never leaves half a file that looks whole."""
 
 import errno
 import io
@@ -33,7 +33,7 @@ REMEDIES = {
 
 
 def resolve_packaged_path(name: str) -> str:
-    """`frozenseg://small/clip.safetensors` as a path into the package; other names as they are."""
+    """Turn `frozenseg://small/clip.safetensors` into a path; return other names as they are."""
     if not name.startswith(PACKAGED):
         return name
     if ".." in Path(name.removeprefix(PACKAGED)).parts:
@@ -51,7 +51,7 @@ def shipped(name: str) -> Path:
 
 
 def user_path(name: str | os.PathLike[str]) -> Path:
-    """A path that a user typed: "~" is the home folder, as in a shell."""
+    """Turn what a user typed into a path, in which "~" is the home folder, as in a shell."""
     text = os.fspath(name)
     path = os.path.expanduser(text)
     if text.split(os.sep)[0] == "~" and path == text:
@@ -61,14 +61,14 @@ def user_path(name: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what a full disk, a lack of permission and their like raise inside into a `WriteError`
-    that names `path`, or the folder of it that cannot be made.
+    """Turn the errors of a full disk, a lack of permission and the like into a `WriteError`.
 
-    An error about a file elsewhere, such as one that is read inside, goes on as it is.
+    It names `path`, or the folder of it that cannot be made. An error about a file elsewhere, such
+    as one that is read inside the block, is raised as it is.
     """
     try:
         yield
-    except SafetensorError as error:  # no OSError, whatever the system has told the library
+    except SafetensorError as error:  # the library raises it in place of an OSError
         raise WriteError(_cannot_write(path, str(error))) from None
     except OSError as error:
         if not _is_about(error.filename, Path(path)):
@@ -84,8 +84,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path`, because writers such as Pillow choose their
     format by it, and only the beginning of a long name. Two processes that write the same path do
-    not meet: each has its own temporary file. A disk that is full and its like are a `WriteError`.
-    What is no file, such as /dev/stdout or a pipe, is written to as it stands.
+    not meet: each has its own temporary file. Raises `WriteError` for a full disk and the like. A
+    device or a pipe, such as /dev/stdout, is written to directly.
     """
     path = Path(path)
     with writing(path):
@@ -104,8 +104,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Find out before long work whether its result can be written at `path`: a file is written
-    there as it will be, and removed. A `WriteError` if not."""
+    """Raise `WriteError` if no file can be written at `path`, before long work begins.
+
+    A file is written beside it and removed.
+    """
     path = Path(path)
     with writing(path):
         if _is_device(path):
@@ -124,18 +126,21 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def remove_temporaries(folder: Path, name: str) -> None:
-    """Remove what killed processes have left of writing `name` (or a pattern such as `*.png`) by
-    `atomic_path`. Nothing else may be writing it now."""
+    """Remove temporary files that killed processes have left behind in `atomic_path`.
+
+    name: the file that they were writing, or a pattern such as `*.png`. No other process may be
+    writing it now.
+    """
     prefix, suffix = _temporary_name(folder / name)
     for path in folder.glob(f"{prefix}{'?' * RANDOM_CHARACTERS}{suffix}"):
         path.unlink(missing_ok=True)
 
 
 def write_torch(path: str | os.PathLike[str], content: Any) -> None:
-    """Write `content` as `torch.save` does, atomically, and see to it that it is on the disk.
+    """Write `content` as `torch.save` does, atomically, and flush it to the disk.
 
-    Through memory: torch's own file writer reports a full disk as a `RuntimeError` about the file's
-    inner layout.
+    It is built in memory first, because torch's own file writer reports a full disk as a
+    `RuntimeError` about the inner layout of the file.
     """
     import torch
 
@@ -154,7 +159,7 @@ def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = No
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON. NaN and infinity, which JSON does not know, are null."""
+    """Encode `value` as JSON. NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -169,10 +174,11 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value of a JSON file; a missing or damaged one is a `UserError` that names it.
+    """Read a JSON file; raise `UserError` if it is missing or damaged.
 
-    A byte order mark is passed over. Refused are a key that occurs twice in one object, of which
-    other readers keep the last, and text that no file name or terminal can hold.
+    A byte order mark is ignored. A key that occurs twice in one object is refused, because other
+    readers keep the last silently, and so is text with half a character (a lone surrogate), which
+    no file name or terminal can hold.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -215,8 +221,7 @@ def _is_device(path: Path) -> bool:
 
 
 def _temporary_beside(path: Path) -> Path:
-    """A new file in the folder of `path`, hidden; its name is short though that of `path` is long,
-    and ends alike."""
+    """Make a new hidden file in the folder of `path`, with the same suffix and a short name."""
     prefix, suffix = _temporary_name(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
@@ -224,7 +229,7 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def _temporary_name(path: Path) -> tuple[str, str]:
-    """What a temporary name for `path` begins and ends with."""
+    """The beginning and the end of a temporary name for `path`."""
     suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
     return f".{path.stem[:LONGEST_PREFIX]}.", suffix
 
@@ -236,8 +241,10 @@ def _cannot_write(path: str | os.PathLike[str], reason: str, number: int | None 
 
 
 def _is_about(filename: Any, path: Path) -> bool:
-    """Whether an error is about `path`, its folders or a temporary file beside it; one of the
-    device alone, such as a full disk, names no file."""
+    """Whether an error is about `path`, its folders or a temporary file beside it.
+
+    An error of the device, such as a full disk, names no file and counts too.
+    """
     if not isinstance(filename, str | os.PathLike):
         return True
     named = Path(filename)

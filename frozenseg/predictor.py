@@ -1,6 +1,6 @@
-"""An image and a vocabulary in, masks with names out: the package's main entrance.
+"""Segment images with a vocabulary: the main entrance of the package.
 
-`frozenseg.load` gives a `Predictor`; calling it gives a `SegmentationResult`, which draws itself.
+`frozenseg.load` returns a `Predictor`, and calling it returns a `SegmentationResult`.
 """
 
 import gc
@@ -42,11 +42,14 @@ TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
 
 @dataclass
 class SegmentationResult:
-    """What was found in one image. A task that the configuration switches off is None.
+    """The result for one image. A task that is switched off is None.
 
-    image: (H, W, 3) uint8, as read. panoptic, semantic (H, W) class ids and instances as in
-    `frozenseg.structures`; class ids index `vocabulary`. note: a warning that belongs on every
-    picture, e.g. that weights are random; else None.
+    image: (H, W, 3) uint8 RGB, as read.
+    vocabulary: the queried classes, which class ids index.
+    panoptic: ids (H, W) and segments, see `frozenseg.structures`.
+    semantic: (H, W) class ids.
+    instances: masks, boxes, scores and names, see `frozenseg.structures`.
+    note: a warning that belongs on every picture, e.g. that weights are random; else None.
 
     Example:
         >>> with frozenseg.load("small", device="cpu") as segmenter:
@@ -64,14 +67,16 @@ class SegmentationResult:
     note: str | None = None
 
     def draw(self, *, legend: bool = True, opacity: float = 0.5) -> Image.Image:
-        """`regions` over the image, with a legend."""
+        """Draw `regions` over the image, with a legend. opacity: of the colours, 0 to 1."""
         found = self.regions
         return draw_segments(self.image, found.ids, found.segments, legend, opacity, self.note)
 
     @cached_property
     def regions(self) -> PanopticResult:
-        """The panoptic result; where the model makes none (Fusioner), one region for each class of
-        the semantic result."""
+        """The panoptic result; without one (Fusioner), a region for each class that `semantic` has.
+
+        Raises `UserError` where both are switched off.
+        """
         if self.panoptic is not None:
             return self.panoptic
         if self.semantic is None:
@@ -82,8 +87,9 @@ class SegmentationResult:
 
 
 class Predictor:
-    """Segments images; the vocabulary may change from call to call, and calls may come from several
-    threads at once. `close`, or the end of a `with` block, gives its memory back.
+    """Segments images, with another vocabulary in each call if need be.
+
+    Several threads may call it at once. `close`, or the end of a `with` block, frees its memory.
 
     Example:
         >>> segmenter = frozenseg.load("small", device="cpu")
@@ -103,15 +109,21 @@ class Predictor:
         long_side: int,
         note: str | None = None,
     ) -> None:
-        """training_vocabulary: the classes that count as seen. short_side, long_side: images are
-        resized to a shorter side of short_side pixels, the longer at most long_side. note: a
-        warning for every result."""
+        """Take ready parts; `frozenseg.load` makes them of a configuration.
+
+        pipeline: the model with its post-processing.
+        text_classifier: makes the text vectors of a vocabulary.
+        training_vocabulary: the classes that count as seen.
+        short_side: the shorter side in pixels to which images are resized.
+        long_side: the most pixels that the longer side may have.
+        note: a warning for every result.
+        """
         self.pipeline = pipeline
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
         self.short_side, self.long_side = short_side, long_side
         self.note = note
-        # Replaced as a whole, never changed: who reads it needs no lock. The last used is last.
+        # Replaced as a whole, never changed, so that reading needs no lock. The last used is last.
         self._texts: dict[Vocabulary, TextEmbeddings] = {}
         self._lock = threading.Lock()
 
@@ -121,8 +133,12 @@ class Predictor:
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
     ) -> SegmentationResult:
-        """image: path, PIL image, (H, W, 3) RGB uint8 array, or tensor (`frozenseg.data.images`).
-        vocabulary and things: as `Vocabulary.parse` takes them."""
+        """Segment one image.
+
+        image: a path, a PIL image, an (H, W, 3) RGB uint8 array or a tensor, see
+            `frozenseg.data.images.to_array`.
+        vocabulary, things: as `Vocabulary.parse` takes them.
+        """
         words = Vocabulary.parse(vocabulary, things)
         pixels = self.read(image)
         return self._result(pixels, words, self.segment(pixels, words, self.embed(words)))
@@ -133,11 +149,11 @@ class Predictor:
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
     ) -> list[SegmentationResult]:
-        """Several images, each as a call takes it; the results are those of single calls.
+        """Segment several images; the results equal those of single calls.
 
-        Images of one size go through the model together. Others, whose padding would change the
-        result, go one by one, and so do all where SAM's proposals join, which are made image by
-        image.
+        Images of one size go through the model together. Images of several sizes go one by one,
+        because padding would change the results, and so do all images where SAM's proposals join,
+        which are made image by image.
         """
         one = isinstance(images, str | os.PathLike | Image.Image)
         if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
@@ -157,7 +173,7 @@ class Predictor:
     def _segment_together(
         self, images: list[np.ndarray], vocabulary: Vocabulary, text: TextEmbeddings
     ) -> list[Prediction]:
-        """Images of one size in one pass."""
+        """Segment images of one size in one pass."""
         pipeline = self._open()
         with plain_defaults(), evaluation_mode(pipeline.model):
             return pipeline.batch(
@@ -175,11 +191,11 @@ class Predictor:
         )
 
     def read(self, image: Any) -> np.ndarray:
-        """An image in any form that a call takes as (H, W, 3) uint8 RGB."""
+        """Read an image in any form that a call takes as (H, W, 3) uint8 RGB."""
         return to_array(image)
 
     def resize(self, pixels: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, h, w) uint8, as the network shall see it."""
+        """Resize (H, W, 3) uint8 to (3, h, w) uint8, as the network gets it."""
         size = resize_shortest_edge(
             pixels.shape[0], pixels.shape[1], self.short_side, self.long_side
         )
@@ -189,16 +205,18 @@ class Predictor:
     def segment(
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
     ) -> Prediction:
-        """pixels: (H, W, 3) uint8 RGB of any size, and results at that size; text: from `embed`."""
+        """Segment (H, W, 3) uint8 RGB; results have the same size. text: from `embed`."""
         pipeline = self._open()
         with plain_defaults(), evaluation_mode(pipeline.model):
             size = (pixels.shape[0], pixels.shape[1])
             return pipeline(self.resize(pixels), size, text, vocabulary)
 
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
-        """The vocabulary's text vectors on the model's device; those of the last `TEXTS_KEPT`
-        vocabularies are kept. What is returned is of this vocabulary, whatever other threads ask
-        for meanwhile."""
+        """Return the text vectors of a vocabulary on the model's device.
+
+        Those of the last `TEXTS_KEPT` vocabularies are kept. Other threads may embed other
+        vocabularies meanwhile.
+        """
         texts = self._texts
         text = texts.get(vocabulary)
         if text is not None and next(reversed(texts)) == vocabulary:
@@ -214,7 +232,7 @@ class Predictor:
         return text
 
     def close(self) -> None:
-        """Free the model's memory and give it back to the system; no call is possible any more."""
+        """Free the memory of the model; after that no call is possible."""
         if "pipeline" in self.__dict__:
             del self.pipeline, self.text_classifier
         self._texts = {}
@@ -229,7 +247,7 @@ class Predictor:
 
     @property
     def model(self) -> SegmentationModel:
-        """The model inside; raises `UserError` after `close`."""
+        """The network; raises `UserError` after `close`."""
         return self._open().model
 
     def _open(self) -> Pipeline:

@@ -68,6 +68,7 @@ class EvalDataset:
 
     @property
     def categories(self) -> Categories:
+        """The classes of the annotation."""
         return self.dataset.categories
 
 

@@ -24,6 +24,7 @@ from frozenseg.structures import TextEmbeddings
 
 
 def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
+    """FrozenSeg with new weights; raises `UserError` for sizes that do not go together."""
     frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
     clip = build_clip(cfg)
     sam = build_sam(cfg) if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else None
@@ -61,12 +62,14 @@ def _without_injectors(cfg: CfgNode) -> CfgNode:
 
 
 def frozenseg_encoders(cfg: CfgNode) -> dict[str, str]:
+    """The names of CLIP and, where an injector uses it, of SAM."""
     frozen = cfg.MODEL.FROZEN_SEG
     sam = {"sam": cfg.MODEL.SAM_NAME} if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else {}
     return {"clip": frozen.CLIP_MODEL_NAME, **sam}
 
 
 def fc_clip_encoders(cfg: CfgNode) -> dict[str, str]:
+    """The name of CLIP alone: FC-CLIP has no SAM."""
     return frozenseg_encoders(_without_injectors(cfg))
 
 
@@ -98,6 +101,7 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
 
 
 def build_sam(cfg: CfgNode) -> FrozenSam:
+    """SAM's image encoder of MODEL.SAM_NAME, with new weights."""
     with setting("MODEL.SAM_NAME"):
         model = build_sam_model(cfg.MODEL.SAM_NAME)
     return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
@@ -204,6 +208,7 @@ REMEDIES = {
 
 
 def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
+    """What decides the features of CLIP and SAM, for `feature_fingerprint`."""
     visual = model.clip.model.visual
     found: Identity = {
         "clip": ([cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)], visual)
@@ -219,6 +224,7 @@ def frozenseg_loss(
     text: TextEmbeddings,
     inputs: InputPreparation,
 ) -> MaskClassificationLoss:
+    """The loss of Mask2Former on classes and masks."""
     return MaskClassificationLoss(
         criterion=_build_criterion(cfg, text.num_classes),
         text=text,

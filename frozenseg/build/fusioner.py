@@ -39,6 +39,7 @@ from frozenseg.structures import TextEmbeddings
 
 
 def build_fusioner(cfg: CfgNode) -> Fusioner:
+    """Fusioner with new weights; raises `UserError` for sizes that do not go together."""
     node = cfg.MODEL.FUSIONER
     _check_fusioner(node)
     visual, text = _build_encoders(cfg)
@@ -175,18 +176,21 @@ def fusioner_parts(cfg: CfgNode, model: Fusioner) -> list[FrozenPart]:
 
 
 def fusioner_identity(cfg: CfgNode, model: Fusioner) -> Identity:
+    """What decides the features of the visual encoder, for `feature_fingerprint`."""
     node = cfg.MODEL.FUSIONER
     settings = [node.VISUAL, node.VISUAL_NAME, has_quick_gelu(model.visual)]
     return {"visual": (settings, model.visual)}
 
 
 def fusioner_encoders(cfg: CfgNode) -> dict[str, str]:
+    """The names of the visual and the text encoder."""
     return {"visual": cfg.MODEL.FUSIONER.VISUAL_NAME, "text": cfg.MODEL.FUSIONER.TEXT_NAME}
 
 
 def fusioner_loss(
     cfg: CfgNode, model: Fusioner, text: TextEmbeddings, inputs: InputPreparation
 ) -> BinaryMaskLoss:
+    """The loss on one binary mask for each queried class."""
     return BinaryMaskLoss(
         vectors=text.class_vectors(),
         classes_at_once=model.classes_at_once,

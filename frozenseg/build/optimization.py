@@ -58,6 +58,7 @@ def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]
 
 
 def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
+    """The model with its optimiser, precision and moving average, at step 0."""
     solver = cfg.SOLVER
     groups = training_groups(cfg, model)
     if solver.CONSTANT_DECODER and not any(group["fixed_rate"] for group in groups):

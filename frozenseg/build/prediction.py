@@ -113,6 +113,7 @@ def build_pipeline(cfg: CfgNode, model: SegmentationModel) -> Pipeline:
 
 
 def build_post_processor(cfg: CfgNode) -> PostProcessor:
+    """What makes results of masks: MODEL.MASK_FORMER.TEST and TEST."""
     test = cfg.MODEL.MASK_FORMER.TEST
     return PostProcessor(
         panoptic=test.PANOPTIC_ON,

@@ -59,6 +59,7 @@ def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
 
 
 def training_transform(cfg: CfgNode) -> LargeScaleJitter:
+    """Scale jitter and crop of training: INPUT."""
     side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
     if side < 1 or side % divisor:
         raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")

@@ -16,7 +16,7 @@ SMALL_CONFIG = "small/frozenseg"  # its weights ship with the package
 
 
 def main(argv: list[str]) -> int | None:
-    """Run the command."""
+    """Print the findings on each data set; the status is 1 where one is wrong."""
     arguments = _parser().parse_args(argv)
     if arguments.sample < 0:
         raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")

@@ -23,6 +23,7 @@ from frozenseg.files import user_path, write_torch
 
 
 def main(argv: list[str]) -> None:
+    """Read a checkpoint, check it against the model, and write it in the other form."""
     parser = argparse.ArgumentParser(prog="frozenseg convert_checkpoint", description=__doc__)
     parser.add_argument("source", type=user_path, help="published .pth or our .safetensors")
     parser.add_argument(

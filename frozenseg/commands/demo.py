@@ -37,14 +37,15 @@ MOST_NAMED = 20  # classes in the line that says what was found
 
 
 class ImageSegmenter(Protocol):
-    """What `frozenseg.load` gives, as far as it is used here to segment."""
+    """The part of a `Predictor` that is used here."""
 
-    def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> "SegmentationResult": ...
+    def __call__(self, image: np.ndarray, vocabulary: Vocabulary) -> "SegmentationResult":
+        """Segment one image (H, W, 3) uint8 RGB."""
 
     def batch(
         self, images: Sequence[np.ndarray], vocabulary: Vocabulary
     ) -> "list[SegmentationResult]":
-        """Images of one size; asked for only with a batch size above 1."""
+        """Segment images of one size; called only with a batch size above 1."""
 
 
 def main(argv: list[str]) -> int | None:
@@ -85,8 +86,12 @@ def main(argv: list[str]) -> int | None:
 
 @dataclass
 class Outcome:
-    """failures: a line for each input of which nothing could be done, with the reason. losses: the
-    same for videos that were done in part. found: in how many images or frames each class is."""
+    """What became of the inputs.
+
+    failures: a line with the reason for each input of which nothing could be done.
+    losses: the same for videos that were done in part.
+    found: in how many images or frames each class occurs.
+    """
 
     failures: list[str]
     losses: list[str]

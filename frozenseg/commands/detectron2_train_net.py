@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int | None:
+    """Check the configuration and start detectron2's launcher."""
     epilog = "detectron2 is needed; without it, the command says how to get it."
     arguments = argument_parser(
         "frozenseg detectron2_train_net", __doc__ or "", epilog

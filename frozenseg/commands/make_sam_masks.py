@@ -51,7 +51,7 @@ class Entry:
 
 
 def main(argv: list[str]) -> int | None:
-    """Run the command."""
+    """Make the proposals of the images that have none yet."""
     arguments = _parser().parse_intermixed_args(argv)
     number, parts = _part(arguments.part)
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)

@@ -13,7 +13,7 @@ from frozenseg.files import read_json, user_path, write_json
 
 
 def main(argv: list[str]) -> int | None:
-    """Run the command."""
+    """Print the means over the folds in files of results."""
     arguments = _parser().parse_args(argv)
     summaries = _summaries(arguments.results)
     means = family_means(summaries)

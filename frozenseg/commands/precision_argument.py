@@ -6,6 +6,7 @@ from frozenseg.runtime.precision import CHOICES
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add --precision to a command line."""
     parser.add_argument(
         "--precision",
         choices=CHOICES,
@@ -14,4 +15,5 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def precision_options(arguments: argparse.Namespace) -> list[str]:
+    """The settings that --precision stands for; none where it is not given."""
     return ["MODEL.PRECISION", arguments.precision] if arguments.precision else []

@@ -11,7 +11,7 @@ from frozenseg.errors import UserError
 
 
 def main(argv: list[str]) -> int | None:
-    """Run the command."""
+    """Prepare the splits of a data set one after the other."""
     arguments = _parser().parse_args(argv)
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes}: must be at least 1")

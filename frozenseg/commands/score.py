@@ -12,7 +12,7 @@ from frozenseg.files import write_json
 
 
 def main(argv: list[str]) -> int | None:
-    """Run the command."""
+    """Score the files of a task, print a table, and write JSON if asked to."""
     options = vars(_parser().parse_args(argv))
     task, output = options.pop("task"), options.pop("json")
     # disable=None: the bar shows only where standard error is a terminal

@@ -22,7 +22,7 @@ GAP = 8
 
 
 def main(argv: list[str]) -> int | None:
-    """Run the command."""
+    """Draw training samples and write them as one picture."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
     records, categories = load_records(arguments.dataset)

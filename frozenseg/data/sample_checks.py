@@ -1,4 +1,4 @@
-"""Decode images and annotations of a sample and check that they hold what the metrics assume.
+"""Decode some images and annotations and check that they hold what the metrics assume.
 
 Each kind of fault is reported once. Variants that are no fault are counted.
 """
@@ -25,8 +25,10 @@ from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
 
-AGREEMENT = 0.5  # of two annotations of one image; real ones differ on the borders of objects
-# What is counted over the sample and is no fault
+# The least share of pixels on which two annotations of one image must agree; real ones differ on
+# the borders of objects.
+AGREEMENT = 0.5
+# Kinds of `Comparison.notes`, which are no faults.
 COVERED = (
     "segments of stuff are listed without a pixel, as files of Mask2Former and FC-CLIP do where "
     "objects cover them; they count as missed, as in panopticapi"
@@ -36,7 +38,11 @@ ORIGINAL, SHRUNK = "images larger than published", "images shrunk as published"
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a check. wrong: whether it must be corrected before a run."""
+    """One result of a check.
+
+    text: one line. wrong: whether it must be corrected before a run.
+    missing: whether a file or folder is not there.
+    """
 
     text: str
     wrong: bool = False
@@ -45,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Source:
-    """The files that the label maps of a row were made from, where they are still there."""
+    """The published files that the label maps of a row were made from, by stem."""
 
     conversion: LabelConversion
     files: dict[str, Path]
@@ -53,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a decoded image is compared with. notes: of all images, how many of each kind."""
+    """What decoded images are compared with. notes: how many images or segments of each kind."""
 
     benchmark: Benchmark
     is_thing: np.ndarray
@@ -64,7 +70,7 @@ class Comparison:
 def decoded(
     benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
 ) -> Iterator[Finding]:
-    """Every problem of the records, each kind once, and what else is told of them."""
+    """Yield the problems of the records, each kind once, and the counts of what is no fault."""
     things = np.array(categories.is_thing, dtype=bool)
     sample = Comparison(benchmark, things, _source(benchmark, root))
     seen: set[str] = set()
@@ -84,7 +90,7 @@ def decoded(
 
 
 def _turns(records: list[Record]) -> Iterator[Finding]:
-    """How many pictures ask for a turn, and of how many the annotation tells that it is meant."""
+    """Count the pictures whose EXIF asks for a turn, and those whose annotation leaves it open."""
     asked, unknown = 0, 0
     for record in records:
         try:
@@ -96,16 +102,16 @@ def _turns(records: list[Record]) -> Iterator[Finding]:
             alike = turn < 5 or size[0] == size[1]  # before and after the turn
             unknown += alike and annotated_size(record) == size
         except UserError:
-            continue  # said where it was decoded
+            continue  # `_problems` reports it
     if asked:
         yield Finding(
             f"{asked} of {len(records)} pictures ask to be turned (EXIF). Of {unknown} the size "
-            "does not tell whether the annotation means them so: they are turned"
+            "does not tell whether the annotation is of the turned picture: they are turned"
         )
 
 
 def _sizes(short_side: int, notes: Counter[str]) -> Finding:
-    """Whether images and label maps are as published or in their original size."""
+    """Tell whether images and label maps have the published or their original size."""
     if notes[ORIGINAL] and notes[SHRUNK]:
         return Finding(
             f"{notes[ORIGINAL]} images are in their original size, {notes[SHRUNK]} are shrunk to a "
@@ -127,13 +133,13 @@ def _source(benchmark: Benchmark, root: Path) -> Source | None:
         if conversion.target == target:
             try:
                 return Source(conversion, conversion.sources(root, split))
-            except UserError:  # the label maps are there, what they were made from need not be
+            except UserError:  # the files that the label maps were made from need not be there
                 return None
     return None
 
 
 def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
-    """(kind, message) of what is wrong with one image."""
+    """Yield (kind, message) of each fault of one image."""
     try:
         size = load_image(record).shape[:2]
         if record.height is not None and size != (record.height, record.width):
@@ -173,7 +179,7 @@ def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
 
 
 def _classes_of(ids: np.ndarray, segment_ids: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
-    """(H, W) class ids of panoptic ids, `VOID_CLASS` where there is none."""
+    """Map panoptic ids (H, W) to class ids, `VOID_CLASS` where there is none."""
     order = np.argsort(segment_ids)
     known = np.concatenate([[0], segment_ids[order]])
     values = np.concatenate([[VOID_CLASS], class_ids[order]])
@@ -183,7 +189,7 @@ def _classes_of(ids: np.ndarray, segment_ids: np.ndarray, class_ids: np.ndarray)
 def _label_problem(
     record: Record, labels: np.ndarray, classes: np.ndarray | None, sample: Comparison
 ) -> str:
-    """What is wrong with a label map, "" if nothing is."""
+    """Describe what is wrong with a label map; "" if nothing is."""
     source = sample.source
     path = source.files.get(Path(str(record.semantic_path)).stem) if source else None
     if source and path is not None and path.is_file():
@@ -193,7 +199,8 @@ def _label_problem(
     if short_side is not None and min(labels.shape) > short_side:
         sample.notes[ORIGINAL] += 1
     ignore, num_classes = record.semantic_ignore, record.num_classes
-    background = (labels == record.semantic_background) & (labels >= 0)  # -1: there is none
+    # A background of -1 means that the map has none.
+    background = (labels == record.semantic_background) & (labels >= 0)
     special = (labels == ignore) | background
     outside = np.unique(labels[((labels < 0) | (labels >= num_classes)) & ~special])
     if classes is not None:
@@ -219,7 +226,7 @@ def _label_problem(
 def _expected(
     conversion: LabelConversion, path: Path, size: tuple[int, ...], notes: Counter[str]
 ) -> np.ndarray:
-    """The label map that the published file gives, in the one of two sizes that is there."""
+    """Convert the published file again, in the original or the shrunk size, whichever `size` is."""
     expected = conversion.convert(path)
     if conversion.full_size is None:
         return expected
@@ -232,6 +239,7 @@ def _expected(
 
 
 def _beside_source(labels: np.ndarray, expected: np.ndarray, record: Record) -> str:
+    """Describe how a label map differs from one that was made again; "" if it does not."""
     if labels.shape != expected.shape:
         return "is of another size than the published label map"
     ignore = record.semantic_ignore

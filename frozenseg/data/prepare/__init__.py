@@ -1,7 +1,7 @@
-"""Published files of a dataset -> the files that its row in the table of benchmarks names.
+"""Make the files that a row in the table of benchmarks names out of the published ones.
 
-Every preparation can be stopped and started again: files are written whole or not at all, and those
-that are there are not made again. The same published files give the same bytes.
+Every preparation can be stopped and started again: a file is written as a whole or not at all, and
+one that is there is not made again. The same published files give the same bytes.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from frozenseg.data.prepare.options import PreparationOptions
 
 @dataclass(frozen=True)
 class Preparation:
-    """summary: for --help. splits: those that `prepare(root, split, options)` knows."""
+    """How a data set is prepared: a line for --help, and the splits that `prepare` takes."""
 
     summary: str
     splits: tuple[str, ...]

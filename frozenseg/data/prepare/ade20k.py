@@ -16,11 +16,11 @@ from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.options import (
     PreparationOptions,
     files_by_stem,
-    panoptic_colours,
     regions,
     source_folder,
     write_picture,
 )
+from frozenseg.data.results import encode_panoptic
 from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -50,7 +50,7 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def class_ids(path: Path) -> np.ndarray:
-    """1-150 become 0-149, and 0 becomes 255."""
+    """Read class ids: 1-150 become 0-149, and 0 becomes 255."""
     labels = read_labels(path)
     if labels.dtype != np.uint8 or labels.max(initial=0) > 150:
         raise UserError(f"{path}: labels are not 0-150; is it of the release with 150 classes?")
@@ -61,7 +61,7 @@ LABELS = LabelConversion(f"{FOLDER}/annotations_detectron2", published_labels, c
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Label maps, and panoptic and instance annotation as one: they share their objects."""
+    """Write label maps, panoptic and instance annotation, which share their objects."""
     LABELS.write(root, FOLDERS[split], options)
     folder = root / FOLDER
     panoptic = folder / f"ade20k_panoptic_{split}.json"
@@ -99,12 +99,12 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def image_id(stem: str) -> int:
-    """2000 of `ADE_val_00002000`: evaluators want numbers."""
+    """Return 2000 of `ADE_val_00002000`: evaluators need numbers."""
     return int(stem.rsplit("_", 1)[-1])
 
 
 def _annotate(folder: Path, split: str, pictures: Path, again: bool, stem: str) -> dict[str, Any]:
-    """The entries of one image in both files; its panoptic picture is written."""
+    """Write the panoptic PNG of one image and return its entries in both JSON files."""
     labels = class_ids(folder / "annotations" / split / f"{stem}.png")
     path = folder / "annotations_instance" / split / f"{stem}.png"
     thing_class, number = _objects(path, labels.shape)
@@ -119,7 +119,7 @@ def _annotate(folder: Path, split: str, pictures: Path, again: bool, stem: str) 
         if segment["id"] >= 1000
     ]
     if again or not (pictures / f"{stem}.png").exists():
-        write_picture(pictures / f"{stem}.png", panoptic_colours(ids))
+        write_picture(pictures / f"{stem}.png", encode_panoptic(ids))
     height, width = image_size(folder / "images" / split / f"{stem}.jpg")
     return {
         "image": {
@@ -138,10 +138,10 @@ def _annotate(folder: Path, split: str, pictures: Path, again: bool, stem: str) 
 
 
 def panoptic_ids(labels: np.ndarray, thing_class: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """(H, W) ids: class + 1 for stuff, 1000 (class + 1) + number for things, which lie above.
+    """Make ids (H, W): class + 1 for stuff, and 1000 (class + 1) + number for things above it.
 
-    labels: (H, W) class ids, 255 for nothing; of these the stuff alone counts. thing_class, number:
-    (H, W) class id and number of the object, 0 as a number where there is none.
+    labels: (H, W) class ids, 255 for none; only those of stuff are used.
+    thing_class, number: (H, W) class id and number of the object; the number 0 is no object.
     """
     is_stuff = np.ones(256, dtype=bool)
     is_stuff[list(THINGS)] = is_stuff[255] = False

@@ -54,8 +54,11 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def _walk(root: Path, split: str, ending: str) -> list[Path]:
-    """Files of all scenes by name. Folders beside an image hold its objects: they are not entered,
-    there are more than a hundred thousand files in them."""
+    """List the files of all scenes by name.
+
+    The folders beside the images are not entered: they hold the objects of each image in more than
+    a hundred thousand files.
+    """
     top = source_folder(root / FOLDER / "images" / "ADE" / split, REMEDY)
     found = []
     for folder, folders, names in os.walk(top):
@@ -67,7 +70,7 @@ def _walk(root: Path, split: str, ending: str) -> list[Path]:
 
 
 def full_size_class_ids(path: Path) -> np.ndarray:
-    """0-846, and 65535 for all other names and for nothing."""
+    """Read class ids 0-846, and 65535 where there is another object or none."""
     with open_image(path) as picture:
         colours = np.asarray(picture.convert("RGB")).astype(np.int64)
     numbers = colours[..., 0] // 10 * 256 + colours[..., 1]
@@ -75,7 +78,7 @@ def full_size_class_ids(path: Path) -> np.ndarray:
 
 
 def class_ids(path: Path) -> np.ndarray:
-    """The same, shrunk as published."""
+    """Read what `full_size_class_ids` does, shrunk as published."""
     labels = full_size_class_ids(path)
     size = published_size(*labels.shape)
     rows, columns = (
@@ -107,7 +110,7 @@ LABELS = LabelConversion(
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the class list, the label maps and the images of a split."""
     _write_classes(root, options)
     LABELS.write(root, split, options)
     target = root / FOLDER / "images_detectron2" / split
@@ -125,7 +128,7 @@ def _link(job: tuple[Path, Path]) -> None:
 
 
 def _shrink(job: tuple[Path, Path]) -> None:
-    """The image as published: one that is small enough is the same file."""
+    """Shrink an image as published; one that is small enough is linked."""
     source, target = job
     size = image_size(source)
     if published_size(*size) == size:

@@ -15,10 +15,10 @@ from frozenseg.data.images import open_image
 from frozenseg.data.prepare.options import (
     PreparationOptions,
     files_by_stem,
-    panoptic_colours,
     regions,
     write_picture,
 )
+from frozenseg.data.results import encode_panoptic
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.text.vocabulary import Vocabulary
@@ -29,7 +29,7 @@ CROWD_OR_IGNORE = 0b11
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the panoptic PNGs and the panoptic JSON of a split."""
     folder = root / FOLDER
     target = folder / "jsons" / f"pan_seg_{split}_cocofmt.json"
     if not options.must_write(target):
@@ -66,7 +66,7 @@ def panoptic_ids(colours: np.ndarray, is_thing: tuple[bool, ...]) -> np.ndarray:
 
 
 def _annotate(pictures: Path, again: bool, job: tuple[int, Path]) -> dict[str, Any]:
-    """The entries of one image; its panoptic picture is written."""
+    """Write the panoptic PNG of one image and return its entries in the JSON."""
     image_id, source = job
     vocabulary = Vocabulary.packaged("bdd100k_panoptic")
     with open_image(source) as picture:
@@ -87,7 +87,7 @@ def _annotate(pictures: Path, again: bool, job: tuple[int, Path]) -> dict[str, A
     ]
     target = pictures / source.name
     if again or not target.exists():
-        write_picture(target, panoptic_colours(ids))
+        write_picture(target, encode_panoptic(ids))
     height, width = ids.shape
     return {
         "image": {

@@ -14,11 +14,11 @@ from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import lookup
 from frozenseg.data.prepare.options import (
     PreparationOptions,
-    panoptic_colours,
     regions,
     source_folder,
     write_picture,
 )
+from frozenseg.data.results import encode_panoptic
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 
@@ -36,7 +36,7 @@ FIRST_THING = 24
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the label maps, the panoptic PNGs and the panoptic JSON of a split."""
     top = source_folder(root / FOLDER / split, REMEDY)
     sources = sorted(top.glob("*/*_gtFine_instanceIds.png"))
     if not sources:
@@ -74,7 +74,7 @@ def _write_train_ids(path: Path) -> None:
 
 
 def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
-    """The entries of one image; its panoptic picture is written."""
+    """Write the panoptic PNG of one image and return its entries in the JSON."""
     values = read_labels(source).astype("int64")
     segments = []
     for region in regions(values):
@@ -87,7 +87,7 @@ def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
     image_id = source.name.removesuffix("_gtFine_instanceIds.png")
     picture = pictures / f"{image_id}_gtFine_panoptic.png"
     if again or not picture.exists():
-        write_picture(picture, panoptic_colours(kept))
+        write_picture(picture, encode_panoptic(kept))
     height, width = values.shape
     return {
         "image": {

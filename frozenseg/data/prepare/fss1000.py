@@ -111,7 +111,7 @@ LABELS = LabelConversion(
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the class list, the label maps and the images of a split."""
     _classes.cache_clear()
     sources = published_labels(root, split)
     _write_classes(root, split, options)

@@ -1,4 +1,4 @@
-"""Label maps as published -> label maps of class ids, one file each."""
+"""Convert label maps as published to label maps of class ids, one file each."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from frozenseg.data.prepare.options import PreparationOptions, write_picture
 
 @dataclass(frozen=True)
 class LabelConversion:
-    """How the label maps of one dataset are made; the check of a dataset makes them once more.
+    """How the label maps of one dataset are made; `check_dataset` makes them again to compare.
 
     target: folder below the data root, with a folder for each split.
     sources: (root, split) -> {stem: published file}.
@@ -30,7 +30,7 @@ class LabelConversion:
     full_size: Callable[[Path], np.ndarray] | None = None
 
     def write(self, root: Path, split: str, options: PreparationOptions) -> None:
-        """Make the label maps of a split that are not there."""
+        """Write the label maps of a split that are not there yet."""
         folder = root / self.target / split
         jobs = [
             (source, folder / f"{stem}{self.suffix}")
@@ -47,7 +47,7 @@ def _write(convert: Callable[[Path], np.ndarray], job: tuple[Path, Path]) -> Non
 
 
 def lookup(labels: np.ndarray, classes: dict[int, int], ignore: int) -> np.ndarray:
-    """Class ids of published labels; labels that are no key of `classes` become `ignore`."""
+    """Map published labels to class ids; labels that are no key of `classes` become `ignore`."""
     kind = np.uint8 if ignore < 256 else np.uint16
     largest = max(int(labels.max(initial=0)), max(classes))
     table = np.full(largest + 1, ignore, dtype=kind)

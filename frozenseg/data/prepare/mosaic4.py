@@ -60,7 +60,7 @@ class Source:
 
 
 def prepare(root: Path, name: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Draw the mosaics of a source and write their images, label maps and class list."""
     source, folder = SOURCES[name], root / FOLDER / name
     by_class = source.tiles(root)
     if len(by_class) < 4:

@@ -1,4 +1,4 @@
-"""What all preparations share: processes, progress, files that are there already, COCO's forms."""
+"""What all preparations share: processes, progress, and files that are there already."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ class PreparationOptions:
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], title: str
     ) -> list[Result]:
-        """The results in the order of the jobs, with a bar where there is a terminal."""
+        """Return the results in the order of the jobs; a terminal shows a progress bar."""
         with tqdm(total=len(jobs), desc=title, unit=" files", disable=None) as bar:
             if self.processes == 1 or len(jobs) < 2:
                 return [_ticked(bar, function(job)) for job in jobs]
@@ -59,14 +59,14 @@ def _ticked(bar: Any, result: Result) -> Result:
 
 
 def source_folder(path: Path, remedy: str) -> Path:
-    """`path`, when it is a folder of the published data. remedy: where it comes from."""
+    """Return `path`, which must be a folder of the published data. remedy: where to get it."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; {remedy}")
     return path
 
 
 def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
-    """{stem: file} of the files of a folder with this suffix, in the order of their names."""
+    """List the files of a folder with this suffix, {stem: file}, in the order of their names."""
     found = sorted(source_folder(folder, remedy).glob(f"*{suffix}"))
     if not found:
         raise UserError(f"{folder}: holds no {suffix} files; {remedy}")
@@ -74,13 +74,13 @@ def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Labels (H, W) of 8 or 16 bits, or colours (H, W, 3) uint8, in the format of the suffix."""
+    """Write labels (H, W) of 8 or 16 bits or colours (H, W, 3) uint8; the suffix is the format."""
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary)
 
 
 def place_image(source: Path, target: Path) -> None:
-    """The same file at a second place: a link where the disk has them, else a copy."""
+    """Put a file at a second place: as a hard link where the disk has them, else as a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.unlink(missing_ok=True)
@@ -92,13 +92,8 @@ def place_image(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def panoptic_colours(ids: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of panoptic ids (H, W): R + 256 G + 256^2 B."""
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-
-
 def regions(ids: np.ndarray) -> list[dict[str, Any]]:
-    """id, area and bbox (x, y, width, height) of all that is not 0 in (H, W) ids, by id."""
+    """List id, area and bbox (x, y, width, height) of all regions of ids (H, W) but 0, by id."""
     values, positions = np.unique(ids, return_inverse=True)
     positions = positions.reshape(ids.shape)
     areas = np.bincount(positions.ravel(), minlength=len(values))

@@ -34,7 +34,7 @@ FREQUENT = (
     115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326,
     347, 349, 354, 355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458,
 )  # fmt: skip
-# Written in one word there: two are what CLIP has read.
+# The annotation writes these in one word; CLIP has read them in two.
 SPACED = {
     "pottedplant": "potted plant",
     "tvmonitor": "tv monitor",
@@ -56,12 +56,12 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def frequent_class_ids(path: Path) -> np.ndarray:
-    """0-58, and 255 for all other classes."""
+    """Read class ids 0-58, and 255 for all other classes."""
     return lookup(_published(path), {label: i for i, label in enumerate(FREQUENT)}, 255)
 
 
 def class_ids(path: Path) -> np.ndarray:
-    """1-459 become 0-458, and 0 becomes 65535."""
+    """Read class ids: 1-459 become 0-458, and 0 becomes 65535."""
     return lookup(_published(path), {label: label - 1 for label in range(1, 460)}, 65535)
 
 
@@ -86,7 +86,7 @@ LABELS_459 = LabelConversion(
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the class list, the label maps of 59 and 459 classes, and the images of a split."""
     _write_classes(root, options)
     LABELS_59.write(root, split, options)
     LABELS_459.write(root, split, options)

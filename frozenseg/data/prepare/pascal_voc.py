@@ -37,7 +37,7 @@ AUGMENTED_REMEDY = (
 
 
 def image_list(folder: Path, remedy: str) -> list[str]:
-    """The stems of a list of VOC, one a line."""
+    """Read the image names in a list of VOC, one a line."""
     if not folder.is_file():
         raise UserError(f"{folder}: no such file; {remedy}")
     return folder.read_text(encoding="utf-8").split()
@@ -61,12 +61,12 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def with_background(path: Path) -> np.ndarray:
-    """0-20 and 255, as published, without the palette."""
+    """Read labels 0-20 and 255 as published, without the palette."""
     return lookup(_published(path), {label: label for label in range(21)}, 255)
 
 
 def without_background(path: Path) -> np.ndarray:
-    """1-20 become 0-19; background and borders are 255."""
+    """Read class ids: 1-20 become 0-19; background and borders are 255."""
     return lookup(_published(path), {label: label - 1 for label in range(1, 21)}, 255)
 
 
@@ -82,7 +82,7 @@ LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, 
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the files of a split."""
+    """Write the label maps, the images, and the classes in each image of a split."""
     LABELS_21.write(root, split, options)
     if split != AUGMENTED:  # no row asks for these without background
         LABELS_20.write(root, split, options)
@@ -101,7 +101,7 @@ def write_present(
     classes_of: Callable[[np.ndarray], list[int]],
     options: PreparationOptions,
 ) -> None:
-    """{stem: classes 0-20 of its label map}: folds choose their images by it."""
+    """Write {stem: classes 0-20 of its label map}, by which folds choose their images."""
     if options.must_write(target):
         folder = target.parent / "annotations_pascal21" / split
         one = functools.partial(_listed, folder, classes_of)
@@ -119,8 +119,10 @@ def _classes_in(labels: np.ndarray) -> list[int]:
 
 
 def oslsm_pairs(labels: np.ndarray) -> list[int]:
-    """The classes 1-20 that OSLSM (arXiv 1709.03410) asks an image (H, W) for: those with more than
-    two pixels where only every 32nd in both directions is looked at."""
+    """List the classes 1-20 that OSLSM (arXiv 1709.03410) queries an image with.
+
+    labels: (H, W). The classes have more than two pixels among every 32nd of both directions.
+    """
     classes, pixels = np.unique(labels[1::32, 1::32], return_counts=True)
     return [int(c) for c, n in zip(classes, pixels, strict=True) if 1 <= c <= 20 and n > 2]
 
@@ -128,7 +130,7 @@ def oslsm_pairs(labels: np.ndarray) -> list[int]:
 def place_images(
     root: Path, voc: str, folder: str, split: str, names: list[str], options: PreparationOptions
 ) -> None:
-    """The images of a list beside their label maps."""
+    """Link the images of a list beside their label maps."""
     images = source_folder(root / voc / "JPEGImages", REMEDY)
     for stem in names:
         target = root / folder / "images" / split / f"{stem}.jpg"
