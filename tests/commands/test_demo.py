@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 import frozenseg
-from frozenseg.commands import demo, run, score
-from frozenseg.commands.demo import main, output_names, segment_files
+from frozenseg.commands import run, score
+from frozenseg.commands.demo import main
+from frozenseg.commands.segment_files import output_names, segment_files
 from frozenseg.data.results import read_lines
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.drawing.visualize import draw_segments
@@ -309,7 +310,7 @@ def test_a_killed_run_leaves_whole_lines(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from frozenseg.commands.demo import segment_files
+from frozenseg.commands.segment_files import segment_files
 from tests.commands.test_demo import WORDS, fake_segmenter
 from frozenseg.data.results import read_lines
 
@@ -376,7 +377,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
             if next(images) == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(demo, "write_panoptic_png", write)
+    monkeypatch.setattr("frozenseg.commands.segment_files.write_panoptic_png", write)
     with pytest.raises(WriteError, match="b_panoptic.png: cannot be written .No space left"):
         segment_files(fake_segmenter, paths, output, vocabulary=WORDS)
     assert len(_content(output)["images"]) == 1
