@@ -23,10 +23,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers a key takes, or each number of a list.
+    """The numbers that a key takes, or that each entry of a list takes.
 
-    low, high: the bounds, themselves allowed but for `above` (not low) and `below` (not high).
-    only: the few numbers there are, in place of bounds. length: of the list.
+    low, high: the bounds, which are allowed themselves.
+    above: whether `low` is not allowed. below: whether `high` is not allowed.
+    only: the few numbers that are allowed, in place of bounds.
+    length: the number of entries of a list; None: any number, or the key has no list.
     """
 
     low: float = 0
@@ -37,7 +39,7 @@ class Range:
     length: int | None = None
 
     def holds(self, number: float) -> bool:
-        """Also False for NaN."""
+        """Whether a number is allowed; NaN never is."""
         if self.only:
             return number in self.only
         low = number > self.low if self.above else number >= self.low
@@ -179,17 +181,21 @@ READ = (
 
 
 def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None = None) -> Any:
-    """The value in the type of the default; lists and tuples, and whole numbers as floats, are
-    free, and so are numpy's numbers and paths. origin: begins the messages. folder: of the YAML
-    file that the value is from."""
+    """Convert a value to the type of the default of its key; raise `UserError` if that fails.
+
+    A list may be given as a tuple, a float as a whole number, and numbers of numpy and paths are
+    taken too. origin: begins the messages. folder: that of the YAML file with the value.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
-        literal = _literal(value)  # YAML reads ("a", "b") and 1e-4 as text, options all are text
+        # YAML reads ("a", "b") and 1e-4 as text, and all options of a command line are text.
+        literal = _literal(value)
+        # The name of a folder may spell a number, as 2026_11 does, so text stays text.
         if isinstance(literal, str) or not isinstance(default, str):
-            value = literal  # but a folder may be called 2026_11, which spells a number
+            value = literal
     if CHOICES.get(key) == YES_NO and isinstance(value, (bool, str)):
         said = str(value).lower()  # YAML reads yes and no as truth values
         value = {"true": "yes", "false": "no"}.get(said, said)
@@ -200,7 +206,8 @@ def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None 
         value = _float(value)
     if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
-    if type(value) is not type(default) and default is not None:  # None: of detectron2's, anything
+    # A default of None, in keys of detectron2, takes anything.
+    if type(value) is not type(default) and default is not None:
         raise UserError(
             f"{origin}: {key} is {shown(value)} ({type(value).__name__}), "
             f"a {type(default).__name__} was expected, e.g. {default!r}"
@@ -213,8 +220,10 @@ def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None 
 
 
 def _element(key: str, entry: Any, origin: str, *, whole: bool) -> Any:
-    """An entry of a list: text, or a number where the key has a range, a whole one where those of
-    the default are; of other keys, anything."""
+    """Convert an entry of a list: names for data sets, and a number where the key has a range.
+
+    whole: the number must be whole, as those of the default are. Other keys take anything.
+    """
     if key.startswith("DATASETS."):
         if not isinstance(entry, str):
             raise UserError(f"{origin}: {key} holds {shown(entry)}, names were expected")
@@ -242,13 +251,13 @@ def _float(value: int) -> float:
 
 
 def _refuse_unwritable(key: str, text: str, origin: str) -> None:
-    """Text with half characters or a zero can be neither a path nor written down again."""
+    """Refuse text with half a character or a NUL, which no file can hold."""
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(f"{origin}: {key} is {shown(text)}: not text that can be written to a file")
 
 
 def _literal(text: str) -> Any:
-    """The Python literal that a text spells, or the text itself."""
+    """Read the Python literal that a text spells, or return the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -256,7 +265,7 @@ def _literal(text: str) -> Any:
 
 
 def shown(value: Any, most: int = 80, *, quoted: bool = True) -> str:
-    """A value in a message, cut to a length that bears reading. quoted: text in quotes."""
+    """Format a value for a message, cut to `most` characters. quoted: put text in quotes."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**most:
         return "a number of more digits than can be shown"
     text = value if isinstance(value, str) and value.isprintable() and not quoted else repr(value)
@@ -279,7 +288,10 @@ def _path(key: str, text: str, folder: Path | None) -> str:
 
 
 def check_values(value_of: Callable[[str], Any]) -> None:
-    """Refuse numbers out of their range and texts that are no choice; value_of: of a key."""
+    """Refuse numbers out of their range and texts that are no choice.
+
+    value_of: returns the value of a key.
+    """
     for key, bounds in RANGES.items():
         value = value_of(key)
         numbers = value if isinstance(value, (list, tuple)) else [value]

@@ -98,7 +98,9 @@ def test_keys_of_fusioner_are_refused_elsewhere(run: TinyRun) -> None:
     pairs = load_config(
         run.config, ["DATASETS.PAIRS", "True", "DATASETS.TRAIN", f"('{run.dataset}',)"]
     )
-    with pytest.raises(UserError, match="DATASETS.PAIRS: FrozenSeg cannot be asked for one class"):
+    with pytest.raises(
+        UserError, match="DATASETS.PAIRS: FrozenSeg cannot be queried with one class"
+    ):
         training_dataset(pairs)
     cfg = load_config(run.config, ["SOLVER.CONSTANT_DECODER", "True"])
     with pytest.raises(UserError, match="SOLVER.CONSTANT_DECODER: only Fusioner"):

@@ -1,4 +1,4 @@
-"""A configuration as a device, and a model made ready for it: precision, compilation, layout."""
+"""Choose the device of a configuration, and prepare a model for it: precision, compilation."""
 
 import os
 import shutil
@@ -32,8 +32,11 @@ def build_device(cfg: CfgNode) -> torch.device:
     if device is None or device.type not in counts:
         raise UserError(f"MODEL.DEVICE {name}: unknown; use auto, cuda, mps or cpu")
     if (device.index or 0) >= counts[device.type]:
-        found = f"{counts[device.type] or 'no'} {device.type.upper()} device"
-        raise UserError(f"MODEL.DEVICE {name}: this PyTorch finds {found}; use auto or cpu")
+        count = counts[device.type] or "no"
+        raise UserError(
+            f"MODEL.DEVICE {name}: this PyTorch finds {count} {device.type.upper()} device; "
+            "use auto or cpu"
+        )
     return device
 
 
@@ -44,12 +47,12 @@ def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
 
 
 def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
-    """Make a model faster that only predicts from now on, on the device where it is.
+    """Make a model that only predicts from now on faster on the device where it is.
 
-    With MODEL.COMPILE its stages are compiled, each in its place. Sizes are symbols from the first
-    call on: most stages compile once, the decoders again for a few shapes (traced at three sizes:
-    no graph breaks, ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
-    frozen encoders lay out their weights for it.
+    With MODEL.COMPILE its stages are compiled in place. Sizes are symbolic from the first call on:
+    most stages compile once, the decoders again for a few shapes (at three sizes there were no
+    graph breaks, and ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
+    frozen encoders store their weights in the layout that its kernels need.
     """
     if _compiles(cfg, model):
         for stage in model.stages():
@@ -58,14 +61,15 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
         for part in model.modules():
             if isinstance(part, FusedConvNeXtBlock | FusedBlock):
                 part.prepack()
-        release_fragmented_memory()  # the plain weights left holes that no activation fits in
+        # The freed weights leave the heap fragmented; return it to the system.
+        release_fragmented_memory()
 
 
 def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:
-    """With MODEL.COMPILE: the frozen encoders alone of a model that trains, each in its place.
+    """With MODEL.COMPILE, compile the frozen encoders of a model that trains, in place.
 
-    Images in training all have one size, for which they are compiled first; an evaluation in
-    between compiles them again, with sizes as symbols.
+    All training images have one size, for which the encoders are compiled first. An evaluation in
+    between compiles them again with symbolic sizes.
     """
     if _compiles(cfg, model):
         for stage in model.stages():
@@ -74,7 +78,7 @@ def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:
 
 
 def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
-    """MODEL.COMPILE, where it can be done."""
+    """MODEL.COMPILE; raises `UserError` where there is no compiler."""
     compiler = os.environ.get("CXX", "")
     needed = cfg.MODEL.COMPILE and model.device.type == "cpu"
     if needed and not any(map(shutil.which, (compiler, "g++", "clang++"))):
@@ -85,13 +89,13 @@ def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
 def _compile(stage: Stage, *, dynamic: bool | None) -> None:
     """Replace a stage's method by its compiled form.
 
-    dynamic: True: sizes are symbols from the first call on; None: from the second size on.
+    dynamic: True: sizes are symbolic from the first call on; None: from the second size on.
     """
     method, name = getattr(stage.owner, stage.method), f"MODEL.COMPILE: {stage.name}"
     setattr(stage.owner, stage.method, compile_where_possible(method, name, dynamic=dynamic))
 
 
 def process_device(cfg: CfgNode) -> torch.device:
-    """`build_device` for one of several processes: each has a GPU of its own."""
+    """The device of this process: each of several processes has a GPU of its own."""
     device = build_device(cfg)
     return torch.device("cuda", local_rank()) if device.type == "cuda" else device

@@ -1,4 +1,4 @@
-"""A configuration as data sets to score a model on, and as the evaluator that does."""
+"""Make the data sets to score a model on, and the evaluator that scores it."""
 
 import logging
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class EvalDataset:
 
 
 def eval_datasets(cfg: CfgNode) -> list[EvalDataset]:
-    """All sets, read and checked before the first image is looked at."""
+    """Read and check all sets of DATASETS.TEST, before the first image is segmented."""
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty: name at least one data set")
     return [_test_set(cfg, name) for name in cfg.DATASETS.TEST]
@@ -109,7 +109,7 @@ def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
 
 
 def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
-    """What the benchmark can be scored for, of what the configuration switches on."""
+    """The tasks that the benchmark can be scored for and the configuration switches on."""
     test, by_class = cfg.MODEL.MASK_FORMER.TEST, find_family(cfg).queries_classes
     switches = {
         "panoptic": test.PANOPTIC_ON,
@@ -134,7 +134,7 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
 def build_evaluator(
     cfg: CfgNode, model: SegmentationModel, sets: Sequence[EvalDataset]
 ) -> Evaluator:
-    """Reads the truth of every task too, so that what is wrong with it shows at once."""
+    """Make the evaluator; it reads the ground truth of every task, so that errors show at once."""
     test = cfg.TEST.AUG
     augmentation = EvalAugmentation(
         short_sides=tuple(test.MIN_SIZES), long_side=test.MAX_SIZE, flip=test.FLIP
@@ -161,7 +161,7 @@ def build_evaluator(
 
 
 def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
-    """What computes the scores that a data set is wanted for, with its truth."""
+    """Make the evaluator of each task of a data set, with its ground truth."""
     categories, benchmark = eval_dataset.categories, eval_dataset.benchmark
     seen = eval_dataset.vocabulary.seen(eval_dataset.training)
     truth = data_root() / (benchmark.instances or benchmark.annotations)

@@ -1,4 +1,4 @@
-"""`frozenseg.evaluate`: a configuration as scores of a model on every set of DATASETS.TEST."""
+"""`frozenseg.evaluate`: score the model of a configuration on every set of DATASETS.TEST."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,7 @@ from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.build.setting import setting
 from frozenseg.engine.distributed import is_main
 from frozenseg.errors import UserError, WriteError
-from frozenseg.evaluation.evaluator import (
-    Evaluator,
-)
+from frozenseg.evaluation.evaluator import Evaluator
 from frozenseg.evaluation.runner import Evaluation, table, write_results
 from frozenseg.files import check_writable
 
@@ -81,7 +79,7 @@ def check_expected_results(cfg: CfgNode, evaluator: Evaluator) -> None:
 
 
 def unexpected_results(cfg: CfgNode, scores: Mapping[str, dict[str, float]]) -> list[str]:
-    """What is not as TEST.EXPECTED_RESULTS has it, one line each."""
+    """List the differences from TEST.EXPECTED_RESULTS, one line each."""
     return differences(scores, map(expected_result, cfg.TEST.EXPECTED_RESULTS))
 
 
@@ -91,8 +89,10 @@ def write_evaluations(
     output: Path,
     more: Sequence[Callable[[], object]] = (),
 ) -> None:
-    """Results to the log, then to disk. more: what else is to be written. What can be written is,
-    though another file cannot."""
+    """Log the results and write them to disk, on the first process alone.
+
+    more: functions that write other files. If one file cannot be written, the others still are.
+    """
     if not is_main():
         return
     writes = list(more)
@@ -108,7 +108,7 @@ def write_evaluations(
 
 
 def _all_of(writes: Sequence[Callable[[], object]]) -> None:
-    """Do all; what could not be written is one error at the end."""
+    """Call all, and raise one `WriteError` at the end for the files that could not be written."""
     failures = []
     for write in writes:
         try:

@@ -24,11 +24,11 @@ class Expected:
     tolerance: float
 
     def difference(self, summary: Summary) -> str | None:
-        """What is not as expected, if anything is."""
+        """One line on the difference from a summary; None if there is none."""
         found = summary[self.metric]
         if math.isnan(self.value) and math.isnan(found):
             return None
-        if abs(found - self.value) <= self.tolerance:  # never where one is not a number
+        if abs(found - self.value) <= self.tolerance:  # False where one of them is NaN
             return None
         said = "undefined" if math.isnan(found) else f"{found:.3f}"
         return f"{self.name}: {self.metric} is {said}, expected {self.value} +- {self.tolerance}"
@@ -54,13 +54,13 @@ def check_expected(expected: Iterable[Expected], metrics: Mapping[str, Collectio
 
 
 def differences(scores: Mapping[str, Summary], expected: Iterable[Expected]) -> list[str]:
-    """What is not as expected in the scores by data set, one line each."""
+    """List the differences of the scores by data set, one line each."""
     found = [row.difference(scores[row.name]) for row in expected if row.name in scores]
     return [line for line in found if line is not None]
 
 
 def expected_result(row: Iterable[Any]) -> Expected:
-    """`row` as [data set, metric, value, tolerance]; a value of null is one of NaN."""
+    """Read a row [data set, metric, value, tolerance]; a value of null means NaN."""
     try:
         name, metric, value, tolerance = row
         expected = Expected(

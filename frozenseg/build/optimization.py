@@ -1,4 +1,4 @@
-"""A configuration as what a training step changes: optimiser, schedules, loss."""
+"""Make the optimiser, the schedules and the loss of a configuration."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,7 @@ def training_loss(
 
 @setting("SOLVER:", "; see WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED")
 def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]]:
-    """The trained parameters by what decays and what the schedule moves."""
+    """Group the trained parameters by their weight decay and learning rate."""
     solver = cfg.SOLVER
     return parameter_groups(
         model,
@@ -78,7 +78,7 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
 
 @setting("SOLVER:", "; see WEIGHT_DECAY and WEIGHT_DECAY_END")
 def decay_of(cfg: CfgNode) -> CosineSchedule | None:
-    """The weight decay of each step; None: it stays as it is."""
+    """The weight decay of each step; None: it is constant."""
     solver = cfg.SOLVER
     if solver.WEIGHT_DECAY_SCHEDULE == "constant":
         return None
@@ -109,7 +109,7 @@ def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
 
 
 def clip_norm_of(cfg: CfgNode) -> float | None:
-    """The largest norm of all gradients together; None: they are not clipped."""
+    """The norm to which all gradients together are clipped; None: they are not."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     return clip.CLIP_VALUE if clip.ENABLED else None
 

@@ -1,4 +1,4 @@
-"""What a run finds in its OUTPUT_DIR: a run to go on with, results to spare, other settings."""
+"""Check the OUTPUT_DIR of a run for an earlier run, its results, and other settings."""
 
 import logging
 import secrets
@@ -29,14 +29,14 @@ Found = tuple[TrainingCheckpoint, Path]
 
 @contextmanager
 def only_run(output: Path) -> Iterator[None]:
-    """Inside, no other run writes into the folder. To be entered by all processes of a run."""
+    """Keep other runs from writing into the folder. All processes of a run must enter it."""
     with only_writer(output) if is_main() else nullcontext():
-        barrier()  # no process looks into the folder before it is this run's
+        barrier()  # no process reads the folder before it is locked
         yield
 
 
 def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
-    """SEED -1 becomes a number, the same in all processes and in a resumed run."""
+    """Replace a SEED of -1 by a number, the same in all processes and in a resumed run."""
     if checkpoint is not None and cfg.SEED not in (-1, checkpoint.seed):
         raise UserError(
             f"SEED {cfg.SEED}: the run to be resumed was started with {checkpoint.seed}"
@@ -50,7 +50,7 @@ def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
 def take_over(
     output: Path, checkpoints: CheckpointFolder, found: Found | None, resume: bool, max_iter: int
 ) -> None:
-    """Make the folder this run's, or refuse it. found: the checkpoint that the run goes on from."""
+    """Prepare the folder for this run, or refuse it. found: the checkpoint to go on from."""
     if resume:
         say_what_was_found(found, output, checkpoints, max_iter)
     else:
@@ -60,7 +60,7 @@ def take_over(
 
 
 def clean(output: Path, checkpoints: CheckpointFolder) -> None:
-    """Remove what killed runs have left half written. To be called by the folder's only writer."""
+    """Remove half-written files of killed runs. No other run may be writing."""
     for name in WRITTEN:
         remove_temporaries(output, name)
     remove_temporaries(checkpoints.folder, "step_*.pt")
@@ -68,7 +68,7 @@ def clean(output: Path, checkpoints: CheckpointFolder) -> None:
 
 
 def refuse_another_run(output: Path, checkpoints: CheckpointFolder) -> None:
-    """Without --resume, nothing of an earlier run is replaced."""
+    """Without --resume, refuse a folder with checkpoints or results of another run."""
     if checkpoints.paths():
         raise UserError(
             f"{checkpoints.folder} holds checkpoints of another run: go on with --resume, "
@@ -84,7 +84,7 @@ def refuse_another_run(output: Path, checkpoints: CheckpointFolder) -> None:
 def say_what_was_found(
     found: Found | None, output: Path, checkpoints: CheckpointFolder, max_iter: int
 ) -> None:
-    """What --resume does, before the first step."""
+    """Log where --resume goes on, before the first step."""
     if found is None:
         held = [name for name in RESULTS if (output / name).is_file()]
         replaced = f"; {', '.join(held)} there will be replaced" if held else ""
@@ -103,7 +103,7 @@ def say_what_was_found(
 
 
 def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
-    """Find out before the first step whether all that a run writes can be written."""
+    """Raise `WriteError` before the first step if a file of the run cannot be written."""
     for name in WRITTEN:
         check_writable(output / name)
     if checkpoints.folder.exists():
@@ -111,9 +111,11 @@ def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
 
 
 def write_config(cfg: CfgNode, output: Path) -> None:
-    """The resolved configuration beside the checkpoints, of a run that is about to take its first
-    step: one that is refused leaves what the weights in the folder were trained with. What is there
-    already and differs is kept as config.yaml.1 and so on, and the log says in what."""
+    """Write the resolved configuration beside the checkpoints, just before the first step.
+
+    A run that is refused earlier leaves the configuration that the weights in the folder belong to.
+    One that differs is kept as config.yaml.1 and so on, and the log says in which keys.
+    """
     path = output / CONFIG
     text = cfg.dump()
     if path.exists():

@@ -1,4 +1,4 @@
-"""A configuration as the samples of a training."""
+"""Make the samples of a training from a configuration."""
 
 import logging
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
-    """All sets of DATASETS.TRAIN as one; they must have the same classes."""
+    """Join all sets of DATASETS.TRAIN, which must have the same classes."""
     names = cfg.DATASETS.TRAIN
     if not names:
         raise UserError("DATASETS.TRAIN is empty: name at least one data set")
@@ -54,7 +54,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
 def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
     if not find_family(cfg).queries_classes:
         name = cfg.MODEL.META_ARCHITECTURE
-        raise UserError(f"DATASETS.PAIRS: {name} cannot be asked for one class; set it False")
+        raise UserError(f"DATASETS.PAIRS: {name} cannot be queried with one class; set it False")
     return training_pairs(records)
 
 
@@ -73,7 +73,7 @@ def training_transform(cfg: CfgNode) -> LargeScaleJitter:
 
 
 def micro_batch_size(cfg: CfgNode) -> int:
-    """Images of one forward and backward pass on one device."""
+    """The number of images of one forward and backward pass on one device."""
     solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE * world_size()
     if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
         raise UserError(
@@ -84,7 +84,7 @@ def micro_batch_size(cfg: CfgNode) -> int:
 
 
 def training_batches(cfg: CfgNode, dataset: SegmentationDataset, drawn: int) -> Loader:
-    """Passes of this process, from where `drawn` images have been used."""
+    """Load the micro-batches of this process, after `drawn` images that have been used."""
     return training_loader(
         dataset,
         batch_size=micro_batch_size(cfg),

@@ -63,7 +63,7 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
     yield _count(benchmark, len(all_records))
     yield from _nothing_to_find(benchmark, root, records)
     if benchmark.classes:
-        yield _asked(benchmark, records)
+        yield _selected(benchmark, records)
     yield _classes(benchmark, root, categories)
     chosen = _spread(records, sample)
     yield from decoded(benchmark, root, chosen, categories)
@@ -92,7 +92,7 @@ def _count(benchmark: Benchmark, count: int) -> Finding:
     return Finding(text)
 
 
-def _asked(benchmark: Benchmark, records: Sequence[Record]) -> Finding:
+def _selected(benchmark: Benchmark, records: Sequence[Record]) -> Finding:
     text = f"{len(records)} of these images contain one of the selected classes"
     if benchmark.pairs == "all":
         return Finding(text)
