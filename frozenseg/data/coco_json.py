@@ -1,38 +1,31 @@
-"""Read and check the content of COCO, LVIS and COCO panoptic JSON.
+"""Read and check the content of COCO and LVIS JSON: categories, images and objects.
 
-Training, testing, `check_dataset` and the scorers all read JSON through this module. They therefore
-accept and refuse the same files, and leave out the same objects.
+Training, testing, `check_dataset` and the scorers all read JSON through this module and, for the
+annotations of COCO panoptic JSON, `panoptic_json`. They therefore accept and refuse the same files,
+and leave out the same objects.
 """
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from frozenseg.data.images import MAX_PIXELS
 from frozenseg.data.json_fields import (
-    Groups,
-    entries,
     file_name,
     flag,
-    flags,
     image_id,
     is_number,
     required,
     section,
     unusable,
     whole,
-    wholes,
 )
 from frozenseg.data.notes import note
-from frozenseg.data.records import Categories, Segments
+from frozenseg.data.records import Categories
 from frozenseg.data.rle import checked_segmentation, encode_segmentation, rle_box
 from frozenseg.errors import UserError
 from frozenseg.text.names import clean, refuse_repeated, spelling
-
-LARGEST_PANOPTIC_ID = 256**3 - 1
 
 ImageId = int | str
 
@@ -73,15 +66,6 @@ class InstanceFile:
     categories: Categories
     category_entries: list[dict[str, Any]]
     objects: list[ListedObject]
-
-
-@dataclass(frozen=True)
-class PanopticEntry:
-    """The segments of one image. areas: as the file states them, None where it states none."""
-
-    file_name: str
-    segments: Segments
-    areas: list[Any] = field(default_factory=list)
 
 
 def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Categories:
@@ -190,65 +174,6 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
     return InstanceFile(images, categories, section(content, "categories", source), objects)
 
 
-def read_panoptic_entries(
-    content: Any, categories: Categories, source: str
-) -> dict[ImageId, PanopticEntry]:
-    """Read the annotations of a panoptic JSON by image, in the order of the file."""
-    names: dict[ImageId, str] = {}
-    groups: list[tuple[str, list[dict[str, Any]]]] = []
-    owners: dict[str, ImageId] = {}
-    for i, entry in enumerate(section(content, "annotations", source)):
-        where = f"{source}: annotations[{i}]"
-        if "segments_info" not in entry and "segmentation" in entry:
-            raise UserError(
-                f"{where}: is an object of an instance JSON; as a data set that is "
-                "coco_instances:JSON:IMAGE_DIR"
-            )
-        key = image_id(entry, "image_id", where)
-        if key in names:
-            raise UserError(f"{where} is the second of image {key!r}; remove it")
-        name = file_name(entry, "file_name", where)
-        if owners.setdefault(name, key) != key:
-            raise UserError(
-                f"{where}: {name} is that of image {owners[name]!r} already; one image has one PNG"
-            )
-        infos = entries(required(entry, "segments_info", where), f"{where}: segments_info")
-        names[key] = name
-        groups.append((f"{where} (image {key})", infos))
-    segments = _segments(groups, categories)
-    panoptic_entries = {
-        key: PanopticEntry(name, listed, [info.get("area") for info in infos])
-        for (key, name), listed, (_, infos) in zip(names.items(), segments, groups, strict=True)
-    }
-    _note_crowded_stuff(segments, categories, source)
-    return panoptic_entries
-
-
-def _note_crowded_stuff(segments: list[Segments], categories: Categories, source: str) -> None:
-    """Warn of stuff that is marked as a crowd, as BDD100K's toolkit does.
-
-    The mark keeps its meaning, as in panopticapi: the segment is not trained on and never missed.
-    """
-    crowds = np.concatenate([np.zeros(0, int), *(row.class_ids[row.is_crowd] for row in segments)])
-    marked = int((~np.array(categories.is_thing, dtype=bool)[crowds]).sum())
-    if marked:
-        note(
-            f"{source}: {marked} segments of stuff are marked as crowds; they are not trained on "
-            "and never missed (set their iscrowd to 0 if that is not meant)"
-        )
-
-
-def check_images_listed(
-    entries_by_image: Mapping[ImageId, PanopticEntry],
-    images: Mapping[ImageId, ListedImage],
-    source: str,
-) -> None:
-    """Refuse annotations of images that the file does not list."""
-    for position, key in enumerate(entries_by_image):
-        if key not in images:
-            raise unknown_image(key, images, f"{source}: annotations[{position}]")
-
-
 def check_names_agree(
     names: Mapping[ImageId, str], others: Mapping[ImageId, str], source: str, other: str
 ) -> None:
@@ -329,28 +254,6 @@ def known_category(entry: Mapping[str, Any], categories: Collection[int], where:
             "correct it or list the category"
         )
     return category_id
-
-
-def _segments(groups: Groups, categories: Categories) -> list[Segments]:
-    """Read the segments of each image, as views of arrays that hold those of all images."""
-    ids = wholes(groups, "id", 1, LARGEST_PANOPTIC_ID)
-    category_ids = wholes(groups, "category_id")
-    crowds = np.array(flags(groups, "iscrowd", False), dtype=bool)
-    known = categories.class_ids
-    if not known.keys() >= set(category_ids):
-        for where, rows in groups:
-            for row in rows:
-                known_category(row, known, where)
-    numbers = np.array(ids, dtype=np.int32)
-    class_ids = np.array([known[category_id] for category_id in category_ids], dtype=np.int32)
-    segments, start = [], 0
-    for where, rows in groups:
-        end = start + len(rows)
-        if len(set(ids[start:end])) < len(rows):
-            raise UserError(f"{where}: lists a segment id twice; remove one")
-        segments.append(Segments(numbers[start:end], class_ids[start:end], crowds[start:end]))
-        start = end
-    return segments
 
 
 def _box(entry: Mapping[str, Any], where: str) -> list[float] | None:

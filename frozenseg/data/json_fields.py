@@ -1,9 +1,8 @@
-"""Fields of annotation and prediction files, read by one set of rules for everyone who reads them.
+"""Read the fields of annotation and prediction files.
 
-Training, checking and scoring accept the same files because they all ask here. A whole number may
-be written as 7 or 7.0, a flag as 0, 1, true, false, or as one of these in quotation marks; null is
-as good as absent. Everything else is a `UserError` that begins with `where`: the file and the
-entry.
+Training, checking and scoring accept the same files because they all use these functions. A whole
+number may be written as 7 or 7.0, and a flag as 0, 1, true or false, also in quotation marks; null
+means absent. Anything else raises a `UserError` that begins with `where`: the file and the entry.
 """
 
 import math
@@ -16,20 +15,20 @@ LARGEST_ID = 2**63 - 1
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that file systems take
 
 Groups = Sequence[tuple[str, list[dict[str, Any]]]]
-"""Entries, and of each group of them the `where` that begins its messages."""
+"""Groups of entries: of each the `where` that begins its messages, and the entries."""
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
 def section(content: Any, key: str, source: str) -> list[dict[str, Any]]:
-    """The list of objects under `key` of a JSON object."""
+    """Read the list of objects under `key` of a JSON object."""
     if not isinstance(content, Mapping) or not isinstance(content.get(key), list):
         raise UserError(f"{source}: has no list {key!r}; a JSON object in COCO's format has one")
     return entries(content[key], f"{source}: {key}")
 
 
 def entries(value: Any, source: str) -> list[dict[str, Any]]:
-    """`value` if it is a list of JSON objects."""
+    """Return `value`, which must be a list of JSON objects."""
     if not isinstance(value, list):
         raise UserError(f"{source}: a list was expected, found {type(value).__name__}")
     if set(map(type, value)) <= {dict}:
@@ -39,7 +38,7 @@ def entries(value: Any, source: str) -> list[dict[str, Any]]:
 
 
 def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    """`entry[key]`, which must be there."""
+    """Read a field that must be there."""
     value = entry.get(key)
     if value is None:
         raise UserError(f"{where}: has no {key!r}; add it, as COCO has it")
@@ -49,7 +48,7 @@ def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
 def whole(
     entry: Mapping[str, Any], key: str, where: str, low: int = 0, high: int = LARGEST_ID
 ) -> int:
-    """A whole number from `low` to `high`."""
+    """Read a whole number from `low` to `high`."""
     value = required(entry, key, where)
     if type(value) is float and value.is_integer():  # NaN and infinity are none
         value = int(value)
@@ -59,7 +58,7 @@ def whole(
 
 
 def wholes(groups: Groups, key: str, low: int = 0, high: int = LARGEST_ID) -> list[int]:
-    """The whole numbers of many entries, as `whole` reads each of them, and faster."""
+    """Read the whole numbers of many entries, as `whole` does, but faster."""
     values: list[Any] = [row.get(key) for _, rows in groups for row in rows]
     if set(map(type, values)) == {int} and low <= min(values) and max(values) <= high:
         return values
@@ -67,7 +66,7 @@ def wholes(groups: Groups, key: str, low: int = 0, high: int = LARGEST_ID) -> li
 
 
 def number(entry: Mapping[str, Any], key: str, where: str) -> float:
-    """A finite number."""
+    """Read a finite number."""
     value = required(entry, key, where)
     if not is_number(value):
         raise unusable(value, key, where, "a finite number")
@@ -75,14 +74,14 @@ def number(entry: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number that a float holds (true is none)."""
+    """Whether a value of JSON is a number that a float can hold; true and false are none."""
     if type(value) is float:
         return math.isfinite(value)
     return type(value) is int and abs(value) < 2**63
 
 
 def flag(entry: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
-    """Yes or no; `default` where the entry does not say."""
+    """Read a flag; `default` where it is absent."""
     value = entry.get(key)
     if value is None:
         return default
@@ -93,7 +92,7 @@ def flag(entry: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
 
 
 def flags(groups: Groups, key: str, default: bool) -> list[bool]:
-    """Yes or no of many entries, as `flag` reads each of them, and faster."""
+    """Read the flags of many entries, as `flag` does, but faster."""
     values = [row.get(key) for _, rows in groups for row in rows]
     if set(map(type, values)) <= {int, bool} and set(values) <= {0, 1}:
         return list(map(bool, values))
@@ -101,7 +100,7 @@ def flags(groups: Groups, key: str, default: bool) -> list[bool]:
 
 
 def text(entry: Mapping[str, Any], key: str, where: str) -> str:
-    """Text that says something."""
+    """Read text that is not empty."""
     value = required(entry, key, where)
     if not isinstance(value, str) or not value.strip():
         raise unusable(value, key, where, "text that is not empty")
@@ -109,27 +108,27 @@ def text(entry: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def file_name(entry: Mapping[str, Any], key: str, where: str) -> str:
-    """A path that can be one of a file."""
+    """Read a path that a file can have."""
     value = text(entry, key, where)
     if value.rpartition("/")[2] in ("", ".", "..") or "\0" in value:
         raise unusable(value, key, where, "the name of a file")
-    if 4 * len(value) <= LONGEST_NAME:  # a letter has four bytes at most
+    if 4 * len(value) <= LONGEST_NAME:  # a letter has at most four bytes
         return value
     parts = value.encode("utf-8", "replace").split(b"/")
     if sum(map(len, parts)) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME:
-        raise unusable(value, key, where, "a name as short as file systems want it")
+        raise unusable(value, key, where, f"a name of at most {LONGEST_NAME} bytes")
     return value
 
 
 def image_id(entry: Mapping[str, Any], key: str, where: str) -> int | str:
-    """A whole number, or a name as in files of ADE20K and Cityscapes."""
+    """Read an image id: a whole number, or a name as in files of ADE20K and Cityscapes."""
     if isinstance(entry.get(key), str):
         return text(entry, key, where)
     return whole(entry, key, where)
 
 
 def unusable(value: Any, key: str, where: str, expected: str) -> UserError:
-    """The error for a field of a wrong kind or out of its range."""
+    """Make the error for a field of a wrong type or out of its range."""
     shown = repr(value)
     shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
     return UserError(f"{where}: {key!r} is {shown}, expected {expected}; correct it")

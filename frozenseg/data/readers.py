@@ -14,19 +14,17 @@ import numpy as np
 from frozenseg.data.coco_json import (
     ImageId,
     ListedObject,
-    PanopticEntry,
-    check_images_listed,
     check_names_agree,
     read_categories,
     read_images,
     read_instance_file,
-    read_panoptic_entries,
 )
 from frozenseg.data.folders import files_by_stem, require_files
 from frozenseg.data.image_files import image_suffixes
 from frozenseg.data.json_fields import file_name, text
 from frozenseg.data.label_maps import LABEL_SUFFIXES
 from frozenseg.data.notes import note
+from frozenseg.data.panoptic_json import PanopticEntry, check_images_listed, read_panoptic_entries
 from frozenseg.data.records import Categories, Instances, Record
 from frozenseg.errors import UserError
 from frozenseg.files import read_json

@@ -18,19 +18,17 @@ import numpy as np
 from frozenseg.data.coco_json import (
     ImageId,
     ListedImage,
-    PanopticEntry,
     check_categories_agree,
-    check_images_listed,
     check_names_agree,
     read_categories,
     read_image_entries,
     read_images,
-    read_panoptic_entries,
     unknown_image,
 )
 from frozenseg.data.json_fields import file_name
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.notes import note
+from frozenseg.data.panoptic_json import PanopticEntry, check_images_listed, read_panoptic_entries
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
