@@ -118,5 +118,7 @@ def test_paths_of_a_run_are_found_from_anywhere(
 
 
 def test_models_that_ship_are_named() -> None:
-    with pytest.raises(UserError, match="smal: no such file, and no recipe in the package; did you mean small"):
+    with pytest.raises(
+        UserError, match="smal: no such file, and no recipe in the package; did you mean small"
+    ):
         frozenseg.load("smal")

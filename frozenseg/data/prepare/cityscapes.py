@@ -81,7 +81,7 @@ def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
         label = region["id"] // 1000 if region["id"] >= 1000 else region["id"]
         if label not in LABELS:
             continue
-        crowd = label >= FIRST_THING and region["id"] < 1000  # objects not told apart
+        crowd = label >= FIRST_THING and region["id"] < 1000  # a group of objects
         segments.append({**region, "category_id": label, "iscrowd": int(crowd)})
     kept = np.where(np.isin(values, [segment["id"] for segment in segments]), values, 0)
     image_id = source.name.removesuffix("_gtFine_instanceIds.png")
@@ -92,7 +92,7 @@ def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
     return {
         "image": {
             "id": image_id,
-            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # exists nowhere: theirs, kept
+            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # no such file exists; kept as published
             "height": height,
             "width": width,
         },

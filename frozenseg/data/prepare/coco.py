@@ -31,7 +31,7 @@ def published_stuff(root: Path, split: str) -> dict[str, Path]:
 
 
 def stuff_class_ids(path: Path) -> np.ndarray:
-    """0-170, and 255."""
+    """Read class ids 0-170, and 255 where unlabelled."""
     labels = read_labels(path)
     known = {number - 1: i for i, number in enumerate(STUFF_IDS)}
     found = lookup(labels, known, 255)
@@ -49,7 +49,7 @@ def prepare_stuff(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def prepare_semantic(root: Path, split: str, options: PreparationOptions) -> None:
-    """Crowd regions have the class of their objects, as detectron2's preparation has it."""
+    """Write label maps of the panoptic annotation; crowds keep their class, as in detectron2."""
     name = f"openvocab_coco_2017_{split.removesuffix('2017')}_panoptic_with_sem_seg"
     row = find_benchmark(name)
     target = root / row.semantic_labels

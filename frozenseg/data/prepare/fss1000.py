@@ -42,13 +42,13 @@ logger = logging.getLogger(__name__)
 
 
 def class_names(root: Path, split: str) -> list[str]:
-    """The classes of a split as their folders are named, by class id."""
+    """List the classes of a split by class id, as their folders are named."""
     return list(_classes(root / SOURCE, split))
 
 
 @functools.cache
 def _classes(source: Path, split: str) -> tuple[str, ...]:
-    """The names of a list, each once, and none of them in the lists of the splits before it."""
+    """Read the list of a split; a name may occur once, and in no list of the splits before it."""
     path = source / LISTS[split]
     if not path.is_file():
         raise UserError(f"{path}: no such file; {REMEDY if split == 'test' else SPLIT_REMEDY}")
@@ -69,7 +69,7 @@ def _images(source: Path) -> Path:
 
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
-    """{CLASS_NUMBER: picture of the object}."""
+    """Return {CLASS_NUMBER: picture of the object} of a split."""
     folder = _images(source_folder(root / SOURCE, REMEDY))
     found: dict[str, Path] = {}
     for name in class_names(root, split):
@@ -83,8 +83,10 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def class_ids(path: Path) -> np.ndarray:
-    """(H, W) uint16, in the size of the image: the class of the folder where the picture is bright,
-    else `BACKGROUND`."""
+    """Read labels (H, W) uint16 in the size of the image.
+
+    Where the picture is bright, they are the class of its folder, elsewhere `BACKGROUND`.
+    """
     with open_image(path) as picture:
         object_mask = np.asarray(picture.convert("L")) > 127
     height, width = image_size(path.with_suffix(".jpg"))
@@ -98,7 +100,7 @@ def class_ids(path: Path) -> np.ndarray:
 
 
 def _split_of(source: Path, name: str) -> str:
-    """The split that lists a class."""
+    """Find the split that lists a class."""
     for split in LISTS:
         if name in _classes(source, split):
             return split
@@ -140,7 +142,7 @@ def _is_resized(path: Path) -> bool:
 
 
 def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
-    """The names by class id. Label maps that were made by another list have other class ids."""
+    """Write the names by class id, or refuse a file that another list of classes has made."""
     path = root / FOLDER / f"classes_{split}.txt"
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
@@ -157,7 +159,7 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def _remove_others(root: Path, split: str, stems: set[str]) -> None:
-    """Away with what an earlier run has made by another list: its class ids mean other classes."""
+    """Remove the files of an earlier run with another list: their class ids mean other classes."""
     folders = (root / FOLDER / kind / split for kind in ("annotations", "images"))
     others = [
         path

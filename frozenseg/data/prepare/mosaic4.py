@@ -1,16 +1,16 @@
-"""Mosaic-4: does a model know which name belongs where? Our own protocol.
+"""Mosaic-4, a protocol of this project: does a model know which name belongs where?
 
-Fusioner's paper names a test of mosaics made of FSS-1000, but its layout, numbers and metric are
-not known to us. Ours: 2 x 2 mosaics of four samples of four different test classes,
-tiles of equal size; all four names are asked for, a pixel takes the best of them whose probability
-is above one half, and the score is the mean IoU over classes.
+Fusioner's paper names a test of mosaics made of FSS-1000, but not its layout, numbers and metric.
+Here a mosaic is 2 x 2 tiles of equal size, samples of four different test classes. All four names
+are queried, a pixel takes the most probable of them if its probability is above one half, and the
+score is the mean IoU over classes.
 
 Sources: `fss1000`, its 240 test classes, tiles of 224 pixels, 1,000 mosaics. `small_world`: square
 crops of its validation scenes, each around one thing, tiles of 96 pixels, 200 mosaics, things of
 four different unseen nouns (`small_world_seen`: of seen ones). In these a pixel of the four classes
 is labelled as such wherever it lies; all other pixels are background.
 
-Chance: mosaic number n of a source draws from (SEED, n) alone.
+Mosaic number n of a source is drawn with the seed (SEED, n) alone.
 """
 
 import functools
@@ -33,14 +33,16 @@ from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "mosaic4"
 SEED = 4
-CROP = 1.5  # side of a crop, against the longer side of its thing
-SMALLEST = 24  # pixels, the longer side of a thing that is cropped out
+CROP = 1.5  # side of a crop, as a multiple of the longer side of its thing
+SMALLEST = 24  # pixels; things whose longer side is shorter are not cropped out
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A square piece of a sample. box: (top, left, side) in pixels, None for the whole sample,
-    stretched."""
+    """A square piece of a sample.
+
+    box: (top, left, side) in pixels; None: the whole sample, stretched to a square.
+    """
 
     record: Record
     class_id: int
@@ -49,8 +51,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Source:
-    """tiles: by class. side: of a tile, in pixels. background: the value of label maps where there
-    is none of the four classes."""
+    """Where the tiles of a set of mosaics come from.
+
+    tiles: returns the tiles of each class.
+    side: the side of a tile in pixels.
+    count: the usual number of mosaics.
+    background: the value of label maps where there is none of the four classes.
+    suffix: of the label maps.
+    """
 
     tiles: Callable[[Path], dict[int, list[Tile]]]
     side: int
@@ -60,7 +68,7 @@ class Source:
 
 
 def prepare(root: Path, name: str, options: PreparationOptions) -> None:
-    """Draw the mosaics of a source and write their images, label maps and class list."""
+    """Draw the mosaics of a source and write their images and label maps."""
     source, folder = SOURCES[name], root / FOLDER / name
     by_class = source.tiles(root)
     if len(by_class) < 4:
@@ -74,12 +82,12 @@ def prepare(root: Path, name: str, options: PreparationOptions) -> None:
     ]
     options.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
     for path in (*folder.glob("images/*.jpg"), *folder.glob(f"annotations/*{source.suffix}")):
-        if path.stem.isdigit() and int(path.stem) >= count:  # of an earlier run with more of them
+        if path.stem.isdigit() and int(path.stem) >= count:  # left by an earlier run with more
             path.unlink()
 
 
 def _write(name: str, job: tuple[Path, list[Tile]]) -> None:
-    """One mosaic; its label map comes last, and says that it is whole."""
+    """Write one mosaic; the label map comes last, so that its presence means that all is there."""
     target, tiles = job
     image, labels = mosaic(tiles, SOURCES[name])
     with atomic_path(target.parents[1] / "images" / f"{target.stem}.jpg") as temporary:
@@ -88,14 +96,14 @@ def _write(name: str, job: tuple[Path, list[Tile]]) -> None:
 
 
 def draw(by_class: dict[int, list[Tile]], number: int) -> list[Tile]:
-    """Four tiles of four different classes, for the places row by row."""
+    """Draw four tiles of four different classes, in the order of rows."""
     chance = seeded_generator(SEED, number)
     chosen = chance.choice(sorted(by_class), size=4, replace=False)
     return [by_class[c][int(chance.integers(len(by_class[c])))] for c in chosen.tolist()]
 
 
 def mosaic(tiles: Sequence[Tile], source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (2S, 2S, 3) uint8 and its class ids (2S, 2S)."""
+    """Join four tiles to a picture (2S, 2S, 3) uint8 and its class ids (2S, 2S)."""
     asked = [tile.class_id for tile in tiles]
     parts = [_cut(tile, source) for tile in tiles]
     image = _arranged([image for image, _ in parts])
@@ -110,7 +118,7 @@ def _arranged(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """A tile (S, S, 3) and its class ids (S, S)."""
+    """Cut out a tile (S, S, 3) and its class ids (S, S)."""
     image, labels = load_image(tile.record), load_semantic(tile.record)
     if tile.box is not None:
         top, left, side = tile.box
@@ -122,7 +130,7 @@ def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
-    """The whole samples of the test classes."""
+    """Take the whole samples of the test classes of FSS-1000."""
     records, _ = read_benchmark(find_benchmark("fss1000_test"), root)
     places = {name: i for i, name in enumerate(fss1000.class_names(root, "test"))}
     found: dict[int, list[Tile]] = {}
@@ -133,7 +141,7 @@ def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
 
 
 def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
-    """Crops around the things of seen or unseen nouns in the validation scenes."""
+    """Take crops around the things of seen or unseen nouns in the validation scenes."""
     row = find_benchmark("small_world_val")
     records, categories = read_benchmark(row, root)
     vocabulary = Vocabulary.packaged("small_world")
@@ -150,7 +158,7 @@ def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
 
 
 def crop_box(mask: np.ndarray) -> tuple[int, int, int] | None:
-    """(top, left, side) of the square around a thing in a scene, None if the thing is too small."""
+    """The square (top, left, side) around a thing in a scene; None if the thing is too small."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     extent = max(np.ptp(rows), np.ptp(columns)) + 1
     if extent < SMALLEST:
