@@ -58,7 +58,7 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def panoptic_ids(colours: np.ndarray, is_thing: tuple[bool, ...]) -> np.ndarray:
-    """Ids (H, W) of a bitmask (H, W, 4): 65536 x class, plus the number of the object of a thing."""
+    """Ids (H, W) of a bitmask (H, W, 4): 65536 x class, plus the number of a thing."""
     category = colours[..., 0].astype(np.int64)
     number = colours[..., 2].astype(np.int64) * 256 + colours[..., 3]
     things = np.array((False, *is_thing))[category]

@@ -92,7 +92,7 @@ def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
     return {
         "image": {
             "id": image_id,
-            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # no such file exists; kept as published
+            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # as published; no such file
             "height": height,
             "width": width,
         },
