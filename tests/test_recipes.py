@@ -103,7 +103,7 @@ def test_keys_of_fusioner_are_refused_elsewhere(run: TinyRun) -> None:
     ):
         training_dataset(pairs)
     cfg = load_config(run.config, ["SOLVER.CONSTANT_DECODER", "True"])
-    with pytest.raises(UserError, match="SOLVER.CONSTANT_DECODER: only Fusioner"):
+    with pytest.raises(UserError, match="SOLVER.CONSTANT_DECODER: this model has no such decoder"):
         training_state(cfg, build_model(cfg))
 
 
