@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import frozenseg
-from frozenseg.build.eval_datasets import eval_transform
+from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.models import build_model
 from frozenseg.build.optimization import (
     clip_norm_of,

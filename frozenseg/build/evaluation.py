@@ -8,7 +8,7 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import prepare_for_inference, process_device
-from frozenseg.build.eval_datasets import build_evaluator, eval_datasets
+from frozenseg.build.evaluator import build_evaluator, eval_datasets
 from frozenseg.build.expected_results import check_expected, differences, expected_result
 from frozenseg.build.models import loaded_model
 from frozenseg.build.output_folder import only_run, settle_seed

@@ -1,4 +1,7 @@
-"""What the assembly must know of a family of models."""
+"""`Family`: the fields by which a family of models is built, loaded and trained.
+
+`frozenseg.build.families` lists the families there are.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

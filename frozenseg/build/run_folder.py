@@ -1,4 +1,4 @@
-"""Which weights a configuration means: those that were trained with it, before those it began from.
+"""Choose the weights of a configuration: those that were trained with it, if they are beside it.
 
 A run writes the configuration it was started with, MODEL.WEIGHTS included, and its weights beside
 it. So where both lie together the file in the folder counts, wherever the folder has been moved to.

@@ -1,4 +1,7 @@
-"""The library speaks of facts; the assembly says which key of the configuration they come from."""
+"""Name the configuration key in an error that the library raises about a value of it.
+
+The library takes plain arguments and knows no keys, so its messages are completed here.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

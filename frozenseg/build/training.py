@@ -12,8 +12,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import compile_encoders, process_device
-from frozenseg.build.eval_datasets import build_evaluator, eval_datasets
 from frozenseg.build.evaluation import check_expected_results, write_evaluations
+from frozenseg.build.evaluator import build_evaluator, eval_datasets
 from frozenseg.build.models import embed, loaded_model
 from frozenseg.build.optimization import (
     clip_norm_of,

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from frozenseg.build.device import build_device
-from frozenseg.build.eval_datasets import eval_transform
+from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.prediction import build_online_proposals, proposal_identity
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.view_samples import image_grid

@@ -188,7 +188,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
             outputs,
             targets.objects,
             num_masks=max(normalizers.objects, 1.0),
-            class_weight=normalizers.class_weight,
+            class_normalizer=normalizers.class_weight,
             seeds=targets.seeds,
         )
 

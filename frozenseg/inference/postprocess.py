@@ -20,7 +20,7 @@ from frozenseg.inference.accumulators import (
     ProposalAccumulator,
     SemanticAccumulator,
 )
-from frozenseg.inference.openseg_ensemble import (
+from frozenseg.inference.join_proposals import (
     ClassifiedProposals,
     proposal_class_probs,
     semantic_weights,

@@ -1,6 +1,6 @@
 """Where the proposals of an image come from: SAM runs now, or a folder has them.
 
-`proposals` makes them, `proposal_files` keeps them on disk, and `openseg_ensemble` joins them with
+`proposals` makes them, `proposal_files` keeps them on disk, and `join_proposals` joins them with
 the queries.
 """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from frozenseg.encoders.pooling import resample_to_padded_grid
-from frozenseg.inference.openseg_ensemble import ClassifiedProposals
+from frozenseg.inference.join_proposals import ClassifiedProposals
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_sources import ProposalSource
 from frozenseg.inference.resize import MaskResizer

@@ -78,7 +78,7 @@ class SetCriterion:
         targets: list[Targets],
         *,
         num_masks: float | None = None,
-        class_weight: float | None = None,
+        class_normalizer: float | None = None,
         seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The unweighted losses `loss_ce`, `loss_mask` and `loss_dice`.
@@ -86,11 +86,12 @@ class SetCriterion:
         Those of auxiliary output i have the suffix `_i`.
 
         targets: one for each image; the masks of a batch have one size, that of the padded images.
-        num_masks: divides the mask losses. In distributed training, the number of objects of all
-            ranks (at least 1) divided by the number of ranks. None: the objects given here.
-        class_weight: divides the class loss. In distributed training, the sum over all ranks of the
-            weights of the queries (1 if matched, else no_object_weight), divided by the number of
-            ranks. None: those given here.
+        num_masks: divides the mask losses: the number of objects of the whole step (at least 1).
+            None: the objects given here.
+        class_normalizer: divides the class loss: the sum of the weights of all queries of the whole
+            step (1 if matched, else no_object_weight). None: those given here. Both count the
+            micro-batches of all ranks; as averaging gradients divides by the number of ranks, the
+            trainer multiplies the loss by it.
         seeds: (B,) int64, one for each image, of its random points. None: from torch's generator.
         """
         outputs = [*predictions.auxiliary, predictions]
@@ -103,7 +104,7 @@ class SetCriterion:
         divisor = float(max(sum(batch.counts), 1)) if num_masks is None else num_masks
         with torch.autocast(device.type, enabled=False):  # losses are computed in float32
             matching = self.matcher(outputs, batch, seeds)
-            class_losses = self.classification_losses(outputs, batch, matching, class_weight)
+            class_losses = self.classification_losses(outputs, batch, matching, class_normalizer)
             mask_losses, dice_losses = self.mask_losses(outputs, batch, matching, seeds)
         columns = torch.stack([class_losses, mask_losses / divisor, dice_losses / divisor])
         *auxiliary, last = columns.unbind(1)

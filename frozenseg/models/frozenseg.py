@@ -10,9 +10,9 @@ from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import RegionClassifier, Stage
+from frozenseg.models.geometric_ensemble import class_logits, geometric_ensemble
 from frozenseg.models.layers import WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
-from frozenseg.models.open_vocab import class_logits, geometric_ensemble
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
 from frozenseg.structures import (
     ClipFeatures,

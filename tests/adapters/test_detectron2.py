@@ -538,7 +538,7 @@ def test_evaluators_agree_on_crowds_void_and_gaps(tiny: Tiny) -> None:
 
 def test_the_small_model_scores_the_same_in_both(tmp_path: Path, monkeypatch) -> None:
     """The whole way: catalog, loader, model, evaluators; all three tasks, on three scenes."""
-    from frozenseg.build.eval_datasets import build_evaluator, eval_datasets
+    from frozenseg.build.evaluator import build_evaluator, eval_datasets
 
     torch.set_num_threads(1)
     small_world(tmp_path / "small_world", count=3)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from frozenseg.build.eval_datasets import eval_transform
+from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.prediction import load
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config

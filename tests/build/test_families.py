@@ -19,7 +19,7 @@ from frozenseg.engine.training_loss import InputPreparation, MaskClassificationL
 from frozenseg.errors import UserError
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.base import SegmentationModel, Stage
-from frozenseg.models.open_vocab import class_logits
+from frozenseg.models.geometric_ensemble import class_logits
 from frozenseg.structures import FrozenFeatures, ImageBatch, MaskPredictions, TextEmbeddings
 from tests.engine.tiny import TinyRun, assert_same_scores
 

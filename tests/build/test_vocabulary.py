@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.eval_datasets import eval_datasets
+from frozenseg.build.evaluator import eval_datasets
 from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import (
     build_seen_vocabulary,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frozenseg.inference import postprocess
 from frozenseg.inference.accumulators import max_with_first_index
-from frozenseg.inference.openseg_ensemble import ClassifiedProposals, proposal_class_probs
+from frozenseg.inference.join_proposals import ClassifiedProposals, proposal_class_probs
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.structures import InstanceResult, Prediction

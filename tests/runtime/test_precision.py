@@ -14,7 +14,7 @@ from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
 from frozenseg.encoders.pooling import pool_masks
 from frozenseg.encoders.sam_attention import FusedBlock
 from frozenseg.errors import UserError
-from frozenseg.models.open_vocab import class_logits
+from frozenseg.models.geometric_ensemble import class_logits
 from frozenseg.predictor import SegmentationResult
 from frozenseg.runtime.linear import PrepackedLinear, onednn_present
 from frozenseg.runtime.precision import Precision

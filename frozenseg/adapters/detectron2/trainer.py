@@ -30,7 +30,7 @@ from torch import nn
 
 from frozenseg.adapters.detectron2.datasets import ensure_registered, table_row
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
-from frozenseg.build.eval_datasets import wanted_tasks
+from frozenseg.build.evaluator import wanted_tasks
 from frozenseg.build.optimization import training_groups
 from frozenseg.config import select_config
 from frozenseg.data.annotations import VOID_CLASS, load_semantic

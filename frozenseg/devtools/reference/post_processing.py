@@ -13,7 +13,7 @@ from frozenseg.devtools.reference.compare import (
     segment_error,
     tensor_error,
 )
-from frozenseg.inference.openseg_ensemble import semantic_weights
+from frozenseg.inference.join_proposals import semantic_weights
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.text.vocabulary import Vocabulary

@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit, softmax
 
 from frozenseg.encoders.pooling import OUTSIDE, pool_masks, resample_to_padded_grid
-from frozenseg.inference.openseg_ensemble import (
+from frozenseg.inference.join_proposals import (
     ClassifiedProposals,
     proposal_class_probs,
     semantic_weights,

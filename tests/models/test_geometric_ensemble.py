@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from frozenseg.encoders.pooling import pool_masks
-from frozenseg.models.open_vocab import class_logits, geometric_ensemble
+from frozenseg.models.geometric_ensemble import class_logits, geometric_ensemble
 from frozenseg.structures import TextEmbeddings
 
 NAMES_PER_CLASS = [2, 1, 4, 1, 3]

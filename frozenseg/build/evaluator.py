@@ -1,4 +1,4 @@
-"""Make the data sets to score a model on, and the evaluator that scores it."""
+"""Make the evaluator of a model and the data sets that it scores it on, from a configuration."""
 
 import logging
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """OpenSeg Ensemble (FrozenSeg, section 3.3): SAM's masks join those of the queries in the results.
 
-This is not the ensemble of two classifiers; that is `frozenseg.models.open_vocab`.
+This is not the ensemble of two classifiers; that is `frozenseg.models.geometric_ensemble`.
 
 Legend: Q queries, P proposals of SAM, K classes, h x w cells.
 """
