@@ -197,7 +197,7 @@ def test_results_are_shown_though_a_file_cannot_be_written(
     def full(*_: object) -> None:
         raise WriteError("weights: no room")
 
-    monkeypatch.setattr(training, "write_state", full)
+    monkeypatch.setattr(training._Run, "_write_weights", full)
     with caplog.at_level(logging.INFO, logger="frozenseg"):
         with pytest.raises(UserError, match="weights: no room"):
             main(run.arguments("out", "SOLVER.MAX_ITER", "2"))

@@ -59,9 +59,9 @@ def start(name: str, arguments: list[str]) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", with_commands())
-def test_commands_run(page: str, checkout: Path) -> None:
-    for block in shell_blocks(page):
+@pytest.mark.parametrize("name", with_commands())
+def test_commands_run(name: str, checkout: Path) -> None:
+    for block in shell_blocks(name):
         for words in block.commands() if not block.reason else ():
             command = ours(words)
             assert command is not None, f"{block}: {words[0]} is not ours; say why it is not run"
@@ -70,8 +70,8 @@ def test_commands_run(page: str, checkout: Path) -> None:
             except SystemExit as end:
                 status = end.code
             assert status in (0, None), f"{block}: {' '.join(words)} ends with {status}"
-    if page in AFTER_COMMANDS:
-        execute(page)
+    if name in AFTER_COMMANDS:
+        execute(name)
 
 
 def _help(command: tuple[str, list[str]]) -> None:

@@ -23,7 +23,7 @@ def execute(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in NAMES if python_blocks(page) and page not in AFTER_COMMANDS]
+    "name", [page for page in NAMES if python_blocks(page) and page not in AFTER_COMMANDS]
 )
-def test_python_runs(page: str, checkout: Path) -> None:
-    execute(page)
+def test_python_runs(name: str, checkout: Path) -> None:
+    execute(name)

@@ -77,7 +77,7 @@ def test_gradients_reach_both_towers(task: ClipTask) -> None:
     samples = task.samples()
     rows = [samples[i] for i in range(2, 6)]
     batch = [torch.stack(parts) for parts in zip(*rows, strict=True)]
-    task.losses(batch, torch.Generator())["loss"].backward()
+    task.losses(batch, torch.Generator())["total_loss"].backward()
     unreached = [name for name, p in task.model.named_parameters() if p.grad is None]
     assert not unreached
 
@@ -104,7 +104,7 @@ def test_mosaics_train_all_of_the_image_tower(name: str) -> None:
     rows = [task.samples()[i] for i in range(2)]
     assert rows[0][0].shape == (WINDOWS, 3, 64, 64)
     batch = [torch.stack(parts) for parts in zip(*rows, strict=True)]
-    task.losses(batch, torch.Generator().manual_seed(1))["loss"].backward()
+    task.losses(batch, torch.Generator().manual_seed(1))["total_loss"].backward()
     unreached = [name for name, p in task.model.named_parameters() if p.grad is None]
     assert not unreached
 

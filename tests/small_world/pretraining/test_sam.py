@@ -112,7 +112,7 @@ def test_a_tiny_sam_learns_and_is_scored(monkeypatch: pytest.MonkeyPatch) -> Non
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=2e-3)
     history = []
     for step in range(12):
-        loss = task.losses(batch, torch.Generator().manual_seed(step % 2))["loss"]
+        loss = task.losses(batch, torch.Generator().manual_seed(step % 2))["total_loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
