@@ -1,4 +1,7 @@
-"""Make the optimiser, the schedules and the loss of a configuration."""
+"""Make the optimiser and the schedules of a configuration, and ask its family for the loss.
+
+The criterion itself is made where the family is: `frozenseg.build.frozenseg`, `.fusioner`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

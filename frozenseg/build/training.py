@@ -1,4 +1,8 @@
-"""`frozenseg.train`: a configuration as a run of training, with its evaluations and its files."""
+"""`frozenseg.train`: a configuration as a run of training, with its evaluations and its files.
+
+Its parts are made in `training_data` (the data set), `optimization` (optimiser and schedules) and
+the file of the model's family (the loss).
+"""
 
 import logging
 from contextlib import nullcontext

@@ -1,5 +1,7 @@
 """Class-free mask proposals: SAM is prompted with a grid of points.
 
+`frozenseg.inference.join_proposals` classifies them and joins them with the queries' masks.
+
 The masks equal those of segment-anything's `SamAutomaticMaskGenerator` with the published settings
 of FrozenSeg, for less work: the decoder's attention is rearranged (`encoders.sam_decoder`), only
 masks whose predicted quality passes are computed, and all steps are batched.
