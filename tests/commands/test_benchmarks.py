@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import frozenseg
-from frozenseg.build import eval_datasets as testing
+from frozenseg.build import evaluator as testing
 from frozenseg.commands import check_dataset, prepare_dataset, train_net
 from frozenseg.config import load_config
 from frozenseg.data.annotations import (

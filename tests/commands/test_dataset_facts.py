@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenseg.build import eval_datasets as testing
+from frozenseg.build import evaluator as testing
 from frozenseg.commands import check_dataset, prepare_dataset, score
 from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic, present_classes

@@ -75,8 +75,8 @@ def test_commands_run(name: str, checkout: Path) -> None:
 
 
 def _help(command: tuple[str, list[str]]) -> None:
-    """`frozenseg --help` is the one line without a command."""
-    if command[0] == "--help":
+    """`frozenseg --help` and `frozenseg --version` are the lines without a command."""
+    if command[0] in ("--help", "--version"):
         raise SystemExit(0)
 
 
