@@ -1,7 +1,7 @@
 """Make the evaluator of a model and the data sets that it scores it on, from a configuration."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fvcore.common.config import CfgNode
@@ -49,7 +49,15 @@ from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "results.json"
+BY_CLASS: dict[str, Callable[[Categories, list[bool]], Task]] = {
+    "panoptic": PanopticEvaluator,
+    "semantic": SemanticEvaluator,
+    "oracle": OracleEvaluator,
+    "mosaic": MosaicEvaluator,
+    "whole": WholeEvaluator,
+    "recall": RecallEvaluator,
+}
+"""Task -> its evaluator, where the annotation of the data set is all the ground truth it needs."""
 
 
 @dataclass(frozen=True)
@@ -167,18 +175,8 @@ def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
     truth = data_root() / (benchmark.instances or benchmark.annotations)
     tasks: dict[str, Task] = {}
     for name in eval_dataset.tasks:
-        if name == "panoptic":
-            tasks[name] = PanopticEvaluator(categories, seen)
-        elif name == "semantic":
-            tasks[name] = SemanticEvaluator(categories, seen)
-        elif name == "oracle":
-            tasks[name] = OracleEvaluator(categories, seen)
-        elif name == "mosaic":
-            tasks[name] = MosaicEvaluator(categories, seen)
-        elif name == "whole":
-            tasks[name] = WholeEvaluator(categories, seen)
-        elif name == "recall":
-            tasks[name] = RecallEvaluator(categories, seen)
+        if name in BY_CLASS:
+            tasks[name] = BY_CLASS[name](categories, seen)
         elif name == "cityscapes":
             ids = [record.image_id for record in eval_dataset.dataset.records]
             paths = {name: truth / cityscapes_file(name, "gtFine_instanceIds") for name in ids}

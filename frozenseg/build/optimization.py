@@ -117,13 +117,11 @@ def clip_norm_of(cfg: CfgNode) -> float | None:
     return clip.CLIP_VALUE if clip.ENABLED else None
 
 
-def feature_cache(
-    cfg: CfgNode, model: SegmentationModel, precision: Precision
-) -> FeatureCache | None:
-    """The features on disk of DATALOADER.FEATURE_CACHE; an error where no view comes again."""
+def check_feature_cache(cfg: CfgNode) -> None:
+    """Refuse a DATALOADER.FEATURE_CACHE without room, or where no view of an image comes again."""
     loader = cfg.DATALOADER
     if not loader.FEATURE_CACHE:
-        return None
+        return
     if training_transform(cfg).num_views is None:
         raise UserError(
             f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each draw shows an image at another "
@@ -132,6 +130,15 @@ def feature_cache(
         )
     if loader.FEATURE_CACHE_GB <= 0:
         raise UserError(f"DATALOADER.FEATURE_CACHE_GB {loader.FEATURE_CACHE_GB}: must be above 0")
+
+
+def feature_cache(
+    cfg: CfgNode, model: SegmentationModel, precision: Precision
+) -> FeatureCache | None:
+    """The features on disk of DATALOADER.FEATURE_CACHE, which has been checked; None without."""
+    loader = cfg.DATALOADER
+    if not loader.FEATURE_CACHE:
+        return None
     return FeatureCache(
         Path(loader.FEATURE_CACHE),
         fingerprint=feature_fingerprint(cfg, model, precision),

@@ -20,6 +20,7 @@ from frozenseg.build.evaluation import check_expected_results, write_evaluations
 from frozenseg.build.evaluator import build_evaluator, eval_datasets
 from frozenseg.build.models import embed, loaded_model
 from frozenseg.build.optimization import (
+    check_feature_cache,
     clip_norm_of,
     feature_cache,
     schedule_of,
@@ -221,6 +222,7 @@ def _prepare(
     """All that a run needs; what is quick to check comes before what is slow to build."""
     micro_batch_size(cfg)
     schedule_of(cfg)
+    check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()

@@ -6,9 +6,8 @@ Both loaders yield `list[Sample]`: test images differ in size, and padding is th
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
 from typing import Any
@@ -106,19 +105,13 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     raise the error of a dead worker wherever the main thread is, in a backward pass as well. The
     same error comes with the next batch.
     """
-    started: Future[Iterator[Any]] = Future()
 
-    def start() -> None:
+    def start() -> Iterator[Any]:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        try:
-            started.set_result(iter(loader))
-        except BaseException as error:
-            started.set_exception(error)
+        return iter(loader)
 
-    thread = threading.Thread(target=start, name="start of data workers")
-    thread.start()
-    thread.join()
-    return started.result()
+    with ThreadPoolExecutor(1, thread_name_prefix="start of data workers") as pool:
+        return pool.submit(start).result()
 
 
 class Loader:
