@@ -178,7 +178,8 @@ def _step(
     state.optimizer.zero_grad(set_to_none=True)
     losses["total_loss"].backward()
     norm = gradient_norm(task.model.parameters(), CLIP_NORM).item()
-    values = {name: value.item() for name, value in losses.items()}
+    shown = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()  # one copy
+    values = dict(zip(losses, shown, strict=True))
     if not math.isfinite(values["total_loss"] + norm):
         raise UserError(
             f"step {step}: loss or gradient not finite, the step is not taken; try a lower "
