@@ -52,12 +52,17 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     With MODEL.COMPILE its stages are compiled in place. Sizes are symbolic from the first call on:
     most stages compile once, the decoders again for a few shapes (at three sizes there were no
     graph breaks, and ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
-    frozen encoders store their weights in the layout that its kernels need.
+    frozen encoders store their weights in the layout that its kernels need. In half precision the
+    encoders and the products of the decoder keep their weights in it, so that nothing is cast anew
+    for every image.
     """
+    dtype = build_precision(cfg, model.device).dtype
+    if dtype is not None:
+        model.cast_for_inference(dtype)
     if _compiles(cfg, model):
         for stage in model.stages():
             _compile(stage, dynamic=None if stage.fixed_size else True)
-    elif model.device.type == "cpu" and build_precision(cfg, model.device).dtype is None:
+    elif model.device.type == "cpu" and dtype is None:
         for part in model.modules():
             if isinstance(part, FusedConvNeXtBlock | FusedBlock):
                 part.prepack()

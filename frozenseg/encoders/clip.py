@@ -13,8 +13,9 @@ from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.clip_resnet import ResNetTrunk
 from frozenseg.encoders.clip_text import ClipText
+from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
 from frozenseg.errors import UserError
-from frozenseg.runtime.precision import in_float32
+from frozenseg.runtime.precision import in_float32, in_type_of
 from frozenseg.structures import ClipFeatures
 
 
@@ -25,6 +26,7 @@ class FrozenClip(ClipText):
         """model: from `build_clip_model`. name: of its architecture. mean, std: of RGB in 0-255."""
         super().__init__(model=model, name=name)
         self.trunk = image_trunk(model.visual, name)
+        self.trunk_dtype = torch.float32
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
@@ -43,7 +45,21 @@ class FrozenClip(ClipText):
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> ClipFeatures:
         """The feature pyramid of normalised pixels (B, 3, H, W), H and W multiples of 32."""
-        return self.trunk(pixels)
+        pixels = pixels.to(self.trunk_dtype)
+        with in_type_of(pixels):
+            return self.trunk(pixels)
+
+    def cast_trunk(self, dtype: torch.dtype) -> None:
+        """Keep the weights of the trunk in `dtype`, in which it then computes.
+
+        The layers behind the pooling of regions stay in float32.
+        """
+        self.trunk_dtype = dtype
+        for part in self.trunk.backbone():
+            for block in part.modules():
+                if isinstance(block, FusedConvNeXtBlock):
+                    block.fold_scale()
+            part.to(dtype)
 
     @torch.no_grad()
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:

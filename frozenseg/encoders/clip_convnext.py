@@ -6,7 +6,7 @@ cells.
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenseg.encoders.convnext_block import fuse_blocks
 from frozenseg.encoders.pooling import pool_masks
@@ -27,6 +27,10 @@ class ConvNeXtTrunk:
             f"res{number + 2}": info["num_chs"]
             for number, info in enumerate(self.visual.trunk.feature_info)
         }
+
+    def backbone(self) -> list[nn.Module]:
+        """The parts that make the pyramid."""
+        return [part for name, part in self.visual.trunk.named_children() if name != "head"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
         """The feature pyramid of normalised pixels (B, 3, H, W)."""

@@ -7,7 +7,7 @@ cells, M heads.
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenseg.structures import ClipFeatures
 
@@ -22,6 +22,10 @@ class ResNetTrunk:
             f"res{number + 1}": getattr(visual, f"layer{number}")[-1].conv3.out_channels
             for number in range(1, 5)
         }
+
+    def backbone(self) -> list[nn.Module]:
+        """The parts that make the pyramid."""
+        return [part for name, part in self.visual.named_children() if name != "attnpool"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
         """The feature pyramid of normalised pixels (B, 3, H, W)."""

@@ -1,4 +1,4 @@
-"""The block of timm's ConvNeXt with fused linear layers, for frozen trunks on a CPU.
+"""The block of timm's ConvNeXt for frozen trunks: fewer operations, fused ones on a CPU.
 
 Legend: B images, C channels, h x w cells.
 """
@@ -28,27 +28,30 @@ ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # t
 
 
 class FusedConvNeXtBlock(ConvNeXtBlock):
-    """timm's block for a frozen trunk on a CPU; equal parameters and outputs.
+    """timm's block for a frozen trunk; equal parameters and outputs.
 
-    Where linear layers run fused (`frozenseg.runtime.linear`), features stay channels-last from
-    block to block, and the layer scale (a factor for each channel) is multiplied into the weights
-    of the linear layer before it. Elsewhere the block runs as timm's.
+    Where linear layers run fused (`frozenseg.runtime.linear`), and where the trunk is in half
+    precision, features stay channels-last from block to block, and the layer scale (a factor for
+    each channel) is multiplied into the weights of the linear layer before it. Elsewhere the block
+    runs as timm's.
     """
 
+    scale_folded = False  # whether the last layer includes the layer scale
     mlp: Any  # a `Mlp` of linear layers, see `_is_plain`
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, h, w) to the same shape."""
-        if not runs_fused(x, *self.mlp.parameters()):
+        half = self.mlp.fc1.weight.dtype != torch.float32
+        if not half and not runs_fused(x, *self.mlp.parameters()):
             return super().forward(x)
         cells = x.permute(0, 2, 3, 1).contiguous()  # no copy behind another such block
         mixed = self.conv_dw(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        scaled = None  # a prepacked layer includes the scale
-        if self.gamma is not None and not isinstance(self.mlp.fc2, PrepackedLinear):
+        scaled = None
+        if self.gamma is not None and not self.scale_folded:
             scaled = self._scaled(self.gamma)
         tokens, residual = mixed.flatten(0, 2), cells.flatten(0, 2)  # (B * h * w, C)
         rows = max(1, HIDDEN_ELEMENTS // self.mlp.fc1.out_features)
-        if len(tokens) <= rows:
+        if len(tokens) <= rows or x.device.type != "cpu":
             out = self._mlp_fused(tokens, residual, scaled)
         else:
             out = torch.empty_like(residual)
@@ -75,20 +78,30 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         out = self.mlp.fc2
         return out.weight * gamma[:, None], None if out.bias is None else out.bias * gamma
 
-    def prepack(self) -> None:
-        """Prepack the weights of a trunk that only predicts (`runtime.linear.prepack`).
+    def fold_scale(self) -> None:
+        """Multiply the layer scale into the last layer for good, in a trunk that only predicts.
 
-        The layer scale is multiplied into them for good and is 1 afterwards, so the state dict
-        changes, but not the function that it describes.
+        The scale is 1 afterwards, so the state dict changes, but not the function that it
+        describes.
         """
+        if self.gamma is None or self.scale_folded:
+            return
+        weight, bias = self._scaled(self.gamma)
+        self.mlp.fc2.weight.data = weight
+        if bias is not None:
+            self.mlp.fc2.bias.data = bias
+        self.gamma.data.fill_(1)
+        self.scale_folded = True
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.scale_folded = False
+        super()._load_from_state_dict(*arguments)
+
+    def prepack(self) -> None:
+        """Prepack the weights of a trunk that only predicts (`runtime.linear.prepack`)."""
         if isinstance(self.mlp.fc2, PrepackedLinear) or not runs_fused(*self.mlp.parameters()):
             return
-        if self.gamma is not None:
-            weight, bias = self._scaled(self.gamma)
-            self.mlp.fc2.weight.data = weight
-            if bias is not None:
-                self.mlp.fc2.bias.data = bias
-            self.gamma.data.fill_(1)
+        self.fold_scale()
         prepack(self.mlp.fc1)
         prepack(self.mlp.fc2)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from frozenseg.encoders.frozen import Frozen
 from frozenseg.encoders.sam_attention import fuse_attention
 from frozenseg.errors import UserError, nearest
-from frozenseg.runtime.precision import in_float32
+from frozenseg.runtime.precision import in_float32, in_type_of
 from frozenseg.structures import ImageBatch
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -133,6 +133,7 @@ class FrozenSam(Frozen):
             raise UserError(f"view {view}: must be one of {', '.join(VIEWS)}")
         self.model = self.freeze(model)
         self.view = view
+        self.encoder_dtype = torch.float32
 
     @property
     def side(self) -> int:
@@ -152,7 +153,7 @@ class FrozenSam(Frozen):
         view "keep_aspect" can use it.
         """
         if self.view == "stretch":
-            return self.model.image_encoder(self._stretched(images)).float()
+            return self._encode(self._stretched(images))
         if image_embedding is None:
             image_embedding = self.image_embedding(images)
         return self._aligned(image_embedding, images)
@@ -160,7 +161,17 @@ class FrozenSam(Frozen):
     @torch.no_grad()
     def image_embedding(self, images: ImageBatch) -> Tensor:
         """SAM's own embedding (B, C, side / 16, side / 16), over SAM's square input."""
-        return self.model.image_encoder(self.keep_aspect(images)).float()
+        return self._encode(self.keep_aspect(images))
+
+    def cast_encoder(self, dtype: torch.dtype) -> None:
+        """Keep the weights of the image encoder in `dtype`, in which it then computes."""
+        self.encoder_dtype = dtype
+        self.model.image_encoder.to(dtype)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.encoder_dtype)
+        with in_type_of(pixels):
+            return self.model.image_encoder(pixels).float()
 
     def _stretched(self, images: ImageBatch) -> Tensor:
         pixels = images.normalized(self.model.pixel_mean, self.model.pixel_std)

@@ -3,9 +3,12 @@
 Legend: B images, M heads, h x w cells, side: of a window in cells, C channels.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
@@ -56,10 +59,14 @@ class FusedAttention(Attention):
         """(3, B, M, h*w, C / M) -> (B, M, h*w, C / M)."""
         query, key, value = qkv.flatten(1, 2)  # (N, h*w, C / M), N = B * M
         grid = query.unflatten(1, (height, width))
-        rows = get_rel_pos(height, height, self.rel_pos_h)  # (h, h, C / M)
-        columns = get_rel_pos(width, width, self.rel_pos_w)
-        of_rows = torch.einsum("nhwc,hkc->nhwk", grid, rows)[..., :, None]
-        of_columns = torch.einsum("nhwc,wkc->nhwk", grid, columns)[..., None, :]
+        rows = _relative(self.rel_pos_h, height)  # (h, h, C / M)
+        columns = _relative(self.rel_pos_w, width)
+        of_rows = torch.einsum("nhwc,hkc->nhwk", grid, rows)
+        of_columns = torch.einsum("nhwc,wkc->nhwk", grid, columns)
+        if query.dtype != torch.float32:
+            heads = attend_with_positions(query, key, value, of_rows, of_columns)
+            return heads.unflatten(0, qkv.shape[1:3])
+        of_rows, of_columns = of_rows[..., :, None], of_columns[..., None, :]
         limit = BIAS_ELEMENTS["cpu" if query.device.type == "cpu" else "cuda"]
         taken = min(len(query), max(1, limit // (height * width) ** 2))  # heads at once
         shape = (taken, height, width, height, width)
@@ -75,6 +82,70 @@ class FusedAttention(Attention):
                 F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])
             )
         return torch.cat(attended, 1).unflatten(1, qkv.shape[1:3])[0]
+
+
+def attend_with_positions(
+    query: Tensor, key: Tensor, value: Tensor, of_rows: Tensor, of_columns: Tensor
+) -> Tensor:
+    """Attention with the position bias inside the product of queries and keys.
+
+    The bias of a query and a key is a number for the key's row plus one for its column. With these
+    numbers as further channels of the query, and the key's row and column as unit vectors, the
+    product is score and bias in one, and no bias of all pairs is written out. Zeros widen the
+    value to the same channels, which PyTorch's fused kernels ask for.
+
+    query, key, value: (N, h*w, C). of_rows: (N, h, w, h), the bias of each query for each row of
+    keys. of_columns: (N, h, w, w), the same for columns. Returns (N, h*w, C).
+    """
+    count, _, channels = query.shape
+    height, width = of_rows.shape[1:3]
+    bias = (of_rows.flatten(1, 2), of_columns.flatten(1, 2))
+    queries = torch.cat((query * channels**-0.5, *bias), -1)
+    places = _places(height, width, query.dtype, query.device).expand(count, -1, -1)
+    keys = torch.cat((key, places), -1)
+    values = F.pad(value, (0, height + width))
+    # As heads of one image: CUDA's fused kernels want four axes.
+    attended = F.scaled_dot_product_attention(queries[None], keys[None], values[None], scale=1.0)
+    return attended[0, ..., :channels]
+
+
+def _relative(table: Tensor, length: int) -> Tensor:
+    """The vectors (length, length, C) of query and key positions, from a table (2 * length - 1, C)
+    of their differences; a table of another length is resized."""
+    if len(table) != 2 * length - 1:
+        return get_rel_pos(length, length, table)
+    return table[_differences(length, table.device)]
+
+
+# Both are needed in every block. They are made once, outside inference mode, so that they can take
+# part in training as well.
+
+
+@functools.lru_cache(maxsize=8)
+def _differences(length: int, device: torch.device) -> Tensor:
+    """(length, length): the row in a table for each query (row) and key (column)."""
+    with torch.inference_mode(False), torch.no_grad():
+        steps = torch.arange(length, device=device)
+        return steps[:, None] - steps + (length - 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _places(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(h*w, h + w): the row and the column of each cell, as two unit vectors side by side."""
+    with torch.inference_mode(False), torch.no_grad():
+        rows = torch.eye(height, dtype=dtype, device=device)[:, None].expand(-1, width, -1)
+        columns = torch.eye(width, dtype=dtype, device=device)[None].expand(height, -1, -1)
+        return torch.cat((rows, columns), -1).flatten(0, 1)
+
+
+class FusedNorm(LayerNorm2d):
+    """The channel norm of segment-anything through PyTorch's fused kernel; equal outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) to the same shape."""
+        cells = x.permute(0, 2, 3, 1)
+        normed = F.layer_norm(cells, cells.shape[-1:], self.weight, self.bias, self.eps)
+        return normed.permute(0, 3, 1, 2)
 
 
 class FusedBlock(Block):
@@ -101,4 +172,7 @@ def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:
     for block in encoder.blocks:
         block.__class__ = FusedBlock
         block.attn.__class__ = FusedAttention
+    for layer in encoder.neck:
+        if isinstance(layer, LayerNorm2d):
+            layer.__class__ = FusedNorm
     return encoder

@@ -78,6 +78,9 @@ class SegmentationModel(nn.Module):
             if part_of(name, frozen) is None
         )
 
+    def cast_for_inference(self, dtype: torch.dtype) -> None:
+        """Keep weights in `dtype` where that saves casts; the model only predicts from then on."""
+
     def encode(self, images: ImageBatch) -> Features:
         """Features from the frozen encoders; `forward` accepts them, to encode images only once."""
         raise NotImplementedError

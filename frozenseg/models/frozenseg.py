@@ -11,7 +11,7 @@ from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import RegionClassifier, Stage
 from frozenseg.models.geometric_ensemble import class_logits, geometric_ensemble
-from frozenseg.models.layers import WithEmbeddings, resize
+from frozenseg.models.layers import Attention, WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
 from frozenseg.structures import (
@@ -85,6 +85,21 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
             Stage("transformer decoder", self.mask_decoder),
             Stage("classification", self, "ensemble_logits"),
         ]
+
+    def cast_for_inference(self, dtype: torch.dtype) -> None:
+        """As of `SegmentationModel`: both encoders, and the products of the mask decoder.
+
+        Residual sums and norms of the decoder stay in float32, as do both pixel decoders.
+        """
+        self.clip.cast_trunk(dtype)
+        if self.sam is not None:
+            self.sam.cast_encoder(dtype)
+        for part in self.mask_decoder.modules():
+            if isinstance(part, nn.Linear):
+                part.to(dtype)
+            elif isinstance(part, Attention):
+                part.in_proj_weight.data = part.in_proj_weight.to(dtype)
+                part.in_proj_bias.data = part.in_proj_bias.to(dtype)
 
     def forward(
         self,

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from frozenseg.encoders.pooling import pool_masks
 from frozenseg.models.layers import AttentionBlock, resize
 
+Memory = tuple[Tensor, Tensor]
+"""Tokens (B, L, C) that others attend to, and the same with positional encodings added."""
+
 
 class QueryInjector(nn.Module):
     """Adds to each query SAM's embedding, pooled under the query's current mask."""
@@ -43,13 +46,12 @@ class FeatureInjector(nn.Module):
             {str(layer): AttentionBlock(dim=dim, num_heads=num_heads) for layer in layers}
         )
 
-    def forward(self, layer: int, tokens: Tensor, positions: Tensor, sam_tokens: Tensor) -> Tensor:
+    def forward(self, layer: int, tokens: Tensor, positions: Tensor, sam: Memory) -> Tensor:
         """CLIP's tokens (B, h*w, C) of the stride-32 level after attention to SAM's tokens.
 
-        layer: number of the decoder layer. positions: (1, h*w, C), the same for both.
+        layer: number of the decoder layer. positions: (1, h*w, C), of CLIP's tokens.
         """
-        block = self.blocks[str(layer)]
-        return block(tokens, sam_tokens, positions=positions, memory_positions=positions)
+        return self.blocks[str(layer)](tokens, *sam, positions=positions)
 
 
 def sam_tokens(features: Tensor, size: tuple[int, int], level_embedding: Tensor) -> Tensor:

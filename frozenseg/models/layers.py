@@ -1,5 +1,6 @@
 """Layers that the decoders share: MLP, attention, feed-forward, positional encodings, resizing."""
 
+import functools
 import math
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenseg.runtime.linear import apply_linear
+from frozenseg.runtime.precision import in_compute_type
 
 
 class WithEmbeddings(nn.Module):
@@ -64,8 +66,8 @@ class Attention(nn.Module):
             F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for tokens, weight, bias in zip(
                 (query, key, value),
-                self.in_proj_weight.chunk(3),
-                self.in_proj_bias.chunk(3),
+                in_compute_type(self.in_proj_weight).chunk(3),
+                in_compute_type(self.in_proj_bias).chunk(3),
                 strict=True,
             )
         )  # 3 x (B, heads, N or M, C / heads)
@@ -86,19 +88,23 @@ class AttentionBlock(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        memory: Tensor,
+        memory: Tensor | None = None,
+        key: Tensor | None = None,
         *,
         positions: Tensor,
-        memory_positions: Tensor | None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """Tokens (B, N, C) attend to memory (B, M, C); returns (B, N, C).
 
-        memory_positions: None if the keys shall have no positional encoding.
+        memory: the values; None: the tokens attend to themselves.
+        key: memory with its positional encodings; None if the keys shall have none.
         mask: as of `Attention`.
         """
-        key = memory if memory_positions is None else memory + memory_positions
-        return self.norm(tokens + self.attention(tokens + positions, key, memory, mask))
+        query = in_compute_type(tokens + positions)
+        if memory is None:
+            memory, key = in_compute_type(tokens), query
+        key = memory if key is None else key
+        return self.norm(tokens + self.attention(query, key, memory, mask))
 
 
 class FeedForwardBlock(nn.Module):
@@ -125,19 +131,24 @@ def sine_positions(
 
     The first half of the channels encodes the row, the second half the column.
     """
-    half = dim // 2
-    pair = torch.arange(half, dtype=torch.float32, device=device).div(2, rounding_mode="floor")
-    frequency = temperature ** (2 * pair / half)
+    half, device = dim // 2, torch.device(device)
+    rows = _sine_table(height, half, device, temperature)[:, :, None].expand(half, height, width)
+    columns = _sine_table(width, half, device, temperature)[:, None, :].expand(half, height, width)
+    return torch.cat((rows, columns))[None]
 
-    def encode(count: int) -> Tensor:
+
+# Every level of every image needs one of these small tables. They are kept, and made outside
+# inference mode, so that they can take part in training as well.
+@functools.lru_cache(maxsize=64)
+def _sine_table(count: int, half: int, device: torch.device, temperature: float) -> Tensor:
+    """The encodings (half, count) of the places of one axis."""
+    with torch.inference_mode(False), torch.no_grad():
+        pair = torch.arange(half, dtype=torch.float32, device=device).div(2, rounding_mode="floor")
+        frequency = temperature ** (2 * pair / half)
         # The divisor is count + 1e-6 as in DETR; released weights were trained with it.
         steps = torch.arange(1, count + 1, dtype=torch.float32, device=device)
         angle = (steps / (count + 1e-6) * 2 * math.pi)[:, None] / frequency  # (count, half)
-        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
-
-    rows = encode(height).T[:, :, None].expand(half, height, width)
-    columns = encode(width).T[:, None, :].expand(half, height, width)
-    return torch.cat((rows, columns))[None]
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1).T
 
 
 def resize(features: Tensor, size: tuple[int, int]) -> Tensor:

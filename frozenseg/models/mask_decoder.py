@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.encoders.pooling import pool_masks
-from frozenseg.models.injectors import FeatureInjector, QueryInjector, sam_tokens
+from frozenseg.models.injectors import FeatureInjector, Memory, QueryInjector, sam_tokens
 from frozenseg.models.layers import (
     MLP,
     AttentionBlock,
@@ -20,6 +20,7 @@ from frozenseg.models.layers import (
     resize,
     sine_positions,
 )
+from frozenseg.runtime.precision import in_compute_type
 from frozenseg.structures import MaskPredictions
 
 NUM_LEVELS = 3  # strides 32, 16, 8, visited in turn
@@ -41,18 +42,16 @@ class DecoderLayer(nn.Module):
         self,
         queries: Tensor,
         query_positions: Tensor,
-        keys: Tensor,
-        key_positions: Tensor | None,
+        memory: Tensor,
+        key: Tensor | None,
         mask: Tensor,
     ) -> Tensor:
-        """Queries (B, Q, C) attend to keys (B, L, C) where mask (B, Q, L) is True."""
-        queries = self.cross_attention(
-            queries, keys, positions=query_positions, memory_positions=key_positions, mask=mask
-        )
-        queries = self.self_attention(
-            queries, queries, positions=query_positions, memory_positions=query_positions
-        )
-        return self.feed_forward(queries)
+        """Queries (B, Q, C) attend to memory (B, L, C) where mask (B, Q, L) is True.
+
+        key: as of `AttentionBlock`.
+        """
+        queries = self.cross_attention(queries, memory, key, positions=query_positions, mask=mask)
+        return self.feed_forward(self.self_attention(queries, positions=query_positions))
 
 
 class MaskDecoder(WithEmbeddings):
@@ -148,7 +147,7 @@ class MaskDecoder(WithEmbeddings):
             `mask_embed` and `mask_features`.
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        keys = [self._keys(number, levels, sam_level) for number in range(NUM_LEVELS)]
+        memories = [self._memory(number, levels, sam_level) for number in range(NUM_LEVELS)]
         masks = MaskHead(mask_features, full=auxiliary)
         queries = self.query_features.expand(mask_features.shape[0], -1, -1)
         outputs = []
@@ -163,35 +162,39 @@ class MaskDecoder(WithEmbeddings):
                 size = (sam_embedding.shape[-2], sam_embedding.shape[-1])
                 query_masks = masks.logits(mask_embed, size)
                 queries = self.query_injector(queries, sam_embedding, query_masks)
-            tokens, positions, sam = keys[level]
-            if sam is not None:
+            tokens, positions, memory = memories[level]
+            key: Tensor | None = memory[1]
+            if level == self.feature_injector_level:
                 assert self.feature_injector is not None
-                tokens = self.feature_injector(number, tokens, positions, sam)
-            keep = sam is None or self.keep_key_positions
+                tokens = self.feature_injector(number, tokens, positions, memory)
+                key = tokens + positions if self.keep_key_positions else None
+            else:
+                tokens = memory[0]
             attended = attention_mask(masks.logits(mask_embed, sizes[level]))
-            queries = layer(
-                queries, self.query_positions, tokens, positions if keep else None, attended
-            )
+            queries = layer(queries, self.query_positions, tokens, key, attended)
         embedded = self.norm(queries)
         last = self._predict(embedded, self.mask_embedding(embedded), masks, classify)
         return replace(last, auxiliary=outputs)
 
-    def _keys(
+    def _memory(
         self, number: int, levels: list[Tensor], sam_level: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens (B, L, C) of a level, their positional encodings (1, L, C), and SAM's tokens.
+    ) -> tuple[Tensor, Tensor, Memory]:
+        """Tokens (B, L, C) of a level, their positional encodings (1, L, C), and what is attended
+        to: the tokens themselves, or SAM's where the Feature Injector works.
 
-        SAM's tokens (B, L, C) are None if the Feature Injector does not work on this level.
+        Several layers read them, so they take the type of products here, once.
         """
         level, embedding = levels[number], self.level_embedding[number]
         size = (level.shape[-2], level.shape[-1])
         tokens = level.flatten(2).transpose(1, 2) + embedding
         positions = sine_positions(*size, level.shape[1], device=level.device)
         positions = positions.flatten(2).transpose(1, 2)
-        if number != self.feature_injector_level:
-            return tokens, positions, None
-        assert sam_level is not None, "the Feature Injector needs SAM's decoded features"
-        return tokens, positions, sam_tokens(sam_level, size, embedding)
+        attended = tokens
+        if number == self.feature_injector_level:
+            assert sam_level is not None, "the Feature Injector needs SAM's decoded features"
+            attended = sam_tokens(sam_level, size, embedding)
+        memory = in_compute_type(attended), in_compute_type(attended + positions)
+        return tokens, positions, memory
 
     def _predict(
         self, embedded: Tensor, mask_embed: Tensor, masks: "MaskHead", classify: Classify
@@ -230,7 +233,7 @@ class MaskHead:
                 self._last = (mask_embed, product)
             return self._last[1] if size is None else resize(self._last[1], size)
         if size not in self._resized:
-            self._resized[size] = resize(self.features, size)
+            self._resized[size] = in_compute_type(resize(self.features, size))
         return torch.einsum("bqc,bchw->bqhw", mask_embed, self._resized[size])
 
 

@@ -151,8 +151,7 @@ class DeformableAttention(nn.Module):
         layout = (batch, length, self.num_heads, self.num_levels, self.num_points)
         # Offsets are in cells; divided by (width, height) they are in units of the level. The sizes
         # are written out in full, since PyTorch broadcasts slowly over the two numbers of a point.
-        sizes = query.new_tensor([(width, height) for height, width in shapes])[:, None]
-        sizes = sizes.expand(*layout[2:], 2).flatten()
+        sizes = level_sizes(tuple(shapes), layout[2:], query.device).to(query.dtype)
         offsets = (apply_linear(self.sampling_offsets, query) / sizes).view(*layout, 2)
         locations = references[None, :, None, None, None] + offsets
         weights = apply_linear(self.attention_weights, query).view(*layout[:3], -1)
@@ -194,11 +193,30 @@ class DeformableEncoderLayer(nn.Module):
         return self.norm2(apply_linear(self.linear2, hidden, residual=tokens))
 
 
-def reference_points(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
+# Both are needed in every layer or image. They are made once, outside inference mode, so that they
+# can take part in training as well.
+
+
+@functools.lru_cache(maxsize=16)
+def level_sizes(
+    shapes: tuple[tuple[int, int], ...], layout: tuple[int, int, int], device: torch.device
+) -> Tensor:
+    """(width, height) of the levels, repeated for each number of the offsets.
+
+    layout: (heads, levels, points), where the attention may have more levels than `shapes`.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        sizes = torch.tensor([(width, height) for height, width in shapes], dtype=torch.float32)
+        return sizes[:, None].expand(*layout, 2).flatten().to(device)
+
+
+@functools.lru_cache(maxsize=16)
+def reference_points(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """Centres of the cells of all levels: (L, 2) as (x, y), 0-1 over the image."""
-    centres = []
-    for height, width in shapes:
-        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        centres.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1))
-    return torch.cat(centres)
+    with torch.inference_mode(False), torch.no_grad():
+        centres = []
+        for height, width in shapes:
+            y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+            x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+            centres.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1))
+        return torch.cat(centres)

@@ -63,7 +63,7 @@ class DeformableEncoder(nn.Module):
             ],
             dim=1,
         )  # (1, L, C)
-        references = reference_points(shapes, tokens.device)
+        references = reference_points(tuple(shapes), tokens.device)
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 tokens = checkpoint(

@@ -54,5 +54,23 @@ def in_float32(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+def in_type_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off inside if `tensor` is in half precision.
+
+    A part whose input and weights are in half precision computes in it without a cast; one with
+    float32 weights leaves the type to autocast.
+    """
+    return nullcontext() if tensor.dtype == torch.float32 else in_float32(tensor)
+
+
+def in_compute_type(tensor: Tensor) -> Tensor:
+    """The tensor in the type that products have here: autocast's, where it is on.
+
+    Saves casts where one tensor enters many products.
+    """
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
 def _has_bfloat16() -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -71,7 +71,7 @@ def test_attention_block_is_post_norm_and_adds_positions_to_queries_and_keys_onl
         tokens,
         memory,
         positions=positions,
-        memory_positions=memory_positions if with_positions else None,
+        key=key if with_positions else None,
     )
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 

@@ -219,7 +219,7 @@ def test_module_equals_the_loop() -> None:
     attention = make_attention(3)
     cells = sum(height * width for height, width in SHAPES)
     query, tokens = torch.randn(2, 2, cells, 16, dtype=torch.float64)
-    references = reference_points(SHAPES, torch.device("cpu")).double()
+    references = reference_points(tuple(SHAPES), torch.device("cpu")).double()
     with torch.no_grad():
         ours = attention(query, references, tokens, SHAPES)
         offsets = attention.sampling_offsets(query).view(2, cells, 4, 3, 2, 2).numpy()
@@ -245,7 +245,7 @@ def test_an_attention_for_three_levels_reads_one_level_image_by_image() -> None:
     attention = make_attention(3)
     shapes = [(4, 4)]
     query, tokens = torch.randn(2, 2, 16, 16, dtype=torch.float64)
-    references = reference_points(shapes, torch.device("cpu")).double()
+    references = reference_points(tuple(shapes), torch.device("cpu")).double()
     with torch.no_grad():
         both = attention(query, references, tokens, shapes)
         single = [
@@ -271,6 +271,6 @@ def test_offsets_begin_as_directions_of_growing_length() -> None:
 
 
 def test_reference_points_are_cell_centres_as_x_y() -> None:
-    points = reference_points([(2, 3), (1, 1)], torch.device("cpu"))
+    points = reference_points(((2, 3), (1, 1)), torch.device("cpu"))
     expected = [((j + 0.5) / 3, (i + 0.5) / 2) for i in range(2) for j in range(3)] + [(0.5, 0.5)]
     torch.testing.assert_close(points, torch.tensor(expected))

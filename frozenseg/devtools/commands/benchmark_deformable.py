@@ -137,7 +137,7 @@ def make_inputs(shapes: Shapes, options: argparse.Namespace, device: torch.devic
     value = torch.randn(options.batch, cells, options.heads, options.channels)
     layout = (options.batch, cells, options.heads, len(shapes), options.points)
     sizes = torch.tensor([(width, height) for height, width in shapes])[:, None]
-    references = reference_points(shapes, torch.device("cpu"))[:, None, None, None]
+    references = reference_points(tuple(shapes), torch.device("cpu"))[:, None, None, None]
     locations = references + SPREAD * torch.randn(*layout, 2) / sizes
     weights = torch.randn(layout).flatten(3).softmax(-1).view(layout)
     return [tensor.to(device) for tensor in (value, locations, weights)]
