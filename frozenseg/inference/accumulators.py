@@ -5,6 +5,7 @@ The rules are those of MaskFormer (arXiv 2107.06278) and FC-CLIP (arXiv 2308.024
 Legend: Q queries, K classes, N instances, H x W output pixels, R rows of a band.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -18,16 +19,40 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 class Accumulator(Protocol):
-    """One result in the making. queries: the indices of those whose masks it needs."""
+    """One result in the making.
+
+    queries: the indices of those whose masks it needs.
+    outputs: the names of the attributes, tensors on the device, that make up its result.
+    """
 
     queries: Tensor
+    outputs: tuple[str, ...]
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """Take in a band of output rows: mask logits (Q, R, W) and their sigmoid."""
 
 
+def bring_to_host(accumulators: Iterable[Accumulator]) -> None:
+    """Copy the outputs of all accumulators to the host, and wait for the device only once."""
+    waited_for = None
+    for accumulator in accumulators:
+        for name in accumulator.outputs:
+            tensor: Tensor = getattr(accumulator, name)
+            if tensor.device.type == "cuda":
+                waited_for = tensor.device
+                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                host.copy_(tensor, non_blocking=True)  # asynchronous only to pinned memory
+            else:
+                host = tensor.cpu()
+            setattr(accumulator, name, host)
+    if waited_for is not None:
+        torch.cuda.current_stream(waited_for).synchronize()
+
+
 class SemanticAccumulator:
     """The class with the largest sum over queries of class weight times mask probability."""
+
+    outputs = ("ids",)
 
     def __init__(
         self, weights: Tensor, size: tuple[int, int], keep_scores: bool, threshold: float
@@ -38,7 +63,7 @@ class SemanticAccumulator:
         """
         self.threshold = threshold
         self.weights = weights.T.contiguous()  # (K, Q)
-        self.queries = torch.arange(len(weights), device=weights.device)
+        self.queries = torch.arange(len(weights))
         self.ids = torch.zeros(size, dtype=torch.int32, device=weights.device)
         self.all_scores = (
             np.zeros((len(self.weights), *size), dtype=np.float32) if keep_scores else None
@@ -59,7 +84,7 @@ class SemanticAccumulator:
             self.all_scores[:, rows] = scores.cpu().numpy()
         best, ids = max_with_first_index(scores)
         if self.threshold:
-            ids[best <= self.threshold] = -1
+            ids = torch.where(best <= self.threshold, -1, ids)
         self.ids[rows] = ids
 
 
@@ -69,32 +94,40 @@ class PanopticAccumulator:
     A query that keeps too little of its own mask is dropped, and queries of one stuff class merge.
     """
 
-    def __init__(self, class_probs: Tensor, size: tuple[int, int], threshold: float) -> None:
-        """class_probs: (Q, K + 1), void last. size: (H, W). threshold: least class probability."""
+    outputs = ("winner", "counts")
+
+    def __init__(
+        self, class_probs: Tensor, size: tuple[int, int], threshold: float, device: torch.device
+    ) -> None:
+        """class_probs: (Q, K + 1), void last, on the host. size: (H, W). threshold: least class
+        probability. device: of the masks."""
         scores, labels = class_probs.max(-1)
         void = class_probs.shape[-1] - 1
         self.queries = ((labels != void) & (scores > threshold)).nonzero()[:, 0]
         self.scores, self.labels = scores[self.queries], labels[self.queries]
-        device = class_probs.device
+        self.factors = self.scores[:, None, None].to(device)
         self.winner = torch.full(size, -1, dtype=torch.int32, device=device)
-        # Three counts for each query: pixels that it wins, pixels of its own mask, and both.
-        self.counts = torch.zeros((3, len(self.queries)), dtype=torch.long, device=device)
+        # Three counts for each query: pixels that it wins, pixels of its own mask, and both. The
+        # last column takes the pixels that no query has.
+        self.counts = torch.zeros((3, len(self.queries) + 1), dtype=torch.long, device=device)
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """As `Accumulator.add`."""
-        count = len(self.queries)
+        none = len(self.queries)
         mask_probs = mask_probs.index_select(0, self.queries)
-        _, best = max_with_first_index(mask_probs * self.scores[:, None, None])
+        _, best = max_with_first_index(mask_probs * self.factors)
         own = mask_probs.gather(0, best[None])[0] >= 0.5
         self.winner[rows] = torch.where(own, best, -1).int()
-        self.counts[0] += torch.bincount(best.flatten(), minlength=count)
-        self.counts[1] += _count_pixels(mask_probs.ge_(0.5))
-        self.counts[2] += torch.bincount(best[own], minlength=count)
+        # `bincount`, and masks as indices, would wait for the device.
+        one = self.counts.new_ones(()).expand(best.numel())
+        self.counts[0].scatter_add_(0, best.flatten(), one)
+        self.counts[1, :none] += _count_pixels(mask_probs.ge_(0.5))
+        self.counts[2].scatter_add_(0, torch.where(own, best, none).flatten(), one)
 
     def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
         """The result of all bands; overlap_threshold: as of `PostProcessor`."""
-        won, whole, both = self.counts.cpu().numpy()
-        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        won, whole, both = self.counts[:, :-1].numpy()
+        labels, scores = self.labels.numpy(), self.scores.numpy()
         kept = (both > 0) & (won / np.maximum(whole, 1) >= overlap_threshold)
         order = np.flatnonzero(kept)
         is_thing = np.asarray(vocabulary.is_thing)[labels]
@@ -105,7 +138,7 @@ class PanopticAccumulator:
         rank = np.argsort(np.argsort(first))
         ids = np.zeros(len(labels) + 1, dtype=np.int32)  # the last entry is for winner -1
         ids[order] = rank[group] + 1
-        canvas = ids[self.winner.cpu().numpy()]
+        canvas = ids[self.winner.numpy()]
         best = np.zeros(len(first) + 1)
         np.maximum.at(best, ids[order], scores[order])
         members = order[np.sort(first)]
@@ -115,34 +148,42 @@ class PanopticAccumulator:
 class InstanceAccumulator:
     """The best pairs of query and class; the score is class times mean mask probability."""
 
+    outputs = ("masks", "sums")
+
     def __init__(
-        self, class_probs: Tensor, vocabulary: Vocabulary, size: tuple[int, int], count: int
+        self,
+        class_probs: Tensor,
+        vocabulary: Vocabulary,
+        size: tuple[int, int],
+        count: int,
+        device: torch.device,
     ) -> None:
-        """class_probs: (Q, K + 1), void last. size: (H, W). count: of pairs that are taken."""
+        """class_probs: (Q, K + 1), void last, on the host. size: (H, W). count: of pairs that are
+        taken. device: of the masks."""
         classes = class_probs.shape[-1] - 1
         flat = class_probs[:, :-1].flatten()
         scores, pairs = flat.topk(min(count, len(flat)))
-        thing = torch.tensor(vocabulary.is_thing, device=pairs.device)[pairs % classes]
+        thing = torch.tensor(vocabulary.is_thing)[pairs % classes]
         self.scores, pairs = scores[thing], pairs[thing]
         self.class_ids = pairs % classes
         # Several classes of one query share its mask, which is computed once.
         self.queries, self.row = torch.unique(pairs // classes, return_inverse=True)
-        self.masks = torch.zeros((len(self.queries), *size), dtype=torch.bool)
-        self.sums = torch.zeros((2, len(self.queries)), device=pairs.device)
+        self.masks = torch.zeros((len(self.queries), *size), dtype=torch.bool, device=device)
+        self.sums = torch.zeros((2, len(self.queries)), device=device)
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """As `Accumulator.add`."""
         inside = mask_logits.index_select(0, self.queries).gt_(0)
-        self.masks[:, rows].copy_(inside)  # becomes bool before it leaves the device
+        self.masks[:, rows].copy_(inside)
         self.sums[0] += mask_probs.index_select(0, self.queries).mul_(inside).flatten(1).sum(1)
         self.sums[1] += _count_pixels(inside)
 
     def result(self, vocabulary: Vocabulary) -> InstanceResult:
         """The result of all bands, the best score first."""
         quality = (self.sums[0] / (self.sums[1] + 1e-6))[self.row]
-        scores = (self.scores * quality).cpu()
+        scores = self.scores * quality
         order = scores.argsort(descending=True, stable=True)
-        row, class_ids = self.row.cpu()[order], self.class_ids.cpu()[order]
+        row, class_ids = self.row[order], self.class_ids[order]
         return InstanceResult(
             boxes=mask_boxes(self.masks)[row].numpy(),
             masks=self.masks[row].numpy(),
@@ -155,13 +196,15 @@ class InstanceAccumulator:
 class ProposalAccumulator:
     """The mask of every query, whatever its class (class-free proposals)."""
 
+    outputs = ("masks",)
+
     def __init__(self, mask_logits: Tensor, size: tuple[int, int]) -> None:
-        self.queries = torch.arange(len(mask_logits), device=mask_logits.device)
-        self.masks = torch.zeros((len(mask_logits), *size), dtype=torch.bool)
+        self.queries = torch.arange(len(mask_logits))
+        self.masks = mask_logits.new_zeros((len(mask_logits), *size), dtype=torch.bool)
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """As `Accumulator.add`."""
-        self.masks[:, rows] = (mask_logits > 0).cpu()
+        self.masks[:, rows] = mask_logits > 0
 
 
 # On a CPU, PyTorch's comparisons are several times faster with a float than with a bool result, and

@@ -19,6 +19,7 @@ from frozenseg.inference.accumulators import (
     PanopticAccumulator,
     ProposalAccumulator,
     SemanticAccumulator,
+    bring_to_host,
 )
 from frozenseg.inference.join_proposals import (
     ClassifiedProposals,
@@ -94,15 +95,16 @@ class PostProcessor:
         class_probs, class_weights, mask_logits = self._joined(
             class_logits.float(), mask_logits.float(), sam_proposals
         )
-        size = resizer.output_size
+        size, device = resizer.output_size, mask_logits.device
+        on_host = class_probs.cpu()  # small: which queries count is decided there
         panoptic = semantic = instances = proposals = None
         from_masks: list[Accumulator] = []
         if self.panoptic:
-            panoptic = PanopticAccumulator(class_probs, size, self.object_mask_threshold)
+            panoptic = PanopticAccumulator(on_host, size, self.object_mask_threshold, device)
             from_masks.append(panoptic)
         if self.instances:
             instances = InstanceAccumulator(
-                class_probs, vocabulary, size, self.detections_per_image
+                on_host, vocabulary, size, self.detections_per_image, device
             )
             from_masks.append(instances)
         if self.proposals:
@@ -118,10 +120,11 @@ class PostProcessor:
         # The same bands whatever is made: the sums of instances are rounded band by band.
         depth = sum(class_probs.shape)
         _accumulate(from_masks, from_scores, mask_logits, resizer, depth)
+        bring_to_host({*from_masks, semantic} - {None})
         return Prediction(
             size=size,
             panoptic=panoptic.result(vocabulary, self.overlap_threshold) if panoptic else None,
-            semantic=semantic.ids.cpu().numpy() if semantic else None,
+            semantic=semantic.ids.numpy() if semantic else None,
             instances=instances.result(vocabulary) if instances else None,
             semantic_scores=semantic.all_scores if semantic else None,
             proposals=proposals.masks.numpy() if proposals else None,
@@ -179,18 +182,19 @@ def _restrict_to_needed(
 ) -> tuple[list[Accumulator], Tensor]:
     """The accumulators that need any mask, and the masks that they need together.
 
-    Their `queries` are changed to index these masks.
+    Their `queries` are changed to index these masks, on their device.
     """
     accumulators = [accumulator for accumulator in accumulators if len(accumulator.queries)]
-    needed = torch.zeros(len(mask_logits), dtype=torch.bool, device=mask_logits.device)
+    device = mask_logits.device
+    needed = torch.zeros(len(mask_logits), dtype=torch.bool)
     for accumulator in accumulators:
         needed[accumulator.queries] = True
-    if needed.all():
-        return accumulators, mask_logits
     new_index = needed.cumsum(0) - 1
     for accumulator in accumulators:
-        accumulator.queries = new_index[accumulator.queries]
-    return accumulators, mask_logits[needed]
+        accumulator.queries = new_index[accumulator.queries].to(device)
+    if needed.all():
+        return accumulators, mask_logits
+    return accumulators, mask_logits.index_select(0, needed.nonzero()[:, 0].to(device))
 
 
 def _bands(size: tuple[int, int], depth: int, elements: int) -> Iterator[tuple[int, int]]:
