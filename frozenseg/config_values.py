@@ -147,7 +147,7 @@ RANGES: dict[str, Range] = {
 
 YES_NO = ("auto", "yes", "no")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "MODEL.PRECISION": ("auto", "fp32", "bf16", "fp16"),
+    "MODEL.PRECISION": ("auto", "fp32", "tf32", "bf16", "fp16"),
     "MODEL.RECOMPUTE": ("auto", "always", "never"),
     "MODEL.FROZEN_SEG.CLIP_QUICK_GELU": YES_NO,
     "MODEL.FROZEN_SEG.SAM_VIEW": ("stretch", "keep_aspect"),

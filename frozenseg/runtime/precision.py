@@ -1,10 +1,11 @@
-"""The dtype in which a model computes; training and inference choose it by the same rule.
+"""The type in which a model computes; training and inference choose it by the same rule.
 
 Operations for which half precision is too coarse (sampling locations, means over many cells, class
 logits) opt out of it by `in_float32`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from frozenseg.errors import UserError, nearest
 
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHOICES = ("auto", *DTYPES)
 
 
@@ -22,10 +23,13 @@ class Precision:
     """The device and its autocast dtype.
 
     dtype: of matrix products, convolutions and attention under `autocast`; None: float32.
+    tf32: whether CUDA may round the inputs of float32 products and convolutions to TF32, which has
+        the 10 bits of float16; only without `dtype`.
     """
 
     device: torch.device
     dtype: torch.dtype | None = None
+    tf32: bool = False
 
     @classmethod
     def choose(cls, device: torch.device, name: str) -> "Precision":
@@ -35,18 +39,40 @@ class Precision:
             raise UserError(f"{name}: unknown; {nearest(name, list(CHOICES))}")
         if name == "auto":
             name = "fp32" if device.type != "cuda" else "bf16" if _has_bfloat16() else "fp16"
-        return cls(device, DTYPES[name])
+        return cls(device, DTYPES[name], tf32=name == "tf32")
 
     @property
     def name(self) -> str:
-        """The name of the dtype, a key of `DTYPES`."""
-        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        """The name of the precision, a key of `DTYPES`."""
+        return (
+            "tf32"
+            if self.tf32
+            else next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        )
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """PyTorch's autocast with this dtype; does nothing for float32."""
+        """PyTorch's autocast with this dtype; for float32, TF32 switched on or off inside."""
         if self.dtype is None:
-            return nullcontext()
+            return allow_tf32(self.tf32) if self.device.type == "cuda" else nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+@contextmanager
+def allow_tf32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA's products and cuDNN's convolutions may use TF32 inside.
+
+    PyTorch allows it for convolutions by default. The flags are the process's; they are as before
+    at the end.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for backend, flag in zip(backends, before, strict=True):
+            backend.allow_tf32 = flag
 
 
 def in_float32(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -17,7 +17,7 @@ from frozenseg.errors import UserError
 from frozenseg.models.geometric_ensemble import class_logits
 from frozenseg.predictor import SegmentationResult
 from frozenseg.runtime.linear import PrepackedLinear, onednn_present
-from frozenseg.runtime.precision import Precision
+from frozenseg.runtime.precision import Precision, allow_tf32
 from frozenseg.small_world.pictures import demo_scenes
 from frozenseg.structures import TextEmbeddings
 from tests.conftest import TINY_OPTIONS
@@ -32,11 +32,30 @@ def test_defaults_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)  # noqa: B023
         assert Precision.choose(cuda, "auto").dtype == expected
     assert Precision.choose(cuda, "fp32").dtype is None
-    assert [Precision.choose(CPU, name).name for name in ("fp32", "bf16", "fp16")] == [
+    assert [Precision.choose(CPU, name).name for name in ("fp32", "tf32", "bf16", "fp16")] == [
         "fp32",
+        "tf32",
         "bf16",
         "fp16",
     ]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("name", "inside"), [("fp32", False), ("tf32", True)])
+def test_float32_means_float32_on_cuda(before: bool, name: str, inside: bool) -> None:
+    """TF32 only where it is asked for, and the host's own choice comes back."""
+
+    def flags() -> list[bool]:
+        return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+    with allow_tf32(before):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            Precision.choose(torch.device("cuda"), name).autocast(),
+        ):
+            assert flags() == [inside, inside]
+            raise KeyboardInterrupt
+        assert flags() == [before, before]
 
 
 def test_an_unknown_precision_is_named() -> None:

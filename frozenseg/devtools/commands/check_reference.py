@@ -10,12 +10,16 @@ import argparse
 import math
 from pathlib import Path
 
+from frozenseg.build.device import build_device, build_precision
+from frozenseg.commands.precision_argument import add_precision
+from frozenseg.config import load_config
 from frozenseg.devtools.reference.compare import BOUND, Rows, read_arrays
 from frozenseg.devtools.reference.losses import check_losses
 from frozenseg.devtools.reference.model import model_rows
 from frozenseg.devtools.reference.post_processing import post_processing_rows
 from frozenseg.errors import UserError
 from frozenseg.files import read_json, user_path
+from frozenseg.runtime.precision import Precision
 
 
 def main(argv: list[str]) -> int:
@@ -26,23 +30,29 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("prefix", type=user_path, help="e.g. ../shared/reference/convnext_large")
-    prefix = parser.parse_args(argv).prefix
+    parser.add_argument(
+        "--device", default="cpu", help="of a whole model: as MODEL.DEVICE (default: %(default)s)"
+    )
+    add_precision(parser)
+    arguments = parser.parse_args(argv)
     worst = 0.0
-    for entry, error in rows(prefix):
+    options = ["MODEL.DEVICE", arguments.device, "MODEL.PRECISION", arguments.precision or "fp32"]
+    cfg = load_config(None, options)
+    for entry, error in rows(arguments.prefix, build_precision(cfg, build_device(cfg))):
         print(f"{entry:24s} {error:.2e}", flush=True)
         worst = max(worst, math.inf if math.isnan(error) else error)  # NaN is the worst of all
     print(f"worst {worst:.2e}")
     return 0 if worst <= BOUND else 1
 
 
-def rows(prefix: Path) -> Rows:
-    """The comparison that fits what the JSON of `prefix` holds."""
+def rows(prefix: Path, precision: Precision) -> Rows:
+    """The comparison that fits what the JSON of `prefix` holds; precision: of a whole model."""
     settings = read_json(prefix.with_name(prefix.name + ".json"))
     arrays = read_arrays(prefix.with_name(prefix.name + ".npz"))
     if "losses" in settings:
         return iter(check_losses(prefix))
     if "config" in settings:
-        return model_rows(prefix, settings, arrays)
+        return model_rows(prefix, settings, arrays, precision)
     if "queries" in settings:
         return post_processing_rows(settings, arrays)
     raise UserError(f"{prefix}.json: neither a model, nor post-processing, nor losses")

@@ -27,6 +27,7 @@ from frozenseg.files import read_json
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.runtime.precision import Precision
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Vocabulary
@@ -43,18 +44,27 @@ MODELS = {
 }  # fmt: skip
 
 
-def model_rows(prefix: Path, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Rows:
+def model_rows(
+    prefix: Path, settings: dict[str, Any], arrays: dict[str, np.ndarray], precision: Precision
+) -> Rows:
     """The error of each stage of the model against the stored tensors, in the order of
-    computation."""
+    computation.
+
+    precision: and the device on which the model computes; text vectors are made on the CPU.
+    """
     model = build_reference_model(prefix, settings)
     yield "state_dict", 0.0  # loading is strict: every entry found its place
     vocabulary = vocabulary_of(settings)
     text = embed(model, vocabulary, settings, arrays)
     yield "text_classifier", tensor_error(text.weight, arrays["text_classifier"])
     pixels = torch.from_numpy(arrays["image_resized"]).permute(2, 0, 1)
-    images = ImageBatch.collate([pixels], model.size_divisor)
-    yield from feature_rows(model, images, text, arrays)
-    predictions = model.predict(images, text)
+    device = precision.device
+    model, text = model.to(device), text.to(device)
+    images = ImageBatch.collate([pixels], model.size_divisor).to(device)
+    with precision.autocast():
+        rows = list(feature_rows(model, images, text, arrays))
+        predictions = model.predict(images, text)
+    yield from rows
     size = (settings["height"], settings["width"])
     resizer = MaskResizer(
         mask_size=(predictions.mask_logits.shape[-2], predictions.mask_logits.shape[-1]),
@@ -182,7 +192,7 @@ def feature_rows(
     }
     for name, tensor in tensors.items():
         if name in arrays:
-            yield name, tensor_error(tensor, arrays[name])
+            yield name, tensor_error(tensor.float().cpu(), arrays[name])
 
 
 def _catcher(caught: dict[str, Any], name: str) -> Callable[..., None]:
