@@ -22,11 +22,13 @@ class Accumulator(Protocol):
     """One result in the making.
 
     queries: the indices of those whose masks it needs.
-    outputs: the names of the attributes, tensors on the device, that make up its result.
     """
 
     queries: Tensor
-    outputs: tuple[str, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the attributes, tensors on the device, that make up its result."""
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """Take in a band of output rows: mask logits (Q, R, W) and their sigmoid."""

@@ -120,7 +120,9 @@ class PostProcessor:
         # The same bands whatever is made: the sums of instances are rounded band by band.
         depth = sum(class_probs.shape)
         _accumulate(from_masks, from_scores, mask_logits, resizer, depth)
-        bring_to_host({*from_masks, semantic} - {None})
+        if from_scores is not None:
+            from_masks.append(from_scores)
+        bring_to_host(from_masks)
         return Prediction(
             size=size,
             panoptic=panoptic.result(vocabulary, self.overlap_threshold) if panoptic else None,
