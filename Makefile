@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 STAMP = $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow lint types docs check clean
+.PHONY: demo test test-slow lint types docs gpu check clean
 
 demo: $(STAMP)
 	$(PY) demo/demo.py --input demo/images --vocabulary-file demo/vocabulary.txt
@@ -29,6 +29,10 @@ types: $(STAMP)
 docs: $(STAMP)
 	$(PY) -m pip install --quiet --disable-pip-version-check zensical==0.0.73 mkdocstrings-python==2.0.11
 	$(VENV)/bin/zensical build --strict
+
+# All that a GPU is needed for, in at most 8 minutes; into logs/gpu/CARD.
+gpu: $(STAMP)
+	$(PY) -m frozenseg measure_gpu $(GPU_ARGS)
 
 check: lint types test test-slow
 

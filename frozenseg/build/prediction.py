@@ -81,20 +81,28 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
-    network.to(device).eval()
-    prepare_for_inference(cfg, network)
+    return predictor_of(cfg, network.to(device), note=note)
+
+
+def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = None) -> Predictor:
+    """A predictor with a model that is on its device already; the model only predicts from now on.
+
+    note: a warning for every result.
+    """
+    model.eval()
+    prepare_for_inference(cfg, model)
     test = cfg.MODEL.MASK_FORMER.TEST
     if not test.PANOPTIC_ON and not test.SEMANTIC_ON:
         logger.warning(
             "MODEL.MASK_FORMER.TEST: PANOPTIC_ON and SEMANTIC_ON are both False; results have "
             "nothing to draw until one is True"
         )
-    pipeline = build_pipeline(cfg, network)
+    pipeline = build_pipeline(cfg, model)
     if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids
         raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
     return Predictor(
         pipeline=pipeline,
-        text_classifier=build_text_classifier(cfg, network),
+        text_classifier=build_text_classifier(cfg, model),
         training_vocabulary=build_training_vocabulary(cfg),
         short_side=cfg.INPUT.MIN_SIZE_TEST,
         long_side=cfg.INPUT.MAX_SIZE_TEST,

@@ -52,6 +52,7 @@ COMMANDS = {
         "analyze_model": (DEVTOOLS, "count parameters and FLOPs by stage"),
         "benchmark": (DEVTOOLS, "time and memory of an image or a training step, by stage"),
         "measure_memory": (DEVTOOLS, "peak memory of segmenting one image"),
+        "measure_gpu": (DEVTOOLS, "tests, equality, speed, training on the GPU that is there"),
         "benchmark_scoring": (DEVTOOLS, "time our scoring beside the usual one"),
         "benchmark_deformable": (DEVTOOLS, "time deformable attention beside a loop over levels"),
         "benchmark_proposals": (DEVTOOLS, "time SAM's proposals beside segment-anything's own"),

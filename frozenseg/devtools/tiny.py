@@ -10,3 +10,10 @@ TINY_OPTIONS = [
     "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "1",
     "MODEL.MASK_FORMER.HIDDEN_DIM", "32",
 ]  # fmt: skip
+TINY = [
+    *TINY_OPTIONS,
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "20",
+    "MODEL.MASK_FORMER.DEC_LAYERS", "4",
+    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "100",
+]  # fmt: skip
+"""With fewer queries, layers and points too: what benchmarks measure to try themselves."""

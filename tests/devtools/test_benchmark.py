@@ -11,12 +11,13 @@ from PIL import Image
 from frozenseg.build.models import build_model
 from frozenseg.config import load_config
 from frozenseg.devtools.commands.analyze_model import count_flops
-from frozenseg.devtools.commands.benchmark import TINY, main
+from frozenseg.devtools.commands.benchmark import main
 from frozenseg.devtools.speed import clock
 from frozenseg.devtools.speed.clock import Place, Stopwatch
 from frozenseg.devtools.speed.memory import measure_memory
 from frozenseg.devtools.speed.report import growth
 from frozenseg.devtools.speed.setting import Setting
+from frozenseg.devtools.tiny import TINY
 from frozenseg.encoders.sam import SIZES, plain_image_encoder
 from frozenseg.errors import UserError
 

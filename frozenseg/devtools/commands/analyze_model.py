@@ -81,12 +81,12 @@ def count_flops(model: SegmentationModel, size: tuple[int, int], classes: int) -
     Counted by PyTorch while the model runs: convolutions, matrix products and attention. Sampling,
     norms and activations, a few per cent, are not in it.
     """
-    images = ImageBatch.collate([torch.zeros(3, *size)], model.size_divisor)
+    images = ImageBatch.collate([torch.zeros(3, *size)], model.size_divisor).to(model.device)
     text = TextEmbeddings(
         weight=torch.zeros(classes, model.text_encoder.embed_dim),
         class_index=torch.arange(classes),
         seen=torch.zeros(classes, dtype=torch.bool),
-    )
+    ).to(model.device)
     model.requires_grad_(False)  # the counter follows gradients where there are any
     counts: dict[str, int] = {}
 

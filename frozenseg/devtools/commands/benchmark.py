@@ -11,7 +11,6 @@ results; scoring, and each task of post-processing alone, stand beside it. Memor
 import argparse
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,26 +21,19 @@ from frozenseg.build.families import find_family
 from frozenseg.commands.output_argument import output_file, output_picture
 from frozenseg.config import load_config
 from frozenseg.devtools.speed.baselines import (
-    Baseline,
-    EncoderSetting,
     encoder_baselines,
+    encoder_setting,
     machine_baselines,
 )
 from frozenseg.devtools.speed.prediction import WHOLE, prediction_times
 from frozenseg.devtools.speed.report import draw_bars, draw_growth, growth, machine, summary, table
 from frozenseg.devtools.speed.setting import Setting
 from frozenseg.devtools.speed.training import training_times
-from frozenseg.devtools.tiny import TINY_OPTIONS
+from frozenseg.devtools.tiny import TINY
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.runtime.precision import CHOICES, Precision
 
-TINY = [
-    *TINY_OPTIONS,
-    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "20",
-    "MODEL.MASK_FORMER.DEC_LAYERS", "4",
-    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "100",
-]  # fmt: skip
 SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
     # what the work is counted in; its values; those of --tiny
     "vocabulary": ("classes of one name", (20, 150, 403, 847, 1203), (20, 60)),
@@ -70,7 +62,7 @@ def _single(arguments: argparse.Namespace) -> dict[str, Any]:
     cfg = _config(arguments, setting.size)
     precision = build_precision(cfg, build_device(cfg))
     report = _described(arguments, cfg, setting, precision)
-    with _encoders(cfg, setting, precision) as encoders:
+    with encoder_baselines(encoder_setting(cfg, setting, precision)) as encoders:
         sticks = [*encoders, *machine_baselines(precision, small=arguments.tiny)]
         if arguments.training:
             times = training_times(
@@ -138,20 +130,6 @@ def _config(
         options += ["SOLVER.AMP.ENABLED", str(arguments.precision == "auto")]
     options += ["MODEL.PRECISION", arguments.precision, "MODEL.COMPILE", str(arguments.compile)]
     return load_config(arguments.config_file, [*options, *more, *arguments.options])
-
-
-def _encoders(
-    cfg: CfgNode, setting: Setting, precision: Precision
-) -> AbstractContextManager[list[Baseline]]:
-    """Of a model with CLIP's trunk and SAM's encoder; there are none for others."""
-    encoders = find_family(cfg).encoders(cfg)
-    if not {"clip", "sam"} <= encoders.keys():
-        return nullcontext([])
-    divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
-    names = encoders["clip"], encoders["sam"]
-    return encoder_baselines(
-        EncoderSetting(*names, setting.size, divisor, precision, torch.get_num_threads())
-    )
 
 
 def _described(

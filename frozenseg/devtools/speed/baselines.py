@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import nn
 
+from frozenseg.build.families import find_family
 from frozenseg.devtools.speed.clock import seconds
+from frozenseg.devtools.speed.setting import Setting
 from frozenseg.encoders.clip import build_clip_model, image_trunk
 from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.sam import plain_image_encoder
@@ -44,6 +47,7 @@ class EncoderSetting:
     divisor: the image is padded to multiples of it.
     precision: of both encoders.
     threads: that PyTorch uses.
+    batch: how many images at once.
     """
 
     clip_name: str
@@ -52,17 +56,39 @@ class EncoderSetting:
     divisor: int
     precision: Precision
     threads: int
+    batch: int = 1
+
+
+def encoder_setting(
+    cfg: CfgNode, setting: Setting, precision: Precision, *, batch: int = 1
+) -> EncoderSetting | None:
+    """The encoders of a model with CLIP's trunk and SAM's encoder; None for other models."""
+    encoders = find_family(cfg).encoders(cfg)
+    if not {"clip", "sam"} <= encoders.keys():
+        return None
+    return EncoderSetting(
+        clip_name=encoders["clip"],
+        sam_name=encoders["sam"],
+        size=setting.size,
+        divisor=cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+        precision=precision,
+        threads=torch.get_num_threads(),
+        batch=batch,
+    )
 
 
 @contextmanager
-def encoder_baselines(setting: EncoderSetting) -> Iterator[list[Baseline]]:
+def encoder_baselines(setting: EncoderSetting | None) -> Iterator[list[Baseline]]:
     """segment-anything's image encoder on its square and open_clip's trunk on the padded image, in
-    their own code, with random weights.
+    their own code, with random weights; none for None.
 
     They live in a process of their own with memory as Linux gives it to anyone: what this package
     sets (`frozenseg.runtime.allocator`) speeds them up as well, and who installs them does not
     have it.
     """
+    if setting is None:
+        yield []
+        return
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, setting), daemon=True)
@@ -100,7 +126,7 @@ def _default_allocator() -> Iterator[None]:
 def _serve(asked: Connection, setting: EncoderSetting) -> None:
     """Answer the name of an encoder with the seconds of a run of it, until nobody asks."""
     torch.set_num_threads(setting.threads)
-    works = {SAM: _sam(setting), CLIP: _trunk(setting)}
+    works = encoder_works(setting)
     while True:
         try:
             name = asked.recv()
@@ -109,19 +135,25 @@ def _serve(asked: Connection, setting: EncoderSetting) -> None:
         asked.send(seconds(works[name], setting.precision.device))
 
 
+def encoder_works(setting: EncoderSetting) -> dict[str, Callable[[], object]]:
+    """What runs each of both encoders once, in this process; their weights are made on the
+    device."""
+    with setting.precision.device:
+        return {SAM: _sam(setting), CLIP: _trunk(setting)}
+
+
 def _sam(setting: EncoderSetting) -> Callable[[], object]:
-    module = plain_image_encoder(setting.sam_name)
-    module.requires_grad_(False).eval().to(setting.precision.device)
+    module = plain_image_encoder(setting.sam_name).requires_grad_(False).eval()
     side = module.img_size
-    square = torch.randn(1, 3, side, side, device=setting.precision.device)
+    square = torch.randn(setting.batch, 3, side, side)
     return lambda: _run(module, square, setting.precision)
 
 
 def _trunk(setting: EncoderSetting) -> Callable[[], object]:
     visual: Any = build_clip_model(setting.clip_name, quick_gelu=False).visual
-    visual.requires_grad_(False).eval().to(setting.precision.device)
+    visual.requires_grad_(False).eval()
     height, width = (-(-side // setting.divisor) * setting.divisor for side in setting.size)
-    pixels = torch.randn(1, 3, height, width, device=setting.precision.device)
+    pixels = torch.randn(setting.batch, 3, height, width)
     own = visual.trunk.forward_features if hasattr(visual, "trunk") else _resnet(visual)
     return lambda: _run(own, pixels, setting.precision)
 

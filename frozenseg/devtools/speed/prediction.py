@@ -18,7 +18,7 @@ from frozenseg.devtools.speed.memory import Memory, measure_memory
 from frozenseg.devtools.speed.setting import Setting
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.predictor import Predictor
-from frozenseg.structures import Prediction
+from frozenseg.structures import PanopticResult, Prediction
 
 WHOLE, OTHER, EAGER = "whole", "other", "whole, float32, not compiled"
 TASKS = ("panoptic", "semantic", "instances")
@@ -163,11 +163,14 @@ def _eager(cfg: CfgNode) -> Predictor:
 
 def _agreement(first: Prediction | None, second: Prediction | None) -> float:
     """The share of pixels that have the same class in both panoptic results."""
-    maps = []
-    for result in (first, second):
-        assert result is not None and result.panoptic is not None
-        classes = np.full(len(result.panoptic.segments) + 1, -1)
-        for segment in result.panoptic.segments:
-            classes[segment.id] = segment.class_id
-        maps.append(classes[result.panoptic.ids])
-    return float((maps[0] == maps[1]).mean())
+    assert first is not None and first.panoptic is not None
+    assert second is not None and second.panoptic is not None
+    return float((panoptic_classes(first.panoptic) == panoptic_classes(second.panoptic)).mean())
+
+
+def panoptic_classes(result: PanopticResult) -> np.ndarray:
+    """(H, W): the class of each pixel, -1 where there is none."""
+    classes = np.full(len(result.segments) + 1, -1)
+    for segment in result.segments:
+        classes[segment.id] = segment.class_id
+    return classes[result.ids]

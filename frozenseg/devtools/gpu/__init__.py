@@ -1,0 +1,1 @@
+"""What `frozenseg measure_gpu` measures on a card, section by section."""

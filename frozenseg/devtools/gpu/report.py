@@ -1,0 +1,108 @@
+"""The report of `frozenseg measure_gpu`: as JSON, as tables in Markdown, and in a few lines."""
+
+from typing import Any
+
+from frozenseg.devtools.gpu.sections import Part, Section
+
+# What stands in the few lines: section, part, name of the result.
+HEADLINES = (
+    ("tests", "marked gpu", "passed"),
+    ("tests", "marked gpu", "not passed"),
+    ("equality", "small model without SAM's masks", "fp32: panoptic, worst"),
+    ("equality", "small model without SAM's masks", "fp16: panoptic, worst"),
+    ("equality", "small model without SAM's masks", "bf16: panoptic, worst"),
+    ("speed", "card", "matrix product in bf16, TFLOP/s"),
+    ("speed", "card", "floor by operations, ms"),
+    *(
+        ("speed", f"{precision}, {part}", name)
+        for precision in ("fp16", "bf16")
+        for part, name in (
+            ("whole", "file to results, ms"),
+            ("whole", "file to results / yardsticks"),
+            ("batch 1", "model, ms an image"),
+            ("batch 1", "model, profile: kernels"),
+            ("batch 8", "model, images/s"),
+            ("batch 8", "from files on, images/s"),
+        )
+    ),
+)
+
+
+def as_json(found: dict[str, dict[str, Part]]) -> dict[str, Any]:
+    """{section: {part: {"seconds", "results", "failure"}}}."""
+    return {
+        section: {
+            name: {"seconds": round(part.seconds, 1), "results": part.results}
+            | ({"failure": part.failure} if part.failure else {})
+            for name, part in parts.items()
+        }
+        for section, parts in found.items()
+    }
+
+
+def markdown(
+    machine: dict[str, Any], sections: dict[str, Section], found: dict[str, dict[str, Part]]
+) -> str:
+    """One heading a section; parts with results of the same names share a table."""
+    lines = ["# " + str(machine["device"]), ""]
+    lines += [f"- {key}: {value}" for key, value in machine.items()]
+    for name, parts in found.items():
+        seconds = sum(part.seconds for part in parts.values())
+        lines += ["", f"## {sections[name].title}", "", f"{seconds:.0f} s."]
+        for group in _groups(parts):
+            columns = [flat(part.results) for part in group.values()]
+            lines += ["", "| | " + " | ".join(group) + " |", "|" + " --- |" * (1 + len(group))]
+            for row in dict.fromkeys(key for column in columns for key in column):
+                cells = [str(column.get(row, "")).replace("|", "/") for column in columns]
+                lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines += _failures(parts)
+    return "\n".join(lines) + "\n"
+
+
+def headlines(found: dict[str, dict[str, Part]]) -> str:
+    """A few numbers of each section, and what has failed."""
+    lines = []
+    for section, name, key in HEADLINES:
+        part = found.get(section, {}).get(name)
+        if part is not None and key in (results := flat(part.results)):
+            lines.append(f"{section + ', ' + name:44s} {key:36s} {results[key]}")
+    for section, parts in found.items():
+        lines += [f"{section}{line}" for line in _failures(parts) if line.startswith(": ")]
+        for name, part in parts.items():
+            if part.failure:
+                lines.append(f"{section}, {name}: {part.failure.strip().splitlines()[-1]}")
+    return "\n".join(lines)
+
+
+def flat(results: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"outer: inner": value} of results within results."""
+    found: dict[str, Any] = {}
+    for key, value in results.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{before}{key}: ")
+        else:
+            found[before + key] = value
+    return found
+
+
+def _groups(parts: dict[str, Part]) -> list[dict[str, Part]]:
+    groups: list[dict[str, Part]] = []
+    for name, part in parts.items():
+        if not part.results:
+            continue
+        for group in groups:
+            if any(part.results.keys() & other.results.keys() for other in group.values()):
+                group[name] = part
+                break
+        else:
+            groups.append({name: part})
+    return groups
+
+
+def _failures(parts: dict[str, Part]) -> list[str]:
+    lines = []
+    for name, part in parts.items():
+        if part.failure:
+            lines += ["", f"**{name}** did not come to its end:", "", "```"]
+            lines += [*part.failure.strip().splitlines()[-40:], "```"]
+    return lines

@@ -1,0 +1,60 @@
+"""What all sections are told: the device, the sizes of the models, where files go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from frozenseg.config import load_config
+from frozenseg.devtools.speed.setting import Setting
+from frozenseg.devtools.tiny import TINY
+
+PRECISIONS = ("fp16", "bf16")  # in which speed is measured
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of `frozenseg measure_gpu`.
+
+    device: as MODEL.DEVICE.
+    tiny: whether tiny models take the place of the published one, to try the program.
+    folder: of the report and the profiles.
+    scratch: a folder that is removed at the end.
+    reference: the folder of reference vectors; None where there is none.
+    config_file: the model whose speed is measured; None: the published ConvNeXt-L model.
+    """
+
+    device: torch.device
+    tiny: bool
+    folder: Path
+    scratch: Path
+    reference: Path | None = None
+    config_file: str | None = None
+
+    @property
+    def repeats(self) -> int:
+        """Of everything of which a median is taken."""
+        return 2 if self.tiny else 10
+
+    def setting(self, *, training: bool = False) -> Setting:
+        """The image and the words: 800 x 1199 for prediction, 1024 x 1024 for training."""
+        if training:
+            size = (64, 64) if self.tiny else (1024, 1024)
+        else:
+            size = (64, 96) if self.tiny else (800, 1199)
+        return Setting(size, 150, 403)
+
+    def config(self, *options: str) -> CfgNode:
+        """The measured model with random weights; the network sees an image in its own size."""
+        height, width = self.setting().size
+        return load_config(
+            self.config_file,
+            [
+                *(TINY if self.tiny else []),
+                *("SEED", "0", "MODEL.DEVICE", str(self.device)),
+                *("MODEL.ALLOW_RANDOM_WEIGHTS", "True"),
+                *("INPUT.MIN_SIZE_TEST", str(height), "INPUT.MAX_SIZE_TEST", str(width)),
+                *options,
+            ],
+        )
