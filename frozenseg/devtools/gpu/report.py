@@ -25,6 +25,12 @@ HEADLINES = (
             ("batch 8", "from files on, images/s"),
         )
     ),
+    ("training", "batch 16", "images/s"),
+    ("training", "batch 16", "memory, GB: peak_gb"),
+    ("small_world", "scores", "PQ: here"),
+    ("small_world", "scores", "PQ: CPU"),
+    ("small_world", "losses", "float32: largest relative difference"),
+    ("small_world", "losses", "mixed precision: largest relative difference"),
 )
 
 
