@@ -19,7 +19,7 @@ import torch
 
 from frozenseg.build.device import build_device
 from frozenseg.config import load_config
-from frozenseg.devtools.gpu import equality, kernel_tests, small_world, speed, training
+from frozenseg.devtools.gpu import activations, equality, kernel_tests, small_world, speed, training
 from frozenseg.devtools.gpu.report import as_json, headlines, markdown
 from frozenseg.devtools.gpu.sections import Part, Section, run_section
 from frozenseg.devtools.gpu.trial import Trial
@@ -29,7 +29,8 @@ from frozenseg.files import atomic_path, user_path, write_json
 
 SECTIONS = {
     "tests": Section("Tests marked gpu", 100, kernel_tests.PARTS),
-    "equality": Section("Equality with the CPU in float32", 80, equality.PARTS),
+    "equality": Section("Equality with the CPU in float32", 70, equality.PARTS),
+    "activations": Section("Largest activations in float32", 20, activations.PARTS),
     "speed": Section("Speed of the published model", 140, speed.PARTS),
     "training": Section("Training of the published model", 80, training.PARTS),
     "small_world": Section("The small world", 80, small_world.PARTS),
