@@ -28,7 +28,7 @@ from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, user_path, write_json
 
 SECTIONS = {
-    "tests": Section("Tests marked gpu", 100, kernel_tests.PARTS),
+    "tests": Section("Tests marked gpu", 80, kernel_tests.PARTS),
     "equality": Section("Equality with the CPU in float32", 70, equality.PARTS),
     "activations": Section("Largest activations in float32", 20, activations.PARTS),
     "speed": Section("Speed of the published model", 140, speed.PARTS),
