@@ -30,7 +30,7 @@ from frozenseg.files import atomic_path, user_path, write_json
 SECTIONS = {
     "tests": Section("Tests marked gpu", 80, kernel_tests.PARTS),
     "equality": Section("Equality with the CPU in float32", 70, equality.PARTS),
-    "activations": Section("Largest activations in float32", 20, activations.PARTS),
+    "activations": Section("Largest activations in float32", 30, activations.PARTS),
     "speed": Section("Speed of the published model", 140, speed.PARTS),
     "training": Section("Training of the published model", 80, training.PARTS),
     "small_world": Section("The small world", 80, small_world.PARTS),
