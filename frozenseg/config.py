@@ -111,14 +111,17 @@ def _model() -> CfgNode:
     model = CN()
     model.META_ARCHITECTURE = "FrozenSeg"  # FrozenSeg, FCCLIP, Fusioner
     model.DEVICE = "auto"  # "cuda", "cpu", "mps"; "auto": the first of them that is there
-    # Of the encoders and decoders at inference (training: SOLVER.AMP): fp32, bf16, fp16; "auto": on
-    # CUDA bf16 where the GPU has it, else fp16; fp32 elsewhere. Class logits, their softmax and
-    # ensemble, and post-processing are always in float32.
+    # Of the encoders and decoders at inference (training: SOLVER.AMP): fp32, bf16, fp16; "auto":
+    # fp16 on CUDA, fp32 elsewhere. Class logits, their softmax and ensemble, and post-processing are
+    # always in float32.
     model.PRECISION = "auto"
     # Compile the stages of the model at inference; in training, and in evaluations between its
     # steps, the frozen encoders alone. The first images are slow, by minutes for the full-size
     # model on a CPU, which also needs a C++ compiler.
     model.COMPILE = False
+    # On a GPU, launch each stage of the model at inference as one CUDA graph, from the second image
+    # of a size on. Graphs keep memory for each size.
+    model.CUDA_GRAPHS = True
     # In training, run the layers of the pixel decoder again in the backward pass in place of
     # keeping what is inside them: always, never; "auto":
     # on a CPU.

@@ -14,6 +14,7 @@ from frozenseg.errors import UserError
 from frozenseg.models.base import SegmentationModel, Stage
 from frozenseg.runtime.allocator import release_fragmented_memory
 from frozenseg.runtime.compiling import compile_where_possible
+from frozenseg.runtime.cuda_graphs import StageGraphs
 from frozenseg.runtime.precision import Precision
 
 
@@ -54,7 +55,7 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     graph breaks, and ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
     frozen encoders store their weights in the layout that its kernels need. In half precision the
     encoders and the products of the decoder keep their weights in it, so that nothing is cast anew
-    for every image.
+    for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA graphs.
     """
     dtype = build_precision(cfg, model.device).dtype
     if dtype is not None:
@@ -62,7 +63,13 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     if _compiles(cfg, model):
         for stage in model.stages():
             _compile(stage, dynamic=None if stage.fixed_size else True)
-    elif model.device.type == "cpu" and dtype is None:
+    if model.device.type == "cuda":
+        if cfg.MODEL.CUDA_GRAPHS:
+            graphs = StageGraphs()
+            for stage in model.stages():
+                method = getattr(stage.owner, stage.method)
+                setattr(stage.owner, stage.method, graphs.wrap(method, stage.name))
+    elif dtype is None and not cfg.MODEL.COMPILE:
         for part in model.modules():
             if isinstance(part, FusedConvNeXtBlock | FusedBlock):
                 part.prepack()

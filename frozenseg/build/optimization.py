@@ -72,7 +72,7 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
     return TrainingState(
         model=model,
         optimizer=adamw(groups, solver.BASE_LR),
-        precision=Precision.choose(model.device, "auto" if solver.AMP.ENABLED else "fp32"),
+        precision=Precision.for_training(model.device, mixed=solver.AMP.ENABLED),
         seed=cfg.SEED,
         average=average,
         decay=decay_of(cfg),

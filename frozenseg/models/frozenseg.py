@@ -10,7 +10,7 @@ from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import RegionClassifier, Stage
-from frozenseg.models.geometric_ensemble import class_logits, geometric_ensemble
+from frozenseg.models.geometric_ensemble import TextAndVoid, class_logits, geometric_ensemble
 from frozenseg.models.layers import Attention, WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
@@ -157,13 +157,10 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         mask_features, levels = self.pixel_decoder(features.clip.levels)
         sam_level = self.sam_branch(features.sam) if self.sam_branch is not None else None
 
-        def classify(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
-            return class_logits(embeddings, text, self.void_embedding, logit_scale)
-
         return self.mask_decoder(
             levels,
             mask_features,
-            classify,
+            TextAndVoid(text, self.void_embedding),
             sam_embedding=features.sam,
             sam_level=sam_level,
             auxiliary=auxiliary,

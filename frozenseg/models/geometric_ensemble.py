@@ -3,6 +3,8 @@
 Legend: B images, Q queries, K classes, S names, D dimension of the joint space.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +34,18 @@ def class_logits(
     return logits.scatter_reduce(
         -1, index.expand_as(name_logits), name_logits, reduce="amax", include_self=False
     )
+
+
+@dataclass
+class TextAndVoid:
+    """Classifies embeddings by a vocabulary. text, void: as of `class_logits`."""
+
+    text: TextEmbeddings
+    void: Tensor
+
+    def __call__(self, embeddings: Tensor, logit_scale: Tensor) -> Tensor:
+        """As `class_logits`."""
+        return class_logits(embeddings, self.text, self.void, logit_scale)
 
 
 def geometric_ensemble(

@@ -4,8 +4,9 @@ Operations for which half precision is too coarse (sampling locations, means ove
 logits) opt out of it by `in_float32`.
 """
 
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +34,22 @@ class Precision:
 
     @classmethod
     def choose(cls, device: torch.device, name: str) -> "Precision":
-        """name: one of `CHOICES`; "auto": on CUDA bfloat16 where the hardware has it, else float16;
-        float32 elsewhere."""
+        """name: one of `CHOICES`; "auto": float32, but on CUDA float16, which was ten times closer to
+        float32 than bfloat16 (docs/guides/gpu.md)."""
         if name not in CHOICES:
             raise UserError(f"{name}: unknown; {nearest(name, list(CHOICES))}")
         if name == "auto":
-            name = "fp32" if device.type != "cuda" else "bf16" if _has_bfloat16() else "fp16"
+            name = "fp16" if device.type == "cuda" else "fp32"
         return cls(device, DTYPES[name], tf32=name == "tf32")
+
+    @classmethod
+    def for_training(cls, device: torch.device, *, mixed: bool) -> "Precision":
+        """mixed: on CUDA bfloat16 where the hardware has it, as its gradients need no scaling, else
+        float16. Otherwise, and elsewhere, float32."""
+        if not mixed or device.type != "cuda":
+            return cls(device)
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return cls(device, torch.bfloat16 if native else torch.float16)
 
     @property
     def name(self) -> str:
@@ -50,29 +60,54 @@ class Precision:
             else next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
         )
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """PyTorch's autocast with this dtype; for float32, TF32 switched on or off inside."""
-        if self.dtype is None:
-            return allow_tf32(self.tf32) if self.device.type == "cuda" else nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """PyTorch's autocast with this dtype; on CUDA also TF32, switched on or off inside.
+
+        With half precision it is on: what then stays in float32 keeps its range, and TF32 has no
+        fewer digits than the rest.
+        """
+        with ExitStack() as stack:
+            if self.device.type == "cuda":
+                stack.enter_context(allow_tf32(self.tf32 or self.dtype is not None))
+            if self.dtype is not None:
+                stack.enter_context(torch.autocast(self.device.type, dtype=self.dtype))
+            yield
+
+
+_tf32_lock = threading.Lock()
+_tf32_wishes: dict[int, list[bool]] = {}  # of each thread inside `allow_tf32`, the innermost last
+_tf32_before: list[bool] = []
 
 
 @contextmanager
 def allow_tf32(allowed: bool) -> Iterator[None]:
     """Whether CUDA's products and cuDNN's convolutions may use TF32 inside.
 
-    PyTorch allows it for convolutions by default. The flags are the process's; they are as before
-    at the end.
+    PyTorch allows it for convolutions by default. The flags are the process's: of several threads
+    inside, the strictest wins, and the flags are as before when the last one leaves.
     """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = allowed
+
+    def apply_wishes() -> None:
+        strictest = all(wishes[-1] for wishes in _tf32_wishes.values())
+        for backend, before in zip(backends, _tf32_before, strict=True):
+            backend.allow_tf32 = strictest if _tf32_wishes else before
+
+    thread = threading.get_ident()
+    with _tf32_lock:
+        if not _tf32_wishes:
+            _tf32_before[:] = [backend.allow_tf32 for backend in backends]
+        _tf32_wishes.setdefault(thread, []).append(allowed)
+        apply_wishes()
     try:
         yield
     finally:
-        for backend, flag in zip(backends, before, strict=True):
-            backend.allow_tf32 = flag
+        with _tf32_lock:
+            _tf32_wishes[thread].pop()
+            if not _tf32_wishes[thread]:
+                del _tf32_wishes[thread]
+            apply_wishes()
 
 
 def in_float32(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -96,7 +131,3 @@ def in_compute_type(tensor: Tensor) -> Tensor:
     """
     kind = tensor.device.type
     return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
-
-
-def _has_bfloat16() -> bool:
-    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,5 +1,7 @@
 """Half precision and compiling change the time, not what is found."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -28,9 +30,12 @@ CPU = torch.device("cpu")
 def test_defaults_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     assert Precision.choose(CPU, "auto").dtype is None
+    assert Precision.choose(cuda, "auto").dtype == torch.float16
+    assert Precision.for_training(CPU, mixed=True).dtype is None
+    assert Precision.for_training(cuda, mixed=False).dtype is None
     for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)  # noqa: B023
-        assert Precision.choose(cuda, "auto").dtype == expected
+        assert Precision.for_training(cuda, mixed=True).dtype == expected
     assert Precision.choose(cuda, "fp32").dtype is None
     assert [Precision.choose(CPU, name).name for name in ("fp32", "tf32", "bf16", "fp16")] == [
         "fp32",
@@ -40,8 +45,9 @@ def test_defaults_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize(("name", "inside"), [("fp32", False), ("tf32", True)])
+@pytest.mark.parametrize(("name", "inside"), [("fp32", False), ("tf32", True), ("fp16", True)])
 def test_float32_means_float32_on_cuda(before: bool, name: str, inside: bool) -> None:
     """TF32 only where it is asked for, and the host's own choice comes back."""
 
@@ -56,6 +62,20 @@ def test_float32_means_float32_on_cuda(before: bool, name: str, inside: bool) ->
             assert flags() == [inside, inside]
             raise KeyboardInterrupt
         assert flags() == [before, before]
+
+
+def test_of_several_threads_the_strictest_wins() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    with ThreadPoolExecutor(1) as other:
+        strict = allow_tf32(False)
+        with allow_tf32(True):
+            assert matmul.allow_tf32
+            other.submit(strict.__enter__).result()
+            assert not matmul.allow_tf32
+            other.submit(strict.__exit__, None, None, None).result()
+            assert matmul.allow_tf32
+    assert matmul.allow_tf32 == before
 
 
 def test_an_unknown_precision_is_named() -> None:
@@ -87,8 +107,8 @@ def class_map(result: SegmentationResult) -> np.ndarray:
 
 
 def test_bfloat16_finds_the_same() -> None:
-    """Measured on six scenes: at least 99.9 % of pixels have the same class in the panoptic result,
-    99.2 % in the semantic one."""
+    """Measured on six scenes: between 94.8 and 100 % of pixels have the same class in the panoptic
+    result, 96.1 to 100 % in the semantic one."""
     scene = demo_scenes()[0]
     segmenter = frozenseg.load(
         "small", options=["MODEL.DEVICE", "cpu", "TEST.USE_SAM_MASKS", "False"]

@@ -1,0 +1,197 @@
+"""CUDA graphs: a stage of a model whose inputs have a size seen before is launched as a whole.
+
+A stage launches hundreds of small kernels, which takes a CPU longer than the kernels take a GPU. A
+graph holds them all, and one call launches it.
+"""
+
+import functools
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+logger = logging.getLogger(__name__)
+
+GRAPHS = 48  # kept at most: six stages at eight sizes
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same tuples, lists, dictionaries and dataclasses with `function` of each tensor."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple | list):
+        return type(value)(map_tensors(part, function) for part in value)
+    if isinstance(value, dict):
+        return {key: map_tensors(part, function) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        return replace(value, **parts)
+    return value
+
+
+@dataclass
+class StageGraph:
+    """A recorded call of a stage.
+
+    inputs, outputs: the tensors that the graph reads and writes, as arguments and result.
+    others: weights and tables that it reads as well; they must live as long as the graph.
+    """
+
+    replay: Callable[[], None]
+    inputs: Any
+    outputs: Any
+    others: list[Tensor]
+
+    def __call__(self, arguments: Any) -> Any:
+        """The stage's result for arguments of the recorded shapes."""
+        for static, given in zip(_tensors(self.inputs), _tensors(arguments), strict=True):
+            static.copy_(given)
+        self.replay()
+        # The next call, or another graph in the same memory, overwrites the outputs.
+        return map_tensors(self.outputs, Tensor.clone)
+
+
+class StageGraphs:
+    """Records the stages of one model as CUDA graphs, which share their memory.
+
+    The first call with new shapes runs the stage as it is; the second one records it. The weights
+    must stay where they are: after moving or casting a model, make new graphs. Threads take turns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graphs: OrderedDict[str, StageGraph | None] = OrderedDict()
+        self._pool: Any = None
+        self._last_use: torch.cuda.Event | None = None
+        self._works = True
+
+    def wrap(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """`method` with graphs on CUDA where no gradients are needed. name: of the stage."""
+
+        @functools.wraps(method)
+        def run(*arguments: Any, **options: Any) -> Any:
+            given = (arguments, options)
+            if not self._works or torch.is_grad_enabled() or not _on_cuda(given):
+                return method(*arguments, **options)
+            key = f"{name} {_mode()} {map_tensors(given, _describe)}"
+            with self._lock:
+                graph = self._find_or_record(key, name, method, given)
+                if graph is not None:
+                    return self._in_turn(graph, given)
+            return method(*arguments, **options)
+
+        return run
+
+    def _find_or_record(
+        self, key: str, name: str, method: Callable[..., Any], given: Any
+    ) -> StageGraph | None:
+        if key not in self._graphs:
+            self._graphs[key] = None
+            if len(self._graphs) > GRAPHS:
+                self._graphs.popitem(last=False)
+            return None
+        self._graphs.move_to_end(key)
+        if self._graphs[key] is None:
+            try:
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                self._graphs[key] = record(method, given, self._pool)
+            except RuntimeError as error:  # PyTorch's for whatever a graph cannot hold
+                self._works = False
+                logger.warning(
+                    "%s cannot be recorded as a CUDA graph and runs as it is, more slowly (%s)",
+                    name,
+                    " ".join(str(error).split())[:300],
+                )
+        return self._graphs[key]
+
+    def _in_turn(self, graph: StageGraph, given: Any) -> Any:
+        """Replay behind the last replay, which another thread may have put on another stream."""
+        stream = torch.cuda.current_stream()
+        if self._last_use is not None:
+            stream.wait_event(self._last_use)
+        result = graph(given)
+        self._last_use = stream.record_event(self._last_use)
+        return result
+
+
+def record(method: Callable[..., Any], given: Any, pool: Any) -> StageGraph:
+    """Record a call. given: (arguments, options). pool: of the memory for all graphs of a model.
+
+    Raises `RuntimeError` for what a graph cannot hold, such as waiting for the device.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        inputs = map_tensors(given, lambda tensor: torch.empty_like(tensor).copy_(tensor))
+    with _without_autocast_cache():
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):  # makes tables and workspaces
+            method(*inputs[0], **inputs[1])
+        current.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            with _OtherInputs() as others:
+                outputs = method(*inputs[0], **inputs[1])
+    return StageGraph(graph.replay, inputs, outputs, list(others.tensors.values()))
+
+
+class _OtherInputs(TorchDispatchMode):
+    """Collects the tensors that operations inside read but that none of them has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: dict[int, Tensor] = {}
+        self._made: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and _storage(leaf) not in self._made:
+                self.tensors[_storage(leaf)] = leaf
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and _storage(leaf) not in self.tensors:
+                self._made.add(_storage(leaf))
+        return result
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """What autocast keeps must not lie in the memory of a graph."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_tensors(value, found.append)
+    return found
+
+
+def _on_cuda(value: Any) -> bool:
+    return any(tensor.device.type == "cuda" for tensor in _tensors(value))
+
+
+def _describe(tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
+
+
+def _mode() -> tuple[Any, ...]:
+    """What decides, beside the inputs, which kernels run."""
+    autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
+    return autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
