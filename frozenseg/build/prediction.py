@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
 from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
-from frozenseg.build.setting import OR_RANDOM, setting
+from frozenseg.build.setting import OR_RANDOM, require_weights, setting
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.encoders.frozen import weights_digest
@@ -71,11 +71,7 @@ def build_predictor(cfg: CfgNode) -> Predictor:
 
 def _build_predictor(cfg: CfgNode) -> Predictor:
     device = build_device(cfg)
-    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
-        raise UserError(
-            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE), "
-            "or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without one"
-        )
+    require_weights(cfg)
     network, random = load_model(cfg)
     note = None
     if random:
