@@ -65,7 +65,7 @@ def _evaluate(cfg: CfgNode, output: Path) -> dict[str, dict[str, float]]:
         check_writable(output / RESULTS)
     evaluations = evaluator.evaluate()
     write_evaluations(cfg, evaluations, output)
-    return {name: found.summary for name, found in evaluations.items()}
+    return {name: evaluation.summary for name, evaluation in evaluations.items()}
 
 
 def check_expected_results(cfg: CfgNode, evaluator: Evaluator) -> None:
@@ -95,7 +95,7 @@ def write_evaluations(
     if evaluations:
         logger.info("%s", table(evaluations))
         writes.insert(0, partial(write_results, output / RESULTS, evaluations))
-    scores = {name: found.summary for name, found in evaluations.items()}
+    scores = {name: evaluation.summary for name, evaluation in evaluations.items()}
     for line in unexpected_results(cfg, scores):
         logger.error("not as expected: %s", line)
     _all_of(writes)

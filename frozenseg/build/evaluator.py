@@ -129,13 +129,13 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
         "mosaic": test.SEMANTIC_ON,
     }
     possible = benchmark.evaluators or benchmark.tasks
-    found = tuple(name for name in possible if switches.get(name, False))
+    tasks = tuple(name for name in possible if switches.get(name, False))
     if cfg.TEST.ORACLE_PRESENCE and not by_class:
         name = cfg.MODEL.META_ARCHITECTURE
         raise UserError(f"TEST.ORACLE_PRESENCE: the masks of {name} do not stand by themselves")
-    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in found:
-        found = (*found, "oracle")
-    return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
+    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in tasks:
+        tasks = (*tasks, "oracle")
+    return (*tasks, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else tasks
 
 
 def build_evaluator(

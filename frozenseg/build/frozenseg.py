@@ -50,7 +50,7 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
 
 
 def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
-    """FC-CLIP's own configuration files: FrozenSeg with both injectors off."""
+    """Build FC-CLIP from its own configuration files: FrozenSeg with both injectors off."""
     return build_frozenseg(_without_injectors(cfg))
 
 
@@ -74,7 +74,7 @@ def fc_clip_encoders(cfg: CfgNode) -> dict[str, str]:
 
 
 def build_clip(cfg: CfgNode) -> FrozenClip:
-    """CLIP, with the activation that its weights need."""
+    """Build CLIP with the activation that its weights need."""
     frozen = cfg.MODEL.FROZEN_SEG
     with setting("MODEL.FROZEN_SEG.CLIP_MODEL_NAME"):
         clip_config(frozen.CLIP_MODEL_NAME)
@@ -101,7 +101,7 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
 
 
 def build_sam(cfg: CfgNode) -> FrozenSam:
-    """SAM's image encoder of MODEL.SAM_NAME, with new weights."""
+    """Build the image encoder of the SAM of MODEL.SAM_NAME, with new weights."""
     with setting("MODEL.SAM_NAME"):
         model = build_sam_model(cfg.MODEL.SAM_NAME)
     return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
@@ -159,7 +159,7 @@ def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:
 
 
 def _check_sizes(cfg: CfgNode) -> None:
-    """Numbers that each are in range, but do not go together."""
+    """Refuse numbers that are in range each, but do not go together."""
     head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
     heads = head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS
     if head.CONVS_DIM != mask.HIDDEN_DIM:
@@ -210,12 +210,12 @@ REMEDIES = {
 def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
     """What decides the features of CLIP and SAM, for `feature_fingerprint`."""
     visual = model.clip.model.visual
-    found: Identity = {
+    identity: Identity = {
         "clip": ([cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)], visual)
     }
     if model.sam is not None:
-        found["sam"] = ([cfg.MODEL.SAM_NAME, model.sam.view], model.sam.model.image_encoder)
-    return found
+        identity["sam"] = ([cfg.MODEL.SAM_NAME, model.sam.view], model.sam.model.image_encoder)
+    return identity
 
 
 def frozenseg_loss(

@@ -18,12 +18,7 @@ def main(argv: list[str]) -> int | None:
     arguments = argument_parser(
         "frozenseg detectron2_train_net", __doc__ or "", epilog
     ).parse_intermixed_args(argv)
-    request = Request(
-        config=arguments.config_file,
-        options=[*arguments.opts, *arguments.options],
-        resume=arguments.resume,
-        eval_only=arguments.eval_only,
-    )
+    request = Request.of(arguments)
     read_config(request)  # errors are known before any process starts
 
     from detectron2.engine import launch  # it is there: the adapter has been imported
