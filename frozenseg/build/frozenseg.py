@@ -1,6 +1,7 @@
 """A configuration as FrozenSeg, and as FC-CLIP, which is FrozenSeg without SAM."""
 
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -108,31 +109,26 @@ def build_sam(cfg: CfgNode) -> FrozenSam:
 
 
 def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
-    head = cfg.MODEL.SEM_SEG_HEAD
-    return PixelDecoder(
-        in_channels=clip.channels,
-        dim=head.CONVS_DIM,
-        mask_dim=head.MASK_DIM,
-        num_layers=head.TRANSFORMER_ENC_LAYERS,
-        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
-        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
-        published_init=cfg.MODEL.PUBLISHED_INIT,
-        recompute=_recompute(cfg),
-    )
+    mask_dim = cfg.MODEL.SEM_SEG_HEAD.MASK_DIM
+    return PixelDecoder(in_channels=clip.channels, mask_dim=mask_dim, **_deformable(cfg))
 
 
 def _build_sam_pixel_decoder(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
-    head, levels = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
-    return SAMPixelDecoder(
-        in_channels=sam.channels,
-        dim=head.CONVS_DIM,
-        num_layers=head.TRANSFORMER_ENC_LAYERS,
-        num_levels=levels,
-        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
-        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
-        published_init=cfg.MODEL.PUBLISHED_INIT,
-        recompute=_recompute(cfg),
-    )
+    levels = cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
+    return SAMPixelDecoder(in_channels=sam.channels, num_levels=levels, **_deformable(cfg))
+
+
+def _deformable(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments that both pixel decoders share: those of their deformable encoders."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return {
+        "dim": head.CONVS_DIM,
+        "num_layers": head.TRANSFORMER_ENC_LAYERS,
+        "num_heads": head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+        "num_points": head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        "published_init": cfg.MODEL.PUBLISHED_INIT,
+        "recompute": _recompute(cfg),
+    }
 
 
 def _recompute(cfg: CfgNode) -> bool:
@@ -219,10 +215,7 @@ def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
 
 
 def frozenseg_loss(
-    cfg: CfgNode,
-    model: FrozenSeg,
-    text: TextEmbeddings,
-    inputs: InputPreparation,
+    cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings, inputs: InputPreparation
 ) -> MaskClassificationLoss:
     """The loss of Mask2Former on classes and masks."""
     return MaskClassificationLoss(
