@@ -1,15 +1,15 @@
 """What the values of configuration keys may be: types, ranges, choices, paths.
 
-Every key with a number has a row in `RANGES` (a test holds this), every key with a few choices one
-in `CHOICES`. The keys themselves are explained in `frozenseg.config`.
+The keys themselves stand in `frozenseg.config_keys`.
 """
 
 import ast
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -58,134 +58,44 @@ def _plain(number: float) -> str:
     return f"{int(number)}" if number == int(number) and abs(number) < 1e12 else f"{number:g}"
 
 
-SHARE = Range(0, 1)
-FACTOR = Range(0, 1e6)  # of a loss
-SIZE = Range(1, 16384)  # pixels, or channels
-COUNT = Range(1, 100_000)
-STEPS = Range(0, 10**9)
+class Rule(Enum):
+    """A rule of a key that neither a range nor choices can say.
 
-RANGES: dict[str, Range] = {
-    "SEED": Range(-1, 2**32 - 1),
-    "MODEL.PIXEL_MEAN": Range(-1000, 1000, length=3),
-    "MODEL.PIXEL_STD": Range(0, 1000, above=True, length=3),
-    "MODEL.FROZEN_SEG.EMBED_DIM": SIZE,
-    "MODEL.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA": SHARE,
-    "MODEL.FROZEN_SEG.GEOMETRIC_ENSEMBLE_BETA": SHARE,
-    "MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS": Range(only=(1, 3)),
-    "MODEL.FUSIONER.DIM": SIZE,
-    "MODEL.FUSIONER.NUM_HEADS": Range(1, 256),
-    "MODEL.FUSIONER.HIDDEN_DIM": Range(1, 65536),
-    "MODEL.FUSIONER.NUM_LAYERS": Range(1, 200),
-    "MODEL.FUSIONER.DECODER_DOUBLINGS": Range(only=(0, 1, 2, 3)),
-    "MODEL.FUSIONER.TEMPERATURE": Range(0, 1000, above=True),
-    "MODEL.FUSIONER.CLASSES_AT_ONCE": Range(0, 100_000),
-    "MODEL.FUSIONER.WINDOW": Range(0, 16384),
-    "MODEL.FUSIONER.WINDOW_STRIDE": SIZE,
-    "MODEL.FUSIONER.WINDOW_PADDING": Range(-1000, 1000),
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": SIZE,
-    "MODEL.SEM_SEG_HEAD.MASK_DIM": SIZE,
-    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": Range(0, 200),
-    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": Range(1, 256),
-    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": Range(1, 256),
-    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": Range(1, 10_000),
-    "MODEL.MASK_FORMER.HIDDEN_DIM": SIZE,
-    "MODEL.MASK_FORMER.NHEADS": Range(1, 256),
-    "MODEL.MASK_FORMER.DIM_FEEDFORWARD": Range(1, 65536),
-    "MODEL.MASK_FORMER.DEC_LAYERS": Range(1, 200),
-    "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": Range(1, 4096),
-    "MODEL.MASK_FORMER.SAM_QUERY_FUSE_LAYER": Range(only=(0, 1, 2)),
-    "MODEL.MASK_FORMER.SAM_FEATURE_FUSE_LAYER": Range(only=(0, 1, 2)),
-    "MODEL.MASK_FORMER.CLASS_WEIGHT": FACTOR,
-    "MODEL.MASK_FORMER.MASK_WEIGHT": FACTOR,
-    "MODEL.MASK_FORMER.DICE_WEIGHT": FACTOR,
-    "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": FACTOR,
-    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": Range(1, 10**7),
-    "MODEL.MASK_FORMER.OVERSAMPLE_RATIO": Range(1, 100),
-    "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": SHARE,
-    "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": SHARE,
-    "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": SHARE,
-    "INPUT.IMAGE_SIZE": SIZE,
-    "INPUT.MIN_SCALE": Range(0, 100, above=True),
-    "INPUT.MAX_SCALE": Range(0, 100, above=True),
-    "INPUT.FLIP_PROBABILITY": SHARE,
-    "INPUT.MIN_SIZE_TEST": Range(0, 16384),
-    "INPUT.MAX_SIZE_TEST": SIZE,
-    "DATALOADER.NUM_WORKERS": Range(0, 1024),
-    "DATALOADER.FEATURE_CACHE_GB": Range(0, 1e9, above=True),
-    "SOLVER.IMS_PER_BATCH": COUNT,
-    "SOLVER.ACCUMULATE": COUNT,
-    "SOLVER.BASE_LR": SHARE,
-    "SOLVER.WEIGHT_DECAY": SHARE,
-    "SOLVER.WEIGHT_DECAY_NORM": SHARE,
-    "SOLVER.WEIGHT_DECAY_EMBED": SHARE,
-    "SOLVER.WEIGHT_DECAY_END": SHARE,
-    "SOLVER.BASE_LR_END": SHARE,
-    "SOLVER.MAX_ITER": STEPS,
-    "SOLVER.STEPS": STEPS,
-    "SOLVER.GAMMA": SHARE,
-    "SOLVER.WARMUP_FACTOR": SHARE,
-    "SOLVER.WARMUP_ITERS": STEPS,
-    "SOLVER.EMA": Range(0, 1, below=True),
-    "SOLVER.CHECKPOINT_PERIOD": STEPS,
-    "SOLVER.CHECKPOINT_KEEP": COUNT,
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": Range(0, 1e6, above=True),
-    "TEST.EVAL_PERIOD": STEPS,
-    "TEST.DETECTIONS_PER_IMAGE": COUNT,
-    "TEST.SAM_MASK_PRED_ALPHA": SHARE,
-    "TEST.SAM_MASKS.THRESHOLD": SHARE,
-    "TEST.SAM_MASKS.WEIGHT": SHARE,
-    "TEST.SAM_MASKS.POINTS_PER_SIDE": Range(1, 1024),
-    "TEST.SAM_MASKS.PREDICTED_IOU": SHARE,
-    "TEST.SAM_MASKS.STABILITY": SHARE,
-    "TEST.SAM_MASKS.MIN_REGION_AREA": STEPS,
-    "TEST.SAM_MASKS.MAX_MASKS": COUNT,
-    "TEST.AUG.MIN_SIZES": SIZE,
-    "TEST.AUG.MAX_SIZE": SIZE,
-    "LOG.PERIOD": Range(1, 10**9),
-    "LOG.PICTURES": Range(0, 10_000),
-}
+    FIXED: only the default is built; another value would silently make the wrong model.
+    READ, WRITTEN: the key names a file or folder that is read or written, and may begin with "~".
+    What is read is looked for in the working folder, then beside the YAML file that names it, and
+    in the folders above that.
+    """
 
-YES_NO = ("auto", "yes", "no")
-CHOICES: dict[str, tuple[str, ...]] = {
-    "MODEL.PRECISION": ("auto", "fp32", "tf32", "bf16", "fp16"),
-    "MODEL.RECOMPUTE": ("auto", "always", "never"),
-    "MODEL.FROZEN_SEG.CLIP_QUICK_GELU": YES_NO,
-    "MODEL.FROZEN_SEG.SAM_VIEW": ("stretch", "keep_aspect"),
-    "MODEL.FUSIONER.VISUAL": ("clip", "dino", "moco", "sam"),
-    "MODEL.FUSIONER.VISUAL_QUICK_GELU": YES_NO,
-    "MODEL.FUSIONER.TEXT": ("clip", "bert"),
-    "MODEL.FUSIONER.TEXT_QUICK_GELU": YES_NO,
-    "MODEL.FUSIONER.FUSION": ("early", "late"),
-    "INPUT.PADDING": ("grey", "zeros"),
-    "DATASETS.VOCABULARY_JOIN": ("names", "order"),
-    "SOLVER.WEIGHT_DECAY_RULE": ("modules", "tables", "matrices"),
-    "SOLVER.WEIGHT_DECAY_SCHEDULE": ("constant", "cosine"),
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
-}
-
-# Keys that name files or folders, all of which take "~". What is read is looked for in the folder
-# one works in, then beside the YAML file that names it and in the folders above that.
-WRITTEN = ("OUTPUT_DIR", "DATALOADER.FEATURE_CACHE")
-READ = (
-    "MODEL.WEIGHTS",
-    "MODEL.SAM_WEIGHTS",
-    "MODEL.TEXT.TEMPLATES",
-    "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS",
-    "MODEL.FUSIONER.VISUAL_WEIGHTS",
-    "MODEL.FUSIONER.TEXT_WEIGHTS",
-    "DATASETS.VOCABULARY",
-    "DATASETS.TRAIN_VOCABULARY",
-    "TEST.SAM_MASKS.WEIGHTS",
-    "TEST.SAM_MASKS.FOLDER",
-)
+    FIXED = "fixed"
+    READ = "read"
+    WRITTEN = "written"
 
 
-def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None = None) -> Any:
+FIXED, READ, WRITTEN = Rule
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the configuration.
+
+    default: its value where nobody sets it; other values must be of the same type. None, in keys of
+        detectron2, takes any type.
+    rule: what else a value must be: within a range, or one of some choices, or by a `Rule`; None:
+        the type is all.
+    """
+
+    default: Any
+    rule: Range | tuple[str, ...] | Rule | None = None
+
+
+def coerce(name: str, value: Any, key: Key, origin: str, folder: Path | None = None) -> Any:
     """Convert a value to the type of the default of its key; raise `UserError` if that fails.
 
     A list may be given as a tuple, a float as a whole number, and numbers of numpy and paths are
     taken too. origin: begins the messages. folder: that of the YAML file with the value.
     """
+    default = key.default
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, os.PathLike):
@@ -196,49 +106,53 @@ def coerce(key: str, value: Any, default: Any, origin: str, folder: Path | None 
         # The name of a folder may spell a number, as 2026_11 does, so text stays text.
         if isinstance(literal, str) or not isinstance(default, str):
             value = literal
-    if CHOICES.get(key) == YES_NO and isinstance(value, (bool, str)):
+    if isinstance(key.rule, tuple) and "yes" in key.rule and isinstance(value, (bool, str)):
         said = str(value).lower()  # YAML reads yes and no as truth values
         value = {"true": "yes", "false": "no"}.get(said, said)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        whole = bool(default) and all(isinstance(entry, int) for entry in default)
-        return type(default)(_element(key, entry, origin, whole=whole) for entry in value)
+        return type(default)(_element(name, entry, key, origin) for entry in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = _float(value)
     if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
-    # A default of None, in keys of detectron2, takes anything.
     if type(value) is not type(default) and default is not None:
         raise UserError(
-            f"{origin}: {key} is {shown(value)} ({type(value).__name__}), "
+            f"{origin}: {name} is {shown(value)} ({type(value).__name__}), "
             f"a {type(default).__name__} was expected, e.g. {default!r}"
         )
-    if isinstance(value, str):
-        _refuse_unwritable(key, value, origin)
-        if key in WRITTEN or key in READ:
-            return _path(key, value, folder)
-    return value
+    return _text(name, value, key, origin, folder) if isinstance(value, str) else value
 
 
-def _element(key: str, entry: Any, origin: str, *, whole: bool) -> Any:
-    """Convert an entry of a list: names for data sets, and a number where the key has a range.
+def _text(name: str, text: str, key: Key, origin: str, folder: Path | None) -> str:
+    """Refuse text with half a character or a NUL, which no file can hold, and find files."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UserError(
+            f"{origin}: {name} is {shown(text)}: not text that can be written to a file"
+        )
+    if key.rule in (READ, WRITTEN) and text.startswith("~"):
+        text = str(user_path(text))
+    return _beside(name, text, folder) if key.rule is READ and folder is not None else text
 
-    whole: the number must be whole, as those of the default are. Other keys take anything.
-    """
-    if key.startswith("DATASETS."):
+
+def _element(name: str, entry: Any, key: Key, origin: str) -> Any:
+    """Convert an entry of a list: to a name for data sets, and to a number where the key has a
+    range, a whole one if those of the default are. Other keys take anything."""
+    if name.startswith("DATASETS."):
         if not isinstance(entry, str):
-            raise UserError(f"{origin}: {key} holds {shown(entry)}, names were expected")
+            raise UserError(f"{origin}: {name} holds {shown(entry)}, names were expected")
         return entry
     if isinstance(entry, str) and isinstance(number := _literal(entry), (int, float)):
         entry = number
     elif isinstance(entry, (list, tuple)):
-        entry = [_element("", part, origin, whole=False) for part in entry]
-    if key not in RANGES:
+        entry = [_element("", part, Key(None), origin) for part in entry]
+    if not isinstance(key.rule, Range):
         return entry
     if isinstance(entry, bool) or not isinstance(entry, (int, float)):
-        raise UserError(f"{origin}: {key} holds {shown(entry)}, numbers were expected")
+        raise UserError(f"{origin}: {name} holds {shown(entry)}, numbers were expected")
+    whole = all(isinstance(number, int) for number in key.default)
     if whole and isinstance(entry, float) and math.isfinite(entry):
         if not entry.is_integer():
-            raise UserError(f"{origin}: {key} holds {shown(entry)}, whole numbers were expected")
+            raise UserError(f"{origin}: {name} holds {shown(entry)}, whole numbers were expected")
         entry = int(entry)
     return entry
 
@@ -248,12 +162,6 @@ def _float(value: int) -> float:
         return float(value)
     except OverflowError:
         return math.copysign(math.inf, value)
-
-
-def _refuse_unwritable(key: str, text: str, origin: str) -> None:
-    """Refuse text with half a character or a NUL, which no file can hold."""
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise UserError(f"{origin}: {key} is {shown(text)}: not text that can be written to a file")
 
 
 def _literal(text: str) -> Any:
@@ -272,40 +180,43 @@ def shown(value: Any, most: int = 80, *, quoted: bool = True) -> str:
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
-def _path(key: str, text: str, folder: Path | None) -> str:
-    if text.startswith("~"):
-        text = str(user_path(text))
+def _beside(name: str, text: str, folder: Path) -> str:
+    """Find a file that a YAML file in `folder` names, unless it is in the working folder."""
     path = Path(text)
-    named = os.sep in text or path.suffix  # else a tag or a name
-    if key in WRITTEN or folder is None or not named or path.is_absolute() or "://" in text:
-        return text
-    if not os.path.exists(text):
-        for place in (folder.absolute(), *folder.absolute().parents):
-            if os.path.exists(place / path):
-                logger.info("%s %s: taken from %s", key, text, place)
-                return str(place / path)
+    is_file = (os.sep in text or path.suffix) and "://" not in text  # else a tag or a name
+    if is_file and not path.is_absolute() and not os.path.exists(text):
+        for parent in (folder.absolute(), *folder.absolute().parents):
+            if os.path.exists(parent / path):
+                logger.info("%s %s: taken from %s", name, text, parent)
+                return str(parent / path)
     return text
 
 
-def check_values(value_of: Callable[[str], Any]) -> None:
-    """Refuse numbers out of their range and texts that are no choice.
+def check_values(keys: Mapping[str, Key], value_of: Callable[[str], Any]) -> None:
+    """Refuse values that break the rule of their key.
 
     value_of: returns the value of a key.
     """
-    for key, bounds in RANGES.items():
-        value = value_of(key)
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        if bounds.length is not None and len(numbers) != bounds.length:
-            raise UserError(f"{key} {shown(value)}: {bounds.length} numbers are needed")
-        for number in numbers:
-            if not bounds.holds(number):
-                raise UserError(f"{key} {shown(value)}: must be {bounds}")
-    for key, choices in CHOICES.items():
-        if (value := value_of(key)) not in choices:
+    for name, key in keys.items():
+        value, rule = value_of(name), key.rule
+        if isinstance(rule, Range):
+            _check_numbers(name, value, rule)
+        elif isinstance(rule, tuple) and value not in rule:
             raise UserError(
-                f"{key} {shown(value, quoted=False)}: must be one of {', '.join(choices)}; "
-                f"{nearest(value, list(choices))}"
+                f"{name} {shown(value, quoted=False)}: must be one of {', '.join(rule)}; "
+                f"{nearest(value, list(rule))}"
             )
+        elif rule is FIXED and value != key.default:
+            raise UserError(f"{name} {shown(value, quoted=False)}: only {key.default} is supported")
     low, high = value_of("INPUT.MIN_SCALE"), value_of("INPUT.MAX_SCALE")
     if low > high:
         raise UserError(f"INPUT.MIN_SCALE {low}: must not be above INPUT.MAX_SCALE {high}")
+
+
+def _check_numbers(name: str, value: Any, bounds: Range) -> None:
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    if bounds.length is not None and len(numbers) != bounds.length:
+        raise UserError(f"{name} {shown(value)}: {bounds.length} numbers are needed")
+    for number in numbers:
+        if not bounds.holds(number):
+            raise UserError(f"{name} {shown(value)}: must be {bounds}")

@@ -1,20 +1,13 @@
 """Configuration: published files load as they are, slips are named, nothing is executed."""
 
 import logging
-from functools import reduce
 from pathlib import Path
 
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.config import (
-    FIXED,
-    IGNORED,
-    default_config,
-    load_config,
-    merge_options,
-    select_config,
-)
+from frozenseg.config import default_config, load_config, merge_options, select_config
+from frozenseg.config_keys import IGNORED
 from frozenseg.errors import UserError
 from frozenseg.recipes import packaged_config
 
@@ -264,10 +257,3 @@ def test_frozen_unless_asked() -> None:
     cfg = load_config(None, freeze=False)
     cfg.SEED = 5
     assert cfg.SEED == 5 and load_config().SEED == -1
-
-
-def test_fixed_values_are_the_defaults() -> None:
-    cfg = default_config()
-    for key, value in FIXED.items():
-        default = reduce(getattr, key.split("."), cfg)
-        assert default == (tuple(value) if isinstance(default, tuple) else value), key

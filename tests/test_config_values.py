@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.config import FIXED, IGNORED, default_config, load_config
-from frozenseg.config_values import CHOICES, RANGES, READ, WRITTEN, Range
+from frozenseg.config import default_config, load_config
+from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config_values import FIXED, READ, WRITTEN, Range
 from frozenseg.errors import UserError
-
-from .test_config import leaves
 
 PACKAGE = Path(__file__).parents[1] / "frozenseg"
 MADE_OF_LISTS = ("TEST.EXPECTED_RESULTS",)  # checked where it is used
+RANGES = {name: key.rule for name, key in KEYS.items() if isinstance(key.rule, Range)}
+CHOICES = {name: key.rule for name, key in KEYS.items() if isinstance(key.rule, tuple)}
+FREE = [name for name, key in KEYS.items() if key.rule is not FIXED]
 
 
 def value_of(key: str, cfg: CfgNode | None = None) -> Any:
@@ -30,22 +32,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def numeric_keys() -> set[str]:
-    found = set()
-    for key in leaves(default_config()):
-        value = value_of(key)
+def test_every_number_has_a_range() -> None:
+    for name in FREE:
+        value = KEYS[name].default
         entries = value if isinstance(value, (list, tuple)) else [value]
-        if key not in FIXED and entries and all(map(is_number, entries)):
-            found.add(key)
-    return found
-
-
-def test_every_number_has_a_range_and_every_row_a_key() -> None:
-    assert numeric_keys() == set(RANGES)
-    keys = set(leaves(default_config()))
-    assert keys >= set(CHOICES) | set(READ) | set(WRITTEN)
-    lists = {key for key in keys - set(FIXED) if isinstance(value_of(key), list)}
-    assert lists <= {*RANGES, *MADE_OF_LISTS}
+        assert (bool(entries) and all(map(is_number, entries))) == (name in RANGES), name
+        assert not isinstance(value, list) or name in RANGES or name in MADE_OF_LISTS
 
 
 def outside(key: str, bounds: Range) -> list[float]:
@@ -125,7 +117,7 @@ def test_options_may_be_a_mapping() -> None:
 
 def test_home_in_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for key in (*READ, *WRITTEN):
+    for key in (name for name, key in KEYS.items() if key.rule in (READ, WRITTEN)):
         assert value_of(key, load_config(None, [key, "~/x"])) == str(tmp_path / "x")
     assert load_config(None, ["OUTPUT_DIR", "~"]).OUTPUT_DIR == str(tmp_path)
     assert load_config(None, ["OUTPUT_DIR", "a~b"]).OUTPUT_DIR == "a~b"
@@ -154,7 +146,7 @@ def read_names() -> set[str]:
     """Names by which the package reads keys: attributes, and text in indices or f-strings."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name in ("config.py", "config_values.py"):
+        if path.name in ("config.py", "config_keys.py", "config_values.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -170,9 +162,8 @@ def test_every_key_is_read_or_fixed() -> None:
     names = read_names()
     unread = [
         key
-        for key in leaves(default_config())
-        if key not in FIXED
-        and key.rpartition(".")[2] not in names
+        for key in FREE
+        if key.rpartition(".")[2] not in names
         and not any(key.endswith(name) for name in names if name.startswith("_") and len(name) > 3)
     ]
     assert unread == []

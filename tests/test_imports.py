@@ -26,6 +26,7 @@ library   drawing evaluation engine
 library   predictor
 assembly  yaml_file recipes
 assembly  config_values
+assembly  config_keys
 assembly  config
 assembly  build
 faces     commands adapters

@@ -60,7 +60,7 @@ def test_unknown_and_ambiguous_names(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_other_names_of_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for name, message in [("train", "unknown key SEDE"), ("evaluate", "needs weights")]:
+    for name, message in [("train", "unknown key SEDE"), ("evaluate", "WEIGHTS is empty")]:
         options = ["SEDE", "1"] if name == "train" else ["MODEL.DEVICE", "cpu"]
         monkeypatch.chdir("/")
         monkeypatch.setattr("sys.argv", ["frozenseg", name, *options])

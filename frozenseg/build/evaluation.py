@@ -13,9 +13,9 @@ from frozenseg.build.expected_results import check_expected, differences, expect
 from frozenseg.build.models import loaded_model
 from frozenseg.build.output_folder import only_run, settle_seed
 from frozenseg.build.run_folder import evaluation_weights
-from frozenseg.build.setting import setting
+from frozenseg.build.setting import require_weights, setting
 from frozenseg.engine.distributed import is_main
-from frozenseg.errors import UserError, WriteError
+from frozenseg.errors import WriteError
 from frozenseg.evaluation.evaluator import Evaluator
 from frozenseg.evaluation.runner import Evaluation, table, write_results
 from frozenseg.files import check_writable
@@ -55,11 +55,7 @@ def evaluate(cfg: CfgNode, *, weights: str | Path | None = None) -> dict[str, di
 
 
 def _evaluate(cfg: CfgNode, output: Path) -> dict[str, dict[str, float]]:
-    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
-        raise UserError(
-            "an evaluation needs weights: give MODEL.WEIGHTS FILE, or set "
-            "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
-        )
+    require_weights(cfg)
     sets = eval_datasets(cfg)
     model = loaded_model(cfg, process_device(cfg))
     prepare_for_inference(cfg, model)
@@ -69,7 +65,7 @@ def _evaluate(cfg: CfgNode, output: Path) -> dict[str, dict[str, float]]:
         check_writable(output / RESULTS)
     evaluations = evaluator.evaluate()
     write_evaluations(cfg, evaluations, output)
-    return {name: found.summary for name, found in evaluations.items()}
+    return {name: evaluation.summary for name, evaluation in evaluations.items()}
 
 
 def check_expected_results(cfg: CfgNode, evaluator: Evaluator) -> None:
@@ -99,7 +95,7 @@ def write_evaluations(
     if evaluations:
         logger.info("%s", table(evaluations))
         writes.insert(0, partial(write_results, output / RESULTS, evaluations))
-    scores = {name: found.summary for name, found in evaluations.items()}
+    scores = {name: evaluation.summary for name, evaluation in evaluations.items()}
     for line in unexpected_results(cfg, scores):
         logger.error("not as expected: %s", line)
     _all_of(writes)

@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.families import find_family
 from frozenseg.build.models import embed
 from frozenseg.build.prediction import build_pipeline
+from frozenseg.build.setting import data_sets
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import (
@@ -82,9 +83,7 @@ class EvalDataset:
 
 def eval_datasets(cfg: CfgNode) -> list[EvalDataset]:
     """Read and check all sets of DATASETS.TEST, before the first image is segmented."""
-    if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty: name at least one data set")
-    return [_test_set(cfg, name) for name in cfg.DATASETS.TEST]
+    return [_test_set(cfg, name) for name in data_sets(cfg, "TEST")]
 
 
 def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
@@ -130,13 +129,13 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
         "mosaic": test.SEMANTIC_ON,
     }
     possible = benchmark.evaluators or benchmark.tasks
-    found = tuple(name for name in possible if switches.get(name, False))
+    tasks = tuple(name for name in possible if switches.get(name, False))
     if cfg.TEST.ORACLE_PRESENCE and not by_class:
         name = cfg.MODEL.META_ARCHITECTURE
         raise UserError(f"TEST.ORACLE_PRESENCE: the masks of {name} do not stand by themselves")
-    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in found:
-        found = (*found, "oracle")
-    return (*found, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else found
+    if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in tasks:
+        tasks = (*tasks, "oracle")
+    return (*tasks, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else tasks
 
 
 def build_evaluator(

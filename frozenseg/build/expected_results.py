@@ -15,8 +15,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Expected:
-    """A score that a recipe expects: the value may differ by the tolerance; NaN means that there is
-    nothing to score."""
+    """A score that a recipe expects; it may differ from the value by the tolerance.
+
+    A value of NaN means that there is nothing to score.
+    """
 
     name: str
     metric: str
@@ -25,13 +27,12 @@ class Expected:
 
     def difference(self, summary: Summary) -> str | None:
         """One line on the difference from a summary; None if there is none."""
-        found = summary[self.metric]
-        if math.isnan(self.value) and math.isnan(found):
+        score = summary[self.metric]
+        both_undefined = math.isnan(self.value) and math.isnan(score)
+        if both_undefined or abs(score - self.value) <= self.tolerance:  # False where one is NaN
             return None
-        if abs(found - self.value) <= self.tolerance:  # False where one of them is NaN
-            return None
-        said = "undefined" if math.isnan(found) else f"{found:.3f}"
-        return f"{self.name}: {self.metric} is {said}, expected {self.value} +- {self.tolerance}"
+        shown = "undefined" if math.isnan(score) else f"{score:.3f}"
+        return f"{self.name}: {self.metric} is {shown}, expected {self.value} +- {self.tolerance}"
 
 
 def check_expected(expected: Iterable[Expected], metrics: Mapping[str, Collection[str]]) -> None:
@@ -55,8 +56,8 @@ def check_expected(expected: Iterable[Expected], metrics: Mapping[str, Collectio
 
 def differences(scores: Mapping[str, Summary], expected: Iterable[Expected]) -> list[str]:
     """List the differences of the scores by data set, one line each."""
-    found = [row.difference(scores[row.name]) for row in expected if row.name in scores]
-    return [line for line in found if line is not None]
+    lines = (row.difference(scores[row.name]) for row in expected if row.name in scores)
+    return [line for line in lines if line is not None]
 
 
 def expected_result(row: Iterable[Any]) -> Expected:

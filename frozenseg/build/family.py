@@ -23,15 +23,16 @@ Identity = dict[str, tuple[list[Any], nn.Module]]
 class Family(Generic[Model]):
     """A family of models: a row of `frozenseg.build.families.MODELS`.
 
-    build: the model of a configuration, with new weights everywhere.
-    frozen_parts: where the weights of its frozen encoders are.
-    loss: its training loss. The text vectors are those of the training vocabulary, on the model's
-        device.
-    encoders: the names of its frozen encoders, by what they are for.
-    identity: by name, all that decides `SegmentationModel.encode` besides the image: settings, and
-        the encoder whose weights count.
-    queries_classes: the model is asked for classes and makes one mask for each, which stands by
-        itself; so it can train on pairs of an image and a class, and be scored mask by mask.
+    build: makes the model of a configuration, with new weights everywhere.
+    frozen_parts: says where the weights of the frozen encoders are.
+    loss: makes the training loss. It gets the text vectors of the training vocabulary, which are
+        on the model's device.
+    encoders: gives the names of the frozen encoders, by what they are for.
+    identity: gives, by name, all that decides `SegmentationModel.encode` besides the image: the
+        settings, and the encoder whose weights count.
+    queries_classes: whether the model is queried with classes and makes one mask for each, apart
+        from the others; it can then train on pairs of an image and a class, and be scored mask by
+        mask.
     remedies: what to do about a `WeightsMismatch`, by its difference.
     """
 

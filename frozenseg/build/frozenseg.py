@@ -1,6 +1,7 @@
 """A configuration as FrozenSeg, and as FC-CLIP, which is FrozenSeg without SAM."""
 
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -50,7 +51,7 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
 
 
 def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
-    """FC-CLIP's own configuration files: FrozenSeg with both injectors off."""
+    """Build FC-CLIP from its own configuration files: FrozenSeg with both injectors off."""
     return build_frozenseg(_without_injectors(cfg))
 
 
@@ -74,7 +75,7 @@ def fc_clip_encoders(cfg: CfgNode) -> dict[str, str]:
 
 
 def build_clip(cfg: CfgNode) -> FrozenClip:
-    """CLIP, with the activation that its weights need."""
+    """Build CLIP with the activation that its weights need."""
     frozen = cfg.MODEL.FROZEN_SEG
     with setting("MODEL.FROZEN_SEG.CLIP_MODEL_NAME"):
         clip_config(frozen.CLIP_MODEL_NAME)
@@ -101,38 +102,33 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
 
 
 def build_sam(cfg: CfgNode) -> FrozenSam:
-    """SAM's image encoder of MODEL.SAM_NAME, with new weights."""
+    """Build the image encoder of the SAM of MODEL.SAM_NAME, with new weights."""
     with setting("MODEL.SAM_NAME"):
         model = build_sam_model(cfg.MODEL.SAM_NAME)
     return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
 
 
 def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
-    head = cfg.MODEL.SEM_SEG_HEAD
-    return PixelDecoder(
-        in_channels=clip.channels,
-        dim=head.CONVS_DIM,
-        mask_dim=head.MASK_DIM,
-        num_layers=head.TRANSFORMER_ENC_LAYERS,
-        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
-        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
-        published_init=cfg.MODEL.PUBLISHED_INIT,
-        recompute=_recompute(cfg),
-    )
+    mask_dim = cfg.MODEL.SEM_SEG_HEAD.MASK_DIM
+    return PixelDecoder(in_channels=clip.channels, mask_dim=mask_dim, **_deformable(cfg))
 
 
 def _build_sam_pixel_decoder(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
-    head, levels = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
-    return SAMPixelDecoder(
-        in_channels=sam.channels,
-        dim=head.CONVS_DIM,
-        num_layers=head.TRANSFORMER_ENC_LAYERS,
-        num_levels=levels,
-        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
-        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
-        published_init=cfg.MODEL.PUBLISHED_INIT,
-        recompute=_recompute(cfg),
-    )
+    levels = cfg.MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS
+    return SAMPixelDecoder(in_channels=sam.channels, num_levels=levels, **_deformable(cfg))
+
+
+def _deformable(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments that both pixel decoders share: those of their deformable encoders."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return {
+        "dim": head.CONVS_DIM,
+        "num_layers": head.TRANSFORMER_ENC_LAYERS,
+        "num_heads": head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+        "num_points": head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+        "published_init": cfg.MODEL.PUBLISHED_INIT,
+        "recompute": _recompute(cfg),
+    }
 
 
 def _recompute(cfg: CfgNode) -> bool:
@@ -159,7 +155,7 @@ def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:
 
 
 def _check_sizes(cfg: CfgNode) -> None:
-    """Numbers that each are in range, but do not go together."""
+    """Refuse numbers that are in range each, but do not go together."""
     head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
     heads = head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS
     if head.CONVS_DIM != mask.HIDDEN_DIM:
@@ -210,19 +206,16 @@ REMEDIES = {
 def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
     """What decides the features of CLIP and SAM, for `feature_fingerprint`."""
     visual = model.clip.model.visual
-    found: Identity = {
+    identity: Identity = {
         "clip": ([cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)], visual)
     }
     if model.sam is not None:
-        found["sam"] = ([cfg.MODEL.SAM_NAME, model.sam.view], model.sam.model.image_encoder)
-    return found
+        identity["sam"] = ([cfg.MODEL.SAM_NAME, model.sam.view], model.sam.model.image_encoder)
+    return identity
 
 
 def frozenseg_loss(
-    cfg: CfgNode,
-    model: FrozenSeg,
-    text: TextEmbeddings,
-    inputs: InputPreparation,
+    cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings, inputs: InputPreparation
 ) -> MaskClassificationLoss:
     """The loss of Mask2Former on classes and masks."""
     return MaskClassificationLoss(

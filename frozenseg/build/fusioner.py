@@ -61,8 +61,8 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
             f"MODEL.FUSIONER.WINDOW_STRIDE {node.WINDOW_STRIDE}: must lie between 1 and WINDOW "
             f"{node.WINDOW}"
         )
-    kind = EarlyFusion if node.FUSION == "early" else LateFusion
-    fusion = kind(
+    fusion_class = EarlyFusion if node.FUSION == "early" else LateFusion
+    fusion = fusion_class(
         visual_channels=visual.channels,
         text_channels=text.embed_dim,
         dim=node.DIM,
@@ -87,7 +87,7 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
 
 
 def _check_fusioner(node: CfgNode) -> None:
-    """Numbers that each are in range, but do not go together."""
+    """Refuse numbers that are in range each, but do not go together."""
     if node.DIM % node.NUM_HEADS:
         raise UserError(
             f"MODEL.FUSIONER.DIM {node.DIM}: must be a multiple of NUM_HEADS {node.NUM_HEADS}"
@@ -100,11 +100,11 @@ def _check_fusioner(node: CfgNode) -> None:
 
 
 def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
-    """The two frozen encoders of Fusioner; of one CLIP, where both are its halves."""
+    """Build the two frozen encoders; they share one CLIP where both are halves of it."""
     node = cfg.MODEL.FUSIONER
-    kinds = {half: _clip_kind(cfg, half) for half in ("VISUAL", "TEXT") if node[half] == "clip"}
-    models = {}  # one of each kind
-    for half, (name, quick_gelu) in kinds.items():
+    clips = {half: _clip_form(cfg, half) for half in ("VISUAL", "TEXT") if node[half] == "clip"}
+    models = {}  # one of each form
+    for half, (name, quick_gelu) in clips.items():
         if (name, quick_gelu) not in models:
             with setting(f"MODEL.FUSIONER.{half}_NAME"):
                 models[name, quick_gelu] = build_clip_model(name, quick_gelu=quick_gelu)
@@ -112,7 +112,7 @@ def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
     with setting("MODEL.FUSIONER.VISUAL_NAME"):
         if node.VISUAL == "clip":
             visual = clip_patches(
-                models[kinds["VISUAL"]].visual,
+                models[clips["VISUAL"]].visual,
                 name=node.VISUAL_NAME,
                 mean=cfg.MODEL.PIXEL_MEAN,
                 std=cfg.MODEL.PIXEL_STD,
@@ -127,12 +127,12 @@ def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
             bert = load_bert(resolve_packaged_path(node.TEXT_WEIGHTS))
         check_tensors(bert.model.state_dict(), node.TEXT_WEIGHTS)
         return visual, bert
-    model = models[kinds["TEXT"]]
+    model = models[clips["TEXT"]]
     return visual, ClipText(model=without_image_tower(model), name=node.TEXT_NAME)
 
 
-def _clip_kind(cfg: CfgNode, half: str) -> tuple[str, bool]:
-    """What a half of Fusioner that is CLIP's is built as: its name, and whether with QuickGELU."""
+def _clip_form(cfg: CfgNode, half: str) -> tuple[str, bool]:
+    """Return the name of the CLIP that a half of Fusioner is of, and whether it has QuickGELU."""
     node = cfg.MODEL.FUSIONER
     name = node[f"{half}_NAME"]
     with setting(f"MODEL.FUSIONER.{half}_NAME"):

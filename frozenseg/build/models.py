@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(cfg: CfgNode) -> SegmentationModel:
-    """The model of a configuration, with new weights everywhere (`load_model` loads them).
+    """Build the model of a configuration with new weights everywhere; `load_model` loads them.
 
     The weights are those of SEED; the random streams of the process stay as they are.
     """
@@ -39,8 +39,11 @@ def build_model(cfg: CfgNode) -> SegmentationModel:
 
 
 def load_model(cfg: CfgNode) -> tuple[SegmentationModel, list[str]]:
-    """The model with weights, and the parts left with random ones: "decoder" (all that trains),
-    and of the frozen ones "clip" and "sam", of Fusioner "text" and "visual"."""
+    """Build the model and load its weights.
+
+    Returns the model and the names of the parts that are left with random weights: "decoder" is all
+    that trains; frozen parts are "clip" and "sam", and those of Fusioner "text" and "visual".
+    """
     family, model = find_family(cfg), build_model(cfg)
     try:
         random = load_parts(
@@ -57,8 +60,8 @@ def load_model(cfg: CfgNode) -> tuple[SegmentationModel, list[str]]:
 
 
 def feature_fingerprint(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> str:
-    """A digest of all that decides `SegmentationModel.encode`, but for the images: which encoders,
-    their settings and weights. Devices are not told apart: they differ by rounding."""
+    """Digest all that decides `SegmentationModel.encode`, but for the images: the encoders, their
+    settings and their weights. Devices are not told apart, because they differ by rounding only."""
     identity = find_family(cfg).identity(cfg, model)
     about = {
         "libraries": [open_clip.__version__, timm.__version__],
@@ -70,11 +73,9 @@ def feature_fingerprint(cfg: CfgNode, model: SegmentationModel, precision: Preci
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def build_text_classifier(
-    cfg: CfgNode, model: SegmentationModel, *, use_disk: bool = True
-) -> TextClassifier:
-    """The vectors of names with the sentences of MODEL.TEXT.TEMPLATES."""
-    folder = cache_folder() if use_disk else None
+def build_text_classifier(cfg: CfgNode, model: SegmentationModel) -> TextClassifier:
+    """Make what turns names into text vectors, with the sentences of MODEL.TEXT.TEMPLATES."""
+    folder = cache_folder()
     with setting("MODEL.TEXT.TEMPLATES:"):
         templates = find_templates(cfg.MODEL.TEXT.TEMPLATES)
     return TextClassifier(
@@ -85,20 +86,21 @@ def build_text_classifier(
 
 
 def loaded_model(cfg: CfgNode, device: torch.device) -> SegmentationModel:
-    """The model with its weights on the device. Frozen parts without weights are an error, unless
-    MODEL.ALLOW_RANDOM_WEIGHTS; trained parts may start anew."""
+    """Load the model onto the device; a warning names frozen parts that have random weights."""
     model, random = load_model(cfg)
     frozen = [part for part in random if part != "decoder"]
     if frozen and is_main():
-        logger.warning("random weights in frozen parts (%s), as asked for", ", ".join(frozen))
+        logger.warning("random weights in frozen parts (%s), as allowed", ", ".join(frozen))
     return model.to(device)
 
 
 def embed(
     cfg: CfgNode, model: SegmentationModel, vocabulary: Vocabulary, training: Vocabulary
 ) -> TextEmbeddings:
-    """The text vectors on the model's device; the first process encodes, the others find them in
-    the cache. training: what counts as seen."""
+    """Embed the names of a vocabulary, on the model's device. training: the seen classes.
+
+    The first process encodes them; the others then find them in the cache on disk.
+    """
     classifier = build_text_classifier(cfg, model)
     if not is_main():
         barrier()

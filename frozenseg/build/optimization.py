@@ -94,21 +94,14 @@ def decay_of(cfg: CfgNode) -> CosineSchedule | None:
 def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
     """The learning rate of each step."""
     solver = cfg.SOLVER
+    rate: dict[str, Any] = {
+        "base": solver.BASE_LR,
+        "warmup_factor": solver.WARMUP_FACTOR,
+        "warmup_iters": solver.WARMUP_ITERS,
+    }
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
-        return CosineSchedule(
-            base=solver.BASE_LR,
-            end=solver.BASE_LR_END,
-            total=solver.MAX_ITER,
-            warmup_factor=solver.WARMUP_FACTOR,
-            warmup_iters=solver.WARMUP_ITERS,
-        )
-    return Schedule(
-        base=solver.BASE_LR,
-        steps=tuple(solver.STEPS),
-        gamma=solver.GAMMA,
-        warmup_factor=solver.WARMUP_FACTOR,
-        warmup_iters=solver.WARMUP_ITERS,
-    )
+        return CosineSchedule(end=solver.BASE_LR_END, total=solver.MAX_ITER, **rate)
+    return Schedule(steps=tuple(solver.STEPS), gamma=solver.GAMMA, **rate)
 
 
 def clip_norm_of(cfg: CfgNode) -> float | None:

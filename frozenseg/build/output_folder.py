@@ -94,12 +94,8 @@ def say_what_was_found(
     if checkpoint.step < max_iter:
         logger.info("going on after step %d of %d from %s", checkpoint.step, max_iter, path)
     else:
-        logger.info(
-            "all %d steps of %d are done, by %s: only its results are written",
-            checkpoint.step,
-            max_iter,
-            path,
-        )
+        said = "all %d steps of %d are done, by %s: only its results are written"
+        logger.info(said, checkpoint.step, max_iter, path)
 
 
 def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
@@ -119,15 +115,11 @@ def write_config(cfg: CfgNode, output: Path) -> None:
     path = output / CONFIG
     text = cfg.dump()
     if path.exists():
-        differences = list(_differences(path, text))
-        if differences:
+        if differences := "; ".join(_differences(path, text)):
             kept = _free_name(path)
             path.rename(kept)
-            logger.warning(
-                "the settings differ from those of the run so far, which are kept in %s: %s",
-                kept,
-                "; ".join(differences),
-            )
+            said = "the settings differ from those of the run so far, which are kept in %s: %s"
+            logger.warning(said, kept, differences)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

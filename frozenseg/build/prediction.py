@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
 from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
-from frozenseg.build.setting import OR_RANDOM, setting
+from frozenseg.build.setting import OR_RANDOM, require_weights, setting
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.encoders.frozen import weights_digest
@@ -37,15 +37,17 @@ def load(
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str | torch.device | None = None,
 ) -> Predictor:
-    """A model ready to segment.
+    """Load a model that is ready to segment.
 
-    model: one that ships with the package ("small", "small-fusioner"), a YAML file, or a folder
-    with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training: its weights are those in the
-    folder, whatever MODEL.WEIGHTS the training began from. weights: a checkpoint in place of them.
-    options: KEY, VALUE, ... or a mapping, over the configuration. device: "cuda", "cpu", "mps", in
-    place of MODEL.DEVICE. Raises `UserError` for whatever of it cannot be used.
+    model: the name of one that ships with the package ("small", "small-fusioner"), a YAML file, or
+    a folder with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training. The weights in such
+    a folder count, whatever MODEL.WEIGHTS the training began from.
+    weights: a checkpoint in place of them.
+    options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
+    device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE.
 
-    Nothing of the process is changed: random streams, defaults and environment are as before.
+    Raises `UserError` for whatever cannot be used. The process keeps its random streams, defaults
+    and environment.
 
     Example:
         >>> segmenter = frozenseg.load("small", device="cpu")
@@ -64,18 +66,14 @@ def load(
 
 
 def build_predictor(cfg: CfgNode) -> Predictor:
-    """The predictor of a configuration, weights loaded."""
+    """Build the predictor of a configuration and load its weights."""
     with plain_defaults(), own_random_stream(cfg.SEED):
         return _build_predictor(cfg)
 
 
 def _build_predictor(cfg: CfgNode) -> Predictor:
     device = build_device(cfg)
-    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
-        raise UserError(
-            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE), "
-            "or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without one"
-        )
+    require_weights(cfg)
     network, random = load_model(cfg)
     note = None
     if random:
@@ -111,7 +109,7 @@ def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = N
 
 
 def build_pipeline(cfg: CfgNode, model: SegmentationModel) -> Pipeline:
-    """A model with its post-processing, as the configuration has it."""
+    """Join a model with the post-processing of the configuration."""
     return Pipeline(
         model=model,
         post_processor=build_post_processor(cfg),
@@ -121,7 +119,7 @@ def build_pipeline(cfg: CfgNode, model: SegmentationModel) -> Pipeline:
 
 
 def build_post_processor(cfg: CfgNode) -> PostProcessor:
-    """What makes results of masks: MODEL.MASK_FORMER.TEST and TEST."""
+    """Build what turns masks into results, from MODEL.MASK_FORMER.TEST and TEST."""
     test = cfg.MODEL.MASK_FORMER.TEST
     return PostProcessor(
         panoptic=test.PANOPTIC_ON,
@@ -144,7 +142,7 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
 
 
 def build_sam_masks(cfg: CfgNode, model: SegmentationModel) -> ProposalSource | None:
-    """Where SAM's proposals come from: None without TEST.USE_SAM_MASKS."""
+    """Build the source of SAM's proposals; None without TEST.USE_SAM_MASKS."""
     if not cfg.TEST.USE_SAM_MASKS:
         return None
     if not isinstance(model, RegionClassifier):
@@ -165,7 +163,7 @@ def build_sam_masks(cfg: CfgNode, model: SegmentationModel) -> ProposalSource | 
 def build_online_proposals(
     cfg: CfgNode, injected: FrozenSam | None, device: torch.device
 ) -> OnlineProposals:
-    """SAM as a maker of proposals; the one of the injectors, where that is the one asked for."""
+    """Build the SAM that makes proposals; it is that of the injectors, where both are the same."""
     masks = cfg.TEST.SAM_MASKS
     settings = ProposalSettings(
         points_per_side=masks.POINTS_PER_SIDE,
@@ -193,7 +191,7 @@ def build_online_proposals(
 
 
 def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
-    """All that decides proposals on disk, but for the images."""
+    """List all that decides proposals on disk, but for the images."""
     return {
         "sam": cfg.TEST.PKL_SAM_MODEL_NAME,
         "weights": weights_digest(online.sam.model),

@@ -31,54 +31,55 @@ def model_config(
     options: Options = (),
     device: str | None = None,
 ) -> CfgNode:
-    """The configuration of a model or recipe that ships with the package, of a YAML file, or of a
-    folder with both, its MODEL.WEIGHTS being what shall be loaded.
+    """Load the configuration of a model, with MODEL.WEIGHTS set to what shall be loaded.
 
-    That is `weights`, else what the options say, else the file of `WEIGHT_FILES` that lies beside a
-    file of `CONFIG_FILES`, else what a YAML file elsewhere names. A folder without weights is an
-    error. device: in place of MODEL.DEVICE.
+    model: the name of a model or recipe that ships with the package, a YAML file, or a folder with
+    configuration and weights; a folder without weights is an error.
+    weights: the checkpoint to load. Without it, the options decide, then the file of `WEIGHT_FILES`
+    that lies beside a file of `CONFIG_FILES`, then MODEL.WEIGHTS of the YAML file.
+    device: replaces MODEL.DEVICE.
     """
     path = _config_file(model)
     cfg = load_config(path, options, freeze=False)
     if weights is not None:
         cfg.MODEL.WEIGHTS = str(weights) if "://" in str(weights) else str(user_path(weights))
     elif not _chosen(options) and path.name in CONFIG_FILES:
-        found = weights_in(path.parent)
-        if found is not None:
-            cfg.MODEL.WEIGHTS = str(found)
+        trained = weights_in(path.parent)
+        if trained is not None:
+            cfg.MODEL.WEIGHTS = str(trained)
         elif user_path(model).is_dir():
             raise _no_weights(path.parent)
     if device is not None:
-        cfg.MODEL.DEVICE = str(device)
+        cfg.MODEL.DEVICE = device
     cfg.freeze()
     return cfg
 
 
 def evaluation_weights(weights: str, *, config: str | None, options: Options, output: str) -> str:
-    """What an evaluation loads where MODEL.WEIGHTS is `weights`, by the rule of `model_config`.
+    """Choose what an evaluation loads where MODEL.WEIGHTS is `weights`, as `model_config` does.
 
-    config: the YAML file, which may lie in a run's folder. output: OUTPUT_DIR. It is that of the
-    run itself where its configuration began from the same weights: the command of the training,
-    given again, evaluates what was trained.
+    config: the YAML file, which may lie in a run's folder.
+    output: OUTPUT_DIR. Its weights are taken if its run began from the same weights, so that the
+    command of a training evaluates what was trained when it is given again.
     """
     if _chosen(options):
         return weights
     if config is not None and user_path(config).name in CONFIG_FILES:
-        found = weights_in(user_path(config).parent)
-        if found is not None:
-            return str(found)
+        beside = weights_in(user_path(config).parent)
+        if beside is not None:
+            return str(beside)
     folder = Path(output)
-    found = weights_in(folder)
-    if found is None:
+    trained = weights_in(folder)
+    if trained is None:
         return weights
     if not weights or _began_from(folder) == weights:
-        return str(found)
-    logger.warning("%s is of another run, and not what is evaluated: %s is", found, weights)
+        return str(trained)
+    logger.warning("%s is of another run, and not what is evaluated: %s is", trained, weights)
     return weights
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The weights that a folder holds."""
+    """Find the weights that a folder holds."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
 
 
@@ -95,12 +96,12 @@ def _config_file(model: str | Path) -> Path:
 
 
 def _chosen(options: Options) -> bool:
-    """Whether the options themselves say which weights."""
+    """Tell whether the options name the weights."""
     return any(key == "MODEL.WEIGHTS" for key, _ in option_pairs(options))
 
 
 def _began_from(folder: Path) -> str | None:
-    """MODEL.WEIGHTS of the run in a folder; None where it cannot be told."""
+    """Read MODEL.WEIGHTS of the run in a folder; None where it cannot be told."""
     for name in CONFIG_FILES:
         if (folder / name).is_file():
             try:

@@ -1,10 +1,12 @@
-"""Name the configuration key in an error that the library raises about a value of it.
+"""Errors about the values of a configuration.
 
-The library takes plain arguments and knows no keys, so its messages are completed here.
+The library takes plain arguments and knows no keys, so `setting` completes its messages.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from fvcore.common.config import CfgNode
 
 from frozenseg.errors import UserError
 
@@ -23,3 +25,20 @@ def setting(key: str, remedy: str = "") -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{key} {error}{remedy}") from error
+
+
+def data_sets(cfg: CfgNode, key: str) -> tuple[str, ...]:
+    """The names in DATASETS.TRAIN or DATASETS.TEST; it is an error if there are none."""
+    names = tuple(cfg.DATASETS[key])
+    if not names:
+        raise UserError(f"DATASETS.{key} is empty: name at least one data set")
+    return names
+
+
+def require_weights(cfg: CfgNode) -> None:
+    """Refuse a configuration without MODEL.WEIGHTS, unless random weights are allowed."""
+    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE or MODEL.WEIGHTS FILE)"
+            + OR_RANDOM
+        )

@@ -60,13 +60,13 @@ WEIGHTS, BEST_WEIGHTS = "model_final.safetensors", "model_best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a training has come to.
+    """The outcome of a training.
 
-    output: the folder of the run: configuration, checkpoints, weights, metrics, results.
-    step: how many steps are done.
+    output: the folder of the run, with its configuration, checkpoints, weights and results.
+    step: the number of steps that are done.
     finished: False if the user has stopped the run before its end; resuming goes on.
     weights: the file of the trained weights; None before the end.
-    scores: of the last evaluation in per cent, by data set of DATASETS.TEST.
+    scores: the scores of the last evaluation in per cent, by data set of DATASETS.TEST.
     """
 
     output: Path
@@ -188,15 +188,15 @@ class _Run:
         return self._scores()
 
     def _scores(self) -> Scores:
-        return {name: found.summary for name, found in self.latest.items()}
+        return {name: evaluation.summary for name, evaluation in self.latest.items()}
 
     def _draw(self, evaluator: Evaluator) -> None:
         """Pictures of the first LOG.PICTURES images of the first set, the same ones every time."""
         if not self.cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
             return
         step = self.state.step
-        for index, (image, found) in enumerate(evaluator.previews(self.cfg.LOG.PICTURES)):
-            picture = draw_segments(image, found.ids, found.segments).convert("RGB")
+        for index, (image, panoptic) in enumerate(evaluator.previews(self.cfg.LOG.PICTURES)):
+            picture = draw_segments(image, panoptic.ids, panoptic.segments).convert("RGB")
             path = self.output / "pictures" / f"{index}_step_{step:08d}.jpg"
             try:
                 with atomic_path(path) as temporary:

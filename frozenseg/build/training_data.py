@@ -5,6 +5,7 @@ import logging
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.families import find_family
+from frozenseg.build.setting import data_sets
 from frozenseg.build.vocabulary import build_training_vocabulary, build_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import find_benchmark, load_records
@@ -22,9 +23,7 @@ logger = logging.getLogger(__name__)
 
 def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
     """Join all sets of DATASETS.TRAIN, which must have the same classes."""
-    names = cfg.DATASETS.TRAIN
-    if not names:
-        raise UserError("DATASETS.TRAIN is empty: name at least one data set")
+    names = data_sets(cfg, "TRAIN")
     records: list[Record] = []
     categories: Categories | None = None
     for name in names:

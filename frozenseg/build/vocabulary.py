@@ -28,10 +28,11 @@ INLINE = "classes:"  # begins a value of TRAIN_VOCABULARY that holds the names t
 
 
 def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
-    """The names of a data set's classes, in the order of its class ids.
+    """Name the classes of a data set, in the order of its class ids.
 
-    The list that DATASETS.VOCABULARIES or VOCABULARY names for it, else that of the benchmark's
-    row, joined with the annotation by `frozenseg.text.joining`; else the names of the annotation.
+    The names come from the list in DATASETS.VOCABULARIES or VOCABULARY, else from that of the
+    benchmark's row, joined with the annotation by `frozenseg.text.joining`; else they are those of
+    the annotation.
     """
     row, listed = find_benchmark(name), listed_vocabulary(cfg, name)
     if listed is None and not row.vocabulary and any("," in name for name in categories.names):
@@ -40,7 +41,7 @@ def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabul
 
 
 def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:
-    """The list that the configuration names for a data set, if it does."""
+    """Read the list that the configuration names for a data set, if it does."""
     if value := _of_set(cfg).get(name):
         return named_list(value, "DATASETS.VOCABULARIES")
     value = cfg.DATASETS.VOCABULARY
@@ -48,8 +49,8 @@ def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:
 
 
 def _of_set(cfg: CfgNode) -> dict[str, str]:
-    """DATASETS.VOCABULARIES as {data set: list}."""
-    found: dict[str, str] = {}
+    """Parse DATASETS.VOCABULARIES into {data set: list}."""
+    lists: dict[str, str] = {}
     known = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     for pair in cfg.DATASETS.VOCABULARIES:
         name, _, value = str(pair).rpartition("=")
@@ -60,14 +61,14 @@ def _of_set(cfg: CfgNode) -> dict[str, str]:
                 f"DATASETS.VOCABULARIES {pair!r}: neither DATASETS.TRAIN nor DATASETS.TEST has "
                 f"the set; they have {', '.join(known)}"
             )
-        if name in found:
+        if name in lists:
             raise UserError(f"DATASETS.VOCABULARIES names {name} twice; give it one list")
-        found[name] = value
-    return found
+        lists[name] = value
+    return lists
 
 
 def joins_by_order(cfg: CfgNode) -> bool:
-    """DATASETS.VOCABULARY_JOIN."""
+    """Tell whether DATASETS.VOCABULARY_JOIN is "order"."""
     return cfg.DATASETS.VOCABULARY_JOIN == "order"
 
 
@@ -81,7 +82,7 @@ def named_list(value: str, key: str) -> Vocabulary:
 
 
 def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
-    """The classes that count as seen: DATASETS.TRAIN_VOCABULARY, else those of DATASETS.TRAIN."""
+    """Name the seen classes: DATASETS.TRAIN_VOCABULARY, else the classes of DATASETS.TRAIN."""
     value = cfg.DATASETS.TRAIN_VOCABULARY
     if value.startswith(INLINE):
         return _inline(value)
@@ -96,15 +97,15 @@ def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
 
 
 def build_seen_vocabulary(cfg: CfgNode, name: str) -> Vocabulary:
-    """What counts as seen when `name` is tested: its row may say so, as those of folds do."""
+    """Name the seen classes for an evaluation on `name`: its row may say so, as folds do."""
     trained_on = find_benchmark(name).trained_on
     return _names_of_set(cfg, trained_on) if trained_on else build_training_vocabulary(cfg)
 
 
 def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
-    """All names of a data set's classes; nothing of it is read where a list has them.
+    """Name all classes of a data set; nothing of it is read where a list has them.
 
-    DATASETS.VOCABULARY, which may be meant for the sets that are tested, does not count here.
+    DATASETS.VOCABULARY does not count here, because it may be meant for the tested sets.
     """
     row, value = find_benchmark(name), _of_set(cfg).get(name)
     if value:
@@ -122,8 +123,8 @@ def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
 
 
 def settle_training_vocabulary(cfg: CfgNode) -> None:
-    """Write the names that a training is about to use into TRAIN_VOCABULARY, where they come from
-    files or from DATASETS.VOCABULARY: so they stay known where the files are not."""
+    """Write the names of a training into DATASETS.TRAIN_VOCABULARY, where they come from files or
+    from DATASETS.VOCABULARY, so that they stay known where those files are absent."""
     if cfg.DATASETS.TRAIN_VOCABULARY or not cfg.DATASETS.TRAIN:
         return
     name = cfg.DATASETS.TRAIN[0]
@@ -131,8 +132,8 @@ def settle_training_vocabulary(cfg: CfgNode) -> None:
     packaged = row.vocabulary and not row.vocabulary.endswith(".txt")
     if packaged and listed_vocabulary(cfg, name) is None:
         return
-    words = build_vocabulary(cfg, name, benchmark_categories(row, data_root()))
-    cfg.DATASETS.TRAIN_VOCABULARY = INLINE + json.dumps(words.names)
+    vocabulary = build_vocabulary(cfg, name, benchmark_categories(row, data_root()))
+    cfg.DATASETS.TRAIN_VOCABULARY = INLINE + json.dumps(vocabulary.names)
 
 
 def _inline(value: str) -> Vocabulary:

@@ -19,34 +19,29 @@ from frozenseg.engine.interrupt import ends_as_by_ctrl_c
 from frozenseg.errors import UserError, nearest, one_line
 from frozenseg.runtime.allocator import configure_allocator
 
-SMALL_WORLD, DEVTOOLS = "frozenseg.small_world.commands", "frozenseg.devtools.commands"
+HERE, DEVTOOLS = "frozenseg.commands", "frozenseg.devtools.commands"
+SMALL_WORLD = "frozenseg.small_world.commands"
 
 COMMANDS = {
     "Using a model": {
-        "demo": ("frozenseg.commands", "segment images and videos"),
-        "score": ("frozenseg.commands", "score predictions on disk, without a model"),
-        "convert_checkpoint": ("frozenseg.commands", "published checkpoint <-> our safetensors"),
+        "demo": (HERE, "segment images and videos"),
+        "score": (HERE, "score predictions on disk, without a model"),
+        "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),
     },
     "Data": {
-        "prepare_dataset": (
-            "frozenseg.commands",
-            "make a benchmark's files out of those published",
-        ),
-        "check_dataset": ("frozenseg.commands", "say whether a benchmark is in place and whole"),
-        "view_samples": ("frozenseg.commands", "write augmented training samples as pictures"),
-        "make_sam_masks": (
-            "frozenseg.commands",
-            "write SAM's mask proposals of a data set to disk",
-        ),
+        "prepare_dataset": (HERE, "make a benchmark's files out of those published"),
+        "check_dataset": (HERE, "say whether a benchmark is in place and whole"),
+        "view_samples": (HERE, "write augmented training samples as pictures"),
+        "make_sam_masks": (HERE, "write SAM's mask proposals of a data set to disk"),
         "make_small_world": (SMALL_WORLD, "write the small world, a synthetic benchmark, to disk"),
     },
     "Training and evaluation": {
         "train_net": (
-            "frozenseg.commands",
+            HERE,
             "train a model (also: train), or evaluate it (--eval-only; also: evaluate, eval)",
         ),
-        "detectron2_train_net": ("frozenseg.commands", "the same with detectron2's trainer"),
-        "mean_results": ("frozenseg.commands", "average over folds that were evaluated one by one"),
+        "detectron2_train_net": (HERE, "the same with detectron2's trainer"),
+        "mean_results": (HERE, "average over folds that were evaluated one by one"),
     },
     "For developers": {
         "analyze_model": (DEVTOOLS, "count parameters and FLOPs by stage"),

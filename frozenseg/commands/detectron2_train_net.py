@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from frozenseg.build.run_folder import evaluation_weights
+from frozenseg.build.setting import data_sets, require_weights
 from frozenseg.commands.train_net import Request, argument_parser
-from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -18,12 +18,7 @@ def main(argv: list[str]) -> int | None:
     arguments = argument_parser(
         "frozenseg detectron2_train_net", __doc__ or "", epilog
     ).parse_intermixed_args(argv)
-    request = Request(
-        config=arguments.config_file,
-        options=[*arguments.opts, *arguments.options],
-        resume=arguments.resume,
-        eval_only=arguments.eval_only,
-    )
+    request = Request.of(arguments)
     read_config(request)  # errors are known before any process starts
 
     from detectron2.engine import launch  # it is there: the adapter has been imported
@@ -60,13 +55,8 @@ def read_config(request: Request) -> Any:
             options=request.options,
             output=cfg.OUTPUT_DIR,
         )
-    if request.eval_only and not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
-        raise UserError(
-            "--eval-only needs weights: give MODEL.WEIGHTS FILE, or set "
-            "MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
-        )
-    if request.eval_only and not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty: name at least one data set")
+        require_weights(cfg)
+        data_sets(cfg, "TEST")
     cfg.freeze()
     return cfg
 

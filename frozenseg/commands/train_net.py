@@ -18,23 +18,24 @@ from frozenseg.errors import UserError
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for, in a form that goes to other processes."""
+    """The command line in a form that can be sent to other processes."""
 
     config: str | None
     options: list[str]
     resume: bool
     eval_only: bool
 
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> "Request":
+        """Take what a run needs from the arguments of `argument_parser`."""
+        options = [*precision_options(arguments), *arguments.opts, *arguments.options]
+        return cls(arguments.config_file, options, arguments.resume, arguments.eval_only)
+
 
 def main(argv: list[str]) -> int | None:
     """Start the processes of a run, after its configuration has been checked."""
     arguments = argument_parser(_program(), __doc__ or "").parse_intermixed_args(argv)
-    request = Request(
-        config=arguments.config_file,
-        options=[*precision_options(arguments), *arguments.opts, *arguments.options],
-        resume=arguments.resume,
-        eval_only=arguments.eval_only,
-    )
+    request = Request.of(arguments)
     cfg = load_config(request.config, request.options)  # errors are known before any process starts
     on_gpus = build_device(cfg).type == "cuda"
     if on_gpus and arguments.num_gpus > torch.cuda.device_count():

@@ -357,7 +357,7 @@ def test_losses_are_those_of_our_engine(tiny: Tiny) -> None:
     config = select_config(cfg)
     ours = load_model(config)[0].train()
     dataset, vocabulary = training_dataset(config)
-    text = embed(ours, vocabulary, build_training_vocabulary(config))
+    text = embed(config, ours, vocabulary, build_training_vocabulary(config))
     loss = training_loss(config, ours, text)
     for step in range(2):
         samples = [dataset[SampleIndex(7, 2 * step)], dataset[SampleIndex(8, 2 * step + 1)]]
@@ -606,6 +606,7 @@ def test_the_command_trains_and_evaluates(tiny: Tiny) -> None:
     assert load_config(config).SEED == 7
     assert main([*arguments, "--eval-only", *options, "MODEL.WEIGHTS", weights]) is None
     assert json.loads(results.read_text()) == trained
-    with pytest.raises(UserError, match="--eval-only needs weights"):
-        main([*arguments, "--eval-only", *options, "MODEL.ALLOW_RANDOM_WEIGHTS", "False"])
+    with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
+        elsewhere = ["OUTPUT_DIR", str(tiny.root / "new"), "MODEL.ALLOW_RANDOM_WEIGHTS", "False"]
+        main([*arguments, "--eval-only", *options, *elsewhere])
     assert SimpleNamespace(**trained["panoptic_seg"]).PQ >= 0

@@ -307,7 +307,7 @@ def test_a_data_worker_that_dies_leaves_the_checkpoint_and_says_how_to_go_on(
 
 
 def test_evaluation_needs_weights(run: TinyRun) -> None:
-    with pytest.raises(UserError, match="an evaluation needs weights"):
+    with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
         main(run.arguments("out", "MODEL.ALLOW_RANDOM_WEIGHTS", "False", flags=("--eval-only",)))
 
 

@@ -1,4 +1,4 @@
-"""Makes docs/api/configuration.md out of `frozenseg/config.py`: every key, its default, and what is
+"""Makes docs/api/configuration.md out of `frozenseg/config_keys.py`: every key, its default, and what is
 said of it there.
 
     python -m tests.docs.configuration_page
@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import frozenseg.config
-from frozenseg.config import FIXED, IGNORED, default_config
+import frozenseg.config_keys
+from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config_values import FIXED, Key, Range
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api" / "configuration.md"
+TYPES = {str: "text", bool: "`True`, `False`", tuple: "a list", list: "a list"}
 HEAD = """# Configuration
 
-<!-- Made by `python -m tests.docs.configuration_page` out of frozenseg/config.py; edit the comments there. -->
+<!-- Made by `python -m tests.docs.configuration_page` out of frozenseg/config_keys.py; edit the comments there. -->
 
 A YAML file sets keys over the defaults below, which are the published ConvNeXt-L + SAM ViT-B model and recipe; `KEY VALUE` pairs at
 the end of a command line set keys over that, and `_BASE_` in a file names the file that it starts from. An unknown key is an error that
@@ -40,55 +42,51 @@ print(cfg.SOLVER.MAX_ITER)
 """
 
 
-def default_values() -> dict[str, Any]:
-    """Every key with dots, and its default, in the order of their definition."""
-    return dict(_flat(default_config(), ""))
-
-
 def explanations() -> dict[str, str]:
     """Key -> the comment above or behind its definition; "" where there is none."""
-    source = Path(frozenseg.config.__file__).read_text(encoding="utf-8")
-    functions = {
-        node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
+    source = Path(frozenseg.config_keys.__file__).read_text(encoding="utf-8")
+    sections = {
+        node.targets[0].id: node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    return dict(_explained("default_config", "", functions, _Comments(source)))
+    return dict(_explained(sections["CONFIGURATION"], "", sections, _Comments(source)))
 
 
 def page() -> str:
     """The text of the page."""
-    values, words = default_values(), explanations()
+    words = explanations()
     lines = [HEAD]
     section = None
-    for key, value in values.items():
-        if key in FIXED:
-            continue
+    fixed = {name: key.default for name, key in KEYS.items() if key.rule is FIXED}
+    for key in (key for key in KEYS if key not in fixed):
         if (head := key.rpartition(".")[0]) != section:
             section = head
             lines += [
                 f"\n## {section or 'General'}\n",
-                "| key | default | what |",
-                "| --- | --- | --- |",
+                "| key | default | values | what |",
+                "| --- | --- | --- | --- |",
             ]
-        lines.append(f"| `{key}` | {_code(value)} | {words[key].replace('|', chr(92) + '|')} |")
+        default, allowed = _code(KEYS[key].default), _allowed(KEYS[key])
+        lines.append(f"| `{key}` | {default} | {allowed} | {words[key]} |")
     lines += ["\n## Keys with one value\n", "Only this value is built; another is an error.\n"]
     lines += ["| key | value |", "| --- | --- |"]
-    lines += [f"| `{key}` | {_code(value)} |" for key, value in FIXED.items()]
+    lines += [f"| `{key}` | {_code(value)} |" for key, value in fixed.items()]
     lines += ["\n## Keys without effect\n"]
     lines += ["Published files hold them; they are accepted and named once in the log.\n"]
     lines += [f"- `{key}`" for key in IGNORED]
     return "\n".join(lines) + "\n"
 
 
-def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _code(value: Any) -> str:
     return '`""`' if value == "" else f"`{value}`"
+
+
+def _allowed(key: Key) -> str:
+    """The choices or the range of a key; else the type of its default."""
+    if isinstance(key.rule, tuple):
+        return ", ".join(f"`{choice}`" for choice in key.rule)
+    return str(key.rule) if isinstance(key.rule, Range) else TYPES[type(key.default)]
 
 
 class _Comments:
@@ -103,9 +101,9 @@ class _Comments:
             if token.type == tokenize.COMMENT
         }
 
-    def of(self, node: ast.stmt) -> str:
-        """What stands behind a statement, else the block above it."""
-        inside = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    def of(self, node: ast.expr, value: ast.expr) -> str:
+        """What stands behind an entry of a dict, else the block above it."""
+        inside = range(node.lineno, (value.end_lineno or node.lineno) + 1)
         behind = [self.at[line] for line in inside if line in self.at]
         if behind:
             return " ".join(behind)
@@ -117,33 +115,17 @@ class _Comments:
 
 
 def _explained(
-    name: str, prefix: str, functions: dict[str, ast.FunctionDef], comments: _Comments
+    section: ast.expr, prefix: str, sections: dict[str, ast.expr], comments: _Comments
 ) -> Iterator[tuple[str, str]]:
-    """Walk the assignments of a function; prefix: the key of the node that it returns."""
-    nodes: dict[str, str] = {}  # a variable -> the key of its node
-    for statement in functions[name].body:
-        if not isinstance(statement, ast.Assign):
-            continue
-        keys = [key for target in statement.targets if (key := _key(target, nodes)) is not None]
-        new = [target.id for target in statement.targets if isinstance(target, ast.Name)]
-        called = statement.value.func if isinstance(statement.value, ast.Call) else None
-        made = called.id if isinstance(called, ast.Name) else ""
-        nodes.update({variable: keys[0] + "." if keys else prefix for variable in new})
-        if made in functions:
-            yield from _explained(made, keys[0] + ".", functions, comments)
-        elif made != "CN" and keys:
-            yield keys[0], comments.of(statement)
-
-
-def _key(target: ast.expr, nodes: dict[str, str]) -> str | None:
-    """`mask.TEST.SEMANTIC_ON` with the node of `mask` in place of it."""
-    parts: list[str] = []
-    while isinstance(target, ast.Attribute):
-        parts.insert(0, target.attr)
-        target = target.value
-    if not parts or not isinstance(target, ast.Name) or target.id not in nodes:
-        return None
-    return nodes[target.id] + ".".join(parts)
+    """Walk the keys of a section; prefix: its own key."""
+    assert isinstance(section, ast.Dict)
+    for key, value in zip(section.keys, section.values, strict=True):
+        assert isinstance(key, ast.Constant)
+        within = sections[value.id] if isinstance(value, ast.Name) else value
+        if isinstance(within, ast.Dict):
+            yield from _explained(within, f"{prefix}{key.value}.", sections, comments)
+        else:
+            yield f"{prefix}{key.value}", comments.of(key, value)
 
 
 if __name__ == "__main__":

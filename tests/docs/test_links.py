@@ -8,8 +8,9 @@ import pytest
 
 import frozenseg
 from frozenseg.commands import COMMANDS
-from frozenseg.config import FIXED, IGNORED
-from tests.docs.configuration_page import PAGE, default_values, explanations, page
+from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config_values import FIXED
+from tests.docs.configuration_page import PAGE, explanations, page
 from tests.docs.import_picture import PICTURE, arrows
 from tests.docs.pages import NAMES, ROOT
 
@@ -57,7 +58,7 @@ def test_what_pages_name_exists(name: str) -> None:
         elif re.fullmatch(r"(frozenseg|tests|configs|logs|datasets|demo|docs)/[\w./-]+", code):
             assert (ROOT / code).exists() or code.startswith(MADE), f"{name}: {code} is not there"
         elif (word := code.split()[0]).split(".")[0] in SECTIONS and "." in word:
-            known = {*default_values(), *IGNORED}
+            known = {*KEYS, *IGNORED}
             sections = {key.rsplit(".", depth)[0] for key in known for depth in (1, 2)}
             assert word in known | sections, f"{name}: no key {word}"
 
@@ -106,8 +107,7 @@ def test_every_key_is_explained() -> None:
     """`python -m tests.docs.configuration_page` makes the page anew."""
     assert PAGE.read_text(encoding="utf-8") == page()
     words = explanations()
-    assert [key for key, word in words.items() if not word and key not in FIXED] == []
-    assert set(words) <= set(default_values())
+    assert [key for key in KEYS if not words[key] and KEYS[key].rule is not FIXED] == []
 
 
 def test_the_picture_of_imports_is_that_of_now() -> None:

@@ -5,40 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from frozenseg.config import option_pairs
+from tests.conftest import TINY_OPTIONS
 from tests.data.tiny import dataset_name, write_dataset
 
-CONFIG = """
-MODEL:
-  DEVICE: "cpu"
-  ALLOW_RANDOM_WEIGHTS: True
-  PUBLISHED_INIT: False
-  SAM_NAME: "tiny"
-  FROZEN_SEG:
-    CLIP_MODEL_NAME: "frozenseg_tiny"
-    CLIP_PRETRAINED_WEIGHTS: ""
-    EMBED_DIM: 32
-    SAM_ENCODER_LEVELS: 1
-  SEM_SEG_HEAD:
-    CONVS_DIM: 32
-    MASK_DIM: 32
-    TRANSFORMER_ENC_LAYERS: 1
-    DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS: 4
-  MASK_FORMER:
-    HIDDEN_DIM: 32
-    NHEADS: 4
-    DIM_FEEDFORWARD: 32
-    DEC_LAYERS: 4
-    NUM_OBJECT_QUERIES: 10
-    TRAIN_NUM_POINTS: 64
-INPUT: {IMAGE_SIZE: 64, MIN_SCALE: 0.8, MAX_SCALE: 1.2, MIN_SIZE_TEST: 64, MAX_SIZE_TEST: 128}
-DATALOADER: {NUM_WORKERS: 0}
-SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 4, STEPS: [3], CHECKPOINT_PERIOD: 2, EMA: 0.5}
-LOG: {PERIOD: 1, TENSORBOARD: False, PICTURES: 0}
-SEED: 7
-"""
+CONFIG = yaml.safe_dump(
+    {
+        **dict(option_pairs(TINY_OPTIONS)),
+        "MODEL.PUBLISHED_INIT": False,
+        "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS": "",
+        "MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS": 1,
+        "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 32,
+        "MODEL.MASK_FORMER.DEC_LAYERS": 4,
+        "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 64,
+        "INPUT": {"IMAGE_SIZE": 64, "MIN_SCALE": 0.8, "MAX_SCALE": 1.2},
+        "DATALOADER": {"NUM_WORKERS": 0},
+        "SOLVER": {"IMS_PER_BATCH": 2, "MAX_ITER": 4, "STEPS": [3], "CHECKPOINT_PERIOD": 2},
+        "SOLVER.EMA": 0.5,
+        "LOG": {"PERIOD": 1, "TENSORBOARD": False, "PICTURES": 0},
+        "SEED": 7,
+    }
+)
+"""The model of `TINY_OPTIONS`, still smaller, with a training of a few steps; as YAML."""
 
 SIZES = [(60, 80), (64, 64), (50, 70), (80, 60), (64, 90)]
 MEASURED = ("images_per_second", "data_seconds", "memory_mib")  # differ from run to run

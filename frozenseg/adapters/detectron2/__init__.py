@@ -17,15 +17,13 @@ from frozenseg.adapters.detectron2.available import MissingDetectron2
 from frozenseg.adapters.detectron2.config import HostConfig, add_frozenseg_config, frozenseg_config
 from frozenseg.adapters.detectron2.datasets import register_dataset, register_datasets
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
-from frozenseg.adapters.detectron2.meta_arch import FCCLIP, FrozenSeg, Fusioner
+from frozenseg.adapters.detectron2.meta_arch import HostModel
 from frozenseg.adapters.detectron2.trainer import Trainer, build_evaluators, build_optimizer
 
 __all__ = [
-    "FCCLIP",
-    "FrozenSeg",
     "FrozenSegMapper",
-    "Fusioner",
     "HostConfig",
+    "HostModel",
     "MissingDetectron2",
     "Trainer",
     "add_frozenseg_config",

@@ -10,21 +10,23 @@ from detectron2.structures import Instances as HostInstances
 
 from frozenseg.adapters.detectron2.datasets import HostClasses, host_classes, table_row
 from frozenseg.build.evaluator import eval_transform
+from frozenseg.build.setting import data_sets
 from frozenseg.build.training_data import training_transform
 from frozenseg.config import select_config
 from frozenseg.data.dataset import SampleIndex, SegmentationDataset
 from frozenseg.data.records import Categories, Instances, Record, Segments
 from frozenseg.data.transforms import ShortestEdgeResize, Transform
-from frozenseg.errors import UserError
 
 NO_CLASSES = HostClasses(Categories((), (), ()), {})
 ANNOTATION = ("annotations", "segments_info", "pan_seg_file_name", "sem_seg_file_name")
 
 
 class FrozenSegMapper:
-    """An entry of detectron2's catalog -> the input of a meta-architecture: image (3, h, w) uint8
-    RGB, height and width of the image on disk, and for training `instances` with gt_classes (class
-    ids) and gt_masks (N, h, w) bool, and `content`, (height, width) of what is picture in `image`.
+    """Turns an entry of detectron2's catalog into the input of a meta-architecture.
+
+    That has image (3, h, w) uint8 RGB, and height and width of the image on disk. For training it
+    also has `instances` with gt_classes (class ids) and gt_masks (N, h, w) bool, and
+    `unpadded_size`, (height, width) of the picture in `image`.
 
     Chance comes from numpy's global generator, which detectron2 seeds in each of its workers.
     """
@@ -54,10 +56,7 @@ class FrozenSegMapper:
     ) -> dict[str, Any]:
         """names: the data sets, by default those of DATASETS."""
         config = select_config(cfg)
-        names = names or tuple(config.DATASETS.TRAIN if is_train else config.DATASETS.TEST)
-        if not names:
-            key = "TRAIN" if is_train else "TEST"
-            raise UserError(f"DATASETS.{key} is empty: name at least one data set")
+        names = names or data_sets(config, "TRAIN" if is_train else "TEST")
         transforms: dict[str, Transform] = {}
         for name in names:
             transforms[name] = training_transform(config) if is_train else _resize(config, name)
@@ -84,20 +83,20 @@ class FrozenSegMapper:
             seed=int(np.random.randint(2**31)),
         )
         sample = dataset[SampleIndex(int(np.random.randint(2**31)), 0)]
-        found = bare | {
+        host_input = bare | {
             "dataset_name": name,
             "image": sample.image,
             "height": sample.height,
             "width": sample.width,
         }
         if sample.targets is not None:
-            found["instances"] = HostInstances(
+            host_input["instances"] = HostInstances(
                 (sample.image.shape[1], sample.image.shape[2]),
                 gt_classes=sample.targets.class_ids,
                 gt_masks=sample.targets.masks,
             )
-            found["unpadded_size"] = sample.unpadded_size
-        return found
+            host_input["unpadded_size"] = sample.unpadded_size
+        return host_input
 
 
 def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:

@@ -22,9 +22,11 @@ from frozenseg.adapters.detectron2.datasets import (
 )
 from frozenseg.adapters.detectron2.mapper import tensor_masks
 from frozenseg.build.device import build_precision
+from frozenseg.build.families import MODELS
 from frozenseg.build.models import build_text_classifier, loaded_model
 from frozenseg.build.optimization import training_loss
 from frozenseg.build.prediction import build_pipeline
+from frozenseg.build.setting import data_sets
 from frozenseg.checkpoints.state_dict import SHARED, load_state
 from frozenseg.config import select_config
 from frozenseg.data.dataset import Sample
@@ -43,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DatasetClasses:
-    """What images of a data set are asked for."""
+    """The classes of a data set, which its images are segmented by."""
 
     classes: HostClasses
     vocabulary: Vocabulary
@@ -65,7 +67,7 @@ class HostModel(nn.Module):
         self.segmenter = segmenter
         self.config = config
         self.steps = 0  # of training, where detectron2 does not count them
-        self._questions: dict[str, DatasetClasses] = {}
+        self._classes_of: dict[str, DatasetClasses] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -119,9 +121,7 @@ class HostModel(nn.Module):
 
     @cached_property
     def _loss(self) -> TrainingLoss[Any, Any]:
-        names = self.config.DATASETS.TRAIN
-        if not names:
-            raise UserError("DATASETS.TRAIN is empty: name at least one data set")
+        names = data_sets(self.config, "TRAIN")
         categories = host_classes(names[0]).categories
         for name in names[1:]:
             if host_classes(name).categories != categories:
@@ -130,25 +130,25 @@ class HostModel(nn.Module):
         return training_loss(self.config, self.segmenter, self._embed(vocabulary))
 
     def _segment(self, entry: dict[str, Any]) -> dict[str, Any]:
-        question, image = self._question(entry.get("dataset_name")), entry["image"]
+        classes, image = self._classes(entry.get("dataset_name")), entry["image"]
         size = (entry.get("height", image.shape[-2]), entry.get("width", image.shape[-1]))
         # The host may have moved the model since.
         pipeline = replace(self._pipeline, precision=build_precision(self.config, self.device))
-        result = pipeline(image, size, question.text, question.vocabulary, entry.get("image_id"))
-        return host_output(result, question.classes)
+        result = pipeline(image, size, classes.text, classes.vocabulary, entry.get("image_id"))
+        return host_output(result, classes.classes)
 
-    def _question(self, name: str | None) -> DatasetClasses:
+    def _classes(self, name: str | None) -> DatasetClasses:
         """name: None where the input does not say it: the first of DATASETS.TEST, else TRAIN."""
         if name is None:
             names = (*self.config.DATASETS.TEST, *self.config.DATASETS.TRAIN)
             if not names:
                 raise UserError("DATASETS.TEST is empty: name the data set that has the classes")
             name = names[0]
-        if name not in self._questions:
+        if name not in self._classes_of:
             classes = host_classes(name)
             vocabulary = vocabulary_of(self.config, name, classes.categories)
-            self._questions[name] = DatasetClasses(classes, vocabulary, self._embed(vocabulary))
-        return self._questions[name]
+            self._classes_of[name] = DatasetClasses(classes, vocabulary, self._embed(vocabulary))
+        return self._classes_of[name]
 
     def _embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """Each process for itself: not all of them need have an image."""
@@ -159,11 +159,10 @@ class HostModel(nn.Module):
 
     @cached_property
     def _pipeline(self) -> Pipeline:
-        found = build_pipeline(self.config, self.segmenter)
-        scores = replace(
-            found.post_processor, semantic=False, semantic_scores=found.post_processor.semantic
-        )
-        return replace(found, post_processor=scores)
+        pipeline = build_pipeline(self.config, self.segmenter)
+        ours = pipeline.post_processor
+        scores = replace(ours, semantic=False, semantic_scores=ours.semantic)
+        return replace(pipeline, post_processor=scores)
 
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
@@ -185,19 +184,8 @@ class HostModel(nn.Module):
         return _IncompatibleKeys([], [])
 
 
-@META_ARCH_REGISTRY.register()
-class FrozenSeg(HostModel):
-    """MODEL.META_ARCHITECTURE FrozenSeg."""
-
-
-@META_ARCH_REGISTRY.register()
-class FCCLIP(HostModel):
-    """MODEL.META_ARCHITECTURE FCCLIP: FrozenSeg with both injectors off."""
-
-
-@META_ARCH_REGISTRY.register()
-class Fusioner(HostModel):
-    """MODEL.META_ARCHITECTURE Fusioner."""
+for family in MODELS:  # detectron2 finds a class by its name, which is MODEL.META_ARCHITECTURE
+    META_ARCH_REGISTRY.register(type(family, (HostModel,), {}))
 
 
 def _training_sample(entry: dict[str, Any]) -> Sample:
@@ -217,9 +205,9 @@ def _training_sample(entry: dict[str, Any]) -> Sample:
 
 def host_output(result: Prediction, classes: HostClasses) -> dict[str, Any]:
     """A result in detectron2's format."""
-    found: dict[str, Any] = {}
+    output: dict[str, Any] = {}
     if result.semantic_scores is not None:
-        found["sem_seg"] = torch.from_numpy(result.semantic_scores)
+        output["sem_seg"] = torch.from_numpy(result.semantic_scores)
     if result.panoptic is not None:
         infos = [
             {
@@ -231,15 +219,15 @@ def host_output(result: Prediction, classes: HostClasses) -> dict[str, Any]:
             }
             for segment in result.panoptic.segments
         ]
-        found["panoptic_seg"] = torch.from_numpy(result.panoptic.ids), infos
+        output["panoptic_seg"] = torch.from_numpy(result.panoptic.ids), infos
     if result.instances is not None:
         objects = result.instances
         numbers = [classes.host_id(class_id) for class_id in objects.class_ids.tolist()]
-        found["instances"] = Instances(
+        output["instances"] = Instances(
             result.size,
             pred_boxes=Boxes(torch.from_numpy(objects.boxes)),
             scores=torch.from_numpy(objects.scores),
             pred_classes=torch.tensor(numbers, dtype=torch.int64),
             pred_masks=torch.from_numpy(objects.masks),
         )
-    return found
+    return output

@@ -1,0 +1,366 @@
+"""All keys of a configuration: the default of each, what else it may be, and what it does.
+
+The defaults are the published ConvNeXt-L + SAM ViT-B model and recipe. The names of the keys are
+the published ones where there are any; our own stand beside their kin.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from frozenseg.config_values import FIXED, READ, WRITTEN, Key, Range
+
+# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are
+# accepted, whatever they hold, and named once in the log.
+IGNORED = (
+    "MODEL.RESNETS",
+    "MODEL.SWIN",
+    "MODEL.BACKBONE.FREEZE_AT",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.SEM_SEG_HEAD.NAME",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",  # the data set says how many there are
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # and which value of its label maps is none
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE",
+    "MODEL.MASK_FORMER.ENC_LAYERS",
+    "SOLVER.BACKBONE_MULTIPLIER",
+    "INPUT.COLOR_AUG_SSD",
+    "INPUT.DATASET_MAPPER_NAME",  # the data set says what becomes a mask
+    "INPUT.CROP",
+    "INPUT.SIZE_DIVISIBILITY",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+)
+
+SHARE = Range(0, 1)
+FACTOR = Range(0, 1e6)  # of a loss
+SIZE = Range(1, 16384)  # pixels, or channels
+HEADS = Range(1, 256)
+LAYERS = Range(1, 200)
+SCALE = Range(0, 100, above=True)
+COUNT = Range(1, 100_000)
+STEPS = Range(0, 10**9)
+ONE_OF_THREE = Range(only=(0, 1, 2))
+YES_NO = ("auto", "yes", "no")
+
+# Of META_ARCHITECTURE FrozenSeg and FCCLIP alone.
+FROZEN_SEG = {
+    "CLIP_MODEL_NAME": "convnext_large_d_320",  # as open_clip names it
+    # A tag of open_clip, which is looked for under pretrained_checkpoint/ and in the Hugging Face
+    # cache, or a file.
+    "CLIP_PRETRAINED_WEIGHTS": Key("laion2b_s29b_b131k_ft_soup", READ),
+    # Whether CLIP was trained with QuickGELU in place of GELU, as OpenAI's were. "auto": the tag,
+    # the name of the file or its entries tell; it is an error where none of them does.
+    "CLIP_QUICK_GELU": Key("auto", YES_NO),
+    "EMBED_DIM": Key(768, SIZE),  # of the joint image-text space; must be the CLIP model's
+    "GEOMETRIC_ENSEMBLE_ALPHA": Key(0.4, SHARE),  # weight of CLIP's own classifier, seen classes
+    "GEOMETRIC_ENSEMBLE_BETA": Key(0.8, SHARE),  # the same for unseen classes
+    "ENSEMBLE_ON_VALID_MASK": False,  # only for masks with pixels; True for ResNets
+    "QUERY_INJECTOR": True,  # SAM features join the queries
+    "FEATURE_INJECTOR": True,  # both False: no SAM, the model is FC-CLIP
+    # Levels that the attention of the SAM pixel decoder is built for: 3 as published (released
+    # weights need it), 1 is right.
+    "SAM_ENCODER_LEVELS": Key(3, Range(only=(1, 3))),
+    # What SAM sees: "stretch" as published, "keep_aspect" as SAM was trained.
+    "SAM_VIEW": Key("stretch", ("stretch", "keep_aspect")),
+    "KEEP_KEY_POSITIONS": False,  # keys behind the Feature Injector keep positions
+}
+
+# Of META_ARCHITECTURE Fusioner, which takes no key of FROZEN_SEG; the sizes are the published ones.
+FUSIONER = {
+    "VISUAL": Key("clip", ("clip", "dino", "moco", "sam")),  # the frozen visual encoder
+    # As open_clip names it (ViT-L-14, ViT-B-16, RN101, ...), for dino and moco as timm does
+    # (vit_base_patch16_224), for sam as MODEL.SAM_NAME.
+    "VISUAL_NAME": "ViT-L-14",
+    # clip: a tag or a file; else a file, "": the published one.
+    "VISUAL_WEIGHTS": Key("openai", READ),
+    "VISUAL_QUICK_GELU": Key("auto", YES_NO),  # clip: as FROZEN_SEG.CLIP_QUICK_GELU
+    "TEXT": Key("clip", ("clip", "bert")),  # the frozen text encoder
+    "TEXT_NAME": "ViT-L-14",  # of clip, as open_clip names it
+    # clip: a tag or a file; bert: a folder as the hub has it.
+    "TEXT_WEIGHTS": Key("openai", READ),
+    "TEXT_QUICK_GELU": Key("auto", YES_NO),  # clip: as FROZEN_SEG.CLIP_QUICK_GELU
+    "FUSION": Key("early", ("early", "late")),  # late: image and words meet at the similarity only
+    "DIM": Key(512, SIZE),  # channels of the fusion transformer
+    "NUM_HEADS": Key(8, HEADS),  # attention heads of the fusion transformer
+    "HIDDEN_DIM": Key(2048, Range(1, 65536)),  # of the linear layers in the transformer
+    "NUM_LAYERS": Key(12, LAYERS),  # of the transformer; late: of both together, an even number
+    # Masks are 2 ** n times as fine as the cells of the visual encoder. 3: as published, for cells
+    # of 14 pixels.
+    "DECODER_DOUBLINGS": Key(3, Range(only=(0, 1, 2, 3))),
+    # The cosine of pixels and words is divided by it.
+    "TEMPERATURE": Key(0.07, Range(0, 1000, above=True)),
+    # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
+    # published, at the cost of a pass per class where the fusion is early.
+    "CLASSES_AT_ONCE": Key(0, Range(0, 100_000)),
+    # At test: side in pixels of windows that slide over the image, a multiple of the visual
+    # encoder's cells, and the pixels from one to the next. 0: the image in one piece. Published:
+    # 224, 149.
+    "WINDOW": Key(0, Range(0, 16384)),
+    "WINDOW_STRIDE": Key(149, SIZE),  # pixels from one window to the next
+    # Normalised value of what a window shows beyond the image.
+    "WINDOW_PADDING": Key(-1.0, Range(-1000, 1000)),
+}
+
+# Of the pixel decoders.
+SEM_SEG_HEAD = {
+    "CONVS_DIM": Key(256, SIZE),  # channels of decoder levels
+    "MASK_DIM": Key(256, SIZE),  # channels of mask features
+    "TRANSFORMER_ENC_LAYERS": Key(6, Range(0, 200)),  # deformable layers, in each pixel decoder
+    "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": Key(4, HEADS),  # samples of a head in a level
+    "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": Key(8, HEADS),  # heads of deformable attention
+    "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": Key(["res3", "res4", "res5"], FIXED),
+    "IN_FEATURES": Key(["res2", "res3", "res4", "res5"], FIXED),
+    "COMMON_STRIDE": Key(4, FIXED),
+    "NORM": Key("GN", FIXED),
+}
+
+# Of the mask decoder, its loss, and what becomes of its masks.
+MASK_FORMER = {
+    "NUM_OBJECT_QUERIES": Key(250, Range(1, 10_000)),  # queries of the mask decoder
+    "HIDDEN_DIM": Key(256, SIZE),  # channels of a query; must equal CONVS_DIM
+    "NHEADS": Key(8, HEADS),  # attention heads of the mask decoder
+    "DIM_FEEDFORWARD": Key(2048, Range(1, 65536)),  # of the linear layers in the mask decoder
+    "DEC_LAYERS": Key(10, LAYERS),  # outputs: one before and one after each of the nine layers
+    "SIZE_DIVISIBILITY": Key(32, Range(1, 4096)),  # images are padded to a multiple of it
+    # The Query Injector follows layers l with l % 3 equal to this.
+    "SAM_QUERY_FUSE_LAYER": Key(2, ONE_OF_THREE),
+    # The Feature Injector is in layers l with l % 3 equal to this.
+    "SAM_FEATURE_FUSE_LAYER": Key(0, ONE_OF_THREE),
+    "CLASS_WEIGHT": Key(2.0, FACTOR),  # of the class loss, and of its matching cost
+    "MASK_WEIGHT": Key(5.0, FACTOR),  # of binary cross entropy, likewise
+    "DICE_WEIGHT": Key(5.0, FACTOR),  # of dice, likewise
+    "NO_OBJECT_WEIGHT": Key(0.1, FACTOR),  # of "void" in the class loss
+    "TRAIN_NUM_POINTS": Key(12544, Range(1, 10**7)),  # at which mask losses are taken
+    "OVERSAMPLE_RATIO": Key(3.0, Range(1, 100)),  # candidates drawn for each of them
+    "IMPORTANCE_SAMPLE_RATIO": Key(0.75, SHARE),  # share of them where masks are least sure
+    "PRE_NORM": Key(False, FIXED),
+    "DROPOUT": Key(0.0, FIXED),
+    "ENFORCE_INPUT_PROJ": Key(False, FIXED),
+    "DEEP_SUPERVISION": Key(True, FIXED),
+    "TEST": {
+        "SEMANTIC_ON": True,  # make semantic results
+        "INSTANCE_ON": True,  # make instance results
+        "PANOPTIC_ON": True,  # make panoptic results
+        "RECALL_ON": False,  # measure the recall of class-free proposals
+        "OBJECT_MASK_THRESHOLD": Key(0.0, SHARE),  # panoptic: least class probability of a query
+        # Panoptic: least share of a mask that others leave to it.
+        "OVERLAP_THRESHOLD": Key(0.8, SHARE),
+        # Semantic scores at output size from masks at output size; False: resize the scores.
+        # Panoptic or instance results switch it on, as published.
+        "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
+        # Mask cells that reach into the padding take the value of the nearest that does not. False,
+        # as published, leaves up to three columns and rows without class where an image was padded.
+        "MASK_CELLS_INSIDE": False,
+    },
+}
+
+MODEL = {
+    "META_ARCHITECTURE": "FrozenSeg",  # FrozenSeg, FCCLIP, Fusioner
+    "DEVICE": "auto",  # "cuda", "cpu", "mps"; "auto": the first of them that is there
+    # Of the encoders and decoders at inference (training: SOLVER.AMP). On CUDA fp32 is without
+    # TF32, and tf32 is float32 whose products may be rounded to 10 bits. "auto": fp16 on CUDA, fp32
+    # elsewhere. Class logits, their softmax and ensemble, and post-processing are always in
+    # float32.
+    "PRECISION": Key("auto", ("auto", "fp32", "tf32", "bf16", "fp16")),
+    # Compile the stages of the model at inference; in training, and in evaluations between its
+    # steps, the frozen encoders alone. The first images are slow, by minutes for the full-size
+    # model on a CPU, which also needs a C++ compiler.
+    "COMPILE": False,
+    # On a GPU, launch each stage of the model at inference as one CUDA graph, from the second image
+    # of a size on. Graphs keep memory for each size.
+    "CUDA_GRAPHS": True,
+    # In training, run the layers of the pixel decoder again in the backward pass in place of
+    # keeping what is inside them. "auto": on a CPU.
+    "RECOMPUTE": Key("auto", ("auto", "always", "never")),
+    # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
+    # of the frozen encoders may be `frozenseg://small/FILE`, a file that ships with the package.
+    "WEIGHTS": Key("", READ),
+    "ALLOW_RANDOM_WEIGHTS": False,  # frozen parts without weights: False: an error; True: random
+    # What trained parts start from. True: each layer drawn as the published code of its family
+    # draws it; False: input projections and attention by rules of ours, as the weights that ship
+    # were trained from.
+    "PUBLISHED_INIT": True,
+    # Of CLIP, RGB in 0-255.
+    "PIXEL_MEAN": Key([122.7709383, 116.7460125, 104.09373615], Range(-1000, 1000, length=3)),
+    # Of CLIP, RGB in 0-255.
+    "PIXEL_STD": Key([68.5005327, 66.6321579, 70.32316305], Range(0, 1000, above=True, length=3)),
+    "SAM_NAME": "vit_b",  # vit_b, vit_l, vit_h, or "small" (ours)
+    "SAM_WEIGHTS": Key("", READ),  # file of SAM's weights; "": under pretrained_checkpoint/
+    "FROZEN_SEG": FROZEN_SEG,
+    "FUSIONER": FUSIONER,
+    "TEXT": {
+        # The sentences that a name is put into, whose vectors are averaged: vild14 (published
+        # FrozenSeg), fusioner32 (published Fusioner), clip80 (CLIP's for ImageNet), or a .txt file
+        # with one sentence a line and {} in the place of the name.
+        "TEMPLATES": Key("vild14", READ),
+    },
+    "SEM_SEG_HEAD": SEM_SEG_HEAD,
+    "MASK_FORMER": MASK_FORMER,
+}
+
+INPUT = {
+    "FORMAT": Key("RGB", FIXED),
+    "IMAGE_SIZE": Key(1024, SIZE),  # training: side of the crop after large-scale jitter
+    "MIN_SCALE": Key(0.1, SCALE),  # training: least scale of large-scale jitter
+    "MAX_SCALE": Key(2.0, SCALE),  # training: largest scale of large-scale jitter
+    "FLIP_PROBABILITY": Key(0.5, SHARE),  # training: of a mirrored image
+    # Training: where a crop that is larger than the image lies in it. True: one random number for
+    # both axes, so on the diagonal, as published; False: one for each.
+    "DIAGONAL_CROPS": True,
+    # Training: what the frozen encoders see in the padding of a crop. "grey": 128, as published;
+    # "zeros": zeros after normalisation, as at test.
+    "PADDING": Key("grey", ("grey", "zeros")),
+    # Training: objects of which the crop has left nothing. True: they stay targets, with their
+    # class and an empty mask, as published; False: they are dropped.
+    "KEEP_EMPTY_OBJECTS": True,
+    "MIN_SIZE_TEST": Key(800, Range(0, 16384)),  # test: shorter side; 0: images keep their size
+    "MAX_SIZE_TEST": Key(1333, SIZE),  # test: the longer side at most
+    # A benchmark that has a test size of its own (Cityscapes 1024 x 2560) is tested at that. A YAML
+    # file, or options, that set a size above and not this key choose that size: it is False then.
+    "SIZE_TEST_OF_BENCHMARK": True,
+}
+
+DATASETS = {
+    # The data sets to train on; all must have the same classes.
+    "TRAIN": ("openvocab_coco_2017_train_panoptic_with_sem_seg",),
+    # The data sets to evaluate on.
+    "TEST": ("openvocab_coco_2017_val_panoptic_with_sem_seg",),
+    # A class list for every data set, in place of its own: a file (`text/vocabulary.py`, `.txt` or
+    # `.json`), or one that ships with the package, e.g. "coco_panoptic". "": the list of the
+    # benchmark, and without one the names in the annotation.
+    "VOCABULARY": Key("", READ),
+    # Lists for single sets, which go before the one above: "SET=LIST", SET as in TRAIN or TEST.
+    "VOCABULARIES": (),
+    # How a list meets the annotation. "names": by its numbers or in its order, if no name says
+    # otherwise, else by names; a contradiction is an error. "order": in the order of the category
+    # ids, whatever the names say, e.g. for an annotation in another language.
+    "VOCABULARY_JOIN": Key("names", ("names", "order")),
+    # The classes that count as seen. "": those of TRAIN, under the names that the training used (a
+    # run writes them into its config.yaml where they come from files). Else a list as above, or a
+    # data set, e.g. "pascal5i_fold0_train" or "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR". Rows of folds
+    # know their own at test.
+    "TRAIN_VOCABULARY": Key("", READ),
+    # What an epoch of Fusioner goes through. False: images, each asked for classes of it by chance;
+    # True: pairs of an image and a class that is in it, as published.
+    "PAIRS": False,
+}
+
+DATALOADER = {
+    "NUM_WORKERS": Key(4, Range(0, 1024)),  # processes per rank that read and augment images
+    # Training: a folder where what the frozen encoders make of an image is kept, so that they see
+    # it once. For views that come again: INPUT.MIN_SCALE = MAX_SCALE, at most 1.0. "": not kept.
+    "FEATURE_CACHE": Key("", WRITTEN),
+    # What the folder may grow to, in 10^9 bytes; the published model needs 0.1 an image and view.
+    "FEATURE_CACHE_GB": Key(50.0, Range(0, 1e9, above=True)),
+}
+
+SOLVER = {
+    "OPTIMIZER": Key("ADAMW", FIXED),
+    "IMS_PER_BATCH": Key(16, COUNT),  # images a step, all GPUs together
+    "ACCUMULATE": Key(1, COUNT),  # passes a step, each with IMS_PER_BATCH / ACCUMULATE images
+    "BASE_LR": Key(0.0001, SHARE),  # learning rate behind the warm-up
+    "WEIGHT_DECAY": Key(0.05, SHARE),  # of all that has no decay of its own below
+    "WEIGHT_DECAY_NORM": Key(0.0, SHARE),  # of norm layers
+    "WEIGHT_DECAY_EMBED": Key(0.0, SHARE),  # of embeddings
+    # What is what. "modules": norms and embeddings by the type of their module, all else by
+    # WEIGHT_DECAY (published FrozenSeg); "tables": the level embeddings of the deformable encoders
+    # count as embeddings too (ours); "matrices": biases and vectors do not decay, all else by
+    # WEIGHT_DECAY (published Fusioner).
+    "WEIGHT_DECAY_RULE": Key("modules", ("modules", "tables", "matrices")),
+    # "constant", or "cosine": from WEIGHT_DECAY to WEIGHT_DECAY_END along half a cosine.
+    "WEIGHT_DECAY_SCHEDULE": Key("constant", ("constant", "cosine")),
+    "WEIGHT_DECAY_END": Key(0.0, SHARE),  # what "cosine" ends at
+    # The pixel decoder of Fusioner keeps BASE_LR from the first step to the last and does not
+    # decay (published: True).
+    "CONSTANT_DECODER": False,
+    # "WarmupMultiStepLR": STEPS and GAMMA; "WarmupCosineLR": behind the warm-up from BASE_LR to
+    # BASE_LR_END along half a cosine.
+    "LR_SCHEDULER_NAME": Key("WarmupMultiStepLR", ("WarmupMultiStepLR", "WarmupCosineLR")),
+    "BASE_LR_END": Key(0.0, SHARE),  # what "WarmupCosineLR" ends at
+    "MAX_ITER": Key(368750, STEPS),  # steps of the training
+    "STEPS": Key((327778, 355092), STEPS),  # where the learning rate falls
+    "GAMMA": Key(0.1, SHARE),  # factor of the learning rate at each of STEPS
+    "WARMUP_FACTOR": Key(1.0, SHARE),  # of the learning rate at the first step
+    "WARMUP_ITERS": Key(10, STEPS),  # steps until the rate is BASE_LR
+    "EMA": Key(0.0, Range(0, 1, below=True)),  # decay of the weights' moving average; 0: none
+    "CHECKPOINT_PERIOD": Key(5000, STEPS),  # steps from one checkpoint to the next
+    # Last checkpoints kept, besides the best; one more until a step was taken from the last.
+    "CHECKPOINT_KEEP": Key(2, COUNT),
+    "CLIP_GRADIENTS": {
+        "ENABLED": True,  # limit the norm of the gradients
+        "CLIP_TYPE": Key("full_model", FIXED),
+        # Largest norm of all gradients together.
+        "CLIP_VALUE": Key(0.01, Range(0, 1e6, above=True)),
+        "NORM_TYPE": Key(2.0, FIXED),
+    },
+    "AMP": {
+        "ENABLED": True,  # train in mixed precision on a GPU
+    },
+}
+
+TEST = {
+    "EVAL_PERIOD": Key(0, STEPS),  # evaluate every so many steps of a training; 0: at the end only
+    "DETECTIONS_PER_IMAGE": Key(100, COUNT),  # instances kept of an image, the best ones
+    # [[data set, metric, value, tolerance], ...] decide the exit status; the value null: undefined.
+    # Misspelt names end a run before its first step; sets that DATASETS.TEST is without are named.
+    "EXPECTED_RESULTS": [],
+    # Fusioner: also score masks of the classes that are in the image, when only these are asked for
+    # (the published protocol); the metrics' names begin with "oracle".
+    "ORACLE_PRESENCE": False,
+    "USE_SAM_MASKS": False,  # OpenSeg Ensemble: SAM's masks join the queries'
+    "SAM_MASK_PRED_ALPHA": Key(0.2, SHARE),  # epsilon of the ensemble
+    "PKL_SAM_MODEL_NAME": "vit_h",  # the SAM whose masks are used
+    "SAM_MASKS": {
+        "WEIGHTS": Key("", READ),  # of that SAM; "": MODEL.SAM_WEIGHTS, if it is MODEL.SAM_NAME
+        "FOLDER": Key("", READ),  # proposals from frozenseg make_sam_masks; "": made online
+        "THRESHOLD": Key(0.5, SHARE),  # xi: least probability of a proposal's best unseen class
+        # Of proposals in panoptic and instance results; 0: none, as published.
+        "WEIGHT": Key(1.0, SHARE),
+        "POINTS_PER_SIDE": Key(32, Range(1, 1024)),  # of the grid of points at which SAM is asked
+        "PREDICTED_IOU": Key(0.8, SHARE),  # least IoU that SAM predicts of a mask
+        "STABILITY": Key(0.7, SHARE),  # least stability score of a mask
+        "MIN_REGION_AREA": Key(100, STEPS),  # pixels
+        "MAX_MASKS": Key(50, COUNT),  # the largest
+    },
+    "AUG": {
+        "ENABLED": False,  # flip and several sizes at test
+        "MIN_SIZES": Key((400, 500, 600, 700, 800, 900, 1000, 1100, 1200), SIZE),  # shorter sides
+        "MAX_SIZE": Key(4000, SIZE),  # the longer side at most
+        "FLIP": True,  # mirrored images too
+    },
+}
+
+LOG = {
+    # Steps from one line of the console and of metrics.jsonl to the next.
+    "PERIOD": Key(20, Range(1, 10**9)),
+    "TENSORBOARD": True,  # curves and pictures under OUTPUT_DIR/tensorboard
+    "WANDB": "",  # a Weights & Biases project; "": not used
+    # Images of the first test set whose predictions are drawn at evaluations.
+    "PICTURES": Key(4, Range(0, 10_000)),
+}
+
+CONFIGURATION = {
+    "VERSION": Key(2, FIXED),  # of the layout of keys, as in detectron2
+    "OUTPUT_DIR": Key("./output", WRITTEN),  # checkpoints, logs, results
+    "SEED": Key(-1, Range(-1, 2**32 - 1)),  # of weights, data and points; -1: a new one each time
+    "MODEL": MODEL,
+    "INPUT": INPUT,
+    "DATASETS": DATASETS,
+    "DATALOADER": DATALOADER,
+    "SOLVER": SOLVER,
+    "TEST": TEST,
+    "LOG": LOG,
+}
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Key]]:
+    for name, entry in section.items():
+        if isinstance(entry, dict):
+            yield from _flat(entry, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", entry if isinstance(entry, Key) else Key(entry)
+
+
+KEYS: dict[str, Key] = dict(_flat(CONFIGURATION))
+"""Every key, with its sections before it: "MODEL.SAM_NAME"."""
