@@ -335,7 +335,9 @@ def test_coco_label_maps_are_those_that_are_derived(root: Path) -> None:
     prepare("coco_semantic")
     row = find_benchmark(name)
     for with_maps, derived in zip(
-        read_benchmark(row, root)[0], read_benchmark(row.without_label_maps(), root)[0], strict=True
+        read_benchmark(row, root)[0],
+        read_benchmark(dataclasses.replace(row, semantic_labels=""), root)[0],
+        strict=True,
     ):
         assert with_maps.semantic_path and not derived.semantic_path
         assert (load_semantic(with_maps) == load_semantic(derived)).all()
