@@ -75,8 +75,7 @@ def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None 
     layout = make_layout(generator, height, width, unseen_weight=options.unseen_weight)
     things = place_things(
         generator,
-        height,
-        width,
+        (height, width),
         layout.horizon,
         counts=options.counts,
         radii=options.radii,

@@ -456,7 +456,7 @@ def test_folds_with_shifted_categories_are_named(
     content["categories"] = content["categories"][:50]
     content["annotations"] = content["annotations"][:1]
     path.write_text(json.dumps(content))
-    assert "has 50 classes, number 79 is asked for" in problems(name, capsys)
+    assert "has 50 classes, but number 79 is selected" in problems(name, capsys)
 
 
 def test_a_list_of_classes_in_images_that_is_lost_or_old_is_named(

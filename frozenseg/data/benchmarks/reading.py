@@ -69,7 +69,7 @@ def select_benchmark_classes(
     if max(benchmark.classes) >= len(categories):
         raise UserError(
             f"{root / (benchmark.annotations or benchmark.labels)}: has {len(categories)} classes, "
-            f"but class {max(benchmark.classes)} is selected; is it another data set?"
+            f"but number {max(benchmark.classes)} is selected; is it another data set?"
         )
     kept, chosen = select_classes(records, categories, benchmark.classes, present)
     kept = PAIRS[benchmark.pairs](kept)
