@@ -1,8 +1,9 @@
 """The things of the world: their names and their shapes.
 
-To add a noun: write a function `Plane -> list[Part]` that draws it into the unit disc (y points
-down), or one that returns the signed distance of its only part, and give it a row in `NOUNS`. Vocabulary, splits, captions and exports follow the table, and
-`tests/small_world/test_tables.py` tries every row.
+To add a noun, write a function `Plane -> list[Part]` that draws it into the unit disc (y points
+down), or one that returns the signed distance of its only part, and give it a row in `NOUNS`.
+Vocabulary, splits, captions and exports follow the table, and `tests/small_world/test_tables.py`
+tries every row.
 """
 
 from collections.abc import Callable

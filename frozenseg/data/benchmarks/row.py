@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
 """See `frozenseg.data.benchmarks.scored_pairs`."""
@@ -81,7 +81,7 @@ class Benchmark:
             return self
         split = Path(self.images).parent
         names = ("annotations", "labels", "semantic_labels")
-        paths = {
+        paths: dict[str, Any] = {
             name: str(split / self.version / Path(getattr(self, name)).relative_to(split))
             for name in names
         }
@@ -95,7 +95,7 @@ class Benchmark:
         split: of its preparation.
         """
         names = ("images", "annotations", "labels", "semantic_labels", "instances")
-        paths = {
+        paths: dict[str, Any] = {
             name: getattr(self, name).replace("validation", "training").replace("val", "train")
             for name in names
         }

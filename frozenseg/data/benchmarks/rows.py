@@ -76,15 +76,15 @@ def _label_maps(root: str, vocabulary: str, labels: str, **fields: Any) -> Bench
 
 def _small_world(split: str, vocabulary: str) -> Benchmark:
     """Return the row of a split of the small world."""
-    paths = small_world_files(Path("small_world"), split)._asdict()
-    del paths["settings"]
+    files = small_world_files(Path("small_world"), split)._asdict().items()
+    paths: dict[str, Any] = {field: str(path) for field, path in files if field != "settings"}
     return Benchmark(
         tasks=ALL_TASKS,
         reader="panoptic",
         vocabulary=vocabulary,
         test_size=(192, 384),
         evaluators=ALL_TASKS,
-        **{field: str(path) for field, path in paths.items()},
+        **paths,
     )
 
 

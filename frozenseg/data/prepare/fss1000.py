@@ -20,7 +20,7 @@ from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.options import PreparationOptions, place_image, source_folder
-from frozenseg.data.transforms import nearest_positions
+from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
@@ -89,13 +89,10 @@ def class_ids(path: Path) -> np.ndarray:
     """
     with open_image(path) as picture:
         object_mask = np.asarray(picture.convert("L")) > 127
-    height, width = image_size(path.with_suffix(".jpg"))
-    rows = nearest_positions(object_mask.shape[0], height)
-    columns = nearest_positions(object_mask.shape[1], width)
+    object_mask = resize_labels(object_mask, image_size(path.with_suffix(".jpg")))
     name, above = path.parent.name, path.parents[1]
     source = above.parent if above.name == INNER else above
     known = _classes(source, _split_of(source, name))
-    object_mask = object_mask[rows][:, columns]
     return np.where(object_mask, known.index(name), BACKGROUND).astype(np.uint16)
 
 

@@ -26,7 +26,7 @@ from frozenseg.data.benchmarks import find_benchmark, read_benchmark
 from frozenseg.data.prepare import fss1000
 from frozenseg.data.prepare.options import PreparationOptions, write_picture
 from frozenseg.data.records import Record
-from frozenseg.data.transforms import nearest_positions, resize_image, seeded_generator
+from frozenseg.data.transforms import resize_image, resize_labels, seeded_generator
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 from frozenseg.text.vocabulary import Vocabulary
@@ -124,9 +124,8 @@ def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
         top, left, side = tile.box
         image = image[top : top + side, left : left + side]
         labels = labels[top : top + side, left : left + side]
-    rows = nearest_positions(labels.shape[0], source.side)
-    columns = nearest_positions(labels.shape[1], source.side)
-    return resize_image(image, (source.side, source.side)), labels[rows][:, columns]
+    size = source.side, source.side
+    return resize_image(image, size), resize_labels(labels, size)
 
 
 def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
