@@ -89,8 +89,7 @@ class CaptionedWindows(Dataset[tuple[Tensor, ...]]):
 def thing_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[slice, slice]:
     """Return a window on a (H, W) bool mask, about square: its box and up to a third more."""
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    side = max(np.ptp(rows), np.ptp(columns)) + 1
-    side *= generator.uniform(1.0, 1.35)
+    side = (max(np.ptp(rows), np.ptp(columns)) + 1) * generator.uniform(1.0, 1.35)
     return _window((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2, side, mask.shape)
 
 
