@@ -35,10 +35,10 @@ def stuff_class_ids(path: Path) -> np.ndarray:
     """Read class ids 0-170, and 255 where unlabelled."""
     labels = read_labels(path)
     known = {number - 1: i for i, number in enumerate(STUFF_IDS)}
-    found = lookup(labels, known, 255)
-    if ((found == 255) & (labels != 255)).any():
+    class_ids = lookup(labels, known, 255)
+    if ((class_ids == 255) & (labels != 255)).any():
         raise UserError(f"{path}: holds a label that COCO-Stuff has not; unpack it again")
-    return found
+    return class_ids
 
 
 STUFF_LABELS = LabelConversion("coco/stuffthingmaps_detectron2", published_stuff, stuff_class_ids)

@@ -71,15 +71,15 @@ def _images(source: Path) -> Path:
 def published_labels(root: Path, split: str) -> dict[str, Path]:
     """Return {CLASS_NUMBER: picture of the object} of a split."""
     folder = _images(source_folder(root / SOURCE, REMEDY))
-    found: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
     for name in class_names(root, split):
         pictures = sorted(source_folder(folder / name, REMEDY).glob("*.png"))
         if not pictures:
             raise UserError(f"{folder / name}: holds no .png files; {REMEDY}")
-        found |= {f"{name}_{int(path.stem):02d}": path for path in pictures if path.stem.isdigit()}
-    if not found:
+        labels |= {f"{name}_{int(path.stem):02d}": path for path in pictures if path.stem.isdigit()}
+    if not labels:
         raise UserError(f"{folder}: holds no class of the split {split}; {REMEDY}")
-    return found
+    return labels
 
 
 def class_ids(path: Path) -> np.ndarray:
@@ -124,8 +124,8 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def _say_resized(pictures: list[Path], split: str, options: PreparationOptions) -> None:
-    found = options.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
-    resized = [path for path, differs in zip(pictures, found, strict=True) if differs]
+    flags = options.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
+    resized = [path for path, differs in zip(pictures, flags, strict=True) if differs]
     if resized:
         logger.warning(
             "%d of %d pictures of objects are of another size than their image and are resized to "
@@ -157,13 +157,9 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
 
 def _remove_others(root: Path, split: str, stems: set[str]) -> None:
     """Remove the files of an earlier run with another list: their class ids mean other classes."""
-    folders = (root / FOLDER / kind / split for kind in ("annotations", "images"))
-    others = [
-        path
-        for folder in folders
-        for path in folder.glob("*_[0-9][0-9].*")
-        if path.stem not in stems
-    ]
+    folders = [root / FOLDER / name / split for name in ("annotations", "images")]
+    paths = [path for folder in folders for path in folder.glob("*_[0-9][0-9].*")]
+    others = [path for path in paths if path.stem not in stems]
     for path in others:
         path.unlink()
     if others:
