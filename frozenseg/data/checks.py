@@ -13,46 +13,43 @@ from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import class_names, read_all_classes, select_benchmark_classes
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.coco_json import check_categories_agree
-from frozenseg.data.detection_truth import load_lvis_truth, load_truth
+from frozenseg.data.detection_truth import Truth, load_lvis_truth, load_truth
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.sample_checks import Finding, decoded
 from frozenseg.errors import UserError
+
+NO_AP = "no instance annotation, so no AP"
 
 
 def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
     """List the files and folders of a row that are missing."""
     benchmark = benchmark.located(root)
     own_list = benchmark.vocabulary if benchmark.vocabulary.endswith(".txt") else ""
-    # COCO's and Mapillary's label maps can be derived; ADE20K's hold more than its objects do
+    # COCO's and Mapillary's label maps can be derived; ADE20K's hold more than its objects do.
     maps = benchmark.semantic_labels if benchmark.prepared_by else ""
+    parts = (
+        (benchmark.images, "no images"),
+        (benchmark.annotations, "no annotation"),
+        (benchmark.labels, "no labels"),
+        (maps, "no label maps"),
+        (own_list, "no class list"),
+        (benchmark.present, "no list of the classes in each image"),
+        (benchmark.instances, NO_AP),
+    )
     return [
-        *_absent(root, benchmark.images, "no images"),
-        *_absent(root, benchmark.annotations, "no annotation"),
-        *_absent(root, benchmark.labels, "no labels"),
-        *_absent(root, maps, "no label maps"),
-        *_absent(root, own_list, "no class list"),
-        *_absent(root, benchmark.present, "no list of the classes in each image"),
-        *_missing_instances(benchmark, root),
+        Finding(f"{root / path}: not there: {what}", wrong=True, missing=True)
+        for path, what in parts
+        if path and not (root / path).exists()
     ]
 
 
-def _missing_instances(benchmark: Benchmark, root: Path) -> list[Finding]:
-    return _absent(root, benchmark.instances, "no instance annotation, so no AP")
-
-
-def _absent(root: Path, path: str, what: str) -> list[Finding]:
-    if not path or (root / path).exists():
-        return []
-    return [Finding(f"{root / path}: not there: {what}", wrong=True, missing=True)]
-
-
 def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Finding]:
-    """Yield all findings in turn. sample: how many images are decoded, 0 for all of them."""
+    """Check a row and yield what is found. sample: how many images are decoded; 0: all of them."""
     benchmark = benchmark.located(root)
     missing = missing_parts(benchmark, root)
     yield from missing
-    if missing != _missing_instances(benchmark, root):
+    if any(not finding.text.endswith(NO_AP) for finding in missing):
         return
     try:
         all_records, all_categories = read_all_classes(benchmark, root)
@@ -61,22 +58,20 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
         yield Finding(str(error), wrong=True)
         return
     yield _count(benchmark, len(all_records))
-    yield from _nothing_to_find(benchmark, root, records)
-    if benchmark.classes:
-        yield _selected(benchmark, records)
-    yield _classes(benchmark, root, categories)
-    chosen = _spread(records, sample)
-    yield from decoded(benchmark, root, chosen, categories)
-    if not missing:
-        yield from _instances(benchmark, root, records, categories)
-
-
-def _nothing_to_find(benchmark: Benchmark, root: Path, records: list[Record]) -> Iterator[Finding]:
     try:
         name = str(root / (benchmark.annotations or benchmark.labels))
         require_objects(records, benchmark.targets, name)
     except UserError as error:
         yield Finding(str(error), wrong=True)
+    if benchmark.classes:
+        yield _selected(benchmark, records)
+    try:
+        yield Finding(class_names(benchmark, root, categories).summary())
+    except UserError as error:
+        yield Finding(str(error), wrong=True)
+    yield from decoded(benchmark, root, _spread(records, sample), categories)
+    if not missing:
+        yield from _instances(benchmark, root, records, categories)
 
 
 def _count(benchmark: Benchmark, count: int) -> Finding:
@@ -100,13 +95,6 @@ def _selected(benchmark: Benchmark, records: Sequence[Record]) -> Finding:
     return Finding(f"{pairs} pairs of image and class, by the protocol {benchmark.pairs}")
 
 
-def _classes(benchmark: Benchmark, root: Path, categories: Categories) -> Finding:
-    try:
-        return Finding(class_names(benchmark, root, categories).summary())
-    except UserError as error:
-        return Finding(str(error), wrong=True)
-
-
 def _spread(records: Sequence[Record], count: int) -> list[Record]:
     """Choose `count` records, evenly from the first to the last."""
     if not count or count >= len(records):
@@ -118,7 +106,7 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
 def _instances(
     benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
 ) -> Iterator[Finding]:
-    """Read the annotation that AP needs, as its metric reads it."""
+    """Read the annotation that AP needs in the way in which its metric reads it."""
     try:
         if "lvis" in benchmark.evaluators:
             load_lvis_truth(root / benchmark.annotations, boxes=False)
@@ -132,9 +120,7 @@ def _instances(
             if benchmark.instances:
                 source = str(root / benchmark.annotations)
                 check_categories_agree(truth.categories, categories, str(path), source)
-                yield _beside_records(
-                    path, set(truth.sizes), set(truth.categories.dataset_ids), records, categories
-                )
+                yield _beside_records(path, truth, records, categories)
             else:  # it is the annotation itself
                 yield Finding(f"instance annotation of {len(truth.sizes)} images, as AP reads it")
     except UserError as error:
@@ -142,12 +128,10 @@ def _instances(
 
 
 def _beside_records(
-    path: Path,
-    image_ids: set[int | str],
-    category_ids: set[int],
-    records: list[Record],
-    categories: Categories,
+    path: Path, truth: Truth, records: list[Record], categories: Categories
 ) -> Finding:
+    """Compare the instance annotation with the panoptic one."""
+    category_ids, image_ids = set(truth.categories.dataset_ids), truth.sizes.keys()
     things = {i for i, t in zip(categories.dataset_ids, categories.is_thing, strict=True) if t}
     if category_ids != things:
         return Finding(

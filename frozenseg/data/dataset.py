@@ -45,11 +45,12 @@ class Sample:
     unpadded_size: tuple[int, int] | None = None
 
     def pin_memory(self) -> "Sample":
-        """The same in page-locked memory; `DataLoader` calls it."""
+        """Return the sample in page-locked memory, as `DataLoader` asks for it."""
         targets = None if self.targets is None else self.targets.pin_memory()
         return replace(self, image=self.image.pin_memory(), targets=targets)
 
 
+@dataclass(kw_only=True, eq=False)
 class SegmentationDataset(Dataset[Sample]):
     """Samples of a list of records.
 
@@ -65,22 +66,12 @@ class SegmentationDataset(Dataset[Sample]):
     seed: of all random numbers.
     """
 
-    def __init__(
-        self,
-        *,
-        records: list[Record],
-        categories: Categories,
-        transform: Transform,
-        targets: Literal["panoptic", "semantic", "instances"] | None,
-        keep_empty: bool = True,
-        seed: int = 0,
-    ) -> None:
-        self.records = records
-        self.categories = categories
-        self.transform = transform
-        self.targets = targets
-        self.keep_empty = keep_empty
-        self.seed = seed
+    records: list[Record]
+    categories: Categories
+    transform: Transform
+    targets: Literal["panoptic", "semantic", "instances"] | None
+    keep_empty: bool = True
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.records)

@@ -65,7 +65,10 @@ def load_truth(
             f"{named}: {len(file.categories)} categories are more than {MOST_CATEGORIES}, for "
             "which the scores do not fit into memory; list those that occur"
         )
-    numbers = _numbers(file)
+    numbers = {
+        key: number if isinstance(key, str) else key
+        for number, key in enumerate(file.images, start=1)
+    }
     _note_wrong_areas(file, content, named)
     dataset = {
         "images": [
@@ -78,11 +81,7 @@ def load_truth(
             for image in file.images.values()
         ],
         "categories": [
-            {
-                "id": int(entry["id"]),
-                "name": entry["name"],
-                **_only(entry, category_fields),
-            }
+            {"id": int(entry["id"]), "name": entry["name"], **_only(entry, category_fields)}
             for entry in file.category_entries
         ],
         "annotations": [
@@ -113,7 +112,7 @@ def load_lvis_truth(source: str | os.PathLike[str] | Mapping[str, Any], *, boxes
 
 
 def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
-    """UserError unless the fields that only LVIS has are there; its lists become whole numbers."""
+    """Check the fields that only LVIS has, and turn its lists into whole numbers."""
     for image in dataset["images"]:
         for key in LVIS_LISTS:
             listed = image.get(key)
@@ -132,13 +131,6 @@ def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
     for i, annotation in enumerate(dataset["annotations"]):
         if flag(annotation, "ignore", f"{source}: object {i}", False):
             raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")
-
-
-def _numbers(file: InstanceFile) -> dict[ImageId, int]:
-    return {
-        key: number if isinstance(key, str) else key
-        for number, key in enumerate(file.images, start=1)
-    }
 
 
 def _annotation(

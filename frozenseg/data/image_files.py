@@ -10,9 +10,7 @@ from frozenseg.data.images import FORMATS
 from frozenseg.data.notes import left_out, note
 from frozenseg.errors import UserError
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
-)
+VIDEO_SUFFIXES = frozenset(".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv".split())
 
 
 def list_images(inputs: list[str]) -> list[Path]:
@@ -30,7 +28,7 @@ def list_images(inputs: list[str]) -> list[Path]:
 
 
 def is_video(path: Path) -> bool:
-    """Tell by the suffix of a file whether it is a video."""
+    """Tell by its suffix whether a file is a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -44,9 +42,9 @@ def _expand(entry: str) -> list[Path]:
         files = [Path(name) for name in sorted(glob.glob(entry, recursive=True))]
         files = [file for file in files if file.is_file()]
         if not files:
-            raise UserError(f"{entry}: no file matches this pattern")
+            raise UserError(f"{entry}: no file matches this pattern; correct it")
         return files
-    raise UserError(f"{path}: no such file or folder")
+    raise UserError(f"{path}: no such file or folder; correct the path")
 
 
 def _images_of(folder: Path) -> list[Path]:
@@ -69,4 +67,4 @@ def _images_of(folder: Path) -> list[Path]:
 def image_suffixes() -> list[str]:
     """List the suffixes of the formats that are read, with their dots."""
     known = {*FORMATS, "MPO"}  # Pillow opens MPO as JPEG
-    return [end for end, kind in Image.registered_extensions().items() if kind in known]
+    return [end for end, name in Image.registered_extensions().items() if name in known]

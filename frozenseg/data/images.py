@@ -170,11 +170,11 @@ def _open(path: Path) -> Image.Image:
 @functools.cache
 def _formats() -> list[str]:
     Image.init()  # a Pillow built without a decoder does not know its format
-    return [kind for kind in FORMATS if kind in Image.OPEN]
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How an opened file packs its values, e.g. "RGB;16B"; "" where Pillow does not say."""
+    """Return how an opened file packs its values, e.g. "RGB;16B"; "" if Pillow does not say."""
     tiles = getattr(image, "tile", [])  # only files have it
     arguments = tiles[0].args if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments

@@ -85,10 +85,10 @@ def flag(entry: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
     value = entry.get(key)
     if value is None:
         return default
-    found = _FLAGS.get(str(value).strip().lower())
-    if found is None:
+    switch = _FLAGS.get(str(value).strip().lower())
+    if switch is None:
         raise unusable(value, key, where, "0 or 1")
-    return found
+    return switch
 
 
 def flags(groups: Groups, key: str, default: bool) -> list[bool]:

@@ -9,14 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from frozenseg.data.images import (
-    load,
-    open_image,
-    orientation,
-    raw_mode,
-    say_pages_left_out,
-    turned,
-)
+from frozenseg.data import images
+from frozenseg.data.images import open_image, orientation, turned
 from frozenseg.errors import UserError
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")  # label maps of ADE20K-847 are TIFF
@@ -53,8 +47,7 @@ def read_panoptic_ids(path: str | Path) -> np.ndarray:
 
 
 def read_labels(path: str | Path) -> np.ndarray:
-    """Read labels (H, W): one channel of 1 to 32 bits, palette indices, or greys that are stored as
-    colours."""
+    """Read labels (H, W): a channel of 1-32 bits, palette indices, or greys stored as colours."""
     samples, mode = _samples(path, palette=False)
     if samples.ndim == 3:
         if (samples[..., :3] != samples[..., :1]).any():
@@ -94,11 +87,11 @@ def _samples(path: str | Path, palette: bool) -> tuple[np.ndarray, str]:
                 f"{path}: is compressed as a photograph ({image.format}), which does not keep ids; "
                 "save it as PNG"
             )
-        say_pages_left_out(image, path)
-        mode, kind = image.mode, raw_mode(image)
-        sixteen = ";16" in kind and mode in ("LA", "RGB", "RGBA", "RGBX")
+        images.say_pages_left_out(image, path)
+        mode, packing = image.mode, images.raw_mode(image)
+        sixteen = ";16" in packing and mode in ("LA", "RGB", "RGBA", "RGBX")
         turn = orientation(image) if sixteen else 1  # before Pillow turns a TIFF
-        load(image)
+        images.load(image)
         if sixteen:
             return turned(_sixteen_bits(path), turn), mode
         if mode in ("P", "PA") and palette:
@@ -110,8 +103,8 @@ def _samples(path: str | Path, palette: bool) -> tuple[np.ndarray, str]:
         values = values[..., 0]
     if values.ndim == 3 and mode not in ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa"):
         raise UserError(f"{path}: has the mode {mode}, which no label map has; save it as PNG")
-    if not palette and kind in _SCALED_BY:
-        values = values // _SCALED_BY[kind]
+    if not palette and packing in _SCALED_BY:
+        values = values // _SCALED_BY[packing]
     return (values if values.ndim == 2 else values[..., :3]), mode
 
 

@@ -1,6 +1,6 @@
 """Samplers and loaders: an endless, seeded order for training, exact shares for evaluation.
 
-Both loaders yield `list[Sample]`: test images differ in size, and padding is the model's affair.
+Both loaders yield `list[Sample]`, because test images differ in size and the model pads them.
 """
 
 import multiprocessing
@@ -26,22 +26,20 @@ class TrainingSampler(Sampler[SampleIndex]):
 
     Position p of the stream is drawn by rank p mod world_size, so that ranks together draw every
     image once an epoch, and the stream is the same for any number of ranks.
-    start: the position to begin at, that is the number of images that all ranks have drawn before.
+
+    start: the position to begin at, which is the number of images that all ranks have drawn before.
     """
 
     def __init__(
         self, size: int, *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         assert size > 0, "a dataset without images has no order"
-        self.size = size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world_size = world_size
+        self.size, self.seed = size, seed
+        self.first, self.step = start + rank, world_size
 
     def __iter__(self) -> Iterator[SampleIndex]:
         epoch, order = -1, None
-        for position in count(self.start + self.rank, self.world_size):
+        for position in count(self.first, self.step):
             if position // self.size != epoch or order is None:
                 epoch = position // self.size
                 order = seeded_generator(self.seed, ORDER_STREAM, epoch).permutation(self.size)
@@ -49,7 +47,10 @@ class TrainingSampler(Sampler[SampleIndex]):
 
 
 class ShardSampler(Sampler[int]):
-    """The share of one rank in an evaluation: no image twice, none lost, shares differ by one."""
+    """The share of one rank in an evaluation.
+
+    Each image is in one share, and the sizes of shares differ by at most one.
+    """
 
     def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
         self.items = range(rank, size, world_size)
@@ -71,13 +72,12 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> "Loader":
-    """Endless batches of `batch_size` samples for one rank.
+    """Load endless batches of `batch_size` samples for one rank.
 
     start: images that all ranks together have drawn before, i.e. steps * batch_size * world_size.
     """
-    sampler = TrainingSampler(
-        len(dataset), seed=seed, start=start, rank=rank, world_size=world_size
-    )
+    size = len(dataset)
+    sampler = TrainingSampler(size, seed=seed, start=start, rank=rank, world_size=world_size)
     return Loader(dataset, sampler, batch_size=batch_size, num_workers=num_workers)
 
 
@@ -89,21 +89,20 @@ def eval_loader(
     world_size: int = 1,
     batch_size: int = 1,
 ) -> "Loader":
-    """The share of one rank in one pass over the dataset, in order."""
+    """Load the share of one rank in one pass over the dataset, in order."""
     sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
     return Loader(dataset, sampler, batch_size=batch_size, num_workers=num_workers)
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """`iter(loader)`, with workers that never get Ctrl-C, SIGTERM or SIGHUP.
+    """Start `iter(loader)` with workers that never get Ctrl-C, SIGTERM or SIGHUP.
 
-    A terminal or a scheduler sends these to all processes of a group. They are the affair of the
-    main process, which ends its workers when it ends; workers also end when it has died.
+    A terminal or a scheduler sends these signals to all processes of a group. The main process
+    handles them and ends its workers when it ends; workers also end when it has died.
 
-    The workers are started from a thread that blocks the signals, and inherit that. For a loader
-    that is started outside the main thread torch takes over no signal, either: its handler would
-    raise the error of a dead worker wherever the main thread is, in a backward pass as well. The
-    same error comes with the next batch.
+    The workers inherit the blocked signals of the thread that starts them. Outside the main thread
+    torch installs no signal handler, either: its handler would raise the error of a dead worker
+    wherever the main thread is, in a backward pass as well. The next batch raises the same error.
     """
 
     def start() -> Iterator[Any]:
@@ -115,7 +114,7 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 class Loader:
-    """Batches from worker processes; a failure in a worker is one line that names the file."""
+    """Batches from worker processes; the message of a failed worker is one line with the file."""
 
     def __init__(
         self,
@@ -125,10 +124,8 @@ class Loader:
         batch_size: int,
         num_workers: int,
     ) -> None:
-        self.dataset = dataset
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.num_workers = num_workers
+        self.dataset, self.sampler = dataset, sampler
+        self.batch_size, self.num_workers = batch_size, num_workers
         self.batches = self._data_loader()
 
     def __len__(self) -> int:
@@ -140,7 +137,7 @@ class Loader:
             try:
                 batch = next(batches, None)
             except (ConnectionError, EOFError, FileNotFoundError):
-                # the other end of a pipe has gone; asked again, torch finds which worker it was
+                # The other end of a pipe is gone; at the next try torch finds out whose it was.
                 if self.num_workers == 0:
                     raise
                 continue
@@ -151,12 +148,12 @@ class Loader:
             if batch is None:
                 return
             if isinstance(batch, UserError):
-                self.batches = self._data_loader()  # the workers at work go with the old one
+                self.batches = self._data_loader()  # running workers end with the old one
                 raise batch from None
             yield batch
 
     def _data_loader(self) -> DataLoader[Sample | UserError]:
-        # of each worker its process id and the item that it is at
+        # The process id of each worker, and the item that it is reading.
         self.progress = torch.full((self.num_workers, 2), -1).share_memory_()
         return DataLoader(
             _Reporting(self.dataset, self.progress),
@@ -167,13 +164,13 @@ class Loader:
             worker_init_fn=partial(_note_process, self.progress),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # its own generator: the default draws from torch's global state, which a resumed run
-            # must find as it left it
+            # The default generator draws from torch's global state, which a resumed run must find
+            # as it left it.
             generator=torch.Generator(),
         )
 
     def _death_of_a_worker(self) -> UserError | None:
-        """An error that names the images at which workers have died; None if all are alive."""
+        """Make an error that names the images at which workers died; None if all are alive."""
         alive = {child.pid for child in multiprocessing.active_children()}
         rows = [(process, item) for process, item in self.progress.tolist() if process >= 0]
         died_at = [item for process, item in rows if process not in alive]
@@ -187,8 +184,10 @@ class Loader:
 
 
 class _Reporting(Dataset[Sample | UserError]):
-    """Notes the image that each worker is at, and hands a `UserError` over as a value: raised in a
-    worker it would arrive wrapped in a traceback."""
+    """Notes the image that each worker reads, and returns a `UserError` as a value.
+
+    An error that a worker raises would arrive wrapped in a traceback.
+    """
 
     def __init__(self, dataset: SegmentationDataset, progress: Tensor) -> None:
         self.dataset = dataset
@@ -213,6 +212,5 @@ def _note_process(progress: Tensor, worker: int) -> None:
 
 
 def _collate(samples: list[Sample | UserError]) -> list[Sample] | UserError:
-    good = [sample for sample in samples if isinstance(sample, Sample)]
-    bad = [sample for sample in samples if isinstance(sample, UserError)]
-    return bad[0] if bad else good
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return errors[0] if errors else [sample for sample in samples if isinstance(sample, Sample)]

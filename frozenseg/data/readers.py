@@ -24,7 +24,7 @@ from frozenseg.data.image_files import image_suffixes
 from frozenseg.data.json_fields import file_name, text
 from frozenseg.data.label_maps import LABEL_SUFFIXES
 from frozenseg.data.notes import note
-from frozenseg.data.panoptic_json import PanopticEntry, check_images_listed, read_panoptic_entries
+from frozenseg.data.panoptic_json import check_images_listed, read_panoptic_entries
 from frozenseg.data.records import Categories, Instances, Record
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
@@ -39,7 +39,7 @@ def coco_name(image: Mapping[str, Any], where: str) -> str:
 
 
 def cityscapes_name(image: Mapping[str, Any], where: str) -> str:
-    """Return the path by the id: the `file_name` of Cityscapes' own script exists nowhere."""
+    """Return the path that follows from the id: no file has the `file_name` that is stated."""
     return cityscapes_file(image["id"], "leftImg8bit")
 
 
@@ -64,8 +64,8 @@ def read_panoptic(
         same maps from the panoptic PNGs.
     ignore: the value of unlabelled pixels in these label maps.
     image_name: gives the path below `image_dir` of an entry of `images`.
-    image_suffix: set where the entries of `images` cannot be relied on: an image then has the stem
-        of its PNG and this suffix, and its size is not known before it is read.
+    image_suffix: where the entries of `images` cannot be relied on, the suffix of the images. Each
+        then has the stem of its PNG, and its size is not known before it is read.
     """
     content, source = read_json(json_path), str(json_path)
     categories = read_categories(content, source, panoptic=True)
@@ -81,27 +81,24 @@ def read_panoptic(
         }
     check_images_listed(entries, images, source)
     check_names_agree(pngs, image_names, source, "its list of images")
-    if len(entries) < len(images):
-        note(
-            f"{json_path}: {len(images) - len(entries)} of {len(images)} images have no annotation "
-            "and are left out"
-        )
-
-    def record(key: ImageId, entry: PanopticEntry) -> Record:
-        maps = None if semantic_dir is None else str(semantic_dir / Path(entry.file_name).name)
-        return Record(
+    without = len(images) - len(entries)
+    if without:
+        note(f"{source}: {without} of {len(images)} images have no annotation and are left out")
+    records = [
+        Record(
             image_id=key,
             image_path=os.path.join(image_dir, image_names[key]),
             height=None if image_suffix else images[key].height,
             width=None if image_suffix else images[key].width,
             num_classes=len(categories),
-            panoptic_path=os.path.join(png_dir, entry.file_name),
+            panoptic_path=os.path.join(png_dir, pngs[key]),
             segments=entry.segments,
-            semantic_path=maps,
+            semantic_path=str(semantic_dir / Path(pngs[key]).name) if semantic_dir else None,
             semantic_ignore=ignore,
         )
-
-    return _checked([record(*row) for row in entries.items()], json_path), categories
+        for key, entry in entries.items()
+    ]
+    return _checked(records, json_path), categories
 
 
 def read_semantic(
@@ -127,7 +124,8 @@ def read_semantic(
             f"{len(labels)} label maps have no image: copy the images there"
         )
     if not labels:
-        raise UserError(f"{label_dir}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
+        suffixes = ", ".join(LABEL_SUFFIXES)
+        raise UserError(f"{label_dir}: holds no label maps ({suffixes}); copy them there")
     if len(labels) < len(images):
         note(
             f"{image_dir}: {len(images) - len(labels)} of {len(images)} images have no label map "
@@ -152,8 +150,8 @@ def read_semantic(
 def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
     """Read the records of a COCO or LVIS instance JSON, in the order of its images.
 
-    Images without objects are kept: detections on them count as errors. LVIS names its files only
-    by the end of `coco_url` (`train2017/000000000001.jpg`): there `image_dir` is the folder above.
+    Images without objects are kept, because detections on them count as errors. LVIS names its
+    files only by the end of `coco_url` (`train2017/000000000001.jpg`), below `image_dir`.
     """
     source = str(json_path)
     file = read_instance_file(read_json(json_path), source)
@@ -186,12 +184,14 @@ def _instances(rows: list[ListedObject], categories: Categories) -> Instances:
 
 
 def _checked(records: list[Record], source: Path) -> list[Record]:
-    """Return the records if every file that they name exists."""
+    """Return the records; raise `UserError` unless every file that they name exists."""
     if not records:
         raise UserError(f"{source}: lists no annotations; is it the right file?")
-    require_files([record.image_path for record in records], "images", source)
-    maps = [record.panoptic_path for record in records if record.panoptic_path]
-    require_files(maps, "panoptic PNGs", source)
-    labels = [record.semantic_path for record in records if record.semantic_path]
-    require_files(labels, "label maps", source)
+    for field, what in (
+        ("image_path", "images"),
+        ("panoptic_path", "panoptic PNGs"),
+        ("semantic_path", "label maps"),
+    ):
+        paths = [getattr(record, field) for record in records]
+        require_files([path for path in paths if path], what, source)
     return records

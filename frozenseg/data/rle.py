@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from frozenseg.data.json_fields import is_number, required, unusable, whole
+from frozenseg.data.json_fields import is_number, required, unusable, wholes
 from frozenseg.errors import UserError, import_extra
 
 Rle = dict[str, Any]
@@ -44,7 +44,7 @@ def encode_masks(masks: np.ndarray) -> list[Rle]:
 
 
 def _runs(mask: np.ndarray) -> np.ndarray:
-    """Return the lengths of the runs of 0 and 1 in turn of a flat mask."""
+    """Return the lengths of the alternating runs of 0 and 1 of a flat mask."""
     edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=len(mask))
     return np.concatenate([[0], runs]) if mask[0] else runs
@@ -118,24 +118,26 @@ def checked_rle(rle: Any, size: tuple[int, int], where: str) -> tuple[Rle, int]:
         raise UserError(
             f"{where}: the RLE has size {str(sides)[:40]}, its image {list(size)} (height, width)"
         )
+    mask = hotcoco().mask
     if isinstance(counts, list):
-        runs = [whole({"counts": run}, "counts", where, high=2**32 - 1) for run in counts]
-        counts = _packed(np.array(runs, dtype=np.int64))
+        counts = wholes([(where, [{"counts": run} for run in counts])], "counts", high=2**32 - 1)
     elif isinstance(counts, bytes):
         counts = counts.decode("latin-1")
     elif not isinstance(counts, str):
         raise unusable(counts, "counts", where, "packed text or a list of run lengths")
-    area = hotcoco().mask.area
+    code = {"size": list(size), "counts": counts}
     try:
-        inside = area({"size": list(size), "counts": counts})
+        if isinstance(counts, list):
+            code["counts"] = mask.rle_to_string(code)
+        inside = int(mask.area(code))
     except _NO_CODE as error:
         raise UserError(f"{where}: malformed RLE ({error}); write it again") from None
     # hotcoco accepts runs that end too early. Runs that reach the last pixel are too long for an
     # image that has one pixel less.
     try:
-        area({"size": [1, size[0] * size[1] - 1], "counts": counts})
+        mask.area({**code, "size": [1, size[0] * size[1] - 1]})
     except _NO_CODE:
-        return {"size": list(size), "counts": counts}, int(inside)
+        return code, inside
     raise UserError(
         f"{where}: malformed RLE, its runs do not cover the {size[0]} x {size[1]} pixels of "
         "its image; write it again"

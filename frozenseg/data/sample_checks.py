@@ -10,13 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.annotations import (
-    VOID_CLASS,
-    annotated_size,
-    load_image,
-    load_panoptic,
-    load_semantic,
-)
+from frozenseg.data import annotations
+from frozenseg.data.annotations import VOID_CLASS, load_image
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.images import open_image, orientation
 from frozenseg.data.label_maps import read_labels
@@ -40,8 +35,8 @@ ORIGINAL, SHRUNK = "images larger than published", "images shrunk as published"
 class Finding:
     """One result of a check.
 
-    text: one line. wrong: whether it must be corrected before a run.
-    missing: whether a file or folder is not there.
+    text: one line. wrong: whether it must be corrected before a run. missing: whether a file or
+    folder is missing.
     """
 
     text: str
@@ -59,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What decoded images are compared with. notes: how many images or segments of each kind."""
+    """What decoded images are compared with. notes: counts of variants that are no fault."""
 
     benchmark: Benchmark
     is_thing: np.ndarray
@@ -75,9 +70,9 @@ def decoded(
     sample = Comparison(benchmark, things, _source(benchmark, root))
     seen: set[str] = set()
     for record in records:
-        for kind, text in _problems(record, sample):
-            if kind not in seen:
-                seen.add(kind)
+        for fault, text in _problems(record, sample):
+            if fault not in seen:
+                seen.add(fault)
                 yield Finding(text, wrong=True)
     if sample.notes[COVERED]:
         yield Finding(f"{sample.notes[COVERED]} {COVERED}")
@@ -91,21 +86,21 @@ def decoded(
 
 def _turns(records: list[Record]) -> Iterator[Finding]:
     """Count the pictures whose EXIF asks for a turn, and those whose annotation leaves it open."""
-    asked, unknown = 0, 0
+    to_turn, unknown = 0, 0
     for record in records:
         try:
             with open_image(record.image_path) as image:
                 turn, size = orientation(image), (image.height, image.width)
             if turn == 1:
                 continue
-            asked += 1
+            to_turn += 1
             alike = turn < 5 or size[0] == size[1]  # before and after the turn
-            unknown += alike and annotated_size(record) == size
+            unknown += alike and annotations.annotated_size(record) == size
         except UserError:
             continue  # `_problems` reports it
-    if asked:
+    if to_turn:
         yield Finding(
-            f"{asked} of {len(records)} pictures ask to be turned (EXIF). Of {unknown} the size "
+            f"{to_turn} of {len(records)} pictures ask to be turned (EXIF). Of {unknown} the size "
             "does not tell whether the annotation is of the turned picture: they are turned"
         )
 
@@ -150,7 +145,7 @@ def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
             )
         classes = None
         if record.panoptic_path is not None:
-            ids, segments = load_panoptic(record)
+            ids, segments = annotations.load_panoptic(record)
             if ids.shape != size:
                 yield "size", f"{record.panoptic_path}: is of another size than its image"
                 return
@@ -165,7 +160,7 @@ def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
                 )
             classes = _classes_of(ids, segments.ids, segments.class_ids)
         if record.instances is not None:
-            load_semantic(record)
+            annotations.load_semantic(record)
         if record.semantic_path is not None:
             labels = read_labels(record.semantic_path)
             if labels.shape != size:

@@ -1,4 +1,4 @@
-"""Geometry of images and their label maps, together.
+"""Flip, resize and crop images together with their label maps.
 
 A transform takes an image (H, W, 3) uint8 RGB, label maps (L, H, W) with 0 for unlabelled, and a
 generator, and returns both in their new size. Images are resized by Pillow's bilinear filter, as in
@@ -25,17 +25,17 @@ class Transform(Protocol):
 
 
 def seeded_generator(seed: int, *key: int) -> np.random.Generator:
-    """A generator that depends on the seed and the key alone; different keys are independent."""
+    """Make a generator of the seed and the key alone; different keys are independent."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def resize_shortest_edge(
     height: int, width: int, short: int = 800, long: int = 1333
 ) -> tuple[int, int]:
-    """The (height, width) with a shorter side of `short`, or else a longer side of `long`; with
-    `short` 0 the size stays as it is.
+    """Return the (height, width) whose shorter side is `short`, or whose longer side is `long`.
 
-    Rounded as detectron2 does, so that published numbers are met to the pixel.
+    The smaller of the two sizes is taken; with `short` 0 the size stays as it is. Sides are rounded
+    as in detectron2, so that published numbers are met to the pixel.
     """
     if short == 0:
         return height, width
@@ -48,11 +48,10 @@ def resize_shortest_edge(
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image (H, W, 3) uint8 at (height, width) `size`, by Pillow's bilinear filter."""
+    """Resize an image (H, W, 3) uint8 to `size` (height, width) by Pillow's bilinear filter."""
     if image.shape[:2] == size:
         return image
-    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def image_tensor(image: np.ndarray) -> Tensor:
@@ -67,13 +66,20 @@ def resize_to_tensor(image: np.ndarray, short: int, long: int) -> Tensor:
 
 
 def nearest_positions(size: int, new_size: int) -> np.ndarray:
-    """For each of `new_size` pixels along an axis, the old pixel under its centre."""
-    return (2 * np.arange(new_size) + 1) * size // (2 * new_size)  # whole numbers: no rounding
+    """Return, for each of `new_size` pixels along an axis, the old pixel under its centre."""
+    # Whole numbers need no rounding.
+    return (2 * np.arange(new_size) + 1) * size // (2 * new_size)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize label maps (..., H, W) to `size` (height, width) by the nearest pixel."""
+    rows, columns = map(nearest_positions, labels.shape[-2:], size)
+    return labels.take(rows, axis=-2).take(columns, axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortestEdgeResize:
-    """The resize at test time: nothing random."""
+    """The resize at test time, which draws no random number."""
 
     short: int = 800
     long: int = 1333
@@ -83,9 +89,7 @@ class ShortestEdgeResize:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image and its label maps in their new size."""
         size = resize_shortest_edge(image.shape[0], image.shape[1], self.short, self.long)
-        rows = nearest_positions(image.shape[0], size[0])
-        columns = nearest_positions(image.shape[1], size[1])
-        return resize_image(image, size), labels.take(rows, axis=1).take(columns, axis=2)
+        return resize_image(image, size), resize_labels(labels, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,9 @@ class LargeScaleJitter:
     The image is scaled to fit a square of `scale * size` pixels, scale uniform in [min_scale,
     max_scale], keeping its aspect. What exceeds `size` is cropped at a random place; what is
     missing is padded at the bottom and right, with `pad_value` in the image and 0 in the labels.
-    diagonal: one random number places the crop along both axes, as in detectron2's
-    `FixedSizeCrop`; otherwise each axis has its own.
+
+    diagonal: whether one random number places the crop along both axes, as in detectron2's
+        `FixedSizeCrop`; otherwise each axis has its own.
     """
 
     size: int = 1024
@@ -109,8 +114,8 @@ class LargeScaleJitter:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        # always the same number of draws, so that no choice shifts the ones after it
         """Return the image and its label maps in their new size."""
+        # The number of draws is always the same, so that no choice shifts the ones after it.
         flip, scale, top, left = generator.random(4)
         flipped = flip < self.flip_probability
         if self.diagonal:
@@ -119,8 +124,8 @@ class LargeScaleJitter:
         target = self.size * (self.min_scale + scale * (self.max_scale - self.min_scale))
         factor = target / max(height, width)
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
-        rows = self._window(height, scaled[0], top)
-        columns = self._window(width, scaled[1], left)
+        rows = self._window(scaled[0], top)
+        columns = self._window(scaled[1], left)
         window = resize_image(image, scaled)[rows, columns]
         row_source = nearest_positions(height, scaled[0])[rows]
         column_source = nearest_positions(width, scaled[1])[columns]
@@ -131,13 +136,13 @@ class LargeScaleJitter:
 
     @property
     def num_views(self) -> int | None:
-        """How many views of an image there are; None: without end, of scale or of crop."""
+        """The number of views of an image; None if scale or crop give any number of them."""
         if self.min_scale != self.max_scale or self.max_scale > 1:
             return None
         return 2 if 0 < self.flip_probability < 1 else 1
 
-    def _window(self, size: int, scaled: int, place: float) -> slice:
-        start = round(max(scaled - self.size, 0) * place)
+    def _window(self, scaled: int, share: float) -> slice:
+        start = round(max(scaled - self.size, 0) * share)
         return slice(start, start + min(scaled, self.size))
 
     def _padded(self, window: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

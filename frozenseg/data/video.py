@@ -1,4 +1,4 @@
-"""Videos: frames in and out through OpenCV's own reader and writer."""
+"""Read and write the frames of videos through OpenCV."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from frozenseg.files import atomic_path
 
 @dataclass(frozen=True)
 class Video:
-    """A video file; num_frames is what its header claims, 0 where it does not say."""
+    """A video file. fps: frames per second. num_frames: as its header states, or 0."""
 
     path: Path
     fps: float
@@ -35,14 +35,16 @@ class Video:
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:
-    """Open a video; one that is missing or has no frame that can be decoded is a `UserError`."""
+    """Open a video; raise `UserError` if it is missing or no frame can be decoded."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such video file")
+        raise UserError(f"{path}: no such video file; correct the path")
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened() or not capture.grab():
-            raise UserError(f"{path}: no video, or damaged, or of a codec that OpenCV lacks")
+            raise UserError(
+                f"{path}: is no video, damaged, or of a codec that OpenCV lacks; convert it to MP4"
+            )
         fps = capture.get(cv2.CAP_PROP_FPS)
         num_frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     finally:
@@ -56,8 +58,9 @@ def video_writer(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends (H, W, 3) uint8 RGB frames of one size to an MP4 file.
 
-    The file appears when the block has succeeded. Odd sizes are padded by a pixel; the codec would
-    cut one off. A full disk is a `WriteError` at the end: OpenCV itself does not tell of one.
+    The file appears when the block has succeeded. Odd sizes are padded by a pixel, which the codec
+    would cut off otherwise. OpenCV does not report a full disk; the last check raises a
+    `WriteError` then.
     """
     writer: cv2.VideoWriter | None = None
     written = 0
@@ -81,13 +84,9 @@ def video_writer(
         finally:
             if writer is not None:
                 writer.release()
-        if _num_frames(temporary) < written:
+        try:
+            readable = read_video(temporary).num_frames
+        except UserError:
+            readable = 0
+        if readable < written:
             raise WriteError(f"{path}: cannot be written whole; make room there")
-
-
-def _num_frames(path: Path) -> int:
-    """Of a video that was just written; 0 if it is none."""
-    try:
-        return read_video(path).num_frames
-    except UserError:
-        return 0

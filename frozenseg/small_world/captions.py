@@ -1,7 +1,7 @@
-"""What a person might write under a scene: all words of the world, seen or not, for CLIP.
+"""Write captions of scenes for CLIP, with all words of the world, seen or not.
 
-Some noun-colour-pattern combinations are never written in full (`is_held_out`): they test whether
-CLIP can compose what it has only met apart.
+Some combinations of noun, colour and pattern are never written in full (`is_held_out`): they test
+whether CLIP can compose words that it has only met apart.
 """
 
 from collections import Counter
@@ -36,19 +36,19 @@ FEW_WORDS = 6  # phrases of so many words leave room for a long frame, or for th
 
 
 def is_held_out(noun: str, colour: str, pattern: str) -> bool:
-    """Whether no caption says all three words of one thing: one combination in seven.
+    """Whether no caption says these three words of one thing, as for one combination in seven.
 
     Every noun, colour and pattern, and every pair of them, still occurs with other partners.
     """
-    places = (list(NOUNS).index(noun), list(COLOURS).index(colour), list(PATTERNS).index(pattern))
-    return (places[0] + 2 * places[1] + 4 * places[2]) % HELD_OUT_EVERY == 0
+    row = list(NOUNS).index(noun) + 2 * list(COLOURS).index(colour)
+    return (row + 4 * list(PATTERNS).index(pattern)) % HELD_OUT_EVERY == 0
 
 
 def caption(scene: Scene, generator: np.random.Generator) -> str:
-    """A caption of varied wording, other ones from call to call.
+    """Write a caption, whose wording varies from call to call.
 
-    It names a few of the things, half of the time by noun alone, else with colour, pattern or both,
-    sometimes counted, and often the grounds.
+    It names a few of the things, half of the time by noun alone, else with colour, pattern or both;
+    sometimes it counts them, and often it names the grounds.
     """
     things = _things_phrase(scene.things, generator)
     grounds = _grounds_phrase(scene.grounds, generator)
@@ -64,23 +64,22 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
 
 
 def region_caption(region: Region, generator: np.random.Generator) -> str:
-    """A caption of one region: a thing, mostly with colour, pattern or both, or a ground."""
+    """Write a caption of a ground, or of a thing, mostly with its colour, pattern or both."""
     if region.is_thing:
         return _say(_thing_phrase(region, generator, brief=False, shares=RICH), generator)
     return _say(_grounds_phrase([region], generator), generator)
 
 
 def label(scene: Scene) -> str:
-    """The shortest caption of a scene of one thing, or of grounds alone: "a photo of a star"."""
-    named = scene.things[:1] or scene.grounds[:1]
-    word = named[0].name
-    return f"a photo of {_with_article(word) if named[0].is_thing else word}"
+    """Write the shortest caption of a scene of one thing, or of grounds: "a photo of a star"."""
+    region = (scene.things or scene.grounds)[0]
+    return f"a photo of {_with_article(region.name) if region.is_thing else region.name}"
 
 
 def attribute_vocabulary(*, held_out: bool | None = None) -> Vocabulary:
-    """Things with colour and pattern ("striped red star") as classes.
+    """Make classes of things with colour and pattern ("striped red star").
 
-    held_out: only those that captions never say (True), only those that they may (False), or all.
+    held_out: take those that captions never say (True), those that they may say (False), or all.
     """
     names = [
         (f"{PATTERN_WORDS[pattern][0]} {colour} {noun}",)
@@ -93,7 +92,7 @@ def attribute_vocabulary(*, held_out: bool | None = None) -> Vocabulary:
 
 
 def plural(word: str) -> str:
-    """Of the last word of a name: "boxes", "leaves", "plus signs"."""
+    """Return the plural of a name: "boxes", "leaves", "plus signs"."""
     if word in PLURALS:
         return PLURALS[word]
     if word.endswith(("s", "x", "sh", "ch")):

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Word(Protocol):
-    """A noun or a ground: seen, if it is annotated in the training masks."""
+    """A noun or a ground."""
 
     @property
     def seen(self) -> bool:
@@ -20,7 +20,7 @@ def pick(
     names: Sequence[str],
     unseen_weight: float,
 ) -> str:
-    """One of `names`; an unseen word comes `unseen_weight` times as often as a seen one."""
+    """Draw one of `names`; an unseen word comes `unseen_weight` times as often as a seen one."""
     if unseen_weight == 1:  # other draws than with shares: scenes of version 1 stay as they were
         return str(generator.choice(list(names)))
     weights = np.array([1.0 if table[name].seen else unseen_weight for name in names])

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from frozenseg.small_world.noise import mix, smoothstep
-
-Field = np.ndarray  # (H, W) float32
+from frozenseg.small_world.noise import Field, mix, smoothstep
 
 COLOURS: dict[str, tuple[float, float, float]] = {  # RGB in 0-1
     "red": (0.86, 0.13, 0.13),
@@ -21,39 +19,31 @@ COLOURS: dict[str, tuple[float, float, float]] = {  # RGB in 0-1
 }
 
 
-def plain(x: Field, y: Field) -> Field:
-    """One tone alone."""
-    return np.zeros_like(x)
-
-
-def striped(x: Field, y: Field) -> Field:
-    """Stripes along y, one a period."""
+def _striped(x: Field, y: Field) -> Field:
     return _soft(0.25 - np.abs(x - np.round(x)))
 
 
-def dotted(x: Field, y: Field) -> Field:
-    """Dots in rows, of which every other one is shifted."""
+def _dotted(x: Field, y: Field) -> Field:
     across = x * 1.25 + 0.5 * (np.round(y * 1.25) % 2)  # every other row is shifted
     gap = np.hypot(across - np.round(across), y * 1.25 - np.round(y * 1.25))
     return _soft(0.29 - gap)
 
 
-def checkered(x: Field, y: Field) -> Field:
-    """Alternating squares."""
+def _checkered(x: Field, y: Field) -> Field:
     return _soft(np.sin(np.pi * x * 1.2) * np.sin(np.pi * y * 1.2) * 0.35)
 
 
-# (x, y in periods) -> share of the second tone, 0-1
+# Functions of x and y in periods that return the share of the second tone, 0-1.
 PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
-    "plain": plain,
-    "striped": striped,
-    "dotted": dotted,
-    "checkered": checkered,
+    "plain": lambda x, y: np.zeros_like(x),
+    "striped": _striped,
+    "dotted": _dotted,
+    "checkered": _checkered,
 }
 
 
 def vary(colour: str, generator: np.random.Generator) -> np.ndarray:
-    """(3,) RGB in 0-1: a shade of the colour that still goes by its name."""
+    """Draw a shade of a colour that still goes by its name, (3,) RGB in 0-1."""
     rgb = np.array(COLOURS[colour], np.float32).reshape(1, 1, 3)
     hue, saturation, value = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[0, 0]
     hue += generator.uniform(-5, 5)  # degrees
@@ -63,19 +53,13 @@ def vary(colour: str, generator: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(changed.reshape(1, 1, 3), cv2.COLOR_HSV2RGB)[0, 0]
 
 
-def trim_of(rgb: np.ndarray) -> np.ndarray:
-    """The dark tone of a thing's own colour."""
-    return rgb * np.float32(0.6)
-
-
 def paint_coat(rgb: np.ndarray, pattern: str, x: Field, y: Field, period: float) -> np.ndarray:
-    """(H, W, 3): `rgb` with the pattern in a second tone, paler or, on pale colours, darker.
+    """Paint `rgb` with the pattern in a second tone, paler or, on pale colours, darker: (H, W, 3).
 
     x, y: pixels in the thing's own frame. period: pixels from stripe to stripe.
     """
     luminance = float(rgb @ np.array([0.3, 0.59, 0.11], np.float32))
-    pale = luminance < 0.6
-    second = 0.22 * rgb + 0.78 if pale else rgb * np.float32(0.45)
+    second = 0.22 * rgb + 0.78 if luminance < 0.6 else rgb * np.float32(0.45)
     return mix(tuple(rgb), tuple(second), PATTERNS[pattern](x / period, y / period))
 
 

@@ -1,12 +1,12 @@
-"""The world as files: COCO panoptic JSON and PNG, label maps, instances; what the readers read.
+"""Write the world to disk: COCO panoptic JSON and PNG, label maps and an instance JSON.
 
     ROOT/SPLIT/images/00000001.jpg    JPEG, quality 95, colours at full resolution
     ROOT/SPLIT/panoptic/00000001.png  ids as R + 256 G + 256^2 B, 0 where nothing is annotated
     ROOT/SPLIT/semantic/00000001.png  class ids, 255 where nothing is annotated
     ROOT/SPLIT/panoptic.json, instances.json, world.json (the settings)
 
-Scenes are written by the chunk; a chunk's entry in `.chunks` says that its files are whole. So a
-killed run goes on where it stopped, and the JSON files appear when all is done.
+Scenes are written in chunks; a chunk's entry in `.chunks` says that its files are whole. A killed
+run therefore goes on where it stopped, and the JSON files appear when all scenes are written.
 """
 
 import multiprocessing
@@ -33,15 +33,15 @@ from frozenseg.small_world.vocabulary import world_vocabulary
 
 @dataclass(frozen=True)
 class Split:
-    """seen_only: whether only seen classes are annotated."""
+    """How a split is made. seen_only: whether only seen classes are annotated."""
 
     seen_only: bool
     options: SceneOptions
 
 
-# In training scenes unseen things are rare and without annotation, as what COCO's list leaves out
-# is rarer than what it names; a mask without annotation is trained to be no object. In the test
-# all nouns and grounds are equally frequent.
+# In training scenes unseen things are rare and without annotation: what COCO's list leaves out is
+# rarer than what it names, and a mask without annotation is trained to be no object. In the test
+# split all nouns and grounds are equally frequent.
 SPLITS = {
     "train": Split(seen_only=True, options=SceneOptions(unseen_weight=0.25)),
     "val": Split(seen_only=False, options=SceneOptions()),
@@ -50,13 +50,13 @@ VERSION = 2  # of the world: scenes of the same seed look different in another v
 CHUNK = 25  # scenes
 UNLABELLED = 255
 
-Progress = Callable[[int], object]  # told the number of scenes that have become ready
+Progress = Callable[[int], object]  # is called with the number of scenes that are newly written
 
 
 def export_split(
     root: Path, split: str, *, count: int, seed: int, processes: int, progress: Progress
 ) -> WorldFiles:
-    """Write `count` scenes of a split; files do not depend on the number of processes."""
+    """Write `count` scenes of a split; the files do not depend on the number of processes."""
     files = small_world_files(root, split)
     settings = {"version": VERSION, "split": split, "count": count, "seed": seed}
     if _is_complete(files, settings):
@@ -82,13 +82,13 @@ def export_split(
 
 
 def _is_complete(files: WorldFiles, settings: dict[str, Any]) -> bool:
-    """Whether all is written already; another world in the same place is an error."""
+    """Whether all files are written; another world in the same folder is an error."""
     if not files.settings.is_file():
         return False
-    found = read_json(files.settings)
-    if found != settings:
+    earlier = read_json(files.settings)
+    if earlier != settings:
         raise UserError(
-            f"{files.settings}: the folder holds another world ({found}, asked for {settings}); "
+            f"{files.settings}: the folder holds another world ({earlier}, asked for {settings}); "
             "choose another --output, or remove the folder"
         )
     return files.annotations.is_file() and files.instances.is_file()
@@ -117,17 +117,12 @@ def _one_thread() -> None:
 def _export_chunk(
     files: WorldFiles, part: Path, *, split: str, seed: int, first: int, count: int
 ) -> int:
-    """Write the scenes from `first` on and then their annotations; returns how many."""
-    kind = SPLITS[split]
-    entries = [
-        _export_scene(
-            files,
-            make_scene(seed, split, index, kind.options),
-            index + 1,
-            seen_only=kind.seen_only,
-        )
-        for index in range(first, min(first + CHUNK, count))
-    ]
+    """Write the scenes from `first` on and then their annotations; return how many they are."""
+    seen_only, options = SPLITS[split].seen_only, SPLITS[split].options
+    entries = []
+    for index in range(first, min(first + CHUNK, count)):
+        scene = make_scene(seed, split, index, options)
+        entries.append(_export_scene(files, scene, index + 1, seen_only=seen_only))
     write_json(part, entries)
     return len(entries)
 
@@ -135,7 +130,7 @@ def _export_chunk(
 def _export_scene(
     files: WorldFiles, scene: Scene, image_id: int, *, seen_only: bool
 ) -> dict[str, Any]:
-    """Write one scene; returns its entries for the JSON files."""
+    """Write one scene and return its entries in the JSON files."""
     category_ids, class_ids = _ids_of_names(seen_only=seen_only)
     annotated = [region for region in scene.regions if region.name in class_ids]
     stem = f"{image_id:08d}"
@@ -163,19 +158,16 @@ def _export_scene(
         segments.append(info)
         if region.is_thing:
             instances.append({**info, "image_id": image_id, "segmentation": code})
+    name = f"{stem}.png"
     return {
         "image": {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width},
-        "annotation": {
-            "image_id": image_id,
-            "file_name": f"{stem}.png",
-            "segments_info": segments,
-        },
+        "annotation": {"image_id": image_id, "file_name": name, "segments_info": segments},
         "instances": instances,
     }
 
 
 def _ids_of_names(*, seen_only: bool) -> tuple[dict[str, int], dict[str, int]]:
-    """First name of a class -> its category id, the same in every split, and its class id."""
+    """Map class names to category ids, which are the same in every split, and to class ids."""
     names = world_vocabulary(seen_only=seen_only).labels
     category_ids = {name: number for number, name in enumerate(world_vocabulary().labels, 1)}
     return {name: category_ids[name] for name in names}, {n: i for i, n in enumerate(names)}

@@ -9,15 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frozenseg.small_world.noise import (
-    Field,
-    cells,
-    grain,
-    mix,
-    noise,
-    pixel_grid,
-    smoothstep,
-)
+from frozenseg.small_world.noise import Field, cells, grain, mix, noise, pixel_grid, smoothstep
 
 Texture = Callable[[np.random.Generator, int, int], np.ndarray]  # (H, W, 3) float32, 0-1
 
@@ -30,7 +22,13 @@ FLOOR = "floor"
 
 @dataclass(frozen=True)
 class Ground:
-    """names: synonyms, the first is shown; seen: annotated in the training masks."""
+    """A ground of the world.
+
+    names: its synonyms, of which the first is shown.
+    texture: paints it.
+    places: where in a scene it may lie.
+    seen: whether it is annotated in the training masks.
+    """
 
     names: tuple[str, ...]
     texture: Texture
@@ -71,8 +69,7 @@ def _water(generator: np.random.Generator, height: int, width: int) -> np.ndarra
 def _snow(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     drifts = noise(generator, height, width, cell=(26, 60), octaves=2)
     base = mix((0.78, 0.85, 0.95), (0.97, 0.98, 1.0), drifts)
-    sparkle = grain(generator, height, width) > 0.985
-    return mix(base, (1.0, 1.0, 1.0), 0.9 * sparkle)
+    return mix(base, (1.0, 1.0, 1.0), 0.9 * (grain(generator, height, width) > 0.985))
 
 
 def _mountain(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -93,8 +90,7 @@ def _gravel(generator: np.random.Generator, height: int, width: int) -> np.ndarr
 def _earth(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     clods = noise(generator, height, width, cell=(9, 11), octaves=3)
     base = mix((0.27, 0.17, 0.10), (0.50, 0.33, 0.20), clods)
-    crumbs = grain(generator, height, width)
-    return base * (0.85 + 0.3 * crumbs)[..., None]
+    return base * (0.85 + 0.3 * grain(generator, height, width))[..., None]
 
 
 def _brick_wall(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -150,12 +146,12 @@ def _carpet(generator: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _to_edge(position: Field) -> Field:
-    """Distance to the nearest whole number, 0-0.5."""
+    """Return the distance to the nearest whole number, 0-0.5."""
     return np.abs(position - np.round(position))
 
 
 def _per_cell(generator: np.random.Generator, row: Field, column: Field) -> Field:
-    """A random tone in 0-1 for each brick, board or tile, by its (row, column)."""
+    """Draw a tone in 0-1 for each brick, board or tile, by its (row, column)."""
     table = generator.random((64, 64), dtype=np.float32)
     return table[row.astype(int) % 64, column.astype(int) % 64]
 

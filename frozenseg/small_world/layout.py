@@ -11,14 +11,18 @@ from frozenseg.small_world.grounds import FLOOR, GROUNDS, LAND, RIDGE, TOP, WALL
 from frozenseg.small_world.noise import Field, mix, pixel_grid
 
 ALL_PLACES = (TOP, RIDGE, LAND, WALL, FLOOR)
-Draw = Callable[..., str]  # places that a ground must fit, but=another one: its name
+# Draws the name of a ground that fits one of these places; `but` names one that is left out.
+Draw = Callable[..., str]
 SHARES = {"single": 0.25, "outdoors": 0.4, "indoors": 0.2, "patches": 0.15}
 
 
 @dataclass
 class Layout:
-    """grounds: 1-3 names. index: (H, W) int, the position in `grounds` at each pixel. image:
-    (H, W, 3) float32 RGB in 0-1. horizon: y in pixels above which nothing stands, 0 without one."""
+    """The grounds of a scene.
+
+    grounds: 1-3 names. index: (H, W) int, the position in `grounds` at each pixel. image: (H, W, 3)
+    float32 RGB in 0-1. horizon: y in pixels above which nothing stands; 0: there is none.
+    """
 
     grounds: list[str]
     index: np.ndarray
@@ -29,26 +33,26 @@ class Layout:
 def make_layout(
     generator: np.random.Generator, height: int, width: int, *, unseen_weight: float = 1.0
 ) -> Layout:
-    """A natural arrangement: one ground, sky over land, wall over floor, or patches of land.
+    """Arrange grounds: one alone, sky over land, wall over floor, or patches of land.
 
     unseen_weight: as in `SceneOptions`.
     """
     draw = partial(_pick, generator, unseen_weight)
-    kind = generator.choice(list(SHARES), p=list(SHARES.values()))
+    arrangement = generator.choice(list(SHARES), p=list(SHARES.values()))
     y, x = pixel_grid(height, width)
     horizon, borders = 0.0, list[Field]()
-    if kind == "single":
+    if arrangement == "single":
         names = [draw(ALL_PLACES)]
-    elif kind == "outdoors":
+    elif arrangement == "outdoors":
         horizon = height * generator.uniform(0.3, 0.5)
-        names, borders = _outdoors(generator, draw, x, y, horizon)
-    elif kind == "indoors":
+        names, borders = _outdoors(generator, draw, x, horizon)
+    elif arrangement == "indoors":
         horizon = height * generator.uniform(0.4, 0.6)
         wall = draw((WALL,))
         names = [wall, draw((FLOOR,), but=wall)]
         borders = [np.full_like(y, horizon)]
     else:
-        names, borders = _patches(generator, draw, x, y)
+        names, borders = _patches(generator, draw, x)
     below = [y - border for border in borders]  # signed pixels; the ground n + 1 is below border n
     index = np.zeros((height, width), np.int64)
     for position, distance in enumerate(below, 1):
@@ -57,9 +61,9 @@ def make_layout(
 
 
 def _outdoors(
-    generator: np.random.Generator, draw: Draw, x: Field, y: Field, horizon: float
+    generator: np.random.Generator, draw: Draw, x: Field, horizon: float
 ) -> tuple[list[str], list[Field]]:
-    """Sky, often mountains, one land, sometimes a second one in front."""
+    """Arrange sky, often mountains, one land, and sometimes a second one in front."""
     height, width = x.shape
     line = horizon + _wave(generator, x, 0.015 * height)
     names, borders = [draw((TOP,))], []
@@ -77,10 +81,8 @@ def _outdoors(
     return names, borders
 
 
-def _patches(
-    generator: np.random.Generator, draw: Draw, x: Field, y: Field
-) -> tuple[list[str], list[Field]]:
-    """Two lands from above, on the two sides of a slanting, curved border."""
+def _patches(generator: np.random.Generator, draw: Draw, x: Field) -> tuple[list[str], list[Field]]:
+    """Arrange two lands, seen from above, on the two sides of a slanting, curved border."""
     height, width = x.shape
     slope = generator.uniform(-0.5, 0.5) * height / width
     middle = height * generator.uniform(0.4, 0.6)
@@ -103,7 +105,7 @@ def _render(
 
 
 def _wave(generator: np.random.Generator, x: Field, amplitude: float, octaves: int = 3) -> Field:
-    """A random smooth curve over x, about +-amplitude."""
+    """Draw a smooth curve over x of about +-amplitude."""
     total = np.zeros_like(x)
     for octave in range(octaves):
         frequency = generator.uniform(0.6, 1.4) * 2**octave / x.shape[1]
@@ -115,9 +117,5 @@ def _wave(generator: np.random.Generator, x: Field, amplitude: float, octaves: i
 def _pick(
     generator: np.random.Generator, unseen_weight: float, places: tuple[str, ...], but: str = ""
 ) -> str:
-    fitting = [
-        name
-        for name, ground in GROUNDS.items()
-        if name != but and not set(places).isdisjoint(ground.places)
-    ]
+    fitting = [n for n, g in GROUNDS.items() if n != but and not set(places).isdisjoint(g.places)]
     return pick(generator, GROUNDS, fitting, unseen_weight)

@@ -1,8 +1,9 @@
 """The things of the world: their names and their shapes.
 
-To add a noun: write a function `Plane -> list[Part]` that draws it into the unit disc (y points
-down), and give it a row in `NOUNS`. Vocabulary, splits, captions and exports follow the table, and
-`tests/data/small_world/test_tables.py` tries every row.
+To add a noun, write a function `Plane -> list[Part]` that draws it into the unit disc (y points
+down), or one that returns the signed distance of its only part, and give it a row in `NOUNS`.
+Vocabulary, splits, captions and exports follow the table, and `tests/small_world/test_tables.py`
+tries every row.
 """
 
 from collections.abc import Callable
@@ -10,15 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frozenseg.small_world.plane import (
-    Corner,
-    Field,
-    Plane,
-    common,
-    regular_star,
-    union,
-    without,
-)
+from frozenseg.small_world.plane import Corner, Field, Plane, common, regular_star, union, without
 
 COAT = "coat"  # the colour and pattern that a caption names
 TRIM = "trim"  # the same colour, dark and plain
@@ -29,6 +22,7 @@ GLASS = (0.72, 0.87, 0.95)
 GREEN = (0.24, 0.52, 0.22)
 GOLD = (0.97, 0.78, 0.22)
 WHITE = (0.96, 0.96, 0.94)
+TRIANGLE: list[Corner] = [(0, -0.9), (0.95, 0.72), (-0.95, 0.72)]
 
 
 @dataclass(frozen=True)
@@ -41,9 +35,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Noun:
-    """names: synonyms, the first is shown. parts: drawn in order, later ones on top.
-    tilt: largest rotation in degrees at which it still looks like itself. seen: annotated in the
-    training masks."""
+    """A thing of the world.
+
+    names: its synonyms, of which the first is shown.
+    parts: draws its surfaces, later ones on top.
+    tilt: the largest rotation in degrees at which it still looks like itself.
+    seen: whether it is annotated in the training masks.
+    """
 
     names: tuple[str, ...]
     parts: Callable[[Plane], list[Part]]
@@ -51,45 +49,30 @@ class Noun:
     seen: bool = True
 
 
-def _star(p: Plane) -> list[Part]:
-    return [Part(p.polygon(regular_star(5, 0.45, 1.0)), COAT)]
+def _one(shape: Callable[[Plane], Field]) -> Callable[[Plane], list[Part]]:
+    """Return the drawing of a thing that is a single coated part."""
+    return lambda p: [Part(shape(p), COAT)]
 
 
-def _circle(p: Plane) -> list[Part]:
-    return [Part(p.circle(0, 0, 0.88), COAT)]
+def _cross(p: Plane) -> Field:
+    return union(p.box(0, 0, 0.9, 0.28), p.box(0, 0, 0.28, 0.9))
 
 
-def _square(p: Plane) -> list[Part]:
-    return [Part(p.box(0, 0, 0.75, 0.75), COAT)]
+def _moon(p: Plane) -> Field:
+    return without(p.circle(-0.1, 0, 0.92), p.circle(0.38, -0.12, 0.74))
 
 
-def _triangle(p: Plane) -> list[Part]:
-    return [Part(p.polygon([(0, -0.9), (0.95, 0.72), (-0.95, 0.72)]), COAT)]
-
-
-def _ring(p: Plane) -> list[Part]:
-    return [Part(p.ring(0, 0, 0.68, 0.22), COAT)]
-
-
-def _cross(p: Plane) -> list[Part]:
-    return [Part(union(p.box(0, 0, 0.9, 0.28), p.box(0, 0, 0.28, 0.9)), COAT)]
-
-
-def _heart(p: Plane) -> list[Part]:
+def _heart(p: Plane) -> Field:
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     x = 0.94 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16
-    return [Part(p.polygon(list(zip(x, y - 0.12, strict=True))), COAT)]
+    return p.polygon(list(zip(x, y - 0.12, strict=True)))
 
 
-def _moon(p: Plane) -> list[Part]:
-    return [Part(without(p.circle(-0.1, 0, 0.92), p.circle(0.38, -0.12, 0.74)), COAT)]
-
-
-def _arrow(p: Plane) -> list[Part]:
+def _arrow(p: Plane) -> Field:
     half: list[Corner] = [(-0.95, -0.22), (0.12, -0.22), (0.12, -0.66), (0.97, 0)]
     mirrored = [(x, -y) for x, y in reversed(half[:-1])]
-    return [Part(p.polygon([*half, *mirrored]), COAT)]
+    return p.polygon([*half, *mirrored])
 
 
 def _diamond(p: Plane) -> list[Part]:
@@ -149,10 +132,9 @@ def _mushroom(p: Plane) -> list[Part]:
     ]
 
 
-def _key(p: Plane) -> list[Part]:
-    shaft = p.box(0.3, 0, 0.66, 0.1)
+def _key(p: Plane) -> Field:
     teeth = union(p.box(0.62, 0.2, 0.09, 0.2), p.box(0.87, 0.17, 0.09, 0.17))
-    return [Part(union(p.ring(-0.55, 0, 0.29, 0.13), shaft, teeth), COAT)]
+    return union(p.ring(-0.55, 0, 0.29, 0.13), p.box(0.3, 0, 0.66, 0.1), teeth)
 
 
 def _leaf(p: Plane) -> list[Part]:
@@ -231,22 +213,22 @@ def _apple(p: Plane) -> list[Part]:
 
 
 _ROWS = (
-    Noun(("star",), _star, tilt=36),
-    Noun(("circle", "disc"), _circle, tilt=180),
-    Noun(("square", "box"), _square, tilt=20),
-    Noun(("triangle",), _triangle, tilt=25),
-    Noun(("ring", "hoop"), _ring, tilt=180),
-    Noun(("cross", "plus sign"), _cross, tilt=25),
-    Noun(("heart",), _heart, tilt=30, seen=False),
-    Noun(("moon", "crescent"), _moon, tilt=40, seen=False),
-    Noun(("arrow",), _arrow, tilt=180, seen=False),
+    Noun(("star",), _one(lambda p: p.polygon(regular_star(5, 0.45, 1.0))), tilt=36),
+    Noun(("circle", "disc"), _one(lambda p: p.circle(0, 0, 0.88)), tilt=180),
+    Noun(("square", "box"), _one(lambda p: p.box(0, 0, 0.75, 0.75)), tilt=20),
+    Noun(("triangle",), _one(lambda p: p.polygon(TRIANGLE)), tilt=25),
+    Noun(("ring", "hoop"), _one(lambda p: p.ring(0, 0, 0.68, 0.22)), tilt=180),
+    Noun(("cross", "plus sign"), _one(_cross), tilt=25),
+    Noun(("heart",), _one(_heart), tilt=30, seen=False),
+    Noun(("moon", "crescent"), _one(_moon), tilt=40, seen=False),
+    Noun(("arrow",), _one(_arrow), tilt=180, seen=False),
     Noun(("diamond", "gem"), _diamond, tilt=20),
     Noun(("house", "hut"), _house, tilt=8),
     Noun(("fish",), _fish, tilt=30, seen=False),
     Noun(("flower", "blossom"), _flower, tilt=20),
     Noun(("tree",), _tree, tilt=8),
     Noun(("mushroom", "toadstool"), _mushroom, tilt=20, seen=False),
-    Noun(("key",), _key, tilt=180),
+    Noun(("key",), _one(_key), tilt=180),
     Noun(("leaf",), _leaf, tilt=180),
     Noun(("cup", "mug"), _cup, tilt=15, seen=False),
     Noun(("umbrella", "parasol"), _umbrella, tilt=25, seen=False),

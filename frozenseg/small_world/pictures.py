@@ -1,4 +1,4 @@
-"""Pictures of the world for people: the demo's scenes and a contact sheet."""
+"""Write pictures of the world for people: the demo's scenes and a contact sheet."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SHEET_WIDTH, ROW_HEIGHT, GAP = 960, 118, 4  # pixels
 
 
 def demo_scenes() -> list[Scene]:
-    """The scenes of `demo/images`, with their truth."""
+    """Return the scenes of `demo/images`, with their truth."""
     return [make_scene(DEMO_SEED, "demo", index, DEMO_OPTIONS) for index in DEMO_SCENES]
 
 
@@ -31,7 +31,7 @@ def write_demo(folder: Path) -> None:
 
 
 def image_grid(seed: int, *, rows: int) -> Image.Image:
-    """Rows of scenes, each above a row of their truth in the colours of the classes."""
+    """Draw rows of scenes, each above a row of their truth in the colours of the classes."""
     sheet = Image.new("RGB", (SHEET_WIDTH, rows * 2 * (ROW_HEIGHT + GAP)), "white")
     index = 0
     for row in range(rows):
@@ -49,7 +49,7 @@ def image_grid(seed: int, *, rows: int) -> Image.Image:
 
 
 def write_sheet(path: Path, seed: int, *, rows: int = 3) -> None:
-    """Write the contact sheet, dithered to 256 colours: a PNG of textures is large otherwise."""
+    """Write the contact sheet in 256 colours, because a PNG of textures is large otherwise."""
     sheet = image_grid(seed, rows=rows)
     palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
     sheet = sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
@@ -58,7 +58,7 @@ def write_sheet(path: Path, seed: int, *, rows: int = 3) -> None:
 
 
 def truth_picture(scene: Scene) -> np.ndarray:
-    """(H, W, 3) uint8: every region in the colour of its class, objects of a class in shades."""
+    """Draw every region in the colour of its class, objects in shades of it: (H, W, 3) uint8."""
     labels = world_vocabulary().labels
     classes = np.array([labels.index(region.name) for region in scene.regions])
     flags = np.array([region.is_thing for region in scene.regions])

@@ -15,38 +15,38 @@ Corner = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plane:
-    """x, y: (H, W) coordinates of the pixel centres in the object's own frame."""
+    """A plane of pixels. x, y: (H, W) coordinates of their centres in the object's own frame."""
 
     x: Field
     y: Field
 
     def circle(self, cx: float, cy: float, radius: float) -> Field:
-        """The signed distance to a circle."""
+        """Return the signed distance to a circle."""
         return np.hypot(self.x - cx, self.y - cy) - radius
 
     def ring(self, cx: float, cy: float, radius: float, half_width: float) -> Field:
-        """The signed distance to a ring; `radius` is that of its middle line."""
+        """Return the signed distance to a ring; `radius` is that of its middle line."""
         return np.abs(self.circle(cx, cy, radius)) - half_width
 
     def ellipse(self, cx: float, cy: float, a: float, b: float, degrees: float = 0) -> Field:
-        """Half axes a, b; first-order distance, which is exact enough within a pixel or two."""
+        """Return the distance to an ellipse of half axes a, b, exact enough near its border."""
         angle = np.float32(np.deg2rad(degrees))
         x, y = self.x - cx, self.y - cy
         u = (x * np.cos(angle) + y * np.sin(angle)) / a
         v = (y * np.cos(angle) - x * np.sin(angle)) / b
         level, slope = np.hypot(u, v), np.hypot(u / a, v / b)
-        tiny = 1e-6  # in the centre both are 0, and the distance there is the shorter axis
+        tiny = 1e-6  # in the centre level and slope are 0, and the distance is the shorter axis
         return (level - 1) * (level + tiny) / (slope + tiny / min(a, b))
 
     def box(self, cx: float, cy: float, half_width: float, half_height: float) -> Field:
-        """The signed distance to a rectangle with its sides along the axes."""
+        """Return the signed distance to a rectangle with its sides along the axes."""
         dx = np.abs(self.x - cx) - half_width
         dy = np.abs(self.y - cy) - half_height
         outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
         return outside + np.minimum(np.maximum(dx, dy), 0)
 
     def bar(self, start: Corner, end: Corner, half_width: float) -> Field:
-        """A thick line with round ends."""
+        """Return the signed distance to a thick line with round ends."""
         (x0, y0), (x1, y1) = start, end
         dx, dy = x1 - x0, y1 - y0
         along = ((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy)
@@ -54,11 +54,11 @@ class Plane:
         return np.hypot(self.x - x0 - along * dx, self.y - y0 - along * dy) - half_width
 
     def above(self, height: float) -> Field:
-        """The half plane over a horizontal line."""
+        """Return the signed distance to the half plane over a horizontal line."""
         return self.y - height
 
     def polygon(self, corners: Sequence[Corner]) -> Field:
-        """Exact distance of a simple polygon, the inside by the even-odd rule."""
+        """Return the exact distance to a simple polygon; the even-odd rule gives its inside."""
         start = np.array(corners, np.float32)[:, :, None, None]  # (E, 2, 1, 1), one row per edge
         end = np.roll(start, -1, axis=0)
         edge = end - start
@@ -74,22 +74,22 @@ class Plane:
 
 
 def union(*fields: Field) -> Field:
-    """The part that any of them covers."""
+    """Join shapes: the part that any of them covers."""
     return np.minimum.reduce(fields)
 
 
 def common(*fields: Field) -> Field:
-    """The part that all of them cover."""
+    """Intersect shapes: the part that all of them cover."""
     return np.maximum.reduce(fields)
 
 
 def without(field: Field, *cut: Field) -> Field:
-    """The part of the first that none of the others covers."""
+    """Subtract shapes: the part of the first that none of the others covers."""
     return np.maximum.reduce([field, *(-other for other in cut)])
 
 
 def regular_star(points: int, inner: float, outer: float) -> list[Corner]:
-    """Corners of a star that stands on two points."""
+    """Return the corners of a star that stands on two points."""
     angles = np.arange(2 * points) * np.pi / points - np.pi / 2
     radii = np.where(np.arange(2 * points) % 2 == 0, outer, inner)
     return list(zip(radii * np.cos(angles), radii * np.sin(angles), strict=True))

@@ -1,4 +1,4 @@
-"""One scene: an image and what is in it, from (seed, stream, index) alone."""
+"""Make a scene, an image and what is in it, from (seed, stream, index) alone."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,21 @@ from frozenseg.small_world.layout import Layout, make_layout
 from frozenseg.small_world.noise import pixel_grid
 from frozenseg.small_world.things import Thing, draw_thing, place_things
 
-STREAMS = ("train", "val", "demo", "clip", "sam", "clip_test", "sam_test")  # never a scene in two
-MIN_VISIBLE_SHARE = 0.4  # a thing hidden further than that can no longer be named
+# No scene is in two of these streams.
+STREAMS = ("train", "val", "demo", "clip", "sam", "clip_test", "sam_test")
+MIN_VISIBLE_SHARE = 0.4  # a thing of which less is visible can no longer be named
 MIN_VISIBLE_AREA = 60  # pixels
 NARROWEST_RANGE = 48  # pixels between the shortest and the longest side: no scene is square
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """sides: range of height and width in pixels. counts: fewest and most things asked for; a
-    crowded scene may get fewer. radii: range of a thing's radius as a share of the shorter side.
-    unseen_weight: how often an unseen noun or ground comes, against a seen one."""
+    """What scenes are like.
+
+    sides: the range of height and width in pixels. counts: the fewest and the most things; a
+    crowded scene may get fewer. radii: the range of a thing's radius as a share of the shorter
+    side. unseen_weight: how often an unseen noun or ground comes, compared with a seen one.
+    """
 
     sides: tuple[int, int] = (128, 256)
     counts: tuple[int, int] = (2, 6)
@@ -33,8 +37,10 @@ class SceneOptions:
 
 @dataclass(frozen=True)
 class Region:
-    """What one id of a scene is. name: the first name of its noun or ground; colour, pattern: ""
-    for a ground."""
+    """What one id of a scene is.
+
+    name: the first name of its noun or ground. colour, pattern: "" for a ground.
+    """
 
     id: int
     name: str
@@ -45,8 +51,11 @@ class Region:
 
 @dataclass
 class Scene:
-    """image: (H, W, 3) uint8 RGB. ids: (H, W) int32, the id of the region whose topmost surface
-    covers the centre of the pixel; every pixel has one. regions: ids 1, 2, ..., grounds first."""
+    """A scene and its truth.
+
+    image: (H, W, 3) uint8 RGB. ids: (H, W) int32, the id of the region whose topmost surface covers
+    the centre of the pixel; every pixel has one. regions: those of ids 1, 2, ..., grounds first.
+    """
 
     image: np.ndarray
     ids: np.ndarray
@@ -63,20 +72,19 @@ class Scene:
         return [region for region in self.regions if not region.is_thing]
 
     def masks(self) -> np.ndarray:
-        """(N, H, W) bool, one mask per region, in their order: class-free truth."""
+        """Return the masks (N, H, W) bool of the N regions."""
         return self.ids == np.arange(1, len(self.regions) + 1, dtype=np.int32)[:, None, None]
 
 
 def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None = None) -> Scene:
-    """The scene of a seed, stream (one of `STREAMS`) and index, always the same."""
+    """Make the scene of a seed, a stream of `STREAMS` and an index, which is always the same."""
     options = options or SceneOptions()
     generator = np.random.default_rng([seed, STREAMS.index(stream), index])
     height, width = _size(generator, options.sides)
     layout = make_layout(generator, height, width, unseen_weight=options.unseen_weight)
     things = place_things(
         generator,
-        height,
-        width,
+        (height, width),
         layout.horizon,
         counts=options.counts,
         radii=options.radii,
@@ -99,7 +107,7 @@ def _size(generator: np.random.Generator, sides: tuple[int, int]) -> tuple[int, 
 
 
 def _draw(layout: Layout, things: list[Thing], light: float) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) float32 in 0-1, and (H, W) int32: 0 on the bare ground, n + 1 on thing n."""
+    """Draw the things: (H, W, 3) float32 in 0-1, and (H, W) int32, which is n + 1 on thing n."""
     image = layout.image.copy()
     owner = np.zeros(image.shape[:2], np.int32)
     for number, thing in enumerate(things, 1):
@@ -109,17 +117,14 @@ def _draw(layout: Layout, things: list[Thing], light: float) -> tuple[np.ndarray
 
 def _visible(owner: np.ndarray, things: list[Thing]) -> list[Thing]:
     areas = np.bincount(owner.ravel(), minlength=len(things) + 1)[1:]
-    return [
-        thing
-        for thing, area in zip(things, areas, strict=True)
-        if area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * thing.area)
-    ]
+    least = [max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * thing.area) for thing in things]
+    return [thing for thing, visible in zip(things, areas >= least, strict=True) if visible]
 
 
 def _number(
     layout: Layout, things: list[Thing], owner: np.ndarray
 ) -> tuple[np.ndarray, list[Region]]:
-    """Ids from 1: the grounds that are still seen, then the things."""
+    """Number the grounds that are still visible from 1, then the things."""
     bare = np.unique(layout.index[owner == 0]).tolist()
     regions = [Region(n, layout.grounds[i], False) for n, i in enumerate(bare, 1)]
     ground_ids = np.zeros(len(layout.grounds), np.int32)
@@ -132,7 +137,7 @@ def _number(
 
 
 def _develop(generator: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
-    """Light over the whole scene, a tint, sensor noise, sometimes blur; (H, W, 3) uint8."""
+    """Add light over the whole scene, a tint, noise and sometimes blur: (H, W, 3) uint8."""
     height, width = image.shape[:2]
     y, x = pixel_grid(height, width)
     cosine, sine = np.float32(np.cos(light)), np.float32(np.sin(light))

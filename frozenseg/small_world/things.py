@@ -1,4 +1,4 @@
-"""Placing and drawing things: coat, light, shadow, and the exact pixels each covers."""
+"""Place and draw things: coat, light, shadow, and the exact pixels that each covers."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from frozenseg.small_world.chance import pick
-from frozenseg.small_world.coats import COLOURS, PATTERNS, paint_coat, trim_of, vary
+from frozenseg.small_world.coats import COLOURS, PATTERNS, paint_coat, vary
 from frozenseg.small_world.noise import Field, mix, pixel_grid
 from frozenseg.small_world.nouns import COAT, NOUNS, TRIM
 from frozenseg.small_world.plane import Plane, union
@@ -48,23 +48,23 @@ class Thing:
 
 def place_things(
     generator: np.random.Generator,
-    height: int,
-    width: int,
+    size: tuple[int, int],
     horizon: float,
     *,
     counts: tuple[int, int],
     radii: tuple[float, float],
-    unseen_weight: float = 1.0,
+    unseen_weight: float,
 ) -> list[Thing]:
-    """Things on an image, the farther ones (higher up) first; some overlap, few are hidden.
+    """Place things on an image, the farther ones (higher up) first; some overlap, few are hidden.
 
-    horizon: y in pixels that things reach down to at least. counts, radii, unseen_weight: as in
-    `SceneOptions`.
+    size: (height, width) of the image. horizon: y in pixels that things reach down to at least.
+    counts, radii, unseen_weight: as in `SceneOptions`.
     """
+    height, width = size
     things: list[Thing] = []
-    wanted = int(generator.integers(counts[0], counts[1] + 1))
-    for _ in range(8 * wanted):  # tries: a crowded scene ends with fewer
-        if len(things) == wanted:
+    count = int(generator.integers(counts[0], counts[1] + 1))
+    for _ in range(8 * count):  # tries: a crowded scene ends with fewer
+        if len(things) == count:
             break
         radius = min(height, width) * generator.uniform(*radii)
         top = max(0.75 * radius, horizon - 0.4 * radius)
@@ -79,10 +79,7 @@ def place_things(
 
 
 def _random_thing(
-    generator: np.random.Generator,
-    centre: tuple[float, float],
-    radius: float,
-    unseen_weight: float,
+    generator: np.random.Generator, centre: tuple[float, float], radius: float, unseen_weight: float
 ) -> Thing:
     name = pick(generator, NOUNS, list(NOUNS), unseen_weight)
     colour = str(generator.choice(list(COLOURS)))
@@ -111,7 +108,7 @@ def draw_thing(
 ) -> None:
     """Draw the thing on top, in place; its pixels in `owner` become `number`, its area is noted.
 
-    image: (H, W, 3) float32 in 0-1; owner: (H, W) int32. light: direction in radians from which
+    image: (H, W, 3) float32 in 0-1. owner: (H, W) int32. light: the direction in radians from which
     light falls.
     """
     window, y, x = _window(thing, *owner.shape)
@@ -124,7 +121,7 @@ def draw_thing(
     owner[window][covered] = number
     coverage = _coverage(whole)
     coat = paint_coat(thing.rgb, thing.pattern, u, v, thing.period)
-    paints = {COAT: coat, TRIM: trim_of(thing.rgb)}
+    paints = {COAT: coat, TRIM: thing.rgb * np.float32(0.6)}
     surface = coat
     for part in parts:
         colour = paints[part.paint] if isinstance(part.paint, str) else part.paint
@@ -135,7 +132,7 @@ def draw_thing(
 
 
 def _window(thing: Thing, height: int, width: int) -> tuple[tuple[slice, slice], Field, Field]:
-    """The part of the image that the thing and its shadow reach, and y, x of its pixel centres."""
+    """Return the part of the image that a thing and its shadow reach, and y, x of its pixels."""
     reach = REACH * thing.radius + 4
     rows, columns = (
         slice(max(0, int(middle - reach)), min(side, int(middle + reach) + 1))
@@ -146,7 +143,7 @@ def _window(thing: Thing, height: int, width: int) -> tuple[tuple[slice, slice],
 
 
 def _own_frame(thing: Thing, x: Field, y: Field) -> tuple[Field, Field]:
-    """Pixels from the thing's centre, along its own axes."""
+    """Return the distances in pixels from the thing's centre along its own axes."""
     right, down = x - np.float32(thing.centre[1]), y - np.float32(thing.centre[0])
     cosine, sine = np.float32(np.cos(thing.turn)), np.float32(np.sin(thing.turn))
     u, v = right * cosine + down * sine, down * cosine - right * sine
@@ -154,12 +151,12 @@ def _own_frame(thing: Thing, x: Field, y: Field) -> tuple[Field, Field]:
 
 
 def _coverage(distance: Field) -> Field:
-    """Share of a pixel that lies inside, from the signed distance of its centre in pixels."""
+    """Return the share of a pixel that lies inside, from the signed distance of its centre."""
     return np.clip(0.5 - distance, 0, 1)
 
 
 def _relief(distance: Field, light: float) -> Field:
-    """Brightness of a rounded edge under the light, with a dark rim; 1 on the flat inside."""
+    """Return the brightness of a rounded edge with a dark rim; it is 1 on the flat inside."""
     width = 5.0  # pixels over which the edge bends away
     rise = np.clip(-distance / width, 0, 1)
     height = cv2.GaussianBlur(width * np.sqrt(1 - (1 - rise) ** 2), (0, 0), 1.0)
@@ -170,7 +167,7 @@ def _relief(distance: Field, light: float) -> Field:
 
 
 def _shadow(coverage: Field, radius: float, light: float) -> Field:
-    """Share of light that the thing takes from what lies behind it, away from the light."""
+    """Return the share of light that the thing takes from what lies behind it."""
     away = 0.14 * radius
     move = np.array([[1, 0, -away * np.cos(light)], [0, 1, away * np.sin(light)]], np.float32)
     shifted = cv2.warpAffine(coverage, move, coverage.shape[::-1])

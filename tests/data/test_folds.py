@@ -3,7 +3,6 @@
 import pytest
 
 from frozenseg.data.benchmarks.folds import FOLDED, NUM_FOLDS, fold_classes
-from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
 
@@ -21,10 +20,3 @@ def test_pascal_in_blocks_and_coco_in_turns() -> None:
     assert all(coco.is_thing[:80])
     first = [coco.labels[index] for index in fold_classes("coco20i", 0)[:3]]
     assert first == ["person", "airplane", "boat"]
-
-
-def test_unknown_folds_are_named() -> None:
-    with pytest.raises(UserError, match="folds of pascal: unknown; did you mean pascal5i"):
-        fold_classes("pascal", 0)
-    with pytest.raises(UserError, match="coco20i: fold 4 does not exist; folds are 0 to 3"):
-        fold_classes("coco20i", 4)

@@ -104,7 +104,7 @@ def test_files_that_are_not_there_or_something_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"case\.npz: no such file"):
         main([str(tmp_path / "case")])
     np.savez(tmp_path / "case.npz", a=np.zeros(1))
-    with pytest.raises(UserError, match=r"case\.json: neither a model, nor post-processing"):
+    with pytest.raises(UserError, match=r"case\.json: holds no model, post-processing or losses"):
         main([str(tmp_path / "case")])
     write_json(tmp_path / "case.json", {"config": "vit_large"})
     with pytest.raises(UserError, match=r"config 'vit_large' is none of convnext_large, rn50x64"):

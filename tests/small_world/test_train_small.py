@@ -93,7 +93,7 @@ def test_two_steps_leave_weights_that_load(
 
 def test_precision_is_named_as_in_all_commands() -> None:
     parser = argparse.ArgumentParser()
-    add_run_arguments(parser, steps=1, batch=1, learning_rate=1.0, test_images=1)
+    add_run_arguments(parser, steps=1, batch=1, test_images=1)
     (option,) = [action for action in parser._actions if action.dest == "precision"]
     assert option.choices is not None and set(option.choices) <= set(CHOICES)
     chosen = config_from(parser.parse_args(["--output", "x"]), weight_decay=0.0).precision

@@ -1,4 +1,4 @@
-"""The categories of a benchmark and the names by which its classes are asked for."""
+"""The categories of a benchmark and the names of its classes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,41 +14,41 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
-    """The categories of a row alone, without its records."""
+    """Read the categories of a row alone, without its records."""
     categories = categories_of_files(benchmark, root)
     return categories.select(benchmark.classes) if benchmark.classes else categories
 
 
 def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
-    """Return the categories of the files of a row, whatever its `classes`."""
+    """Read the categories in the files of a row, whatever its `classes`."""
     benchmark = benchmark.located(root)
     if benchmark.annotations:
         path = root / benchmark.annotations
         return read_categories(read_json(path), str(path))
     vocabulary = _whole_vocabulary(benchmark, root)
     assert vocabulary is not None, "a row of label maps names its classes"
-    names = tuple(vocabulary.labels)
     if not benchmark.prepared_by:
         _check_numbers(vocabulary, benchmark.vocabulary)
-    return Categories(names, vocabulary.is_thing, tuple(range(len(names))))
+    return Categories(tuple(vocabulary.labels), vocabulary.is_thing, tuple(range(len(vocabulary))))
 
 
 def _check_numbers(vocabulary: Vocabulary, source: str) -> None:
-    """Label maps count classes from 0, whatever numbers a list gives them: such as contradict that
-    are refused, and those of the field's lists, which count from 1, are told."""
+    """Compare the numbers in a class list with label maps, which count classes from 0.
+
+    Many lists of the field count from 1, which a warning tells; other numbers are refused.
+    """
     size, numbers = len(vocabulary), vocabulary.ids
-    if numbers in (None, tuple(range(size))):
-        return
-    if numbers != tuple(range(1, size + 1)):
+    if numbers == tuple(range(1, size + 1)):
+        note(f"{source}: counts from 1, label maps from 0: label 0 is {vocabulary.labels[0]!r}")
+    elif numbers not in (None, tuple(range(size))):
         raise UserError(
-            f"{source}: numbers its {size} classes otherwise than 0 to {size - 1}; label maps hold "
-            "these: number the classes so, or leave the numbers out"
+            f"{source}: numbers its {size} classes otherwise than 0 to {size - 1}, which label "
+            "maps hold; number the classes so, or leave the numbers out"
         )
-    note(f"{source}: counts from 1, label maps from 0: label 0 is {vocabulary.labels[0]!r}")
 
 
 def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
-    """The class list of a row, None if it has none of its own."""
+    """Read the class list of a row; None if it has none of its own."""
     vocabulary = _whole_vocabulary(benchmark, root)
     if vocabulary is None or not benchmark.classes:
         return vocabulary
@@ -56,17 +56,12 @@ def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
 
 
 def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
-    if not benchmark.vocabulary:
-        return None
     if not benchmark.vocabulary.endswith(".txt"):
-        return Vocabulary.packaged(benchmark.vocabulary)
+        return Vocabulary.packaged(benchmark.vocabulary) if benchmark.vocabulary else None
     path = root / benchmark.vocabulary
     if not path.is_file():
-        remedy = (
-            f"run frozenseg prepare_dataset {benchmark.prepared_by}"
-            if benchmark.prepared_by
-            else ("name the classes in it, one a line")
-        )
+        script = benchmark.prepared_by
+        remedy = f"run frozenseg prepare_dataset {script}" if script else "list the classes there"
         raise UserError(f"{path}: no such file; {remedy}")
     # A-847 and PC-459 have classes that share a name.
     return Vocabulary.from_file(path, may_repeat=True)
@@ -80,10 +75,11 @@ def class_names(
     listed: Vocabulary | None = None,
     by_order: bool = False,
 ) -> Vocabulary:
-    """The names of a data set's classes, in the order of its class ids: the one function that
-    training, evaluation, checks and the adapter ask.
+    """Return the names of a data set's classes, in the order of its class ids.
 
-    listed: a list to take in place of the row's own; without either, the names of the annotation.
+    Training, evaluation, checks and the detectron2 adapter all name classes by this function.
+
+    listed: a list that replaces the row's own; without either, the annotation names the classes.
     by_order: join the list by the order of the ids, whatever the names say.
     """
     annotation = str(root / (benchmark.annotations or benchmark.labels))
@@ -97,7 +93,7 @@ def class_names(
 def name_categories(
     categories: Categories, annotation: str, *, listed: Vocabulary | None, by_order: bool = False
 ) -> Vocabulary:
-    """As `class_names`, for categories of any source. annotation: what they were read from."""
+    """Name categories of any source as `class_names` does. annotation: where they come from."""
     names, ids = categories.names, categories.dataset_ids
     if listed is None:
         return Vocabulary.of_categories(names, categories.is_thing, ids, annotation)

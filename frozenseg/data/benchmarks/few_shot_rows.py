@@ -9,6 +9,7 @@ as each counted. Images of VOC and COCO are tested at their original size, as Fu
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from frozenseg.data.benchmarks.folds import FOLDED, NUM_FOLDS, TRANSFER, fold_classes
 from frozenseg.data.benchmarks.row import ORIGINAL_SIZE, Benchmark, PairsName
@@ -16,7 +17,7 @@ from frozenseg.data.benchmarks.row import ORIGINAL_SIZE, Benchmark, PairsName
 FUSIONER_RN101, FUSIONER_VIT_L = "Fusioner RN101", "Fusioner ViT-L/14"
 LSEG_RN101, LSEG_VIT_L = "LSeg RN101", "LSeg ViT-L/16"
 
-# {model: mIoU of folds 0-3}, None where it is not known; Tab. 2 and Tab. 5 of Fusioner
+# {model: mIoU of folds 0-3}; None: not known. Tables 2 and 5 of Fusioner.
 PASCAL_5I_PUBLISHED = {
     FUSIONER_RN101: (46.8, 56.0, 42.2, 40.7),
     FUSIONER_VIT_L: (61.9, 70.0, 51.2, 52.7),
@@ -40,92 +41,75 @@ PUBLISHED_PAIRS: dict[str, dict[PairsName, tuple[str, ...]]] = {
     "coco20i": {"first_1000": (FUSIONER_RN101, FUSIONER_VIT_L), "hsnet_1000": ()},
 }
 # PASCAL-5i's training images: ours are the first; a copy of other label maps may have others.
-TRAINING_LISTS = {
-    10_582: "Fusioner's lists",
-    10_092: "HSNet's lists",
-    5953: "PFENet's lists",
-}
+TRAINING_LISTS = {10_582: "Fusioner's lists", 10_092: "HSNet's lists", 5953: "PFENet's lists"}
 FEW_SHOT = ("oracle", "whole")  # both protocols, see `frozenseg.evaluation.tasks`
 MOSAICS = ("mosaic", "oracle")
-FSS_LABELS = {"ignore": 65535, "background": 65534}  # 16-bit maps, 1,000 classes in all
 
 
 def _published(
     table: Mapping[str, tuple[float | None, ...]], fold: int
 ) -> dict[str, dict[str, float]]:
-    values = {model: folds[fold] for model, folds in table.items()}
     return {
         model: {"oracle mIoU" if model.startswith("Fusioner") else "mIoU": value}
-        for model, value in values.items()
-        if value is not None
+        for model, folds in table.items()
+        if (value := folds[fold]) is not None
     }
 
 
-def _voc(split: str, classes: tuple[int, ...], **of_row: object) -> Benchmark:
-    """The label maps of VOC with background; classes: among the 20, from 0."""
+def _voc(split: str, classes: tuple[int, ...], **fields: Any) -> Benchmark:
+    """Return a row of VOC's label maps with background. classes: among the 20, from 0."""
     testing = split == "validation"
     return Benchmark(
-        tasks=("semantic",),
-        reader="semantic",
         vocabulary="pascal_voc_21",
         images=f"pascal_voc_d2/images/{split}",
         labels=f"pascal_voc_d2/annotations_pascal21/{split}",
         present=f"pascal_voc_d2/classes_in_{split}.json",
         classes=tuple(number + 1 for number in classes),
         test_size=ORIGINAL_SIZE,
-        prepared_by="pascal_voc" + ("" if testing else f" --split {split}"),
+        evaluators=FEW_SHOT,
+        prepared_by="pascal_voc" if testing else f"pascal_voc --split {split}",
         counts={1449: ""} if testing else TRAINING_LISTS,
-        **of_row,  # type: ignore[arg-type]
+        **fields,
     )
 
 
-def _coco(split: str, classes: tuple[int, ...], **of_row: object) -> Benchmark:
-    """The objects of COCO 2014, as the published folds have it; classes: among the 80, from 0."""
+def _coco(split: str, classes: tuple[int, ...], **fields: Any) -> Benchmark:
+    """Return a row of COCO 2014, as the published folds have it. classes: of the 80, from 0."""
     return Benchmark(
-        tasks=("semantic",),
         reader="instances",
         vocabulary="coco_panoptic",  # begins with the 80 things
         images=f"coco/{split}2014",
         annotations=f"coco/annotations/instances_{split}2014.json",
         classes=classes,
         test_size=ORIGINAL_SIZE,
+        evaluators=FEW_SHOT,
         counts={40_504: ""} if split == "val" else {82_783: ""},
-        **of_row,  # type: ignore[arg-type]
+        **fields,
     )
 
 
-def _others(benchmark: str, fold: int) -> tuple[int, ...]:
-    held_out = fold_classes(benchmark, fold)
-    return tuple(i for i in range(FOLDED[benchmark]) if i not in held_out)
-
-
 def _folds() -> Iterator[tuple[str, Benchmark]]:
-    makers = {"pascal5i": _voc, "coco20i": _coco}
-    published = {"pascal5i": PASCAL_5I_PUBLISHED, "coco20i": COCO_20I_PUBLISHED}
-    splits = {"pascal5i": ("training_aug", "validation"), "coco20i": ("train", "val")}
-    for family, make in makers.items():
-        train_split, val_split = splits[family]
+    for family, make, splits, published in (
+        ("pascal5i", _voc, ("training_aug", "validation"), PASCAL_5I_PUBLISHED),
+        ("coco20i", _coco, ("train", "val"), COCO_20I_PUBLISHED),
+    ):
         for fold in range(NUM_FOLDS):
             train, val = f"{family}_fold{fold}_train", f"{family}_fold{fold}_val"
-            yield (
-                train,
-                make(train_split, _others(family, fold), trained_on=train, evaluators=FEW_SHOT),
-            )
-            row = make(
-                val_split,
-                fold_classes(family, fold),
-                trained_on=train,
-                family=family,
-                evaluators=FEW_SHOT,
-                published=_published(published[family], fold),
-            )
+            held_out = fold_classes(family, fold)
+            others = tuple(i for i in range(FOLDED[family]) if i not in held_out)
+            yield train, make(splits[0], others, trained_on=train)
+            numbers = _published(published, fold)
+            row = make(splits[1], held_out, trained_on=train, family=family, published=numbers)
             yield val, row
             for pairs, models in PUBLISHED_PAIRS[family].items():
                 yield f"{val}_{pairs.replace('_', '')}", _with_pairs(row, pairs, models)
 
 
 def _with_pairs(row: Benchmark, pairs: PairsName, models: tuple[str, ...]) -> Benchmark:
-    """The row with other pairs. Only oracle presence knows them; numbers of `models` are theirs."""
+    """Return the row with other pairs, which oracle presence alone knows.
+
+    models: those whose published numbers were made with these pairs.
+    """
     listed = "pascal_voc_d2/oslsm_pairs_in_validation.json" if pairs == "oslsm" else row.present
     return replace(
         row,
@@ -139,53 +123,37 @@ def _with_pairs(row: Benchmark, pairs: PairsName, models: tuple[str, ...]) -> Be
 
 def _transfers() -> Iterator[tuple[str, Benchmark]]:
     for fold, classes in enumerate(TRANSFER):
-        yield (
-            f"coco20i_fold{fold}_to_pascal_val",
-            _voc(
-                "validation",
-                classes,
-                trained_on=f"coco20i_fold{fold}_train",
-                family="coco20i_to_pascal",
-                evaluators=FEW_SHOT,
-                published=_published(TRANSFER_PUBLISHED, fold),
-            ),
+        row = _voc(
+            "validation",
+            classes,
+            trained_on=f"coco20i_fold{fold}_train",
+            family="coco20i_to_pascal",
+            published=_published(TRANSFER_PUBLISHED, fold),
         )
+        yield f"coco20i_fold{fold}_to_pascal_val", row
 
 
-def _fss1000(split: str, count: int) -> Benchmark:
-    script = "fss1000" + ("" if split == "test" else f" --split {split}")
+def _fss(split: str, folder: str, count: int, **fields: Any) -> Benchmark:
+    """Return a row of FSS-1000, whose 16-bit label maps hold 1,000 classes in all."""
     return Benchmark(
-        tasks=("semantic",),
-        reader="semantic",
         vocabulary=f"fss1000_d2/classes_{split}.txt",
-        images=f"fss1000_d2/images/{split}",
-        labels=f"fss1000_d2/annotations/{split}",
-        evaluators=FEW_SHOT,
-        test_size=(224, 224),
-        prepared_by=script,
+        images=folder.format("images"),
+        labels=folder.format("annotations"),
+        ignore=65535,
+        background=65534,
         counts={count: ""},
-        **FSS_LABELS,  # type: ignore[arg-type]
+        **fields,
     )
 
 
-FSS_MOSAICS = Benchmark(
-    tasks=("semantic",),
-    reader="semantic",
-    vocabulary="fss1000_d2/classes_test.txt",
-    images="mosaic4/fss1000/images",
-    labels="mosaic4/fss1000/annotations",
-    test_size=(448, 448),
-    evaluators=MOSAICS,
-    prepared_by="mosaic4",
-    counts={1000: ""},
-    **FSS_LABELS,  # type: ignore[arg-type]
-)
+def _fss1000(split: str, count: int) -> Benchmark:
+    script = "fss1000" if split == "test" else f"fss1000 --split {split}"
+    folder = f"fss1000_d2/{{}}/{split}"
+    return _fss(split, folder, count, evaluators=FEW_SHOT, test_size=(224, 224), prepared_by=script)
 
 
 def _small_world_mosaics(split: str) -> Benchmark:
     return Benchmark(
-        tasks=("semantic",),
-        reader="semantic",
         vocabulary="small_world",
         images=f"mosaic4/{split}/images",
         labels=f"mosaic4/{split}/annotations",
@@ -204,7 +172,14 @@ FEW_SHOT_BENCHMARKS: dict[str, Benchmark] = {
     "fss1000_train": _fss1000("train", 5200),
     "fss1000_val": _fss1000("val", 2400),
     "fss1000_test": _fss1000("test", 2400),
-    "fss1000_mosaic4": FSS_MOSAICS,
+    "fss1000_mosaic4": _fss(
+        "test",
+        "mosaic4/fss1000/{}",
+        1000,
+        test_size=(448, 448),
+        evaluators=MOSAICS,
+        prepared_by="mosaic4",
+    ),
     "small_world_mosaic4": _small_world_mosaics("small_world"),
     "small_world_mosaic4_seen": _small_world_mosaics("small_world_seen"),
 }

@@ -25,30 +25,27 @@ def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Cat
 
     root: the data root, by default `data_root()`.
     """
-    benchmark, root = find_benchmark(name), data_root() if root is None else root
-    row = benchmark.located(root)
+    root = data_root() if root is None else root
+    row = find_benchmark(name).located(root)
     own_list = row.vocabulary if row.vocabulary.endswith(".txt") else ""
     require_in_place(name, (row.annotations, row.images, row.labels, own_list, row.present), root)
-    return read_benchmark(benchmark, root)
+    return read_benchmark(row, root)
 
 
 def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
-    """Check that files and folders of a dataset are there, or say what to do without them.
+    """Check that files and folders of a dataset exist, or say what to do without them.
 
     paths: below `root`; "" for none.
     """
     absent = [root / path for path in paths if path and not (root / path).exists()]
-    if not absent:
-        return
-    if name not in BENCHMARKS:
+    if absent and name not in BENCHMARKS:
         raise UserError(f"{absent[0]}: no such file or folder; correct it in {name}")
-    raise UserError(
-        f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
-        "$DETECTRON2_DATASETS to look elsewhere): "
-        f"frozenseg check_dataset {name} says what is missing, "
-        f"{shipped('datasets')}/README.md where it "
-        "comes from"
-    )
+    if absent:
+        raise UserError(
+            f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
+            "$DETECTRON2_DATASETS to look elsewhere): frozenseg check_dataset "
+            f"{name} says what is missing, {shipped('datasets')}/README.md where it comes from"
+        )
 
 
 def read_benchmark(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
@@ -72,7 +69,7 @@ def select_benchmark_classes(
     if max(benchmark.classes) >= len(categories):
         raise UserError(
             f"{root / (benchmark.annotations or benchmark.labels)}: has {len(categories)} classes, "
-            f"number {max(benchmark.classes)} is asked for; is it another data set?"
+            f"but number {max(benchmark.classes)} is selected; is it another data set?"
         )
     kept, chosen = select_classes(records, categories, benchmark.classes, present)
     kept = PAIRS[benchmark.pairs](kept)
@@ -84,26 +81,23 @@ def select_benchmark_classes(
 def read_all_classes(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
     """Read all records and categories in the files of a row, whatever its `classes`."""
     benchmark = benchmark.located(root)
-    images, annotations = root / benchmark.images, root / benchmark.annotations
-    labels, semantic_labels = root / benchmark.labels, root / benchmark.semantic_labels
-    if benchmark.reader == "panoptic":
-        with_maps = bool(benchmark.semantic_labels) and semantic_labels.is_dir()
-        return read_panoptic(
-            annotations,
-            labels,
-            images,
-            semantic_dir=semantic_labels if with_maps else None,
-            ignore=benchmark.ignore,
-            image_name=cityscapes_name if benchmark.image_names == "cityscapes" else coco_name,
-            # Mapillary's JSON has height and width exchanged (mapillary_vistas issue 16)
-            image_suffix=".jpg" if benchmark.image_names == "mapillary" else "",
-        )
+    images, labels = root / benchmark.images, root / benchmark.labels
+    ignore = benchmark.ignore
     if benchmark.reader == "instances":
-        return read_instances(annotations, images)
-    return read_semantic(
-        images,
+        return read_instances(root / benchmark.annotations, images)
+    if benchmark.reader == "semantic":
+        categories = categories_of_files(benchmark, root)
+        return read_semantic(
+            images, labels, categories, ignore=ignore, background=benchmark.background
+        )
+    maps = root / benchmark.semantic_labels
+    return read_panoptic(
+        root / benchmark.annotations,
         labels,
-        categories_of_files(benchmark, root),
-        ignore=benchmark.ignore,
-        background=benchmark.background,
+        images,
+        semantic_dir=maps if benchmark.semantic_labels and maps.is_dir() else None,
+        ignore=ignore,
+        image_name=cityscapes_name if benchmark.image_names == "cityscapes" else coco_name,
+        # Mapillary's JSON has height and width exchanged (mapillary_vistas issue 16).
+        image_suffix=".jpg" if benchmark.image_names == "mapillary" else "",
     )

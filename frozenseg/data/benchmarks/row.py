@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
 """See `frozenseg.data.benchmarks.scored_pairs`."""
@@ -46,10 +46,10 @@ class Benchmark:
     published: {model: {metric: per cent}}, as papers print them.
     """
 
-    tasks: tuple[str, ...]
-    reader: Literal["panoptic", "semantic", "instances"]
-    vocabulary: str
     images: str
+    tasks: tuple[str, ...] = ("semantic",)
+    reader: Literal["panoptic", "semantic", "instances"] = "semantic"
+    vocabulary: str = ""
     annotations: str = ""
     labels: str = ""
     semantic_labels: str = ""
@@ -76,33 +76,30 @@ class Benchmark:
         return "semantic" if self.tasks == ("semantic",) else self.reader
 
     def located(self, root: Path) -> "Benchmark":
-        """The row with its annotation where it lies below `root`: with or without `version`."""
+        """Return the row with its annotation where it lies below `root`: with `version` or not."""
         if not self.version or (root / self.annotations).exists():
             return self
         split = Path(self.images).parent
-        annotations, labels, semantic_labels = (
-            str(split / self.version / Path(path).relative_to(split))
-            for path in (self.annotations, self.labels, self.semantic_labels)
-        )
-        if not (root / annotations).exists():
-            return self
-        return replace(
-            self,
-            version="",
-            annotations=annotations,
-            labels=labels,
-            semantic_labels=semantic_labels,
+        names = ("annotations", "labels", "semantic_labels")
+        paths: dict[str, Any] = {
+            name: str(split / self.version / Path(getattr(self, name)).relative_to(split))
+            for name in names
+        }
+        return (
+            replace(self, version="", **paths) if (root / paths["annotations"]).exists() else self
         )
 
-    def training_split(self, *, counts: Mapping[int, str], name: str, of: str) -> "Benchmark":
-        """The row of the other split, whose paths say `name` where those of this one say `of`."""
-        paths = ("images", "annotations", "labels", "semantic_labels", "instances")
-        changed = {path: getattr(self, path).replace(of, name) for path in paths}
-        script = f"{self.prepared_by} --split {name}" if self.prepared_by else ""
-        return replace(
-            self, evaluators=(), published={}, counts=counts, prepared_by=script, **changed
-        )
+    def training_set(self, split: str, counts: Mapping[int, str]) -> "Benchmark":
+        """Return the row of the training set that belongs to this validation set.
 
-    def without_label_maps(self) -> "Benchmark":
-        """The same, its semantic truth derived from the panoptic one."""
-        return replace(self, semantic_labels="")
+        split: of its preparation.
+        """
+        names = ("images", "annotations", "labels", "semantic_labels", "instances")
+        paths: dict[str, Any] = {
+            name: getattr(self, name).replace("validation", "training").replace("val", "train")
+            for name in names
+        }
+        script = self.prepared_by and f"{self.prepared_by} --split {split}"
+        return replace(
+            self, evaluators=(), published={}, counts=counts, prepared_by=script, **paths
+        )

@@ -6,6 +6,7 @@ tables 1-3) and FC-CLIP (arXiv 2308.02487).
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.benchmarks.small_world_files import small_world_files
@@ -13,308 +14,280 @@ from frozenseg.data.benchmarks.small_world_files import small_world_files
 CONVNEXT, RN50X64 = "FrozenSeg ConvNeXt-L", "FrozenSeg RN50x64"
 FC_CONVNEXT, FC_RN50X64 = "FC-CLIP ConvNeXt-L, last iteration", "FC-CLIP RN50x64, last iteration"
 FC_RELEASED = "FC-CLIP ConvNeXt-L, as released"
+MODELS = (CONVNEXT, RN50X64, FC_CONVNEXT, FC_RN50X64, FC_RELEASED)
+
+SEMANTIC, INSTANCES = ("semantic",), ("instances",)
+ALL_TASKS = ("panoptic", "semantic", "instances")
 
 
-def coco_panoptic(
-    split: str,
-    *,
-    all_tasks: bool = True,
-    published: Mapping[str, Mapping[str, float]] | None = None,
-) -> Benchmark:
-    """Return the row of a split of COCO's panoptic annotation."""
-    tasks = ("panoptic", "semantic", "instances") if all_tasks else ("panoptic",)
-    testing = split == "val2017"
-    return Benchmark(
+def _published(**metrics: tuple[float | None, ...]) -> dict[str, dict[str, float]]:
+    """Return {model: {metric: per cent}} of the numbers of each metric in the order of `MODELS`.
+
+    None stands for a number that no paper prints.
+    """
+    published: dict[str, dict[str, float]] = {}
+    for metric, numbers in metrics.items():
+        for model, number in zip(MODELS, numbers, strict=True):
+            if number is not None:
+                published.setdefault(model, {})[metric] = number
+    return published
+
+
+def _coco(split: str, **fields: Any) -> Benchmark:
+    """Return a row of a split of COCO 2017."""
+    count = 5000 if split == "val2017" else 118_287
+    return Benchmark(images=f"coco/{split}", counts={count: ""}, **fields)
+
+
+def _coco_panoptic(split: str, *, all_tasks: bool = True, **fields: Any) -> Benchmark:
+    """Return a row of COCO's panoptic annotation."""
+    tasks = ALL_TASKS if all_tasks else ("panoptic",)
+    if all_tasks:
+        fields |= {
+            "semantic_labels": f"coco/panoptic_semseg_{split}",
+            "instances": f"coco/annotations/instances_{split}.json",
+        }
+    return _coco(
+        split,
         tasks=tasks,
         reader="panoptic",
         vocabulary="coco_panoptic",
-        images=f"coco/{split}",
         annotations=f"coco/annotations/panoptic_{split}.json",
         labels=f"coco/panoptic_{split}",
-        semantic_labels=f"coco/panoptic_semseg_{split}" if all_tasks else "",
-        instances=f"coco/annotations/instances_{split}.json" if all_tasks else "",
-        evaluators=tasks if testing else (),
-        counts={5000: ""} if testing else {118_287: ""},
-        published=published or {},
+        evaluators=tasks if split == "val2017" else (),
+        **fields,
     )
 
 
-def coco_stuff(split: str) -> Benchmark:
-    """Return the row of a split of COCO-Stuff."""
-    testing = split == "val2017"
+def _coco_stuff(split: str, **fields: Any) -> Benchmark:
+    """Return a row of COCO-Stuff."""
+    labels = f"coco/stuffthingmaps_detectron2/{split}"
+    return _coco(split, vocabulary="coco_stuff", labels=labels, **fields)
+
+
+def _label_maps(root: str, vocabulary: str, labels: str, **fields: Any) -> Benchmark:
+    """Return the row of a validation set of label maps, whose folders lie below `root`."""
+    images = f"{root}/{fields.pop('images', 'images/validation')}"
+    labels = f"{root}/{labels}"
     return Benchmark(
-        tasks=("semantic",),
-        reader="semantic",
-        vocabulary="coco_stuff",
-        images=f"coco/{split}",
-        labels=f"coco/stuffthingmaps_detectron2/{split}",
-        evaluators=("semantic",) if testing else (),
-        prepared_by="coco_stuff" + ("" if testing else " --split train2017"),
-        counts={5000: ""} if testing else {118_287: ""},
+        vocabulary=vocabulary, images=images, labels=labels, evaluators=SEMANTIC, **fields
     )
 
 
-COCO_VAL_PUBLISHED = {
-    CONVNEXT: {"PQ": 56.2, "AP": 47.3, "mIoU": 65.5},
-    RN50X64: {"PQ": 55.7, "AP": 47.4, "mIoU": 65.4},
-    FC_CONVNEXT: {"PQ": 56.4, "AP": 47.4, "mIoU": 65.3},
-    FC_RN50X64: {"PQ": 55.3, "AP": 46.5, "mIoU": 64.8},
-    FC_RELEASED: {"PQ": 54.4, "AP": 44.6, "mIoU": 63.7},
-}
-
-ADE20K_PUBLISHED = {
-    CONVNEXT: {"PQ": 25.9, "AP": 16.4, "mIoU": 34.4},
-    RN50X64: {"PQ": 23.1, "AP": 13.5, "mIoU": 30.7},
-    FC_CONVNEXT: {"PQ": 25.1, "AP": 16.4, "mIoU": 32.8},
-    FC_RN50X64: {"PQ": 21.3, "AP": 13.2, "mIoU": 28.7},
-    FC_RELEASED: {"PQ": 26.8, "AP": 16.8, "mIoU": 34.1},
-}
-
-
-def ade20k(split: str) -> Benchmark:
-    """Return the row of a split of ADE20K with 150 classes."""
-    tasks = ("panoptic", "semantic", "instances")
-    folder, testing = "training" if split == "train" else "validation", split == "val"
+def _small_world(split: str, vocabulary: str) -> Benchmark:
+    """Return the row of a split of the small world."""
+    files = small_world_files(Path("small_world"), split)._asdict().items()
+    paths: dict[str, Any] = {field: str(path) for field, path in files if field != "settings"}
     return Benchmark(
-        tasks=tasks,
+        tasks=ALL_TASKS,
         reader="panoptic",
-        vocabulary="ade20k_150",
-        images=f"ADEChallengeData2016/images/{folder}",
-        annotations=f"ADEChallengeData2016/ade20k_panoptic_{split}.json",
-        labels=f"ADEChallengeData2016/ade20k_panoptic_{split}",
-        semantic_labels=f"ADEChallengeData2016/annotations_detectron2/{folder}",
-        instances=f"ADEChallengeData2016/ade20k_instance_{split}.json",
-        evaluators=tasks if testing else (),
-        prepared_by="ade20k" + ("" if testing else " --split train"),
-        counts={2000: ""} if testing else {20_210: ""},
-        published=ADE20K_PUBLISHED if testing else {},
-    )
-
-
-# The two scores on their own. The names of the 100 things are those of the annotation.
-ADE20K_SEMANTIC_VAL = Benchmark(
-    tasks=("semantic",),
-    reader="semantic",
-    vocabulary="ade20k_150",
-    images="ADEChallengeData2016/images/validation",
-    labels="ADEChallengeData2016/annotations_detectron2/validation",
-    evaluators=("semantic",),
-    prepared_by="ade20k",
-    counts={2000: ""},
-    published={model: {"mIoU": scores["mIoU"]} for model, scores in ADE20K_PUBLISHED.items()},
-)
-ADE20K_INSTANCE_VAL = Benchmark(
-    tasks=("instances",),
-    reader="instances",
-    vocabulary="",
-    images="ADEChallengeData2016/images/validation",
-    annotations="ADEChallengeData2016/ade20k_instance_val.json",
-    evaluators=("instances",),
-    prepared_by="ade20k",
-    counts={2000: ""},
-)
-
-
-def _label_maps(
-    root: str,
-    vocabulary: str,
-    *,
-    labels: str,
-    prepared_by: str,
-    counts: Mapping[int, str],
-    images: str = "images/validation",
-    ignore: int = 255,
-    short_side: int | None = None,
-    published: Mapping[str, Mapping[str, float]],
-) -> Benchmark:
-    """A validation set of label maps; folders are those below `root`."""
-    return Benchmark(
-        tasks=("semantic",),
-        reader="semantic",
         vocabulary=vocabulary,
-        images=f"{root}/{images}",
-        labels=f"{root}/{labels}",
-        ignore=ignore,
-        evaluators=("semantic",),
-        prepared_by=prepared_by,
-        counts=counts,
-        short_side=short_side,
-        published=published,
+        test_size=(192, 384),
+        evaluators=ALL_TASKS,
+        **paths,
     )
 
 
 ADE20K_FULL_SIDE = 512  # pixels; MaskFormer's preparation shrinks to this shorter side
-ADE20K_FULL_VAL = _label_maps(
-    "ADE20K_2021_17_01",
-    "ADE20K_2021_17_01/classes_847.txt",
-    images="images_detectron2/validation",
-    labels="annotations_detectron2/validation",
-    ignore=65535,  # 16-bit maps
-    short_side=ADE20K_FULL_SIDE,
-    prepared_by="ade20k_full",
+
+_ADE20K_VAL = Benchmark(
+    tasks=ALL_TASKS,
+    reader="panoptic",
+    vocabulary="ade20k_150",
+    images="ADEChallengeData2016/images/validation",
+    annotations="ADEChallengeData2016/ade20k_panoptic_val.json",
+    labels="ADEChallengeData2016/ade20k_panoptic_val",
+    semantic_labels="ADEChallengeData2016/annotations_detectron2/validation",
+    instances="ADEChallengeData2016/ade20k_instance_val.json",
+    evaluators=ALL_TASKS,
+    prepared_by="ade20k",
     counts={2000: ""},
-    published={
-        CONVNEXT: {"mIoU": 14.8, "fwIoU": 51.4},
-        RN50X64: {"mIoU": 11.8, "fwIoU": 52.8},
-        FC_CONVNEXT: {"mIoU": 14.0, "fwIoU": 48.1},
-        FC_RN50X64: {"mIoU": 10.8, "fwIoU": 44.6},
-        FC_RELEASED: {"mIoU": 14.8, "fwIoU": 51.3},
-    },
+    published=_published(
+        PQ=(25.9, 23.1, 25.1, 21.3, 26.8),
+        AP=(16.4, 13.5, 16.4, 13.2, 16.8),
+        mIoU=(34.4, 30.7, 32.8, 28.7, 34.1),
+    ),
 )
+_VOC_COUNTS = {1449: ""}
+_CONTEXT_COUNTS = {5105: "VOC 2010's list", 5104: "the published logs"}
+_CONTEXT_TRAINING_COUNTS = {4998: "VOC 2010's list", 4996: "the Detail API"}
 
-PASCAL_20_VAL = _label_maps(
-    "pascal_voc_d2",
-    "pascal_voc_20",
-    labels="annotations_pascal20/validation",
-    prepared_by="pascal_voc",
-    counts={1449: ""},
-    published={FC_RELEASED: {"mIoU": 95.4}},
-)
-PASCAL_21_VAL = _label_maps(
-    "pascal_voc_d2",
-    "pascal_voc_21",
-    labels="annotations_pascal21/validation",
-    prepared_by="pascal_voc",
-    counts={1449: ""},
-    published={
-        CONVNEXT: {"mIoU": 82.5, "fwIoU": 92.1},
-        RN50X64: {"mIoU": 82.3, "fwIoU": 92.1},
-        FC_CONVNEXT: {"mIoU": 83.0, "fwIoU": 92.4},
-        FC_RN50X64: {"mIoU": 81.1, "fwIoU": 91.4},
-        FC_RELEASED: {"mIoU": 81.8},
-    },
-)
-
-VOC_2010 = "VOC 2010's list"
-PASCAL_CONTEXT_COUNTS = {5105: VOC_2010, 5104: "the published logs"}
-PASCAL_CONTEXT_TRAIN_COUNTS = {4998: VOC_2010, 4996: "the Detail API"}
-PASCAL_CONTEXT_59_VAL = _label_maps(
-    "pascal_ctx_d2",
-    "pascal_context_59",
-    labels="annotations_ctx59/validation",
-    prepared_by="pascal_context",
-    counts=PASCAL_CONTEXT_COUNTS,
-    published={CONVNEXT: {"mIoU": 58.1, "fwIoU": 68.7}, FC_RELEASED: {"mIoU": 58.4}},
-)
-PASCAL_CONTEXT_459_VAL = _label_maps(
-    "pascal_ctx_d2",
-    "pascal_ctx_d2/classes_459.txt",
-    labels="annotations_ctx459/validation",
-    ignore=65535,  # 16-bit maps
-    prepared_by="pascal_context",
-    counts=PASCAL_CONTEXT_COUNTS,
-    published={
-        CONVNEXT: {"mIoU": 19.7, "fwIoU": 60.2},
-        RN50X64: {"mIoU": 18.7, "fwIoU": 60.1},
-        FC_CONVNEXT: {"mIoU": 17.3, "fwIoU": 56.7},
-        FC_RN50X64: {"mIoU": 15.6, "fwIoU": 50.0},
-        FC_RELEASED: {"mIoU": 18.2, "fwIoU": 58.2},
-    },
-)
-
-MAPILLARY_VAL = Benchmark(
-    tasks=("panoptic", "semantic"),
-    reader="panoptic",
-    image_names="mapillary",
-    vocabulary="mapillary_vistas",
-    images="mapillary_vistas/validation/images",
-    annotations="mapillary_vistas/validation/panoptic/panoptic_2018.json",
-    labels="mapillary_vistas/validation/panoptic",
-    semantic_labels="mapillary_vistas/validation/labels",
-    version="v1.2",  # in archives that hold version 2.0 too
-    ignore=65,  # unlike all others
-    test_size=(1024, 2560),
-    evaluators=("panoptic", "semantic"),
-    counts={2000: ""},
-    published={
-        CONVNEXT: {"PQ": 18.5, "mIoU": 27.3},
-        RN50X64: {"PQ": 18.1, "mIoU": 27.7},
-        FC_CONVNEXT: {"PQ": 18.1, "mIoU": 27.9},
-        FC_RN50X64: {"PQ": 18.2, "mIoU": 27.4},
-        FC_RELEASED: {"PQ": 18.3, "mIoU": 27.8},
-    },
-)
-
-# No semantic score: the published one is that of the other row, with 19 classes.
-BDD_PANOPTIC_VAL = Benchmark(
-    tasks=("panoptic",),
-    reader="panoptic",
-    vocabulary="bdd100k_panoptic",
-    images="bdd100k/images/10k/val",
-    annotations="bdd100k/jsons/pan_seg_val_cocofmt.json",
-    labels="bdd100k/jsons/pan_seg/masks/val",
-    evaluators=("panoptic",),
-    prepared_by="bdd100k",
-    counts={1000: ""},
-    published={
-        CONVNEXT: {"PQ": 19.3},
-        RN50X64: {"PQ": 12.9},
-        FC_CONVNEXT: {"PQ": 17.9},
-        FC_RN50X64: {"PQ": 13.8},
-    },
-)
-BDD_SEMANTIC_VAL = _label_maps(
-    "bdd100k",
-    "bdd100k",
-    images="images/10k/val",
-    labels="labels/sem_seg/masks/val",
-    prepared_by="",
-    counts={1000: ""},
-    published={
-        CONVNEXT: {"mIoU": 52.3},
-        RN50X64: {"mIoU": 46.2},
-        FC_CONVNEXT: {"mIoU": 49.4},
-        FC_RN50X64: {"mIoU": 41.4},
-    },
-)
-
-CITYSCAPES_VAL = Benchmark(
-    tasks=("panoptic", "semantic", "instances"),
-    reader="panoptic",
-    image_names="cityscapes",
-    vocabulary="cityscapes",
-    images="cityscapes/leftImg8bit/val",
-    annotations="cityscapes/gtFine/cityscapes_panoptic_val.json",
-    labels="cityscapes/gtFine/cityscapes_panoptic_val",
-    instances="cityscapes/gtFine/val",
-    test_size=(1024, 2560),
-    evaluators=("panoptic", "semantic", "cityscapes"),
-    prepared_by="cityscapes",
-    counts={500: ""},
-    published={
-        CONVNEXT: {"PQ": 45.8, "AP": 28.4, "mIoU": 56.8},
-        RN50X64: {"PQ": 45.2, "AP": 28.9, "mIoU": 56.0},
-        FC_CONVNEXT: {"PQ": 44.3, "AP": 27.9, "mIoU": 56.0},
-        FC_RN50X64: {"PQ": 42.6, "AP": 27.3, "mIoU": 55.1},
-        FC_RELEASED: {"PQ": 44.0, "AP": 26.8, "mIoU": 56.2},
-    },
-)
-
-LVIS_VAL = Benchmark(
-    tasks=("instances",),
-    reader="instances",
-    vocabulary="",
-    images="coco",
-    annotations="lvis/lvis_v1_val.json",
-    evaluators=("lvis",),
-    counts={19_809: ""},
-    published={CONVNEXT: {"APr": 25.6}, RN50X64: {"APr": 23.5}, FC_CONVNEXT: {"APr": 25.0}},
-)
-
-
-def small_world(split: str, vocabulary: str) -> Benchmark:
-    """Return the row of a split of the small world."""
-    files = small_world_files(Path("small_world"), split)
-    tasks = ("panoptic", "semantic", "instances")
-    return Benchmark(
-        tasks=tasks,
+TEST_ROWS: dict[str, Benchmark] = {
+    "openvocab_coco_2017_val_panoptic_with_sem_seg": _coco_panoptic(
+        "val2017",
+        published=_published(
+            PQ=(56.2, 55.7, 56.4, 55.3, 54.4),
+            AP=(47.3, 47.4, 47.4, 46.5, 44.6),
+            mIoU=(65.5, 65.4, 65.3, 64.8, 63.7),
+        ),
+    ),
+    "coco_2017_val_panoptic": _coco_panoptic("val2017", all_tasks=False),
+    "coco_2017_val_panoptic_with_sem_seg": _coco_panoptic("val2017"),
+    "openvocab_coco_2017_test_stuff_sem_seg": _coco_stuff(  # "test" as published
+        "val2017", evaluators=SEMANTIC, prepared_by="coco_stuff"
+    ),
+    "openvocab_ade20k_panoptic_val": _ADE20K_VAL,
+    # The two scores on their own. The names of the 100 things are those of the annotation.
+    "openvocab_ade20k_sem_seg_val": _label_maps(
+        "ADEChallengeData2016",
+        "ade20k_150",
+        "annotations_detectron2/validation",
+        prepared_by="ade20k",
+        counts={2000: ""},
+        published={model: {"mIoU": row["mIoU"]} for model, row in _ADE20K_VAL.published.items()},
+    ),
+    "openvocab_ade20k_instance_val": Benchmark(
+        tasks=INSTANCES,
+        reader="instances",
+        images=_ADE20K_VAL.images,
+        annotations=_ADE20K_VAL.instances,
+        evaluators=INSTANCES,
+        prepared_by="ade20k",
+        counts={2000: ""},
+    ),
+    "openvocab_ade20k_full_sem_seg_val": _label_maps(
+        "ADE20K_2021_17_01",
+        "ADE20K_2021_17_01/classes_847.txt",
+        "annotations_detectron2/validation",
+        images="images_detectron2/validation",
+        ignore=65535,  # 16-bit maps
+        short_side=ADE20K_FULL_SIDE,
+        prepared_by="ade20k_full",
+        counts={2000: ""},
+        published=_published(
+            mIoU=(14.8, 11.8, 14.0, 10.8, 14.8), fwIoU=(51.4, 52.8, 48.1, 44.6, 51.3)
+        ),
+    ),
+    "openvocab_pascal20_sem_seg_val": _label_maps(
+        "pascal_voc_d2",
+        "pascal_voc_20",
+        "annotations_pascal20/validation",
+        prepared_by="pascal_voc",
+        counts=_VOC_COUNTS,
+        published=_published(mIoU=(None, None, None, None, 95.4)),
+    ),
+    "openvocab_pascal21_sem_seg_val": _label_maps(
+        "pascal_voc_d2",
+        "pascal_voc_21",
+        "annotations_pascal21/validation",
+        prepared_by="pascal_voc",
+        counts=_VOC_COUNTS,
+        published=_published(
+            mIoU=(82.5, 82.3, 83.0, 81.1, 81.8), fwIoU=(92.1, 92.1, 92.4, 91.4, None)
+        ),
+    ),
+    "openvocab_pascal_ctx59_sem_seg_val": _label_maps(
+        "pascal_ctx_d2",
+        "pascal_context_59",
+        "annotations_ctx59/validation",
+        prepared_by="pascal_context",
+        counts=_CONTEXT_COUNTS,
+        published=_published(
+            mIoU=(58.1, None, None, None, 58.4), fwIoU=(68.7, None, None, None, None)
+        ),
+    ),
+    "openvocab_pascal_ctx459_sem_seg_val": _label_maps(
+        "pascal_ctx_d2",
+        "pascal_ctx_d2/classes_459.txt",
+        "annotations_ctx459/validation",
+        ignore=65535,  # 16-bit maps
+        prepared_by="pascal_context",
+        counts=_CONTEXT_COUNTS,
+        published=_published(
+            mIoU=(19.7, 18.7, 17.3, 15.6, 18.2), fwIoU=(60.2, 60.1, 56.7, 50.0, 58.2)
+        ),
+    ),
+    "openvocab_cityscapes_fine_panoptic_val": Benchmark(
+        tasks=ALL_TASKS,
         reader="panoptic",
-        vocabulary=vocabulary,
-        images=str(files.images),
-        annotations=str(files.annotations),
-        labels=str(files.labels),
-        semantic_labels=str(files.semantic_labels),
-        instances=str(files.instances),
-        test_size=(192, 384),
-        evaluators=tasks,
-    )
+        image_names="cityscapes",
+        vocabulary="cityscapes",
+        images="cityscapes/leftImg8bit/val",
+        annotations="cityscapes/gtFine/cityscapes_panoptic_val.json",
+        labels="cityscapes/gtFine/cityscapes_panoptic_val",
+        instances="cityscapes/gtFine/val",
+        test_size=(1024, 2560),
+        evaluators=("panoptic", "semantic", "cityscapes"),
+        prepared_by="cityscapes",
+        counts={500: ""},
+        published=_published(
+            PQ=(45.8, 45.2, 44.3, 42.6, 44.0),
+            AP=(28.4, 28.9, 27.9, 27.3, 26.8),
+            mIoU=(56.8, 56.0, 56.0, 55.1, 56.2),
+        ),
+    ),
+    "openvocab_mapillary_vistas_panoptic_val": Benchmark(
+        tasks=("panoptic", "semantic"),
+        reader="panoptic",
+        image_names="mapillary",
+        vocabulary="mapillary_vistas",
+        images="mapillary_vistas/validation/images",
+        annotations="mapillary_vistas/validation/panoptic/panoptic_2018.json",
+        labels="mapillary_vistas/validation/panoptic",
+        semantic_labels="mapillary_vistas/validation/labels",
+        version="v1.2",  # in archives that hold version 2.0 too
+        ignore=65,  # unlike all others
+        test_size=(1024, 2560),
+        evaluators=("panoptic", "semantic"),
+        counts={2000: ""},
+        published=_published(
+            PQ=(18.5, 18.1, 18.1, 18.2, 18.3), mIoU=(27.3, 27.7, 27.9, 27.4, 27.8)
+        ),
+    ),
+    # No semantic score: the published one is that of the other row, with 19 classes.
+    "bdd10k_40_panoptic_val": Benchmark(
+        tasks=("panoptic",),
+        reader="panoptic",
+        vocabulary="bdd100k_panoptic",
+        images="bdd100k/images/10k/val",
+        annotations="bdd100k/jsons/pan_seg_val_cocofmt.json",
+        labels="bdd100k/jsons/pan_seg/masks/val",
+        evaluators=("panoptic",),
+        prepared_by="bdd100k",
+        counts={1000: ""},
+        published=_published(PQ=(19.3, 12.9, 17.9, 13.8, None)),
+    ),
+    "bdd10k_val_sem_seg": _label_maps(
+        "bdd100k",
+        "bdd100k",
+        "labels/sem_seg/masks/val",
+        images="images/10k/val",
+        counts={1000: ""},
+        published=_published(mIoU=(52.3, 46.2, 49.4, 41.4, None)),
+    ),
+    "openvocab_lvis_v1_val": Benchmark(
+        tasks=INSTANCES,
+        reader="instances",
+        images="coco",
+        annotations="lvis/lvis_v1_val.json",
+        evaluators=("lvis",),
+        counts={19_809: ""},
+        published=_published(APr=(25.6, 23.5, 25.0, None, None)),
+    ),
+    "small_world_val": _small_world("val", "small_world"),
+}
+# {test row: the split of its preparation that makes the training set, its number of images}
+TRAINING_SETS: dict[str, tuple[str, Mapping[int, str]]] = {
+    "openvocab_ade20k_panoptic_val": ("train", {20_210: ""}),
+    "openvocab_ade20k_full_sem_seg_val": ("training", {25_574: ""}),
+    "openvocab_pascal20_sem_seg_val": ("training", {1464: ""}),
+    "openvocab_pascal21_sem_seg_val": ("training", {1464: ""}),
+    "openvocab_pascal_ctx59_sem_seg_val": ("training", _CONTEXT_TRAINING_COUNTS),
+    "openvocab_pascal_ctx459_sem_seg_val": ("training", _CONTEXT_TRAINING_COUNTS),
+    "openvocab_cityscapes_fine_panoptic_val": ("train", {2975: ""}),
+    "openvocab_mapillary_vistas_panoptic_val": ("training", {18_000: ""}),
+    "bdd10k_40_panoptic_val": ("train", {7000: ""}),
+    "bdd10k_val_sem_seg": ("train", {7000: ""}),
+}
+TRAINING_ROWS: dict[str, Benchmark] = {
+    "openvocab_coco_2017_train_panoptic_with_sem_seg": _coco_panoptic("train2017"),
+    "coco_2017_train_panoptic": _coco_panoptic("train2017", all_tasks=False),
+    "openvocab_coco_2017_train_stuff_sem_seg": _coco_stuff(
+        "train2017", prepared_by="coco_stuff --split train2017"
+    ),
+    **{
+        name.replace("_val", "_train"): TEST_ROWS[name].training_set(split, counts)
+        for name, (split, counts) in TRAINING_SETS.items()
+    },
+    "small_world_train": _small_world("train", "small_world_seen"),
+}

@@ -1,15 +1,15 @@
-"""Which pairs of image and class a few-shot benchmark scores: our own choice, and the published.
+"""Which pairs of an image and a class a few-shot benchmark scores: all of them, or published ones.
 
 With oracle presence, a model is queried class by class and scored on pairs of an image and a class
 in it. Papers score different pairs of the same images:
 
-- `all`: every pair there is. Ours.
-- `oslsm`: those of a list that a preparation makes by the rule of OSLSM (arXiv 1709.03410), which
-  leaves out classes of a few pixels. Those of PASCAL-5i's published lists.
-- `first_1000`: the first 1,000 pairs by file name, then class. Fusioner's of COCO-20i.
-- `hsnet_1000`: 1,000 draws of a class, then of an image that has it; a pair may come twice.
-  HSNet's (arXiv 2104.01538) of COCO-20i. Theirs come out of their lists and of numpy's old
-  generator, ours from `SEED`: other draws by the same rule.
+- `all`: every pair there is, which is our own choice.
+- `oslsm`: the pairs of PASCAL-5i's published lists. A preparation makes the list by the rule of
+  OSLSM (arXiv 1709.03410), which leaves out classes of a few pixels.
+- `first_1000`: the first 1,000 pairs by file name, then class, as Fusioner takes them of COCO-20i.
+- `hsnet_1000`: 1,000 draws of a class, then of an image that has it, as HSNet (arXiv 2104.01538)
+  takes them of COCO-20i; a pair may come twice. HSNet draws from its own lists with numpy's old
+  generator, we draw with `SEED`: the draws differ, their rule does not.
 """
 
 import os
@@ -27,14 +27,9 @@ Pairs = Callable[[list[Record]], list[Record]]
 """Takes records of `select_classes` and returns those that are scored, with `scored` set."""
 
 
-def all_pairs(records: list[Record]) -> list[Record]:
-    """Return the records as they are: each is queried for all classes of its annotation."""
-    return records
-
-
 def oslsm_pairs(records: list[Record]) -> list[Record]:
     """Query each image for the classes of its list, whatever else is in its annotation."""
-    return [replace(record, scored=_held(record)) for record in records]
+    return [replace(record, scored=_listed(record)) for record in records]
 
 
 def first_pairs(records: list[Record]) -> list[Record]:
@@ -55,7 +50,7 @@ def drawn_pairs(records: list[Record]) -> list[Record]:
     """Draw `NUM_PAIRS` times a class, then an image that contains it."""
     images: dict[int, list[Record]] = {}
     for record in records:
-        for class_id in _held(record):
+        for class_id in _listed(record):
             images.setdefault(class_id, []).append(record)
     chance = seeded_generator(SEED)
     chosen: list[Record] = []
@@ -73,19 +68,19 @@ def drawn_pairs(records: list[Record]) -> list[Record]:
 
 
 PAIRS: dict[str, Pairs] = {
-    "all": all_pairs,
+    "all": list,  # each image is queried for all classes of its annotation
     "oslsm": oslsm_pairs,
     "first_1000": first_pairs,
     "hsnet_1000": drawn_pairs,
 }
 
 
-def _held(record: Record) -> tuple[int, ...]:
+def _listed(record: Record) -> tuple[int, ...]:
     """Return the selected classes that an image contains."""
     assert record.present is not None, "a record of `select_classes`"
     return record.present
 
 
 def _visible(record: Record) -> tuple[int, ...]:
-    """Return those of them that have a pixel: other objects may cover an object wholly."""
+    """Return the selected classes that have a pixel: other objects may cover an object wholly."""
     return tuple(present_classes(load_semantic(record)))

@@ -20,8 +20,8 @@ def select_classes(
     """Keep the images that contain one of `classes`; all other classes become background."""
     kept = []
     for record in records:
-        held = frozenset(present(record))
-        selected = tuple(i for i, class_id in enumerate(classes) if class_id in held)
+        in_image = frozenset(present(record))
+        selected = tuple(i for i, class_id in enumerate(classes) if class_id in in_image)
         if selected:
             kept.append(replace(record, classes=classes, present=selected))
     return kept, categories.select(classes)
@@ -32,13 +32,12 @@ def training_pairs(records: list[Record]) -> list[Record]:
 
     Label maps are read where `Record.present` is None.
     """
-    return [
-        replace(record, asked=class_id)
-        for record in records
-        for class_id in (
-            present_classes(load_semantic(record)) if record.present is None else record.present
-        )
-    ]
+    pairs = []
+    for record in records:
+        present = record.present
+        classes = present_classes(load_semantic(record)) if present is None else present
+        pairs += [replace(record, asked=class_id) for class_id in classes]
+    return pairs
 
 
 def objects_present(record: Record) -> set[int]:

@@ -3,13 +3,12 @@
 `frozenseg.small_world` writes them; nothing else of the product needs to know that package.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class WorldFiles:
-    """The paths of one split, as a row of `frozenseg.data.benchmarks` names them."""
+class WorldFiles(NamedTuple):
+    """The paths of one split, by the fields of `Benchmark` that name them, and its settings."""
 
     images: Path
     annotations: Path
@@ -20,13 +19,6 @@ class WorldFiles:
 
 
 def small_world_files(root: Path, split: str) -> WorldFiles:
-    """Where a split lies under `root`, written or not."""
-    folder = root / split
-    return WorldFiles(
-        images=folder / "images",
-        annotations=folder / "panoptic.json",
-        labels=folder / "panoptic",
-        semantic_labels=folder / "semantic",
-        instances=folder / "instances.json",
-        settings=folder / "world.json",
-    )
+    """Return the paths of a split below `root`, written or not."""
+    names = ("images", "panoptic.json", "panoptic", "semantic", "instances.json", "world.json")
+    return WorldFiles(*(root / split / name for name in names))

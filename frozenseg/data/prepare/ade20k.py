@@ -18,9 +18,8 @@ from frozenseg.data.prepare.options import (
     files_by_stem,
     regions,
     source_folder,
-    write_picture,
 )
-from frozenseg.data.results import encode_panoptic
+from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
 from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -71,31 +70,22 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
         return
     source_folder(folder / "annotations_instance" / FOLDERS[split], INSTANCE_REMEDY)
     sources = published_labels(root, FOLDERS[split])
-    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, options.again)
+    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, options)
     rows = options.map(one, list(sources), f"{FOLDER} objects {split}")
-    names = Vocabulary.packaged("ade20k_150").labels
-    things = set(THINGS)
     categories = [
-        {"id": number, "name": name, "isthing": int(number in things)}
-        for number, name in enumerate(names)
+        {"id": number, "name": name, "isthing": int(number in THINGS)}
+        for number, name in enumerate(Vocabulary.packaged("ade20k_150").labels)
     ]
-    images = [row["image"] for row in rows]
-    found = [entry for row in rows for entry in row["objects"]]
-    contents = {
-        instances: {
-            "images": images,
-            "annotations": [{"id": n, **entry} for n, entry in enumerate(found, start=1)],
+    if options.must_write(instances):
+        objects = [entry for row in rows for entry in row["objects"]]
+        content = {
+            "images": [row["image"] for row in rows],
+            "annotations": [{"id": n, **entry} for n, entry in enumerate(objects, start=1)],
             "categories": [category for category in categories if category["isthing"]],
-        },
-        panoptic: {
-            "images": images,
-            "annotations": [row["panoptic"] for row in rows],
-            "categories": categories,
-        },
-    }
-    for path, content in contents.items():
-        if options.must_write(path):
-            write_json(path, content)
+        }
+        write_json(instances, content)
+    if options.must_write(panoptic):
+        write_panoptic_json(panoptic, rows, categories)
 
 
 def image_id(stem: str) -> int:
@@ -103,38 +93,26 @@ def image_id(stem: str) -> int:
     return int(stem.rsplit("_", 1)[-1])
 
 
-def _annotate(folder: Path, split: str, pictures: Path, again: bool, stem: str) -> dict[str, Any]:
+def _annotate(
+    folder: Path, split: str, pictures: Path, options: PreparationOptions, stem: str
+) -> dict[str, Any]:
     """Write the panoptic PNG of one image and return its entries in both JSON files."""
     labels = class_ids(folder / "annotations" / split / f"{stem}.png")
     path = folder / "annotations_instance" / split / f"{stem}.png"
-    thing_class, number = _objects(path, labels.shape)
-    number_of = image_id(stem)
-    ids = panoptic_ids(labels, thing_class, number)
+    ids = panoptic_ids(labels, *_objects(path, labels.shape))
     segments = [
         {**region, "category_id": _class_of(region["id"]), "iscrowd": 0} for region in regions(ids)
     ]
-    objects = [
-        {**_object(ids == segment["id"], segment), "image_id": number_of}
+    image = {"id": image_id(stem), "file_name": f"{stem}.jpg"}
+    entries = annotate_image(image, pictures / f"{stem}.png", ids, segments, options)
+    height, width = image_size(folder / "images" / split / f"{stem}.jpg")
+    entries["image"] |= {"height": height, "width": width}
+    entries["objects"] = [
+        _object(ids == segment["id"], segment, image["id"])
         for segment in segments
         if segment["id"] >= 1000
     ]
-    if again or not (pictures / f"{stem}.png").exists():
-        write_picture(pictures / f"{stem}.png", encode_panoptic(ids))
-    height, width = image_size(folder / "images" / split / f"{stem}.jpg")
-    return {
-        "image": {
-            "id": number_of,
-            "file_name": f"{stem}.jpg",
-            "height": height,
-            "width": width,
-        },
-        "objects": objects,
-        "panoptic": {
-            "image_id": number_of,
-            "file_name": f"{stem}.png",
-            "segments_info": segments,
-        },
-    }
+    return entries
 
 
 def panoptic_ids(labels: np.ndarray, thing_class: np.ndarray, number: np.ndarray) -> np.ndarray:
@@ -164,11 +142,6 @@ def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
     return np.array((0, *THINGS))[category], number
 
 
-def _object(mask: np.ndarray, segment: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "category_id": segment["category_id"],
-        "iscrowd": 0,
-        "area": segment["area"],
-        "bbox": segment["bbox"],
-        "segmentation": encode_masks(mask[None])[0],
-    }
+def _object(mask: np.ndarray, segment: dict[str, Any], image: Any) -> dict[str, Any]:
+    entry = {key: segment[key] for key in ("category_id", "iscrowd", "area", "bbox")}
+    return {**entry, "segmentation": encode_masks(mask[None])[0], "image_id": image}

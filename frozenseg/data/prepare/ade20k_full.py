@@ -23,13 +23,9 @@ import numpy as np
 from frozenseg.data.benchmarks.rows import ADE20K_FULL_SIDE
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
+from frozenseg.data.prepare import options as shared
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.options import (
-    PreparationOptions,
-    place_image,
-    source_folder,
-    write_picture,
-)
+from frozenseg.data.prepare.options import PreparationOptions, place_image
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
@@ -41,7 +37,7 @@ REMEDY = (
 
 @functools.cache
 def scored_ids() -> tuple[int, ...]:
-    """The published number of each class, in the order of class ids."""
+    """Return the published number of each class, in the order of class ids."""
     path = resources.files("frozenseg.data.prepare") / "ade20k_full_ids.txt"
     return tuple(map(int, path.read_text(encoding="utf-8").split()))
 
@@ -59,14 +55,14 @@ def _walk(root: Path, split: str, ending: str) -> list[Path]:
     The folders beside the images are not entered: they hold the objects of each image in more than
     a hundred thousand files.
     """
-    top = source_folder(root / FOLDER / "images" / "ADE" / split, REMEDY)
-    found = []
+    top = shared.source_folder(root / FOLDER / "images" / "ADE" / split, REMEDY)
+    files = []
     for folder, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("ADE_"))
-        found += [Path(folder) / name for name in names if name.endswith(ending)]
-    if not found:
+        files += [Path(folder) / name for name in names if name.endswith(ending)]
+    if not files:
         raise UserError(f"{top}: holds no *{ending}; {REMEDY}")
-    return sorted(found, key=lambda path: path.name)
+    return sorted(files, key=lambda path: path.name)
 
 
 def full_size_class_ids(path: Path) -> np.ndarray:
@@ -90,7 +86,7 @@ def class_ids(path: Path) -> np.ndarray:
 
 
 def published_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of which the shorter is at most `ADE20K_FULL_SIDE`."""
+    """Return (height, width) of which the shorter is at most `ADE20K_FULL_SIDE`."""
     side = ADE20K_FULL_SIDE
     if min(height, width) <= side:
         return height, width
@@ -118,27 +114,23 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
         path.with_name(f"{stem}.jpg"): target / f"{stem}.jpg"
         for stem, path in published_labels(root, split).items()
     }
-    jobs = [(source, place) for source, place in images.items() if options.must_write(place)]
-    write = _link if options.full_size else _shrink
-    options.map(write, jobs, f"{FOLDER} images {split}")
+    jobs = [(source, target) for source, target in images.items() if options.must_write(target)]
+    one = functools.partial(_write_image, options.full_size)
+    options.map(one, jobs, f"{FOLDER} images {split}")
 
 
-def _link(job: tuple[Path, Path]) -> None:
-    place_image(*job)
-
-
-def _shrink(job: tuple[Path, Path]) -> None:
+def _write_image(full_size: bool, job: tuple[Path, Path]) -> None:
     """Shrink an image as published; one that is small enough is linked."""
     source, target = job
     size = image_size(source)
-    if published_size(*size) == size:
+    height, width = published_size(*size)
+    if full_size or (height, width) == size:
         place_image(source, target)
         return
-    height, width = published_size(*size)
     with open_image(source) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-    write_picture(target, shrunk)
+    shared.write_picture(target, shrunk)
 
 
 def _write_classes(root: Path, options: PreparationOptions) -> None:
@@ -159,7 +151,7 @@ def _write_classes(root: Path, options: PreparationOptions) -> None:
 
 
 def _names(root: Path, options: PreparationOptions) -> dict[int, str]:
-    """{published number: names}, from as many files as it takes."""
+    """Read {published number: names} from as many files as it takes."""
     paths = _walk(root, "validation", ending=".json")
     if (root / FOLDER / "images" / "ADE" / "training").is_dir():
         paths += _walk(root, "training", ending=".json")
@@ -167,8 +159,8 @@ def _names(root: Path, options: PreparationOptions) -> dict[int, str]:
     step = 2000
     for start in range(0, len(paths), step):
         batch = paths[start : start + step]
-        for found in options.map(_names_in, batch, f"{FOLDER} names"):
-            names = found | names
+        for of_image in options.map(_names_in, batch, f"{FOLDER} names"):
+            names = of_image | names
         if names.keys() >= set(scored_ids()):
             break
     return names

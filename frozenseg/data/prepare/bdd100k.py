@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 
 from frozenseg.data.images import open_image
-from frozenseg.data.prepare.options import (
-    PreparationOptions,
-    files_by_stem,
-    regions,
-    write_picture,
-)
-from frozenseg.data.results import encode_panoptic
+from frozenseg.data.prepare.options import PreparationOptions, files_by_stem, regions
+from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
 from frozenseg.errors import UserError
-from frozenseg.files import write_json
 from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "bdd100k"
@@ -36,37 +30,27 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
         return
     sources = files_by_stem(folder / "labels" / "pan_seg" / "bitmasks" / split, ".png", REMEDY)
     pictures = folder / "jsons" / "pan_seg" / "masks" / split
-    one = functools.partial(_annotate, pictures, options.again)
-    rows = options.map(
-        one, list(enumerate(sources.values(), start=1)), f"{FOLDER} panoptic {split}"
-    )
+    one = functools.partial(_annotate, pictures, options)
+    jobs = list(enumerate(sources.values(), start=1))
+    rows = options.map(one, jobs, f"{FOLDER} panoptic {split}")
     vocabulary = Vocabulary.packaged("bdd100k_panoptic")
+    classes = zip(vocabulary.labels, vocabulary.is_thing, strict=True)
     categories = [
         {"id": number, "name": name, "isthing": int(thing)}
-        for number, (name, thing) in enumerate(
-            zip(vocabulary.labels, vocabulary.is_thing, strict=True), start=1
-        )
+        for number, (name, thing) in enumerate(classes, start=1)
     ]
-    write_json(
-        target,
-        {
-            "images": [row["image"] for row in rows],
-            "annotations": [row["panoptic"] for row in rows],
-            "categories": categories,
-        },
-    )
+    write_panoptic_json(target, rows, categories)
 
 
 def panoptic_ids(colours: np.ndarray, is_thing: tuple[bool, ...]) -> np.ndarray:
-    """Ids (H, W) of a bitmask (H, W, 4): 65536 x class, plus the number of a thing."""
+    """Make ids (H, W) of a bitmask (H, W, 4): 65536 x class, plus the number of a thing."""
     category = colours[..., 0].astype(np.int64)
     number = colours[..., 2].astype(np.int64) * 256 + colours[..., 3]
     things = np.array((False, *is_thing))[category]
     return 65536 * category + np.where(things, number, 0)
 
 
-def _annotate(pictures: Path, again: bool, job: tuple[int, Path]) -> dict[str, Any]:
-    """Write the panoptic PNG of one image and return its entries in the JSON."""
+def _annotate(pictures: Path, options: PreparationOptions, job: tuple[int, Path]) -> dict[str, Any]:
     image_id, source = job
     vocabulary = Vocabulary.packaged("bdd100k_panoptic")
     with open_image(source) as picture:
@@ -74,35 +58,13 @@ def _annotate(pictures: Path, again: bool, job: tuple[int, Path]) -> dict[str, A
             raise UserError(f"{source}: is no bitmask (mode {picture.mode}); {REMEDY}")
         colours = np.asarray(picture)
     if colours[..., 0].max() > len(vocabulary):
-        raise UserError(f"{source}: a class above {len(vocabulary)}; is it of another task?")
+        raise UserError(f"{source}: holds a class above {len(vocabulary)}; is it of another task?")
     ids = panoptic_ids(colours, vocabulary.is_thing)
-    left_out = set(np.unique(ids[(colours[..., 1] & CROWD_OR_IGNORE) > 0]).tolist())
-    segments = [
-        {
-            **region,
-            "category_id": region["id"] // 65536,
-            "iscrowd": int(region["id"] in left_out and vocabulary.is_thing[_class(region)]),
-        }
-        for region in regions(ids)
-    ]
-    target = pictures / source.name
-    if again or not target.exists():
-        write_picture(target, encode_panoptic(ids))
-    height, width = ids.shape
-    return {
-        "image": {
-            "id": image_id,
-            "file_name": f"{source.stem}.jpg",
-            "height": height,
-            "width": width,
-        },
-        "panoptic": {
-            "image_id": image_id,
-            "file_name": source.name,
-            "segments_info": segments,
-        },
-    }
-
-
-def _class(region: dict[str, Any]) -> int:
-    return region["id"] // 65536 - 1
+    marked = set(np.unique(ids[(colours[..., 1] & CROWD_OR_IGNORE) > 0]).tolist())
+    segments = []
+    for region in regions(ids):
+        category = region["id"] // 65536
+        crowd = region["id"] in marked and vocabulary.is_thing[category - 1]
+        segments.append({**region, "category_id": category, "iscrowd": int(crowd)})
+    image = {"id": image_id, "file_name": f"{source.stem}.jpg"}
+    return annotate_image(image, pictures / source.name, ids, segments, options)

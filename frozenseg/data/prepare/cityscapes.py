@@ -12,15 +12,9 @@ import numpy as np
 
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import lookup
-from frozenseg.data.prepare.options import (
-    PreparationOptions,
-    regions,
-    source_folder,
-    write_picture,
-)
-from frozenseg.data.results import encode_panoptic
+from frozenseg.data.prepare.options import PreparationOptions, regions, source_folder, write_picture
+from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
 from frozenseg.errors import UserError
-from frozenseg.files import write_json
 
 FOLDER = "cityscapes/gtFine"
 REMEDY = "unpack gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com there"
@@ -47,21 +41,13 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     target = root / FOLDER / f"cityscapes_panoptic_{split}.json"
     if not options.must_write(target):
         return
-    pictures = target.with_suffix("")
-    one = functools.partial(_annotate, pictures, options.again)
+    one = functools.partial(_annotate, target.with_suffix(""), options)
     rows = options.map(one, sources, f"{FOLDER} panoptic {split}")
     categories = [
         {"id": label, "name": name, "isthing": int(label >= FIRST_THING)}
         for label, name in LABELS.items()
     ]
-    write_json(
-        target,
-        {
-            "images": [row["image"] for row in rows],
-            "annotations": [row["panoptic"] for row in rows],
-            "categories": categories,
-        },
-    )
+    write_panoptic_json(target, rows, categories)
 
 
 def _train_ids_path(labels: Path) -> Path:
@@ -73,8 +59,7 @@ def _write_train_ids(path: Path) -> None:
     write_picture(_train_ids_path(path), lookup(read_labels(path), train_ids, 255))
 
 
-def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
-    """Write the panoptic PNG of one image and return its entries in the JSON."""
+def _annotate(pictures: Path, options: PreparationOptions, source: Path) -> dict[str, Any]:
     values = read_labels(source).astype("int64")
     segments = []
     for region in regions(values):
@@ -85,20 +70,7 @@ def _annotate(pictures: Path, again: bool, source: Path) -> dict[str, Any]:
         segments.append({**region, "category_id": label, "iscrowd": int(crowd)})
     kept = np.where(np.isin(values, [segment["id"] for segment in segments]), values, 0)
     image_id = source.name.removesuffix("_gtFine_instanceIds.png")
+    # The name is as published; no file is called so.
+    image = {"id": image_id, "file_name": f"{image_id}_gtFine_leftImg8bit.png"}
     picture = pictures / f"{image_id}_gtFine_panoptic.png"
-    if again or not picture.exists():
-        write_picture(picture, encode_panoptic(kept))
-    height, width = values.shape
-    return {
-        "image": {
-            "id": image_id,
-            "file_name": f"{image_id}_gtFine_leftImg8bit.png",  # as published; no such file
-            "height": height,
-            "width": width,
-        },
-        "panoptic": {
-            "image_id": image_id,
-            "file_name": picture.name,
-            "segments_info": segments,
-        },
-    }
+    return annotate_image(image, picture, kept, segments, options)

@@ -5,6 +5,7 @@ Published for COCO-Stuff: `stuffthingmaps/SPLIT/X.png` with COCO's ids less 1 (0
 """
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,10 @@ def stuff_class_ids(path: Path) -> np.ndarray:
     """Read class ids 0-170, and 255 where unlabelled."""
     labels = read_labels(path)
     known = {number - 1: i for i, number in enumerate(STUFF_IDS)}
-    found = lookup(labels, known, 255)
-    if ((found == 255) & (labels != 255)).any():
+    class_ids = lookup(labels, known, 255)
+    if ((class_ids == 255) & (labels != 255)).any():
         raise UserError(f"{path}: holds a label that COCO-Stuff has not; unpack it again")
-    return found
+    return class_ids
 
 
 STUFF_LABELS = LabelConversion("coco/stuffthingmaps_detectron2", published_stuff, stuff_class_ids)
@@ -53,7 +54,7 @@ def prepare_semantic(root: Path, split: str, options: PreparationOptions) -> Non
     name = f"openvocab_coco_2017_{split.removesuffix('2017')}_panoptic_with_sem_seg"
     row = find_benchmark(name)
     target = root / row.semantic_labels
-    records, _ = read_benchmark(row.without_label_maps(), root)
+    records, _ = read_benchmark(replace(row, semantic_labels=""), root)
     jobs = [record for record in records if options.must_write(_target(target, record))]
     options.map(functools.partial(_write_semantic, target), jobs, f"{row.semantic_labels}")
 

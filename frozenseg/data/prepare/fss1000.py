@@ -20,7 +20,7 @@ from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.options import PreparationOptions, place_image, source_folder
-from frozenseg.data.transforms import nearest_positions
+from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 
@@ -71,15 +71,15 @@ def _images(source: Path) -> Path:
 def published_labels(root: Path, split: str) -> dict[str, Path]:
     """Return {CLASS_NUMBER: picture of the object} of a split."""
     folder = _images(source_folder(root / SOURCE, REMEDY))
-    found: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
     for name in class_names(root, split):
         pictures = sorted(source_folder(folder / name, REMEDY).glob("*.png"))
         if not pictures:
             raise UserError(f"{folder / name}: holds no .png files; {REMEDY}")
-        found |= {f"{name}_{int(path.stem):02d}": path for path in pictures if path.stem.isdigit()}
-    if not found:
+        labels |= {f"{name}_{int(path.stem):02d}": path for path in pictures if path.stem.isdigit()}
+    if not labels:
         raise UserError(f"{folder}: holds no class of the split {split}; {REMEDY}")
-    return found
+    return labels
 
 
 def class_ids(path: Path) -> np.ndarray:
@@ -89,13 +89,10 @@ def class_ids(path: Path) -> np.ndarray:
     """
     with open_image(path) as picture:
         object_mask = np.asarray(picture.convert("L")) > 127
-    height, width = image_size(path.with_suffix(".jpg"))
-    rows = nearest_positions(object_mask.shape[0], height)
-    columns = nearest_positions(object_mask.shape[1], width)
+    object_mask = resize_labels(object_mask, image_size(path.with_suffix(".jpg")))
     name, above = path.parent.name, path.parents[1]
     source = above.parent if above.name == INNER else above
     known = _classes(source, _split_of(source, name))
-    object_mask = object_mask[rows][:, columns]
     return np.where(object_mask, known.index(name), BACKGROUND).astype(np.uint16)
 
 
@@ -127,8 +124,8 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def _say_resized(pictures: list[Path], split: str, options: PreparationOptions) -> None:
-    found = options.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
-    resized = [path for path, differs in zip(pictures, found, strict=True) if differs]
+    flags = options.map(_is_resized, pictures, f"{FOLDER} sizes {split}")
+    resized = [path for path, differs in zip(pictures, flags, strict=True) if differs]
     if resized:
         logger.warning(
             "%d of %d pictures of objects are of another size than their image and are resized to "
@@ -160,13 +157,9 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
 
 def _remove_others(root: Path, split: str, stems: set[str]) -> None:
     """Remove the files of an earlier run with another list: their class ids mean other classes."""
-    folders = (root / FOLDER / kind / split for kind in ("annotations", "images"))
-    others = [
-        path
-        for folder in folders
-        for path in folder.glob("*_[0-9][0-9].*")
-        if path.stem not in stems
-    ]
+    folders = [root / FOLDER / name / split for name in ("annotations", "images")]
+    paths = [path for folder in folders for path in folder.glob("*_[0-9][0-9].*")]
+    others = [path for path in paths if path.stem not in stems]
     for path in others:
         path.unlink()
     if others:

@@ -48,8 +48,7 @@ def _write(convert: Callable[[Path], np.ndarray], job: tuple[Path, Path]) -> Non
 
 def lookup(labels: np.ndarray, classes: dict[int, int], ignore: int) -> np.ndarray:
     """Map published labels to class ids; labels that are no key of `classes` become `ignore`."""
-    kind = np.uint8 if ignore < 256 else np.uint16
     largest = max(int(labels.max(initial=0)), max(classes))
-    table = np.full(largest + 1, ignore, dtype=kind)
+    table = np.full(largest + 1, ignore, dtype=np.uint8 if ignore < 256 else np.uint16)
     table[list(classes)] = list(classes.values())
     return table[labels]

@@ -26,7 +26,7 @@ from frozenseg.data.benchmarks import find_benchmark, read_benchmark
 from frozenseg.data.prepare import fss1000
 from frozenseg.data.prepare.options import PreparationOptions, write_picture
 from frozenseg.data.records import Record
-from frozenseg.data.transforms import nearest_positions, resize_image, seeded_generator
+from frozenseg.data.transforms import resize_image, resize_labels, seeded_generator
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 from frozenseg.text.vocabulary import Vocabulary
@@ -104,12 +104,12 @@ def draw(by_class: dict[int, list[Tile]], number: int) -> list[Tile]:
 
 def mosaic(tiles: Sequence[Tile], source: Source) -> tuple[np.ndarray, np.ndarray]:
     """Join four tiles to a picture (2S, 2S, 3) uint8 and its class ids (2S, 2S)."""
-    asked = [tile.class_id for tile in tiles]
+    queried = [tile.class_id for tile in tiles]
     parts = [_cut(tile, source) for tile in tiles]
     image = _arranged([image for image, _ in parts])
     labels = _arranged([labels for _, labels in parts])
-    kind = np.uint8 if source.suffix == ".png" else np.uint16
-    return image, np.where(np.isin(labels, asked), labels, source.background).astype(kind)
+    dtype = np.uint8 if source.suffix == ".png" else np.uint16
+    return image, np.where(np.isin(labels, queried), labels, source.background).astype(dtype)
 
 
 def _arranged(parts: list[np.ndarray]) -> np.ndarray:
@@ -124,20 +124,19 @@ def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
         top, left, side = tile.box
         image = image[top : top + side, left : left + side]
         labels = labels[top : top + side, left : left + side]
-    rows = nearest_positions(labels.shape[0], source.side)
-    columns = nearest_positions(labels.shape[1], source.side)
-    return resize_image(image, (source.side, source.side)), labels[rows][:, columns]
+    size = source.side, source.side
+    return resize_image(image, size), resize_labels(labels, size)
 
 
 def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
     """Take the whole samples of the test classes of FSS-1000."""
     records, _ = read_benchmark(find_benchmark("fss1000_test"), root)
     places = {name: i for i, name in enumerate(fss1000.class_names(root, "test"))}
-    found: dict[int, list[Tile]] = {}
+    tiles: dict[int, list[Tile]] = {}
     for record in records:
         class_id = places[str(record.image_id).rsplit("_", 1)[0]]
-        found.setdefault(class_id, []).append(Tile(record, class_id))
-    return found
+        tiles.setdefault(class_id, []).append(Tile(record, class_id))
+    return tiles
 
 
 def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
@@ -146,15 +145,15 @@ def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
     records, categories = read_benchmark(row, root)
     vocabulary = Vocabulary.packaged("small_world")
     flags = vocabulary.seen(Vocabulary.packaged("small_world_seen"))
-    found: dict[int, list[Tile]] = {}
+    tiles: dict[int, list[Tile]] = {}
     for record in records:
         ids, segments = load_panoptic(record)
         for number, class_id in zip(segments.ids, segments.class_ids.tolist(), strict=True):
-            wanted = categories.is_thing[class_id] and flags[class_id] == seen
-            box = crop_box(ids == number) if wanted else None
+            shown = categories.is_thing[class_id] and flags[class_id] == seen
+            box = crop_box(ids == number) if shown else None
             if box is not None:
-                found.setdefault(class_id, []).append(Tile(record, class_id, box))
-    return found
+                tiles.setdefault(class_id, []).append(Tile(record, class_id, box))
+    return tiles
 
 
 def crop_box(mask: np.ndarray) -> tuple[int, int, int] | None:

@@ -67,10 +67,10 @@ def source_folder(path: Path, remedy: str) -> Path:
 
 def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
     """List the files of a folder with this suffix, {stem: file}, in the order of their names."""
-    found = sorted(source_folder(folder, remedy).glob(f"*{suffix}"))
-    if not found:
+    paths = sorted(source_folder(folder, remedy).glob(f"*{suffix}"))
+    if not paths:
         raise UserError(f"{folder}: holds no {suffix} files; {remedy}")
-    return {path.name.removesuffix(suffix): path for path in found}
+    return {path.name.removesuffix(suffix): path for path in paths}
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:

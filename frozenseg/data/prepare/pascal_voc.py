@@ -12,13 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from frozenseg.data.label_maps import read_labels
+from frozenseg.data.prepare import options as shared
 from frozenseg.data.prepare.labels import LabelConversion, lookup
-from frozenseg.data.prepare.options import (
-    PreparationOptions,
-    files_by_stem,
-    place_image,
-    source_folder,
-)
+from frozenseg.data.prepare.options import PreparationOptions, source_folder
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
 
@@ -47,8 +43,9 @@ def stems(root: Path, split: str) -> list[str]:
     """Return the names of the images of a split, without suffix."""
     if split == AUGMENTED:
         held_out = set(stems(root, "validation"))
-        found = files_by_stem(root / VOC / "SegmentationClassAug", ".png", AUGMENTED_REMEDY)
-        return [stem for stem in found if stem not in held_out]
+        folder = root / VOC / "SegmentationClassAug"
+        labels = shared.files_by_stem(folder, ".png", AUGMENTED_REMEDY)
+        return [stem for stem in labels if stem not in held_out]
     path = root / VOC / "ImageSets" / "Segmentation" / f"{LISTS[split]}.txt"
     return image_list(path, REMEDY)
 
@@ -135,4 +132,4 @@ def place_images(
     for stem in names:
         target = root / folder / "images" / split / f"{stem}.jpg"
         if options.must_write(target):
-            place_image(images / f"{stem}.jpg", target)
+            shared.place_image(images / f"{stem}.jpg", target)

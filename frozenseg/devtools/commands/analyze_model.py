@@ -26,9 +26,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1199), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=150, help="for the FLOPs")
-    parser.add_argument(
-        "--flops", action="store_true", help="count operations too (runs the model)"
-    )
+    parser.add_argument("--flops", action="store_true", help="count operations too")
     parser.add_argument("--json", type=output_file, help="write the numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)
@@ -47,9 +45,7 @@ def main(argv: list[str]) -> None:
         "trained": totals[1],
     }
     if arguments.flops:
-        numbers["flops"] = flops = count_flops(
-            model, (arguments.size[0], arguments.size[1]), arguments.classes
-        )
+        numbers["flops"] = flops = count_flops(model, tuple(arguments.size), arguments.classes)
         print(f"\n{'FLOPs, one image ' + 'x'.join(map(str, arguments.size)):32s} {'GFLOP':>15s}")
         for stage, count in flops.items():
             print(f"{stage:32s} {count / 1e9:15,.1f}")
@@ -58,7 +54,7 @@ def main(argv: list[str]) -> None:
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """{stage: (frozen, trained)}; CLIP's and SAM's towers apart, shared parameters once."""
+    """Count parameters as {stage: (frozen, trained)}; shared parameters count once."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, parameter in model.named_parameters():
         counts[_stage(name)][parameter.requires_grad] += parameter.numel()
@@ -76,10 +72,10 @@ def _stage(name: str) -> str:
 
 
 def count_flops(model: SegmentationModel, size: tuple[int, int], classes: int) -> dict[str, int]:
-    """Floating point operations of one prediction, by stage; multiply and add count as two.
+    """Count the floating point operations of one prediction by stage; multiply-adds count as two.
 
-    Counted by PyTorch while the model runs: convolutions, matrix products and attention. Sampling,
-    norms and activations, a few per cent, are not in it.
+    PyTorch counts convolutions, matrix products and attention while the model runs. Sampling, norms
+    and activations, a few per cent, are not counted.
     """
     images = ImageBatch.collate([torch.zeros(3, *size)], model.size_divisor).to(model.device)
     text = TextEmbeddings(

@@ -48,10 +48,7 @@ def main(argv: list[str]) -> int | None:
     _check(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.sweep:
-        report = _sweep(arguments)
-    else:
-        report = _single(arguments)
+    report = _sweep(arguments) if arguments.sweep else _single(arguments)
     if arguments.json:
         write_json(arguments.json, report, indent=1)
     return None
@@ -120,7 +117,7 @@ def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
 def _config(
     arguments: argparse.Namespace, size: tuple[int, int], more: Sequence[str] = ()
 ) -> CfgNode:
-    """The network sees the image in its own size."""
+    """Make the configuration, in which the network sees the image in its own size."""
     options = [*(TINY if arguments.tiny else []), "SEED", "0", "MODEL.DEVICE", arguments.device]
     options += ["MODEL.ALLOW_RANDOM_WEIGHTS", "True"]
     if arguments.queries is not None:
@@ -167,7 +164,7 @@ def _title(report: dict[str, Any]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Defaults that depend on other arguments, and what does not go together."""
+    """Set defaults that depend on other arguments, and refuse arguments that exclude each other."""
     tiny, training = arguments.tiny, arguments.training
     default = ("64x64" if tiny else "1024x1024") if training else "64x96" if tiny else "800x1199"
     arguments.size = _size(arguments.size or default)
@@ -219,11 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--precision", choices=CHOICES, default="fp32", help="default: %(default)s")
     add("--compile", action="store_true", help="compile the stages of the model")
-    add(
-        "--beside-eager",
-        action="store_true",
-        help="our own model in float32, not compiled, runs in turn too",
-    )
+    eager = "our own model in float32, not compiled, runs in turn too"
+    add("--beside-eager", action="store_true", help=eager)
     add("--training", action="store_true", help="one training step instead")
     add("--batch", type=int, default=1, help="images, with --training (default: %(default)s)")
     add("--repeats", type=int, default=3, help="after one that warms up (default: %(default)s)")

@@ -1,6 +1,6 @@
 """Time deformable attention against the loop over levels with grid_sample, forward and backward.
 
-Positions are those of a trained model in kind: some cells around each query's own place.
+The sampling positions lie some cells around each query's own cell, as in a trained model.
 """
 
 import argparse
@@ -73,12 +73,8 @@ def main(argv: list[str]) -> int | None:
     _print(report)
     if options.json:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-        settings = {
-            **vars(options),
-            "json": str(options.json),
-            "device": name,
-            "torch": torch.__version__,
-        }
+        settings = {**vars(options), "json": str(options.json), "device": name}
+        settings["torch"] = torch.__version__
         rows = [asdict(row) for row in report]
         write_json(options.json, {"settings": settings, "rows": rows}, indent=1)
     return None
@@ -87,20 +83,19 @@ def main(argv: list[str]) -> int | None:
 def measure(
     shapes: Shapes, options: argparse.Namespace, device: torch.device, threads: int
 ) -> list[Row]:
-    """Times and memory of both operators, and of a whole encoder, on random inputs of these
-    shapes."""
+    """Measure both operators and a whole encoder on random inputs of these shapes."""
     inputs = make_inputs(shapes, options, device)
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     value, locations, weights = inputs
     grad = torch.randn_like(value.flatten(2))
+    dim = options.heads * options.channels
     encoder = DeformableEncoder(
-        dim=options.heads * options.channels,
+        dim=dim,
         num_layers=1,
         num_levels=len(shapes),
         num_heads=options.heads,
         num_points=options.points,
     ).to(device)
-    dim = options.heads * options.channels
     features = [torch.randn(options.batch, dim, *shape, device=device) for shape in shapes]
 
     def forward(attention: Callable[..., Tensor]) -> None:
@@ -119,11 +114,7 @@ def measure(
         finally:
             ms_deform_attn.deformable_attention = ours
 
-    works = {
-        "attention": forward,
-        "attention, forward + backward": both,
-        "encoder layer": layer,
-    }
+    works = {"attention": forward, "attention, forward + backward": both, "encoder layer": layer}
     return [
         compare(what, run, repeats=options.repeats, device=device, threads=threads)
         for what, run in works.items()
@@ -131,7 +122,7 @@ def measure(
 
 
 def make_inputs(shapes: Shapes, options: argparse.Namespace, device: torch.device) -> list[Tensor]:
-    """value, locations and weights of every cell of every level as a query."""
+    """Make value, locations and weights, with every cell of every level as a query."""
     torch.manual_seed(0)
     cells = sum(height * width for height, width in shapes)
     value = torch.randn(options.batch, cells, options.heads, options.channels)
@@ -151,9 +142,10 @@ def compare(
     device: torch.device,
     threads: int,
 ) -> Row:
-    """Both ways in turn, so that a busy machine slows both, after one run for the memory."""
+    """Measure the memory once, then run both ways in turn, so that a busy machine slows both."""
     ways = (deformable_attention, loop_over_levels)
-    memory = [_memory(functools.partial(run, way), device) for way in ways]
+    peaks = [measure_memory(functools.partial(run, way), device) for way in ways]
+    memory = [(peak.peak - peak.held) / 2**30 for peak in peaks]
     wall: tuple[list[float], list[float]] = ([], [])
     cpu: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
@@ -179,12 +171,6 @@ def compare(
     )
 
 
-def _memory(run: Callable[[], None], device: torch.device) -> float:
-    """GiB that the run needs on top of what was held before."""
-    memory = measure_memory(run, device)
-    return (memory.peak - memory.held) / 2**30
-
-
 def _print(rows: list[Row]) -> None:
     head = f"{'':34}{'threads':>8}{'ours, s':>10}{'loop, s':>10}{'ratio':>8}{'of best':>8}"
     print(f"{head}{'cpu, s':>18}{'GiB':>16}")
@@ -203,7 +189,7 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _processor() -> str:
-    """The model's name where Linux tells it; `platform` often knows none."""
+    """Return the processor's name from Linux, because `platform` often knows none."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -212,23 +198,14 @@ def _processor() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_deformable", description=__doc__)
-    parser.add_argument(
-        "--levels",
-        nargs="+",
-        default=["25x38", "50x75", "100x150"],
-        metavar="HxW",
-        help="sizes of the levels (%(default)s)",
-    )
+    levels = ["25x38", "50x75", "100x150"]
+    parser.add_argument("--levels", nargs="+", default=levels, metavar="HxW", help="(%(default)s)")
     parser.add_argument("--batch", type=int, default=1, help="images (%(default)s)")
     parser.add_argument("--heads", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--channels", type=int, default=32, help="of a head (%(default)s)")
     parser.add_argument("--points", type=int, default=4, help="in each level (%(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (%(default)s)"
-    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each way (%(default)s)")
-    parser.add_argument(
-        "--json", type=output_file, metavar="OUT", help="also write the figures as JSON"
-    )
+    parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     return parser

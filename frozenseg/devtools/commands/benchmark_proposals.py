@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
 
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.commands.output_argument import output_file
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int | None:
 def compare(
     sam: Sam, image: np.ndarray, settings: ProposalSettings, repeats: int
 ) -> dict[str, float]:
-    """Seconds an image, both with their image encoder, and how many masks agree."""
+    """Time both on an image, with their image encoder, and count the masks that agree."""
     generator = SamAutomaticMaskGenerator(
         sam,
         points_per_side=settings.points_per_side,
@@ -88,8 +89,8 @@ def compare(
             return automatic_masks(sam, square, (height, width), settings)[0].cpu().numpy()
 
     def theirs() -> np.ndarray:
-        found = [row["segmentation"] for row in generator.generate(image)]
-        return np.stack(found) if found else np.zeros((0, height, width), bool)
+        masks = [row["segmentation"] for row in generator.generate(image)]
+        return np.stack(masks) if masks else np.zeros((0, height, width), bool)
 
     our_masks, their_masks = ours(), theirs()  # also warms up
     times = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
@@ -102,20 +103,18 @@ def compare(
     }
 
 
-def agreeing(expected: np.ndarray, found: np.ndarray) -> int:
-    """How many of the masks (N, H, W) bool have a like among `found` (M, H, W)."""
-    if not len(expected) or not len(found):
+def agreeing(expected: np.ndarray, others: np.ndarray) -> int:
+    """Count the masks (N, H, W) bool that agree with one of the others (M, H, W)."""
+    if not len(expected) or not len(others):
         return 0
-    first, second = (
-        masks.reshape(len(masks), -1).astype(np.float32) for masks in (expected, found)
-    )
+    first, second = (m.reshape(len(m), -1).astype(np.float32) for m in (expected, others))
     both = first @ second.T
     union = first.sum(1)[:, None] + second.sum(1) - both
     return int(((both / union).max(axis=1) >= ALIKE).sum())
 
 
 def matrix_rate(device: str, side: int = 1024) -> float:
-    """The machine's own rate in GFLOP/s."""
+    """Measure the machine's own rate in GFLOP/s."""
     left = torch.randn(side, side, device=device)
     times = [_seconds(lambda: (left @ left).sum().item()) for _ in range(10)]
     return 2 * side**3 / statistics.median(times) / 1e9
@@ -128,17 +127,13 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _images(arguments: argparse.Namespace, side: int) -> list[np.ndarray]:
-    """With a longer side of `side` pixels."""
+    """Read or make the images, with a longer side of `side` pixels."""
     if arguments.input:
-        found = [read_image(path) for path in list_images(arguments.input)]
+        images = [read_image(path) for path in list_images(arguments.input)]
     else:
-        found = [make_scene(0, "sam_test", index).image for index in range(arguments.images)]
-    scaled = []
-    for image in found:
-        scale = side / max(image.shape[:2])
-        size = (int(image.shape[0] * scale + 0.5), int(image.shape[1] * scale + 0.5))
-        scaled.append(np.array(resize_image(image, size)))
-    return scaled
+        images = [make_scene(0, "sam_test", index).image for index in range(arguments.images)]
+    sizes = [ResizeLongestSide.get_preprocess_shape(*image.shape[:2], side) for image in images]
+    return [np.array(resize_image(*row)) for row in zip(images, sizes, strict=True)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,9 +32,7 @@ def main(argv: list[str]) -> int | None:
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
     parser.add_argument("--segments", type=int, default=40, help="per image (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way (%(default)s)")
-    parser.add_argument(
-        "--json", type=output_file, metavar="OUT", help="also write the figures as JSON"
-    )
+    parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     options = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)
@@ -59,7 +57,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def our_pq(maps: list[Panoptic]) -> float:
-    """Panoptic quality by this package."""
+    """Compute panoptic quality by this package."""
     metric = PanopticQuality(categories=CATEGORIES)
     for image_id, panoptic in enumerate(maps):
         metric.update(image_id, *panoptic)
@@ -67,15 +65,15 @@ def our_pq(maps: list[Panoptic]) -> float:
 
 
 def loop_pq(maps: list[Panoptic]) -> float:
-    """PQ as its definition reads: a mask for each segment, an intersection for each pair.
+    """Compute PQ as it is defined: a mask for each segment, an intersection for each pair.
 
-    The generated images hold no crowd, so that only void needs care.
+    The generated images hold no crowd, so only void needs care.
     """
     counts = {category["id"]: [0.0, 0, 0, 0] for category in CATEGORIES}  # IoU, TP, FP, FN
     for pred_ids, pred_segments, gt_ids, gt_segments in maps:
         void = gt_ids == 0
         pred_masks = [pred_ids == segment["id"] for segment in pred_segments]
-        found: set[int] = set()
+        matched: set[int] = set()
         for truth in gt_segments:
             gt_mask = gt_ids == truth["id"]
             count = counts[truth["category_id"]]
@@ -87,32 +85,31 @@ def loop_pq(maps: list[Panoptic]) -> float:
                 if iou > 0.5:
                     count[0] += iou
                     count[1] += 1
-                    found.add(i)
+                    matched.add(i)
                     break
             else:
                 count[3] += 1
         for i, segment in enumerate(pred_segments):
-            if i not in found and (pred_masks[i] & void).sum() / pred_masks[i].sum() <= 0.5:
+            if i not in matched and (pred_masks[i] & void).sum() / pred_masks[i].sum() <= 0.5:
                 counts[segment["category_id"]][2] += 1
     present = [count for count in counts.values() if sum(count[1:])]
     return float(np.mean([iou / (tp + fp / 2 + fn / 2) for iou, tp, fp, fn in present]))
 
 
 def our_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
-    """Mask AP by this package."""
+    """Compute mask AP by this package."""
     metric = InstanceAP(ground_truth=truth)
     by_image: dict[int, list[dict[str, Any]]] = {}
     for detection in detections:
         by_image.setdefault(detection["image_id"], []).append(detection)
-    for image_id, found in by_image.items():
-        masks = [detection["segmentation"] for detection in found]
-        scores = [detection["score"] for detection in found]
-        metric.update(image_id, masks, None, scores, [d["category_id"] for d in found])
+    for image_id, rows in by_image.items():
+        masks, scores = [row["segmentation"] for row in rows], [row["score"] for row in rows]
+        metric.update(image_id, masks, None, scores, [row["category_id"] for row in rows])
     return metric.compute()["AP"]
 
 
 def pycocotools_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
-    """Mask AP by pycocotools."""
+    """Compute mask AP by pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):  # it reports each of its steps
         coco = COCO()
         coco.dataset = truth
@@ -128,7 +125,7 @@ def pycocotools_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> f
 def _compare(
     ours: Callable[[], float], plain: Callable[[], float], repeats: int
 ) -> dict[str, float]:
-    """Median seconds of both ways, run in turn so that a busy machine slows both."""
+    """Take the median seconds of both ways, run in turn so that a busy machine slows both."""
     seconds: tuple[list[float], list[float]] = ([], [])
     scores = [0.0, 0.0]
     for _ in range(repeats):
@@ -146,7 +143,7 @@ def _compare(
 
 
 def _panoptic(rng: np.random.Generator, size: int, segments: int) -> Panoptic:
-    """Overlapping boxes as the truth; the prediction has them shifted, some with another class."""
+    """Make overlapping boxes as the truth, and shifted ones, some of another class, predicted."""
     corners = rng.integers(0, size * 3 // 4, (segments, 2))
     sides = rng.integers(size // 16, size // 3, (segments, 2))
     gt_ids, pred_ids = np.zeros((2, size, size), dtype=np.int32)
@@ -176,20 +173,16 @@ def _listed(ids: np.ndarray, classes: np.ndarray) -> Segments:
 def _detections(
     maps: list[Panoptic], rng: np.random.Generator
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The same segments as instances, in COCO's form; each prediction twice, with random scores."""
+    """Turn segments into instances in COCO's form; predictions come twice, with random scores."""
     truth: dict[str, Any] = {"images": [], "categories": CATEGORIES, "annotations": []}
     detections: list[dict[str, Any]] = []
     for image_id, (pred_ids, pred_segments, gt_ids, gt_segments) in enumerate(maps):
         height, width = gt_ids.shape
         truth["images"].append({"id": image_id, "height": height, "width": width})
         for segment, code in zip(gt_segments, _codes(gt_ids, gt_segments), strict=True):
-            annotation: dict[str, Any] = {
-                **segment,
-                "id": len(truth["annotations"]) + 1,
-                "image_id": image_id,
-            }
-            annotation |= {"iscrowd": 0, "segmentation": code, "bbox": [0, 0, 1, 1]}
-            truth["annotations"].append(annotation)
+            ids = {"id": len(truth["annotations"]) + 1, "image_id": image_id}
+            mask = {"iscrowd": 0, "segmentation": code, "bbox": [0, 0, 1, 1]}
+            truth["annotations"].append({**segment, **ids, **mask})
         codes = _codes(pred_ids, pred_segments)
         for segment, code in [*zip(pred_segments, codes, strict=True)] * 2:
             detection = {"image_id": image_id, "category_id": segment["category_id"]}

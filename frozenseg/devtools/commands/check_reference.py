@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 
 def rows(prefix: Path, precision: Precision) -> Rows:
-    """The comparison that fits what the JSON of `prefix` holds; precision: of a whole model."""
+    """Choose the comparison that fits the content of the JSON. precision: of a whole model."""
     settings = read_json(prefix.with_name(prefix.name + ".json"))
     arrays = read_arrays(prefix.with_name(prefix.name + ".npz"))
     if "losses" in settings:
@@ -55,4 +55,4 @@ def rows(prefix: Path, precision: Precision) -> Rows:
         return model_rows(prefix, settings, arrays, precision)
     if "queries" in settings:
         return post_processing_rows(settings, arrays)
-    raise UserError(f"{prefix}.json: neither a model, nor post-processing, nor losses")
+    raise UserError(f"{prefix}.json: holds no model, post-processing or losses; copy it again")

@@ -1,6 +1,6 @@
-"""Peak memory of segmenting one image, above what the loaded model holds. Linux, CPU or CUDA.
+"""Measure the peak memory of segmenting one image, on Linux, with a CPU or CUDA.
 
-Weights, image and text vectors are random: memory does not depend on them.
+Weights, image and text vectors are random, because memory does not depend on them.
 """
 
 import argparse
@@ -25,9 +25,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=847)
-    parser.add_argument(
-        "--json", type=output_file, help="append the numbers to this file, one line a run"
-    )
+    parser.add_argument("--json", type=output_file, help="append a line of numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]

@@ -30,14 +30,12 @@ def _halved(tensor: Tensor, name: str) -> Tensor:
         return tensor
     half = tensor.half()
     if not torch.isfinite(half).all():
-        raise UserError(f"{name}: holds numbers beyond half precision (65504)")
+        raise UserError(f"{name}: holds numbers beyond half precision (65504); keep the original")
     return half
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg pack_weights", description=__doc__)
     parser.add_argument("weights", type=user_path, help="a checkpoint, as any command reads it")
-    parser.add_argument(
-        "output", type=output_file, help="a .safetensors file; it loads like any other"
-    )
+    parser.add_argument("output", type=output_file, help="a .safetensors file")
     return parser

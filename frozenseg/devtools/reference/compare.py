@@ -1,4 +1,4 @@
-"""How far our numbers are from reference vectors."""
+"""Measure how far our numbers are from reference vectors."""
 
 import zipfile
 import zlib
@@ -17,33 +17,32 @@ Rows = Iterator[tuple[str, float]]
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz file; a missing or damaged one is a `UserError` that names it."""
+    """Read the arrays of a .npz file; raise `UserError` if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; copy it there") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not a whole .npz file ({error}); copy it again") from None
 
 
 def tensor_error(ours: Tensor | np.ndarray, expected: np.ndarray) -> float:
-    """max|ours - expected| / max|expected|; infinite if the shapes differ."""
+    """Compute max|ours - expected| / max|expected|; it is infinite if the shapes differ."""
     ours = np.asarray(ours, dtype=np.float64)
     if ours.shape != expected.shape:
         return float("inf")
-    return float(
-        np.abs(ours - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30)
-    )
+    largest = max(np.abs(expected).max(initial=0), 1e-30)
+    return float(np.abs(ours - expected).max(initial=0) / largest)
 
 
 def map_error(ours: np.ndarray, expected: np.ndarray) -> float:
-    """Share of pixels that differ; infinite if the shapes differ."""
+    """Compute the share of pixels that differ; it is infinite if the shapes differ."""
     return float((ours != expected).mean()) if ours.shape == expected.shape else float("inf")
 
 
 def segment_error(panoptic: PanopticResult, expected: list[dict[str, Any]]) -> float:
-    """0 if ids, classes and thing flags are equal, else 1."""
+    """Return 0 if ids, classes and thing flags are equal, else 1."""
     ours = [(segment.id, segment.is_thing, segment.class_id) for segment in panoptic.segments]
     return float(ours != [(row["id"], row["isthing"], row["category_id"]) for row in expected])
 
@@ -51,12 +50,12 @@ def segment_error(panoptic: PanopticResult, expected: list[dict[str, Any]]) -> f
 def instance_rows(
     name: str, instances: InstanceResult, scores: np.ndarray, classes: np.ndarray
 ) -> Rows:
-    """Instances are compared as sets: sorted by score, then class."""
+    """Compare instances as sets, which are sorted by score, then class."""
     order, expected = by_score(instances.scores, instances.class_ids), by_score(scores, classes)
     yield f"{name}_scores", tensor_error(instances.scores[order], scores[expected])
     yield f"{name}_classes", map_error(instances.class_ids[order], classes[expected])
 
 
 def by_score(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The order of results by falling score, equal scores by ascending class."""
+    """Sort results by falling score, equal scores by ascending class."""
     return np.lexsort((classes, -scores))

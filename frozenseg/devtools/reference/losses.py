@@ -1,4 +1,4 @@
-"""Comparison of the training losses with reference vectors (`losses.json`, `losses.npz`)."""
+"""Compare the training losses with reference vectors (`losses.json`, `losses.npz`)."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ SEEDS = 32
 
 
 def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
-    """Rows (entry, error) for the reference `prefix`.json and `prefix`.npz.
+    """Return rows (entry, error) for the reference `prefix`.json and `prefix`.npz.
 
     Points are random, so a loss is its mean over `seeds` draws. The reference allows a difference
     of 1 % of the expected mean or of three standard errors, whichever is wider; the error of a loss
@@ -47,8 +47,8 @@ def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
         ) from None
     draws: dict[str, list[float]] = {}
     for seed in range(seeds):
-        of_images = image_seeds(seed, len(targets))
-        for name, loss in criterion(predictions, targets, seeds=of_images).items():
+        losses = criterion(predictions, targets, seeds=image_seeds(seed, len(targets)))
+        for name, loss in losses.items():
             draws.setdefault(name, []).append(loss.item())
     rows = [
         (name, _error(float(np.mean(draws.get(name, [math.inf]))), mean, sd, seeds))
@@ -56,8 +56,8 @@ def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
     ]
     ours = _usual_matching(criterion, predictions, targets, seeds)
     return rows + [
-        (f"matching_{image}", 0.0 if found == wanted else 1.0)
-        for image, (found, wanted) in enumerate(zip(ours, matching, strict=True))
+        (f"matching_{image}", float(pairs != expected_pairs))
+        for image, (pairs, expected_pairs) in enumerate(zip(ours, matching, strict=True))
     ]
 
 
@@ -67,27 +67,27 @@ def _error(ours: float, mean: float, sd: float, seeds: int) -> float:
 
 
 def image_seeds(draw: int, images: int) -> torch.Tensor:
-    """A seed for each image (B,), other ones for each draw."""
+    """Return a seed for each image (B,), which differ from draw to draw."""
     return torch.arange(images) + images * draw
 
 
 def _usual_matching(
     criterion: SetCriterion, predictions: MaskPredictions, targets: list[Targets], seeds: int
 ) -> list[tuple[tuple[int, ...], ...]]:
-    """Per image, (queries, objects) of the most frequent matching of the last output."""
+    """Return, per image, (queries, objects) of the most frequent matching of the last output."""
     batch = TargetBatch.collate(
         targets, num_classes=criterion.num_classes, device=predictions.mask_logits.device
     )
     last = MaskPredictions(predictions.class_logits, predictions.mask_logits)
-    found: list[Counter[tuple[tuple[int, ...], ...]]] = [Counter() for _ in targets]
+    counters: list[Counter[tuple[tuple[int, ...], ...]]] = [Counter() for _ in targets]
     for seed in range(seeds):
         matching = criterion.matcher([last], batch, image_seeds(seed, len(targets)))
-        for image, (counter, offset) in enumerate(zip(found, batch.offsets, strict=True)):
+        for image, (counter, offset) in enumerate(zip(counters, batch.offsets, strict=True)):
             pairs = matching.images == image
             queries = matching.queries[0, pairs].tolist()
             objects = (matching.objects[0, pairs] - offset).tolist()
             counter[tuple(queries), tuple(objects)] += 1
-    return [counter.most_common(1)[0][0] for counter in found]
+    return [counter.most_common(1)[0][0] for counter in counters]
 
 
 def _criterion(case: dict[str, Any]) -> SetCriterion:
@@ -105,7 +105,7 @@ def _criterion(case: dict[str, Any]) -> SetCriterion:
 
 
 def _predictions(arrays: dict[str, np.ndarray]) -> MaskPredictions:
-    """The last output and the two auxiliary ones that the reference derives from it."""
+    """Return the last output and the two auxiliary ones that the reference derives from it."""
     logits = torch.from_numpy(arrays["pred_logits"]).float()
     masks = torch.from_numpy(arrays["pred_masks"]).float()
     auxiliary = [

@@ -1,4 +1,4 @@
-"""A whole model with the reference's generated weights, entry by entry against its vectors."""
+"""Compare a whole model, which has the reference's generated weights, with its vectors."""
 
 import importlib.util
 from collections.abc import Callable
@@ -14,14 +14,8 @@ from torch import Tensor
 from frozenseg.build.frozenseg import build_frozenseg
 from frozenseg.checkpoints.state_dict import load_state
 from frozenseg.config import load_config
-from frozenseg.devtools.reference.compare import (
-    BOUND,
-    Rows,
-    instance_rows,
-    map_error,
-    segment_error,
-    tensor_error,
-)
+from frozenseg.devtools.reference import compare
+from frozenseg.devtools.reference.compare import Rows, map_error, tensor_error
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
 from frozenseg.inference.postprocess import PostProcessor
@@ -32,8 +26,7 @@ from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Vocabulary
 
-# What the reference calls its models, as options over our defaults (the published ConvNeXt-L
-# model).
+# The reference's models as options over our defaults, which are the published ConvNeXt-L model.
 MODELS = {
     "convnext_large": [],
     "rn50x64": [
@@ -47,8 +40,7 @@ MODELS = {
 def model_rows(
     prefix: Path, settings: dict[str, Any], arrays: dict[str, np.ndarray], precision: Precision
 ) -> Rows:
-    """The error of each stage of the model against the stored tensors, in the order of
-    computation.
+    """Yield the error of each stage against the stored tensors, in the order of computation.
 
     precision: and the device on which the model computes; text vectors are made on the CPU.
     """
@@ -81,14 +73,14 @@ def model_rows(
     assert result.panoptic and result.instances and result.semantic_scores is not None
     yield "sem_seg", tensor_error(result.semantic_scores[:, ::4, ::4], arrays["sem_seg"])
     yield "panoptic_seg", map_error(result.panoptic.ids[::2, ::2], arrays["panoptic_seg"])
-    yield "segments", segment_error(result.panoptic, settings["segments"])
-    yield from instance_rows(
+    yield "segments", compare.segment_error(result.panoptic, settings["segments"])
+    yield from compare.instance_rows(
         "instance", result.instances, arrays["instance_scores"], arrays["instance_classes"]
     )
 
 
 def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
-    """The published model of `settings`, with the reference's generated weights."""
+    """Build the published model of `settings` with the reference's generated weights."""
     name = settings["config"]
     if name not in MODELS:
         raise UserError(f"{prefix}.json: config {name!r} is none of {', '.join(MODELS)}")
@@ -108,51 +100,46 @@ def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
 
 
 def load_fill(folder: Path) -> ModuleType:
-    """The reference's own `fill.py`, found beside the vectors or in a folder above them."""
-    for place in (folder, *folder.resolve().parents):
-        if (place / "fill.py").is_file():
-            spec = importlib.util.spec_from_file_location("reference_fill", place / "fill.py")
+    """Load the reference's own `fill.py`, which is beside the vectors or in a folder above."""
+    for parent in (folder, *folder.resolve().parents):
+        if (parent / "fill.py").is_file():
+            spec = importlib.util.spec_from_file_location("reference_fill", parent / "fill.py")
             assert spec and spec.loader
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module
-    raise UserError(
-        f"{folder}: fill.py, which makes the reference's weights, is not there or above"
-    )
+    raise UserError(f"{folder}: fill.py, which makes the weights, is not there or above; copy it")
 
 
 def vocabulary_of(settings: dict[str, Any]) -> Vocabulary:
-    """Things first, then stuff; `stuff_classes` lists all, as detectron2's metadata does."""
+    """Return things, then stuff; `stuff_classes` lists both, as detectron2's metadata does."""
     names = tuple(tuple(group.replace(", ", ",").split(",")) for group in settings["stuff_classes"])
     things = len(settings["thing_classes"])
     return Vocabulary(names, tuple(number < things for number in range(len(names))))
 
 
 def embed(
-    model: FrozenSeg,
-    vocabulary: Vocabulary,
-    settings: dict[str, Any],
-    arrays: dict[str, np.ndarray],
+    model: FrozenSeg, words: Vocabulary, settings: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> TextEmbeddings:
-    """The text vectors. A ResNet CLIP comes with GELU (open_clip's bare model) or QuickGELU
-    (OpenAI's weights); the JSON does not say which the vectors were made with, their text vectors
-    do."""
+    """Embed the vocabulary.
+
+    A ResNet CLIP comes with GELU (open_clip's bare model) or QuickGELU (OpenAI's weights). The JSON
+    does not say which one made the vectors, so the stored text vectors decide.
+    """
 
     def vectors() -> Tensor:
-        return TextClassifier(model.text_encoder, folder=None).vectors(vocabulary.flat_names)
+        return TextClassifier(model.text_encoder, folder=None).vectors(words.flat_names)
 
     weight = vectors()
-    if (
-        settings["config"] != "convnext_large"
-        and tensor_error(weight, arrays["text_classifier"]) > BOUND
-    ):
+    differs = tensor_error(weight, arrays["text_classifier"]) > compare.BOUND
+    if differs and settings["config"] != "convnext_large":
         for module in model.clip.model.transformer.modules():
             if hasattr(module, "gelu"):
                 module.gelu = QuickGELU()
         weight = vectors()
     return TextEmbeddings(
         weight=weight,
-        class_index=torch.tensor(vocabulary.class_index),
+        class_index=torch.tensor(words.class_index),
         seen=torch.tensor(settings["seen_mask"], dtype=torch.bool),
     )
 
@@ -160,7 +147,7 @@ def embed(
 def feature_rows(
     model: FrozenSeg, images: ImageBatch, text: TextEmbeddings, arrays: dict[str, np.ndarray]
 ) -> Rows:
-    """Everything from the image to the last layer's predictions, caught where it comes about."""
+    """Compare all tensors from the image to the last layer, which hooks of the modules catch."""
     caught: dict[str, Any] = {}
     visual = model.clip.model.visual
     stem = visual.trunk.stem if hasattr(visual, "trunk") else visual.act3

@@ -1,18 +1,12 @@
-"""Post-processing alone against the reference: predictions in, results of every task out."""
+"""Compare post-processing alone, from predictions to the results of every task."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
-from frozenseg.devtools.reference.compare import (
-    Rows,
-    by_score,
-    instance_rows,
-    map_error,
-    segment_error,
-    tensor_error,
-)
+from frozenseg.devtools.reference import compare
+from frozenseg.devtools.reference.compare import Rows, map_error, tensor_error
 from frozenseg.inference.join_proposals import semantic_weights
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
@@ -20,7 +14,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def post_processing_rows(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Rows:
-    """The error of each post-processing result against the stored one."""
+    """Yield the error of each result against the stored one."""
     classes, things = settings["classes"], settings["things"]
     names = tuple((f"class {number}",) for number in range(classes))
     vocabulary = Vocabulary(names, tuple(number < things for number in range(classes)))
@@ -55,15 +49,13 @@ def post_processing_rows(settings: dict[str, Any], arrays: dict[str, np.ndarray]
             overlap_threshold=expected["overlap_threshold"],
         ).panoptic
         yield f"panoptic_{case}", map_error(panoptic.ids, arrays[f"panoptic_{case}"])
-        yield f"segments_{case}", segment_error(panoptic, expected["segments"])
+        yield f"segments_{case}", compare.segment_error(panoptic, expected["segments"])
     for case, words in (("instance_things", vocabulary), ("instance_all", everything)):
         instances = run(words).instances
         scores, labels = arrays[f"{case}_scores"], arrays[f"{case}_classes"]
-        yield from instance_rows(case, instances, scores, labels)
+        yield from compare.instance_rows(case, instances, scores, labels)
         width = mask_logits.shape[-1]
         packed = np.unpackbits(arrays[f"{case}_masks"], axis=-1)[..., :width].astype(bool)
-        order, expected_order = (
-            by_score(instances.scores, instances.class_ids),
-            by_score(scores, labels),
-        )
+        order = compare.by_score(instances.scores, instances.class_ids)
+        expected_order = compare.by_score(scores, labels)
         yield f"{case}_masks", map_error(instances.masks[order], packed[expected_order])

@@ -1,4 +1,4 @@
-"""What anyone can install and time on the same machine, and the rate of the machine itself."""
+"""Baselines that anyone can install and time on the same machine, and the machine's own rate."""
 
 import functools
 import multiprocessing
@@ -29,8 +29,11 @@ SAM, CLIP = "segment-anything's encoder", "open_clip's trunk"
 
 @dataclass(frozen=True)
 class Baseline:
-    """seconds: of one run, done when it is called. flops: how many operations it is, of those that
-    show the machine's rate; None for the others."""
+    """A piece of work to compare with.
+
+    seconds: does one run and returns its seconds. flops: the number of operations, of work that
+    shows the machine's rate; None for other work.
+    """
 
     name: str
     seconds: Callable[[], float]
@@ -39,7 +42,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class EncoderSetting:
-    """Which encoders are timed, and on what.
+    """The encoders that are timed, and their input.
 
     clip_name: the model of open_clip.
     sam_name: the model of segment-anything.
@@ -79,12 +82,11 @@ def encoder_setting(
 
 @contextmanager
 def encoder_baselines(setting: EncoderSetting | None) -> Iterator[list[Baseline]]:
-    """segment-anything's image encoder on its square and open_clip's trunk on the padded image, in
-    their own code, with random weights; none for None.
+    """Run segment-anything's image encoder and open_clip's trunk in their own code; None: neither.
 
-    They live in a process of their own with memory as Linux gives it to anyone: what this package
-    sets (`frozenseg.runtime.allocator`) speeds them up as well, and who installs them does not
-    have it.
+    The encoder sees SAM's square and the trunk the padded image; weights are random. They live in a
+    process of their own with the default memory allocator of Linux: the settings of this package
+    (`frozenseg.runtime.allocator`) would speed them up too, but nobody else has these.
     """
     if setting is None:
         yield []
@@ -106,13 +108,13 @@ def encoder_baselines(setting: EncoderSetting | None) -> Iterator[list[Baseline]
     try:
         yield [Baseline(name, functools.partial(ask, name)) for name in (SAM, CLIP)]
     finally:
-        ours.close()  # it ends when nobody can ask
+        ours.close()  # the process ends when its pipe is closed
         process.join()
 
 
 @contextmanager
 def _default_allocator() -> Iterator[None]:
-    """A process that starts inside gets memory as everyone does."""
+    """Let processes that start inside the block have the default allocator."""
     before = os.environ.copy()
     os.environ[DEFAULT] = "1"
     os.environ.pop(HUGE_PAGES, None)
@@ -123,16 +125,16 @@ def _default_allocator() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _serve(asked: Connection, setting: EncoderSetting) -> None:
-    """Answer the name of an encoder with the seconds of a run of it, until nobody asks."""
+def _serve(requests: Connection, setting: EncoderSetting) -> None:
+    """Answer the name of an encoder with the seconds of a run of it, until the pipe is closed."""
     torch.set_num_threads(setting.threads)
     works = encoder_works(setting)
     while True:
         try:
-            name = asked.recv()
+            name = requests.recv()
         except EOFError:
             return
-        asked.send(seconds(works[name], setting.precision.device))
+        requests.send(seconds(works[name], setting.precision.device))
 
 
 def encoder_works(setting: EncoderSetting) -> dict[str, Callable[[], object]]:
@@ -159,7 +161,7 @@ def _trunk(setting: EncoderSetting) -> Callable[[], object]:
 
 
 def _resnet(visual: nn.Module) -> Callable[[torch.Tensor], object]:
-    """open_clip's ResNet up to its attention pooling, which takes one size only."""
+    """Return open_clip's ResNet up to its attention pooling, which takes one size only."""
     trunk = image_trunk(visual, "open_clip's ResNet")
     assert not isinstance(trunk, ConvNeXtTrunk), "those have a trunk of their own"
     return trunk
@@ -172,8 +174,10 @@ def _run(function: Callable[[torch.Tensor], object], pixels: torch.Tensor, by: P
 
 
 def machine_baselines(precision: Precision, *, small: bool) -> list[Baseline]:
-    """A large matrix product and a 3 x 3 convolution of 256 channels at 200 x 304, stride 4 of the
-    published setting. small: for tests."""
+    """Return a large matrix product and a 3 x 3 convolution of 256 channels at 200 x 304.
+
+    That is the size at stride 4 in the published setting. small: smaller ones, for tests.
+    """
     side = 128 if small else 2048 if precision.device.type == "cpu" else 8192
     channels, height, width = (16, 20, 30) if small else (256, 200, 304)
     left = torch.randn(side, side, device=precision.device)

@@ -1,9 +1,9 @@
-"""Seconds of the real code's own methods, taken where they are called."""
+"""Measure the seconds that methods of the running program take."""
 
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from frozenseg.models.base import SegmentationModel
 
 @dataclass(frozen=True)
 class Place:
-    """What is timed: `owner.attribute`, any callable; several places may share a name."""
+    """A callable that is timed, `owner.attribute`; several places may share a name."""
 
     name: str
     owner: Any
@@ -32,7 +32,7 @@ class _Instant:
         self._time = time.perf_counter()
 
     def until(self, later: "_Instant") -> float:
-        """Seconds; on CUDA both must have been reached."""
+        """Return the seconds up to a later instant; on CUDA both must have been reached."""
         if self._event is None or later._event is None:
             return later._time - self._time
         return self._event.elapsed_time(later._event) / 1000
@@ -51,7 +51,7 @@ class _Span:
 
 
 class Stopwatch:
-    """Adds up the seconds of named spans; what runs inside another span counts for itself only."""
+    """Adds up the seconds of named spans; a span within a span counts as the inner one alone."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -60,7 +60,7 @@ class Stopwatch:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Time what runs inside; a span within a span counts as part of the inner one alone."""
+        """Time what runs inside the block."""
         span = _Span(name, _Instant(self.device), [])
         if self._open:
             self._open[-1].inner.append(span)
@@ -73,11 +73,11 @@ class Stopwatch:
             self._finished.append(span)
 
     def on(self, places: Iterable[Place]) -> AbstractContextManager[None]:
-        """Times each place until the block ends."""
+        """Time each place until the block ends."""
         return replaced(places, self._timed)
 
     def read(self) -> dict[str, float]:
-        """Seconds by name since the last reading; waits for the device."""
+        """Return the seconds by name since the last reading; this waits for the device."""
         synchronize(self.device)
         totals: dict[str, float] = {}
         for span in self._finished:
@@ -96,7 +96,7 @@ class Stopwatch:
 
 
 def stage_places(model: SegmentationModel) -> list[Place]:
-    """The methods of a model's stages, under the names of the stages."""
+    """List the methods of a model's stages under the names of the stages."""
     return [Place(stage.name, stage.owner, stage.method) for stage in model.stages()]
 
 
@@ -104,24 +104,17 @@ def stage_places(model: SegmentationModel) -> list[Place]:
 def replaced(
     places: Iterable[Place], make: Callable[[Place, Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
-    """In each place stands what `make` makes of the callable there, until the block ends."""
-    undo: list[Callable[[], None]] = []
-    try:
+    """Replace the callable of each place by what `make` makes of it, until the block ends."""
+    with ExitStack() as undo:
         for place in places:
-            undo.append(_put(place, make(place, getattr(place.owner, place.attribute))))
+            own = vars(place.owner).get(place.attribute)
+            function = make(place, getattr(place.owner, place.attribute))
+            setattr(place.owner, place.attribute, function)
+            if own is None:  # it was the attribute of the class
+                undo.callback(delattr, place.owner, place.attribute)
+            else:
+                undo.callback(setattr, place.owner, place.attribute, own)
         yield
-    finally:
-        for step in reversed(undo):
-            step()
-
-
-def _put(place: Place, function: Callable[..., Any]) -> Callable[[], None]:
-    """Put `function` there; the way back is returned."""
-    own = vars(place.owner).get(place.attribute)
-    setattr(place.owner, place.attribute, function)
-    if own is None:
-        return lambda: delattr(place.owner, place.attribute)
-    return lambda: setattr(place.owner, place.attribute, own)
 
 
 def synchronize(device: torch.device) -> None:
@@ -131,7 +124,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Of one call, until the device has nothing left to do."""
+    """Measure one call, until the device has nothing left to do."""
     synchronize(device)
     start = time.perf_counter()
     function()

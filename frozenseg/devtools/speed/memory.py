@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, apart from what was held before it: Linux, CPU or CUDA."""
+"""Measure the peak memory of a piece of work on Linux, with a CPU or CUDA."""
 
 import ctypes
 import re
@@ -13,23 +13,23 @@ from frozenseg.errors import UserError
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. held: before the work, with the loaded model. peak: the most during the work."""
+    """Memory in bytes. held: before the work, with the loaded model. peak: during the work."""
 
     held: int
     peak: int
 
     def report(self) -> dict[str, float]:
-        """In GB (10^9 bytes), as the other logs have it."""
-        return {
-            "model_gb": round(self.held / 1e9, 3),
-            "above_gb": round((self.peak - self.held) / 1e9, 3),
-            "peak_gb": round(self.peak / 1e9, 3),
-        }
+        """Return the numbers in GB (10^9 bytes), as all logs have them."""
+        sizes = {"model": self.held, "above": self.peak - self.held, "peak": self.peak}
+        return {f"{name}_gb": round(size / 1e9, 3) for name, size in sizes.items()}
 
 
 def measure_memory(work: Callable[[], object], device: torch.device) -> Memory:
-    """On a CPU the resident set of this process, Python and libraries included; on CUDA what
-    PyTorch has allocated."""
+    """Run the work and measure its memory.
+
+    On a CPU it is the resident set of this process, Python and libraries included; on CUDA it is
+    what PyTorch has allocated.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         held = torch.cuda.memory_allocated(device)
@@ -46,7 +46,7 @@ def measure_memory(work: Callable[[], object], device: torch.device) -> Memory:
 
 
 def _status(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if found is None:
+    line = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if line is None:
         raise OSError(f"/proc/self/status has no {field}")
-    return int(found[1]) * 1024
+    return int(line[1]) * 1024

@@ -1,8 +1,9 @@
-"""One image from its file to its results, stage by stage, beside the baselines."""
+"""Time one image from its file to its results, stage by stage, beside the baselines."""
 
 import functools
 import statistics
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ TASKS = ("panoptic", "semantic", "instances")
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of every repetition, by row. stages: they and `OTHER` make up `WHOLE`."""
+    """Measured times.
+
+    rows: {row: the seconds of every repetition}.
+    stages: the rows that sum up to `WHOLE` together with `OTHER`.
+    agreement: the share of pixels with the class of the float32 model; None if it did not run.
+    """
 
     rows: dict[str, list[float]]
     stages: tuple[str, ...]
@@ -34,20 +40,33 @@ class Times:
     agreement: float | None = None
 
     def median(self, name: str) -> float:
-        """The median of the times of one part, in seconds."""
+        """Return the median seconds of one row."""
         return statistics.median(self.rows[name])
 
     def ratio(self) -> float | None:
-        """The whole over segment-anything's encoder and open_clip's trunk: the median of the
-        ratios of the repetitions, each of which ran on the machine as it was then."""
+        """Return the whole over segment-anything's encoder and open_clip's trunk.
+
+        It is the median of the ratios of the repetitions, so that the machine's speed cancels out.
+        """
         if SAM not in self.rows or CLIP not in self.rows:
             return None
         parts = zip(self.rows[WHOLE], self.rows[SAM], self.rows[CLIP], strict=True)
         return statistics.median(whole / (sam + clip) for whole, sam, clip in parts)
 
 
+def timed_stages(
+    places: list[Place], work: Callable[[], object], device: torch.device
+) -> dict[str, float]:
+    """Do the work once; return the seconds of the places, of the rest and of the whole."""
+    watch = Stopwatch(device)
+    with watch.on(places):
+        whole = seconds(work, device)
+    times = watch.read()
+    return {**times, OTHER: whole - sum(times.values()), WHOLE: whole}
+
+
 class TimedPrediction:
-    """A predictor with one image to do, from the file on."""
+    """A predictor and an image that it segments, from the file on."""
 
     def __init__(self, predictor: Predictor, setting: Setting, folder: Path) -> None:
         self.predictor = predictor
@@ -57,38 +76,33 @@ class TimedPrediction:
         self.vocabulary = setting.vocabulary()
         self.text = setting.text(predictor.model.text_encoder.embed_dim).to(self.device)
         self.result: Prediction | None = None
-        self._asked: tuple[Any, ...] = ()
+        self._arguments: tuple[Any, ...] = ()
 
     def places(self) -> list[Place]:
-        """The methods that are timed, from decoding the image file to post-processing."""
-        found = [Place("decoding", self.predictor, "read")]
-        found.append(Place("resizing", self.predictor, "resize"))
-        found += stage_places(self.predictor.model)
+        """List the methods that are timed, from decoding the image file to post-processing."""
+        names = {"decoding": "read", "resizing": "resize"}
+        places = [Place(name, self.predictor, method) for name, method in names.items()]
+        places += stage_places(self.predictor.model)
         pipeline = self.predictor.pipeline
         if pipeline.proposals is not None:
-            found.append(Place("SAM's proposals", pipeline, "proposals"))
-        return [*found, Place("post-processing", pipeline, "post_processor")]
+            places.append(Place("SAM's proposals", pipeline, "proposals"))
+        return [*places, Place("post-processing", pipeline, "post_processor")]
 
     def run(self) -> Prediction:
-        """The whole, without scoring; text vectors are known."""
+        """Segment the image; the text vectors are known, and nothing is scored."""
         pixels = self.predictor.read(self.path)
         self.result = self.predictor.segment(pixels, self.vocabulary, self.text)
         return self.result
 
     def timed(self) -> dict[str, float]:
-        """One repetition: stages and the whole, then post-processing task by task, then scoring."""
-        watch = Stopwatch(self.device)
+        """Time the stages and the whole, then post-processing task by task, then scoring."""
         pipeline = self.predictor.pipeline
         processor = pipeline.post_processor
         pipeline.post_processor = self._noting(processor)
         try:
-            with watch.on(self.places()):
-                whole = seconds(self.run, self.device)
+            times = timed_stages(self.places(), self.run, self.device)
         finally:
             pipeline.post_processor = processor
-        times = watch.read()
-        times[OTHER] = whole - sum(times.values())
-        times[WHOLE] = whole
         for task in TASKS:
             alone = replace(processor, **{name: name == task for name in TASKS})
             times[f"post-processing, {task} alone"] = seconds(self._again(alone), self.device)
@@ -106,7 +120,7 @@ class TimedPrediction:
     def _noting(self, processor: PostProcessor) -> Any:
         @functools.wraps(processor)
         def note(*arguments: Any) -> Prediction:
-            self._asked = arguments
+            self._arguments = arguments
             return processor(*arguments)
 
         return note
@@ -114,7 +128,7 @@ class TimedPrediction:
     def _again(self, processor: PostProcessor) -> Any:
         @torch.inference_mode()
         def again() -> Prediction:
-            return processor(*self._asked)
+            return processor(*self._arguments)
 
         return again
 
@@ -127,10 +141,10 @@ def prediction_times(
     repeats: int,
     beside_eager: bool = False,
 ) -> Times:
-    """Repetitions in turn with the baselines, so that a change of the machine's speed meets all.
+    """Time repetitions in turn with the baselines, so that all meet the same changes of speed.
 
-    Memory is that of the first image. beside_eager: our own model in float32, not compiled, runs in
-    turn too.
+    The memory is that of the first image. beside_eager: whether our own model in float32, not
+    compiled, runs in turn too.
     """
     with tempfile.TemporaryDirectory() as folder:
         ours = TimedPrediction(build_predictor(cfg), setting, Path(folder))
@@ -162,7 +176,7 @@ def _eager(cfg: CfgNode) -> Predictor:
 
 
 def _agreement(first: Prediction | None, second: Prediction | None) -> float:
-    """The share of pixels that have the same class in both panoptic results."""
+    """Compute the share of pixels that have the same class in both panoptic results."""
     assert first is not None and first.panoptic is not None
     assert second is not None and second.panoptic is not None
     return float((panoptic_classes(first.panoptic) == panoptic_classes(second.panoptic)).mean())

@@ -1,4 +1,4 @@
-"""What was measured as rows of a table, as JSON and as pictures."""
+"""Report measured times as rows of a table, as JSON and as pictures."""
 
 import math
 import platform
@@ -15,20 +15,16 @@ from frozenseg.files import atomic_path
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What times depend on."""
+    """Describe the machine, on which times depend."""
+    name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    else:
-        name = platform.processor() or platform.machine()
-    return {
-        "device": f"{device.type}: {name}",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    described = {"device": f"{device.type}: {name}", "threads": torch.get_num_threads()}
+    return {**described, "torch": torch.__version__}
 
 
 def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:
-    """Medians and least seconds of all rows, ratios, memory in GB, and the machine's rates."""
+    """Collect median and least seconds, ratios, memory in GB, and the machine's rates."""
     report: dict[str, Any] = {
         "stages": [*times.stages, OTHER],
         "seconds": {
@@ -45,23 +41,22 @@ def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:
     if (ratio := times.ratio()) is not None:
         report["whole_over_baselines"] = round(ratio, 3)
     if EAGER in times.rows:
-        faster = times.median(EAGER) / times.median(WHOLE)
-        report["times_faster_than_float32_eager"] = round(faster, 3)
+        gain = times.median(EAGER) / times.median(WHOLE)
+        report["times_faster_than_float32_eager"] = round(gain, 3)
     if times.agreement is not None:
         report["panoptic_agreement_with_float32"] = round(times.agreement, 5)
     return report
 
 
 def table(report: dict[str, Any]) -> str:
-    """Seconds and shares of the whole, the stages indented under it."""
+    """Write a table of seconds and shares of the whole; the stages are indented under it."""
     rows, whole = report["seconds"], report["seconds"][WHOLE]["median"]
     order = [WHOLE, *report["stages"], *[name for name in rows if name != WHOLE]]
     lines = [f"{'':38s}{'median, s':>11s}{'least, s':>11s}{'of whole':>10s}"]
     for name in dict.fromkeys(order):
+        median, least = rows[name]["median"], rows[name]["min"]
         shown = f"  {name}" if name in report["stages"] else name
-        row = rows[name]
-        share = f"{row['median'] / whole:10.1%}"
-        lines.append(f"{shown:38s}{row['median']:11.4f}{row['min']:11.4f}{share}")
+        lines.append(f"{shown:38s}{median:11.4f}{least:11.4f}{median / whole:10.1%}")
     for key, value in report["gflop_per_s"].items():
         lines.append(f"{key + ', GFLOP/s':38s}{value:11,.1f}")
     for key, value in report["memory"].items():
@@ -76,10 +71,9 @@ def table(report: dict[str, Any]) -> str:
 
 
 def draw_bars(report: dict[str, Any], picture: Path, title: str) -> None:
-    """A bar for each row: stages, the whole, baselines in another colour."""
+    """Draw a bar for each row: the stages, the whole, and the baselines in another colour."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the times").Figure
-    names = [name for name in report["seconds"] if name not in report["stages"]]
-    names = [*report["stages"], *names]
+    names = list(dict.fromkeys([*report["stages"], *report["seconds"]]))
     values = [report["seconds"][name]["median"] for name in names]
     sticks = {SAM, CLIP, *report["gflop_per_s"]}
     colours = [
@@ -98,9 +92,11 @@ def draw_bars(report: dict[str, Any], picture: Path, title: str) -> None:
 
 
 def growth(points: list[dict[str, Any]]) -> dict[str, float]:
-    """The power with which the whole, each stage and the memory above the model grow, from the
-    first point to the last: 1 is linear. Rows that take less than a thousandth of the whole are
-    left out."""
+    """Compute the powers with which the whole, each stage and the memory above the model grow.
+
+    They are those from the first point to the last; 1 is linear. Rows that take less than a
+    thousandth of the whole are left out.
+    """
     first, last = points[0], points[-1]
     factor = math.log(last["work"] / first["work"])
     whole = last["seconds"][WHOLE]["median"]
@@ -114,7 +110,7 @@ def growth(points: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def draw_growth(points: list[dict[str, Any]], picture: Path, unit: str, title: str) -> None:
-    """Seconds of the whole and of each stage, and memory, over the work."""
+    """Draw the seconds of the whole and of each stage, and the memory, over the work."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the times").Figure
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""A made-up image, its truth and its words: time and memory depend on their sizes only."""
+"""Make an image, its truth and its words: time and memory depend on their sizes only."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,8 @@ from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Categories, Record, Segments
 from frozenseg.data.results import write_panoptic_png
 from frozenseg.data.rle import encode_masks
+from frozenseg.evaluation import tasks
 from frozenseg.evaluation.instance import InstanceAP
-from frozenseg.evaluation.tasks import (
-    DetectionEvaluator,
-    PanopticEvaluator,
-    SemanticEvaluator,
-    Task,
-)
 from frozenseg.structures import Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -27,15 +22,17 @@ OBJECTS = 12  # of each image; COCO panoptic has 11 on average
 
 @dataclass(frozen=True)
 class Setting:
-    """size: (height, width) of the image, and of what the network sees of it. names: of all
-    classes together."""
+    """The sizes of a measurement.
+
+    size: (height, width) of the image, in which the network sees it. names: of all classes.
+    """
 
     size: tuple[int, int]
     classes: int
     names: int
 
     def vocabulary(self) -> Vocabulary:
-        """Every other class is a thing."""
+        """Make a vocabulary in which every other class is a thing."""
         index = self._class_index()
         return Vocabulary(
             tuple(
@@ -45,7 +42,7 @@ class Setting:
         )
 
     def text(self, dim: int) -> TextEmbeddings:
-        """Random unit vectors (names, dim); every third class is seen."""
+        """Make random unit vectors (names, dim); every third class is seen."""
         generator = torch.Generator().manual_seed(0)
         return TextEmbeddings(
             weight=F.normalize(torch.randn(self.names, dim, generator=generator), dim=-1),
@@ -54,7 +51,7 @@ class Setting:
         )
 
     def write_image(self, folder: Path) -> Path:
-        """A JPEG as photographs are: smooth, with some noise."""
+        """Write a JPEG that is smooth with some noise, as photographs are."""
         rng = np.random.default_rng(0)
         small = Image.fromarray(rng.integers(0, 256, (12, 18, 3), dtype=np.uint8))
         smooth = np.asarray(small.resize(self.size[::-1], Image.Resampling.BICUBIC), dtype=np.int16)
@@ -63,8 +60,8 @@ class Setting:
         Image.fromarray(noisy).save(path, quality=90)
         return path
 
-    def write_truth(self, folder: Path, image: Path) -> tuple[Record, dict[str, Task]]:
-        """The annotation of that image on disk, and the tasks that score against it."""
+    def write_truth(self, folder: Path, image: Path) -> tuple[Record, dict[str, tasks.Task]]:
+        """Write the annotation of that image and make the tasks that score against it."""
         masks = rectangles(self.size, torch.Generator().manual_seed(0)).numpy()
         ids = np.zeros(self.size, dtype=np.int32)
         for number, mask in enumerate(masks, start=1):
@@ -109,13 +106,13 @@ class Setting:
             ],
         }
         return record, {
-            "panoptic": PanopticEvaluator(categories, seen),
-            "semantic": SemanticEvaluator(categories, seen),
-            "instances": DetectionEvaluator(categories, seen, InstanceAP(ground_truth=truth)),
+            "panoptic": tasks.PanopticEvaluator(categories, seen),
+            "semantic": tasks.SemanticEvaluator(categories, seen),
+            "instances": tasks.DetectionEvaluator(categories, seen, InstanceAP(ground_truth=truth)),
         }
 
     def sample(self, generator: torch.Generator) -> Sample:
-        """An image of noise for training, with its objects."""
+        """Make an image of noise for training, with its objects."""
         height, width = self.size
         return Sample(
             image=torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator),
@@ -133,11 +130,11 @@ class Setting:
 
 
 def rectangles(size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """(OBJECTS, H, W) bool."""
+    """Draw masks of rectangles (OBJECTS, H, W) bool."""
     inside = torch.ones(OBJECTS, *size, dtype=torch.bool)
     for axis, length in enumerate(size):
         ends = torch.randint(0, length, (OBJECTS, 2), generator=generator).sort(dim=1).values
-        place = torch.arange(length)
-        within = (place >= ends[:, :1]) & (place <= ends[:, 1:])
+        position = torch.arange(length)
+        within = (position >= ends[:, :1]) & (position <= ends[:, 1:])
         inside &= within[:, :, None] if axis == 0 else within[:, None]
     return inside

@@ -1,4 +1,4 @@
-"""One training step (forward, losses, backward, optimiser) on made-up images, by its parts."""
+"""Time the parts of a training step (forward, losses, backward, optimiser) on made-up images."""
 
 import torch
 from fvcore.common.config import CfgNode
@@ -8,9 +8,9 @@ from frozenseg.build.models import build_model
 from frozenseg.build.optimization import clip_norm_of, training_loss, training_state
 from frozenseg.data.dataset import Sample
 from frozenseg.devtools.speed.baselines import Baseline
-from frozenseg.devtools.speed.clock import Place, Stopwatch, seconds, stage_places
+from frozenseg.devtools.speed.clock import Place, stage_places
 from frozenseg.devtools.speed.memory import measure_memory
-from frozenseg.devtools.speed.prediction import OTHER, WHOLE, Times
+from frozenseg.devtools.speed.prediction import Times, timed_stages
 from frozenseg.devtools.speed.setting import Setting
 from frozenseg.engine.trainer import loss_normalizers, training_step
 from frozenseg.engine.training_loss import MaskClassificationLoss
@@ -30,12 +30,12 @@ class Training:
         self.samples: list[Sample] = [setting.sample(generator) for _ in range(batch)]
 
     def places(self) -> list[Place]:
-        """The methods of a training step that are timed."""
-        found = stage_places(self.model)  # one for prediction alone never runs
+        """List the methods of a training step that are timed."""
+        places = stage_places(self.model)  # a stage that only prediction has never runs
         if isinstance(self.loss, MaskClassificationLoss):
-            found.append(Place("losses", type(self.loss.criterion), "__call__"))
+            places.append(Place("losses", type(self.loss.criterion), "__call__"))
         return [
-            *found,
+            *places,
             Place("backward", torch.Tensor, "backward"),
             Place("optimiser", self.state.optimizer, "step"),
         ]
@@ -54,21 +54,17 @@ class Training:
         )
 
     def timed(self) -> dict[str, float]:
-        """Take one training step; seconds by part, and of the rest and the whole."""
-        watch = Stopwatch(self.device)
-        with watch.on(self.places()):
-            whole = seconds(self.step, self.device)
-        times = watch.read()
-        times[OTHER] = whole - sum(times.values())
-        times[WHOLE] = whole
-        return times
+        """Take one training step; return the seconds of its parts, the rest and the whole."""
+        return timed_stages(self.places(), self.step, self.device)
 
 
 def training_times(
     cfg: CfgNode, setting: Setting, *, batch: int, baselines: list[Baseline], repeats: int
 ) -> Times:
-    """As `prediction_times`; memory is that of the first two steps, so that the optimiser's own
-    state is in it."""
+    """Time training steps in turn with the baselines, as `prediction_times` does.
+
+    The memory is that of the first two steps, so that it includes the optimiser's state.
+    """
     ours = Training(cfg, setting, batch)
 
     def two_steps() -> None:

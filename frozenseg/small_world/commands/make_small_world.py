@@ -22,9 +22,8 @@ def main(argv: list[str]) -> int | None:
     try:
         _write(arguments)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or arguments.output}: cannot be written ({error})"
-        ) from None
+        path = error.filename or arguments.output
+        raise UserError(f"{path}: cannot be written ({error})") from None
     return None
 
 
@@ -52,19 +51,16 @@ def _write(arguments: argparse.Namespace) -> None:
 
 
 def dataset_name(files: WorldFiles) -> str:
-    """The name under which the tools find the files (`frozenseg.data.benchmarks`)."""
+    """Return the name under which the commands find the files (`frozenseg.data.benchmarks`)."""
     return f"coco_panoptic:{files.annotations}:{files.labels}:{files.images}"
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.output is None and arguments.sheet is None and arguments.demo is None:
         raise UserError("nothing to do: give --output, --sheet or --demo")
-    if arguments.count is not None and arguments.count < 1:
-        raise UserError(f"--count {arguments.count}: must be at least 1")
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: must not be negative")
-    if arguments.processes < 1:
-        raise UserError(f"--processes {arguments.processes}: must be at least 1")
+    for name, least in (("count", 1), ("seed", 0), ("processes", 1)):
+        if (given := getattr(arguments, name)) is not None and given < least:
+            raise UserError(f"--{name} {given}: must be at least {least}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,12 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", nargs="+", choices=list(SPLITS), help="default: all")
     add("--count", type=int, help=f"scenes of a split (default: {COUNTS})")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
-    add(
-        "--processes",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="the files do not depend on it (default: %(default)s)",
-    )
+    cores = os.cpu_count() or 1
+    add("--processes", type=int, default=cores, help="files do not depend on it (%(default)s)")
     add("--sheet", type=output_picture, help="write a contact sheet (.png)")
     add("--demo", type=user_path, help="write the demo's scenes and vocabulary into this folder")
     return parser

@@ -25,12 +25,18 @@ from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 
+SHARES = ("seen", "unseen")  # of the classes
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """config: the recipe of all arms. arms: {name: (what it is, the options that make it)}.
+    """A comparison of models.
+
+    config: the recipe of all arms.
+    arms: {name: (what it is, the options that make it)}.
     metrics: {key of the results: heading}; keys of a second test set begin with its name.
-    shuffled: whether the control is the last arm with names shuffled."""
+    shuffled: whether the last arm is tested once more with names shuffled, as the control.
+    """
 
     config: Path
     arms: dict[str, tuple[str, list[str]]]
@@ -38,7 +44,7 @@ class Experiment:
     shuffled: bool
 
 
-def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions: bool) -> list[str]:
+def _injectors(query: bool, feature: bool, levels: int, view: str, positions: bool) -> list[str]:
     prefix = "MODEL.FROZEN_SEG."
     return [
         *(prefix + "QUERY_INJECTOR", str(query)),
@@ -53,38 +59,15 @@ def _injectors(*, query: bool, feature: bool, levels: int, view: str, positions:
 FROZENSEG = Experiment(
     config=Path("small/frozenseg"),
     arms={
-        "a": (
-            "FC-CLIP (no injectors)",
-            _injectors(query=False, feature=False, levels=1, view="stretch", positions=False),
-        ),
-        "b": (
-            "a + Query Injector",
-            _injectors(query=True, feature=False, levels=1, view="stretch", positions=False),
-        ),
-        "c": (
-            "b + Feature Injector, as published",
-            _injectors(query=True, feature=True, levels=3, view="stretch", positions=False),
-        ),
-        "d": (
-            "b + Feature Injector, corrected",
-            _injectors(query=True, feature=True, levels=1, view="stretch", positions=False),
-        ),
-        "e": (
-            "d, SAM's keep-aspect view",
-            _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=False),
-        ),
-        "f": (
-            "e, key positions kept",
-            _injectors(query=True, feature=True, levels=1, view="keep_aspect", positions=True),
-        ),
+        "a": ("FC-CLIP (no injectors)", _injectors(False, False, 1, "stretch", False)),
+        "b": ("a + Query Injector", _injectors(True, False, 1, "stretch", False)),
+        "c": ("b + Feature Injector, as published", _injectors(True, True, 3, "stretch", False)),
+        "d": ("b + Feature Injector, corrected", _injectors(True, True, 1, "stretch", False)),
+        "e": ("d, SAM's keep-aspect view", _injectors(True, True, 1, "keep_aspect", False)),
+        "f": ("e, key positions kept", _injectors(True, True, 1, "keep_aspect", True)),
     },
     metrics={
-        "PQ-seen": "PQ seen",
-        "PQ-unseen": "PQ unseen",
-        "mIoU-seen": "mIoU seen",
-        "mIoU-unseen": "mIoU unseen",
-        "AP-seen": "AP seen",
-        "AP-unseen": "AP unseen",
+        **{f"{key}-{part}": f"{key} {part}" for key in ("PQ", "mIoU", "AP") for part in SHARES},
         "S_Recall@IoU=0.75": "recall seen",
         "U_Recall@IoU=0.75": "recall unseen",
     },
@@ -114,10 +97,7 @@ FUSIONER = Experiment(
         "sam0": ("untrained SAM image + CLIP text (control)", _visual("sam", trained=False)),
     },
     metrics={
-        "mIoU-seen": "mIoU seen",
-        "mIoU-unseen": "mIoU unseen",
-        "oracle mIoU-seen": "oracle mIoU seen",
-        "oracle mIoU-unseen": "oracle mIoU unseen",
+        **{f"{key}-{part}": f"{key} {part}" for key in ("mIoU", "oracle mIoU") for part in SHARES},
         "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
         "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
     },
@@ -140,16 +120,12 @@ def main(argv: list[str]) -> int | None:
             raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
     output: Path = arguments.output
     _same_settings(arguments)
-    for seed in arguments.seeds:
-        for arm in arms:
-            status = _train(arguments, experiment, arm, seed)
-            if status not in (0, None):
-                return status
-        if experiment.shuffled:
-            status = _control(arguments, experiment, arms[-1], seed)
-            if status not in (0, None):
-                return status
     rows = [*arms, CONTROL] if experiment.shuffled else arms
+    for seed in arguments.seeds:
+        for row in rows:
+            status = _run(arguments, experiment, row, arms[-1], seed)
+            if status not in (0, None):
+                return status
     scores = collect(experiment, output, rows, arguments.seeds)
     write_json(output / "results.json", scores, indent=1)
     with atomic_path(output / "table.md") as temporary:
@@ -161,60 +137,52 @@ def main(argv: list[str]) -> int | None:
 
 
 def _same_settings(arguments: argparse.Namespace) -> None:
-    """Runs that are there already are taken as they are: they must have been made alike."""
+    """Check that runs that are there already, which are taken as they are, were made alike."""
     path = arguments.output / "settings.json"
     cfg = load_config(arguments.config_file, arguments.options, freeze=False)
-    cfg.TEST.EXPECTED_RESULTS = []  # looked at by nobody here
-    wanted = {"configuration": cfg.dump()}
+    cfg.TEST.EXPECTED_RESULTS = []  # nobody looks at them here
+    settings = {"configuration": cfg.dump()}
     if not path.is_file():
-        write_json(path, wanted)
-    elif read_json(path) != wanted:
+        write_json(path, settings)
+    elif read_json(path) != settings:
         raise UserError(
             f"{arguments.output}: holds runs of another recipe or other --options; "
             "choose another --output, or remove the folder"
         )
 
 
-def _train(
-    arguments: argparse.Namespace, experiment: Experiment, arm: str, seed: int
+def _run(
+    arguments: argparse.Namespace, experiment: Experiment, row: str, last: str, seed: int
 ) -> int | None:
-    folder = _folder(arguments.output, arm, seed)
+    """Make one run, unless its results are there: of an arm, or the control of the last arm."""
+    folder = _folder(arguments.output, row, seed)
     if (folder / "results.json").is_file():
         return 0
-    resume = ["--resume"] if (folder / "checkpoints").is_dir() else []
+    if row == CONTROL:
+        flags = ["--eval-only"]
+        options = _control(arguments, folder, _folder(arguments.output, last, seed), seed)
+    else:
+        flags = ["--resume"] if (folder / "checkpoints").is_dir() else []
+        options = ["MODEL.WEIGHTS", ""]
     return train_net.main(
         [
-            *("--config-file", str(arguments.config_file), *resume),
-            *("MODEL.WEIGHTS", "", "SEED", str(seed), "OUTPUT_DIR", str(folder)),
-            *("TEST.EXPECTED_RESULTS", "[]"),
-            *experiment.arms[arm][1],
-            *arguments.options,
+            *("--config-file", str(arguments.config_file), *flags),
+            *("SEED", str(seed), "OUTPUT_DIR", str(folder), "TEST.EXPECTED_RESULTS", "[]"),
+            *(options + experiment.arms[last if row == CONTROL else row][1] + arguments.options),
         ]
     )
 
 
-def _control(
-    arguments: argparse.Namespace, experiment: Experiment, arm: str, seed: int
-) -> int | None:
-    folder = _folder(arguments.output, CONTROL, seed)
-    if (folder / "results.json").is_file():
-        return 0
-    cfg = load_config(arguments.config_file, arguments.options)
-    training = build_training_vocabulary(cfg)
+def _control(arguments: argparse.Namespace, folder: Path, trained: Path, seed: int) -> list[str]:
+    """Write the shuffled names; return the options that test the run in `trained` with them."""
+    training = build_training_vocabulary(load_config(arguments.config_file, arguments.options))
     words = folder / "vocabulary.txt"
     with atomic_path(words) as temporary:
         temporary.write_text(shuffled(world_vocabulary(), training, seed).text(), encoding="utf-8")
-    weights = _folder(arguments.output, arm, seed) / "model_final.safetensors"
-    return train_net.main(
-        [
-            *("--config-file", str(arguments.config_file), "--eval-only"),
-            *("MODEL.WEIGHTS", str(weights), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
-            *("DATASETS.VOCABULARY", str(words), "DATASETS.VOCABULARY_JOIN", "order"),
-            *("TEST.EXPECTED_RESULTS", "[]"),
-            *experiment.arms[arm][1],
-            *arguments.options,
-        ]
-    )
+    return [
+        *("MODEL.WEIGHTS", str(trained / "model_final.safetensors")),
+        *("DATASETS.VOCABULARY", str(words), "DATASETS.VOCABULARY_JOIN", "order"),
+    ]
 
 
 def _folder(output: Path, arm: str, seed: int) -> Path:
@@ -222,50 +190,49 @@ def _folder(output: Path, arm: str, seed: int) -> Path:
 
 
 def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabulary:
-    """Every class under the name of another of its kind (things or stuff, seen or unseen); none
-    keeps its own, unless it is the only one."""
+    """Name every class as another one of its kind (things or stuff, seen or unseen).
+
+    No class keeps its own name, unless it is the only one of its kind.
+    """
     kinds = list(zip(vocabulary.is_thing, vocabulary.seen(training), strict=True))
     names = list(vocabulary.names)
     chance = random.Random(seed)
     for kind in sorted(set(kinds)):
-        places = [place for place, its_kind in enumerate(kinds) if its_kind == kind]
-        ring = chance.sample(places, len(places))
-        for place, other in zip(ring, ring[1:] + ring[:1], strict=True):
-            names[place] = vocabulary.names[other]
+        class_ids = [class_id for class_id, its_kind in enumerate(kinds) if its_kind == kind]
+        ring = chance.sample(class_ids, len(class_ids))
+        for class_id, other in zip(ring, ring[1:] + ring[:1], strict=True):
+            names[class_id] = vocabulary.names[other]
     return Vocabulary(tuple(names), vocabulary.is_thing)
 
 
 def collect(
     experiment: Experiment, output: Path, arms: Sequence[str], seeds: Sequence[int]
 ) -> Scores:
-    """The numbers of all runs."""
+    """Read the numbers of all runs; NaN where there was nothing to score."""
     scores: Scores = {}
     for arm in arms:
-        found = [read_json(_folder(output, arm, seed) / "results.json") for seed in seeds]
-        summaries = [_summary(result) for result in found]
-        scores[arm] = {key: [_number(row[key]) for row in summaries] for key in experiment.metrics}
+        rows = [_summary(read_json(_folder(output, arm, seed) / "results.json")) for seed in seeds]
+        scores[arm] = {
+            key: [math.nan if (score := row[key]) is None else score for row in rows]
+            for key in experiment.metrics
+        }
     return scores
 
 
-def _number(value: float | None) -> float:
-    """A results file has null where there was nothing to score."""
-    return math.nan if value is None else value
-
-
 def _summary(result: Mapping[str, Any]) -> dict[str, float | None]:
-    """The metrics of the first test set, and of the others behind their names."""
+    """Return the metrics of the first test set, and of the others behind their names."""
     (_, first), *others = result.items()
     rows = {f"{name} {key}": value for name, row in others for key, value in row["summary"].items()}
     return {**first["summary"], **rows}
 
 
 def title_of(experiment: Experiment, arm: str) -> str:
-    """The name of an arm in the table."""
+    """Return the name of an arm in the table."""
     return "names shuffled (control)" if arm == CONTROL else f"({arm}) {experiment.arms[arm][0]}"
 
 
 def table(experiment: Experiment, scores: Scores) -> str:
-    """Markdown: mean +- standard deviation over the seeds, per cent."""
+    """Return a Markdown table of means +- standard deviations over the seeds, in per cent."""
     headings = experiment.metrics.values()
     lines = [f"| | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
     for arm, row in scores.items():
@@ -280,15 +247,15 @@ def table(experiment: Experiment, scores: Scores) -> str:
 
 
 def plot(experiment: Experiment, scores: Scores, path: Path) -> None:
-    """A dot for every run and a bar at the mean, one panel a metric."""
+    """Draw a dot for every run and a bar at the mean, with one panel for each metric."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the scores").Figure
     metrics = experiment.metrics
     figure = Figure(figsize=(13, 6), layout="constrained")
     panels = figure.subplots(2, len(metrics) // 2).T.flat
     for axes, (key, label) in zip(panels, metrics.items(), strict=True):
-        for place, row in enumerate(scores.values()):
-            axes.plot([place] * len(row[key]), row[key], "o", color="tab:blue", alpha=0.6)
-            axes.hlines(np.mean(row[key]), place - 0.3, place + 0.3, color="black")
+        for x, row in enumerate(scores.values()):
+            axes.plot([x] * len(row[key]), row[key], "o", color="tab:blue", alpha=0.6)
+            axes.hlines(np.mean(row[key]), x - 0.3, x + 0.3, color="black")
         axes.set(title=label, ylim=(0, None))
         axes.set_xticks(range(len(scores)), ["shuf." if arm == CONTROL else arm for arm in scores])
         axes.grid(axis="y", alpha=0.3)

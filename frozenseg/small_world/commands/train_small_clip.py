@@ -13,19 +13,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.errors import UserError
-from frozenseg.small_world.commands.training_arguments import (
-    add_run_arguments,
-    config_from,
-    run_from,
-)
+from frozenseg.small_world.commands import training_arguments
+from frozenseg.small_world.pretraining import loop
 from frozenseg.small_world.pretraining.clip import ClipTask, prepare
-from frozenseg.small_world.pretraining.loop import (
-    WEIGHTS,
-    PretrainingConfig,
-    RunOptions,
-    has_checkpoint,
-    train,
-)
 
 NAME = "frozenseg_small"
 MOSAIC_BATCH = 24  # scenes a step, each with several windows
@@ -40,49 +30,38 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     if arguments.mosaic_steps < 0:
         raise UserError(f"--mosaic-steps {arguments.mosaic_steps}: must not be negative")
-    config, run = config_from(arguments, weight_decay=0.1), run_from(arguments)
+    config = training_arguments.config_from(arguments, weight_decay=0.1)
+    run = training_arguments.run_from(arguments)
     torch.manual_seed(config.seed)
     model = build_clip_model(NAME, quick_gelu=False)
-    if not arguments.mosaic_steps:
-        _report(_train_on_images(arguments, model, config, run, resume=arguments.resume))
-        return None
-    images = replace(run, folder=run.folder / "images")
-    if arguments.resume and (images.folder / WEIGHTS).is_file():
-        model.load_state_dict(read_state(images.folder / WEIGHTS))
+    steps, resume = arguments.mosaic_steps, arguments.resume
+    images = replace(run, folder=run.folder / "images") if steps else run
+    if steps and resume and (images.folder / loop.WEIGHTS).is_file():
+        model.load_state_dict(read_state(images.folder / loop.WEIGHTS))
     else:
-        _report(_train_on_images(arguments, model, config, images, resume=arguments.resume))
-    config = replace(
-        config,
-        steps=arguments.mosaic_steps,
-        batch=MOSAIC_BATCH,
-        learning_rate=config.learning_rate / 2,
-        seed=config.seed + 1,
-        warmup=max(1, min(500, arguments.mosaic_steps // 20)),
-    )
-    task = _task(arguments, model, config, easy_pairs=0, mosaics=True)
-    resume = arguments.resume and has_checkpoint(run.folder)
-    _report(train(task, config, run, resume=resume))
+        prepare(model)
+        easy_pairs = int(arguments.easy_share * config.steps) * config.batch
+        task = _task(arguments, model, config, easy_pairs=easy_pairs, mosaics=False)
+        training_arguments.report(loop.train(task, config, images, resume=resume))
+    if steps:
+        config = replace(
+            config,
+            steps=steps,
+            batch=MOSAIC_BATCH,
+            learning_rate=config.learning_rate / 2,
+            seed=config.seed + 1,
+            warmup=max(1, min(500, steps // 20)),
+        )
+        task = _task(arguments, model, config, easy_pairs=0, mosaics=True)
+        resume = resume and loop.has_checkpoint(run.folder)
+        training_arguments.report(loop.train(task, config, run, resume=resume))
     return None
-
-
-def _train_on_images(
-    arguments: argparse.Namespace,
-    model: open_clip.CLIP,
-    config: PretrainingConfig,
-    run: RunOptions,
-    *,
-    resume: bool,
-) -> dict[str, float]:
-    prepare(model)
-    easy_pairs = int(arguments.easy_share * config.steps) * config.batch
-    task = _task(arguments, model, config, easy_pairs=easy_pairs, mosaics=False)
-    return train(task, config, run, resume=resume)
 
 
 def _task(
     arguments: argparse.Namespace,
     model: open_clip.CLIP,
-    config: PretrainingConfig,
+    config: loop.PretrainingConfig,
     *,
     easy_pairs: int,
     mosaics: bool,
@@ -99,25 +78,11 @@ def _task(
     )
 
 
-def _report(scores: dict[str, float]) -> None:
-    for name, value in scores.items():
-        print(f"{name:28s} {value:6.2f}")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_clip", description=__doc__)
-    add_run_arguments(parser, steps=1800, batch=96, learning_rate=1e-3, test_images=1000)
-    parser.add_argument(
-        "--easy-share",
-        type=float,
-        default=0.5,
-        help="of the steps, with images of one thing and captions of one word (default: "
-        "%(default)s)",
-    )
-    parser.add_argument(
-        "--mosaic-steps",
-        type=int,
-        default=900,
-        help="afterwards, with mosaics, at half the learning rate; 0: none (default: %(default)s)",
-    )
+    training_arguments.add_run_arguments(parser, steps=1800, batch=96, test_images=1000)
+    easy = "of the steps, with images of one thing and captions of one word (default: %(default)s)"
+    parser.add_argument("--easy-share", type=float, default=0.5, help=easy)
+    mosaics = "afterwards, on mosaics, at half the learning rate; 0: none (default: %(default)s)"
+    parser.add_argument("--mosaic-steps", type=int, default=900, help=mosaics)
     return parser

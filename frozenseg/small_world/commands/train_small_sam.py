@@ -6,11 +6,7 @@ import torch
 
 from frozenseg.encoders.sam import build_sam_model
 from frozenseg.errors import UserError
-from frozenseg.small_world.commands.training_arguments import (
-    add_run_arguments,
-    config_from,
-    run_from,
-)
+from frozenseg.small_world.commands import training_arguments
 from frozenseg.small_world.pretraining.loop import train
 from frozenseg.small_world.pretraining.sam import SamTask
 
@@ -20,7 +16,8 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if arguments.masks < 1 or arguments.rounds < 1:
         raise UserError("--masks and --rounds must be at least 1")
-    config, run = config_from(arguments, weight_decay=0.05), run_from(arguments)
+    config = training_arguments.config_from(arguments, weight_decay=0.05)
+    run = training_arguments.run_from(arguments)
     torch.manual_seed(config.seed)
     task = SamTask(
         model=build_sam_model("small"),
@@ -29,16 +26,14 @@ def main(argv: list[str]) -> int | None:
         rounds=arguments.rounds,
         test_images=arguments.test_images,
     )
-    for name, value in train(task, config, run, resume=arguments.resume).items():
-        print(f"{name:28s} {value:6.2f}")
+    training_arguments.report(train(task, config, run, resume=arguments.resume))
     return None
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_sam", description=__doc__)
-    add_run_arguments(parser, steps=2400, batch=4, learning_rate=1e-3, test_images=100)
-    parser.add_argument("--masks", type=int, default=8, help="an image (default: %(default)s)")
-    parser.add_argument(
-        "--rounds", type=int, default=1, help="of prompts an image (default: %(default)s)"
-    )
+    training_arguments.add_run_arguments(parser, steps=2400, batch=4, test_images=100)
+    add = parser.add_argument
+    add("--masks", type=int, default=8, help="an image (default: %(default)s)")
+    add("--rounds", type=int, default=1, help="of prompts an image (default: %(default)s)")
     return parser

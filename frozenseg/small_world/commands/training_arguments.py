@@ -1,4 +1,4 @@
-"""Arguments that the commands training small encoders share."""
+"""Arguments that the commands share which train the small encoders."""
 
 import argparse
 import os
@@ -11,12 +11,7 @@ from frozenseg.small_world.pretraining.loop import PretrainingConfig, RunOptions
 
 
 def add_run_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    test_images: int,
+    parser: argparse.ArgumentParser, *, steps: int, batch: int, test_images: int
 ) -> None:
     """Add the shared arguments to a parser, with the defaults of one command."""
     add = parser.add_argument
@@ -25,27 +20,20 @@ def add_run_arguments(
     add("--steps", type=int, default=steps, help="default: %(default)s")
     add("--batch", type=int, default=batch, help="images a step (default: %(default)s)")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
-    add("--learning-rate", type=float, default=learning_rate, help="default: %(default)s")
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="of the forward pass; auto: what the machine is fast in (default: %(default)s)",
-    )
+    add("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
+    precisions, precision_help = ("auto", "fp32", "bf16"), "auto: what the machine is fast in"
+    add("--precision", choices=precisions, default="auto", help=f"{precision_help} (default)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
-    add(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, 16),
-        help="processes that make scenes (default: %(default)s)",
-    )
+    workers = min(os.cpu_count() or 1, 16)
+    add("--workers", type=int, default=workers, help="that make scenes (default: %(default)s)")
     add("--test-images", type=int, default=test_images, help="default: %(default)s")
     add("--save-period", type=int, default=1000, help="steps (default: %(default)s)")
 
 
 def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> PretrainingConfig:
-    """The arguments that decide the result."""
-    fast = "bf16" if _has_bfloat16() else "fp32"
+    """Take from the arguments what decides the result."""
+    if arguments.precision == "auto":
+        arguments.precision = "bf16" if _has_bfloat16() else "fp32"
     return PretrainingConfig(
         steps=arguments.steps,
         batch=arguments.batch,
@@ -53,12 +41,12 @@ def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> Pretra
         learning_rate=arguments.learning_rate,
         weight_decay=weight_decay,
         warmup=max(1, min(500, arguments.steps // 20)),
-        precision=fast if arguments.precision == "auto" else arguments.precision,
+        precision=arguments.precision,
     )
 
 
 def run_from(arguments: argparse.Namespace) -> RunOptions:
-    """The arguments that say where and how the training runs."""
+    """Take from the arguments where and how the training runs."""
     for name, least in (("workers", 0), ("test_images", 1), ("save_period", 1)):
         if (given := getattr(arguments, name)) < least:
             raise UserError(f"--{name.replace('_', '-')} {given}: must be at least {least}")
@@ -76,7 +64,13 @@ def run_from(arguments: argparse.Namespace) -> RunOptions:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the device that is taken by default multiplies in bfloat16 (not emulated)."""
+    """Whether the default device multiplies in bfloat16 without emulating it."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
+
+
+def report(scores: dict[str, float]) -> None:
+    """Print the scores of an evaluation."""
+    for name, value in scores.items():
+        print(f"{name:28s} {value:6.2f}")

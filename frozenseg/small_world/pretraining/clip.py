@@ -1,9 +1,9 @@
-"""Small CLIP on the small world: contrastive training (arXiv 2103.00020) and zero-shot tests.
+"""Train the small CLIP on the small world (arXiv 2103.00020) and test it zero-shot.
 
-Two stages. First whole images with captions. Then mosaics (CLIM, arXiv 2312.11376): images with
-captions are laid side by side, each place of the mosaic is pooled as a region is and compared with
-the caption of the image that lies there. Large CLIPs name regions after seeing billions of images;
-a small one that has only seen whole images names few (logs/small_world).
+The training has two stages. The first one takes whole images with captions, the second one mosaics
+(CLIM, arXiv 2312.11376): images with captions are laid side by side, and each tile of the mosaic is
+pooled as a region is and compared with the caption of its image. Large CLIPs name regions after
+seeing billions of images; a small one that has only seen whole images names few (logs/small_world).
 
 Legend: B images, N names, D joint space, S pixels a side.
 """
@@ -20,17 +20,11 @@ from torch.utils.data import Dataset
 
 from frozenseg.encoders.clip import image_trunk
 from frozenseg.errors import UserError
-from frozenseg.small_world.captions import (
-    attribute_vocabulary,
-    caption,
-    is_held_out,
-    label,
-    region_caption,
-)
+from frozenseg.small_world import captions
 from frozenseg.small_world.grounds import GROUNDS
 from frozenseg.small_world.nouns import NOUNS
 from frozenseg.small_world.pretraining.loop import Batch
-from frozenseg.small_world.scene import Region, Scene, SceneOptions, make_scene
+from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
 
 SINGLE = SceneOptions(sides=(72, 120), counts=(1, 1), radii=(0.3, 0.48))
 BARE = SceneOptions(sides=(72, 120), counts=(0, 0))
@@ -47,64 +41,60 @@ MAX_LOGIT_SCALE = 100.0
 
 
 class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
-    """Pair i: (3, S, S) uint8 and (L,) tokens, made from (seed, i) alone.
+    """Pairs of an image (3, S, S) uint8 and its tokens (L,); (seed, i) alone makes pair i.
 
     The first `easy_pairs` show one thing and say its noun alone, so that colours and grounds cannot
     tell captions apart in place of nouns.
     """
 
     def __init__(self, *, seed: int, side: int, easy_pairs: int, context_length: int) -> None:
-        self.seed = seed
-        self.side = side
-        self.easy_pairs = easy_pairs
+        self.seed, self.side, self.easy_pairs = seed, side, easy_pairs
         self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         if index < self.easy_pairs:
             scene = make_scene(self.seed, "clip", index, SINGLE)
-            return square_image(scene.image, self.side), self.tokenizer([label(scene)])[0]
+            return square_image(scene.image, self.side), self.tokenizer([captions.label(scene)])[0]
         generator = np.random.default_rng([self.seed, index])
-        kind = generator.choice(len(MIXTURE), p=[share for share, _ in MIXTURE])
-        scene = make_scene(self.seed, "clip", index, MIXTURE[kind][1])
-        return (
-            square_image(scene.image, self.side),
-            self.tokenizer([caption(scene, generator)])[0],
-        )
+        row = generator.choice(len(MIXTURE), p=[share for share, _ in MIXTURE])
+        scene = make_scene(self.seed, "clip", index, MIXTURE[row][1])
+        words = captions.caption(scene, generator)
+        return square_image(scene.image, self.side), self.tokenizer([words])[0]
 
 
 class CaptionedWindows(Dataset[tuple[Tensor, ...]]):
-    """Item i: `WINDOWS` pairs (6, 3, S, S) and (6, L), windows in one ordinary scene, on things and
-    on grounds alike; scenes take longer to make than windows."""
+    """`WINDOWS` pairs (6, 3, S, S) and (6, L) of each scene, windows on things and on grounds.
+
+    Scenes take longer to make than windows.
+    """
 
     def __init__(self, *, seed: int, side: int, context_length: int) -> None:
-        self.seed = seed
-        self.side = side
+        self.seed, self.side = seed, side
         self.tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         generator = np.random.default_rng([self.seed, index])
         scene = make_scene(self.seed, "clip", index)
-        images, captions = [], []
+        images, texts = [], []
         for number in range(WINDOWS):
             choices = scene.things if scene.things and number % 2 else scene.grounds
             region = choices[number // 2 % len(choices)]
             look = thing_window if region.is_thing else ground_window
             image = scene.image[look(scene.ids == region.id, generator)]
             images.append(square_image(image, self.side))
-            captions.append(region_caption(region, generator))
-        return torch.stack(images), self.tokenizer(captions)
+            texts.append(captions.region_caption(region, generator))
+        return torch.stack(images), self.tokenizer(texts)
 
 
 def thing_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[slice, slice]:
-    """A window on a (H, W) bool mask: its box and up to a third more, about square."""
+    """Return a window on a (H, W) bool mask, about square: its box and up to a third more."""
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    side *= generator.uniform(1.0, 1.35)
+    side = (max(np.ptp(rows), np.ptp(columns)) + 1) * generator.uniform(1.0, 1.35)
     return _window((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2, side, mask.shape)
 
 
 def ground_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Of some random windows the one that the (H, W) bool mask fills best."""
+    """Draw some windows and return the one that the (H, W) bool mask fills best."""
     height, width = mask.shape
     best, window = -1.0, (slice(0, height), slice(0, width))
     for _ in range(12):
@@ -117,7 +107,7 @@ def ground_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[sli
 
 
 def _window(y: float, x: float, side: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """A square about (y, x), cut off at the image's edges, never empty."""
+    """Return a square about (y, x), cut off at the image's edges and never empty."""
 
     def span(centre: float, end: int) -> slice:
         first = min(max(round(centre - side / 2), 0), end - 1)
@@ -141,20 +131,17 @@ class ClipTask:
         std: Sequence[float],
         test_images: int,
     ) -> None:
-        """side: S; mean, std: of RGB in 0-255, as the model will be used with. mosaics: the second
-        stage, with every image as a tile."""
-        self.model = model
-        self.trunk = image_trunk(model.visual, "the model")
-        self.seed = seed
-        self.side = side
-        self.easy_pairs = easy_pairs
-        self.mosaics = mosaics
-        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
-        self.std = torch.tensor(std).view(1, 3, 1, 1)
-        self.test_images = test_images
+        """side: S. mosaics: whether it is the second stage, in which every image is a tile.
+
+        mean, std: of RGB in 0-255, with which the model will be used.
+        """
+        self.model, self.trunk = model, image_trunk(model.visual, "the model")
+        self.seed, self.side = seed, side
+        self.easy_pairs, self.mosaics, self.test_images = easy_pairs, mosaics, test_images
+        self.mean, self.std = (torch.tensor(row).view(1, 3, 1, 1) for row in (mean, std))
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
-        """Captioned scenes, or captioned windows for mosaics."""
+        """Return captioned scenes, or captioned windows for mosaics."""
         length = self.model.context_length
         if self.mosaics:
             return CaptionedWindows(seed=self.seed, side=self.side, context_length=length)
@@ -163,7 +150,7 @@ class ClipTask:
         )
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The contrastive loss, and the scale of the logits."""
+        """Return the contrastive loss and the scale of the logits."""
         pixels, tokens = batch
         if self.mosaics:
             pixels, tokens = pixels.flatten(0, 1), tokens.flatten(0, 1)
@@ -180,11 +167,13 @@ class ClipTask:
         return {"total_loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
 
     def _tile_vectors(self, pixels: Tensor, tiles: int) -> Tensor:
-        """(B', D) embeddings of images (B, 3, S, S), seen as tiles of mosaics and pooled as
-        regions; images that fill no whole mosaic are left out."""
+        """Embed images (B, 3, S, S) as tiles of mosaics, pooled as regions: (B', D).
+
+        Images that fill no whole mosaic are left out.
+        """
         count = len(pixels) // tiles**2
         if count == 0:
-            raise UserError(f"--batch {len(pixels)}: a mosaic has {tiles**2} images")
+            raise UserError(f"--batch {len(pixels)}: must be at least {tiles**2} for a mosaic")
         side = max(CELL, round(2 * self.side / tiles / CELL) * CELL)
         images = self.normalized(pixels[: count * tiles**2])
         if side != self.side:
@@ -193,21 +182,24 @@ class ClipTask:
             )
         mosaic = images.view(count, tiles, tiles, 3, side, side).permute(0, 3, 1, 4, 2, 5)
         dense = self.trunk(mosaic.reshape(count, 3, tiles * side, tiles * side)).dense
-        places = torch.arange(tiles, device=dense.device).repeat_interleave(side // CELL)
-        place = places[:, None] * tiles + places  # (h, w): the tile that each cell belongs to
-        inside = place == torch.arange(tiles**2, device=dense.device)[:, None, None]
+        rows = torch.arange(tiles, device=dense.device).repeat_interleave(side // CELL)
+        tile_of = rows[:, None] * tiles + rows  # (h, w): the tile that each cell belongs to
+        inside = tile_of == torch.arange(tiles**2, device=dense.device)[:, None, None]
         masks = inside.expand(count, -1, -1, -1).to(dense.dtype) - 0.5
         return self.trunk.encode_regions(dense, masks).flatten(0, 1)
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in 0-255 as the model expects them."""
+        """Scale pixels (B, 3, H, W) in 0-255 as the model expects them."""
         return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Zero-shot accuracy in per cent: nouns and grounds, seen and unseen, of images of one;
-        noun with colour and pattern, for combinations that captions say and that they do not;
-        and of regions of whole scenes under their true masks, among all names."""
+        """Measure the zero-shot accuracy in per cent.
+
+        It is measured for nouns and grounds, seen and unseen, on images of one; for nouns with
+        colour and pattern, in combinations that captions say and that they do not; and for regions
+        of whole scenes under their true masks, among all names.
+        """
         singles = [make_scene(self.seed, "clip_test", i, SINGLE) for i in range(self.test_images)]
         singles = [scene for scene in singles if scene.things]
         bare = [make_scene(self.seed, "clip_test", i, BARE) for i in range(self.test_images)]
@@ -221,16 +213,16 @@ class ClipTask:
         seen = np.array([GROUNDS[ground.name].seen for ground in grounds])
         right = self._right(self._image_vectors(bare), list(GROUNDS), [g.name for g in grounds])
         scores |= {"grounds_seen": right[seen], "grounds_unseen": right[~seen]}
-        held_out = np.array([is_held_out(t.name, t.colour, t.pattern) for t in things])
-        right = self._right(
-            single_vectors, attribute_vocabulary().labels, [_full_name(thing) for thing in things]
-        )
+        held_out = np.array([captions.is_held_out(t.name, t.colour, t.pattern) for t in things])
+        names = captions.attribute_vocabulary().labels
+        truth = [f"{t.pattern} {t.colour} {t.name}" for t in things]
+        right = self._right(single_vectors, names, truth)
         scores |= {"attributes_said": right[~held_out], "attributes_held_out": right[held_out]}
         scores |= self._region_hits()
         return {name: 100 * float(hits.mean()) for name, hits in scores.items() if len(hits)}
 
     def _region_hits(self) -> dict[str, np.ndarray]:
-        """Whether regions of whole scenes get their names, by kind of region."""
+        """Tell whether regions of whole scenes get their names, by kind of region."""
         names = [*NOUNS, *GROUNDS]
         text = self._text_vectors(names)
         hits: dict[str, list[bool]] = {}
@@ -239,13 +231,13 @@ class ClipTask:
             best = (self._region_vectors(scene) @ text.T).argmax(dim=1).tolist()
             for region, name in zip(scene.regions, best, strict=True):
                 word = (NOUNS if region.is_thing else GROUNDS)[region.name]
-                kind = "things" if region.is_thing else "grounds"
-                key = f"region_{kind}_{'seen' if word.seen else 'unseen'}"
+                part = "things" if region.is_thing else "grounds"
+                key = f"region_{part}_{'seen' if word.seen else 'unseen'}"
                 hits.setdefault(key, []).append(names[name] == region.name)
         return {key: np.array(value) for key, value in sorted(hits.items())}
 
     def _region_vectors(self, scene: Scene) -> Tensor:
-        """Unit vectors (N, D) of the N regions of a scene, its shorter side `TEST_SIDE` pixels."""
+        """Embed the N regions of a scene (N, D), at a shorter side of `TEST_SIDE`."""
         height, width = scene.image.shape[:2]
         scale = TEST_SIDE / min(height, width)
         size = tuple(round(side * scale / CELL) * CELL for side in (height, width))
@@ -261,7 +253,7 @@ class ClipTask:
         return F.normalize(vectors.float(), dim=-1)
 
     def _right(self, images: Tensor, names: list[str], truth: list[str]) -> np.ndarray:
-        """(B,) bool: whether the name most like the image is the true one."""
+        """Tell whether the name most like each image is the true one: (B,) bool."""
         best = (images @ self._text_vectors(names).T).argmax(dim=1)
         return np.array([names[i] == name for i, name in zip(best.tolist(), truth, strict=True)])
 
@@ -275,7 +267,7 @@ class ClipTask:
         return F.normalize(torch.cat(vectors).float(), dim=-1)
 
     def _text_vectors(self, names: list[str], batch: int = 256) -> Tensor:
-        """(N, D) unit vectors, the mean over the templates."""
+        """Embed names as unit vectors (N, D), the mean over the templates."""
         device = self.model.text_projection.device
         tokenizer = open_clip.SimpleTokenizer(context_length=self.model.context_length)
         tokens = tokenizer([t.format(name) for name in names for t in TEMPLATES]).to(device)
@@ -285,7 +277,7 @@ class ClipTask:
 
 
 def prepare(model: open_clip.CLIP) -> None:
-    """Start a CLIP with a ResNet so that it learns within hundreds of steps.
+    """Initialise a CLIP with a ResNet so that it learns within hundreds of steps.
 
     open_clip starts the blocks of its ResNets as the identity (the gain of their last norm is 0);
     at 1 they fit nouns sooner (logs/small_world). The token table starts at 0: a row that no
@@ -299,7 +291,7 @@ def prepare(model: open_clip.CLIP) -> None:
 
 
 def contrastive_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Of (B, B) logits, images by texts, and the (B, L) texts; both ways.
+    """Compute the loss of (B, B) logits, images by texts, and the (B, L) texts, in both directions.
 
     Equal texts are equally right: "a photo of a star" comes twice in a large batch.
     """
@@ -309,10 +301,6 @@ def contrastive_loss(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def square_image(image: np.ndarray, side: int) -> Tensor:
-    """(3, S, S) uint8 of (H, W, 3) uint8: the whole image, stretched."""
+    """Stretch the whole image (H, W, 3) uint8 to (3, S, S) uint8."""
     resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized).transpose(2, 0, 1).copy())
-
-
-def _full_name(thing: Region) -> str:
-    return f"{thing.pattern} {thing.colour} {thing.name}"

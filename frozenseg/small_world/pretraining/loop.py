@@ -1,8 +1,8 @@
-"""Training of the small encoders on generated samples without end, resumable to the bit.
+"""Train the small encoders on an endless stream of generated samples, resumable to the bit.
 
 Checkpoints, the lock of the folder, metrics and the reaction to Ctrl-C are those of
-`frozenseg.engine`. Its training loop is not used: it draws annotated images and compares masks with
-them, while here each encoder has a loss of its own and all chance of a step comes from its number.
+`frozenseg.engine`. Its training loop is not used, because it compares masks with annotated images,
+while here each encoder has its own loss and the number of a step decides all its random choices.
 """
 
 import json
@@ -39,11 +39,11 @@ Batch = list[Tensor]
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """All that decides the result of a training.
+    """The settings that decide the result of a training.
 
     steps: of the whole run.
-    batch: images a step.
-    seed: of the samples and of all other chance.
+    batch: the number of images in a step.
+    seed: of the samples and of all other random choices.
     learning_rate: the highest; it falls to 0 along a cosine.
     weight_decay: of weights with more than one axis.
     warmup: the number of steps in which the learning rate rises.
@@ -73,14 +73,16 @@ class Task(Protocol):
     model: nn.Module
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
-        """A dataset in which sample i is always the same; worker processes generate them."""
+        """Return a dataset whose sample i is always the same; worker processes generate it."""
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars to log, of which "total_loss" is minimised. All random choices of the step are
-        drawn from `generator`."""
+        """Return scalars to log, of which "total_loss" is minimised.
+
+        All random choices of the step are drawn from `generator`.
+        """
 
     def evaluate(self) -> dict[str, float]:
-        """Scores in per cent, on images that no sample shows."""
+        """Return scores in per cent, on images that no sample shows."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ class RunOptions:
 def train(
     task: Task, config: PretrainingConfig, run: RunOptions, *, resume: bool
 ) -> dict[str, float]:
-    """Train to the end and return the last evaluation; writes weights, checkpoints and metrics.
+    """Train to the end, write weights, checkpoints and metrics, and return the last evaluation.
 
-    On Ctrl-C or SIGTERM the current step is finished and a checkpoint is written, and then
+    On Ctrl-C or SIGTERM the current step is finished and a checkpoint is written; then
     KeyboardInterrupt is raised.
     """
     if not resume:
@@ -119,7 +121,10 @@ def train(
         if resume:
             _restore(state, config, run.folder, checkpoints)
         else:
-            _check_unused(run.folder)
+            if has_checkpoint(run.folder) or (run.folder / WEIGHTS).exists():
+                raise UserError(
+                    f"{run.folder}: holds a run; go on with --resume, or give another --output"
+                )
             write_json(run.folder / CONFIG, asdict(config))
         log = TrainingLog(
             run.folder,
@@ -149,7 +154,7 @@ def _run_steps(
     log: TrainingLog,
     stop: GracefulShutdown,
 ) -> None:
-    """Take all steps that are left."""
+    """Take all remaining steps."""
     for batch in _batches(task, config, run, start=state.step):
         log.data_ready()
         losses, shown = _step(task, config, state, batch)
@@ -167,7 +172,7 @@ def _run_steps(
 def _step(
     task: Task, config: PretrainingConfig, state: TrainingState, batch: Batch
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """One step of the optimiser; returns its losses, and its learning rate and gradient norm."""
+    """Take a step; return its losses, and its learning rate and gradient norm."""
     step, device = state.step + 1, state.device
     rate = learning_rate(config, step)
     for group in state.optimizer.param_groups:
@@ -182,8 +187,8 @@ def _step(
     values = dict(zip(losses, shown, strict=True))
     if not math.isfinite(values["total_loss"] + norm):
         raise UserError(
-            f"step {step}: loss or gradient not finite, the step is not taken; try a lower "
-            "--learning-rate"
+            f"step {step}: the loss or gradient is not finite, so the step is not taken; try a "
+            "lower --learning-rate"
         )
     state.optimizer.step()
     state.step, state.images = step, step * config.batch
@@ -191,7 +196,7 @@ def _step(
 
 
 def learning_rate(config: PretrainingConfig, step: int) -> float:
-    """The learning rate of a step, counted from 1."""
+    """Return the learning rate of a step, counted from 1."""
     if step <= config.warmup:
         return config.learning_rate * step / config.warmup
     share = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -199,7 +204,7 @@ def learning_rate(config: PretrainingConfig, step: int) -> float:
 
 
 def _initial_state(model: nn.Module, config: PretrainingConfig, run: RunOptions) -> TrainingState:
-    """The state before the first step. Gains, biases and the logit scale do not decay."""
+    """Make the state before the first step. Gains, biases and the logit scale do not decay."""
     trained = list(model.to(run.device).train().named_parameters())
     groups: list[dict[str, Any]] = [
         {"params": [row for row in trained if row[1].ndim > 1]},
@@ -218,7 +223,7 @@ def _initial_state(model: nn.Module, config: PretrainingConfig, run: RunOptions)
 def _batches(
     task: Task, config: PretrainingConfig, run: RunOptions, *, start: int
 ) -> Iterator[Batch]:
-    """The batches of the steps after `start`: sample i belongs to step i // batch + 1."""
+    """Load the batches of the steps after `start`: sample i belongs to step i // batch + 1."""
     loader = DataLoader(
         task.samples(),
         batch_size=config.batch,
@@ -246,15 +251,10 @@ def _checkpoints(folder: Path) -> CheckpointFolder:
     return CheckpointFolder(folder / "checkpoints", keep=1)
 
 
-def _check_unused(folder: Path) -> None:
-    if has_checkpoint(folder) or (folder / WEIGHTS).exists():
-        raise UserError(f"{folder}: holds a run; go on with --resume, or give another --output")
-
-
 def _restore(
     state: TrainingState, config: PretrainingConfig, folder: Path, checkpoints: CheckpointFolder
 ) -> None:
-    """Go on after the last checkpoint, if it is of a run with the same configuration."""
+    """Go on after the last checkpoint if its run had the same configuration."""
     begun_with = read_json(folder / CONFIG)
     if begun_with != asdict(config):
         raise UserError(

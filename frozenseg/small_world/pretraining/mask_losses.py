@@ -15,10 +15,10 @@ FOCAL_ALPHA = 0.75
 
 
 def mask_losses(logits: Tensor, quality: Tensor, truth: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Focal, dice and IoU losses of (M, K, s, s) logits against (M, s, s) masks, and the (M, s, s)
-    logits that SAM itself thinks best.
+    """Compute focal, dice and IoU losses of (M, K, s, s) logits against (M, s, s) masks.
 
-    Of several masks only the one with the least focal and dice loss counts; all learn their IoU.
+    Also returns the (M, s, s) logits that SAM itself thinks best. Of several masks only the one
+    with the least focal and dice loss counts; all learn their IoU.
     """
     logits, target = logits.float(), truth[:, None].float().expand_as(logits)
     focal = _focal(logits, target).flatten(2).mean(-1)  # (M, K)
@@ -39,7 +39,7 @@ def mask_losses(logits: Tensor, quality: Tensor, truth: Tensor) -> tuple[dict[st
 
 
 def _focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Focal loss (arXiv 1708.02002), elementwise."""
+    """Compute the focal loss (arXiv 1708.02002) elementwise."""
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     missed = 1 - torch.exp(-entropy)
     weight = FOCAL_ALPHA * target + (1 - FOCAL_ALPHA) * (1 - target)
@@ -47,6 +47,6 @@ def _focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
-    """Of bool masks (..., H, W) that broadcast; 0 where both are empty."""
+    """Compute the IoU of bool masks (..., H, W) that broadcast; it is 0 where both are empty."""
     shared = (first & second).flatten(-2).sum(-1)
     return shared / (first | second).flatten(-2).sum(-1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Points and boxes that SAM is asked with.
+"""Points and boxes that prompt SAM.
 
 Legend: M masks, s x s pixels of a low-resolution mask, N points. Points and boxes are (x, y) in
 pixels of SAM's square input, which is 2 s wide.
@@ -15,37 +15,36 @@ BOX_NOISE, MOST_BOX_NOISE = 0.1, 20.0  # of the box's sides; pixels of 1024 (SAM
 def sample_points(
     where: Tensor, truth: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """One pixel of each (M, s, s) bool mask, uniformly: points (M, 1, 2), labels (M, 1) float.
+    """Draw a pixel of each (M, s, s) bool mask uniformly: points (M, 1, 2), labels (M, 1) float.
 
     A label is 1 inside `truth`.
     """
     flat = where.flatten(1).float()
     flat = torch.where(flat.sum(dim=1, keepdim=True) > 0, flat, 1.0)  # nothing to choose from
-    place = torch.multinomial(flat, 1, generator=generator)  # (M, 1)
-    labels = truth.flatten(1).gather(1, place).float()
-    return _points(place, truth.shape[-1]), labels
+    indices = torch.multinomial(flat, 1, generator=generator)  # (M, 1)
+    return _points(indices, truth.shape[-1]), truth.flatten(1).gather(1, indices).float()
 
 
 def middle_points(truth: Tensor) -> Tensor:
-    """(M, 1, 2): the pixel of each mask farthest from its border, SAM's protocol for one click."""
-    places = [
+    """Return the pixel of each mask farthest from its border (M, 1, 2), as SAM's one click."""
+    indices = [
         int(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1].argmax())
         for mask in truth.cpu().numpy().astype(np.uint8)
     ]
-    return _points(torch.tensor(places, device=truth.device)[:, None], truth.shape[-1])
+    return _points(torch.tensor(indices, device=truth.device)[:, None], truth.shape[-1])
 
 
-def _points(place: Tensor, side: int) -> Tensor:
-    """Flat indices (M, N) of low-resolution pixels -> (M, N, 2) in SAM's input.
+def _points(indices: Tensor, side: int) -> Tensor:
+    """Turn flat indices (M, N) of low-resolution pixels into points (M, N, 2) of SAM's input.
 
-    A low pixel spans two of the input; SAM adds the half pixel to a pixel's centre itself.
+    A low-resolution pixel spans two of the input; SAM itself adds the half pixel to its centre.
     """
-    x, y = place % side, place // side
+    x, y = indices % side, indices // side
     return torch.stack([x, y], dim=-1).float() * 2 + 0.5
 
 
 def noisy_boxes(truth: Tensor, generator: torch.Generator) -> Tensor:
-    """(M, 4) boxes of the masks in SAM's input, each side moved by noise of a tenth of the box."""
+    """Return the boxes (M, 4) of the masks in SAM's input, with noise of a tenth of the box."""
     side = truth.shape[-1]
     columns, rows = truth.any(dim=1).int(), truth.any(dim=2).int()  # (M, s)
     low = torch.stack([columns.argmax(dim=1), rows.argmax(dim=1)], dim=1)

@@ -1,4 +1,4 @@
-"""Small SAM on the small world: promptable segmentation after arXiv 2304.02643, appendix A.
+"""Train the small SAM on the small world, after arXiv 2304.02643, appendix A.
 
 Legend: B images, M masks an image, S SAM's side, s side of its low-resolution masks (S / 2), N
 points of a prompt.
@@ -13,14 +13,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from frozenseg.small_world.pretraining import mask_losses as weights
 from frozenseg.small_world.pretraining.loop import Batch
-from frozenseg.small_world.pretraining.mask_losses import (
-    DICE_WEIGHT,
-    FOCAL_WEIGHT,
-    IOU_WEIGHT,
-    iou,
-    mask_losses,
-)
+from frozenseg.small_world.pretraining.mask_losses import iou, mask_losses
 from frozenseg.small_world.pretraining.prompts import middle_points, noisy_boxes, sample_points
 from frozenseg.small_world.scene import Scene, make_scene
 from frozenseg.structures import ImageBatch
@@ -32,13 +27,14 @@ AUTOMATIC = {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.5, "min_mask_re
 
 
 class PromptedScenes(Dataset[tuple[Tensor, ...]]):
-    """Sample i: (3, S, S) uint8 padded image, (2,) height and width inside, (M, s, s) bool masks of
-    any regions, named or not."""
+    """Scenes with masks to prompt for.
+
+    Sample i is a padded image (3, S, S) uint8, the height and width inside (2,), and masks
+    (M, s, s) bool of any regions, named or not.
+    """
 
     def __init__(self, *, seed: int, side: int, masks: int) -> None:
-        self.seed = seed
-        self.side = side
-        self.masks = masks
+        self.seed, self.side, self.masks = seed, side, masks
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         scene = make_scene(self.seed, "sam", index)
@@ -50,8 +46,11 @@ class PromptedScenes(Dataset[tuple[Tensor, ...]]):
 
 
 def fit_scene(scene: Scene, side: int) -> tuple[Tensor, tuple[int, int], Tensor]:
-    """The scene by its long side, as SAM resizes: image (3, S, S) uint8 at the top left, its
-    (height, width) there, and masks (N, s, s) bool of all its regions."""
+    """Resize a scene by its long side, as SAM does.
+
+    Returns the image (3, S, S) uint8, which lies at the top left, its (height, width) there, and
+    the masks (N, s, s) bool of all regions.
+    """
     height, width = scene.ids.shape
     scale = side / max(height, width)
     size = (int(height * scale + 0.5), int(width * scale + 0.5))
@@ -69,20 +68,17 @@ class SamTask:
     """Training of a SAM with points, boxes and corrective clicks."""
 
     def __init__(self, *, model: Sam, seed: int, masks: int, rounds: int, test_images: int) -> None:
-        """masks: M; rounds: of prompting an image, the first with one point or a box."""
-        self.model = model
-        self.seed = seed
-        self.masks = masks
-        self.rounds = rounds
-        self.test_images = test_images
+        """masks: M. rounds: how often an image is prompted, first with one point or a box."""
+        self.model, self.seed = model, seed
+        self.masks, self.rounds, self.test_images = masks, rounds, test_images
         self.side: int = model.image_encoder.img_size
 
     def samples(self) -> PromptedScenes:
-        """Scenes with masks to prompt for."""
+        """Return the scenes with masks to prompt for."""
         return PromptedScenes(seed=self.seed, side=self.side, masks=self.masks)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The mean over the images, in total and by part."""
+        """Return the mean losses over the images, in total and by part."""
         pixels, sizes, masks = batch
         embeddings = self.encode(pixels, sizes)
         rows = [
@@ -90,12 +86,12 @@ class SamTask:
             for embedding, truth in zip(embeddings, masks, strict=True)
         ]
         means = {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
-        focal, dice, iou = means["focal"], means["dice"], means["iou_error"]
-        loss = FOCAL_WEIGHT * focal + DICE_WEIGHT * dice + IOU_WEIGHT * iou
+        mask_loss = weights.FOCAL_WEIGHT * means["focal"] + weights.DICE_WEIGHT * means["dice"]
+        loss = mask_loss + weights.IOU_WEIGHT * means["iou_error"]
         return {"total_loss": loss, **{name: value.detach() for name, value in means.items()}}
 
     def encode(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """(B, C, h, w) embeddings of padded images."""
+        """Return the embeddings (B, C, h, w) of padded images."""
         images = ImageBatch(pixels.float(), [tuple(size) for size in sizes.tolist()])
         return self.model.image_encoder(
             images.normalized(self.model.pixel_mean, self.model.pixel_std)
@@ -104,7 +100,7 @@ class SamTask:
     def _image_losses(
         self, embedding: Tensor, truth: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Means over the rounds of one image; truth: (M, s, s) bool."""
+        """Return the mean losses over the rounds of one image. truth: (M, s, s) bool."""
         by_box = bool(torch.rand((), generator=generator, device=truth.device) < 0.5)
         boxes = noisy_boxes(truth, generator) if by_box else None
         points, labels = (None, None) if by_box else sample_points(truth, truth, generator)
@@ -121,11 +117,10 @@ class SamTask:
             previous = best.detach()
             wrong = (previous > 0) != truth
             empty = ~wrong.flatten(1).any(dim=1)
-            more, kinds = sample_points(
-                torch.where(empty[:, None, None], truth, wrong), truth, generator
-            )
+            where = torch.where(empty[:, None, None], truth, wrong)
+            more, more_labels = sample_points(where, truth, generator)
             points = more if points is None else torch.cat([points, more], dim=1)
-            labels = kinds if labels is None else torch.cat([labels, kinds], dim=1)
+            labels = more_labels if labels is None else torch.cat([labels, more_labels], dim=1)
         return sums
 
     def predict(
@@ -138,7 +133,7 @@ class SamTask:
         *,
         several: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Logits (M, 3 or 1, s, s) and predicted IoU (M, 3 or 1) of prompts on one image.
+        """Predict logits (M, 3 or 1, s, s) and IoU (M, 3 or 1) for prompts on one image.
 
         points (M, N, 2), labels (M, N): 1 inside, 0 outside. boxes (M, 4): x0, y0, x1, y1.
         previous: (M, s, s) logits.
@@ -159,8 +154,11 @@ class SamTask:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean IoU in per cent from one click in the middle of each region, of the mask that SAM
-        itself thinks best and of the best of its three; recall of things by automatic masks."""
+        """Measure the mean IoU in per cent after one click in the middle of each region.
+
+        It is that of the mask that SAM itself thinks best, and of the best of its three masks. The
+        recall of things by automatic masks stands beside it.
+        """
         device = self.model.pixel_mean.device
         chosen: list[float] = []
         best: list[float] = []
@@ -177,8 +175,8 @@ class SamTask:
             overlap = iou(logits > 0, truth[:, None])
             chosen += overlap.gather(1, quality.argmax(1, keepdim=True))[:, 0].tolist()
             best += overlap.amax(dim=1).tolist()
-            kinds = [region.is_thing for region in scene.regions]
-            is_thing += [kind for kind, kept in zip(kinds, keep.tolist(), strict=True) if kept]
+            rows = zip(scene.regions, keep.tolist(), strict=True)
+            is_thing += [region.is_thing for region, kept in rows if kept]
         things, values = np.array(is_thing), np.array(chosen)
         return {
             "one_click_iou": 100 * float(values.mean()),
@@ -189,18 +187,21 @@ class SamTask:
         }
 
     def _automatic(self) -> dict[str, float]:
-        """segment-anything's own generator on whole scenes: masks an image, and the share of things
-        that one of them meets with an IoU of 0.5, in per cent."""
+        """Run segment-anything's own generator on whole scenes.
+
+        Returns the number of masks an image, and the share of things, in per cent, that one of them
+        meets with an IoU of 0.5.
+        """
         generate = SamAutomaticMaskGenerator(self.model, points_per_side=16, **AUTOMATIC).generate
-        found, hits = 0, []
+        count, hits = 0, []
         for index in range(AUTOMATIC_IMAGES):
             scene = make_scene(self.seed, "sam_test", index)
             masks = [torch.from_numpy(row["segmentation"]) for row in generate(scene.image)]
-            found += len(masks)
+            count += len(masks)
             truth = torch.from_numpy(scene.masks())[len(scene.grounds) :]
             if len(masks):
                 hits += (iou(torch.stack(masks)[None], truth[:, None]).amax(dim=1) > 0.5).tolist()
             else:
                 hits += [False] * len(truth)
         recall = 100 * float(np.mean(hits)) if hits else 0.0
-        return {"automatic_masks": found / AUTOMATIC_IMAGES, "automatic_recall_things": recall}
+        return {"automatic_masks": count / AUTOMATIC_IMAGES, "automatic_recall_things": recall}

@@ -138,7 +138,7 @@ def test_a_tiles_vector_is_that_of_its_place_alone(tiles: int) -> None:
 
 
 def test_too_few_images_for_a_mosaic_are_one_line() -> None:
-    with pytest.raises(UserError, match="--batch 3: a mosaic has 4 images"):
+    with pytest.raises(UserError, match="--batch 3: must be at least 4 for a mosaic"):
         mosaic_task()._tile_vectors(torch.zeros(3, 3, 64, 64, dtype=torch.uint8), 2)
 
 

@@ -119,7 +119,7 @@ def test_a_step_that_is_not_finite_is_not_taken(tmp_path: Path) -> None:
             found = super().losses(batch, generator)
             return {"total_loss": found["total_loss"] * (1e38 * 1e38 if self.seen == 7 else 1)}
 
-    with pytest.raises(UserError, match="step 7: loss or gradient not finite"):
+    with pytest.raises(UserError, match="step 7: the loss or gradient is not finite"):
         train(Overflow(), CONFIG, run_in(tmp_path), resume=False)
     train(LineTask(), CONFIG, run_in(tmp_path), resume=True)
     assert list(losses_of(tmp_path)) == list(range(1, 13))
