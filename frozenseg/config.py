@@ -329,6 +329,8 @@ def _solver() -> CfgNode:
 def _test() -> CfgNode:
     node = CN()
     node.EVAL_PERIOD = 0  # evaluate every so many steps while training; 0: at the end only
+    # Images of one padded size that the model takes at once at test; more are faster on a GPU.
+    node.IMS_PER_BATCH = 1
     node.DETECTIONS_PER_IMAGE = 100  # instances kept of an image, the best ones
     # [[data set, metric, value, tolerance], ...] decide the exit status; the value null: undefined.
     # Misspelt names end a run before its first step; sets that DATASETS.TEST is without are named.

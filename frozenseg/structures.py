@@ -146,7 +146,8 @@ class MaskPredictions:
     class_logits: (B, Q, K + 1), void last.
     mask_logits: (B, Q, h, w) at stride 4 of the padded input.
     auxiliary: predictions of the earlier decoder layers, in order; empty unless requested.
-    region_logits: (B, P, K + 1), CLIP's own classification of given regions, or None.
+    region_logits: (B, P, K + 1), CLIP's own classification of given regions, or None; P is the
+        largest number of an image.
     mask_embed: (B, Q, C) in training, else None.
     mask_features: (B, C, h, w) in training, else None.
     """
