@@ -301,6 +301,8 @@ SOLVER = {
 
 TEST = {
     "EVAL_PERIOD": Key(0, STEPS),  # evaluate every so many steps of a training; 0: at the end only
+    # Images of one padded size that the model takes at once at test; more are faster on a GPU.
+    "IMS_PER_BATCH": Key(1, COUNT),
     "DETECTIONS_PER_IMAGE": Key(100, COUNT),  # instances kept of an image, the best ones
     # [[data set, metric, value, tolerance], ...] decide the exit status; the value null: undefined.
     # Misspelt names end a run before its first step; sets that DATASETS.TEST is without are named.

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,9 +22,11 @@ from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
 from frozenseg.inference.regions import class_regions
-from frozenseg.inference.segment import Pipeline
+from frozenseg.inference.segment import Pipeline, Request
+from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.runtime.allocator import give_back_memory
+from frozenseg.runtime.background import map_ahead
 from frozenseg.runtime.isolation import plain_defaults
 from frozenseg.structures import (
     InstanceResult,
@@ -107,6 +109,8 @@ class Predictor:
         training_vocabulary: Vocabulary,
         short_side: int,
         long_side: int,
+        batch_size: int = 1,
+        readers: int = 2,
         note: str | None = None,
     ) -> None:
         """Take ready parts; `frozenseg.load` makes them of a configuration.
@@ -116,12 +120,15 @@ class Predictor:
         training_vocabulary: the classes that count as seen.
         short_side: the shorter side in pixels to which images are resized.
         long_side: the most pixels that the longer side may have.
+        batch_size: the most images of one padded size that `stream` gives the model at once.
+        readers: threads that read and resize the images of `stream`.
         note: a warning for every result.
         """
         self.pipeline = pipeline
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
         self.short_side, self.long_side = short_side, long_side
+        self.batch_size, self.readers = batch_size, readers
         self.note = note
         # Replaced as a whole, never changed, so that reading needs no lock. The last used is last.
         self._texts: dict[Vocabulary, TextEmbeddings] = {}
@@ -151,37 +158,60 @@ class Predictor:
     ) -> list[SegmentationResult]:
         """Segment several images; the results equal those of single calls.
 
-        Images of one size go through the model together. Images of several sizes go one by one,
-        because padding would change the results, and so do all images where SAM's proposals join,
-        which are made image by image.
+        Images of one padded size go through the model together. See `stream` for many images.
         """
         one = isinstance(images, str | os.PathLike | Image.Image)
         if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
             raise UserError("batch takes a list of images; give one image to the predictor itself")
         words = Vocabulary.parse(vocabulary, things)
-        arrays = [self.read(image) for image in images]
-        text = self.embed(words)
-        if self._open().proposals is None and len({pixels.shape for pixels in arrays}) == 1:
-            found = self._segment_together(arrays, words, text)
-        else:
-            found = [self.segment(pixels, words, text) for pixels in arrays]
-        return [
-            self._result(pixels, words, result)
-            for pixels, result in zip(arrays, found, strict=True)
-        ]
+        results = []
+        for found in self._stream(images, words, max(1, len(images))):
+            if isinstance(found, UserError):
+                raise found
+            results.append(found)
+        return results
 
-    def _segment_together(
-        self, images: list[np.ndarray], vocabulary: Vocabulary, text: TextEmbeddings
-    ) -> list[Prediction]:
-        """Segment images of one size in one pass."""
-        pipeline = self._open()
-        with plain_defaults(), evaluation_mode(pipeline.model):
-            return pipeline.batch(
-                [self.resize(pixels) for pixels in images],
-                [(pixels.shape[0], pixels.shape[1]) for pixels in images],
-                text,
-                vocabulary,
-            )
+    def stream(
+        self,
+        images: Iterable[Any],
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+    ) -> Iterator[SegmentationResult | UserError]:
+        """Segment images of any number, one result for each in their order.
+
+        Images are read and resized by threads while the model works, and `batch_size` of them go
+        through it together where they have one padded size. An image that cannot be read or
+        segmented gives its `UserError` in place of a result, and the others go on.
+
+        Example:
+            >>> with frozenseg.load("small", device="cpu") as segmenter:
+            ...     results = list(segmenter.stream(["street.png", "none.png"], "car; road"))
+            >>> [type(result).__name__ for result in results]
+            ['SegmentationResult', 'UserError']
+        """
+        return self._stream(images, Vocabulary.parse(vocabulary, things), self.batch_size)
+
+    def _stream(
+        self, images: Iterable[Any], words: Vocabulary, batch_size: int
+    ) -> Iterator[SegmentationResult | UserError]:
+        pipeline, text = self._open(), self.embed(words)
+        ready = map_ahead(
+            self._prepare, images, workers=self.readers, depth=self.readers + batch_size
+        )
+        done = segment_stream(pipeline, ready, text, words, batch_size=batch_size)
+        for pixels, found in done:
+            yield found if isinstance(found, UserError) else self._result(pixels, words, found)
+
+    def _prepare(self, image: Any) -> tuple[np.ndarray, Request | UserError]:
+        """Read and resize an image; an image that cannot be read is empty beside its error."""
+        try:
+            pixels = self.read(image)
+        except UserError as error:
+            return np.zeros((0, 0, 3), np.uint8), error
+        return pixels, self._request(pixels)
+
+    def _request(self, pixels: np.ndarray) -> Request:
+        return Request(self.resize(pixels), (pixels.shape[0], pixels.shape[1]))
 
     def _result(
         self, pixels: np.ndarray, vocabulary: Vocabulary, found: Prediction
@@ -208,8 +238,7 @@ class Predictor:
         """Segment (H, W, 3) uint8 RGB; results have the same size. text: from `embed`."""
         pipeline = self._open()
         with plain_defaults(), evaluation_mode(pipeline.model):
-            size = (pixels.shape[0], pixels.shape[1])
-            return pipeline(self.resize(pixels), size, text, vocabulary)
+            return pipeline(self._request(pixels), text, vocabulary)
 
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """Return the text vectors of a vocabulary on the model's device.

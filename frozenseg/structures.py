@@ -47,8 +47,10 @@ class ImageBatch:
         return cls(pixels, sizes)
 
     def to(self, device: torch.device | str) -> "ImageBatch":
-        """A copy on another device."""
-        return ImageBatch(self.pixels.to(device), self.sizes, self.padding)
+        """A copy on another device; to a GPU through pinned memory, without waiting for it."""
+        to_gpu = torch.device(device).type == "cuda" and self.pixels.device.type == "cpu"
+        pixels = self.pixels.pin_memory() if to_gpu else self.pixels
+        return ImageBatch(pixels.to(device, non_blocking=to_gpu), self.sizes, self.padding)
 
     def normalized(self, mean: Tensor, std: Tensor) -> Tensor:
         """(pixels - mean) / std, with `padding` outside the images."""
@@ -146,7 +148,8 @@ class MaskPredictions:
     class_logits: (B, Q, K + 1), void last.
     mask_logits: (B, Q, h, w) at stride 4 of the padded input.
     auxiliary: predictions of the earlier decoder layers, in order; empty unless requested.
-    region_logits: (B, P, K + 1), CLIP's own classification of given regions, or None.
+    region_logits: (B, P, K + 1), CLIP's own classification of given regions, or None; P is the
+        largest number of an image.
     mask_embed: (B, Q, C) in training, else None.
     mask_features: (B, C, h, w) in training, else None.
     """

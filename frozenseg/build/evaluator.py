@@ -46,6 +46,7 @@ from frozenseg.evaluation.tasks import (
     WholeEvaluator,
 )
 from frozenseg.models.base import SegmentationModel
+from frozenseg.runtime.background import cores
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,9 @@ def build_evaluator(
         ],
         pipeline=build_pipeline(cfg, model),
         augmentation=augmentation if test.ENABLED else None,
+        batch_size=cfg.TEST.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        scorers=max(1, cores() // world_size()),
         rank=rank(),
         world_size=world_size(),
         gather=all_gather_json,

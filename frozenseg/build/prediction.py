@@ -104,6 +104,8 @@ def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = N
         training_vocabulary=build_training_vocabulary(cfg),
         short_side=cfg.INPUT.MIN_SIZE_TEST,
         long_side=cfg.INPUT.MAX_SIZE_TEST,
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        readers=max(1, cfg.DATALOADER.NUM_WORKERS),
         note=note,
     )
 

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
     arguments = _parser().parse_intermixed_args(argv)
     vocabulary = _vocabulary(arguments)
-    if arguments.batch_size < 1:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
@@ -38,7 +38,12 @@ def main(argv: list[str]) -> int | None:
     segmenter = frozenseg.load(
         arguments.config_file,
         weights=arguments.weights,
-        options=precision_options(arguments) + arguments.options + arguments.opts,
+        options=[
+            *precision_options(arguments),
+            *_batch_options(arguments),
+            *arguments.options,
+            *arguments.opts,
+        ],
     )
     print(vocabulary.summary(segmenter.training_vocabulary))
     segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
@@ -49,7 +54,6 @@ def main(argv: list[str]) -> int | None:
         paths,
         output,
         vocabulary=vocabulary,
-        batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
     )
     _report(outcome, len(paths), time.monotonic() - start, output)
@@ -70,6 +74,11 @@ def _report(outcome: Outcome, inputs: int, seconds: float, output: Path) -> None
     for kind, lines in (("not done", outcome.failures), ("not whole", outcome.losses)):
         for line in lines:
             print(one_line(f"{kind}: {line}"), file=sys.stderr)
+
+
+def _batch_options(arguments: argparse.Namespace) -> list[str]:
+    size = arguments.batch_size
+    return [] if size is None else ["TEST.IMS_PER_BATCH", str(size)]
 
 
 def _output_folder(chosen: Path | None, overwrite: bool) -> Path:
@@ -139,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--batch-size",
         type=int,
-        default=1,
-        help="images of one size, or frames, at once: faster on a GPU (default: %(default)s)",
+        help="images of one padded size, or frames, that the model takes at once, faster on a GPU: "
+        "short for TEST.IMS_PER_BATCH",
     )
     add_precision(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int | None:
 def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
     """Return SAM's proposals of one image (3, h, w)."""
     images = ImageBatch.collate([image], divisor=1).to(source.sam.model.device)
-    return source(images, None)[0]
+    return source(images, [None])[0][0]
 
 
 def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:

@@ -1,6 +1,7 @@
 """Run a model over data sets with annotations, and score its results for every image."""
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,11 +10,14 @@ from torch import Tensor
 from frozenseg.data.annotations import load_image, load_semantic, scored_classes
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import eval_loader
+from frozenseg.data.records import Record
+from frozenseg.errors import UserError
 from frozenseg.evaluation.runner import Evaluation, Gather, evaluate
 from frozenseg.evaluation.tasks import Task
 from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.inference.segment import Pipeline
+from frozenseg.inference.segment import Pipeline, Request
+from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import evaluation_mode
 from frozenseg.structures import PanopticResult, Prediction, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -63,7 +67,9 @@ class Evaluator:
     pipeline: the model with its post-processing; each data set switches on the results it needs.
     sets: the data sets, in the order in which they are evaluated.
     augmentation: views whose mean is the semantic result; None: the image alone.
+    batch_size: the most images of one padded size that the model takes at once.
     num_workers: processes that read images.
+    scorers: threads that compute scores while the model works.
     rank, world_size: which share of the images this process takes.
     gather: returns the values that all processes hold.
     """
@@ -71,7 +77,9 @@ class Evaluator:
     pipeline: Pipeline
     sets: list[ScoredDataset]
     augmentation: EvalAugmentation | None = None
+    batch_size: int = 1
     num_workers: int = 0
+    scorers: int = 1
     rank: int = 0
     world_size: int = 1
     gather: Gather = lambda value: [value]
@@ -90,22 +98,26 @@ class Evaluator:
             return {entry.name: self._evaluate(entry) for entry in self.sets}
 
     def _evaluate(self, entry: ScoredDataset) -> Evaluation:
+        samples = eval_loader(
+            entry.dataset,
+            num_workers=self.num_workers,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
         return evaluate(
-            self.segmenter(entry),
-            eval_loader(
-                entry.dataset,
-                num_workers=self.num_workers,
-                rank=self.rank,
-                world_size=self.world_size,
-            ),
+            self.predictions(entry, itertools.chain.from_iterable(samples)),
             entry.tasks,
+            total=len(samples),
+            scorers=self.scorers,
             gather=self.gather,
             title=entry.name[-40:],
             progress=self.rank == 0,
         )
 
-    def segmenter(self, entry: ScoredDataset) -> Callable[[Sample], Prediction]:
-        """The function from a sample to the results that the set's tasks need."""
+    def predictions(
+        self, entry: ScoredDataset, samples: Iterable[Sample]
+    ) -> Iterator[tuple[Record, Prediction]]:
+        """The results of each sample that the set's tasks need, in the order of the samples."""
         wanted = entry.wanted
         post_processor = replace(
             self.pipeline.post_processor,
@@ -116,10 +128,7 @@ class Evaluator:
             proposals="recall" in wanted,
         )
 
-        def segment(sample: Sample) -> Prediction:
-            result = Prediction(size=(sample.height, sample.width))
-            if post_processor.has_outputs:
-                result = self._segment(sample, sample.image, entry, post_processor)
+        for sample, result in self._results(entry, samples, post_processor):
             if self.augmentation is not None and post_processor.semantic:
                 scores = self._augmented(self.augmentation, sample, entry)
                 result.semantic = best_class(scores, post_processor.semantic_threshold)
@@ -130,9 +139,24 @@ class Evaluator:
                 if present:
                     best = best_class(scores, PRESENT)
                     result.present_best = np.where(best < 0, best, np.array(present)[best])
-            return result
+            yield sample.record, result
 
-        return segment
+    def _results(
+        self, entry: ScoredDataset, samples: Iterable[Sample], post_processor: PostProcessor
+    ) -> Iterator[tuple[Sample, Prediction]]:
+        """What the post-processor makes of each sample; raises the first error of an image."""
+        if not post_processor.has_outputs:
+            for sample in samples:
+                yield sample, Prediction(size=(sample.height, sample.width))
+            return
+        pipeline = replace(self.pipeline, post_processor=post_processor)
+        items = ((sample, _request(sample, sample.image)) for sample in samples)
+        for sample, result in segment_stream(
+            pipeline, items, entry.text, entry.vocabulary, batch_size=self.batch_size
+        ):
+            if isinstance(result, UserError):
+                raise result
+            yield sample, result
 
     def previews(self, count: int) -> Iterator[tuple[np.ndarray, PanopticResult]]:
         """The first `count` images (H, W, 3) of the first set, and what is found in them."""
@@ -185,8 +209,11 @@ class Evaluator:
         self, sample: Sample, image: Tensor, entry: ScoredDataset, post_processor: PostProcessor
     ) -> Prediction:
         pipeline = replace(self.pipeline, post_processor=post_processor)
-        size = (sample.height, sample.width)
-        return pipeline(image, size, entry.text, entry.vocabulary, sample.record.image_id)
+        return pipeline(_request(sample, image), entry.text, entry.vocabulary)
+
+
+def _request(sample: Sample, image: Tensor) -> Request:
+    return Request(image, (sample.height, sample.width), sample.record.image_id)
 
 
 def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What all metrics share: they take one image at a time, and several processes can be combined."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +23,12 @@ class Metric(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forget all images."""
+
+    def fresh(self) -> "Metric":
+        """A metric with the same ground truth, in the same memory, that has seen no image."""
+        found = copy.copy(self)
+        found.reset()
+        return found
 
     @abstractmethod
     def compute(self) -> Scores:

@@ -1,23 +1,24 @@
 """Run a model over a dataset, score its predictions, and write the scores."""
 
+import copy
+import itertools
+import queue
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.data.dataset import Sample
 from frozenseg.data.records import Record
 from frozenseg.evaluation.means import family_means
+from frozenseg.evaluation.metric import State
 from frozenseg.evaluation.tasks import Summary, Task
 from frozenseg.files import write_json
-from frozenseg.runtime.background import AsyncWriter
 from frozenseg.structures import Prediction
-
-# Results that may wait to be scored; not more, because they hold masks in full size.
-SCORED_BEHIND = 2
 
 Gather = Callable[[Any], list[Any]]
 """Takes the value of this process and returns the values of all processes, by rank."""
@@ -30,9 +31,9 @@ class Evaluation:
     images: the number of images, over all processes.
     summary: the headline numbers in per cent.
     details: {task: all that its metric computes}.
-    model_seconds: time in the model, of this process.
-    scoring_seconds: time in the metrics, of this process; most of it passes in a thread beside the
-        model.
+    model_seconds: time in which this process waited for the model, and for images to be read.
+    scoring_seconds: time in the metrics, of all threads of this process; most of it passes beside
+        the model.
     """
 
     images: int
@@ -43,47 +44,102 @@ class Evaluation:
 
 
 def evaluate(
-    segment: Callable[[Sample], Prediction],
-    batches: Iterable[list[Sample]],
+    predictions: Iterable[tuple[Record, Prediction]],
     tasks: Mapping[str, Task],
     *,
+    total: int | None = None,
+    scorers: int = 1,
     gather: Gather = lambda value: [value],
     title: str = "evaluation",
     progress: bool = True,
 ) -> Evaluation:
-    """Score this process's share of a dataset and return the scores of the whole dataset.
+    """Score the results of this process's share of a dataset; returns the scores of the whole.
 
-    The metrics' states of all processes are merged, so that the result does not depend on how many
-    there are.
+    Results are scored by threads while the model makes the next ones. The metrics' states of all
+    threads and processes are merged, so that the scores do not depend on how many there are.
+
+    predictions: the results of each image. total: their number, for the progress bar. scorers: the
+    number of threads.
     """
-    images, model_seconds, scoring_seconds = 0, 0.0, 0.0
-    for task in tasks.values():
-        task.metric.reset()
-
-    def score(record: Record, result: Prediction) -> None:
-        nonlocal scoring_seconds
-        start = time.perf_counter()
-        for task in tasks.values():
-            task.update(record, result)
-        scoring_seconds += time.perf_counter() - start
-
-    with AsyncWriter(SCORED_BEHIND) as out:  # so that the device does not wait for the scores
-        for batch in tqdm(batches, desc=title, unit=" images", disable=None if progress else True):
-            for sample in batch:
-                start = time.perf_counter()
-                result = segment(sample)
-                model_seconds += time.perf_counter() - start
-                images += 1
-                out.do(score, sample.record, result)
+    images, model_seconds = 0, 0.0
+    found = iter(predictions)
+    bar = tqdm(total=total, desc=title, unit=" images", disable=None if progress else True)
+    with Scorers(tasks, scorers) as threads, bar:
+        while True:
+            start = time.perf_counter()
+            pair = next(found, None)
+            model_seconds += time.perf_counter() - start
+            if pair is None:
+                break
+            images += 1
+            threads.score(*pair)
+            bar.update()
     start = time.perf_counter()
     summary: Summary = {}
     details: dict[str, Any] = {}
     for name, task in tasks.items():
-        task.metric.merge(gather(task.metric.state()))
+        task.metric.merge(itertools.chain.from_iterable(gather(threads.states(name))))
         details[name] = task.metric.compute()
         summary |= task.summary(details[name])
-    scoring_seconds += time.perf_counter() - start
+    scoring_seconds = threads.seconds + time.perf_counter() - start
     return Evaluation(sum(gather(images)), summary, details, model_seconds, scoring_seconds)
+
+
+class Scorers:
+    """Threads that score results, each with evaluators of its own.
+
+    As many results as there are threads may wait to be scored; not more, because they hold masks in
+    full size. An error of an evaluator is raised by a later `score`, or at the end of the `with`
+    block.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], threads: int) -> None:
+        self.seconds = 0.0
+        self._copies = [
+            {name: _fresh(task) for name, task in tasks.items()} for _ in range(threads)
+        ]
+        self._free = queue.SimpleQueue[dict[str, Task]]()
+        for copied in self._copies:
+            self._free.put(copied)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scores")
+        self._waiting: deque[Future[float]] = deque()
+
+    def score(self, record: Record, result: Prediction) -> None:
+        """Score the results of an image in one of the threads."""
+        while len(self._waiting) > len(self._copies):
+            self.seconds += self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._score, record, result))
+
+    def states(self, name: str) -> list[State]:
+        """What the threads' evaluators of one task have kept."""
+        return [copied[name].metric.state() for copied in self._copies]
+
+    def _score(self, record: Record, result: Prediction) -> float:
+        tasks = self._free.get()
+        start = time.perf_counter()
+        try:
+            for task in tasks.values():
+                task.update(record, result)
+        finally:
+            self._free.put(tasks)
+        return time.perf_counter() - start
+
+    def __enter__(self) -> "Scorers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._waiting and kind is None:
+                self.seconds += self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _fresh(task: Task) -> Task:
+    """The same evaluator with a metric that has seen no image."""
+    found = copy.copy(task)
+    vars(found)["metric"] = task.metric.fresh()
+    return found
 
 
 def write_results(path: Path, evaluations: Mapping[str, Evaluation]) -> None:

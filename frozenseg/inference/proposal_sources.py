@@ -1,9 +1,10 @@
-"""Where the proposals of an image come from: SAM runs now, or a folder has them.
+"""Where the proposals of images come from: SAM runs now, or a folder has them.
 
 `proposals` makes them, `proposal_files` keeps them on disk, and `join_proposals` joins them with
 the queries.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,12 +19,12 @@ from frozenseg.structures import ImageBatch
 
 
 class ProposalSource(Protocol):
-    """Gives the proposals of an image."""
+    """Gives the proposals of images."""
 
     def __call__(
-        self, images: ImageBatch, image_id: int | str | None
-    ) -> tuple[Proposals, Tensor | None]:
-        """The proposals of a batch of one image, and SAM's embedding of it or None.
+        self, images: ImageBatch, image_ids: Sequence[int | str | None]
+    ) -> tuple[list[Proposals], Tensor | None]:
+        """The proposals of each image of a batch, and SAM's embedding of the batch or None.
 
         The embedding (`FrozenSam.image_embedding`) spares the injectors a second pass of SAM.
         """
@@ -43,13 +44,16 @@ class OnlineProposals:
 
     @torch.no_grad()
     def __call__(
-        self, images: ImageBatch, image_id: int | str | None
-    ) -> tuple[Proposals, Tensor | None]:
-        """As `ProposalSource`; image_id is not used."""
+        self, images: ImageBatch, image_ids: Sequence[int | str | None]
+    ) -> tuple[list[Proposals], Tensor | None]:
+        """As `ProposalSource`; image_ids are not used."""
         embedding = self.sam.image_embedding(images)
         # bfloat16 is too coarse for the thresholds of quality.
         with in_float32(embedding):
-            proposals = propose(self.sam.model, embedding, images.sizes[0], self.settings)
+            proposals = [
+                propose(self.sam.model, embedding[index : index + 1], size, self.settings)
+                for index, size in enumerate(images.sizes)
+            ]
         return proposals, embedding if self.shared else None
 
 
@@ -60,9 +64,13 @@ class StoredProposals:
     folder: ProposalFolder
 
     def __call__(
-        self, images: ImageBatch, image_id: int | str | None
-    ) -> tuple[Proposals, Tensor | None]:
-        """As `ProposalSource`; the image must be the one that the file was made from."""
-        assert image_id is not None, "images with proposals on disk have ids"
-        height, width = images.sizes[0]
-        return self.folder.load(image_id, images.pixels[0, :, :height, :width]), None
+        self, images: ImageBatch, image_ids: Sequence[int | str | None]
+    ) -> tuple[list[Proposals], Tensor | None]:
+        """As `ProposalSource`; the images must be those that the files were made from."""
+        found = []
+        for image_id, pixels, (height, width) in zip(
+            image_ids, images.pixels, images.sizes, strict=True
+        ):
+            assert image_id is not None, "images with proposals on disk have ids"
+            found.append(self.folder.load(image_id, pixels[:, :height, :width]))
+        return found, None

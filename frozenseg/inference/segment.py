@@ -1,5 +1,6 @@
 """Runs resized images through a model and its post-processing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,40 @@ from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.inference.join_proposals import ClassifiedProposals
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_sources import ProposalSource
+from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.base import RegionClassifier, SegmentationModel
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import ImageBatch, MaskPredictions, Prediction, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to segment.
+
+    image: (3, h, w) RGB 0-255, as the network shall see it. output_size: (height, width) of the
+    results. image_id: by which proposals are found on disk.
+    """
+
+    image: Tensor
+    output_size: tuple[int, int]
+    image_id: int | str | None = None
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model has found in a batch, on its device and perhaps not computed yet.
+
+    proposals: of each image, and `regions` the same as mask logits (P, h, w); None: none join.
+    """
+
+    requests: Sequence[Request]
+    images: ImageBatch
+    predictions: MaskPredictions
+    seen: Tensor
+    proposals: list[Proposals] | None = None
+    regions: list[Tensor] | None = None
 
 
 @dataclass
@@ -33,91 +63,81 @@ class Pipeline:
     proposals: ProposalSource | None = None
 
     def __call__(
-        self,
-        image: Tensor,
-        output_size: tuple[int, int],
-        text: TextEmbeddings,
-        vocabulary: Vocabulary,
-        image_id: int | str | None = None,
+        self, request: Request, text: TextEmbeddings, vocabulary: Vocabulary
     ) -> Prediction:
-        """Segment one image.
+        """Segment one image. text: the vectors of `vocabulary`."""
+        return self.finish(self.predict([request], text), vocabulary)[0]
 
-        image: (3, h, w) RGB 0-255, as the network shall see it. output_size: (height, width) of the
-        results. text: the vectors of `vocabulary`. image_id: by which proposals are found on disk.
+    def padded_size(self, image: Tensor) -> tuple[int, int]:
+        """(height, width) of an image (3, h, w) with its padding: what images of a batch share."""
+        divisor = self.model.size_divisor
+        return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
+
+    @torch.inference_mode()
+    def predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
+        """Start the model on images of one padded size; their results equal those of each alone.
+
+        Without proposals, nothing waits for the device here.
         """
-        if self.proposals is None:
-            return self.batch([image], [output_size], text, vocabulary)[0]
-        return self._with_proposals(self.proposals, image, output_size, text, vocabulary, image_id)
-
-    @torch.inference_mode()
-    def batch(
-        self,
-        images: list[Tensor],
-        output_sizes: list[tuple[int, int]],
-        text: TextEmbeddings,
-        vocabulary: Vocabulary,
-    ) -> list[Prediction]:
-        """Segment images of one size in one pass of the model, without proposals."""
-        batch = ImageBatch.collate(images, self.model.size_divisor).to(self.model.device)
+        pixels = [request.image for request in requests]
+        images = ImageBatch.collate(pixels, self.model.size_divisor).to(self.model.device)
         with self.precision.autocast():
-            predictions = self.model.predict(batch, text)
-        return [
-            self.post_processor(
-                predictions.class_logits[index],
-                predictions.mask_logits[index],
-                self._resizer(batch, predictions, index, output_size),
-                vocabulary,
-            )
-            for index, output_size in enumerate(output_sizes)
-        ]
-
-    @torch.inference_mode()
-    def _with_proposals(
-        self,
-        source: ProposalSource,
-        image: Tensor,
-        output_size: tuple[int, int],
-        text: TextEmbeddings,
-        vocabulary: Vocabulary,
-        image_id: int | str | None,
-    ) -> Prediction:
-        assert isinstance(self.model, RegionClassifier), "as the constructor says"
-        device = self.model.device
-        images = ImageBatch.collate([image], self.model.size_divisor).to(device)
-        with self.precision.autocast():
-            proposals, embedding = source(images, image_id)
-            regions = proposals.logits(device)
+            if self.proposals is None:
+                predictions = self.model.predict(images, text)
+                return ModelOutput(requests, images, predictions, text.seen)
+            assert isinstance(self.model, RegionClassifier), "as the constructor says"
+            ids = [request.image_id for request in requests]
+            proposals, embedding = self.proposals(images, ids)
+            regions = [found.logits(self.model.device) for found in proposals]
             predictions = self.model.predict(
-                images, text, regions=regions[None], image_embedding=embedding
+                images, text, regions=regions, image_embedding=embedding
             )
-        assert predictions.region_logits is not None, "regions were given"
-        resizer = self._resizer(images, predictions, 0, output_size)
-        evidence = ClassifiedProposals(
-            class_logits=predictions.region_logits[0].float(),
-            mask_logits=resample_to_padded_grid(
-                regions, images.sizes[0], resizer.padded_size, _grid(predictions)
-            ),
-            predicted_iou=proposals.predicted_iou.to(device),
-            seen=text.seen,
-        )
-        return self.post_processor(
-            predictions.class_logits[0], predictions.mask_logits[0], resizer, vocabulary, evidence
-        )
+        return ModelOutput(requests, images, predictions, text.seen, proposals, regions)
 
-    def _resizer(
-        self,
-        images: ImageBatch,
-        predictions: MaskPredictions,
-        index: int,
-        output_size: tuple[int, int],
-    ) -> MaskResizer:
+    @torch.inference_mode()
+    def finish(self, output: ModelOutput, vocabulary: Vocabulary) -> list[Prediction]:
+        """Make the results of each image, on the host; waits for the device."""
+        found = output.predictions
+        results = []
+        for index in range(len(output.requests)):
+            resizer = self._resizer(output, index)
+            results.append(
+                self.post_processor(
+                    found.class_logits[index],
+                    found.mask_logits[index],
+                    resizer,
+                    vocabulary,
+                    _evidence(output, index, resizer),
+                )
+            )
+        return results
+
+    def _resizer(self, output: ModelOutput, index: int) -> MaskResizer:
+        pixels = output.images.pixels
         return MaskResizer(
-            mask_size=_grid(predictions),
-            padded_size=(images.pixels.shape[-2], images.pixels.shape[-1]),
-            image_size=images.sizes[index],
-            output_size=output_size,
+            mask_size=_grid(output.predictions),
+            padded_size=(pixels.shape[-2], pixels.shape[-1]),
+            image_size=output.images.sizes[index],
+            output_size=output.requests[index].output_size,
             cells_inside=self.post_processor.cells_inside,
         )
+
+
+def _evidence(output: ModelOutput, index: int, resizer: MaskResizer) -> ClassifiedProposals | None:
+    """The proposals of one image with their classes, on the grid of the queries' masks."""
+    logits = output.predictions.region_logits
+    if output.proposals is None or output.regions is None:
+        return None
+    assert logits is not None, "regions were given"
+    proposals, regions = output.proposals[index], output.regions[index]
+    return ClassifiedProposals(
+        class_logits=logits[index, : len(proposals)].float(),
+        mask_logits=resample_to_padded_grid(
+            regions, resizer.image_size, resizer.padded_size, _grid(output.predictions)
+        ),
+        predicted_iou=proposals.predicted_iou.to(regions.device),
+        seen=output.seen,
+    )
 
 
 def _grid(predictions: MaskPredictions) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """The interface of both model families, which training, testing and the predictor use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -103,12 +103,13 @@ class RegionClassifier(SegmentationModel):
         images: ImageBatch,
         text: TextEmbeddings,
         *,
-        regions: Tensor | None = None,
+        regions: Sequence[Tensor] | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
         """As `SegmentationModel.predict`; `MaskPredictions.region_logits` are those of the regions.
 
-        regions: mask logits (B, P, h, w) that span each image without its padding. image_embedding:
-        SAM's embedding of these images, `FrozenSam.image_embedding`, if it is known already.
+        regions: mask logits (P, h, w) for each image, which span it without its padding; where P
+        differs, rows of no meaning follow in `region_logits`. image_embedding: SAM's embedding of
+        these images, `FrozenSam.image_embedding`, if it is known already.
         """
         raise NotImplementedError

@@ -3,6 +3,8 @@
 Legend: B images, Q queries, K classes, D joint CLIP space.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -120,7 +122,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         images: ImageBatch,
         text: TextEmbeddings,
         *,
-        regions: Tensor | None = None,
+        regions: Sequence[Tensor] | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
         """As `forward`, but the class logits are log-probabilities of the geometric ensemble.
@@ -140,7 +142,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
                 resample_to_padded_grid(masks, size, padded, grid)
                 for masks, size in zip(regions, images.sizes, strict=True)
             ]
-            predictions.region_logits = self._clip_logits(clip, torch.stack(resampled), text)
+            filled = nn.utils.rnn.pad_sequence(resampled, batch_first=True)
+            predictions.region_logits = self._clip_logits(clip, filled, text)
         return predictions
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
-"""Background threads: prefetch inputs and write results while the device computes."""
+"""Background threads: prepare inputs and write results while the device computes."""
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _END: Any = object()
 
@@ -26,6 +28,33 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int
+) -> Iterator[Result]:
+    """Yield `function(item)` of all items in order; threads compute up to `depth` further ones.
+
+    The items themselves are drawn by the caller's thread. An error of the function is raised in
+    place of its result.
+    """
+    source = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="map_ahead")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        while True:
+            for item in itertools.islice(source, max(1, depth) + 1 - len(waiting)):
+                waiting.append(pool.submit(function, item))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class AsyncWriter:
@@ -67,8 +96,24 @@ class AsyncWriter:
             self._pool.shutdown()  # waits for pending calls
 
 
-def batched(items: Iterable[Item], size: int, key: Callable[[Item], Any]) -> Iterator[list[Item]]:
-    """Batches of at most `size` consecutive items that have the same key."""
-    for _, neighbours in itertools.groupby(items, key):
-        while batch := list(itertools.islice(neighbours, size)):
-            yield batch
+def bucketed(
+    items: Iterable[Item], size: int, key: Callable[[Item], Any], window: int
+) -> Iterator[list[Item]]:
+    """Groups of at most `size` items that have the same key; items without one (None) go alone.
+
+    An item waits for partners until its group is full or `window` further items have come.
+    """
+    groups: dict[Any, tuple[int, list[Item]]] = {}  # by key, the oldest first
+    for number, item in enumerate(items):
+        if (name := key(item)) is None:
+            yield [item]
+        else:
+            _, group = groups.setdefault(name, (number, []))
+            group.append(item)
+            if len(group) == size:
+                del groups[name]
+                yield group
+        while groups and number - next(iter(groups.values()))[0] >= window:
+            yield groups.pop(next(iter(groups)))[1]
+    for _, group in groups.values():
+        yield group

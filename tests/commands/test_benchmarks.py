@@ -184,7 +184,8 @@ def scores_of_truth(config: str, options: list[str]) -> dict[str, float]:
     (test_set,) = testing.eval_datasets(cfg)
     loader = loader_of_test(test_set.dataset, num_workers=0)
     truth = functools.partial(truth_of, test_set.categories.is_thing)
-    return evaluate(truth, loader, testing.build_tasks(test_set), progress=False).summary
+    results = ((sample.record, truth(sample)) for batch in loader for sample in batch)
+    return evaluate(results, testing.build_tasks(test_set), progress=False).summary
 
 
 def test_a_mosaic_is_asked_for_its_four_names_alone(root: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The runner on predictions made from the truth: perfect scores, exact merging, readable tables."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import eval_loader as loader_of_test
+from frozenseg.data.records import Record
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.runner import Evaluation, evaluate, table, write_results
@@ -46,6 +48,16 @@ def tasks(dataset: SegmentationDataset) -> dict[str, Task]:
     }
 
 
+def samples(dataset: SegmentationDataset, **share: int) -> list[Sample]:
+    return [sample for batch in loader_of_test(dataset, num_workers=0, **share) for sample in batch]
+
+
+def results(
+    segment: Callable[[Sample], Prediction], samples: list[Sample]
+) -> Iterator[tuple[Record, Prediction]]:
+    return ((sample.record, segment(sample)) for sample in samples)
+
+
 def truth(sample: Sample, spoiled: int = 0) -> Prediction:
     """The annotation as a prediction; the last `spoiled` columns are shifted by one class."""
     ids, segments = load_panoptic(sample.record)
@@ -67,7 +79,7 @@ def truth(sample: Sample, spoiled: int = 0) -> Prediction:
 
 
 def test_the_truth_scores_100(dataset: SegmentationDataset) -> None:
-    found = evaluate(truth, loader_of_test(dataset, num_workers=0), tasks(dataset), progress=False)
+    found = evaluate(results(truth, samples(dataset)), tasks(dataset), progress=False)
     assert found.images == 5
     for metric in ("PQ", "SQ", "RQ", "PQ-things", "PQ-stuff", "mIoU", "mIoU-seen", "mIoU-unseen",
                    "pACC", "S_Recall@IoU=0.90", "U_Recall@IoU=0.90"):  # fmt: skip
@@ -79,16 +91,19 @@ def test_shares_merge_exactly(dataset: SegmentationDataset) -> None:
     def spoiled(sample: Sample) -> Prediction:
         return truth(sample, spoiled=int(sample.record.image_id))
 
-    whole = evaluate(spoiled, loader_of_test(dataset, num_workers=0), tasks(dataset))
-    shares = [loader_of_test(dataset, num_workers=0, rank=r, world_size=2) for r in range(2)]
+    whole = evaluate(results(spoiled, samples(dataset)), tasks(dataset))
+    shares = [samples(dataset, rank=r, world_size=2) for r in range(2)]
     states: list[list] = []
     evaluate(
-        spoiled, shares[0], tasks(dataset), gather=lambda value: states.append(value) or [value]
+        results(spoiled, shares[0]),
+        tasks(dataset),
+        gather=lambda value: states.append(value) or [value],
     )
+    threads = evaluate(results(spoiled, samples(dataset)), tasks(dataset), scorers=3)
+    assert threads.summary == whole.summary and threads.details == whole.details
     others = iter(states)
     merged = evaluate(
-        spoiled,
-        shares[1],
+        results(spoiled, shares[1]),
         tasks(dataset),
         # through JSON, as between processes
         gather=lambda value: [value, json.loads(json.dumps(next(others)))],
@@ -143,9 +158,9 @@ def test_detections(dataset: SegmentationDataset, tmp_path: Path) -> None:
         )
         for kind in ("segm", "bbox")
     }
-    found = evaluate(objects, loader_of_test(dataset, num_workers=0), kinds)
+    found = evaluate(results(objects, samples(dataset)), kinds)
     assert found.summary["AP"] == pytest.approx(100) == found.summary["box AP"]
-    again = evaluate(objects, loader_of_test(dataset, num_workers=0), kinds)  # from nothing
+    again = evaluate(results(objects, samples(dataset)), kinds)  # from nothing
     assert again.summary == pytest.approx(found.summary, nan_ok=True)
 
 

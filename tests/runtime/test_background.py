@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from frozenseg.runtime.background import AsyncWriter, batched, prefetch
+from frozenseg.runtime.background import AsyncWriter, bucketed, map_ahead, prefetch
 
 
 def test_items_come_in_order_and_not_too_far_ahead() -> None:
@@ -86,7 +86,40 @@ def test_an_error_behind_ends_the_block_and_what_was_asked_for_is_done() -> None
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(1, ["a", "a", "a", "b", "a"]), (2, ["aa", "a", "b", "a"])]
+    ("size", "window", "expected"),
+    [
+        (1, 2, ["a", "b", "a", "-", "a", "b", "a"]),
+        (2, 9, ["aa", "-", "bb", "aa"]),
+        (4, 3, ["-", "aa", "b", "aa", "b"]),  # the first a, then the first b, has waited enough
+        (4, 99, ["-", "aaaa", "bb"]),
+    ],
 )
-def test_groups_of_neighbours(size: int, expected: list[str]) -> None:
-    assert ["".join(group) for group in batched("aaaba", size, str)] == expected
+def test_partners_are_waited_for_so_long(size: int, window: int, expected: list[str]) -> None:
+    groups = bucketed("aba-aba", size, lambda item: None if item == "-" else item, window)
+    assert ["".join(group) for group in groups] == expected
+
+
+def test_results_of_several_threads_keep_the_order_of_the_items() -> None:
+    """The first item waits for the third: they are computed at one time. No more than asked for
+    are drawn ahead, and an error comes in the place of its item."""
+    third, drawn = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        for number in range(9):
+            drawn.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        if number == 2:
+            third.set()
+        if number == 6:
+            raise ZeroDivisionError
+        assert third.wait(60)
+        return number
+
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for number in map_ahead(work, items(), workers=3, depth=3):
+            seen.append(number)
+            assert len(drawn) <= number + 4
+    assert seen == [0, 1, 2, 3, 4, 5]

@@ -34,7 +34,7 @@ from frozenseg.data.records import Record
 from frozenseg.engine.distributed import all_sum, rank, world_size
 from frozenseg.engine.training_loss import LossNormalizers, TrainingLoss
 from frozenseg.errors import UserError
-from frozenseg.inference.segment import Pipeline
+from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.losses.weighting import weighted_losses
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import Prediction, Targets, TextEmbeddings
@@ -134,7 +134,8 @@ class HostModel(nn.Module):
         size = (entry.get("height", image.shape[-2]), entry.get("width", image.shape[-1]))
         # The host may have moved the model since.
         pipeline = replace(self._pipeline, precision=build_precision(self.config, self.device))
-        result = pipeline(image, size, classes.text, classes.vocabulary, entry.get("image_id"))
+        request = Request(image, size, entry.get("image_id"))
+        result = pipeline(request, classes.text, classes.vocabulary)
         return host_output(result, classes.classes)
 
     def _classes(self, name: str | None) -> DatasetClasses:

@@ -19,9 +19,11 @@ from frozenseg.devtools.speed.baselines import encoder_setting, encoder_works
 from frozenseg.devtools.speed.clock import Stopwatch, seconds, stage_places
 from frozenseg.devtools.speed.memory import measure_memory
 from frozenseg.devtools.speed.prediction import TimedPrediction
+from frozenseg.inference.segment import Request
 from frozenseg.structures import ImageBatch
 
 BATCHES = (1, 8)
+LOOP_BATCHES = 4  # that the loop over images is timed on: the first and the last do not overlap
 UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters that no image reads
 
 
@@ -87,11 +89,15 @@ def network(trial: Trial, precision: str, batch: int) -> Results:
             return pipeline.model.predict(images, ours.text)
 
     def several() -> object:
-        sizes = [trial.setting().size] * batch
-        return pipeline.batch([pixels] * batch, sizes, ours.text, ours.vocabulary)
+        requests = [Request(pixels, trial.setting().size)] * batch
+        return pipeline.finish(pipeline.predict(requests, ours.text), ours.vocabulary)
 
     def files() -> object:
         return predictor.batch([ours.path] * batch, ours.vocabulary)
+
+    def loop() -> object:
+        predictor.batch_size = batch
+        return [*predictor.stream([ours.path] * (LOOP_BATCHES * batch), ours.vocabulary)]
 
     predict()
     yield "memory, GB", measure_memory(predict, device).report()
@@ -100,6 +106,8 @@ def network(trial: Trial, precision: str, batch: int) -> Results:
         median = _median(work, trial)
         yield f"{name}, ms an image", round(median / batch * 1e3, 3)
         yield f"{name}, images/s", round(batch / median, 2)
+    loop()
+    yield "loop, images/s", round(LOOP_BATCHES * batch / _median(loop, trial), 2)
     watch = Stopwatch(device)
     rounds = []
     for _ in range(trial.repeats):

@@ -1,0 +1,147 @@
+"""Segments a stream of images: the loop of the demo, of the predictor's batches, of evaluations.
+
+Images of one padded size go through the model together. On a GPU, the results of one batch are made
+on a stream of their own, by a thread, while the model works on the next batch.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from frozenseg.errors import UserError
+from frozenseg.inference.segment import ModelOutput, Pipeline, Request
+from frozenseg.models.base import evaluation_mode
+from frozenseg.runtime.background import bucketed
+from frozenseg.runtime.isolation import plain_defaults
+from frozenseg.structures import Prediction, TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+Source = TypeVar("Source")
+Result = Prediction | UserError
+_Group = list[tuple[int, tuple[Source, Request | UserError]]]
+
+# How many batches of further images an image waits for partners of its padded size.
+WAIT = 2
+
+
+def segment_stream(
+    pipeline: Pipeline,
+    items: Iterable[tuple[Source, Request | UserError]],
+    text: TextEmbeddings,
+    vocabulary: Vocabulary,
+    *,
+    batch_size: int,
+    overlap: bool | None = None,
+) -> Iterator[tuple[Source, Result]]:
+    """Yield each source with the results of its request, in the order of the items.
+
+    A `UserError` in place of a request, or of the model on that image alone, stands in place of the
+    results. Any other error ends the stream, after the results of all images that were done.
+
+    items: sources of any kind, each with its request. text: the vectors of `vocabulary`.
+    batch_size: the most images of one padded size that the model takes at once.
+    overlap: whether results are made while the model works on the next batch; None: not on a CPU,
+    whose cores both would share.
+    """
+    overlap = pipeline.model.device.type != "cpu" if overlap is None else overlap
+    waiting: deque[tuple[_Group[Source], Future[list[Result]]]] = deque()
+    done: dict[int, tuple[Source, Result]] = {}
+    expected = 0
+
+    def collect(most: int) -> None:
+        """Take the results of all but the last `most` groups."""
+        while len(waiting) > most:
+            group, future = waiting.popleft()
+            for (number, (source, _)), result in zip(group, future.result(), strict=True):
+                done[number] = source, result
+
+    with _Finisher(pipeline, vocabulary, overlap=overlap) as finisher:
+        try:
+            for group in _groups(pipeline, items, batch_size):
+                requests = [request for _, (_, request) in group]
+                waiting.append((group, finisher.finish(_start(pipeline, requests, text))))
+                collect(int(overlap))
+                while expected in done:
+                    yield done.pop(expected)
+                    expected += 1
+        except GeneratorExit:
+            raise
+        except BaseException:
+            collect(0)
+            yield from (done[number] for number in sorted(done))
+            raise
+        collect(0)
+        yield from (done[number] for number in sorted(done))
+
+
+def _groups(
+    pipeline: Pipeline, items: Iterable[tuple[Source, Request | UserError]], batch_size: int
+) -> Iterator[_Group[Source]]:
+    """Numbered items that go through the model together."""
+
+    def padded_size(entry: tuple[int, tuple[Source, Request | UserError]]) -> object:
+        request = entry[1][1]
+        return None if isinstance(request, UserError) else pipeline.padded_size(request.image)
+
+    return bucketed(enumerate(items), batch_size, padded_size, WAIT * batch_size)
+
+
+def _start(
+    pipeline: Pipeline, requests: list[Request | UserError], text: TextEmbeddings
+) -> list[ModelOutput | UserError]:
+    """Start the model on a group. If it refuses, each image goes alone, so that others go on."""
+    good = [request for request in requests if isinstance(request, Request)]
+    if len(good) < len(requests):  # what failed before is a group of its own
+        return [request for request in requests if isinstance(request, UserError)]
+    try:
+        with plain_defaults(), evaluation_mode(pipeline.model):
+            return [pipeline.predict(good, text)]
+    except UserError as error:
+        if len(good) == 1:
+            return [error]
+    return [found for request in good for found in _start(pipeline, [request], text)]
+
+
+class _Finisher:
+    """Makes results of model outputs; with `overlap` in a thread, which has its own CUDA stream."""
+
+    def __init__(self, pipeline: Pipeline, vocabulary: Vocabulary, *, overlap: bool) -> None:
+        self.pipeline, self.vocabulary = pipeline, vocabulary
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="results") if overlap else None
+        device = pipeline.model.device
+        self.stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
+
+    def __enter__(self) -> "_Finisher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown()
+
+    def finish(self, outputs: list[ModelOutput | UserError]) -> "Future[list[Result]]":
+        """The results of a group; done already without a thread."""
+        started = None if self.stream is None else torch.cuda.current_stream().record_event()
+        if self.pool is not None:
+            return self.pool.submit(self._results, outputs, started)
+        future: Future[list[Result]] = Future()
+        future.set_result(self._results(outputs, started))
+        return future
+
+    def _results(
+        self, outputs: list[ModelOutput | UserError], started: torch.cuda.Event | None
+    ) -> list[Result]:
+        # What the model's stream has made is kept alive by `outputs` until this stream, which the
+        # results wait for, has read it.
+        with plain_defaults(), torch.cuda.stream(self.stream):
+            if started is not None:
+                torch.cuda.current_stream().wait_event(started)
+            results: list[Result] = []
+            for output in outputs:
+                if isinstance(output, UserError):
+                    results.append(output)
+                else:
+                    results += self.pipeline.finish(output, self.vocabulary)
+            return results

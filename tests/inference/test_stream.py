@@ -1,0 +1,110 @@
+"""The loop over images on a model that only notes its calls: batches, order, errors, overlap."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from frozenseg.errors import UserError
+from frozenseg.inference.segment import ModelOutput, Request
+from frozenseg.inference.stream import segment_stream
+
+
+class NotingPipeline:
+    """Starts and finishes images, and notes both; refuses groups with an image of zeros."""
+
+    def __init__(self, wait: bool = False) -> None:
+        self.model = torch.nn.Linear(1, 1)
+        self.model.device = torch.device("cpu")
+        self.groups: list[int] = []
+        self.events: list[tuple[str, int]] = []
+        self.wait = wait
+        self.next_started = threading.Event()
+
+    def padded_size(self, image: torch.Tensor) -> tuple[int, int]:
+        return -(-image.shape[-2] // 32), -(-image.shape[-1] // 32)
+
+    def predict(self, requests: list[Request], text: None) -> ModelOutput:
+        self.groups.append(len(requests))
+        self.events.append(("model", requests[0].image_id))
+        if len(self.groups) > 1:
+            self.next_started.set()
+        if not all(request.image.any() for request in requests):
+            raise UserError("too dark")
+        return ModelOutput(requests, None, None, None)
+
+    def finish(self, output: ModelOutput, vocabulary: None) -> list:
+        if self.wait:  # results of the first group need the model to be at the second
+            assert self.next_started.wait(60)
+        self.events.append(("results", output.requests[0].image_id))
+        return [SimpleNamespace(id=request.image_id) for request in output.requests]
+
+
+def entry(number: int, width: int = 40, level: int = 1) -> tuple[int, Request]:
+    image = torch.full((3, 30, width), level, dtype=torch.uint8)
+    return number, Request(image, (30, width), number)
+
+
+def told(results: list) -> list[tuple[int, object]]:
+    return [
+        (number, str(found) if isinstance(found, UserError) else found.id)
+        for number, found in results
+    ]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_images_of_one_padded_size_go_together(overlap: bool) -> None:
+    """Widths of 40 and 60 pad to 64, 70 to 96; what is refused or unread does not stop the rest."""
+    items = [entry(0), entry(1, 70), entry(2, 60), (3, UserError("no image")), entry(4)]
+    items += [entry(5, level=0), entry(6), entry(7, 60), entry(8, 70)]
+    expected = [(n, n) for n in range(9)]
+    expected[3], expected[5] = (3, "no image"), (5, "too dark")
+    groups = {}
+    for size in (1, 3):
+        pipeline = NotingPipeline()
+        found = segment_stream(pipeline, items, None, None, batch_size=size, overlap=overlap)
+        assert told(list(found)) == expected
+        groups[size] = pipeline.groups
+    assert groups[1] == [1] * 8
+    assert groups[3] == [3, 3, 1, 1, 1, 1, 1]  # 0 2 4; 5 6 7 and each alone; 1 after 6 others; 8
+
+
+def test_the_model_is_at_the_next_batch_while_results_are_made() -> None:
+    pipeline = NotingPipeline(wait=True)
+    items = [entry(0), entry(1)]
+    found = segment_stream(pipeline, items, None, None, batch_size=1, overlap=True)
+    assert told(list(found)) == [(0, 0), (1, 1)]
+    assert pipeline.events.index(("model", 1)) < pipeline.events.index(("results", 0))
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_was_done_is_given_before_an_error_ends_the_stream(
+    ending: type[BaseException],
+) -> None:
+    def items():  # noqa: ANN202
+        yield entry(0)
+        yield entry(1)
+        raise ending
+
+    seen = []
+    with pytest.raises(ending):
+        seen.extend(told(segment_stream(NotingPipeline(), items(), None, None, batch_size=1)))
+    found = segment_stream(NotingPipeline(), items(), None, None, batch_size=1, overlap=True)
+    with pytest.raises(ending):
+        for result in found:
+            seen += told([result])
+    assert seen == [(0, 0), (1, 1)]
+
+
+def test_no_more_images_are_drawn_than_wait_for_partners() -> None:
+    drawn = []
+
+    def items():  # noqa: ANN202
+        for number in range(40):
+            drawn.append(number)
+            yield entry(number, 40 if number % 9 == 0 else 70)
+
+    for number, _ in segment_stream(NotingPipeline(), items(), None, None, batch_size=3):
+        assert len(drawn) <= number + 1 + 2 * 3 + 3
+    assert len(drawn) == 40
