@@ -142,8 +142,9 @@ class TextEmbeddings:
 class MaskPredictions:
     """The output of a model for a batch.
 
-    In training `mask_logits` carry no gradient. Only matched queries enter the mask losses; their
-    logits are recomputed from `mask_embed` and `mask_features`.
+    In the training of FrozenSeg `mask_logits` are empty, (B, Q, 0, 0): those of all outputs would
+    take gigabytes. They are the products of `mask_embed` and `mask_features`, which the losses
+    compute at points, and for matched queries.
 
     class_logits: (B, Q, K + 1), void last.
     mask_logits: (B, Q, h, w) at stride 4 of the padded input.

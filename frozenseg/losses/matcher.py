@@ -139,7 +139,7 @@ class HungarianMatcher:
         class_probs = output.class_logits.float().softmax(-1)
         columns = targets.class_ids[rows].unsqueeze(1).expand(-1, class_probs.shape[1], -1)
         class_cost = -class_probs.gather(2, columns)
-        logits = sample_logits(output.mask_logits, points)  # (B, Q, P)
+        logits = logits_at(output, points)
         repeated = points.repeat_interleave(most, dim=0)  # (B*N, P, 2)
         labels = sample_masks(targets.masks, rows.flatten(), repeated).view(images, most, -1)
         return (
@@ -147,6 +147,18 @@ class HungarianMatcher:
             + self.mask_weight * pairwise_cross_entropy(logits, labels)
             + self.dice_weight * pairwise_dice(logits, labels)
         )
+
+
+def logits_at(output: MaskPredictions, points: Tensor) -> Tensor:
+    """Mask logits (B, Q, P), float32, of all queries at points (B, P, 2).
+
+    Bilinear sampling is linear, so the features are sampled in place of the masks where they are
+    known. Their product with `mask_embed` has the type of the latter.
+    """
+    if output.mask_embed is None or output.mask_features is None:
+        return sample_logits(output.mask_logits, points)
+    sampled = sample_logits(output.mask_features, points)  # (B, C, P)
+    return (output.mask_embed @ sampled.to(output.mask_embed.dtype)).float()
 
 
 def pairwise_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class SetCriterion:
         seeds: (B,) int64, one for each image, of its random points. None: from torch's generator.
         """
         outputs = [*predictions.auxiliary, predictions]
-        device = predictions.mask_logits.device
+        device = predictions.class_logits.device
         self._check(outputs, targets)
         batch = TargetBatch.collate(targets, num_classes=self.num_classes, device=device)
         if seeds is None:
@@ -197,7 +197,7 @@ class SetCriterion:
 def matched_masks(
     outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
 ) -> Tensor:
-    """The mask logits (L*M, h, w) of all matched pairs, in float32 and with gradients.
+    """The mask logits (L*M, h, w) of all matched pairs, with gradients, in the type of the outputs.
 
     The masks of all queries and outputs take gigabytes, and so do their gradients, nearly all of
     which are zero. Where the outputs have `mask_embed` and `mask_features`, only the masks of
@@ -205,22 +205,22 @@ def matched_masks(
     """
     mask_embeds = [output.mask_embed for output in outputs if output.mask_embed is not None]
     mask_features = outputs[0].mask_features
-    num_queries = outputs[0].mask_logits.shape[1]
+    num_queries = outputs[0].class_logits.shape[1]
     if not mask_embeds or mask_features is None:
         rows = matching.images * num_queries + matching.queries  # (L, M) in B*Q
         chosen = [
             output.mask_logits.flatten(0, 1).index_select(0, row)
             for output, row in zip(outputs, rows, strict=True)
         ]
-        return torch.cat(chosen).float()
-    embeddings = torch.stack(mask_embeds).float()  # (L, B, Q, C)
+        return torch.cat(chosen)
+    embeddings = torch.stack(mask_embeds)  # (L, B, Q, C)
     layers = torch.arange(len(outputs), device=embeddings.device)[:, None]
     chosen = embeddings[layers, matching.images, matching.queries].split(
         [min(num_queries, count) for count in targets.counts], dim=1
     )  # for each image (L, its pairs, C)
     masks = [
         torch.einsum("lmc,chw->lmhw", *pair)
-        for pair in zip(chosen, mask_features.float(), strict=True)
+        for pair in zip(chosen, mask_features.to(embeddings.dtype), strict=True)
     ]
     return torch.cat(masks, dim=1).flatten(0, 1)
 

@@ -143,12 +143,12 @@ class MaskDecoder(WithEmbeddings):
         classify: turns class embeddings into class logits.
         sam_embedding: (B, C, h, w), which the Query Injector pools.
         sam_level: (B, C, h, w), which the Feature Injector attends to.
-        auxiliary: for training; also return the outputs of all layers, and give all outputs
-            `mask_embed` and `mask_features`.
+        auxiliary: for training; also return the outputs of all layers, all of them with
+            `mask_embed` and `mask_features` in place of `mask_logits`.
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         memories = [self._memory(number, levels, sam_level) for number in range(NUM_LEVELS)]
-        masks = MaskHead(mask_features, full=auxiliary)
+        masks = MaskHead(mask_features)
         queries = self.query_features.expand(mask_features.shape[0], -1, -1)
         outputs = []
         for number, layer in enumerate(self.layers):
@@ -156,7 +156,7 @@ class MaskDecoder(WithEmbeddings):
             embedded = self.norm(queries)
             mask_embed = self.mask_embedding(embedded)
             if auxiliary:
-                outputs.append(self._predict(embedded, mask_embed, masks, classify))
+                outputs.append(self._predict(embedded, mask_embed, masks, classify, training=True))
             if number > 0 and (number - 1) % NUM_LEVELS == self.query_injector_level:
                 assert self.query_injector is not None and sam_embedding is not None
                 size = (sam_embedding.shape[-2], sam_embedding.shape[-1])
@@ -173,7 +173,8 @@ class MaskDecoder(WithEmbeddings):
             attended = attention_mask(masks.logits(mask_embed, sizes[level]))
             queries = layer(queries, self.query_positions, tokens, key, attended)
         embedded = self.norm(queries)
-        last = self._predict(embedded, self.mask_embedding(embedded), masks, classify)
+        mask_embed = self.mask_embedding(embedded)
+        last = self._predict(embedded, mask_embed, masks, classify, training=auxiliary)
         return replace(last, auxiliary=outputs)
 
     def _memory(
@@ -197,15 +198,22 @@ class MaskDecoder(WithEmbeddings):
         return tokens, positions, memory
 
     def _predict(
-        self, embedded: Tensor, mask_embed: Tensor, masks: "MaskHead", classify: Classify
+        self,
+        embedded: Tensor,
+        mask_embed: Tensor,
+        masks: "MaskHead",
+        classify: Classify,
+        *,
+        training: bool,
     ) -> MaskPredictions:
         mask_logits = masks.logits(mask_embed)
         pooled = self.pooling_projection(pool_masks(masks.features, mask_logits))
         class_logits = classify(self.class_embedding(pooled + embedded), self.logit_scale)
-        if not masks.full:
+        if not training:
             return MaskPredictions(class_logits, mask_logits)
+        nothing = mask_logits.new_empty((*mask_logits.shape[:2], 0, 0))
         return MaskPredictions(
-            class_logits, mask_logits, mask_embed=mask_embed, mask_features=masks.features
+            class_logits, nothing, mask_embed=mask_embed, mask_features=masks.features
         )
 
 
@@ -213,25 +221,18 @@ class MaskHead:
     """Mask logits at any size: products of the queries' mask embeddings and the mask features.
 
     Resizing is linear, so resizing the features once per size gives the same numbers as resizing Q
-    masks in each layer, for a fraction of the work. With `full` (in training, where the masks of
-    every layer are needed at stride 4) the masks are resized instead, and they carry no gradient
-    (see `MaskPredictions.mask_embed`).
+    masks in each layer, for a fraction of the work. The logits carry no gradient: the losses
+    compute those of matched queries anew (see `MaskPredictions.mask_embed`).
     """
 
-    def __init__(self, features: Tensor, *, full: bool) -> None:
+    def __init__(self, features: Tensor) -> None:
         self.features = features
-        self.full = full
         self._resized: dict[tuple[int, int], Tensor] = {}
-        self._last: tuple[Tensor, Tensor] | None = None
 
+    @torch.no_grad()
     def logits(self, mask_embed: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Mask logits (B, Q, *size) of mask_embed (B, Q, C); size None: that of the features."""
-        if size is None or self.full:
-            if self._last is None or self._last[0] is not mask_embed:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and not self.full):
-                    product = torch.einsum("bqc,bchw->bqhw", mask_embed, self.features)
-                self._last = (mask_embed, product)
-            return self._last[1] if size is None else resize(self._last[1], size)
+        size = size or (self.features.shape[-2], self.features.shape[-1])
         if size not in self._resized:
             self._resized[size] = in_compute_type(resize(self.features, size))
         return torch.einsum("bqc,bchw->bqhw", mask_embed, self._resized[size])

@@ -47,9 +47,8 @@ def test_gradient_reaches_all_that_trains_and_nothing_that_is_frozen(
     assert len(outputs.auxiliary) == 6
     total = torch.zeros(())
     for output in (outputs, *outputs.auxiliary):
-        assert output.mask_embed is not None and not output.mask_logits.requires_grad
+        assert output.mask_embed is not None and not output.mask_logits.numel()
         masks = torch.einsum("bqc,bchw->bqhw", output.mask_embed, output.mask_features)
-        torch.testing.assert_close(masks, output.mask_logits)
         total = total + output.class_logits.square().mean() + masks.square().mean()
     total.backward()
     trained = dict(model.trainable_parameters())
