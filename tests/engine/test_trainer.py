@@ -206,9 +206,10 @@ def test_predictions_that_are_not_finite_stop_the_run(run: TinyRun, monkeypatch)
 
     whole = MaskDecoder._predict
 
-    def _predict(self, *arguments):
-        found = whole(self, *arguments)
-        found.mask_logits = found.mask_logits * float("nan")
+    def _predict(self, *arguments, **options):
+        found = whole(self, *arguments, **options)
+        if found.mask_embed is not None:
+            found.mask_embed = found.mask_embed * float("nan")
         return found
 
     monkeypatch.setattr(MaskDecoder, "_predict", _predict)
