@@ -17,6 +17,7 @@ from torch.library import CustomOpDef
 from frozenseg.models.ms_deform_gather import deformable_gather
 from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.runtime.linear import apply_linear
+from frozenseg.runtime.precision import in_float32
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ class DeformableAttention(nn.Module):
     ) -> Tensor:
         """Queries (N, L, C) sample tokens (N, L, C) around references (L, 2); returns (N, L, C).
 
+        Half precision is too coarse for the places of samples: they stay in float32 under autocast.
+
         references: (x, y), 0-1 over the image. shapes: (height, width) of each level.
         """
         batch, length, _ = query.shape
@@ -152,10 +155,11 @@ class DeformableAttention(nn.Module):
         # Offsets are in cells; divided by (width, height) they are in units of the level. The sizes
         # are written out in full, since PyTorch broadcasts slowly over the two numbers of a point.
         sizes = level_sizes(tuple(shapes), layout[2:], query.device).to(query.dtype)
-        offsets = (apply_linear(self.sampling_offsets, query) / sizes).view(*layout, 2)
-        locations = references[None, :, None, None, None] + offsets
-        weights = apply_linear(self.attention_weights, query).view(*layout[:3], -1)
-        weights = small_softmax(weights).view(layout)
+        with in_float32(query):
+            offsets = (apply_linear(self.sampling_offsets, query) / sizes).view(*layout, 2)
+            locations = references[None, :, None, None, None] + offsets
+            weights = apply_linear(self.attention_weights, query).view(*layout[:3], -1)
+            weights = small_softmax(weights).view(layout)
         if len(shapes) != self.num_levels:
             locations, weights = remap_to_single_level(locations, weights, len(shapes))
         sampled = deformable_attention(value, shapes, locations, weights)

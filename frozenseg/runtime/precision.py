@@ -129,5 +129,14 @@ def in_compute_type(tensor: Tensor) -> Tensor:
 
     Saves casts where one tensor enters many products.
     """
+    return (
+        tensor.to(autocast_dtype(tensor))
+        if torch.is_autocast_enabled(tensor.device.type)
+        else tensor
+    )
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """The type of products here, on the device of `tensor`: float32 where autocast is off."""
     kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
