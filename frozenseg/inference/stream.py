@@ -44,9 +44,10 @@ def segment_stream(
     items: sources of any kind, each with its request. text: the vectors of `vocabulary`.
     batch_size: the most images of one padded size that the model takes at once.
     overlap: whether results are made while the model works on the next batch; None: not on a CPU,
-    whose cores both would share.
+        whose cores both would share, nor with TF32, which is switched for the whole process.
     """
-    overlap = pipeline.model.device.type != "cpu" if overlap is None else overlap
+    if overlap is None:
+        overlap = pipeline.model.device.type != "cpu" and not pipeline.precision.tf32
     waiting: deque[tuple[_Group[Source], Future[list[Result]]]] = deque()
     done: dict[int, tuple[Source, Result]] = {}
     expected = 0

@@ -15,6 +15,7 @@ from frozenseg.models.base import RegionClassifier, Stage
 from frozenseg.models.geometric_ensemble import TextAndVoid, class_logits, geometric_ensemble
 from frozenseg.models.layers import Attention, WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
+from frozenseg.models.ms_deform_attn import DeformableAttention
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
 from frozenseg.structures import (
     ClipFeatures,
@@ -89,15 +90,24 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ]
 
     def cast_for_inference(self, dtype: torch.dtype) -> None:
-        """As of `SegmentationModel`: both encoders, and the products of the mask decoder.
+        """As of `SegmentationModel`: both encoders, and the products of the decoders.
 
-        Residual sums and norms of the decoder stay in float32, as do both pixel decoders.
+        Residual sums, norms and the places of samples stay in float32.
         """
         self.clip.cast_trunk(dtype)
         if self.sam is not None:
             self.sam.cast_encoder(dtype)
-        for part in self.mask_decoder.modules():
-            if isinstance(part, nn.Linear):
+        decoders = nn.ModuleList([self.pixel_decoder, self.mask_decoder])
+        if self.sam_branch is not None:
+            decoders.append(self.sam_branch)
+        places = {
+            layer
+            for part in decoders.modules()
+            if isinstance(part, DeformableAttention)
+            for layer in (part.sampling_offsets, part.attention_weights)
+        }
+        for part in decoders.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d) and part not in places:
                 part.to(dtype)
             elif isinstance(part, Attention):
                 part.in_proj_weight.data = part.in_proj_weight.to(dtype)

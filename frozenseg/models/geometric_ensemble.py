@@ -29,7 +29,7 @@ def class_logits(
     scale = logit_scale.exp().clamp(max=100)
     with in_float32(weight):
         name_logits = scale * F.normalize(embeddings.float(), dim=-1) @ weight.T  # (B, Q, S + 1)
-    index = torch.cat((text.class_index, text.class_index.new_tensor([text.num_classes])))
+    index = torch.cat((text.class_index, text.class_index.new_full((1,), text.num_classes)))
     logits = name_logits.new_empty(*name_logits.shape[:-1], text.num_classes + 1)
     return logits.scatter_reduce(
         -1, index.expand_as(name_logits), name_logits, reduce="amax", include_self=False

@@ -3,8 +3,7 @@
 Legend: B images, C channels, levels from coarse to fine (strides 32, 16, 8).
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from frozenseg.models.layers import resize, sine_positions
 from frozenseg.models.ms_deform_attn import DeformableEncoderLayer, reference_points
-from frozenseg.runtime.precision import autocast_dtype, in_float32
+from frozenseg.runtime.precision import autocast_dtype
 
 ENCODER_HIDDEN_DIM = 1024  # feed-forward width of the deformable encoder, fixed in Mask2Former
 
@@ -103,12 +102,6 @@ def conv_norm(
     return nn.Sequential(layer, nn.GroupNorm(32, out_channels))
 
 
-def precision_of(decoder: nn.Module, features: Tensor) -> AbstractContextManager[Any]:
-    """A pixel decoder predicts in float32. In training its products have the type of autocast,
-    which halves what is kept for the backward pass."""
-    return nullcontext() if decoder.training else in_float32(features)
-
-
 class PixelDecoder(nn.Module):
     """Mask2Former's pixel decoder (arXiv 2112.01527): refined levels, and mask features."""
 
@@ -160,21 +153,20 @@ class PixelDecoder(nn.Module):
 
         features: "res2" to "res5".
         """
-        with precision_of(self, features["res2"]):
-            dtype = autocast_dtype(features["res2"])
-            levels = self.encoder(
-                [
-                    projection(features[name].to(dtype)).float()
-                    for name, projection in zip(
-                        ("res5", "res4", "res3"), self.input_projections, strict=True
-                    )
-                ]
-            )
-            finest = self.lateral(features["res2"].to(dtype))
-            # On a CPU, upsampling takes three times as long if channels are last in memory.
-            finer = resize(levels[-1].contiguous(), (finest.shape[-2], finest.shape[-1]))
-            finest += finer
-            return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
+        dtype = autocast_dtype(features["res2"])
+        levels = self.encoder(
+            [
+                projection(features[name].to(dtype)).float()
+                for name, projection in zip(
+                    ("res5", "res4", "res3"), self.input_projections, strict=True
+                )
+            ]
+        )
+        finest = self.lateral(features["res2"].to(dtype))
+        # On a CPU, upsampling takes three times as long if channels are last in memory.
+        finer = resize(levels[-1].contiguous(), (finest.shape[-2], finest.shape[-1]))
+        finest += finer
+        return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
 
 
 class SAMPixelDecoder(nn.Module):
@@ -217,6 +209,5 @@ class SAMPixelDecoder(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """SAM's embedding (B, C, h, w) to (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
-        with precision_of(self, embedding):
-            halved = self.downsample(embedding.to(autocast_dtype(embedding))).float()
-            return self.encoder([F.relu(halved, inplace=True)])[0]
+        halved = self.downsample(embedding.to(autocast_dtype(embedding))).float()
+        return self.encoder([F.relu(halved, inplace=True)])[0]

@@ -6,7 +6,7 @@ logits) opt out of it by `in_float32`.
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +60,11 @@ class Precision:
             else next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
         )
 
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """PyTorch's autocast with this dtype; on CUDA also TF32, switched on or off inside.
-
-        With half precision it is on: what then stays in float32 keeps its range, and TF32 has no
-        fewer digits than the rest.
-        """
-        with ExitStack() as stack:
-            if self.device.type == "cuda":
-                stack.enter_context(allow_tf32(self.tf32 or self.dtype is not None))
-            if self.dtype is not None:
-                stack.enter_context(torch.autocast(self.device.type, dtype=self.dtype))
-            yield
+    def autocast(self) -> AbstractContextManager[Any]:
+        """PyTorch's autocast with this dtype; for float32, TF32 switched on or off inside."""
+        if self.dtype is None:
+            return allow_tf32(self.tf32) if self.device.type == "cuda" else nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 _tf32_lock = threading.Lock()

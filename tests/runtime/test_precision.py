@@ -45,9 +45,8 @@ def test_defaults_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize(("name", "inside"), [("fp32", False), ("tf32", True), ("fp16", True)])
+@pytest.mark.parametrize(("name", "inside"), [("fp32", False), ("tf32", True)])
 def test_float32_means_float32_on_cuda(before: bool, name: str, inside: bool) -> None:
     """TF32 only where it is asked for, and the host's own choice comes back."""
 
@@ -107,8 +106,8 @@ def class_map(result: SegmentationResult) -> np.ndarray:
 
 
 def test_bfloat16_finds_the_same() -> None:
-    """Measured on six scenes: between 94.8 and 100 % of pixels have the same class in the panoptic
-    result, 96.1 to 100 % in the semantic one."""
+    """Measured on six scenes: between 99.9 and 100 % of pixels have the same class in the panoptic
+    result, 97.4 to 100 % in the semantic one."""
     scene = demo_scenes()[0]
     segmenter = frozenseg.load(
         "small", options=["MODEL.DEVICE", "cpu", "TEST.USE_SAM_MASKS", "False"]

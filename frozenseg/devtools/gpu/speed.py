@@ -39,7 +39,7 @@ def card(trial: Trial) -> Results:
     yield "copy, GB/s read and written", round(bandwidth / 1e9, 1)
     cfg = trial.config("MODEL.PRECISION", "fp32")
     with device:
-        model = build_model(cfg).eval()
+        model = build_model(cfg).to(device).eval()
     counts = count_flops(model, trial.setting().size, trial.setting().classes)
     yield "GFLOP", {stage: round(count / 1e9, 1) for stage, count in counts.items()}
     parameters = sum(
@@ -136,7 +136,7 @@ def _timed(trial: Trial, precision: str) -> TimedPrediction:
     """The model in one precision, its weights made on the device."""
     cfg = trial.config("MODEL.PRECISION", precision)
     with trial.device:
-        model = build_model(cfg)
+        model = build_model(cfg).to(trial.device)  # segment-anything's own buffers stay behind
     predictor = predictor_of(cfg, model)
     ours = TimedPrediction(predictor, trial.setting(), trial.scratch)
     # Text vectors are made up, as time does not depend on them.
