@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenseg.inference.regions import label_segments, mask_boxes
+from frozenseg.inference.regions import label_segments, mask_boxes, spans
 from frozenseg.runtime.linear import linear
 from frozenseg.structures import InstanceResult, PanopticResult
 from frozenseg.text.vocabulary import Vocabulary
@@ -33,11 +33,15 @@ class Accumulator(Protocol):
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """Take in a band of output rows: mask logits (Q, R, W) and their sigmoid."""
 
+    def finish(self) -> None:
+        """Compute on the device what follows from all bands."""
+
 
 def bring_to_host(accumulators: Iterable[Accumulator]) -> None:
     """Copy the outputs of all accumulators to the host, and wait for the device only once."""
     waited_for = None
     for accumulator in accumulators:
+        accumulator.finish()
         for name in accumulator.outputs:
             tensor: Tensor = getattr(accumulator, name)
             if tensor.device.type == "cuda":
@@ -89,6 +93,9 @@ class SemanticAccumulator:
             ids = torch.where(best <= self.threshold, -1, ids)
         self.ids[rows] = ids
 
+    def finish(self) -> None:
+        """As `Accumulator.finish`."""
+
 
 class PanopticAccumulator:
     """Assigns each pixel to the query with the largest class times mask probability.
@@ -96,7 +103,7 @@ class PanopticAccumulator:
     A query that keeps too little of its own mask is dropped, and queries of one stuff class merge.
     """
 
-    outputs = ("winner", "counts")
+    outputs = ("winner", "counts", "in_rows", "in_columns")
 
     def __init__(
         self, class_probs: Tensor, size: tuple[int, int], threshold: float, device: torch.device
@@ -112,6 +119,11 @@ class PanopticAccumulator:
         # Three counts for each query: pixels that it wins, pixels of its own mask, and both. The
         # last column takes the pixels that no query has.
         self.counts = torch.zeros((3, len(self.queries) + 1), dtype=torch.long, device=device)
+        # Whether a query has pixels in a row and in a column, from which the boxes follow.
+        self.in_rows, self.in_columns = (
+            torch.zeros((len(self.queries) + 1, length), dtype=torch.bool, device=device)
+            for length in size
+        )
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """As `Accumulator.add`."""
@@ -124,7 +136,16 @@ class PanopticAccumulator:
         one = self.counts.new_ones(()).expand(best.numel())
         self.counts[0].scatter_add_(0, best.flatten(), one)
         self.counts[1, :none] += _count_pixels(mask_probs.ge_(0.5))
-        self.counts[2].scatter_add_(0, torch.where(own, best, none).flatten(), one)
+        owner = torch.where(own, best, none)
+        self.counts[2].scatter_add_(0, owner.flatten(), one)
+        height, width = self.winner.shape
+        row = torch.arange(rows.start, rows.stop, device=owner.device)[:, None]
+        column = torch.arange(width, device=owner.device)
+        self.in_rows.view(-1).scatter_(0, (owner * height + row).flatten(), True)
+        self.in_columns.view(-1).scatter_(0, (owner * width + column).flatten(), True)
+
+    def finish(self) -> None:
+        """As `Accumulator.finish`."""
 
     def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
         """The result of all bands; overlap_threshold: as of `PostProcessor`."""
@@ -140,17 +161,26 @@ class PanopticAccumulator:
         rank = np.argsort(np.argsort(first))
         ids = np.zeros(len(labels) + 1, dtype=np.int32)  # the last entry is for winner -1
         ids[order] = rank[group] + 1
-        canvas = ids[self.winner.numpy()]
-        best = np.zeros(len(first) + 1)
-        np.maximum.at(best, ids[order], scores[order])
+        numbers = ids[order] - 1
+        best, areas = np.zeros(len(first)), np.zeros(len(first), dtype=np.int64)
+        np.maximum.at(best, numbers, scores[order])
+        np.add.at(areas, numbers, both[order])
+        inside = [
+            np.zeros((len(first), length), dtype=bool) for length in self.winner.shape
+        ]  # the rows and the columns of each segment
+        for of_segments, of_queries in zip(inside, (self.in_rows, self.in_columns), strict=True):
+            np.logical_or.at(of_segments, numbers, of_queries.numpy()[order])
         members = order[np.sort(first)]
-        return PanopticResult(canvas, label_segments(canvas, labels[members], best[1:], vocabulary))
+        segments = label_segments(
+            labels[members], best, areas, np.stack(spans(*inside), 1), vocabulary
+        )
+        return PanopticResult(np.take(ids, self.winner.numpy(), mode="wrap"), segments)
 
 
 class InstanceAccumulator:
     """The best pairs of query and class; the score is class times mean mask probability."""
 
-    outputs = ("masks", "sums")
+    outputs = ("masks", "boxes", "scores", "class_ids")
 
     def __init__(
         self,
@@ -180,18 +210,25 @@ class InstanceAccumulator:
         self.sums[0] += mask_probs.index_select(0, self.queries).mul_(inside).flatten(1).sum(1)
         self.sums[1] += _count_pixels(inside)
 
+    def finish(self) -> None:
+        """As `Accumulator.finish`: the best score first."""
+        device = self.masks.device
+        row = self.row.to(device)
+        quality = (self.sums[0] / (self.sums[1] + 1e-6))[row]
+        scores = self.scores.to(device) * quality
+        order = scores.argsort(descending=True, stable=True)
+        row = row[order]
+        self.boxes, self.masks = mask_boxes(self.masks)[row], self.masks[row]
+        self.scores, self.class_ids = scores[order], self.class_ids.to(device)[order]
+
     def result(self, vocabulary: Vocabulary) -> InstanceResult:
         """The result of all bands, the best score first."""
-        quality = (self.sums[0] / (self.sums[1] + 1e-6))[self.row]
-        scores = self.scores * quality
-        order = scores.argsort(descending=True, stable=True)
-        row, class_ids = self.row[order], self.class_ids[order]
         return InstanceResult(
-            boxes=mask_boxes(self.masks)[row].numpy(),
-            masks=self.masks[row].numpy(),
-            scores=scores[order].numpy(),
-            class_ids=class_ids.numpy(),
-            names=[vocabulary.names[index][0] for index in class_ids.tolist()],
+            boxes=self.boxes.numpy(),
+            masks=self.masks.numpy(),
+            scores=self.scores.numpy(),
+            class_ids=self.class_ids.numpy(),
+            names=[vocabulary.names[index][0] for index in self.class_ids.tolist()],
         )
 
 
@@ -207,6 +244,9 @@ class ProposalAccumulator:
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
         """As `Accumulator.add`."""
         self.masks[:, rows] = mask_logits > 0
+
+    def finish(self) -> None:
+        """As `Accumulator.finish`."""
 
 
 # On a CPU, PyTorch's comparisons are several times faster with a float than with a bool result, and

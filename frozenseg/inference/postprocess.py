@@ -31,8 +31,8 @@ from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
 
 # Floats of the largest tensor of a band. On a CPU it should stay in the cache, which halves the
-# time (logs/speed/benchmark.md); elsewhere about 100 MB.
-BAND_ELEMENTS = {"cpu": 4_000_000, "other": 24_000_000}
+# time (logs/speed/benchmark.md); elsewhere about 250 MB.
+BAND_ELEMENTS = {"cpu": 4_000_000, "other": 64_000_000}
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,29 @@ def mask_boxes(masks: Tensor) -> Tensor:
     return torch.stack((x0, y0, x1, y1), 1).float()
 
 
-def label_segments(
-    ids: np.ndarray, labels: np.ndarray, scores: np.ndarray, vocabulary: Vocabulary
-) -> list[Segment]:
-    """The segments 1 to N of a panoptic map, with areas and boxes.
+def spans(in_rows: np.ndarray, in_columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """x0, y0, x1, y1 of N regions, each (N,), x1 and y1 exclusive; no region may be empty.
 
-    ids: (H, W); every id from 1 to N has at least one pixel. labels: (N,) class ids. scores: (N,).
+    in_rows (N, H), in_columns (N, W): bool, whether a region has pixels there.
     """
-    areas = np.bincount(ids.ravel(), minlength=len(labels) + 1)[1:]
+    (y0, y1), (x0, x1) = (
+        (inside.argmax(1), inside.shape[1] - inside[:, ::-1].argmax(1))
+        for inside in (in_rows, in_columns)
+    )
+    return x0, y0, x1, y1
+
+
+def label_segments(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    areas: np.ndarray,
+    boxes: np.ndarray,
+    vocabulary: Vocabulary,
+) -> list[Segment]:
+    """The segments 1 to N of a panoptic map.
+
+    labels: (N,) class ids. scores, areas: (N,). boxes: (N, 4) integers, as of `Segment`.
+    """
     return [
         Segment(
             id=number,
@@ -44,10 +59,10 @@ def label_segments(
             is_thing=vocabulary.is_thing[label],
             score=float(score),
             area=int(area),
-            box=(box[1].start, box[0].start, box[1].stop, box[0].stop),
+            box=tuple(box.tolist()),
         )
         for number, (label, score, area, box) in enumerate(
-            zip(labels, scores, areas, ndimage.find_objects(ids), strict=True), 1
+            zip(labels, scores, areas, boxes, strict=True), 1
         )
     ]
 

@@ -48,6 +48,8 @@ class MaskResizer:
         )
         self._columns = used[1]
         self._to_output = _interpolation(image_size[0], output_size[0])
+        self._rows = self._to_output @ self._to_input
+        self._copies: dict[torch.device, Tensor] = {}  # of `_rows`
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "MaskResizer":
@@ -56,8 +58,11 @@ class MaskResizer:
 
     def rows(self, masks: Tensor, start: int, stop: int) -> Tensor:
         """Output rows start..stop of masks (Q, h, w): (Q, stop - start, output width)."""
-        rows = _apply(self._to_output[start:stop] @ self._to_input, masks)
-        return _stretch(self._crop(rows), self.output_size[1])
+        first, last = _band(self._rows[start:stop])
+        if masks.device not in self._copies:
+            self._copies[masks.device] = self._rows.to(masks)
+        matrix = self._copies[masks.device][start:stop, first:last]
+        return _stretch(self._crop(matrix @ masks[:, first:last]), self.output_size[1])
 
     def input_rows(self, masks: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """The input rows that output rows start..stop are interpolated from, and their weights.

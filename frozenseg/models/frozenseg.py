@@ -16,7 +16,7 @@ from frozenseg.models.geometric_ensemble import TextAndVoid, class_logits, geome
 from frozenseg.models.layers import Attention, WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.ms_deform_attn import DeformableAttention
-from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
+from frozenseg.models.pixel_decoder import GroupNorm, PixelDecoder, SAMPixelDecoder
 from frozenseg.structures import (
     ClipFeatures,
     FrozenFeatures,
@@ -92,7 +92,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
     def cast_for_inference(self, dtype: torch.dtype) -> None:
         """As of `SegmentationModel`: both encoders, and the products of the decoders.
 
-        Residual sums, norms and the places of samples stay in float32.
+        Residual sums and norms of tokens and the places of samples stay in float32.
         """
         self.clip.cast_trunk(dtype)
         if self.sam is not None:
@@ -107,7 +107,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
             for layer in (part.sampling_offsets, part.attention_weights)
         }
         for part in decoders.modules():
-            if isinstance(part, nn.Linear | nn.Conv2d) and part not in places:
+            if isinstance(part, nn.Linear | nn.Conv2d | GroupNorm) and part not in places:
                 part.to(dtype)
             elif isinstance(part, Attention):
                 part.in_proj_weight.data = part.in_proj_weight.to(dtype)

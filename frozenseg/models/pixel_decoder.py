@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from frozenseg.models.layers import resize, sine_positions
 from frozenseg.models.ms_deform_attn import DeformableEncoderLayer, reference_points
-from frozenseg.runtime.precision import autocast_dtype
+from frozenseg.runtime.precision import autocast_dtype, in_type_of
 
 ENCODER_HIDDEN_DIM = 1024  # feed-forward width of the deformable encoder, fixed in Mask2Former
 
@@ -99,7 +99,17 @@ def conv_norm(
 ) -> nn.Sequential:
     """A convolution followed by GroupNorm with 32 groups."""
     layer = conv(in_channels, out_channels, kernel_size=kernel_size, stride=stride, bias=bias)
-    return nn.Sequential(layer, nn.GroupNorm(32, out_channels))
+    return nn.Sequential(layer, GroupNorm(32, out_channels))
+
+
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, which stays in half precision where its weights are in it: a kernel adds up in
+    float32 either way, and maps at stride 4 are large."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
+        with in_type_of(self.weight):
+            return super().forward(input)
 
 
 class PixelDecoder(nn.Module):
@@ -164,7 +174,8 @@ class PixelDecoder(nn.Module):
         )
         finest = self.lateral(features["res2"].to(dtype))
         # On a CPU, upsampling takes three times as long if channels are last in memory.
-        finer = resize(levels[-1].contiguous(), (finest.shape[-2], finest.shape[-1]))
+        finer = levels[-1].to(finest.dtype).contiguous()
+        finer = resize(finer, (finest.shape[-2], finest.shape[-1]))
         finest += finer
         return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
 

@@ -37,6 +37,7 @@ def test_no_band_waits_for_the_device() -> None:
     )
     _accumulate(list(accumulators), None, masks, resizer, sum(probs.shape))
     for accumulator in accumulators:
+        accumulator.finish()
         outputs = [getattr(accumulator, name) for name in accumulator.outputs]
         assert outputs and all(tensor.device == META for tensor in outputs)
         with pytest.raises(NotImplementedError):  # the one place where results leave the device

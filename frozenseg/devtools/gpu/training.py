@@ -23,8 +23,7 @@ def step(trial: Trial, batch: int) -> Results:
     if trial.tiny:
         batch //= 4
     cfg = trial.config("SOLVER.AMP.ENABLED", "True", "SOLVER.IMS_PER_BATCH", str(batch))
-    with trial.device:
-        ours = Training(cfg, trial.setting(training=True), batch)
+    ours = Training(cfg, trial.setting(training=True), batch)
 
     def two_steps() -> None:
         ours.step()
