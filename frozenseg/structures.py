@@ -262,9 +262,15 @@ class Targets:
         return self.masks.any(0) if self.labelled is None else self.labelled
 
     def to(self, device: torch.device | str) -> "Targets":
-        """A copy on another device."""
-        labelled = None if self.labelled is None else self.labelled.to(device)
-        return Targets(self.class_ids.to(device), self.masks.to(device), labelled)
+        """A copy on another device; from pinned memory to a GPU without waiting for it."""
+        # The other way, whoever reads the result on the host would have to wait first.
+        to_gpu = torch.device(device).type == "cuda"
+
+        def moved(part: Tensor) -> Tensor:
+            return part.to(device, non_blocking=to_gpu)
+
+        labelled = None if self.labelled is None else moved(self.labelled)
+        return Targets(moved(self.class_ids), moved(self.masks), labelled)
 
     def pin_memory(self) -> "Targets":
         """A copy in pinned memory."""

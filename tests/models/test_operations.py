@@ -20,8 +20,9 @@ from frozenseg.structures import ImageBatch, TextEmbeddings
 from tests.operations import Operations
 
 RECIPE = "configs/coco/frozenseg/convnext_large.yaml"
-BUDGET = 1300
-"""There are 1279; there were 2510 when weights were cast anew for every image."""
+BUDGET = 1330
+"""There are 1327, 48 of them casts of the pixel decoders into half precision, in which they are
+faster (logs/gpu/README.md); there were 2510 when weights were cast anew for every image."""
 
 
 @pytest.fixture(autouse=True)

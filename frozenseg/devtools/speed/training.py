@@ -29,6 +29,8 @@ class Training:
         self.loss = training_loss(cfg, self.model, text)
         generator = torch.Generator().manual_seed(0)
         self.samples: list[Sample] = [setting.sample(generator) for _ in range(batch)]
+        if self.device.type == "cuda":  # as the data loader gives them
+            self.samples = [sample.pin_memory() for sample in self.samples]
 
     def places(self) -> list[Place]:
         """List the methods of a training step that are timed."""
