@@ -1,11 +1,15 @@
 """Both pixel decoders: shapes, independence of images, and the top-down step."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from frozenseg.models import ms_deform_attn
 from frozenseg.models.layers import sine_positions
-from frozenseg.models.ms_deform_attn import DeformableEncoderLayer
+from frozenseg.models.ms_deform_attn import DeformableEncoderLayer, deformable_attention
 from frozenseg.models.pixel_decoder import DeformableEncoder, PixelDecoder, SAMPixelDecoder
 
 CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 20}
@@ -73,10 +77,30 @@ def test_mask_features_are_one_top_down_step_from_the_finest_level() -> None:
     torch.testing.assert_close(masks, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_stays_in_float32_under_autocast() -> None:
+def test_tokens_and_places_of_samples_stay_in_float32_under_autocast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = []
+
+    def recorded(value: Tensor, shapes: Any, locations: Tensor, weights: Tensor) -> Tensor:
+        places.append((locations, weights))
+        return deformable_attention(value, shapes, locations, weights)
+
+    monkeypatch.setattr(ms_deform_attn, "deformable_attention", recorded)
+    decoder, features = make_decoder(), make_features()
+    expected_masks, expected = decoder(features)
+    exact = places.copy()
+    places.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        masks, levels = make_decoder()(make_features())
-    assert {masks.dtype, *(level.dtype for level in levels)} == {torch.float32}
+        masks, levels = decoder(features)
+    assert masks.dtype == torch.bfloat16
+    assert {level.dtype for level in levels} == {torch.float32}
+    assert {part.dtype for pair in places for part in pair} == {torch.float32}
+    # Half precision of a location would be off by up to 2^-9; here only the tokens are rounded.
+    torch.testing.assert_close(places[0][0], exact[0][0], atol=1e-3, rtol=0)
+    for level, exactly in zip(levels, expected, strict=True):
+        assert (level - exactly).norm() <= 0.02 * exactly.norm()
+    assert (masks.float() - expected_masks).norm() <= 0.02 * expected_masks.norm()
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 8), (1, 7)])
