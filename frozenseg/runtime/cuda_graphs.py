@@ -7,7 +7,7 @@ graph holds them all, and one call launches it.
 import functools
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -62,13 +62,16 @@ class StageGraph:
 class StageGraphs:
     """Records the stages of one model as CUDA graphs, which share their memory.
 
-    The first call with new shapes runs the stage as it is; the second one records it. The weights
-    must stay where they are: after moving or casting a model, make new graphs. Threads take turns.
+    The first call with new shapes runs the stage as it is; the second one records it. When there
+    are `GRAPHS` graphs, shapes have to come more often than those of another graph to replace it.
+    The weights must stay where they are: after moving or casting a model, make new graphs. Threads
+    take turns.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._graphs: OrderedDict[str, StageGraph | None] = OrderedDict()
+        self._calls: Counter[str] = Counter()
+        self._graphs: dict[str, StageGraph] = {}
         self._pool: Any = None
         self._last_use: torch.cuda.Event | None = None
         self._works = True
@@ -93,13 +96,8 @@ class StageGraphs:
     def _find_or_record(
         self, key: str, name: str, method: Callable[..., Any], given: Any
     ) -> StageGraph | None:
-        if key not in self._graphs:
-            self._graphs[key] = None
-            if len(self._graphs) > GRAPHS:
-                self._graphs.popitem(last=False)
-            return None
-        self._graphs.move_to_end(key)
-        if self._graphs[key] is None:
+        self._calls[key] += 1
+        if key not in self._graphs and self._calls[key] > 1 and self._has_room(self._calls[key]):
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 self._graphs[key] = record(method, given, self._pool)
@@ -110,7 +108,17 @@ class StageGraphs:
                     name,
                     " ".join(str(error).split())[:300],
                 )
-        return self._graphs[key]
+        return self._graphs.get(key)
+
+    def _has_room(self, calls: int) -> bool:
+        """Whether shapes that came so often get a graph; makes room for it."""
+        if len(self._graphs) < GRAPHS:
+            return True
+        rarest = min(self._graphs, key=self._calls.__getitem__)
+        if calls <= self._calls[rarest]:
+            return False
+        del self._graphs[rarest]
+        return True
 
     def _in_turn(self, graph: StageGraph, given: Any) -> Any:
         """Replay behind the last replay, which another thread may have put on another stream."""

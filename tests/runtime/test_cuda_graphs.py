@@ -67,14 +67,18 @@ def test_a_stage_is_recorded_when_its_shapes_come_again(recorded: list[Any]) -> 
 
 
 @torch.no_grad()
-def test_few_graphs_are_kept(recorded: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_frequent_shapes_have_graphs(
+    recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes that take turns do not record one another away."""
     monkeypatch.setattr(cuda_graphs, "GRAPHS", 2)
     run = StageGraphs().wrap(stage, "stage")
-    for size in (1, 1, 2, 2, 3, 3, 1, 1):
+    for size in (1, 2, 3) * 5:
         run(features(1.0, size), factor=1)
-    assert len(recorded) == 4
-    run(features(1.0, 3), factor=1)
-    assert len(recorded) == 4
+    assert [len(given[0][0].dense) for given in recorded] == [1, 2]
+    for _ in range(3):  # now the third size is the most frequent
+        assert run(features(1.0, 3), factor=1)["sum"].tolist() == [3, 3, 3]
+    assert [len(given[0][0].dense) for given in recorded] == [1, 2, 3]
 
 
 @torch.no_grad()
