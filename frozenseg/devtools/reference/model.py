@@ -164,6 +164,8 @@ def feature_rows(
     for hook in hooks:
         hook.remove()
     mask_features, levels = caught["pixel"]
+    assert outputs.mask_embed is not None, "as `forward` says"
+    masks = torch.einsum("bqc,bchw->bqhw", outputs.mask_embed, mask_features)
     tensors = {
         "sam_embedding": caught["sam"][:, ::16, ::4, ::4],
         "clip_stem": _thinned(caught["stem"]),
@@ -175,7 +177,7 @@ def feature_rows(
         "aux_logits_0": outputs.auxiliary[0].class_logits,
         "aux_logits_4": outputs.auxiliary[4].class_logits,
         "pred_logits": outputs.class_logits,
-        "pred_masks": outputs.mask_logits[:, ::10, ::8, ::8],
+        "pred_masks": masks[:, ::10, ::8, ::8],
     }
     for name, tensor in tensors.items():
         if name in arrays:
