@@ -54,7 +54,7 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     most stages compile once, the decoders again for a few shapes (at three sizes there were no
     graph breaks, and ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
     frozen encoders store their weights in the layout that its kernels need. In half precision the
-    encoders and the products of the decoder keep their weights in it, so that nothing is cast anew
+    encoders and the products of the decoders keep their weights in it, so that nothing is cast anew
     for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA graphs.
     """
     dtype = build_precision(cfg, model.device).dtype
@@ -63,18 +63,17 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     if _compiles(cfg, model):
         for stage in model.stages():
             _compile(stage, dynamic=None if stage.fixed_size else True)
-    if model.device.type == "cuda":
-        if cfg.MODEL.CUDA_GRAPHS:
-            graphs = StageGraphs()
-            for stage in model.stages():
-                method = getattr(stage.owner, stage.method)
-                setattr(stage.owner, stage.method, graphs.wrap(method, stage.name))
-    elif dtype is None and not cfg.MODEL.COMPILE:
+    elif model.device.type == "cpu" and dtype is None:
         for part in model.modules():
             if isinstance(part, FusedConvNeXtBlock | FusedBlock):
                 part.prepack()
         # The freed weights leave the heap fragmented; return it to the system.
         release_fragmented_memory()
+    if cfg.MODEL.CUDA_GRAPHS and model.device.type == "cuda":
+        graphs = StageGraphs()
+        for stage in model.stages():
+            method = getattr(stage.owner, stage.method)
+            setattr(stage.owner, stage.method, graphs.wrap(method, stage.name))
 
 
 def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:

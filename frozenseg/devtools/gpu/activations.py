@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from frozenseg.build.models import build_model
 from frozenseg.build.prediction import load
 from frozenseg.devtools.gpu.sections import Results
 from frozenseg.devtools.gpu.trial import Trial
 from frozenseg.devtools.reference.compare import read_arrays
 from frozenseg.devtools.reference.model import build_reference_model
 from frozenseg.devtools.speed.clock import Place, replaced, stage_places
+from frozenseg.devtools.speed.setting import random_model
 from frozenseg.files import read_json, shipped
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import ImageBatch
@@ -108,8 +108,7 @@ def largest_activations(model: SegmentationModel) -> Iterator[Largest]:
 def published(trial: Trial) -> Results:
     """The published model with random weights, on an image of noise."""
     height, width = trial.setting().size
-    with trial.device:
-        model = build_model(trial.config("MODEL.PRECISION", "fp32")).eval()
+    model = random_model(trial.config("MODEL.PRECISION", "fp32"), trial.device).eval()
     yield from _measure(trial, model, torch.rand(3, height, width) * 255)
 
 

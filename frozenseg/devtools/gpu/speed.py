@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from frozenseg.build.device import build_precision
-from frozenseg.build.models import build_model
 from frozenseg.build.prediction import predictor_of
 from frozenseg.devtools.commands.analyze_model import count_flops, count_parameters
 from frozenseg.devtools.gpu.profiling import take_profile
@@ -19,6 +18,7 @@ from frozenseg.devtools.speed.baselines import encoder_setting, encoder_works
 from frozenseg.devtools.speed.clock import Stopwatch, seconds, stage_places
 from frozenseg.devtools.speed.memory import measure_memory
 from frozenseg.devtools.speed.prediction import TimedPrediction
+from frozenseg.devtools.speed.setting import random_model
 from frozenseg.inference.segment import Request
 from frozenseg.structures import ImageBatch
 
@@ -38,8 +38,7 @@ def card(trial: Trial) -> Results:
     bandwidth = 2 * source.numel() / _median(lambda: target.copy_(source), trial)
     yield "copy, GB/s read and written", round(bandwidth / 1e9, 1)
     cfg = trial.config("MODEL.PRECISION", "fp32")
-    with device:
-        model = build_model(cfg).to(device).eval()
+    model = random_model(cfg, device).eval()
     counts = count_flops(model, trial.setting().size, trial.setting().classes)
     yield "GFLOP", {stage: round(count / 1e9, 1) for stage, count in counts.items()}
     parameters = sum(
@@ -135,9 +134,7 @@ def _milliseconds(rows: dict[str, float]) -> dict[str, float]:
 def _timed(trial: Trial, precision: str) -> TimedPrediction:
     """The model in one precision, its weights made on the device."""
     cfg = trial.config("MODEL.PRECISION", precision)
-    with trial.device:
-        model = build_model(cfg).to(trial.device)  # segment-anything's own buffers stay behind
-    predictor = predictor_of(cfg, model)
+    predictor = predictor_of(cfg, random_model(cfg, trial.device))
     ours = TimedPrediction(predictor, trial.setting(), trial.scratch)
     # Text vectors are made up, as time does not depend on them.
     made_up: Any = SimpleNamespace(embed=lambda *_: ours.text)

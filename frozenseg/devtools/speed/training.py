@@ -4,14 +4,13 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import build_device
-from frozenseg.build.models import build_model
 from frozenseg.build.optimization import clip_norm_of, training_loss, training_state
 from frozenseg.data.dataset import Sample
 from frozenseg.devtools.speed.baselines import Baseline
 from frozenseg.devtools.speed.clock import Place, stage_places
 from frozenseg.devtools.speed.memory import measure_memory
 from frozenseg.devtools.speed.prediction import Times, timed_stages
-from frozenseg.devtools.speed.setting import Setting
+from frozenseg.devtools.speed.setting import Setting, random_model
 from frozenseg.engine.trainer import loss_normalizers, training_step
 from frozenseg.engine.training_loss import MaskClassificationLoss
 
@@ -22,8 +21,7 @@ class Training:
     def __init__(self, cfg: CfgNode, setting: Setting, batch: int) -> None:
         self.cfg = cfg
         self.device = build_device(cfg)
-        with self.device:  # far faster than making the random weights on a CPU
-            self.model = build_model(cfg).to(self.device).train()
+        self.model = random_model(cfg, self.device).train()
         self.state = training_state(cfg, self.model)
         text = setting.text(self.model.text_encoder.embed_dim).to(self.device)
         self.loss = training_loss(cfg, self.model, text)
