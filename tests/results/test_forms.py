@@ -13,56 +13,11 @@ from PIL import Image
 from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.data.rle import decode_masks, encode_segmentation
 from frozenseg.errors import UserError
-from frozenseg.inference.regions import label_segments, mask_boxes
 from frozenseg.results.label_studio import brush_code
 from frozenseg.results.outlines import joined, outlines
-from frozenseg.results.result import SegmentationResult
-from frozenseg.structures import InstanceResult, PanopticResult
-from frozenseg.text.vocabulary import Vocabulary
-
-SIZE = (37, 53)
-WORDS = Vocabulary.parse("dog, hound; sky; traffic light", things="dog; traffic light")
-
-
-def masks() -> np.ndarray:
-    """A blob with a hole, two parts that touch at a corner, noise, and the whole image."""
-    found = np.zeros((4, *SIZE), dtype=bool)
-    found[0, 4:20, 30:50] = True
-    found[0, 8:12, 35:40] = False
-    found[1, 0:3, 0:3] = found[1, 3:9, 3:5] = True
-    found[2] = np.random.default_rng(0).random(SIZE) > 0.5
-    found[3] = True
-    return found
-
-
-def made(**changes: object) -> SegmentationResult:
-    """A result of three segments and four instances."""
-    ids = np.zeros(SIZE, dtype=np.int32)
-    ids[:10], ids[12:20, 5:9], ids[30:, 40:] = 1, 2, 3
-    ids[14, 6] = 0
-    inside = ids == np.arange(1, 4)[:, None, None]
-    boxes = mask_boxes(torch.from_numpy(inside)).numpy().astype(int)
-    scores, labels = np.array([0.9, 0.5, 0.2]), np.array([1, 0, 0])
-    segments = label_segments(labels, scores, inside.sum((1, 2)), boxes, WORDS)
-    found = masks()
-    instances = InstanceResult(
-        boxes=mask_boxes(torch.from_numpy(found)).numpy(),
-        masks=found,
-        scores=np.array([0.8, 0.6, 0.3, 0.1], dtype=np.float32),
-        class_ids=np.array([0, 2, 0, 2]),
-        names=["dog", "traffic light", "dog", "traffic light"],
-    )
-    rows: dict[str, object] = {
-        "image": np.full((*SIZE, 3), 90, np.uint8),
-        "vocabulary": WORDS,
-        "panoptic": PanopticResult(ids, segments),
-        "semantic": np.where(ids == 1, 1, 0).astype(np.int32),
-        "instances": instances,
-        "file_name": "photos/street.jpg",
-        "seconds": 0.0314,
-    }
-    return SegmentationResult(**{**rows, **changes})
-
+from frozenseg.results.summary import summary
+from frozenseg.structures import PanopticResult
+from tests.results.cases import SIZE, WORDS, made, masks
 
 # ---- in words
 
@@ -89,15 +44,11 @@ def test_a_result_in_words() -> None:
     ],
 )
 def test_plurals(name: str, many: str) -> None:
-    from frozenseg.results.summary import summary
-
     assert summary([name, name], None) == f"2 {many}"
     assert summary([name], None) == f"1 {name}"
 
 
 def test_many_classes_are_counted() -> None:
-    from frozenseg.results.summary import summary
-
     assert summary(map(str, range(12)), None).endswith("1 7, 4 more classes")
 
 
