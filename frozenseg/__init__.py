@@ -12,7 +12,7 @@ otherwise. Everything else may change from one release to the next.
 
     load                 a model ready to segment
     Predictor            what `load` returns: called with an image and a vocabulary
-    SegmentationResult   what a call returns: masks, names, a drawing
+    SegmentationResult   what a call returns: masks, names, a drawing, forms for other tools
     Vocabulary           names of classes, with synonyms, and which of them are things
     load_config          a configuration from a YAML file and options
     train                train the model of a configuration

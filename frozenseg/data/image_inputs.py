@@ -39,6 +39,8 @@ def to_array(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
         return read_pil(image)
     if isinstance(image, Tensor):
+        if image.device.type == "meta" or str(image.layout) != "torch.strided":
+            raise UserValueError("an image tensor must be dense and hold pixels; this one does not")
         image = image.detach().cpu()
         if image.ndim == 3 and image.shape[0] == 3:
             image = image.permute(1, 2, 0)

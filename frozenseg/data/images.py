@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from frozenseg.data.notes import note, note_first
 from frozenseg.data.pixels import over_white, rgb_of_array
-from frozenseg.errors import MissingFileError, UserError
+from frozenseg.errors import MissingFileError, UserError, UserValueError
 
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
 # Bytes of one profile or comment of a PNG, and of all comments. Some editors keep the history of a
@@ -125,6 +125,8 @@ def _errors_named(name: str) -> Iterator[None]:
         ) from None
     except PermissionError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}); check its rights") from None
+    except MemoryError:
+        raise UserError(f"{name}: needs more memory than there is; scale it down") from None
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: damaged image ({reason}); copy it again") from None
@@ -243,6 +245,8 @@ def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
 def read_pil(image: Image.Image) -> np.ndarray:
     """Read a PIL image as `read_image` reads a file."""
     with _errors_named(file_name(image) or "the PIL image"):
+        if not image.width * image.height:
+            raise UserValueError(f"has no pixels; its size is {image.size}")
         load(image)
         return turned(_unturned_pixels(image), orientation(image))
 

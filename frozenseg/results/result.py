@@ -53,7 +53,11 @@ class SegmentationResult:
         ...     result = segmenter("street.png", vocabulary=["car, truck", "road"])
         >>> {segment.name for segment in result.panoptic.segments} <= {"car", "road"}
         True
-        >>> result.draw().save("drawn.png")
+        >>> cars = result.filter(threshold=0.5, names="truck")
+        >>> len(cars) <= len(result)
+        True
+        >>> cars.save("out").name
+        'out'
     """
 
     image: np.ndarray

@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from frozenseg.errors import UserError
+from frozenseg.errors import UserValueError
 
 # Characters. A shorter name may still have too many tokens, which the text encoder refuses.
 MAX_NAME_LENGTH = 200
@@ -30,19 +30,21 @@ def clean(name: object, place: str) -> str:
     UTF-8, has control characters or no visible character, or is too long.
     """
     if not isinstance(name, str):
-        raise UserError(f"{place} is {shown(name)}: names must be text")
+        raise UserValueError(f"{place} is {shown(name)}: names must be text")
     if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise UserError(f"{place} is {shown(name)}: not valid text; write it in UTF-8")
+        raise UserValueError(f"{place} is {shown(name)}: not valid text; write it in UTF-8")
     text = " ".join(name.split())
     for letter in text:
         if unicodedata.category(letter) == "Cc":
-            raise UserError(f"{place} is {shown(name)}: holds the control character {letter!r}")
+            raise UserValueError(
+                f"{place} is {shown(name)}: holds the control character {letter!r}"
+            )
     text = "".join(c for c in text if c in JOINERS or unicodedata.category(c) != "Cf")
     text = " ".join(unicodedata.normalize("NFC", text).strip(JOINERS + " ").split())
     if not text:
-        raise UserError(f"{place} is blank: name it or leave it out")
+        raise UserValueError(f"{place} is blank: name it or leave it out")
     if len(text) > MAX_NAME_LENGTH:
-        raise UserError(
+        raise UserValueError(
             f"{place}: the name {shown(text)} has {len(text)} characters, "
             f"at most {MAX_NAME_LENGTH} are allowed"
         )
@@ -99,7 +101,7 @@ def refuse_repeated(
     groups: the names of each class. places: where each class was read, for the message.
     """
     for first, later, name in repeated(groups):
-        raise UserError(
+        raise UserValueError(
             f"{source} names {shown(name)} in more than one class "
             f"({places[first]} and {places[later]}): {remedy}"
         )

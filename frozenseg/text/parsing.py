@@ -18,7 +18,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from frozenseg.errors import UserError
+from frozenseg.errors import MissingFileError, UserError, UserValueError
 from frozenseg.text.names import clean, shown, spelling
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
     if isinstance(source, Mapping):
         return _numbered_rows(source, what)
     if isinstance(source, NO_LIST) or not isinstance(source, Iterable):
-        raise UserError(f"{what} is {shown(source)}: {ACCEPTED_FORMS}")
+        raise UserValueError(f"{what} is {shown(source)}: {ACCEPTED_FORMS}")
     if isinstance(source, set | frozenset):
         source = sorted(source, key=repr)  # the same order in every process
     groups = list(source)
@@ -85,7 +85,7 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
 
 def _rows_of_text(text: str, what: str) -> list[Row]:
     if text.strip().lower().endswith((".txt", ".json", ".csv")):
-        raise UserError(
+        raise UserValueError(
             f"{what} is {shown(text, 100)}: class names were expected; give a file by "
             "--vocabulary-file, and in Python as a pathlib.Path"
         )
@@ -97,7 +97,7 @@ def _rows_of_text(text: str, what: str) -> list[Row]:
 
 def _rows(groups: list[object], what: str) -> list[Row]:
     if all(isinstance(group, str) and not group.strip() for group in groups):
-        raise UserError(f"{what} is empty: give at least one class name")
+        raise UserValueError(f"{what} is empty: give at least one class name")
     return [
         Row(_names(group, f"class {number} of {what}"), f"class {number}")
         for number, group in enumerate(groups, 1)
@@ -111,9 +111,9 @@ def _names(group: object, place: str) -> tuple[str, ...]:
     elif isinstance(group, list | tuple) and all(isinstance(name, str) for name in group):
         parts = list(group)
     else:
-        raise UserError(f"{place} is {shown(group)}: names must be text")
+        raise UserValueError(f"{place} is {shown(group)}: names must be text")
     if not parts:
-        raise UserError(f"{place} is blank: name it or leave it out")
+        raise UserValueError(f"{place} is blank: name it or leave it out")
     return tuple(clean(part, place) for part in parts)
 
 
@@ -129,12 +129,12 @@ def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
     for key, group in source.items():
         number = int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,9}", key) else key
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
-            raise UserError(f"{what} has the key {shown(key)}: {ACCEPTED_FORMS}")
+            raise UserValueError(f"{what} has the key {shown(key)}: {ACCEPTED_FORMS}")
         if number in numbers:
-            raise UserError(f"{what} has the number {number} twice; give each class its own")
+            raise UserValueError(f"{what} has the number {number} twice; give each class its own")
         numbers[int(number)] = group
     if not numbers:
-        raise UserError(f"{what} is empty: give at least one class name")
+        raise UserValueError(f"{what} is empty: give at least one class name")
     return [
         Row(_names(numbers[number], f"class {number} of {what}"), f"class {number}", number)
         for number in sorted(numbers)
@@ -152,14 +152,18 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
             content = file.read(MAX_FILE_SIZE + 1)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{what}: cannot be read ({error}); save it as UTF-8") from None
+        raise UserValueError(f"{what}: cannot be read ({error}); save it as UTF-8") from None
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{what}: cannot be read ({error.strerror})") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{what}: cannot be read ({reason})") from None
+        raise UserValueError(f"{what}: cannot be read ({reason})") from None
     if len(content) > MAX_FILE_SIZE:
-        raise UserError(f"{what}: has more than {MAX_FILE_SIZE} bytes; is it a list of classes?")
+        raise UserValueError(
+            f"{what}: has more than {MAX_FILE_SIZE} bytes; is it a list of classes?"
+        )
     if Path(path).suffix.lower() in (".yaml", ".yml"):
-        raise UserError(f"{what}: YAML is not read; write one name in each line, or JSON")
+        raise UserValueError(f"{what}: YAML is not read; write one name in each line, or JSON")
     text = text.replace("\ufeff", "")  # byte order marks remain where files were concatenated
     is_json = Path(path).suffix.lower() == ".json" or text.lstrip().startswith("{")
     rows = _rows_of_json(text, what, is_json) if is_json or text.lstrip()[:1] == "[" else None
@@ -167,7 +171,7 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
         rows = _rows_of_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), what)
     rows = [row for row in rows if [spelling(name) for name in row.names] != [PLACEHOLDER]]
     if not rows:
-        raise UserError(f"{what}: holds no class")
+        raise UserValueError(f"{what}: holds no class")
     return rows
 
 
@@ -188,15 +192,19 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
         if section := re.fullmatch(r"\[(.*)\]", line):
             is_thing = SECTIONS.get(spelling(section[1]))
             if is_thing is None:
-                raise UserError(f"{what}, {place}: no section {line}; known: [things], [stuff]")
+                raise UserValueError(
+                    f"{what}, {place}: no section {line}; known: [things], [stuff]"
+                )
             continue
         numbered = NUMBERED.fullmatch(line)
         number = int(numbered[1]) if numbered else None
         group = numbered[2] if numbered else line
         if ";" in group:
-            raise UserError(f"{what}, {place}: has a `;`; in a file each class has its own line")
+            raise UserValueError(
+                f"{what}, {place}: has a `;`; in a file each class has its own line"
+            )
         if number is not None and number in places:
-            raise UserError(f"{what}: {places[number]} and {place} have one number, {number}")
+            raise UserValueError(f"{what}: {places[number]} and {place} have one number, {number}")
         if number is not None:
             places[number] = place
         rows.append(Row(_names(group, f"{what}, {place}"), place, number, is_thing))
@@ -209,10 +217,10 @@ def _refuse_table(rows: list[Row], written: list[str], what: str) -> None:
     """Refuse a heading, and a column of numbers that are not `id:`; both would become names."""
     heading = {spelling(name) for name in rows[0].names} if rows else set()
     if {"id", "name"} <= heading or (heading and heading <= HEADINGS):
-        raise UserError(f"{what}, {rows[0].place}: the heading of a table; leave it out")
+        raise UserValueError(f"{what}, {rows[0].place}: the heading of a table; leave it out")
     columns = [re.split(r"[\s,]", line)[0] for line in written if COUNTED.match(line)]
     if 1 < len(columns) == len(set(columns)) and len(columns) >= len(rows) - 1:
-        raise UserError(
+        raise UserValueError(
             f"{what}, {rows[-1].place}: begins with a number, as other lines do; write a "
             f"class's number as {columns[-1]}:name, and a name that begins so in double quotes"
         )
@@ -224,7 +232,7 @@ def _ordered(rows: list[Row], what: str) -> list[Row]:
     if len(unnumbered) == len(rows):
         return rows
     if unnumbered:
-        raise UserError(f"{what}, {unnumbered[0].place}: has no number, unlike other lines")
+        raise UserValueError(f"{what}, {unnumbered[0].place}: has no number, unlike other lines")
     return sorted(rows, key=lambda row: row.number or 0)
 
 
@@ -235,7 +243,7 @@ def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:
     except (ValueError, RecursionError) as error:
         if not required:
             return None
-        raise UserError(f"{what}: not whole JSON ({error})") from None
+        raise UserValueError(f"{what}: not whole JSON ({error})") from None
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
     return rows_of(content, what)
@@ -275,9 +283,9 @@ def _category(entry: Mapping[str, Any], position: int, what: str) -> Row:
     place = f"categories[{position}]"
     number, is_thing = entry.get("id"), entry.get("isthing")
     if not isinstance(number, Integral | None) or isinstance(number, bool):
-        raise UserError(f"{what}, {place}: id is {shown(number)}; a whole number was expected")
+        raise UserValueError(f"{what}, {place}: id is {shown(number)}; a whole number was expected")
     if is_thing not in (None, 0, 1):
-        raise UserError(f"{what}, {place}: isthing is {shown(is_thing)}; 0 or 1 was expected")
+        raise UserValueError(f"{what}, {place}: isthing is {shown(is_thing)}; 0 or 1 was expected")
     name = clean(entry.get("name"), f"the name of {what}, {place},")
     others = _names(entry.get("synonyms") or [name], f"{what}, {place}: synonyms")
     return Row(

@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from frozenseg.errors import UserError, nearest
+from frozenseg.errors import UserValueError, nearest
 from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
 from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of, rows_of_file
 
@@ -45,7 +45,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise UserError(f"{self.source} is empty: give at least one class name")
+            raise UserValueError(f"{self.source} is empty: give at least one class name")
         if len(self.names) != len(self.is_thing):
             raise ValueError(f"{len(self.names)} classes but {len(self.is_thing)} thing flags")
 
@@ -100,7 +100,9 @@ class Vocabulary:
     def text(self) -> str:
         """The content of a file that `from_file` reads as this vocabulary."""
         if odd := [name for name in self.flat_names if NOT_IN_LINES.search(name)]:
-            raise UserError(f"{self.source}: {shown(odd[0])} cannot be written in a file of lines")
+            raise UserValueError(
+                f"{self.source}: {shown(odd[0])} cannot be written in a file of lines"
+            )
         lines: list[str] = []
         before: bool | None = None
         for names, is_thing in zip(self.names, self.is_thing, strict=True):
@@ -156,7 +158,7 @@ class Vocabulary:
         folder = resources.files("frozenseg.data") / "vocabularies"
         known = sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".txt"))
         if name not in known:
-            raise UserError(f"vocabulary {name}: not in the package; {nearest(name, known)}")
+            raise UserValueError(f"vocabulary {name}: not in the package; {nearest(name, known)}")
         with resources.as_file(folder / f"{name}.txt") as path:
             return replace(cls.from_file(path), source=f"the list {name}")
 
@@ -249,7 +251,7 @@ def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]
     things_by_spelling = {spelling(name): name for row in rows for name in row.names}
     known = {spelling(name): name for group in names for name in group}
     if unknown := [name for key, name in things_by_spelling.items() if key not in known]:
-        raise UserError(
+        raise UserValueError(
             f"things: {shown(unknown[0])} is not in the vocabulary; "
             f"{nearest(unknown[0], sorted(known.values()))}"
         )

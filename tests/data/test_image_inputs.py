@@ -49,6 +49,8 @@ def test_bytes_and_files(folder: Path, photo: np.ndarray) -> None:
         ("https://x.org/a.png", "^https://x.org/a.png: an address, which is not followed"),
         ("rtsp://camera/1", "an address"),
         ({"image": 1}, "got dict"),
+        (Image.new("L", (0, 5)), r"has no pixels; its size is \(0, 5\)"),
+        (torch.zeros(3, 8, 9, device="meta"), "must be dense and hold pixels"),
     ],
 )
 def test_what_is_no_image(image: object, message: str) -> None:

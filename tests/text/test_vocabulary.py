@@ -630,3 +630,11 @@ def test_a_string_is_never_opened(path: str) -> None:
             found = parsed(source)
             assert found is None or path.split(",")[0].split(";")[0].strip()[:2] in found.labels[0]
         parsed("car; road", path)
+
+
+def test_errors_are_also_those_that_people_catch(tmp_path: Path) -> None:
+    for words in ("", "dog; dog", ["dog", 3], {"dog": 1}):
+        with pytest.raises(ValueError):
+            Vocabulary.parse(words)
+    with pytest.raises(FileNotFoundError):
+        Vocabulary.parse(tmp_path / "none.txt")
