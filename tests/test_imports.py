@@ -41,7 +41,7 @@ NEIGHBOURS = {
     ("commands", "adapters"): "commands/detectron2_train_net.py",
     ("devtools", "small_world"): "devtools/commands/benchmark_proposals.py",
 }
-# Libraries that the library floor is free of. PyYAML is not one: data sets are described in YAML too.
+# Libraries that the library floor is free of. PyYAML is not one: data sets are described in it too.
 OF_ASSEMBLY = ("yacs", "fvcore", "detectron2")
 
 
