@@ -10,13 +10,14 @@ from PIL import Image
 
 from frozenseg.build.evaluator import EvalDataset, build_tasks
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
+from frozenseg.commands import score
 from frozenseg.config import load_config
 from frozenseg.data.annotations import load_instances, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, is_data_set, load_records
 from frozenseg.data.checks import check
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.detection_truth import load_truth, objects_of_records
-from frozenseg.data.rle import decode_segmentations
+from frozenseg.data.rle import decode_segmentations, encode_segmentation
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
@@ -248,3 +249,22 @@ def test_messages_for_unknown_names_are_short(name, message):
     with pytest.raises(UserError, match=message) as caught:
         find_benchmark(name)
     assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
+    """Against objects that no JSON holds, and without the folder of PNGs, which the name tells."""
+    name = ultralytics(tmp_path)
+    truth = objects_of_records(*load_records(name))
+    code = encode_segmentation(truth["annotations"][0]["segmentation"], 8, 12)
+    found = {"image_id": "1", "category_id": 1, "score": 0.5, "segmentation": code}
+    (tmp_path / "found.json").write_text(json.dumps([found]))
+    assert score.main(["instances", "--gt", name, "--pred", str(tmp_path / "found.json")]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["AP", "1.0000"]
+    write_dataset(tmp_path / "own", [(40, 60)])
+    name, files = dataset_name(tmp_path / "own"), tmp_path / "own"
+    found = ["--pred", str(files / "panoptic.json"), "--pred-dir", str(files / "png")]
+    assert score.main(["panoptic", "--gt", name, *found]) == 0
+    with pytest.raises(UserError, match="--gt-dir: name the folder"):
+        score.main(["panoptic", "--gt", str(files / "panoptic.json"), *found])
+    with pytest.raises(UserError, match="has no panoptic annotation"):
+        score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
