@@ -26,7 +26,7 @@ LARGEST_BYTE = 255
 
 
 def is_form(name: str) -> bool:
-    """Whether a name is one of files."""
+    """Tell whether a name is one of files."""
     return name.partition(":")[0] in FILES_FORMS
 
 

@@ -45,7 +45,7 @@ OF_SPLIT = (*PATHS, "tasks", "ignore")
 
 
 def is_yaml(name: str) -> bool:
-    """Whether a name is that of a YAML file, with or without a split."""
+    """Tell whether a name is that of a YAML file, with or without a split."""
     return NAME.fullmatch(name) is not None
 
 

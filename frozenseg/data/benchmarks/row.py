@@ -100,7 +100,7 @@ class Benchmark:
 
     @property
     def derives_objects(self) -> bool:
-        """Whether the truth of AP is made of the records: no instance JSON holds it."""
+        """Tell whether the truth of AP is made of the records: no instance JSON holds it."""
         return not self.instances and self.reader in ("panoptic", "polygons")
 
     def located(self, root: Path) -> "Benchmark":

@@ -38,7 +38,7 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def is_data_set(name: str) -> bool:
-    """Whether a value names a data set: one of the table, or one of one's own."""
+    """Tell whether a value names a data set: one of the table, or one of one's own."""
     return name in BENCHMARKS or is_form(name) or is_yaml(name)
 
 
