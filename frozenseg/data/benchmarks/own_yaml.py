@@ -86,16 +86,7 @@ def _described(
         for key in PATHS
         if entry.get(key) is not None
     }
-    reader: Reader = "panoptic" if paths.keys() >= {"annotations", "labels"} else "instances"
-    if "annotations" not in paths:
-        reader = "semantic"
-    if "images" not in paths or not paths.keys() & {"annotations", "labels"}:
-        raise UserError(f"{where}: needs 'images', and 'annotations' or 'labels' or both")
-    if reader != "panoptic" and paths.keys() & {"instances", "semantic_labels"}:
-        raise UserError(
-            f"{where}: 'instances' and 'semantic_labels' go beside a panoptic annotation; describe "
-            "two data sets"
-        )
+    reader = _reader(paths, where)
     if reader == "semantic" and shared["class_list"] is None:
         raise UserError(f"{where}: label maps hold numbers alone; list the classes as 'names'")
     options: dict[str, Any] = {**paths, **shared}
@@ -103,6 +94,20 @@ def _described(
         options["ignore"] = whole({"ignore": ignore}, "ignore", where, high=2**32 - 1)
     tasks = entry.get("tasks", values.get("tasks"))
     return own_row(reader, **options, **_scored(reader, tasks, where))
+
+
+def _reader(paths: Mapping[str, str], where: str) -> Reader:
+    """Tell by the paths of a split what format they have."""
+    if "images" not in paths or not paths.keys() & {"annotations", "labels"}:
+        raise UserError(f"{where}: needs 'images', and 'annotations' or 'labels' or both")
+    if paths.keys() >= {"annotations", "labels"}:
+        return "panoptic"
+    if paths.keys() & {"instances", "semantic_labels"}:
+        raise UserError(
+            f"{where}: 'instances' and 'semantic_labels' go beside a panoptic annotation; describe "
+            "two data sets"
+        )
+    return "instances" if "annotations" in paths else "semantic"
 
 
 def _of_polygons(
