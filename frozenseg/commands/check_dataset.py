@@ -25,6 +25,8 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if arguments.sample < 0:
         raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")
+    if arguments.fix and not arguments.names:
+        raise UserError("--fix: name the data set whose JSON is to be mended")
     if not arguments.names:
         _overview()
         return 0

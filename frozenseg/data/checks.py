@@ -114,7 +114,7 @@ def _instances(
             yield _cityscapes_instances(root / benchmark.instances, records)
         elif "instances" in benchmark.tasks and benchmark.derives_objects:
             things = sum(categories.is_thing)
-            yield Finding(f"the objects of {things} classes are read from it for AP")
+            yield Finding(f"the objects of {things} classes are scored for AP as annotated")
         elif "instances" in benchmark.tasks:
             path = root / (benchmark.instances or benchmark.annotations)
             load_truth(path, boxes=True)

@@ -130,5 +130,7 @@ def test_what_only_its_maker_can_mend_is_an_error(tmp_path, capsys):
     content["annotations"][0]["category_id"] = 5
     with pytest.raises(UserError, match="category 5 is not among the 1 categories"):
         fixed(tmp_path, content, capsys)
+    with pytest.raises(UserError, match="--fix: name the data set"):
+        check_dataset.main(["--fix"])
     with pytest.raises(UserError, match="its files are published"):
         check_dataset.main([next(iter(BENCHMARKS)), "--fix"])

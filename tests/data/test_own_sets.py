@@ -10,7 +10,7 @@ from PIL import Image
 
 from frozenseg.build.evaluator import EvalDataset, build_tasks
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
-from frozenseg.commands import score
+from frozenseg.commands import check_dataset, score
 from frozenseg.config import load_config
 from frozenseg.data.annotations import load_instances, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, is_data_set, load_records
@@ -228,6 +228,20 @@ def test_tasks_of_a_description_choose_what_is_scored(tmp_path):
     assert row.evaluators == ("instances", "semantic") and row.targets == "instances"
     records, _ = load_records(name)
     assert np.unique(load_semantic(records[1])).tolist() == [-2, 1]  # -2: labelled as no class
+
+
+def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
+    name = ultralytics(tmp_path / "polygons")
+    assert check_dataset.main([name]) == 0
+    printed = capsys.readouterr().out
+    assert f"frozenseg view_samples --config-file small/frozenseg --dataset '{name}'" in printed
+    assert "RELEASED" not in printed and "convnext" not in printed
+    write_dataset(tmp_path / "own", [(40, 60)])
+    (tmp_path / "own" / "png" / "1.png").unlink()
+    name = dataset_name(tmp_path / "own")
+    assert check_dataset.main([name]) == 1
+    printed = capsys.readouterr().out
+    assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
 
 
 # Names that nobody has
