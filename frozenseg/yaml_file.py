@@ -37,14 +37,17 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
 
 
-def read_yaml(path: Path) -> list[tuple[Path, dict[Any, Any]]]:
-    """The table of a file, behind those of the files that its `_BASE_` names, each with its path.
+def read_yaml(path: Path, what: str = "configuration") -> list[tuple[Path, dict[Any, Any]]]:
+    """Read the table of a file, behind those of the files in its `_BASE_`, each with its path.
 
     Whatever cannot be read is a `UserError` that names the file: no file, no table, a key that is
-    given twice, bases that lead in a circle, tables too deep or too many.
+    given twice, bases that lead in a circle, tables too deep or too many. what: begins the message.
     """
     tables: list[tuple[Path, dict[Any, Any]]] = []
-    _add(path, (), tables)
+    try:
+        _add(path, (), tables)
+    except UserError as error:
+        raise UserError(f"{what} {error}") from None
     return tables
 
 
@@ -53,39 +56,35 @@ def _add(path: Path, chain: tuple[Path, ...], tables: list[tuple[Path, dict[Any,
     place = path.resolve()
     if place in [above.resolve() for above in chain]:
         way = " -> ".join(str(step) for step in (*chain, path))
-        raise UserError(f"configuration {chain[0]}: its {BASE} leads back to itself ({way})")
+        raise UserError(f"{chain[0]}: its {BASE} leads back to itself ({way})")
     values = _table(path, _text(path, chain))
     bases = values.pop(BASE, [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not base:
-            raise UserError(
-                f"configuration {path}: its {BASE} is {base!r}, the path of a YAML file was "
-                "expected"
-            )
+            raise UserError(f"{path}: its {BASE} is {base!r}, the path of a YAML file was expected")
         _add(path.parent / user_path(resolve_packaged_path(base)), (*chain, path), tables)
     tables.append((path, values))
     if len(tables) > MOST_FILES:
-        raise UserError(f"configuration {path}: its {BASE} leads to more than {MOST_FILES} files")
+        raise UserError(f"{path}: its {BASE} leads to more than {MOST_FILES} files")
 
 
 def _text(path: Path, chain: tuple[Path, ...]) -> str:
-    said = f"configuration {path}:"
     try:
         mode, size = path.stat().st_mode, path.stat().st_size
         if stat.S_ISREG(mode) and size > MOST_BYTES:
-            raise UserError(f"{said} {size:,} bytes are too many for a configuration")
+            raise UserError(f"{path}: {size:,} bytes are too many")
         if stat.S_ISREG(mode):
             return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         if chain:
-            raise UserError(f"configuration {chain[-1]}: its {BASE} {path} is missing") from None
+            raise UserError(f"{chain[-1]}: its {BASE} {path} is missing") from None
     except OSError as error:
-        raise UserError(f"{said} cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{said} cannot be read ({error}); it must be text in UTF-8") from None
+        raise UserError(f"{path}: cannot be read ({error}); it must be text in UTF-8") from None
     if chain:
-        raise UserError(f"configuration {chain[-1]}: its {BASE} {path} is no file")
-    raise UserError(f"{said} no such file")
+        raise UserError(f"{chain[-1]}: its {BASE} {path} is no file")
+    raise UserError(f"{path}: no such file")
 
 
 def _table(path: Path, text: str) -> dict[Any, Any]:
@@ -102,9 +101,9 @@ def _table(path: Path, text: str) -> dict[Any, Any]:
         raise _too_deep(path) from None
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"configuration {path}: cannot be read ({reason})") from None
+        raise UserError(f"{path}: cannot be read ({reason})") from None
     if node is None or not isinstance(values, dict):
-        raise UserError(f"configuration {path}: a table of keys was expected")
+        raise UserError(f"{path}: a table of keys was expected")
     return values
 
 
@@ -120,9 +119,7 @@ def _check(root: yaml.Node, path: Path) -> None:
         if level > MOST_LEVELS:
             raise _too_deep(path)
         if count > MOST_VALUES:
-            raise UserError(
-                f"configuration {path}: more than {MOST_VALUES:,} values, aliases written out"
-            )
+            raise UserError(f"{path}: more than {MOST_VALUES:,} values, aliases written out")
         if isinstance(node, yaml.MappingNode):
             _check_keys(node, path)
             open_nodes += [(part, level + 1) for pair in node.value for part in pair]
@@ -134,19 +131,15 @@ def _check_keys(node: yaml.MappingNode, path: Path) -> None:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise UserError(
-                f"configuration {path}: line {key.start_mark.line + 1}: a key must be a name"
-            )
+            raise UserError(f"{path}: line {key.start_mark.line + 1}: a key must be a name")
         line = key.start_mark.line + 1
         if key.value in lines:
             raise UserError(
-                f"configuration {path}: {key.value} is given twice, in line {lines[key.value]} and "
+                f"{path}: {key.value} is given twice, in line {lines[key.value]} and "
                 f"in line {line}; make one of the two"
             )
         lines[key.value] = line
 
 
 def _too_deep(path: Path) -> UserError:
-    return UserError(
-        f"configuration {path}: more than {MOST_LEVELS} tables or lists inside each other"
-    )
+    return UserError(f"{path}: more than {MOST_LEVELS} tables or lists inside each other")

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -21,6 +23,7 @@ from frozenseg.data.benchmarks import (
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.coco_json import check_categories_agree
 from frozenseg.data.dataset import SegmentationDataset
+from frozenseg.data.detection_truth import objects_of_records
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories
 from frozenseg.data.transforms import ShortestEdgeResize
@@ -98,6 +101,8 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
         targets=None,
     )
     tasks = wanted_tasks(cfg, benchmark)
+    if benchmark.derives_objects and not any(categories.is_thing):
+        tasks = tuple(task for task in tasks if task != "instances")
     if not tasks:
         raise UserError(f"{name}: nothing to score; see MODEL.MASK_FORMER.TEST.*_ON")
     if set(tasks) & set(DETECTION):
@@ -174,13 +179,17 @@ def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
     """Make the evaluator of each task of a data set, with its ground truth."""
     categories, benchmark = eval_dataset.categories, eval_dataset.benchmark
     seen = eval_dataset.vocabulary.seen(eval_dataset.training)
-    truth = data_root() / (benchmark.instances or benchmark.annotations)
+    records = eval_dataset.dataset.records
+    source = str(data_root() / (benchmark.instances or benchmark.truth))
+    truth: Any = Path(source)
+    if benchmark.derives_objects and "instances" in eval_dataset.tasks:
+        truth = objects_of_records(records, categories)
     tasks: dict[str, Task] = {}
     for name in eval_dataset.tasks:
         if name in BY_CLASS:
             tasks[name] = BY_CLASS[name](categories, seen)
         elif name == "cityscapes":
-            ids = [record.image_id for record in eval_dataset.dataset.records]
+            ids = [record.image_id for record in records]
             paths = {name: truth / cityscapes_file(name, "gtFine_instanceIds") for name in ids}
             tasks[name] = DetectionEvaluator(categories, seen, CityscapesAP(ground_truth=paths))
         else:
@@ -188,7 +197,7 @@ def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
             for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
                 average = metric(ground_truth=truth, kind=kind)
                 check_categories_agree(
-                    average.categories, categories, str(truth), benchmark.annotations
+                    average.categories, categories, source, benchmark.annotations
                 )
                 tasks[name + suffix] = DetectionEvaluator(categories, seen, average)
     return tasks

@@ -129,7 +129,7 @@ def settle_training_vocabulary(cfg: CfgNode) -> None:
         return
     name = cfg.DATASETS.TRAIN[0]
     row = find_benchmark(name)
-    packaged = row.vocabulary and not row.vocabulary.endswith(".txt")
+    packaged = row.vocabulary and not row.own_list
     if packaged and listed_vocabulary(cfg, name) is None:
         return
     vocabulary = build_vocabulary(cfg, name, benchmark_categories(row, data_root()))

@@ -30,8 +30,8 @@ COMMANDS = {
     },
     "Data": {
         "prepare_dataset": (HERE, "make a benchmark's files out of those published"),
-        "check_dataset": (HERE, "say whether a benchmark is in place and whole"),
-        "view_samples": (HERE, "write augmented training samples as pictures"),
+        "check_dataset": (HERE, "say whether data sets are in place and whole, and mend a JSON"),
+        "view_samples": (HERE, "write training samples as a run sees them as a picture"),
         "make_sam_masks": (HERE, "write SAM's mask proposals of a data set to disk"),
         "make_small_world": (SMALL_WORLD, "write the small world, a synthetic benchmark, to disk"),
     },

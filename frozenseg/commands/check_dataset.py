@@ -1,10 +1,15 @@
-"""Is a benchmark in place and whole, and what comes next? Without a name: which are there."""
+"""Check that data sets are in place and whole; without a name, list the benchmarks."""
 
 import argparse
+from functools import partial
+
+from tqdm import tqdm
 
 from frozenseg.data.benchmarks import BENCHMARKS, data_root, find_benchmark
 from frozenseg.data.benchmarks.few_shot_rows import FEW_SHOT_BENCHMARKS
+from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.checks import check, missing_parts
+from frozenseg.data.mending import mend
 from frozenseg.errors import UserError
 from frozenseg.files import shipped
 
@@ -20,8 +25,14 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if arguments.sample < 0:
         raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")
+    if arguments.fix and not arguments.names:
+        raise UserError("--fix: name the data set whose JSON is to be mended")
     if not arguments.names:
         _overview()
+        return 0
+    if arguments.fix:
+        for name in arguments.names:
+            _fix(name)
         return 0
     whole = [_report(name, arguments.sample) for name in arguments.names]
     return 0 if all(whole) else 1
@@ -42,11 +53,30 @@ def _report(name: str, sample: int) -> bool:
     for finding in check(row, data_root(), sample=sample):
         wrong, missing = wrong or finding.wrong, missing or finding.missing
         print(f"  {'problem:' if finding.wrong else 'ok:':9s}{finding.text}")
-    print(f"  next:    {_next(name, row.prepared_by, wrong, missing)}")
+    print(f"  next:    {_next(name, row, wrong, missing)}")
     return not wrong
 
 
-def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
+def _fix(name: str) -> None:
+    """Write a mended copy of a data set's JSON, and print what was changed."""
+    if name in BENCHMARKS:
+        raise UserError(f"{name}: its files are published; --fix is for data sets of your own")
+    print(name)
+    row = find_benchmark(name)
+    path, changes = mend(row, data_root(), partial(tqdm, unit="image", disable=None))
+    for what, count in changes.items():
+        print(f"  fixed:   {count} {what}")
+    if not changes:
+        print(f"  ok:      nothing to mend in {row.annotations}")
+        return
+    print(f"  written: {path}")
+    print(f"  next:    name it in the place of {row.annotations}")
+
+
+def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
+    """Say what a person does next with a data set."""
+    if name not in BENCHMARKS:
+        return _next_of_own(name, row, wrong)
     if not wrong:
         few_shot, small = name in FEW_SHOT_BENCHMARKS, name.startswith("small_world")
         config, weights = CONFIG, "MODEL.WEIGHTS RELEASED.pth "
@@ -56,10 +86,20 @@ def _next(name: str, script: str, wrong: bool, missing: bool) -> str:
         elif small:
             config, weights = SMALL_CONFIG, ""
         return f"frozenseg evaluate --config-file {config} {weights}DATASETS.TEST '(\"{name}\",)'"
-    if not script:
+    if not row.prepared_by:
         return f"get the data set as {GUIDE} describes it"
     again = "" if missing else " --again"
-    return f"frozenseg prepare_dataset {script}{again} (published files: {GUIDE})"
+    return f"frozenseg prepare_dataset {row.prepared_by}{again} (published files: {GUIDE})"
+
+
+def _next_of_own(name: str, row: Benchmark, wrong: bool) -> str:
+    if not wrong:
+        return (
+            f"look at it: frozenseg view_samples --config-file {SMALL_CONFIG} --dataset '{name}' "
+            "--output samples.png; then train (docs/guides/data.md)"
+        )
+    mendable = f", or try frozenseg check_dataset '{name}' --fix" if row.annotations else ""
+    return f"correct what is named above{mendable}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,5 +110,10 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=20,
         help="images that are decoded, 0 for all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="write a copy of the JSON beside it in which is mended what is safe to mend",
     )
     return parser

@@ -7,14 +7,21 @@ from typing import Any
 from tqdm import tqdm
 
 from frozenseg.commands.output_argument import output_file
+from frozenseg.data.benchmarks import data_root, find_benchmark, is_data_set, load_records
+from frozenseg.data.detection_truth import objects_of_records
+from frozenseg.errors import UserError
 from frozenseg.evaluation.on_disk import SCORERS
 from frozenseg.files import write_json
+
+TRUTH = ("gt_file", "gt_dir")  # the arguments of which a data set's name takes the place
 
 
 def main(argv: list[str]) -> int | None:
     """Score the files of a task, print a table, and write JSON if asked to."""
     options = vars(_parser().parse_args(argv))
     task, output = options.pop("task"), options.pop("json")
+    if "gt_file" in options:
+        options |= _truth(task, **{key: options[key] for key in TRUTH if key in options})
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
     scores = SCORERS[task](**options, progress=progress)
@@ -22,6 +29,24 @@ def main(argv: list[str]) -> int | None:
     if output is not None:
         write_json(output, scores, indent=1)
     return 0
+
+
+def _truth(task: str, gt_file: str, gt_dir: str | None = None) -> dict[str, Any]:
+    """Return the ground truth as the task takes it; a data set's name stands for its files."""
+    if not is_data_set(gt_file):
+        if task == "panoptic" and gt_dir is None:
+            raise UserError("--gt-dir: name the folder of the PNGs of --gt")
+        return {}
+    row, root = find_benchmark(gt_file).located(data_root()), data_root()
+    if task == "panoptic":
+        if row.reader != "panoptic":
+            raise UserError(f"--gt {gt_file}: has no panoptic annotation; score its instances")
+        return {"gt_file": str(root / row.annotations), "gt_dir": str(root / row.labels)}
+    if row.reader == "semantic":
+        raise UserError(f"--gt {gt_file}: label maps have no objects; use frozenseg score semantic")
+    if row.derives_objects:
+        return {"gt_file": objects_of_records(*load_records(gt_file))}
+    return {"gt_file": str(root / (row.instances or row.annotations))}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         added = tasks.add_parser(task, help=summary, description=summary)
         for name, meaning in arguments.items():
             flag, _, rest = meaning.partition(" ")
-            added.add_argument(flag, dest=name, required=True, metavar="PATH", help=rest)
+            needed = name != "gt_dir" or "gt_file" not in arguments  # a data set's name tells it
+            added.add_argument(flag, dest=name, required=needed, metavar="PATH", help=rest)
         added.add_argument(
             "--json", type=output_file, metavar="OUT", help="also write the scores as JSON"
         )
@@ -42,13 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "panoptic",
         "PQ, SQ and RQ (fractions), as panopticapi counts them",
-        gt_file="--gt COCO panoptic JSON of the ground truth",
-        gt_dir="--gt-dir folder of its PNGs",
+        gt_file="--gt COCO panoptic JSON of the ground truth, or the name of a data set",
+        gt_dir="--gt-dir folder of its PNGs (not for a data set)",
         pred_file="--pred COCO panoptic JSON of the predictions",
         pred_dir="--pred-dir folder of their PNGs",
     )
     detections = {
-        "gt_file": "--gt JSON of the ground truth, COCO instance format",
+        "gt_file": "--gt JSON of the ground truth, COCO instance format, or a data set's name",
         "pred_file": "--pred JSON list of image_id, category_id, score, segmentation (RLE)",
     }
     add("instances", "mask AP (fractions) by COCO's rules", **detections)

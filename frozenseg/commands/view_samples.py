@@ -1,4 +1,4 @@
-"""Write augmented training samples as one picture, so that a person can check the augmentation."""
+"""Write training samples as one picture, as a configuration augments them: what the model sees."""
 
 import argparse
 from itertools import islice
@@ -6,16 +6,17 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
+from frozenseg.build.training_data import training_dataset
 from frozenseg.commands.output_argument import output_picture
-from frozenseg.data.benchmarks import BENCHMARKS, FILES_FORM, find_benchmark, load_records
-from frozenseg.data.dataset import Sample, SegmentationDataset
+from frozenseg.config import load_config
+from frozenseg.data.benchmarks import OWN_FORMS
+from frozenseg.data.dataset import Sample
 from frozenseg.data.loader import TrainingSampler
-from frozenseg.data.records import Categories
-from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
 from frozenseg.structures import Segment
+from frozenseg.text.vocabulary import Vocabulary
 
 TILE_HEIGHT = 400  # pixels of one sample on the sheet
 GAP = 8
@@ -23,29 +24,26 @@ GAP = 8
 
 def main(argv: list[str]) -> int | None:
     """Draw training samples and write them as one picture."""
-    arguments = _parser().parse_args(argv)
-    _check(arguments)
-    records, categories = load_records(arguments.dataset)
-    dataset = SegmentationDataset(
-        records=records,
-        categories=categories,
-        transform=LargeScaleJitter(
-            size=arguments.size, min_scale=arguments.min_scale, max_scale=arguments.max_scale
-        ),
-        targets=find_benchmark(arguments.dataset).targets,
-        seed=arguments.seed,
-    )
-    order = TrainingSampler(len(dataset), seed=arguments.seed)
-    tiles = [sample_picture(dataset[draw], categories) for draw in islice(order, arguments.count)]
+    arguments = _parser().parse_intermixed_args(argv)
+    if arguments.count < 1:
+        raise UserError(f"--count {arguments.count}: must be at least 1")
+    options = list(arguments.options)
+    if arguments.dataset:
+        options += ["DATASETS.TRAIN", repr((arguments.dataset,))]
+    cfg = load_config(arguments.config_file, options, freeze=False)
+    cfg.SEED = max(cfg.SEED, 0)  # -1 asks for any
+    dataset, vocabulary = training_dataset(cfg)
+    order = TrainingSampler(len(dataset), seed=cfg.SEED)
+    tiles = [sample_picture(dataset[draw], vocabulary) for draw in islice(order, arguments.count)]
     sheet = image_grid(tiles, columns=2)
     with atomic_path(arguments.output) as temporary:
         sheet.save(temporary)
-    print(f"{arguments.output}: {len(tiles)} samples of {arguments.dataset}")
+    print(f"{arguments.output}: {len(tiles)} samples of {', '.join(cfg.DATASETS.TRAIN)}")
     return None
 
 
-def sample_picture(sample: Sample, categories: Categories) -> Image.Image:
-    """A training sample beside the same with its masks and class names."""
+def sample_picture(sample: Sample, vocabulary: Vocabulary) -> Image.Image:
+    """Return a training sample beside the same with its masks and class names."""
     assert sample.targets is not None, "training samples have targets"
     image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
     masks, class_ids = sample.targets.masks.numpy(), sample.targets.class_ids.tolist()
@@ -53,7 +51,7 @@ def sample_picture(sample: Sample, categories: Categories) -> Image.Image:
     # instances may overlap: the later one is drawn on top
     ids = (masks * numbers[:, None, None]).max(axis=0, initial=0).astype(np.int32)
     segments = [
-        _segment(number, mask, class_id, categories)
+        _segment(number, mask, class_id, vocabulary)
         for number, mask, class_id in zip(numbers.tolist(), masks, class_ids, strict=True)
         if (ids == number).any()
     ]
@@ -66,7 +64,7 @@ def sample_picture(sample: Sample, categories: Categories) -> Image.Image:
 
 
 def image_grid(pictures: list[Image.Image], columns: int) -> Image.Image:
-    """The pictures in rows of `columns`, each `TILE_HEIGHT` high."""
+    """Return the pictures in rows of `columns`, each `TILE_HEIGHT` high."""
     tiles = [
         picture.resize((max(1, round(picture.width * TILE_HEIGHT / picture.height)), TILE_HEIGHT))
         for picture in pictures
@@ -79,42 +77,33 @@ def image_grid(pictures: list[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def _segment(number: int, mask: np.ndarray, class_id: int, categories: Categories) -> Segment:
+def _segment(number: int, mask: np.ndarray, class_id: int, vocabulary: Vocabulary) -> Segment:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Segment(
         id=number,
         class_id=class_id,
-        name=categories.names[class_id],
-        is_thing=categories.is_thing[class_id],
+        name=vocabulary.labels[class_id],
+        is_thing=vocabulary.is_thing[class_id],
         score=1.0,
         area=int(mask.sum()),
         box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
     )
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    if arguments.count < 1 or arguments.size < 1:
-        raise UserError("--count and --size must be at least 1")
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: must not be negative")
-    if not 0 < arguments.min_scale <= arguments.max_scale:
-        raise UserError(
-            f"--min-scale {arguments.min_scale} --max-scale {arguments.max_scale}: "
-            "0 < min-scale <= max-scale was expected"
-        )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg view_samples", description=__doc__)
     parser.add_argument(
-        "--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, or files: {FILES_FORM}"
+        "--config-file", help="the recipe of the run (without it the defaults of all settings)"
+    )
+    parser.add_argument(
+        "--dataset",
+        help="a name as in DATASETS.TRAIN, whose place it takes; your own: " + ", ".join(OWN_FORMS),
     )
     parser.add_argument(
         "--output", required=True, type=output_picture, help="the picture to write (.png)"
     )
     parser.add_argument("--count", type=int, default=8, help="samples (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=1024, help="crop (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
-    parser.add_argument("--min-scale", type=float, default=0.1, help="default: %(default)s")
-    parser.add_argument("--max-scale", type=float, default=2.0, help="default: %(default)s")
+    parser.add_argument(
+        "options", nargs="*", metavar="KEY VALUE", help="settings over those of the recipe"
+    )
     return parser

@@ -166,7 +166,7 @@ LABELS: dict[str, Callable[[Record], LabelMaps]] = {
 
 
 def has_objects(record: Record, targets: str) -> bool:
-    """Whether the annotation of an image has an object to learn, or to be scored on."""
+    """Tell whether the annotation of an image has an object to learn, or to be scored on."""
     listed = record.segments if targets == "panoptic" else record.instances
     if targets != "semantic" and listed is not None and listed.is_crowd.all():
         return False  # true of an empty list too; nothing needs to be decoded

@@ -25,15 +25,15 @@ NO_AP = "no instance annotation, so no AP"
 def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
     """List the files and folders of a row that are missing."""
     benchmark = benchmark.located(root)
-    own_list = benchmark.vocabulary if benchmark.vocabulary.endswith(".txt") else ""
     # COCO's and Mapillary's label maps can be derived; ADE20K's hold more than its objects do.
     maps = benchmark.semantic_labels if benchmark.prepared_by else ""
     parts = (
         (benchmark.images, "no images"),
+        *((source, "no images") for source in benchmark.image_sources),
         (benchmark.annotations, "no annotation"),
         (benchmark.labels, "no labels"),
         (maps, "no label maps"),
-        (own_list, "no class list"),
+        (benchmark.own_list, "no class list"),
         (benchmark.present, "no list of the classes in each image"),
         (benchmark.instances, NO_AP),
     )
@@ -59,8 +59,7 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
         return
     yield _count(benchmark, len(all_records))
     try:
-        name = str(root / (benchmark.annotations or benchmark.labels))
-        require_objects(records, benchmark.targets, name)
+        require_objects(records, benchmark.targets, str(root / benchmark.truth))
     except UserError as error:
         yield Finding(str(error), wrong=True)
     if benchmark.classes:
@@ -113,6 +112,9 @@ def _instances(
             yield Finding("LVIS annotation: frequencies and lists of absent classes are there")
         elif "cityscapes" in benchmark.evaluators:
             yield _cityscapes_instances(root / benchmark.instances, records)
+        elif "instances" in benchmark.tasks and benchmark.derives_objects:
+            things = sum(categories.is_thing)
+            yield Finding(f"the objects of {things} classes are scored for AP as annotated")
         elif "instances" in benchmark.tasks:
             path = root / (benchmark.instances or benchmark.annotations)
             load_truth(path, boxes=True)

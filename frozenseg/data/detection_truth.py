@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from frozenseg.data.annotations import load_panoptic
 from frozenseg.data.coco_json import ImageId, InstanceFile, ListedObject, read_instance_file
 from frozenseg.data.json_fields import flag, wholes
 from frozenseg.data.notes import note
-from frozenseg.data.records import Categories
-from frozenseg.data.rle import encode_segmentation, rle_area
+from frozenseg.data.records import Categories, Instances, Record, Segments
+from frozenseg.data.rle import encode_masks, encode_segmentation, rle_area
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
 
@@ -109,6 +112,52 @@ def load_lvis_truth(source: str | os.PathLike[str] | Mapping[str, Any], *, boxes
     for annotation in truth.dataset["annotations"]:
         annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
     return truth
+
+
+def objects_of_records(records: Sequence[Record], categories: Categories) -> dict[str, Any]:
+    """Make the content of an instance JSON of records: their objects, or the things of their PNGs.
+
+    Images are numbered as in the records. Panoptic PNGs are decoded for this, all of them.
+    """
+    annotations: list[dict[str, Any]] = []
+    images = []
+    for record in records:
+        segmentations, class_ids, crowds, (height, width) = _objects(record, categories)
+        size = {"height": height, "width": width}
+        images.append({"id": record.image_id, **size})
+        annotations += [
+            {
+                "image_id": record.image_id,
+                "category_id": categories.dataset_ids[class_id],
+                "segmentation": segmentation,
+                "iscrowd": int(crowd),
+            }
+            for segmentation, class_id, crowd in zip(segmentations, class_ids, crowds, strict=True)
+        ]
+    listed = zip(categories.dataset_ids, categories.names, categories.is_thing, strict=True)
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name, thing in listed if thing],
+    }
+
+
+def _objects(
+    record: Record, categories: Categories
+) -> tuple[list[Any], list[int], list[bool], tuple[int, int]]:
+    """Return the segmentations, class ids and crowd flags of a record's things, and its size."""
+    things = np.array(categories.is_thing, dtype=bool)
+    found: Instances | Segments
+    if record.instances is not None:
+        found, kept = record.instances, np.flatnonzero(things[record.instances.class_ids])
+        codes = [record.instances.segmentations[i] for i in kept]
+        assert record.height is not None and record.width is not None, "an instance JSON has sizes"
+        size = record.height, record.width
+    else:
+        ids, found = load_panoptic(record)
+        kept, size = np.flatnonzero(things[found.class_ids]), (ids.shape[0], ids.shape[1])
+        codes = encode_masks(ids == found.ids[kept, None, None])
+    return codes, found.class_ids[kept].tolist(), found.is_crowd[kept].tolist(), size
 
 
 def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:

@@ -57,6 +57,7 @@ def read_panoptic(
     ignore: int = 255,
     image_name: Callable[[Mapping[str, Any], str], str] = coco_name,
     image_suffix: str = "",
+    needs_flags: bool = True,
 ) -> tuple[list[Record], Categories]:
     """Read the records of a COCO panoptic dataset, in the order of its annotations.
 
@@ -66,9 +67,10 @@ def read_panoptic(
     image_name: gives the path below `image_dir` of an entry of `images`.
     image_suffix: where the entries of `images` cannot be relied on, the suffix of the images. Each
         then has the stem of its PNG, and its size is not known before it is read.
+    needs_flags: whether each category must say if it is a thing.
     """
     content, source = read_json(json_path), str(json_path)
-    categories = read_categories(content, source, panoptic=True)
+    categories = read_categories(content, source, panoptic=needs_flags)
     images = read_images(content, source)
     entries = read_panoptic_entries(content, categories, source)
     pngs = {key: entry.file_name for key, entry in entries.items()}
@@ -153,25 +155,30 @@ def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Cate
     Images without objects are kept, because detections on them count as errors. LVIS names its
     files only by the end of `coco_url` (`train2017/000000000001.jpg`), below `image_dir`.
     """
-    source = str(json_path)
-    file = read_instance_file(read_json(json_path), source)
+    return instance_records(read_json(json_path), json_path, image_dir)
+
+
+def instance_records(content: Any, path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
+    """Make the records of `read_instances` of the content of a file. path: for messages."""
+    source = str(path)
+    file = read_instance_file(content, source)
     objects: dict[ImageId, list[ListedObject]] = {key: [] for key in file.images}
     for row in file.objects:
         objects[row.image_id].append(row)
-    records = []
-    for position, (key, image) in enumerate(file.images.items()):
-        name = coco_name(image.entry, f"{source}: images[{position}]")
-        records.append(
-            Record(
-                image_id=key,
-                image_path=os.path.join(image_dir, name),
-                height=image.height,
-                width=image.width,
-                num_classes=len(file.categories),
-                instances=_instances(objects[key], file.categories),
-            )
+    records = [
+        Record(
+            image_id=key,
+            image_path=os.path.join(
+                image_dir, coco_name(image.entry, f"{source}: images[{position}]")
+            ),
+            height=image.height,
+            width=image.width,
+            num_classes=len(file.categories),
+            instances=_instances(objects[key], file.categories),
         )
-    return _checked(records, json_path), file.categories
+        for position, (key, image) in enumerate(file.images.items())
+    ]
+    return _checked(records, path), file.categories
 
 
 def _instances(rows: list[ListedObject], categories: Categories) -> Instances:

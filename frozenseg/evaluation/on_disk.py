@@ -48,6 +48,8 @@ from frozenseg.files import read_json
 
 Item = TypeVar("Item")
 Progress = Callable[[list[Item]], Iterable[Item]]
+Truth = str | Mapping[str, Any]
+"""An instance JSON, or its content."""
 
 logger = logging.getLogger(__name__)
 
@@ -168,13 +170,13 @@ def _wrong_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
     )
 
 
-def score_instances(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
+def score_instances(gt_file: Truth, pred_file: str, progress: Progress = iter) -> Scores:
     """Score the COCO mask AP of a results file, whose masks are RLE."""
     metric = InstanceAP(ground_truth=gt_file)
     return _score_detections(metric, gt_file, pred_file, progress)
 
 
-def score_lvis(gt_file: str, pred_file: str, progress: Progress = iter) -> Scores:
+def score_lvis(gt_file: Truth, pred_file: str, progress: Progress = iter) -> Scores:
     """Score the LVIS mask AP of a results file, whose masks are RLE."""
     metric = LvisAP(ground_truth=gt_file)
     return _score_detections(metric, gt_file, pred_file, progress)
@@ -256,7 +258,7 @@ def _check_same_images(
 
 
 def _score_detections(
-    metric: InstanceAP | LvisAP, gt_file: str, pred_file: str, progress: Progress
+    metric: InstanceAP | LvisAP, gt_file: Truth, pred_file: str, progress: Progress
 ) -> Scores:
     by_image = read_detections(pred_file, metric.sizes.keys(), metric.category_ids)
     for key, results in progress(list(by_image.items())):
@@ -269,7 +271,8 @@ def _score_detections(
                 [result["category_id"] for result in results],
             )
     scores = metric.compute()
-    _require_truth(not math.isnan(scores["AP"]), gt_file)
+    source = gt_file if isinstance(gt_file, str) else "the ground truth"
+    _require_truth(not math.isnan(scores["AP"]), source)
     return scores
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from frozenseg.data.annotations import load_instances
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.checks import check
 from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
+from frozenseg.data.mending import mend
 from frozenseg.data.readers import read_instances, read_panoptic
 from frozenseg.data.rle import checked_rle, encode_masks
 from frozenseg.errors import UserError
@@ -117,6 +119,38 @@ def test_readers_check_and_scorer_agree_on_instance_files(folder, content):
     assert sound == (trained and learnable and sizes == {SIZE})
 
 
+def _mended(row) -> Path | None:
+    """The mended copy of a data set's JSON, None where it cannot be, or need not be, mended."""
+    Path(row.annotations).with_suffix(".fixed.json").unlink(missing_ok=True)
+    made = []
+    if not _accepted(lambda: made.extend(mend(row, Path("/")))):
+        return None
+    path, changes = made
+    assert path.is_file() == bool(changes)
+    return path if changes else None
+
+
+@BOUNDED
+@given(content=damaged(INSTANCES))
+def test_a_mended_instance_file_has_the_same_objects(folder, content):
+    path = folder / "mend.json"
+    path.write_text(json.dumps(content))
+    row = find_benchmark(f"coco_instances:{path}:{folder}")
+    before = []
+    read = _accepted(lambda: before.extend(read_instances(path, folder)[0]))
+    made = _mended(row)
+    if made is None or not read:
+        return
+    after, _ = read_instances(made, folder)
+    assert json.loads(path.read_text()) == json.loads(json.dumps(content))
+    for old, new in zip(before, after, strict=True):
+        assert (load_instances(old)[0] == load_instances(new)[0]).all()
+        assert (old.instances.class_ids == new.instances.class_ids).all()
+    ids = [row["id"] for row in json.loads(made.read_text())["annotations"]]
+    assert min(ids, default=1) > 0 and len(set(ids)) == len(ids)
+    assert _mended(find_benchmark(f"coco_instances:{made}:{folder}")) is None  # once is enough
+
+
 @pytest.fixture(scope="module")
 def panoptic(tmp_path_factory) -> tuple[Path, dict]:
     root = tmp_path_factory.mktemp("panoptic")
@@ -138,6 +172,24 @@ def test_reader_and_scorer_agree_on_panoptic_files(panoptic, data):
     if scored and not trained:  # a scorer looks for no images
         files = [{row.get("file_name") for row in c.get("images", [])} for c in (content, whole)]
         assert files[0] != files[1] or len(content["images"]) != 2
+
+
+@BOUNDED
+@given(data=st.data())
+def test_a_mended_panoptic_file_is_read_alike(panoptic, data):
+    root, whole = panoptic
+    content = data.draw(damaged(whole))
+    path = root / "mend.json"
+    path.write_text(json.dumps(content))
+    before = []
+    read = _accepted(lambda: before.extend(read_panoptic(path, root / "png", root / "images")[0]))
+    made = _mended(find_benchmark(f"coco_panoptic:{path}:{root}/png:{root}/images"))
+    if made is None or not read:
+        return
+    after, _ = read_panoptic(made, root / "png", root / "images")
+    for old, new in zip(before, after, strict=True):
+        assert (old.segments.ids == new.segments.ids).all()
+        assert (old.segments.is_crowd == new.segments.is_crowd).all()
 
 
 @BOUNDED

@@ -16,27 +16,49 @@ def name(tmp_path):
 
 
 def test_sheet_shows_the_samples_and_repeats(tmp_path, name):
-    options = ["--dataset", name, "--count", "3", "--size", "96", "--min-scale", "1", "--seed", "4"]
+    command = ["--dataset", name, "--count", "3", "--output"]
+    settings = ["INPUT.IMAGE_SIZE", "96", "INPUT.MIN_SCALE", "1", "SEED", "4"]
     first, second = tmp_path / "a.png", tmp_path / "b.png"
-    assert main([*options, "--output", str(first)]) is None
-    main([*options, "--output", str(second)])
+    assert main([*command, str(first), *settings]) is None
+    main([*command, str(second), *settings])
     assert first.read_bytes() == second.read_bytes()
     pixels = np.asarray(Image.open(first).convert("RGB"))
     assert pixels.shape[0] > 2 * 400 and pixels.shape[1] > 4 * 400  # two rows of two pairs
     grass = np.all(pixels == SEGMENTS[16777215][2], axis=-1)
     assert grass.mean() > 0.02
-    main([*options[:-1], "5", "--output", str(second)])
+    main([*command, str(second), *settings[:-1], "5"])
     assert first.read_bytes() != second.read_bytes()
+
+
+def test_samples_are_those_of_the_run(tmp_path, name):
+    """A recipe gives the data, the crop and its scale; KEY VALUE pairs go over it."""
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(
+        f"DATASETS: {{TRAIN: ['{name}']}}\nINPUT: {{IMAGE_SIZE: 64, MIN_SCALE: 1.0, MAX_SCALE: 1.0,"
+        " FLIP_PROBABILITY: 0.0}\n"
+    )
+    first, second, third = (tmp_path / f"{stem}.png" for stem in "abc")
+    main(["--config-file", str(recipe), "--count", "2", "--output", str(first)])
+    pixels = np.asarray(Image.open(first).convert("RGB"))
+    # The longer side fills the crop, so the padding is as large as in the picture of 40 x 60 or of
+    # 33 x 21 pixels.
+    padding = np.all(pixels[:400, :400] == 128, axis=-1).mean()
+    assert 0.30 < padding < 0.38
+    main(["--config-file", str(recipe), "--count", "2", "--output", str(second), "--dataset", name])
+    assert first.read_bytes() == second.read_bytes()
+    options = ["INPUT.MIN_SCALE", "0.5"]
+    main(["--config-file", str(recipe), "--count", "2", "--output", str(third), *options])
+    assert first.read_bytes() != third.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--count", "0"], "--count"),
-        (["--size", "-3"], "--size"),
-        (["--seed", "-1"], "--seed -1"),
-        (["--min-scale", "2", "--max-scale", "1"], "--min-scale 2"),
-        (["--min-scale", "0"], "--min-scale 0"),
+        (["--count", "0"], "--count 0"),
+        (["INPUT.IMAGE_SIZE", "-3"], "INPUT.IMAGE_SIZE"),
+        (["SEED", "-2"], "SEED"),
+        (["INPUT.MIN_SCALE", "2", "INPUT.MAX_SCALE", "1"], "must not be above"),
+        (["INPUT.MIN_SCALE", "0"], "INPUT.MIN_SCALE"),
         (["--output", "sheet.xyz"], "sheet.xyz"),
         (["--dataset", "nothing"], "nothing: no such dataset"),
     ],

@@ -111,7 +111,7 @@ def register_datasets(root: Path | None = None) -> None:
 
 
 def register_dataset(name: str, root: Path | None = None) -> None:
-    """A row of the table, or files named by `coco_panoptic:JSON:PNG_DIR:IMAGE_DIR`."""
+    """A row of the table, or a data set of one's own, named by its files or a YAML file."""
     if name in DatasetCatalog:
         return
     root = data_root() if root is None else root
@@ -131,8 +131,12 @@ def register_dataset(name: str, root: Path | None = None) -> None:
 
 def evaluator_type(benchmark: Benchmark) -> str:
     """ "" for folds and mosaics: they ask for some classes, or by other rules than detectron2's."""
+    tasks = benchmark.evaluators or benchmark.tasks
+    if benchmark.reader == "panoptic" and not benchmark.instances:
+        # detectron2 makes no objects of a panoptic annotation
+        tasks = tuple(task for task in tasks if task != "instances")
     few_shot = bool(benchmark.classes) or benchmark.background >= 0
-    return "" if few_shot else EVALUATOR_TYPES.get(benchmark.evaluators or benchmark.tasks, "")
+    return "" if few_shot else EVALUATOR_TYPES.get(tasks, "")
 
 
 def ensure_registered(names: tuple[str, ...]) -> None:
@@ -152,7 +156,7 @@ def _paths(benchmark: Benchmark, root: Path) -> dict[str, str]:
             paths["sem_seg_root"] = benchmark.semantic_labels
     elif benchmark.reader == "semantic":
         paths["sem_seg_root"] = benchmark.labels
-    else:
+    elif benchmark.annotations:
         paths["json_file"] = benchmark.annotations
     if benchmark.instances:
         key = "gt_dir" if "cityscapes" in benchmark.evaluators else "json_file"

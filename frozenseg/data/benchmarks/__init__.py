@@ -22,7 +22,7 @@ from frozenseg.data.benchmarks.reading import (
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.benchmarks.table import (
     BENCHMARKS,
-    FILES_FORM,
+    OWN_FORMS,
     data_root,
     find_benchmark,
     is_data_set,
@@ -30,7 +30,7 @@ from frozenseg.data.benchmarks.table import (
 
 __all__ = [
     "BENCHMARKS",
-    "FILES_FORM",
+    "OWN_FORMS",
     "Benchmark",
     "benchmark_categories",
     "benchmark_vocabulary",

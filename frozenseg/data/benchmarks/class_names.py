@@ -24,20 +24,33 @@ def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
     benchmark = benchmark.located(root)
     if benchmark.annotations:
         path = root / benchmark.annotations
-        return read_categories(read_json(path), str(path))
+        return marked(read_categories(read_json(path), str(path)), benchmark, root)
     vocabulary = _whole_vocabulary(benchmark, root)
-    assert vocabulary is not None, "a row of label maps names its classes"
+    assert vocabulary is not None, "a row without an annotation file names its classes"
     if not benchmark.prepared_by:
-        _check_numbers(vocabulary, benchmark.vocabulary)
-    return Categories(tuple(vocabulary.labels), vocabulary.is_thing, tuple(range(len(vocabulary))))
+        _check_numbers(vocabulary)
+    count = len(vocabulary)
+    # An object is a thing, as in an instance JSON, whatever COCO says of its name.
+    flags = (True,) * count if benchmark.reader == "polygons" else vocabulary.is_thing
+    categories = Categories(tuple(vocabulary.labels), flags, tuple(range(count)))
+    return marked(categories, benchmark, root)
 
 
-def _check_numbers(vocabulary: Vocabulary, source: str) -> None:
+def marked(categories: Categories, benchmark: Benchmark, root: Path) -> Categories:
+    """Return the categories with the flags that the things of a row give them, if it names any."""
+    if benchmark.things is None:
+        return categories
+    words = name_categories(categories, str(root / benchmark.truth), listed=benchmark.class_list)
+    is_thing = Vocabulary.parse(words, things=benchmark.things).is_thing
+    return replace(categories, is_thing=is_thing)
+
+
+def _check_numbers(vocabulary: Vocabulary) -> None:
     """Compare the numbers in a class list with label maps, which count classes from 0.
 
     Many lists of the field count from 1, which a warning tells; other numbers are refused.
     """
-    size, numbers = len(vocabulary), vocabulary.ids
+    source, size, numbers = vocabulary.source, len(vocabulary), vocabulary.ids
     if numbers == tuple(range(1, size + 1)):
         note(f"{source}: counts from 1, label maps from 0: label 0 is {vocabulary.labels[0]!r}")
     elif numbers not in (None, tuple(range(size))):
@@ -56,7 +69,9 @@ def benchmark_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
 
 
 def _whole_vocabulary(benchmark: Benchmark, root: Path) -> Vocabulary | None:
-    if not benchmark.vocabulary.endswith(".txt"):
+    if benchmark.class_list is not None:
+        return benchmark.class_list
+    if not benchmark.own_list:
         return Vocabulary.packaged(benchmark.vocabulary) if benchmark.vocabulary else None
     path = root / benchmark.vocabulary
     if not path.is_file():
@@ -82,7 +97,7 @@ def class_names(
     listed: a list that replaces the row's own; without either, the annotation names the classes.
     by_order: join the list by the order of the ids, whatever the names say.
     """
-    annotation = str(root / (benchmark.annotations or benchmark.labels))
+    annotation, listed = str(root / benchmark.truth), listed or benchmark.class_list
     own = benchmark_vocabulary(benchmark, root) if listed is None else None
     if own is not None:
         joined = join(own, categories.names, categories.dataset_ids, annotation, in_order=True)

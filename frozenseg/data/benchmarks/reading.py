@@ -1,16 +1,18 @@
 """Read the records of a benchmark: all of its files, then the classes that its row selects."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from frozenseg.data.benchmarks.class_names import categories_of_files
-from frozenseg.data.benchmarks.row import Benchmark
+from frozenseg.data.benchmarks.class_names import categories_of_files, marked
+from frozenseg.data.benchmarks.row import Benchmark, Reader
 from frozenseg.data.benchmarks.scored_pairs import PAIRS
 from frozenseg.data.benchmarks.selection import listed_present, objects_present, select_classes
 from frozenseg.data.benchmarks.table import BENCHMARKS, data_root, find_benchmark
+from frozenseg.data.polygon_files import polygon_content
 from frozenseg.data.readers import (
     cityscapes_name,
     coco_name,
+    instance_records,
     read_instances,
     read_panoptic,
     read_semantic,
@@ -27,8 +29,8 @@ def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Cat
     """
     root = data_root() if root is None else root
     row = find_benchmark(name).located(root)
-    own_list = row.vocabulary if row.vocabulary.endswith(".txt") else ""
-    require_in_place(name, (row.annotations, row.images, row.labels, own_list, row.present), root)
+    parts = (row.annotations, row.images, row.labels, row.own_list, row.present, *row.image_sources)
+    require_in_place(name, parts, root)
     return read_benchmark(row, root)
 
 
@@ -68,7 +70,7 @@ def select_benchmark_classes(
         present = objects_present
     if max(benchmark.classes) >= len(categories):
         raise UserError(
-            f"{root / (benchmark.annotations or benchmark.labels)}: has {len(categories)} classes, "
+            f"{root / benchmark.truth}: has {len(categories)} classes, "
             f"but number {max(benchmark.classes)} is selected; is it another data set?"
         )
     kept, chosen = select_classes(records, categories, benchmark.classes, present)
@@ -81,23 +83,49 @@ def select_benchmark_classes(
 def read_all_classes(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
     """Read all records and categories in the files of a row, whatever its `classes`."""
     benchmark = benchmark.located(root)
-    images, labels = root / benchmark.images, root / benchmark.labels
-    ignore = benchmark.ignore
-    if benchmark.reader == "instances":
-        return read_instances(root / benchmark.annotations, images)
-    if benchmark.reader == "semantic":
-        categories = categories_of_files(benchmark, root)
-        return read_semantic(
-            images, labels, categories, ignore=ignore, background=benchmark.background
-        )
-    maps = root / benchmark.semantic_labels
+    records, categories = READERS[benchmark.reader](benchmark, root)
+    return records, marked(categories, benchmark, root)
+
+
+def _panoptic(row: Benchmark, root: Path) -> tuple[list[Record], Categories]:
+    maps = root / row.semantic_labels
     return read_panoptic(
-        root / benchmark.annotations,
-        labels,
-        images,
-        semantic_dir=maps if benchmark.semantic_labels and maps.is_dir() else None,
-        ignore=ignore,
-        image_name=cityscapes_name if benchmark.image_names == "cityscapes" else coco_name,
+        root / row.annotations,
+        root / row.labels,
+        root / row.images,
+        semantic_dir=maps if row.semantic_labels and maps.is_dir() else None,
+        ignore=row.ignore,
+        image_name=cityscapes_name if row.image_names == "cityscapes" else coco_name,
         # Mapillary's JSON has height and width exchanged (mapillary_vistas issue 16).
-        image_suffix=".jpg" if benchmark.image_names == "mapillary" else "",
+        image_suffix=".jpg" if row.image_names == "mapillary" else "",
+        needs_flags=row.things is None,
     )
+
+
+def _instances(row: Benchmark, root: Path) -> tuple[list[Record], Categories]:
+    return read_instances(root / row.annotations, root / row.images)
+
+
+def _semantic(row: Benchmark, root: Path) -> tuple[list[Record], Categories]:
+    categories = categories_of_files(row, root)
+    return read_semantic(
+        root / row.images,
+        root / row.labels,
+        categories,
+        ignore=row.ignore,
+        background=row.background,
+    )
+
+
+def _polygons(row: Benchmark, root: Path) -> tuple[list[Record], Categories]:
+    content = polygon_content(row.image_sources, row.images, categories_of_files(row, root).names)
+    return instance_records(content, Path(row.images), Path(row.images))
+
+
+READERS: dict[Reader, Callable[[Benchmark, Path], tuple[list[Record], Categories]]] = {
+    "panoptic": _panoptic,
+    "instances": _instances,
+    "semantic": _semantic,
+    "polygons": _polygons,
+}
+"""Format of an annotation -> its reader; the row that it takes is `located`."""

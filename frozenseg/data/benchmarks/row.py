@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from frozenseg.text.vocabulary import Vocabulary
+
 PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
 """See `frozenseg.data.benchmarks.scored_pairs`."""
+Reader = Literal["panoptic", "semantic", "instances", "polygons"]
 ORIGINAL_SIZE = (0, 0)
 """As detectron2 has it: no shorter side is asked for."""
 
@@ -16,10 +19,15 @@ class Benchmark:
     """One dataset split. Paths are relative to the data root; "" stands for "none".
 
     tasks: what its annotation can train and test.
-    reader: the format of its annotation.
+    reader: the format of its annotation: COCO panoptic, label maps, COCO instances, or ultralytics'
+        text files of polygons.
     vocabulary: the class list: a name of `data/vocabularies`, or a `.txt` file below the root that
         the preparation makes; "": the category names of the annotation.
+    class_list: the class list itself, as a data set of one's own has it, in place of `vocabulary`.
+    things: names of the classes that are things; None: as the annotation or the class list says.
     images: folder of the images.
+    image_sources: of the reader "polygons": folders of images, and text files that list images,
+        all below `images`.
     annotations: JSON file. The reader "semantic" needs none if there is a vocabulary, whose order
         is then that of the label ids; else a JSON with `categories` alone.
     labels: folder of panoptic PNGs or of label maps.
@@ -48,8 +56,11 @@ class Benchmark:
 
     images: str
     tasks: tuple[str, ...] = ("semantic",)
-    reader: Literal["panoptic", "semantic", "instances"] = "semantic"
+    reader: Reader = "semantic"
     vocabulary: str = ""
+    class_list: Vocabulary | None = None
+    things: tuple[str, ...] | None = None
+    image_sources: tuple[str, ...] = ()
     annotations: str = ""
     labels: str = ""
     semantic_labels: str = ""
@@ -73,7 +84,24 @@ class Benchmark:
     @property
     def targets(self) -> Literal["panoptic", "semantic", "instances"]:
         """The annotation that becomes masks in training."""
-        return "semantic" if self.tasks == ("semantic",) else self.reader
+        if self.tasks == ("semantic",):
+            return "semantic"
+        return "instances" if self.reader == "polygons" else self.reader
+
+    @property
+    def own_list(self) -> str:
+        """The file of the class list, which lies below the root; "" if there is none."""
+        return self.vocabulary if self.vocabulary.endswith(".txt") else ""
+
+    @property
+    def truth(self) -> str:
+        """The file or folder of the annotation, for messages."""
+        return self.annotations or self.labels or self.images
+
+    @property
+    def derives_objects(self) -> bool:
+        """Tell whether the truth of AP is made of the records: no instance JSON holds it."""
+        return not self.instances and self.reader in ("panoptic", "polygons")
 
     def located(self, root: Path) -> "Benchmark":
         """Return the row with its annotation where it lies below `root`: with `version` or not."""

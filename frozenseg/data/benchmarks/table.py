@@ -1,32 +1,24 @@
-"""The one table of benchmarks, by their published names.
+"""The one table of benchmarks, by their published names, and where their files lie.
 
-Besides the names of the table, three forms name any dataset by its files:
-
-    coco_panoptic:JSON:PNG_DIR:IMAGE_DIR          COCO panoptic format
-    coco_instances:JSON:IMAGE_DIR                 COCO instance format
-    label_maps:IMAGE_DIR:LABEL_DIR:CLASSES.txt    PNGs of class ids, and their names
-
-Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `datasets`).
+Paths are those of detectron2's datasets, under $DETECTRON2_DATASETS (default: `datasets`). Other
+data sets are named by their files (`own_files`) or by a YAML file (`own_yaml`).
 """
 
+import difflib
 import os
 from pathlib import Path
 
 from frozenseg.data.benchmarks.few_shot_rows import FEW_SHOT_BENCHMARKS
+from frozenseg.data.benchmarks.own_files import FILES_FORMS, is_form, row_of_files
+from frozenseg.data.benchmarks.own_yaml import YAML_FORM, is_yaml, row_of_yaml
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.benchmarks.rows import TEST_ROWS, TRAINING_ROWS
-from frozenseg.errors import UserError, nearest
+from frozenseg.errors import UserError
 from frozenseg.files import user_path
-from frozenseg.text.vocabulary import Vocabulary
-
-FILES_FORMS = {
-    "coco_panoptic": "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR",
-    "coco_instances": "coco_instances:JSON:IMAGE_DIR",
-    "label_maps": "label_maps:IMAGE_DIR:LABEL_DIR:CLASSES.txt",
-}
-FILES_FORM = ", ".join(FILES_FORMS.values())
 
 BENCHMARKS: dict[str, Benchmark] = {**TRAINING_ROWS, **TEST_ROWS, **FEW_SHOT_BENCHMARKS}
+OWN_FORMS = (*FILES_FORMS.values(), YAML_FORM)
+"""How a data set is named that is not in the table."""
 
 
 def data_root() -> Path:
@@ -35,54 +27,27 @@ def data_root() -> Path:
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """Return the row of a published name, or make one from a name of files."""
+    """Return the row of a published name, or make one for a data set of one's own."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    form, _, paths = name.partition(":")
-    if form not in FILES_FORMS:
-        raise UserError(
-            f"{name}: no such dataset; {nearest(name, list(BENCHMARKS))} "
-            f"(or a dataset by its files: {FILES_FORM})"
-        )
-    parts = paths.split(":")
-    if len(parts) != FILES_FORMS[form].count(":") or not all(parts):
-        raise UserError(f"{name}: other paths were expected, as in {FILES_FORMS[form]}")
-    absolute = [os.path.abspath(user_path(part)) for part in parts]  # not below the root
-    return _row_of_files(form, absolute)
-
-
-def _row_of_files(form: str, paths: list[str]) -> Benchmark:
-    if form == "coco_panoptic":
-        annotations, labels, images = paths
-        tasks: tuple[str, ...] = ("panoptic", "semantic")
-        return Benchmark(
-            tasks=tasks,
-            reader="panoptic",
-            annotations=annotations,
-            labels=labels,
-            images=images,
-            evaluators=tasks,
-        )
-    if form == "coco_instances":
-        annotations, images = paths
-        tasks = ("instances",)
-        return Benchmark(
-            tasks=tasks,
-            reader="instances",
-            annotations=annotations,
-            images=images,
-            evaluators=tasks,
-        )
-    images, labels, names = paths
-    if not names.endswith(".txt"):
-        raise UserError(f"{names}: the list of class names must be a text file (.txt)")
-    # The value of unlabelled pixels must be no class of the list.
-    ignore = 255 if len(Vocabulary.from_file(names, may_repeat=True)) <= 255 else 65535
-    return Benchmark(
-        ignore=ignore, vocabulary=names, images=images, labels=labels, evaluators=("semantic",)
-    )
+    if is_form(name):
+        return row_of_files(name)
+    if is_yaml(name):
+        return row_of_yaml(name, data_root())
+    raise _unknown(name)
 
 
 def is_data_set(name: str) -> bool:
-    """Whether a value names a data set: one of the table, or one by its files."""
-    return name in BENCHMARKS or name.partition(":")[0] in FILES_FORMS
+    """Tell whether a value names a data set: one of the table, or one of one's own."""
+    return name in BENCHMARKS or is_form(name) or is_yaml(name)
+
+
+def _unknown(name: str) -> UserError:
+    form = difflib.get_close_matches(name.partition(":")[0], FILES_FORMS, n=1)
+    if form and ":" in name:
+        return UserError(f"{name}: no such form; did you mean {FILES_FORMS[form[0]]}?")
+    near = difflib.get_close_matches(name, BENCHMARKS, n=3, cutoff=0.5)
+    known = f"did you mean {', '.join(near)}?" if near else "frozenseg check_dataset lists them."
+    return UserError(
+        f"{name}: no such dataset; {known} Name one of your own as {' or '.join(OWN_FORMS)}"
+    )

@@ -2,17 +2,20 @@
 
 import argparse
 import os
+from pathlib import Path
 
+import yaml
 from tqdm import tqdm
 
 from frozenseg.commands.output_argument import output_picture
-from frozenseg.data.benchmarks.small_world_files import WorldFiles
+from frozenseg.data.benchmarks.small_world_files import WorldFiles, small_world_files
 from frozenseg.errors import UserError
-from frozenseg.files import user_path
+from frozenseg.files import atomic_path, user_path
 from frozenseg.small_world.export import SPLITS, export_split
 from frozenseg.small_world.pictures import write_demo, write_sheet
 
 COUNTS = {"train": 2400, "val": 200}
+DESCRIBED = "set.yaml"  # names both splits in a few letters
 
 
 def main(argv: list[str]) -> int | None:
@@ -48,6 +51,21 @@ def _write(arguments: argparse.Namespace) -> None:
                 progress=bar.update,
             )
         print(f"{split}: {count} scenes, {dataset_name(files)}")
+    described = arguments.output / DESCRIBED
+    with atomic_path(described) as temporary:
+        temporary.write_text(yaml.safe_dump(_description(arguments.output), sort_keys=False))
+    print(f"{described}: describes them, as {described}:{split}")
+
+
+def _description(root: Path) -> dict[str, dict[str, str]]:
+    """Return each split that is there as `frozenseg.data.benchmarks.own_yaml` reads it."""
+    splits = {split: small_world_files(Path(split), split="") for split in SPLITS}
+    fields = ("images", "annotations", "labels", "semantic_labels", "instances")
+    return {
+        split: {field: getattr(files, field).as_posix() for field in fields}
+        for split, files in splits.items()
+        if (root / files.annotations).is_file()
+    }
 
 
 def dataset_name(files: WorldFiles) -> str:

@@ -1,0 +1,108 @@
+"""Read ultralytics' label files as the content of a COCO instance JSON.
+
+Each image has a text file with one line for each object: the number of its class and the corners of
+its outline, "class x y x y ...", as shares of the width and the height of the image. The file lies
+where the image does, with `labels` in place of the last folder `images` and the suffix `.txt`. An
+image without a file, or with an empty one, has no objects.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from frozenseg.data.image_files import image_suffixes
+from frozenseg.data.label_maps import image_size
+from frozenseg.data.notes import note
+from frozenseg.errors import UserError
+
+FEWEST = 7  # numbers of an object: a class and three corners
+BOX = 5  # numbers of an object of which only the box is annotated
+TOLERANCE = 0.01  # by which real files leave the range 0-1
+
+
+def polygon_content(sources: Sequence[str], root: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return {"images", "annotations", "categories"} of a split, with absolute file names.
+
+    sources: folders, searched with all folders in them, and text files that list images.
+    root: the folder that all of them lie in. names: of the classes, by their numbers.
+
+    An image is called by its name without suffix; if two share it, by its path below `root`.
+    """
+    images = list(dict.fromkeys(path for source in sources for path in _images_of(Path(source))))
+    if not images:
+        raise UserError(f"{sources[0]}: holds no images; copy them there, or correct the path")
+    ids = [image.stem for image in images]
+    if len(set(ids)) < len(ids):
+        ids = [os.path.relpath(image.with_suffix(""), root) for image in images]
+    labels = [label_file(image) for image in images]
+    absent = [label for label in labels if not label.is_file()]
+    if len(absent) == len(images):
+        raise UserError(f"{absent[0]}: no such file, and no other of {len(images)} images has one")
+    if absent:
+        note(f"{root}: {len(absent)} of {len(images)} images have no label file: no objects")
+    entries, annotations = [], []
+    for image, key, label in zip(images, ids, labels, strict=True):
+        height, width = image_size(image)
+        entries.append({"id": key, "file_name": str(image), "height": height, "width": width})
+        annotations += [
+            {"image_id": key, "category_id": number, "segmentation": [polygon]}
+            for number, polygon in _objects(label, height, width, len(names))
+        ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+    return {"images": entries, "annotations": annotations, "categories": categories}
+
+
+def label_file(image: Path) -> Path:
+    """Return the path of the label file of an image."""
+    folders = list(image.parts[:-1])
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return Path(*folders, f"{image.stem}.txt")
+
+
+def _images_of(source: Path) -> list[Path]:
+    """List the images in a folder and all folders below, or those that a file lists by line."""
+    if not source.is_dir():
+        lines = (line.strip() for line in _text(source).splitlines())
+        return [Path(os.path.normpath(source.parent / line)) for line in lines if line]
+    suffixes = frozenset(image_suffixes())
+    return sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _objects(path: Path, height: int, width: int, classes: int) -> list[tuple[int, list[float]]]:
+    """Read (class, polygon in pixels) of each line of a label file; [] if it does not exist."""
+    found = []
+    for number, line in enumerate(_text(path).splitlines() if path.is_file() else (), 1):
+        words, where = line.split(), f"{path}: line {number}"
+        if not words:
+            continue
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            raise UserError(f"{where}: holds a word that is no number; correct it") from None
+        if len(values) < FEWEST or len(values) % 2 == 0:
+            what = "is a box, which has no mask" if len(values) == BOX else "is no polygon"
+            raise UserError(f"{where}: {what}; 'class x y x y x y ...' was expected")
+        if values[0] not in range(classes):
+            raise UserError(f"{where}: class {words[0]} is none of 0 to {classes - 1}; correct it")
+        # A comparison with NaN is false.
+        if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values[1:]):
+            raise UserError(f"{where}: corners are shares of the image's sides, 0 to 1; correct it")
+        sides = [width, height] * (len(values) // 2)
+        polygon = [min(max(v, 0.0), 1.0) * side for v, side in zip(values[1:], sides, strict=True)]
+        found.append((int(values[0]), polygon))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}); save it so") from None

@@ -1,0 +1,284 @@
+"""Data sets of one's own: named by files, described in YAML, and in ultralytics' form."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from frozenseg.build.evaluator import EvalDataset, build_tasks
+from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
+from frozenseg.commands import check_dataset, score
+from frozenseg.config import load_config
+from frozenseg.data.annotations import load_instances, load_panoptic, load_semantic
+from frozenseg.data.benchmarks import find_benchmark, is_data_set, load_records
+from frozenseg.data.checks import check
+from frozenseg.data.dataset import SegmentationDataset
+from frozenseg.data.detection_truth import load_truth, objects_of_records
+from frozenseg.data.rle import decode_segmentations, encode_segmentation
+from frozenseg.data.transforms import ShortestEdgeResize
+from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
+from tests.data.tiny import SEGMENTS, dataset_name, id_map, write_dataset
+
+POLYGON = "1 0.25 0.5 0.75 0.5 0.75 1.0 0.25 1.0\n"
+
+
+def described(folder: Path, **content: object) -> str:
+    """Write `content` as a YAML file; returns the name of its split `train`."""
+    (folder / "set.yaml").write_text(yaml.safe_dump(content))
+    return f"{folder}/set.yaml:train"
+
+
+def ultralytics(folder: Path, text: str = POLYGON, **more: object) -> str:
+    """Write two pictures of 8 x 12 pixels, the second without labels."""
+    (folder / "images" / "deep").mkdir(parents=True)
+    (folder / "labels" / "deep").mkdir(parents=True)
+    for name in ("deep/1", "2"):
+        Image.new("RGB", (12, 8)).save(folder / "images" / f"{name}.png")
+    (folder / "labels" / "deep" / "1.txt").write_text(text)
+    return described(folder, **{"train": "images", "names": {0: "sky", 1: "dog, hound"}} | more)
+
+
+# Ultralytics' form
+
+
+def test_polygons_become_masks(tmp_path, caplog):
+    records, categories = load_records(ultralytics(tmp_path, POLYGON + "\n" + POLYGON))
+    assert [record.image_id for record in records] == ["2", "1"]  # by path: 2.png, deep/1.png
+    assert categories.names == ("sky", "dog") and categories.dataset_ids == (0, 1)
+    assert categories.is_thing == (True, True)  # a polygon is an object, though sky is COCO's stuff
+    masks, instances = load_instances(records[1])
+    expected = np.zeros((8, 12), bool)
+    expected[4:8, 3:9] = True
+    assert instances.class_ids.tolist() == [1, 1] and (masks == expected).all()
+    assert len(load_instances(records[0])[0]) == 0
+    assert "1 of 2 images have no label file: no objects" in caplog.text
+
+
+def test_polygons_are_checked_and_scored(tmp_path):
+    name = ultralytics(tmp_path)
+    row = find_benchmark(name)
+    assert row.targets == "instances" and row.evaluators == ("instances",)
+    findings = list(check(row, tmp_path))
+    assert not any(finding.wrong for finding in findings)
+    assert "classes: 2, from" in " ".join(finding.text for finding in findings)
+    truth = load_truth(objects_of_records(*load_records(name)), boxes=False)
+    assert [entry["area"] for entry in truth.dataset["annotations"]] == [24.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 0.5 0.5 0.2 0.2\n", "line 1: is a box, which has no mask"),
+        ("\n1 0.5 0.5 0.2 0.2 0.3 0.4 0.5\n", "line 2: is no polygon"),
+        ("2 0 0 1 0 1 1\n", "line 1: class 2 is none of 0 to 1"),
+        ("0.5 0 0 1 0 1 1\n", "line 1: class 0.5 is none of"),
+        ("1 0 0 11 0 11 8\n", "line 1: corners are shares"),
+        ("1 0 0 nan 0 1 1\n", "line 1: corners are shares"),
+        ("dog 0 0 1 0 1 1\n", "line 1: holds a word that is no number"),
+    ],
+)
+def test_damaged_label_files(tmp_path, text, message):
+    name = ultralytics(tmp_path, text)
+    with pytest.raises(UserError, match=rf"1\.txt: {message}"):
+        load_records(name)
+
+
+def test_lists_of_images_and_equal_names(tmp_path):
+    name = ultralytics(tmp_path, train=["list.txt", "images"])
+    Image.new("RGB", (12, 8)).save(tmp_path / "images" / "1.png")
+    (tmp_path / "list.txt").write_text("./images/1.png\nimages/2.png\n")
+    records, _ = load_records(name)  # 1.png, 2.png and deep/1.png, each once
+    assert [record.image_id for record in records] == ["images/1", "images/2", "images/deep/1"]
+
+
+def test_folders_as_roboflow_and_ultralytics_write_them(tmp_path, monkeypatch):
+    name = ultralytics(tmp_path / "own", train="../images", roboflow={"project": "p"}, nc=2)
+    assert len(load_records(name)[0]) == 2
+    monkeypatch.setenv(
+        "DETECTRON2_DATASETS", str(tmp_path)
+    )  # the folder beside the file comes first
+    elsewhere = described(tmp_path, path="own", train="images", names=["sky", "dog"])
+    (tmp_path / "far").mkdir()
+    (tmp_path / "set.yaml").rename(tmp_path / "far" / "set.yaml")
+    assert len(load_records(elsewhere.replace("set.yaml", "far/set.yaml"))[0]) == 2
+
+
+# Our YAML
+
+
+def test_a_description_is_the_same_data_set_as_its_files(tmp_path):
+    write_dataset(tmp_path, [(40, 60), (33, 21)])
+    files = {"images": "images", "annotations": "panoptic.json", "labels": "png"}
+    name = described(tmp_path, train=files, val=files)
+    assert len(load_records(name)[0]) == 2
+    assert find_benchmark(name) == find_benchmark(dataset_name(tmp_path))
+    assert is_data_set(name) and is_data_set("own.yml") and not is_data_set("own.json")
+    with pytest.raises(UserError, match=r"set.yaml: name a split .*set.yaml:train, .*set.yaml:val"):
+        find_benchmark(f"{tmp_path}/set.yaml")
+    described(tmp_path, train=files)
+    assert find_benchmark(f"{tmp_path}/set.yaml") == find_benchmark(name)  # it has this one alone
+
+
+def test_names_and_things_of_a_description(tmp_path):
+    """A list replaces the names, and `things` the flags, of an annotation that has none, too."""
+    content = write_dataset(tmp_path, [(40, 60)])
+    plain = [{"id": entry["id"], "name": entry["name"]} for entry in content["categories"]]
+    (tmp_path / "panoptic.json").write_text(json.dumps(content | {"categories": plain}))
+    files = {"images": "images", "annotations": "panoptic.json", "labels": "png"}
+    with pytest.raises(UserError, match="has no 'isthing'"):
+        load_records(described(tmp_path, train=files))
+    names = ["grass, meadow", "dog, hound", "cat"]
+    name = described(tmp_path, train=files, names=names, things="hound")
+    _, categories = load_records(name)
+    assert categories.names == ("dog", "cat", "grass")
+    assert categories.is_thing == (True, False, False)
+    cfg = load_config(None, {"DATASETS.TRAIN": (name,), "DATASETS.TEST": (name,)})
+    words = build_vocabulary(cfg, name, categories)
+    assert words.names == (("dog", "hound"), ("cat",), ("grass", "meadow"))
+    assert words.is_thing == (True, False, False)
+    assert all(words.seen(build_seen_vocabulary(cfg, name)))
+
+
+def test_label_maps_of_a_description(tmp_path):
+    for folder, mode in (("labels", "L"), ("images", "RGB")):
+        (tmp_path / folder).mkdir()
+        Image.new(mode, (20, 12), 7 if mode == "L" else 0).save(tmp_path / folder / "1.png")
+    (tmp_path / "classes.json").write_text('{"names": ["car", "sky"]}')
+    files = {"images": "images", "labels": "labels", "ignore": 7}
+    records, categories = load_records(described(tmp_path, train=files, names="classes.json"))
+    assert categories.names == ("car", "sky") and categories.is_thing == (True, False)
+    assert (load_semantic(records[0]) == -1).all()
+    with pytest.raises(UserError, match="label maps hold numbers alone; list the classes"):
+        find_benchmark(described(tmp_path, train=files))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "name a split that the file has: it has none"),
+        ({"trian": "images", "names": ["a"]}, "unknown key 'trian'; did you mean train"),
+        ({"train": "images"}, "list the classes as 'names'"),
+        ({"train": "images", "names": ["a", "a"]}, "names: .*'a'"),
+        ({"train": "images", "names": ["a"], "nc": 3}, "nc is 3, but 'names' has 1"),
+        ({"train": 3, "names": ["a"]}, "train is 3: text was expected"),
+        ({"train": "images", "names": ["a"], "tasks": "panoptic"}, "'panoptic' is not possible"),
+        ({"train": {"images": "i"}}, "needs 'images', and 'annotations' or 'labels'"),
+        ({"train": {"images": "i", "label": "l"}}, "unknown key 'label'; did you mean labels"),
+        ({"train": {"images": "i", "annotations": "a", "instances": "b"}}, "describe two data"),
+        ({"train": {"images": "i", "labels": "l", "ignore": -1}, "names": ["a"]}, "'ignore' is -1"),
+        ({"train": {"images": "i", "annotations": "a"}}, "no such file or folder; correct it in"),
+        ({"train": "images", "names": "nothing"}, "vocabulary nothing: not in the package"),
+    ],
+)  # fmt: skip
+def test_wrong_descriptions(tmp_path, content, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_records(described(tmp_path, **content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_description_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"data set .*gone.yaml: no such file"):
+        load_records(f"{tmp_path}/gone.yaml:train")
+
+
+# What a truth can be scored for
+
+
+def test_objects_of_a_panoptic_annotation_are_scored(tmp_path):
+    """The AP of its own things is 1; a crowd excuses, and stuff is no object."""
+    write_dataset(tmp_path, [(40, 60), (33, 21)])
+    name = dataset_name(tmp_path)
+    row = find_benchmark(name)
+    assert row.evaluators == ("panoptic", "semantic", "instances")
+    records, categories = load_records(name)
+    content = objects_of_records(records, categories)
+    assert [entry["name"] for entry in content["categories"]] == ["dog", "cat"]
+    assert [entry["iscrowd"] for entry in content["annotations"]] == [0, 0, 1] * 2
+    codes = [entry["segmentation"] for entry in content["annotations"][:3]]
+    ids = id_map(40, 60)
+    expected = [ids == number for number in list(SEGMENTS)[:3]]
+    assert (decode_segmentations(codes, 40, 60) == expected).all()
+    dataset = SegmentationDataset(
+        records=records, categories=categories, transform=ShortestEdgeResize(), targets=None
+    )
+    words = Vocabulary.of_categories(categories.names, categories.is_thing, (3, 7, 90), "test")
+    tasks = build_tasks(EvalDataset(name, row, dataset, words, words, row.evaluators))
+    assert {*tasks} == {"panoptic", "semantic", "instances", "instances_boxes"}
+    metric = tasks["instances"].metric
+    for record in records:
+        ids, segments = load_panoptic(record)
+        kept = np.flatnonzero((segments.class_ids < 2) & ~segments.is_crowd)
+        metric.update(
+            record.image_id,
+            ids == segments.ids[kept, None, None],
+            None,
+            np.ones(len(kept)),
+            [categories.dataset_ids[class_id] for class_id in segments.class_ids[kept]],
+        )
+    assert metric.compute()["AP"] == 1
+
+
+def test_tasks_of_a_description_choose_what_is_scored(tmp_path):
+    name = ultralytics(tmp_path, tasks=["semantic", "instances"])
+    row = find_benchmark(name)
+    assert row.evaluators == ("instances", "semantic") and row.targets == "instances"
+    records, _ = load_records(name)
+    assert np.unique(load_semantic(records[1])).tolist() == [-2, 1]  # -2: labelled as no class
+
+
+def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
+    name = ultralytics(tmp_path / "polygons")
+    assert check_dataset.main([name]) == 0
+    printed = capsys.readouterr().out
+    assert f"frozenseg view_samples --config-file small/frozenseg --dataset '{name}'" in printed
+    assert "RELEASED" not in printed and "convnext" not in printed
+    write_dataset(tmp_path / "own", [(40, 60)])
+    (tmp_path / "own" / "png" / "1.png").unlink()
+    name = dataset_name(tmp_path / "own")
+    assert check_dataset.main([name]) == 1
+    printed = capsys.readouterr().out
+    assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
+
+
+# Names that nobody has
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "zzz",
+            "zzz: no such dataset; frozenseg check_dataset lists them. Name one of your own as",
+        ),
+        ("coco_2017_val_panoptc", "no such dataset; did you mean coco_2017_val_panoptic"),
+        ("coco_instance:a:b", "did you mean coco_instances:JSON:IMAGE_DIR"),
+        ("label_map:a:b:c", "did you mean label_maps:IMAGE_DIR:LABEL_DIR:CLASSES"),
+    ],
+)
+def test_messages_for_unknown_names_are_short(name, message):
+    with pytest.raises(UserError, match=message) as caught:
+        find_benchmark(name)
+    assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
+    """Against objects that no JSON holds, and without the folder of PNGs, which the name tells."""
+    name = ultralytics(tmp_path)
+    truth = objects_of_records(*load_records(name))
+    code = encode_segmentation(truth["annotations"][0]["segmentation"], 8, 12)
+    found = {"image_id": "1", "category_id": 1, "score": 0.5, "segmentation": code}
+    (tmp_path / "found.json").write_text(json.dumps([found]))
+    assert score.main(["instances", "--gt", name, "--pred", str(tmp_path / "found.json")]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["AP", "1.0000"]
+    write_dataset(tmp_path / "own", [(40, 60)])
+    name, files = dataset_name(tmp_path / "own"), tmp_path / "own"
+    found = ["--pred", str(files / "panoptic.json"), "--pred-dir", str(files / "png")]
+    assert score.main(["panoptic", "--gt", name, *found]) == 0
+    with pytest.raises(UserError, match="--gt-dir: name the folder"):
+        score.main(["panoptic", "--gt", str(files / "panoptic.json"), *found])
+    with pytest.raises(UserError, match="has no panoptic annotation"):
+        score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
