@@ -13,7 +13,9 @@ from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
 from frozenseg.build.setting import OR_RANDOM, require_weights, setting
 from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.checkpoints.download import download as fetch_published
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
+from frozenseg.checkpoints.published_files import AbsentWeights, find_published
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.errors import UserError
@@ -36,15 +38,19 @@ def load(
     weights: str | Path | None = None,
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str | torch.device | None = None,
+    download: bool = False,
 ) -> Predictor:
     """Load a model that is ready to segment.
 
-    model: the name of one that ships with the package ("small", "small-fusioner"), a YAML file, or
-    a folder with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training. The weights in such
-    a folder count, whatever MODEL.WEIGHTS the training began from.
+    model: the name of one that ships with the package ("small", "small-fusioner") or that others
+    have published (`frozenseg download --list`), a YAML file, or a folder with `config.yaml` and
+    weights, e.g. the OUTPUT_DIR of a training. The weights in such a folder count, whatever
+    MODEL.WEIGHTS the training began from.
     weights: a checkpoint in place of them.
     options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
     device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE.
+    download: fetch published weights that are absent, as `frozenseg download` does. Without it
+    nothing is ever fetched.
 
     Raises `UserError` for whatever cannot be used. The process keeps its random streams, defaults
     and environment.
@@ -55,14 +61,22 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
-    return build_predictor(
-        model_config(
-            "small" if model is None else model,
-            weights=weights,
-            options=options,
-            device=None if device is None else str(device),
-        )
-    )
+    fetched: set[str] = set()
+    while True:
+        try:
+            return build_predictor(
+                model_config(
+                    "small" if model is None else model,
+                    weights=weights,
+                    options=options,
+                    device=None if device is None else str(device),
+                )
+            )
+        except AbsentWeights as error:
+            if not download or error.name in fetched:
+                raise
+            fetch_published(find_published(error.name))
+            fetched.add(error.name)
 
 
 def build_predictor(cfg: CfgNode) -> Predictor:

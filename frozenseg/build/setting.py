@@ -24,7 +24,8 @@ def setting(key: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{key} {error}{remedy}") from error
+        error.args = (f"{key} {error}{remedy}",)  # its type stays
+        raise
 
 
 def data_sets(cfg: CfgNode, key: str) -> tuple[str, ...]:

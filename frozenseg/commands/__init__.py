@@ -25,6 +25,7 @@ SMALL_WORLD = "frozenseg.small_world.commands"
 COMMANDS = {
     "Using a model": {
         "demo": (HERE, "segment images and videos"),
+        "download": (HERE, "fetch published weights, resumed and checked"),
         "score": (HERE, "score predictions on disk, without a model"),
         "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),
     },
