@@ -9,6 +9,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
+from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
 from frozenseg.build.setting import OR_RANDOM, require_weights, setting
@@ -26,7 +27,6 @@ from frozenseg.inference.proposal_sources import OnlineProposals, ProposalSource
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.segment import Pipeline
 from frozenseg.models.base import RegionClassifier, SegmentationModel
-from frozenseg.predictor import Predictor
 from frozenseg.runtime.isolation import own_random_stream, plain_defaults
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def load(
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str | torch.device | None = None,
     download: bool = False,
-) -> Predictor:
+) -> HubPredictor:
     """Load a model that is ready to segment.
 
     model: the name of one that ships with the package ("small", "small-fusioner") or that others
@@ -79,13 +79,13 @@ def load(
             fetched.add(error.name)
 
 
-def build_predictor(cfg: CfgNode) -> Predictor:
+def build_predictor(cfg: CfgNode) -> HubPredictor:
     """Build the predictor of a configuration and load its weights."""
     with plain_defaults(), own_random_stream(cfg.SEED):
         return _build_predictor(cfg)
 
 
-def _build_predictor(cfg: CfgNode) -> Predictor:
+def _build_predictor(cfg: CfgNode) -> HubPredictor:
     device = build_device(cfg)
     require_weights(cfg)
     network, random = load_model(cfg)
@@ -93,10 +93,14 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
-    return predictor_of(cfg, network.to(device), note=note)
+    predictor = predictor_of(cfg, network.to(device), note=note)
+    predictor.cfg = cfg
+    return predictor
 
 
-def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = None) -> Predictor:
+def predictor_of(
+    cfg: CfgNode, model: SegmentationModel, *, note: str | None = None
+) -> HubPredictor:
     """A predictor with a model that is on its device already; the model only predicts from now on.
 
     note: a warning for every result.
@@ -112,7 +116,7 @@ def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = N
     pipeline = build_pipeline(cfg, model)
     if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids
         raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
-    return Predictor(
+    return HubPredictor(
         pipeline=pipeline,
         text_classifier=build_text_classifier(cfg, model),
         training_vocabulary=build_training_vocabulary(cfg),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import open_clip.pretrained
 from huggingface_hub import try_to_load_from_cache
+from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor, nn
 
 from frozenseg.checkpoints.published_files import FOLDER, PUBLISHED, AbsentWeights
@@ -89,6 +90,11 @@ def clip_image_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if name.startswith("visual.")
     }
+
+
+def clip_entries(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Of a CLIP, all entries, under the names of `module`, whose text tower may be a part of it."""
+    return convert_to_custom_text_state_dict(dict(state)) if hasattr(module, "text") else state
 
 
 def clip_text_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

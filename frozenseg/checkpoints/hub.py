@@ -16,18 +16,13 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 READ_ONLY_KINDS = ("*.yaml", "*.json", "*.safetensors", "*.txt")
 """What is fetched of a model: text and tensors. None of them can execute anything."""
 
-# The library changed its own from requests to httpx; only one of them is there.
-_TRANSPORT: tuple[type[Exception], ...] = (
+# The library's own errors are those of its transport too, which has changed more than once.
+_FAILURES: tuple[type[BaseException], ...] = (
+    *hub_errors.HfHubHTTPError.__bases__,
     OSError,
     ValueError,
     getattr(hub_errors, "RevisionResolutionError", OSError),
 )
-try:
-    import httpx
-
-    _TRANSPORT = (*_TRANSPORT, httpx.HTTPError)
-except ImportError:
-    pass
 
 
 @contextmanager
@@ -35,7 +30,9 @@ def saying_what_failed(repository: str) -> Iterator[None]:
     """Turn errors of the hub's library and of the network into a `UserError`."""
     try:
         yield
-    except _TRANSPORT as error:
+    except UserError:
+        raise
+    except _FAILURES as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{repository}: the hub does not give or take it ({reason})") from None
 
