@@ -29,6 +29,13 @@ FILES_FORM = ", ".join(FILES_FORMS.values())
 BENCHMARKS: dict[str, Benchmark] = {**TRAINING_ROWS, **TEST_ROWS, **FEW_SHOT_BENCHMARKS}
 
 
+def register_benchmark(name: str, row: Benchmark) -> None:
+    """Add a row to the table, under a name that is not taken."""
+    if name in BENCHMARKS or ":" in name:
+        raise UserError(f"benchmark {name!r}: the name is taken, or has a colon; choose another")
+    BENCHMARKS[name] = row
+
+
 def data_root() -> Path:
     """Return the folder of all datasets; nothing else reads the environment for it."""
     return user_path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
