@@ -20,7 +20,7 @@ from frozenseg.engine.distributed import barrier, is_main
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.models.base import SegmentationModel
-from frozenseg.recipes import packaged_models, packaged_recipes, published_models
+from frozenseg.recipes import packaged_models, published_models
 from frozenseg.runtime.isolation import own_random_stream
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import TextEmbeddings
@@ -68,16 +68,11 @@ def load_model(cfg: CfgNode) -> tuple[SegmentationModel, list[str]]:
 
 
 def _model_with(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return the model or recipe of the package whose trained parts have these shapes, or None."""
-    tried = []
-    for name in (*packaged_models(), *published_models(), *packaged_recipes()):
-        cfg = load_config(name)
-        if cfg.MODEL in tried:
-            continue
-        tried.append(cfg.MODEL)
+    """Return the shipped or published model whose trained parts have these shapes, or None."""
+    for name in (*packaged_models(), *published_models()):
         with torch.device("meta"):
-            parts = trainable_state(build_model(cfg))
-        if all(shapes.get(name) == tuple(tensor.shape) for name, tensor in parts.items()):
+            parts = trainable_state(build_model(load_config(name)))
+        if all(shapes.get(part) == tuple(tensor.shape) for part, tensor in parts.items()):
             return name
     return None
 

@@ -54,11 +54,10 @@ LARGE, RN50X64 = "convnext_large_eval_ade20k", "r50x64_eval_ade20k"
 
 
 def _fc_clip(backbone: str, drive: str, recipe: str = "") -> PublishedFile:
-    name = f"fc_clip_{backbone.lower().replace('-', '_')}.pth"
     return PublishedFile(
         holds=f"FC-CLIP {backbone}, with its CLIP",
         address=f"drive:{drive}",
-        saved_as=name,
+        saved_as=f"fc_clip_{backbone.lower().replace('-l', '_large')}.pth",
         licence=FC_CLIP,
         recipe=recipe,
     )
