@@ -68,5 +68,7 @@ def find_config(given: str | os.PathLike[str]) -> Path:
         }
     )
     close = nearest(name.rpartition("/")[2], known)
+    if close.startswith("known: "):  # all of them are too many to be read
+        close = f"known models: {', '.join([*packaged_models(), *published_models()])}"
     what = "a folder, not a YAML file" if path.is_dir() else "no such file"
     raise UserError(f"configuration {given}: {what}, and no recipe in the package; {close}")

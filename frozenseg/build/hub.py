@@ -128,8 +128,8 @@ def from_pretrained(
 ) -> HubPredictor:
     """Load a model of the Hugging Face hub ("owner/name"), or of a folder of `save_pretrained`.
 
-    The files are fetched into the hub's cache, once, and only text and tensors of them; a broken
-    download goes on the next time, and weights whose SHA-256 is not the hub's are refused.
+    The files are fetched into the hub's cache, once, and only text and tensors of them. A broken
+    connection is taken up again, and weights whose SHA-256 is not the hub's are refused.
 
     revision: a branch, tag or commit. options, device: as of `load`. token: for private models.
     cache_dir: in place of the hub's cache. local_files_only: take what the cache has, and ask
@@ -137,17 +137,17 @@ def from_pretrained(
 
     Raises `UserError` for what cannot be fetched or used.
     """
-    with saying_what_failed(str(name)):
-        return HubPredictor.from_pretrained(
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = fetch_model(
             str(name),
             revision=revision,
-            options=options,
-            device=device,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             force_download=force_download,
         )
+    return HubPredictor.from_pretrained(folder, options=options, device=device)
 
 
 def _shared_values(cfg: CfgNode) -> dict[str, Any]:

@@ -82,8 +82,9 @@ class ClipVitPatches(_Normalizing):
 
     def cells(self, images: ImageBatch) -> Tensor:
         """As of `PatchEncoder`."""
-        tokens, grid = clip_vit_tokens(self.model, images.normalized(self.mean, self.std))
-        return (tokens @ self.model.proj).transpose(1, 2).unflatten(2, grid)
+        vit: Any = self.model
+        tokens, grid = clip_vit_tokens(vit, images.normalized(self.mean, self.std))
+        return (tokens @ vit.proj).transpose(1, 2).unflatten(2, grid)
 
 
 class ClipResNetPatches(_Normalizing):
