@@ -180,6 +180,7 @@ def test_a_step_of_training_and_a_picture(name: str, tmp_path: Path) -> None:
         **options(name),
         "OUTPUT_DIR": str(tmp_path / "out"),
         "DATASETS.TRAIN": (run.dataset,),
+        "DATASETS.TEST": (),
         "SOLVER.MAX_ITER": 1,
         "SOLVER.STEPS": (),
     }
