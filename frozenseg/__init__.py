@@ -11,6 +11,7 @@ The public names are those below; what they take and return stays compatible unt
 otherwise. Everything else may change from one release to the next.
 
     load                 a model ready to segment
+    from_pretrained      the same from the Hugging Face hub, or from a folder of save_pretrained
     Predictor            what `load` returns: called with an image and a vocabulary
     SegmentationResult   what a call returns: masks, names, a drawing, forms for other tools
     Vocabulary           names of classes, with synonyms, and which of them are things
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from frozenseg.build.evaluation import evaluate as evaluate
+    from frozenseg.build.hub import from_pretrained as from_pretrained
     from frozenseg.build.prediction import load as load
     from frozenseg.build.training import train as train
     from frozenseg.config import load_config as load_config
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 # Name -> module. Loaded at first use: `import frozenseg` stays instant, without torch.
 _PUBLIC = {
     "load": "frozenseg.build.prediction",
+    "from_pretrained": "frozenseg.build.hub",
     "Predictor": "frozenseg.predictor",
     "SegmentationResult": "frozenseg.results.result",
     "Vocabulary": "frozenseg.text.vocabulary",

@@ -159,6 +159,11 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
     return f"{key}; {close}"
 
 
+def flat_config(cfg: CfgNode) -> dict[str, Any]:
+    """All keys with dots and their values."""
+    return dict(_flatten(cfg))
+
+
 def _choose_test_size(cfg: CfgNode, keys: set[str]) -> None:
     """Who sets a test size chooses it: a benchmark's own does not come before it any more."""
     sizes = {"INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}

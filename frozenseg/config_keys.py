@@ -68,7 +68,9 @@ FROZEN_SEG = {
 
 # Of META_ARCHITECTURE Fusioner, which takes no key of FROZEN_SEG; the sizes are the published ones.
 FUSIONER = {
-    "VISUAL": Key("clip", ("clip", "dino", "moco", "sam")),  # the frozen visual encoder
+    # The frozen visual encoder: clip, dino, moco, sam, or one of your own, by its name in the table
+    # VISUAL_ENCODERS.
+    "VISUAL": "clip",
     # As open_clip names it (ViT-L-14, ViT-B-16, RN101, ...), for dino and moco as timm does
     # (vit_base_patch16_224), for sam as MODEL.SAM_NAME.
     "VISUAL_NAME": "ViT-L-14",
@@ -156,7 +158,8 @@ MASK_FORMER = {
 }
 
 MODEL = {
-    "META_ARCHITECTURE": "FrozenSeg",  # FrozenSeg, FCCLIP, Fusioner
+    "META_ARCHITECTURE": "FrozenSeg",  # FrozenSeg, FCCLIP, Fusioner, or a family of your own
+    "LOSS": "",  # "": that of the family; else a loss of your own, by its name in the table LOSSES
     "DEVICE": "auto",  # "cuda", "cpu", "mps"; "auto": the first of them that is there
     # Of the encoders and decoders at inference (training: SOLVER.AMP). On CUDA fp32 is without
     # TF32, and tf32 is float32 whose products may be rounded to 10 bits. "auto": fp16 on CUDA, fp32

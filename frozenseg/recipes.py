@@ -8,6 +8,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from frozenseg.checkpoints.published_files import PUBLISHED
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import shipped, user_path
 
@@ -16,6 +17,11 @@ def packaged_models() -> list[str]:
     """Return the names of the models that ship with the package."""
     folders = (resources.files("frozenseg") / "model_zoo").iterdir()
     return sorted(folder.name for folder in folders if (folder / "config.yaml").is_file())
+
+
+def published_models() -> list[str]:
+    """Return the names of whole models that others have published (`frozenseg download`)."""
+    return [name for name, row in PUBLISHED.items() if row.recipe]
 
 
 def packaged_config(name: str) -> Path | None:
@@ -50,8 +56,19 @@ def find_config(given: str | os.PathLike[str]) -> Path:
         return recipes[found[0]]
     if (model := packaged_config(str(given))) is not None:
         return model
+    if str(given) in PUBLISHED and PUBLISHED[str(given)].recipe:
+        return find_config(PUBLISHED[str(given)].recipe)
     short = [full.rpartition("/")[2] for full in recipes]
-    known = sorted({*recipes, *packaged_models(), *(s for s in short if short.count(s) == 1)})
+    known = sorted(
+        {
+            *recipes,
+            *packaged_models(),
+            *published_models(),
+            *(s for s in short if short.count(s) == 1),
+        }
+    )
     close = nearest(name.rpartition("/")[2], known)
+    if close.startswith("known: "):  # all of them are too many to be read
+        close = f"known models: {', '.join([*packaged_models(), *published_models()])}"
     what = "a folder, not a YAML file" if path.is_dir() else "no such file"
     raise UserError(f"configuration {given}: {what}, and no recipe in the package; {close}")

@@ -65,8 +65,8 @@ class ImageBatch:
 class ClipFeatures:
     """Features of CLIP's image tower.
 
-    levels: "res2" to "res5", each (B, C, h, w), at strides 4, 8, 16, 32.
-    dense: (B, C, h, w) at stride 32, from which regions are embedded.
+    levels: "res2" to "res5", each (B, C, h, w), at strides 4, 8, 16, 32; of a ViT "res4" alone.
+    dense: (B, C, h, w) at the coarsest of them, from which regions are embedded.
     """
 
     levels: dict[str, Tensor]

@@ -16,7 +16,7 @@ PACKAGE = Path(frozenseg.__file__).parent
 # above its own, and itself; rooms of one row do not know each other.
 LAYERS = """
 library   errors
-library   files structures
+library   files structures extensions
 library   yaml_file
 library   runtime text
 library   encoders

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from torch import nn
+
 from frozenseg.checkpoints.quick_gelu import tell_quick_gelu
+from frozenseg.encoders.clip_text import has_quick_gelu
 from frozenseg.errors import UserError
 
 
@@ -23,3 +26,8 @@ def uses_quick_gelu(*, name: str, weights: str, choice: str, key: str, allow_ran
             "were trained with QuickGELU, as OpenAI's were; set this key to yes or no"
         )
     return bool(answer)
+
+
+def said_quick_gelu(module: nn.Module) -> str:
+    """Return the value of a key of QuickGELU that makes this module: "yes" or "no"."""
+    return "yes" if has_quick_gelu(module) else "no"

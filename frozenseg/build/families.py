@@ -1,5 +1,6 @@
-"""The families of models: one row here, one file beside it."""
+"""The families of models, one row here and one file beside it, and the losses of users."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,9 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build import frozenseg, fusioner
 from frozenseg.build.family import Family
+from frozenseg.engine.training_loss import InputPreparation, TrainingLoss
 from frozenseg.errors import UserError, nearest
+from frozenseg.structures import TextEmbeddings
 
 FROZENSEG = Family(
     build=frozenseg.build_frozenseg,
@@ -15,6 +18,7 @@ FROZENSEG = Family(
     loss=frozenseg.frozenseg_loss,
     identity=frozenseg.frozenseg_identity,
     encoders=frozenseg.frozenseg_encoders,
+    shared=frozenseg.frozenseg_shared,
     remedies=frozenseg.REMEDIES,
 )
 
@@ -29,10 +33,25 @@ MODELS: dict[str, Family[Any]] = {
         loss=fusioner.fusioner_loss,
         identity=fusioner.fusioner_identity,
         encoders=fusioner.fusioner_encoders,
+        shared=fusioner.fusioner_shared,
         queries_classes=True,
     ),
 }
 """By MODEL.META_ARCHITECTURE."""
+
+
+Loss = Callable[[CfgNode, Any, TextEmbeddings, InputPreparation], TrainingLoss[Any, Any]]
+LOSSES: dict[str, Loss] = {}
+"""By MODEL.LOSS: losses besides those of the families, each made like the field `loss` of a row."""
+
+
+def find_loss(cfg: CfgNode) -> Loss:
+    """The loss of MODEL.LOSS; where that is empty, that of the family."""
+    name = cfg.MODEL.LOSS
+    if name and name not in LOSSES:
+        known = nearest(name, list(LOSSES)) if LOSSES else "the table LOSSES has none"
+        raise UserError(f"MODEL.LOSS {name}: unknown; {known}")
+    return LOSSES[name] if name else find_family(cfg).loss
 
 
 def find_family(cfg: CfgNode) -> Family[Any]:

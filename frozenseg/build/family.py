@@ -33,6 +33,8 @@ class Family(Generic[Model]):
     queries_classes: whether the model is queried with classes and makes one mask for each, apart
         from the others; it can then train on pairs of an image and a class, and be scored mask by
         mask.
+    shared: gives the keys that a configuration needs where the weights of the encoders come with
+        those of the model, and not from their own files.
     remedies: what to do about a `WeightsMismatch`, by its difference.
     """
 
@@ -42,4 +44,5 @@ class Family(Generic[Model]):
     identity: Callable[[CfgNode, Model], Identity]
     encoders: Callable[[CfgNode], dict[str, str]]
     queries_classes: bool = False
+    shared: Callable[[CfgNode, Model], Mapping[str, Any]] = lambda cfg, model: {}
     remedies: Mapping[str, str] = field(default_factory=dict)

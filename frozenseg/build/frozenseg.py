@@ -1,15 +1,19 @@
 """A configuration as FrozenSeg, and as FC-CLIP, which is FrozenSeg without SAM."""
 
+import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fvcore.common.config import CfgNode
+from open_clip.pretrained import get_pretrained_cfg
 
-from frozenseg.build.clip import uses_quick_gelu
+from frozenseg.build.clip import said_quick_gelu, uses_quick_gelu
 from frozenseg.build.device import build_device
 from frozenseg.build.family import Identity
 from frozenseg.build.setting import OR_RANDOM, setting
-from frozenseg.checkpoints.frozen_weights import FrozenPart, find_clip, find_sam
+from frozenseg.checkpoints.frozen_weights import FrozenPart, clip_entries, find_clip, find_sam
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_text import has_quick_gelu
@@ -21,7 +25,10 @@ from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
+from frozenseg.models.simple_pyramid import SimpleFeaturePyramid
 from frozenseg.structures import TextEmbeddings
+
+logger = logging.getLogger(__name__)
 
 
 def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
@@ -35,10 +42,11 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
             f"gives {sam.channels} channels and the Query Injector needs them equal"
         )
     _check_sizes(cfg)
+    pyramid = _build_pyramid(clip)
     return FrozenSeg(
         clip=clip,
         sam=sam,
-        pixel_decoder=_build_pixel_decoder(cfg, clip),
+        pixel_decoder=_build_pixel_decoder(cfg, clip if pyramid is None else pyramid),
         sam_pixel_decoder=_build_sam_pixel_decoder(cfg, sam)
         if sam and frozen.FEATURE_INJECTOR
         else None,
@@ -47,6 +55,7 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
         ensemble_beta=frozen.GEOMETRIC_ENSEMBLE_BETA,
         ensemble_on_valid_mask=frozen.ENSEMBLE_ON_VALID_MASK,
         size_divisor=mask.SIZE_DIVISIBILITY,
+        pyramid=pyramid,
     )
 
 
@@ -93,12 +102,25 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
             mean=cfg.MODEL.PIXEL_MEAN,
             std=cfg.MODEL.PIXEL_STD,
         )
+    _warn_of_other_pixels(cfg)
     if clip.embed_dim != frozen.EMBED_DIM:
         raise UserError(
             f"MODEL.FROZEN_SEG.EMBED_DIM is {frozen.EMBED_DIM}, "
             f"but {frozen.CLIP_MODEL_NAME} has {clip.embed_dim}"
         )
     return clip
+
+
+def _warn_of_other_pixels(cfg: CfgNode) -> None:
+    """Warn where the weights of CLIP were trained on pixels that were normalised otherwise."""
+    frozen = cfg.MODEL.FROZEN_SEG
+    row = get_pretrained_cfg(frozen.CLIP_MODEL_NAME, frozen.CLIP_PRETRAINED_WEIGHTS)
+    for key, name in (("PIXEL_MEAN", "mean"), ("PIXEL_STD", "std")):
+        wanted = [round(255 * value, 3) for value in row.get(name, ())]
+        if wanted and not np.allclose(wanted, cfg.MODEL[key], atol=0.5):
+            said = "MODEL.%s %s: %s %s was trained with %s"
+            weights = frozen.CLIP_PRETRAINED_WEIGHTS
+            logger.warning(said, key, cfg.MODEL[key], frozen.CLIP_MODEL_NAME, weights, wanted)
 
 
 def build_sam(cfg: CfgNode) -> FrozenSam:
@@ -108,9 +130,15 @@ def build_sam(cfg: CfgNode) -> FrozenSam:
     return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
 
 
-def _build_pixel_decoder(cfg: CfgNode, clip: FrozenClip) -> PixelDecoder:
+def _build_pyramid(clip: FrozenClip) -> SimpleFeaturePyramid | None:
+    """What makes four levels of the one that a ViT has."""
+    return SimpleFeaturePyramid(channels=clip.channels["res4"]) if len(clip.channels) == 1 else None
+
+
+def _build_pixel_decoder(cfg: CfgNode, levels: FrozenClip | SimpleFeaturePyramid) -> PixelDecoder:
+    """levels: what makes the levels that it reads."""
     mask_dim = cfg.MODEL.SEM_SEG_HEAD.MASK_DIM
-    return PixelDecoder(in_channels=clip.channels, mask_dim=mask_dim, **_deformable(cfg))
+    return PixelDecoder(in_channels=levels.channels, mask_dim=mask_dim, **_deformable(cfg))
 
 
 def _build_sam_pixel_decoder(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
@@ -186,7 +214,8 @@ def frozenseg_parts(cfg: CfgNode, model: FrozenSeg) -> list[FrozenPart]:
     def sam_file() -> Path:
         return find_sam(cfg.MODEL.SAM_NAME, sam_weights)
 
-    parts = [FrozenPart("clip", model.clip.model, clip_file)]
+    pick = partial(clip_entries, model.clip.model)
+    parts = [FrozenPart("clip", model.clip.model, clip_file, pick)]
     if model.sam is not None:
         parts.append(FrozenPart("sam", model.sam.model, sam_file))
     return parts
@@ -212,6 +241,11 @@ def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
     if model.sam is not None:
         identity["sam"] = ([cfg.MODEL.SAM_NAME, model.sam.view], model.sam.model.image_encoder)
     return identity
+
+
+def frozenseg_shared(cfg: CfgNode, model: FrozenSeg) -> dict[str, str]:
+    """What the file of CLIP's weights would tell."""
+    return {"MODEL.FROZEN_SEG.CLIP_QUICK_GELU": said_quick_gelu(model.clip.model)}
 
 
 def frozenseg_loss(

@@ -1,12 +1,13 @@
 """A configuration as Fusioner."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from frozenseg.build.clip import uses_quick_gelu
+from frozenseg.build.clip import said_quick_gelu, uses_quick_gelu
 from frozenseg.build.family import Identity
 from frozenseg.build.setting import OR_RANDOM, setting
 from frozenseg.checkpoints.frozen_weights import (
@@ -32,10 +33,53 @@ from frozenseg.encoders.patches import (
 )
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.engine.training_loss import BinaryMaskLoss, InputPreparation
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, nearest
 from frozenseg.files import resolve_packaged_path
 from frozenseg.models.fusioner import EarlyFusion, Fusioner, LateFusion, UpsamplingDecoder
 from frozenseg.structures import TextEmbeddings
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualEncoder:
+    """A row of `VISUAL_ENCODERS`.
+
+    build: makes the encoder MODEL.FUSIONER.VISUAL_NAME, without weights.
+    find: gives the file of the weights of that name; its second argument is
+        MODEL.FUSIONER.VISUAL_WEIGHTS, a path or "".
+    pick: the entries of `PatchEncoder.network`, among those of the file.
+    """
+
+    build: Callable[[str], PatchEncoder]
+    find: Callable[[str, str], Path]
+    pick: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+
+
+def _sam_patches(name: str) -> SamPatches:
+    return SamPatches(sam=FrozenSam(model=build_sam_model(name), view="keep_aspect"))
+
+
+def _timm_patches(name: str) -> TimmPatches:
+    return TimmPatches(model=build_timm_vit(name))
+
+
+VISUAL_ENCODERS = {
+    "sam": VisualEncoder(build=_sam_patches, find=find_sam),
+    "dino": VisualEncoder(
+        build=_timm_patches, find=lambda name, weights: find_vit("dino", weights), pick=vit_entries
+    ),
+    "moco": VisualEncoder(
+        build=_timm_patches, find=lambda name, weights: find_vit("moco", weights), pick=vit_entries
+    ),
+}
+"""By MODEL.FUSIONER.VISUAL. "clip" is beside it, because it may share a model with the text."""
+
+
+def _visual_row(cfg: CfgNode) -> VisualEncoder:
+    name = cfg.MODEL.FUSIONER.VISUAL
+    if name not in VISUAL_ENCODERS:
+        known = nearest(name, ["clip", *VISUAL_ENCODERS])
+        raise UserError(f"MODEL.FUSIONER.VISUAL {name}: unknown; {known}")
+    return VISUAL_ENCODERS[name]
 
 
 def build_fusioner(cfg: CfgNode) -> Fusioner:
@@ -109,19 +153,17 @@ def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
             with setting(f"MODEL.FUSIONER.{half}_NAME"):
                 models[name, quick_gelu] = build_clip_model(name, quick_gelu=quick_gelu)
     visual: PatchEncoder
+    row = None if node.VISUAL == "clip" else _visual_row(cfg)
     with setting("MODEL.FUSIONER.VISUAL_NAME"):
-        if node.VISUAL == "clip":
+        if row is None:
             visual = clip_patches(
                 models[clips["VISUAL"]].visual,
                 name=node.VISUAL_NAME,
                 mean=cfg.MODEL.PIXEL_MEAN,
                 std=cfg.MODEL.PIXEL_STD,
             )
-        elif node.VISUAL == "sam":
-            sam = build_sam_model(node.VISUAL_NAME)
-            visual = SamPatches(sam=FrozenSam(model=sam, view="keep_aspect"))
         else:
-            visual = TimmPatches(model=build_timm_vit(node.VISUAL_NAME))
+            visual = row.build(node.VISUAL_NAME)
     if node.TEXT == "bert":
         with setting("MODEL.FUSIONER.TEXT_WEIGHTS"):
             bert = load_bert(resolve_packaged_path(node.TEXT_WEIGHTS))
@@ -146,30 +188,22 @@ def _clip_form(cfg: CfgNode, half: str) -> tuple[str, bool]:
     )
 
 
-VISUAL_ENTRIES: dict[str, Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]] = {
-    "clip": clip_image_entries,
-    "sam": dict,
-    "dino": vit_entries,
-    "moco": vit_entries,
-}
-
-
 def fusioner_parts(cfg: CfgNode, model: Fusioner) -> list[FrozenPart]:
     """Where the weights of the frozen encoders are; BERT has brought its own."""
     node, network = cfg.MODEL.FUSIONER, model.visual.network
+    row = None if node.VISUAL == "clip" else _visual_row(cfg)
     name, weights = node.VISUAL_NAME, resolve_packaged_path(node.VISUAL_WEIGHTS)
 
     @setting("MODEL.FUSIONER.VISUAL_WEIGHTS", OR_RANDOM)
     def visual_file() -> Path:
-        if node.VISUAL == "clip":
-            return find_clip(name, weights)
-        return find_sam(name, weights) if node.VISUAL == "sam" else find_vit(node.VISUAL, weights)
+        return find_clip(name, weights) if row is None else row.find(name, weights)
 
     @setting("MODEL.FUSIONER.TEXT_WEIGHTS", OR_RANDOM)
     def text_file() -> Path:
         return find_clip(node.TEXT_NAME, resolve_packaged_path(node.TEXT_WEIGHTS))
 
-    parts = [FrozenPart("visual", network, visual_file, VISUAL_ENTRIES[node.VISUAL])]
+    pick = clip_image_entries if row is None else row.pick
+    parts = [FrozenPart("visual", network, visual_file, pick)]
     if node.TEXT == "clip":
         parts.append(FrozenPart("text", model.text.model, text_file, clip_text_entries))
     return parts
@@ -180,6 +214,14 @@ def fusioner_identity(cfg: CfgNode, model: Fusioner) -> Identity:
     node = cfg.MODEL.FUSIONER
     settings = [node.VISUAL, node.VISUAL_NAME, has_quick_gelu(model.visual)]
     return {"visual": (settings, model.visual)}
+
+
+def fusioner_shared(cfg: CfgNode, model: Fusioner) -> dict[str, str]:
+    """What the files of CLIP's weights would tell."""
+    return {
+        "MODEL.FUSIONER.VISUAL_QUICK_GELU": said_quick_gelu(model.visual),
+        "MODEL.FUSIONER.TEXT_QUICK_GELU": said_quick_gelu(model.text),
+    }
 
 
 def fusioner_encoders(cfg: CfgNode) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 
 import open_clip
 import timm
@@ -12,12 +13,14 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.families import find_family
 from frozenseg.build.setting import setting
 from frozenseg.checkpoints.frozen_weights import load_parts
-from frozenseg.checkpoints.state_dict import WeightsMismatch
+from frozenseg.checkpoints.state_dict import WeightsMismatch, trainable_state
+from frozenseg.config import load_config
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.engine.distributed import barrier, is_main
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.models.base import SegmentationModel
+from frozenseg.recipes import packaged_models, published_models
 from frozenseg.runtime.isolation import own_random_stream
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import TextEmbeddings
@@ -53,10 +56,25 @@ def load_model(cfg: CfgNode) -> tuple[SegmentationModel, list[str]]:
             allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
         )
     except WeightsMismatch as error:
-        if error.difference not in family.remedies:
+        if error.difference in family.remedies:
+            raise UserError(f"{error.problems}. {family.remedies[error.difference]}") from None
+        owner = _model_with(error.shapes)
+        if owner is None:
             raise
-        raise UserError(f"{error.problems}. {family.remedies[error.difference]}") from None
+        raise UserError(
+            f"weights {cfg.MODEL.WEIGHTS}: not those of this model; these look like `{owner}`"
+        ) from None
     return model, sorted(random)
+
+
+def _model_with(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return the shipped or published model whose trained parts have these shapes, or None."""
+    for name in (*packaged_models(), *published_models()):
+        with torch.device("meta"):
+            parts = trainable_state(build_model(load_config(name)))
+        if all(shapes.get(part) == tuple(tensor.shape) for part, tensor in parts.items()):
+            return name
+    return None
 
 
 def feature_fingerprint(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.families import find_family
+from frozenseg.build.families import find_loss
 from frozenseg.build.models import feature_fingerprint
 from frozenseg.build.setting import setting
 from frozenseg.build.training_data import training_transform
@@ -37,13 +37,16 @@ def training_loss(
     text: TextEmbeddings,
     cache: FeatureCache | None = None,
 ) -> TrainingLoss[Any, Any]:
-    """The loss of the model's family; text: of the training vocabulary, on the model's device."""
+    """The loss of MODEL.LOSS, or of the model's family.
+
+    text: of the training vocabulary, on the model's device.
+    """
     inputs = InputPreparation(
         size_divisor=model.size_divisor,
         grey_padding=cfg.INPUT.PADDING == "grey",
         cache=cache,
     )
-    return find_family(cfg).loss(cfg, model, text, inputs)
+    return find_loss(cfg)(cfg, model, text, inputs)
 
 
 @setting("SOLVER:", "; see WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED")

@@ -10,11 +10,14 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
+from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
 from frozenseg.build.setting import OR_RANDOM, require_weights, setting
 from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.checkpoints.download import download as fetch_published
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
+from frozenseg.checkpoints.published_files import AbsentWeights, find_published
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.errors import UserError
@@ -25,7 +28,6 @@ from frozenseg.inference.proposal_sources import OnlineProposals, ProposalSource
 from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.segment import Pipeline
 from frozenseg.models.base import RegionClassifier, SegmentationModel
-from frozenseg.predictor import Predictor
 from frozenseg.runtime.isolation import own_random_stream, plain_defaults
 
 logger = logging.getLogger(__name__)
@@ -37,15 +39,19 @@ def load(
     weights: str | Path | None = None,
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str | torch.device | None = None,
-) -> Predictor:
+    download: bool = False,
+) -> HubPredictor:
     """Load a model that is ready to segment.
 
-    model: the name of one that ships with the package ("small", "small-fusioner"), a YAML file, or
-    a folder with `config.yaml` and weights, e.g. the OUTPUT_DIR of a training. The weights in such
-    a folder count, whatever MODEL.WEIGHTS the training began from.
+    model: the name of one that ships with the package ("small", "small-fusioner") or that others
+    have published (`frozenseg download --list`), a YAML file, or a folder with `config.yaml` and
+    weights, e.g. the OUTPUT_DIR of a training. The weights in such a folder count, whatever
+    MODEL.WEIGHTS the training began from.
     weights: a checkpoint in place of them.
     options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
     device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE.
+    download: fetch published weights that are absent, as `frozenseg download` does. Without it
+    nothing is ever fetched.
 
     Raises `UserError` for whatever cannot be used. The process keeps its random streams, defaults
     and environment.
@@ -56,23 +62,31 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
-    return build_predictor(
-        model_config(
-            "small" if model is None else model,
-            weights=weights,
-            options=options,
-            device=None if device is None else str(device),
-        )
-    )
+    fetched: set[str] = set()
+    while True:
+        try:
+            return build_predictor(
+                model_config(
+                    "small" if model is None else model,
+                    weights=weights,
+                    options=options,
+                    device=None if device is None else str(device),
+                )
+            )
+        except AbsentWeights as error:
+            if not download or error.name in fetched:
+                raise
+            fetch_published(find_published(error.name))
+            fetched.add(error.name)
 
 
-def build_predictor(cfg: CfgNode) -> Predictor:
+def build_predictor(cfg: CfgNode) -> HubPredictor:
     """Build the predictor of a configuration and load its weights."""
     with plain_defaults(), own_random_stream(cfg.SEED):
         return _build_predictor(cfg)
 
 
-def _build_predictor(cfg: CfgNode) -> Predictor:
+def _build_predictor(cfg: CfgNode) -> HubPredictor:
     device = build_device(cfg)
     require_weights(cfg)
     network, random = load_model(cfg)
@@ -80,10 +94,12 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
-    return predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, cfg))
+    predictor = predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, cfg))
+    predictor.cfg = cfg
+    return predictor
 
 
-def _on_device(cfg: CfgNode, device: str) -> Predictor:
+def _on_device(cfg: CfgNode, device: str) -> HubPredictor:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = device
@@ -96,7 +112,7 @@ def predictor_of(
     *,
     note: str | None = None,
     rebuild: Callable[[str], Predictor] | None = None,
-) -> Predictor:
+) -> HubPredictor:
     """A predictor with a model that is on its device already; the model only predicts from now on.
 
     note: a warning for every result. rebuild: as of `Predictor`.
@@ -112,7 +128,7 @@ def predictor_of(
     pipeline = build_pipeline(cfg, model)
     if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids
         raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
-    return Predictor(
+    return HubPredictor(
         pipeline=pipeline,
         text_classifier=build_text_classifier(cfg, model),
         training_vocabulary=build_training_vocabulary(cfg),

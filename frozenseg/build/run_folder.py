@@ -11,10 +11,11 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from frozenseg.checkpoints.published_files import PUBLISHED, AbsentWeights
 from frozenseg.config import load_config, option_pairs
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
-from frozenseg.recipes import find_config, packaged_config
+from frozenseg.recipes import find_config, packaged_config, published_models
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,13 @@ def model_config(
     weights: the checkpoint to load. Without it, the options decide, then the file of `WEIGHT_FILES`
     that lies beside a file of `CONFIG_FILES`, then MODEL.WEIGHTS of the YAML file.
     device: replaces MODEL.DEVICE.
+
+    Published weights that are named as the model but are not here raise `AbsentWeights`.
     """
     path = _config_file(model)
     cfg = load_config(path, options, freeze=False)
+    if weights is None and not _chosen(options):
+        weights = _published_weights(str(model))
     if weights is not None:
         cfg.MODEL.WEIGHTS = str(weights) if "://" in str(weights) else str(user_path(weights))
     elif not _chosen(options) and path.name in CONFIG_FILES:
@@ -71,7 +76,7 @@ def evaluation_weights(weights: str, *, config: str | None, options: Options, ou
     folder = Path(output)
     trained = weights_in(folder)
     if trained is None:
-        return weights
+        return weights or str((config and _published_weights(config)) or "")
     if not weights or _began_from(folder) == weights:
         return str(trained)
     logger.warning("%s is of another run, and not what is evaluated: %s is", trained, weights)
@@ -93,6 +98,16 @@ def _config_file(model: str | Path) -> Path:
             "file as weights"
         )
     return path if path.is_file() else find_config(model)
+
+
+def _published_weights(model: str) -> Path | None:
+    """Return the file of a model that others have published; None where `model` names none."""
+    if model not in published_models() or user_path(model).exists():
+        return None
+    row = PUBLISHED[model]
+    if not row.path.is_file():
+        raise AbsentWeights(model, f"the weights of {row.holds} are not here")
+    return row.path
 
 
 def _chosen(options: Options) -> bool:

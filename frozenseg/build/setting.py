@@ -24,7 +24,8 @@ def setting(key: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{key} {error}{remedy}") from error
+        error.args = (f"{key} {error}{remedy}",)  # its type stays
+        raise
 
 
 def data_sets(cfg: CfgNode, key: str) -> tuple[str, ...]:
@@ -39,6 +40,6 @@ def require_weights(cfg: CfgNode) -> None:
     """Refuse a configuration without MODEL.WEIGHTS, unless random weights are allowed."""
     if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ALLOW_RANDOM_WEIGHTS:
         raise UserError(
-            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE or MODEL.WEIGHTS FILE)"
-            + OR_RANDOM
+            "MODEL.WEIGHTS is empty: give a checkpoint (--weights FILE or MODEL.WEIGHTS FILE; "
+            "`frozenseg download --list` names published ones)" + OR_RANDOM
         )

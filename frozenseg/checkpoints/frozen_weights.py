@@ -1,7 +1,7 @@
 """Give a model its weights: one checkpoint, and files of the frozen encoders for what it lacks.
 
-Nothing is ever downloaded here. What is absent is an error that says where to get it and where to
-put it; random weights come on request only, and whoever shows a result says so.
+Nothing is ever downloaded here. What is absent is an error that says how to get it; random weights
+come on request only, and whoever shows a result says so.
 """
 
 import logging
@@ -12,25 +12,19 @@ from pathlib import Path
 
 import open_clip.pretrained
 from huggingface_hub import try_to_load_from_cache
+from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor, nn
 
+from frozenseg.checkpoints.published_files import FOLDER, PUBLISHED, AbsentWeights
 from frozenseg.checkpoints.state_dict import load_encoder, load_state, read_state
 from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FOLDER = Path("pretrained_checkpoint")  # as published: in the folder one works in
+SAM_NAMES = {"vit_b": "sam-vit-b", "vit_l": "sam-vit-l", "vit_h": "sam-vit-h"}
+VIT_NAMES = {"dino": "dino-vit-b16", "moco": "moco-v3-vit-b16"}  # the one size and length of each
+"""Rows of `PUBLISHED`, by what a configuration calls the encoder."""
 
-SAM_FILES = {
-    "vit_b": "sam_vit_b_01ec64.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_h": "sam_vit_h_4b8939.pth",
-}
-VIT_FILES = {  # ViT-B; of MoCo v3 after 300 epochs, the only length published
-    "dino": "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
-    "moco": "https://dl.fbaipublicfiles.com/moco-v3/vit-b-300ep/vit-b-300ep.pth.tar",
-}
-SAM_HOST = "https://dl.fbaipublicfiles.com/segment_anything"
 CLIP_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 # Entries of OpenAI's CLIP files that describe the model and are no weights.
@@ -98,6 +92,11 @@ def clip_image_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def clip_entries(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Of a CLIP, all entries, under the names of `module`, whose text tower may be a part of it."""
+    return convert_to_custom_text_state_dict(dict(state)) if hasattr(module, "text") else state
+
+
 def clip_text_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a CLIP, all entries but those of its image tower."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
@@ -140,35 +139,38 @@ def find_clip(name: str, weights: str) -> Path:
             f"{weights}: no such tag for {name}; known: "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'}, or give a file"
         )
-    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    for file in files:
         cached = try_to_load_from_cache(source, file)
         if isinstance(cached, str):
             return Path(cached)
+    absent = f"{weights}: these weights of {name} are not here"
+    for row_name, row in PUBLISHED.items():
+        if row.on_hub == (source, files[0]):
+            raise AbsentWeights(row_name, absent)
     raise UserError(
-        f"{weights}: these weights of {name} are not here; fetch them with `hf download {source} "
-        f"open_clip_model.safetensors --local-dir {FOLDER}` and rename the file to "
+        f"{absent}; fetch them with `hf download {source} {files[0]}`, or put the file at "
         f"{FOLDER / f'{name}-{weights}.safetensors'}"
     )
 
 
 def find_vit(method: str, weights: str) -> Path:
     """The file of a ViT of DINO or MoCo v3 (method "dino" or "moco"): a path as given, or the
-    published file name under `FOLDER`."""
-    url = VIT_FILES[method]
-    path = Path(weights) if weights else FOLDER / url.rpartition("/")[2]
-    if path.is_file():
-        return path
-    raise UserError(f"{path}: no such file; give a file of {method}'s ViT, e.g. {url}")
+    published file under `FOLDER`."""
+    return _given_or_published(weights, VIT_NAMES[method])
 
 
 def find_sam(name: str, weights: str) -> Path:
-    """The file of a SAM: a path as given, or its published file name under `FOLDER`."""
-    path = Path(weights) if weights else FOLDER / SAM_FILES.get(name, f"sam_{name}.safetensors")
+    """The file of a SAM: a path as given, or the published file under `FOLDER`."""
+    if not weights and name not in SAM_NAMES:
+        weights = str(FOLDER / f"sam_{name}.safetensors")
+    return _given_or_published(weights, SAM_NAMES.get(name, ""))
+
+
+def _given_or_published(weights: str, row: str) -> Path:
+    path = Path(weights) if weights else PUBLISHED[row].path
     if path.is_file():
         return path
-    if weights or name not in SAM_FILES:
-        raise UserError(f"{path}: no such file; give the file of SAM's weights")
-    raise UserError(
-        f"{path}: SAM's weights are not here; fetch {SAM_HOST}/{path.name} and put it there, or "
-        "give another path"
-    )
+    if weights:
+        raise UserError(f"{path}: no such file; give the file of the encoder's weights")
+    raise AbsentWeights(row, f"the weights of {PUBLISHED[row].holds} are not here")

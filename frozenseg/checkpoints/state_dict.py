@@ -39,12 +39,15 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 class WeightsMismatch(UserError):
     """Weights and a model that do not belong together.
 
-    difference: in which choice the two differ, "configuration" where that cannot be told.
+    problems: what does not fit. difference: in which choice the two differ, "configuration" where
+    that cannot be told. shapes: of the weights, by name.
     """
 
-    def __init__(self, problems: str, difference: str) -> None:
+    def __init__(
+        self, problems: str, difference: str, shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
         super().__init__(f"{problems}. {DIFFERENCES[difference]}")
-        self.problems, self.difference = problems, difference
+        self.problems, self.difference, self.shapes = problems, difference, shapes
 
 
 DIFFERENCES = {
@@ -111,11 +114,14 @@ def _copy(
         "of another shape": misshaped,
         "of another type": mistyped,
     }
-    problems = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
+    problems = [
+        f"{len(names)} {kind} ({listed(names, 2)})" for kind, names in kinds.items() if names
+    ]
     if problems:
         raise WeightsMismatch(
             f"{complaint}: entries {'; '.join(problems)}",
             _difference(missing, unexpected, misshaped),
+            {name: tuple(tensor.shape) for name, tensor in state.items()},
         )
     with torch.no_grad():
         for name in shared:
@@ -264,8 +270,12 @@ def _difference(missing: list[str], unexpected: list[str], misshaped: list[str])
     """In which choice the model and the one that was trained differ, where that can be told."""
     if misshaped and all(entry.startswith("sam_branch.encoder") for entry in misshaped):
         return "SAM encoder levels"
-    if any(name.startswith(("sam_branch", "mask_decoder.feature_injector")) for name in missing):
+    if not misshaped and not unexpected and all(name.startswith(INJECTORS) for name in missing):
         return "weights without injectors"
-    if any(name.startswith(("sam", "mask_decoder.feature_injector")) for name in unexpected):
+    if not misshaped and not missing and all(name.startswith(INJECTORS) for name in unexpected):
         return "weights with injectors"
     return "configuration"
+
+
+INJECTORS = ("sam.", "sam_branch.", "mask_decoder.feature_injector", "mask_decoder.query_injector")
+"""What FC-CLIP has not: entries of SAM and of both injectors."""

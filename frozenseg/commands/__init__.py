@@ -17,6 +17,7 @@ from typing import TextIO
 import frozenseg
 from frozenseg.engine.interrupt import ends_as_by_ctrl_c
 from frozenseg.errors import UserError, nearest, one_line
+from frozenseg.extensions import take_extensions
 from frozenseg.runtime.allocator import configure_allocator
 
 HERE, DEVTOOLS = "frozenseg.commands", "frozenseg.devtools.commands"
@@ -25,6 +26,7 @@ SMALL_WORLD = "frozenseg.small_world.commands"
 COMMANDS = {
     "Using a model": {
         "demo": (HERE, "segment images and videos"),
+        "download": (HERE, "fetch published weights, resumed and checked"),
         "score": (HERE, "score predictions on disk, without a model"),
         "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),
     },
@@ -92,7 +94,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 def _status(main: Callable[[list[str]], int | None]) -> int | None:
     try:
         with ends_as_by_ctrl_c():
-            status = main(sys.argv[1:])
+            status = main(take_extensions(sys.argv[1:]))
         sys.stdout.flush()  # a full disk shows here at the latest
         return status
     except UserError as error:
@@ -168,7 +170,14 @@ def _usage() -> str:
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:"]
         lines += [f"  {name:24s} {summary}" for name, (_, summary) in commands.items()]
-    return "\n".join([*lines, "", "  --version                the version of this package"])
+    last = [
+        "Every command:",
+        "  --import MODULE          import a module of yours first, which adds to the tables of "
+        "benchmarks, encoders, losses or families",
+        "",
+        "  --version                the version of this package",
+    ]
+    return "\n".join([*lines, "", *last])
 
 
 def _modules() -> dict[str, str]:

@@ -4,15 +4,25 @@ Legend: B images, Q regions, C channels of the last stage, D dimension of the jo
 cells.
 """
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from timm.models.convnext import ConvNeXt
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.clip_convnext import ConvNeXtTrunk
 from frozenseg.encoders.clip_resnet import ResNetTrunk
 from frozenseg.encoders.clip_text import ClipText
+from frozenseg.encoders.clip_timm import TimmTrunk, has_pyramid
+from frozenseg.encoders.clip_vit import TimmVitTrunk, VitTrunk
 from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
 from frozenseg.errors import UserError
 from frozenseg.runtime.precision import in_float32, in_type_of
@@ -20,9 +30,9 @@ from frozenseg.structures import ClipFeatures
 
 
 class FrozenClip(ClipText):
-    """CLIP with a convolutional image tower (ConvNeXt or ResNet), both backbone and classifier."""
+    """CLIP whose image tower is both backbone and classifier of regions."""
 
-    def __init__(self, *, model: open_clip.CLIP, name: str, mean: list[float], std: list[float]):
+    def __init__(self, *, model: Any, name: str, mean: list[float], std: list[float]):
         """model: from `build_clip_model`. name: of its architecture. mean, std: of RGB in 0-255."""
         super().__init__(model=model, name=name)
         self.trunk = image_trunk(model.visual, name)
@@ -34,7 +44,7 @@ class FrozenClip(ClipText):
 
     @property
     def channels(self) -> dict[str, int]:
-        """Channels of "res2" (stride 4) to "res5" (stride 32)."""
+        """Channels of "res2" (stride 4) to "res5" (stride 32); of a ViT, of "res4" alone."""
         return self.trunk.channels
 
     @property
@@ -60,6 +70,8 @@ class FrozenClip(ClipText):
                 if isinstance(block, FusedConvNeXtBlock):
                     block.fold_scale()
             part.to(dtype)
+        for parameter in getattr(self.trunk, "parameters", list)():
+            parameter.data = parameter.data.to(dtype)
 
     @torch.no_grad()
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
@@ -71,27 +83,70 @@ class FrozenClip(ClipText):
             return self.trunk.encode_regions(dense.float(), mask_logits)
 
 
-def build_clip_model(name: str, *, quick_gelu: bool) -> open_clip.CLIP:
-    """An open_clip model without weights. quick_gelu: the activation that OpenAI's weights need,
-    in place of GELU."""
+def build_clip_model(name: str, *, quick_gelu: bool) -> Any:
+    """An open_clip model without weights: `open_clip.CLIP`, or `CustomTextCLIP` where the text
+    tower is a part of its own, with the same methods.
+
+    quick_gelu: the activation that OpenAI's weights need, in place of GELU.
+    """
     config = clip_config(name)
-    if config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]:
+    own_text = config.pop("custom_text", False)
+    if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config:
         raise UserError(f"{name}: its text tower is not CLIP's own")
     config["quick_gelu"] = quick_gelu
-    return open_clip.CLIP(**config)
+    return (open_clip.CustomTextCLIP if own_text else open_clip.CLIP)(**config)
 
 
-def image_trunk(visual: nn.Module, name: str) -> ConvNeXtTrunk | ResNetTrunk:
-    """The image tower as a feature pyramid; raises `UserError` for other kinds of towers.
+class Trunk(Protocol):
+    """An image tower as features. channels: of its levels, as in `ClipFeatures`.
+
+    The levels are "res2" to "res5", or "res4" alone, from which `SimpleFeaturePyramid` makes them.
+    """
+
+    channels: dict[str, int]
+
+    def backbone(self) -> list[nn.Module]:
+        """The parts that may be kept in half precision."""
+
+    def __call__(self, pixels: Tensor) -> ClipFeatures:
+        """The features of normalised pixels (B, 3, H, W)."""
+
+    def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
+        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+
+
+def _timm_trunk(visual: Any) -> Trunk | None:
+    """The tower in open_clip's adapter of timm; None for a network of another kind."""
+    network = visual.trunk
+    if isinstance(network, ConvNeXt):
+        return ConvNeXtTrunk(visual)
+    if isinstance(network, TimmVisionTransformer | Eva):
+        return TimmVitTrunk(visual)
+    return TimmTrunk(visual) if has_pyramid(network) else None
+
+
+def _vit_trunk(visual: Any) -> Trunk | None:
+    return VitTrunk(visual) if visual.attn_pool is None and visual.proj is not None else None
+
+
+TRUNKS: dict[type[nn.Module], Callable[[Any], Trunk | None]] = {
+    ModifiedResNet: ResNetTrunk,
+    TimmModel: _timm_trunk,
+    VisionTransformer: _vit_trunk,
+}
+"""By the class of open_clip's image tower. None: it is one that cannot be used."""
+
+
+def image_trunk(visual: nn.Module, name: str) -> Trunk:
+    """The image tower as features; raises `UserError` for a kind of tower that is in no row.
 
     name: of the model, for messages.
     """
-    if isinstance(visual, ModifiedResNet):
-        return ResNetTrunk(visual)
-    stages = getattr(getattr(visual, "trunk", None), "stages", None)
-    if stages is None:
+    make = TRUNKS.get(type(visual))
+    trunk = None if make is None else make(visual)
+    if trunk is None:
         raise UserError(
-            f"{name}: a ConvNeXt or ResNet image tower is needed, e.g. convnext_large_d_320 or "
-            "RN50x64"
+            f"{name}: its image tower gives no pyramid of features; take e.g. convnext_large_d_320,"
+            " RN50x64, ViT-B-16 or MobileCLIP2-S2"
         )
-    return ConvNeXtTrunk(visual)
+    return trunk

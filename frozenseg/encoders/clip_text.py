@@ -5,6 +5,7 @@ Legend: N texts, L tokens, D dimension of the joint space.
 
 import hashlib
 import json
+from typing import Any
 
 import open_clip
 import torch
@@ -14,23 +15,24 @@ from torch import Tensor, nn
 
 from frozenseg.encoders.clip_config import clip_config
 from frozenseg.encoders.frozen import Frozen, add_tensors
-from frozenseg.errors import TextTooLong
+from frozenseg.errors import TextTooLong, UserError, import_extra
 
 
 class ClipText(Frozen):
     """The text tower of a CLIP, whose image tower may be missing (`without_image_tower`)."""
 
-    def __init__(self, *, model: open_clip.CLIP, name: str) -> None:
+    def __init__(self, *, model: Any, name: str) -> None:
         """model: from `build_clip_model`. name: of its architecture in open_clip."""
         super().__init__()
         self.model = self.freeze(model)
         self.name = name
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+        self.tokenizer = build_tokenizer(name, model.context_length)
 
     @property
     def embed_dim(self) -> int:
         """D, the dimension of the joint space."""
-        return self.model.text_projection.shape[-1]
+        tower = getattr(self.model, "text", None)
+        return self.model.text_projection.shape[-1] if tower is None else tower.output_dim
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
@@ -40,6 +42,8 @@ class ClipText(Frozen):
         longest text of a batch can be cut off; texts are sorted by length. Raises `TextTooLong` for
         a text that the tokenizer would cut.
         """
+        if not isinstance(self.tokenizer, open_clip.SimpleTokenizer):
+            return self._encode_whole(texts, batch_size)
         tokens = self.tokenizer(texts)  # (N, context length), zeros after the end of a text
         for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
             # The context is full: the tokenizer may have cut the text silently.
@@ -58,9 +62,10 @@ class ClipText(Frozen):
     def _encode(self, tokens: Tensor) -> Tensor:
         """Vectors (N, D) of tokens (N, L), by open_clip's steps on the first L positions."""
         model, length = self.model, tokens.shape[1]
-        tokens = tokens.to(model.positional_embedding.device)
-        if model.attn_mask is None or model.text_pool_type not in ("argmax", "eos"):
-            # The tower is not causal, or is read out elsewhere: nothing can be cut off.
+        tokens = tokens.to(model.logit_scale.device)
+        own_tower = hasattr(model, "text")
+        if own_tower or model.attn_mask is None or model.text_pool_type not in ("argmax", "eos"):
+            # The tower is not causal, or is read out elsewhere, or may be: nothing can be cut off.
             return model.encode_text(F.pad(tokens, (0, model.context_length - length)))
         dtype = model.transformer.get_cast_dtype()
         x = model.token_embedding(tokens).to(dtype) + model.positional_embedding[:length].to(dtype)
@@ -68,10 +73,25 @@ class ClipText(Frozen):
         ends = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=model.text_eos_id)
         return ends @ model.text_projection
 
+    def _encode_whole(self, texts: list[str], batch_size: int) -> Tensor:
+        """As `encode_text`, with a tokenizer of transformers, whose texts have all one length."""
+        limit = self.model.context_length
+        for index, text in enumerate(texts):
+            length = len(self.tokenizer.tokenizer(text)["input_ids"])
+            if length > limit:
+                raise TextTooLong(text, index, length, limit)
+        device = self.model.logit_scale.device
+        parts = [
+            self.model.encode_text(self.tokenizer(texts[start : start + batch_size]).to(device))
+            for start in range(0, len(texts), batch_size)
+        ]
+        return torch.cat(parts).float()
+
     def text_fingerprint(self) -> str:
         """A digest of all that vectors depend on: architecture, weights, version of open_clip."""
         digest = hashlib.sha256()
-        about = [clip_config(self.name), has_quick_gelu(self.model.transformer)]
+        tower = getattr(self.model, "text", None) or self.model
+        about = [clip_config(self.name), has_quick_gelu(tower.transformer)]
         digest.update(json.dumps([*about, open_clip.__version__]).encode())
         # Without the image tower: its weights, if prepacked, would have to be converted.
         state: dict[str, Tensor] = dict(self.model.named_parameters(recurse=False))
@@ -82,12 +102,34 @@ class ClipText(Frozen):
         return digest.hexdigest()
 
 
+def build_tokenizer(name: str, context_length: int) -> Any:
+    """The tokenizer of a CLIP: its own, or one of transformers that lies in the hub's cache.
+
+    Nothing is fetched: an absent one is a `UserError` that says how to get it.
+    """
+    text = clip_config(name)["text_cfg"]
+    source = text.get("hf_tokenizer_name")
+    if not source:
+        return open_clip.SimpleTokenizer(context_length=context_length)
+    import_extra("transformers", "fusioner", f"{name}: the tokenizer {source}")
+    more = text.get("tokenizer_kwargs") or {}
+    try:
+        return open_clip.tokenizer.HFTokenizer(
+            source, context_length=context_length, local_files_only=True, **more
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{name}: its tokenizer is not here; fetch it with `hf download {source}` ({reason})"
+        ) from None
+
+
 def has_quick_gelu(module: nn.Module) -> bool:
     """Whether the module uses QuickGELU, the activation of OpenAI's CLIP."""
     return any(isinstance(part, QuickGELU) for part in module.modules())
 
 
-def without_image_tower(model: open_clip.CLIP) -> open_clip.CLIP:
+def without_image_tower(model: Any) -> Any:
     """Remove the image tower of a model, which only encodes text then."""
     model.visual = nn.Identity()
     return model

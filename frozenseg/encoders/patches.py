@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip_resnet import ResNetTrunk
+from frozenseg.encoders.clip_vit import clip_vit_tokens
 from frozenseg.encoders.frozen import Frozen
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.errors import UserError, nearest
@@ -82,14 +83,8 @@ class ClipVitPatches(_Normalizing):
     def cells(self, images: ImageBatch) -> Tensor:
         """As of `PatchEncoder`."""
         vit: Any = self.model
-        patches = vit.conv1(images.normalized(self.mean, self.std))  # (B, width, h, w)
-        grid = (patches.shape[-2], patches.shape[-1])
-        patches = patches.flatten(2).transpose(1, 2)  # (B, h*w, width)
-        first = vit.class_embedding.expand(len(patches), 1, -1)
-        tokens = torch.cat((first, patches), dim=1)
-        tokens = tokens + interpolate_positions(vit.positional_embedding, grid)
-        tokens = vit.transformer(vit.ln_pre(tokens))[:, 1:]
-        return (vit.ln_post(tokens) @ vit.proj).transpose(1, 2).unflatten(2, grid)
+        tokens, grid = clip_vit_tokens(vit, images.normalized(self.mean, self.std))
+        return (tokens @ vit.proj).transpose(1, 2).unflatten(2, grid)
 
 
 class ClipResNetPatches(_Normalizing):
@@ -186,18 +181,3 @@ def build_timm_vit(name: str) -> TimmVisionTransformer:
     if not isinstance(model, TimmVisionTransformer):
         raise UserError(f"{name}: not a plain ViT of timm; take e.g. vit_base_patch16_224")
     return model
-
-
-def interpolate_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a ViT's positional embeddings (1 + n*n, C) to a grid (h, w): (1 + h*w, C).
-
-    The first embedding is that of the class token. The resize is bicubic, as in open_clip and timm.
-    """
-    side = round((len(table) - 1) ** 0.5)
-    if grid == (side, side):
-        return table
-    square = table[1:].T.reshape(1, -1, side, side)
-    resized = F.interpolate(
-        square.float(), size=grid, mode="bicubic", align_corners=False, antialias=True
-    )
-    return torch.cat((table[:1], resized[0].flatten(1).T.to(table.dtype)))

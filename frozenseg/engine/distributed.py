@@ -25,6 +25,7 @@ from torch import Tensor
 
 from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
 from frozenseg.errors import UserError
+from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.runtime.allocator import configure_allocator
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,9 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
     workers = []
     for index in range(layout.processes):
         worker = context.Process(
-            target=_worker, args=(job, argument, layout, url, index, outcomes, _logging_level())
+            target=_worker,
+            args=(job, argument, layout, url, index, outcomes, _logging_level()),
+            kwargs={"extensions": imported_extensions()},
         )
         worker.start()
         workers.append(worker)
@@ -103,7 +106,15 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
 
 
 def _worker(
-    job: Job, argument: Any, layout: LaunchConfig, url: str, index: int, outcomes: Any, level: int
+    job: Job,
+    argument: Any,
+    layout: LaunchConfig,
+    url: str,
+    index: int,
+    outcomes: Any,
+    level: int,
+    *,
+    extensions: tuple[str, ...],
 ) -> None:
     """One process of `launch`; puts its outcome into the queue, as (error, status)."""
     configure_allocator()  # as the command does that starts this process
@@ -120,6 +131,7 @@ def _worker(
     _end_with(starter.pid)
     try:
         with ends_as_by_ctrl_c():
+            import_extensions(extensions)
             status = _in_group(job, argument, layout.backend, url, rank, layout.world_size)
     except UserError as error:
         _tell(outcomes, str(error), 2)

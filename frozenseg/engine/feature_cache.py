@@ -116,7 +116,7 @@ def to_tensors(features: Features) -> dict[str, Tensor]:
     if isinstance(features, PatchTokens):
         return {"cells": features.tokens.unflatten(1, features.grid)}
     tensors = dict(features.clip.levels)
-    if features.clip.dense.data_ptr() != tensors["res5"].data_ptr():
+    if features.clip.dense.data_ptr() != tensors[max(tensors)].data_ptr():
         tensors["dense"] = features.clip.dense
     if features.sam is not None:
         tensors["sam"] = features.sam
@@ -130,7 +130,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
         return PatchTokens(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
     levels = {name: tensor for name, tensor in tensors.items() if name.startswith("res")}
     return FrozenFeatures(
-        ClipFeatures(levels, tensors.get("dense", levels["res5"])), tensors.get("sam")
+        ClipFeatures(levels, tensors.get("dense", levels[max(levels)])), tensors.get("sam")
     )
 
 

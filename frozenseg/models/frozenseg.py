@@ -17,6 +17,7 @@ from frozenseg.models.layers import Attention, WithEmbeddings, resize
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.ms_deform_attn import DeformableAttention
 from frozenseg.models.pixel_decoder import GroupNorm, PixelDecoder, SAMPixelDecoder
+from frozenseg.models.simple_pyramid import SimpleFeaturePyramid
 from frozenseg.structures import (
     ClipFeatures,
     FrozenFeatures,
@@ -43,6 +44,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ensemble_beta: float,
         ensemble_on_valid_mask: bool,
         size_divisor: int,
+        pyramid: SimpleFeaturePyramid | None = None,
     ) -> None:
         """Join the parts.
 
@@ -55,6 +57,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ensemble_beta: the same for unseen classes.
         ensemble_on_valid_mask: let CLIP's classifier count only for masks that are not empty.
         size_divisor: images are padded to a multiple of it, in pixels.
+        pyramid: makes CLIP's levels where its image tower is a ViT; None where it gives them.
         """
         super().__init__()
         self.clip = clip
@@ -68,6 +71,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         self.ensemble_beta = ensemble_beta
         self.ensemble_on_valid_mask = ensemble_on_valid_mask
         self.size_divisor = size_divisor
+        self.pyramid = pyramid
 
     @property
     def text_encoder(self) -> FrozenClip:
@@ -80,6 +84,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         if self.sam is not None:
             encoder = self.sam.model.image_encoder
             stages.append(Stage("SAM encoder", encoder, fixed_size=True, frozen=True))
+        if self.pyramid is not None:
+            stages.append(Stage("feature pyramid", self.pyramid))
         stages.append(Stage("pixel decoder", self.pixel_decoder))
         if self.sam_branch is not None:
             stages.append(Stage("SAM pixel decoder", self.sam_branch))
@@ -167,7 +173,10 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
     def _decode(
         self, features: FrozenFeatures, text: TextEmbeddings, *, auxiliary: bool
     ) -> MaskPredictions:
-        mask_features, levels = self.pixel_decoder(features.clip.levels)
+        clip_levels = features.clip.levels
+        if self.pyramid is not None:
+            clip_levels = self.pyramid(clip_levels)
+        mask_features, levels = self.pixel_decoder(clip_levels)
         sam_level = self.sam_branch(features.sam) if self.sam_branch is not None else None
 
         return self.mask_decoder(

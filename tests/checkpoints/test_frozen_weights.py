@@ -164,7 +164,7 @@ def test_an_absent_tag_says_how_to_fetch_it_and_where_to_put_it() -> None:
     with pytest.raises(UserError) as caught:
         find_clip("convnext_large_d_320", "laion2b_s29b_b131k_ft_soup")
     message = str(caught.value)
-    assert "hf download laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup" in message
+    assert "`frozenseg download clip-convnext-large` fetches them" in message
     assert (
         "pretrained_checkpoint/convnext_large_d_320-laion2b_s29b_b131k_ft_soup.safetensors"
         in message
@@ -191,9 +191,9 @@ def test_tags_and_files_that_are_not_there(weights: str, message: str) -> None:
 def test_sams_published_files() -> None:
     with pytest.raises(UserError) as caught:
         find_sam("vit_b", "")
-    assert str(caught.value).startswith(
-        "pretrained_checkpoint/sam_vit_b_01ec64.pth: SAM's weights are not here; fetch "
-        "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth and put it there"
+    assert str(caught.value) == (
+        "the weights of SAM ViT-B are not here; `frozenseg download sam-vit-b` fetches them, or "
+        "put the file at pretrained_checkpoint/sam_vit_b_01ec64.pth"
     )
     path = touch("pretrained_checkpoint/sam_vit_b_01ec64.pth")
     assert find_sam("vit_b", "") == path

@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from frozenseg.build import families
+from frozenseg.build.families import LOSSES, MODELS
+from frozenseg.build.fusioner import VISUAL_ENCODERS
+from frozenseg.data.benchmarks import BENCHMARKS
 from frozenseg.small_world.commands import make_small_world
 from tests.docs.pages import ROOT
 
@@ -22,7 +26,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DETECTRON2_DATASETS", raising=False)
-        patch.setattr(families, "MODELS", dict(families.MODELS))  # pages add rows
         make_small_world.main(["--output", "datasets/small_world", "--count", "6"])
-        yield folder
+        with ExitStack() as stack:
+            for table in (BENCHMARKS, LOSSES, MODELS, VISUAL_ENCODERS):  # pages add rows
+                stack.enter_context(mock.patch.dict(table))
+            yield folder
     os.chdir(before)

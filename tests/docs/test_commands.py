@@ -45,7 +45,10 @@ def not_run() -> list[tuple[Block, list[str]]]:
 
 def ours(words: list[str]) -> tuple[str, list[str]] | None:
     """Our command's name and its arguments, wherever in a line it stands; None for another
-    program's."""
+    program's. `--import MODULE` is taken away, as the program does."""
+    if "--import" in words:
+        place = words.index("--import")
+        words = words[:place] + words[place + 2 :]
     for place, word in enumerate(words):
         if word in PROGRAMS:
             return PROGRAMS[word], words[place + 1 :]

@@ -268,7 +268,7 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
             "FUSIONER.VISUAL_WEIGHTS pretrained_checkpoint/sam_tiny.safetensors: no such",
         ),
         ({"VISUAL": "sam", "VISUAL_NAME": "huge"}, "MODEL.FUSIONER.VISUAL_NAME huge: unknown"),
-        ({"VISUAL": "mae"}, "VISUAL mae: must be one of clip, dino, moco, sam"),
+        ({"VISUAL": "mae"}, "VISUAL mae: unknown; known: clip, dino, moco, sam"),
         ({"TEXT": "bert"}, "transformers|BERT's config.json"),
         ({"TEXT_NAME": "ViT-L-41"}, "MODEL.FUSIONER.TEXT_NAME ViT-L-41: unknown; did you mean"),
         ({"FUSION": "middle"}, "must be one of early, late"),

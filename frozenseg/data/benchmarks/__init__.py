@@ -26,6 +26,7 @@ from frozenseg.data.benchmarks.table import (
     data_root,
     find_benchmark,
     is_data_set,
+    register_benchmark,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "name_categories",
     "read_all_classes",
     "read_benchmark",
+    "register_benchmark",
     "require_in_place",
     "select_benchmark_classes",
 ]

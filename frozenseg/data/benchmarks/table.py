@@ -21,6 +21,13 @@ OWN_FORMS = (*FILES_FORMS.values(), YAML_FORM)
 """How a data set is named that is not in the table."""
 
 
+def register_benchmark(name: str, row: Benchmark) -> None:
+    """Add a row to the table, under a name that is not taken."""
+    if name in BENCHMARKS or ":" in name:
+        raise UserError(f"benchmark {name!r}: the name is taken, or has a colon; choose another")
+    BENCHMARKS[name] = row
+
+
 def data_root() -> Path:
     """Return the folder of all datasets; nothing else reads the environment for it."""
     return user_path(os.environ.get("DETECTRON2_DATASETS") or "datasets")

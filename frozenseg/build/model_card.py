@@ -1,0 +1,85 @@
+"""The card of a shared model: what the Hugging Face hub lists it by, and what a reader needs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+import frozenseg
+from frozenseg.files import read_json
+
+METADATA = {
+    "library_name": "frozenseg",
+    "pipeline_tag": "image-segmentation",
+    "tags": ["open-vocabulary", "panoptic-segmentation", "zero-shot"],
+}
+METRICS = ("PQ", "mIoU", "AP")  # last words of the metrics that the card tells
+
+CARD = """# {architecture}
+
+Open-vocabulary segmentation: an image and a list of names go in, masks for them come out.
+
+```python
+import frozenseg
+
+segmenter = frozenseg.from_pretrained("OWNER/NAME")
+result = segmenter("street.jpg", vocabulary=["car, truck", "road", "sky"])
+```
+
+- Frozen encoders: {encoders}. Their weights are in `model.safetensors` with the trained ones.
+- Trained on the classes: {seen}.
+- Licence: {licence}.
+- Made with frozenseg {version}. The files are text and tensors; loading executes nothing of them.
+{scores}"""
+
+
+def model_card(
+    *,
+    architecture: str,
+    encoders: Mapping[str, str],
+    seen: Sequence[str],
+    scores: Sequence[EvalResult],
+    fields: Mapping[str, Any],
+) -> ModelCard:
+    """Make the card of a model.
+
+    architecture: of MODEL.META_ARCHITECTURE. encoders: names of the frozen encoders, by part.
+    seen: the classes of the training. scores: from `read_scores`.
+    fields: of `huggingface_hub.ModelCardData`, e.g. license; they come before `METADATA`.
+    """
+    known = {"model_name": architecture, "eval_results": list(scores)} if scores else {}
+    data = ModelCardData(**{**METADATA, **known, **fields})
+    rows = [
+        f"| {score.dataset_name} | {score.metric_type} | {score.metric_value} |" for score in scores
+    ]
+    head = ["", "## Scores", "", "| data set | metric | % |", "| --- | --- | --- |"]
+    text = CARD.format(
+        architecture=architecture,
+        encoders=", ".join(f"{name} ({part})" for part, name in encoders.items()),
+        seen=", ".join(seen),
+        version=frozenseg.__version__,
+        licence=fields.get("license") or "not stated",
+        scores="\n".join([*head, *rows, ""]) if rows else "",
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def read_scores(path: Path) -> list[EvalResult]:
+    """Read the main scores, in per cent, of a run's results.json; none where it is absent.
+
+    Paths of data sets that are named by their files are left out.
+    """
+    found = read_json(path) if path.is_file() else {}
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=name.partition(":")[0],
+            dataset_name=name.partition(":")[0],
+            metric_type=metric,
+            metric_value=round(score, 2),
+        )
+        for name, entry in found.items()
+        for metric, score in entry.get("summary", {}).items()
+        if metric.split()[-1] in METRICS and isinstance(score, int | float)
+    ]

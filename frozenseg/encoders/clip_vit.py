@@ -1,0 +1,165 @@
+"""ViTs as image towers of CLIP: one map of cells at stride 16, and regions pooled from it.
+
+Two kinds: open_clip's own ViT, and ViTs of timm (SigLIP, EVA02, MobileCLIP-B, PE). The pyramid that
+Mask2Former needs is made behind them, by trained layers (`frozenseg.models.simple_pyramid`).
+
+Legend: B images, Q regions, C channels of a token, D dimension of the joint space, h x w cells,
+M heads.
+"""
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import AttentionPoolLatent
+from timm.layers.format import Format
+from torch import Tensor, nn
+
+from frozenseg.encoders.pooling import pool_masks
+from frozenseg.structures import ClipFeatures
+
+STRIDE = 16
+LEVEL = "res4"
+"""The name of the one level, that of stride 16."""
+
+
+class VitTrunk:
+    """Calls open_clip's ViT, which it does not own.
+
+    Inputs are resized so that a patch of any size stands for 16 x 16 pixels. Of a region, the
+    patch tokens behind the last norm are averaged and projected; the class token, which has seen
+    the whole image, is left out.
+    """
+
+    def __init__(self, visual: Any) -> None:
+        """visual: the tower of open_clip; untyped, because its parts are found by name."""
+        self.visual = visual
+        self.patch = visual.patch_size[0]
+        self.channels = {LEVEL: visual.conv1.out_channels}
+
+    def backbone(self) -> list[nn.Module]:
+        """The parts that make the cells."""
+        return [part for name, part in self.visual.named_children() if name != "attn_pool"]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters of the tower itself, which are in none of its parts, but the last."""
+        own = self.visual.named_parameters(recurse=False)
+        return [parameter for name, parameter in own if name != "proj"]
+
+    def __call__(self, pixels: Tensor) -> ClipFeatures:
+        """The cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        tokens, grid = clip_vit_tokens(self.visual, at_stride_16(pixels, self.patch))
+        cells = tokens.transpose(1, 2).unflatten(2, grid)
+        return ClipFeatures({LEVEL: cells}, cells)
+
+    def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
+        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+        return pool_masks(dense, mask_logits) @ self.visual.proj.float()
+
+
+class TimmVitTrunk:
+    """Calls a ViT of timm in open_clip's adapter, neither of which it owns.
+
+    As `VitTrunk`; where the tower pools by attention with a learned query (SigLIP), that query
+    attends to the cells of the region alone.
+    """
+
+    def __init__(self, visual: Any) -> None:
+        """visual: the adapter. It takes images of any size from now on."""
+        self.visual, self.vit = visual, visual.trunk
+        accept_any_size(self.vit)
+        self.patch = self.vit.feature_info[-1]["reduction"]
+        self.channels = {LEVEL: self.vit.embed_dim}
+
+    def backbone(self) -> list[nn.Module]:
+        """The parts that make the cells."""
+        after = ("attn_pool", "fc_norm", "head_drop", "head")
+        return [part for name, part in self.vit.named_children() if name not in after]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters of the ViT itself, which are in none of its parts."""
+        return list(self.vit.parameters(recurse=False))
+
+    def __call__(self, pixels: Tensor) -> ClipFeatures:
+        """The cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        (cells,) = self.vit.forward_intermediates(
+            at_stride_16(pixels, self.patch), indices=1, norm=True, intermediates_only=True
+        )
+        return ClipFeatures({LEVEL: cells}, cells)
+
+    def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
+        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+        pool = getattr(self.vit, "attn_pool", None)
+        if pool is None:
+            pooled = pool_masks(dense, mask_logits)
+        else:
+            pooled = attend_under_masks(pool, dense, mask_logits)
+        return self.visual.head(self.vit.head(self.vit.fc_norm(pooled)))
+
+
+def attend_under_masks(pool: AttentionPoolLatent, dense: Tensor, mask_logits: Tensor) -> Tensor:
+    """The pooling (B, Q, C) of timm, whose learned query attends to the cells of a region alone.
+
+    A region without a positive cell attends to the whole image, because its attention would be
+    undefined otherwise.
+    """
+    inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
+    inside = inside | ~inside.any(-1, keepdim=True)
+    query = pool.q(pool.latent).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # (1, M, 1, c)
+    pairs = pool.kv(dense.flatten(2).transpose(1, 2)).unflatten(-1, (2, pool.num_heads, -1))
+    keys, values = pairs.permute(2, 0, 3, 1, 4)  # (B, M, h*w, c) each
+    query, keys = pool.q_norm(query), pool.k_norm(keys)
+    # The query is the same for all regions: its scores are computed once, (B, M, 1, h*w).
+    scores = query @ keys.mT * pool.scale
+    weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
+    pooled = pool.proj((weights @ values).transpose(1, 2).flatten(2))
+    return pooled if pool.mlp is None else pooled + pool.mlp(pool.norm(pooled))
+
+
+def at_stride_16(pixels: Tensor, patch: int) -> Tensor:
+    """Resize pixels (B, 3, H, W) so that each patch stands for 16 x 16 of them."""
+    if patch == STRIDE:
+        return pixels
+    size = (pixels.shape[-2] * patch // STRIDE, pixels.shape[-1] * patch // STRIDE)
+    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def accept_any_size(vit: Any) -> None:
+    """Let a ViT of timm take images of any size, as its argument `dynamic_img_size` would have."""
+    embed = vit.patch_embed
+    embed.strict_img_size, embed.flatten, embed.output_fmt = False, False, Format.NHWC
+    vit.dynamic_img_size = True
+    if getattr(vit, "rope", None) is not None:  # it was made for one size, and has no weights
+        name = vit.pretrained_cfg["architecture"]
+        vit.rope = timm.create_model(name, dynamic_img_size=True, depth=1).rope
+
+
+def clip_vit_tokens(vit: Any, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Patch tokens (B, h*w, C) of open_clip's ViT behind its last norm, and (h, w).
+
+    pixels: normalised (B, 3, H, W), multiples of the patch size.
+    """
+    patches = vit.conv1(pixels)  # (B, C, h, w)
+    grid = (patches.shape[-2], patches.shape[-1])
+    patches = patches.flatten(2).transpose(1, 2)  # (B, h*w, C)
+    first = vit.class_embedding.expand(len(patches), 1, -1)
+    tokens = torch.cat((first, patches), dim=1)
+    tokens = tokens + interpolate_positions(vit.positional_embedding, grid)
+    tokens = vit.transformer(vit.ln_pre(tokens))[:, 1:]
+    return vit.ln_post(tokens), grid
+
+
+def interpolate_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resize a ViT's positional embeddings (1 + n*n, C) to a grid (h, w): (1 + h*w, C).
+
+    The first embedding is that of the class token. The resize is bicubic, as in open_clip and timm.
+    """
+    side = round((len(table) - 1) ** 0.5)
+    if grid == (side, side):
+        return table
+    square = table[1:].T.reshape(1, -1, side, side)
+    resized = F.interpolate(
+        square.float(), size=grid, mode="bicubic", align_corners=False, antialias=True
+    )
+    return torch.cat((table[:1], resized[0].flatten(1).T.to(table.dtype)))

@@ -1,0 +1,141 @@
+"""A predictor is saved, pushed, loaded by its name and offline; a broken download goes on, and
+another file than the hub tells is refused. The hub is one of this machine."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import frozenseg
+from frozenseg.build.hub import HubPredictor
+from frozenseg.build.models import build_model
+from frozenseg.checkpoints.state_dict import model_state, write_state
+from frozenseg.config import load_config
+from frozenseg.errors import UserError
+from tests.conftest import TINY_OPTIONS
+from tests.hub_stand_in import Hub, hub_stand_in
+
+NAME = "somebody/tiny"
+FILES = {"README.md", "config.json", "frozenseg.yaml", "model.safetensors"}
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The OUTPUT_DIR of a run, with frozen encoders in files of their own, and scores."""
+    folder = tmp_path_factory.mktemp("run")
+    options = dict(zip(TINY_OPTIONS[::2], TINY_OPTIONS[1::2], strict=True))
+    model = build_model(load_config(None, options))
+    write_state(folder / "clip.safetensors", model.clip.model.state_dict())
+    assert model.sam is not None
+    write_state(folder / "sam.safetensors", model.sam.model.state_dict())
+    trained = {k: v for k, v in model_state(model).items() if not k.startswith(("clip.", "sam."))}
+    write_state(folder / "model_final.safetensors", trained)
+    (folder / "sentences.txt").write_text("a photo of {}.\nmany {}.\n")
+    options |= {
+        "MODEL.ALLOW_RANDOM_WEIGHTS": "False",
+        "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS": str(folder / "clip.safetensors"),
+        "MODEL.SAM_WEIGHTS": str(folder / "sam.safetensors"),
+        "MODEL.TEXT.TEMPLATES": str(folder / "sentences.txt"),
+        "DATASETS.TRAIN_VOCABULARY": 'classes:[["cat", "kitten"], ["sky"]]',
+        "DATASETS.TRAIN": f"('coco_panoptic:{folder}/a:{folder}/b:{folder}/c',)",
+        "OUTPUT_DIR": str(folder),
+    }
+    (folder / "config.yaml").write_text(load_config(None, options).dump())
+    summary = {"PQ": 12.3, "PQ things": 1.0, "mIoU": 50.0, "fwIoU": 2.0}
+    scores = {f"coco_panoptic:{folder}/a": {"images": 1, "summary": summary}}
+    (folder / "results.json").write_text(json.dumps(scores))
+    return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[type[Hub]]:
+    with hub_stand_in(str(tmp_path / "cache")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def segmenter(run: Path) -> HubPredictor:
+    return frozenseg.load(run)
+
+
+def same(first: HubPredictor, second: HubPredictor) -> bool:
+    """By what they make of an image; the weights of the model are random, but not its results."""
+    one, two = (predictor(IMAGE, "cat; dog; sky") for predictor in (first, second))
+    names = first.training_vocabulary.names
+    return np.array_equal(one.semantic, two.semantic) and second.training_vocabulary.names == names
+
+
+def test_a_saved_folder_needs_nothing_of_this_machine(
+    run: Path, segmenter: HubPredictor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
+    segmenter.save_pretrained(folder, model_card_kwargs={"license": "mit", "datasets": ["coco"]})
+    assert {path.name for path in folder.iterdir()} == {*FILES, "templates.txt"}
+    for path in folder.iterdir():
+        assert str(run).encode() not in path.read_bytes(), path
+    assert json.loads((folder / "config.json").read_text())["library_name"] == "frozenseg"
+    card = (folder / "README.md").read_text()
+    data = yaml.safe_load(card.split("---")[1])
+    assert data["library_name"] == "frozenseg" and data["pipeline_tag"] == "image-segmentation"
+    assert data["license"] == "mit" and data["datasets"] == ["coco"]
+    (result,) = data["model-index"][0]["results"]
+    metrics = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert metrics == {"PQ": 12.3, "mIoU": 50.0}
+    assert "| coco_panoptic | mIoU | 50.0 |" in card and "cat, sky" in card
+    own = [run / name for name in ("clip.safetensors", "sam.safetensors", "sentences.txt")]
+    for path in own:
+        path.rename(path.with_suffix(".away"))
+    try:
+        assert same(segmenter, frozenseg.from_pretrained(folder, options={"MODEL.DEVICE": "cpu"}))
+        assert same(segmenter, frozenseg.load(folder, device="cpu"))
+    finally:
+        for path in own:
+            path.with_suffix(".away").rename(path)
+
+
+def test_a_model_is_pushed_and_loaded_by_its_name(
+    hub: type[Hub], segmenter: HubPredictor, run: Path, tmp_path: Path
+) -> None:
+    segmenter.push_to_hub(NAME, token="hf_of_nobody")
+    files = hub.repositories[NAME]
+    assert files.keys() >= {*FILES, "templates.txt"}
+    files |= {"run.py": b"raise SystemExit", "weights.bin": b"pickle"}  # never fetched
+
+    hub.breaks.add("model.safetensors")
+    assert same(segmenter, frozenseg.from_pretrained(NAME, device="cpu"))
+    ranges = [r for way, path, r in hub.asked if way == "GET" and path.endswith(".safetensors")]
+    assert len(ranges) == 2 and int(ranges[1].removeprefix("bytes=").split("-")[0]) > 0
+    assert not hub.breaks  # it broke, and went on
+    fetched = {path.rpartition("/")[2] for way, path, _ in hub.asked if "/resolve/" in path}
+    assert fetched == {*FILES - {"README.md"}, "templates.txt"}
+
+    hub.asked.clear()
+    assert same(segmenter, frozenseg.from_pretrained(NAME, local_files_only=True))
+    assert not hub.asked
+
+
+def test_another_file_than_the_hub_tells_is_refused(
+    hub: type[Hub], segmenter: HubPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter.push_to_hub(NAME, token="hf_of_nobody")
+    monkeypatch.setattr("tests.hub_stand_in._tag", lambda name, content: "0" * 64)
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: has the SHA-256 \w+, the hub tells 0"
+    ):
+        frozenseg.from_pretrained(NAME)
+
+
+def test_what_is_not_there_and_what_cannot_be_shared(
+    hub: type[Hub], segmenter: HubPredictor, run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="somebody/else: the hub does not give or take it"):
+        frozenseg.from_pretrained("somebody/else")
+    with pytest.raises(UserError, match="somebody/else: "):
+        frozenseg.from_pretrained("somebody/else", local_files_only=True)
+    options = {"MODEL.ALLOW_RANDOM_WEIGHTS": True, "MODEL.SAM_WEIGHTS": ""}
+    with pytest.raises(UserError, match=r"random weights \(sam\) are not shared"):
+        frozenseg.load(run, options=options).save_pretrained(tmp_path / "x")

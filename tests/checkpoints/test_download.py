@@ -1,0 +1,175 @@
+"""Published weights: the table, and downloads that break, go on, and are refused.
+
+Everything is fetched from a server on this machine.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import frozenseg
+from frozenseg.checkpoints import download as module
+from frozenseg.checkpoints.download import download
+from frozenseg.checkpoints.published_files import PUBLISHED, PublishedFile, find_published
+from frozenseg.commands import download as command
+from frozenseg.errors import UserError
+
+CONTENT = bytes(range(256)) * 5000  # more than one block
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Files(BaseHTTPRequestHandler):
+    """Gives CONTENT: in parts if asked, up to byte `breaks_at` of it, or a page for /page."""
+
+    breaks_at, asked = 0, []  # of all requests
+
+    def do_GET(self) -> None:  # noqa: N802
+        begin = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-")
+        self.asked.append((self.path, int(begin)))
+        body = CONTENT[int(begin) :]
+        kind = "text/html; charset=utf-8" if "page" in self.path else "application/octet-stream"
+        if self.path == "/absent":
+            return self.send_error(404)
+        if not body:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            return self.end_headers()
+        ranges = "Range" in self.headers and self.path != "/whole"
+        self.send_response(206 if ranges else 200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body if ranges else CONTENT)))
+        self.end_headers()
+        sent = body if ranges else CONTENT
+        self.wfile.write(sent[: self.breaks_at or None])
+        return None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Files, "asked", [])
+    monkeypatch.setattr(Files, "breaks_at", 0)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+def row(address: str, **fields: object) -> PublishedFile:
+    row = PublishedFile(holds="x", address=address, saved_as="x.pth", licence="none")
+    return replace(row, **fields)  # type: ignore[arg-type]
+
+
+PART, WHOLE = Path("pretrained_checkpoint/x.pth.part"), Path("pretrained_checkpoint/x.pth")
+
+
+def test_a_file_is_fetched_and_checked_once(server: str) -> None:
+    known = row(f"{server}/x", size=len(CONTENT), sha256=DIGEST)
+    for _ in range(2):  # the second time it is here
+        done = download(known)
+        assert (done.path, done.sha256, done.checked) == (WHOLE, DIGEST, True)
+    assert WHOLE.read_bytes() == CONTENT and not PART.exists()
+    assert Files.asked == [("/x", 0)]
+
+
+@pytest.mark.parametrize("path", ["/x", "/whole"])
+def test_a_broken_download_goes_on(server: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/whole ignores where the rest begins, and sends it all."""
+    monkeypatch.setattr(Files, "breaks_at", 300_000)
+    known = row(server + path, sha256=DIGEST)
+    with pytest.raises(UserError, match=r"broke off after 300,000 of 1,280,000 bytes; the same"):
+        download(known)
+    assert PART.stat().st_size == 300_000 and not WHOLE.exists()
+    monkeypatch.setattr(Files, "breaks_at", 0)
+    assert download(known).path.read_bytes() == CONTENT
+    assert [begin for _, begin in Files.asked] == [0, 300_000]
+    assert not PART.exists()
+
+
+def test_a_part_that_is_whole_already_is_taken(server: str) -> None:
+    PART.parent.mkdir()
+    for fields in ({}, {"size": len(CONTENT)}):
+        PART.write_bytes(CONTENT)
+        done = download(row(f"{server}/x", **fields))
+        assert done.path.read_bytes() == CONTENT and not done.checked
+        WHOLE.unlink()
+    assert Files.asked == [("/x", len(CONTENT))]  # with the size known nobody is asked
+
+
+def test_what_is_not_the_published_file_is_refused(server: str) -> None:
+    wrong = row(f"{server}/x", sha256="0" * 64)
+    with pytest.raises(UserError, match=f"has the SHA-256 {DIGEST}, published is 000"):
+        download(wrong)
+    assert not PART.exists() and not WHOLE.exists()
+    with pytest.raises(UserError, match=r"has 1,280,000 bytes, 5 are published"):
+        download(row(f"{server}/x", size=5))
+    assert not PART.exists() and not WHOLE.exists()
+    WHOLE.write_bytes(b"of another kind")
+    with pytest.raises(UserError, match="move it away, and fetch it again"):
+        download(wrong)
+    assert WHOLE.exists()
+
+
+def test_a_page_in_place_of_the_file_is_said(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DRIVE", f"{server}/page?id=")
+    with pytest.raises(UserError, match=r"Google Drive gave a page .*/file/d/abc in a browser"):
+        download(row("drive:abc"))
+    assert Files.asked == [("/page?id=abc", 0)]
+    with pytest.raises(UserError, match="the server gave a page"):
+        download(row(f"{server}/page"))
+
+
+def test_what_cannot_be_reached_is_one_line(server: str) -> None:
+    with pytest.raises(UserError, match=r"/absent: the server answers 404"):
+        download(row(f"{server}/absent"))
+    with pytest.raises(UserError, match="cannot be reached"):
+        download(row("http://127.0.0.1:9/x"))
+
+
+def test_the_command_says_what_it_has(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "toy", row(f"{server}/x", recipe="small/frozenseg"))
+    command.main(["toy"])
+    shown = capsys.readouterr().out
+    assert f"toy: {WHOLE}" in shown and "licence: none" in shown
+    assert f"SHA-256: {DIGEST} (no digest is published; keep this one)" in shown
+    command.main(["--list"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in PUBLISHED)
+    assert "2,564,550,879 bytes" in listed and "CC-BY-NC" in listed
+    for arguments, message in ((["toi"], "did you mean toy"), ([], "nothing to fetch")):
+        with pytest.raises(UserError, match=message):
+            command.main(arguments)
+
+
+def test_load_fetches_only_when_it_is_asked_to(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "toy", row(f"{server}/x", recipe="small/frozenseg"))
+    with pytest.raises(UserError, match=r"of x are not here; `frozenseg download toy` fetches"):
+        frozenseg.load("toy")
+    assert not Files.asked
+    with pytest.raises(UserError, match=r"weights pretrained_checkpoint/x\.pth: no checkpoint"):
+        frozenseg.load("toy", download=True)  # it was fetched, and is no checkpoint
+    assert Files.asked == [("/x", 0)]
+
+
+def test_the_table_holds_what_models_look_for() -> None:
+    names = [entry.saved_as for entry in PUBLISHED.values()]
+    assert len(set(names)) == len(names)
+    for name, entry in PUBLISHED.items():
+        assert find_published(name) is entry and entry.licence
+        assert entry.address.startswith(("https://", "hub:", "drive:"))
+        assert entry.sha256 == "" or len(entry.sha256) == 64
+        assert not entry.recipe or frozenseg.load_config(name)  # by the name itself
