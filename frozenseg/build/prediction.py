@@ -111,7 +111,7 @@ def predictor_of(
     model: SegmentationModel,
     *,
     note: str | None = None,
-    rebuild: Callable[[str], Predictor] | None = None,
+    rebuild: Callable[[str], HubPredictor] | None = None,
 ) -> HubPredictor:
     """A predictor with a model that is on its device already; the model only predicts from now on.
 
