@@ -72,7 +72,7 @@ def merge_yaml(cfg: CfgNode, path: str | Path) -> None:
     """Take over the values of a YAML file, those of its `_BASE_` first, by the rules of
     `load_config`. `cfg` may have more keys than ours."""
     tables = read_yaml(find_config(path))
-    _merge(cfg, [Source(str(file), _flatten(values), file.parent) for file, values in tables])
+    _merge(cfg, [Source(str(file), flat_values(values), file.parent) for file, values in tables])
 
 
 def merge_options(cfg: CfgNode, options: Sequence[str] | Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def merge_options(cfg: CfgNode, options: Sequence[str] | Mapping[str, Any]) -> N
 def option_pairs(options: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Options in either form as keys with their values."""
     if isinstance(options, Mapping):
-        return _flatten(options)
+        return flat_values(options)
     if (
         isinstance(options, str)
         or not isinstance(options, Sequence)
@@ -97,26 +97,26 @@ def option_pairs(options: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, 
 
 def merge_values(cfg: CfgNode, values: Mapping[str, Any], origin: str) -> None:
     """Take over nested keys, as `merge_yaml`; `origin` begins the messages."""
-    _merge(cfg, [Source(origin, _flatten(values))])
+    _merge(cfg, [Source(origin, flat_values(values))])
 
 
 def select_config(host: Mapping[str, Any]) -> CfgNode:
     """Our keys alone out of a configuration that has others too (detectron2's), frozen."""
     cfg = default_config()
-    known = dict(_flatten(cfg))
-    pairs = [pair for pair in _flatten(host) if pair[0] in known]
+    known = dict(flat_values(cfg))
+    pairs = [pair for pair in flat_values(host) if pair[0] in known]
     _merge(cfg, [Source("configuration", pairs)])
     check_values(KEYS, lambda name: _get(cfg, name))
     cfg.freeze()
     return cfg
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat_values(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Keys with dots and their values. A section without keys stays, so that it can be checked."""
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            pairs += _flatten(value, f"{prefix}{key}.")
+            pairs += flat_values(value, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", value))
     return pairs
@@ -125,7 +125,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any
 def _merge(cfg: CfgNode, sources: Iterable[Source], *, repeats: bool = False) -> None:
     """Take over the values of each source in turn. repeats: of a key given twice in one source the
     last counts, as on a command line; otherwise it is an error."""
-    known = dict(_flatten(cfg))
+    known = dict(flat_values(cfg))
     ignored: list[str] = []
     for source in sources:
         keys = set()

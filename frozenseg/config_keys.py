@@ -304,6 +304,9 @@ SOLVER = {
 
 TEST = {
     "EVAL_PERIOD": Key(0, STEPS),  # evaluate every so many steps of a training; 0: at the end only
+    # Keep the predictions of an evaluation under OUTPUT_DIR/predictions, in the forms that the
+    # servers of the benchmarks take.
+    "SAVE_PREDICTIONS": False,
     # Images of one padded size that the model takes at once at test; more are faster on a GPU.
     "IMS_PER_BATCH": Key(1, COUNT),
     "DETECTIONS_PER_IMAGE": Key(100, COUNT),  # instances kept of an image, the best ones

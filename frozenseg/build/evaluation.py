@@ -4,25 +4,35 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from frozenseg.build.device import prepare_for_inference, process_device
+from frozenseg.build.device import build_precision, prepare_for_inference, process_device
 from frozenseg.build.evaluator import build_evaluator, eval_datasets
 from frozenseg.build.expected_results import check_expected, differences, expected_result
 from frozenseg.build.models import loaded_model
-from frozenseg.build.output_folder import only_run, settle_seed
+from frozenseg.build.output_folder import (
+    SCORES,
+    SCORES_SO_FAR,
+    only_run,
+    settle_seed,
+    write_eval_config,
+)
+from frozenseg.build.provenance import about_sets, frozen_digests, log_model, run_log
 from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.build.setting import require_weights, setting
 from frozenseg.engine.distributed import is_main
 from frozenseg.errors import WriteError
 from frozenseg.evaluation.evaluator import Evaluator
-from frozenseg.evaluation.runner import Evaluation, table, write_results
+from frozenseg.evaluation.results_file import table, write_results
+from frozenseg.evaluation.runner import Evaluation
 from frozenseg.files import check_writable
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "results.json"
+About = Mapping[str, Mapping[str, Any]]
+"""What results.json says of each data set besides its scores, see `about_sets`."""
 
 
 def evaluate(cfg: CfgNode, *, weights: str | Path | None = None) -> dict[str, dict[str, float]]:
@@ -30,7 +40,8 @@ def evaluate(cfg: CfgNode, *, weights: str | Path | None = None) -> dict[str, di
 
     cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed. weights: the
     checkpoint to score. Without it, that is what a training with this configuration has left in
-    OUTPUT_DIR, else MODEL.WEIGHTS. All numbers are written to OUTPUT_DIR/results.json.
+    OUTPUT_DIR, else MODEL.WEIGHTS. All numbers are written to OUTPUT_DIR/results.json, the
+    configuration to config_eval.yaml, and the log is added to log.txt.
 
     Raises `UserError` for a data set or weights that cannot be used, before the first image.
 
@@ -51,21 +62,36 @@ def evaluate(cfg: CfgNode, *, weights: str | Path | None = None) -> dict[str, di
             )
         cfg.MODEL.WEIGHTS = str(weights)
         cfg.freeze()
-        return _evaluate(cfg, output)
+        with run_log(output):
+            return _evaluate(cfg, output)
 
 
 def _evaluate(cfg: CfgNode, output: Path) -> dict[str, dict[str, float]]:
     require_weights(cfg)
     sets = eval_datasets(cfg)
-    model = loaded_model(cfg, process_device(cfg))
+    device = process_device(cfg)
+    model, precision = loaded_model(cfg, device), build_precision(cfg, device)
+    log_model(cfg, model, precision)
+    frozen = frozen_digests(cfg, model)
     prepare_for_inference(cfg, model)
     evaluator = build_evaluator(cfg, model, sets)
     check_expected_results(cfg, evaluator)
     if is_main():
-        check_writable(output / RESULTS)
-    evaluations = evaluator.evaluate()
-    write_evaluations(cfg, evaluations, output)
+        check_writable(output / SCORES)
+        write_eval_config(cfg, output)
+    about = about_sets(cfg, sets, precision, weights=cfg.MODEL.WEIGHTS, frozen=frozen)
+    evaluations = evaluator.evaluate(partial(write_so_far, output, about))
+    write_evaluations(cfg, evaluations, output, about)
     return {name: evaluation.summary for name, evaluation in evaluations.items()}
+
+
+def write_so_far(output: Path, about: About, evaluations: Mapping[str, Evaluation]) -> None:
+    """Write the scores of the sets that are done, should a later one fail."""
+    if is_main():
+        try:
+            write_results(output / SCORES_SO_FAR, evaluations, about)
+        except WriteError as error:
+            logger.warning("%s", error)
 
 
 def check_expected_results(cfg: CfgNode, evaluator: Evaluator) -> None:
@@ -83,33 +109,41 @@ def write_evaluations(
     cfg: CfgNode,
     evaluations: Mapping[str, Evaluation],
     output: Path,
+    about: About,
     more: Sequence[Callable[[], object]] = (),
+    failures: Sequence[str] = (),
 ) -> None:
     """Log the results and write them to disk, on the first process alone.
 
-    more: functions that write other files. If one file cannot be written, the others still are.
+    about: of `about_sets`. more: functions that write other files. If one file cannot be written,
+    the others still are, and one `WriteError` names them all at the end. failures: of before.
     """
     if not is_main():
         return
     writes = list(more)
     if evaluations:
         logger.info("%s", table(evaluations))
-        writes.insert(0, partial(write_results, output / RESULTS, evaluations))
+        writes.insert(0, partial(_write_scores, output, evaluations, about))
     scores = {name: evaluation.summary for name, evaluation in evaluations.items()}
     for line in unexpected_results(cfg, scores):
         logger.error("not as expected: %s", line)
-    _all_of(writes)
+    failed = [*failures]
+    attempt(writes, failed)
+    if failed:
+        raise WriteError("; ".join(failed))
     if evaluations:
-        logger.info("written to %s", output / RESULTS)
+        logger.info("written to %s", output / SCORES)
 
 
-def _all_of(writes: Sequence[Callable[[], object]]) -> None:
-    """Call all, and raise one `WriteError` at the end for the files that could not be written."""
-    failures = []
+def _write_scores(output: Path, evaluations: Mapping[str, Evaluation], about: About) -> None:
+    write_results(output / SCORES, evaluations, about)
+    (output / SCORES_SO_FAR).unlink(missing_ok=True)
+
+
+def attempt(writes: Sequence[Callable[[], object]], failures: list[str]) -> None:
+    """Call all, and add the messages for the files that could not be written to `failures`."""
     for write in writes:
         try:
             write()
         except WriteError as error:
             failures.append(str(error))
-    if failures:
-        raise WriteError("; ".join(failures))

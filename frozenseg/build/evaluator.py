@@ -9,9 +9,11 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.families import find_family
+from frozenseg.build.kept_predictions import kept_files
 from frozenseg.build.models import embed
 from frozenseg.build.prediction import build_pipeline
 from frozenseg.build.setting import data_sets
+from frozenseg.build.training_data import log_data_set
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import (
@@ -109,7 +111,7 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
         require_in_place(name, (benchmark.instances,), data_root())
     vocabulary, training = build_vocabulary(cfg, name, categories), build_seen_vocabulary(cfg, name)
     if is_main():
-        logger.info("%s: %s", name, vocabulary.summary(training))
+        log_data_set(name, records, vocabulary.summary(training), categories.names)
     return EvalDataset(name, benchmark, dataset, vocabulary, training, tasks)
 
 
@@ -161,6 +163,7 @@ def build_evaluator(
                 text=embed(cfg, model, entry.vocabulary, entry.training),
                 wanted=entry.tasks,
                 tasks=build_tasks(entry),
+                kept=kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks),
             )
             for entry in sets
         ],

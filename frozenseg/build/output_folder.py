@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,23 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.checkpoints.schema import TrainingCheckpoint
 from frozenseg.checkpoints.training import CheckpointFolder
+from frozenseg.config import flat_values
 from frozenseg.engine.distributed import all_gather_json, barrier, is_main
 from frozenseg.engine.lock import only_writer
-from frozenseg.errors import UserError
+from frozenseg.engine.log_file import LOG_FILE
+from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, check_writable, remove_temporaries
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
-RESULTS = ("model_final.safetensors", "model_best.safetensors", "results.json")
-# All that a run writes atomically, but for its checkpoints and pictures.
-WRITTEN = (CONFIG, *RESULTS, "metrics.jsonl", "curves.png", "wandb_id")
+CONFIG, EVAL_CONFIG = "config.yaml", "config_eval.yaml"
+SCORES, SCORES_SO_FAR = "results.json", "results_so_far.json"
+RESULTS = ("model_final.safetensors", "model_best.safetensors", SCORES)
+# All that a run writes atomically, but for its checkpoints, pictures and predictions.
+WRITTEN = (
+    *(CONFIG, EVAL_CONFIG, *RESULTS, SCORES_SO_FAR),
+    *("metrics.jsonl", "curves.png", "wandb_id"),
+)
 
 Found = tuple[TrainingCheckpoint, Path]
 
@@ -50,11 +56,9 @@ def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
 def take_over(
     output: Path, checkpoints: CheckpointFolder, found: Found | None, resume: bool, max_iter: int
 ) -> None:
-    """Prepare the folder for this run, or refuse it. found: the checkpoint to go on from."""
+    """Prepare the folder for this run. found: the checkpoint to go on from."""
     if resume:
         say_what_was_found(found, output, checkpoints, max_iter)
-    else:
-        refuse_another_run(output, checkpoints)
     clean(output, checkpoints)
     check_places(output, checkpoints)
 
@@ -88,7 +92,8 @@ def say_what_was_found(
     if found is None:
         held = [name for name in RESULTS if (output / name).is_file()]
         replaced = f"; {', '.join(held)} there will be replaced" if held else ""
-        logger.warning("no checkpoint in %s: starting at step 0%s", checkpoints.folder, replaced)
+        said = "no checkpoint in %s: starting at step 0%s%s"
+        logger.warning(said, checkpoints.folder, replaced, _runs_beside(output))
         return
     checkpoint, path = found
     if checkpoint.step < max_iter:
@@ -98,9 +103,16 @@ def say_what_was_found(
         logger.info(said, checkpoint.step, max_iter, path)
 
 
+def _runs_beside(output: Path) -> str:
+    """A question after the folders beside this one that hold checkpoints; "" if there are none."""
+    paths = output.absolute().parent.glob("*/checkpoints/step_*.pt")
+    names = sorted({path.parent.parent.name for path in paths} - {output.name})
+    return f" ({nearest(output.name, names)})" if names else ""
+
+
 def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
     """Raise `WriteError` before the first step if a file of the run cannot be written."""
-    for name in WRITTEN:
+    for name in (*WRITTEN, LOG_FILE):
         check_writable(output / name)
     if checkpoints.folder.exists():
         check_writable(checkpoints.folder / "step_00000000.pt")
@@ -112,14 +124,23 @@ def write_config(cfg: CfgNode, output: Path) -> None:
     A run that is refused earlier leaves the configuration that the weights in the folder belong to.
     One that differs is kept as config.yaml.1 and so on, and the log says in which keys.
     """
-    path = output / CONFIG
-    text = cfg.dump()
+    path, text = output / CONFIG, cfg.dump()
     if path.exists():
         if differences := "; ".join(_differences(path, text)):
             kept = _free_name(path)
             path.rename(kept)
             said = "the settings differ from those of the run so far, which are kept in %s: %s"
             logger.warning(said, kept, differences)
+    _write(path, text)
+
+
+def write_eval_config(cfg: CfgNode, output: Path) -> None:
+    """Write the configuration of an evaluation. It has a file of its own, because OUTPUT_DIR may
+    hold the training that the weights come from."""
+    _write(output / EVAL_CONFIG, cfg.dump())
+
+
+def _write(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -127,24 +148,21 @@ def write_config(cfg: CfgNode, output: Path) -> None:
 def _differences(path: Path, text: str) -> Iterator[str]:
     """KEY: before -> now, for every key that differs."""
     try:
-        before = _flat(yaml.safe_load(path.read_bytes()))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError):
+        before = dict(flat_values(yaml.safe_load(path.read_bytes())))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, AttributeError):
         yield f"{path} cannot be read"
         return
-    now = _flat(yaml.safe_load(text))
+    now = dict(flat_values(yaml.safe_load(text)))
+    for key, first, second in differing(before, now):
+        yield f"{key}: {first} -> {second}"
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Every key that differs, with both values; a key that one lacks is "absent" there."""
     for key in sorted(before.keys() | now.keys()):
-        if key not in before or key not in now or before[key] != now[key]:
-            yield f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {
-        name: value
-        for key, entry in node.items()
-        for name, value in _flat(entry, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
+        first, second = before.get(key, "absent"), now.get(key, "absent")
+        if first != second:
+            yield key, first, second
 
 
 def _free_name(path: Path) -> Path:

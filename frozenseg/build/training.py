@@ -16,8 +16,13 @@ import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import compile_encoders, process_device
-from frozenseg.build.evaluation import check_expected_results, write_evaluations
-from frozenseg.build.evaluator import build_evaluator, eval_datasets
+from frozenseg.build.evaluation import (
+    attempt,
+    check_expected_results,
+    write_evaluations,
+    write_so_far,
+)
+from frozenseg.build.evaluator import EvalDataset, build_evaluator, eval_datasets
 from frozenseg.build.models import embed, loaded_model
 from frozenseg.build.optimization import (
     check_feature_cache,
@@ -27,7 +32,21 @@ from frozenseg.build.optimization import (
     training_loss,
     training_state,
 )
-from frozenseg.build.output_folder import Found, only_run, settle_seed, take_over, write_config
+from frozenseg.build.output_folder import (
+    Found,
+    only_run,
+    refuse_another_run,
+    settle_seed,
+    take_over,
+    write_config,
+)
+from frozenseg.build.provenance import (
+    about_sets,
+    frozen_digests,
+    log_model,
+    nested_settings,
+    run_log,
+)
 from frozenseg.build.training_data import micro_batch_size, training_batches, training_dataset
 from frozenseg.build.vocabulary import build_training_vocabulary, settle_training_vocabulary
 from frozenseg.checkpoints.state_dict import trainable_state, write_state
@@ -38,7 +57,7 @@ from frozenseg.engine.curves import draw_curves
 from frozenseg.engine.distributed import is_main
 from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.engine.interrupt import GracefulShutdown
-from frozenseg.engine.logger import TrainingLog
+from frozenseg.engine.logger import TrainingLog, read_metrics
 from frozenseg.engine.state import TrainingState
 from frozenseg.engine.trainer import (
     Scores,
@@ -49,12 +68,13 @@ from frozenseg.engine.trainer import (
 from frozenseg.engine.trainer import train as run_steps
 from frozenseg.engine.training_loss import TrainingLoss
 from frozenseg.errors import WriteError
-from frozenseg.evaluation.evaluator import Evaluator
+from frozenseg.evaluation.evaluator import Evaluator, SoFar
 from frozenseg.evaluation.runner import Evaluation
 from frozenseg.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
+NOTICEABLE = 0.05  # share of the first weights in the moving average
 WEIGHTS, BEST_WEIGHTS = "model_final.safetensors", "model_best.safetensors"
 
 
@@ -100,15 +120,22 @@ def train(cfg: CfgNode, resume: bool = False) -> TrainingResult:
     output = Path(cfg.OUTPUT_DIR)
     with only_run(output):
         checkpoints = CheckpointFolder(output / "checkpoints", keep=cfg.SOLVER.CHECKPOINT_KEEP)
-        resumed = checkpoints.newest() if resume else None
-        settle_seed(cfg, resumed[0] if resumed else None)
-        settle_training_vocabulary(cfg)
-        cfg.freeze()
-        torch.manual_seed(cfg.SEED)
-        device = process_device(cfg)
-        if is_main():
-            take_over(output, checkpoints, resumed, resume, cfg.SOLVER.MAX_ITER)
-        return _prepare(cfg, device, checkpoints, resumed).run()
+        if is_main() and not resume:
+            refuse_another_run(output, checkpoints)
+        with run_log(output):
+            return _started(cfg, output, checkpoints, resume).run()
+
+
+def _started(cfg: CfgNode, output: Path, checkpoints: CheckpointFolder, resume: bool) -> "_Run":
+    resumed = checkpoints.newest() if resume else None
+    settle_seed(cfg, resumed[0] if resumed else None)
+    settle_training_vocabulary(cfg)
+    cfg.freeze()
+    torch.manual_seed(cfg.SEED)
+    device = process_device(cfg)
+    if is_main():
+        take_over(output, checkpoints, resumed, resume, cfg.SOLVER.MAX_ITER)
+    return _prepare(cfg, device, checkpoints, resumed)
 
 
 @dataclass
@@ -116,6 +143,8 @@ class _Run:
     """A training that is about to begin, or to go on.
 
     evaluator: None without DATASETS.TEST.
+    sets: those of DATASETS.TEST.
+    frozen: the digests of the frozen encoders' weights.
     cache: of the frozen encoders' features, or None.
     latest: the last evaluation of each data set.
     """
@@ -127,6 +156,8 @@ class _Run:
     state: TrainingState
     loss: TrainingLoss[Any, Any]
     cache: FeatureCache | None
+    sets: list[EvalDataset]
+    frozen: dict[str, str]
     evaluator: Evaluator | None
     log: TrainingLog
     latest: dict[str, Evaluation] = field(default_factory=dict)
@@ -172,17 +203,32 @@ class _Run:
             )
 
     def _finish(self) -> None:
-        """The last evaluation, and all files of a run that has ended."""
-        with saying_how_to_go_on(self.state, self.checkpoints):
-            if self.evaluator is not None:
-                evaluate_now(self.state, self._evaluate, self.log, self._keep_best)
-            self.log.close()
-            curves = partial(draw_curves, self.log.path, self.output / "curves.png")
-            write_evaluations(self.cfg, self.latest, self.output, [self._write_weights, curves])
+        """The files of a run that has ended, and the last evaluation.
 
-    def _evaluate(self) -> Scores:
+        The weights come first, so that they are there whatever the evaluation meets.
+        """
+        failures: list[str] = []
+        with saying_how_to_go_on(self.state, self.checkpoints):
+            if is_main():
+                attempt([self._write_weights], failures)
+            about = about_sets(
+                self.cfg,
+                self.sets,
+                self.state.precision,
+                weights=str(self.output / WEIGHTS),
+                frozen=self.frozen,
+            )
+            if self.evaluator is not None:
+                evaluate = partial(self._evaluate, partial(write_so_far, self.output, about))
+                evaluate_now(self.state, evaluate, self.log, self._keep_best)
+            self.log.close()
+            rows = {self.output.name: read_metrics(self.log.path)}
+            curves = partial(draw_curves, rows, self.output / "curves.png")
+            write_evaluations(self.cfg, self.latest, self.output, about, [curves], failures)
+
+    def _evaluate(self, so_far: SoFar | None = None) -> Scores:
         assert self.evaluator is not None, "there are sets to evaluate"
-        self.latest.update(self.evaluator.evaluate())
+        self.latest.update(self.evaluator.evaluate(so_far))
         if is_main():
             self._draw(self.evaluator)
         return self._scores()
@@ -228,6 +274,8 @@ def _prepare(
     model = loaded_model(cfg, device).train()
     compile_encoders(cfg, model)
     state = training_state(cfg, model)
+    log_model(cfg, model, state.precision)
+    say_average(cfg)
     text = embed(cfg, model, vocabulary, build_training_vocabulary(cfg))
     cache = feature_cache(cfg, model, state.precision)
     loss = training_loss(cfg, model, text, cache)
@@ -247,6 +295,8 @@ def _prepare(
         state=state,
         loss=loss,
         cache=cache,
+        sets=sets,
+        frozen=frozen_digests(cfg, model) if sets else {},
         evaluator=evaluator if sets else None,
         log=log,
     )
@@ -262,4 +312,16 @@ def _build_log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
         active=is_main(),
         tensorboard=cfg.LOG.TENSORBOARD,
         wandb_project=cfg.LOG.WANDB,
+        settings=nested_settings(cfg),
     )
+
+
+def say_average(cfg: CfgNode) -> None:
+    """Log that a moving average of the weights is evaluated, and how much of the start it has."""
+    decay, steps = cfg.SOLVER.EMA, cfg.SOLVER.MAX_ITER
+    if not decay or not is_main():
+        return
+    logger.info("scores and written weights are of the moving average: SOLVER.EMA %g", decay)
+    if (share := decay**steps) > NOTICEABLE:
+        said = "after %d steps %.0f %% of it are the weights of the start; SOLVER.EMA 0 for a trial"
+        logger.warning(said, steps, 100 * share)

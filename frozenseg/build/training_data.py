@@ -1,6 +1,7 @@
 """Make the samples of a training from a configuration."""
 
 import logging
+from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
@@ -13,8 +14,10 @@ from frozenseg.data.benchmarks.selection import training_pairs
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
+from frozenseg.data.statistics import counts_line
 from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import is_main, rank, world_size
+from frozenseg.engine.log_file import FILE_ONLY
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -46,8 +49,17 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
     )
     vocabulary = build_vocabulary(cfg, names[0], categories)
     if is_main():
-        logger.info("%s: %s", names[0], vocabulary.summary(build_training_vocabulary(cfg)))
+        summary = vocabulary.summary(build_training_vocabulary(cfg))
+        log_data_set(", ".join(names), records, summary, categories.names)
     return dataset, vocabulary
+
+
+def log_data_set(
+    name: str, records: Sequence[Record], summary: str, classes: Sequence[str]
+) -> None:
+    """Log how many images and which classes a data set has, and the counts to the file alone."""
+    logger.info("%s: %d images; %s", name, len(records), summary)
+    logger.info("%s: %s", name, counts_line(records, classes), extra=FILE_ONLY)
 
 
 def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:

@@ -43,6 +43,7 @@ COMMANDS = {
             "train a model (also: train), or evaluate it (--eval-only; also: evaluate, eval)",
         ),
         "detectron2_train_net": (HERE, "the same with detectron2's trainer"),
+        "compare": (HERE, "show the scores, settings and curves of runs side by side"),
         "mean_results": (HERE, "average over folds that were evaluated one by one"),
     },
     "For developers": {

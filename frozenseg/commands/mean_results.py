@@ -1,15 +1,14 @@
 """The mean over folds whose models were evaluated one by one, from their results.json files."""
 
 import argparse
-import math
 from pathlib import Path
 
 from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
 from frozenseg.evaluation.means import family_means
-from frozenseg.evaluation.runner import summary_lines
+from frozenseg.evaluation.results_file import read_results, summary_lines
 from frozenseg.evaluation.tasks import Summary
-from frozenseg.files import read_json, user_path, write_json
+from frozenseg.files import user_path, write_json
 
 
 def main(argv: list[str]) -> int | None:
@@ -32,19 +31,12 @@ def _summaries(paths: list[Path]) -> dict[str, Summary]:
     """The headline numbers of every data set of all files; each set may come once."""
     summaries: dict[str, Summary] = {}
     for path in paths:
-        content = read_json(path)
-        try:
-            rows = {
-                str(name): {
-                    key: math.nan if value is None else float(value)
-                    for key, value in entry["summary"].items()
-                }
-                for name, entry in content.items()
-            }
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: is no results.json of an evaluation") from None
+        rows = {name: stored.summary for name, stored in read_results(path).items()}
         if twice := sorted(rows.keys() & summaries.keys()):
-            raise UserError(f"{path}: holds {twice[0]}, as another file does; give each set once")
+            raise UserError(
+                f"{path}: holds {twice[0]}, as another file does; give each set once (frozenseg "
+                "compare shows several runs on one set)"
+            )
         summaries |= rows
     return summaries
 

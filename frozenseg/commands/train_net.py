@@ -37,20 +37,26 @@ def main(argv: list[str]) -> int | None:
     arguments = argument_parser(_program(), __doc__ or "").parse_intermixed_args(argv)
     request = Request.of(arguments)
     cfg = load_config(request.config, request.options)  # errors are known before any process starts
-    on_gpus = build_device(cfg).type == "cuda"
-    if on_gpus and arguments.num_gpus > torch.cuda.device_count():
-        raise UserError(
-            f"--num-gpus {arguments.num_gpus}: there are {torch.cuda.device_count()} here; "
-            "for processes on the CPU add MODEL.DEVICE cpu"
-        )
+    device = build_device(cfg)
+    _check_gpus(arguments.num_gpus, device, chosen=cfg.MODEL.DEVICE != "auto")
     layout = LaunchConfig(
         processes=arguments.num_gpus,
         machines=arguments.num_machines,
         machine=arguments.machine_rank,
         url=arguments.dist_url,
-        backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo",
+        backend="cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
     )
     return launch(work, request, layout)
+
+
+def _check_gpus(count: int, device: torch.device, *, chosen: bool) -> None:
+    """Refuse more processes than there are GPUs, unless the CPU was chosen for them."""
+    found = torch.cuda.device_count()
+    if count > max(found, 1) and (device.type == "cuda" or not chosen):
+        raise UserError(
+            f"--num-gpus {count}: PyTorch finds {found or 'no'} GPU{'' if found == 1 else 's'} "
+            "here; for processes on the CPU add MODEL.DEVICE cpu"
+        )
 
 
 def _program() -> str:

@@ -1,46 +1,69 @@
-"""The course of a run as a picture: losses, learning rate, scores over steps."""
+"""The course of runs as a picture: losses and scores over steps."""
 
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from frozenseg.engine.logger import read_metrics
+from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-LOSSES = {"total_loss": "total", "loss_ce": "class", "loss_mask": "mask", "loss_dice": "dice"}
+TOTAL = {"total_loss": "total"}
+LOSSES = {**TOTAL, "loss_ce": "class", "loss_mask": "mask", "loss_dice": "dice"}
 HEADLINES = ("PQ", "mIoU", "AP", "oracle mIoU", "mosaic mIoU", "whole mIoU")
 MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
+Rows = Sequence[Mapping[str, Any]]
+Curves = dict[str, list[tuple[int, float]]]
+"""Label -> points (step, value)."""
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw metrics.jsonl as a PNG; without a row nothing is drawn."""
-    try:
-        from matplotlib.figure import Figure  # slow to import, and needed at the end only
+
+def draw_curves(runs: Mapping[str, Rows], picture: Path) -> None:
+    """Draw the rows of `read_metrics` of one or several runs, by their labels, as a PNG.
+
+    Of several runs the total loss alone is drawn. Without a row of a step nothing is drawn.
+    """
+    try:  # slow to import, and needed at the end only
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError:
         logger.warning('%s is not drawn: pip install "frozenseg[train]"', picture)
         return
-    rows = read_metrics(metrics)
-    steps = [row for row in rows if "evaluation" not in row]
-    if not steps:
+    losses, scores = _of_runs(runs)
+    if not losses:
+        logger.warning("%s is not drawn: no step was logged", picture)
         return
-    scores = _scores([row for row in rows if isinstance(row.get("evaluation"), dict)])
-    figure = Figure(figsize=(11, 4), layout="constrained")  # no pyplot: needs no display
+    figure = Figure(figsize=(13, 4.5), layout="constrained")  # no pyplot: needs no display
     left, right = figure.subplots(1, 2)
-    for key, label in LOSSES.items():
-        points = [(row["step"], row[key]) for row in steps if _is_number(row.get(key))]
-        if points:  # a model family need not have them all
-            left.plot(*zip(*points, strict=True), label=label)
-    left.set(xlabel="step", ylabel="loss of the last output, unweighted; total", yscale="log")
-    left.legend(loc="upper right")
-    for label, points in scores.items():
-        right.plot(*zip(*points, strict=True), marker="o", label=label)
+    for axes, curves, marker in ((left, losses, ""), (right, scores, "o")):
+        for label, points in curves.items():
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if curves:  # beside the axes, so that it hides no curve
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
+    losses_of = "total loss" if len(runs) > 1 else "loss of the last output, unweighted; total"
+    left.set(xlabel="step", ylabel=losses_of, yscale="log")
     right.set(xlabel="step", ylabel="per cent", title="evaluation")
-    if scores:
-        right.legend(loc="lower right", fontsize="small")
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, dpi=100)
+
+
+def _of_runs(runs: Mapping[str, Rows]) -> tuple[Curves, Curves]:
+    """The curves of the losses and of the scores."""
+    losses: Curves = {}
+    scores: Curves = {}
+    for run, rows in runs.items():
+        before = f"{run}: " if len(runs) > 1 else ""
+        steps = [row for row in rows if "evaluation" not in row]
+        for key, label in (TOTAL if before else LOSSES).items():
+            points = [(row["step"], row[key]) for row in steps if _is_number(row.get(key))]
+            if points:  # a model family need not have them all
+                losses[f"{before}{label}"] = points
+        found = _scores(row for row in rows if isinstance(row.get("evaluation"), dict))
+        scores |= {f"{before}{label}": points for label, points in found.items()}
+    return losses, scores
 
 
 def _is_number(value: Any) -> bool:
@@ -48,13 +71,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _scores(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
-    """Points (step, score) by data set and metric."""
-    points: dict[str, list[tuple[int, float]]] = {}
+def _scores(rows: Iterable[Mapping[str, Any]]) -> Curves:
+    """The headline scores of each data set."""
+    rows = list(rows)
+    short = short_names(name for row in rows for name in row["evaluation"])
+    points: Curves = {}
     for row in rows:
         for name, metrics in row["evaluation"].items():
-            short = Path(name.split(":")[1]).stem if ":" in name else name
             known = [key for key in HEADLINES if _is_number(metrics.get(key))]
             for metric in known[:MOST_SCORES]:
-                points.setdefault(f"{short} {metric}", []).append((row["step"], metrics[metric]))
+                label = f"{short[name]} {metric}"
+                points.setdefault(label, []).append((row["step"], metrics[metric]))
     return points

@@ -91,6 +91,7 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
     if layout.world_size == 1:
         return job(argument)
     url = f"tcp://127.0.0.1:{_free_port()}" if layout.url == "auto" else layout.url
+    logger.info("%s", _starting(layout, url))
     context = mp.get_context("spawn")
     outcomes = context.SimpleQueue()
     workers = []
@@ -103,6 +104,17 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
         worker.start()
         workers.append(worker)
     return _await(workers, outcomes)
+
+
+def _starting(layout: LaunchConfig, url: str) -> str:
+    """What is about to happen, for a user who sees nothing until all processes have met."""
+    starting = f"starting {layout.processes} process{'' if layout.processes == 1 else 'es'}"
+    if layout.machines == 1:
+        return starting
+    return (
+        f"machine rank {layout.machine} of {layout.machines} machines: {starting}, which will wait "
+        f"at {url} until all {layout.world_size} of the run are there"
+    )
 
 
 def _worker(
@@ -173,6 +185,8 @@ def _in_group(
         raise UserError(
             f"--dist-url {url}: could not set up the process group at this address ({error})"
         ) from None
+    if is_main():
+        logger.info("all %d processes are there", world_size())
     try:
         return job(argument)
     finally:

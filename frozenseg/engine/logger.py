@@ -1,14 +1,16 @@
-"""The log of a run: a line on the console, metrics.jsonl, TensorBoard, W&B."""
+"""The numbers of a training: a line on the console, metrics.jsonl, TensorBoard, W&B."""
 
 import json
 import logging
 import resource
 import secrets
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,21 @@ from frozenseg.files import atomic_path, json_text, writing
 logger = logging.getLogger(__name__)
 
 METRICS_FILE, WANDB_FILE = "metrics.jsonl", "wandb_id"
+WINDOW = 20  # steps whose median loss the console shows, as detectron2 does
 
 
 class TrainingLog:
-    """The log of one process; only the first process writes anything.
+    """Writes the numbers of a training, in its first process alone.
 
-    metrics.jsonl has a line every `period` steps, with the losses of that step (not a mean, so that
-    a resumed run writes the same), and a line for each evaluation. A value that is not finite, such
-    as the score of a class that no image has, is null there.
+    The console gets a line every `period` steps, whose losses are medians over the last `WINDOW`
+    steps of this process. metrics.jsonl gets a line then too, with the losses of that step alone,
+    so that a resumed run writes the same, and a line for each evaluation. Each has the time, in
+    UTC. A value that is not finite, such as the score of a class that no image has, is null there.
+
+    period: in steps. start_step: how many steps are done already.
+    active: whether this is the first process.
+    wandb_project: "" for none.
+    settings: the configuration of the run, nested by its sections, for TensorBoard and W&B.
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class TrainingLog:
         active: bool = True,
         tensorboard: bool = False,
         wandb_project: str = "",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = folder / METRICS_FILE
         self.total_steps = total_steps
@@ -50,9 +60,14 @@ class TrainingLog:
         self.active = active
         self._since, self._last_step = time.perf_counter(), start_step
         self._step_end, self._data_seconds = time.perf_counter(), 0.0
-        self._board = _tensorboard(folder, start_step) if active and tensorboard else None
-        with_wandb = active and bool(wandb_project)
-        self._wandb = _wandb(folder, wandb_project, resumed=start_step > 0) if with_wandb else None
+        self._window: deque[dict[str, float]] = deque(maxlen=WINDOW)
+        settings, self._board, self._wandb = settings or {}, None, None
+        if active and tensorboard:
+            self._board = _tensorboard(folder, start_step)
+            with self._board_may_fail():
+                self._board.add_text("configuration", _as_code(settings), start_step)
+        if active and wandb_project:
+            self._wandb = _wandb(folder, wandb_project, settings, resumed=start_step > 0)
         if active:
             trim_metrics(self.path, start_step, total_steps)
 
@@ -64,6 +79,7 @@ class TrainingLog:
         """Log a step that is done. more: further numbers; "lr" is shown on the console."""
         now = time.perf_counter()
         self._step_end = now
+        self._window.append(losses)
         if not self.active or (step % self.period and step != self.total_steps):
             return
         steps = max(step - self._last_step, 1)
@@ -74,11 +90,15 @@ class TrainingLog:
             "memory_mib": memory_mib(),
         }
         left = timedelta(seconds=round(seconds * (self.total_steps - step)))
+        medians = {
+            name: statistics.median(row[name] for row in self._window)
+            for name in ("total_loss", *_main(losses))
+        }
         parts = " ".join(
-            f"{name.removeprefix('loss_')} {losses[name]:.3f}" for name in _main(losses)
+            f"{name.removeprefix('loss_')} {medians[name]:.3f}" for name in _main(losses)
         )
         logger.info(
-            f"step {step}/{self.total_steps}  loss {losses['total_loss']:.3f} ({parts})  "
+            f"step {step}/{self.total_steps}  loss {medians['total_loss']:.3f} ({parts})  "
             f"lr {more['lr']:.2e}  {speed['images_per_second']:.2f} images/s  "
             f"data {speed['data_seconds']:.3f} s  memory {speed['memory_mib']:.0f} MiB  left {left}"
         )
@@ -114,7 +134,7 @@ class TrainingLog:
             self._wandb.finish()
 
     def _write(self, row: dict[str, Any]) -> None:
-        append_metrics(self.path, row)
+        append_metrics(self.path, {**row, "time": utc_time()})
 
     def _send(self, step: int, values: dict[str, float]) -> None:
         with self._board_may_fail():
@@ -133,6 +153,11 @@ class TrainingLog:
         except OSError as error:
             self._board = None
             logger.warning("TensorBoard's file cannot be written (%s): it ends here", error)
+
+
+def utc_time() -> str:
+    """The time in UTC by ISO 8601, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
@@ -199,7 +224,12 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
 
-def _wandb(folder: Path, project: str, *, resumed: bool) -> Any:
+def _as_code(settings: Mapping[str, Any]) -> str:
+    """Settings as a block of code in the Markdown that TensorBoard shows."""
+    return "".join(f"    {line}\n" for line in json_text(settings, indent=1).splitlines())
+
+
+def _wandb(folder: Path, project: str, settings: Mapping[str, Any], *, resumed: bool) -> Any:
     """A W&B run whose id lies beside the metrics, so that a resumed training goes on in it."""
     try:
         import wandb
@@ -210,7 +240,14 @@ def _wandb(folder: Path, project: str, *, resumed: bool) -> Any:
     path = folder / WANDB_FILE
     known = path.read_text(encoding="utf-8").strip() if resumed and path.is_file() else ""
     run_id = known or secrets.token_hex(8)
-    wandb.init(project=project, dir=str(folder), id=run_id, resume="allow")
+    wandb.init(
+        project=project,
+        dir=str(folder),
+        id=run_id,
+        resume="allow",
+        config=dict(settings),
+        allow_val_change=True,  # a run may go on with other settings than it began with
+    )
     with atomic_path(path) as temporary:
         temporary.write_text(run_id + "\n", encoding="utf-8")
     return wandb

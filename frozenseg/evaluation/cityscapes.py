@@ -4,7 +4,7 @@ import contextlib
 import copy
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,16 +70,35 @@ class CityscapesAP(DetectionMetric):
         }
 
     def _write(self, name: str, path: Path) -> str:
-        """Write one picture for each mask, and to `path` the list of them for the scripts."""
-        rows = []
-        for i, detection in enumerate(self._detections.get(name, [])):
-            mask = decode_masks([detection["segmentation"]], self.sizes[name])[0]
-            Image.fromarray(mask.astype(np.uint8) * 255).save(
-                path.with_name(f"{path.stem}_{i}.png")
-            )
-            rows.append(f"{path.stem}_{i}.png {detection['category_id']} {detection['score']!r}\n")
-        path.write_text("".join(rows), encoding="utf-8")
+        found = self._detections.get(name, [])
+        write_detections(
+            path,
+            path.stem,
+            (decode_masks([row["segmentation"]], self.sizes[name])[0] for row in found),
+            [row["category_id"] for row in found],
+            [row["score"] for row in found],
+        )
         return str(path)
+
+
+def write_detections(
+    path: Path,
+    stem: str,
+    masks: Iterable[np.ndarray],
+    label_ids: Sequence[int],
+    scores: Sequence[float],
+) -> None:
+    """Write the detections of an image as the server and the scripts of Cityscapes take them.
+
+    Each mask (H, W) bool becomes a picture, `stem` and its number, beside `path`, which lists
+    picture, label id and score line by line.
+    """
+    rows = []
+    for i, (mask, label_id, score) in enumerate(zip(masks, label_ids, scores, strict=True)):
+        picture = path.with_name(f"{stem}_{i}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(picture)
+        rows.append(f"{picture.name} {label_id} {score!r}\n")
+    path.write_text("".join(rows), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Run a model over data sets with annotations, and score its results for every image."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,7 @@ from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.loader import eval_loader
 from frozenseg.data.records import Record
 from frozenseg.errors import UserError
+from frozenseg.evaluation.kept_files import KeptFiles
 from frozenseg.evaluation.runner import Evaluation, Gather, evaluate
 from frozenseg.evaluation.tasks import Task
 from frozenseg.inference.augmentation import average_scores, views
@@ -21,6 +23,11 @@ from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import evaluation_mode
 from frozenseg.structures import PanopticResult, Prediction, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+SoFar = Callable[[Mapping[str, Evaluation]], object]
+"""Takes the scores of all sets that are done, each time that one is."""
 
 DETECTION = ("instances", "lvis", "cityscapes")
 PRESENT = 0.5  # a class is there if it is more likely than not (arXiv 2210.15138)
@@ -35,8 +42,10 @@ class ScoredDataset:
     dataset: its images, without targets.
     vocabulary: the names of its classes.
     text: the vectors of `vocabulary`, on the model's device.
-    wanted: the tasks to score, such as "panoptic" or "lvis".
-    tasks: by name, the evaluators that compute the scores; they hold the ground truth.
+    wanted: the tasks to score or to keep, such as "panoptic" or "lvis".
+    tasks: by name, the evaluators that compute the scores; they hold the ground truth. A set
+        without truth has none.
+    kept: by name, the predictions that are written to disk.
     """
 
     name: str
@@ -45,6 +54,7 @@ class ScoredDataset:
     text: TextEmbeddings
     wanted: tuple[str, ...]
     tasks: Mapping[str, Task]
+    kept: Mapping[str, KeptFiles] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +102,18 @@ class Evaluator:
             for entry in self.sets
         }
 
-    def evaluate(self) -> dict[str, Evaluation]:
-        """Score every set in turn, its images shared by the processes."""
+    def evaluate(self, so_far: SoFar | None = None) -> dict[str, Evaluation]:
+        """Score every set in turn, its images shared by the processes.
+
+        so_far: is called after each set.
+        """
+        found: dict[str, Evaluation] = {}
         with evaluation_mode(self.pipeline.model):
-            return {entry.name: self._evaluate(entry) for entry in self.sets}
+            for entry in self.sets:
+                found[entry.name] = self._evaluate(entry)
+                if so_far is not None:
+                    so_far(found)
+        return found
 
     def _evaluate(self, entry: ScoredDataset) -> Evaluation:
         samples = eval_loader(
@@ -104,15 +122,20 @@ class Evaluator:
             rank=self.rank,
             world_size=self.world_size,
         )
-        return evaluate(
+        found = evaluate(
             self.predictions(entry, itertools.chain.from_iterable(samples)),
-            entry.tasks,
+            {**entry.tasks, **{f"{name}, kept": task for name, task in entry.kept.items()}},
             total=len(samples),
             scorers=self.scorers,
             gather=self.gather,
             title=entry.name[-40:],
             progress=self.rank == 0,
         )
+        if self.rank == 0:
+            for name, kept in entry.kept.items():
+                kept.finish()
+                logger.info("%s: the %s predictions are kept in %s", entry.name, name, kept.folder)
+        return replace(found, details={name: found.details[name] for name in entry.tasks})
 
     def predictions(
         self, entry: ScoredDataset, samples: Iterable[Sample]

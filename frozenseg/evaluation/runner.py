@@ -1,4 +1,4 @@
-"""Run a model over a dataset, score its predictions, and write the scores."""
+"""Score the predictions for a dataset, in threads beside the model that makes them."""
 
 import copy
 import itertools
@@ -8,16 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from frozenseg.data.records import Record
-from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.metric import State
 from frozenseg.evaluation.tasks import Summary, Task
-from frozenseg.files import write_json
 from frozenseg.structures import Prediction
 
 Gather = Callable[[Any], list[Any]]
@@ -140,38 +137,3 @@ def _fresh(task: Task) -> Task:
     found = copy.copy(task)
     vars(found)["metric"] = task.metric.fresh()
     return found
-
-
-def write_results(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """Write all numbers as JSON, by dataset."""
-    write_json(
-        path,
-        {
-            name: {
-                "images": evaluation.images,
-                "summary": evaluation.summary,
-                "details": evaluation.details,
-                "model_seconds": round(evaluation.model_seconds, 3),
-                "scoring_seconds": round(evaluation.scoring_seconds, 3),
-            }
-            for name, evaluation in evaluations.items()
-        },
-        indent=1,
-    )
-
-
-def table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Return the headline numbers of each dataset as text, and then the means over folds."""
-    lines = []
-    for name, evaluation in evaluations.items():
-        lines += [f"{name} ({evaluation.images} images)", *summary_lines(evaluation.summary)]
-    means = family_means({name: evaluation.summary for name, evaluation in evaluations.items()})
-    for name, summary in means.items():
-        lines += [name, *summary_lines(summary)]
-    return "\n".join(lines)
-
-
-def summary_lines(summary: Summary) -> list[str]:
-    """Return the headline numbers of one dataset, one number a line."""
-    width = max(map(len, summary), default=0)
-    return [f"  {metric:{width}s}  {value:7.3f}" for metric, value in summary.items()]

@@ -9,7 +9,8 @@ import pytest
 from frozenseg.commands.mean_results import main
 from frozenseg.errors import UserError
 from frozenseg.evaluation.means import family_means
-from frozenseg.evaluation.runner import Evaluation, table
+from frozenseg.evaluation.results_file import table
+from frozenseg.evaluation.runner import Evaluation
 
 FOLDS = {f"pascal5i_fold{i}_val": {"oracle mIoU": 10.0 * i, "whole mIoU": 1.0} for i in range(4)}
 

@@ -3,20 +3,26 @@
 import json
 import logging
 import sys
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
-from frozenseg.engine.curves import draw_curves
+from frozenseg.engine.curves import _of_runs, draw_curves
 from frozenseg.engine.logger import TrainingLog, read_metrics
 
 LOSSES = {"total_loss": 3.0, "loss_ce": 1.0, "loss_mask": 0.5, "loss_dice": 0.25, "loss_ce_0": 9.0}
 
 
+SETTINGS = {"SOLVER": {"BASE_LR": 0.1}}
+
+
 def log(folder: Path, start_step: int = 0, **more: bool | str) -> TrainingLog:
-    return TrainingLog(folder, total_steps=6, batch_size=4, period=2, start_step=start_step, **more)
+    steps = {"total_steps": 6, "period": 2, "start_step": start_step}
+    return TrainingLog(folder, batch_size=4, settings=SETTINGS, **steps, **more)
 
 
 def write(folder: Path) -> None:
@@ -36,8 +42,23 @@ def test_a_row_every_period_and_for_each_evaluation(tmp_path: Path, caplog) -> N
         (2, False), (3, True), (4, False), (6, False), (6, True),
     ]  # fmt: skip
     assert {"total_loss", "lr", "images_per_second", "data_seconds", "memory_mib"} <= rows[0].keys()
+    for row in rows:
+        datetime.strptime(row["time"], "%Y-%m-%dT%H:%M:%SZ")
     line = next(message for message in caplog.messages if message.startswith("step 2/6"))
     assert "loss 3.000 (ce 1.000 mask 0.500 dice 0.250)" in line and "left 0:00" in line
+
+
+def test_the_console_shows_medians_and_the_file_the_losses_of_the_step(
+    tmp_path: Path, caplog
+) -> None:
+    ours = log(tmp_path)
+    with caplog.at_level(logging.INFO, logger="frozenseg"):
+        for step, loss in enumerate([1.0, 100.0, 2.0, 3.0], start=1):
+            ours.step(step, {**LOSSES, "total_loss": loss, "loss_ce": loss}, {"lr": 0.1})
+    assert [message.split("(")[0].split("  ")[1] for message in caplog.messages] == [
+        "loss 50.500 ", "loss 2.500 ",
+    ]  # fmt: skip
+    assert [row["total_loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [100.0, 3.0]
 
 
 def test_a_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
@@ -69,6 +90,8 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss_mask")] == [(2, 0.5)]
     assert events.Scalars("set/PQ")[0].value == 55.0
+    (text,) = events.Tensors("configuration/text_summary")
+    assert b'"BASE_LR": 0.1' in text.tensor_proto.string_val[0]
 
 
 def test_wandb_gets_the_curves_and_a_resumed_run_goes_on_in_its_own(tmp_path, monkeypatch) -> None:
@@ -87,6 +110,7 @@ def test_wandb_gets_the_curves_and_a_resumed_run_goes_on_in_its_own(tmp_path, mo
         ours.close()
     begun = [call[1] for call in calls if call[0] == "init"]
     assert {row["project"] for row in begun} == {"shapes"}
+    assert [row["config"] for row in begun] == [SETTINGS] * 3 and begun[0]["allow_val_change"]
     assert begun[0]["id"] == begun[1]["id"] != begun[2]["id"]
     logged = [call for call in calls if call[0] == "log"]
     assert logged[0][1] == 2 and logged[0][2]["loss_mask"] == 0.5
@@ -97,10 +121,39 @@ def test_wandb_gets_the_curves_and_a_resumed_run_goes_on_in_its_own(tmp_path, mo
 
 
 def test_curves(tmp_path: Path) -> None:
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+    picture = tmp_path / "curves.png"
+    draw_curves({"run": read_metrics(tmp_path / "metrics.jsonl")}, picture)
+    assert not picture.exists()
     write(tmp_path)
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (1100, 400)
-        assert len(picture.convert("RGB").getcolors(10**6) or []) > 10  # more than axes
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    sizes = []
+    for runs in ({"one": rows}, {"one": rows, "two": rows}):
+        draw_curves(runs, picture)
+        with Image.open(picture) as image:
+            assert image.size == (1300, 450)
+            sizes.append(len(image.convert("RGB").getcolors(10**6) or []))
+    assert min(sizes) > 10  # more than axes
+
+
+def test_the_legend_hides_no_curve_and_steps_are_whole(tmp_path: Path, monkeypatch) -> None:
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, *_: object, **__: object) -> None:
+        figure.draw_without_rendering()
+        drawn.append(figure)
+
+    write(tmp_path)
+    monkeypatch.setattr(Figure, "savefig", keep)
+    draw_curves({"run": read_metrics(tmp_path / "metrics.jsonl")}, tmp_path / "curves.png")
+    for axes in drawn[0].axes:
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+        low, high = axes.get_xlim()
+        assert all(step == int(step) for step in axes.get_xticks() if low <= step <= high)
+
+
+def test_two_sets_of_ones_own_have_two_labels() -> None:
+    one, other = (f"coco_panoptic:/data/{name}/panoptic.json:p:i" for name in ("a", "b"))
+    rows = [{"step": 1, "total_loss": 1.0}, {"step": 1, "evaluation": {one: {"PQ": 1.0}}}]
+    rows += [{"step": 2, "evaluation": {one: {"PQ": 2.0}, other: {"PQ": 3.0}}}]
+    _, scores = _of_runs({"run": rows})
+    assert scores == {"a/panoptic PQ": [(1, 1.0), (2, 2.0)], "b/panoptic PQ": [(2, 3.0)]}

@@ -14,7 +14,8 @@ from frozenseg.data.loader import eval_loader as loader_of_test
 from frozenseg.data.records import Record
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.evaluation.instance import InstanceAP
-from frozenseg.evaluation.runner import Evaluation, evaluate, table, write_results
+from frozenseg.evaluation.results_file import table, write_results
+from frozenseg.evaluation.runner import Evaluation, evaluate
 from frozenseg.evaluation.tasks import (
     DetectionEvaluator,
     PanopticEvaluator,

@@ -18,7 +18,7 @@ from frozenseg.evaluation.lvis import LvisAP
 from frozenseg.evaluation.metric import Metric
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.evaluation.recall import ProposalRecall
-from frozenseg.evaluation.runner import summary_lines
+from frozenseg.evaluation.results_file import summary_lines
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.evaluation.tasks import (
     DetectionEvaluator,

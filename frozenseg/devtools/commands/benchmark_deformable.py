@@ -5,12 +5,10 @@ The sampling positions lie some cells around each query's own cell, as in a trai
 
 import argparse
 import functools
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +21,7 @@ from frozenseg.models import ms_deform_attn
 from frozenseg.models.ms_deform_attn import deformable_attention, reference_points
 from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.models.pixel_decoder import DeformableEncoder
+from frozenseg.runtime.environment import device_name
 
 SPREAD = 3.0  # standard deviation of the offsets, in cells
 Shapes = list[tuple[int, int]]
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> int | None:
     torch.set_num_threads(held)
     _print(report)
     if options.json:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+        name = device_name(device)
         settings = {**vars(options), "json": str(options.json), "device": name}
         settings["torch"] = torch.__version__
         rows = [asdict(row) for row in report]
@@ -186,14 +185,6 @@ def _shape(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UserError(f"--levels {text!r} is not HEIGHTxWIDTH, such as 100x150")
     return int(height), int(width)
-
-
-def _processor() -> str:
-    """Return the processor's name from Linux, because `platform` often knows none."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,6 @@
 """Report measured times as rows of a table, as JSON and as pictures."""
 
 import math
-import platform
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ from frozenseg.devtools.speed.baselines import CLIP, SAM, Baseline
 from frozenseg.devtools.speed.prediction import EAGER, OTHER, WHOLE, Times
 from frozenseg.errors import import_extra
 from frozenseg.files import atomic_path
+from frozenseg.runtime.environment import device_name
 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Describe the machine, on which times depend."""
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    described = {"device": f"{device.type}: {name}", "threads": torch.get_num_threads()}
-    return {**described, "torch": torch.__version__}
+    name = f"{device.type}: {device_name(device)}"
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:

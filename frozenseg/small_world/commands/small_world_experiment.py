@@ -8,12 +8,10 @@ and writes results.json, a table and a plot.
 """
 
 import argparse
-import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +19,8 @@ from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.commands import train_net
 from frozenseg.config import load_config
 from frozenseg.errors import UserError, import_extra, nearest
+from frozenseg.evaluation.results_file import read_results
+from frozenseg.evaluation.tasks import Summary
 from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
@@ -211,19 +211,16 @@ def collect(
     """Read the numbers of all runs; NaN where there was nothing to score."""
     scores: Scores = {}
     for arm in arms:
-        rows = [_summary(read_json(_folder(output, arm, seed) / "results.json")) for seed in seeds]
-        scores[arm] = {
-            key: [math.nan if (score := row[key]) is None else score for row in rows]
-            for key in experiment.metrics
-        }
+        rows = [_summary(_folder(output, arm, seed) / "results.json") for seed in seeds]
+        scores[arm] = {key: [row[key] for row in rows] for key in experiment.metrics}
     return scores
 
 
-def _summary(result: Mapping[str, Any]) -> dict[str, float | None]:
+def _summary(path: Path) -> Summary:
     """Return the metrics of the first test set, and of the others behind their names."""
-    (_, first), *others = result.items()
-    rows = {f"{name} {key}": value for name, row in others for key, value in row["summary"].items()}
-    return {**first["summary"], **rows}
+    (_, first), *others = read_results(path).items()
+    rows = {f"{name} {key}": value for name, row in others for key, value in row.summary.items()}
+    return {**first.summary, **rows}
 
 
 def title_of(experiment: Experiment, arm: str) -> str:

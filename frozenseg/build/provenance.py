@@ -1,0 +1,152 @@
+"""What a run was made with: said in its log, and written beside its scores."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from fvcore.common.config import CfgNode
+
+from frozenseg.build.evaluator import EvalDataset
+from frozenseg.build.families import find_family
+from frozenseg.config import default_config, flat_values
+from frozenseg.data.benchmarks import data_root
+from frozenseg.data.digests import file_digest, label_maps_digest
+from frozenseg.encoders.frozen import weights_digest
+from frozenseg.engine.distributed import is_main, world_size
+from frozenseg.engine.log_file import FILE_ONLY, log_file
+from frozenseg.engine.logger import utc_time
+from frozenseg.files import resolve_packaged_path
+from frozenseg.models.base import SegmentationModel
+from frozenseg.runtime.environment import code_version, device_name, library_versions
+from frozenseg.runtime.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def run_log(output: Path) -> Iterator[None]:
+    """Inside, the first process logs to OUTPUT_DIR/log.txt too, from the command on."""
+    with log_file(output) if is_main() else nullcontext():
+        if is_main():
+            code = _code_version()
+            versions = ", ".join(f"{name} {value}" for name, value in library_versions().items())
+            _to_file("frozenseg %s, commit %s", code["version"], code["commit"] or "not known")
+            _to_file("command: %s", _command())
+            _to_file("libraries: %s", versions)
+        yield
+
+
+def log_model(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> None:
+    """Log device, precision, seed and the size of the model; to the file, the settings too."""
+    if not is_main():
+        return
+    changed = [f"{key}: {value!r}" for key, value in _changed_settings(cfg)]
+    _to_file("settings that are not the defaults:\n  %s", "\n  ".join(changed))
+    trained = sum(value.numel() for _, value in model.trainable_parameters())
+    frozen = sum(value.numel() for value in model.parameters()) - trained
+    processes, threads = world_size(), torch.get_num_threads()
+    logger.info(
+        f"{cfg.MODEL.META_ARCHITECTURE} in {precision.name} on {_device(precision.device)}; "
+        f"{processes} process{'' if processes == 1 else 'es'} of {threads} "
+        f"thread{'' if threads == 1 else 's'}; seed {cfg.SEED}; "
+        f"parameters: {trained:,} trained, {frozen:,} frozen"
+    )
+
+
+def nested_settings(cfg: CfgNode) -> dict[str, Any]:
+    """The configuration as plain dictionaries, lists, numbers and text."""
+    return yaml.safe_load(cfg.dump())
+
+
+def frozen_digests(cfg: CfgNode, model: SegmentationModel) -> dict[str, str]:
+    """A digest of the weights of each frozen image encoder, before they are cast; on the first
+    process alone."""
+    if not is_main():
+        return {}
+    encoders = find_family(cfg).identity(cfg, model)
+    return {name: weights_digest(encoder) for name, (_, encoder) in encoders.items()}
+
+
+def about_sets(
+    cfg: CfgNode,
+    sets: Sequence[EvalDataset],
+    precision: Precision,
+    *,
+    weights: str,
+    frozen: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    """What results.json says of each data set besides scores: "classes" and "provenance".
+
+    weights: the file of the trained parts; "" for random ones. frozen: of `frozen_digests`. The
+    first process alone gets anything.
+    """
+    if not is_main():
+        return {}
+    path = Path(resolve_packaged_path(weights)) if weights else None
+    common = {
+        "date": utc_time(),
+        "command": _command(),
+        "code": _code_version(),
+        "weights": {
+            "file": weights,
+            "sha256": file_digest(path) if path is not None and path.is_file() else None,
+            "frozen": dict(frozen),
+        },
+        "device": _device(precision.device),
+        "precision": precision.name,
+        "processes": world_size(),
+        "versions": library_versions(),
+        "configuration": dict(flat_values(nested_settings(cfg))),
+    }
+    return {
+        entry.name: {
+            "classes": _classes(entry),
+            "provenance": {**common, "data": _data_digests(entry)},
+        }
+        for entry in sets
+    }
+
+
+def _classes(entry: EvalDataset) -> dict[str, str]:
+    categories = entry.categories
+    return dict(zip(map(str, categories.dataset_ids), entry.vocabulary.labels, strict=True))
+
+
+def _data_digests(entry: EvalDataset) -> dict[str, str]:
+    """SHA-256 of the annotation files by their names, and of the list of label maps."""
+    row = entry.benchmark.located(data_root())
+    paths = [data_root() / name for name in (row.annotations, row.instances) if name]
+    digests = {path.name: file_digest(path) for path in paths if path.is_file()}
+    maps = label_maps_digest(entry.dataset.records)
+    return digests | ({"label maps, by name and size": maps} if maps else {})
+
+
+def _changed_settings(cfg: CfgNode) -> list[tuple[str, Any]]:
+    defaults = dict(flat_values(default_config()))
+    return [(key, value) for key, value in flat_values(cfg) if value != defaults.get(key)]
+
+
+def _command() -> str:
+    """The command line; of a program that is not ours, such as a notebook, the file's name."""
+    program = sys.argv[0] if sys.argv[0].startswith("frozenseg ") else Path(sys.argv[0]).name
+    return f"{program} {shlex.join(sys.argv[1:])}"
+
+
+def _device(device: torch.device) -> str:
+    return f"{device.type}: {device_name(device)}"
+
+
+@cache
+def _code_version() -> dict[str, str | None]:
+    return code_version()
+
+
+def _to_file(message: str, *values: object) -> None:
+    logger.info(message, *values, extra=FILE_ONLY)

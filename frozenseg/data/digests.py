@@ -1,0 +1,31 @@
+"""Digests by which two runs can tell whether they had the same files."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from frozenseg.data.records import Record
+
+BLOCK = 1 << 20  # bytes that are read at once
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def label_maps_digest(records: Iterable[Record]) -> str | None:
+    """A SHA-256 of the names and sizes in bytes of all label maps and panoptic PNGs, in the order
+    of the records; None where there are none.
+
+    Their content is not read, because that takes as long as scoring a whole data set.
+    """
+    paths = [path for r in records for path in (r.panoptic_path, r.semantic_path) if path]
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest() if paths else None

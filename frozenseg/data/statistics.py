@@ -1,0 +1,34 @@
+"""What is in a data set, counted without reading a picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from frozenseg.data.records import Record
+
+
+def class_counts(records: Sequence[Record], num_classes: int) -> tuple[str, np.ndarray] | None:
+    """What was counted, "objects" or "images", and how many there are of each class (K,).
+
+    None where label maps alone would tell. Crowd regions are not counted.
+    """
+    if all(record.present is not None for record in records):
+        ids = [np.array(record.present, dtype=int) for record in records]
+        return "images", np.bincount(np.concatenate(ids), minlength=num_classes)
+    listed = [record.segments or record.instances for record in records]
+    if any(objects is None for objects in listed):
+        return None
+    ids = [objects.class_ids[~objects.is_crowd] for objects in listed if objects is not None]
+    return "objects", np.bincount(np.concatenate(ids), minlength=num_classes)
+
+
+def counts_line(records: Sequence[Record], names: Sequence[str]) -> str:
+    """How many objects, or images, there are of each class, the most frequent class first."""
+    counted = class_counts(records, len(names))
+    if counted is None:
+        return "label maps alone tell how frequent each class is, and are not read for that"
+    what, counts = counted
+    order = np.argsort(-counts, kind="stable")
+    frequent = ", ".join(f"{names[i]} {counts[i]}" for i in order if counts[i])
+    absent = ", ".join(names[i] for i in order if not counts[i])
+    return f"{what} by class: {frequent}" + (f"; none of: {absent}" if absent else "")

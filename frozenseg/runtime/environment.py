@@ -1,0 +1,91 @@
+"""What a run computes with: the code, the libraries and the device, on which its numbers depend."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import frozenseg
+
+# As the package index names them. Of these depend encoders, resized images and scores.
+LIBRARIES = (
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "segment-anything",
+    "numpy",
+    "Pillow",
+    "opencv-python-headless",
+    "scipy",
+    "hotcoco",
+)
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the card, or of the processor with the number of its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # because `platform` often knows no name on Linux
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    if names:
+        return f"{names[0]}, {len(names)} cores"
+    return platform.processor() or platform.machine()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python, PyTorch, its CUDA, and the libraries that are installed."""
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__}
+    if torch.version.cuda:
+        versions["cuda"] = torch.version.cuda
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def code_version() -> dict[str, str | None]:
+    """The version of this package, and its commit where that is known.
+
+    A commit is known in a checkout, and where pip has installed from git. "+changes" behind it says
+    that files of the package differ from it.
+    """
+    return {"version": frozenseg.__version__, "commit": _checkout() or _installed_from()}
+
+
+def _checkout() -> str | None:
+    package = Path(str(frozenseg.__file__)).parent
+    # Files that git does not track lie in the checkout of another project, as in its .venv.
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{commit}+changes" if commit and changed else commit
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says, or None where it fails or is not there."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _installed_from() -> str | None:
+    """The commit that pip notes beside a package that it has installed from git."""
+    try:
+        noted: Any = json.loads(
+            metadata.distribution("frozenseg").read_text("direct_url.json") or "{}"
+        )
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
+    return noted.get("vcs_info", {}).get("commit_id")
