@@ -60,13 +60,13 @@ def _check_gpus(count: int, device: torch.device, *, chosen: bool) -> None:
 
 
 def _program() -> str:
-    """The command as it was called, e.g. by its alias: `frozenseg train`."""
+    """Return the command as it was called, e.g. by its alias: `frozenseg train`."""
     called = sys.argv[0]
     return called if called.startswith("frozenseg ") else "frozenseg train_net"
 
 
 def work(request: Request) -> int:
-    """The whole job of one process; the exit status, 1 where results are not as expected."""
+    """Do the whole job of one process; returns the exit status, 1 for unexpected results."""
     cfg = load_config(request.config, request.options)
     if request.eval_only:
         weights = evaluation_weights(
@@ -89,22 +89,54 @@ def argument_parser(
     description: str,
     epilog: str = "Also runs under torchrun, which then says how many processes there are.",
 ) -> argparse.ArgumentParser:
-    """The published command line."""
+    """Make the parser of the published command line."""
     parser = argparse.ArgumentParser(prog=program, description=description, epilog=epilog)
     add = parser.add_argument
-    add("--config-file", "--config", help="YAML file; without it, the published model's defaults")
+    add(
+        "--config-file",
+        "--config",
+        help="a YAML file or the name of a recipe (default: the published model)",
+    )
     add(
         "--num-gpus",
         type=int,
         default=1,
-        help="processes on this machine (with MODEL.DEVICE cpu: on its CPU)",
+        help="how many processes to start on this machine, each with a GPU of its own, or on the "
+        "CPU with MODEL.DEVICE cpu (default: %(default)s)",
     )
-    add("--num-machines", type=int, default=1)
-    add("--machine-rank", type=int, default=0, help="of this machine, from 0")
-    add("--dist-url", default="auto", help="where machine 0 listens: tcp://HOST:PORT")
-    add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR")
-    add("--eval-only", action="store_true", help="only evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    add(
+        "--num-machines",
+        type=int,
+        default=1,
+        help="how many machines train together; start the command on each (default: %(default)s)",
+    )
+    add(
+        "--machine-rank",
+        type=int,
+        default=0,
+        help="the number of this machine, from 0 (default: %(default)s)",
+    )
+    add(
+        "--dist-url",
+        default="auto",
+        help="the address at which machine 0 listens, tcp://HOST:PORT; a single machine chooses one",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in OUTPUT_DIR, or start where there is none",
+    )
+    add(
+        "--eval-only",
+        action="store_true",
+        help="score the weights in OUTPUT_DIR, or MODEL.WEIGHTS, on DATASETS.TEST; train nothing",
+    )
     add_precision(parser)
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="KEY VALUE pairs, as the published command lines give them",
+    )
+    add("options", nargs="*", metavar="KEY VALUE", help="settings that replace those of the file")
     return parser

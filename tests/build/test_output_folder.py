@@ -46,6 +46,13 @@ def test_resuming_says_what_it_found(tmp_path: Path, checkpoints, caplog) -> Non
     ]
 
 
+def test_a_misspelt_folder_is_told_beside_the_runs_that_are_there(tmp_path: Path, caplog) -> None:
+    CheckpointFolder(tmp_path / "baseline" / "checkpoints", keep=2).save(checkpoint(5))
+    output = tmp_path / "basline"
+    say_what_was_found(None, output, CheckpointFolder(output / "checkpoints", keep=2), 9)
+    assert caplog.messages[-1].endswith("starting at step 0 (did you mean baseline?)")
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_results_without_checkpoints_are_not_replaced(
     tmp_path: Path, checkpoints, caplog, name: str

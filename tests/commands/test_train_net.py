@@ -1,5 +1,6 @@
 """The training command: evaluation, exit status, bad input in one line, and how it starts."""
 
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+import frozenseg
 from frozenseg.build import training
 from frozenseg.build.prediction import load
 from frozenseg.commands import run as run_command
@@ -28,6 +31,7 @@ from frozenseg.errors import UserError, WriteError
 from frozenseg.evaluation.on_disk import score_panoptic
 from frozenseg.files import json_text
 from frozenseg.text.vocabulary import Vocabulary
+from tests.data.tiny import dataset_name, write_dataset
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.tiny import TinyRun
 
@@ -57,6 +61,7 @@ def test_a_run_leaves_all_its_files(trained: TinyRun) -> None:
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert names == {
         "config.yaml",
+        "log.txt",
         "metrics.jsonl",
         "curves.png",
         "results.json",
@@ -72,6 +77,66 @@ def test_a_run_leaves_all_its_files(trained: TinyRun) -> None:
     segmenter = load(out, weights=out / "model_final.safetensors")  # knows what it was trained on
     assert segmenter.embed(Vocabulary.parse("Cat; lorry")).seen.tolist() == [True, False]
     assert [row["step"] for row in trained.losses("out")] == [1, 2]
+
+
+def test_log_and_results_say_what_they_were_made_with(trained: TinyRun) -> None:
+    log = (trained.root / "out" / "log.txt").read_text()
+    for said in (
+        "command: ", "libraries: python ", "SOLVER.EMA: 0.5", "5 images; classes: 3, from ",
+        "objects by class: ", "FrozenSeg in fp32 on cpu: ", "seed 7; parameters: ",
+        "scores and written weights are of the moving average", "step 2/2  loss ", "ended after ",
+    ):  # fmt: skip
+        assert said in log, said
+    assert main(only(trained)) == 0
+    told = [provenance(trained, name) for name in ("out", "eval")]
+    weights = hashlib.sha256((trained.root / "out" / "model_final.safetensors").read_bytes())
+    annotation = hashlib.sha256((trained.root / "data" / "panoptic.json").read_bytes())
+    for about in told:
+        assert about["weights"]["sha256"] == weights.hexdigest()
+        assert about["data"]["panoptic.json"] == annotation.hexdigest()
+        assert about["code"]["version"] == frozenseg.__version__
+        assert about["configuration"]["SOLVER.EMA"] == 0.5
+        assert about["versions"]["torch"] == torch.__version__
+        assert about["precision"] == "fp32" and about["device"].startswith("cpu: ")
+    assert told[0]["weights"]["frozen"] == told[1]["weights"]["frozen"]
+    assert told[0]["data"] == told[1]["data"]
+    eval_config = load_config(trained.root / "eval" / "config_eval.yaml")
+    assert eval_config.MODEL.WEIGHTS == str(trained.root / "out" / "model_final.safetensors")
+    assert "ended after" in (trained.root / "eval" / "log.txt").read_text()
+
+
+def provenance(run: TinyRun, output: str) -> dict[str, Any]:
+    entry = json.loads((run.root / output / "results.json").read_text())[run.dataset]
+    assert entry["classes"] == {"3": "dog", "7": "cat", "90": "grass"}
+    return entry["provenance"]
+
+
+def test_a_set_that_fails_costs_no_scores_and_no_weights(run: TinyRun) -> None:
+    """The second set has an image that cannot be read at the end."""
+    write_dataset(run.root / "other", [(60, 80)])
+    other = dataset_name(run.root / "other")
+    options = ("DATASETS.TEST", f"('{run.dataset}', '{other}')", "SOLVER.MAX_ITER", "1")
+    image = run.root / "other" / "images" / "1.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:100])
+    with pytest.raises(UserError, match=r"1\.png"):
+        main(run.arguments("out", *options))
+    out = run.root / "out"
+    assert (out / "model_final.safetensors").is_file() and not (out / "results.json").exists()
+    assert list(json.loads((out / "results_so_far.json").read_text())) == [run.dataset]
+    assert "ended by an error: " in (out / "log.txt").read_text()
+    image.write_bytes(whole)
+    assert main(run.arguments("out", *options, flags=("--resume",))) == 0
+    assert list(json.loads((out / "results.json").read_text())) == [run.dataset, other]
+    assert not (out / "results_so_far.json").exists()
+
+
+def test_gpus_that_are_not_there(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"--num-gpus 4: PyTorch finds no GPUs.*MODEL.DEVICE cpu"):
+        main(run.arguments("out", "MODEL.DEVICE", "auto", flags=("--num-gpus", "4")))
+    assert not (run.root / "out").exists()
 
 
 def test_evaluation_is_that_of_the_scoring_command(trained: TinyRun) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from frozenseg.engine.distributed import (
     LaunchConfig,
+    _starting,
     all_gather_json,
     all_sum,
     is_main,
@@ -51,6 +52,15 @@ def die_in_the_second(_: str) -> int:
         os._exit(9)
     all_sum(torch.zeros(1))
     return 0
+
+
+def test_a_start_says_for_what_it_waits() -> None:
+    assert _starting(LaunchConfig(processes=4), "tcp://here:1") == "starting 4 processes"
+    two = LaunchConfig(machines=2, machine=1, url="tcp://first:29500")
+    assert _starting(two, two.url) == (
+        "machine rank 1 of 2 machines: starting 1 process, which will wait at tcp://first:29500 "
+        "until all 2 of the run are there"
+    )
 
 
 @pytest.mark.slow
