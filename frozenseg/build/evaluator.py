@@ -95,7 +95,12 @@ def eval_datasets(cfg: CfgNode) -> list[EvalDataset]:
 def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
     benchmark = find_benchmark(name)
     records, categories = load_records(name)
-    require_objects(records, benchmark.targets, name)
+    if benchmark.reader != "images":
+        require_objects(records, benchmark.targets, name)
+    elif not cfg.TEST.SAVE_PREDICTIONS:
+        raise UserError(
+            f"{name}: has no annotation to score; TEST.SAVE_PREDICTIONS True keeps the predictions"
+        )
     dataset = SegmentationDataset(
         records=records,
         categories=categories,
@@ -138,6 +143,8 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     }
     possible = benchmark.evaluators or benchmark.tasks
     tasks = tuple(name for name in possible if switches.get(name, False))
+    if benchmark.reader == "images":
+        return tasks
     if cfg.TEST.ORACLE_PRESENCE and not by_class:
         name = cfg.MODEL.META_ARCHITECTURE
         raise UserError(f"TEST.ORACLE_PRESENCE: the masks of {name} do not stand by themselves")
@@ -188,6 +195,8 @@ def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
     if benchmark.derives_objects and "instances" in eval_dataset.tasks:
         truth = objects_of_records(records, categories)
     tasks: dict[str, Task] = {}
+    if benchmark.reader == "images":
+        return tasks
     for name in eval_dataset.tasks:
         if name in BY_CLASS:
             tasks[name] = BY_CLASS[name](categories, seen)

@@ -70,6 +70,8 @@ def _labels(benchmark: Benchmark, dataset_ids: tuple[int, ...]) -> tuple[list[in
     """The label of each class in label maps, and that of pixels without a class."""
     if benchmark.image_names == "cityscapes":
         return [*dataset_ids], 0
+    if benchmark.reader == "images" and benchmark.annotations:  # whoever lists images chooses
+        return [*dataset_ids], 255 if 0 in dataset_ids else 0
     count = len(dataset_ids)
     if benchmark.vocabulary in COUNTED_FROM_ONE:
         return [*range(1, count + 1)], 0

@@ -215,7 +215,7 @@ class _Run:
                 self.cfg,
                 self.sets,
                 self.state.precision,
-                weights=str(self.output / WEIGHTS),
+                weights="" if failures else str(self.output / WEIGHTS),
                 frozen=self.frozen,
             )
             if self.evaluator is not None:
@@ -272,6 +272,7 @@ def _prepare(
     dataset, vocabulary = training_dataset(cfg)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device).train()
+    frozen = frozen_digests(cfg, model) if sets else {}
     compile_encoders(cfg, model)
     state = training_state(cfg, model)
     log_model(cfg, model, state.precision)
@@ -296,7 +297,7 @@ def _prepare(
         loss=loss,
         cache=cache,
         sets=sets,
-        frozen=frozen_digests(cfg, model) if sets else {},
+        frozen=frozen,
         evaluator=evaluator if sets else None,
         log=log,
     )

@@ -119,7 +119,7 @@ def argument_parser(
     add(
         "--dist-url",
         default="auto",
-        help="the address at which machine 0 listens, tcp://HOST:PORT; a single machine chooses one",
+        help="the address at which machine 0 listens, tcp://HOST:PORT (default: one of its own)",
     )
     add(
         "--resume",

@@ -1,6 +1,7 @@
 """TEST.SAVE_PREDICTIONS: what is kept scores as the evaluation did, in each server's form."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from frozenseg.commands.train_net import main
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.data.records import Categories, Record
+from frozenseg.errors import UserError
 from frozenseg.evaluation.kept_files import CityscapesInstanceFiles, LabelFiles, file_stems
 from frozenseg.files import json_text
 from frozenseg.structures import InstanceResult, Prediction
@@ -82,6 +84,31 @@ def test_instance_predictions_score_as_the_evaluation(run: TinyRun) -> None:
             assert found[key] == pytest.approx(value, nan_ok=True)
     rows = json.loads(kept.read_text())
     assert {"image_id", "category_id", "segmentation", "bbox", "score"} == set(rows[0])
+
+
+def test_images_without_annotation_are_kept_and_not_scored(run: TinyRun) -> None:
+    images, classes = run.root / "data" / "images", run.root / "classes.txt"
+    classes.write_text("cat\ndog\ngrass\n")
+    listed = json.loads((run.root / "data" / "panoptic.json").read_text())
+    del listed["annotations"]
+    (run.root / "list.json").write_text(json.dumps(listed))
+    name = f"images:{classes}:{images}"
+    for own in (name, f"images:{run.root / 'list.json'}:{images}"):
+        details, folder = evaluated(run, own)
+        assert details == {}
+        found = json.loads((folder / "panoptic.json").read_text())
+        assert len(found["annotations"]) == len(list(images.iterdir()))
+        assert [category["name"] for category in found["categories"]] == (
+            ["cat", "dog", "grass"] if own == name else ["dog", "cat", "grass"]
+        )
+        assert json.loads((folder / "coco_instances_results.json").read_text())
+        shutil.rmtree(folder)
+    assert _labels(find_benchmark(own), (3, 7, 90)) == ([3, 7, 90], 0)
+    tested = ("DATASETS.TEST", f"('{name}',)")
+    with pytest.raises(UserError, match=r"no annotation to score; TEST.SAVE_PREDICTIONS"):
+        main(run.arguments("eval", *tested, flags=("--eval-only",)))
+    with pytest.raises(UserError, match="images without annotation cannot be trained on"):
+        main(run.arguments("out", "DATASETS.TRAIN", f"('{name}',)"))
 
 
 def record(path: str, image_id: int | str) -> Record:

@@ -21,7 +21,7 @@ from frozenseg.build import training
 from frozenseg.build.prediction import load
 from frozenseg.commands import run as run_command
 from frozenseg.commands import score
-from frozenseg.commands.train_net import main
+from frozenseg.commands.train_net import Request, argument_parser, main
 from frozenseg.config import load_config
 from frozenseg.data import dataset
 from frozenseg.data.annotations import load_semantic
@@ -129,6 +129,12 @@ def test_a_set_that_fails_costs_no_scores_and_no_weights(run: TinyRun) -> None:
     assert main(run.arguments("out", *options, flags=("--resume",))) == 0
     assert list(json.loads((out / "results.json").read_text())) == [run.dataset, other]
     assert not (out / "results_so_far.json").exists()
+
+
+def test_flags_may_stand_between_settings() -> None:
+    words = ["OUTPUT_DIR", "out", "--resume", "SEED", "3", "--config-file", "small", "SEED", "4"]
+    found = Request.of(argument_parser("", "").parse_intermixed_args(words))
+    assert found == Request("small", ["OUTPUT_DIR", "out", "SEED", "3", "SEED", "4"], True, False)
 
 
 def test_gpus_that_are_not_there(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ FILES_FORMS = {
     "coco_panoptic": "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR",
     "coco_instances": "coco_instances:JSON:IMAGE_DIR",
     "label_maps": "label_maps:IMAGE_DIR:LABEL_DIR:CLASSES",
+    "images": "images:LIST:IMAGE_DIR",
 }
 # What the truth of each reader can be scored for. Objects make a semantic truth as well, but a
 # model that gives every pixel a class is wrong wherever there is none, so it is not the rule.
@@ -20,6 +21,7 @@ POSSIBLE = {
     "instances": ("instances", "semantic", "lvis"),
     "polygons": ("instances", "semantic"),
     "semantic": ("semantic",),
+    "images": ("panoptic", "semantic", "instances"),  # made, and kept for a server
 }
 USUAL = {**POSSIBLE, "instances": ("instances",), "polygons": ("instances",)}
 LARGEST_BYTE = 255
@@ -41,6 +43,11 @@ def row_of_files(name: str) -> Benchmark:
         return own_row("panoptic", annotations=first, labels=others[0], images=others[1])
     if form == "coco_instances":
         return own_row("instances", annotations=first, images=others[0])
+    if form == "images" and first.endswith(".json"):
+        return own_row("images", annotations=first, images=others[0])
+    if form == "images":
+        named = Vocabulary.from_file(first, may_repeat=True)
+        return own_row("images", images=others[0], class_list=named)
     classes = Vocabulary.from_file(others[1], may_repeat=True)
     return own_row("semantic", images=first, labels=others[0], class_list=classes)
 

@@ -8,6 +8,7 @@ from frozenseg.data.benchmarks.row import Benchmark, Reader
 from frozenseg.data.benchmarks.scored_pairs import PAIRS
 from frozenseg.data.benchmarks.selection import listed_present, objects_present, select_classes
 from frozenseg.data.benchmarks.table import BENCHMARKS, data_root, find_benchmark
+from frozenseg.data.benchmarks.unlabelled import read_unlabelled
 from frozenseg.data.polygon_files import polygon_content
 from frozenseg.data.readers import (
     cityscapes_name,
@@ -127,5 +128,6 @@ READERS: dict[Reader, Callable[[Benchmark, Path], tuple[list[Record], Categories
     "instances": _instances,
     "semantic": _semantic,
     "polygons": _polygons,
+    "images": read_unlabelled,
 }
 """Format of an annotation -> its reader; the row that it takes is `located`."""

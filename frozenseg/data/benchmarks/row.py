@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
 PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
 """See `frozenseg.data.benchmarks.scored_pairs`."""
-Reader = Literal["panoptic", "semantic", "instances", "polygons"]
+Reader = Literal["panoptic", "semantic", "instances", "polygons", "images"]
 ORIGINAL_SIZE = (0, 0)
 """As detectron2 has it: no shorter side is asked for."""
 
@@ -20,7 +21,7 @@ class Benchmark:
 
     tasks: what its annotation can train and test.
     reader: the format of its annotation: COCO panoptic, label maps, COCO instances, or ultralytics'
-        text files of polygons.
+        text files of polygons; "images": there is none.
     vocabulary: the class list: a name of `data/vocabularies`, or a `.txt` file below the root that
         the preparation makes; "": the category names of the annotation.
     class_list: the class list itself, as a data set of one's own has it, in place of `vocabulary`.
@@ -84,6 +85,8 @@ class Benchmark:
     @property
     def targets(self) -> Literal["panoptic", "semantic", "instances"]:
         """The annotation that becomes masks in training."""
+        if self.reader == "images":
+            raise UserError(f"{self.images}: images without annotation cannot be trained on")
         if self.tasks == ("semantic",):
             return "semantic"
         return "instances" if self.reader == "polygons" else self.reader
