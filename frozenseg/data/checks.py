@@ -57,6 +57,10 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
     except UserError as error:
         yield Finding(str(error), wrong=True)
         return
+    if benchmark.reader == "images":
+        yield Finding(f"{len(all_records)} images, without annotation")
+        yield Finding(class_names(benchmark, root, categories).summary())
+        return
     yield _count(benchmark, len(all_records))
     try:
         require_objects(records, benchmark.targets, str(root / benchmark.truth))
