@@ -29,6 +29,8 @@ from frozenseg.runtime.precision import Precision
 
 logger = logging.getLogger(__name__)
 
+NOTICEABLE = 0.05  # share of the first weights in the moving average
+
 
 @contextmanager
 def run_log(output: Path) -> Iterator[None]:
@@ -58,6 +60,17 @@ def log_model(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> N
         f"thread{'' if threads == 1 else 's'}; seed {cfg.SEED}; "
         f"parameters: {trained:,} trained, {frozen:,} frozen"
     )
+
+
+def log_average(cfg: CfgNode) -> None:
+    """Log that a moving average of the weights is scored, and how much of the start it has."""
+    decay, steps = cfg.SOLVER.EMA, cfg.SOLVER.MAX_ITER
+    if not decay or not is_main():
+        return
+    logger.info("scores and written weights are of the moving average: SOLVER.EMA %g", decay)
+    if (share := decay**steps) > NOTICEABLE:
+        said = "after %d steps %.0f %% of it are the weights of the start; SOLVER.EMA 0 for a trial"
+        logger.warning(said, steps, 100 * share)
 
 
 def nested_settings(cfg: CfgNode) -> dict[str, Any]:

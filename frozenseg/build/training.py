@@ -43,6 +43,7 @@ from frozenseg.build.output_folder import (
 from frozenseg.build.provenance import (
     about_sets,
     frozen_digests,
+    log_average,
     log_model,
     nested_settings,
     run_log,
@@ -74,7 +75,6 @@ from frozenseg.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-NOTICEABLE = 0.05  # share of the first weights in the moving average
 WEIGHTS, BEST_WEIGHTS = "model_final.safetensors", "model_best.safetensors"
 
 
@@ -276,7 +276,7 @@ def _prepare(
     compile_encoders(cfg, model)
     state = training_state(cfg, model)
     log_model(cfg, model, state.precision)
-    say_average(cfg)
+    log_average(cfg)
     text = embed(cfg, model, vocabulary, build_training_vocabulary(cfg))
     cache = feature_cache(cfg, model, state.precision)
     loss = training_loss(cfg, model, text, cache)
@@ -315,14 +315,3 @@ def _build_log(cfg: CfgNode, output: Path, start_step: int) -> TrainingLog:
         wandb_project=cfg.LOG.WANDB,
         settings=nested_settings(cfg),
     )
-
-
-def say_average(cfg: CfgNode) -> None:
-    """Log that a moving average of the weights is evaluated, and how much of the start it has."""
-    decay, steps = cfg.SOLVER.EMA, cfg.SOLVER.MAX_ITER
-    if not decay or not is_main():
-        return
-    logger.info("scores and written weights are of the moving average: SOLVER.EMA %g", decay)
-    if (share := decay**steps) > NOTICEABLE:
-        said = "after %d steps %.0f %% of it are the weights of the start; SOLVER.EMA 0 for a trial"
-        logger.warning(said, steps, 100 * share)
