@@ -161,7 +161,7 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
 
 def flat_config(cfg: CfgNode) -> dict[str, Any]:
     """All keys with dots and their values."""
-    return dict(_flatten(cfg))
+    return dict(flat_values(cfg))
 
 
 def _choose_test_size(cfg: CfgNode, keys: set[str]) -> None:

@@ -1,6 +1,7 @@
 """Read and write files so that a killed run never leaves half a file that looks whole."""
 
 import errno
+import hashlib
 import io
 import json
 import math
@@ -214,6 +215,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
     return found
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _is_device(path: Path) -> bool:

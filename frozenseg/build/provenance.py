@@ -15,14 +15,14 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build.evaluator import EvalDataset
 from frozenseg.build.families import find_family
-from frozenseg.config import default_config, flat_values
+from frozenseg.config import default_config, flat_config, flat_values
 from frozenseg.data.benchmarks import data_root
-from frozenseg.data.digests import file_digest, label_maps_digest
+from frozenseg.data.digests import label_maps_digest
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.engine.distributed import is_main, world_size
 from frozenseg.engine.log_file import FILE_ONLY, log_file
 from frozenseg.engine.logger import utc_time
-from frozenseg.files import resolve_packaged_path
+from frozenseg.files import resolve_packaged_path, sha256_of
 from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.environment import code_version, device_name, library_versions
 from frozenseg.runtime.precision import Precision
@@ -109,7 +109,7 @@ def about_sets(
         "code": _code_version(),
         "weights": {
             "file": weights,
-            "sha256": file_digest(path) if path is not None and path.is_file() else None,
+            "sha256": sha256_of(path) if path is not None and path.is_file() else None,
             "frozen": dict(frozen),
         },
         "device": _device(precision.device),
@@ -136,14 +136,14 @@ def _data_digests(entry: EvalDataset) -> dict[str, str]:
     """SHA-256 of the annotation files by their names, and of the list of label maps."""
     row = entry.benchmark.located(data_root())
     paths = [data_root() / name for name in (row.annotations, row.instances) if name]
-    digests = {path.name: file_digest(path) for path in paths if path.is_file()}
+    digests = {path.name: sha256_of(path) for path in paths if path.is_file()}
     maps = label_maps_digest(entry.dataset.records)
     return digests | ({"label maps, by name and size": maps} if maps else {})
 
 
 def _changed_settings(cfg: CfgNode) -> list[tuple[str, Any]]:
-    defaults = dict(flat_values(default_config()))
-    return [(key, value) for key, value in flat_values(cfg) if value != defaults.get(key)]
+    defaults = flat_config(default_config())
+    return [(key, value) for key, value in flat_config(cfg).items() if value != defaults.get(key)]
 
 
 def _command() -> str:

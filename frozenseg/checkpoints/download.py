@@ -17,10 +17,10 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from frozenseg.checkpoints.hub import fetch_hub_file, sha256_of
+from frozenseg.checkpoints.hub import fetch_hub_file
 from frozenseg.checkpoints.published_files import PublishedFile
 from frozenseg.errors import UserError
-from frozenseg.files import writing
+from frozenseg.files import sha256_of, writing
 
 BLOCK = 1 << 20  # bytes that are read at once
 PATIENCE = 60.0  # seconds without a byte until a connection counts as broken

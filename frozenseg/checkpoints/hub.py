@@ -1,6 +1,5 @@
 """Files of the Hugging Face hub through its own library, with errors of one line."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from frozenseg.errors import UserError
+from frozenseg.files import sha256_of
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 READ_ONLY_KINDS = ("*.yaml", "*.json", "*.safetensors", "*.txt")
@@ -80,12 +80,3 @@ def check_digest(path: Path) -> tuple[str, bool]:
             f"{path.name}: has the SHA-256 {found}, the hub tells {blob.name}; fetch it again"
         )
     return found, told
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

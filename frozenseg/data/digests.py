@@ -1,21 +1,10 @@
-"""Digests by which two runs can tell whether they had the same files."""
+"""A digest by which two runs can tell whether they had the same label maps."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from frozenseg.data.records import Record
-
-BLOCK = 1 << 20  # bytes that are read at once
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def label_maps_digest(records: Iterable[Record]) -> str | None:
