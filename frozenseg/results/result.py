@@ -75,7 +75,9 @@ class SegmentationResult:
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        return f"<SegmentationResult {width} x {height}: {self.summary()}>"
+        off = self.panoptic is None and self.semantic is None and self.instances is None
+        said = "all results are switched off" if off else self.summary()
+        return f"<SegmentationResult {width} x {height}: {said}>"
 
     def summary(self) -> str:
         """Say in one line what was found and how long it took, e.g. "2 dogs, 1 sky; 31 ms"."""

@@ -27,6 +27,8 @@ def test_a_result_in_words() -> None:
     assert result.summary() == "2 dogs, 1 sky; 31 ms"
     assert repr(result) == "<SegmentationResult 53 x 37: 2 dogs, 1 sky; 31 ms>"
     assert len(result) == 3
+    off = made(panoptic=None, semantic=None, instances=None)
+    assert repr(off) == "<SegmentationResult 53 x 37: all results are switched off>"
     nothing = made(panoptic=PanopticResult(np.zeros(SIZE, np.int32), []), seconds=None)
     assert nothing.summary() == "none of the classes" and len(nothing) == 0
 
