@@ -134,7 +134,7 @@ class SegmentationResult:
     def filter(
         self, *, threshold: float = 0.0, names: Source | None = None
     ) -> "SegmentationResult":
-        """Return a copy without what is not wanted; what is kept keeps its ids and its order.
+        """Return a copy without what is not wanted; what is kept is numbered anew, in its order.
 
         threshold: the least score of segments and instances, 0-1; `semantic` has no scores.
         names: keep only the classes that have one of these names, in the forms of

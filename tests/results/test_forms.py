@@ -57,11 +57,14 @@ def test_many_classes_are_counted() -> None:
 # ---- choice
 
 
-def test_a_filter_keeps_ids_and_drops_what_is_below() -> None:
+def test_a_filter_drops_what_is_below_and_numbers_the_rest() -> None:
     result = made()
     best = result.filter(threshold=0.5)
     assert [segment.id for segment in best.panoptic.segments] == [1, 2]
     kept = np.where(result.panoptic.ids == 3, 0, result.panoptic.ids)
+    dogs = result.filter(names="dog").panoptic
+    assert [(segment.id, segment.name) for segment in dogs.segments] == [(1, "dog"), (2, "dog")]
+    np.testing.assert_array_equal(dogs.ids, np.array([0, 0, 1, 2], np.int32)[result.panoptic.ids])
     np.testing.assert_array_equal(best.panoptic.ids, kept)
     assert best.instances.scores.tolist() == result.instances.scores[:2].tolist()
     assert best.instances.names == ["dog", "traffic light"]
