@@ -260,9 +260,10 @@ class Predictor:
         if text is not None and next(reversed(texts)) == vocabulary:
             return text
         if text is None:
+            device = self.device  # raises an error of its own once the predictor is closed
             with plain_defaults():
                 found = self.text_classifier.embed(vocabulary, self.training_vocabulary)
-            text = found.to(self.device)
+            text = found.to(device)
         with self._lock:
             others = [pair for pair in self._texts.items() if pair[0] != vocabulary]
             self._texts = dict([*others[1 - TEXTS_KEPT :], (vocabulary, text)])

@@ -101,9 +101,11 @@ def open_image(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Image.Imag
     Whatever Pillow raises inside the `with` block becomes a `UserError` that names the file, so the
     block should do no more than decode.
     """
+    if isinstance(source, str | os.PathLike):
+        source = Path(source)
     with _errors_named(file_name(source) or "the image"):
-        if isinstance(source, str | os.PathLike):
-            _check_file(Path(source))
+        if isinstance(source, Path):
+            _check_file(source)
         with _open(source) as image:
             yield image
 

@@ -152,7 +152,8 @@ def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
     line, margin, swatch = round(font.size * 1.7), font.size, 2 * (font.size // 2)
     name_x = margin + swatch + margin // 2
     longest = max((font_of(font.size, row.name).getlength(row.name) for row in rows), default=0)
-    name_width = round(max(min(longest, 15 * font.size), 4 * font.size)) + 1
+    least = font.getlength(f"and {len(rows)} more")
+    name_width = round(max(min(longest, 15 * font.size), least)) + 1
     number = round(font.getlength("100.0 %")) + margin
     scored = any(row.score for row in rows)
     score_x = name_x + name_width + number * scored

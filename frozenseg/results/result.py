@@ -75,7 +75,9 @@ class SegmentationResult:
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        return f"<SegmentationResult {width} x {height}: {self.summary()}>"
+        off = self.panoptic is None and self.semantic is None and self.instances is None
+        said = "all results are switched off" if off else self.summary()
+        return f"<SegmentationResult {width} x {height}: {said}>"
 
     def summary(self) -> str:
         """Say in one line what was found and how long it took, e.g. "2 dogs, 1 sky; 31 ms"."""
@@ -132,7 +134,7 @@ class SegmentationResult:
     def filter(
         self, *, threshold: float = 0.0, names: Source | None = None
     ) -> "SegmentationResult":
-        """Return a copy without what is not wanted; what is kept keeps its ids and its order.
+        """Return a copy without what is not wanted; what is kept is numbered anew, in its order.
 
         threshold: the least score of segments and instances, 0-1; `semantic` has no scores.
         names: keep only the classes that have one of these names, in the forms of

@@ -1,6 +1,7 @@
 """Choose among what was found: by score, by class, and as a list of objects."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,12 +36,14 @@ def classes_named(vocabulary: Vocabulary, names: Source) -> set[int]:
 
 
 def keep_segments(found: PanopticResult, kept: Iterable[Segment]) -> PanopticResult:
-    """Return only these segments; they keep their ids, and the pixels of others become 0."""
+    """Return only these segments, numbered anew from 1; the pixels of others become 0."""
     segments = list(kept)
     if len(segments) == len(found.segments):
         return found
-    inside = np.isin(found.ids, [segment.id for segment in segments])
-    return PanopticResult(np.where(inside, found.ids, 0).astype(np.int32), segments)
+    numbers = np.zeros(int(found.ids.max(initial=0)) + 1, dtype=np.int32)
+    numbers[[segment.id for segment in segments]] = np.arange(1, len(segments) + 1)
+    renumbered = [replace(segment, id=number) for number, segment in enumerate(segments, 1)]
+    return PanopticResult(numbers[found.ids], renumbered)
 
 
 def keep_instances(found: InstanceResult, kept: np.ndarray) -> InstanceResult:

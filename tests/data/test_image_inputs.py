@@ -44,6 +44,7 @@ def test_bytes_and_files(folder: Path, photo: np.ndarray) -> None:
     ("image", "message"),
     [
         (b"", "the image is empty"),
+        (".//none.png", "^none.png: no such file"),
         (b"no picture", "the image: not an image"),
         (io.BytesIO(), "the image: not an image"),
         ("https://x.org/a.png", "^https://x.org/a.png: an address, which is not followed"),

@@ -153,6 +153,19 @@ def test_many_classes_stay_within_the_picture() -> None:
     assert draw_segments(image, regions.ids, regions.segments).height == 480
 
 
+def test_the_line_that_counts_hidden_classes_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    draw = lettering.fit
+    monkeypatch.setattr(
+        lettering,
+        "fit",
+        lambda text, width, font: texts.append(draw(text, width, font)) or texts[-1],
+    )
+    rows = [lettering.LegendRow(((9, 9, 9),), "cup", "0.9", "1 %")] * 120
+    lettering.legend_panel(rows, 300, font_of(15))
+    assert texts[-1].startswith("and ") and texts[-1].endswith(" more")
+
+
 @pytest.mark.parametrize(
     "name",
     ["x" * 300, "家", "😀 dog", "дом", "سيارة", "two\nlines", "\x00\u200d", "", "é", "a" * 5],

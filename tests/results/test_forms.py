@@ -27,6 +27,8 @@ def test_a_result_in_words() -> None:
     assert result.summary() == "2 dogs, 1 sky; 31 ms"
     assert repr(result) == "<SegmentationResult 53 x 37: 2 dogs, 1 sky; 31 ms>"
     assert len(result) == 3
+    off = made(panoptic=None, semantic=None, instances=None)
+    assert repr(off) == "<SegmentationResult 53 x 37: all results are switched off>"
     nothing = made(panoptic=PanopticResult(np.zeros(SIZE, np.int32), []), seconds=None)
     assert nothing.summary() == "none of the classes" and len(nothing) == 0
 
@@ -55,11 +57,14 @@ def test_many_classes_are_counted() -> None:
 # ---- choice
 
 
-def test_a_filter_keeps_ids_and_drops_what_is_below() -> None:
+def test_a_filter_drops_what_is_below_and_numbers_the_rest() -> None:
     result = made()
     best = result.filter(threshold=0.5)
     assert [segment.id for segment in best.panoptic.segments] == [1, 2]
     kept = np.where(result.panoptic.ids == 3, 0, result.panoptic.ids)
+    dogs = result.filter(names="dog").panoptic
+    assert [(segment.id, segment.name) for segment in dogs.segments] == [(1, "dog"), (2, "dog")]
+    np.testing.assert_array_equal(dogs.ids, np.array([0, 0, 1, 2], np.int32)[result.panoptic.ids])
     np.testing.assert_array_equal(best.panoptic.ids, kept)
     assert best.instances.scores.tolist() == result.instances.scores[:2].tolist()
     assert best.instances.names == ["dog", "traffic light"]

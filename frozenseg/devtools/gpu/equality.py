@@ -52,7 +52,8 @@ def _class_maps(
 def _results(segmenter: Predictor, count: int) -> list[Any]:
     demo = shipped("demo")
     images = sorted((demo / "images").glob("*.png"))[:count]
-    return [segmenter(np.array(Image.open(p)), demo / "vocabulary.txt") for p in images]
+    words = demo / "vocabulary.txt"
+    return [segmenter(np.array(Image.open(p)), words, threshold=0) for p in images]
 
 
 def reference(trial: Trial, precision: str) -> Results:
