@@ -39,13 +39,6 @@ class HubPredictor(Predictor, ModelHubMixin):
     """The predictor of `frozenseg.load`, with `save_pretrained` and `push_to_hub`.
 
     cfg: its configuration; None for one that was put together by hand and cannot be saved.
-
-    Example:
-        >>> segmenter = frozenseg.load("small", device="cpu")
-        >>> segmenter.save_pretrained("shared", model_card_kwargs={"license": "apache-2.0"})
-        >>> again = frozenseg.from_pretrained("shared", device="cpu")
-        >>> again.training_vocabulary.names == segmenter.training_vocabulary.names
-        True
     """
 
     cfg: CfgNode | None = None
@@ -136,6 +129,13 @@ def from_pretrained(
     nobody. force_download: fetch again what is there.
 
     Raises `UserError` for what cannot be fetched or used.
+
+    Example:
+        >>> segmenter = frozenseg.load("small", device="cpu")
+        >>> segmenter.save_pretrained("shared", model_card_kwargs={"license": "apache-2.0"})
+        >>> again = frozenseg.from_pretrained("shared", device="cpu")
+        >>> again.training_vocabulary.names == segmenter.training_vocabulary.names
+        True
     """
     folder = Path(name)
     if not folder.is_dir():
