@@ -49,16 +49,19 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
-        return _damaged(path, error)
+        _warn_of_damage(path, error)
+        return None
     if about.pop("format", None) != FORMAT:
         return None
     about = {"format": FORMAT, **about}
     if about.pop("crc32", None) != str(checksum(path, stored, about)):
-        return _damaged(path, "wrong checksum")
+        _warn_of_damage(path, "wrong checksum")
+        return None
     # With another layout a convolution takes another path and rounds differently.
     for name in about.get("channels_last", "").split():
         if name not in stored or stored[name].dim() != 4:
-            return _damaged(path, f"the layout of {name!r}")
+            _warn_of_damage(path, f"the layout of {name!r}")
+            return None
         stored[name] = stored[name].permute(0, 3, 1, 2)
     return stored
 
@@ -70,7 +73,7 @@ def names_in(path: Path) -> list[str]:
         with safetensors.safe_open(path, framework="pt") as file:
             return list(file.keys()) if (file.metadata() or {}).get("format") == FORMAT else []
     except UNREADABLE as error:
-        _damaged(path, error)
+        _warn_of_damage(path, error)
         return []
 
 
@@ -128,7 +131,7 @@ def _require_file(path: Path) -> None:
         raise OSError("no regular file")
 
 
-def _damaged(path: Path, reason: object) -> None:
+def _warn_of_damage(path: Path, reason: object) -> None:
     logger.warning("cache %s: damaged and left aside (%s)", path, reason)
 
 

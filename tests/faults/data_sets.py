@@ -116,7 +116,7 @@ PICTURES: list[tuple[str, Make, str]] = [
 def _rows(name: str, make: Make, words: str, places: dict[str, str], fast: bool) -> list[Case]:
     return [
         Case(f"train-{name}", TRAIN.format(**places), 2, words, make),
-        Case(f"check-{name}", CHECK.format(**places), (1, 2), words, make, fast=fast),
+        Case(f"check-{name}", CHECK.format(**places), (1, 2), words, make),
         Case(f"score-{name}", SCORE.format(**places), 2, words, make, fast=fast),
         Case(f"predicted-{name}", PREDICTED.format(**places), (0, 2), "", make),
     ]

@@ -28,7 +28,7 @@ from frozenseg.devtools.fuzz.containers import in_archive, in_chunk, in_header
 from frozenseg.devtools.fuzz.mutations import mutated
 from frozenseg.evaluation.prediction_files import read_detections
 from frozenseg.files import read_json
-from frozenseg.inference.proposal_files import ABOUT, VERSION, ProposalFolder
+from frozenseg.inference.proposal_files import ABOUT, VERSION, ProposalFolder, checksum
 from frozenseg.tensor_store import read_tensors
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -163,16 +163,23 @@ def _features() -> list[bytes]:
     return [save(tensors, {"format": "1", "channels_last": "res5", "crc32": "0"})]
 
 
+SEEN = torch.zeros(3, 6, 8)  # the image whose masks these are
+
+
 def _masks() -> list[bytes]:
     stream = io.BytesIO()
-    np.savez_compressed(stream, codes=np.ones((2, 3, 4), np.int8), pixels=np.array(7, np.uint32),
-                        predicted_iou=np.ones(2, np.float32))  # fmt: skip
+    np.savez_compressed(
+        stream,
+        codes=np.ones((2, 3, 4), np.int8),
+        predicted_iou=np.ones(2, np.float32),
+        pixels=np.array(checksum(SEEN), np.uint32),
+    )
     return [stream.getvalue()]
 
 
 def _read_proposals(path: Path) -> None:
     (path.parent / ABOUT).write_text(json.dumps({"version": VERSION}))
-    ProposalFolder(path.parent, {}, create=False).load(path.stem, torch.zeros(3, 4, 5))
+    ProposalFolder(path.parent, {}, create=False).load(path.stem, SEEN)
 
 
 # -- pictures --
