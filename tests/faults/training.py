@@ -45,7 +45,7 @@ def _folder_named(name: str) -> Make:
     return lambda world, folder: (folder / "out" / name).mkdir(parents=True)
 
 
-SAM = "train_small_sam --output out --steps 2 --masks x"
+SAM = "train_small_sam --output out --steps 2 --test-images 2 --workers 0"
 CASES = [
     Case("finished_run_without_checkpoints", TRAIN.format("run"), 2, "run",
          run(_without_checkpoints), ("run/model_final.safetensors", "run/results.json"), fast=True),
