@@ -76,7 +76,8 @@ CASES = [
       for name in ("model_final.safetensors", "results.json", "metrics.jsonl", "config.yaml")),
     Case("rate_too_high", f"{TRAIN.format('out')} SOLVER.BASE_LR 1.0 SOLVER.MAX_ITER 4 "
          "SOLVER.CLIP_GRADIENTS.ENABLED False SOLVER.STEPS ()", (0, 2), ""),
-    Case("small_sam_output_is_a_file", SAM.replace("--output out", "--output world/tiny.yaml"), 2, "tiny.yaml"),
+    Case("small_sam_output_is_a_file", SAM.replace("--output out", "--output world/tiny.yaml"), 2,
+         "tiny.yaml"),
     Case("small_sam_resume_in_a_missing_folder", f"{SAM} --resume", 2, "out"),
     Case("view_samples_in_proc", "view_samples --config-file world/tiny.yaml --output /proc/x.png",
          2, "cannot be written"),
