@@ -35,6 +35,7 @@ IGNORED = (
 SHARE = Range(0, 1)
 FACTOR = Range(0, 1e6)  # of a loss
 SIZE = Range(1, 16384)  # pixels, or channels
+SIZES = Range(1, 16384, fewest=1)
 HEADS = Range(1, 256)
 LAYERS = Range(1, 200)
 SCALE = Range(0, 100, above=True)
@@ -333,7 +334,7 @@ TEST = {
     },
     "AUG": {
         "ENABLED": False,  # flip and several sizes at test
-        "MIN_SIZES": Key((400, 500, 600, 700, 800, 900, 1000, 1100, 1200), SIZE),  # shorter sides
+        "MIN_SIZES": Key((400, 500, 600, 700, 800, 900, 1000, 1100, 1200), SIZES),  # shorter sides
         "MAX_SIZE": Key(4000, SIZE),  # the longer side at most
         "FLIP": True,  # mirrored images too
     },

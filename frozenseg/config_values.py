@@ -29,6 +29,7 @@ class Range:
     above: whether `low` is not allowed. below: whether `high` is not allowed.
     only: the few numbers that are allowed, in place of bounds.
     length: the number of entries of a list; None: any number, or the key has no list.
+    fewest: the fewest entries of a list.
     """
 
     low: float = 0
@@ -37,6 +38,7 @@ class Range:
     below: bool = False
     only: tuple[float, ...] = ()
     length: int | None = None
+    fewest: int = 0
 
     def holds(self, number: float) -> bool:
         """Whether a number is allowed; NaN never is."""
@@ -217,6 +219,8 @@ def _check_numbers(name: str, value: Any, bounds: Range) -> None:
     numbers = value if isinstance(value, (list, tuple)) else [value]
     if bounds.length is not None and len(numbers) != bounds.length:
         raise UserError(f"{name} {shown(value)}: {bounds.length} numbers are needed")
+    if len(numbers) < bounds.fewest:
+        raise UserError(f"{name} {shown(value)}: at least {bounds.fewest} number is needed")
     for number in numbers:
         if not bounds.holds(number):
             raise UserError(f"{name} {shown(value)}: must be {bounds}")

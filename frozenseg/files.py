@@ -7,7 +7,11 @@ import json
 import math
 import os
 import re
+import struct
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
@@ -19,6 +23,13 @@ from safetensors import SafetensorError
 
 from frozenseg.errors import UserError, WriteError
 
+# What libraries raise for bytes that are no file of their kind: readers fail wherever these lead.
+UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, MemoryError, ImportError, NameError, SyntaxError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SafetensorError),
+)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
 RANDOM_CHARACTERS = 8  # that `tempfile` puts into a name
 PACKAGED = "frozenseg://"  # names a file that ships with the package
 LONGEST_PREFIX, LONGEST_SUFFIX = 16, 16  # characters of a path's name that a temporary one keeps
@@ -54,6 +65,8 @@ def shipped(name: str) -> Path:
 def user_path(name: str | os.PathLike[str]) -> Path:
     """Turn what a user typed into a path, in which "~" is the home folder, as in a shell."""
     text = os.fspath(name)
+    if _ADDRESS.match(text):
+        raise UserError(f"{text}: an address; fetch the file and give its path")
     path = os.path.expanduser(text)
     if text.split(os.sep)[0] == "~" and path == text:
         raise UserError(f"{text}: there is no home folder (HOME is not set); give the whole path")
@@ -235,7 +248,7 @@ def _temporary_beside(path: Path) -> Path:
     prefix, suffix = _temporary_name(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
-    return Path(name)
+    return path.with_name(os.path.basename(name))  # as `path` is given, not from the root on
 
 
 def _temporary_name(path: Path) -> tuple[str, str]:

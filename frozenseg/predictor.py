@@ -27,6 +27,7 @@ from frozenseg.results.selection import checked_threshold
 from frozenseg.runtime.allocator import give_back_memory
 from frozenseg.runtime.background import map_ahead
 from frozenseg.runtime.isolation import plain_defaults
+from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
@@ -85,6 +86,7 @@ class Predictor:
         # Replaced as a whole, never changed, so that reading needs no lock. The last used is last.
         self._texts: dict[Vocabulary, TextEmbeddings] = {}
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     @overload
     def __call__(
@@ -199,10 +201,11 @@ class Predictor:
     def _prepare(self, image: Any) -> tuple[tuple[Any, np.ndarray], Request | UserError]:
         """Read and resize an image; an image that cannot be read is empty beside its error."""
         try:
-            pixels = self.read(image)
+            with out_of_memory_named("its pixels"):
+                pixels = self.read(image)
+                return (image, pixels), self._request(pixels)
         except UserError as error:
-            return (image, np.zeros((0, 0, 3), np.uint8)), error
-        return (image, pixels), self._request(pixels)
+            return (image, np.zeros((0, 0, 3), np.uint8)), error.with_traceback(None)
 
     def _request(self, pixels: np.ndarray) -> Request:
         return Request(self.resize(pixels), (pixels.shape[0], pixels.shape[1]))
@@ -316,4 +319,9 @@ class Predictor:
     def _open(self) -> Pipeline:
         if "pipeline" not in self.__dict__:
             raise UserError("this predictor is closed; load the model again")
+        if os.getpid() != self._process and torch.get_num_threads() > 1:
+            raise UserError(  # it would wait for ever for threads that a fork does not copy
+                "this process was forked from the one that loaded the model; load it here, start "
+                "processes by 'spawn', or call torch.set_num_threads(1) first"
+            )
         return self.pipeline

@@ -28,8 +28,11 @@ class _Loader(yaml.SafeLoader):
 
     def number(self, node: yaml.ScalarNode) -> int | float | str:
         is_int = node.tag.endswith(":int")
-        value = self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
-        return value if str(value) == node.value else node.value
+        try:
+            value = self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+            return value if str(value) == node.value else node.value
+        except ValueError:  # more digits than Python converts
+            return node.value
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)

@@ -87,6 +87,7 @@ def test_each_choice_is_taken_and_others_are_not(key: str) -> None:
     ("options", "message"),
     [
         ({"MODEL.PIXEL_MEAN": [1.0]}, r"MODEL\.PIXEL_MEAN \[1\.0\]: 3 numbers are needed"),
+        ({"TEST.AUG.MIN_SIZES": []}, r"TEST\.AUG\.MIN_SIZES \(\): at least 1 number is needed"),
         ({"SOLVER.STEPS": ["a"]}, r"SOLVER\.STEPS holds 'a', numbers were expected"),
         ({"SOLVER.STEPS": [0.5, 0.9]}, r"SOLVER\.STEPS holds 0\.5, whole numbers were expected"),
         ({"SOLVER.STEPS": [float("nan")]}, r"SOLVER\.STEPS \(nan,\): must be at least 0"),

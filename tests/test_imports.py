@@ -17,7 +17,7 @@ PACKAGE = Path(frozenseg.__file__).parent
 LAYERS = """
 library   errors
 library   files structures extensions
-library   yaml_file
+library   tensor_store yaml_file
 library   runtime text
 library   encoders
 library   models losses

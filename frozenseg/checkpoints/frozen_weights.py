@@ -124,7 +124,7 @@ def is_clip_file(weights: str) -> bool:
 def find_clip(name: str, weights: str) -> Path:
     """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie."""
     if is_clip_file(weights):
-        if Path(weights).is_file():
+        if Path(weights).exists():  # what it is, shows when it is read
             return Path(weights)
         raise UserError(f"{weights}: no such file")
     if not weights:
@@ -169,7 +169,7 @@ def find_sam(name: str, weights: str) -> Path:
 
 def _given_or_published(weights: str, row: str) -> Path:
     path = Path(weights) if weights else PUBLISHED[row].path
-    if path.is_file():
+    if path.exists():
         return path
     if weights:
         raise UserError(f"{path}: no such file; give the file of the encoder's weights")

@@ -231,8 +231,6 @@ def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing
     it. All of them hold finite numbers (`check_tensors`)."""
-    if "://" in str(path):
-        raise UserError(f"weights {path}: an address; fetch the file and give its path")
     path = user_path(path)
     if is_safetensors(path):
         state = _unpacked(read_safetensors(path), path)

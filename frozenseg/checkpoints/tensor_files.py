@@ -5,20 +5,18 @@ of the old one (a pickle). A download that failed leaves a web page or half a fi
 """
 
 import codecs
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from pickle import UnpicklingError  # what torch raises for all that `weights_only` refuses
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from frozenseg.errors import UserError
+from frozenseg.files import UNREADABLE
 
 # detectron2 keeps the schedule's numbers beside the weights, as numpy scalars; building these runs
 # no code of a file. Both names of the module are met: numpy 1 and 2.
@@ -31,25 +29,6 @@ _NUMPY_SCALARS: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
 ]
 
-# The errors that bytes of other files end in: an unpickler fails wherever the bytes lead it.
-_NO_SUCH_CONTENT = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    ImportError,
-    NameError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    safetensors.SafetensorError,
-)
 _POINTER = b"version https://git-lfs"
 
 
@@ -66,7 +45,7 @@ def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
     _check_file(path, what)
     try:
         return load_file(path)
-    except _NO_SUCH_CONTENT as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{what} {path}: damaged or no safetensors file ({_first_line(error)}); get it anew"
         ) from None
@@ -85,7 +64,7 @@ def read_torch(path: Path, what: str = "weights") -> Any:
             f"{what} {path}: no checkpoint, or one that holds more than tensors and would have to "
             "execute code; save its state dict alone"
         ) from None
-    except _NO_SUCH_CONTENT as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{what} {path}: cannot be read, perhaps not whole ({_first_line(error)}); get it anew"
         ) from None

@@ -22,6 +22,7 @@ from frozenseg.runtime.allocator import configure_allocator
 
 HERE, DEVTOOLS = "frozenseg.commands", "frozenseg.devtools.commands"
 SMALL_WORLD = "frozenseg.small_world.commands"
+LONGEST_LINE = 1400  # letters of an error
 
 COMMANDS = {
     "Using a model": {
@@ -55,6 +56,7 @@ COMMANDS = {
         "benchmark_deformable": (DEVTOOLS, "time deformable attention beside a loop over levels"),
         "benchmark_proposals": (DEVTOOLS, "time SAM's proposals beside segment-anything's own"),
         "check_reference": (DEVTOOLS, "compare our numbers with reference vectors"),
+        "fuzz": (DEVTOOLS, "give every reader damaged files, and keep those at which one fails"),
         "pack_weights": (DEVTOOLS, "store weights in half precision, small enough to ship"),
         "train_small_clip": (SMALL_WORLD, "train the small CLIP on the small world"),
         "train_small_sam": (SMALL_WORLD, "train the small SAM on the small world"),
@@ -116,7 +118,10 @@ def _status(main: Callable[[list[str]], int | None]) -> int | None:
 
 
 def _failed(message: str) -> int:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    line = one_line(message)
+    if len(line) > LONGEST_LINE:  # a path of thousands of letters
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     return 2
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from frozenseg.commands.output_argument import output_file
 from frozenseg.data.benchmarks import data_root, find_benchmark, is_data_set, load_records
 from frozenseg.data.detection_truth import objects_of_records
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, one_line
 from frozenseg.evaluation.on_disk import SCORERS
 from frozenseg.files import write_json
 
@@ -107,6 +107,7 @@ def _print_table(scores: dict[str, Any]) -> None:
     """One row for each number, or for each group of numbers (with those of `per_class` beneath)."""
     rows = {key: value for key, value in scores.items() if key != "per_class"}
     rows |= scores.get("per_class", {})
+    rows = {one_line(key): value for key, value in rows.items()}
     width = max(len(key) for key in rows)
     groups = [value for value in rows.values() if isinstance(value, dict)]
     if groups:

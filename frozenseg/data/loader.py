@@ -3,6 +3,7 @@
 Both loaders yield `list[Sample]`, because test images differ in size and the model pads them.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -60,6 +61,9 @@ class ShardSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.items)
+
+
+LONGEST_WAIT = 1800  # seconds for a batch, after which nobody hopes for it any more
 
 
 def training_loader(
@@ -141,8 +145,10 @@ class Loader:
                 if self.num_workers == 0:
                     raise
                 continue
-            except RuntimeError:  # what torch raises for a dead worker, and for other faults
+            except RuntimeError as error:  # what torch raises for dead, for silent workers and more
                 batch = self._death_of_a_worker()
+                if batch is None and "timed out" in str(error):
+                    batch = self._silence_of_the_workers()
                 if batch is None:
                     raise
             if batch is None:
@@ -161,6 +167,7 @@ class Loader:
             batch_size=self.batch_size,
             collate_fn=_collate,
             num_workers=self.num_workers,
+            timeout=LONGEST_WAIT if self.num_workers else 0,
             worker_init_fn=partial(_note_process, self.progress),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -180,6 +187,21 @@ class Loader:
         return UserError(
             f"{', '.join(paths) or 'before the first image'}: a worker process died here; if "
             "memory or /dev/shm ran out, use fewer workers"
+        )
+
+    def _silence_of_the_workers(self) -> UserError:
+        """End workers that have sent nothing for too long; make an error that names their images.
+
+        One that is stopped heeds no other signal, and the program could not end before it.
+        """
+        rows = [(process, item) for process, item in self.progress.tolist() if process > 1]
+        for process, _ in rows:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        paths = [self.dataset.records[item].image_path for _, item in rows if item >= 0]
+        return UserError(
+            f"{', '.join(paths) or 'before the first image'}: the processes that read images sent "
+            f"nothing for {LONGEST_WAIT} seconds; one is stopped, or the disk does not answer"
         )
 
 

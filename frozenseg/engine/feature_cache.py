@@ -8,23 +8,17 @@ computed. Files are written atomically and never changed: processes may share a 
 
 import hashlib
 import logging
-import os
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from frozenseg.errors import WriteError
-from frozenseg.files import atomic_path
 from frozenseg.structures import ClipFeatures, Features, FrozenFeatures, ImageBatch, PatchTokens
+from frozenseg.tensor_store import SUFFIX, folder_bytes, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
-
-SUFFIX = ".safetensors"
 
 
 class FeatureCache:
@@ -139,71 +133,3 @@ def image_key(image: ImageBatch) -> str:
     digest = hashlib.sha256(repr((image.sizes, tuple(image.pixels.shape))).encode())
     digest.update(image.pixels.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors in their own types, with a checksum and their layout in memory."""
-    layout = [name for name, tensor in tensors.items() if _is_channels_last(tensor)]
-    stored = {
-        name: (tensor.permute(0, 2, 3, 1) if name in layout else tensor).cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
-    about = {"channels_last": " ".join(layout), "crc32": str(checksum(stored))}
-    with atomic_path(path) as temporary:
-        save_file(stored, temporary, about)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """The tensors that `write_tensors` has written, on the CPU; None if there is no file. A damaged
-    file is named in a warning, and gives None."""
-    if not path.exists():
-        return None
-    try:
-        if not path.is_file():  # to open a pipe would wait for its writer
-            raise OSError("no regular file")
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            # Copies: a file that is cut short while it is mapped would end the process. They also
-            # begin where any tensor does, and so go the same way through a product.
-            stored = {name: file.get_tensor(name).clone() for name in file.keys()}
-    except FileNotFoundError:
-        return None
-    except (safetensors.SafetensorError, OSError) as error:
-        logger.warning("features %s are damaged and left aside (%s)", path, error)
-        return None
-    if about.get("crc32") != str(checksum(stored)):
-        logger.warning("features %s are damaged and left aside (wrong checksum)", path)
-        return None
-    # With another layout a convolution takes another path and rounds differently.
-    for name in about.get("channels_last", "").split():
-        stored[name] = stored[name].permute(0, 3, 1, 2)
-    return stored
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """A CRC-32 of the names and bytes of contiguous tensors on the CPU."""
-    value = 0
-    for name, tensor in sorted(tensors.items()):
-        value = zlib.crc32(tensor.view(-1).view(torch.uint8).numpy().data, value)
-        value = zlib.crc32(name.encode(), value)
-    return value
-
-
-def folder_bytes(folder: Path) -> int:
-    """The size in bytes of all files below a folder; files removed meanwhile do not count."""
-    total = 0
-    for inner, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(inner, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    return (
-        tensor.dim() == 4
-        and not tensor.is_contiguous()
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-    )

@@ -27,6 +27,7 @@ from frozenseg.inference.join_proposals import (
     semantic_weights,
 )
 from frozenseg.inference.resize import MaskResizer
+from frozenseg.runtime.memory import require_memory
 from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -96,6 +97,7 @@ class PostProcessor:
             class_logits.float(), mask_logits.float(), sam_proposals
         )
         size, device = resizer.output_size, mask_logits.device
+        self._require_memory(size, len(mask_logits), device)
         on_host = class_probs.cpu()  # small: which queries count is decided there
         panoptic = semantic = instances = proposals = None
         from_masks: list[Accumulator] = []
@@ -130,6 +132,15 @@ class PostProcessor:
             instances=instances.result(vocabulary) if instances else None,
             semantic_scores=semantic.all_scores if semantic else None,
             proposals=proposals.masks.numpy() if proposals else None,
+        )
+
+    def _require_memory(self, size: tuple[int, int], queries: int, device: torch.device) -> None:
+        """Refuse an image whose masks at output size, a byte for each pixel, are too large."""
+        masks = queries if self.proposals else 0
+        if self.instances:  # they are put in order of their scores, which copies them
+            masks += 2 * min(queries, self.detections_per_image)
+        require_memory(
+            (masks + 8) * size[0] * size[1], device, f"the masks of {size[0]} x {size[1]} pixels"
         )
 
     def _joined(

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path, read_json, write_json
+from frozenseg.files import UNREADABLE, atomic_path, read_json, write_json
 from frozenseg.inference.proposals import Proposals
 
 VERSION = 1
 ABOUT = "proposals.json"
+ARRAYS = ("codes", "predicted_iou", "pixels")
+MOST_BYTES = 2**30  # of one image; a small file may not ask for more
 
 
 class ProposalFolder:
@@ -46,6 +48,8 @@ class ProposalFolder:
                 "frozenseg make_sam_masks, or name none to make the masks online"
             )
         actual = read_json(about)
+        if not isinstance(actual, dict):
+            raise UserError(f"{about}: damaged, a JSON object was expected; make the folder again")
         if actual != expected:
             keys = {*actual, *expected}
             differ = sorted(key for key in keys if actual.get(key) != expected.get(key))
@@ -83,28 +87,55 @@ class ProposalFolder:
         Raises `UserError` where the file is missing, damaged, or made from another image.
         """
         path = self.path(image_id)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                codes, quality, pixels = file["codes"], file["predicted_iou"], file["pixels"]
-        except FileNotFoundError:
-            raise UserError(
-                f"{path}: no such file; the folder lacks this image, and frozenseg make_sam_masks "
-                "adds what is missing"
-            ) from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            raise UserError(
-                f"{path}: damaged; frozenseg make_sam_masks makes damaged files again"
-            ) from None
-        if codes.dtype != np.int8 or codes.ndim != 3 or quality.shape != codes.shape[:1]:
-            raise UserError(
-                f"{path}: not a file of proposals that frozenseg make_sam_masks has written"
-            )
+        codes, quality, pixels = _arrays(path)
         if int(pixels) != checksum(image):
             raise UserError(
                 f"{path}: made from another image with the id {image_id}; perhaps the proposals "
                 "are those of another data set"
             )
+        if len(codes) and not _spans(codes, image):
+            raise UserError(
+                f"{path}: its masks have another shape than the image; delete it, and frozenseg "
+                "make_sam_masks makes it again"
+            )
         return Proposals(torch.from_numpy(codes), torch.from_numpy(quality))
+
+
+def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read codes (P, h, w), predicted IoU (P,) and the checksum (); their types are right, and all
+    numbers are finite."""
+    try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            raise OSError("no regular file")
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST_BYTES:
+            raise ValueError(f"{size:,} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            codes, quality, pixels = (file[name] for name in ARRAYS)
+        kinds = [(array.dtype, array.ndim) for array in (codes, quality, pixels)]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; the folder lacks this image, and frozenseg make_sam_masks "
+            "adds what is missing"
+        ) from None
+    except UNREADABLE:
+        raise UserError(
+            f"{path}: damaged; frozenseg make_sam_masks makes damaged files again"
+        ) from None
+    right = kinds == [(np.int8, 3), (np.float32, 1), (np.uint32, 0)]
+    if not right or len(quality) != len(codes) or not np.isfinite(quality).all():
+        raise UserError(
+            f"{path}: not a file of proposals that frozenseg make_sam_masks has written"
+        )
+    return codes, quality, pixels
+
+
+def _spans(codes: np.ndarray, image: Tensor) -> bool:
+    """Whether masks (P, h, w) have the proportions of an image (3, H, W), but for half a cell."""
+    height, width = image.shape[1:]
+    rows, columns = codes.shape[1:]
+    return rows > 0 and columns > 0 and abs(rows * width - columns * height) <= height + width
 
 
 def checksum(image: Tensor) -> int:

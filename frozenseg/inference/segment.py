@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from frozenseg.encoders.pooling import resample_to_padded_grid
+from frozenseg.errors import UserError
 from frozenseg.inference.join_proposals import ClassifiedProposals
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_sources import ProposalSource
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.base import RegionClassifier, SegmentationModel
+from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import ImageBatch, MaskPredictions, Prediction, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -66,7 +68,10 @@ class Pipeline:
         self, request: Request, text: TextEmbeddings, vocabulary: Vocabulary
     ) -> Prediction:
         """Segment one image. text: the vectors of `vocabulary`."""
-        return self.finish(self.predict([request], text), vocabulary)[0]
+        (found,) = self.finish(self.predict([request], text), vocabulary)
+        if isinstance(found, UserError):
+            raise found
+        return found
 
     def padded_size(self, image: Tensor) -> tuple[int, int]:
         """(height, width) of an image (3, h, w) with its padding: what images of a batch share."""
@@ -77,8 +82,14 @@ class Pipeline:
     def predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
         """Start the model on images of one padded size; their results equal those of each alone.
 
-        Without proposals, nothing waits for the device here.
+        Without proposals, nothing waits for the device here. Raises `UserError` if the memory does
+        not suffice for these images together.
         """
+        height, width = self.padded_size(requests[0].image)
+        with out_of_memory_named(f"the features of {height} x {width} pixels"):
+            return self._predict(requests, text)
+
+    def _predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
         pixels = [request.image for request in requests]
         images = ImageBatch.collate(pixels, self.model.size_divisor).to(self.model.device)
         with self.precision.autocast():
@@ -95,22 +106,30 @@ class Pipeline:
         return ModelOutput(requests, images, predictions, text.seen, proposals, regions)
 
     @torch.inference_mode()
-    def finish(self, output: ModelOutput, vocabulary: Vocabulary) -> list[Prediction]:
-        """Make the results of each image, on the host; waits for the device."""
-        found = output.predictions
-        results = []
-        for index in range(len(output.requests)):
-            resizer = self._resizer(output, index)
-            results.append(
-                self.post_processor(
-                    found.class_logits[index],
-                    found.mask_logits[index],
-                    resizer,
-                    vocabulary,
-                    _evidence(output, index, resizer),
-                )
-            )
+    def finish(self, output: ModelOutput, vocabulary: Vocabulary) -> list[Prediction | UserError]:
+        """Make the results of each image, on the host; waits for the device.
+
+        For an image whose results the memory does not hold, its error stands in place of them.
+        """
+        results: list[Prediction | UserError] = []
+        for index, request in enumerate(output.requests):
+            height, width = request.output_size
+            try:
+                with out_of_memory_named(f"the masks of {height} x {width} pixels"):
+                    results.append(self._finish_one(output, index, vocabulary))
+            except UserError as error:
+                results.append(error.with_traceback(None))
         return results
+
+    def _finish_one(self, output: ModelOutput, index: int, vocabulary: Vocabulary) -> Prediction:
+        found, resizer = output.predictions, self._resizer(output, index)
+        return self.post_processor(
+            found.class_logits[index],
+            found.mask_logits[index],
+            resizer,
+            vocabulary,
+            _evidence(output, index, resizer),
+        )
 
     def _resizer(self, output: ModelOutput, index: int) -> MaskResizer:
         pixels = output.images.pixels

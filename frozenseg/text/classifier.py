@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import safetensors
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from frozenseg.errors import TextTooLong, UserError, WriteError
-from frozenseg.files import atomic_path, user_path
+from frozenseg.files import user_path
 from frozenseg.structures import TextEmbeddings
+from frozenseg.tensor_store import SUFFIX, names_in, prune, read_tensors, write_tensors
 from frozenseg.text.names import foreign, shown
 from frozenseg.text.templates import PLACE, VILD
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-FILE_FORMAT = "2"  # part of the folder's name, so that a new format does not find old files
+LARGEST = 2_000_000_000  # bytes of all vectors on disk: 600,000 names of the published CLIP
+FILE_FORMAT = "3"  # part of the folder's name, so that a new format does not find old files
 PREFIX = "name:"  # of the keys of vectors, so that no name is a reserved word of safetensors
 
 
@@ -60,9 +60,9 @@ class TextClassifier:
     """Makes the text embeddings of vocabularies and encodes every name only once.
 
     On disk, vectors are in a folder whose name is a hash of the encoder's fingerprint and the
-    templates, so that other weights or templates never find them. A file has a digest of its
-    vectors, is named after their names, is written atomically, and never changes; several processes
-    may write at once. A file that cannot be read or written costs time, never the result.
+    templates, so that other weights or templates never find them. Its files are those of
+    `frozenseg.tensor_store`, named after the names in them. A file that cannot be read or written
+    costs time, never the result. Beyond `LARGEST` bytes the oldest files go.
     """
 
     def __init__(
@@ -143,16 +143,7 @@ class TextClassifier:
         except OSError as error:
             logger.warning("text cache %s cannot be read (%s)", folder, error)
             return {}
-        index: dict[str, Path] = {}
-        for path in paths:
-            try:
-                # Reading a pipe would never end.
-                if path.is_file():
-                    with safetensors.safe_open(path, framework="pt") as file:
-                        index.update((key.removeprefix(PREFIX), path) for key in file.keys())
-            except (safetensors.SafetensorError, OSError) as error:
-                logger.warning("text cache %s is damaged and is ignored (%s)", path, error)
-        return index
+        return {name.removeprefix(PREFIX): path for path in paths for name in names_in(path)}
 
     def _read(self, names: list[str]) -> None:
         if self._on_disk is None:
@@ -162,28 +153,10 @@ class TextClassifier:
             if name in self._on_disk:
                 files.setdefault(self._on_disk[name], []).append(name)
         for path, names_in_file in files.items():
-            try:
-                vectors = self._verified(path)
-                self._vectors.update((name, vectors[name]) for name in names_in_file)
-            except (safetensors.SafetensorError, OSError, _Damaged) as error:
-                logger.warning("text cache %s is damaged and is ignored (%s)", path, error)
-
-    def _verified(self, path: Path) -> dict[str, Tensor]:
-        """All vectors of a file; raises `_Damaged` if they do not have the digest of the file."""
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            vectors = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys()}
-        if metadata.get("digest") != self._digest(vectors):
-            raise _Damaged("its content does not match its digest")
-        return vectors
-
-    def _digest(self, vectors: dict[str, Tensor]) -> str:
-        """A digest of names and vectors, specific to this encoder and these templates."""
-        digest = hashlib.sha256(str(self._location()).rpartition(os.sep)[2].encode())
-        for name in sorted(vectors):
-            digest.update(f"{name!r} {vectors[name].dtype} {tuple(vectors[name].shape)}".encode())
-            digest.update(vectors[name].contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+            vectors = read_tensors(path) or {}
+            for name in names_in_file:
+                if (vector := vectors.get(PREFIX + name)) is not None:
+                    self._vectors[name] = vector
 
     def _write(self, names: list[str]) -> None:
         folder = self._location()
@@ -194,18 +167,13 @@ class TextClassifier:
         if not all(vector.isfinite().all() for vector in vectors.values()):
             return  # the weights are not finite, which the result will show
         try:
-            with atomic_path(folder / f"{title}.safetensors") as temporary:
-                save_file(
-                    {PREFIX + name: vector for name, vector in vectors.items()},
-                    temporary,
-                    metadata={"digest": self._digest(vectors)},
-                )
+            write_tensors(
+                folder / f"{title}{SUFFIX}",
+                {PREFIX + name: vector for name, vector in vectors.items()},
+            )
+            prune(folder.parent, LARGEST)
         except WriteError as error:  # a full or read-only disk must not cost the result
             logger.warning("text cache: %s", error)
-
-
-class _Damaged(Exception):
-    """A file of the cache whose content is not what was written."""
 
 
 def _log(names: list[str], encoded: list[str]) -> None:

@@ -292,7 +292,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_state(tmp_path / "none.pth")
     with pytest.raises(UserError, match="is a folder; give the file in it"):
         read_state(tmp_path)
-    with pytest.raises(UserError, match=r"weights https://a\.b/c\.pth: an address; fetch the file"):
+    with pytest.raises(UserError, match=r"https://a\.b/c\.pth: an address; fetch the file"):
         read_state("https://a.b/c.pth")
 
 

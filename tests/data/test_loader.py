@@ -242,3 +242,16 @@ def test_workers_do_not_hear_the_signals_of_a_process_group(root) -> None:
     for _ in range(12):
         next(stream)
     assert sorted(int(process) for process in batches.progress[:, 0]) == workers
+
+
+def test_a_stopped_worker_is_not_waited_for_for_ever(root, monkeypatch) -> None:
+    monkeypatch.setattr(loader, "LONGEST_WAIT", 2)
+    batches = training_loader(training_set(root), batch_size=2, seed=1, num_workers=1)
+    stream = iter(batches)
+    next(stream)
+    (worker,) = (int(process) for process in batches.progress[:, 0])
+    assert worker > 1
+    os.kill(worker, signal.SIGSTOP)
+    with pytest.raises(UserError, match=r"images/\d.png: the processes .* sent nothing for 2 sec"):
+        for _ in range(9):  # some batches were ready before
+            next(stream)

@@ -16,18 +16,12 @@ from frozenseg.config import load_config
 from frozenseg.encoders.clip import FrozenClip
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.engine import feature_cache
-from frozenseg.engine.feature_cache import (
-    FeatureCache,
-    folder_bytes,
-    image_key,
-    read_tensors,
-    to_tensors,
-    write_tensors,
-)
+from frozenseg.engine.feature_cache import FeatureCache, image_key, to_tensors
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import ImageBatch
+from frozenseg.tensor_store import folder_bytes, read_tensors, write_tensors
 from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS
 from tests.disk import files_end_at
 from tests.engine.test_fusioner import FUSIONER

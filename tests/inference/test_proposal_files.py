@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,3 +104,32 @@ def test_the_digest_knows_every_weight() -> None:
     with torch.no_grad():
         model.bias[1] += 1e-6
     assert weights_digest(model) != before
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "null", "5"])
+def test_a_folder_whose_description_is_none_is_refused(
+    folder: ProposalFolder, content: str
+) -> None:
+    (folder.folder / "proposals.json").write_text(content)
+    with pytest.raises(UserError, match=r"proposals\.json: damaged, a JSON object was expected"):
+        ProposalFolder(folder.folder, ABOUT, create=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda codes, quality: (codes[:, :3], quality),
+        lambda codes, quality: (codes[:, :0, :0], quality),
+        lambda codes, quality: (codes, quality * np.nan),
+        lambda codes, quality: (codes, quality.astype(str)),
+        lambda codes, quality: (codes.astype(float), quality),
+        lambda codes, quality: (codes, quality[1:]),
+    ],
+)
+def test_arrays_that_are_no_proposals_are_refused(folder: ProposalFolder, change) -> None:
+    folder.save(7, IMAGE, some(5))
+    with np.load(folder.path(7)) as file:
+        codes, quality = change(file["codes"], file["predicted_iou"])
+        np.savez(folder.path(7), codes=codes, predicted_iou=quality, pixels=file["pixels"])
+    with pytest.raises(UserError, match=r"7\.npz: (not a file of|its masks have another shape)"):
+        folder.load(7, IMAGE)

@@ -155,7 +155,7 @@ def test_a_damaged_file_is_left_aside_and_renewed(
     path.write_bytes({"truncated": whole[:-20], "garbage": b"\x00 junk" * 9, "empty": b""}[damage])
     second = make(tmp_path)
     torch.testing.assert_close(second.vectors(NAMES), expected(NAMES))
-    assert second.encoded == 4 and "is damaged" in caplog.text
+    assert second.encoded == 4 and "damaged and left aside" in caplog.text
     third = make(tmp_path)
     third.vectors(NAMES)
     assert third.encoded == 0
@@ -228,7 +228,8 @@ def test_a_changed_vector_is_made_again(
     save_file(renewed(load_file(path), change), path, metadata=metadata)
     second = make(tmp_path)
     torch.testing.assert_close(second.vectors(NAMES), expected(NAMES))
-    assert second.encoded == 4 and "is damaged and is ignored" in caplog.text
+    assert second.encoded == 4
+    assert ("damaged and left aside" in caplog.text) == (digest == "kept")
     third = make(tmp_path)  # the good file has taken the place of the bad one
     torch.testing.assert_close(third.vectors(NAMES), expected(NAMES))
     assert third.encoded == 0
@@ -280,7 +281,7 @@ def test_a_full_disk_costs_time_alone(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("frozenseg.text.classifier.save_file", refuse)
+    monkeypatch.setattr("frozenseg.tensor_store.save_file", refuse)
     torch.testing.assert_close(make(tmp_path).vectors(NAMES), expected(NAMES))
     assert "cannot be written" in caplog.text and files_of(tmp_path) == []
 

@@ -1,0 +1,47 @@
+"""Give every reader damaged files; an error that is no line for the user is a leak."""
+
+import argparse
+import math
+from pathlib import Path
+
+from frozenseg.devtools.fuzz.hunt import Hunt
+from frozenseg.devtools.fuzz.targets import TARGETS
+from frozenseg.errors import UserError, nearest
+from frozenseg.files import user_path
+
+
+def main(argv: list[str]) -> int:
+    """Hunt, print what became of the files, and exit with status 1 if there was a leak."""
+    arguments = _parser().parse_args(argv)
+    names = [target.name for target in TARGETS]
+    for name in arguments.only:
+        if name not in names:
+            raise UserError(f"--only {name}: no such reader; {nearest(name, names)}")
+    chosen = [target for target in TARGETS if target.name in (arguments.only or names)]
+    hunt = Hunt(chosen, arguments.output, arguments.seed)
+    hunt.run(arguments.minutes * 60, arguments.files)
+    print(f"{'kind of file':16s} {'files':>8s} {'refused':>8s} {'leaks':>6s}")
+    for name, count in hunt.counts.items():
+        print(f"{name:16s} {count.files:8d} {count.refused:8d} {count.leaks:6d}")
+    leaks = sum(count.leaks for count in hunt.counts.values())
+    if leaks:
+        print(f"the files of leaks, with tracebacks: {arguments.output / 'leaks'}")
+    return 1 if leaks else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="frozenseg fuzz", description=__doc__)
+    add = parser.add_argument
+    add("--minutes", type=_minutes, default=1.0, help="time for all of it (default: %(default)s)")
+    add("--files", type=int, help="end when each reader had so many files")
+    add("--seed", type=int, default=0, help="of the damage; file N of a reader is always the same")
+    add("--only", nargs="+", default=[], metavar="KIND", help='kinds of files, e.g. "label maps"')
+    add("--output", type=user_path, default=Path("fuzz"), help="folder (default: %(default)s)")
+    return parser
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text}: a number of minutes above 0 was expected")
+    return value

@@ -1,0 +1,1 @@
+"""Damaged files for every reader: none may fail with anything but a `UserError`."""
