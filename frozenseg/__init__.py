@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from frozenseg.config import load_config as load_config
     from frozenseg.errors import UserError as UserError
     from frozenseg.predictor import Predictor as Predictor
-    from frozenseg.predictor import SegmentationResult as SegmentationResult
+    from frozenseg.results.result import SegmentationResult as SegmentationResult
     from frozenseg.runtime.allocator import configure_allocator as configure_allocator
     from frozenseg.text.vocabulary import Vocabulary as Vocabulary
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "load": "frozenseg.build.prediction",
     "Predictor": "frozenseg.predictor",
-    "SegmentationResult": "frozenseg.predictor",
+    "SegmentationResult": "frozenseg.results.result",
     "Vocabulary": "frozenseg.text.vocabulary",
     "UserError": "frozenseg.errors",
     "load_config": "frozenseg.config",

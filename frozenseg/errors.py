@@ -9,7 +9,8 @@ class UserError(Exception):
     """The user's input cannot be used; the message names it and the remedy.
 
     Commands print the message as one line and exit with status 2 (`frozenseg.commands.run`);
-    callers of the library catch it like any other exception.
+    callers of the library catch it like any other exception. Where a value is wrong or a file is
+    missing, it is also the built-in error that people catch for that.
 
     Example:
         >>> try:
@@ -18,6 +19,14 @@ class UserError(Exception):
         ...     print(error)
         configuration smal: no such file, ... did you mean small?
     """
+
+
+class UserValueError(UserError, ValueError):
+    """A value that the user gives cannot be used: an image, a name, a threshold."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that the user names does not exist."""
 
 
 class TextTooLong(UserError):

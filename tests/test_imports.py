@@ -23,6 +23,7 @@ library   models losses
 library   checkpoints data
 library   inference
 library   drawing evaluation engine
+library   results
 library   predictor
 assembly  yaml_file recipes
 assembly  config_values
