@@ -48,11 +48,10 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
     import uvicorn
 
     from frozenseg.serve.app import make_app
-    from frozenseg.serve.jobs import ModelInfo
+    from frozenseg.serve.jobs import ModelInfo, ModelSource
     from frozenseg.serve.limits import Limits
     from frozenseg.serve.metrics import Metrics
     from frozenseg.serve.pool import Pool
-    from frozenseg.serve.worker import ModelSource
 
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 import frozenseg
@@ -46,7 +47,7 @@ Words = Annotated[
 Things = Annotated[
     str | None,
     Form(
-        description="The classes that are countable things, in the same forms; empty: none. "
+        description="The classes that are countable things, in the same forms; `[]`: none. "
         "Without it a class is a thing unless COCO knows it as stuff.",
         examples=["car, truck"],
     ),

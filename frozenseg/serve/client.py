@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -31,6 +30,10 @@ class Client:
 
         token: what the service asks for, if it does. timeout: seconds to wait for an answer.
         """
+        try:
+            import httpx
+        except ImportError:
+            raise UserError("httpx is not installed: pip install 'frozenseg[serve]'") from None
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
 
@@ -75,6 +78,8 @@ class Client:
         self.close()
 
     def _send(self, fields: dict[str, str], image: bytes) -> dict[str, Any]:
+        import httpx
+
         url = self._http.base_url
         try:
             answer = self._http.post("/v1/segment", data=fields, files={"image": image})

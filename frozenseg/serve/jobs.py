@@ -1,6 +1,7 @@
 """What goes to the process of the model and what comes back: plain values that can be pickled."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -45,13 +46,35 @@ class Answer:
 class ModelInfo:
     """What a model's process tells once it is ready.
 
-    device: where the model is. note: a warning for every result, or None. vocabulary: the names
-    that the model was trained on.
+    device: where the model is. note: a warning for every result, or None. knows: a line about what
+    the model was trained on, where users should be told; else None.
     """
 
     device: str
     note: str | None
     knows: str | None
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the model comes from: the arguments of `frozenseg.load`."""
+
+    model: str
+    weights: str | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A name for users that tells nothing of the server's folders."""
+        return Path(self.model).stem
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answers to a batch, in its order, and the memory of the process in bytes."""
+
+    answers: list[Answer]
+    memory: int
 
 
 class Refusal(Exception):

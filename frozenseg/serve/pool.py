@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from frozenseg.serve.jobs import Answer, Job, ModelInfo, Refusal
+from frozenseg.serve.jobs import Answer, Done, Job, ModelInfo, ModelSource, Refusal
 from frozenseg.serve.limits import Limits
 from frozenseg.serve.metrics import Metrics
-from frozenseg.serve.worker import Done, ModelSource, work
+from frozenseg.serve.worker import work
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,17 @@ class Pool:
         *,
         on_ready: Callable[[ModelInfo], None] = lambda info: None,
         on_failure: Callable[[str], None] = lambda line: None,
+        work: Callable[..., None] = work,
     ) -> None:
+        """Take what the processes get; `start` starts them.
+
+        devices: of each process; None: the best there is. work: what a process does, see
+        `frozenseg.serve.worker.work`.
+        """
         self.source, self.devices, self.limits, self.metrics = source, devices, limits, metrics
         self.info: ModelInfo | None = None
         self.failure: str | None = None
-        self._on_ready, self._on_failure = on_ready, on_failure
+        self._on_ready, self._on_failure, self._work = on_ready, on_failure, work
         self._started = 0  # processes that had their model ready
         self._queue: deque[_Waiting] = deque()
         self._filled = asyncio.Condition()
@@ -140,7 +146,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=work, args=(theirs, self.source, device, self.limits), daemon=True
+            target=self._work, args=(theirs, self.source, device, self.limits), daemon=True
         )
         self._processes[number] = process
         process.start()

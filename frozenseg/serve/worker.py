@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import time
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,11 @@ from frozenseg.predictor import Predictor
 from frozenseg.results.result import SegmentationResult
 from frozenseg.runtime.allocator import configure_allocator
 from frozenseg.serve.answers import answer_of
-from frozenseg.serve.jobs import Answer, Job, ModelInfo
+from frozenseg.serve.jobs import Answer, Done, Job, ModelInfo, ModelSource
 from frozenseg.serve.limits import Limits
 
 SMALL_WORLD = "small_world"
 GENERATED = "This model knows only the generated world: shapes and grounds, no photographs."
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where the model comes from: the arguments of `frozenseg.load`."""
-
-    model: str
-    weights: str | None = None
-    options: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """A name for users that tells nothing of the server's folders."""
-        return Path(self.model).stem
-
-
-@dataclass(frozen=True)
-class Done:
-    """The answers to a batch, in its order, and the memory of the process in bytes."""
-
-    answers: list[Answer]
-    memory: int = field(default_factory=lambda: _memory())
 
 
 def work(connection: Connection, source: ModelSource, device: str | None, limits: Limits) -> None:
@@ -59,6 +36,7 @@ def work(connection: Connection, source: ModelSource, device: str | None, limits
     configure_allocator()
     try:
         predictor, info = _load(source, device)
+        predictor.batch_size = limits.batch
     except UserError as error:
         connection.send(str(error))
         return
@@ -68,7 +46,7 @@ def work(connection: Connection, source: ModelSource, device: str | None, limits
             jobs = connection.recv()
         except EOFError:  # the service has ended
             return
-        connection.send(Done(answers(predictor, jobs, source.name, limits)))
+        connection.send(Done(answers(predictor, jobs, source.name, limits), _memory()))
 
 
 def _load(source: ModelSource, device: str | None) -> tuple[Predictor, ModelInfo]:
