@@ -12,7 +12,7 @@ from frozenseg.data.results import encode_panoptic
 from frozenseg.data.rle import encode_masks
 from frozenseg.files import json_text
 from frozenseg.results.result import SegmentationResult
-from frozenseg.serve.jobs import FORMATS, TASKS, Answer
+from frozenseg.serve.jobs import FORMATS, Answer
 from frozenseg.structures import InstanceResult, Segment
 
 
@@ -33,7 +33,8 @@ def _body(
     words = result.vocabulary
     height, width = result.image.shape[:2]
     parts = {"panoptic": _panoptic, "semantic": _semantic}
-    body: dict[str, Any] = {
+    objects = result.instances if "instances" in tasks else None
+    return {
         "width": width,
         "height": height,
         "note": result.note,
@@ -43,11 +44,8 @@ def _body(
             for index, (names, thing) in enumerate(zip(words.names, words.is_thing, strict=True))
         ],
         **{task: part(result, as_map) if task in tasks else None for task, part in parts.items()},
+        "instances": None if objects is None else _instances(objects),
     }
-    wanted = "instances" in tasks and result.instances is not None
-    body["instances"] = _instances(result.instances) if wanted else None
-    assert set(TASKS) <= set(body)
-    return body
 
 
 def _panoptic(result: SegmentationResult, as_map: bool) -> dict[str, Any] | None:

@@ -18,9 +18,7 @@ from starlette.formparsers import MultiPartParser
 import frozenseg
 from frozenseg.serve.guard import Guard
 from frozenseg.serve.jobs import FORMATS, TASKS, Answer, Job, Refusal
-from frozenseg.serve.limits import Limits
 from frozenseg.serve.lists import class_lists, example_files, examples
-from frozenseg.serve.metrics import Metrics
 from frozenseg.serve.pool import Pool
 from frozenseg.serve.words import read_vocabulary
 
@@ -66,9 +64,7 @@ Format = Annotated[
 ]
 
 
-def make_app(
-    pool: Pool, *, token: str | None = None, origins: tuple[str, ...] = ()
-) -> FastAPI:
+def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] = ()) -> FastAPI:
     """Make the service around a pool.
 
     token: what requests must bring, or None. origins: other sites whose pages may call it.
@@ -198,7 +194,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         vocabulary: Words,
         things: Things = None,
         threshold: Threshold = 0.25,
-        tasks: Tasks = ",".join(TASKS),
+        tasks: Tasks = "panoptic,semantic,instances",
         format: Format = "json",
     ) -> Response:
         words = read_vocabulary(vocabulary, things, pool.limits)
@@ -220,7 +216,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         vocabulary: Words,
         things: Things = None,
         threshold: Threshold = 0.25,
-        tasks: Tasks = ",".join(TASKS),
+        tasks: Tasks = "panoptic,semantic,instances",
         format: Annotated[Literal["json", "map"], Form()] = "json",
     ) -> Response:
         """Give a list with the answer to each image, or its `error`, in their order."""

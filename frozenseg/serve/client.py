@@ -1,4 +1,4 @@
-"""A client of the service: `frozenseg.Client(url)(image, vocabulary)` gives what a predictor gives."""
+"""A client of the service, which gives what a predictor gives: `frozenseg.Client(url)(...)`."""
 
 import base64
 import io

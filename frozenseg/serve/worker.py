@@ -50,9 +50,7 @@ def work(connection: Connection, source: ModelSource, device: str | None, limits
 
 
 def _load(source: ModelSource, device: str | None) -> tuple[Predictor, ModelInfo]:
-    cfg = model_config(
-        source.model, weights=source.weights, options=source.options, device=device
-    )
+    cfg = model_config(source.model, weights=source.weights, options=source.options, device=device)
     predictor = build_predictor(cfg)
     generated = any(name.startswith(SMALL_WORLD) for name in cfg.DATASETS.TRAIN)
     knows = GENERATED if generated else None
@@ -67,9 +65,7 @@ def answers(predictor: Predictor, jobs: list[Job], model: str, limits: Limits) -
     vocabulary = jobs[0].vocabulary
     try:
         results = iter(predictor.stream(good, vocabulary, threshold=0.0))
-        outcomes = [
-            next(results) if isinstance(image, np.ndarray) else image for image in images
-        ]
+        outcomes = [next(results) if isinstance(image, np.ndarray) else image for image in images]
     except UserError as error:  # of the vocabulary
         outcomes = [_failed(422, error) for _ in jobs]
     about = {"model": model, "seconds": round(time.monotonic() - start, 4)}

@@ -145,7 +145,9 @@ def test_requests_at_once_do_not_see_each_other(client) -> None:
     outcomes: dict[int, list] = {}
 
     def ask(number: int) -> None:
-        answers = [post(client, image=b"%d" % number, vocabulary=f"w{number % 3}") for _ in range(5)]
+        answers = [
+            post(client, image=b"%d" % number, vocabulary=f"w{number % 3}") for _ in range(5)
+        ]
         outcomes[number] = [(answer.json()["image"], answer.json()["names"]) for answer in answers]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -204,7 +206,11 @@ def test_the_interface_describes_itself(client) -> None:
 def test_a_token_is_asked_for_but_of_the_page_and_the_probes() -> None:
     with client_of(token="a-long-secret-word") as client:
         wait_until_ready(client)
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "a-long-secret-word"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "a-long-secret-word"},
+        ):
             refused = client.post("/v1/segment", headers=headers)
             assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
             assert client.get("/metrics", headers=headers).status_code == 401

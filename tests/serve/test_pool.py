@@ -31,7 +31,9 @@ def with_pool(
     """Run a scenario with a pool whose process is ready."""
 
     async def whole() -> Pool:
-        pool = Pool(ModelSource(model), [None] * devices, Limits(**limits), Metrics(), work=echo.work)
+        pool = Pool(
+            ModelSource(model), [None] * devices, Limits(**limits), Metrics(), work=echo.work
+        )
         pool.start()
         try:
             while pool.info is None and pool.failure is None:

@@ -67,7 +67,9 @@ def assert_equal(result, expected) -> None:
     np.testing.assert_array_equal(result.semantic, expected.semantic)
     np.testing.assert_array_equal(result.instances.masks, expected.instances.masks)
     np.testing.assert_allclose(result.instances.scores, expected.instances.scores, atol=1e-5)
-    assert [s.name for s in result.panoptic.segments] == [s.name for s in expected.panoptic.segments]
+    assert [s.name for s in result.panoptic.segments] == [
+        s.name for s in expected.panoptic.segments
+    ]
 
 
 def test_the_client_gives_what_the_predictor_gives(service: Service, expected) -> None:
@@ -86,9 +88,7 @@ def test_many_clients_lose_nothing_and_get_their_own(service: Service, expected)
         with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as http:
             for _ in range(3):
                 names = "; ".join(WORDS) if number % 2 else "grass; sky"
-                answer = http.post(
-                    "/v1/segment", files={"image": data}, data={"vocabulary": names}
-                )
+                answer = http.post("/v1/segment", files={"image": data}, data={"vocabulary": names})
                 statuses.append(answer.status_code)
                 if answer.status_code == 200:
                     got = [" ".join(entry["names"][:1]) for entry in answer.json()["classes"]]

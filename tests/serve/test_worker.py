@@ -37,8 +37,8 @@ def job(image: bytes, form: str = "json", threshold: float = 0.0, tasks=TASKS) -
     return Job(image, WORDS, threshold, tasks, form)
 
 
-def ask(predictor: Predictor, *jobs: Job, limits: Limits = Limits()):
-    return answers(predictor, list(jobs), "tiny", limits)
+def ask(predictor: Predictor, *jobs: Job, limits: Limits | None = None):
+    return answers(predictor, list(jobs), "tiny", limits or Limits())
 
 
 def ids_of(data: bytes) -> np.ndarray:
