@@ -29,6 +29,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user names does not exist."""
 
 
+class MissingPackageError(UserError, ImportError):
+    """A package that only some uses need is not installed."""
+
+
 class TextTooLong(UserError):
     """A text that is longer than the text encoder's context.
 
@@ -78,8 +82,15 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     extra: the extra of our package that brings it. purpose: what it is needed for; begins the
     message.
     """
+    return import_package(module, purpose, f'"frozenseg[{extra}]"')
+
+
+def import_package(module: str, purpose: str, install: str = "") -> ModuleType:
+    """As `import_extra`, for a package of others. install: what pip installs; "": its name."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         absent = (error.name or module).partition(".")[0]
-        raise UserError(f'{purpose} needs {absent}: pip install "frozenseg[{extra}]"') from None
+        raise MissingPackageError(
+            f"{purpose} needs {absent}: pip install {install or absent}"
+        ) from None
