@@ -3,7 +3,7 @@
 import { byId } from "./dom.js";
 
 /**
- * Prepare the button and the dialog of the camera; `take(file)` gets the picture.
+ * Prepare the buttons and the dialog of the camera; `take(file)` gets the picture.
  *
  * Browsers give the camera only to pages of this machine or of https. Elsewhere a telephone still
  * opens its own camera for a file input.
@@ -11,7 +11,7 @@ import { byId } from "./dom.js";
 export function watchCamera(take, refuse) {
   const [dialog, video] = [byId("camera"), byId("camera-view")];
   let stream = null;
-  byId("take").addEventListener("click", async () => {
+  const open = async () => {
     if (!navigator.mediaDevices) return byId("camera-file").click();
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -21,7 +21,8 @@ export function watchCamera(take, refuse) {
     }
     video.srcObject = stream;
     dialog.showModal();
-  });
+  };
+  for (const button of document.querySelectorAll("[data-shoot]")) button.addEventListener("click", open);
   byId("camera-file").addEventListener("change", ({ target }) => {
     if (target.files.length) take(target.files[0]);
     target.value = "";

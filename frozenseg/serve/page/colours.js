@@ -13,20 +13,28 @@ const VISIONS = [
 ];
 // The least distance between segments and to the picture under them, tried in turn.
 const APART = [24, 16, 10, 6, 3, 0];
-const FROM_GROUND = 28;
-// Chosen first, and then what lies farthest from all that is taken.
-const FIRST = [64, 132, 222];
+const FROM_GROUND = 30;
+// Colours that differ as much as this are told apart at a glance.
+const ENOUGH = 36;
 
 /**
  * A colour [red, green, blue] for each class. `grounds`: the mean colour of the picture under
  * each, which shows through; the classes come in order of importance.
  */
 export function classColours(grounds) {
-  const near = distances(seen(FIRST)).map((far) => 200 - far);
-  return grounds.map((ground, turn) => {
+  const { views } = candidates();
+  const near = new Float32Array(views.length / 9).fill(Infinity);
+  return grounds.map((ground) => {
     const under = distances(seen(ground));
-    const place = highest(near.map((free, at) => free * Math.min(1, under[at] / FROM_GROUND)));
-    if (!turn) near.fill(Infinity);
+    const place = highest(
+      near.map((free, at) => {
+        const clear = Math.min(1, under[at] / FROM_GROUND);
+        // Where many colours are far enough from the others, one that is neither loud nor dull.
+        const chroma = Math.hypot(views[9 * at + 1], views[9 * at + 2]);
+        const calm = Math.abs(chroma - 52) + Math.abs(views[9 * at] - 68);
+        return Math.min(free, ENOUGH) * clear - 0.2 * calm;
+      }),
+    );
     avoid(near, viewOf(place));
     return candidates().rgb[place];
   });
@@ -117,7 +125,7 @@ function candidates() {
     const colour = [15 * Math.floor(number / 324), 15 * (Math.floor(number / 18) % 18), 15 * (number % 18)];
     const [light, a, b] = lab(colour.map(linear));
     const chroma = Math.hypot(a, b);
-    if (light >= 38 && light <= 90 && chroma >= 28 && chroma <= 90) rgb.push(colour);
+    if (light >= 40 && light <= 88 && chroma >= 28 && chroma <= 76) rgb.push(colour);
   }
   const views = new Float32Array(9 * rgb.length);
   rgb.forEach((colour, at) => views.set(seen(colour), 9 * at));

@@ -1,5 +1,6 @@
 /** Files of what is seen: the overlay, masks, COCO JSON, and cut-outs. */
 
+import { paintedSize } from "./map.js";
 import { Sheet } from "./paint.js";
 import { writeIds } from "./png.js";
 import { encode } from "./rle.js";
@@ -10,8 +11,8 @@ const LONG_SIDE = 1200;
 
 /** The picture with the layer over it, at least at its own size. look: see `Sheet.paint`. */
 export async function overlay(picture, layer, look) {
-  const zoom = Math.max(1, LONG_SIDE / Math.max(layer.width, layer.height));
-  const [width, height] = [layer.width, layer.height].map((side) => Math.round(side * zoom));
+  const long = Math.max(layer.width, layer.height);
+  const [width, height] = paintedSize(layer.width, layer.height, (LONG_SIDE * layer.width) / long, Infinity);
   const unit = Math.max(1, Math.max(width, height) / LONG_SIDE);
   const [under, over] = [new OffscreenCanvas(width, height), new OffscreenCanvas(width, height)];
   const context = under.getContext("2d");

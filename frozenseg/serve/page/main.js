@@ -41,6 +41,8 @@ async function take(file, example = "") {
   picture = opened;
   settings.example = example;
   document.body.classList.add("with-picture");
+  byId("more-examples").append(byId("examples-box"));
+  byId("examples-title").textContent = "Examples";
   result.stage.setPicture(picture);
   result.clear();
   keepLink();

@@ -1,15 +1,27 @@
 /** Label maps at the size of the screen: scaling, borders, and places for names. All pure. */
 
 /**
- * A map scaled for display. Where the display is larger, corners are rounded first by Scale2x,
- * which makes no new labels; then the nearest pixel is taken.
+ * The size at which a map is painted for a display of `target` pixels width: doubled until it is
+ * as wide, so that the browser only scales it down, which smooths its steps; at most `most` pixels.
+ */
+export function paintedSize(width, height, target, most) {
+  let factor = 1;
+  while (width * factor < target && 4 * factor * factor * width * height <= most) factor *= 2;
+  factor = Math.min(factor, Math.sqrt(most / (width * height)));
+  return [width, height].map((side) => Math.max(1, Math.round(side * factor)));
+}
+
+/**
+ * A map at another size. Enlarged, its corners are rounded by Scale2x, which makes no new labels;
+ * then the nearest pixel is taken.
  */
 export function scaled(map, width, height, outWidth, outHeight) {
-  while (width * 1.5 < outWidth && width * height < 4e6) {
+  while (2 * width <= outWidth) {
     map = doubled(map, width, height);
     width *= 2;
     height *= 2;
   }
+  if (width === outWidth && height === outHeight) return map;
   const out = new Uint16Array(outWidth * outHeight);
   const columns = Uint32Array.from({ length: outWidth }, (_, x) => ((x + 0.5) * width) / outWidth);
   for (let y = 0, at = 0; y < outHeight; y++) {

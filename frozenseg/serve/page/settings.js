@@ -10,7 +10,7 @@ import { formatNames, parseWords } from "./words.js";
 
 export const DEFAULTS = {
   view: "panoptic",
-  opacity: 0.55,
+  opacity: 0.5,
   threshold: 0.25,
   outline: true,
   labels: true,

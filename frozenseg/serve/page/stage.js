@@ -1,10 +1,11 @@
 /** The picture in the middle, the layer over it, and what the pointer does there. */
 
 import { byId, oncePerFrame } from "./dom.js";
+import { paintedSize } from "./map.js";
 import { Sheet } from "./paint.js";
 
 // More pixels than this are not told apart on a screen, and cost time at each redraw.
-const MOST_PIXELS = 2.4e6;
+const MOST_PIXELS = 2.5e6;
 
 export class Stage {
   /** onHover(rank) and onPick(rank): the segment under the pointer or the click, 0 for none. */
@@ -58,11 +59,12 @@ export class Stage {
   draw() {
     if (!this.layer) return;
     if (!this.sheet) {
-      const { width, height } = this.canvas.getBoundingClientRect();
-      if (!width || !height) return;
-      const unit = Math.min(devicePixelRatio, Math.sqrt(MOST_PIXELS / (width * height)));
-      [this.canvas.width, this.canvas.height] = [width, height].map((side) => Math.round(side * unit));
-      this.sheet = new Sheet(this.layer, this.canvas.width, this.canvas.height, unit);
+      const width = this.canvas.clientWidth;
+      if (!width) return;
+      const { layer, canvas } = this;
+      const target = width * devicePixelRatio;
+      [canvas.width, canvas.height] = paintedSize(layer.width, layer.height, target, MOST_PIXELS);
+      this.sheet = new Sheet(layer, canvas.width, canvas.height, canvas.width / width);
     }
     this.sheet.paint(this.context, this.look);
   }
