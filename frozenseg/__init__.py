@@ -17,6 +17,7 @@ otherwise. Everything else may change from one release to the next.
     load_config          a configuration from a YAML file and options
     train                train the model of a configuration
     evaluate             score a model on data sets
+    Client               the same calls, answered by a service (`frozenseg serve`)
     UserError            whatever cannot be used, told in one line
     configure_allocator  settings of the process's memory, for scripts of one's own
 """
@@ -33,16 +34,18 @@ if TYPE_CHECKING:
     from frozenseg.config import load_config as load_config
     from frozenseg.errors import UserError as UserError
     from frozenseg.predictor import Predictor as Predictor
-    from frozenseg.predictor import SegmentationResult as SegmentationResult
+    from frozenseg.results.result import SegmentationResult as SegmentationResult
     from frozenseg.runtime.allocator import configure_allocator as configure_allocator
+    from frozenseg.serve.client import Client as Client
     from frozenseg.text.vocabulary import Vocabulary as Vocabulary
 
 # Name -> module. Loaded at first use: `import frozenseg` stays instant, without torch.
 _PUBLIC = {
     "load": "frozenseg.build.prediction",
     "Predictor": "frozenseg.predictor",
-    "SegmentationResult": "frozenseg.predictor",
+    "SegmentationResult": "frozenseg.results.result",
     "Vocabulary": "frozenseg.text.vocabulary",
+    "Client": "frozenseg.serve.client",
     "UserError": "frozenseg.errors",
     "load_config": "frozenseg.config",
     "train": "frozenseg.build.training",

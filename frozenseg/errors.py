@@ -9,7 +9,8 @@ class UserError(Exception):
     """The user's input cannot be used; the message names it and the remedy.
 
     Commands print the message as one line and exit with status 2 (`frozenseg.commands.run`);
-    callers of the library catch it like any other exception.
+    callers of the library catch it like any other exception. Where a value is wrong or a file is
+    missing, it is also the built-in error that people catch for that.
 
     Example:
         >>> try:
@@ -18,6 +19,18 @@ class UserError(Exception):
         ...     print(error)
         configuration smal: no such file, ... did you mean small?
     """
+
+
+class UserValueError(UserError, ValueError):
+    """A value that the user gives cannot be used: an image, a name, a threshold."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that the user names does not exist."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that only some uses need is not installed."""
 
 
 class TextTooLong(UserError):
@@ -69,8 +82,15 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     extra: the extra of our package that brings it. purpose: what it is needed for; begins the
     message.
     """
+    return import_package(module, purpose, f'"frozenseg[{extra}]"')
+
+
+def import_package(module: str, purpose: str, install: str = "") -> ModuleType:
+    """As `import_extra`, for a package of others. install: what pip installs; "": its name."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         absent = (error.name or module).partition(".")[0]
-        raise UserError(f'{purpose} needs {absent}: pip install "frozenseg[{extra}]"') from None
+        raise MissingPackageError(
+            f"{purpose} needs {absent}: pip install {install or absent}"
+        ) from None

@@ -7,9 +7,8 @@ import gc
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,75 +16,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from frozenseg.data.images import to_array
+from frozenseg.data.images import file_name, to_array
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
-from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
-from frozenseg.inference.regions import class_regions
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
+from frozenseg.results.result import SegmentationResult
+from frozenseg.results.selection import checked_threshold
 from frozenseg.runtime.allocator import give_back_memory
 from frozenseg.runtime.background import map_ahead
 from frozenseg.runtime.isolation import plain_defaults
-from frozenseg.structures import (
-    InstanceResult,
-    PanopticResult,
-    Prediction,
-    TextEmbeddings,
-)
+from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
 
 logger = logging.getLogger(__name__)
 
+THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks have no such limit
 TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
-
-
-@dataclass
-class SegmentationResult:
-    """The result for one image. A task that is switched off is None.
-
-    image: (H, W, 3) uint8 RGB, as read.
-    vocabulary: the queried classes, which class ids index.
-    panoptic: ids (H, W) and segments, see `frozenseg.structures`.
-    semantic: (H, W) class ids.
-    instances: masks, boxes, scores and names, see `frozenseg.structures`.
-    note: a warning that belongs on every picture, e.g. that weights are random; else None.
-
-    Example:
-        >>> with frozenseg.load("small", device="cpu") as segmenter:
-        ...     result = segmenter("street.png", vocabulary=["car, truck", "road"])
-        >>> {segment.name for segment in result.panoptic.segments} <= {"car", "road"}
-        True
-        >>> result.draw().save("drawn.png")
-    """
-
-    image: np.ndarray
-    vocabulary: Vocabulary
-    panoptic: PanopticResult | None
-    semantic: np.ndarray | None
-    instances: InstanceResult | None
-    note: str | None = None
-
-    def draw(self, *, legend: bool = True, opacity: float = 0.5) -> Image.Image:
-        """Draw `regions` over the image, with a legend. opacity: of the colours, 0 to 1."""
-        found = self.regions
-        return draw_segments(self.image, found.ids, found.segments, legend, opacity, self.note)
-
-    @cached_property
-    def regions(self) -> PanopticResult:
-        """The panoptic result; without one (Fusioner), a region for each class that `semantic` has.
-
-        Raises `UserError` where both are switched off.
-        """
-        if self.panoptic is not None:
-            return self.panoptic
-        if self.semantic is None:
-            raise UserError(
-                "nothing to draw: panoptic and semantic results are switched off; switch one on"
-            )
-        return class_regions(self.semantic, self.vocabulary.labels)
 
 
 class Predictor:
@@ -139,22 +88,29 @@ class Predictor:
         image: Any,
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
     ) -> SegmentationResult:
         """Segment one image.
 
         image: a path, a PIL image, an (H, W, 3) RGB uint8 array or a tensor, see
             `frozenseg.data.images.to_array`.
         vocabulary, things: as `Vocabulary.parse` takes them.
+        threshold: the least score, 0-1, of segments and instances in the result.
         """
-        words = Vocabulary.parse(vocabulary, things)
+        words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
+        start = time.perf_counter()
         pixels = self.read(image)
-        return self._result(pixels, words, self.segment(pixels, words, self.embed(words)))
+        found = self.segment(pixels, words, self.embed(words))
+        return self._result(image, pixels, words, found, least, time.perf_counter() - start)
 
     def batch(
         self,
         images: Sequence[Any],
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
     ) -> list[SegmentationResult]:
         """Segment several images; the results equal those of single calls.
 
@@ -163,9 +119,9 @@ class Predictor:
         one = isinstance(images, str | os.PathLike | Image.Image)
         if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
             raise UserError("batch takes a list of images; give one image to the predictor itself")
-        words = Vocabulary.parse(vocabulary, things)
+        words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         results = []
-        for found in self._stream(images, words, max(1, len(images))):
+        for found in self._stream(images, words, least, max(1, len(images))):
             if isinstance(found, UserError):
                 raise found
             results.append(found)
@@ -176,6 +132,8 @@ class Predictor:
         images: Iterable[Any],
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
     ) -> Iterator[SegmentationResult | UserError]:
         """Segment images of any number, one result for each in their order.
 
@@ -187,38 +145,60 @@ class Predictor:
             >>> with frozenseg.load("small", device="cpu") as segmenter:
             ...     results = list(segmenter.stream(["street.png", "none.png"], "car; road"))
             >>> [type(result).__name__ for result in results]
-            ['SegmentationResult', 'UserError']
+            ['SegmentationResult', 'MissingFileError']
         """
-        return self._stream(images, Vocabulary.parse(vocabulary, things), self.batch_size)
+        words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
+        return self._stream(images, words, least, self.batch_size)
 
     def _stream(
-        self, images: Iterable[Any], words: Vocabulary, batch_size: int
+        self, images: Iterable[Any], words: Vocabulary, threshold: float, batch_size: int
     ) -> Iterator[SegmentationResult | UserError]:
         pipeline, text = self._open(), self.embed(words)
         ready = map_ahead(
             self._prepare, images, workers=self.readers, depth=self.readers + batch_size
         )
         done = segment_stream(pipeline, ready, text, words, batch_size=batch_size)
-        for pixels, found in done:
-            yield found if isinstance(found, UserError) else self._result(pixels, words, found)
+        spent, start = 0.0, time.perf_counter()
+        for number, ((image, pixels), found) in enumerate(done, 1):
+            spent += time.perf_counter() - start
+            if isinstance(found, UserError):
+                yield found
+            else:
+                yield self._result(image, pixels, words, found, threshold, spent / number)
+            start = time.perf_counter()
 
-    def _prepare(self, image: Any) -> tuple[np.ndarray, Request | UserError]:
+    def _prepare(self, image: Any) -> tuple[tuple[Any, np.ndarray], Request | UserError]:
         """Read and resize an image; an image that cannot be read is empty beside its error."""
         try:
             pixels = self.read(image)
         except UserError as error:
-            return np.zeros((0, 0, 3), np.uint8), error
-        return pixels, self._request(pixels)
+            return (image, np.zeros((0, 0, 3), np.uint8)), error
+        return (image, pixels), self._request(pixels)
 
     def _request(self, pixels: np.ndarray) -> Request:
         return Request(self.resize(pixels), (pixels.shape[0], pixels.shape[1]))
 
     def _result(
-        self, pixels: np.ndarray, vocabulary: Vocabulary, found: Prediction
+        self,
+        image: Any,
+        pixels: np.ndarray,
+        vocabulary: Vocabulary,
+        found: Prediction,
+        threshold: float,
+        seconds: float,
     ) -> SegmentationResult:
-        return SegmentationResult(
-            pixels, vocabulary, found.panoptic, found.semantic, found.instances, self.note
+        """The result for a user: without segments and instances below the threshold."""
+        result = SegmentationResult(
+            image=pixels,
+            vocabulary=vocabulary,
+            panoptic=found.panoptic,
+            semantic=found.semantic,
+            instances=found.instances,
+            note=self.note,
+            file_name=file_name(image),
+            seconds=seconds,
         )
+        return result.filter(threshold=threshold)
 
     def read(self, image: Any) -> np.ndarray:
         """Read an image in any form that a call takes as (H, W, 3) uint8 RGB."""

@@ -23,12 +23,14 @@ library   models losses
 library   checkpoints data
 library   inference
 library   drawing evaluation engine
+library   results
 library   predictor
 assembly  yaml_file recipes
 assembly  config_values
 assembly  config_keys
 assembly  config
 assembly  build
+faces     serve
 faces     commands adapters
 workshop  devtools small_world
 """

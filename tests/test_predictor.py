@@ -139,8 +139,10 @@ def test_what_is_drawn_without_a_panoptic_result() -> None:
         assert segment.name == result.vocabulary.labels[segment.class_id]
     assert sum(segment.area for segment in result.regions.segments) == 40 * 50
     assert result.draw().size[0] >= 50
-    with pytest.raises(UserError, match="nothing to draw: panoptic and semantic results"):
-        replace(result, semantic=None).draw()
+    alone = replace(result, semantic=None)
+    assert len(alone) <= len(alone.instances) and alone.draw().size[0] >= 50
+    with pytest.raises(UserError, match="nothing to draw: all results are switched off"):
+        replace(alone, instances=None).draw()
 
 
 @pytest.mark.parametrize("options", [RESNET_OPTIONS, FC_CLIP_OPTIONS])

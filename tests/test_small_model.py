@@ -10,7 +10,8 @@ import pytest
 
 import frozenseg
 from frozenseg.commands.train_net import main as train_net
-from frozenseg.predictor import Predictor, SegmentationResult
+from frozenseg.predictor import Predictor
+from frozenseg.results.result import SegmentationResult
 from frozenseg.small_world.commands.make_small_world import COUNTS
 from frozenseg.small_world.export import export_split
 from frozenseg.small_world.nouns import NOUNS

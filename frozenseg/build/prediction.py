@@ -90,10 +90,10 @@ def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = N
     model.eval()
     prepare_for_inference(cfg, model)
     test = cfg.MODEL.MASK_FORMER.TEST
-    if not test.PANOPTIC_ON and not test.SEMANTIC_ON:
+    if not (test.PANOPTIC_ON or test.SEMANTIC_ON or test.INSTANCE_ON):
         logger.warning(
-            "MODEL.MASK_FORMER.TEST: PANOPTIC_ON and SEMANTIC_ON are both False; results have "
-            "nothing to draw until one is True"
+            "MODEL.MASK_FORMER.TEST: PANOPTIC_ON, SEMANTIC_ON and INSTANCE_ON are all False; "
+            "results have nothing to draw until one is True"
         )
     pipeline = build_pipeline(cfg, model)
     if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids

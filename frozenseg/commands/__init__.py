@@ -25,6 +25,7 @@ SMALL_WORLD = "frozenseg.small_world.commands"
 COMMANDS = {
     "Using a model": {
         "demo": (HERE, "segment images and videos"),
+        "serve": (HERE, "serve a model over HTTP, with a page to try it on"),
         "score": (HERE, "score predictions on disk, without a model"),
         "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),
     },

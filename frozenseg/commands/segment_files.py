@@ -22,7 +22,7 @@ from frozenseg.runtime.background import AsyncWriter, cores, prefetch
 from frozenseg.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from frozenseg.predictor import SegmentationResult
+    from frozenseg.results.result import SegmentationResult
 
 logger = logging.getLogger(__name__)
 

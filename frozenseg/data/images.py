@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from frozenseg.data.notes import note, note_first
-from frozenseg.errors import UserError
+from frozenseg.errors import MissingFileError, UserError
 
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
 # Bytes of one profile or comment of a PNG, and of all comments. Some editors keep the history of a
@@ -143,11 +143,18 @@ def to_array(image: Any) -> np.ndarray:
     )
 
 
+def file_name(image: Any) -> str | None:
+    """Return the name of the file of an image in any form that `to_array` takes, if it has one."""
+    if not isinstance(image, str | os.PathLike):
+        image = getattr(image, "filename", None) or getattr(image, "name", None)
+    return os.fspath(image) if image and isinstance(image, str | os.PathLike) else None
+
+
 def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such file; copy it there") from None
+        raise MissingFileError(f"{path}: no such file; copy it there") from None
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path}: is a folder, an image file was expected")
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
@@ -314,4 +321,4 @@ def _over_white(rgba: np.ndarray) -> np.ndarray:
 def _error_context(path: Path, error: UserError) -> UserError:
     """Begin the message of an error with the file, unless it does already."""
     message = str(error)
-    return error if message.startswith(str(path)) else UserError(f"{path}: {message}")
+    return error if message.startswith(str(path)) else type(error)(f"{path}: {message}")

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.rle import encode_masks
+from frozenseg.data.coco_records import categories_of, instance_records, segment_record
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path, json_text, writing
-from frozenseg.structures import InstanceResult, PanopticResult, Segment
+from frozenseg.structures import InstanceResult, PanopticResult
 
 WHOLE, LINES = "predictions.json", "predictions.jsonl"
 
@@ -56,10 +55,7 @@ class Predictions:
         is_thing: Sequence[bool],
         overwrite: bool = False,
     ) -> None:
-        self.categories = [
-            {"id": index + 1, "name": synonyms[0], "isthing": int(thing), "synonyms": [*synonyms]}
-            for index, (synonyms, thing) in enumerate(zip(names, is_thing, strict=True))
-        ]
+        self.categories = categories_of(names, is_thing)
         self.count = 0
         self._whole, self.lines = folder / WHOLE, folder / LINES
         with writing(self.lines):
@@ -99,13 +95,21 @@ class Predictions:
                 "annotation": {
                     "image_id": image_id,
                     "file_name": panoptic_file,
-                    "segments_info": [_segment_info(segment) for segment in panoptic.segments],
+                    "segments_info": [segment_record(segment) for segment in panoptic.segments],
                 },
-                "instances": [] if instances is None else _instance_entries(image_id, instances),
+                "instances": self._instances(image_id, instances),
                 "note": note,
             }
         )
         self.count = image_id
+
+    def _instances(self, image_id: int, instances: InstanceResult | None) -> list[dict[str, Any]]:
+        records = [] if instances is None else instance_records(instances)
+        names = [category["name"] for category in self.categories]
+        return [
+            {"image_id": image_id, "name": names[record["category_id"] - 1], **record}
+            for record in records
+        ]
 
     def finish(self) -> None:
         """Write the JSON file of all lines, if there is an image, and close."""
@@ -165,48 +169,3 @@ def _write_whole(lines: Path, file: TextIO) -> None:
                 separator = ", "
         file.write("]")
     file.write("}\n")
-
-
-def _segment_info(segment: Segment) -> dict[str, Any]:
-    """An entry of `segments_info`; regions of a semantic result have no score (NaN)."""
-    scored = {} if math.isnan(segment.score) else {"score": float(segment.score)}
-    return {
-        "id": int(segment.id),
-        "category_id": int(segment.class_id) + 1,
-        "area": int(segment.area),
-        "bbox": _corner_and_size([int(side) for side in segment.box]),
-        **scored,
-        "isthing": int(segment.is_thing),
-        "iscrowd": 0,
-    }
-
-
-def _instance_entries(image_id: int, instances: InstanceResult) -> list[dict[str, Any]]:
-    """The entries of the objects that have a pixel."""
-    kept = np.flatnonzero(instances.masks.any((1, 2)))
-    if not len(kept):
-        return []
-    rows = zip(
-        encode_masks(instances.masks[kept]),
-        instances.boxes[kept].tolist(),
-        instances.scores[kept].tolist(),
-        instances.class_ids[kept].tolist(),
-        [instances.names[index] for index in kept],
-        strict=True,
-    )
-    return [
-        {
-            "image_id": image_id,
-            "category_id": class_id + 1,
-            "name": name,
-            "score": score,
-            "bbox": _corner_and_size(box),
-            "segmentation": code,
-        }
-        for code, box, score, class_id, name in rows
-    ]
-
-
-def _corner_and_size(box: list[Any]) -> list[Any]:
-    x0, y0, x1, y1 = box
-    return [x0, y0, x1 - x0, y1 - y0]

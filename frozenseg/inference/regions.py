@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from frozenseg.structures import PanopticResult, Segment
+from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
 
 
@@ -90,4 +90,25 @@ def class_regions(semantic: np.ndarray, names: Sequence[str]) -> PanopticResult:
                     box=(columns.start, rows.start, columns.stop, rows.stop),
                 )
             )
+    return PanopticResult(ids, segments)
+
+
+def instance_regions(found: InstanceResult, vocabulary: Vocabulary) -> PanopticResult:
+    """Instances as segments, for drawing: each pixel belongs to the best instance that has it.
+
+    An instance that others cover wholly is no segment.
+    """
+    covered = found.masks.any(0)
+    best = found.masks[:, covered].argmax(0) if len(found) else np.zeros(0, dtype=np.int64)
+    visible, place = np.unique(best, return_inverse=True)
+    ids = np.zeros(covered.shape, dtype=np.int32)
+    ids[covered] = place + 1
+    boxes = [
+        (columns.start, rows.start, columns.stop, rows.stop)
+        for rows, columns in ndimage.find_objects(ids)
+    ]
+    areas = np.bincount(place, minlength=len(visible))
+    segments = label_segments(
+        found.class_ids[visible], found.scores[visible], areas, np.array(boxes), vocabulary
+    )
     return PanopticResult(ids, segments)

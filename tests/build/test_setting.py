@@ -69,9 +69,10 @@ def test_a_folder_without_proposals_names_its_key(tmp_path: Path) -> None:
 
 def test_results_without_a_picture_are_foretold(caplog: pytest.LogCaptureFixture) -> None:
     test = "MODEL.MASK_FORMER.TEST"
-    options = [f"{test}.PANOPTIC_ON", "False", f"{test}.SEMANTIC_ON", "False"]
+    switches = ("PANOPTIC_ON", "SEMANTIC_ON", "INSTANCE_ON")
+    options = [word for name in switches for word in (f"{test}.{name}", "False")]
     build_predictor(load_config(None, [*TINY_OPTIONS, *options]))
-    assert f"{test}: PANOPTIC_ON and SEMANTIC_ON are both False" in caplog.text
+    assert f"{test}: PANOPTIC_ON, SEMANTIC_ON and INSTANCE_ON are all False" in caplog.text
 
 
 def test_a_stage_that_cannot_be_compiled_names_the_key(

@@ -17,7 +17,7 @@ from frozenseg.encoders.pooling import pool_masks
 from frozenseg.encoders.sam_attention import FusedBlock
 from frozenseg.errors import UserError
 from frozenseg.models.geometric_ensemble import class_logits
-from frozenseg.predictor import SegmentationResult
+from frozenseg.results.result import SegmentationResult
 from frozenseg.runtime.linear import PrepackedLinear, onednn_present
 from frozenseg.runtime.precision import Precision, allow_tf32
 from frozenseg.small_world.pictures import demo_scenes

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
@@ -37,6 +36,7 @@ from frozenseg.errors import UserError
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.losses.weighting import weighted_losses
 from frozenseg.models.base import SegmentationModel
+from frozenseg.results.hosts import detectron2_output
 from frozenseg.structures import Prediction, Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -206,29 +206,7 @@ def _training_sample(entry: dict[str, Any]) -> Sample:
 
 def host_output(result: Prediction, classes: HostClasses) -> dict[str, Any]:
     """A result in detectron2's format."""
-    output: dict[str, Any] = {}
+    output = detectron2_output(result.panoptic, result.instances, result.size, classes.thing_ids)
     if result.semantic_scores is not None:
         output["sem_seg"] = torch.from_numpy(result.semantic_scores)
-    if result.panoptic is not None:
-        infos = [
-            {
-                "id": segment.id,
-                "isthing": segment.class_id in classes.thing_ids,
-                "category_id": classes.host_id(segment.class_id),
-                "score": segment.score,
-                "area": segment.area,
-            }
-            for segment in result.panoptic.segments
-        ]
-        output["panoptic_seg"] = torch.from_numpy(result.panoptic.ids), infos
-    if result.instances is not None:
-        objects = result.instances
-        numbers = [classes.host_id(class_id) for class_id in objects.class_ids.tolist()]
-        output["instances"] = Instances(
-            result.size,
-            pred_boxes=Boxes(torch.from_numpy(objects.boxes)),
-            scores=torch.from_numpy(objects.scores),
-            pred_classes=torch.tensor(numbers, dtype=torch.int64),
-            pred_masks=torch.from_numpy(objects.masks),
-        )
     return output

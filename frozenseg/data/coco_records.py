@@ -1,0 +1,70 @@
+"""Results as the records of COCO JSON: categories, segments of panoptic files, instances."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from frozenseg.data.rle import encode_masks
+from frozenseg.structures import InstanceResult, Segment
+
+
+def categories_of(
+    names: Sequence[tuple[str, ...]], is_thing: Sequence[bool]
+) -> list[dict[str, Any]]:
+    """Return the categories of a vocabulary.
+
+    An id is the position in the vocabulary plus 1, because tools for COCO take 0 for "nothing"; a
+    name is the first synonym.
+    """
+    return [
+        {"id": index + 1, "name": synonyms[0], "isthing": int(thing), "synonyms": [*synonyms]}
+        for index, (synonyms, thing) in enumerate(zip(names, is_thing, strict=True))
+    ]
+
+
+def segment_record(segment: Segment) -> dict[str, Any]:
+    """Return an entry of `segments_info`; regions of a semantic result have no score (NaN)."""
+    scored = {} if math.isnan(segment.score) else {"score": float(segment.score)}
+    return {
+        "id": int(segment.id),
+        "category_id": int(segment.class_id) + 1,
+        "area": int(segment.area),
+        "bbox": _corner_and_size([int(side) for side in segment.box]),
+        **scored,
+        "isthing": int(segment.is_thing),
+        "iscrowd": 0,
+    }
+
+
+def instance_records(instances: InstanceResult) -> list[dict[str, Any]]:
+    """Return the annotations of the objects that have a pixel, without "id" and "image_id"."""
+    areas = np.count_nonzero(instances.masks, (1, 2))
+    kept = np.flatnonzero(areas)
+    if not len(kept):
+        return []
+    rows = zip(
+        instances.class_ids[kept].tolist(),
+        instances.boxes[kept].tolist(),
+        areas[kept].tolist(),
+        encode_masks(instances.masks[kept]),
+        instances.scores[kept].tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "category_id": class_id + 1,
+            "bbox": _corner_and_size(box),
+            "area": area,
+            "segmentation": code,
+            "iscrowd": 0,
+            "score": score,
+        }
+        for class_id, box, area, code, score in rows
+    ]
+
+
+def _corner_and_size(box: list[Any]) -> list[Any]:
+    x0, y0, x1, y1 = box
+    return [x0, y0, x1 - x0, y1 - y0]

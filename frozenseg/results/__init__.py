@@ -1,0 +1,1 @@
+"""The result of a call, and its forms for other tools."""

@@ -1,0 +1,77 @@
+"""A result in the forms of Transformers, supervision and detectron2."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from frozenseg.errors import import_package
+from frozenseg.structures import InstanceResult, PanopticResult
+
+DETECTRON2 = "--no-build-isolation git+https://github.com/facebookresearch/detectron2"
+
+
+def transformers_dict(found: PanopticResult) -> dict[str, Any]:
+    """Return what Transformers' `post_process_panoptic_segmentation` gives for one image."""
+    segments = [
+        {
+            "id": segment.id,
+            "label_id": segment.class_id,
+            "was_fused": not segment.is_thing,
+            "score": None if np.isnan(segment.score) else round(segment.score, 6),
+        }
+        for segment in found.segments
+    ]
+    return {"segmentation": torch.from_numpy(found.ids), "segments_info": segments}
+
+
+def supervision_detections(objects: InstanceResult) -> Any:
+    """Return `supervision.Detections`, with names in `data["class_name"]`."""
+    supervision = import_package("supervision", "to_supervision")
+    scored = not np.isnan(objects.scores).any()
+    return supervision.Detections(
+        xyxy=objects.boxes,
+        mask=objects.masks,
+        confidence=objects.scores if scored else None,
+        class_id=objects.class_ids,
+        data={"class_name": np.array(objects.names, dtype=str)},
+    )
+
+
+def detectron2_output(
+    panoptic: PanopticResult | None,
+    instances: InstanceResult | None,
+    size: tuple[int, int],
+    thing_ids: Mapping[int, int] | None = None,
+) -> dict[str, Any]:
+    """Return what a model of detectron2 gives for one image.
+
+    size: (height, width). thing_ids: detectron2's number of each class that is a thing for it;
+    None: things are those of the vocabulary, and the numbers are the class ids.
+    """
+    numbers = thing_ids or {}
+    output: dict[str, Any] = {}
+    if panoptic is not None:
+        infos = [
+            {
+                "id": segment.id,
+                "isthing": segment.is_thing if thing_ids is None else segment.class_id in numbers,
+                "category_id": numbers.get(segment.class_id, segment.class_id),
+                "score": segment.score,
+                "area": segment.area,
+            }
+            for segment in panoptic.segments
+        ]
+        output["panoptic_seg"] = torch.from_numpy(panoptic.ids), infos
+    if instances is not None:
+        host = import_package("detectron2.structures", "to_detectron2", DETECTRON2)
+        class_ids = [numbers.get(class_id, class_id) for class_id in instances.class_ids.tolist()]
+        output["instances"] = host.Instances(
+            size,
+            pred_boxes=host.Boxes(torch.from_numpy(instances.boxes)),
+            scores=torch.from_numpy(instances.scores),
+            pred_classes=torch.tensor(class_ids, dtype=torch.int64),
+            pred_masks=torch.from_numpy(instances.masks),
+        )
+    return output

@@ -1,0 +1,74 @@
+"""Choose among what was found: by score, by class, and as a list of objects."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from frozenseg.errors import UserValueError, nearest
+from frozenseg.structures import InstanceResult, PanopticResult, Segment
+from frozenseg.text.names import shown, spelling
+from frozenseg.text.vocabulary import Source, Vocabulary
+
+
+def checked_threshold(threshold: float) -> float:
+    """Return a threshold of scores, which must be a number from 0 to 1."""
+    if isinstance(threshold, bool) or not isinstance(threshold, float | int | np.number):
+        raise UserValueError(f"threshold {shown(threshold)}: must be a number from 0 to 1")
+    if not 0 <= threshold <= 1:
+        raise UserValueError(f"threshold {threshold:g}: must lie in 0-1")
+    return float(threshold)
+
+
+def classes_named(vocabulary: Vocabulary, names: Source) -> set[int]:
+    """Return the ids of the classes that have one of these names, in any of `spelling`'s forms.
+
+    Raises `UserError` for a name that no class has.
+    """
+    known = {spelling(name) for name in vocabulary.flat_names}
+    wanted = Vocabulary.parse(names).flat_names
+    if unknown := [name for name in wanted if spelling(name) not in known]:
+        hint = nearest(unknown[0], vocabulary.flat_names)
+        raise UserValueError(f"names: {shown(unknown[0])} is not in the vocabulary; {hint}")
+    spellings = {spelling(name) for name in wanted}
+    groups = enumerate(vocabulary.names)
+    return {index for index, group in groups if not spellings.isdisjoint(map(spelling, group))}
+
+
+def keep_segments(found: PanopticResult, kept: Iterable[Segment]) -> PanopticResult:
+    """Return only these segments; they keep their ids, and the pixels of others become 0."""
+    segments = list(kept)
+    if len(segments) == len(found.segments):
+        return found
+    inside = np.isin(found.ids, [segment.id for segment in segments])
+    return PanopticResult(np.where(inside, found.ids, 0).astype(np.int32), segments)
+
+
+def keep_instances(found: InstanceResult, kept: np.ndarray) -> InstanceResult:
+    """Return only some instances. kept: (N,) bool."""
+    if kept.all():
+        return found
+    return InstanceResult(
+        boxes=found.boxes[kept],
+        masks=found.masks[kept],
+        scores=found.scores[kept],
+        class_ids=found.class_ids[kept],
+        names=[found.names[index] for index in np.flatnonzero(kept)],
+    )
+
+
+def has_pixels(found: InstanceResult) -> np.ndarray:
+    """Tell which instances (N,) have a mask and a score that are not zero."""
+    return (found.boxes[:, 2] > found.boxes[:, 0]) & (found.scores > 0)
+
+
+def segments_as_instances(found: PanopticResult) -> InstanceResult:
+    """List the segments of a panoptic result, things and stuff, as N objects with masks."""
+    segments = found.segments
+    numbers = np.array([segment.id for segment in segments], dtype=np.int32)
+    return InstanceResult(
+        boxes=np.array([segment.box for segment in segments], dtype=np.float32).reshape(-1, 4),
+        masks=found.ids == numbers[:, None, None],
+        scores=np.array([segment.score for segment in segments], dtype=np.float32),
+        class_ids=np.array([segment.class_id for segment in segments], dtype=np.int64),
+        names=[segment.name for segment in segments],
+    )
