@@ -10,7 +10,7 @@ import * as notices from "./notices.js";
 import { fetchExample, meanColours, openPicture, watchDropsAndPastes } from "./picture.js";
 import { Result } from "./result.js";
 import { readFragment, writeFragment } from "./settings.js";
-import { guesser } from "./words.js";
+import { exampleWords, guesser } from "./words.js";
 
 const { settings, words } = readFragment(location.hash);
 const result = new Result(settings);
@@ -19,6 +19,7 @@ const chips = new Chips(() => {
   keepLink();
   showReady();
 });
+let offer = null; // what the service has: models, lists, examples
 let model = null;
 let picture = null;
 let running = null; // stops the request that runs
@@ -53,8 +54,7 @@ async function take(file, example = "") {
 
 async function takeExample(example) {
   if (!chips.words.length || borrowed) {
-    chips.set([]);
-    chips.add(example.vocabulary);
+    chips.set(exampleWords(example.vocabulary, offer.lists));
     borrowed = true;
   }
   try {
@@ -166,7 +166,8 @@ async function askForModels() {
 }
 
 async function start() {
-  const { models, lists, examples } = await askForModels();
+  offer = await askForModels();
+  const { models, lists, examples } = offer;
   [model] = models;
   notices.showModel(model);
   chips.guess = guesser(lists);

@@ -40,9 +40,9 @@ export function plain(name) {
 }
 
 /**
- * A function that says whether a class is a thing, by the lists of the service.
- *
- * What stands in no list is taken for a thing, as the service itself does.
+ * A function that says whether a class, a list of names, is a thing, by the lists of the service:
+ * the first list that knows one of the names decides. What stands in no list is taken for a thing,
+ * as the service itself does.
  */
 export function guesser(lists) {
   const known = new Map();
@@ -52,4 +52,18 @@ export function guesser(lists) {
     }
   }
   return (names) => names.map((name) => known.get(plain(name))).find((is) => is !== undefined) ?? true;
+}
+
+/**
+ * The words of an example: [{ names, isThing }]. If one list holds all its classes, they are of
+ * that list's kinds: a tree is a thing in one data set and stuff in another.
+ */
+export function exampleWords(text, lists) {
+  const given = parseWords(text);
+  const whole = lists.find(({ classes }) => {
+    const known = new Set(classes.map(({ names }) => formatNames(names)));
+    return given.every((names) => known.has(formatNames(names)));
+  });
+  const guess = guesser(whole ? [whole] : lists);
+  return given.map((names) => ({ names, isThing: guess(names) }));
 }
