@@ -5,7 +5,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 # As many tests at once as there are cores, each on one thread: half the time of one after the other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-STAMP = $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml Makefile | cksum | cut -d' ' -f1)
+STAMP = $(VENV)/.installed-$(shell cat requirements*.txt pyproject.toml Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: demo test test-slow lint types docs gpu check clean
 
@@ -36,7 +36,7 @@ gpu: $(STAMP)
 
 check: lint types test test-slow
 
-$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
+$(STAMP): requirements.txt requirements-serve.txt requirements-dev.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	# lvis asks for opencv-python, which would overwrite opencv-python-headless; cityscapesScripts for

@@ -18,6 +18,7 @@ otherwise. Everything else may change from one release to the next.
     load_config          a configuration from a YAML file and options
     train                train the model of a configuration
     evaluate             score a model on data sets
+    Client               the same calls, answered by a service (`frozenseg serve`)
     UserError            whatever cannot be used, told in one line
     configure_allocator  settings of the process's memory, for scripts of one's own
 """
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from frozenseg.predictor import Predictor as Predictor
     from frozenseg.results.result import SegmentationResult as SegmentationResult
     from frozenseg.runtime.allocator import configure_allocator as configure_allocator
+    from frozenseg.serve.client import Client as Client
     from frozenseg.text.vocabulary import Vocabulary as Vocabulary
 
 # Name -> module. Loaded at first use: `import frozenseg` stays instant, without torch.
@@ -46,6 +48,7 @@ _PUBLIC = {
     "Predictor": "frozenseg.predictor",
     "SegmentationResult": "frozenseg.results.result",
     "Vocabulary": "frozenseg.text.vocabulary",
+    "Client": "frozenseg.serve.client",
     "UserError": "frozenseg.errors",
     "load_config": "frozenseg.config",
     "train": "frozenseg.build.training",

@@ -31,6 +31,7 @@ assembly  config_values
 assembly  config_keys
 assembly  config
 assembly  build
+faces     serve
 faces     commands adapters
 workshop  devtools small_world
 """

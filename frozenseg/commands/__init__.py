@@ -28,6 +28,7 @@ COMMANDS = {
     "Using a model": {
         "demo": (HERE, "segment images and videos"),
         "download": (HERE, "fetch published weights, resumed and checked"),
+        "serve": (HERE, "serve a model over HTTP, with a page to try it on"),
         "score": (HERE, "score predictions on disk, without a model"),
         "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),
     },

@@ -1,0 +1,49 @@
+"""A Hugging Face Space: upload a picture, write names, see the masks.
+
+The Space needs this file, and `frozenseg` and `gradio` in its requirements.txt.
+"""
+
+import os
+
+# Gradio asks its own hosts for its newest version otherwise.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio
+import numpy as np
+from PIL import Image
+
+import frozenseg
+
+segmenter = frozenseg.load(os.environ.get("FROZENSEG_MODEL", "small"))
+
+
+def segment(image: Image.Image | None, words: str, threshold: float):
+    """Give the picture with its named masks, and a line of what was found."""
+    if image is None:
+        raise gradio.Error("choose a picture first")
+    try:
+        result = segmenter(image, words, threshold=threshold)
+    except frozenseg.UserError as error:
+        raise gradio.Error(str(error)) from None
+    regions = result.regions
+    masks = [
+        ((regions.ids == region.id).astype(np.float32), f"{region.name} {region.score:.2f}")
+        for region in regions.segments
+    ]
+    return (result.image, masks), result.summary()
+
+
+page = gradio.Interface(
+    segment,
+    inputs=[
+        gradio.Image(type="pil", label="Picture"),
+        gradio.Textbox("grass; sky; circle, disc", label="Names: car, truck; road"),
+        gradio.Slider(0, 1, 0.25, label="Least score"),
+    ],
+    outputs=[gradio.AnnotatedImage(label="Segments"), gradio.Textbox(label="Found")],
+    title="FrozenSeg: segment by any names",
+    flagging_mode="never",
+)
+
+if __name__ == "__main__":
+    page.launch()

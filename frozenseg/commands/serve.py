@@ -1,0 +1,172 @@
+"""Serve a model over HTTP, with a page to try pictures and words on.
+
+The page is at the address that is printed, and what programs call is listed at its /docs. Without
+--host only this machine can reach it.
+"""
+
+import argparse
+import ipaddress
+import logging
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from frozenseg.errors import UserError
+from frozenseg.files import user_path
+
+logger = logging.getLogger(__name__)
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
+SHORTEST_TOKEN = 16  # characters
+
+
+def main(argv: list[str]) -> int | None:
+    """Check all that can be checked without the model, then serve until Ctrl-C or SIGTERM."""
+    arguments = _parser().parse_intermixed_args(argv)
+    absent = [name for name in NEEDED if find_spec(name) is None]
+    if absent:
+        raise UserError(f"{absent[0]} is not installed: pip install 'frozenseg[serve]'")
+    _check_numbers(arguments)
+    token = _token(arguments.token_file)
+    if token is None and not _is_loopback(arguments.host):
+        logger.warning(
+            "%s: others can reach this service, and it asks for no token (--token-file)",
+            arguments.host,
+        )
+    with _listening(arguments.host, arguments.port) as listener:
+        failure = _serve(arguments, token, listener)
+    if failure is not None:
+        raise UserError(failure)
+    return None
+
+
+def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.socket) -> str | None:
+    """Run the server; return why the model could not be loaded, if so."""
+    import uvicorn
+
+    from frozenseg.serve.app import make_app
+    from frozenseg.serve.jobs import ModelInfo, ModelSource
+    from frozenseg.serve.limits import Limits
+    from frozenseg.serve.metrics import Metrics
+    from frozenseg.serve.pool import Pool
+
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def ready(info: ModelInfo) -> None:
+        print(f"{address} serves {pool.source.name} on {info.device}", flush=True)
+        if info.note:
+            logger.warning(info.note)
+
+    def failed(line: str) -> None:
+        server.should_exit = True
+
+    pool = Pool(
+        ModelSource(arguments.model, arguments.weights, tuple(arguments.options)),
+        arguments.device or [None],
+        Limits(
+            queue=arguments.max_queue,
+            batch=arguments.batch_size,
+            upload=arguments.max_upload_mb * 2**20,
+            pixels=int(arguments.max_megapixels * 1e6),
+        ),
+        Metrics(),
+        on_ready=ready,
+        on_failure=failed,
+    )
+    app = make_app(pool, token=token, origins=tuple(arguments.allow_origin))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=4 * arguments.max_queue + 64,
+            timeout_graceful_shutdown=int(pool.limits.timeout),
+        )
+    )
+    logger.info("%s: loading %s", address, pool.source.name)
+    server.run(sockets=[listener])
+    return pool.failure
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Take the address before the model is loaded, which lasts."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port}: {error.strerror}; choose another, or --port 0 for any"
+        ) from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--token-file {path}: cannot be read ({error})") from None
+    if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
+        raise UserError(
+            f"--token-file {path}: a token is one word of at least {SHORTEST_TOKEN} characters"
+        )
+    return token
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    ranges: dict[str, tuple[Any, float, float]] = {
+        "--port": (arguments.port, 0, 65535),
+        "--max-queue": (arguments.max_queue, 1, 10_000),
+        "--batch-size": (arguments.batch_size, 1, 64),
+        "--max-upload-mb": (arguments.max_upload_mb, 1, 1024),
+        "--max-megapixels": (arguments.max_megapixels, 0.01, 400),
+    }
+    for name, (value, least, most) in ranges.items():
+        if not least <= value <= most:
+            raise UserError(f"{name} {value}: must lie in {least:g}-{most:g}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="frozenseg serve",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default="small", help="a shipped name, a YAML file, or the folder of a run")
+    add("--weights", help="a checkpoint of the trained parts, instead of the model's own")
+    add("--host", default="127.0.0.1", help="the address of this machine that it listens on")
+    add("--port", type=int, default=8000, help="its port; 0 takes one that is free")
+    add(
+        "--device",
+        nargs="+",
+        metavar="DEVICE",
+        help="one process of the model on each, e.g. cuda:0 cuda:1; by default the best one",
+    )
+    add("--batch-size", type=int, default=4, help="images that the model takes at once")
+    add("--max-queue", type=int, default=32, help="images that may wait; more are refused (503)")
+    add("--max-upload-mb", type=int, default=20, help="size of a request; larger are refused")
+    add("--max-megapixels", type=float, default=40, help="size of an image; larger are refused")
+    add("--token-file", type=user_path, help="file with a word that every request must bring")
+    add(
+        "--allow-origin",
+        nargs="+",
+        default=[],
+        metavar="URL",
+        help="other sites whose pages may call this service from a browser",
+    )
+    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    return parser

@@ -1,0 +1,261 @@
+"""The HTTP interface: routes, their parameters, and their errors."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
+
+import frozenseg
+from frozenseg.serve.guard import Guard
+from frozenseg.serve.jobs import FORMATS, TASKS, Answer, Job, Refusal
+from frozenseg.serve.lists import class_lists, example_files, examples
+from frozenseg.serve.pool import Pool
+from frozenseg.serve.words import read_vocabulary
+
+PAGE = Path(str(resources.files("frozenseg.serve") / "page"))
+ERROR = {"application/json": {"example": {"error": "the queue is full; try again soon"}}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The token is absent or wrong.", "content": ERROR},
+    413: {"description": "The request or an image is too large.", "content": ERROR},
+    422: {"description": "The image or the words cannot be used.", "content": ERROR},
+    503: {"description": "The queue is full, or the model is not ready.", "content": ERROR},
+}
+ABOUT = """Segments images by names that come with the request.
+
+A class is written as its synonyms between commas, and classes are separated by `;`:
+`car, truck; road`. All errors are `{"error": "one line"}`."""
+
+Words = Annotated[
+    str,
+    Form(
+        description='Classes: text like "car, truck; road", or JSON like ["car, truck", "road"].',
+        examples=["car, truck; road; sky"],
+    ),
+]
+Things = Annotated[
+    str | None,
+    Form(
+        description="The classes that are countable things, in the same forms; `[]`: none. "
+        "Without it a class is a thing unless COCO knows it as stuff.",
+        examples=["car, truck"],
+    ),
+]
+Threshold = Annotated[
+    float, Form(ge=0, le=1, description="The least score of a segment or an instance.")
+]
+Tasks = Annotated[str, Form(description="Some of panoptic, semantic, instances.")]
+Format = Annotated[
+    Literal["json", "map", "png", "overlay"],
+    Form(
+        description="json: masks as COCO run lengths. map: panoptic and semantic masks as one PNG "
+        "of ids each, in base64 within the JSON. png: the panoptic ids alone (COCO's PNG). "
+        "overlay: the picture with its masks and a legend."
+    ),
+]
+
+
+def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] = ()) -> FastAPI:
+    """Make the service around a pool.
+
+    token: what requests must bring, or None. origins: other sites whose pages may call it.
+    """
+    limits, metrics = pool.limits, pool.metrics
+    # Uploads are bounded, so they can stay in memory: nothing of a request is written to disk.
+    MultiPartParser.spool_max_size = limits.upload
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        pool.start()
+        yield
+        await pool.close()
+
+    app = FastAPI(
+        title="FrozenSeg",
+        version=frozenseg.__version__,
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # the usual pages load scripts from another host
+        redoc_url=None,
+    )
+    _handle_errors(app)
+    _add_state(app, pool)
+    _add_segmentation(app, pool)
+    _add_page(app)
+    paths = {route.path for route in app.routes if hasattr(route, "path")}
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization"],
+        )
+    app.add_middleware(Guard, limits=limits, metrics=metrics, token=token, paths=paths)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> JSONResponse:
+        return _error(error.status, error.message, error.retry_after)
+
+    @app.exception_handler(HTTPException)
+    async def failed(request: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, str(error.detail))
+
+    @app.exception_handler(404)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        return _error(404, "there is nothing at this address; /docs lists what there is")
+
+    @app.exception_handler(405)
+    async def wrong_method(request: Request, error: Exception) -> JSONResponse:
+        return _error(405, f"this address does not take {request.method}; see /docs")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        lines = [f"{row['loc'][-1]}: {row['msg']}" for row in error.errors()]
+        return _error(422, "; ".join(lines[:5]))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        return _error(500, "an error of the service; its log has the details")
+
+
+def _error(status: int, line: str, retry_after: int | None = None) -> JSONResponse:
+    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+    return JSONResponse({"error": " ".join(line.split())}, status, headers)
+
+
+def _add_state(app: FastAPI, pool: Pool) -> None:
+    @app.get("/healthz", summary="Is the service alive?")
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Is the model ready?", responses={503: ERRORS[503]})
+    async def ready() -> dict[str, str]:
+        _info(pool)
+        return {"status": "ready"}
+
+    @app.get("/metrics", summary="Counts for Prometheus", responses={401: ERRORS[401]})
+    async def metrics() -> Response:
+        return Response(pool.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get(
+        "/v1/models",
+        summary="The model, its limits, class lists and examples",
+        responses={status: ERRORS[status] for status in (401, 503)},
+    )
+    async def models() -> dict[str, Any]:
+        info, limits = _info(pool), pool.limits
+        model = {
+            "name": pool.source.name,
+            "knows": info.knows,
+            "note": info.note,
+            "device": info.device,
+            "limits": {
+                "upload_mb": limits.upload / 2**20,
+                "megapixels": limits.pixels / 1e6,
+                "names": limits.names,
+                "letters": limits.letters,
+                "images": limits.images,
+            },
+        }
+        return {"models": [model], "lists": class_lists(), "examples": examples()}
+
+
+def _info(pool: Pool) -> Any:
+    if pool.info is None:
+        raise Refusal(503, pool.failure or "the model is being loaded; try again soon", 5)
+    return pool.info
+
+
+def _add_segmentation(app: FastAPI, pool: Pool) -> None:
+    @app.post(
+        "/v1/segment",
+        summary="Segment one image",
+        response_class=Response,
+        responses={
+            200: {"content": {kind: {} for kind in sorted(set(FORMATS.values()))}},
+            **ERRORS,
+        },
+    )
+    async def segment(
+        request: Request,
+        image: Annotated[UploadFile, File(description="An image file, e.g. JPEG or PNG.")],
+        vocabulary: Words,
+        things: Things = None,
+        threshold: Threshold = 0.25,
+        tasks: Tasks = "panoptic,semantic,instances",
+        format: Format = "json",
+    ) -> Response:
+        words = read_vocabulary(vocabulary, things, pool.limits)
+        job = Job(await image.read(), words, threshold, _tasks(tasks), format)
+        (outcome,) = await pool.submit([job], request.is_disconnected)
+        if isinstance(outcome, Refusal):
+            raise outcome
+        return Response(outcome.body, outcome.status, media_type=outcome.media_type)
+
+    @app.post(
+        "/v1/segment/batch",
+        summary="Segment several images with one vocabulary",
+        response_class=JSONResponse,
+        responses=ERRORS,
+    )
+    async def segment_batch(
+        request: Request,
+        images: Annotated[list[UploadFile], File(description="Image files.")],
+        vocabulary: Words,
+        things: Things = None,
+        threshold: Threshold = 0.25,
+        tasks: Tasks = "panoptic,semantic,instances",
+        format: Annotated[Literal["json", "map"], Form()] = "json",
+    ) -> Response:
+        """Give a list with the answer to each image, or its `error`, in their order."""
+        if len(images) > pool.limits.images:
+            raise Refusal(422, f"images: {len(images)}, at most {pool.limits.images} are taken")
+        words = read_vocabulary(vocabulary, things, pool.limits)
+        contents = await asyncio.gather(*(image.read() for image in images))
+        jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]
+        outcomes = await pool.submit(jobs, request.is_disconnected)
+        body = b"[%s]" % b",".join(map(_entry, outcomes))
+        return Response(body, media_type="application/json")
+
+
+def _tasks(text: str) -> tuple[str, ...]:
+    tasks = tuple(part.strip() for part in text.split(","))
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise Refusal(422, f"tasks: {unknown[0][:40]!r} is none of {', '.join(TASKS)}")
+    return tasks
+
+
+def _entry(outcome: Answer | Refusal) -> bytes:
+    """One entry of the answer to a batch; answers are JSON already."""
+    if isinstance(outcome, Refusal):
+        return json.dumps({"error": outcome.message}).encode()
+    return outcome.body
+
+
+def _add_page(app: FastAPI) -> None:
+    files = {path.relative_to(PAGE).as_posix(): path for path in PAGE.rglob("*") if path.is_file()}
+
+    def add(address: str, path: Path) -> None:
+        async def send() -> FileResponse:
+            return FileResponse(path)
+
+        app.add_api_route(address, send, include_in_schema=False)
+
+    addresses = {f"/page/{name}": path for name, path in files.items()}
+    for address, path in (addresses | example_files()).items():
+        add(address, path)
+    for address, name in (("/", "index.html"), ("/docs", "docs.html")):
+        if name in files:
+            add(address, files[name])

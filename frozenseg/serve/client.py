@@ -1,0 +1,134 @@
+"""A client of the service, which gives what a predictor gives: `frozenseg.Client(url)(...)`."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from frozenseg.data.images import to_array
+from frozenseg.data.rle import decode_masks
+from frozenseg.errors import UserError
+from frozenseg.results.result import SegmentationResult
+from frozenseg.structures import InstanceResult, PanopticResult, Segment
+from frozenseg.text.vocabulary import Source, Vocabulary
+
+
+class Client:
+    """Segments images by a service that runs elsewhere.
+
+    Example:
+        >>> client = frozenseg.Client("http://127.0.0.1:8000")  # doctest: +SKIP
+        >>> client("street.png", ["car, truck", "road"]).summary()  # doctest: +SKIP
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
+        """Take the service's address; nothing is sent yet.
+
+        token: what the service asks for, if it does. timeout: seconds to wait for an answer.
+        """
+        try:
+            import httpx
+        except ImportError:
+            raise UserError("httpx is not installed: pip install 'frozenseg[serve]'") from None
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+
+    def __call__(
+        self,
+        image: Any,
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+        *,
+        threshold: float = 0.25,
+    ) -> SegmentationResult:
+        """Segment one image, given in any form that a `Predictor` takes.
+
+        Raises `UserError` with the service's own line if it refuses, and if it cannot be reached.
+        """
+        pixels = to_array(image)
+        words = Vocabulary.parse(vocabulary, things)
+        fields = {
+            "vocabulary": json.dumps([list(names) for names in words.names]),
+            "things": json.dumps(_things(words)),
+            "threshold": str(threshold),
+            "format": "map",
+        }
+        answer = self._send(fields, _png(pixels))
+        return SegmentationResult(
+            pixels,
+            words,
+            _panoptic(answer["panoptic"]),
+            _semantic(answer["semantic"]),
+            _instances(answer["instances"], pixels.shape[:2]),
+            answer["note"],
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, fields: dict[str, str], image: bytes) -> dict[str, Any]:
+        import httpx
+
+        url = self._http.base_url
+        try:
+            answer = self._http.post("/v1/segment", data=fields, files={"image": image})
+        except httpx.HTTPError as error:
+            raise UserError(f"{url}: no answer ({error}); is the service running?") from None
+        try:
+            content = answer.json()
+        except ValueError:
+            raise UserError(f"{url}: status {answer.status_code}, not an answer of ours") from None
+        if answer.status_code != 200:
+            raise UserError(f"{url}: {content['error']} (status {answer.status_code})")
+        return content
+
+
+def _things(words: Vocabulary) -> list[list[str]]:
+    pairs = zip(words.names, words.is_thing, strict=True)
+    return [list(names) for names, thing in pairs if thing]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+        return file.getvalue()
+
+
+def _ids(text: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
+        colors = np.asarray(picture, np.int32)
+    return colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
+
+
+def _panoptic(part: dict[str, Any] | None) -> PanopticResult | None:
+    if part is None:
+        return None
+    rows = [{**row, "box": tuple(row["box"])} for row in part["segments"]]
+    return PanopticResult(_ids(part["ids"]), [Segment(**row) for row in rows])
+
+
+def _semantic(part: dict[str, Any] | None) -> np.ndarray | None:
+    return None if part is None else _ids(part["ids"]) - 1
+
+
+def _instances(rows: Sequence[dict[str, Any]] | None, size: Any) -> InstanceResult | None:
+    if rows is None:
+        return None
+    return InstanceResult(
+        boxes=np.array([row["box"] for row in rows], np.float32).reshape(-1, 4),
+        masks=decode_masks([row["segmentation"] for row in rows], tuple(size)),
+        scores=np.array([row["score"] for row in rows], np.float32),
+        class_ids=np.array([row["class_id"] for row in rows], np.int64),
+        names=[row["name"] for row in rows],
+    )

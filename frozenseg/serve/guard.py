@@ -1,0 +1,105 @@
+"""What stands before every request: its size, its token, the headers of its answer, its count."""
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fastapi import HTTPException
+
+from frozenseg.serve.limits import Limits
+from frozenseg.serve.metrics import Metrics
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Any, Receive, Send], Awaitable[None]]
+
+# The page has no script or style but its own files, and nothing goes to another host.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; media-src 'self' blob:; font-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+    (b"cache-control", b"no-store"),
+]
+PROTECTED = ("/v1/", "/metrics")  # paths that need the token, if there is one
+
+
+class Guard:
+    """An ASGI middleware around the whole service.
+
+    It refuses a body above `limits.upload` by its declared length, or as soon as so many bytes have
+    come, and a request without the token. It adds security headers and counts the answer.
+    """
+
+    def __init__(
+        self, app: AsgiApp, *, limits: Limits, metrics: Metrics, token: str | None, paths: set[str]
+    ) -> None:
+        self.app, self.limits, self.metrics = app, limits, metrics
+        self.expected = None if token is None else b"Bearer " + token.encode()
+        self.paths = paths
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request; other kinds of connections go through as they are."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.monotonic()
+        path = scope["path"] if scope["path"] in self.paths else "other"
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+                self.metrics.request(path, message["status"], time.monotonic() - start)
+            await send(message)
+
+        headers = dict(scope["headers"])
+        if scope["path"].startswith(PROTECTED) and not self._is_known(headers):
+            await _refuse(counted, 401, "this service needs a token: Authorization: Bearer TOKEN")
+        elif _declared(headers) > self.limits.upload:
+            await _refuse(counted, 413, self._too_large())
+        else:
+            await self.app(scope, self._bounded(receive), counted)
+
+    def _is_known(self, headers: dict[bytes, bytes]) -> bool:
+        if self.expected is None:
+            return True
+        return hmac.compare_digest(headers.get(b"authorization", b""), self.expected)
+
+    def _too_large(self) -> str:
+        return f"the request has more than {self.limits.upload / 2**20:g} MB; send less"
+
+    def _bounded(self, receive: Receive) -> Receive:
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.limits.upload:
+                raise HTTPException(413, self._too_large())
+            return message
+
+        return bounded
+
+
+def _declared(headers: dict[bytes, bytes]) -> int:
+    length = headers.get(b"content-length", b"0")
+    return int(length) if length.isdigit() and len(length) < 20 else 0
+
+
+async def _refuse(send: Send, status: int, line: str) -> None:
+    body = json.dumps({"error": line}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,220 @@
+"""The queue before the models, and the processes that empty it."""
+
+import asyncio
+import logging
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from frozenseg.serve.jobs import Answer, Done, Job, ModelInfo, ModelSource, Refusal
+from frozenseg.serve.limits import Limits
+from frozenseg.serve.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+LOADING = 600.0  # seconds in which a model must be loaded
+TRIES = 3  # times that a process may end before its model is ready
+PAUSE = 1.0  # seconds before a process that has ended is started again
+AGAIN = 5  # seconds after which a client may try again
+
+
+def _work(*arguments: Any) -> None:
+    # Only here, so that the process of the service does without PyTorch and its memory.
+    from frozenseg.serve.worker import work
+
+    work(*arguments)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A job in the queue. gone: tells whether its client has left."""
+
+    job: Job
+    gone: Callable[[], Awaitable[bool]]
+    answer: "asyncio.Future[Answer]"
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """Gathers jobs of one vocabulary into batches and gives them to the processes of the model.
+
+    Each device has one process. A process that ends or does not answer in time is replaced, and
+    whoever waited for it is told to try again.
+
+    info: what the model's process told, None until it is ready. failure: why it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        devices: list[str | None],
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        on_ready: Callable[[ModelInfo], None] = lambda info: None,
+        on_failure: Callable[[str], None] = lambda line: None,
+        work: Callable[..., None] = _work,
+    ) -> None:
+        """Take what the processes get; `start` starts them.
+
+        devices: of each process; None: the best there is. work: what a process does, see
+        `frozenseg.serve.worker.work`.
+        """
+        self.source, self.devices, self.limits, self.metrics = source, devices, limits, metrics
+        self.info: ModelInfo | None = None
+        self.failure: str | None = None
+        self._on_ready, self._on_failure, self._work = on_ready, on_failure, work
+        self._started = 0  # processes that had their model ready
+        self._queue: deque[_Waiting] = deque()
+        self._filled = asyncio.Condition()
+        self._threads = ThreadPoolExecutor(len(devices), thread_name_prefix="model")
+        self._processes: dict[int, Any] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start the processes; call it within a running event loop."""
+        self._tasks = [
+            asyncio.create_task(self._keep(number, device))
+            for number, device in enumerate(self.devices)
+        ]
+
+    async def close(self) -> None:
+        """End the processes. No request is left by then: the server waits for them before."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for process in self._processes.values():
+            process.kill()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def submit(
+        self, jobs: list[Job], gone: Callable[[], Awaitable[bool]]
+    ) -> list[Answer | Refusal]:
+        """Answer jobs, all of which find room in the queue or none.
+
+        Raises `Refusal` with status 503 while the model is being loaded or the queue is full.
+        """
+        if self.info is None:
+            reason = self.failure or "the model is being loaded; try again soon"
+            raise Refusal(503, reason, AGAIN)
+        if len(self._queue) + len(jobs) > self.limits.queue:
+            raise Refusal(
+                503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1
+            )
+        loop = asyncio.get_running_loop()
+        entries = [_Waiting(job, gone, loop.create_future()) for job in jobs]
+        async with self._filled:
+            self._queue.extend(entries)
+            self.metrics.queue.set(len(self._queue))
+            self._filled.notify_all()
+        done = await asyncio.gather(*(entry.answer for entry in entries), return_exceptions=True)
+        return [self._checked(outcome) for outcome in done]
+
+    @staticmethod
+    def _checked(outcome: Answer | BaseException) -> Answer | Refusal:
+        if isinstance(outcome, Answer | Refusal):
+            return outcome
+        raise outcome
+
+    async def _keep(self, number: int, device: str | None) -> None:
+        """Start the process of a device again and again, until the service ends."""
+        for _ in range(TRIES):
+            while self.failure is None:
+                started = self._started
+                try:
+                    await self._serve(number, device)
+                except (EOFError, OSError, TimeoutError) as error:
+                    reason = str(error) or "it was killed, or memory ran out"
+                    logger.warning("the model's process ended (%s); it is started again", reason)
+                finally:
+                    self._kill(number)
+                await asyncio.sleep(PAUSE)
+                if self._started == started:  # not even the model was loaded
+                    break
+        self._fail(self.failure or f"the model's process ended {TRIES} times while it was loaded")
+
+    def _fail(self, line: str) -> None:
+        self.failure, self.info = line, None
+        self._on_failure(line)
+
+    def _kill(self, number: int) -> None:
+        process = self._processes.pop(number, None)
+        if process is not None:
+            process.kill()
+            process.join()
+
+    async def _serve(self, number: int, device: str | None) -> None:
+        """Start a process and give it batches until it ends."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=self._work, args=(theirs, self.source, device, self.limits), daemon=True
+        )
+        self._processes[number] = process
+        process.start()
+        theirs.close()
+        first = await self._receive(ours, LOADING)
+        if not isinstance(first, ModelInfo):
+            self.failure = str(first)
+            return
+        self._started += 1
+        if self.info is None:
+            self.info = first
+            self._on_ready(first)
+        while True:
+            batch = await self._gather()
+            try:
+                await self._run(ours, batch)
+            except BaseException:
+                for entry in batch:
+                    if not entry.answer.done():
+                        again = "the model's process ended while it had this image; try again"
+                        entry.answer.set_exception(Refusal(503, again, AGAIN))
+                raise
+
+    async def _run(self, connection: Any, batch: list[_Waiting]) -> None:
+        loop, start = asyncio.get_running_loop(), time.monotonic()
+        jobs = [entry.job for entry in batch]
+        await loop.run_in_executor(self._threads, connection.send, jobs)
+        done: Done = await self._receive(connection, self.limits.timeout)
+        self.metrics.batch(len(batch), time.monotonic() - start, done.memory)
+        for entry, answer in zip(batch, done.answers, strict=True):
+            if not entry.answer.done():
+                entry.answer.set_result(answer)
+
+    async def _receive(self, connection: Any, seconds: float) -> Any:
+        def receive() -> Any:
+            if not connection.poll(seconds):
+                raise TimeoutError(f"no answer in {seconds:.0f} s")
+            return connection.recv()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, receive)
+
+    async def _gather(self) -> list[_Waiting]:
+        """Take the next batch: the first job, and others of its vocabulary that come in time."""
+        while True:
+            async with self._filled:
+                await self._filled.wait_for(lambda: self._queue)
+                first = self._queue.popleft()
+            if not await self._is_wanted(first):
+                continue
+            await asyncio.sleep(max(0.0, first.arrived + self.limits.wait - time.monotonic()))
+            alike = [entry for entry in self._queue if entry.job.vocabulary == first.job.vocabulary]
+            others = alike[: self.limits.batch - 1]
+            for entry in others:
+                self._queue.remove(entry)
+            self.metrics.queue.set(len(self._queue))
+            return [first, *[entry for entry in others if await self._is_wanted(entry)]]
+
+    async def _is_wanted(self, entry: _Waiting) -> bool:
+        """Tell whether anyone still waits for a job; a client that has left costs no more."""
+        if entry.answer.done():
+            return False
+        if not await entry.gone():
+            return True
+        entry.answer.set_exception(Refusal(499, "the client has left"))
+        return False

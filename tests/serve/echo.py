@@ -1,0 +1,38 @@
+"""A process in the place of the model's: it answers at once, and dies or hangs when told to."""
+
+import json
+import os
+import time
+from multiprocessing.connection import Connection
+
+from frozenseg.serve.jobs import Answer, Done, ModelInfo, ModelSource
+from frozenseg.serve.limits import Limits
+
+
+def work(connection: Connection, source: ModelSource, device: str | None, limits: Limits) -> None:
+    if source.model == "broken":
+        connection.send("broken: cannot be loaded")
+        return
+    if source.model == "dies":
+        os._exit(9)
+    connection.send(ModelInfo(device="cpu", note=None, knows=None))
+    while True:
+        try:
+            jobs = connection.recv()
+        except EOFError:
+            return
+        for job in jobs:
+            if job.image == b"die":
+                os._exit(9)
+            if job.image == b"hang":
+                time.sleep(600)
+            if job.image == b"slow":
+                time.sleep(0.3)
+        connection.send(Done([_answer(job, len(jobs)) for job in jobs], memory=1))
+
+
+def _answer(job, together: int) -> Answer:
+    body = {"image": job.image.decode("latin-1"), "together": together, "pid": os.getpid()}
+    body["names"] = [list(names) for names in job.vocabulary.names]
+    body["things"] = list(job.vocabulary.is_thing)
+    return Answer(json.dumps(body).encode())

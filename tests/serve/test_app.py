@@ -1,0 +1,233 @@
+"""The HTTP interface, with a process that answers without a model."""
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'frozenseg[serve]'")
+pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
+
+from fastapi.testclient import TestClient
+
+from frozenseg.serve.app import make_app
+from frozenseg.serve.jobs import ModelSource
+from frozenseg.serve.limits import Limits
+from frozenseg.serve.metrics import Metrics
+from frozenseg.serve.pool import Pool
+from tests.serve import echo
+
+LIMITS = Limits(upload=2**20, names=50, letters=20, images=3, batch=2)
+
+
+def client_of(model: str = "echo", **settings) -> TestClient:
+    pool = Pool(ModelSource(model), [None], LIMITS, Metrics(), work=echo.work)
+    return TestClient(make_app(pool, **settings), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with client_of() as client:
+        wait_until_ready(client)
+        yield client
+
+
+def wait_until_ready(client: TestClient) -> None:
+    for _ in range(2000):
+        if client.get("/readyz").status_code == 200:
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("the pool is not ready")
+
+
+def post(client: TestClient, image: bytes = b"pixels", vocabulary: str = "car; road", **fields):
+    return client.post(
+        "/v1/segment", files={"image": image}, data={"vocabulary": vocabulary, **fields}
+    )
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "names"),
+    [
+        ("car, truck; road", [["car", "truck"], ["road"]]),
+        ('["car, truck", "road"]', [["car", "truck"], ["road"]]),
+        ('[["salt, sea", "truck"], ["road"]]', [["salt, sea", "truck"], ["road"]]),
+        ('["/etc/hosts.txt"]', [["/etc/hosts.txt"]]),
+    ],
+)
+def test_words_are_names_and_never_files(client, vocabulary: str, names) -> None:
+    answer = post(client, vocabulary=vocabulary)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["names"] == names
+
+
+@pytest.mark.parametrize("path", ["/etc/hosts.txt", "~/key.json", "names.csv"])
+def test_text_that_looks_like_a_file_is_refused_whether_it_exists_or_not(client, path) -> None:
+    for fields in ({"vocabulary": path}, {"things": path}):
+        answer = post(client, **fields)
+        assert answer.status_code == 422
+        assert "no such file" not in answer.text and "localhost" not in answer.text
+
+
+def test_things_are_taken_as_given(client) -> None:
+    assert post(client, things="road").json()["things"] == [False, True]
+    assert post(client, things='[["road"]]').json()["things"] == [False, True]
+    assert post(client, things="[]").json()["things"] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"vocabulary": ""}, "vocabulary"),
+        ({"vocabulary": ";;"}, "vocabulary"),
+        ({"vocabulary": "[1, 2]"}, "JSON list"),
+        ({"vocabulary": '{"names": 1}'}, "JSON list"),
+        ({"vocabulary": "[" * 900}, "begins like JSON"),
+        ({"vocabulary": '["car"'}, "begins like JSON"),
+        ({"vocabulary": "x" * 100_000}, "too many"),
+        ({"vocabulary": "; ".join(f"name {n}" for n in range(60))}, "60 names"),
+        ({"vocabulary": "a" * 21}, "20 letters"),
+        ({"things": "boat"}, "boat"),
+        ({"threshold": "2"}, "threshold"),
+        ({"threshold": "nan"}, "threshold"),
+        ({"threshold": "high"}, "threshold"),
+        ({"tasks": "panoptic,all"}, "'all'"),
+        ({"format": "exe"}, "format"),
+    ],
+)
+def test_wrong_fields_are_named(client, fields: dict[str, str], part: str) -> None:
+    answer = post(client, **fields)
+    assert answer.status_code == 422, answer.text
+    assert part in answer.json()["error"]
+
+
+def test_a_request_without_an_image_or_a_form_is_refused(client) -> None:
+    assert client.post("/v1/segment", data={"vocabulary": "car"}).status_code == 422
+    assert client.post("/v1/segment", content=b"{}").status_code == 422
+    broken = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/segment", content=b"--y\r\nnothing", headers=broken)
+    assert answer.status_code in (400, 422) and "error" in answer.json()
+
+
+def test_too_large_a_request_is_refused_by_its_length_and_by_what_comes(client) -> None:
+    assert post(client, image=b"x" * LIMITS.upload).status_code == 413
+
+    def chunks() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(40):
+            yield b"x" * (LIMITS.upload // 20)
+
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/segment", content=chunks(), headers=kind)
+    assert answer.status_code == 413
+    assert answer.json() == {"error": "the request has more than 1 MB; send less"}
+
+
+def test_nothing_of_a_request_is_written_to_disk(client, monkeypatch) -> None:
+    def refuse(*_, **__) -> None:
+        raise AssertionError("a temporary file was made")
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", refuse)
+    assert post(client, image=b"x" * (LIMITS.upload - 1000)).status_code == 200
+
+
+def test_a_batch_answers_in_order(client) -> None:
+    files = [("images", bytes([65 + n])) for n in range(3)]
+    answer = client.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
+    assert [entry["image"] for entry in answer.json()] == ["A", "B", "C"]
+    files += files
+    answer = client.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
+    assert answer.status_code == 422 and "at most 3" in answer.json()["error"]
+
+
+def test_requests_at_once_do_not_see_each_other(client) -> None:
+    outcomes: dict[int, list] = {}
+
+    def ask(number: int) -> None:
+        answers = [
+            post(client, image=b"%d" % number, vocabulary=f"w{number % 3}") for _ in range(5)
+        ]
+        outcomes[number] = [(answer.json()["image"], answer.json()["names"]) for answer in answers]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, answers in outcomes.items():
+        assert answers == [(str(number), [[f"w{number % 3}"]])] * 5
+
+
+def test_every_answer_has_its_headers_and_errors_their_form(client) -> None:
+    for answer, status in [
+        (client.get("/healthz"), 200),
+        (client.get("/nowhere"), 404),
+        (client.get("/page/../app.py"), 404),
+        (client.get("/page/%2e%2e/app.py"), 404),
+        (client.get("/v1/segment"), 405),
+        (post(client, image=b"x" * LIMITS.upload), 413),
+    ]:
+        assert answer.status_code == status, answer.url
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "access-control-allow-origin" not in answer.headers
+        assert status == 200 or set(answer.json()) == {"error"}
+
+
+def test_metrics_count_requests_and_batches(client) -> None:
+    def counts() -> dict[str, float]:
+        lines = client.get("/metrics").text.splitlines()
+        return {line.split()[0]: float(line.split()[-1]) for line in lines if line[0] != "#"}
+
+    name = 'frozenseg_requests_total{path="/v1/segment",status="200"}'
+    before = counts()
+    post(client)
+    client.get("/a/path/that/nobody/counts/apart")
+    after = counts()
+    assert after[name] == before.get(name, 0) + 1
+    assert after["frozenseg_batch_images_count"] == before["frozenseg_batch_images_count"] + 1
+    assert after["frozenseg_queue_images"] == 0
+    assert not any("nobody" in key for key in after)
+
+
+def test_the_interface_describes_itself(client) -> None:
+    text = client.get("/openapi.json").text
+    schema = json.loads(text)
+    assert set(schema["paths"]) == {
+        *("/healthz", "/readyz", "/metrics", "/v1/models", "/v1/segment", "/v1/segment/batch"),
+    }
+    assert "car, truck; road; sky" in text
+    assert {"200", "401", "413", "422", "503"} <= set(
+        schema["paths"]["/v1/segment"]["post"]["responses"]
+    )
+
+
+def test_a_token_is_asked_for_but_of_the_page_and_the_probes() -> None:
+    with client_of(token="a-long-secret-word") as client:
+        wait_until_ready(client)
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "a-long-secret-word"},
+        ):
+            refused = client.post("/v1/segment", headers=headers)
+            assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+            assert client.get("/metrics", headers=headers).status_code == 401
+        assert client.get("/healthz").status_code == 200
+        client.headers["Authorization"] = "Bearer a-long-secret-word"
+        assert post(client).status_code == 200
+
+
+def test_other_sites_may_call_only_where_named() -> None:
+    with client_of(origins=("https://a.example",)) as client:
+        for origin, allowed in (("https://a.example", True), ("https://b.example", False)):
+            answer = client.get("/healthz", headers={"Origin": origin})
+            assert ("access-control-allow-origin" in answer.headers) == allowed
+
+
+def test_a_model_that_is_not_ready_is_said_to_be(monkeypatch) -> None:
+    with client_of("broken") as client:
+        answer = client.get("/readyz")
+        assert answer.status_code == 503 and "error" in answer.json()
+        assert post(client).status_code == 503
