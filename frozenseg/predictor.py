@@ -261,7 +261,9 @@ class Predictor:
             return text
         if text is None:
             with plain_defaults():
-                found = self.text_classifier.embed(vocabulary, self.training_vocabulary)
+                found = self.text_classifier.embed(
+                    vocabulary, self.training_vocabulary, plurals=True
+                )
             text = found.to(self.device)
         with self._lock:
             others = [pair for pair in self._texts.items() if pair[0] != vocabulary]

@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int | None:
                 lines,
                 vocabulary=vocabulary,
                 threshold=arguments.threshold,
+                pictures=not arguments.no_pictures,
             )
     _report(outcome, time.monotonic() - start, output)
     return 1 if outcome.failures or outcome.losses else None
@@ -85,7 +86,7 @@ def _model(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple["Pred
         ],
     )
     print(f"model: {arguments.config_file} on {segmenter.model.device}")
-    print(vocabulary.summary(segmenter.training_vocabulary))
+    print(vocabulary.summary(segmenter.training_vocabulary, plurals=True))
     segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
     return segmenter, Header(
         categories=categories_of(vocabulary.names, vocabulary.is_thing),
@@ -215,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0.25,
         help="least score, 0-1, of the regions and objects that are kept (default: 0.25)",
     )
+    add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
     add("--weights", help="checkpoint of the trained parts, instead of the model's own")
     add(

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +71,7 @@ def segment_files(
     *,
     vocabulary: Vocabulary,
     threshold: float = 0.0,
+    pictures: bool = True,
 ) -> Outcome:
     """Segment images and videos; an input that cannot be read does not end the run.
 
@@ -80,8 +82,9 @@ def segment_files(
     works. What the lines have already is skipped.
 
     threshold: the least score of a region or an object that is kept.
+    pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files.
     """
-    run = _Run(segmenter, output, vocabulary, lines, threshold)
+    run = _Run(segmenter, output, vocabulary, lines, threshold, pictures)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
     try:
@@ -123,12 +126,14 @@ class _Run:
         vocabulary: Vocabulary,
         lines: PredictionLines,
         threshold: float,
+        pictures: bool,
     ) -> None:
         self.segmenter = segmenter
         self.output = output
         self.vocabulary = vocabulary
         self.lines = lines
         self.threshold = threshold
+        self.pictures = pictures
         self.failures: list[tuple[int, str]] = []
         self.losses: list[tuple[int, str]] = []
         self.found: Counter[str] = Counter()
@@ -180,9 +185,10 @@ class _Run:
             logger.warning("%s; what is done stands in %s", error, self.lines.path)
 
     def _draw(self, entry: Input, result: "SegmentationResult", png: str) -> None:
-        with atomic_path(self.output / f"{entry.name}.png") as temporary:
-            # A quarter of the time of Pillow's own level, for files a tenth larger.
-            result.draw().save(temporary, compress_level=1)
+        if self.pictures:
+            with atomic_path(self.output / f"{entry.name}.png") as temporary:
+                # A quarter of the time of Pillow's own level, for files a tenth larger.
+                result.draw().save(temporary, compress_level=1)
         write_panoptic_png(self._panoptic(png), result.regions.ids)
 
     def _panoptic(self, png: str) -> Path:
@@ -205,7 +211,7 @@ class _Run:
         path = self.output / f"{entry.name}.mp4"
         done = 0
         frames = prefetch(video.frames(), cores())
-        writing = video_writer(path, video.fps)
+        writing = video_writer(path, video.fps) if self.pictures else nullcontext(_no_picture)
         with writing as append, bar, _drawing() as pool, AsyncWriter(cores()) as out:
             for result in self._results(frames):
                 if isinstance(result, UserError):
@@ -223,6 +229,8 @@ class _Run:
 
     def _draw_frame(self, result: "SegmentationResult", png: str) -> np.ndarray:
         write_panoptic_png(self._panoptic(png), result.regions.ids)
+        if not self.pictures:
+            return result.image
         # Without a legend: its width depends on the names in view, and all frames have one size.
         return np.asarray(result.draw(legend=False))
 
@@ -255,6 +263,10 @@ class _Run:
     def _failed(self, entry: Input, error: UserError) -> None:
         named = str(entry.path) in str(error)
         self.failures.append((entry.number, str(error) if named else f"{entry.path}: {error}"))
+
+
+def _no_picture(frame: np.ndarray) -> None:
+    """Takes the place of what appends a frame to a video."""
 
 
 def _drawing() -> ThreadPoolExecutor:

@@ -683,6 +683,21 @@ def test_video(tmp_path: Path, loaded: list[tuple]) -> None:
         assert np.asarray(Image.open(png)).shape == (48, 64, 3)
 
 
+def test_without_pictures(tmp_path: Path, loaded: list[tuple]) -> None:
+    with video_writer(tmp_path / "clip.mp4", fps=8) as append:
+        append(np.full((48, 64, 3), 10, dtype=np.uint8))
+    inputs, output = [tmp_path / "clip.mp4", _photo(tmp_path / "a.png")], tmp_path / "out"
+    argv = ["--no-pictures", "--vocabulary", "lamp; wall", "--output", str(output), "--input"]
+    assert main([*argv, *map(str, inputs)]) is None
+    assert _files(output) == [
+        "predictions/instances.json",
+        "predictions/lines.jsonl",
+        "predictions/panoptic.json",
+        "predictions/panoptic/a.png",
+        "predictions/panoptic/clip/000001.png",
+    ]
+
+
 def test_help(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
