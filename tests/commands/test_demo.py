@@ -172,6 +172,11 @@ def test_score_reads_what_the_demo_writes(tmp_path: Path) -> None:
         assert not score.main(argv)
         scores[name] = json.loads((tmp_path / "scores.json").read_text())["All"]["pq"]
     assert scores["one"] == 1 and scores["two"] < 1
+    truth, other = (tmp_path / n / "out/predictions/instances.json" for n in ("one", "two"))
+    for found, expected in ((truth, 1), (other, 0)):
+        argv = ["instances", "--gt", str(truth), "--pred", str(found)]
+        assert not score.main([*argv, "--json", str(tmp_path / "scores.json")])
+        assert json.loads((tmp_path / "scores.json").read_text())["AP"] == pytest.approx(expected)
 
 
 def test_vocabulary_file_and_things(tmp_path: Path, loaded: list[tuple]) -> None:
