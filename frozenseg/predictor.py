@@ -23,7 +23,7 @@ from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.results.result import SegmentationResult
-from frozenseg.results.selection import checked_threshold
+from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.runtime.allocator import give_back_memory
 from frozenseg.runtime.background import map_ahead
 from frozenseg.runtime.isolation import plain_defaults
@@ -33,7 +33,6 @@ from frozenseg.text.vocabulary import Source, Vocabulary
 
 logger = logging.getLogger(__name__)
 
-THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks have no such limit
 MOST_AT_ONCE = 16  # images of a list that the model takes together
 TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
 

@@ -27,6 +27,7 @@ from frozenseg.data.results import FOLDER
 from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import check_writable, shipped, user_path
+from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ def main(argv: list[str]) -> int | None:
     vocabulary = _vocabulary(arguments)
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    if not 0 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold {arguments.threshold:g}: must lie in 0-1")
+    checked_threshold(arguments.threshold)
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
     paths = list_images(
@@ -213,8 +213,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--threshold",
         type=float,
-        default=0.25,
-        help="least score, 0-1, of the regions and objects that are kept (default: 0.25)",
+        default=THRESHOLD,
+        help=f"least score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
     )
     add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")

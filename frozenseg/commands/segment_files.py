@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +28,6 @@ from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path
 from frozenseg.runtime.background import AsyncWriter, cores, prefetch
-from frozenseg.structures import InstanceResult, PanopticResult
 from frozenseg.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class ImageSegmenter(Protocol):
     """The part of a `Predictor` that is used here."""
 
     def stream(
-        self, images: Iterable[Any], vocabulary: Vocabulary
+        self, images: Iterable[Any], vocabulary: Vocabulary, *, threshold: float
     ) -> "Iterator[SegmentationResult | UserError]":
         """The results of images, given as paths or (H, W, 3) uint8 RGB, in their order."""
 
@@ -257,8 +256,7 @@ class _Run:
         self.found.update(list(dict.fromkeys(segment.name for segment in regions.segments)))
 
     def _results(self, images: Iterable[Any]) -> "Iterator[SegmentationResult | UserError]":
-        for result in self.segmenter.stream(images, self.vocabulary):
-            yield result if isinstance(result, UserError) else _above(result, self.threshold)
+        return self.segmenter.stream(images, self.vocabulary, threshold=self.threshold)
 
     def _failed(self, entry: Input, error: UserError) -> None:
         named = str(entry.path) in str(error)
@@ -271,22 +269,3 @@ def _no_picture(frame: np.ndarray) -> None:
 
 def _drawing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="drawing")
-
-
-def _above(result: "SegmentationResult", threshold: float) -> "SegmentationResult":
-    """The result without the segments and objects below a score."""
-    panoptic, instances = result.panoptic, result.instances
-    if panoptic is not None:
-        kept = [segment for segment in panoptic.segments if segment.score >= threshold]
-        inside = np.isin(panoptic.ids, [segment.id for segment in kept])
-        panoptic = PanopticResult(np.where(inside, panoptic.ids, 0), kept)
-    if instances is not None:
-        best = instances.scores >= threshold
-        instances = InstanceResult(
-            instances.boxes[best],
-            instances.masks[best],
-            instances.scores[best],
-            instances.class_ids[best],
-            [instances.names[i] for i in np.flatnonzero(best)],
-        )
-    return replace(result, panoptic=panoptic, instances=instances)

@@ -44,7 +44,9 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
         reason = getattr(error, "strerror", None) or error
         raise UserValueError(f"{what}: cannot be read ({reason})") from None
     if len(content) > MAX_FILE_SIZE:
-        raise UserValueError(f"{what}: has more than {MAX_FILE_SIZE} bytes; is it a list of classes?")
+        raise UserValueError(
+            f"{what}: has more than {MAX_FILE_SIZE} bytes; is it a list of classes?"
+        )
     if Path(path).suffix.lower() in (".yaml", ".yml"):
         raise UserValueError(f"{what}: YAML is not read; write one name in each line, or JSON")
     text = text.replace("\ufeff", "")  # byte order marks remain where files were concatenated
@@ -107,7 +109,7 @@ def _row_of_cells(heading: list[str], cells: list[str], place: str, what: str) -
             names += names_of(cell, f"{what}, {place}")
         elif title in NUMBER_COLUMNS and cell:
             if not re.fullmatch(r"[0-9]{1,9}", cell):
-                raise UserValueError(f"{what}, {place}: the number is {shown(cell)}; give a whole one")
+                raise UserValueError(f"{what}, {place}: id is {shown(cell)}; give a whole number")
             number = int(cell)
         elif title in THING_COLUMNS and cell:
             is_thing = THING_VALUES.get(spelling(cell))
@@ -136,13 +138,17 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
         if section := re.fullmatch(r"\[(.*)\]", line):
             is_thing = SECTIONS.get(spelling(section[1]))
             if is_thing is None:
-                raise UserValueError(f"{what}, {place}: no section {line}; known: [things], [stuff]")
+                raise UserValueError(
+                    f"{what}, {place}: no section {line}; known: [things], [stuff]"
+                )
             continue
         numbered = NUMBERED.fullmatch(line)
         number = int(numbered[1]) if numbered else None
         group = numbered[2] if numbered else line
         if ";" in group:
-            raise UserValueError(f"{what}, {place}: has a `;`; in a file each class has its own line")
+            raise UserValueError(
+                f"{what}, {place}: has a `;`; in a file each class has its own line"
+            )
         if number is not None and number in places:
             raise UserValueError(f"{what}: {places[number]} and {place} have one number, {number}")
         if number is not None:

@@ -29,7 +29,7 @@ from frozenseg.data.prediction_lines import Header, PredictionLines, images_of
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import writing
-from frozenseg.predictor import SegmentationResult
+from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -39,11 +39,11 @@ WORDS = Vocabulary.parse("lamp, light; wall", things="lamp")
 def streaming(segment: Callable) -> Callable:
     """Gives a function of one image the `stream` of a predictor."""
 
-    def stream(images: Iterable, vocabulary: Vocabulary) -> Iterator:
+    def stream(images: Iterable, vocabulary: Vocabulary, *, threshold: float) -> Iterator:
         for image in images:
             try:
                 pixels = read_image(image) if isinstance(image, Path) else image
-                result = segment(pixels, vocabulary)
+                result = segment(pixels, vocabulary).filter(threshold=threshold)
             except UserError as error:
                 result = error
             yield result
@@ -452,7 +452,7 @@ def test_less_certain_regions_and_objects_are_left_out(tmp_path: Path, loaded: l
         assert len(_content(output)["annotations"][0]["segments_info"]) == count
         objects = json.loads((output / "predictions" / "instances.json").read_text())
         assert len(objects["annotations"]) == count // 2
-    with pytest.raises(UserError, match="--threshold 2: must lie in 0-1"):
+    with pytest.raises(UserError, match="threshold 2: must lie in 0-1"):
         main([*argv, "--threshold", "2"])
 
 

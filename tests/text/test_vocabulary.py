@@ -271,7 +271,7 @@ def test_tables(
     ("text", "message"),
     [
         ("id,area\n1,2\n", "line 1: the table has no column `name`"),
-        ("id,name\nx,car\n", "line 2: the number is 'x'"),
+        ("id,name\nx,car\n", "line 2: id is 'x'"),
         ("id,name\n1,\n", "line 2 is blank"),
         ("name,isthing\ncar,maybe\n", "line 2: isthing is 'maybe'"),
         ("name\ncar\nCar\n", r"names 'Car' in more than one class \(line 2 and line 3\)"),
