@@ -23,7 +23,7 @@ from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.results.result import SegmentationResult
-from frozenseg.results.selection import checked_threshold
+from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.runtime.allocator import give_back_memory
 from frozenseg.runtime.background import map_ahead
 from frozenseg.runtime.isolation import plain_defaults
@@ -34,7 +34,6 @@ from frozenseg.text.vocabulary import Source, Vocabulary
 
 logger = logging.getLogger(__name__)
 
-THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks have no such limit
 MOST_AT_ONCE = 16  # images of a list that the model takes together
 TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
 
@@ -265,7 +264,9 @@ class Predictor:
         if text is None:
             device = self.device  # raises an error of its own once the predictor is closed
             with plain_defaults():
-                found = self.text_classifier.embed(vocabulary, self.training_vocabulary)
+                found = self.text_classifier.embed(
+                    vocabulary, self.training_vocabulary, plurals=True
+                )
             text = found.to(device)
         with self._lock:
             others = [pair for pair in self._texts.items() if pair[0] != vocabulary]

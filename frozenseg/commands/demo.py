@@ -1,20 +1,37 @@
 """Segment images and videos by the names that a user gives."""
 
 import argparse
+import contextlib
 import itertools
+import re
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import frozenseg
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.segment_files import Outcome, segment_files
-from frozenseg.data.image_files import list_images
-from frozenseg.data.results import LINES, Predictions, taken
+from frozenseg.data.coco_records import categories_of
+from frozenseg.data.image_files import list_images, root_of
+from frozenseg.data.prediction_lines import (
+    WHOLE,
+    Header,
+    Part,
+    PredictionLines,
+    check_header,
+    has_ended,
+    line_files,
+)
+from frozenseg.data.results import FOLDER
+from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import check_writable, shipped, user_path
+from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from frozenseg.predictor import Predictor
 
 OUTPUT = Path("output/demo")
 MOST_NAMED = 20  # classes in the line that says what was found
@@ -26,16 +43,39 @@ def main(argv: list[str]) -> int | None:
     vocabulary = _vocabulary(arguments)
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    checked_threshold(arguments.threshold)
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
-    paths = list_images(arguments.input)
-    output = _output_folder(arguments.output, arguments.overwrite)
-    if arguments.overwrite:  # what is there stays until the first image is about to be segmented
-        check_writable(output / LINES)
-    else:
-        predictions = Predictions(output, names=vocabulary.names, is_thing=vocabulary.is_thing)
-        predictions.close()  # one may write there, and no other run does
-    segmenter = frozenseg.load(
+    paths = list_images(
+        arguments.input, recursive=arguments.recursive, leave_out=arguments.output or OUTPUT
+    )
+    if arguments.output is not None:
+        check_writable(arguments.output / FOLDER / arguments.part.file_name)
+    segmenter, header = _model(arguments, vocabulary)
+    output = _output_folder(arguments, header)
+    folder, lock = output / FOLDER, f"{Path(arguments.part.file_name).stem}.lock"
+    with only_writer(folder, lock):
+        lines = PredictionLines(folder, header, part=arguments.part, overwrite=arguments.overwrite)
+        with contextlib.closing(lines):
+            start = time.monotonic()
+            outcome = segment_files(
+                segmenter,
+                paths,
+                output,
+                lines,
+                vocabulary=vocabulary,
+                threshold=arguments.threshold,
+                pictures=not arguments.no_pictures,
+            )
+    _report(outcome, time.monotonic() - start, output)
+    return 1 if outcome.failures or outcome.losses else None
+
+
+def _model(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple["Predictor", Header]:
+    """Load the model, encode the names, and say how its predictions are made."""
+    from frozenseg.build.prediction_settings import load_with_settings  # torch takes seconds
+
+    segmenter, settings = load_with_settings(
         arguments.config_file,
         weights=arguments.weights,
         options=[
@@ -45,32 +85,29 @@ def main(argv: list[str]) -> int | None:
             *arguments.opts,
         ],
     )
-    print(vocabulary.summary(segmenter.training_vocabulary))
+    print(f"model: {arguments.config_file} on {segmenter.model.device}")
+    print(vocabulary.summary(segmenter.training_vocabulary, plurals=True))
     segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
-
-    start = time.monotonic()
-    outcome = segment_files(
-        segmenter,
-        paths,
-        output,
-        vocabulary=vocabulary,
-        overwrite=arguments.overwrite,
+    return segmenter, Header(
+        categories=categories_of(vocabulary.names, vocabulary.is_thing),
+        settings={**settings, "threshold": arguments.threshold},
+        root=str(root_of(arguments.input)),
     )
-    _report(outcome, len(paths), time.monotonic() - start, output)
-    return 1 if outcome.failures or outcome.losses else None
 
 
-def _report(outcome: Outcome, inputs: int, seconds: float, output: Path) -> None:
+def _report(outcome: Outcome, seconds: float, output: Path) -> None:
     """Print what was done and found, and what was not; raise `UserError` if nothing was done."""
-    done = inputs - len(outcome.failures)
-    if not done:
-        first = outcome.failures[0]
+    new = outcome.inputs - outcome.earlier - len(outcome.failures)
+    if outcome.failures and not outcome.earlier and not new:
+        first, inputs = outcome.failures[0], outcome.inputs
         raise UserError(first if inputs == 1 else f"none of {inputs} inputs done: {first}")
-    print(one_line(f"{done} of {inputs} in {seconds:.1f} s ({done / seconds:.2f}/s): {output}"))
+    line = f"{new} of {outcome.inputs} in {seconds:.1f} s ({new / seconds:.2f}/s): {output}"
+    print(one_line(f"{line}; {outcome.earlier} were done before" if outcome.earlier else line))
     common = outcome.found.most_common()
     named = [f"{name} in {count}" for name, count in common[:MOST_NAMED]]
     more = [f"{len(common) - MOST_NAMED} more classes"] if len(common) > MOST_NAMED else []
-    print(one_line(f"found: {', '.join(named + more) or 'none of the classes'}"))
+    if new:
+        print(one_line(f"found: {', '.join(named + more) or 'none of the classes'}"))
     for kind, lines in (("not done", outcome.failures), ("not whole", outcome.losses)):
         for line in lines:
             print(one_line(f"{kind}: {line}"), file=sys.stderr)
@@ -81,18 +118,38 @@ def _batch_options(arguments: argparse.Namespace) -> list[str]:
     return [] if size is None else ["TEST.IMS_PER_BATCH", str(size)]
 
 
-def _output_folder(chosen: Path | None, overwrite: bool) -> Path:
-    """Return the chosen folder, else the first of output/demo, output/demo_2, ... that is free.
+def _output_folder(arguments: argparse.Namespace, header: Header) -> Path:
+    """Return the chosen folder, else the first of output/demo, output/demo_2, ... that is free, or
+    holds what a stopped run of the same settings has done.
 
-    With overwrite, output/demo is taken in place of the latter. `Predictions` refuses a chosen
-    folder that has predictions.
+    With --overwrite, output/demo is taken in place of the latter.
     """
-    if chosen is not None:
-        return chosen
-    if overwrite:
+    if arguments.output is not None:
+        return Path(arguments.output)
+    if arguments.overwrite:
         return OUTPUT
     numbered = (OUTPUT.with_name(f"{OUTPUT.name}_{number}") for number in itertools.count(2))
-    return next(folder for folder in itertools.chain([OUTPUT], numbered) if not taken(folder))
+    folders = itertools.chain([OUTPUT], numbered)
+    return next(folder for folder in folders if _free(folder / FOLDER, header, arguments.part))
+
+
+def _free(folder: Path, header: Header, part: Part) -> bool:
+    files = line_files(folder)
+    if part in files and has_ended(files[part]):
+        return False
+    try:
+        check_header(folder, header, part)
+    except UserError:
+        return False
+    return True
+
+
+def _part(text: str) -> Part:
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    part = Part(*map(int, match.groups())) if match else Part(0, 0)
+    if not 1 <= part.number <= part.total:
+        raise UserError(f"--part {text}: K/N was expected, K in 1-N, e.g. 2/4")
+    return part
 
 
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
@@ -117,7 +174,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="A class is a thing unless COCO knows it as stuff. Exit status: 0 if all inputs "
         "were done, 1 if some were not, or a video in part (their names come last), 2 if none was, "
-        "or the results could not be written; 130 after Ctrl-C or SIGTERM: what was done is kept.",
+        "or the results could not be written; 130 after Ctrl-C or SIGTERM. What was done is kept, "
+        "and the same command goes on with the rest.",
     )
     add = parser.add_argument
     add(
@@ -126,23 +184,39 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         help="image files, a folder, a glob, or videos; without it, two scenes",
     )
+    add("--recursive", action="store_true", help="search the folders in a folder too")
     add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
     add(
         "--vocabulary-file",
         type=user_path,
-        help="file with one class a line, name,synonym or id:name,synonym, or JSON",
+        help="file with one class a line, name,synonym or id:name,synonym, or JSON, or CSV",
     )
     add("--things", help='the classes that are countable things, in the same form ("": none)')
     add(
         "--output",
         type=user_path,
-        help=f"folder without results of an earlier run (default: {OUTPUT}, or {OUTPUT}_2, ...)",
+        help="folder for the results; what it holds of a run with the same model, classes and "
+        f"settings is not done again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
     )
     add(
         "--overwrite",
         action="store_true",
         help="replace the predictions of an earlier run there; pictures of other inputs stay",
     )
+    add(
+        "--part",
+        type=_part,
+        default=WHOLE,
+        metavar="K/N",
+        help="do the K-th of N shares of the inputs; the last of them makes the JSON files of all",
+    )
+    add(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        help=f"least score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
+    )
+    add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
     add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
     add("--weights", help="checkpoint of the trained parts, instead of the model's own")
     add(

@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     detections = {
         "gt_file": "--gt JSON of the ground truth, COCO instance format, or a data set's name",
-        "pred_file": "--pred JSON list of image_id, category_id, score, segmentation (RLE)",
+        "pred_file": "--pred JSON list of image_id, category_id, score, segmentation (RLE), or the "
+        "instances.json of the demo",
     }
     add("instances", "mask AP (fractions) by COCO's rules", **detections)
     add("lvis", "mask AP, APr, APc, APf (fractions) by the rules of LVIS", **detections)

@@ -2,19 +2,28 @@
 
 import itertools
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from frozenseg.commands.result_names import Input, named_inputs
 from frozenseg.data.image_files import is_video
-from frozenseg.data.results import Predictions, write_panoptic_png
+from frozenseg.data.prediction_lines import PredictionLines
+from frozenseg.data.results import (
+    FOLDER,
+    PANOPTIC,
+    missing_parts,
+    standard_files,
+    write_panoptic_png,
+    write_standard_files,
+)
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path
@@ -26,15 +35,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Bytes of the names of results; file systems take 255, endings included.
-LONGEST_NAME = 200
-
 
 class ImageSegmenter(Protocol):
     """The part of a `Predictor` that is used here."""
 
     def stream(
-        self, images: Iterable[Any], vocabulary: Vocabulary
+        self, images: Iterable[Any], vocabulary: Vocabulary, *, threshold: float
     ) -> "Iterator[SegmentationResult | UserError]":
         """The results of images, given as paths or (H, W, 3) uint8 RGB, in their order."""
 
@@ -43,11 +49,14 @@ class ImageSegmenter(Protocol):
 class Outcome:
     """What became of the inputs.
 
+    inputs: how many there were. earlier: how many of them earlier runs had done.
     failures: a line with the reason for each input of which nothing could be done.
     losses: the same for videos that were done in part.
     found: in how many images or frames each class occurs.
     """
 
+    inputs: int
+    earlier: int
     failures: list[str]
     losses: list[str]
     found: Counter[str]
@@ -57,89 +66,53 @@ def segment_files(
     segmenter: ImageSegmenter,
     paths: list[Path],
     output: Path,
+    lines: PredictionLines,
     *,
     vocabulary: Vocabulary,
-    overwrite: bool = False,
+    threshold: float = 0.0,
+    pictures: bool = True,
 ) -> Outcome:
     """Segment images and videos; an input that cannot be read does not end the run.
 
-    Into `output` go NAME.png (the picture with its legend) and NAME_panoptic.png of an image,
-    NAME.mp4 and NAME_panoptic/000001.png ... of a video, and predictions.json of all
-    (`frozenseg.data.results.Predictions`), even if an error or the user ends the run midway. Images
-    are read, and results are drawn and written, while the model works.
+    Into `output` go NAME.png, the picture of an image with its legend, and NAME.mp4 of a video.
+    Into `output/predictions` go panoptic/NAME.png of an image, panoptic/NAME/000001.png ... of a
+    video, and the lines and JSON files of all (`frozenseg.data.results`), even if an error or the
+    user ends the run midway. Images are read, and results are drawn and written, while the model
+    works. What the lines have already is skipped.
 
-    overwrite: whether predictions of an earlier run are replaced.
+    threshold: the least score of a region or an object that is kept.
+    pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files.
     """
-    predictions = Predictions(
-        output, names=vocabulary.names, is_thing=vocabulary.is_thing, overwrite=overwrite
-    )
-    run = _Run(segmenter, output, vocabulary, predictions)
-    names = output_names(paths, output)
-    for path, name in zip(paths, names, strict=True):
-        if name != path.stem:
-            logger.info("%s: its results are named %s", path, name)
-    inputs = [_Input(*row) for row in zip(itertools.count(), paths, names, strict=False)]
+    run = _Run(segmenter, output, vocabulary, lines, threshold, pictures)
+    inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
+    waiting = [entry for entry in inputs if entry.source not in lines.done]
     try:
-        with tqdm(total=len(paths), unit=" images", disable=None) as bar:
-            for video, group in itertools.groupby(inputs, lambda entry: is_video(entry.path)):
+        with tqdm(
+            total=len(inputs),
+            initial=len(inputs) - len(waiting),
+            unit=" images",
+            disable=None,
+        ) as bar:
+            for video, group in itertools.groupby(waiting, lambda entry: is_video(entry.path)):
                 if not video:
                     run.images(list(group), bar)
                     continue
                 for entry in group:
                     run.video(entry)
                     bar.update()
-        predictions.finish()
     except BaseException:
         run.rescue()
         raise
-    return Outcome(_in_order(run.failures), _in_order(run.losses), run.found)
+    if len(waiting) > len(run.failures) or not waiting:
+        run.finish(anything_new=bool(waiting))
+    earlier = len(inputs) - len(waiting)
+    failures, losses = _in_order(run.failures), _in_order(run.losses)
+    return Outcome(len(inputs), earlier, failures, losses, run.found)
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:
     """The lines in the order of the inputs: images are written while others are read."""
     return [line for _, line in sorted(lines)]
-
-
-def output_names(paths: list[Path], output: Path) -> list[str]:
-    """Choose a name for the results of each input: its own, unless its files would replace others.
-
-    Then the name of its folder is put before it, or a number behind it. No name makes a result
-    replace an input or a result of another input.
-    """
-    used = {str(path.resolve()).casefold() for path in paths}  # some file systems fold case
-    names = []
-    for path in paths:
-        stem = _shortened(path.stem)
-        numbered = (f"{stem}_{number}" for number in itertools.count(2))
-        folder = _shortened(f"{path.resolve().parent.name}_{path.stem}")
-        for name in itertools.chain([stem, folder], numbered):
-            files = {
-                str((output / f"{name}{ending}").resolve()).casefold()
-                for ending in (".png", "_panoptic.png", ".mp4", "_panoptic")
-            }
-            if used.isdisjoint(files):
-                break
-        used |= files
-        names.append(name)
-    return names
-
-
-def _shortened(name: str) -> str:
-    """Cut a name that leaves no room for an ending."""
-    while len(os.fsencode(name)) > LONGEST_NAME:
-        name = name[:-1]
-    return name
-
-
-class _Input(NamedTuple):
-    """A file to segment.
-
-    number: its position among the inputs. name: the name of its results.
-    """
-
-    number: int
-    path: Path
-    name: str
 
 
 class _Run:
@@ -150,85 +123,113 @@ class _Run:
         segmenter: ImageSegmenter,
         output: Path,
         vocabulary: Vocabulary,
-        predictions: Predictions,
+        lines: PredictionLines,
+        threshold: float,
+        pictures: bool,
     ) -> None:
         self.segmenter = segmenter
         self.output = output
         self.vocabulary = vocabulary
-        self.predictions = predictions
+        self.lines = lines
+        self.threshold = threshold
+        self.pictures = pictures
         self.failures: list[tuple[int, str]] = []
         self.losses: list[tuple[int, str]] = []
         self.found: Counter[str] = Counter()
 
-    def images(self, group: list[_Input], bar: "tqdm[Any]") -> None:
+    def images(self, group: list[Input], bar: "tqdm[Any]") -> None:
         """Segment images; threads draw them, and the lines of the results are added in order."""
-        results = self.segmenter.stream([entry.path for entry in group], self.vocabulary)
+        results = self._results(entry.path for entry in group)
         with _drawing() as pool, AsyncWriter(cores()) as out:
             for entry, result in zip(group, results, strict=True):
                 if isinstance(result, UserError):
                     out.do(self._failed, entry, result)
                 else:
-                    png = f"{entry.name}_panoptic.png"
+                    png = f"{entry.name}.png"
                     drawn = pool.submit(self._draw, entry, result, png)
                     out.do(self._add_image, entry, drawn, result, png)
                 bar.update()
 
-    def video(self, entry: _Input) -> None:
+    def video(self, entry: Input) -> None:
         try:
             self._segment_video(entry)
         except WriteError:
             raise
         except UserError as error:
+            self.lines.drop_video()
             self._failed(entry, error)
 
-    def rescue(self) -> None:
-        """Finish the predictions of the inputs that are done, when an error ends the run."""
-        try:
-            self.predictions.finish()
-        except WriteError as error:
-            self.predictions.close()
-            logger.warning("%s; what is done stands in %s", error, self.predictions.lines)
+    def finish(self, anything_new: bool) -> None:
+        """Make the standard files, if this was the last part that has work."""
+        folder = self.lines.path.parent
+        if anything_new or not self.lines.ended:
+            self.lines.end()
+        if missing := missing_parts(folder):
+            logger.warning(
+                "%s: the JSON files will be made when part %s of %d has ended too",
+                folder,
+                ", ".join(map(str, missing)),
+                self.lines.part.total,
+            )
+        elif anything_new or not all(path.exists() for path in standard_files(folder)):
+            write_standard_files(folder)
 
-    def _draw(self, entry: _Input, result: "SegmentationResult", png: str) -> None:
-        with atomic_path(self.output / f"{entry.name}.png") as temporary:
-            # A quarter of the time of Pillow's own level, for files a tenth larger.
-            result.draw().save(temporary, compress_level=1)
-        write_panoptic_png(self.output / png, result.regions.ids)
+    def rescue(self) -> None:
+        """Make the standard files of the inputs that are done, when an error ends the run."""
+        if self.lines.part.total > 1 or self.lines.is_empty():
+            return
+        try:
+            write_standard_files(self.lines.path.parent)
+        except WriteError as error:
+            logger.warning("%s; what is done stands in %s", error, self.lines.path)
+
+    def _draw(self, entry: Input, result: "SegmentationResult", png: str) -> None:
+        if self.pictures:
+            with atomic_path(self.output / f"{entry.name}.png") as temporary:
+                # A quarter of the time of Pillow's own level, for files a tenth larger.
+                result.draw().save(temporary, compress_level=1)
+        write_panoptic_png(self._panoptic(png), result.regions.ids)
+
+    def _panoptic(self, png: str) -> Path:
+        return self.output / FOLDER / PANOPTIC / png
 
     def _add_image(
-        self, entry: _Input, drawn: "Future[None]", result: "SegmentationResult", png: str
+        self, entry: Input, drawn: "Future[None]", result: "SegmentationResult", png: str
     ) -> None:
         try:
             drawn.result()
-            self._add(result, entry.path.as_posix(), png)
+            self._add(result, entry.source, entry.source, png)
         except WriteError:
             raise  # all images to come would fail too
         except UserError as error:
             self._failed(entry, error)
 
-    def _segment_video(self, entry: _Input) -> None:
+    def _segment_video(self, entry: Input) -> None:
         video = read_video(entry.path)
         bar = tqdm(total=video.num_frames or None, unit=" frames", disable=None)
         path = self.output / f"{entry.name}.mp4"
         done = 0
         frames = prefetch(video.frames(), cores())
-        writing = video_writer(path, video.fps)
+        writing = video_writer(path, video.fps) if self.pictures else nullcontext(_no_picture)
         with writing as append, bar, _drawing() as pool, AsyncWriter(cores()) as out:
-            for result in self.segmenter.stream(frames, self.vocabulary):
+            for result in self._results(frames):
                 if isinstance(result, UserError):
                     raise result
                 done += 1
-                png = f"{entry.name}_panoptic/{done:06d}.png"
+                png = f"{entry.name}/{done:06d}.png"
                 drawn = pool.submit(self._draw_frame, result, png)
-                name = f"{entry.path.as_posix()}#{done}"
-                out.do(self._add_frame, append, drawn, result, name, png)
+                names = (entry.source, f"{entry.source}#{done}", png)
+                out.do(self._add_frame, append, drawn, result, names)
                 bar.update()
+        self.lines.end_video(entry.source, done)
         if done < video.num_frames:
             lost = f"{done} of the {video.num_frames} frames that it declares can be read"
             self.losses.append((entry.number, f"{entry.path}: {lost}"))
 
     def _draw_frame(self, result: "SegmentationResult", png: str) -> np.ndarray:
-        write_panoptic_png(self.output / png, result.regions.ids)
+        write_panoptic_png(self._panoptic(png), result.regions.ids)
+        if not self.pictures:
+            return result.image
         # Without a legend: its width depends on the names in view, and all frames have one size.
         return np.asarray(result.draw(legend=False))
 
@@ -237,15 +238,15 @@ class _Run:
         append: Callable[[np.ndarray], None],
         drawn: "Future[np.ndarray]",
         result: "SegmentationResult",
-        name: str,
-        png: str,
+        names: tuple[str, str, str],
     ) -> None:
         append(drawn.result())
-        self._add(result, name, png)
+        self._add(result, *names)
 
-    def _add(self, result: "SegmentationResult", file_name: str, png: str) -> None:
+    def _add(self, result: "SegmentationResult", source: str, file_name: str, png: str) -> None:
         regions = result.regions
-        self.predictions.add(
+        self.lines.add(
+            source=source,
             file_name=file_name,
             panoptic_file=png,
             panoptic=regions,
@@ -254,9 +255,16 @@ class _Run:
         )
         self.found.update(list(dict.fromkeys(segment.name for segment in regions.segments)))
 
-    def _failed(self, entry: _Input, error: UserError) -> None:
+    def _results(self, images: Iterable[Any]) -> "Iterator[SegmentationResult | UserError]":
+        return self.segmenter.stream(images, self.vocabulary, threshold=self.threshold)
+
+    def _failed(self, entry: Input, error: UserError) -> None:
         named = str(entry.path) in str(error)
         self.failures.append((entry.number, str(error) if named else f"{entry.path}: {error}"))
+
+
+def _no_picture(frame: np.ndarray) -> None:
+    """Takes the place of what appends a frame to a video."""
 
 
 def _drawing() -> ThreadPoolExecutor:

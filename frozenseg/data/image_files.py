@@ -13,18 +13,37 @@ from frozenseg.errors import UserError
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv".split())
 
 
-def list_images(inputs: list[str]) -> list[Path]:
+def list_images(
+    inputs: list[str], *, recursive: bool = False, leave_out: Path | None = None
+) -> list[Path]:
     """List the files that `inputs` name, each file once.
 
     An input is a file, a folder, of which the images and videos directly in it are taken, or a
     glob, in which `**` searches deeper. Folders and globs are listed in the order of their names.
     Raises `UserError` for an input that names nothing.
+
+    recursive: whether folders are searched deeper too, but for hidden folders in them.
+    leave_out: a folder in which no input is looked for, unless an input names it.
     """
     unique: dict[Path, Path] = {}
     for entry in inputs:
-        for path in _expand(os.path.expanduser(entry)):
-            unique.setdefault(path.resolve(), path)
+        hidden = None if leave_out is None else leave_out.resolve()
+        for path in _expand(os.path.expanduser(entry), recursive):
+            whole = path.resolve()
+            if hidden is None or not whole.is_relative_to(hidden) or whole == Path(entry).resolve():
+                unique.setdefault(whole, path)
     return list(unique.values())
+
+
+def root_of(inputs: list[str]) -> Path:
+    """The folder that holds all inputs: folders, files, and what globs may match."""
+    folders = []
+    for entry in map(os.path.expanduser, inputs):
+        path = Path(entry)
+        while glob.has_magic(str(path)) and not path.exists():
+            path = path.parent
+        folders.append(os.path.abspath(path if path.is_dir() else path.parent))
+    return Path(os.path.commonpath(folders))
 
 
 def is_video(path: Path) -> bool:
@@ -32,10 +51,10 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _expand(entry: str) -> list[Path]:
+def _expand(entry: str, recursive: bool) -> list[Path]:
     path = Path(entry)
     if path.is_dir():
-        return _images_of(path)
+        return _images_of(path, recursive)
     if path.exists():  # asked before globs, because a name may hold brackets
         return [path]
     if glob.has_magic(entry):
@@ -47,21 +66,39 @@ def _expand(entry: str) -> list[Path]:
     raise UserError(f"{path}: no such file or folder; correct the path")
 
 
-def _images_of(folder: Path) -> list[Path]:
+def _images_of(folder: Path, recursive: bool) -> list[Path]:
     """List the images and videos of a folder; a warning counts other files that are not hidden."""
-    entries = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    files = [file for file in entries if not file.is_dir()]
+    files, folders = _content(folder, recursive)
     known = {*image_suffixes(), *VIDEO_SUFFIXES}
     images = [file for file in files if file.suffix.lower() in known and file.is_file()]
-    others = [file.name for file in files if file not in images]
+    others = [file.name for file in set(files).difference(images)]
     line = f"; {left_out(others, len(files))}" if others else ""
+    deeper = f"{folders} folders in it are not searched without --recursive" if folders else ""
     if not images:
-        raise UserError(f"{folder}: no images in this folder{line}; save them as PNG or JPEG")
+        deeper = f"; {deeper}" if deeper else ""
+        raise UserError(
+            f"{folder}: no images in this folder{line}{deeper}; save them as PNG or JPEG"
+        )
     if others:
         note(f"{folder}{line.replace(';', ':', 1)}")
-    if len(files) < len(entries):
-        note(f"{folder}: {len(entries) - len(files)} folders in it are not searched")
+    if deeper:
+        note(f"{folder}: {deeper}")
     return images
+
+
+def _content(folder: Path, recursive: bool) -> tuple[list[Path], int]:
+    """The files in a folder that are not hidden, and how many folders are not searched."""
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+        if not recursive:
+            return files, len(folders)
+    return files, 0
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its rights")
 
 
 def image_suffixes() -> list[str]:

@@ -1,5 +1,6 @@
-"""Fonts for pictures: Pillow's own, or one of the machine for letters that it lacks."""
+"""Fonts for pictures: Pillow's own, and for letters that it lacks Noto or one of the machine."""
 
+import contextlib
 import importlib.util
 import os
 import unicodedata
@@ -20,6 +21,9 @@ FOLDERS = (
     "/Library/Fonts",
     "C:/Windows/Fonts",
 )
+# Packages of Noto fonts under the Open Font License: the extra `fonts` brings them.
+PACKAGES = ("manimgx_fonts", "manimgx_fonts_cjk")
+REGULAR = b"Regular"
 ENDINGS = (".ttf", ".otf", ".ttc")
 RIGHT_TO_LEFT = ("R", "AL")
 
@@ -60,24 +64,31 @@ def _load(file: str, size: int) -> Any:
     if file == OWN:
         return ImageFont.load_default(size=size)
     try:
-        return ImageFont.truetype(file, size)
+        font = ImageFont.truetype(file, size)
     except OSError:
         return None
+    with contextlib.suppress(OSError):  # most fonts have one weight
+        if REGULAR in font.get_variation_names():  # the first weight of some is a very thin one
+            font.set_variation_by_name(REGULAR)
+    return font
 
 
 @cache
 def _files() -> tuple[str, ...]:
-    """Pillow's own font, that of matplotlib, and those of the machine, regular faces first."""
+    """Pillow's own font, those of `PACKAGES`, that of matplotlib, and those of the machine."""
+    noto = [file for name in PACKAGES for file in _of_package(name, "") if "Italic" not in file]
+    dejavu = _of_package("matplotlib", "mpl-data/fonts/ttf")  # Greek, Cyrillic, Arabic, Hebrew
+    dejavu = [file for file in dejavu if file.endswith("DejaVuSans.ttf")]
     installed = sorted(_installed(), key=lambda path: ("Regular" not in path.stem, path.name))
-    return (OWN, *_of_matplotlib(), *map(str, installed))
+    return (OWN, *noto, *dejavu, *map(str, installed))
 
 
-def _of_matplotlib() -> list[str]:
-    """DejaVu Sans (Greek, Cyrillic, Arabic, Hebrew); matplotlib is not imported."""
-    spec = importlib.util.find_spec("matplotlib")
-    folders = spec.submodule_search_locations if spec is not None else None
-    files = [Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf") for folder in folders or ()]
-    return [str(path) for path in files if path.is_file()]
+def _of_package(name: str, folder: str) -> list[str]:
+    """The fonts of a package, which is not imported; none if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    places = spec.submodule_search_locations if spec is not None else None
+    files = [file for place in places or () for file in sorted(Path(place, folder).glob("*.*"))]
+    return [str(file) for file in files if file.suffix in ENDINGS]
 
 
 def _installed() -> Iterator[Path]:

@@ -36,7 +36,7 @@ class LegendRow:
 
 
 def number_of(class_id: int) -> str:
-    """A label for a name that no font can write: its number, from 1 as in `predictions.json`."""
+    """A label for a name that no font can write: its number, from 1 as in files of predictions."""
     return f"class {class_id + 1}"
 
 
@@ -61,7 +61,7 @@ def warn_of_missing_letters() -> None:
     """Warn once that names cannot be written with the fonts of this machine."""
     logger.warning(
         "pictures: no font of this machine has the letters of some names; they are drawn as the "
-        "numbers of their classes (install a font that has them, such as Noto)"
+        'numbers of their classes; for fonts that have them: pip install "frozenseg[fonts]"'
     )
 
 

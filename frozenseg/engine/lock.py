@@ -22,14 +22,14 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Inside, no other process holds the lock of this folder; a second one gets a `UserError` that
+def only_writer(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
+    """Inside, no other process holds this lock of the folder; a second one gets a `UserError` that
     names the first.
 
     The lock is the operating system's, on a file that is removed at the end. A killed process loses
     its lock, so a file that it has left behind locks nothing. Forked processes have no lock.
     """
-    path = folder / LOCK_FILE
+    path = folder / name
     file = _locked(path)
     try:
         with writing(path):

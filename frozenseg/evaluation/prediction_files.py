@@ -31,9 +31,15 @@ def read_classes(path: str, needs_seen: bool) -> tuple[list[str], list[bool] | N
 def read_detections(
     path: str, image_ids: Collection[ImageId], category_ids: Collection[int]
 ) -> dict[ImageId, list[dict[str, Any]]]:
-    """Read a COCO results file: the results of each image, in the order of the file."""
+    """Read a COCO results file: the results of each image, in the order of the file.
+
+    It may also be a COCO data set, whose list "annotations" has the results.
+    """
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
-    for i, result in enumerate(entries(read_json(path), path)):
+    content = read_json(path)
+    if isinstance(content, dict) and "annotations" in content:
+        content = content["annotations"]
+    for i, result in enumerate(entries(content, path)):
         where = f"{path}: entry {i}"
         key = known_image(result, image_ids, where)
         category_id = known_category(result, category_ids, where)

@@ -10,6 +10,8 @@ from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.names import shown, spelling
 from frozenseg.text.vocabulary import Source, Vocabulary
 
+THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks have no such limit
+
 
 def checked_threshold(threshold: float) -> float:
     """Return a threshold of scores, which must be a number from 0 to 1."""

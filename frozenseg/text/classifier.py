@@ -85,13 +85,18 @@ class TextClassifier:
         self._vectors: dict[str, Tensor] = {}
         self._on_disk: dict[str, Path] | None = None
 
-    def embed(self, vocabulary: Vocabulary, training: Vocabulary) -> TextEmbeddings:
-        """Embeddings of a vocabulary; classes that share a name with `training` count as seen."""
+    def embed(
+        self, vocabulary: Vocabulary, training: Vocabulary, *, plurals: bool = False
+    ) -> TextEmbeddings:
+        """Embeddings of a vocabulary; classes that share a name with `training` count as seen.
+
+        plurals: whether a plural is the same name, as in `Vocabulary.seen`.
+        """
         vectors = self.vectors(vocabulary.flat_names)
         return TextEmbeddings(
             weight=vectors,
             class_index=torch.tensor(vocabulary.class_index),
-            seen=torch.tensor(vocabulary.seen(training)),
+            seen=torch.tensor(vocabulary.seen(training, plurals=plurals)),
         )
 
     def vectors(self, names: Sequence[str]) -> Tensor:

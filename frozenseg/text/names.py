@@ -3,9 +3,9 @@
 A name is shown and encoded as it is written. Two names are the same if they have the same
 `spelling`, which ignores case, Unicode's different forms of a character, invisible characters, and
 the choice between space, underscore and hyphen. This one rule finds repeated classes, tells things
-from stuff and seen from unseen classes, and joins lists with annotations. A plural is another name:
-the field's lists give plurals as synonyms where they mean them, and the published counts of seen
-classes depend on that.
+from stuff and seen from unseen classes, and joins lists with annotations. In benchmarks a plural is
+another name: the field's lists give plurals as synonyms where they mean them, and the published
+counts of seen classes depend on that. In the words of a user it is not (see `singular`).
 """
 
 import functools

@@ -10,8 +10,9 @@ from importlib import resources
 from pathlib import Path
 
 from frozenseg.errors import UserValueError, nearest
+from frozenseg.text.list_files import rows_of_file
 from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
-from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of, rows_of_file
+from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,11 @@ class Vocabulary:
         """The spellings of all synonyms of all classes (see `names.spelling`)."""
         return frozenset(spelling(name) for name in self.flat_names)
 
+    @cached_property
+    def singulars(self) -> frozenset[str]:
+        """As `spellings`, without the plural (see `names.singular`)."""
+        return frozenset(singular(name) for name in self.flat_names)
+
     @property
     def flat_names(self) -> list[str]:
         """All S synonyms, ordered by class."""
@@ -82,19 +88,26 @@ class Vocabulary:
             ids=None if self.ids is None else tuple(self.ids[i] for i in order),
         )
 
-    def seen(self, training: "Vocabulary") -> list[bool]:
+    def seen(self, training: "Vocabulary", *, plurals: bool = False) -> list[bool]:
         """Whether each class shares a name with the training vocabulary, as in FC-CLIP.
 
         Names are compared by `names.spelling`; on the field's lists this agrees with FC-CLIP's
         comparison of the names themselves.
-        """
-        return [any(spelling(name) in training.spellings for name in group) for group in self.names]
 
-    def summary(self, training: "Vocabulary | None" = None) -> str:
+        plurals: whether a plural is the same name, too. The published counts of seen classes rest
+            on the plurals that the field's lists have as synonyms.
+        """
+        known = training.singulars if plurals else training.spellings
+        key = singular if plurals else spelling
+        return [any(key(name) in known for name in group) for group in self.names]
+
+    def summary(self, training: "Vocabulary | None" = None, *, plurals: bool = False) -> str:
         """One line for the log: how many classes, from where, some names, and how many are seen."""
         first = ", ".join(label[:40] for label in self.labels[:SHOWN_NAMES])
         more = ", ..." if len(self) > SHOWN_NAMES else ""
-        seen = f"; {sum(self.seen(training))} seen" if training is not None else ""
+        seen = ""
+        if training is not None:
+            seen = f"; {sum(self.seen(training, plurals=plurals))} seen"
         return f"classes: {len(self)}, from {self.source}: {first}{more}{seen}"
 
     def text(self) -> str:
@@ -136,7 +149,7 @@ class Vocabulary:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, may_repeat: bool = False) -> "Vocabulary":
-        """Read a file with one class in each line, or JSON (see `parsing`).
+        """Read a file with one class in each line, JSON, or a table (see `list_files`).
 
         A line is `name, synonym` or, as in the field's lists, `id:name,synonym`; with ids, classes
         are ordered by them. Classes after a line `[stuff]` are stuff and after `[things]` they are

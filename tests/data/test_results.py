@@ -16,7 +16,9 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from frozenseg.data.results import Predictions, encode_panoptic, read_lines, write_panoptic_png
+from frozenseg.data.coco_records import categories_of
+from frozenseg.data.prediction_lines import Header, PredictionLines, images_of, read_header
+from frozenseg.data.results import encode_panoptic, write_panoptic_png, write_standard_files
 from frozenseg.errors import UserError, WriteError
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from tests.disk import files_end_at
@@ -46,21 +48,32 @@ def _instances(count: int = 3) -> InstanceResult:
     return InstanceResult(boxes, masks, scores, np.zeros(count, dtype=np.int64), ["car"] * count)
 
 
-def _predictions(folder: Path) -> dict[str, Any]:
-    """The file of two images, the second with nothing in it."""
-    predictions = Predictions(folder, names=NAMES, is_thing=IS_THING)
-    predictions.add(
-        file_name="a.jpg", panoptic_file="a.png", panoptic=_panoptic(), instances=_instances()
-    )
+def _lines(folder: Path, names: list[tuple[str, ...]] = NAMES, **more: Any) -> PredictionLines:
+    return PredictionLines(folder, Header(categories_of(names, IS_THING), {}, "/images"), **more)
+
+
+def _add(lines: PredictionLines, name: str, panoptic: PanopticResult, **more: Any) -> None:
+    lines.add(source=name, file_name=name, panoptic_file=f"{name}.png", panoptic=panoptic, **more)
+
+
+def _predictions(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The files of two images, the second with nothing in it: panoptic and instances."""
+    lines = _lines(folder)
+    _add(lines, "a.jpg", _panoptic(), instances=_instances())
     nothing = PanopticResult(np.zeros((4, 5), dtype=np.int32), [])
     empty = InstanceResult(
         np.zeros((0, 4)), np.zeros((0, 4, 5), bool), np.zeros(0), np.zeros(0, int), []
     )
-    predictions.add(
-        file_name="b.jpg", panoptic_file="b.png", panoptic=nothing, instances=empty, note="random"
-    )
-    predictions.finish()
-    return json.loads((folder / "predictions.json").read_text())
+    _add(lines, "b.jpg", nothing, instances=empty, note="random")
+    lines.close()
+    write_standard_files(folder)
+    return _written(folder)
+
+
+def _written(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    files = (folder / "panoptic.json", folder / "instances.json")
+    panoptic, instances = (json.loads(file.read_text()) for file in files)
+    return panoptic, instances
 
 
 def test_ids_in_png_are_those_of_the_coco_format(tmp_path: Path) -> None:
@@ -92,13 +105,13 @@ def test_the_coco_sample_comes_back(reference: Path, tmp_path: Path) -> None:
 def test_json_and_png_come_back_as_the_segments(tmp_path: Path) -> None:
     panoptic = _panoptic()
     write_panoptic_png(tmp_path / "a.png", panoptic.ids)
-    content = _predictions(tmp_path)
+    content, _ = _predictions(tmp_path)
     colors = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
     ids = colors[..., 0] + 256 * colors[..., 1]
     assert np.array_equal(ids, panoptic.ids)
     image, annotation = content["images"][0], content["annotations"][0]
     assert (image["height"], image["width"], image["file_name"]) == (9, 11, "a.jpg")
-    assert annotation["image_id"] == image["id"] and annotation["file_name"] == "a.png"
+    assert annotation["image_id"] == image["id"] and annotation["file_name"] == "a.jpg.png"
     categories = {category["id"]: category for category in content["categories"]}
     assert [category["name"] for category in categories.values()] == ["car", "road", "sky"]
     assert [category["isthing"] for category in categories.values()] == [1, 0, 0]
@@ -111,57 +124,56 @@ def test_json_and_png_come_back_as_the_segments(tmp_path: Path) -> None:
         assert cut.sum() == info["area"] and cut.any(axis=0).all() and cut.any(axis=1).all()
 
 
-def test_instances_are_coco_results(tmp_path: Path) -> None:
-    content = _predictions(tmp_path)
-    instances, expected = content["instances"], _instances()
-    assert [entry["image_id"] for entry in instances] == [1, 1, 1]
-    for entry, mask, score in zip(instances, expected.masks, expected.scores, strict=True):
-        assert np.array_equal(rle.decode(entry["segmentation"]), mask)
-        assert np.float32(entry["score"]) == score and entry["name"] == "car"
-        assert entry["bbox"] == [1, 2, 6, 7]
+def test_instances_are_a_coco_data_set(tmp_path: Path) -> None:
+    _, content = _predictions(tmp_path)
+    coco, expected = COCO(str(tmp_path / "instances.json")), _instances()
+    assert coco.getImgIds() == [1, 2] and coco.getCatIds(catNms=["car"]) == [1]
+    entries = coco.loadAnns(coco.getAnnIds(imgIds=[1]))
+    assert [entry["id"] for entry in entries] == [1, 2, 3] and len(content["annotations"]) == 3
+    for entry, mask, score in zip(entries, expected.masks, expected.scores, strict=True):
+        assert np.array_equal(coco.annToMask(entry), mask) and entry["area"] == mask.sum()
+        assert np.float32(entry["score"]) == score
+        assert entry["bbox"] == [1, 2, 6, 7] and entry["iscrowd"] == 0
         assert entry["category_id"] == content["categories"][0]["id"]
-    coco = COCO()
-    coco.dataset = {"images": content["images"], "categories": content["categories"], "info": {}}
-    coco.createIndex()
-    assert len(coco.loadRes(instances).getAnnIds()) == 3
+    assert len(coco.loadRes(content["annotations"]).getAnnIds()) == 3
 
 
 def test_notes_are_kept(tmp_path: Path) -> None:
-    assert _predictions(tmp_path)["info"]["notes"] == ["random"]
+    for content in _predictions(tmp_path):
+        assert content["info"]["notes"] == ["random"] and content["info"]["root"] == "/images"
 
 
 def test_an_image_with_nothing_in_it_is_still_there(tmp_path: Path) -> None:
-    content = _predictions(tmp_path)
+    content, _ = _predictions(tmp_path)
     assert content["images"][1]["id"] == 2
     assert content["annotations"][1]["segments_info"] == []
 
 
 def test_objects_without_a_pixel_are_left_out(tmp_path: Path) -> None:
-    predictions, objects = Predictions(tmp_path, names=NAMES, is_thing=IS_THING), _instances(4)
+    lines, objects = _lines(tmp_path), _instances(4)
     objects.masks[[0, 2]] = False
-    predictions.add(file_name="a", panoptic_file="a", panoptic=_panoptic(), instances=objects)
-    predictions.finish()
-    written = json.loads((tmp_path / "predictions.json").read_text())["instances"]
+    _add(lines, "a", _panoptic(), instances=objects)
+    lines.close()
+    write_standard_files(tmp_path)
+    written = _written(tmp_path)[1]["annotations"]
     assert [entry["score"] for entry in written] == objects.scores[[1, 3]].tolist()
     for entry, mask in zip(written, objects.masks[[1, 3]], strict=True):
         assert np.array_equal(rle.decode(entry["segmentation"]), mask)
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """Of 400 images as of 40, while they come and when the file is put together."""
+    """Of 400 images as of 40, while they come and when the files are put together."""
 
     def most(folder: Path, images: int) -> int:
-        predictions = Predictions(folder, names=NAMES, is_thing=IS_THING)
-        panoptic, objects = _panoptic(), _instances(20)
+        lines, panoptic, objects = _lines(folder), _panoptic(), _instances(20)
         tracemalloc.start()
         for number in range(images):
-            predictions.add(
-                file_name=f"{number}", panoptic_file="a", panoptic=panoptic, instances=objects
-            )
-        predictions.finish()
+            _add(lines, f"{number}", panoptic, instances=objects)
+        lines.close()
+        write_standard_files(folder)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert (folder / "predictions.json").stat().st_size > images * 2000
+        assert (folder / "instances.json").stat().st_size > images * 2000
         return peak
 
     most(tmp_path / "warm", 2)
@@ -170,30 +182,45 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
 
 
 def test_a_line_that_does_not_fit_on_the_disk_leaves_whole_lines(tmp_path: Path) -> None:
-    predictions = Predictions(tmp_path, names=NAMES, is_thing=IS_THING)
-    image = {"file_name": "a", "panoptic_file": "a", "panoptic": _panoptic()}
-    predictions.add(**image)
-    before = (tmp_path / "predictions.jsonl").read_bytes()
-    with files_end_at(len(before) + 100), pytest.raises(WriteError, match="predictions.jsonl"):
-        predictions.add(**image)
-    assert (tmp_path / "predictions.jsonl").read_bytes() == before
-    with files_end_at(100), pytest.raises(WriteError, match="predictions.json: cannot"):
-        predictions.finish()
-    assert (tmp_path / "predictions.jsonl").read_bytes() == before
-    predictions.add(**image)  # there is room again
-    predictions.finish()
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
-    content = json.loads((tmp_path / "predictions.json").read_text())
-    assert [entry["id"] for entry in content["images"]] == [1, 2]
+    lines = _lines(tmp_path)
+    _add(lines, "a", _panoptic())
+    before = lines.path.read_bytes()
+    with files_end_at(len(before) + 100), pytest.raises(WriteError, match="lines.jsonl"):
+        _add(lines, "b", _panoptic())
+    assert lines.path.read_bytes() == before
+    with files_end_at(100), pytest.raises(WriteError, match="panoptic.json: cannot"):
+        write_standard_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lines.jsonl"]
+    _add(lines, "b", _panoptic())  # there is room again
+    lines.close()
+    write_standard_files(tmp_path)
+    assert [entry["id"] for entry in _written(tmp_path)[0]["images"]] == [1, 2]
 
 
-def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    first = Predictions(tmp_path, names=NAMES, is_thing=IS_THING)
-    with pytest.raises(UserError, match=r"an earlier run \(.*\); .* with --overwrite"):
-        Predictions(tmp_path, names=NAMES, is_thing=IS_THING)
-    first.close()
-    Predictions(tmp_path, names=NAMES, is_thing=IS_THING).finish()  # the first did nothing
-    assert list(tmp_path.iterdir()) == []
+def test_what_is_cut_off_is_done_again_and_what_is_damaged_is_said(tmp_path: Path) -> None:
+    lines = _lines(tmp_path)
+    for name in "ab":
+        _add(lines, name, _panoptic())
+    lines.close()
+    whole = lines.path.read_bytes()
+    header_size = whole.index(b"\n") + 1
+    for cut in (5, header_size - 1, header_size, header_size + 9, len(whole) - 1, len(whole)):
+        lines.path.write_bytes(whole[:cut])
+        again = _lines(tmp_path)
+        assert again.done == {name: name for name in "ab"[: whole[header_size:cut].count(b"\n")]}
+        for name in "ab":
+            if name not in again.done:
+                _add(again, name, _panoptic())
+        again.close()
+        assert lines.path.read_bytes() == whole
+    lines.path.write_bytes(whole[: header_size + 9] + b"\n" + whole[header_size:])
+    with pytest.raises(UserError, match="line 2 is damaged; start anew with --overwrite"):
+        _lines(tmp_path)
+    lines.path.write_text("{}\n")
+    with pytest.raises(UserError, match="was written by another version"):
+        _lines(tmp_path)
+    _lines(tmp_path, overwrite=True).close()
+    assert list(tmp_path.iterdir()) == []  # a run that did nothing
 
 
 TEXTS = st.text(min_size=1, max_size=20)  # with quotes, line breaks, any letters
@@ -213,8 +240,7 @@ IMAGES = st.lists(
 def test_what_is_written_is_read(labels: list[str], images: list[tuple]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        names = [(label,) for label in labels]
-        predictions = Predictions(folder, names=names, is_thing=IS_THING)
+        lines = _lines(folder, [(label,) for label in labels])
         for file_name, ids, masks, note in images:
             number = len(masks)
             objects = InstanceResult(
@@ -226,29 +252,27 @@ def test_what_is_written_is_read(labels: list[str], images: list[tuple]) -> None
                 )
                 for n in np.unique(ids[ids > 0]).tolist()
             ]
-            predictions.add(
-                file_name=file_name,
-                panoptic_file="x.png",
-                panoptic=PanopticResult(ids, segments),
-                instances=objects,
-                note=note,
-            )
-        head, *entries = read_lines(folder / "predictions.jsonl")
-        predictions.finish()
-        assert [path.name for path in folder.iterdir()] == ["predictions.json"] * bool(images)
+            _add(lines, file_name, PanopticResult(ids, segments), instances=objects, note=note)
+        lines.close()
+        assert [path.name for path in folder.iterdir()] == ["lines.jsonl"] * bool(images)
         if not images:
             return
-        content = json.loads((folder / "predictions.json").read_text())
-        assert content["categories"] == head["categories"]
-        assert [category["name"] for category in head["categories"]] == labels
-        assert content["images"] == [entry["image"] for entry in entries]
-        assert content["annotations"] == [entry["annotation"] for entry in entries]
-        assert [image["file_name"] for image in content["images"]] == [row[0] for row in images]
-        assert content["info"]["notes"] == sorted({row[3] for row in images if row[3]})
+        write_standard_files(folder)
+        panoptic, instances = _written(folder)
+        assert panoptic["categories"] == read_header(lines.path).categories
+        assert [category["name"] for category in panoptic["categories"]] == labels
+        entries = list(images_of(lines.path))
+        assert (
+            [{"id": i, **entry["image"]} for i, entry in enumerate(entries, 1)]
+            == (panoptic["images"])
+            == instances["images"]
+        )
+        assert [image["file_name"] for image in panoptic["images"]] == [row[0] for row in images]
+        assert panoptic["info"]["notes"] == sorted({row[3] for row in images if row[3]})
         masks = [mask for row in images for mask in row[2] if mask.any()]
-        assert len(content["instances"]) == len(masks)
-        for entry, mask in zip(content["instances"], masks, strict=True):
+        assert len(instances["annotations"]) == len(masks)
+        for entry, mask in zip(instances["annotations"], masks, strict=True):
             assert np.array_equal(rle.decode(entry["segmentation"]), mask)
-        for annotation, (_, ids, _, _) in zip(content["annotations"], images, strict=True):
+        for annotation, (_, ids, _, _) in zip(panoptic["annotations"], images, strict=True):
             found = {info["id"]: info["area"] for info in annotation["segments_info"]}
             assert found == {n: int((ids == n).sum()) for n in np.unique(ids[ids > 0]).tolist()}

@@ -1,5 +1,6 @@
 """Pictures of results: colours where they belong, names inside, no break on odd input."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -319,6 +320,27 @@ def test_a_name_is_drawn_in_a_font_that_has_its_letters() -> None:
         assert printable(name) == name
         assert all(fonts.has_glyph(sign, fonts.font_file(name)) for sign in name)
     assert fonts.font_file("dog") == fonts.OWN
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("manimgx_fonts_cjk") is None, reason='pip install "frozenseg[fonts]"'
+)
+@pytest.mark.parametrize("name", ["собака", "犬と猫", "개", "कुत्ता", "หมา", "σκύλος", "🐶"])
+def test_noto_has_the_letters(name: str) -> None:
+    file = fonts.font_file(name)
+    assert file is not None and "Noto" in file
+
+
+def test_fonts_of_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "manimgx_fonts"
+    folder.mkdir()
+    for name in ("__init__.py", "NotoSans-Italic[wght].ttf", "NotoSans[wght].ttf"):
+        (folder / name).write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    fonts._files.cache_clear()
+    assert fonts._files()[:2] == (fonts.OWN, str(folder / "NotoSans[wght].ttf"))
+    monkeypatch.undo()
+    fonts._files.cache_clear()
 
 
 def test_a_class_without_letters_has_its_number_in_predictions_json() -> None:

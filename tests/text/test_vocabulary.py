@@ -249,6 +249,48 @@ def test_a_flag_for_each_class() -> None:
         Vocabulary((("car",), ("road",)), (True,))
 
 
+@pytest.mark.parametrize(
+    ("text", "names", "things"),
+    [
+        ("id,name\n9,sky\n2,car\n", [("car",), ("sky",)], [True, False]),
+        ('Name,Synonyms,isthing\nsky,"heaven, clouds",1\n', [("sky", "heaven", "clouds")], [True]),
+        ("ratio;class;ID\n0,5;wall, brick;1\n", [("wall, brick",)], [True]),
+        ("1,car,truck\n0,sky\n", [("sky",), ("car", "truck")], [False, True]),
+        ('"car, red",auto\nsky\n\n', [("car, red", "auto"), ("sky",)], [True, False]),
+        ("name\r\ncar\r\n", [("car",)], [True]),
+    ],
+)
+def test_tables(
+    tmp_path: Path, text: str, names: list[tuple[str, ...]], things: list[bool]
+) -> None:
+    vocabulary = Vocabulary.parse(write(tmp_path, text, "words.csv"))
+    assert list(vocabulary.names) == names and list(vocabulary.is_thing) == things
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,area\n1,2\n", "line 1: the table has no column `name`"),
+        ("id,name\nx,car\n", "line 2: id is 'x'"),
+        ("id,name\n1,\n", "line 2 is blank"),
+        ("name,isthing\ncar,maybe\n", "line 2: isthing is 'maybe'"),
+        ("name\ncar\nCar\n", r"names 'Car' in more than one class \(line 2 and line 3\)"),
+        ("\n\n", "holds no class"),
+        ("name\n", "holds no class"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Vocabulary.from_file(write(tmp_path, text, "words.csv"))
+
+
+def test_a_plural_of_a_users_word_is_seen() -> None:
+    training = Vocabulary.parse("car, truck; traffic light; bus; boxes")
+    test = Vocabulary.parse("Cars; Traffic-Lights; buses; box; tree")
+    assert test.seen(training, plurals=True) == [True, True, True, True, False]
+    assert "; 4 seen" in test.summary(training, plurals=True)
+
+
 def test_seen_is_a_shared_name_in_any_spelling_but_no_plural() -> None:
     training = Vocabulary.parse("car, truck; road; sky; Traffic-Light")
     test = Vocabulary.parse("lorry, truck; Road; roads; SKY\u200b; tree; traffic_light")

@@ -1,0 +1,258 @@
+"""Predictions as they come: one line of JSON for each image, and where a stopped run goes on.
+
+The first line of a file says how its predictions were made; a run with other settings is refused.
+Each image adds {"input", "image", "panoptic", "instances", "note"}. A frame of a video does too,
+and what says that a video is whole is a line {"input", "frames"} after its frames. The last line of
+a run that has done all its inputs is {"end": true}.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from frozenseg.data.coco_records import instance_records, segment_record
+from frozenseg.errors import UserError, WriteError
+from frozenseg.files import json_text, writing
+from frozenseg.structures import InstanceResult, PanopticResult
+
+FORMAT = 1
+NAME = re.compile(r"lines(?:_(\d+)_of_(\d+))?\.jsonl")
+
+
+class Part(NamedTuple):
+    """The share of a run among several: the number-th of `total` parts, counted from 1."""
+
+    number: int
+    total: int
+
+    @property
+    def file_name(self) -> str:
+        """The name of the lines of this part."""
+        return "lines.jsonl" if self.total == 1 else f"lines_{self.number}_of_{self.total}.jsonl"
+
+    def has(self, name: str) -> bool:
+        """Whether an input belongs to this part. Inputs that are added later change nothing."""
+        return zlib.crc32(name.encode("utf-8", "surrogateescape")) % self.total == self.number - 1
+
+
+WHOLE = Part(1, 1)
+
+
+class Header(NamedTuple):
+    """How predictions were made.
+
+    categories: of COCO, see `coco_records.categories_of`.
+    settings: what the results depend on beside the vocabulary, by name.
+    root: the folder below which the names of images begin.
+    """
+
+    categories: list[dict[str, Any]]
+    settings: dict[str, Any]
+    root: str
+
+
+class PredictionLines:
+    """The lines of one run, or of one part of it.
+
+    A file that is there is gone on with: `done` says what it has, and a last line that is cut off,
+    or a video that is not whole, is removed from it. Memory does not grow with the predictions.
+    Call `close` in any case. One process at a time may write.
+    """
+
+    def __init__(
+        self, folder: Path, header: Header, *, part: Part = WHOLE, overwrite: bool = False
+    ) -> None:
+        """Open the file, or raise `UserError` if the folder holds predictions of another kind.
+
+        overwrite: whether those are replaced.
+        """
+        self.path, self.part = folder / part.file_name, part
+        self.done: dict[str, str] = {}  # inputs, and the names of their results without endings
+        self.ended = False
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            remove_lines(folder, part)
+        else:
+            header = check_header(folder, header, part)
+        self.root = Path(header.root)
+        with writing(self.path):
+            # Unbuffered, so that a line that a full disk refuses is not written with the next one.
+            self._file = open(self.path, "ab", buffering=0)
+        self._whole = self._read()
+        with writing(self.path):
+            self._file.truncate(self._whole)
+        if not self._whole:
+            self._append({"format": FORMAT, **header._asdict()})
+            self._whole = self._file.tell()
+
+    def add(
+        self,
+        *,
+        source: str,
+        file_name: str,
+        panoptic_file: str,
+        panoptic: PanopticResult,
+        instances: InstanceResult | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Add an image, or a frame of a video, whose `end_video` is called after the last.
+
+        source: the name of the input, which is that of the image unless the image is a frame.
+        file_name: the name of the image. panoptic_file: the name of its PNG.
+        note: a warning for readers of these numbers, e.g. that the weights are random.
+        """
+        height, width = panoptic.ids.shape
+        self._append(
+            {
+                "input": source,
+                "image": {"file_name": file_name, "height": height, "width": width},
+                "panoptic": {
+                    "file_name": panoptic_file,
+                    "segments_info": [segment_record(segment) for segment in panoptic.segments],
+                },
+                "instances": [] if instances is None else instance_records(instances),
+                "note": note,
+            }
+        )
+        if source == file_name:
+            self._whole = self._file.tell()
+
+    def end_video(self, source: str, frames: int) -> None:
+        """Say that all frames of a video have been added."""
+        self._append({"input": source, "frames": frames})
+        self._whole = self._file.tell()
+
+    def drop_video(self) -> None:
+        """Remove the frames of a video that cannot be finished."""
+        self._file.truncate(self._whole)
+
+    def end(self) -> None:
+        """Say that all inputs of the run are done."""
+        self._append({"end": True})
+        self.ended = True
+
+    def is_empty(self) -> bool:
+        """Whether there is no image yet."""
+        return next(images_of(self.path), None) is None
+
+    def close(self) -> None:
+        """Stop writing; a file without an image is removed, but for that of a part that is done."""
+        self._file.close()
+        if not self.ended and self.is_empty():
+            self.path.unlink(missing_ok=True)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Add a line as a whole, or leave the file as it was."""
+        line = memoryview((json_text(entry) + "\n").encode("ascii"))
+        before = self._file.seek(0, 2)
+        try:
+            with writing(self.path):
+                while line:
+                    line = line[self._file.write(line) :]
+        except WriteError:
+            self._file.truncate(before)
+            raise
+
+    def _read(self) -> int:
+        """Fill `done`, and return where the last line of a whole input ends."""
+        png, whole, position = "", 0, 0
+        for entry, size in _entries(self.path):
+            position += size
+            self.ended = "end" in entry
+            if "image" in entry:
+                png = entry["panoptic"]["file_name"]
+                if entry["image"]["file_name"] != entry["input"]:
+                    continue  # of a video, which is whole with the line that follows its frames
+                self.done[entry["input"]] = png.removesuffix(".png")
+            elif "frames" in entry:
+                self.done[entry["input"]] = png.rpartition("/")[0]
+            whole = position
+        return whole
+
+
+def line_files(folder: Path) -> dict[Part, Path]:
+    """The files of lines in a folder, by the parts that wrote them."""
+    found = {}
+    for path in folder.glob("lines*.jsonl"):
+        if match := NAME.fullmatch(path.name):
+            found[Part(int(match[1] or 1), int(match[2] or 1))] = path
+    return dict(sorted(found.items()))
+
+
+def remove_lines(folder: Path, part: Part) -> None:
+    """Remove what a run that starts anew replaces: its own lines, and those of other divisions."""
+    for other, path in line_files(folder).items():
+        if other == part or other.total != part.total:
+            path.unlink()
+
+
+def check_header(folder: Path, header: Header, part: Part) -> Header:
+    """Return the header of the predictions in a folder, or `header` where there are none.
+
+    Raises `UserError` if they were made with other settings, or by another number of parts.
+    """
+    for other, path in line_files(folder).items():
+        found = read_header(path)
+        if found is None:
+            continue
+        differences = list(_differences(found, header))
+        if other.total != part.total:
+            differences.append(f"{other.total} parts, now {part.total}")
+        if differences:
+            raise UserError(
+                f"{folder}: holds predictions that were made otherwise ({'; '.join(differences)}); "
+                "choose another folder, or replace them with --overwrite"
+            )
+        header = found
+    return header
+
+
+def read_header(path: Path) -> Header | None:
+    """The first line of a file; None if a killed run has left none that is whole."""
+    first = next(_entries(path), None)
+    if first is None:
+        return None
+    if first[0].get("format") != FORMAT:
+        raise UserError(f"{path}: was written by another version; replace it with --overwrite")
+    return Header(*(first[0][name] for name in Header._fields))
+
+
+def images_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of images and frames."""
+    return (entry for entry, _ in _entries(path) if "image" in entry)
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the last line says that all inputs are done."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 100))
+        return file.read().endswith(b'\n{"end": true}\n')
+
+
+def _entries(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The whole lines of a file with their sizes in bytes; a last one that is cut off is left."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line), len(line)
+            except ValueError:
+                raise UserError(
+                    f"{path}: line {number} is damaged; start anew with --overwrite"
+                ) from None
+
+
+def _differences(before: Header, now: Header) -> Iterator[str]:
+    if before.categories != json.loads(json_text(now.categories)):
+        yield "another vocabulary"
+    settings = json.loads(json_text(now.settings))
+    for name in sorted(before.settings.keys() | settings.keys()):
+        old, new = before.settings.get(name, "default"), settings.get(name, "default")
+        if old != new:
+            yield f"{name} {old}, now {new}"
