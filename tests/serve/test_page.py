@@ -371,7 +371,8 @@ def test_masks_and_colours_agree_with_python(visit) -> None:
     np.testing.assert_array_equal(png_ids(bytes(back)), ids)
     assert code == encode_masks(mask[None])[0]
     expected = [float(_distance(_seen(a[None]), _seen(b[None]))[0]) for a, b in COLOURS]
-    np.testing.assert_allclose(apart, expected, atol=0.2)
+    # OpenCV converts by tables, so it differs by some tenths of a percent.
+    np.testing.assert_allclose(apart, expected, rtol=0.01)
 
 
 COLOURS = np.random.default_rng(1).integers(0, 256, (20, 2, 3)).astype(np.uint8)
@@ -436,7 +437,7 @@ def test_the_keyboard_reaches_everything(visit) -> None:
         page.keyboard.press("Tab")
     reached = page.evaluate("document.activeElement.closest('tbody') !== null")
     assert reached
-    page.focus("tbody .name >> nth=0")
+    page.focus("tbody tr:visible .name >> nth=0")
     assert page.locator("tr.hovered").count() == 1
     page.keyboard.press("Enter")
     assert page.text_content("#live").startswith("Only kind")
