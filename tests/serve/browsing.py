@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import shutil
 import time
@@ -143,3 +144,20 @@ def axe() -> str:
     if not path.is_file():
         pytest.skip(INSTALL_AXE)
     return path.read_text()
+
+
+def with_answer(page: Any, answer: dict[str, Any], status: int = 200, **headers: str) -> None:
+    """Let the service answer the next pictures so."""
+    body = json.dumps(answer)
+    page.route(
+        "**/v1/segment", lambda route: route.fulfill(status=status, body=body, headers=headers)
+    )
+
+
+def show_hundred(page: Any) -> None:
+    picture, answer = hundred_segments()
+    with_answer(page, answer)
+    page.set_input_files("#file", {"name": "many.png", "mimeType": "image/png", "buffer": picture})
+    page.fill("#word", "kind")
+    page.click("#run")
+    page.wait_for_selector(".with-result")

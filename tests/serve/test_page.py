@@ -5,7 +5,6 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,11 @@ from PIL import Image
 from frozenseg.data.rle import encode_masks
 from frozenseg.drawing.palette import _distance, _seen
 from frozenseg.files import shipped
-from tests.serve.browsing import Visit, axe, chromium, hundred_segments, ids_png, png_ids, wait_for
-from tests.serve.test_serve import Service
+from tests.serve.browsing import ids_png, png_ids, show_hundred
 
 pytestmark = pytest.mark.slow
 
 SCENE = shipped("demo") / "images" / "scene_2.png"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def service(browser, tmp_path_factory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("empty"))
-    yield service
-    service.process.terminate()
-    assert service.process.wait(30) == 0
-
-
-@pytest.fixture
-def visit(browser, service: Service) -> Iterator[Any]:
-    """Makes visits, and checks each of them at its end."""
-    visits: list[Visit] = []
-
-    def make(**kind: bool) -> Visit:
-        visits.append(Visit(browser, service.url, **kind))
-        return visits[-1]
-
-    yield make
-    for one in visits:
-        one.close()
 
 
 def saved(page: Any, button: str) -> tuple[str, bytes]:
@@ -57,23 +27,6 @@ def saved(page: Any, button: str) -> tuple[str, bytes]:
     with page.expect_download() as download:
         page.click(button)
     return download.value.suggested_filename, Path(download.value.path()).read_bytes()
-
-
-def with_answer(page: Any, answer: dict[str, Any], status: int = 200, **headers: str) -> None:
-    """Let the service answer the next pictures so."""
-    body = json.dumps(answer)
-    page.route(
-        "**/v1/segment", lambda route: route.fulfill(status=status, body=body, headers=headers)
-    )
-
-
-def show_hundred(page: Any) -> None:
-    picture, answer = hundred_segments()
-    with_answer(page, answer)
-    page.set_input_files("#file", {"name": "many.png", "mimeType": "image/png", "buffer": picture})
-    page.fill("#word", "kind")
-    page.click("#run")
-    page.wait_for_selector(".with-result")
 
 
 def drawn(page: Any) -> int:
@@ -168,131 +121,6 @@ def test_instances_are_exact_and_cut_out(visit) -> None:
     assert page.is_disabled("#threshold")
 
 
-def test_words_are_chips_and_the_link_keeps_them(visit) -> None:
-    one = visit()
-    page = one.open()
-    page.fill("#word", 'car, truck; sky; "a, b"')
-    page.press("#word", "Enter")
-    page.type("#word", "road;")
-    chips = page.locator(".chip-name").all_text_contents()
-    assert chips == ["car, truck", "sky", "a, b", "road"]
-    kinds = [
-        kind.split()[-1]
-        for kind in page.locator(".chip").evaluate_all("e => e.map(x => x.className)")
-    ]
-    assert kinds == ["thing", "stuff", "thing", "stuff"]
-    page.click(".chip-kind >> nth=0")
-    page.fill("#word", "Truck")
-    page.press("#word", "Enter")
-    assert page.locator(".chip").count() == 4 and "already there" in page.text_content("#live")
-    page.click("[aria-label='Remove road']")
-    page.set_input_files("#file", SCENE)
-    page.wait_for_selector(".with-picture")
-    wait_for(page, "location.hash.includes('words=')")
-    assert len(page.url) < 200 and "stuff=0%2C1" in page.url
-
-    page.click("#save-words")
-    page.click("#clear-words")
-    assert page.locator(".chip").count() == 0
-    page.select_option("#lists", "COCO")
-    assert page.locator(".chip").count() == 133
-    page.select_option("#lists", "My words")
-    wait_for(page, "location.hash.includes('truck')")
-    page.reload()
-    assert page.locator(".chip-name").all_text_contents() == ["car, truck", "sky", "a, b"]
-    page.evaluate(
-        """() => {
-          const { fetch } = window;
-          window.fetch = (path, options) => {
-            window.sent = [...options.body].filter(([, value]) => typeof value === "string");
-            return fetch(path, options);
-          };
-        }"""
-    )
-    page.set_input_files("#file", SCENE)
-    page.click("#run")
-    page.wait_for_selector(".with-result")
-    sent = dict(page.evaluate("window.sent"))
-    assert json.loads(sent["vocabulary"]) == [["car", "truck"], ["sky"], ["a, b"]]
-    assert json.loads(sent["things"]) == [["a, b"]]
-    assert (sent["threshold"], sent["format"]) == ("0", "map")
-
-
-def test_pictures_are_dropped_pasted_and_taken(visit) -> None:
-    page = visit().open()
-    put = """([kind, type]) => {
-      const data = new DataTransfer();
-      data.items.add(new File([Uint8Array.from(atob(window.scene), (c) => c.charCodeAt(0))],
-        `${kind}.png`, { type: "image/png" }));
-      const given = { bubbles: true, cancelable: true };
-      document.body.dispatchEvent(kind === "paste"
-        ? new ClipboardEvent(kind, { clipboardData: data, ...given })
-        : new DragEvent(kind, { dataTransfer: data, ...given }));
-    }"""
-    page.evaluate(
-        "scene => { window.scene = scene }", base64.b64encode(SCENE.read_bytes()).decode()
-    )
-    for kind in ("drop", "paste"):
-        page.evaluate(put, [kind, "image/png"])
-        wait_for(page, f"document.getElementById('live').textContent.startsWith('{kind}.png')")
-    page.click("[data-shoot]:visible")
-    wait_for(page, "document.getElementById('camera-view').videoWidth > 0")
-    page.click("#camera-shoot")
-    wait_for(page, "document.getElementById('live').textContent.startsWith('camera.png')")
-    assert page.evaluate("document.getElementById('camera-view').srcObject") is None
-
-
-def test_errors_are_told_in_one_line(visit) -> None:
-    page = visit().open()
-    page.click("#run")
-    assert page.text_content("#error-line") == "Choose a picture first."
-    page.set_input_files(
-        "#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"}
-    )
-    wait_for(page, "document.getElementById('error-line').textContent.startsWith('a.png is not')")
-    # This one the browser shows and the service refuses.
-    drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"/>'
-    page.set_input_files("#file", {"name": "a.svg", "mimeType": "image/svg+xml", "buffer": drawing})
-    page.wait_for_selector(".with-picture")
-    page.fill("#word", "sky")
-    with page.expect_response("**/v1/segment") as response:
-        page.click("#run")
-    page.wait_for_selector("#error:visible")
-    assert response.value.status in (415, 422)
-    assert page.text_content("#error-line") == response.value.json()["error"]
-    with_answer(page, {"error": "the queue is full"}, 503, **{"Retry-After": "3"})
-    page.click("#run")
-    page.wait_for_selector("#retry:visible")
-    assert page.text_content("#error-line") == "the queue is full Try again in 3 s."
-    page.unroute("**/v1/segment")
-    page.route("**/v1/segment", lambda route: route.abort())
-    page.click("#retry")
-    wait_for(page, "document.getElementById('error-line').textContent.includes('does not answer')")
-
-
-def test_a_token_is_asked_for_and_sent(visit) -> None:
-    one = visit()
-    page = one.page
-    given: list[str | None] = []
-
-    def guarded(route: Any) -> None:
-        given.append(route.request.headers.get("authorization"))
-        if given[-1] == "Bearer right":
-            return route.continue_()
-        route.fulfill(status=401, body='{"error": "this service needs a token"}')
-
-    page.route("**/v1/**", guarded)
-    page.goto(one.url)
-    for token in ("wrong", "right"):
-        page.fill("#token-text", token)
-        page.press("#token-text", "Enter")
-        wait_for(page, f"!document.getElementById('token').open || {int(token == 'wrong')}")
-    page.wait_for_selector("#run:enabled")
-    assert given == [None, "Bearer wrong", "Bearer right"]
-    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
-    assert "right" not in page.url
-
-
 def test_a_hundred_segments_are_one_picture(visit) -> None:
     one = visit()
     one.page.add_init_script(
@@ -371,8 +199,8 @@ def test_masks_and_colours_agree_with_python(visit) -> None:
     np.testing.assert_array_equal(png_ids(bytes(back)), ids)
     assert code == encode_masks(mask[None])[0]
     expected = [float(_distance(_seen(a[None]), _seen(b[None]))[0]) for a, b in COLOURS]
-    # OpenCV converts by tables, so it differs by some tenths of a percent.
-    np.testing.assert_allclose(apart, expected, rtol=0.01)
+    # OpenCV interpolates CIELAB between the values of a coarse grid, which is some tenths off.
+    np.testing.assert_allclose(apart, expected, atol=0.5)
 
 
 COLOURS = np.random.default_rng(1).integers(0, 256, (20, 2, 3)).astype(np.uint8)
@@ -392,61 +220,3 @@ def test_colours_are_told_apart_by_all(visit) -> None:
     )
     # Steps of 2.3 are just noticeable in CIELAB.
     assert least > 12
-
-
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("phone", [False, True])
-def test_everyone_can_use_it(visit, phone: bool, dark: bool) -> None:
-    """On a telephone nothing is cut off, in dark rooms the page is dark, and axe finds no fault."""
-    check = axe()
-    one = visit(phone=phone, dark=dark)
-    page = one.open()
-    faults = {"empty": serious(page, check)}
-    light = page.evaluate(
-        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
-    )
-    assert (max(light) < 60) == dark
-    show_hundred(page)
-    page.click("#run")
-    page.wait_for_selector("#busy", state="hidden")
-    faults["result"] = serious(page, check)
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    one.open("/docs").wait_for_selector(".operation")
-    faults["docs"] = serious(page, check)
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    assert not any(faults.values()), faults
-
-
-def serious(page: Any, check: str) -> list[str]:
-    """The serious faults that axe finds on a page."""
-    page.evaluate(check)
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-    return [
-        f"{fault['id']}: {fault['nodes'][0]['target']} {fault['nodes'][0]['failureSummary']}"
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
-    ]
-
-
-def test_the_keyboard_reaches_everything(visit) -> None:
-    page = visit().open()
-    show_hundred(page)
-    page.focus("#segments-box")
-    page.keyboard.press("Tab")
-    for _ in range(7):
-        page.keyboard.press("Tab")
-    reached = page.evaluate("document.activeElement.closest('tbody') !== null")
-    assert reached
-    page.focus("tbody tr:visible .name >> nth=0")
-    assert page.locator("tr.hovered").count() == 1
-    page.keyboard.press("Enter")
-    assert page.text_content("#live").startswith("Only kind")
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline == "solid"
-    page.check("#switch-compare")
-    page.focus("#compare")
-    page.keyboard.press("Home")
-    assert (
-        page.evaluate("document.getElementById('overlay').style.clipPath")
-        == "inset(0px 0px 0px 0%)"
-    )
