@@ -8,15 +8,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from frozenseg.data.images import file_name, to_array
+from frozenseg.data.image_inputs import each_image, is_many, to_array
+from frozenseg.data.images import file_name
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.errors import UserError
 from frozenseg.inference.segment import Pipeline, Request
@@ -34,6 +34,7 @@ from frozenseg.text.vocabulary import Source, Vocabulary
 logger = logging.getLogger(__name__)
 
 THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks have no such limit
+MOST_AT_ONCE = 16  # images of a list that the model takes together
 TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
 
 
@@ -61,6 +62,7 @@ class Predictor:
         batch_size: int = 1,
         readers: int = 2,
         note: str | None = None,
+        rebuild: "Callable[[str], Predictor] | None" = None,
     ) -> None:
         """Take ready parts; `frozenseg.load` makes them of a configuration.
 
@@ -72,16 +74,37 @@ class Predictor:
         batch_size: the most images of one padded size that `stream` gives the model at once.
         readers: threads that read and resize the images of `stream`.
         note: a warning for every result.
+        rebuild: makes this predictor on another device, for `to`; None: it cannot be moved.
         """
         self.pipeline = pipeline
         self.text_classifier = text_classifier
         self.training_vocabulary = training_vocabulary
         self.short_side, self.long_side = short_side, long_side
         self.batch_size, self.readers = batch_size, readers
-        self.note = note
+        self.note, self._rebuild = note, rebuild
         # Replaced as a whole, never changed, so that reading needs no lock. The last used is last.
         self._texts: dict[Vocabulary, TextEmbeddings] = {}
         self._lock = threading.Lock()
+
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...] | Generator[Any],
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
+    ) -> list[SegmentationResult]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Any,
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
+    ) -> SegmentationResult: ...
 
     def __call__(
         self,
@@ -90,14 +113,16 @@ class Predictor:
         things: Source | None = None,
         *,
         threshold: float = THRESHOLD,
-    ) -> SegmentationResult:
-        """Segment one image.
+    ) -> SegmentationResult | list[SegmentationResult]:
+        """Segment one image; several, in any form that `batch` takes, give a list.
 
-        image: a path, a PIL image, an (H, W, 3) RGB uint8 array or a tensor, see
-            `frozenseg.data.images.to_array`.
+        image: a path, bytes, a binary file, a PIL image, an (H, W, 3) RGB uint8 array or a tensor,
+            see `frozenseg.data.image_inputs.to_array`.
         vocabulary, things: as `Vocabulary.parse` takes them.
         threshold: the least score, 0-1, of segments and instances in the result.
         """
+        if is_many(image):
+            return self.batch(image, vocabulary, things, threshold=threshold)
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         start = time.perf_counter()
         pixels = self.read(image)
@@ -106,7 +131,7 @@ class Predictor:
 
     def batch(
         self,
-        images: Sequence[Any],
+        images: Iterable[Any] | str | os.PathLike[str],
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
         *,
@@ -114,14 +139,18 @@ class Predictor:
     ) -> list[SegmentationResult]:
         """Segment several images; the results equal those of single calls.
 
-        Images of one padded size go through the model together. See `stream` for many images.
+        images: a list, a generator or the like, an array or tensor with one dimension more, a
+            folder or a glob, whose images are taken in the order of their names.
+
+        Images of one padded size go through the model together. The first image that cannot be
+        read ends the call with its `UserError`; see `stream` for that, and for many images.
         """
-        one = isinstance(images, str | os.PathLike | Image.Image)
-        if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
+        if not is_many(images):
             raise UserError("batch takes a list of images; give one image to the predictor itself")
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
+        at_once = min(len(images), MOST_AT_ONCE) if isinstance(images, Sized) else 0
         results = []
-        for found in self._stream(images, words, least, max(1, len(images))):
+        for found in self._stream(images, words, least, max(at_once, self.batch_size)):
             if isinstance(found, UserError):
                 raise found
             results.append(found)
@@ -129,13 +158,13 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[Any],
+        images: Iterable[Any] | str | os.PathLike[str],
         vocabulary: Source | Vocabulary,
         things: Source | None = None,
         *,
         threshold: float = THRESHOLD,
     ) -> Iterator[SegmentationResult | UserError]:
-        """Segment images of any number, one result for each in their order.
+        """Segment images of any number, as of `batch`, one result for each in their order.
 
         Images are read and resized by threads while the model works, and `batch_size` of them go
         through it together where they have one padded size. An image that cannot be read or
@@ -151,11 +180,11 @@ class Predictor:
         return self._stream(images, words, least, self.batch_size)
 
     def _stream(
-        self, images: Iterable[Any], words: Vocabulary, threshold: float, batch_size: int
+        self, images: Any, words: Vocabulary, threshold: float, batch_size: int
     ) -> Iterator[SegmentationResult | UserError]:
         pipeline, text = self._open(), self.embed(words)
         ready = map_ahead(
-            self._prepare, images, workers=self.readers, depth=self.readers + batch_size
+            self._prepare, each_image(images), workers=self.readers, depth=self.readers + batch_size
         )
         done = segment_stream(pipeline, ready, text, words, batch_size=batch_size)
         spent, start = 0.0, time.perf_counter()
@@ -231,14 +260,27 @@ class Predictor:
         if text is not None and next(reversed(texts)) == vocabulary:
             return text
         if text is None:
-            device = self.model.device
             with plain_defaults():
                 found = self.text_classifier.embed(vocabulary, self.training_vocabulary)
-            text = found.to(device)
+            text = found.to(self.device)
         with self._lock:
             others = [pair for pair in self._texts.items() if pair[0] != vocabulary]
             self._texts = dict([*others[1 - TEXTS_KEPT :], (vocabulary, text)])
         return text
+
+    def to(self, device: str | torch.device) -> "Predictor":
+        """Move the predictor to another device, and return it.
+
+        The model is loaded anew, because it was prepared for the device where it is.
+        """
+        if str(device) in (str(self.device), self.device.type):
+            return self
+        if self._rebuild is None:
+            raise UserError(f"this model cannot be moved; load it with device={str(device)!r}")
+        other = self._rebuild(str(device))
+        self.close()
+        self.__dict__.update(other.__dict__)
+        return self
 
     def close(self) -> None:
         """Free the memory of the model; after that no call is possible."""
@@ -253,6 +295,17 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        if "pipeline" not in self.__dict__:
+            return "<Predictor, closed>"
+        model = type(self.model).__name__
+        return f"<Predictor {model} on {self.device}, shorter side {self.short_side} pixels>"
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.device
 
     @property
     def model(self) -> SegmentationModel:

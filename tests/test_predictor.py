@@ -276,3 +276,71 @@ def test_a_training_vocabulary_of_ones_own(tmp_path: Path) -> None:
     text = build_predictor(load_config(None, options))
     vocabulary = frozenseg.Vocabulary.parse(WORDS)
     assert text.embed(vocabulary).seen.tolist() == [True, False, False, True]
+
+
+# ---- forms of images, thresholds
+
+
+def test_many_images_give_a_list_that_equals_single_calls(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    """Images of several sizes; a call, a batch, and whatever stands for several images."""
+    sizes = [(60, 80), (33, 31), (60, 80)]
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        Image.fromarray(picture(*size, number)).save(path)
+    alone = [predictor(path, WORDS) for path in paths]
+    for many in (paths, (path for path in paths), tmp_path, f"{tmp_path}/?.png"):
+        found = predictor(many, WORDS)
+        assert [result.file_name for result in found] == [str(path) for path in paths]
+        for one, other in zip(found, alone, strict=True):
+            assert (one.panoptic.ids == other.panoptic.ids).mean() > 0.999
+            assert (one.semantic == other.semantic).mean() > 0.999
+            assert one.seconds > 0
+    assert predictor([], WORDS) == []
+
+
+def test_a_threshold_drops_what_is_below(predictor: Predictor) -> None:
+    """The pipeline itself, of which benchmarks take their results, knows no such limit."""
+    image = picture(60, 80)
+    everything = predictor(image, WORDS, threshold=0)
+    limit = float(np.median(everything.instances.scores))
+    above = predictor(image, WORDS, threshold=limit)
+    assert 0 < len(above.instances) < len(everything.instances)
+    assert above.instances.scores.min() >= limit
+    assert all(segment.score >= limit for segment in above.panoptic.segments)
+    usual, quarter = predictor(image, WORDS), everything.filter(threshold=0.25)
+    np.testing.assert_array_equal(usual.panoptic.ids, quarter.panoptic.ids)
+    np.testing.assert_array_equal(usual.instances.scores, quarter.instances.scores)
+    (streamed,) = predictor.stream([image], WORDS, threshold=limit)
+    assert len(streamed.instances) == len(above.instances)
+    words = frozenseg.Vocabulary.parse(WORDS)
+    whole = predictor.segment(image, words, predictor.embed(words))
+    assert len(whole.instances) >= len(everything.instances)
+    with pytest.raises(ValueError, match="threshold 2: must lie in 0-1"):
+        predictor(image, WORDS, threshold=2)
+
+
+def test_where_a_predictor_is(predictor: Predictor, tmp_path: Path) -> None:
+    assert repr(predictor).startswith("<Predictor FrozenSeg on cpu, shorter side ")
+    assert predictor.device == torch.device("cpu") and predictor.to("cpu") is predictor
+    with pytest.raises(UserError, match=r"MODEL\.DEVICE cuda:99: this PyTorch finds"):
+        predictor.to("cuda:99")
+    assert predictor(picture(8, 9), WORDS) is not None  # it stays where it is
+
+
+def test_another_device_takes_the_place_of_the_first(predictor: Predictor) -> None:
+    """With a stand-in for another device: the same model, built again."""
+    cfg = load_config(None, [*TINY_OPTIONS, "SEED", "0"])
+    moved = build_predictor(cfg)
+    moved._rebuild = lambda device: build_predictor(cfg)
+    before = moved.model
+    assert moved.to("cuda:0") is moved and moved.model is not before
+    np.testing.assert_array_equal(
+        moved(picture(40, 50), WORDS).semantic, predictor(picture(40, 50), WORDS).semantic
+    )
+    moved._rebuild = None
+    with pytest.raises(UserError, match="cannot be moved; load it with device='cuda'"):
+        moved.to("cuda")
+    moved.close()
+    assert repr(moved) == "<Predictor, closed>"

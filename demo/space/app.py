@@ -1,6 +1,6 @@
 """A Hugging Face Space: upload a picture, write names, see the masks.
 
-The Space needs `frozenseg` and `gradio` in its requirements.txt and this file; see docs/guides/serve.md.
+The Space needs this file, and `frozenseg` and `gradio` in its requirements.txt.
 """
 
 import os

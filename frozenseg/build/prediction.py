@@ -1,7 +1,8 @@
 """A configuration as a predictor: `load`, and the parts that only prediction needs."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,26 @@ def _build_predictor(cfg: CfgNode) -> Predictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
-    return predictor_of(cfg, network.to(device), note=note)
+    return predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, cfg))
 
 
-def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = None) -> Predictor:
+def _on_device(cfg: CfgNode, device: str) -> Predictor:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = device
+    return build_predictor(cfg)
+
+
+def predictor_of(
+    cfg: CfgNode,
+    model: SegmentationModel,
+    *,
+    note: str | None = None,
+    rebuild: Callable[[str], Predictor] | None = None,
+) -> Predictor:
     """A predictor with a model that is on its device already; the model only predicts from now on.
 
-    note: a warning for every result.
+    note: a warning for every result. rebuild: as of `Predictor`.
     """
     model.eval()
     prepare_for_inference(cfg, model)
@@ -107,6 +121,7 @@ def predictor_of(cfg: CfgNode, model: SegmentationModel, *, note: str | None = N
         batch_size=cfg.TEST.IMS_PER_BATCH,
         readers=max(1, cfg.DATALOADER.NUM_WORKERS),
         note=note,
+        rebuild=rebuild,
     )
 
 

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from frozenseg.build.run_folder import model_config
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 
@@ -30,7 +29,6 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"{absent[0]} is not installed: pip install 'frozenseg[serve]'")
     _check_numbers(arguments)
     token = _token(arguments.token_file)
-    model_config(arguments.model, weights=arguments.weights, options=arguments.options)
     if token is None and not _is_loopback(arguments.host):
         logger.warning(
             "%s: others can reach this service, and it asks for no token (--token-file)",

@@ -9,13 +9,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
-from torch import Tensor
 
 from frozenseg.data.notes import note, note_first
+from frozenseg.data.pixels import over_white, rgb_of_array
 from frozenseg.errors import MissingFileError, UserError
 
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
@@ -45,18 +45,22 @@ _DAMAGE = (
 _INVERSE = {6: 8, 8: 6}
 
 
-def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(
+    source: str | os.PathLike[str] | BinaryIO, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Read a file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
     Transparent parts are laid over white. 16-bit values are scaled to 0-255, not clipped. Of
     several pages or frames the first is read, and a warning tells of the others. Raises `UserError`
     if the file cannot be read whole.
 
+    source: a path, or a file that is opened as binary.
     size: (height, width) of its annotation. Many tools annotate the picture as it is stored, so the
         picture stays unturned if only then it has this size.
     """
-    with open_image(path) as image:
-        say_pages_left_out(image, path)
+    name = file_name(source) or "the image"
+    with open_image(source) as image:
+        say_pages_left_out(image, name)
         turn = orientation(image)
         load(image)
         stored_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned a TIFF by now
@@ -65,7 +69,7 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
     if turn == 1 or size is None:
         return upright
     stored = pixels if stored_turn == turn else turned(pixels, _INVERSE.get(turn, turn))
-    return _as_annotated(upright, stored, size, path)
+    return _as_annotated(upright, stored, size, name)
 
 
 def _as_annotated(
@@ -91,63 +95,39 @@ def _as_annotated(
 
 
 @contextmanager
-def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def open_image(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Image.Image]:
     """Open a picture and read its header; all pictures are opened here.
 
     Whatever Pillow raises inside the `with` block becomes a `UserError` that names the file, so the
     block should do no more than decode.
     """
-    path = Path(path)
-    try:
-        _check_file(path)
-        with _open(path) as image:
+    with _errors_named(file_name(source) or "the image"):
+        if isinstance(source, str | os.PathLike):
+            _check_file(Path(source))
+        with _open(source) as image:
             yield image
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into a `UserError` that names the picture."""
+    try:
+        yield
     except UserError as error:
-        raise _error_context(path, error) from None
+        raise _error_context(name, error) from None
     except Image.UnidentifiedImageError:
         raise UserError(
-            f"{path}: not an image, or of a format that is not read; save it as PNG or JPEG"
+            f"{name}: not an image, or of a format that is not read; save it as PNG or JPEG"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(
-            f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down first"
+            f"{name}: has more than {MAX_PIXELS:,} pixels; scale it down first"
         ) from None
     except PermissionError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
+        raise UserError(f"{name}: cannot be read ({error.strerror}); check its rights") from None
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: damaged image ({reason}); copy it again") from None
-
-
-def to_array(image: Any) -> np.ndarray:
-    """Convert any image that the API accepts to (H, W, 3) uint8 RGB.
-
-    image: a path; a PIL image; a numpy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of
-        uint8, uint16 or float in 0-1; a tensor of the same types, (3, H, W) or (H, W, 3).
-    """
-    if isinstance(image, str | os.PathLike):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return _from_pil(image)
-    if isinstance(image, Tensor):
-        image = image.detach().cpu()
-        if image.ndim == 3 and image.shape[0] == 3:
-            image = image.permute(1, 2, 0)
-        # numpy knows no bfloat16
-        return _from_numpy((image.float() if image.is_floating_point() else image).numpy())
-    if isinstance(image, np.ndarray):
-        return _from_numpy(image)
-    raise UserError(
-        "an image must be a path, a PIL image, a numpy array (H, W, 3) or a tensor (3, H, W); "
-        f"got {type(image).__name__}"
-    )
-
-
-def file_name(image: Any) -> str | None:
-    """Return the name of the file of an image in any form that `to_array` takes, if it has one."""
-    if not isinstance(image, str | os.PathLike):
-        image = getattr(image, "filename", None) or getattr(image, "name", None)
-    return os.fspath(image) if image and isinstance(image, str | os.PathLike) else None
+        raise UserError(f"{name}: damaged image ({reason}); copy it again") from None
 
 
 def _check_file(path: Path) -> None:
@@ -163,10 +143,10 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Read the header under the limits of this module."""
     with _own_limits:
-        image = Image.open(path, formats=_formats())
+        image = Image.open(source, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         image.close()
@@ -260,9 +240,18 @@ def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
-def _from_pil(image: Image.Image) -> np.ndarray:
-    load(image)
-    return turned(_unturned_pixels(image), orientation(image))
+def read_pil(image: Image.Image) -> np.ndarray:
+    """Read a PIL image as `read_image` reads a file."""
+    with _errors_named(file_name(image) or "the PIL image"):
+        load(image)
+        return turned(_unturned_pixels(image), orientation(image))
+
+
+def file_name(image: Any) -> str | None:
+    """Return the name of the file of a path, a PIL image or a file object, if it has one."""
+    if not isinstance(image, str | os.PathLike):
+        image = getattr(image, "filename", None) or getattr(image, "name", None)
+    return os.fspath(image) if image and isinstance(image, str | os.PathLike) else None
 
 
 def _unturned_pixels(image: Image.Image) -> np.ndarray:
@@ -272,53 +261,15 @@ def _unturned_pixels(image: Image.Image) -> np.ndarray:
             if values.min() < 0 or values.max() > 65535:
                 raise UserError("32-bit image with values outside 0-65535; save it as 8 or 16 bit")
             values = values.astype(np.uint16)
-        return _from_numpy(values)
+        return rgb_of_array(values)
     if image.mode == "La":  # Pillow converts it to no other mode
         image = image.convert("LA")
     if image.has_transparency_data:
-        return _over_white(np.asarray(image.convert("RGBA")))
+        return over_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))  # a copy, because `asarray` gives a read-only array
 
 
-def _from_numpy(values: np.ndarray) -> np.ndarray:
-    if values.ndim == 2:
-        values = values[..., None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.size == 0:
-        hint = "; channels come last in numpy" if values.ndim == 3 and values.shape[0] == 3 else ""
-        raise UserError(
-            f"an image array must have the shape (H, W, 3) RGB, (H, W, 4), (H, W, 1) or (H, W), "
-            f"none of them 0; got {values.shape}{hint}"
-        )
-    values = _to_uint8(values)
-    if values.shape[2] == 4:
-        return _over_white(values)
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
-
-
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype in (np.uint16, np.dtype(">u2")):
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
-    if np.issubdtype(values.dtype, np.floating):
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):  # so written, NaN is refused too
-            raise UserError(
-                f"float images must lie in 0-1, these values go from {low:g} to {high:g}; "
-                "convert 0-255 values to uint8"
-            )
-        return np.rint(values * 255).astype(np.uint8)
-    raise UserError(f"an image array must be uint8, uint16 or float in 0-1; got {values.dtype}")
-
-
-def _over_white(rgba: np.ndarray) -> np.ndarray:
-    """Blend (H, W, 4) uint8 with a white background to (H, W, 3)."""
-    image = Image.fromarray(rgba, "RGBA")
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return np.array(Image.alpha_composite(white, image).convert("RGB"))
-
-
-def _error_context(path: Path, error: UserError) -> UserError:
+def _error_context(name: str, error: UserError) -> UserError:
     """Begin the message of an error with the file, unless it does already."""
     message = str(error)
-    return error if message.startswith(str(path)) else type(error)(f"{path}: {message}")
+    return error if message.startswith(name) else type(error)(f"{name}: {message}")

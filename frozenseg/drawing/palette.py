@@ -34,7 +34,7 @@ def class_colors(
 # Least distances between the segments of a picture, tried in turn, because many segments leave
 # little room. The last one always finds colours; 2.3 is just noticeable.
 APART = (16.0, 10.0, 6.0, 3.0, 0.0)
-FROM_GROUND = 30.0  # least distance from the image under a segment, which shows through
+FROM_GROUND = 50.0  # least distance from the image under a segment; half of it shows through
 
 
 def picture_colors(

@@ -56,9 +56,9 @@ def draw_segments(
         )
     size = _drawing_size(ids.shape[0], ids.shape[1])
     rank, order = _ranks(ids, segments)
-    small = np.asarray(Image.fromarray(rank).resize(size, Image.Resampling.NEAREST))
+    small = _resized(rank, size)
     colors = _segment_colors(image, rank, order)
-    font = font_of(int(np.clip(round(max(size) / 55), 13, 30)))
+    font = font_of(int(np.clip(round(max(size) / 42), 15, 36)))
     picture = _colored(image, small, colors, size, opacity, thickness=1 + max(size) // 1000)
     _write_names(picture, small, order, colors, font)
     if legend:
@@ -84,6 +84,18 @@ def _ranks(ids: np.ndarray, segments: list[Segment]) -> tuple[np.ndarray, list[S
         return np.zeros(ids.shape, dtype=np.int32), []
     index = np.searchsorted(known, ids).clip(max=len(known) - 1)
     return np.where(known[index] == ids, index + 1, 0).astype(np.int32), order
+
+
+def _resized(rank: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Ranks at another size (width, height); enlarged, their borders are smooth, not stairs."""
+    if size[0] <= rank.shape[1]:
+        return np.asarray(Image.fromarray(rank).resize(size, Image.Resampling.NEAREST))
+    best, share = np.zeros(size[::-1], np.int32), np.zeros(size[::-1], np.float32)
+    for number in np.unique(rank).tolist():
+        inside = (rank == number).astype(np.float32)
+        own = cv2.resize(inside, size, interpolation=cv2.INTER_CUBIC)
+        best, share = np.where(own > share, number, best), np.maximum(own, share)
+    return best.astype(np.int32)
 
 
 def _segment_colors(image: np.ndarray, rank: np.ndarray, order: list[Segment]) -> np.ndarray:
@@ -115,9 +127,10 @@ def _colored(
     weight = np.where(rank > 0, np.float32(opacity), 0)[..., None]
     picture = picture * (1 - weight) + overlay * weight
     # A bright line with dark edges is visible on any image.
-    line, edge = (_outlines(rank, width)[..., None] for width in (thickness, 2 * thickness + 1))
-    picture = np.where(edge, DARK_LINE, picture)
-    return Image.fromarray(np.where(line, BRIGHT_LINE, picture).round().astype(np.uint8))
+    for width, grey in ((2 * thickness + 1, DARK_LINE), (thickness, BRIGHT_LINE)):
+        line = cv2.GaussianBlur(_outlines(rank, width).astype(np.float32), (3, 3), 0.5)[..., None]
+        picture = picture * (1 - line) + grey * line
+    return Image.fromarray(picture.round().astype(np.uint8))
 
 
 def _outlines(rank: np.ndarray, thickness: int) -> np.ndarray:

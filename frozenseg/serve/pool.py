@@ -13,7 +13,6 @@ from typing import Any
 from frozenseg.serve.jobs import Answer, Done, Job, ModelInfo, ModelSource, Refusal
 from frozenseg.serve.limits import Limits
 from frozenseg.serve.metrics import Metrics
-from frozenseg.serve.worker import work
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +20,13 @@ LOADING = 600.0  # seconds in which a model must be loaded
 TRIES = 3  # times that a process may end before its model is ready
 PAUSE = 1.0  # seconds before a process that has ended is started again
 AGAIN = 5  # seconds after which a client may try again
+
+
+def _work(*arguments: Any) -> None:
+    # Only here, so that the process of the service does without PyTorch and its memory.
+    from frozenseg.serve.worker import work
+
+    work(*arguments)
 
 
 @dataclass(eq=False)
@@ -51,7 +57,7 @@ class Pool:
         *,
         on_ready: Callable[[ModelInfo], None] = lambda info: None,
         on_failure: Callable[[str], None] = lambda line: None,
-        work: Callable[..., None] = work,
+        work: Callable[..., None] = _work,
     ) -> None:
         """Take what the processes get; `start` starts them.
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from frozenseg.data import images
 from frozenseg.data.image_files import is_video, list_images
-from frozenseg.data.images import read_image, to_array
+from frozenseg.data.image_inputs import to_array
+from frozenseg.data.images import read_image
 from frozenseg.errors import UserError
 
 

@@ -19,7 +19,8 @@ from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import cut_masks
 from frozenseg.data.folders import files_by_stem
 from frozenseg.data.image_files import list_images
-from frozenseg.data.images import MAX_PIXELS, read_image, to_array
+from frozenseg.data.image_inputs import to_array
+from frozenseg.data.images import MAX_PIXELS, read_image
 from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
 from frozenseg.data.readers import read_instances, read_panoptic
 from frozenseg.data.records import Record, Segments

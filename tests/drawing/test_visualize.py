@@ -22,7 +22,7 @@ from frozenseg.drawing.lettering import (
     wrap,
 )
 from frozenseg.drawing.palette import class_colors, luminance, picture_colors, readable_on
-from frozenseg.drawing.visualize import draw_segments
+from frozenseg.drawing.visualize import _resized, draw_segments
 from frozenseg.errors import UserError
 from frozenseg.inference.regions import class_regions
 from frozenseg.structures import Segment
@@ -87,7 +87,8 @@ def test_legend_and_note_are_added_outside_the_picture() -> None:
     with_legend = draw_segments(image, ids, segments)
     assert np.array_equal(np.asarray(with_legend)[:700, :800], np.asarray(bare))
     panel = np.asarray(with_legend)[:, 800:]
-    for color in class_colors(np.array([3, 7]), np.array([False, True])):
+    classes, ground = (np.array([3, 7]), np.array([False, True])), np.full((2, 3), 90, np.uint8)
+    for color in picture_colors(*classes, ground):
         assert (panel == color).all(axis=2).sum() > 50  # the swatch
     noted = draw_segments(image, ids, segments, note="random weights")
     band = noted.height - with_legend.height
@@ -264,7 +265,7 @@ def test_a_mask_can_be_told_from_what_lies_under_it(thing: bool) -> None:
         ground = class_colors(*classes)
         colors = picture_colors(*classes, ground)
         drawn = (colors.astype(float) + ground) / 2
-        assert least_distance(np.concatenate([drawn, ground])) > 10
+        assert least_distance(np.concatenate([drawn, ground])) > 13
 
 
 @pytest.mark.parametrize("ground", [0, 128, 255])
@@ -309,3 +310,14 @@ def test_a_name_is_drawn_in_a_font_that_has_its_letters() -> None:
 
 def test_a_class_without_letters_has_its_number_in_predictions_json() -> None:
     assert number_of(0) == "class 1"
+
+
+def test_borders_of_enlarged_pictures_are_smooth() -> None:
+    """A slanting border of a small image is a line of the picture, not a stair of large steps."""
+    rank = np.triu(np.ones((40, 40), dtype=np.int32))
+    large = _resized(rank, (640, 640))
+    crossing = np.array([np.flatnonzero(row)[0] for row in large[100:540]])
+    straight = np.polyval(np.polyfit(np.arange(len(crossing)), crossing, 1), np.arange(440))
+    assert np.abs(crossing - straight).max() <= 5  # 16 pixels are a step of nearest neighbours
+    assert set(np.unique(large)) == {0, 1}
+    np.testing.assert_array_equal(_resized(rank, (40, 40)), rank)

@@ -1,0 +1,91 @@
+"""Images in every form that a call takes: one, or many."""
+
+import glob
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from frozenseg.data.image_files import is_video, list_images
+from frozenseg.data.images import read_image, read_pil
+from frozenseg.data.pixels import rgb_of_array
+from frozenseg.errors import UserValueError
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter alone is a drive of Windows
+
+
+def to_array(image: Any) -> np.ndarray:
+    """Convert an image in any form to (H, W, 3) uint8 RGB.
+
+    image: a path; the bytes of a file, or a file that is opened as binary; a PIL image; a numpy
+        array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16 or float in 0-1; a
+        tensor of the same types, (3, H, W) or (H, W, 3).
+
+    Raises `UserError` for what is none of them or cannot be read; addresses are not followed.
+    """
+    if isinstance(image, str | os.PathLike):
+        _refuse_address(image)
+        return read_image(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        if not len(image):
+            raise UserValueError("the image is empty (0 bytes)")
+        return read_image(io.BytesIO(image))
+    if isinstance(image, Image.Image):
+        return read_pil(image)
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        if image.ndim == 3 and image.shape[0] == 3:
+            image = image.permute(1, 2, 0)
+        # numpy knows no bfloat16
+        return rgb_of_array((image.float() if image.is_floating_point() else image).numpy())
+    if isinstance(image, np.ndarray):
+        return rgb_of_array(image)
+    if isinstance(image, io.TextIOBase):
+        raise UserValueError("the image is a file opened as text; open it with mode 'rb'")
+    if hasattr(image, "read"):
+        return read_image(image)
+    raise UserValueError(
+        "an image must be a path, bytes, a binary file, a PIL image, a numpy array (H, W, 3) or a "
+        f"tensor (3, H, W); got {type(image).__name__}"
+    )
+
+
+def is_many(images: Any) -> bool:
+    """Tell whether this stands for several images.
+
+    That is a folder, a glob, an array or tensor of four dimensions, a list, a generator, or
+    anything else to iterate over but a file.
+    """
+    if isinstance(images, str | os.PathLike):
+        path = os.path.expanduser(os.fspath(images))
+        return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim == 4
+    one = isinstance(images, bytes | bytearray | memoryview | Mapping) or hasattr(images, "read")
+    return isinstance(images, Iterable) and not one
+
+
+def each_image(images: Any) -> Iterator[Any]:
+    """Yield the images one by one; folders and globs, also those in a list, give their files.
+
+    Videos among these files are left out. Raises `UserError` for a folder or glob without a file.
+    """
+    for entry in [images] if isinstance(images, str | os.PathLike) else images:
+        if isinstance(entry, str | os.PathLike) and is_many(entry):
+            yield from (path for path in list_images([os.fspath(entry)]) if not is_video(path))
+        else:
+            yield entry
+
+
+def _refuse_address(path: str | os.PathLike[str]) -> None:
+    text = os.fspath(path)
+    if ADDRESS.match(text) and not Path(text).exists():
+        raise UserValueError(
+            f"{text}: an address, which is not followed; download the image and give its file"
+        )

@@ -1,0 +1,119 @@
+"""Images in every form that a call takes."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frozenseg.data.image_inputs import each_image, is_many, to_array
+from frozenseg.data.images import file_name
+from frozenseg.errors import MissingFileError, UserError
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: np.ndarray) -> Path:
+    for name in ("b.png", "a.png", "x[1].png"):
+        Image.fromarray(photo).save(tmp_path / name)
+    (tmp_path / "film.mp4").write_bytes(b"video")
+    return tmp_path
+
+
+def test_bytes_and_files(folder: Path, photo: np.ndarray) -> None:
+    content = (folder / "a.png").read_bytes()
+    for image in (content, bytearray(content), memoryview(content), io.BytesIO(content)):
+        np.testing.assert_array_equal(to_array(image), photo)
+    with open(folder / "a.png", "rb") as file:
+        file.seek(5)  # it is read from its beginning
+        np.testing.assert_array_equal(to_array(file), photo)
+        assert file_name(file) == str(folder / "a.png")
+    with open(folder / "a.png", encoding="latin-1") as file:
+        with pytest.raises(ValueError, match="opened as text; open it with mode 'rb'"):
+            to_array(file)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"", "the image is empty"),
+        (b"no picture", "the image: not an image"),
+        (io.BytesIO(), "the image: not an image"),
+        ("https://x.org/a.png", "^https://x.org/a.png: an address, which is not followed"),
+        ("rtsp://camera/1", "an address"),
+        ({"image": 1}, "got dict"),
+    ],
+)
+def test_what_is_no_image(image: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        to_array(image)
+
+
+def test_a_truncated_picture_is_one_kind_of_error(folder: Path, photo: np.ndarray) -> None:
+    """By its path, as bytes, and opened by Pillow, which reads the pixels late."""
+    buffer = io.BytesIO()
+    Image.fromarray(photo.repeat(8, 0).repeat(8, 1)).save(buffer, "JPEG")
+    half = buffer.getvalue()[: len(buffer.getvalue()) // 2]
+    (folder / "half.jpg").write_bytes(half)
+    for image in (folder / "half.jpg", half, Image.open(folder / "half.jpg")):
+        with pytest.raises(UserError, match="damaged image"):
+            to_array(image)
+
+
+def test_errors_that_people_catch(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none.png: no such file"):
+        to_array(folder / "none.png")
+    with pytest.raises(ValueError, match="float images must lie in 0-1"):
+        to_array(np.full((4, 4, 3), 9.0))
+    assert issubclass(MissingFileError, UserError)
+
+
+def test_what_stands_for_several_images(folder: Path, photo: np.ndarray) -> None:
+    for many in (
+        [photo],
+        (photo, photo),
+        iter([photo]),
+        photo[None],
+        torch.zeros(2, 3, 8, 9),
+        folder,
+        str(folder),
+        f"{folder}/*.png",
+        {folder / "a.png"},
+    ):
+        assert is_many(many), many
+    for one in (photo, folder / "a.png", folder / "x[1].png", folder / "none.png", b"x"):
+        assert not is_many(one), one
+    for one in (io.BytesIO(b"x"), Image.new("L", (2, 2)), {"a": 1}, None, torch.zeros(3, 8, 9)):
+        assert not is_many(one), one
+
+
+def test_folders_and_globs_give_their_images(folder: Path, photo: np.ndarray) -> None:
+    names = ["a.png", "b.png", "x[1].png"]
+    assert [path.name for path in each_image(folder)] == names
+    assert [path.name for path in each_image(f"{folder}/?.png")] == names[:2]
+    mixed = list(each_image([photo, str(folder), folder / "b.png"]))
+    assert [getattr(entry, "name", None) for entry in mixed] == [None, *names, "b.png"]
+
+
+def test_a_generator_is_drawn_as_it_is_needed(photo: np.ndarray) -> None:
+    drawn = []
+
+    def photos() -> Iterator[np.ndarray]:
+        for number in range(10):
+            drawn.append(number)
+            yield photo
+
+    next(each_image(photos()))
+    assert drawn == [0]
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no images in this folder"):
+        list(each_image(tmp_path))
