@@ -17,7 +17,6 @@ export class Chips {
     this.input = byId("word");
     this.input.addEventListener("keydown", (event) => this.onKey(event));
     this.input.addEventListener("input", () => this.onInput());
-    this.input.addEventListener("blur", () => this.commit());
     byId("lists").addEventListener("change", ({ target }) => this.load(target.value));
     byId("save-words").addEventListener("click", () => this.save());
     byId("clear-words").addEventListener("click", () => {
@@ -52,7 +51,10 @@ export class Chips {
     this.changed();
   }
 
-  /** What is still in the text field becomes chips. */
+  /**
+   * What is still in the text field becomes chips. Not when the field loses the focus: the page
+   * would move under a click that is on its way to a button.
+   */
   commit() {
     const text = this.input.value;
     this.input.value = "";

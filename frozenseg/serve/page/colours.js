@@ -165,9 +165,9 @@ function linear(part) {
 
 /** CIELAB (D65) of linear RGB. */
 function lab([red, green, blue]) {
-  const x = curve((0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.9505);
-  const y = curve(0.2126 * red + 0.7152 * green + 0.0722 * blue);
-  const z = curve((0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.089);
+  const x = curve((0.412453 * red + 0.35758 * green + 0.180423 * blue) / 0.950456);
+  const y = curve(0.212671 * red + 0.71516 * green + 0.072169 * blue);
+  const z = curve((0.019334 * red + 0.119193 * green + 0.950227 * blue) / 1.088754);
   return [116 * y - 16, 500 * (x - y), 200 * (y - z)];
 }
 

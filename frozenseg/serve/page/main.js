@@ -104,7 +104,7 @@ function fail(error) {
   // A fault of the page itself is told too, rather than a page that stands still.
   if (!(error instanceof ServiceError)) console.error(error);
   const again = error.status === 503 || error.status === 0;
-  const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
+  const wait = error.retryAfter ? ` (in ${error.retryAfter} s)` : "";
   notices.showError(error.message + wait, again && model ? run : null);
   if (again && !model) byId("retry").hidden = !(byId("retry").onclick = () => location.reload());
 }

@@ -63,7 +63,10 @@ export class Stage {
       if (!width) return;
       const { layer, canvas } = this;
       const target = width * devicePixelRatio;
-      [canvas.width, canvas.height] = paintedSize(layer.width, layer.height, target, MOST_PIXELS);
+      // Of a picture larger than the screen 1.5 pixels for one are enough for smooth edges.
+      const enough = layer.width > target ? (2.25 * target ** 2 * layer.height) / layer.width : Infinity;
+      const most = Math.min(MOST_PIXELS, enough);
+      [canvas.width, canvas.height] = paintedSize(layer.width, layer.height, target, most);
       this.sheet = new Sheet(layer, canvas.width, canvas.height, canvas.width / width);
     }
     this.sheet.paint(this.context, this.look);

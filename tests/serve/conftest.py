@@ -1,0 +1,39 @@
+"""Fixtures of the tests of the page; what needs a browser is skipped where there is none."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.serve.browsing import Visit, chromium
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def page_service(browser, tmp_path_factory) -> Iterator[Any]:
+    # It is skipped where what a service needs is absent.
+    from tests.serve.test_serve import Service
+
+    service = Service(tmp_path_factory.mktemp("empty"))
+    yield service
+    service.process.terminate()
+    assert service.process.wait(30) == 0
+
+
+@pytest.fixture
+def visit(browser, page_service) -> Iterator[Any]:
+    """Makes visits, and checks each of them at its end."""
+    visits: list[Visit] = []
+
+    def make(**kind: bool) -> Visit:
+        visits.append(Visit(browser, page_service.url, **kind))
+        return visits[-1]
+
+    yield make
+    for one in visits:
+        one.close()
