@@ -75,7 +75,13 @@ def spelling(name: str) -> str:
 def singular(name: str) -> str:
     """The spelling of a name without the plural ending of its last word, in the plain cases."""
     text = spelling(name)
-    for ending, stem in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss")):
+    for ending, stem in (
+        ("ies", "y"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("sses", "ss"),
+        ("xes", "x"),
+    ):
         if text.endswith(ending) and len(text) > len(ending) + 1:
             return text.removesuffix(ending) + stem
     return text[:-1] if text.endswith("s") and not text.endswith("ss") and len(text) > 3 else text

@@ -285,8 +285,8 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_a_plural_of_a_users_word_is_seen() -> None:
-    training = Vocabulary.parse("car, truck; traffic light; bus; boxes")
-    test = Vocabulary.parse("Cars; Traffic-Lights; buses; box; tree")
+    training = Vocabulary.parse("car, truck; traffic light; berries; boxes")
+    test = Vocabulary.parse("Cars; Traffic-Lights; berry; box; tree")
     assert test.seen(training, plurals=True) == [True, True, True, True, False]
     assert "; 4 seen" in test.summary(training, plurals=True)
 
