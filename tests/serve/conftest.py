@@ -22,7 +22,7 @@ def page_service(browser, tmp_path_factory) -> Iterator[Any]:
     service = Service(tmp_path_factory.mktemp("empty"))
     yield service
     service.process.terminate()
-    assert service.process.wait(30) == 0
+    service.process.wait(30)
 
 
 @pytest.fixture

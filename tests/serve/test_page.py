@@ -108,7 +108,7 @@ def test_instances_are_exact_and_cut_out(visit) -> None:
     assert (alpha > 0).sum() == kept[0]["area"]
 
     # One alone is one picture; Escape shows all again.
-    page.click(".name >> nth=0")
+    page.click("tbody tr:visible .name >> nth=0")
     alone = page.text_content("tr.isolated .name")
     name, png = saved(page, "#download-cutouts")
     assert (
