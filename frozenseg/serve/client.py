@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.images import to_array
+from frozenseg.data.image_inputs import to_array
 from frozenseg.data.rle import decode_masks
 from frozenseg.errors import UserError
 from frozenseg.results.result import SegmentationResult
