@@ -5,6 +5,7 @@ The page is at the address that is printed, and what programs call is listed at 
 """
 
 import argparse
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -87,7 +88,9 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
         )
     )
     logger.info("%s: loading %s", address, pool.source.name)
-    server.run(sockets=[listener])
+    # uvicorn finishes its requests after a signal, and then raises the signal again.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
     return pool.failure
 
 
