@@ -3,12 +3,13 @@
 Both loaders yield `list[Sample]`, because test images differ in size and the model pads them.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -139,16 +140,15 @@ class Loader:
         batches = start_workers(self.batches)
         while True:
             try:
-                batch = next(batches, None)
+                with self._patience():
+                    batch = next(batches, None)
             except (ConnectionError, EOFError, FileNotFoundError):
                 # The other end of a pipe is gone; at the next try torch finds out whose it was.
                 if self.num_workers == 0:
                     raise
                 continue
-            except RuntimeError as error:  # what torch raises for dead, for silent workers and more
+            except RuntimeError:  # what torch raises for a dead worker, and for other faults
                 batch = self._death_of_a_worker()
-                if batch is None and "timed out" in str(error):
-                    batch = self._silence_of_the_workers()
                 if batch is None:
                     raise
             if batch is None:
@@ -161,13 +161,13 @@ class Loader:
     def _data_loader(self) -> DataLoader[Sample | UserError]:
         # The process id of each worker, and the item that it is reading.
         self.progress = torch.full((self.num_workers, 2), -1).share_memory_()
+        self.silent = False
         return DataLoader(
             _Reporting(self.dataset, self.progress),
             sampler=self.sampler,
             batch_size=self.batch_size,
             collate_fn=_collate,
             num_workers=self.num_workers,
-            timeout=LONGEST_WAIT if self.num_workers else 0,
             worker_init_fn=partial(_note_process, self.progress),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -184,25 +184,36 @@ class Loader:
         if not died_at:
             return None
         paths = [self.dataset.records[item].image_path for item in died_at if item >= 0]
-        return UserError(
-            f"{', '.join(paths) or 'before the first image'}: a worker process died here; if "
-            "memory or /dev/shm ran out, use fewer workers"
-        )
+        reason = "a worker process died here; if memory or /dev/shm ran out, use fewer workers"
+        if self.silent:
+            reason = (
+                f"the processes that read images sent nothing for {LONGEST_WAIT} seconds; one is "
+                "stopped, or the disk does not answer"
+            )
+        return UserError(f"{', '.join(paths) or 'before the first image'}: {reason}")
 
-    def _silence_of_the_workers(self) -> UserError:
-        """End workers that have sent nothing for too long; make an error that names their images.
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """End the workers if no batch comes for `LONGEST_WAIT` seconds; torch then finds them dead.
 
-        One that is stopped heeds no other signal, and the program could not end before it.
+        The timeout of torch's own DataLoader will not do: with it, dead workers are looked for
+        only when it has passed.
         """
-        rows = [(process, item) for process, item in self.progress.tolist() if process > 1]
-        for process, _ in rows:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        paths = [self.dataset.records[item].image_path for _, item in rows if item >= 0]
-        return UserError(
-            f"{', '.join(paths) or 'before the first image'}: the processes that read images sent "
-            f"nothing for {LONGEST_WAIT} seconds; one is stopped, or the disk does not answer"
-        )
+        timer = threading.Timer(LONGEST_WAIT, self._end_workers)
+        timer.daemon = True
+        if self.num_workers:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_workers(self) -> None:
+        self.silent = True
+        for process in self.progress[:, 0].tolist():
+            if process > 1:  # -1: it has not started
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)  # one that is stopped heeds no other signal
 
 
 class _Reporting(Dataset[Sample | UserError]):
