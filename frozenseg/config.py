@@ -45,7 +45,8 @@ def load_config(
     *,
     freeze: bool = True,
 ) -> CfgNode:
-    """The defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options over that.
+    """Return the defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options
+    over that.
 
     path may also name a recipe or a model that ships with the package, e.g. "small/frozenseg"
     (`frozenseg.recipes.find_config`). options may also be a mapping of keys to values. Unknown

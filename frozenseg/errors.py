@@ -55,7 +55,7 @@ class WriteError(UserError):
 
 
 def one_line(text: str) -> str:
-    """The text with control characters escaped, e.g. a line break as `\\n`.
+    """Return the text with control characters escaped, e.g. a line break as `\\n`.
 
     Names of files may have any of them, and a terminal would obey them.
     """
@@ -65,7 +65,7 @@ def one_line(text: str) -> str:
 
 
 def nearest(name: str, known: list[str], count: int = 3) -> str:
-    """A phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
+    """Return a phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
 

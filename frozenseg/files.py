@@ -231,7 +231,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -252,7 +252,7 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def _temporary_name(path: Path) -> tuple[str, str]:
-    """The beginning and the end of a temporary name for `path`."""
+    """Return the beginning and the end of a temporary name for `path`."""
     suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
     return f".{path.stem[:LONGEST_PREFIX]}.", suffix
 

@@ -218,7 +218,7 @@ class Predictor:
         threshold: float,
         seconds: float,
     ) -> SegmentationResult:
-        """The result for a user: without segments and instances below the threshold."""
+        """Return the result for a user: without segments and instances below the threshold."""
         result = SegmentationResult(
             image=pixels,
             vocabulary=vocabulary,

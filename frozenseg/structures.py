@@ -47,7 +47,7 @@ class ImageBatch:
         return cls(pixels, sizes)
 
     def to(self, device: torch.device | str) -> "ImageBatch":
-        """A copy on another device; to a GPU through pinned memory, without waiting for it."""
+        """Return a copy on another device; to a GPU through pinned memory, without waiting for it."""
         to_gpu = torch.device(device).type == "cuda" and self.pixels.device.type == "cpu"
         pixels = self.pixels.pin_memory() if to_gpu else self.pixels
         return ImageBatch(pixels.to(device, non_blocking=to_gpu), self.sizes, self.padding)
@@ -127,12 +127,12 @@ class TextEmbeddings:
         return TextEmbeddings(self.weight[torch.cat(rows)], index, self.seen[list(class_ids)])
 
     def class_vectors(self) -> Tensor:
-        """Unit vectors (K, D) of the classes: the normalised means over their names."""
+        """Return unit vectors (K, D) of the classes: the normalised means over their names."""
         sums = self.weight.new_zeros(self.num_classes, self.weight.shape[1])
         return F.normalize(sums.index_add_(0, self.class_index, self.weight), dim=-1)
 
     def to(self, device: torch.device | str) -> "TextEmbeddings":
-        """A copy on another device."""
+        """Return a copy on another device."""
         return TextEmbeddings(
             self.weight.to(device), self.class_index.to(device), self.seen.to(device)
         )
@@ -262,7 +262,7 @@ class Targets:
         return self.masks.any(0) if self.labelled is None else self.labelled
 
     def to(self, device: torch.device | str) -> "Targets":
-        """A copy on another device; from pinned memory to a GPU without waiting for it."""
+        """Return a copy on another device; from pinned memory to a GPU without waiting for it."""
         # The other way, whoever reads the result on the host would have to wait first.
         to_gpu = torch.device(device).type == "cuda"
 
@@ -273,6 +273,6 @@ class Targets:
         return Targets(moved(self.class_ids), moved(self.masks), labelled)
 
     def pin_memory(self) -> "Targets":
-        """A copy in pinned memory."""
+        """Return a copy in pinned memory."""
         labelled = None if self.labelled is None else self.labelled.pin_memory()
         return Targets(self.class_ids.pin_memory(), self.masks.pin_memory(), labelled)

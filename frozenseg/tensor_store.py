@@ -36,7 +36,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """The tensors that `write_tensors` has written, on the CPU; None without a file to use."""
+    """Return the tensors that `write_tensors` has written, on the CPU; None without a file to use."""
     if not path.exists():
         return None
     try:
@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 
 def names_in(path: Path) -> list[str]:
-    """The names of the tensors in a file, which are not read; none if it is no such file."""
+    """Return the names of the tensors in a file, which are not read; none if it is no such file."""
     try:
         _require_file(path)
         with safetensors.safe_open(path, framework="pt") as file:
@@ -78,8 +78,8 @@ def names_in(path: Path) -> list[str]:
 
 
 def checksum(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> int:
-    """A CRC-32 of all that a file is: its folder and name, and its tensors, contiguous on the
-    CPU, with their names, types and shapes."""
+    """Return a CRC-32 of all that a file is: its folder and name, and its tensors, contiguous on
+    the CPU, with their names, types and shapes."""
     value = zlib.crc32(f"{path.parent.name} {path.stem} {sorted(about.items())}".encode())
     for name, tensor in sorted(tensors.items()):
         kind = f"{name!r} {tensor.dtype} {tuple(tensor.shape)}"
@@ -89,7 +89,7 @@ def checksum(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]
 
 
 def folder_bytes(folder: Path) -> int:
-    """The size in bytes of all files below a folder."""
+    """Return the size in bytes of all files below a folder."""
     return sum(size for _, size, _ in _files(folder))
 
 

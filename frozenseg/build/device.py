@@ -19,7 +19,7 @@ from frozenseg.runtime.precision import Precision
 
 
 def build_device(cfg: CfgNode) -> torch.device:
-    """The device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU."""
+    """Return the device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU."""
     name = cfg.MODEL.DEVICE
     if name == "auto":
         if torch.cuda.is_available():
@@ -107,6 +107,6 @@ def _compile(stage: Stage, *, dynamic: bool | None) -> None:
 
 
 def process_device(cfg: CfgNode) -> torch.device:
-    """The device of this process: each of several processes has a GPU of its own."""
+    """Return the device of this process: each of several processes has a GPU of its own."""
     device = build_device(cfg)
     return torch.device("cuda", local_rank()) if device.type == "cuda" else device

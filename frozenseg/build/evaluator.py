@@ -121,7 +121,7 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
 
 
 def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
-    """The benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else INPUT.*_SIZE_TEST."""
+    """Return the benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else INPUT.*_SIZE_TEST."""
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if cfg.INPUT.SIZE_TEST_OF_BENCHMARK:
         short, long = benchmark.test_size
@@ -129,7 +129,7 @@ def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
 
 
 def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
-    """The tasks that the benchmark can be scored for and the configuration switches on."""
+    """Return the tasks that the benchmark can be scored for and the configuration switches on."""
     test, by_class = cfg.MODEL.MASK_FORMER.TEST, find_family(cfg).queries_classes
     switches = {
         "panoptic": test.PANOPTIC_ON,

@@ -46,7 +46,7 @@ LOSSES: dict[str, Loss] = {}
 
 
 def find_loss(cfg: CfgNode) -> Loss:
-    """The loss of MODEL.LOSS; where that is empty, that of the family."""
+    """Return the loss of MODEL.LOSS; where that is empty, that of the family."""
     name = cfg.MODEL.LOSS
     if name and name not in LOSSES:
         known = nearest(name, list(LOSSES)) if LOSSES else "the table LOSSES has none"
@@ -55,7 +55,7 @@ def find_loss(cfg: CfgNode) -> Loss:
 
 
 def find_family(cfg: CfgNode) -> Family[Any]:
-    """The row of MODEL.META_ARCHITECTURE."""
+    """Return the row of MODEL.META_ARCHITECTURE."""
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in MODELS:
         raise UserError(f"MODEL.META_ARCHITECTURE {name}: unknown; {nearest(name, list(MODELS))}")

@@ -72,14 +72,14 @@ def _without_injectors(cfg: CfgNode) -> CfgNode:
 
 
 def frozenseg_encoders(cfg: CfgNode) -> dict[str, str]:
-    """The names of CLIP and, where an injector uses it, of SAM."""
+    """Return the names of CLIP and, where an injector uses it, of SAM."""
     frozen = cfg.MODEL.FROZEN_SEG
     sam = {"sam": cfg.MODEL.SAM_NAME} if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else {}
     return {"clip": frozen.CLIP_MODEL_NAME, **sam}
 
 
 def fc_clip_encoders(cfg: CfgNode) -> dict[str, str]:
-    """The name of CLIP alone: FC-CLIP has no SAM."""
+    """Return the name of CLIP alone: FC-CLIP has no SAM."""
     return frozenseg_encoders(_without_injectors(cfg))
 
 
@@ -131,7 +131,7 @@ def build_sam(cfg: CfgNode) -> FrozenSam:
 
 
 def _build_pyramid(clip: FrozenClip) -> SimpleFeaturePyramid | None:
-    """What makes four levels of the one that a ViT has."""
+    """Return what makes four levels of the one that a ViT has."""
     return SimpleFeaturePyramid(channels=clip.channels["res4"]) if len(clip.channels) == 1 else None
 
 
@@ -147,7 +147,7 @@ def _build_sam_pixel_decoder(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
 
 
 def _deformable(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments that both pixel decoders share: those of their deformable encoders."""
+    """Return the arguments that both pixel decoders share: those of their deformable encoders."""
     head = cfg.MODEL.SEM_SEG_HEAD
     return {
         "dim": head.CONVS_DIM,
@@ -233,7 +233,7 @@ REMEDIES = {
 
 
 def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
-    """What decides the features of CLIP and SAM, for `feature_fingerprint`."""
+    """Return what decides the features of CLIP and SAM, for `feature_fingerprint`."""
     visual = model.clip.model.visual
     identity: Identity = {
         "clip": ([cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)], visual)
@@ -244,14 +244,14 @@ def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
 
 
 def frozenseg_shared(cfg: CfgNode, model: FrozenSeg) -> dict[str, str]:
-    """What the file of CLIP's weights would tell."""
+    """Return what the file of CLIP's weights would tell."""
     return {"MODEL.FROZEN_SEG.CLIP_QUICK_GELU": said_quick_gelu(model.clip.model)}
 
 
 def frozenseg_loss(
     cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings, inputs: InputPreparation
 ) -> MaskClassificationLoss:
-    """The loss of Mask2Former on classes and masks."""
+    """Return the loss of Mask2Former on classes and masks."""
     return MaskClassificationLoss(
         criterion=_build_criterion(cfg, text.num_classes),
         text=text,

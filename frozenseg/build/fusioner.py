@@ -210,14 +210,14 @@ def fusioner_parts(cfg: CfgNode, model: Fusioner) -> list[FrozenPart]:
 
 
 def fusioner_identity(cfg: CfgNode, model: Fusioner) -> Identity:
-    """What decides the features of the visual encoder, for `feature_fingerprint`."""
+    """Return what decides the features of the visual encoder, for `feature_fingerprint`."""
     node = cfg.MODEL.FUSIONER
     settings = [node.VISUAL, node.VISUAL_NAME, has_quick_gelu(model.visual)]
     return {"visual": (settings, model.visual)}
 
 
 def fusioner_shared(cfg: CfgNode, model: Fusioner) -> dict[str, str]:
-    """What the files of CLIP's weights would tell."""
+    """Return what the files of CLIP's weights would tell."""
     return {
         "MODEL.FUSIONER.VISUAL_QUICK_GELU": said_quick_gelu(model.visual),
         "MODEL.FUSIONER.TEXT_QUICK_GELU": said_quick_gelu(model.text),
@@ -225,14 +225,14 @@ def fusioner_shared(cfg: CfgNode, model: Fusioner) -> dict[str, str]:
 
 
 def fusioner_encoders(cfg: CfgNode) -> dict[str, str]:
-    """The names of the visual and the text encoder."""
+    """Return the names of the visual and the text encoder."""
     return {"visual": cfg.MODEL.FUSIONER.VISUAL_NAME, "text": cfg.MODEL.FUSIONER.TEXT_NAME}
 
 
 def fusioner_loss(
     cfg: CfgNode, model: Fusioner, text: TextEmbeddings, inputs: InputPreparation
 ) -> BinaryMaskLoss:
-    """The loss on one binary mask for each queried class."""
+    """Return the loss on one binary mask for each queried class."""
     return BinaryMaskLoss(
         vectors=text.class_vectors(),
         classes_at_once=model.classes_at_once,

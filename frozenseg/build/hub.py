@@ -151,7 +151,8 @@ def from_pretrained(
 
 
 def _shared_values(cfg: CfgNode) -> dict[str, Any]:
-    """The keys that decide a result and are not at their default, without paths of this machine."""
+    """Return the keys that decide a result and are not at their default, without paths of this
+    machine."""
     values = {}
     for name, value in flat_config(cfg).items():
         rule = KEYS[name].rule

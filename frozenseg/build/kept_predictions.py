@@ -31,7 +31,7 @@ def kept_files(
     dataset: SegmentationDataset,
     tasks: tuple[str, ...],
 ) -> dict[str, KeptFiles]:
-    """What keeps the predictions of a data set, by task; none without TEST.SAVE_PREDICTIONS.
+    """Return what keeps the predictions of a data set, by task; none without TEST.SAVE_PREDICTIONS.
 
     Files of an earlier evaluation of the set are removed first.
     """
@@ -61,13 +61,13 @@ def kept_files(
 
 
 def predictions_folder(cfg: CfgNode, name: str) -> Path:
-    """The folder of a set of DATASETS.TEST below OUTPUT_DIR."""
+    """Return the folder of a set of DATASETS.TEST below OUTPUT_DIR."""
     short = short_names(cfg.DATASETS.TEST)[name]
     return Path(cfg.OUTPUT_DIR) / FOLDER / short.strip("/").replace("/", "_").replace(":", "_")
 
 
 def _labels(benchmark: Benchmark, dataset_ids: tuple[int, ...]) -> tuple[list[int], int]:
-    """The label of each class in label maps, and that of pixels without a class."""
+    """Return the label of each class in label maps, and that of pixels without a class."""
     if benchmark.image_names == "cityscapes":
         return [*dataset_ids], 0
     if benchmark.reader == "images" and benchmark.annotations:  # whoever lists images chooses

@@ -37,7 +37,7 @@ def training_loss(
     text: TextEmbeddings,
     cache: FeatureCache | None = None,
 ) -> TrainingLoss[Any, Any]:
-    """The loss of MODEL.LOSS, or of the model's family.
+    """Return the loss of MODEL.LOSS, or of the model's family.
 
     text: of the training vocabulary, on the model's device.
     """
@@ -64,7 +64,7 @@ def training_groups(cfg: CfgNode, model: torch.nn.Module) -> list[dict[str, Any]
 
 
 def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
-    """The model with its optimiser, precision and moving average, at step 0."""
+    """Return the model with its optimiser, precision and moving average, at step 0."""
     solver = cfg.SOLVER
     groups = training_groups(cfg, model)
     if solver.CONSTANT_DECODER and not any(group["fixed_rate"] for group in groups):
@@ -84,7 +84,7 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
 
 @setting("SOLVER:", "; see WEIGHT_DECAY and WEIGHT_DECAY_END")
 def decay_of(cfg: CfgNode) -> CosineSchedule | None:
-    """The weight decay of each step; None: it is constant."""
+    """Return the weight decay of each step; None: it is constant."""
     solver = cfg.SOLVER
     if solver.WEIGHT_DECAY_SCHEDULE == "constant":
         return None
@@ -95,7 +95,7 @@ def decay_of(cfg: CfgNode) -> CosineSchedule | None:
 
 @setting("SOLVER:", "; see BASE_LR, BASE_LR_END, GAMMA and WARMUP_FACTOR")
 def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
-    """The learning rate of each step."""
+    """Return the learning rate of each step."""
     solver = cfg.SOLVER
     rate: dict[str, Any] = {
         "base": solver.BASE_LR,
@@ -108,7 +108,7 @@ def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
 
 
 def clip_norm_of(cfg: CfgNode) -> float | None:
-    """The norm to which all gradients together are clipped; None: they are not."""
+    """Return the norm to which all gradients together are clipped; None: they are not."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     return clip.CLIP_VALUE if clip.ENABLED else None
 
@@ -131,7 +131,8 @@ def check_feature_cache(cfg: CfgNode) -> None:
 def feature_cache(
     cfg: CfgNode, model: SegmentationModel, precision: Precision
 ) -> FeatureCache | None:
-    """The features on disk of DATALOADER.FEATURE_CACHE, which has been checked; None without."""
+    """Return the features on disk of DATALOADER.FEATURE_CACHE, which has been checked; None
+    without."""
     loader = cfg.DATALOADER
     if not loader.FEATURE_CACHE:
         return None

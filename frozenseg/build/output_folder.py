@@ -104,7 +104,8 @@ def say_what_was_found(
 
 
 def _runs_beside(output: Path) -> str:
-    """A question after the folders beside this one that hold checkpoints; "" if there are none."""
+    """Ask after the folders beside this one that hold checkpoints; "" if there are
+    none."""
     paths = output.absolute().parent.glob("*/checkpoints/step_*.pt")
     names = sorted({path.parent.parent.name for path in paths} - {output.name})
     return f" ({nearest(output.name, names)})" if names else ""

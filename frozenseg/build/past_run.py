@@ -29,7 +29,7 @@ def read_runs(paths: Sequence[Path]) -> list[PastRun]:
 
 
 def _place(path: Path) -> Path:
-    """The path that names a run: its folder, or a file of results that lies among others."""
+    """Return the path that names a run: its folder, or a file of results that lies among others."""
     path = path.absolute()
     return path.parent if path.name == SCORES else path
 

@@ -113,7 +113,8 @@ def predictor_of(
     note: str | None = None,
     rebuild: Callable[[str], HubPredictor] | None = None,
 ) -> HubPredictor:
-    """A predictor with a model that is on its device already; the model only predicts from now on.
+    """Return a predictor with a model that is on its device already; the model only predicts from
+    now on.
 
     note: a warning for every result. rebuild: as of `Predictor`.
     """

@@ -31,7 +31,7 @@ def load_with_settings(
 
 
 def settings_of(cfg: CfgNode) -> dict[str, Any]:
-    """The keys that have an effect on results and not their default value, as text."""
+    """Return the keys that have an effect on results and not their default value, as text."""
     default = default_config()
     pairs = ((name, _value(cfg, name)) for name in KEYS if not name.startswith(WITHOUT_EFFECT))
     return {name: str(value) for name, value in pairs if value != _value(default, name)}

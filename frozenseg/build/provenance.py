@@ -74,13 +74,13 @@ def log_average(cfg: CfgNode) -> None:
 
 
 def nested_settings(cfg: CfgNode) -> dict[str, Any]:
-    """The configuration as plain dictionaries, lists, numbers and text."""
+    """Return the configuration as plain dictionaries, lists, numbers and text."""
     return yaml.safe_load(cfg.dump())
 
 
 def frozen_digests(cfg: CfgNode, model: SegmentationModel) -> dict[str, str]:
-    """A digest of the weights of each frozen image encoder, before they are cast; on the first
-    process alone."""
+    """Return a digest of the weights of each frozen image encoder, before they are cast; on the
+    first process alone."""
     if not is_main():
         return {}
     encoders = find_family(cfg).identity(cfg, model)
@@ -95,7 +95,7 @@ def about_sets(
     weights: str,
     frozen: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """What results.json says of each data set besides scores: "classes" and "provenance".
+    """Return what results.json says of each data set besides scores: "classes" and "provenance".
 
     weights: the file of the trained parts; "" for random ones. frozen: of `frozen_digests`. The
     first process alone gets anything.
@@ -147,7 +147,7 @@ def _changed_settings(cfg: CfgNode) -> list[tuple[str, Any]]:
 
 
 def _command() -> str:
-    """The command line; of a program that is not ours, such as a notebook, the file's name."""
+    """Return the command line; of a program that is not ours, such as a notebook, the file's name."""
     program = sys.argv[0] if sys.argv[0].startswith("frozenseg ") else Path(sys.argv[0]).name
     return f"{program} {shlex.join(sys.argv[1:])}"
 

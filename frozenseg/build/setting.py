@@ -29,7 +29,7 @@ def setting(key: str, remedy: str = "") -> Iterator[None]:
 
 
 def data_sets(cfg: CfgNode, key: str) -> tuple[str, ...]:
-    """The names in DATASETS.TRAIN or DATASETS.TEST; it is an error if there are none."""
+    """Return the names in DATASETS.TRAIN or DATASETS.TEST; it is an error if there are none."""
     names = tuple(cfg.DATASETS[key])
     if not names:
         raise UserError(f"DATASETS.{key} is empty: name at least one data set")

@@ -203,7 +203,7 @@ class _Run:
             )
 
     def _finish(self) -> None:
-        """The files of a run that has ended, and the last evaluation.
+        """Write the files of a run that has ended, after a last evaluation.
 
         The weights come first, so that they are there whatever the evaluation meets.
         """
@@ -256,7 +256,7 @@ class _Run:
             write_state(self.output / BEST_WEIGHTS, trainable_state(self.state.model))
 
     def _write_weights(self) -> None:
-        """The trained parts, averaged if there is an average."""
+        """Write the trained parts, averaged if there is an average."""
         average = self.state.average
         with average.applied() if average is not None else nullcontext():
             write_state(self.output / WEIGHTS, trainable_state(self.state.model))

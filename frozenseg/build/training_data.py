@@ -84,7 +84,7 @@ def training_transform(cfg: CfgNode) -> LargeScaleJitter:
 
 
 def micro_batch_size(cfg: CfgNode) -> int:
-    """The number of images of one forward and backward pass on one device."""
+    """Return the number of images of one forward and backward pass on one device."""
     solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE * world_size()
     if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
         raise UserError(

@@ -105,7 +105,7 @@ def _fetch(row: PublishedFile, file: BinaryIO) -> None:
 
 
 def _open(row: PublishedFile, start: int) -> HTTPResponse | None:
-    """The answer from byte `start` on; None if the file ends there."""
+    """Return the answer from byte `start` on; None if the file ends there."""
     headers = {"User-Agent": "frozenseg"} | ({"Range": f"bytes={start}-"} if start else {})
     request = urllib.request.Request(_address(row), headers=headers)
     try:

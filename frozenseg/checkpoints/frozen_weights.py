@@ -103,8 +103,9 @@ def clip_text_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def vit_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The ViT in a file of DINO, which holds nothing else, or MoCo v3, which holds two of them with
-    heads: the one that is trained by gradients, without its head, as MoCo's own evaluation has it.
+    """Return the ViT in a file of DINO, which holds nothing else, or MoCo v3, which holds two of
+    them with heads: the one that is trained by gradients, without its head, as MoCo's own
+    evaluation has it.
     """
     prefix = "base_encoder."
     if not any(name.startswith(prefix) for name in state):
@@ -122,7 +123,8 @@ def is_clip_file(weights: str) -> bool:
 
 
 def find_clip(name: str, weights: str) -> Path:
-    """The file of a CLIP: a path as given, or an open_clip tag looked for where such files lie."""
+    """Return the file of a CLIP: a path as given, or an open_clip tag looked for where such files
+    lie."""
     if is_clip_file(weights):
         if Path(weights).exists():  # what it is, shows when it is read
             return Path(weights)
@@ -155,13 +157,13 @@ def find_clip(name: str, weights: str) -> Path:
 
 
 def find_vit(method: str, weights: str) -> Path:
-    """The file of a ViT of DINO or MoCo v3 (method "dino" or "moco"): a path as given, or the
-    published file under `FOLDER`."""
+    """Return the file of a ViT of DINO or MoCo v3 (method "dino" or "moco"): a path as given, or
+    the published file under `FOLDER`."""
     return _given_or_published(weights, VIT_NAMES[method])
 
 
 def find_sam(name: str, weights: str) -> Path:
-    """The file of a SAM: a path as given, or the published file under `FOLDER`."""
+    """Return the file of a SAM: a path as given, or the published file under `FOLDER`."""
     if not weights and name not in SAM_NAMES:
         weights = str(FOLDER / f"sam_{name}.safetensors")
     return _given_or_published(weights, SAM_NAMES.get(name, ""))

@@ -65,7 +65,7 @@ def fetch_model(repository: str, **arguments: Any) -> Path:
 
 
 def check_digest(path: Path) -> tuple[str, bool]:
-    """The SHA-256 of a file in the hub's cache, and whether the hub tells it.
+    """Return the SHA-256 of a file in the hub's cache, and whether the hub tells it.
 
     The cache calls a large file by the digest that the hub tells. A file that has another one is
     removed, and a `UserError`.

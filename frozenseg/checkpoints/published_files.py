@@ -153,7 +153,7 @@ PUBLISHED = {
 
 
 def find_published(name: str) -> PublishedFile:
-    """The row of a name; an unknown one is a `UserError` with the nearest names."""
+    """Return the row of a name; an unknown one is a `UserError` with the nearest names."""
     if name not in PUBLISHED:
         raise UserError(f"{name}: no such published weights; {nearest(name, list(PUBLISHED))}")
     return PUBLISHED[name]

@@ -68,7 +68,7 @@ TRAINING_STATE = ("criterion.",)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under our names; unknown entries are an error that lists them."""
+    """Return a published state dict under our names; unknown entries are an error that lists them."""
     kept = {name: value for name, value in state.items() if not name.startswith(TRAINING_STATE)}
     return _renamed(kept, RENAMES)
 
@@ -94,7 +94,7 @@ def _renamed(state: Mapping[str, Tensor], rows: list[tuple[str, str]]) -> dict[s
 
 
 def _filled(pattern: str, parts: tuple[str, ...]) -> str:
-    """The pattern with its marks replaced by `parts`, in order."""
+    """Return the pattern with its marks replaced by `parts`, in order."""
     remaining = iter(parts)
     return re.sub(r"[#*]", lambda _: next(remaining), pattern)
 

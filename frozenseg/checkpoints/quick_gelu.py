@@ -35,7 +35,7 @@ def tell_quick_gelu(name: str, weights: str) -> bool | None:
 
 
 def _tell(name: str, weights: str) -> tuple[bool | None, str]:
-    """The answer, None if there is none, and what gave it."""
+    """Return the answer, None if there is none, and what gave it."""
     tags = {tag: bool(_row(name, tag).get("quick_gelu")) for tag in _tags(name)}
     if not is_clip_file(weights):
         row = _row(name, weights)
@@ -71,7 +71,7 @@ def _tags(name: str) -> list[str]:
 
 
 def _row(name: str, tag: str) -> dict[str, str]:
-    """What open_clip knows of a tag's weights; empty where it does not know the tag."""
+    """Return what open_clip knows of a tag's weights; empty where it does not know the tag."""
     return get_pretrained_cfg(name, tag)
 
 

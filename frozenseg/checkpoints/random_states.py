@@ -13,7 +13,7 @@ CUDA_BYTES = 16  # seed and offset
 
 
 def random_state() -> dict[str, Any]:
-    """The states of all generators of this process."""
+    """Return the states of all generators of this process."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

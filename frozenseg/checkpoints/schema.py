@@ -46,7 +46,7 @@ class TrainingCheckpoint:
 
 
 def by_name(checkpoint: TrainingCheckpoint) -> dict[str, Any]:
-    """The fields by name; `dataclasses.asdict` would copy every tensor."""
+    """Return the fields by name; `dataclasses.asdict` would copy every tensor."""
     return {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
 
 
@@ -174,7 +174,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _optimizer(value: Any) -> None:
-    """The shape of AdamW's state dict: groups of indices, entries by index."""
+    """Check the shape of AdamW's state dict: groups of indices, entries by index."""
     if not isinstance(value, dict) or value.keys() != {"state", "param_groups"}:
         raise UserError("optimiser: state and groups were expected")
     groups, state = value["param_groups"], value["state"]

@@ -24,12 +24,12 @@ SHARED = "mask_decoder.query_injector.projection."
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """The entries of the model's state dict, shared ones once."""
+    """Return the entries of the model's state dict, shared ones once."""
     return {name: tensor for name, tensor in model.state_dict().items() if SHARED not in name}
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """The entries of `model_state` that training changes."""
+    """Return the entries of `model_state` that training changes."""
     frozen = frozen_parts(model)
     return {
         name: tensor for name, tensor in model_state(model).items() if part_of(name, frozen) is None
@@ -183,7 +183,8 @@ LARGEST_TABLE = 100_000_000  # numbers; a file must not make us allocate what it
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with its tables of mostly zero rows stored sparsely; `read_state` undoes it.
+    """Return a state dict with its tables of mostly zero rows stored sparsely; `read_state` undoes
+    it.
 
     Of the small CLIP's 49,408 tokens, captions of the small world use a few hundred.
     """
@@ -201,7 +202,7 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unpacked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The state dict that `packed` was given; entries that do not fit together are an error."""
+    """Return the state dict that `packed` was given; entries that do not fit together are an error."""
     whole = {name: tensor for name, tensor in state.items() if "@" not in name}
     tables = {name.rpartition("@")[0] for name in state if "@" in name}
     for table in sorted(tables):
@@ -229,8 +230,8 @@ def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU: safetensors, or a `torch.save` file read without executing
-    it. All of them hold finite numbers (`check_tensors`)."""
+    """Return the tensors of a file, on the CPU: safetensors, or a `torch.save` file read without
+    executing it. All of them hold finite numbers (`check_tensors`)."""
     path = user_path(path)
     if is_safetensors(path):
         state = _unpacked(read_safetensors(path), path)
@@ -241,7 +242,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a torch file holds."""
+    """Return the state dict in what a torch file holds."""
     # detectron2's and open_clip's wrappers, and our training checkpoints, the average first
     for key in ("model", "state_dict", "average", "weights"):
         if isinstance(content, dict) and isinstance(content.get(key), dict) and content[key]:

@@ -41,7 +41,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. what: the first word of error messages."""
+    """Return the tensors of a safetensors file, on the CPU. what: the first word of error messages."""
     _check_file(path, what)
     try:
         return load_file(path)
@@ -52,7 +52,8 @@ def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
 
 
 def read_torch(path: Path, what: str = "weights") -> Any:
-    """The content of a `torch.save` file, on the CPU; more than tensors and numbers is an error."""
+    """Return the content of a `torch.save` file, on the CPU; more than tensors and numbers is an
+    error."""
     _check_file(path, what)
     try:
         if zipfile.is_zipfile(path):

@@ -42,7 +42,7 @@ class CheckpointFolder:
         return path
 
     def prove(self) -> None:
-        """A step has been taken from the last checkpoint: delete those that it replaces."""
+        """Delete the checkpoints that the last one replaces, once a step has been taken from it."""
         if self._unproven is None:
             return
         best_step = self._unproven.best.get("step")
@@ -52,8 +52,8 @@ class CheckpointFolder:
         self._unproven = None
 
     def newest(self) -> tuple[TrainingCheckpoint, Path] | None:
-        """The newest checkpoint that can be read, and its path; None without one. A warning names
-        those that are damaged."""
+        """Return the newest checkpoint that can be read, and its path; None without one. A warning
+        names those that are damaged."""
         paths = self.paths()
         for path in reversed(paths):
             try:
@@ -76,7 +76,7 @@ class CheckpointFolder:
 
 
 def step_of(path: Path) -> int:
-    """The step in the name of a checkpoint's file."""
+    """Return the step in the name of a checkpoint's file."""
     match = FILE.fullmatch(path.name)
     assert match is not None, "a path of `CheckpointFolder.paths`"
     return int(match[1])

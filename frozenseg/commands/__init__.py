@@ -141,8 +141,8 @@ class _Lines(logging.Formatter):
 
 @contextlib.contextmanager
 def _log_on_console() -> Iterator[None]:
-    """What the package logs goes to the standard error of now, and no longer than the command runs:
-    a caller in the same process may close that stream."""
+    """Send what the package logs to the standard error of now, and no longer than the command
+    runs: a caller in the same process may close that stream."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines("%(message)s"))
     package = logging.getLogger("frozenseg")

@@ -62,7 +62,7 @@ def read_config(request: Request) -> Any:
 
 
 def work(request: Request) -> None:
-    """The whole job of one process."""
+    """Do the whole job of one process."""
     from types import SimpleNamespace
 
     from detectron2.checkpoint import DetectionCheckpointer

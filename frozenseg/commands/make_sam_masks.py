@@ -94,7 +94,7 @@ def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
 
 
 def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:
-    """The proposals over the image, numbered by size, small ones over large ones."""
+    """Return the proposals over the image, numbered by size, small ones over large ones."""
     logits = torch.nn.functional.interpolate(
         proposals.logits()[None], size=image.shape[:2], mode="bilinear", align_corners=False
     )[0]

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _summaries(paths: list[Path]) -> dict[str, Summary]:
-    """The headline numbers of every data set of all files; each set may come once."""
+    """Return the headline numbers of every data set of all files; each set may come once."""
     summaries: dict[str, Summary] = {}
     for path in paths:
         rows = {name: stored.summary for name, stored in read_results(path).items()}

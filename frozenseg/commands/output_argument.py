@@ -9,14 +9,14 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def output_file(text: str) -> Path:
-    """The type of an option such as --json."""
+    """Return the type of an option such as --json."""
     path = user_path(text)
     check_writable(path)
     return path
 
 
 def output_picture(text: str) -> Path:
-    """The type of an option that names a picture, whose ending says of which kind."""
+    """Return the type of an option that names a picture, whose ending says of which kind."""
     if Path(text).suffix.lower() not in PICTURES:
         raise UserError(f"{text}: end the name of a picture in {', '.join(PICTURES)}")
     return output_file(text)

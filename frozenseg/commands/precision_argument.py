@@ -15,5 +15,5 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def precision_options(arguments: argparse.Namespace) -> list[str]:
-    """The settings that --precision stands for; none where it is not given."""
+    """Return the settings that --precision stands for; none where it is not given."""
     return ["MODEL.PRECISION", arguments.precision] if arguments.precision else []

@@ -67,7 +67,7 @@ def _candidates(folder: Path, path: Path) -> Iterator[str]:
 
 
 def _files_of(name: str, output: Path) -> set[str]:
-    """The paths, in one case, that the results of this name take."""
+    """Return the paths, in one case, that the results of this name take."""
     places = [output / f"{name}{ending}" for ending in (".png", ".mp4")]
     places += [output / FOLDER / PANOPTIC / f"{name}{ending}" for ending in (".png", "")]
     return {str(place.resolve()).casefold() for place in places}

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
 
     def add(task: str, summary: str, **arguments: str) -> argparse.ArgumentParser:
-        """A task with required options, given as name="what it is"."""
+        """Return a task with required options, given as name="what it is"."""
         added = tasks.add_parser(task, help=summary, description=summary)
         for name, meaning in arguments.items():
             flag, _, rest = meaning.partition(" ")

@@ -42,7 +42,7 @@ class ImageSegmenter(Protocol):
     def stream(
         self, images: Iterable[Any], vocabulary: Vocabulary, *, threshold: float
     ) -> "Iterator[SegmentationResult | UserError]":
-        """The results of images, given as paths or (H, W, 3) uint8 RGB, in their order."""
+        """Yield the results of images, given as paths or (H, W, 3) uint8 RGB, in their order."""
 
 
 @dataclass
@@ -111,7 +111,7 @@ def segment_files(
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:
-    """The lines in the order of the inputs: images are written while others are read."""
+    """Return the lines in the order of the inputs: images are written while others are read."""
     return [line for _, line in sorted(lines)]
 
 
@@ -264,7 +264,7 @@ class _Run:
 
 
 def _no_picture(frame: np.ndarray) -> None:
-    """Takes the place of what appends a frame to a video."""
+    """Take the place of what appends a frame to a video."""
 
 
 def _drawing() -> ThreadPoolExecutor:

@@ -238,7 +238,7 @@ def unknown_image(
 
 
 def known_image(entry: Mapping[str, Any], images: Collection[ImageId], where: str) -> ImageId:
-    """The `image_id` of an entry, which must be among those of `images`."""
+    """Return the `image_id` of an entry, which must be among those of `images`."""
     key = image_id(entry, "image_id", where)
     if key not in images:
         raise unknown_image(key, images, where)
@@ -246,7 +246,7 @@ def known_image(entry: Mapping[str, Any], images: Collection[ImageId], where: st
 
 
 def known_category(entry: Mapping[str, Any], categories: Collection[int], where: str) -> int:
-    """The `category_id` of an entry, which must be among those of `categories`."""
+    """Return the `category_id` of an entry, which must be among those of `categories`."""
     category_id = whole(entry, "category_id", where)
     if category_id not in categories:
         raise UserError(

@@ -8,8 +8,8 @@ from frozenseg.data.records import Record
 
 
 def label_maps_digest(records: Iterable[Record]) -> str | None:
-    """A SHA-256 of the names and sizes in bytes of all label maps and panoptic PNGs, in the order
-    of the records; None where there are none.
+    """Return a SHA-256 of the names and sizes in bytes of all label maps and panoptic PNGs, in the
+    order of the records; None where there are none.
 
     Their content is not read, because that takes as long as scoring a whole data set.
     """

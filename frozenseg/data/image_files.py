@@ -36,7 +36,7 @@ def list_images(
 
 
 def root_of(inputs: list[str]) -> Path:
-    """The folder that holds all inputs: folders, files, and what globs may match."""
+    """Return the folder that holds all inputs: folders, files, and what globs may match."""
     folders = []
     for entry in map(os.path.expanduser, inputs):
         path = Path(entry)
@@ -87,7 +87,7 @@ def _images_of(folder: Path, recursive: bool) -> list[Path]:
 
 
 def _content(folder: Path, recursive: bool) -> tuple[list[Path], int]:
-    """The files in a folder that are not hidden, and how many folders are not searched."""
+    """Return the files in a folder that are not hidden, and how many folders are not searched."""
     files: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

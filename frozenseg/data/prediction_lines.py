@@ -175,7 +175,7 @@ class PredictionLines:
 
 
 def line_files(folder: Path) -> dict[Part, Path]:
-    """The files of lines in a folder, by the parts that wrote them."""
+    """Return the files of lines in a folder, by the parts that wrote them."""
     found = {}
     for path in folder.glob("lines*.jsonl"):
         if match := NAME.fullmatch(path.name):
@@ -212,7 +212,7 @@ def check_header(folder: Path, header: Header, part: Part) -> Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """The first line of a file; None if a killed run has left none that is whole."""
+    """Return the first line of a file; None if a killed run has left none that is whole."""
     first = next(_entries(path), None)
     if first is None:
         return None
@@ -222,7 +222,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def images_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of images and frames."""
+    """Yield the lines of images and frames."""
     return (entry for entry, _ in _entries(path) if "image" in entry)
 
 
@@ -235,7 +235,8 @@ def has_ended(path: Path) -> bool:
 
 
 def _entries(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """The whole lines of a file with their sizes in bytes; a last one that is cut off is left."""
+    """Yield the whole lines of a file with their sizes in bytes; a last one that is cut off is
+    left."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):

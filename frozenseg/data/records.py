@@ -28,7 +28,7 @@ class Categories:
         return {dataset_id: index for index, dataset_id in enumerate(self.dataset_ids)}
 
     def select(self, classes: Sequence[int]) -> "Categories":
-        """These classes alone, in this order."""
+        """Select these classes alone, in this order."""
         return Categories(
             names=tuple(self.names[i] for i in classes),
             is_thing=tuple(self.is_thing[i] for i in classes),

@@ -34,7 +34,7 @@ def write_panoptic_png(path: str | os.PathLike[str], ids: np.ndarray) -> None:
 
 
 def missing_parts(folder: Path) -> list[int]:
-    """The numbers of the parts that have not done all their inputs."""
+    """Return the numbers of the parts that have not done all their inputs."""
     files = line_files(folder)
     total = max((part.total for part in files), default=1)
     ended = {part.number for part, path in files.items() if has_ended(path)}
@@ -42,7 +42,7 @@ def missing_parts(folder: Path) -> list[int]:
 
 
 def standard_files(folder: Path) -> list[Path]:
-    """The files that `write_standard_files` makes."""
+    """Return the files that `write_standard_files` makes."""
     return [folder / f"{name}.json" for name in (PANOPTIC, INSTANCES)]
 
 
@@ -81,7 +81,7 @@ def _write_list(file: TextIO, name: str, folder: Path, entries: Entries) -> None
 
 
 def _images(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of images with their ids, which count from 1 over all parts."""
+    """Yield the lines of images with their ids, which count from 1 over all parts."""
     lines = (line for path in line_files(folder).values() for line in images_of(path))
     return enumerate(lines, 1)
 

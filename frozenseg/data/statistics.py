@@ -8,7 +8,7 @@ from frozenseg.data.records import Record
 
 
 def class_counts(records: Sequence[Record], num_classes: int) -> tuple[str, np.ndarray] | None:
-    """What was counted, "objects" or "images", and how many there are of each class (K,).
+    """Return what was counted, "objects" or "images", and how many there are of each class (K,).
 
     None where label maps alone would tell. Crowd regions are not counted.
     """

@@ -30,13 +30,14 @@ RIGHT_TO_LEFT = ("R", "AL")
 
 @lru_cache(maxsize=64)
 def font_of(size: int, text: str = "") -> Any:
-    """A font of `size` pixels that has the letters of `text`, or Pillow's own if none has."""
+    """Return a font of `size` pixels that has the letters of `text`, or Pillow's own if none has."""
     return _load(font_file(text) or OWN, size)
 
 
 @lru_cache(maxsize=4096)
 def font_file(text: str) -> str | None:
-    """The first font that has all characters of `text`, starting with `OWN`; None if none has.
+    """Return the first font that has all characters of `text`, starting with `OWN`; None if none
+    has.
 
     Text from right to left also needs a Pillow with Raqm, which orders and joins its letters.
     """
@@ -60,7 +61,7 @@ def has_glyph(sign: str, file: str = OWN) -> bool:
 
 @lru_cache(maxsize=64)
 def _load(file: str, size: int) -> Any:
-    """The font of a file, or None if Pillow cannot read it."""
+    """Return the font of a file, or None if Pillow cannot read it."""
     if file == OWN:
         return ImageFont.load_default(size=size)
     try:
@@ -84,7 +85,7 @@ def _files() -> tuple[str, ...]:
 
 
 def _of_package(name: str, folder: str) -> list[str]:
-    """The fonts of a package, which is not imported; none if it is not installed."""
+    """Return the fonts of a package, which is not imported; none if it is not installed."""
     spec = importlib.util.find_spec(name)
     places = spec.submodule_search_locations if spec is not None else None
     files = [file for place in places or () for file in sorted(Path(place, folder).glob("*.*"))]

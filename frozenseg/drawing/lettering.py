@@ -36,7 +36,8 @@ class LegendRow:
 
 
 def number_of(class_id: int) -> str:
-    """A label for a name that no font can write: its number, from 1 as in files of predictions."""
+    """Return a label for a name that no font can write: its number, from 1 as in files of
+    predictions."""
     return f"class {class_id + 1}"
 
 
@@ -80,7 +81,7 @@ def fit(text: str, width: float, font: Any) -> str:
 
 
 def wrap(text: str, width: float, font: Any) -> list[str]:
-    """The lines of `text`, none wider than `width` pixels."""
+    """Return the lines of `text`, none wider than `width` pixels."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
@@ -91,7 +92,8 @@ def wrap(text: str, width: float, font: Any) -> list[str]:
 
 
 def inner_point(mask: np.ndarray) -> tuple[int, int, float]:
-    """The pixel (x, y) of a mask (h, w) bool that is farthest from its border, and the distance."""
+    """Return the pixel (x, y) of a mask (h, w) bool that is farthest from its border, and the
+    distance."""
     padded = np.pad(mask.astype(np.uint8), 1)  # the edge of the picture is a border, too
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -144,7 +146,7 @@ class Labels:
 
 
 def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
-    """The legend, at least `height` pixels high; its last line counts the rows without room.
+    """Return the legend, at least `height` pixels high; its last line counts the rows without room.
 
     It is higher only where a very low picture would leave no room for a few rows. The column of
     scores is left out if no row has a score.
@@ -194,7 +196,7 @@ def _draw_swatch(
 
 
 def note_band(text: str, width: int, font: Any) -> Image.Image:
-    """A warning in dark letters on a yellow band, `width` pixels wide."""
+    """Return a warning in dark letters on a yellow band, `width` pixels wide."""
     margin, line = font.size // 2, round(font.size * 1.4)
     lines = wrap(printable(text), width - 2 * margin, font)
     band = Image.new("RGB", (width, 2 * margin + line * len(lines)), WARNING)

@@ -70,7 +70,7 @@ def draw_segments(
 
 
 def _drawing_size(height: int, width: int) -> tuple[int, int]:
-    """The size (width, height) of the picture."""
+    """Return the size (width, height) of the picture."""
     long = max(height, width)
     zoom = MAX_SIDE / long if long > MAX_SIDE else min(max(1.0, MIN_SIDE / long), MAX_ZOOM)
     return max(1, round(width * zoom)), max(1, round(height * zoom))
@@ -120,7 +120,7 @@ def _colored(
     opacity: float,
     thickness: int,
 ) -> Image.Image:
-    """The image at `size` under the colours and outlines of its segments."""
+    """Return the image at `size` under the colours and outlines of its segments."""
     resample = Image.Resampling.LANCZOS if size[0] < image.shape[1] else Image.Resampling.BICUBIC
     picture = np.asarray(Image.fromarray(image).resize(size, resample), dtype=np.float32)
     overlay = colors[rank].astype(np.float32)
@@ -134,7 +134,7 @@ def _colored(
 
 
 def _outlines(rank: np.ndarray, thickness: int) -> np.ndarray:
-    """A band (h, w) bool, `thickness` pixels wide, along the borders between segments."""
+    """Return a band (h, w) bool, `thickness` pixels wide, along the borders between segments."""
     border = np.zeros(rank.shape, dtype=np.uint8)
     border[:, :-1] |= rank[:, :-1] != rank[:, 1:]
     border[:-1] |= rank[:-1] != rank[1:]

@@ -54,7 +54,7 @@ class FrozenClip(ClipText):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> ClipFeatures:
-        """The feature pyramid of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        """Return the feature pyramid of normalised pixels (B, 3, H, W), H and W multiples of 32."""
         pixels = pixels.to(self.trunk_dtype)
         with in_type_of(pixels):
             return self.trunk(pixels)
@@ -84,8 +84,8 @@ class FrozenClip(ClipText):
 
 
 def build_clip_model(name: str, *, quick_gelu: bool) -> Any:
-    """An open_clip model without weights: `open_clip.CLIP`, or `CustomTextCLIP` where the text
-    tower is a part of its own, with the same methods.
+    """Return an open_clip model without weights: `open_clip.CLIP`, or `CustomTextCLIP` where the
+    text tower is a part of its own, with the same methods.
 
     quick_gelu: the activation that OpenAI's weights need, in place of GELU.
     """
@@ -106,17 +106,17 @@ class Trunk(Protocol):
     channels: dict[str, int]
 
     def backbone(self) -> list[nn.Module]:
-        """The parts that may be kept in half precision."""
+        """Return the parts that may be kept in half precision."""
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """The features of normalised pixels (B, 3, H, W)."""
+        """Return the features of normalised pixels (B, 3, H, W)."""
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
         """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
 
 
 def _timm_trunk(visual: Any) -> Trunk | None:
-    """The tower in open_clip's adapter of timm; None for a network of another kind."""
+    """Return the tower in open_clip's adapter of timm; None for a network of another kind."""
     network = visual.trunk
     if isinstance(network, ConvNeXt):
         return ConvNeXtTrunk(visual)
@@ -138,7 +138,7 @@ TRUNKS: dict[type[nn.Module], Callable[[Any], Trunk | None]] = {
 
 
 def image_trunk(visual: nn.Module, name: str) -> Trunk:
-    """The image tower as features; raises `UserError` for a kind of tower that is in no row.
+    """Return the image tower as features; raises `UserError` for a kind of tower that is in no row.
 
     name: of the model, for messages.
     """

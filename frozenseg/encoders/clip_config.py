@@ -12,8 +12,8 @@ OWN = {path.stem: path for path in (Path(__file__).parent / "clip_configs").glob
 
 
 def clip_config(name: str) -> dict[str, Any]:
-    """The arguments of `open_clip.CLIP` for a model; open_clip's registry, which the whole process
-    shares, stays as it is."""
+    """Return the arguments of `open_clip.CLIP` for a model; open_clip's registry, which the whole
+    process shares, stays as it is."""
     if name in OWN:
         return json.loads(OWN[name].read_text(encoding="utf-8"))
     known = open_clip.list_models()

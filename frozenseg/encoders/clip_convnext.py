@@ -29,11 +29,11 @@ class ConvNeXtTrunk:
         }
 
     def backbone(self) -> list[nn.Module]:
-        """The parts that make the pyramid."""
+        """Return the parts that make the pyramid."""
         return [part for name, part in self.visual.trunk.named_children() if name != "head"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """The feature pyramid of normalised pixels (B, 3, H, W)."""
+        """Return the feature pyramid of normalised pixels (B, 3, H, W)."""
         features = self.visual.trunk.stem(pixels)
         levels = {}
         for number, stage in enumerate(self.visual.trunk.stages):

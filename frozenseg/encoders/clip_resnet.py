@@ -24,11 +24,11 @@ class ResNetTrunk:
         }
 
     def backbone(self) -> list[nn.Module]:
-        """The parts that make the pyramid."""
+        """Return the parts that make the pyramid."""
         return [part for name, part in self.visual.named_children() if name != "attnpool"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """The feature pyramid of normalised pixels (B, 3, H, W)."""
+        """Return the feature pyramid of normalised pixels (B, 3, H, W)."""
         features = self.visual.stem(pixels)
         levels = {}
         for number in range(1, 5):
@@ -69,7 +69,7 @@ class ResNetTrunk:
         return pool.c_proj(pool.v_proj(self._keys(dense)))
 
     def _keys(self, dense: Tensor) -> Tensor:
-        """The cells (B, h*w, C) with positional embeddings, interpolated to this size."""
+        """Return the cells (B, h*w, C) with positional embeddings, interpolated to this size."""
         table = self.visual.attnpool.positional_embedding[1:]
         grid = round(len(table) ** 0.5)
         positions = F.interpolate(

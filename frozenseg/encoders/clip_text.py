@@ -88,7 +88,8 @@ class ClipText(Frozen):
         return torch.cat(parts).float()
 
     def text_fingerprint(self) -> str:
-        """A digest of all that vectors depend on: architecture, weights, version of open_clip."""
+        """Return a digest of all that vectors depend on: architecture, weights, version of
+        open_clip."""
         digest = hashlib.sha256()
         tower = getattr(self.model, "text", None) or self.model
         about = [clip_config(self.name), has_quick_gelu(tower.transformer)]
@@ -103,7 +104,7 @@ class ClipText(Frozen):
 
 
 def build_tokenizer(name: str, context_length: int) -> Any:
-    """The tokenizer of a CLIP: its own, or one of transformers that lies in the hub's cache.
+    """Return the tokenizer of a CLIP: its own, or one of transformers that lies in the hub's cache.
 
     Nothing is fetched: an absent one is a `UserError` that says how to get it.
     """

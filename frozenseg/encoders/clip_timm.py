@@ -30,15 +30,15 @@ class TimmTrunk:
         }
 
     def backbone(self) -> list[nn.Module]:
-        """The parts that make the pyramid."""
+        """Return the parts that make the pyramid."""
         return [part for name, part in self.network.named_children() if name != "head"]
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of the network itself, which are in none of its parts."""
+        """Return the parameters of the network itself, which are in none of its parts."""
         return list(self.network.parameters(recurse=False))
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """The feature pyramid of normalised pixels (B, 3, H, W)."""
+        """Return the feature pyramid of normalised pixels (B, 3, H, W)."""
         dense, levels = self.network.forward_intermediates(
             pixels, indices=list(self.stages.values())
         )

@@ -39,16 +39,16 @@ class VitTrunk:
         self.channels = {LEVEL: visual.conv1.out_channels}
 
     def backbone(self) -> list[nn.Module]:
-        """The parts that make the cells."""
+        """Return the parts that make the cells."""
         return [part for name, part in self.visual.named_children() if name != "attn_pool"]
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of the tower itself, which are in none of its parts, but the last."""
+        """Return the parameters of the tower itself, which are in none of its parts, but the last."""
         own = self.visual.named_parameters(recurse=False)
         return [parameter for name, parameter in own if name != "proj"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """The cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        """Return the cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
         tokens, grid = clip_vit_tokens(self.visual, at_stride_16(pixels, self.patch))
         cells = tokens.transpose(1, 2).unflatten(2, grid)
         return ClipFeatures({LEVEL: cells}, cells)
@@ -73,16 +73,16 @@ class TimmVitTrunk:
         self.channels = {LEVEL: self.vit.embed_dim}
 
     def backbone(self) -> list[nn.Module]:
-        """The parts that make the cells."""
+        """Return the parts that make the cells."""
         after = ("attn_pool", "fc_norm", "head_drop", "head")
         return [part for name, part in self.vit.named_children() if name not in after]
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of the ViT itself, which are in none of its parts."""
+        """Return the parameters of the ViT itself, which are in none of its parts."""
         return list(self.vit.parameters(recurse=False))
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """The cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        """Return the cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
         (cells,) = self.vit.forward_intermediates(
             at_stride_16(pixels, self.patch), indices=1, norm=True, intermediates_only=True
         )
@@ -99,7 +99,8 @@ class TimmVitTrunk:
 
 
 def attend_under_masks(pool: AttentionPoolLatent, dense: Tensor, mask_logits: Tensor) -> Tensor:
-    """The pooling (B, Q, C) of timm, whose learned query attends to the cells of a region alone.
+    """Return the pooling (B, Q, C) of timm, whose learned query attends to the cells of a region
+    alone.
 
     A region without a positive cell attends to the whole image, because its attention would be
     undefined otherwise.

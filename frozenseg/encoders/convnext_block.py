@@ -63,7 +63,7 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
     def _mlp_fused(
         self, tokens: Tensor, residual: Tensor, scaled: tuple[Tensor, Tensor | None] | None
     ) -> Tensor:
-        """The MLP of a block, for n cells (n, C).
+        """Return the MLP of a block, for n cells (n, C).
 
         scaled: the result of `_scaled`, or None to use the last layer as it is.
         """

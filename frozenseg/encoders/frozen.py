@@ -27,8 +27,8 @@ class Frozen(nn.Module):
 
 
 def frozen_parts(model: nn.Module) -> set[str]:
-    """The names of the frozen parts of a model, the outermost ones. Checkpoints of training leave
-    them out."""
+    """Return the names of the frozen parts of a model, the outermost ones. Checkpoints of training
+    leave them out."""
     parts: set[str] = set()
     # Parents come before their children; one module may stand under two names.
     for name, module in model.named_modules(remove_duplicate=False):
@@ -38,7 +38,7 @@ def frozen_parts(model: nn.Module) -> set[str]:
 
 
 def part_of(name: str, parts: Iterable[str]) -> str | None:
-    """The part that a parameter, a buffer or a module belongs to, by its full name."""
+    """Return the part that a parameter, a buffer or a module belongs to, by its full name."""
     return next((part for part in parts if name.startswith(f"{part}.")), None)
 
 
@@ -50,7 +50,7 @@ def add_tensors(digest: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A digest of all weights of a model."""
+    """Return a digest of all weights of a model."""
     digest = hashlib.sha256()
     add_tensors(digest, model.state_dict())
     return digest.hexdigest()[:16]

@@ -46,7 +46,7 @@ class PatchEncoder(Frozen):
 
     @torch.no_grad()
     def forward(self, images: ImageBatch) -> PatchTokens:
-        """The cells as unit vectors; a zero vector stays zero."""
+        """Return the cells as unit vectors; a zero vector stays zero."""
         cells = self.cells(images)
         tokens = F.normalize(cells.flatten(2).transpose(1, 2), dim=-1)
         return PatchTokens(tokens, (cells.shape[-2], cells.shape[-1]))
@@ -150,7 +150,7 @@ class SamPatches(PatchEncoder):
 def clip_patches(
     visual: nn.Module, *, name: str, mean: list[float], std: list[float]
 ) -> ClipVitPatches | ClipResNetPatches:
-    """The image tower of an open_clip model as a patch encoder.
+    """Return the image tower of an open_clip model as a patch encoder.
 
     name: of the model, for messages. Raises `UserError` for other towers than ViT and ResNet.
     """
@@ -164,7 +164,7 @@ def clip_patches(
 
 
 def build_timm_vit(name: str) -> TimmVisionTransformer:
-    """A ViT of timm without head and weights, for inputs of any size.
+    """Return a ViT of timm without head and weights, for inputs of any size.
 
     Raises `UserError` for a name that is unknown or is no plain ViT.
     """

@@ -74,7 +74,7 @@ SIZES = {
 
 
 def plain_image_encoder(name: str) -> ImageEncoderViT:
-    """The image encoder of segment-anything in one of `SIZES`, without weights."""
+    """Return the image encoder of segment-anything in one of `SIZES`, without weights."""
     size = SIZES[name]
     return ImageEncoderViT(
         img_size=size.side,
@@ -91,7 +91,7 @@ def plain_image_encoder(name: str) -> ImageEncoderViT:
 
 
 def build_sam_model(name: str) -> Sam:
-    """A SAM of segment-anything's own classes, without weights."""
+    """Return a SAM of segment-anything's own classes, without weights."""
     if name not in SIZES:
         raise UserError(f"{name}: unknown; {nearest(name, list(SIZES))}")
     size = SIZES[name]

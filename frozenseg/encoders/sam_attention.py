@@ -110,8 +110,8 @@ def attend_with_positions(
 
 
 def _relative(table: Tensor, length: int) -> Tensor:
-    """The vectors (length, length, C) of query and key positions, from a table (2 * length - 1, C)
-    of their differences; a table of another length is resized."""
+    """Return the vectors (length, length, C) of query and key positions, from a table (2 * length -
+    1, C) of their differences; a table of another length is resized."""
     if len(table) != 2 * length - 1:
         return get_rel_pos(length, length, table)
     return table[_differences(length, table.device)]
@@ -142,7 +142,7 @@ class FusedNorm(LayerNorm2d):
     """The channel norm of segment-anything through PyTorch's fused kernel; equal outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, h, w) to the same shape."""
+        """Map (B, C, h, w) to the same shape."""
         cells = x.permute(0, 2, 3, 1)
         normed = F.layer_norm(cells, cells.shape[-1:], self.weight, self.bias, self.eps)
         return normed.permute(0, 3, 1, 2)

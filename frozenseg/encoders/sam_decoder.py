@@ -17,7 +17,7 @@ from torch import Tensor
 def two_way(
     transformer: TwoWayTransformer, cells: Tensor, positions: Tensor, prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The forward pass of segment-anything's `transformer`.
+    """Return the forward pass of segment-anything's `transformer`.
 
     cells, positions: (1, P, C) of the image. prompts: (N, T, C).
     Returns tokens (N, T, C) and cells (N, P, C).

@@ -51,7 +51,7 @@ def draw_curves(runs: Mapping[str, Rows], picture: Path) -> None:
 
 
 def _of_runs(runs: Mapping[str, Rows]) -> tuple[Curves, Curves]:
-    """The curves of the losses and of the scores."""
+    """Return the curves of the losses and of the scores."""
     losses: Curves = {}
     scores: Curves = {}
     for run, rows in runs.items():
@@ -72,7 +72,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _scores(rows: Iterable[Mapping[str, Any]]) -> Curves:
-    """The headline scores of each data set."""
+    """Return the headline scores of each data set."""
     rows = list(rows)
     short = short_names(name for row in rows for name in row["evaluation"])
     points: Curves = {}

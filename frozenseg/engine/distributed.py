@@ -107,7 +107,7 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
 
 
 def _starting(layout: LaunchConfig, url: str) -> str:
-    """What is about to happen, for a user who sees nothing until all processes have met."""
+    """Return what is about to happen, for a user who sees nothing until all processes have met."""
     starting = f"starting {layout.processes} process{'' if layout.processes == 1 else 'es'}"
     if layout.machines == 1:
         return starting
@@ -238,17 +238,17 @@ def _failure(worker: Any, outcomes: Any) -> BaseException:
 
 
 def rank() -> int:
-    """The number of this process among all; 0 without a process group."""
+    """Return the number of this process among all; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """The number of processes; 1 without a process group."""
+    """Return the number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, hence of its GPU."""
+    """Return number of this process on its machine, hence of its GPU."""
     return (
         int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() or under_torchrun() else 0
     )
@@ -266,14 +266,14 @@ def barrier() -> None:
 
 
 def all_sum(values: Tensor) -> Tensor:
-    """The sum over all processes, in place."""
+    """Return the sum over all processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def all_gather_json(value: Any) -> list[Any]:
-    """The values of all processes, by rank; `value` must be JSON.
+    """Return the values of all processes, by rank; `value` must be JSON.
 
     Torch's `all_gather_object` would pickle.
     """

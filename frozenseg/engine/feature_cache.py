@@ -55,7 +55,7 @@ class FeatureCache:
         self._held = 0  # bytes below `folder`, as far as this process knows
 
     def __call__(self, images: ImageBatch, device: torch.device) -> Features:
-        """The features of a batch, on the device.
+        """Return the features of a batch, on the device.
 
         Every image is encoded alone, so a file does not depend on the other images of the batch.
         """
@@ -106,7 +106,8 @@ class FeatureCache:
 
 
 def to_tensors(features: Features) -> dict[str, Tensor]:
-    """The tensors of features by name, each (B, ...); row i of every tensor belongs to image i."""
+    """Return the tensors of features by name, each (B, ...); row i of every tensor belongs to image
+    i."""
     if isinstance(features, PatchTokens):
         return {"cells": features.tokens.unflatten(1, features.grid)}
     tensors = dict(features.clip.levels)
@@ -118,7 +119,7 @@ def to_tensors(features: Features) -> dict[str, Tensor]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
-    """The inverse of `to_tensors`."""
+    """Return the inverse of `to_tensors`."""
     if "cells" in tensors:
         cells = tensors["cells"]  # (B, h, w, C)
         return PatchTokens(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
@@ -129,7 +130,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
 
 
 def image_key(image: ImageBatch) -> str:
-    """A digest of one image (1, 3, H, W) as the encoders get it, with its size and padding."""
+    """Return a digest of one image (1, 3, H, W) as the encoders get it, with its size and padding."""
     digest = hashlib.sha256(repr((image.sizes, tuple(image.pixels.shape))).encode())
     digest.update(image.pixels.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]

@@ -146,8 +146,8 @@ class TrainingLog:
 
     @contextmanager
     def _board_may_fail(self) -> Iterator[None]:
-        """An error inside, such as a full disk, ends TensorBoard's files and not the run: they hold
-        no more than metrics.jsonl."""
+        """Let an error inside, such as a full disk, end TensorBoard's files and not the run:
+        they hold no more than metrics.jsonl."""
         try:
             yield
         except OSError as error:
@@ -156,7 +156,7 @@ class TrainingLog:
 
 
 def utc_time() -> str:
-    """The time in UTC by ISO 8601, to the second."""
+    """Return the time in UTC by ISO 8601, to the second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -167,8 +167,8 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, each with a whole number "step". Other lines (cut off by a killed
-    run, or damaged) are skipped and counted in a warning."""
+    """Return the rows of a metrics file, each with a whole number "step". Other lines (cut off by a
+    killed run, or damaged) are skipped and counted in a warning."""
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = [row for row in map(_row, lines) if row is not None]
     if len(rows) < len(lines):
@@ -205,7 +205,7 @@ def trim_metrics(path: Path, step: int, total_steps: int) -> None:
 
 
 def memory_mib() -> float:
-    """The peak of memory so far in MiB: of the GPU if there is one, else of this process."""
+    """Return the peak of memory so far in MiB: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
@@ -213,7 +213,7 @@ def memory_mib() -> float:
 
 
 def _main(losses: dict[str, float]) -> list[str]:
-    """The names of the losses of the last output; those of auxiliary outputs have a number."""
+    """Return the names of the losses of the last output; those of auxiliary outputs have a number."""
     return [name for name in losses if name.startswith("loss_") and name.count("_") == 1]
 
 
@@ -225,12 +225,12 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
 
 
 def _as_code(settings: Mapping[str, Any]) -> str:
-    """Settings as a block of code in the Markdown that TensorBoard shows."""
+    """Return settings as a block of code in the Markdown that TensorBoard shows."""
     return "".join(f"    {line}\n" for line in json_text(settings, indent=1).splitlines())
 
 
 def _wandb(folder: Path, project: str, settings: Mapping[str, Any], *, resumed: bool) -> Any:
-    """A W&B run whose id lies beside the metrics, so that a resumed training goes on in it."""
+    """Return a W&B run whose id lies beside the metrics, so that a resumed training goes on in it."""
     try:
         import wandb
     except ModuleNotFoundError:

@@ -33,7 +33,7 @@ def parameter_groups(
     rule: str = "modules",
     constant_decoder: bool = False,
 ) -> list[dict[str, Any]]:
-    """The trained parameters in groups by what happens to them.
+    """Return the trained parameters in groups by what happens to them.
 
     A group has "params", "names", "weight_decay", "fixed_rate" (the schedule of the learning rate
     leaves it alone) and "fixed_decay" (the schedule of the decay does).
@@ -105,7 +105,7 @@ def _decoder_modules(model: nn.Module) -> set[nn.Module]:
 
 
 def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
-    """The optimiser over `parameter_groups`, fused where the device has such a kernel.
+    """Return the optimiser over `parameter_groups`, fused where the device has such a kernel.
 
     It loads a state dict of either form, fused or not, and keeps its own form.
     """
@@ -163,7 +163,7 @@ class Schedule:
             )
 
     def __call__(self, step: int) -> float:
-        """The rate of the step that has `step` steps before it."""
+        """Return the rate of the step that has `step` steps before it."""
         rate = self.base * self.gamma ** sum(step >= fall for fall in self.steps)
         if step >= self.warmup_iters:
             return rate
@@ -194,7 +194,7 @@ class CosineSchedule:
         _check_factor("warmup factor", self.warmup_factor)
 
     def __call__(self, step: int) -> float:
-        """The value of the step that has `step` steps before it."""
+        """Return the value of the step that has `step` steps before it."""
         if step < self.warmup_iters:
             done = step / max(self.warmup_iters - 1, 1)
             return self.base * (self.warmup_factor * (1 - done) + done)
@@ -225,7 +225,8 @@ def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
 def gradient_norm(
     parameters: Iterable[nn.Parameter], max_norm: float | None = None
 ) -> torch.Tensor:
-    """The norm of all gradients together; if it exceeds `max_norm`, they are scaled down to it."""
+    """Return the norm of all gradients together; if it exceeds `max_norm`, they are scaled down to
+    it."""
     limit = float("inf") if max_norm is None else max_norm
     return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
 

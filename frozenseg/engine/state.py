@@ -58,7 +58,8 @@ class TrainingState:
         return next(self.model.parameters()).device
 
     def checkpoint(self) -> TrainingCheckpoint:
-        """The state as a checkpoint. All processes must call it: each adds its random states."""
+        """Return the state as a checkpoint. All processes must call it: each adds its random
+        states."""
         return TrainingCheckpoint(
             step=self.step,
             images=self.images,

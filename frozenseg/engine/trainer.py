@@ -87,7 +87,7 @@ def train(
 def loss_normalizers(
     loss: TrainingLoss[Outputs, LossTargets], micro_batches: list[list[Sample]], stopping: bool
 ) -> tuple[LossNormalizers, bool]:
-    """The normalizers of a step, and whether any process has been asked to stop.
+    """Return the normalizers of a step, and whether any process has been asked to stop.
 
     One exchange between the processes serves both.
     """
@@ -180,7 +180,7 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """The model, in a run of several processes with gradients averaged over them.
+    """Return the model, in a run of several processes with gradients averaged over them.
 
     Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
     """
@@ -192,7 +192,7 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def _gradient_exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
-    """Processes exchange gradients in the last micro-batch of a step only."""
+    """Let processes exchange gradients in the last micro-batch of a step only."""
     if now or not isinstance(network, DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
@@ -206,7 +206,7 @@ def _finite_losses(
     samples: list[Sample],
     state: TrainingState,
 ) -> dict[str, Tensor]:
-    """The losses; outputs that are not finite are an error that names the images."""
+    """Return the losses; outputs that are not finite are an error that names the images."""
     try:
         return loss(outputs, targets, normalizers)
     except FloatingPointError as error:
@@ -221,8 +221,8 @@ def _report(
     state: TrainingState,
     micro_batches: list[list[Sample]],
 ) -> tuple[dict[str, float], float]:
-    """The losses of all processes and the norm of the gradient as numbers, in one copy from the
-    device; a number that is not finite ends the run."""
+    """Return the losses of all processes and the norm of the gradient as numbers, in one copy from
+    the device; a number that is not finite ends the run."""
     mine = torch.stack([*(value.float() for value in summed.values()), norm.float()]).cpu()
     *values, norms = all_sum(mine.clone()).tolist()
     losses = dict(zip(summed, values, strict=True))
@@ -243,8 +243,8 @@ def _may_overflow(state: TrainingState) -> bool:
 def _not_finite(
     names: list[str], values: list[float], step: int, micro_batches: list[list[Sample]]
 ) -> str:
-    """A message with the names of the values that are not finite, and the images of all processes
-    that have one."""
+    """Return a message with the names of the values that are not finite, and the images of all
+    processes that have one."""
     wrong = [name for name, value in zip(names, values, strict=False) if not math.isfinite(value)]
     samples = [sample for samples in micro_batches for sample in samples] if wrong else []
     gathered = all_gather_json([wrong, [sample.record.image_id for sample in samples]])
@@ -270,7 +270,7 @@ def _due(step: int, period: int) -> bool:
 
 @contextmanager
 def saying_how_to_go_on(state: TrainingState, checkpoints: CheckpointFolder) -> Iterator[None]:
-    """An error inside also says what is left of the run: its newest checkpoint."""
+    """Make an error inside say what is left of the run as well: its newest checkpoint."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -281,7 +281,7 @@ def saying_how_to_go_on(state: TrainingState, checkpoints: CheckpointFolder) -> 
 
 
 def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:
-    """What went wrong, and how to go on."""
+    """Return what went wrong, and how to go on."""
     paths = checkpoints.paths()
     if not paths:
         return f"{error} (after {step} steps); there is no checkpoint yet: start again"

@@ -88,7 +88,7 @@ class InputPreparation:
     def __call__(
         self, samples: list[Sample], device: torch.device
     ) -> tuple[ImageBatch, Features | None]:
-        """The images on the device, and their features if there is a cache."""
+        """Return the images on the device, and their features if there is a cache."""
         images = ImageBatch.collate(
             [sample.image for sample in samples],
             self.size_divisor,
@@ -100,7 +100,7 @@ class InputPreparation:
         return images.to(device), features
 
     def _seen_size(self, sample: Sample) -> tuple[int, int]:
-        """The size of the image as the encoders see it; they treat the rest as padding."""
+        """Return the size of the image as the encoders see it; they treat the rest as padding."""
         whole = (sample.image.shape[1], sample.image.shape[2])
         return whole if self.grey_padding else sample.unpadded_size or whole
 
@@ -115,13 +115,14 @@ class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
 
     @abstractmethod
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
-        """The share of these samples in the normalizers of their step."""
+        """Return the share of these samples in the normalizers of their step."""
 
     @abstractmethod
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[LossTargets]:
-        """Samples as a micro-batch. positions: those of the samples among all draws of the run."""
+        """Return samples as a micro-batch. positions: those of the samples among all draws of the
+        run."""
 
     @abstractmethod
     def __call__(
@@ -167,7 +168,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         )
 
     def _class_weight(self, objects: int) -> float:
-        """The divisor of one image's class loss: matched queries weigh 1, the others less."""
+        """Return the divisor of one image's class loss: matched queries weigh 1, the others less."""
         matched = min(objects, self.num_queries)
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 
@@ -183,7 +184,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def __call__(
         self, outputs: MaskPredictions, targets: ObjectTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
-        """The losses of `SetCriterion`, by its names."""
+        """Return the losses of `SetCriterion`, by its names."""
         return self.criterion(
             outputs,
             targets.objects,
@@ -257,7 +258,7 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         return {"loss_mask": losses.sum() * (1 / max(normalizers.labelled_images, 1.0))}
 
     def queried_classes(self, class_ids: Tensor, position: int, first: int | None = None) -> Tensor:
-        """The classes (k,) that are queried for the image drawn at `position`.
+        """Return the classes (k,) that are queried for the image drawn at `position`.
 
         class_ids: the classes in it. first: one that comes before all others.
         """
@@ -279,7 +280,7 @@ def class_masks(targets: Targets, classes: Tensor, size: tuple[int, int]) -> Ten
 
 
 def point_seed(seed: int, position: int) -> int:
-    """The seed of the random points of the image drawn at `position`."""
+    """Return the seed of the random points of the image drawn at `position`."""
     sequence = np.random.SeedSequence(seed, spawn_key=(POINT_STREAM, position))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))  # torch takes 63 bits
 

@@ -48,7 +48,7 @@ class ClassChange:
 
 
 def data_sets(runs: Sequence[PastRun]) -> list[str]:
-    """The data sets that any of the runs was scored on."""
+    """Return the data sets that any of the runs was scored on."""
     return list(dict.fromkeys(name for run in runs for name in run.evaluations))
 
 
@@ -68,13 +68,13 @@ def differing_settings(runs: Sequence[PastRun]) -> Columns:
 
 
 def differing_notes(runs: Sequence[PastRun], data_set: str) -> Columns:
-    """What was noted beside the scores of a data set (code, weights, device, versions, digests of
-    the annotation), where it is not the same in all runs with such notes."""
+    """Return what was noted beside the scores of a data set (code, weights, device, versions,
+    digests of the annotation), where it is not the same in all runs with such notes."""
     return _differing([_notes(run.evaluations.get(data_set)) for run in runs])
 
 
 def _differing(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """The entries that are not the same in all rows but the empty ones."""
+    """Return the entries that are not the same in all rows but the empty ones."""
     known = [row for row in rows if row]
     keys = sorted({key for row in known for key in row})
     return {
@@ -113,7 +113,7 @@ def class_changes(first: StoredEvaluation, other: StoredEvaluation) -> dict[str,
 
 
 def table(title: str, labels: Sequence[str], rows: Columns, show: Callable[..., str]) -> list[str]:
-    """The lines of a table. show: makes a cell of a value and the value in the first column."""
+    """Return the lines of a table. show: makes a cell of a value and the value in the first column."""
     cells = {name: [show(value, row[0]) for value in row] for name, row in rows.items()}
     head = {title: list(labels), **cells}
     width = max(len(name) for name in head)
@@ -125,7 +125,7 @@ def table(title: str, labels: Sequence[str], rows: Columns, show: Callable[..., 
 
 
 def score_cell(value: float | None, first: float | None) -> str:
-    """A score, and how much it is above the first; nothing of one that is not there."""
+    """Return a score, and how much it is above the first; nothing of one that is not there."""
     if value is None:
         return "-"
     shown = f"{value:.3f}"
@@ -135,7 +135,7 @@ def score_cell(value: float | None, first: float | None) -> str:
 
 
 def setting_cell(value: Any, first: Any) -> str:
-    """A value of a setting, cut if it is long."""
+    """Return a value of a setting, cut if it is long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 

@@ -140,7 +140,7 @@ class Evaluator:
     def predictions(
         self, entry: ScoredDataset, samples: Iterable[Sample]
     ) -> Iterator[tuple[Record, Prediction]]:
-        """The results of each sample that the set's tasks need, in the order of the samples."""
+        """Yield the results of each sample that the set's tasks need, in the order of the samples."""
         wanted = entry.wanted
         post_processor = replace(
             self.pipeline.post_processor,
@@ -167,7 +167,7 @@ class Evaluator:
     def _results(
         self, entry: ScoredDataset, samples: Iterable[Sample], post_processor: PostProcessor
     ) -> Iterator[tuple[Sample, Prediction]]:
-        """What the post-processor makes of each sample; raises the first error of an image."""
+        """Yield what the post-processor makes of each sample; raises the first error of an image."""
         if not post_processor.has_outputs:
             for sample in samples:
                 yield sample, Prediction(size=(sample.height, sample.width))
@@ -182,7 +182,7 @@ class Evaluator:
             yield sample, result
 
     def previews(self, count: int) -> Iterator[tuple[np.ndarray, PanopticResult]]:
-        """The first `count` images (H, W, 3) of the first set, and what is found in them."""
+        """Yield the first `count` images (H, W, 3) of the first set, and what is found in them."""
         entry = self.sets[0]
         panoptic = replace(
             self.pipeline.post_processor, panoptic=True, semantic=False, instances=False
@@ -240,7 +240,7 @@ def _request(sample: Sample, image: Tensor) -> Request:
 
 
 def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """The class ids (H, W) int32 of the best of the scores (K, H, W).
+    """Return the class ids (H, W) int32 of the best of the scores (K, H, W).
 
     They are -1 where no score is above the threshold, unless the threshold is 0.
     """

@@ -98,7 +98,7 @@ class DetectionMetric(Metric):
         ]
 
     def state(self) -> State:
-        """The detections of each image, masks as codes."""
+        """Return the detections of each image, masks as codes."""
         return {"detections": [[image_id, rows] for image_id, rows in self._detections.items()]}
 
     def add_state(self, state: State) -> None:
@@ -137,7 +137,8 @@ class InstanceAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        """The scores of `keys`, and AP by category id under "per_class", by hotcoco's COCOeval."""
+        """Return the scores of `keys`, and AP by category id under "per_class", by hotcoco's
+        COCOeval."""
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]

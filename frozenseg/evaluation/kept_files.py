@@ -41,7 +41,7 @@ class KeptRows(Metric):
         return {}
 
     def state(self) -> State:
-        """The rows of each image."""
+        """Return the rows of each image."""
         return {"rows": [[image_id, rows] for image_id, rows in self._rows.items()]}
 
     def add_state(self, state: State) -> None:
@@ -215,7 +215,7 @@ class LabelFiles(KeptFiles):
 
 
 def file_stems(records: Sequence[Record]) -> dict[int | str, str]:
-    """The names of the images' files without folder and suffix; numbered if two are alike."""
+    """Return the names of the images' files without folder and suffix; numbered if two are alike."""
     stems = [Path(record.image_path).stem for record in records]
     if len(set(stems)) < len(stems):
         stems = [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]

@@ -40,7 +40,8 @@ class LvisAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        """The scores of `keys`, and AP by category id under "per_class", by hotcoco's LVISeval."""
+        """Return the scores of `keys`, and AP by category id under "per_class", by hotcoco's
+        LVISeval."""
         detections = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
         ]

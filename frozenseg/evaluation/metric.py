@@ -25,14 +25,14 @@ class Metric(ABC):
         """Forget all images."""
 
     def fresh(self) -> "Metric":
-        """A metric with the same ground truth, in the same memory, that has seen no image."""
+        """Return a metric with the same ground truth, in the same memory, that has seen no image."""
         found = copy.copy(self)
         found.reset()
         return found
 
     @abstractmethod
     def compute(self) -> Scores:
-        """The scores of all images so far: {name: number}, or {group: {name: number}}."""
+        """Return the scores of all images so far: {name: number}, or {group: {name: number}}."""
 
     @abstractmethod
     def state(self) -> State:
@@ -65,7 +65,7 @@ class CountingMetric(Metric):
         self.counts = {name: np.zeros(size, np.int64) for name, size in self._shapes.items()}
 
     def state(self) -> State:
-        """The counts as lists."""
+        """Return the counts as lists."""
         return {name: array.tolist() for name, array in self.counts.items()}
 
     def add_state(self, state: State) -> None:
@@ -75,5 +75,5 @@ class CountingMetric(Metric):
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean of the scores (N,) of some classes; NaN where there is none."""
+    """Return the mean of the scores (N,) of some classes; NaN where there is none."""
     return float(values.mean()) if len(values) else float("nan")

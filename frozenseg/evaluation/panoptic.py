@@ -196,14 +196,14 @@ class PanopticQuality(Metric):
         return scores
 
     def _matches(self) -> tuple[np.ndarray, np.ndarray]:
-        """The class and the IoU of all matched pairs, (M,) each."""
+        """Return the class and the IoU of all matched pairs, (M,) each."""
         return (
             np.concatenate([np.zeros(0, dtype=np.int64), *self._match_class]),
             np.concatenate([np.zeros(0), *self._match_iou]),
         )
 
     def state(self) -> State:
-        """The misses of each category, and the category and IoU of each match."""
+        """Return the misses of each category, and the category and IoU of each match."""
         classes, iou = self._matches()
         return {
             "images": sorted(self._images, key=str),
@@ -226,7 +226,7 @@ class PanopticQuality(Metric):
 
 
 def listed_segments(segments: Segments, categories: Categories) -> list[dict[str, int]]:
-    """The segments of an annotation in the form that `PanopticQuality.update` takes."""
+    """Return the segments of an annotation in the form that `PanopticQuality.update` takes."""
     rows = zip(segments.ids, segments.class_ids, segments.is_crowd, strict=True)
     return [
         {

@@ -59,7 +59,7 @@ class ProposalRecall(CountingMetric):
         np.add.at(self.counts["found"], seen, iou.max(axis=0)[:, None] > self.thresholds)
 
     def compute(self) -> Scores:
-        """The recall of each group at each threshold, in the order of `keys`."""
+        """Return the recall of each group at each threshold, in the order of `keys`."""
         regions = self.counts["regions"][::-1, None]  # seen first, as in `keys`
         with np.errstate(invalid="ignore"):
             shares = 100 * self.counts["found"][::-1] / regions

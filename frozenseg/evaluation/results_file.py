@@ -80,7 +80,8 @@ def stored_evaluation(entry: Mapping[str, Any]) -> StoredEvaluation:
 
 
 def _of_classes(task: str, details: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name of a task's metric, and its value in per cent for each class, by id or by name."""
+    """Return the name of a task's metric, and its value in per cent for each class, by id or by
+    name."""
     if keys := [key for key in details if key.startswith("IoU-")]:
         metric = "IoU" if task == "semantic" else f"{task} IoU"
         return metric, {key.removeprefix("IoU-"): details[key] for key in keys}

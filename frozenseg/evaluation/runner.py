@@ -108,7 +108,7 @@ class Scorers:
         self._waiting.append(self._pool.submit(self._score, record, result))
 
     def states(self, name: str) -> list[State]:
-        """What the threads' evaluators of one task have kept."""
+        """Return what the threads' evaluators of one task have kept."""
         return [copied[name].metric.state() for copied in self._copies]
 
     def _score(self, record: Record, result: Prediction) -> float:
@@ -133,7 +133,7 @@ class Scorers:
 
 
 def _fresh(task: Task) -> Task:
-    """The same evaluator with a metric that has seen no image."""
+    """Return the same evaluator with a metric that has seen no image."""
     found = copy.copy(task)
     vars(found)["metric"] = task.metric.fresh()
     return found

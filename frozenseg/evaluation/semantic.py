@@ -48,7 +48,7 @@ class SemanticIoU(CountingMetric):
         counts["correct"] += np.bincount(true[true == predicted], minlength=num_classes)
 
     def _labels(self, labels: np.ndarray, source: str) -> np.ndarray:
-        """The labels as (H * W,) int64, with K in place of `ignore`."""
+        """Return the labels as (H * W,) int64, with K in place of `ignore`."""
         num_classes = len(self.names)
         flat = labels.ravel().astype(np.int64)
         outside = (flat < 0) | (flat >= num_classes)
@@ -62,7 +62,7 @@ class SemanticIoU(CountingMetric):
         return flat
 
     def compute(self) -> Scores:
-        """The means, then "IoU-NAME" and "ACC-NAME" of each class."""
+        """Return the means, then "IoU-NAME" and "ACC-NAME" of each class."""
         true, predicted, correct = (self.counts[key] for key in ("true", "predicted", "correct"))
         present = true > 0
         with np.errstate(invalid="ignore"):

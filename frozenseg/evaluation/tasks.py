@@ -53,7 +53,7 @@ class Task(Protocol):
         """Compare the results for one image with the annotation of its record."""
 
     def summary(self, scores: Scores) -> Summary:
-        """The scores to report, in per cent; NaN: there was nothing to score."""
+        """Return the scores to report, in per cent; NaN: there was nothing to score."""
 
 
 class PanopticEvaluator:
@@ -110,7 +110,7 @@ class SemanticEvaluator:
         self.metric.update(result.semantic, load_semantic(record))
 
     def summary(self, scores: Scores) -> Summary:
-        """The means alone, without the scores of single classes."""
+        """Return the means alone, without the scores of single classes."""
         return {key: scores[key] for key in self.names}
 
 
@@ -140,7 +140,7 @@ class OracleEvaluator:
         self.metric.update(classes, result.present_masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """The means alone, with "oracle" before their names."""
+        """Return the means alone, with "oracle" before their names."""
         return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
@@ -172,7 +172,7 @@ class BestClassEvaluator:
         self.metric.update(classes, masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """The means alone, with `prefix` before their names."""
+        """Return the means alone, with `prefix` before their names."""
         return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
@@ -183,7 +183,7 @@ class MosaicEvaluator(BestClassEvaluator):
     prefix = "mosaic"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """The best of the classes in the image."""
+        """Return the best of the classes in the image."""
         return result.present_best
 
 
@@ -194,7 +194,7 @@ class WholeEvaluator(BestClassEvaluator):
     prefix = "whole"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """The semantic result."""
+        """Return the semantic result."""
         assert result.semantic is not None, "the post-processor makes it"
         return result.semantic
 
@@ -224,7 +224,7 @@ class DetectionEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
-        """The scores of `metric.keys`, and the mean AP of seen and of unseen classes."""
+        """Return the scores of `metric.keys`, and the mean AP of seen and of unseen classes."""
         groups: dict[bool, list[float]] = {True: [], False: []}
         for category_id, value in scores["per_class"].items():
             if not math.isnan(value):  # there was something to find

@@ -148,7 +148,7 @@ class PanopticAccumulator:
         """As `Accumulator.finish`."""
 
     def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
-        """The result of all bands; overlap_threshold: as of `PostProcessor`."""
+        """Return the result of all bands; overlap_threshold: as of `PostProcessor`."""
         won, whole, both = self.counts[:, :-1].numpy()
         labels, scores = self.labels.numpy(), self.scores.numpy()
         kept = (both > 0) & (won / np.maximum(whole, 1) >= overlap_threshold)
@@ -222,7 +222,7 @@ class InstanceAccumulator:
         self.scores, self.class_ids = scores[order], self.class_ids.to(device)[order]
 
     def result(self, vocabulary: Vocabulary) -> InstanceResult:
-        """The result of all bands, the best score first."""
+        """Return the result of all bands, the best score first."""
         return InstanceResult(
             boxes=self.boxes.numpy(),
             masks=self.masks.numpy(),

@@ -39,7 +39,7 @@ def views(
 
 
 def average_scores(score: Scorer, all_views: Iterator[View]) -> np.ndarray:
-    """The mean scores (K, H, W) of all views; those of mirrored views are mirrored back."""
+    """Return the mean scores (K, H, W) of all views; those of mirrored views are mirrored back."""
     total, count = None, 0
     for view in all_views:
         scores = score(view.image)

@@ -193,7 +193,7 @@ def _accumulate(
 def _restrict_to_needed(
     accumulators: Sequence[Accumulator], mask_logits: Tensor
 ) -> tuple[list[Accumulator], Tensor]:
-    """The accumulators that need any mask, and the masks that they need together.
+    """Return the accumulators that need any mask, and the masks that they need together.
 
     Their `queries` are changed to index these masks, on their device.
     """

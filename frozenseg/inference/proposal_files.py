@@ -60,7 +60,7 @@ class ProposalFolder:
             )
 
     def path(self, image_id: int | str) -> Path:
-        """The file of an image."""
+        """Return the file of an image."""
         return self.folder / f"{quote(str(image_id), safe='')}.npz"
 
     def has(self, image_id: int | str, image: Tensor) -> bool:
@@ -139,6 +139,6 @@ def _spans(codes: np.ndarray, image: Tensor) -> bool:
 
 
 def checksum(image: Tensor) -> int:
-    """A CRC-32 of the pixels of an image (3, H, W), whole numbers in 0-255."""
+    """Return a CRC-32 of the pixels of an image (3, H, W), whole numbers in 0-255."""
     array = image.cpu().round().to(torch.uint8).contiguous().numpy()
     return zlib.crc32(array.data, zlib.crc32(repr(array.shape).encode()))

@@ -24,7 +24,7 @@ class ProposalSource(Protocol):
     def __call__(
         self, images: ImageBatch, image_ids: Sequence[int | str | None]
     ) -> tuple[list[Proposals], Tensor | None]:
-        """The proposals of each image of a batch, and SAM's embedding of the batch or None.
+        """Return the proposals of each image of a batch, and SAM's embedding of the batch or None.
 
         The embedding (`FrozenSam.image_embedding`) spares the injectors a second pass of SAM.
         """

@@ -63,7 +63,7 @@ class ProposalSettings:
                 raise UserError(f"SAM proposals: {name} {value} must be at least 1")
 
     def identity(self) -> dict[str, float]:
-        """The settings that change the result."""
+        """Return the settings that change the result."""
         return {key: value for key, value in asdict(self).items() if key != "points_per_batch"}
 
 
@@ -180,7 +180,7 @@ def _low_size(content: tuple[int, int]) -> tuple[int, int]:
 
 
 def _grid(sam: Sam, image_size: tuple[int, int], per_side: int) -> Tensor:
-    """The grid of prompts (N, 2): x, y in pixels of SAM's square input, row by row."""
+    """Return the grid of prompts (N, 2): x, y in pixels of SAM's square input, row by row."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     height, width = _content(sam, image_size)
     y, x = torch.meshgrid(steps * height, steps * width, indexing="ij")

@@ -47,7 +47,7 @@ def label_segments(
     boxes: np.ndarray,
     vocabulary: Vocabulary,
 ) -> list[Segment]:
-    """The segments 1 to N of a panoptic map.
+    """Return the segments 1 to N of a panoptic map.
 
     labels: (N,) class ids. scores, areas: (N,). boxes: (N, 4) integers, as of `Segment`.
     """
@@ -68,7 +68,7 @@ def label_segments(
 
 
 def class_regions(semantic: np.ndarray, names: Sequence[str]) -> PanopticResult:
-    """A semantic map (H, W) as one stuff segment for each class in it, for drawing.
+    """Return a semantic map (H, W) as one stuff segment for each class in it, for drawing.
 
     The id of a segment is its class id + 1, and its score is NaN. Values that are no index into
     `names` belong to no segment.

@@ -53,7 +53,7 @@ class MaskResizer:
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "MaskResizer":
-        """A resizer for masks that are at output size already."""
+        """Return a resizer for masks that are at output size already."""
         return cls(mask_size=size, padded_size=size, image_size=size, output_size=size)
 
     def rows(self, masks: Tensor, start: int, stop: int) -> Tensor:
@@ -65,7 +65,8 @@ class MaskResizer:
         return _stretch(self._crop(matrix @ masks[:, first:last]), self.output_size[1])
 
     def input_rows(self, masks: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The input rows that output rows start..stop are interpolated from, and their weights.
+        """Return the input rows that output rows start..stop are interpolated from, and their
+        weights.
 
         Returns masks (Q, n, image width) of n input rows, and a matrix (stop - start, n) for
         `finish`.
@@ -91,7 +92,8 @@ def _cells_inside(cells: int, padded: int, image: int) -> int:
 
 
 def _last_repeated(matrix: Tensor, used: int) -> Tensor:
-    """A matrix (target, source) that reads source entry `used - 1` in place of all behind it."""
+    """Return a matrix (target, source) that reads source entry `used - 1` in place of all behind
+    it."""
     matrix = matrix.clone()
     matrix[:, used - 1] = matrix[:, used - 1 :].sum(1)
     matrix[:, used:] = 0
@@ -99,7 +101,8 @@ def _last_repeated(matrix: Tensor, used: int) -> Tensor:
 
 
 def _interpolation(source: int, target: int) -> Tensor:
-    """The matrix (target, source) of a bilinear resize along one axis, made by PyTorch's resize."""
+    """Return the matrix (target, source) of a bilinear resize along one axis, made by PyTorch's
+    resize."""
     identity = torch.eye(source)[None, None]
     return F.interpolate(identity, size=(target, source), mode="bilinear", align_corners=False)[
         0, 0
@@ -107,7 +110,7 @@ def _interpolation(source: int, target: int) -> Tensor:
 
 
 def _band(matrix: Tensor) -> tuple[int, int]:
-    """The range (start, stop) of columns that a band of rows uses."""
+    """Return the range (start, stop) of columns that a band of rows uses."""
     used = matrix.any(0).nonzero()
     return int(used[0]), int(used[-1]) + 1
 

@@ -143,7 +143,7 @@ class Pipeline:
 
 
 def _evidence(output: ModelOutput, index: int, resizer: MaskResizer) -> ClassifiedProposals | None:
-    """The proposals of one image with their classes, on the grid of the queries' masks."""
+    """Return the proposals of one image with their classes, on the grid of the queries' masks."""
     logits = output.predictions.region_logits
     if output.proposals is None or output.regions is None:
         return None

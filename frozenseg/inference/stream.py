@@ -123,7 +123,7 @@ class _Finisher:
             self.pool.shutdown()
 
     def finish(self, outputs: list[ModelOutput | UserError]) -> "Future[list[Result]]":
-        """The results of a group; done already without a thread."""
+        """Return the results of a group; done already without a thread."""
         started = None if self.stream is None else torch.cuda.current_stream().record_event()
         if self.pool is not None:
             return self.pool.submit(self._results, outputs, started)

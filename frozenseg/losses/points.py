@@ -26,7 +26,8 @@ def stream_keys(seeds: Tensor, images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def random_points(keys: Tensor, count: int) -> Tensor:
-    """The first `count` uniform points (*keys.shape, count, 2) of each stream; keys are int64.
+    """Return the first `count` uniform points (*keys.shape, count, 2) of each stream; keys are
+    int64.
 
     This is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
     Number i of a stream is a hash of key + i * GOLDEN, so all numbers are computed at once, and
@@ -39,7 +40,7 @@ def random_points(keys: Tensor, count: int) -> Tensor:
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """The finaliser of SplitMix64, which relies on int64 products wrapping around."""
+    """Return the finaliser of SplitMix64, which relies on int64 products wrapping around."""
     bits = (bits ^ _right(bits, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as int64
     bits = (bits ^ _right(bits, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB as int64
     return bits ^ _right(bits, 31)

@@ -81,7 +81,7 @@ class SetCriterion:
         class_normalizer: float | None = None,
         seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The unweighted losses `loss_ce`, `loss_mask` and `loss_dice`.
+        """Return the unweighted losses `loss_ce`, `loss_mask` and `loss_dice`.
 
         Those of auxiliary output i have the suffix `_i`.
 
@@ -197,7 +197,8 @@ class SetCriterion:
 def matched_masks(
     outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
 ) -> Tensor:
-    """The mask logits (L*M, h, w) of all matched pairs, with gradients, in the type of the outputs.
+    """Return the mask logits (L*M, h, w) of all matched pairs, with gradients, in the type of the
+    outputs.
 
     The masks of all queries and outputs take gigabytes, and so do their gradients, nearly all of
     which are zero. Where the outputs have `mask_embed` and `mask_features`, only the masks of
@@ -226,7 +227,8 @@ def matched_masks(
 
 
 def pair_keys(matching: Matching, seeds: Tensor) -> Tensor:
-    """The random stream (L, M) of each matched pair, by image, output, and number in the image.
+    """Return the random stream (L, M) of each matched pair, by image, output, and number in the
+    image.
 
     The matcher uses the first L streams of an image; each of its pairs uses L of the following.
     """

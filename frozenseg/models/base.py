@@ -66,7 +66,7 @@ class SegmentationModel(nn.Module):
         return next(self.trainable_parameters())[1].device
 
     def stages(self) -> list[Stage]:
-        """The steps of `predict` in their order; the work between them takes little time."""
+        """Return the steps of `predict` in their order; the work between them takes little time."""
         raise NotImplementedError
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

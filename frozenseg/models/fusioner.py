@@ -233,7 +233,7 @@ class Fusioner(SegmentationModel):
         return self.text
 
     def stages(self) -> list[Stage]:
-        """The visual encoder, fusion, and upsampling."""
+        """Return the visual encoder, fusion, and upsampling."""
         return [
             Stage("visual encoder", self.visual, frozen=True),
             Stage("fusion", self.fusion),

@@ -57,7 +57,7 @@ def geometric_ensemble(
     beta: float,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """The geometric ensemble of the in-vocabulary and the out-of-vocabulary classifier.
+    """Return the geometric ensemble of the in-vocabulary and the out-of-vocabulary classifier.
 
     After FC-CLIP (arXiv 2308.02487, section 3): p = p_in^(1 - w) * p_out^w, where w is alpha for
     seen and beta for unseen classes. All steps start from log-softmax, so that no probability

@@ -28,7 +28,7 @@ class QueryInjector(nn.Module):
         self.projection = projection
 
     def forward(self, queries: Tensor, embedding: Tensor, mask_logits: Tensor) -> Tensor:
-        """Queries (B, Q, C) plus embedding (B, C, h, w), pooled under mask_logits (B, Q, h, w)."""
+        """Return queries (B, Q, C) + embedding (B, C, h, w) pooled under masks (B, Q, h, w)."""
         return queries + self.projection(pool_masks(embedding, mask_logits))
 
 

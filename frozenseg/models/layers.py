@@ -58,7 +58,7 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Queries (B, N, C) attend to key and value (B, M, C): (B, N, C).
+        """Let queries (B, N, C) attend to key and value (B, M, C): (B, N, C).
 
         mask: (B, N, M) bool, True where a query may attend to a key.
         """
@@ -141,7 +141,7 @@ def sine_positions(
 # inference mode, so that they can take part in training as well.
 @functools.lru_cache(maxsize=64)
 def _sine_table(count: int, half: int, device: torch.device, temperature: float) -> Tensor:
-    """The encodings (half, count) of the places of one axis."""
+    """Return the encodings (half, count) of the places of one axis."""
     with torch.inference_mode(False), torch.no_grad():
         pair = torch.arange(half, dtype=torch.float32, device=device).div(2, rounding_mode="floor")
         frequency = temperature ** (2 * pair / half)

@@ -46,7 +46,7 @@ class DecoderLayer(nn.Module):
         key: Tensor | None,
         mask: Tensor,
     ) -> Tensor:
-        """Queries (B, Q, C) attend to memory (B, L, C) where mask (B, Q, L) is True.
+        """Let queries (B, Q, C) attend to memory (B, L, C) where mask (B, Q, L) is True.
 
         key: as of `AttentionBlock`.
         """

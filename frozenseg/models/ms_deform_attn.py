@@ -32,7 +32,7 @@ BFLOAT16_CAPABILITY = (8, 0)  # of the oldest GPUs that compute in bfloat16
 def deformable_attention(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The weighted sum of bilinear samples, computed at least in float32.
+    """Return the weighted sum of bilinear samples, computed at least in float32.
 
     value: (N, sum of h * w, M, C / M), the cells of all levels one after another.
     shapes: (height, width) of each level.
@@ -65,7 +65,8 @@ def runs_triton(*tensors: Tensor) -> bool:
 
 @functools.cache
 def triton_operator() -> CustomOpDef | None:
-    """The operator made of Triton kernels; None, with a warning, where it cannot be imported."""
+    """Return the operator made of Triton kernels; None, with a warning, where it cannot be
+    imported."""
     try:
         from frozenseg.models.ms_deform_triton import deformable_triton
     # An incomplete package lacks files or names; one made for another PyTorch raises other errors.
@@ -143,7 +144,7 @@ class DeformableAttention(nn.Module):
     def forward(
         self, query: Tensor, references: Tensor, tokens: Tensor, shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """Queries (N, L, C) sample tokens (N, L, C) around references (L, 2); returns (N, L, C).
+        """Let queries (N, L, C) sample tokens (N, L, C) around references (L, 2): (N, L, C).
 
         Half precision is too coarse for the places of samples: they stay in float32 under autocast.
 

@@ -104,7 +104,7 @@ def _dots(table: Tensor, rows: Tensor, bags: Tensor) -> Tensor:
 def _scatter(
     bags: Tensor, first_rows: Tensor, shares: Tensor, shapes: list[tuple[int, int]], heads: int
 ) -> Tensor:
-    """The gradient (S * M, D) of the table: each bag is added to the rows that it sums.
+    """Return the gradient (S * M, D) of the table: each bag is added to the rows that it sums.
 
     Samples are sorted by their first row, so that those of one row are neighbours and the gradient
     of a row is a bag as well. Within a level the other corners lie at a fixed distance in rows.
@@ -166,7 +166,8 @@ class _Constants:
 def _constants(
     heights: tuple[int, ...], widths: tuple[int, ...], heads: int, points: int, dtype: torch.dtype
 ) -> _Constants:
-    """The constants are cached: making them takes longer than the attention of a small image."""
+    """Return the constants are cached: making them takes longer than the attention of a small
+    image."""
     shapes = list(zip(heights, widths, strict=True))
     starts = [sum(h * w for h, w in shapes[:i]) * heads for i in range(len(shapes))]
 

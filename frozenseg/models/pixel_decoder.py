@@ -84,7 +84,7 @@ class DeformableEncoder(nn.Module):
 def conv(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """A convolution that keeps the size at stride 1, with the initialisation of Mask2Former."""
+    """Return a convolution that keeps the size at stride 1, with the initialisation of Mask2Former."""
     layer = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
     )
@@ -97,7 +97,7 @@ def conv(
 def conv_norm(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """A convolution followed by GroupNorm with 32 groups."""
+    """Return a convolution followed by GroupNorm with 32 groups."""
     layer = conv(in_channels, out_channels, kernel_size=kernel_size, stride=stride, bias=bias)
     return nn.Sequential(layer, GroupNorm(32, out_channels))
 

@@ -70,7 +70,7 @@ class SegmentationResult:
     seconds: float | None = None
 
     def __len__(self) -> int:
-        """The number of `regions`."""
+        """Return the number of `regions`."""
         return len(self.regions.segments)
 
     def __repr__(self) -> str:

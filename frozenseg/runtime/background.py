@@ -99,7 +99,8 @@ class AsyncWriter:
 def bucketed(
     items: Iterable[Item], size: int, key: Callable[[Item], Any], window: int
 ) -> Iterator[list[Item]]:
-    """Groups of at most `size` items that have the same key; items without one (None) go alone.
+    """Yield groups of at most `size` items that have the same key; items without one (None) go
+    alone.
 
     An item waits for partners until its group is full or `window` further items have come.
     """

@@ -24,7 +24,7 @@ GRAPHS = 48  # kept at most: six stages at eight sizes
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """The same tuples, lists, dictionaries and dataclasses with `function` of each tensor."""
+    """Return the same tuples, lists, dictionaries and dataclasses with `function` of each tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple | list):
@@ -51,7 +51,7 @@ class StageGraph:
     others: list[Tensor]
 
     def __call__(self, arguments: Any) -> Any:
-        """The stage's result for arguments of the recorded shapes."""
+        """Return the stage's result for arguments of the recorded shapes."""
         for static, given in zip(_tensors(self.inputs), _tensors(arguments), strict=True):
             static.copy_(given)
         self.replay()
@@ -77,7 +77,7 @@ class StageGraphs:
         self._works = True
 
     def wrap(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """`method` with graphs on CUDA where no gradients are needed. name: of the stage."""
+        """Return `method` with graphs on CUDA where no gradients are needed. name: of the stage."""
 
         @functools.wraps(method)
         def run(*arguments: Any, **options: Any) -> Any:
@@ -176,7 +176,7 @@ def _storage(tensor: Tensor) -> int:
 
 @contextmanager
 def _without_autocast_cache() -> Iterator[None]:
-    """What autocast keeps must not lie in the memory of a graph."""
+    """Keep what autocast caches out of the memory of a graph."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
@@ -200,6 +200,6 @@ def _describe(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _mode() -> tuple[Any, ...]:
-    """What decides, beside the inputs, which kernels run."""
+    """Return what decides, beside the inputs, which kernels run."""
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
     return autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

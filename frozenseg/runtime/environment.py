@@ -27,7 +27,7 @@ LIBRARIES = (
 
 
 def device_name(device: torch.device) -> str:
-    """The name of the card, or of the processor with the number of its cores."""
+    """Return the name of the card, or of the processor with the number of its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")  # because `platform` often knows no name on Linux
@@ -39,7 +39,7 @@ def device_name(device: torch.device) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of Python, PyTorch, its CUDA, and the libraries that are installed."""
+    """Return the versions of Python, PyTorch, its CUDA, and the libraries that are installed."""
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     if torch.version.cuda:
         versions["cuda"] = torch.version.cuda
@@ -52,7 +52,7 @@ def library_versions() -> dict[str, str]:
 
 
 def code_version() -> dict[str, str | None]:
-    """The version of this package, and its commit where that is known.
+    """Return the version of this package, and its commit where that is known.
 
     A commit is known in a checkout, and where pip has installed from git. "+changes" behind it says
     that files of the package differ from it.
@@ -71,7 +71,7 @@ def _checkout() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says, or None where it fails or is not there."""
+    """Return what git says, or None where it fails or is not there."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -81,7 +81,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def _installed_from() -> str | None:
-    """The commit that pip notes beside a package that it has installed from git."""
+    """Return the commit that pip notes beside a package that it has installed from git."""
     try:
         noted: Any = json.loads(
             metadata.distribution("frozenseg").read_text("direct_url.json") or "{}"

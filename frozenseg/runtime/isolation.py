@@ -55,7 +55,7 @@ _float32 = _Float32()
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """New tensors inside are float32 and on the CPU, whatever the defaults of the process are.
+    """Make new tensors inside float32 and on the CPU, whatever the defaults of the process are.
 
     segment-anything, open_clip and timm rely on these defaults. Another thread of the host that
     makes tensors meanwhile gets float32 too, because PyTorch has no default dtype per thread.

@@ -42,7 +42,7 @@ def linear(
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """The activation of x W^T + bias, or that product plus residual.
+    """Return the activation of x W^T + bias, or that product plus residual.
 
     x (..., I), weight (O, I), bias (O), residual (..., O); returns (..., O). Raises `ValueError`
     for both an activation and a residual, which no layer here needs.
@@ -164,7 +164,7 @@ def onednn_present() -> bool:
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:
-    """The FLOPs of the operator, for PyTorch's `FlopCounterMode`, which does not know it."""
+    """Return the FLOPs of the operator, for PyTorch's `FlopCounterMode`, which does not know it."""
 
     def product(x: torch.Size, *others: Any, out_shape: torch.Size, **options: Any) -> int:
         return 2 * math.prod(out_shape) * x[-1]

@@ -117,7 +117,7 @@ def in_type_of(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 def in_compute_type(tensor: Tensor) -> Tensor:
-    """The tensor in the type that products have here: autocast's, where it is on.
+    """Return the tensor in the type that products have here: autocast's, where it is on.
 
     Saves casts where one tensor enters many products.
     """
@@ -129,6 +129,6 @@ def in_compute_type(tensor: Tensor) -> Tensor:
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:
-    """The type of products here, on the device of `tensor`: float32 where autocast is off."""
+    """Return the type of products here, on the device of `tensor`: float32 where autocast is off."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32

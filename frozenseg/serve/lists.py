@@ -19,7 +19,7 @@ EXAMPLES = {"Scene 1": "scene_1.png", "Scene 2": "scene_2.png"}
 
 @functools.cache
 def class_lists() -> list[dict[str, Any]]:
-    """The class lists of the package that the page offers, each with its classes."""
+    """Return the class lists of the package that the page offers, each with its classes."""
     lists = {name: Vocabulary.packaged(file) for name, file in LISTS.items()}
     return [
         {
@@ -34,14 +34,15 @@ def class_lists() -> list[dict[str, Any]]:
 
 
 def example_files() -> dict[str, Path]:
-    """The pictures that ship with the package, by their addresses."""
+    """Return the pictures that ship with the package, by their addresses."""
     folder = shipped("demo") / "images"
     return {f"/page/examples/{file}": folder / file for file in EXAMPLES.values()}
 
 
 @functools.cache
 def examples() -> list[dict[str, str]]:
-    """The examples of the page: a picture of the generated world, and the names of that world."""
+    """Return the examples of the page: a picture of the generated world, and the names of that
+    world."""
     words = Vocabulary.packaged("small_world")
     text = "; ".join(", ".join(names) for names in words.names)
     return [

@@ -108,7 +108,7 @@ def _failed(status: int, reason: object) -> Answer:
 
 
 def _memory() -> int:
-    """The resident memory of this process in bytes; 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes; 0 where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

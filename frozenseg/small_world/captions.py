@@ -108,7 +108,7 @@ def _say(phrase: str, generator: np.random.Generator) -> str:
 
 
 def _things_phrase(things: list[Region], generator: np.random.Generator) -> str:
-    """ "a red star, two cups and a fish": some of the things, in any order; "" without any."""
+    """Say "a red star, two cups and a fish": some of the things, in any order; "" without any."""
     if not things:
         return ""
     counts = Counter(thing.name for thing in things)
@@ -137,7 +137,7 @@ def _thing_phrase(
     brief: bool,
     shares: tuple[float, float, float] = SOME,
 ) -> str:
-    """ "a striped red star", with all, some or none of its attributes; brief: one at most."""
+    """Say "a striped red star", with all, some or none of its attributes; brief: one at most."""
     noun = str(generator.choice(NOUNS[thing.name].names))
     pattern = str(generator.choice(PATTERN_WORDS[thing.pattern]))
     roll = generator.random()

@@ -36,11 +36,11 @@ class TextEncoder(Protocol):
         """Vectors (N, D), not normalised; raises `TextTooLong` for a text that would be cut."""
 
     def text_fingerprint(self) -> str:
-        """A digest of all that the vectors depend on: architecture, weights, tokenizer."""
+        """Return a digest of all that the vectors depend on: architecture, weights, tokenizer."""
 
 
 def cache_folder() -> Path | None:
-    """The folder of caches: $FROZENSEG_CACHE, else ~/.cache/frozenseg.
+    """Return the folder of caches: $FROZENSEG_CACHE, else ~/.cache/frozenseg.
 
     None, with a warning, if there is no home folder (as in containers without HOME).
     """
@@ -100,7 +100,7 @@ class TextClassifier:
         )
 
     def vectors(self, names: Sequence[str]) -> Tensor:
-        """Unit vectors (S, D) of names, float32 on the CPU.
+        """Return unit vectors (S, D) of names, float32 on the CPU.
 
         The vectors of all templates are normalised, averaged, and normalised again (CLIP, arXiv
         2103.00020, section 3.1.4). Raises `UserError` for a name that the encoder would cut.
@@ -132,7 +132,7 @@ class TextClassifier:
         self.encoded += len(names)
 
     def _location(self) -> Path | None:
-        """The folder on disk for this encoder and these templates."""
+        """Return the folder on disk for this encoder and these templates."""
         if self._root is not None and self._folder is None:
             key = "\n".join((FILE_FORMAT, self.encoder.text_fingerprint(), *self.templates))
             self._folder = self._root / hashlib.sha256(key.encode()).hexdigest()[:32]

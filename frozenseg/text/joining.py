@@ -24,7 +24,7 @@ def join(
     *,
     in_order: bool = False,
 ) -> Vocabulary:
-    """The classes of a list, in the order of an annotation's categories.
+    """Return the classes of a list, in the order of an annotation's categories.
 
     A list whose numbers are the category ids is joined by number, and a list of the same length by
     order, unless a name contradicts it. Otherwise names decide: every category needs a class of its
@@ -124,7 +124,7 @@ class _Pairs:
         return _classes_by_name(self.listed.names)
 
     def only(self, i: int) -> int | None:
-        """The only class with the name of category i; first names come before synonyms."""
+        """Return the only class with the name of category i; first names come before synonyms."""
         for by_name in (self._labels, self._synonyms):
             class_ids = self._named(i, by_name)
             if len(class_ids) == 1:
@@ -141,7 +141,7 @@ class _Pairs:
         return _words(self.names[i]).isdisjoint(_words(*self.listed.names[class_id]))
 
     def _named(self, i: int, by_name: dict[str, set[int]]) -> set[int]:
-        """The classes with the whole name of category i, else with one of its synonyms.
+        """Return the classes with the whole name of category i, else with one of its synonyms.
 
         Synonyms stand between commas, as in ADE20K.
         """

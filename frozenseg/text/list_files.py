@@ -27,7 +27,7 @@ THING_VALUES = {"1": True, "true": True, "yes": True, "0": False, "false": False
 
 
 def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
-    """The classes of a file, which is JSON, a table (`.csv`), or has one class in each line.
+    """Return the classes of a file, which is JSON, a table (`.csv`), or has one class in each line.
 
     Raises `UserError` for a file that cannot be read or has no class.
     """

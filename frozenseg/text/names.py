@@ -24,7 +24,8 @@ SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
 
 def clean(name: object, place: str) -> str:
-    """A name in Unicode's composed form (NFC), without invisible characters and repeated spaces.
+    """Return a name in Unicode's composed form (NFC), without invisible characters and repeated
+    spaces.
 
     place: where the name was read, for messages. Raises `UserError` if it is no text, is not valid
     UTF-8, has control characters or no visible character, or is too long.
@@ -52,7 +53,7 @@ def clean(name: object, place: str) -> str:
 
 
 def shown(value: object, length: int = 30) -> str:
-    """A value for a message: on one line, and cut to `length` characters."""
+    """Return a value for a message: on one line, and cut to `length` characters."""
     if isinstance(value, str):
         return ascii_escapes(repr(value if len(value) <= length else value[:length] + "..."))
     text = ascii_escapes(repr(value))
@@ -66,14 +67,14 @@ def ascii_escapes(text: str) -> str:
 
 @functools.lru_cache(maxsize=2**15)  # the same vocabularies are compared again and again
 def spelling(name: str) -> str:
-    """The normal form of a name; names with the same normal form are the same name."""
+    """Return the normal form of a name; names with the same normal form are the same name."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     return SEPARATORS.sub(" ", text).strip() or text
 
 
 def singular(name: str) -> str:
-    """The spelling of a name without the plural ending of its last word, in the plain cases."""
+    """Return the spelling of a name without the plural ending of its last word, in the plain cases."""
     text = spelling(name)
     for ending, stem in (
         ("ies", "y"),
@@ -114,7 +115,8 @@ def refuse_repeated(
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names with those that occur more than once numbered by position, for column titles."""
+    """Return the names with those that occur more than once numbered by position, for column
+    titles."""
     names = list(names)
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]

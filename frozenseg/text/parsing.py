@@ -51,7 +51,7 @@ class Row:
 
 
 def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
-    """The classes of a string, a list, a mapping, or COCO's categories.
+    """Return the classes of a string, a list, a mapping, or COCO's categories.
 
     Also accepts {"categories": [{"id": ..., "name": ...}]} of COCO, and {"names": ...} of
     ultralytics and of `frozenseg score`. what: a name for the source, for messages.
@@ -94,7 +94,7 @@ def _rows(groups: list[object], what: str) -> list[Row]:
 
 
 def names_of(group: object, place: str) -> tuple[str, ...]:
-    """The synonyms of one class; nothing between two commas is ignored."""
+    """Return the synonyms of one class; nothing between two commas is ignored."""
     if isinstance(group, str):
         parts: list[object] = [part for part in _between_commas(group) if part.strip()]
     elif isinstance(group, list | tuple) and all(isinstance(name, str) for name in group):
@@ -131,7 +131,7 @@ def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
 
 
 def ordered(rows: list[Row], what: str) -> list[Row]:
-    """The rows ordered by number, if they have numbers."""
+    """Return the rows ordered by number, if they have numbers."""
     unnumbered = [row for row in rows if row.number is None]
     if len(unnumbered) == len(rows):
         return rows

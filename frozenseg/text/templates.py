@@ -26,7 +26,7 @@ KNOWN = ("vild14", "fusioner32", "clip80")
 
 
 def find_templates(source: str) -> tuple[str, ...]:
-    """The templates with a name from `KNOWN`, or those of a .txt file (`read_templates`).
+    """Return the templates with a name from `KNOWN`, or those of a .txt file (`read_templates`).
 
     Raises `UserError` for an unknown name.
     """
@@ -45,7 +45,7 @@ def find_templates(source: str) -> tuple[str, ...]:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """The templates of a file: one in each line, each with one {} in place of the name.
+    """Return the templates of a file: one in each line, each with one {} in place of the name.
 
     Blank lines and lines that begin with # are skipped. Raises `UserError` for a file that cannot
     be read, has no template, repeats one, or has a line without {} or with several.

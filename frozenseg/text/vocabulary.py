@@ -111,7 +111,7 @@ class Vocabulary:
         return f"classes: {len(self)}, from {self.source}: {first}{more}{seen}"
 
     def text(self) -> str:
-        """The content of a file that `from_file` reads as this vocabulary."""
+        """Return the content of a file that `from_file` reads as this vocabulary."""
         if odd := [name for name in self.flat_names if NOT_IN_LINES.search(name)]:
             raise UserValueError(
                 f"{self.source}: {shown(odd[0])} cannot be written in a file of lines"
@@ -167,7 +167,7 @@ class Vocabulary:
 
     @classmethod
     def packaged(cls, name: str) -> "Vocabulary":
-        """A vocabulary of the package, e.g. "coco_panoptic"; raises `UserError` if unknown."""
+        """Return a vocabulary of the package, e.g. "coco_panoptic"; raises `UserError` if unknown."""
         folder = resources.files("frozenseg.data") / "vocabularies"
         known = sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".txt"))
         if name not in known:
@@ -185,7 +185,7 @@ class Vocabulary:
         *,
         synonyms: bool = False,
     ) -> "Vocabulary":
-        """The vocabulary of an annotation's categories.
+        """Return the vocabulary of an annotation's categories.
 
         names, is_thing, ids: of each category. source: the annotation, for messages.
         synonyms: whether commas separate synonyms, as in detectron2's metadata of the field's data

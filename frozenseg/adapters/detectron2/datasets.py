@@ -65,7 +65,7 @@ class HostClasses:
     thing_ids: dict[int, int]
 
     def class_id(self, number: int, is_thing: bool) -> int:
-        """The class id of detectron2's number of a class."""
+        """Return the class id of detectron2's number of a class."""
         return self._class_ids[number] if is_thing else number
 
     @cached_property
@@ -111,7 +111,7 @@ def register_datasets(root: Path | None = None) -> None:
 
 
 def register_dataset(name: str, root: Path | None = None) -> None:
-    """A row of the table, or a data set of one's own, named by its files or a YAML file."""
+    """Register a row of the table, or one's own data set, named by its files or a YAML file."""
     if name in DatasetCatalog:
         return
     root = data_root() if root is None else root
@@ -165,7 +165,7 @@ def _paths(benchmark: Benchmark, root: Path) -> dict[str, str]:
 
 
 def class_metadata(categories: Categories) -> dict[str, Any]:
-    """The entries of `BenchmarkMetadata.CLASSES`."""
+    """Return the entries of `BenchmarkMetadata.CLASSES`."""
     is_thing = np.array(categories.is_thing, dtype=bool)
     colors = class_colors(np.arange(len(categories)), is_thing).tolist()
     things = np.flatnonzero(is_thing).tolist()
@@ -181,7 +181,7 @@ def class_metadata(categories: Categories) -> dict[str, Any]:
 
 
 def host_classes(name: str) -> HostClasses:
-    """The classes of any data set in the catalog, ours or not, by its metadata.
+    """Return the classes of any data set in the catalog, ours or not, by its metadata.
 
     Without `stuff_classes` all of `thing_classes` are things. Where there are maps of data set ids,
     they tell which classes are things; else equal names do.
@@ -215,14 +215,14 @@ def host_classes(name: str) -> HostClasses:
 
 
 def _by_number(ids: dict[int, int] | None, count: int) -> tuple[int, ...]:
-    """Data set ids by contiguous number."""
+    """Return data set ids by contiguous number."""
     if ids is None:
         return tuple(range(count))
     return tuple(sorted(ids, key=lambda dataset_id: ids[dataset_id]))
 
 
 def load_dicts(name: str, benchmark: Benchmark, root: Path) -> list[dict[str, Any]]:
-    """The records of a row in detectron2's format."""
+    """Return the records of a row in detectron2's format."""
     records, categories = read_benchmark(benchmark, root)
     things = np.flatnonzero(categories.is_thing).tolist()
     classes = HostClasses(categories, {class_id: number for number, class_id in enumerate(things)})
@@ -282,13 +282,13 @@ def _annotations(record: Record, classes: HostClasses) -> list[dict[str, Any]]:
 
 
 def table_row(name: str) -> Benchmark | None:
-    """The row of our table, or of files, that a name means; None for others' data sets."""
+    """Return the row of our table, or of files, that a name means; None for others' data sets."""
     return find_benchmark(name) if is_data_set(name) else None
 
 
 def vocabulary_of(config: CfgNode, name: str, categories: Categories) -> Vocabulary:
-    """The names of a data set's classes by class id; of others' data sets those of the metadata,
-    where commas stand between synonyms, or the list that the configuration names."""
+    """Return the names of a data set's classes by class id; of others' data sets those of the
+    metadata, where commas stand between synonyms, or the list that the configuration names."""
     if table_row(name) is not None:
         return build_vocabulary(config, name, categories)
     metadata = f"the metadata of {name}"
@@ -305,7 +305,7 @@ def vocabulary_of(config: CfgNode, name: str, categories: Categories) -> Vocabul
 
 
 def training_vocabulary_of(config: CfgNode) -> Vocabulary:
-    """The classes that count as seen, also where DATASETS.TRAIN is a data set of others."""
+    """Return the classes that count as seen, also where DATASETS.TRAIN is a data set of others."""
     names = config.DATASETS.TRAIN
     if config.DATASETS.TRAIN_VOCABULARY or not names or table_row(names[0]) is not None:
         return build_training_vocabulary(config)

@@ -41,9 +41,12 @@ class FrozenSegMapper:
         default: str,
         keep_empty: bool,
     ) -> None:
-        """transforms and classes: by data set; classes only for training. default: the data set
+        """Take what differs between data sets.
+
+        transforms and classes: by data set; classes only for training. default: the data set
         of an entry that does not name its own (`dataset_name`). keep_empty: as of
-        `SegmentationDataset`."""
+        `SegmentationDataset`.
+        """
         self.is_train = is_train
         self.keep_empty = keep_empty
         self.transforms = transforms
@@ -70,7 +73,7 @@ class FrozenSegMapper:
         }
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """The input of our model, with targets in training, for one entry of a data set."""
+        """Return the input of our model, with targets in training, for one entry of a data set."""
         name = entry.get("dataset_name", self.default)
         classes = self.classes.get(name, NO_CLASSES)
         bare = {key: value for key, value in entry.items() if key not in ANNOTATION}
@@ -107,14 +110,14 @@ def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:
 
 
 def annotation_kind(entry: dict[str, Any]) -> Literal["panoptic", "semantic", "instances"]:
-    """What becomes masks in training: the first of what there is."""
+    """Return what becomes masks in training: the first of what there is."""
     if "pan_seg_file_name" in entry:
         return "panoptic"
     return "instances" if "annotations" in entry else "semantic"
 
 
 def record_of(entry: dict[str, Any], classes: HostClasses, name: str) -> Record:
-    """What `datasets.load_dicts` has made of a record, or a foreign entry, as a record."""
+    """Return what `datasets.load_dicts` has made of a record, or a foreign entry, as a record."""
     return Record(
         image_id=entry.get("image_id", entry["file_name"]),
         image_path=entry["file_name"],

@@ -71,7 +71,7 @@ class HostModel(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor, as detectron2's `configurable` expects them."""
+        """Return the arguments of the constructor, as detectron2's `configurable` expects them."""
         config = select_config(cfg)
         test = config.TEST
         if test.AUG.ENABLED or test.ORACLE_PRESENCE:
@@ -113,7 +113,7 @@ class HostModel(nn.Module):
         return {name: value * processes for name, value in losses.items()}
 
     def _positions(self, count: int) -> list[int]:
-        """The places of this batch among all draws of the run, as our engine counts them."""
+        """Return the places of this batch among all draws of the run, as our engine counts them."""
         step = get_event_storage().iter if has_event_storage() else self.steps
         self.steps += 1
         first = step * count * world_size() + rank()
@@ -168,7 +168,7 @@ class HostModel(nn.Module):
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
-        """The entries of our model under its own names, shared ones once."""
+        """Return the entries of our model under its own names, shared ones once."""
         state = self.segmenter.state_dict(
             destination=destination, prefix=prefix, keep_vars=keep_vars
         )
@@ -179,8 +179,11 @@ class HostModel(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
-        """Published names or ours. Always strict: entries that do not fit are an error that names
-        them; only frozen encoders may be left out, as a whole."""
+        """Load a state dict under published names or ours.
+
+        It is always strict: entries that do not fit are an error that names them. Only frozen
+        encoders may be left out, as a whole.
+        """
         load_state(self.segmenter, state_dict, "of the checkpoint")
         return _IncompatibleKeys([], [])
 
@@ -205,7 +208,7 @@ def _training_sample(entry: dict[str, Any]) -> Sample:
 
 
 def host_output(result: Prediction, classes: HostClasses) -> dict[str, Any]:
-    """A result in detectron2's format."""
+    """Return a result in detectron2's format."""
     output = detectron2_output(result.panoptic, result.instances, result.size, classes.thing_ids)
     if result.semantic_scores is not None:
         output["sem_seg"] = torch.from_numpy(result.semantic_scores)

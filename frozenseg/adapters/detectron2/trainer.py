@@ -80,7 +80,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of our recipe, see `build_optimizer` of this module."""
+        """Return the optimiser of our recipe, see `build_optimizer` of this module."""
         return build_optimizer(cfg, model)
 
     @classmethod

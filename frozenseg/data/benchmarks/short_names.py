@@ -5,8 +5,8 @@ from pathlib import PurePath
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """A short name for each data set, all of them different: a name of the table as it is, and of
-    files the end of the first path, e.g. "val/panoptic"."""
+    """Return a short name for each data set, all of them different: a name of the table as it is,
+    and of files the end of the first path, e.g. "val/panoptic"."""
     names = list(dict.fromkeys(names))
     paths = {name: _first_path(name).parts for name in names if "/" in name or ":" in name}
     ends = different_ends(paths, least=2)  # "val/panoptic" says more than "panoptic"

@@ -157,7 +157,8 @@ def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
 
 
 def crop_box(mask: np.ndarray) -> tuple[int, int, int] | None:
-    """The square (top, left, side) around a thing in a scene; None if the thing is too small."""
+    """Return the square (top, left, side) around a thing in a scene; None if the thing is too
+    small."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     extent = max(np.ptp(rows), np.ptp(columns)) + 1
     if extent < SMALLEST:

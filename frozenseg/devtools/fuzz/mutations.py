@@ -29,7 +29,7 @@ def mutated(data: bytes, other: bytes, numbers: random.Random) -> bytes:
 
 
 def _place(data: bytearray, numbers: random.Random) -> int:
-    """A place in the file, every second time near its beginning."""
+    """Return a place in the file, every second time near its beginning."""
     return numbers.randrange(min(len(data), HEAD) if numbers.random() < 0.5 else len(data))
 
 
@@ -146,7 +146,7 @@ def odd_short(data: bytearray, other: bytes, numbers: random.Random) -> bytearra
 
 
 def odd_long(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """The same with four or eight bytes."""
+    """Return the same with four or eight bytes."""
     return _written(data, *numbers.choice((("I", 2**32), ("Q", 2**64))), numbers)
 
 

@@ -188,7 +188,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM", "TGA", "ICO", "PC
 
 
 def _pictures() -> list[bytes]:
-    """A small picture in many formats, and PNG and TIFF in the modes of label maps."""
+    """Return a small picture in many formats, and PNG and TIFF in the modes of label maps."""
     photo = np.random.default_rng(0).integers(0, 256, (11, 13, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x112] = 6

@@ -19,8 +19,8 @@ REFERENCES = ("convnext_large", "losses", "postprocess")
 
 
 def small_model(trial: Trial, proposals: bool) -> Results:
-    """The share of pixels of the demo's scenes that have the class of the CPU in float32, over all
-    names of the demo, in per cent.
+    """Return the share of pixels of the demo's scenes that have the class of the CPU in float32,
+    over all names of the demo, in per cent.
 
     proposals: whether SAM's masks join, as they do in the model that ships.
     """
@@ -57,7 +57,7 @@ def _results(segmenter: Predictor, count: int) -> list[Any]:
 
 
 def reference(trial: Trial, precision: str) -> Results:
-    """The error of each entry of the reference vectors, as `check_reference` has them."""
+    """Return the error of each entry of the reference vectors, as `check_reference` has them."""
     if trial.reference is None:
         yield "skipped", "no reference vectors were given (--reference)"
         return

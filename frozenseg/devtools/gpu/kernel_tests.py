@@ -15,7 +15,7 @@ OUTCOMES = ("failure", "error", "skipped")
 
 
 def marked(trial: Trial) -> Results:
-    """The outcome of each test marked `gpu`."""
+    """Return the outcome of each test marked `gpu`."""
     checkout = shipped("configs").parent
     files = [
         str(path.relative_to(checkout))

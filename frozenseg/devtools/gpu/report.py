@@ -66,7 +66,7 @@ def markdown(
 
 
 def headlines(found: dict[str, dict[str, Part]]) -> str:
-    """A few numbers of each section, and what has failed."""
+    """Return a few numbers of each section, and what has failed."""
     lines = []
     for section, name, key in HEADLINES:
         part = found.get(section, {}).get(name)

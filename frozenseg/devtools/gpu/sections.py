@@ -66,7 +66,7 @@ def run_section(section: Section, trial: Trial) -> dict[str, Part]:
 
 
 def _run_until_failure(parts: Parts, trial: Trial, end: float) -> dict[str, Part]:
-    """The first parts up to one that fails, which is among them."""
+    """Return the first parts up to one that fails, which is among them."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, parts, trial))

@@ -18,7 +18,7 @@ SCENES = 200  # for which the recipe states its expected results
 
 
 def scores(trial: Trial) -> Results:
-    """The scores of the shipped small model, beside those that the recipe expects of a CPU."""
+    """Return the scores of the shipped small model, beside those that the recipe expects of a CPU."""
     count = 2 if trial.tiny else SCENES
     _make_scenes(trial, count)
     cfg = _config(trial, str(trial.device), "evaluated", "TEST.EXPECTED_RESULTS", "[]")
@@ -31,8 +31,8 @@ def scores(trial: Trial) -> Results:
 
 
 def losses(trial: Trial) -> Results:
-    """The loss of each step of the small recipe, in float32 and mixed precision, beside those of a
-    CPU with the same seed."""
+    """Return the loss of each step of the small recipe, in float32 and mixed precision, beside
+    those of a CPU with the same seed."""
     _make_scenes(trial, 2 if trial.tiny else SCENES)
     steps = 2 if trial.tiny else 10
     expected = _train(trial, "cpu", steps, "expected", mixed=False)
@@ -54,7 +54,7 @@ def losses(trial: Trial) -> Results:
 
 
 def _train(trial: Trial, device: str, steps: int, folder: str, *, mixed: bool) -> list[float]:
-    """The total loss of each step."""
+    """Return the total loss of each step."""
     cfg = _config(
         trial,
         device,

@@ -28,7 +28,7 @@ UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters that no imag
 
 
 def card(trial: Trial) -> Results:
-    """The rates of the card, the operations and bytes of one image, and the time they need."""
+    """Return the rates of the card, the operations and bytes of one image, and the time they need."""
     device, side = trial.device, 128 if trial.tiny else 8192
     left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     rate = 2.0 * side**3 / _median(lambda: left @ right, trial)
@@ -75,7 +75,8 @@ def whole(trial: Trial, precision: str) -> Results:
 
 
 def network(trial: Trial, precision: str, batch: int) -> Results:
-    """The model alone on a batch of images, then with its post-processing, then from files on."""
+    """Return the model alone on a batch of images, then with its post-processing, then from files
+    on."""
     device, ours = trial.device, _timed(trial, precision)
     predictor = ours.predictor
     pipeline = predictor.pipeline
@@ -132,7 +133,7 @@ def _milliseconds(rows: dict[str, float]) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=1)
 def _timed(trial: Trial, precision: str) -> TimedPrediction:
-    """The model in one precision, its weights made on the device."""
+    """Return the model in one precision, its weights made on the device."""
     cfg = trial.config("MODEL.PRECISION", precision)
     predictor = predictor_of(cfg, random_model(cfg, trial.device))
     ours = TimedPrediction(predictor, trial.setting(), trial.scratch)

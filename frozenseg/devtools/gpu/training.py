@@ -18,7 +18,7 @@ BATCHES = (4, 16)
 
 
 def step(trial: Trial, batch: int) -> Results:
-    """A step of mixed precision, by its parts; memory is that of the first two, so that the
+    """Return a step of mixed precision, by its parts; memory is that of the first two, so that the
     optimiser's own state is in it."""
     if trial.tiny:
         batch //= 4

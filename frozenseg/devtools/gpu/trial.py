@@ -38,7 +38,7 @@ class Trial:
         return 2 if self.tiny else 10
 
     def setting(self, *, training: bool = False) -> Setting:
-        """The image and the words: 800 x 1199 for prediction, 1024 x 1024 for training."""
+        """Return the image and the words: 800 x 1199 for prediction, 1024 x 1024 for training."""
         if training:
             size = (64, 64) if self.tiny else (1024, 1024)
         else:
@@ -46,7 +46,7 @@ class Trial:
         return Setting(size, 150, 403)
 
     def config(self, *options: str) -> CfgNode:
-        """The measured model with random weights; the network sees an image in its own size."""
+        """Return the measured model with random weights; the network sees an image in its own size."""
         height, width = self.setting().size
         return load_config(
             self.config_file,

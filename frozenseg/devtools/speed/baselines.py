@@ -65,7 +65,7 @@ class EncoderSetting:
 def encoder_setting(
     cfg: CfgNode, setting: Setting, precision: Precision, *, batch: int = 1
 ) -> EncoderSetting | None:
-    """The encoders of a model with CLIP's trunk and SAM's encoder; None for other models."""
+    """Return the encoders of a model with CLIP's trunk and SAM's encoder; None for other models."""
     encoders = find_family(cfg).encoders(cfg)
     if not {"clip", "sam"} <= encoders.keys():
         return None
@@ -138,7 +138,7 @@ def _serve(requests: Connection, setting: EncoderSetting) -> None:
 
 
 def encoder_works(setting: EncoderSetting) -> dict[str, Callable[[], object]]:
-    """What runs each of both encoders once, in this process; their weights are made on the
+    """Return what runs each of both encoders once, in this process; their weights are made on the
     device."""
     with setting.precision.device:
         return {SAM: _sam(setting), CLIP: _trunk(setting)}
