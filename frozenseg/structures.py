@@ -47,7 +47,8 @@ class ImageBatch:
         return cls(pixels, sizes)
 
     def to(self, device: torch.device | str) -> "ImageBatch":
-        """Return a copy on another device; to a GPU through pinned memory, without waiting for it."""
+        """Return a copy on another device; to a GPU through pinned memory, without waiting for
+        it."""
         to_gpu = torch.device(device).type == "cuda" and self.pixels.device.type == "cpu"
         pixels = self.pixels.pin_memory() if to_gpu else self.pixels
         return ImageBatch(pixels.to(device, non_blocking=to_gpu), self.sizes, self.padding)

@@ -36,7 +36,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors that `write_tensors` has written, on the CPU; None without a file to use."""
+    """Return the tensors that `write_tensors` has written, on the CPU; None without a file to
+    use."""
     if not path.exists():
         return None
     try:

@@ -121,7 +121,8 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
 
 
 def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
-    """Return the benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else INPUT.*_SIZE_TEST."""
+    """Return the benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else
+    INPUT.*_SIZE_TEST."""
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if cfg.INPUT.SIZE_TEST_OF_BENCHMARK:
         short, long = benchmark.test_size

@@ -147,7 +147,8 @@ def _changed_settings(cfg: CfgNode) -> list[tuple[str, Any]]:
 
 
 def _command() -> str:
-    """Return the command line; of a program that is not ours, such as a notebook, the file's name."""
+    """Return the command line; of a program that is not ours, such as a notebook, the file's
+    name."""
     program = sys.argv[0] if sys.argv[0].startswith("frozenseg ") else Path(sys.argv[0]).name
     return f"{program} {shlex.join(sys.argv[1:])}"
 

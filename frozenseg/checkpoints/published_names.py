@@ -68,7 +68,8 @@ TRAINING_STATE = ("criterion.",)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a published state dict under our names; unknown entries are an error that lists them."""
+    """Return a published state dict under our names; unknown entries are an error that lists
+    them."""
     kept = {name: value for name, value in state.items() if not name.startswith(TRAINING_STATE)}
     return _renamed(kept, RENAMES)
 

@@ -202,7 +202,8 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unpacked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the state dict that `packed` was given; entries that do not fit together are an error."""
+    """Return the state dict that `packed` was given; entries that do not fit together are an
+    error."""
     whole = {name: tensor for name, tensor in state.items() if "@" not in name}
     tables = {name.rpartition("@")[0] for name in state if "@" in name}
     for table in sorted(tables):

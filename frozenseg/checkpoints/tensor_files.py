@@ -41,7 +41,8 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, on the CPU. what: the first word of error messages."""
+    """Return the tensors of a safetensors file, on the CPU. what: the first word of error
+    messages."""
     _check_file(path, what)
     try:
         return load_file(path)

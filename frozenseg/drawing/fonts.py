@@ -30,7 +30,8 @@ RIGHT_TO_LEFT = ("R", "AL")
 
 @lru_cache(maxsize=64)
 def font_of(size: int, text: str = "") -> Any:
-    """Return a font of `size` pixels that has the letters of `text`, or Pillow's own if none has."""
+    """Return a font of `size` pixels that has the letters of `text`, or Pillow's own if none
+    has."""
     return _load(font_file(text) or OWN, size)
 
 

@@ -50,7 +50,8 @@ class BertText(Frozen):
         return torch.cat(vectors).float()
 
     def text_fingerprint(self) -> str:
-        """Return a digest of all that the vectors depend on: configuration, vocabulary and weights."""
+        """Return a digest of all that the vectors depend on: configuration, vocabulary and
+        weights."""
         digest = hashlib.sha256(self.model.config.to_json_string().encode())
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         add_tensors(digest, self.model.state_dict())

@@ -43,7 +43,8 @@ class VitTrunk:
         return [part for name, part in self.visual.named_children() if name != "attn_pool"]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the tower itself, which are in none of its parts, but the last."""
+        """Return the parameters of the tower itself, which are in none of its parts, but the
+        last."""
         own = self.visual.named_parameters(recurse=False)
         return [parameter for name, parameter in own if name != "proj"]
 

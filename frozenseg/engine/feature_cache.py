@@ -130,7 +130,8 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
 
 
 def image_key(image: ImageBatch) -> str:
-    """Return a digest of one image (1, 3, H, W) as the encoders get it, with its size and padding."""
+    """Return a digest of one image (1, 3, H, W) as the encoders get it, with its size and
+    padding."""
     digest = hashlib.sha256(repr((image.sizes, tuple(image.pixels.shape))).encode())
     digest.update(image.pixels.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]

@@ -213,7 +213,8 @@ def memory_mib() -> float:
 
 
 def _main(losses: dict[str, float]) -> list[str]:
-    """Return the names of the losses of the last output; those of auxiliary outputs have a number."""
+    """Return the names of the losses of the last output; those of auxiliary outputs have a
+    number."""
     return [name for name in losses if name.startswith("loss_") and name.count("_") == 1]
 
 

@@ -168,7 +168,8 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         )
 
     def _class_weight(self, objects: int) -> float:
-        """Return the divisor of one image's class loss: matched queries weigh 1, the others less."""
+        """Return the divisor of one image's class loss: matched queries weigh 1, the others
+        less."""
         matched = min(objects, self.num_queries)
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 

@@ -113,7 +113,8 @@ def class_changes(first: StoredEvaluation, other: StoredEvaluation) -> dict[str,
 
 
 def table(title: str, labels: Sequence[str], rows: Columns, show: Callable[..., str]) -> list[str]:
-    """Return the lines of a table. show: makes a cell of a value and the value in the first column."""
+    """Return the lines of a table. show: makes a cell of a value and the value in the first
+    column."""
     cells = {name: [show(value, row[0]) for value in row] for name, row in rows.items()}
     head = {title: list(labels), **cells}
     width = max(len(name) for name in head)

@@ -140,7 +140,8 @@ class Evaluator:
     def predictions(
         self, entry: ScoredDataset, samples: Iterable[Sample]
     ) -> Iterator[tuple[Record, Prediction]]:
-        """Yield the results of each sample that the set's tasks need, in the order of the samples."""
+        """Yield the results of each sample that the set's tasks need, in the order of the
+        samples."""
         wanted = entry.wanted
         post_processor = replace(
             self.pipeline.post_processor,

@@ -215,7 +215,8 @@ class LabelFiles(KeptFiles):
 
 
 def file_stems(records: Sequence[Record]) -> dict[int | str, str]:
-    """Return the names of the images' files without folder and suffix; numbered if two are alike."""
+    """Return the names of the images' files without folder and suffix; numbered if two are
+    alike."""
     stems = [Path(record.image_path).stem for record in records]
     if len(set(stems)) < len(stems):
         stems = [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]

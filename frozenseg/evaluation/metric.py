@@ -25,7 +25,8 @@ class Metric(ABC):
         """Forget all images."""
 
     def fresh(self) -> "Metric":
-        """Return a metric with the same ground truth, in the same memory, that has seen no image."""
+        """Return a metric with the same ground truth, in the same memory, that has seen no
+        image."""
         found = copy.copy(self)
         found.reset()
         return found

@@ -58,7 +58,8 @@ class TargetBatch:
         return tuple(sum(self.counts[:image]) for image in range(len(self.counts)))
 
     def padded_rows(self) -> Tensor:
-        """Return the rows (B, N) of the n-th object of each image; beyond its last object any row."""
+        """Return the rows (B, N) of the n-th object of each image; beyond its last object any
+        row."""
         first = torch.tensor(self.offsets).unsqueeze(1)
         rows = first + torch.arange(max(self.counts))
         return rows.clamp(max=sum(self.counts) - 1).to(self.masks.device)

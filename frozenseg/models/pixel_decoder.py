@@ -84,7 +84,8 @@ class DeformableEncoder(nn.Module):
 def conv(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """Return a convolution that keeps the size at stride 1, with the initialisation of Mask2Former."""
+    """Return a convolution that keeps the size at stride 1, with the initialisation of
+    Mask2Former."""
     layer = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
     )

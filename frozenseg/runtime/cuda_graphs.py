@@ -24,7 +24,8 @@ GRAPHS = 48  # kept at most: six stages at eight sizes
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Return the same tuples, lists, dictionaries and dataclasses with `function` of each tensor."""
+    """Return the same tuples, lists, dictionaries and dataclasses with `function` of each
+    tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple | list):

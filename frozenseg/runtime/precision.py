@@ -129,6 +129,7 @@ def in_compute_type(tensor: Tensor) -> Tensor:
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the type of products here, on the device of `tensor`: float32 where autocast is off."""
+    """Return the type of products here, on the device of `tensor`: float32 where autocast is
+    off."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32

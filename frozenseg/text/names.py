@@ -74,7 +74,8 @@ def spelling(name: str) -> str:
 
 
 def singular(name: str) -> str:
-    """Return the spelling of a name without the plural ending of its last word, in the plain cases."""
+    """Return the spelling of a name without the plural ending of its last word, in the plain
+    cases."""
     text = spelling(name)
     for ending, stem in (
         ("ies", "y"),

@@ -167,7 +167,8 @@ class Vocabulary:
 
     @classmethod
     def packaged(cls, name: str) -> "Vocabulary":
-        """Return a vocabulary of the package, e.g. "coco_panoptic"; raises `UserError` if unknown."""
+        """Return a vocabulary of the package, e.g. "coco_panoptic"; raises `UserError` if
+        unknown."""
         folder = resources.files("frozenseg.data") / "vocabularies"
         known = sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".txt"))
         if name not in known:

@@ -18,7 +18,8 @@ SCENES = 200  # for which the recipe states its expected results
 
 
 def scores(trial: Trial) -> Results:
-    """Return the scores of the shipped small model, beside those that the recipe expects of a CPU."""
+    """Return the scores of the shipped small model, beside those that the recipe expects of a
+    CPU."""
     count = 2 if trial.tiny else SCENES
     _make_scenes(trial, count)
     cfg = _config(trial, str(trial.device), "evaluated", "TEST.EXPECTED_RESULTS", "[]")

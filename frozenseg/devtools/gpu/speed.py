@@ -28,7 +28,8 @@ UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters that no imag
 
 
 def card(trial: Trial) -> Results:
-    """Return the rates of the card, the operations and bytes of one image, and the time they need."""
+    """Return the rates of the card, the operations and bytes of one image, and the time they
+    need."""
     device, side = trial.device, 128 if trial.tiny else 8192
     left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     rate = 2.0 * side**3 / _median(lambda: left @ right, trial)

@@ -46,7 +46,8 @@ class Trial:
         return Setting(size, 150, 403)
 
     def config(self, *options: str) -> CfgNode:
-        """Return the measured model with random weights; the network sees an image in its own size."""
+        """Return the measured model with random weights; the network sees an image in its own
+        size."""
         height, width = self.setting().size
         return load_config(
             self.config_file,
