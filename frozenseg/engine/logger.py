@@ -231,7 +231,7 @@ def _as_code(settings: Mapping[str, Any]) -> str:
 
 
 def _wandb(folder: Path, project: str, settings: Mapping[str, Any], *, resumed: bool) -> Any:
-    """Return a W&B run whose id lies beside the metrics, so that a resumed training goes on in it."""
+    """Return a W&B run whose id lies beside the metrics, so that a resumed training uses it too."""
     try:
         import wandb
     except ModuleNotFoundError:

@@ -168,7 +168,7 @@ class Evaluator:
     def _results(
         self, entry: ScoredDataset, samples: Iterable[Sample], post_processor: PostProcessor
     ) -> Iterator[tuple[Sample, Prediction]]:
-        """Yield what the post-processor makes of each sample; raises the first error of an image."""
+        """Yield what the post-processor makes of each sample; raises an image's first error."""
         if not post_processor.has_outputs:
             for sample in samples:
                 yield sample, Prediction(size=(sample.height, sample.width))
