@@ -239,7 +239,7 @@ SPOILED = {
     ),
     "results in an object": (
         "instances",
-        lambda c: (c / "instances_pred.json").write_text('{"annotations": []}'),
+        lambda c: (c / "instances_pred.json").write_text('{"objects": []}'),
         "list was expected",
     ),
     "malformed proposal": (

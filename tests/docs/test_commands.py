@@ -22,7 +22,20 @@ SHELL = ("bash", "console")
 # Published files that are programs of ours.
 PROGRAMS = {"tools/train_net.py": "train_net", "demo/demo.py": "demo"}
 # Of other programs, which a block that is not run may name.
-OTHERS = ("make", "git", "pip", "python", "python3", "pre-commit", "curl", "docker")
+OTHERS = (
+    "make",
+    "git",
+    "pip",
+    "python",
+    "python3",
+    "pre-commit",
+    "curl",
+    "docker",
+    "apt-get",
+    "npm",
+    "tar",
+    "export",
+)
 
 
 def shell_blocks(page: str) -> list[Block]:

@@ -262,7 +262,7 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
     [
         ({"VISUAL_WEIGHTS": "openai"}, "VISUAL_WEIGHTS openai: no such tag"),
         ({"VISUAL_WEIGHTS": "clip.pt"}, "MODEL.FUSIONER.VISUAL_WEIGHTS clip.pt: no such file"),
-        ({"VISUAL": "dino", "VISUAL_NAME": "test_vit"}, "dino_vitbase16_pretrain.pth: no such"),
+        ({"VISUAL": "dino", "VISUAL_NAME": "test_vit"}, "frozenseg download dino-vit-b16"),
         (
             {"VISUAL": "sam", "VISUAL_NAME": "tiny"},
             "FUSIONER.VISUAL_WEIGHTS pretrained_checkpoint/sam_tiny.safetensors: no such",

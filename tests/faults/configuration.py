@@ -125,7 +125,7 @@ FILES = [
     ("base_missing", "_BASE_: y.yaml", "missing"),
     ("base_passwd", "_BASE_: /etc/passwd", "/etc/passwd"),
     ("base_devzero", "_BASE_: /dev/zero", "no file"),
-    ("base_url", "_BASE_: https://example.com/a.yaml", "missing"),
+    ("base_url", "_BASE_: https://example.com/a.yaml", "an address"),
     ("base_out_of_package", "_BASE_: frozenseg://../../pyproject.toml", "leads out of the package"),
     ("dup_keys", "SEED: 1\nSEED: 2", "SEED is given twice"),
     ("dup_nested", "MODEL: {DEVICE: nonsense}\nMODEL: {COMPILE: False}", "MODEL is given twice"),

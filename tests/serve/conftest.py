@@ -9,13 +9,13 @@ from tests.serve.browsing import Visit, chromium
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
+def chrome() -> Iterator[Any]:
+    with chromium() as chrome:
+        yield chrome
 
 
 @pytest.fixture(scope="session")
-def page_service(browser, tmp_path_factory) -> Iterator[Any]:
+def page_service(chrome, tmp_path_factory) -> Iterator[Any]:
     # It is skipped where what a service needs is absent.
     from tests.serve.test_serve import Service
 
@@ -26,12 +26,12 @@ def page_service(browser, tmp_path_factory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser, page_service) -> Iterator[Any]:
+def visit(chrome, page_service) -> Iterator[Any]:
     """Makes visits, and checks each of them at its end."""
     visits: list[Visit] = []
 
     def make(**kind: bool) -> Visit:
-        visits.append(Visit(browser, page_service.url, **kind))
+        visits.append(Visit(chrome, page_service.url, **kind))
         return visits[-1]
 
     yield make

@@ -27,22 +27,22 @@ def client_of(model: str = "echo", **settings) -> TestClient:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[TestClient]:
-    with client_of() as client:
-        wait_until_ready(client)
-        yield client
+def http() -> Iterator[TestClient]:
+    with client_of() as http:
+        wait_until_ready(http)
+        yield http
 
 
-def wait_until_ready(client: TestClient) -> None:
+def wait_until_ready(http: TestClient) -> None:
     for _ in range(2000):
-        if client.get("/readyz").status_code == 200:
+        if http.get("/readyz").status_code == 200:
             return
         threading.Event().wait(0.02)
     raise AssertionError("the pool is not ready")
 
 
-def post(client: TestClient, image: bytes = b"pixels", vocabulary: str = "car; road", **fields):
-    return client.post(
+def post(http: TestClient, image: bytes = b"pixels", vocabulary: str = "car; road", **fields):
+    return http.post(
         "/v1/segment", files={"image": image}, data={"vocabulary": vocabulary, **fields}
     )
 
@@ -56,24 +56,24 @@ def post(client: TestClient, image: bytes = b"pixels", vocabulary: str = "car; r
         ('["/etc/hosts.txt"]', [["/etc/hosts.txt"]]),
     ],
 )
-def test_words_are_names_and_never_files(client, vocabulary: str, names) -> None:
-    answer = post(client, vocabulary=vocabulary)
+def test_words_are_names_and_never_files(http, vocabulary: str, names) -> None:
+    answer = post(http, vocabulary=vocabulary)
     assert answer.status_code == 200, answer.text
     assert answer.json()["names"] == names
 
 
 @pytest.mark.parametrize("path", ["/etc/hosts.txt", "~/key.json", "names.csv"])
-def test_text_that_looks_like_a_file_is_refused_whether_it_exists_or_not(client, path) -> None:
+def test_text_that_looks_like_a_file_is_refused_whether_it_exists_or_not(http, path) -> None:
     for fields in ({"vocabulary": path}, {"things": path}):
-        answer = post(client, **fields)
+        answer = post(http, **fields)
         assert answer.status_code == 422
         assert "no such file" not in answer.text and "localhost" not in answer.text
 
 
-def test_things_are_taken_as_given(client) -> None:
-    assert post(client, things="road").json()["things"] == [False, True]
-    assert post(client, things='[["road"]]').json()["things"] == [False, True]
-    assert post(client, things="[]").json()["things"] == [False, False]
+def test_things_are_taken_as_given(http) -> None:
+    assert post(http, things="road").json()["things"] == [False, True]
+    assert post(http, things='[["road"]]').json()["things"] == [False, True]
+    assert post(http, things="[]").json()["things"] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ def test_things_are_taken_as_given(client) -> None:
         ({"format": "exe"}, "format"),
     ],
 )
-def test_wrong_fields_are_named(client, fields: dict[str, str], part: str) -> None:
-    answer = post(client, **fields)
+def test_wrong_fields_are_named(http, fields: dict[str, str], part: str) -> None:
+    answer = post(http, **fields)
     assert answer.status_code == 422, answer.text
     assert part in answer.json()["error"]
 
 
-def test_a_request_without_an_image_or_a_form_is_refused(client) -> None:
-    assert client.post("/v1/segment", data={"vocabulary": "car"}).status_code == 422
-    assert client.post("/v1/segment", content=b"{}").status_code == 422
+def test_a_request_without_an_image_or_a_form_is_refused(http) -> None:
+    assert http.post("/v1/segment", data={"vocabulary": "car"}).status_code == 422
+    assert http.post("/v1/segment", content=b"{}").status_code == 422
     broken = {"content-type": "multipart/form-data; boundary=x"}
-    answer = client.post("/v1/segment", content=b"--y\r\nnothing", headers=broken)
+    answer = http.post("/v1/segment", content=b"--y\r\nnothing", headers=broken)
     assert answer.status_code in (400, 422) and "error" in answer.json()
 
 
-def test_too_large_a_request_is_refused_by_its_length_and_by_what_comes(client) -> None:
-    assert post(client, image=b"x" * LIMITS.upload).status_code == 413
+def test_too_large_a_request_is_refused_by_its_length_and_by_what_comes(http) -> None:
+    assert post(http, image=b"x" * LIMITS.upload).status_code == 413
 
     def chunks() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -119,35 +119,33 @@ def test_too_large_a_request_is_refused_by_its_length_and_by_what_comes(client) 
             yield b"x" * (LIMITS.upload // 20)
 
     kind = {"content-type": "multipart/form-data; boundary=x"}
-    answer = client.post("/v1/segment", content=chunks(), headers=kind)
+    answer = http.post("/v1/segment", content=chunks(), headers=kind)
     assert answer.status_code == 413
     assert answer.json() == {"error": "the request has more than 1 MB; send less"}
 
 
-def test_nothing_of_a_request_is_written_to_disk(client, monkeypatch) -> None:
+def test_nothing_of_a_request_is_written_to_disk(http, monkeypatch) -> None:
     def refuse(*_, **__) -> None:
         raise AssertionError("a temporary file was made")
 
     monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", refuse)
-    assert post(client, image=b"x" * (LIMITS.upload - 1000)).status_code == 200
+    assert post(http, image=b"x" * (LIMITS.upload - 1000)).status_code == 200
 
 
-def test_a_batch_answers_in_order(client) -> None:
+def test_a_batch_answers_in_order(http) -> None:
     files = [("images", bytes([65 + n])) for n in range(3)]
-    answer = client.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
+    answer = http.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
     assert [entry["image"] for entry in answer.json()] == ["A", "B", "C"]
     files += files
-    answer = client.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
+    answer = http.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
     assert answer.status_code == 422 and "at most 3" in answer.json()["error"]
 
 
-def test_requests_at_once_do_not_see_each_other(client) -> None:
+def test_requests_at_once_do_not_see_each_other(http) -> None:
     outcomes: dict[int, list] = {}
 
     def ask(number: int) -> None:
-        answers = [
-            post(client, image=b"%d" % number, vocabulary=f"w{number % 3}") for _ in range(5)
-        ]
+        answers = [post(http, image=b"%d" % number, vocabulary=f"w{number % 3}") for _ in range(5)]
         outcomes[number] = [(answer.json()["image"], answer.json()["names"]) for answer in answers]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -159,14 +157,14 @@ def test_requests_at_once_do_not_see_each_other(client) -> None:
         assert answers == [(str(number), [[f"w{number % 3}"]])] * 5
 
 
-def test_every_answer_has_its_headers_and_errors_their_form(client) -> None:
+def test_every_answer_has_its_headers_and_errors_their_form(http) -> None:
     for answer, status in [
-        (client.get("/healthz"), 200),
-        (client.get("/nowhere"), 404),
-        (client.get("/page/../app.py"), 404),
-        (client.get("/page/%2e%2e/app.py"), 404),
-        (client.get("/v1/segment"), 405),
-        (post(client, image=b"x" * LIMITS.upload), 413),
+        (http.get("/healthz"), 200),
+        (http.get("/nowhere"), 404),
+        (http.get("/page/../app.py"), 404),
+        (http.get("/page/%2e%2e/app.py"), 404),
+        (http.get("/v1/segment"), 405),
+        (post(http, image=b"x" * LIMITS.upload), 413),
     ]:
         assert answer.status_code == status, answer.url
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -175,15 +173,15 @@ def test_every_answer_has_its_headers_and_errors_their_form(client) -> None:
         assert status == 200 or set(answer.json()) == {"error"}
 
 
-def test_metrics_count_requests_and_batches(client) -> None:
+def test_metrics_count_requests_and_batches(http) -> None:
     def counts() -> dict[str, float]:
-        lines = client.get("/metrics").text.splitlines()
+        lines = http.get("/metrics").text.splitlines()
         return {line.split()[0]: float(line.split()[-1]) for line in lines if line[0] != "#"}
 
     name = 'frozenseg_requests_total{path="/v1/segment",status="200"}'
     before = counts()
-    post(client)
-    client.get("/a/path/that/nobody/counts/apart")
+    post(http)
+    http.get("/a/path/that/nobody/counts/apart")
     after = counts()
     assert after[name] == before.get(name, 0) + 1
     assert after["frozenseg_batch_images_count"] == before["frozenseg_batch_images_count"] + 1
@@ -191,8 +189,8 @@ def test_metrics_count_requests_and_batches(client) -> None:
     assert not any("nobody" in key for key in after)
 
 
-def test_the_interface_describes_itself(client) -> None:
-    text = client.get("/openapi.json").text
+def test_the_interface_describes_itself(http) -> None:
+    text = http.get("/openapi.json").text
     schema = json.loads(text)
     assert set(schema["paths"]) == {
         *("/healthz", "/readyz", "/metrics", "/v1/models", "/v1/segment", "/v1/segment/batch"),
@@ -204,30 +202,30 @@ def test_the_interface_describes_itself(client) -> None:
 
 
 def test_a_token_is_asked_for_but_of_the_page_and_the_probes() -> None:
-    with client_of(token="a-long-secret-word") as client:
-        wait_until_ready(client)
+    with client_of(token="a-long-secret-word") as http:
+        wait_until_ready(http)
         for headers in (
             {},
             {"Authorization": "Bearer wrong"},
             {"Authorization": "a-long-secret-word"},
         ):
-            refused = client.post("/v1/segment", headers=headers)
+            refused = http.post("/v1/segment", headers=headers)
             assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
-            assert client.get("/metrics", headers=headers).status_code == 401
-        assert client.get("/healthz").status_code == 200
-        client.headers["Authorization"] = "Bearer a-long-secret-word"
-        assert post(client).status_code == 200
+            assert http.get("/metrics", headers=headers).status_code == 401
+        assert http.get("/healthz").status_code == 200
+        http.headers["Authorization"] = "Bearer a-long-secret-word"
+        assert post(http).status_code == 200
 
 
 def test_other_sites_may_call_only_where_named() -> None:
-    with client_of(origins=("https://a.example",)) as client:
+    with client_of(origins=("https://a.example",)) as http:
         for origin, allowed in (("https://a.example", True), ("https://b.example", False)):
-            answer = client.get("/healthz", headers={"Origin": origin})
+            answer = http.get("/healthz", headers={"Origin": origin})
             assert ("access-control-allow-origin" in answer.headers) == allowed
 
 
 def test_a_model_that_is_not_ready_is_said_to_be(monkeypatch) -> None:
-    with client_of("broken") as client:
-        answer = client.get("/readyz")
+    with client_of("broken") as http:
+        answer = http.get("/readyz")
         assert answer.status_code == 503 and "error" in answer.json()
-        assert post(client).status_code == 503
+        assert post(http).status_code == 503
