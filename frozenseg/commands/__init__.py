@@ -106,6 +106,8 @@ def _status(main: Callable[[list[str]], int | None]) -> int | None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        return _failed(f"memory ran out ({error}); give smaller images or fewer at once")
     except BrokenPipeError:  # the reader, e.g. `head`, has gone
         _drop(sys.stdout)
         return 141
