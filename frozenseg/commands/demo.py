@@ -3,13 +3,13 @@
 import argparse
 import contextlib
 import itertools
-import re
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.segment_files import Outcome, segment_files
 from frozenseg.data.coco_records import categories_of
@@ -144,14 +144,6 @@ def _free(folder: Path, header: Header, part: Part) -> bool:
     return True
 
 
-def _part(text: str) -> Part:
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    part = Part(*map(int, match.groups())) if match else Part(0, 0)
-    if not 1 <= part.number <= part.total:
-        raise UserError(f"--part {text}: K/N was expected, K in 1-N, e.g. 2/4")
-    return part
-
-
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
     """Return the classes that are asked for. Without those and without an input, `arguments` get
     two scenes that ship with the package."""
@@ -178,12 +170,8 @@ def _parser() -> argparse.ArgumentParser:
         "and the same command goes on with the rest.",
     )
     add = parser.add_argument
-    add(
-        "--input",
-        nargs="+",
-        action="extend",
-        help="image files, a folder, a glob, or videos; without it, two scenes",
-    )
+    files = "image files, a folder, a glob, or videos; without it, two scenes"
+    add("--input", nargs="+", action="extend", help=files)
     add("--recursive", action="store_true", help="search the folders in a folder too")
     add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
     add(
@@ -205,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--part",
-        type=_part,
+        type=part_of,
         default=WHOLE,
         metavar="K/N",
         help="do the K-th of N shares of the inputs; the last of them makes the JSON files of all",

@@ -22,6 +22,7 @@ from frozenseg.build.device import build_device
 from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.prediction import build_online_proposals, proposal_identity
 from frozenseg.commands.output_argument import output_picture
+from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.view_samples import image_grid
 from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
@@ -53,7 +54,7 @@ class Entry:
 def main(argv: list[str]) -> int | None:
     """Make the proposals of the images that have none yet."""
     arguments = _parser().parse_intermixed_args(argv)
-    number, parts = _part(arguments.part)
+    number, parts = part_of(arguments.part)
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
     check_writable(arguments.output / ABOUT)
@@ -122,16 +123,6 @@ def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], 
         if times > 1:
             raise UserError(f"--input: {times} images have the name {name}; masks are kept by name")
     return entries, ShortestEdgeResize(short=cfg.INPUT.MIN_SIZE_TEST, long=cfg.INPUT.MAX_SIZE_TEST)
-
-
-def _part(text: str) -> tuple[int, int]:
-    try:
-        number, parts = map(int, text.split("/"))
-    except ValueError:
-        number, parts = 0, 0
-    if not 1 <= number <= parts:
-        raise UserError(f"--part {text}: K/N was expected, K in 1-N, e.g. 2/4")
-    return number, parts
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,8 +41,13 @@ def read_panoptic_ids(path: str | Path) -> np.ndarray:
         if (colours % 257).any():
             raise UserError(f"{path}: has channels above 255, which are no ids; save it in 8 bits")
         colours = colours // 257
+    return decode_panoptic(np.ascontiguousarray(colours, dtype=np.uint8))
+
+
+def decode_panoptic(colours: np.ndarray) -> np.ndarray:
+    """Return the ids (H, W) int32 that colours (H, W, 3) uint8 stand for: R + 256 G + 65536 B."""
     # Red, green, blue and a fourth byte are one number, whose lowest byte comes first.
-    four = cv2.cvtColor(np.ascontiguousarray(colours, dtype=np.uint8), cv2.COLOR_RGB2RGBA)
+    four = cv2.cvtColor(colours, cv2.COLOR_RGB2RGBA)
     return four.view("<i4")[..., 0] & np.int32(2**24 - 1)
 
 

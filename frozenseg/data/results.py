@@ -5,6 +5,7 @@ A folder of predictions holds `lines.jsonl` (`frozenseg.data.prediction_lines`),
 looks for them, and `instances.json`.
 """
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ def encode_panoptic(ids: np.ndarray) -> np.ndarray:
     if ids.size and not (ids.min() >= 0 and ids.max() < 1 << 24):
         raise UserError(f"panoptic ids must lie in 0-16777215, got {ids.min()} to {ids.max()}")
     return ((ids[..., None] >> np.array([0, 8, 16])) & 255).astype(np.uint8)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return a picture as the content of a PNG file."""
+    with io.BytesIO() as file:
+        # A quarter of the time of Pillow's own level, for files a tenth larger.
+        picture.save(file, "PNG", compress_level=1)
+        return file.getvalue()
 
 
 def write_panoptic_png(path: str | os.PathLike[str], ids: np.ndarray) -> None:

@@ -1,6 +1,5 @@
 """The result of one image."""
 
-import io
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.results import write_panoptic_png
+from frozenseg.data.results import png_bytes, write_panoptic_png
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, UserValueError
 from frozenseg.files import atomic_path, write_json
@@ -93,9 +92,7 @@ class SegmentationResult:
         self.draw().show()
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.draw().save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(self.draw())
 
     def save(self, folder: str | os.PathLike[str], name: str | None = None) -> Path:
         """Write the result into a folder, which is made if need be; return the folder.

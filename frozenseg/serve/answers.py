@@ -1,14 +1,13 @@
 """A result as the body of an answer: JSON with run lengths or id maps, a PNG of ids, a picture."""
 
 import base64
-import io
 import math
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.results import encode_panoptic
+from frozenseg.data.results import encode_panoptic, png_bytes
 from frozenseg.data.rle import encode_masks
 from frozenseg.files import json_text
 from frozenseg.results.result import SegmentationResult
@@ -21,9 +20,10 @@ def answer_of(
 ) -> Answer:
     """Write a result in one of `FORMATS`. about: further fields of the JSON."""
     if form == "overlay":
-        return Answer(_png(result.draw()), FORMATS[form])
+        return Answer(png_bytes(result.draw()), FORMATS[form])
     if form == "png":
-        return Answer(_png(Image.fromarray(encode_panoptic(result.regions.ids))), FORMATS[form])
+        ids = Image.fromarray(encode_panoptic(result.regions.ids))
+        return Answer(png_bytes(ids), FORMATS[form])
     return Answer(json_text(_body(result, tasks, form == "map", about)).encode(), FORMATS[form])
 
 
@@ -111,10 +111,4 @@ def _segment(segment: Segment) -> dict[str, Any]:
 
 
 def _map(ids: np.ndarray) -> str:
-    return base64.b64encode(_png(Image.fromarray(encode_panoptic(ids)))).decode()
-
-
-def _png(picture: Image.Image) -> bytes:
-    with io.BytesIO() as file:
-        picture.save(file, "PNG", compress_level=1)
-        return file.getvalue()
+    return base64.b64encode(png_bytes(Image.fromarray(encode_panoptic(ids)))).decode()

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.data.image_inputs import to_array
+from frozenseg.data.label_maps import decode_panoptic
+from frozenseg.data.results import png_bytes
 from frozenseg.data.rle import decode_masks
 from frozenseg.errors import UserError
 from frozenseg.results.result import SegmentationResult
@@ -57,7 +59,7 @@ class Client:
             "threshold": str(threshold),
             "format": "map",
         }
-        answer = self._send(fields, _png(pixels))
+        answer = self._send(fields, png_bytes(Image.fromarray(pixels)))
         return SegmentationResult(
             pixels,
             words,
@@ -99,16 +101,9 @@ def _things(words: Vocabulary) -> list[list[str]]:
     return [list(names) for names, thing in pairs if thing]
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-        return file.getvalue()
-
-
 def _ids(text: str) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
-        colors = np.asarray(picture, np.int32)
-    return colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
+        return decode_panoptic(np.asarray(picture))
 
 
 def _panoptic(part: dict[str, Any] | None) -> PanopticResult | None:

@@ -169,12 +169,11 @@ class Pool:
             batch = await self._gather()
             try:
                 await self._run(ours, batch)
-            except BaseException:
+            finally:  # whatever ended it, nobody waits for ever
                 for entry in batch:
                     if not entry.answer.done():
                         again = "the model's process ended while it had this image; try again"
                         entry.answer.set_exception(Refusal(503, again, AGAIN))
-                raise
 
     async def _run(self, connection: Any, batch: list[_Waiting]) -> None:
         loop, start = asyncio.get_running_loop(), time.monotonic()

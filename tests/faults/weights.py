@@ -237,7 +237,7 @@ def checkpoint(change: Callable[[dict[str, Any]], object]) -> Make:
         copied("run")(world, folder)
         newest, older = sorted((folder / "run/checkpoints").iterdir(), reverse=True)[:2]
         older.unlink()
-        content = torch.load(newest)
+        content = torch.load(newest, weights_only=True)
         change(content)
         torch.save(content, newest)
 

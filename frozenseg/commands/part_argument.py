@@ -1,0 +1,15 @@
+"""--part K/N, in the commands whose inputs several runs may share."""
+
+import re
+
+from frozenseg.data.prediction_lines import Part
+from frozenseg.errors import UserError
+
+
+def part_of(text: str) -> Part:
+    """Read K/N; the type of --part."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    part = Part(*map(int, match.groups())) if match else Part(0, 0)
+    if not 1 <= part.number <= part.total:
+        raise UserError(f"--part {text}: K/N was expected, K in 1-N, e.g. 2/4")
+    return part
