@@ -9,11 +9,12 @@ import os
 import re
 import struct
 import tempfile
+import time
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from numbers import Integral, Real
 from pathlib import Path
@@ -31,6 +32,7 @@ UNREADABLE = (
 )
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
 RANDOM_CHARACTERS = 8  # that `tempfile` puts into a name
+SURELY_DEAD = 3600.0  # seconds without a change after which nobody writes a temporary file any more
 PACKAGED = "frozenseg://"  # names a file that ships with the package
 LONGEST_PREFIX, LONGEST_SUFFIX = 16, 16  # characters of a path's name that a temporary one keeps
 REMEDIES = {
@@ -139,15 +141,18 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path, name: str) -> None:
+def remove_temporaries(folder: Path, name: str, *, alone: bool) -> None:
     """Remove temporary files that killed processes have left behind in `atomic_path`.
 
-    name: the file that they were writing, or a pattern such as `*.png`. No other process may be
-    writing it now.
+    name: the file that they were writing, or a pattern such as `*.png`.
+    alone: whether no other process can be writing now. Else files that were changed in the last
+        hour stay.
     """
     prefix, suffix = _temporary_name(folder / name)
-    for path in folder.glob(f"{prefix}{'?' * RANDOM_CHARACTERS}{suffix}"):
-        path.unlink(missing_ok=True)
+    for path in folder.glob(f"{prefix}{'[a-z0-9_]' * RANDOM_CHARACTERS}{suffix}"):
+        with suppress(FileNotFoundError):  # another process removes it, too
+            if alone or time.time() - path.stat().st_mtime > SURELY_DEAD:
+                path.unlink()
 
 
 def write_torch(path: str | os.PathLike[str], content: Any) -> None:

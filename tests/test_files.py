@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and what cannot be written is one error that names it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from frozenseg.errors import WriteError
-from frozenseg.files import atomic_path, write_json, write_torch
+from frozenseg.files import atomic_path, remove_temporaries, write_json, write_torch
 from tests.disk import files_end_at
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -65,3 +66,15 @@ def test_errors_about_other_files_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.txt"):
         (tmp_path / "missing").read_text()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_half_written_files_of_others_stay_for_an_hour(tmp_path: Path) -> None:
+    dead, alive = tmp_path / ".a.0a_bcdef.png", tmp_path / ".a.0a_bcdeg.png"
+    others = [tmp_path / name for name in ("a.0a_bcdef.png", ".a.my.notes.png", ".a.0a_bcdef.txt")]
+    for path in (dead, alive, *others):
+        path.touch()
+    os.utime(dead, (0, 0))
+    remove_temporaries(tmp_path, "*.png", alone=False)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, *others])
+    remove_temporaries(tmp_path, "*.png", alone=True)
+    assert sorted(tmp_path.iterdir()) == sorted(others)

@@ -66,9 +66,9 @@ def take_over(
 def clean(output: Path, checkpoints: CheckpointFolder) -> None:
     """Remove half-written files of killed runs. No other run may be writing."""
     for name in WRITTEN:
-        remove_temporaries(output, name)
-    remove_temporaries(checkpoints.folder, "step_*.pt")
-    remove_temporaries(output / "pictures", "*.jpg")
+        remove_temporaries(output, name, alone=True)
+    remove_temporaries(checkpoints.folder, "step_*.pt", alone=True)
+    remove_temporaries(output / "pictures", "*.jpg", alone=True)
 
 
 def refuse_another_run(output: Path, checkpoints: CheckpointFolder) -> None:

@@ -26,7 +26,7 @@ from frozenseg.data.results import (
 )
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, remove_temporaries
 from frozenseg.runtime.background import AsyncWriter, cores, prefetch
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -86,6 +86,7 @@ def segment_files(
     run = _Run(segmenter, output, vocabulary, lines, threshold, pictures)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
+    _remove_half_written(inputs, output, alone=lines.part.total == 1)
     try:
         with tqdm(
             total=len(inputs),
@@ -108,6 +109,18 @@ def segment_files(
     earlier = len(inputs) - len(waiting)
     failures, losses = _in_order(run.failures), _in_order(run.losses)
     return Outcome(len(inputs), earlier, failures, losses, run.found)
+
+
+def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None:
+    """Remove what killed runs were writing when they ended. alone: no other part may be writing."""
+    pngs = output / FOLDER / PANOPTIC
+    names = {Path(entry.name).parent for entry in inputs}
+    videos = {Path(entry.name) for entry in inputs if is_video(entry.path)}
+    for folder in {pngs / name for name in names | videos} | {output / name for name in names}:
+        remove_temporaries(folder, "*.png", alone=alone)
+    for name in names:
+        remove_temporaries(output / name, "*.mp4", alone=alone)
+    remove_temporaries(output / FOLDER, "*.json", alone=alone)
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:

@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 
 from frozenseg.errors import UserError
-from frozenseg.files import UNREADABLE, atomic_path, read_json, write_json
+from frozenseg.files import (
+    UNREADABLE,
+    atomic_path,
+    read_json,
+    remove_temporaries,
+    write_json,
+)
 from frozenseg.inference.proposals import Proposals
 
 VERSION = 1
@@ -40,6 +46,8 @@ class ProposalFolder:
         self.folder = folder
         expected = json.loads(json.dumps({"version": VERSION, **identity}))
         about = folder / ABOUT
+        if create:
+            remove_temporaries(folder, "*.npz", alone=False)
         if create and not about.is_file():
             write_json(about, expected, indent=1)
         elif not about.is_file():

@@ -28,7 +28,7 @@ from frozenseg.data.images import read_image
 from frozenseg.data.prediction_lines import Header, PredictionLines, images_of
 from frozenseg.data.video import read_video, video_writer
 from frozenseg.errors import UserError, WriteError
-from frozenseg.files import writing
+from frozenseg.files import atomic_path, writing
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
@@ -375,6 +375,22 @@ def test_what_is_done_is_not_done_again(
     made = (output / "predictions" / "panoptic.json").stat().st_mtime_ns
     assert main(argv) is None
     assert (output / "predictions" / "panoptic.json").stat().st_mtime_ns == made
+
+
+def test_half_written_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    photos = [_photo(tmp_path / "in" / name / "a.png") for name in ("one", "two")]
+    output = tmp_path / "out"
+    folders = [output / "one", output / "predictions" / "panoptic" / "two"]
+    left, own = [], output / "one" / ".a.b.png"
+    for path in [*(folder / "a.png" for folder in folders), output / "one" / "film.mp4"]:
+        with contextlib.suppress(KeyboardInterrupt), atomic_path(path) as temporary:
+            left.append(temporary)
+            raise KeyboardInterrupt
+        left[-1].touch()  # as a process that was killed outright leaves it
+    own.touch()
+    segment(fake_segmenter, photos, output)
+    assert not [path for path in left if path.exists()]
+    assert own.exists()
 
 
 def test_folders_are_searched_deeper_on_request(
