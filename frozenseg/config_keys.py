@@ -163,10 +163,11 @@ MODEL = {
     "LOSS": "",  # "": that of the family; else a loss of your own, by its name in the table LOSSES
     "DEVICE": "auto",  # "cuda", "cpu", "mps"; "auto": the first of them that is there
     # Of the encoders and decoders at inference (training: SOLVER.AMP). On CUDA fp32 is without
-    # TF32, and tf32 is float32 whose products may be rounded to 10 bits. "auto": fp16 on CUDA, fp32
-    # elsewhere. Class logits, their softmax and ensemble, and post-processing are always in
+    # TF32, and tf32 is float32 whose products may be rounded to 10 bits. int8, on a CPU: float32,
+    # but the linear layers in the blocks of frozen encoders round to 8 bits. "auto": fp16 on CUDA,
+    # fp32 elsewhere. Class logits, their softmax and ensemble, and post-processing are always in
     # float32.
-    "PRECISION": Key("auto", ("auto", "fp32", "tf32", "bf16", "fp16")),
+    "PRECISION": Key("auto", ("auto", "fp32", "tf32", "bf16", "fp16", "int8")),
     # Compile the stages of the model at inference; in training, and in evaluations between its
     # steps, the frozen encoders alone. The first images are slow, by minutes for the full-size
     # model on a CPU, which also needs a C++ compiler.

@@ -53,11 +53,13 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     With MODEL.COMPILE its stages are compiled in place. Sizes are symbolic from the first call on:
     most stages compile once, the decoders again for a few shapes (at three sizes there were no
     graph breaks, and ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
-    frozen encoders store their weights in the layout that its kernels need. In half precision the
-    encoders and the products of the decoders keep their weights in it, so that nothing is cast anew
-    for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA graphs.
+    frozen encoders store their weights in the layout that its kernels need, or in 8 bits. In half
+    precision the encoders and the products of the decoders keep their weights in it, so that
+    nothing is cast anew for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA
+    graphs.
     """
-    dtype = build_precision(cfg, model.device).dtype
+    precision = build_precision(cfg, model.device)
+    dtype = precision.dtype
     if dtype is not None:
         model.cast_for_inference(dtype)
     if _compiles(cfg, model):
@@ -66,7 +68,7 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     elif model.device.type == "cpu" and dtype is None:
         for part in model.modules():
             if isinstance(part, FusedConvNeXtBlock | FusedBlock):
-                part.prepack()
+                part.prepack(int8=precision.int8)
         # The freed weights leave the heap fragmented; return it to the system.
         release_fragmented_memory()
     if cfg.MODEL.CUDA_GRAPHS and model.device.type == "cuda":
@@ -91,6 +93,8 @@ def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:
 def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
     """MODEL.COMPILE; raises `UserError` where there is no compiler."""
     compiler = os.environ.get("CXX", "")
+    if cfg.MODEL.COMPILE and cfg.MODEL.PRECISION == "int8":
+        raise UserError("MODEL.COMPILE: not with MODEL.PRECISION int8; set one of them otherwise")
     needed = cfg.MODEL.COMPILE and model.device.type == "cpu"
     if needed and not any(map(shutil.which, (compiler, "g++", "clang++"))):
         raise UserError("MODEL.COMPILE: a C++ compiler is needed on a CPU (g++); or set it False")

@@ -17,6 +17,7 @@ from frozenseg.runtime.linear import (
     linear,
     prepack,
     runs_fused,
+    to_int8,
 )
 
 # Floats of a block's hidden layer that are computed at once. ConvNeXt-L's first stage has 47
@@ -97,13 +98,13 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         self.scale_folded = False
         super()._load_from_state_dict(*arguments)
 
-    def prepack(self) -> None:
-        """Prepack the weights of a trunk that only predicts (`runtime.linear.prepack`)."""
+    def prepack(self, *, int8: bool = False) -> None:
+        """Prepack the weights of a trunk that only predicts, or turn them into 8 bits."""
         if isinstance(self.mlp.fc2, PrepackedLinear) or not runs_fused(*self.mlp.parameters()):
             return
         self.fold_scale()
-        prepack(self.mlp.fc1)
-        prepack(self.mlp.fc2)
+        for layer in (self.mlp.fc1, self.mlp.fc2):
+            to_int8(layer) if int8 else prepack(layer)
 
 
 def fuse_blocks(trunk: nn.Module) -> None:

@@ -12,7 +12,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
-from frozenseg.runtime.linear import apply_linear, prepack
+from frozenseg.runtime.linear import apply_linear, prepack, to_int8
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Floats of the position bias held at once, by device: one and four heads of a global block."""
@@ -161,10 +161,10 @@ class FusedBlock(Block):
         hidden = apply_linear(self.mlp.lin1, self.norm2(x), activation="gelu")
         return apply_linear(self.mlp.lin2, hidden, residual=x)
 
-    def prepack(self) -> None:
-        """Prepack the weights of an encoder that only predicts (`runtime.linear.prepack`)."""
+    def prepack(self, *, int8: bool = False) -> None:
+        """Prepack the weights of an encoder that only predicts, or turn them into 8 bits."""
         for layer in (self.attn.qkv, self.attn.proj, self.mlp.lin1, self.mlp.lin2):
-            prepack(layer)
+            to_int8(layer) if int8 else prepack(layer)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:

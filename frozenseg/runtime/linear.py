@@ -3,7 +3,7 @@
 PyTorch computes float32 linear layers by MKL and writes the result to memory before the activation
 reads it. oneDNN, which PyTorch includes for convolutions, applies both while the result is in
 registers, and its product is faster too: on an AMD EPYC with two cores a ConvNeXt-L trunk takes
-7.2 s in place of 8.5 s (logs/speed/benchmark.md).
+7.2 s in place of 8.5 s (logs/speed/benchmark.md). Frozen layers may also multiply whole numbers.
 """
 
 import functools
@@ -67,6 +67,8 @@ def apply_linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """`linear` with the weights of a layer; hooks of the layer do not run."""
+    if isinstance(layer, Int8Linear) and x.numel() and runs_fused(x, layer.weight):
+        return layer.product(x, activation, residual)
     if isinstance(layer, PrepackedLinear):
         others = [tensor for tensor in (layer.bias, residual) if tensor is not None]
         weight = layer.prepacked if runs_fused(x, *others) else layer.weight
@@ -136,6 +138,82 @@ def prepack(layer: nn.Linear) -> None:
         del layer.weight
         layer.__class__ = PrepackedLinear
         layer.prepacked = prepacked
+
+
+class Int8Linear(nn.Linear):
+    """A frozen layer that multiplies whole numbers, through oneDNN on a CPU.
+
+    Weights have 8 bits and a scale for each output (O,); inputs are rounded at every call, with
+    one scale for all. The float weights stay, so the layer moves, casts and saves as an
+    `nn.Linear`; elsewhere than on a CPU in float32 it computes as one.
+    """
+
+    packed: Tensor  # (O, I) int8, in oneDNN's own layout
+    scales: Tensor
+    zeros: Tensor
+
+    def product(self, x: Tensor, activation: Activation | None, residual: Tensor | None) -> Tensor:
+        """As `linear`."""
+        # Contiguous rows: for other layouts oneDNN's kernel takes hundreds of times as long.
+        numbers, scale, zero = whole_numbers(_rows(x))
+        about = (numbers, scale, zero, self.packed, self.scales, self.zeros)
+        out = (1.0, 0, torch.float32)
+        operator = torch.ops.onednn.qlinear_pointwise
+        if residual is None:
+            _, name, algorithm = _ACTIVATIONS[activation]
+            rows = operator(*about, self.bias, *out, name, [], algorithm)
+        else:
+            other: tuple[Any, ...] = (1.0, 0, "add", 1.0, "none", [], "")
+            rows = operator.binary(*about, _rows(residual), self.bias, *out, *other)
+        return rows.unflatten(0, x.shape[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of `nn.Linear`."""
+        return apply_linear(self, x)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copy and pickle as an `nn.Linear`, because oneDNN's layout supports neither."""
+        own = ("packed", "scales", "zeros")
+        attributes = {name: value for name, value in self.__dict__.items() if name not in own}
+        return _plain_linear, (attributes, self.weight.detach())
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.pack()
+
+    def pack(self) -> None:
+        """Make the whole numbers of the present weights."""
+        weight = self.weight.detach()
+        self.scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(weight.dtype).tiny)
+        numbers = (weight / self.scales[:, None]).round().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(numbers, None)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flatten(0, -2).contiguous()
+
+
+def whole_numbers(x: Tensor) -> tuple[Tensor, float, int]:
+    """Return x as uint8, and the scale and the zero point by which it is (numbers - zero) * scale.
+
+    Sums of two products must fit 16 bits on CPUs that have no instruction for more; there the
+    numbers have 7 bits.
+    """
+    most = 254 if torch.cpu._is_vnni_supported() else 126  # 1 is left for rounding `zero`
+    low, high = (float(bound) for bound in torch.aminmax(x))
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / most or 1.0
+    zero = round(-low / scale)
+    # The conversion cuts off what stands behind the point, so this rounds.
+    return torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8), scale, zero
+
+
+def to_int8(layer: nn.Linear) -> None:
+    """Make a frozen layer an `Int8Linear`, in place, if it can run fused."""
+    if type(layer) is nn.Linear and runs_fused(*layer.parameters()):
+        layer.__class__ = Int8Linear
+        Int8Linear.pack(layer)  # type: ignore[arg-type]
 
 
 def runs_fused(*tensors: Tensor) -> bool:

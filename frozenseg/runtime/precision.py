@@ -4,6 +4,8 @@ Operations for which half precision is too coarse (sampling locations, means ove
 logits) opt out of it by `in_float32`.
 """
 
+import functools
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,8 +16,17 @@ import torch
 from torch import Tensor
 
 from frozenseg.errors import UserError, nearest
+from frozenseg.runtime.linear import onednn_present
 
-DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "fp32": None,
+    "tf32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": None,
+}
 CHOICES = ("auto", *DTYPES)
 
 
@@ -24,6 +35,8 @@ class Precision:
     """The device and its autocast dtype.
 
     dtype: of matrix products, convolutions and attention under `autocast`; None: float32.
+    int8: whether the linear layers in the blocks of frozen encoders multiply whole numbers of 8
+        bits, on a CPU; all else is float32.
     tf32: whether CUDA may round the inputs of float32 products and convolutions to TF32, which has
         the 10 bits of float16; only without `dtype`.
     """
@@ -31,6 +44,7 @@ class Precision:
     device: torch.device
     dtype: torch.dtype | None = None
     tf32: bool = False
+    int8: bool = False
 
     @classmethod
     def choose(cls, device: torch.device, name: str) -> "Precision":
@@ -40,7 +54,11 @@ class Precision:
             raise UserError(f"{name}: unknown; {nearest(name, list(CHOICES))}")
         if name == "auto":
             name = "fp16" if device.type == "cuda" else "fp32"
-        return cls(device, DTYPES[name], tf32=name == "tf32")
+        if name == "int8" and not (device.type == "cpu" and onednn_present()):
+            raise UserError(f"int8: runs on x86 CPUs with AVX2 alone, not here; use {CHOICES[0]}")
+        if name == "bf16" and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+            _warn_of_slow_bfloat16()
+        return cls(device, DTYPES[name], tf32=name == "tf32", int8=name == "int8")
 
     @classmethod
     def for_training(cls, device: torch.device, *, mixed: bool) -> "Precision":
@@ -54,17 +72,20 @@ class Precision:
     @property
     def name(self) -> str:
         """The name of the precision, a key of `DTYPES`."""
-        return (
-            "tf32"
-            if self.tf32
-            else next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
-        )
+        if self.tf32 or self.int8:
+            return "tf32" if self.tf32 else "int8"
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """PyTorch's autocast with this dtype; for float32, TF32 switched on or off inside."""
         if self.dtype is None:
             return allow_tf32(self.tf32) if self.device.type == "cuda" else nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+@functools.cache  # said once
+def _warn_of_slow_bfloat16() -> None:
+    logger.warning("bf16: this CPU has no instructions for it; fp32 is several times as fast here")
 
 
 _tf32_lock = threading.Lock()

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.runtime.linear import (
+    Int8Linear,
     PrepackedLinear,
     apply_linear,
     linear,
     onednn_present,
     prepack,
     runs_fused,
+    to_int8,
+    whole_numbers,
 )
 
 needs_onednn = pytest.mark.skipif(
@@ -161,3 +164,44 @@ def test_what_trains_or_cannot_be_packed_stays() -> None:
         before = type(layer)
         prepack(layer)
         assert type(layer) is before
+
+
+@needs_onednn
+@pytest.mark.parametrize("shift", [-9.0, 0.0, 9.0])  # inputs of one sign too
+def test_a_layer_in_int8_is_the_product_of_rounded_numbers(shift: float) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 11).requires_grad_(False)
+    x, residual = torch.randn(300, 24) + shift, torch.randn(300, 11)
+    exact = {name: value.double() for name, value in layer.state_dict().items()}
+    to_int8(layer)
+    assert type(layer) is Int8Linear
+    numbers, scale, zero = whole_numbers(x)
+    rounded = (numbers.double() - zero) * scale
+    assert (rounded - x).abs().max() <= 0.5001 * scale and 0 <= zero <= 255
+    step = exact["weight"].abs().amax(1, keepdim=True) / 127
+    weight = (exact["weight"] / step).round() * step
+    product = rounded @ weight.T + exact["bias"]
+    for found, wanted in (
+        (layer(x), product),
+        (apply_linear(layer, x, activation="gelu"), F.gelu(product)),
+        (apply_linear(layer, x, activation="relu"), F.relu(product)),
+        (apply_linear(layer, x, residual=residual), product + residual),
+    ):
+        torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-4)
+    assert same_state(layer, {name: value.float() for name, value in exact.items()})
+    assert torch.equal(layer(x[:0]), x.new_zeros(0, 11))
+    assert torch.isfinite(layer(torch.zeros(2, 24))).all()
+
+
+@needs_onednn
+def test_a_layer_in_int8_follows_new_weights_and_copies_plainly() -> None:
+    layer = torch.nn.Linear(24, 11).requires_grad_(False)
+    to_int8(layer)
+    x, doubled = torch.randn(5, 24), {n: 2 * value for n, value in layer.state_dict().items()}
+    before = layer(x)
+    layer.load_state_dict(doubled)
+    torch.testing.assert_close(layer(x), 2 * before)
+    assert type(copy.deepcopy(layer)) is torch.nn.Linear
+    assert same_state(pickle.loads(pickle.dumps(layer)), doubled)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))

@@ -18,7 +18,8 @@ from frozenseg.encoders.sam_attention import FusedBlock
 from frozenseg.errors import UserError
 from frozenseg.models.geometric_ensemble import class_logits
 from frozenseg.results.result import SegmentationResult
-from frozenseg.runtime.linear import PrepackedLinear, onednn_present
+from frozenseg.runtime import precision as precision_module
+from frozenseg.runtime.linear import Int8Linear, PrepackedLinear, onednn_present
 from frozenseg.runtime.precision import Precision, allow_tf32
 from frozenseg.small_world.pictures import demo_scenes
 from frozenseg.structures import TextEmbeddings
@@ -123,6 +124,25 @@ def test_bfloat16_finds_the_same() -> None:
     assert not np.array_equal(full.instances.scores, half.instances.scores)  # it was another
 
 
+@pytest.mark.skipif(not onednn_present(), reason="int8 does not run on this CPU")
+def test_int8_finds_the_same() -> None:
+    """Measured on six scenes: all pixels have the same class in the panoptic result, 99.99 to 100 %
+    in the semantic one."""
+    scene = demo_scenes()[0]
+    found = []
+    for name in ("fp32", "int8"):
+        options = ["MODEL.DEVICE", "cpu", "TEST.USE_SAM_MASKS", "False", "MODEL.PRECISION", name]
+        segmenter = frozenseg.load("small", options=options)
+        words = [*{region.name for region in scene.regions}]
+        found.append(segmenter(scene.image, words, threshold=0))
+    kinds = {type(part) for part in segmenter.model.modules() if isinstance(part, nn.Linear)}
+    assert Int8Linear in kinds and PrepackedLinear not in kinds
+    full, rounded = found
+    assert (class_map(full) == class_map(rounded)).mean() >= 0.99
+    assert (full.semantic == rounded.semantic).mean() >= 0.99
+    assert not np.array_equal(full.instances.scores, rounded.instances.scores)
+
+
 @pytest.mark.slow
 def test_compiled_stages_find_the_same_at_any_size() -> None:
     torch.set_num_threads(1)
@@ -169,7 +189,23 @@ def test_what_only_predicts_on_a_cpu_is_packed(options: list[str], kinds: set[ty
     assert (found.panoptic.ids == expected.panoptic.ids).mean() > 0.999
 
 
+def test_int8_is_not_compiled() -> None:
+    options = [*TINY_OPTIONS, "SEED", "0", "MODEL.PRECISION", "int8", "MODEL.COMPILE", "True"]
+    with pytest.raises(UserError, match=r"MODEL\.COMPILE: not with MODEL\.PRECISION int8"):
+        build_predictor(load_config(None, options))
+
+
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"MODEL\.COMPILE: a C\+\+ compiler is needed"):
         build_predictor(load_config(None, [*TINY_OPTIONS, "MODEL.COMPILE", "True"]))
+
+
+def test_int8_runs_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_module, "onednn_present", lambda: True)
+    assert Precision.choose(CPU, "int8").name == "int8"
+    with pytest.raises(UserError, match="int8: runs on x86 CPUs .* alone"):
+        Precision.choose(torch.device("cuda"), "int8")
+    monkeypatch.setattr(precision_module, "onednn_present", lambda: False)
+    with pytest.raises(UserError, match="int8: runs on x86 CPUs .* alone"):
+        Precision.choose(CPU, "int8")

@@ -25,7 +25,7 @@ def small_model(trial: Trial, proposals: bool) -> Results:
     proposals: whether SAM's masks join, as they do in the model that ships.
     """
     expected = _class_maps(trial, "cpu", "fp32", proposals)
-    for name in DTYPES:
+    for name in (name for name in DTYPES if name != "int8"):  # which runs on CPUs alone
         found = _class_maps(trial, str(trial.device), name, proposals)
         shares: dict[str, Any] = {}
         for task in ("panoptic", "semantic"):
