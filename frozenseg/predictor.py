@@ -18,7 +18,7 @@ from torch import Tensor
 from frozenseg.data.image_inputs import each_image, is_many, to_array
 from frozenseg.data.images import file_name
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, UserValueError
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
@@ -147,7 +147,9 @@ class Predictor:
         read ends the call with its `UserError`; see `stream` for that, and for many images.
         """
         if not is_many(images):
-            raise UserError("batch takes a list of images; give one image to the predictor itself")
+            raise UserValueError(
+                "batch takes a list of images; give one image to the predictor itself"
+            )
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         at_once = min(len(images), MOST_AT_ONCE) if isinstance(images, Sized) else 0
         results = []

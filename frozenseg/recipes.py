@@ -5,12 +5,15 @@ and is named by the end of its path, e.g. "convnext_large_eval_ade20k" or "small
 """
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
 from frozenseg.checkpoints.published_files import PUBLISHED
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import shipped, user_path
+
+CONFIG_FILES = ("frozenseg.yaml", "config.yaml")  # the first beside detectron2's own config.yaml
 
 
 def packaged_models() -> list[str]:
@@ -40,11 +43,14 @@ def packaged_recipes() -> dict[str, Path]:
 def find_config(given: str | os.PathLike[str]) -> Path:
     """Return the YAML file that a user named: a path, else the name of a recipe or a model.
 
-    A file that exists comes before a recipe of that name. A recipe is found by the end of its path
+    A file that exists, or a folder with one of `CONFIG_FILES`, e.g. the OUTPUT_DIR of a run, comes
+    before a recipe of that name. A recipe is found by the end of its path
     from "configs/" on, with or without ".yaml". A name that is unknown or that several recipes
     share is a `UserError` with the nearest names.
     """
     path = user_path(given)
+    if path.is_dir() and packaged_config(str(given)) is None:
+        path = next((path / name for name in CONFIG_FILES if (path / name).is_file()), path)
     if path.exists() and not path.is_dir():
         return path
     recipes = packaged_recipes()
@@ -70,5 +76,7 @@ def find_config(given: str | os.PathLike[str]) -> Path:
     close = nearest(name.rpartition("/")[2], known)
     if close.startswith("known: "):  # all of them are too many to be read
         close = f"known models: {', '.join([*packaged_models(), *published_models()])}"
-    what = "a folder, not a YAML file" if path.is_dir() else "no such file"
+        if not path.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.yaml)", str(given)):
+            close += "; a model of the Hugging Face hub is loaded by frozenseg.from_pretrained"
+    what = f"a folder without {CONFIG_FILES[-1]}" if path.is_dir() else "no such file"
     raise UserError(f"configuration {given}: {what}, and no recipe in the package; {close}")

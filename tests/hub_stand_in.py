@@ -19,13 +19,14 @@ COMMIT = "a" * 40
 class Hub(BaseHTTPRequestHandler):
     """Repositories as {name: {path: content}}.
 
-    breaks: paths whose next download ends in the middle. asked: method, path and Range of each
-    request.
+    breaks: paths whose next download ends in the middle. hangs: the same, but the connection stays
+    open. asked: method, path and Range of each request.
     """
 
     repositories: dict[str, dict[str, bytes]] = {}
     uploaded: dict[str, bytes] = {}  # large files, by digest, before their commit
     breaks: set[str] = set()
+    hangs: set[str] = set()
     asked: list[tuple[str, str, str]] = []
 
     def do_POST(self) -> None:  # noqa: N802
@@ -101,9 +102,12 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         if self.command == "GET":
-            broken = name in self.breaks
+            whole = name not in self.breaks | self.hangs
             self.breaks.discard(name)
-            self.wfile.write(rest[: len(rest) // 2] if broken else rest)
+            self.wfile.write(rest if whole else rest[: len(rest) // 2])
+            if name in self.hangs:
+                self.hangs.discard(name)
+                self.rfile.read(1)  # returns when the client is gone
 
     def _absent(self, code: str) -> None:
         self.send_response(404)
@@ -146,7 +150,8 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
 @contextmanager
 def hub_stand_in(cache: str) -> Iterator[type[Hub]]:
     """Inside, huggingface_hub asks this hub, and keeps what it fetches in `cache`."""
-    hub = type("OneHub", (Hub,), {"repositories": {}, "uploaded": {}, "breaks": set(), "asked": []})
+    own = {"repositories": {}, "uploaded": {}, "breaks": set(), "hangs": set(), "asked": []}
+    hub = type("OneHub", (Hub,), own)
     server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -156,7 +161,6 @@ def hub_stand_in(cache: str) -> Iterator[type[Hub]]:
         "HUGGINGFACE_CO_URL_TEMPLATE": root + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_CACHE": cache,
         "HF_HUB_DISABLE_XET": True,
-        "DOWNLOAD_CHUNK_SIZE": 1 << 20,  # what has arrived of a piece that breaks is dropped
         "HF_HUB_DISABLE_PROGRESS_BARS": True,
     }
     try:

@@ -205,7 +205,7 @@ def test_a_file_that_is_its_own_base(write) -> None:
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_config(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="a folder, not a YAML file"):
+    with pytest.raises(UserError, match="a folder without config.yaml"):
         load_config(tmp_path)
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match=r"x\.yaml: cannot be read"):

@@ -217,7 +217,7 @@ def test_unknown_models(name: str) -> None:
 
 def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="a folder, not a YAML file"):
+    with pytest.raises(UserError, match="a folder without config.yaml"):
         frozenseg.load(tmp_path / "empty")
     with pytest.raises(UserError, match=r"unknown key MODEL\.WEIGHT; did you mean MODEL\.WEIGHTS"):
         frozenseg.load(folder, options=["MODEL.WEIGHT", "x"])

@@ -15,12 +15,11 @@ from frozenseg.checkpoints.published_files import PUBLISHED, AbsentWeights
 from frozenseg.config import load_config, option_pairs
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
-from frozenseg.recipes import find_config, packaged_config, published_models
+from frozenseg.recipes import CONFIG_FILES, find_config, packaged_config, published_models
 
 logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "model_final.safetensors", "model_final.pth")
-CONFIG_FILES = ("frozenseg.yaml", "config.yaml")  # the first beside detectron2's own config.yaml
 
 Options = Sequence[str] | Mapping[str, Any]
 
@@ -63,14 +62,17 @@ def model_config(
 def evaluation_weights(weights: str, *, config: str | None, options: Options, output: str) -> str:
     """Choose what an evaluation loads where MODEL.WEIGHTS is `weights`, as `model_config` does.
 
-    config: the YAML file, which may lie in a run's folder.
+    config: the YAML file, which may lie in a run's folder, or that folder.
     output: OUTPUT_DIR. Its weights are taken if its run began from the same weights, so that the
     command of a training evaluates what was trained when it is given again.
     """
     if _chosen(options):
         return weights
-    if config is not None and user_path(config).name in CONFIG_FILES:
-        beside = weights_in(user_path(config).parent)
+    path = None if config is None else user_path(config)
+    if path is not None and path.is_dir():
+        path = find_config(path)
+    if path is not None and path.name in CONFIG_FILES:
+        beside = weights_in(path.parent)
         if beside is not None:
             return str(beside)
     folder = Path(output)
@@ -90,8 +92,6 @@ def weights_in(folder: Path) -> Path | None:
 
 def _config_file(model: str | Path) -> Path:
     path = packaged_config(str(model)) or user_path(model)
-    if path.is_dir():
-        path = next((path / name for name in CONFIG_FILES if (path / name).is_file()), path)
     if path.is_file() and path.suffix in {Path(name).suffix for name in WEIGHT_FILES}:
         raise UserError(
             f"model {model}: a file of weights; give its folder or YAML file as the model, and the "

@@ -1,17 +1,29 @@
-"""Files of the Hugging Face hub through its own library, with errors of one line."""
+"""Files of the Hugging Face hub through its own library, with errors of one line.
 
+The library begins a file anew after a kill, since it gives the part another name in each process.
+So large files are fetched here, into the place in its cache where it then finds them.
+"""
+
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import build_hf_headers
 
+from frozenseg.checkpoints.resuming import Remote, fetched
 from frozenseg.errors import UserError
-from frozenseg.files import sha256_of
+from frozenseg.files import sha256_of, writing
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 READ_ONLY_KINDS = ("*.yaml", "*.json", "*.safetensors", "*.txt")
 """What is fetched of a model: text and tensors. None of them can execute anything."""
@@ -43,6 +55,7 @@ def fetch_hub_file(repository: str, file: str) -> tuple[Path, str, bool]:
     Returns its path, its SHA-256, and whether that is the one which the hub tells.
     """
     with saying_what_failed(f"{repository}/{file}"):
+        _fetch_resumed(repository, file)
         path = Path(huggingface_hub.hf_hub_download(repository, file))
     return path, *check_digest(path)
 
@@ -54,6 +67,9 @@ def fetch_model(repository: str, **arguments: Any) -> Path:
     library. Weights whose SHA-256 is not the one that the hub tells are refused.
     """
     with saying_what_failed(repository):
+        if not (arguments.get("local_files_only") or arguments.get("force_download")):
+            for file in _large_files(repository, arguments):
+                _fetch_resumed(repository, file, arguments)
         folder = Path(
             huggingface_hub.snapshot_download(
                 repository, allow_patterns=list(READ_ONLY_KINDS), **arguments
@@ -62,6 +78,48 @@ def fetch_model(repository: str, **arguments: Any) -> Path:
     for path in folder.rglob("*.safetensors"):
         check_digest(path)
     return folder
+
+
+def _large_files(repository: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Name the tensor files of a model; none if the hub does not answer, which the library says."""
+    try:
+        names = huggingface_hub.HfApi(token=arguments.get("token")).list_repo_files(
+            repository, revision=arguments.get("revision")
+        )
+    except _FAILURES:
+        return []
+    return [name for name in names if name.endswith(".safetensors")]
+
+
+def _fetch_resumed(repository: str, file: str, arguments: Mapping[str, Any] = NOTHING) -> None:
+    """Fetch a large file into the hub's cache, where the library finds it by its digest.
+
+    Where the hub does not answer, nothing is done: the library finds the file, or says why not.
+    arguments: as of `fetch_model`.
+    """
+    token, cache = arguments.get("token"), arguments.get("cache_dir")
+    url = huggingface_hub.hf_hub_url(repository, file, revision=arguments.get("revision"))
+    try:
+        about = huggingface_hub.get_hf_file_metadata(url, token=token)
+    except _FAILURES:
+        return
+    if about.etag is None or SHA256.fullmatch(about.etag) is None:
+        return  # a small file
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    blob = Path(cache or constants.HF_HUB_CACHE, folder, "blobs", about.etag)
+    if blob.exists():
+        return
+    # The hub sends large files from another host, which gets no token: its addresses are signed.
+    own = urlsplit(about.location).netloc == urlsplit(url).netloc
+    remote = Remote(
+        url=about.location,
+        said=f"{repository}/{file}",
+        size=about.size,
+        headers=build_hf_headers(token=token) if own else {},
+    )
+    part = blob.with_name(f"{blob.name}.frozenseg.incomplete")  # `hf cache` knows the ending
+    with fetched(remote, part), writing(blob):
+        os.replace(part, blob)
 
 
 def check_digest(path: Path) -> tuple[str, bool]:

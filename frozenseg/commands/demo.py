@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.segment_files import Outcome, segment_files
 from frozenseg.data.coco_records import categories_of
-from frozenseg.data.image_files import list_images, root_of
+from frozenseg.data.image_files import is_video, list_images, root_of
 from frozenseg.data.prediction_lines import (
     WHOLE,
     Header,
@@ -32,9 +34,11 @@ from frozenseg.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from frozenseg.predictor import Predictor
+    from frozenseg.results.result import SegmentationResult
 
 OUTPUT = Path("output/demo")
 MOST_NAMED = 20  # classes in the line that says what was found
+MOST_TOLD = 20  # images of which each has a line of its own
 
 
 def main(argv: list[str]) -> int | None:
@@ -66,8 +70,10 @@ def main(argv: list[str]) -> int | None:
                 vocabulary=vocabulary,
                 threshold=arguments.threshold,
                 pictures=not arguments.no_pictures,
+                tell=_tell if len(paths) <= MOST_TOLD else None,
             )
-    _report(outcome, time.monotonic() - start, output)
+    one_image = len(paths) == 1 and not is_video(paths[0])
+    _report(outcome, time.monotonic() - start, output, one_image)
     return 1 if outcome.failures or outcome.losses else None
 
 
@@ -95,7 +101,11 @@ def _model(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple["Pred
     )
 
 
-def _report(outcome: Outcome, seconds: float, output: Path) -> None:
+def _tell(name: str, result: "SegmentationResult") -> None:
+    tqdm.write(one_line(f"{name}: {result.summary()}"))  # above the bar
+
+
+def _report(outcome: Outcome, seconds: float, output: Path, one_image: bool) -> None:
     """Print what was done and found, and what was not; raise `UserError` if nothing was done."""
     new = outcome.inputs - outcome.earlier - len(outcome.failures)
     if outcome.failures and not outcome.earlier and not new:
@@ -106,7 +116,7 @@ def _report(outcome: Outcome, seconds: float, output: Path) -> None:
     common = outcome.found.most_common()
     named = [f"{name} in {count}" for name, count in common[:MOST_NAMED]]
     more = [f"{len(common) - MOST_NAMED} more classes"] if len(common) > MOST_NAMED else []
-    if new:
+    if new and not one_image:  # whose own line has said it
         print(one_line(f"found: {', '.join(named + more) or 'none of the classes'}"))
     for kind, lines in (("not done", outcome.failures), ("not whole", outcome.losses)):
         for line in lines:

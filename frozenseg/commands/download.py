@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="A download that breaks goes on where it was when the command is given again. Files "
         "go to pretrained_checkpoint/ in the working folder, those of the Hugging Face hub to its "
-        "cache, by its own library, which goes on after a broken connection but not after a kill.",
+        "cache.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the weights, see --list")
     parser.add_argument("--list", action="store_true", help="name all weights, and fetch nothing")

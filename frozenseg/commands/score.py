@@ -10,7 +10,7 @@ from frozenseg.commands.output_argument import output_file
 from frozenseg.data.benchmarks import data_root, find_benchmark, is_data_set, load_records
 from frozenseg.data.detection_truth import objects_of_records
 from frozenseg.errors import UserError, one_line
-from frozenseg.evaluation.on_disk import SCORERS
+from frozenseg.evaluation.on_disk import SCORERS, score_semantic_set
 from frozenseg.files import write_json
 
 TRUTH = ("gt_file", "gt_dir")  # the arguments of which a data set's name takes the place
@@ -20,11 +20,15 @@ def main(argv: list[str]) -> int | None:
     """Score the files of a task, print a table, and write JSON if asked to."""
     options = vars(_parser().parse_args(argv))
     task, output = options.pop("task"), options.pop("json")
-    if "gt_file" in options:
+    scorer = SCORERS[task]
+    if task == "semantic":
+        options |= _label_maps(options)
+        scorer = score_semantic_set if "records" in options else scorer
+    elif "gt_file" in options:
         options |= _truth(task, **{key: options[key] for key in TRUTH if key in options})
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
-    scores = SCORERS[task](**options, progress=progress)
+    scores = scorer(**options, progress=progress)
     _print_table(scores)
     if output is not None:
         write_json(output, scores, indent=1)
@@ -49,6 +53,21 @@ def _truth(task: str, gt_file: str, gt_dir: str | None = None) -> dict[str, Any]
     return {"gt_file": str(root / (row.instances or row.annotations))}
 
 
+def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the ground truth of label maps, of which `options` lose the names."""
+    name, folder, classes = (options.pop(key) for key in ("gt_file", "gt_dir", "classes_file"))
+    if name is None:
+        if folder is None or classes is None:
+            raise UserError("--gt-dir and --classes name the ground truth, or --gt a data set")
+        return {"gt_dir": folder, "classes_file": classes}
+    if folder is not None or classes is not None:
+        raise UserError("--gt: the data set tells its label maps and classes; give no others")
+    if find_benchmark(name).reader == "instances":
+        raise UserError(f"--gt {name}: has no label maps; use frozenseg score instances")
+    records, categories = load_records(name)
+    return {"records": records, "names": categories.names}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg score", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
@@ -58,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         added = tasks.add_parser(task, help=summary, description=summary)
         for name, meaning in arguments.items():
             flag, _, rest = meaning.partition(" ")
-            needed = name != "gt_dir" or "gt_file" not in arguments  # a data set's name tells it
+            told = {"gt_dir", "classes_file"} if "gt_file" in arguments else set()
+            needed = name not in told and (name, task) != ("gt_file", "semantic")
             added.add_argument(flag, dest=name, required=needed, metavar="PATH", help=rest)
         added.add_argument(
             "--json", type=output_file, metavar="OUT", help="also write the scores as JSON"
@@ -84,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         add(
             "semantic",
             "mIoU, fwIoU, mACC and pACC (per cent), as detectron2 counts them",
+            gt_file="--gt name of a data set, in place of --gt-dir and --classes",
             gt_dir="--gt-dir folder of label maps (PNG or TIFF)",
             pred_dir="--pred-dir folder of predicted label maps with the same names",
             classes_file="--classes JSON with 'names' by label; with 'seen', means of both groups",

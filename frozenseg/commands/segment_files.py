@@ -71,6 +71,7 @@ def segment_files(
     vocabulary: Vocabulary,
     threshold: float = 0.0,
     pictures: bool = True,
+    tell: "Callable[[str, SegmentationResult], None] | None" = None,
 ) -> Outcome:
     """Segment images and videos; an input that cannot be read does not end the run.
 
@@ -82,8 +83,9 @@ def segment_files(
 
     threshold: the least score of a region or an object that is kept.
     pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files.
+    tell: is called with each image, named as in the lines, when its files are written.
     """
-    run = _Run(segmenter, output, vocabulary, lines, threshold, pictures)
+    run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
     _remove_half_written(inputs, output, alone=lines.part.total == 1)
@@ -139,6 +141,7 @@ class _Run:
         lines: PredictionLines,
         threshold: float,
         pictures: bool,
+        tell: "Callable[[str, SegmentationResult], None] | None",
     ) -> None:
         self.segmenter = segmenter
         self.output = output
@@ -146,6 +149,7 @@ class _Run:
         self.lines = lines
         self.threshold = threshold
         self.pictures = pictures
+        self.tell = tell
         self.failures: list[tuple[int, str]] = []
         self.losses: list[tuple[int, str]] = []
         self.found: Counter[str] = Counter()
@@ -212,6 +216,8 @@ class _Run:
         try:
             drawn.result()
             self._add(result, entry.source, entry.source, png)
+            if self.tell is not None:
+                self.tell(entry.source, result)
         except WriteError:
             raise  # all images to come would fail too
         except UserError as error:

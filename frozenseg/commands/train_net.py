@@ -95,7 +95,8 @@ def argument_parser(
     add(
         "--config-file",
         "--config",
-        help="a YAML file or the name of a recipe (default: the published model)",
+        help="a YAML file, the folder of a run, or the name of a recipe (default: the published "
+        "model)",
     )
     add(
         "--num-gpus",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from frozenseg.data.images import FORMATS
+from frozenseg.data.images import HEIF, HOW_HEIF, readable_formats, reads_heif
 from frozenseg.data.notes import left_out, note
 from frozenseg.errors import UserError
 
@@ -73,6 +73,8 @@ def _images_of(folder: Path, recursive: bool) -> list[Path]:
     images = [file for file in files if file.suffix.lower() in known and file.is_file()]
     others = [file.name for file in set(files).difference(images)]
     line = f"; {left_out(others, len(files))}" if others else ""
+    if not reads_heif() and any(name.lower().endswith(HEIF) for name in others):
+        line += f" ({HOW_HEIF})"
     deeper = f"{folders} folders in it are not searched without --recursive" if folders else ""
     if not images:
         deeper = f"; {deeper}" if deeper else ""
@@ -103,5 +105,5 @@ def _refuse(error: OSError) -> None:
 
 def image_suffixes() -> list[str]:
     """List the suffixes of the formats that are read, with their dots."""
-    known = {*FORMATS, "MPO"}  # Pillow opens MPO as JPEG
+    known = {*readable_formats(), "MPO"}  # Pillow opens MPO as JPEG
     return [end for end, name in Image.registered_extensions().items() if name in known]

@@ -1,13 +1,14 @@
 """Read images of every kind as (H, W, 3) uint8 RGB arrays."""
 
 import functools
+import importlib
 import os
 import stat
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +33,8 @@ FORMATS = (
     *("ICNS", "ICO", "IM", "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PPM"),
     *("PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM"),
 )
+HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read with the package pillow_heif
+HOW_HEIF = 'HEIC and HEIF are read after: pip install "frozenseg[heif]"'
 # Formats whose further pictures are pages or frames; in MPO they are previews, in PSD layers.
 _PAGED = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
 
@@ -118,20 +121,23 @@ def _errors_named(name: str) -> Iterator[None]:
     except UserError as error:
         raise _error_context(name, error) from None
     except Image.UnidentifiedImageError:
-        raise UserError(
-            f"{name}: not an image, or of a format that is not read; save it as PNG or JPEG"
+        more = f" ({HOW_HEIF})" if name.lower().endswith(HEIF) and not reads_heif() else ""
+        raise UserValueError(
+            f"{name}: not an image, or of a format that is not read; save it as PNG or JPEG{more}"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(
+        raise UserValueError(
             f"{name}: has more than {MAX_PIXELS:,} pixels; scale it down first"
         ) from None
     except PermissionError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror}); check its rights") from None
+        raise UserValueError(
+            f"{name}: cannot be read ({error.strerror}); check its rights"
+        ) from None
     except MemoryError:
-        raise UserError(f"{name}: needs more memory than there is; scale it down") from None
+        raise UserValueError(f"{name}: needs more memory than there is; scale it down") from None
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name}: damaged image ({reason}); copy it again") from None
+        raise UserValueError(f"{name}: damaged image ({reason}); copy it again") from None
 
 
 def _check_file(path: Path) -> None:
@@ -140,28 +146,37 @@ def _check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{path}: no such file; copy it there") from None
     if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path}: is a folder, an image file was expected")
+        raise UserValueError(f"{path}: is a folder, an image file was expected")
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-        raise UserError(f"{path}: is no regular file; copy the image into one")
+        raise UserValueError(f"{path}: is no regular file; copy the image into one")
     if status.st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
+        raise UserValueError(f"{path}: the file is empty (0 bytes); copy it again")
 
 
 def _open(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Read the header under the limits of this module."""
     with _own_limits:
-        image = Image.open(source, formats=_formats())
+        image = Image.open(source, formats=readable_formats())
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         image.close()
-        raise UserError(f"{size} pixels, more than {MAX_PIXELS:,}; scale it down first")
+        raise UserValueError(f"{size} pixels, more than {MAX_PIXELS:,}; scale it down first")
     return image
 
 
 @functools.cache
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """List the names in Pillow of the formats that are read on this machine."""
     Image.init()  # a Pillow built without a decoder does not know its format
-    return [name for name in FORMATS if name in Image.OPEN]
+    with suppress(ImportError):
+        # turns pictures as they ask for, so that they come upright
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
+
+
+def reads_heif() -> bool:
+    """Tell whether the package for HEIF is installed."""
+    return "HEIF" in readable_formats()
 
 
 def raw_mode(image: Image.Image) -> str:
@@ -265,7 +280,9 @@ def _unturned_pixels(image: Image.Image) -> np.ndarray:
         values = np.asarray(image)
         if image.mode == "I":  # 32 bits; Pillow also gives this mode to PGM of 16 bits
             if values.min() < 0 or values.max() > 65535:
-                raise UserError("32-bit image with values outside 0-65535; save it as 8 or 16 bit")
+                raise UserValueError(
+                    "32-bit image with values outside 0-65535; save it as 8 or 16 bit"
+                )
             values = values.astype(np.uint16)
         return rgb_of_array(values)
     if image.mode == "La":  # Pillow converts it to no other mode

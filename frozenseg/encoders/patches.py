@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
@@ -107,10 +108,11 @@ class ClipResNetPatches(_Normalizing):
 
 
 class TimmPatches(_Normalizing):
-    """Patch tokens of a ViT of timm (DINO, MoCo v3) after the last norm, without prefix tokens."""
+    """Patch tokens of a ViT of timm after the last norm, without prefix tokens."""
 
-    def __init__(self, *, model: TimmVisionTransformer) -> None:
-        """model: from `build_timm_vit`; both methods normalise by ImageNet's statistics."""
+    def __init__(self, *, model: TimmVisionTransformer | Eva) -> None:
+        """model: from `build_timm_vit`; DINO, DINOv3 and MoCo v3 normalise by ImageNet's
+        statistics."""
         mean, std = (
             [255 * value for value in values]
             for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -163,8 +165,10 @@ def clip_patches(
     )
 
 
-def build_timm_vit(name: str) -> TimmVisionTransformer:
+def build_timm_vit(name: str) -> TimmVisionTransformer | Eva:
     """Return a ViT of timm without head and weights, for inputs of any size.
+
+    Those of DINOv3, with rotary positions, are of timm's class `Eva`.
 
     Raises `UserError` for a name that is unknown or is no plain ViT.
     """
@@ -178,6 +182,6 @@ def build_timm_vit(name: str) -> TimmVisionTransformer:
         # timm raises these for other architectures, and for tags of weights that it does not know.
         except (TypeError, RuntimeError):
             model = None
-    if not isinstance(model, TimmVisionTransformer):
+    if not isinstance(model, TimmVisionTransformer | Eva):
         raise UserError(f"{name}: not a plain ViT of timm; take e.g. vit_base_patch16_224")
     return model

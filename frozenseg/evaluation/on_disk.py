@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from frozenseg.data.annotations import VOID_CLASS, load_semantic
 from frozenseg.data.coco_json import (
     ImageId,
     ListedImage,
@@ -29,9 +30,10 @@ from frozenseg.data.json_fields import file_name
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
 from frozenseg.data.notes import note
 from frozenseg.data.panoptic_json import PanopticEntry, check_images_listed, read_panoptic_entries
-from frozenseg.data.records import Categories
+from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
+from frozenseg.evaluation.kept_files import file_stems
 from frozenseg.evaluation.label_files import (
     check_same_size,
     existing_folder,
@@ -197,6 +199,28 @@ def score_semantic(
     scores = metric.compute()
     _require_truth(not math.isnan(scores["mIoU"]), gt_dir)
     return scores
+
+
+def score_semantic_set(
+    records: list[Record], names: list[str], pred_dir: str, ignore: int, progress: Progress = iter
+) -> Scores:
+    """Score label maps against those of a data set, as the evaluation of a model does.
+
+    names: of the classes. The predictions are named as the evaluation names those that it keeps:
+    as the images, with another suffix.
+    """
+    metric = SemanticIoU(names=names, seen=None, ignore=VOID_CLASS)
+    folder = existing_folder(pred_dir)
+    pairs = [
+        (record, label_file_of(stem, folder))
+        for record, stem in zip(records, file_stems(records).values(), strict=True)
+    ]
+    for record, path in progress(pairs):
+        with _error_context(f"{path} against {record.image_path}"):
+            found, truth = read_labels(path).astype(np.int32), load_semantic(record)
+            found[found == ignore] = VOID_CLASS
+            metric.update(found, truth)
+    return metric.compute()
 
 
 def score_recall(

@@ -2,12 +2,17 @@
 another file than the hub tells is refused. The hub is one of this machine."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 
 import frozenseg
 from frozenseg.build.hub import HubPredictor
@@ -116,6 +121,31 @@ def test_a_model_is_pushed_and_loaded_by_its_name(
     hub.asked.clear()
     assert same(segmenter, frozenseg.from_pretrained(NAME, local_files_only=True))
     assert not hub.asked
+
+
+def test_a_download_goes_on_after_a_kill(
+    hub: type[Hub], segmenter: HubPredictor, tmp_path: Path
+) -> None:
+    segmenter.push_to_hub(NAME, token="hf_of_nobody")
+    hub.asked.clear()
+    hub.hangs.add("model.safetensors")
+    call = f"from frozenseg.checkpoints.hub import fetch_model; fetch_model({NAME!r})"
+    names = {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(tmp_path / "cache")}
+    run = subprocess.Popen(
+        [sys.executable, "-c", call], env=os.environ | names, stderr=subprocess.DEVNULL
+    )
+    size = len(hub.repositories[NAME]["model.safetensors"])
+    parts: list[Path] = []
+    while run.poll() is None and not any(part.stat().st_size > size // 4 for part in parts):
+        parts = [*(tmp_path / "cache").rglob("*.incomplete")]
+        time.sleep(0.02)
+    run.kill()
+    run.wait()
+    here = parts[0].stat().st_size
+    frozenseg.from_pretrained(NAME, device="cpu").close()
+    ranges = [r for way, path, r in hub.asked if way == "GET" and path.endswith(".safetensors")]
+    assert ranges == ["", f"bytes={here}-"] and 0 < here < size
+    assert not [*(tmp_path / "cache").rglob("*.incomplete")]
 
 
 def test_another_file_than_the_hub_tells_is_refused(

@@ -64,6 +64,9 @@ def test_panoptic_and_semantic_predictions_score_as_the_evaluation(run: TinyRun)
         path.stem for path in sorted((run.root / "data" / "images").iterdir())
     ]
     assert {int(value) for path in maps for value in np.unique(Image.open(path))} <= {0, 1, 2, 255}
+    found = scored(run, "semantic", "--gt", run.dataset, "--pred-dir", str(folder / "semantic"))
+    assert "mIoU" in found
+    assert found == {name: details["semantic"][name] for name in found}
 
 
 def test_instance_predictions_score_as_the_evaluation(run: TinyRun) -> None:

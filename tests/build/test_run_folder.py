@@ -83,7 +83,8 @@ def test_an_evaluation_takes_what_the_same_command_has_trained(
     with caplog.at_level(logging.WARNING, "frozenseg"):
         assert chosen("other.pth") == "other.pth"
     assert "is of another run" in caplog.text
-    assert chosen("other.pth", config=str(runs.root / "one" / "config.yaml")) == first
+    for beside in (runs.root / "one" / "config.yaml", runs.root / "one"):
+        assert chosen("other.pth", config=str(beside)) == first
     elsewhere = str(runs.root / "nowhere")
     assert evaluation_weights(first, config=config, options=(), output=elsewhere) == first
 
@@ -99,6 +100,11 @@ def test_eval_only_loads_the_weights_of_its_folder(
     with caplog.at_level(logging.INFO, "frozenseg"):
         assert main(arguments) == 0
     assert f"weights from {second}" in caplog.messages
+    with caplog.at_level(logging.INFO, "frozenseg"):
+        folder = ["--config-file", str(runs.root / "two"), "--eval-only"]
+        data = ["DATASETS.TEST", f"('{runs.dataset}',)"]
+        assert main([*folder, *data, "OUTPUT_DIR", str(runs.root / "scores")]) == 0
+    assert caplog.messages.count(f"weights from {second}") == 2
 
 
 def test_paths_of_a_run_are_found_from_anywhere(
@@ -122,3 +128,5 @@ def test_models_that_ship_are_named() -> None:
         UserError, match="smal: no such file, and no recipe in the package; did you mean small"
     ):
         frozenseg.load("smal")
+    with pytest.raises(UserError, match=r"known models: small,.*by frozenseg\.from_pretrained"):
+        frozenseg.load("somebody/panda")

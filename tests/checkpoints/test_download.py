@@ -14,6 +14,7 @@ import pytest
 
 import frozenseg
 from frozenseg.checkpoints import download as module
+from frozenseg.checkpoints import resuming
 from frozenseg.checkpoints.download import download
 from frozenseg.checkpoints.published_files import PUBLISHED, PublishedFile, find_published
 from frozenseg.commands import download as command
@@ -86,6 +87,7 @@ def test_a_file_is_fetched_and_checked_once(server: str) -> None:
 def test_a_broken_download_goes_on(server: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """/whole ignores where the rest begins, and sends it all."""
     monkeypatch.setattr(Files, "breaks_at", 300_000)
+    monkeypatch.setattr(resuming, "TRIES", 1)
     known = row(server + path, sha256=DIGEST)
     with pytest.raises(UserError, match=r"broke off after 300,000 of 1,280,000 bytes; the same"):
         download(known)
@@ -94,6 +96,18 @@ def test_a_broken_download_goes_on(server: str, path: str, monkeypatch: pytest.M
     assert download(known).path.read_bytes() == CONTENT
     assert [begin for _, begin in Files.asked] == [0, 300_000]
     assert not PART.exists()
+
+
+def test_connections_that_break_are_gone_on_with(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "breaks_at", 300_000)
+    assert download(row(f"{server}/x", sha256=DIGEST)).path.read_bytes() == CONTENT
+    assert [begin for _, begin in Files.asked] == [0, 300_000, 600_000, 900_000, 1_200_000]
+    WHOLE.unlink()
+    with pytest.raises(UserError, match="broke off after 300,000"):  # it never gets any further
+        download(row(f"{server}/whole"))
+    assert len(Files.asked) == 7
 
 
 def test_a_part_that_is_whole_already_is_taken(server: str) -> None:

@@ -637,7 +637,26 @@ def test_control_characters_of_a_name_are_written_out(
     assert _exit(argv, monkeypatch) == 1
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1 and r"b\n\x1b[31m.png" in printed.err
+    assert "\na.png: 1 lamp, 1 wall" in printed.out
     assert "found: lamp in 1, wall in 1" in printed.out
+
+
+def test_of_few_images_each_has_a_line_of_its_own(
+    tmp_path: Path, loaded: list[tuple], capsys: pytest.CaptureFixture
+) -> None:
+    def printed(name: str) -> list[str]:
+        output = tmp_path / "out" / Path(name).name
+        inputs = ["--input", str(tmp_path / name), "--output", str(output)]
+        main(["--vocabulary", "lamp; wall", "--recursive", *inputs])
+        return capsys.readouterr().out.splitlines()
+
+    for number in range(21):
+        _photo(tmp_path / "many" / "deep" / f"{number:02d}.png")
+    _photo(tmp_path / "few" / "a.png")
+    _photo(tmp_path / "few" / "sub" / "b.png")
+    assert printed("few")[-4:-2] == ["a.png: 1 lamp, 1 wall", "sub/b.png: 1 lamp, 1 wall"]
+    assert printed("few/a.png")[-2] == "a.png: 1 lamp, 1 wall"  # and no sum of one
+    assert "wall in 21" in printed("many")[-1] and ".png" not in "".join(printed("many"))
 
 
 def test_a_video_that_is_not_whole(

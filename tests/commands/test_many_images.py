@@ -1,6 +1,7 @@
 """The demo on many images: memory is flat, and a run that is killed twice has each image once.
 
-logs/demo/many_images.txt is of 10,000 images: FROZENSEG_IMAGES=10000 pytest -s -m slow, here.
+logs/demo/many_images.txt is of 10,000 images: FROZENSEG_IMAGES=10000 pytest -s -m slow, here; and
+of 2,000 with a picture of each: FROZENSEG_IMAGES=2000 FROZENSEG_PICTURES=1.
 """
 
 import json
@@ -18,6 +19,7 @@ from PIL import Image
 from frozenseg.devtools.tiny import TINY
 
 IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "200"))
+PICTURES = bool(os.environ.get("FROZENSEG_PICTURES"))
 MODEL = [
     *TINY,
     *("MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", "MODEL.DEVICE", "cpu"),
@@ -29,7 +31,7 @@ def _start(folder: Path) -> subprocess.Popen:
     argv = [sys.executable, "-m", "frozenseg", "demo", "--config-file", "fc_clip_convnext_large"]
     argv += ["--input", str(folder / "in"), "--output", str(folder / "out")]
     argv += ["--vocabulary", "lamp; wall; sky", "--threshold", "0", "--batch-size", "8"]
-    argv += ["--no-pictures"]
+    argv += [] if PICTURES else ["--no-pictures"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen([*argv, *MODEL], cwd=Path(__file__).parents[2], **quiet)
 
@@ -82,3 +84,7 @@ def test_killed_twice_each_image_is_there_once_and_memory_is_flat(tmp_path: Path
         images = json.loads((folder / f"{kind}.json").read_text())["images"]
         assert [image["file_name"] for image in images] == names
     assert sorted(path.name for path in (folder / "panoptic").iterdir()) == names
+    pictures = sorted((tmp_path / "out").glob("*.png"))
+    assert [path.name for path in pictures] == (names if PICTURES else [])
+    for path in pictures:
+        Image.open(path).load()  # whole

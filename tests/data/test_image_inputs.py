@@ -66,8 +66,9 @@ def test_a_truncated_picture_is_one_kind_of_error(folder: Path, photo: np.ndarra
     half = buffer.getvalue()[: len(buffer.getvalue()) // 2]
     (folder / "half.jpg").write_bytes(half)
     for image in (folder / "half.jpg", half, Image.open(folder / "half.jpg")):
-        with pytest.raises(UserError, match="damaged image"):
+        with pytest.raises(UserError, match="damaged image") as caught:
             to_array(image)
+        assert isinstance(caught.value, ValueError)
 
 
 def test_errors_that_people_catch(folder: Path) -> None:

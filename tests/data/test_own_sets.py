@@ -280,5 +280,13 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
     assert score.main(["panoptic", "--gt", name, *found]) == 0
     with pytest.raises(UserError, match="--gt-dir: name the folder"):
         score.main(["panoptic", "--gt", str(files / "panoptic.json"), *found])
+    maps = ["semantic", "--pred-dir", str(files / "png")]
+    for more, message in (
+        ([], "--gt-dir and --classes name the ground truth, or --gt"),
+        (["--gt", name, "--gt-dir", "a"], "the data set tells"),
+        (["--gt", "coco_instances:a:b"], "has no label maps"),
+    ):
+        with pytest.raises(UserError, match=message):
+            score.main([*maps, *more])
     with pytest.raises(UserError, match="has no panoptic annotation"):
         score.main(["panoptic", "--gt", "coco_instances:a:b", *found])

@@ -3,13 +3,14 @@
 import json
 import logging
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from frozenseg.data import notes
+from frozenseg.data import image_files, images, notes
 from frozenseg.data.annotations import (
     load_image,
     panoptic_labels,
@@ -140,15 +141,39 @@ def test_pages_and_frames_that_are_left_out_are_said(tmp_path, caplog):
 
 
 def test_what_a_folder_holds_besides_images_is_counted(tmp_path, caplog):
-    for name in ("a.png", ".hidden.png", "b.HEIC", "c.heic", "d.txt", "e", "f.pdf", "g.eps"):
+    for name in ("a.png", ".hidden.png", "b.DNG", "c.dng", "d.txt", "e", "f.pdf", "g.eps"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "sub").mkdir()
     assert [path.name for path in list_images([str(tmp_path)])] == ["a.png"]
-    assert "6 of 7 files left out: .heic (2)" in caplog.text and "no suffix (1)" in caplog.text
+    assert "6 of 7 files left out: .dng (2)" in caplog.text and "no suffix (1)" in caplog.text
     assert "1 folders in it are not searched" in caplog.text
     (tmp_path / "a.png").unlink()
-    with pytest.raises(UserError, match=r"no images in this folder; 6 of 6 files left out: \.heic"):
+    with pytest.raises(UserError, match=r"no images in this folder; 6 of 6 files left out: \.dng"):
         list_images([str(tmp_path)])
+
+
+def test_heic_is_read_with_its_package(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason='pip install "frozenseg[heif]"')
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30] = 255
+    heif.register_heif_opener()
+    Image.fromarray(pixels).save(tmp_path / "a.HEIC", quality=-1)
+    assert [path.name for path in list_images([str(tmp_path)])] == ["a.HEIC"]
+    found = read_image(tmp_path / "a.HEIC")
+    assert found.shape == (40, 60, 3)
+    assert found[:, :28].min() > 240 and found[:, 32:].max() < 15
+
+
+def test_heic_without_its_package_says_how(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(images, "readable_formats", lambda: [*images.FORMATS])
+    monkeypatch.setattr(image_files, "reads_heif", lambda: False)
+    for name in ("a.png", "b.HEIC"):
+        (tmp_path / name).write_bytes(b"\0\0\0\030ftypheic\0\0\0\0mif1heic")
+    assert len(list_images([str(tmp_path)])) == 1
+    with pytest.raises(UserError, match=r"b\.HEIC: .*save it as PNG or JPEG \(HEIC .*\[heif\]"):
+        read_image(tmp_path / "b.HEIC")
+    assert 'left out: .heic (1) (HEIC and HEIF are read after: pip install "froz' in caplog.text
 
 
 def test_two_files_of_one_stem_are_refused_and_hidden_ones_passed_over(tmp_path, caplog):

@@ -40,6 +40,8 @@ def encoder(kind: str) -> PatchEncoder:
     torch.manual_seed(0)
     if kind == "timm":
         return TimmPatches(model=build_timm_vit("test_vit"))
+    if kind == "dinov3":
+        return TimmPatches(model=build_timm_vit("vit_tiny_patch16_dinov3_qkvb"))
     if kind == "sam":
         return SamPatches(sam=FrozenSam(model=build_sam_model("tiny"), view="keep_aspect"))
     return clip_patches(clip_model(kind).visual, name=kind, mean=MEAN, std=STD)
@@ -49,6 +51,7 @@ KINDS = {
     "frozenseg_tiny_vit": (ClipVitPatches, 32, 16, (4, 6)),
     "frozenseg_tiny_resnet": (ClipResNetPatches, 32, 32, (2, 3)),
     "timm": (TimmPatches, 64, 16, (4, 6)),
+    "dinov3": (TimmPatches, 192, 16, (4, 6)),
     "sam": (SamPatches, 32, 8, (5, 8)),  # SAM's own 8 x 8 cells, cut to the image's shape
 }
 
@@ -125,6 +128,15 @@ def test_timm_tokens_are_timms_own(size: tuple[int, int]) -> None:
     other.load_state_dict(state)
     pixels = normalized(batch, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     close(made(batch).tokens, other.forward_features(pixels)[:, other.num_prefix_tokens :])
+
+
+def test_dinov3_tokens_are_timms_own() -> None:
+    """Its positions are rotary, so that a model of one size takes another's weights as they are."""
+    made, batch = encoder("dinov3"), images(64, 96)
+    other = timm.create_model("vit_tiny_patch16_dinov3_qkvb", img_size=(64, 96), num_classes=0)
+    other.eval().load_state_dict(made.model.state_dict())
+    pixels = normalized(batch, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    close(made(batch).tokens, other.forward_features(pixels)[:, 5:])
 
 
 def test_sam_tokens_are_its_embedding() -> None:
