@@ -166,7 +166,8 @@ def test_heic_is_read_with_its_package(tmp_path: Path) -> None:
 
 def test_heic_without_its_package_says_how(tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    monkeypatch.setattr(images, "readable_formats", lambda: [*images.FORMATS])
+    for module in (images, image_files):
+        monkeypatch.setattr(module, "readable_formats", lambda: [*images.FORMATS])
     monkeypatch.setattr(image_files, "reads_heif", lambda: False)
     for name in ("a.png", "b.HEIC"):
         (tmp_path / name).write_bytes(b"\0\0\0\030ftypheic\0\0\0\0mif1heic")
