@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, one_line
 from frozenseg.files import UNREADABLE
 
 # detectron2 keeps the schedule's numbers beside the weights, as numpy scalars; building these runs
@@ -52,15 +52,20 @@ def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
         ) from None
 
 
-def read_torch(path: Path, what: str = "weights") -> Any:
+def read_torch(path: Path, what: str = "weights", *, mapped: bool = False) -> Any:
     """Return the content of a `torch.save` file, on the CPU; more than tensors and numbers is an
-    error."""
+    error.
+
+    mapped: leave the tensors of today's format in the file, as those of safetensors, until they are
+        copied from there; to be done soon, since a file that is cut short would end the process.
+    """
     _check_file(path, what)
     try:
-        if zipfile.is_zipfile(path):
+        archive = zipfile.is_zipfile(path)
+        if archive:
             _check_archive(path, what)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archive)
     except UnpicklingError:
         raise UserError(
             f"{what} {path}: no checkpoint, or one that holds more than tensors and would have to "
@@ -116,7 +121,7 @@ def _check_archive(path: Path, what: str) -> None:
             )
         damaged = archive.testzip()
     if damaged is not None:
-        raise UserError(f"{what} {path}: damaged (entry {damaged}); get it anew")
+        raise UserError(f"{what} {path}: damaged (entry {one_line(damaged)}); get it anew")
 
 
 def _first_line(error: BaseException) -> str:
