@@ -38,15 +38,6 @@ assert not wrong
 """
 )
 
-WORKERS_AT_EXIT = """
-import torch
-from frozenseg.data.loader import start_workers
-batches = start_workers(torch.utils.data.DataLoader(torch.zeros(9, 1), num_workers=2))
-next(batches)
-batches.itself = batches
-print('ends now')
-"""
-
 # What is no image; the message names it.
 VALUES = [
     "torch.zeros(3, 4, 4, device='meta')",
@@ -74,6 +65,5 @@ CASES = [
       for number, value in enumerate(VALUES)),
     Case("closed", SEGMENT.format(CLOSED), 2, "image"),
     Case("fork", f"python {FORK}", 0, "error: this process was forked"),
-    Case("workers_at_exit", f"python {WORKERS_AT_EXIT}", 0, "ends now", seconds=60),
     Case("embed_of_two_threads", f"python {RACE}", 0, ""),
 ]  # fmt: skip
