@@ -1,7 +1,6 @@
 """Read and write files so that a killed run never leaves half a file that looks whole."""
 
 import errno
-import gc
 import hashlib
 import io
 import json
@@ -193,20 +192,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Let Python's collector of cycles rest: over many new objects that all stay, it would search
-    them again and again and find nothing."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
-@collector_paused()
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; raise `UserError` if it is missing or damaged.
 

@@ -237,7 +237,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if is_safetensors(path):
         state = _unpacked(read_safetensors(path), path)
     else:
-        state = _state_dict(read_torch(path, mapped=True), path)
+        state = _state_dict(read_torch(path), path)
     check_tensors(state, str(path))
     return state
 

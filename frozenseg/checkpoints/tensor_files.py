@@ -52,20 +52,15 @@ def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
         ) from None
 
 
-def read_torch(path: Path, what: str = "weights", *, mapped: bool = False) -> Any:
+def read_torch(path: Path, what: str = "weights") -> Any:
     """Return the content of a `torch.save` file, on the CPU; more than tensors and numbers is an
-    error.
-
-    mapped: leave the tensors of today's format in the file, as those of safetensors, until they are
-        copied from there; to be done soon, since a file that is cut short would end the process.
-    """
+    error."""
     _check_file(path, what)
     try:
-        archive = zipfile.is_zipfile(path)
-        if archive:
+        if zipfile.is_zipfile(path):
             _check_archive(path, what)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archive)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise UserError(
             f"{what} {path}: no checkpoint, or one that holds more than tensors and would have to "

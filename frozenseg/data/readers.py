@@ -27,7 +27,7 @@ from frozenseg.data.notes import note
 from frozenseg.data.panoptic_json import check_images_listed, read_panoptic_entries
 from frozenseg.data.records import Categories, Instances, Record
 from frozenseg.errors import UserError
-from frozenseg.files import collector_paused, read_json
+from frozenseg.files import read_json
 
 
 def coco_name(image: Mapping[str, Any], where: str) -> str:
@@ -48,7 +48,6 @@ def cityscapes_file(image_id: int | str, file_type: str) -> str:
     return f"{str(image_id).split('_')[0]}/{image_id}_{file_type}.png"
 
 
-@collector_paused()
 def read_panoptic(
     json_path: Path,
     png_dir: Path,
@@ -150,7 +149,6 @@ def read_semantic(
     return records, categories
 
 
-@collector_paused()
 def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
     """Read the records of a COCO or LVIS instance JSON, in the order of its images.
 
