@@ -141,5 +141,6 @@ def feature_cache(
         fingerprint=feature_fingerprint(cfg, model, precision),
         limit=int(loader.FEATURE_CACHE_GB * 1e9),
         encode=model.encode,
+        channels=model.feature_channels(),
         writers=world_size(),
     )

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, one_line
 from frozenseg.files import UNREADABLE
 
 # detectron2 keeps the schedule's numbers beside the weights, as numpy scalars; building these runs
@@ -116,7 +116,7 @@ def _check_archive(path: Path, what: str) -> None:
             )
         damaged = archive.testzip()
     if damaged is not None:
-        raise UserError(f"{what} {path}: damaged (entry {damaged}); get it anew")
+        raise UserError(f"{what} {path}: damaged (entry {one_line(damaged)}); get it anew")
 
 
 def _first_line(error: BaseException) -> str:

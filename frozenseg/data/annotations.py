@@ -44,10 +44,14 @@ def load_image(record: Record) -> np.ndarray:
 
 def annotated_size(record: Record) -> tuple[int, int] | None:
     """(height, width) that the annotation states, else those of its label map."""
-    if record.height is not None and record.width is not None:
-        return record.height, record.width
     path = record.panoptic_path or record.semantic_path
-    return None if path is None else image_size(path)
+    return _stated_size(record) or (None if path is None else image_size(path))
+
+
+def _stated_size(record: Record) -> tuple[int, int] | None:
+    if record.height is None or record.width is None:
+        return None
+    return record.height, record.width
 
 
 def load_panoptic(record: Record) -> tuple[np.ndarray, Segments]:
@@ -79,7 +83,7 @@ def _source_classes(record: Record) -> np.ndarray:
     if record.semantic_path is None:
         _, segments, positions = _panoptic(record)
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
-    labels = read_labels(record.semantic_path).astype(np.int64)
+    labels = read_labels(record.semantic_path, _stated_size(record)).astype(np.int64)
     void = labels == record.semantic_ignore
     # A background of -1 means that the map has none.
     background = (labels == record.semantic_background) & (labels >= 0)
@@ -205,12 +209,7 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
     """Read ids (H, W), segments, and positions (H, W): 0 where void, n + 1 in segment n."""
     path, segments = record.panoptic_path, record.segments
     assert path is not None and segments is not None, "a record of a panoptic JSON"
-    ids = read_panoptic_ids(path)
-    if record.height is not None and ids.shape != (record.height, record.width):
-        raise UserError(
-            f"{path}: is {ids.shape[0]} x {ids.shape[1]} (height x width), but its image "
-            f"is {record.height} x {record.width}; make it again in the size of the image"
-        )
+    ids = read_panoptic_ids(path, _stated_size(record))
     order = np.argsort(segments.ids)
     known = np.concatenate([[0], segments.ids[order]])
     ranks = np.searchsorted(known, ids)

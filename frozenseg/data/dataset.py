@@ -83,11 +83,11 @@ class SegmentationDataset(Dataset[Sample]):
         image = load_image(record)
         height, width = image.shape[:2]
         _check_size(record, height, width)
+        record = replace(record, height=height, width=width)  # a label map must have that size
         if self.targets is None:
             image, _ = self.transform(image, np.zeros((0, height, width), np.uint8), generator)
             return Sample(image_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
-        _check_labels(record, labels, height, width)
         # A plane of ones is transformed too: it is 1 where the picture is and 0 in the padding.
         planes = np.concatenate([labels.maps, np.ones((1, height, width), labels.maps.dtype)])
         image, planes = self.transform(image, planes, generator)
@@ -118,13 +118,4 @@ def _check_size(record: Record, height: int, width: int) -> None:
             f"{record.image_path}: is {height} x {width} (height x width), but its annotation says "
             f"{record.height} x {record.width}; is it another version of the image, or one that "
             "was turned (EXIF)?"
-        )
-
-
-def _check_labels(record: Record, labels: LabelMaps, height: int, width: int) -> None:
-    if labels.maps.shape[1:] != (height, width):
-        raise UserError(
-            f"{record.semantic_path or record.panoptic_path}: is {labels.maps.shape[1]} x "
-            f"{labels.maps.shape[2]} (height x width), but its image {record.image_path} is "
-            f"{height} x {width}; make it again in the size of the image"
         )

@@ -24,24 +24,30 @@ _MARKS_OF_A_TURN = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _SCALED_BY = {"L;2": 85, "L;4": 17}
 
 
-def read_panoptic_ids(path: str | Path) -> np.ndarray:
+def read_panoptic_ids(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read the ids (H, W) int32 of a COCO panoptic PNG: red + 256 green + 65536 blue; 0 is void.
 
     Palettes and greys are read as the colours they stand for; transparency is ignored. With 16 bits
     a channel the values are 0-255 as well, or 257 times that where a tool has scaled them.
+
+    size: (height, width) of its image, where that is known. A file of another size is refused, and
+        one of another number of pixels before these are decoded.
     """
-    samples, mode = _samples(path, palette=True)
+    samples, mode = _samples(path, palette=True, size=size)
     if samples.ndim == 2 and samples.dtype != np.uint8:
         raise UserError(
             f"{path}: has one channel (mode {mode}), a panoptic PNG (ids as R + 256 G + 256^2 B) "
             "was expected"
         )
-    colours = samples if samples.ndim == 3 else np.stack([samples] * 3, axis=-1)
-    if colours.dtype != np.uint8 and colours.max(initial=0) > 255:
-        if (colours % 257).any():
+    if samples.ndim == 2:
+        ids = samples.astype(np.int32)
+        ids *= 1 + 256 + 65536
+        return ids
+    if samples.dtype != np.uint8 and samples.max(initial=0) > 255:
+        if (samples % 257).any():
             raise UserError(f"{path}: has channels above 255, which are no ids; save it in 8 bits")
-        colours = colours // 257
-    return decode_panoptic(np.ascontiguousarray(colours, dtype=np.uint8))
+        samples = samples // 257
+    return decode_panoptic(np.ascontiguousarray(samples, dtype=np.uint8))
 
 
 def decode_panoptic(colours: np.ndarray) -> np.ndarray:
@@ -51,9 +57,12 @@ def decode_panoptic(colours: np.ndarray) -> np.ndarray:
     return four.view("<i4")[..., 0] & np.int32(2**24 - 1)
 
 
-def read_labels(path: str | Path) -> np.ndarray:
-    """Read labels (H, W): a channel of 1-32 bits, palette indices, or greys stored as colours."""
-    samples, mode = _samples(path, palette=False)
+def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read labels (H, W): a channel of 1-32 bits, palette indices, or greys stored as colours.
+
+    size: (height, width) of its image, as for `read_panoptic_ids`.
+    """
+    samples, mode = _samples(path, palette=False, size=size)
     if samples.ndim == 3:
         if (samples[..., :3] != samples[..., :1]).any():
             raise UserError(
@@ -81,12 +90,34 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (image.width, image.height) if swapped else (image.height, image.width)
 
 
-def _samples(path: str | Path, palette: bool) -> tuple[np.ndarray, str]:
+def _samples(
+    path: str | Path, *, palette: bool, size: tuple[int, int] | None
+) -> tuple[np.ndarray, str]:
     """Read the values of a picture upright, (H, W) or (H, W, 3), and Pillow's name of its mode.
 
-    Transparency is left out. palette: give the colours of a palette; else give its indices.
+    Transparency is left out. palette: give the colours of a palette; else give its indices. size:
+    (height, width) that it must have.
     """
+    values, mode = _decoded(path, palette, size)
+    if size is not None and values.shape[:2] != size:
+        raise _of_another_size(path, values.shape[:2], size)
+    return values, mode
+
+
+def _of_another_size(path: str | Path, found: tuple[int, ...], size: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{path}: is {found[0]} x {found[1]} (height x width), but its image is {size[0]} x "
+        f"{size[1]}; make it again in the size of the image"
+    )
+
+
+def _decoded(
+    path: str | Path, palette: bool, size: tuple[int, int] | None
+) -> tuple[np.ndarray, str]:
     with open_image(path) as image:
+        # A turn keeps the number of pixels.
+        if size is not None and image.width * image.height != size[0] * size[1]:
+            raise _of_another_size(path, (image.height, image.width), size)
         if image.format in LOSSY or image.info.get("compression") in ("jpeg", "webp"):
             raise UserError(
                 f"{path}: is compressed as a photograph ({image.format}), which does not keep ids; "

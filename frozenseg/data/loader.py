@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -112,10 +114,18 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
 
     def start() -> Iterator[Any]:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        return iter(loader)
+        batches = iter(loader)
+        # At its exit, a process asks its workers to end by SIGTERM, and waits for them.
+        Finalize(batches, _kill, [getattr(batches, "_workers", [])], exitpriority=1)
+        return batches
 
     with ThreadPoolExecutor(1, thread_name_prefix="start of data workers") as pool:
         return pool.submit(start).result()
+
+
+def _kill(workers: list[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 class Loader:

@@ -5,7 +5,7 @@ Each kind of fault is reported once. Variants that are no fault are counted.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +145,8 @@ def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
             )
         classes = None
         if record.panoptic_path is not None:
-            ids, segments = annotations.load_panoptic(record)
-            if ids.shape != size:
-                yield "size", f"{record.panoptic_path}: is of another size than its image"
-                return
+            sized = replace(record, height=size[0], width=size[1])
+            ids, segments = annotations.load_panoptic(sized)
             absent, is_thing = ~np.isin(segments.ids, ids), sample.is_thing[segments.class_ids]
             sample.notes[COVERED] += int((absent & ~is_thing).sum())
             if (absent & is_thing).any():
@@ -162,10 +160,7 @@ def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
         if record.instances is not None:
             annotations.load_semantic(record)
         if record.semantic_path is not None:
-            labels = read_labels(record.semantic_path)
-            if labels.shape != size:
-                yield "size", f"{record.semantic_path}: is of another size than its image"
-                return
+            labels = read_labels(record.semantic_path, size)
             problem = _label_problem(record, labels.astype(np.int64), classes, sample)
             if problem:
                 yield "labels", f"{record.semantic_path}: {problem}"

@@ -35,12 +35,14 @@ class FeatureCache:
         fingerprint: str,
         limit: int,
         encode: Callable[[ImageBatch], Features],
+        channels: Mapping[str, int],
         writers: int = 1,
     ) -> None:
         """
         fingerprint: stands for all that decides `encode`, except the images.
         limit: the size in bytes that all files below `folder` may have together.
         encode: the frozen encoders.
+        channels: of their features by name. A file with others is encoded anew.
         writers: processes that fill the folder at the same pace. Together they may exceed the limit
             by a file each; other runs in the same folder, by as much as they write.
         """
@@ -48,6 +50,7 @@ class FeatureCache:
         self.fingerprint = fingerprint
         self.limit = limit
         self.encode = encode
+        self.channels = channels
         self.hits = 0
         self.misses = 0
         self._writes = True
@@ -70,7 +73,9 @@ class FeatureCache:
     def _of_one(self, image: ImageBatch, device: torch.device) -> dict[str, Tensor]:
         path = self.folder / self.fingerprint / f"{image_key(image)}{SUFFIX}"
         stored = read_tensors(path)
-        if stored is not None:
+        if stored is not None and not self._fits(stored):
+            logger.warning("cache %s: holds features of another model, and is left aside", path)
+        elif stored is not None:
             self.hits += 1
             return {name: tensor.to(device) for name, tensor in stored.items()}
         tensors = to_tensors(self.encode(image.to(device)))
@@ -78,6 +83,18 @@ class FeatureCache:
         if self._writes:
             self._write(path, tensors)
         return tensors
+
+    def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these can be features of one image by `encode`; maps have their channels before
+        the cells, patch tokens behind them."""
+        return tensors.keys() - {"dense"} == self.channels.keys() and all(
+            tensor.dim() == 4
+            and len(tensor) == 1
+            and tensor.is_floating_point()
+            and tensor.shape[3 if name == "cells" else 1]
+            == self.channels.get(name, tensor.shape[1])
+            for name, tensor in tensors.items()
+        )
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write a file; a cache that cannot grow is read from then on, and one warning says so."""

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frozenseg.errors import UserError, one_line
@@ -38,6 +38,11 @@ class LogFile(logging.FileHandler):
         logging.getLogger(PACKAGE).removeHandler(self)
         reason = sys.exc_info()[1]
         logger.warning("%s cannot be written (%s): it ends here", self.baseFilename, reason)
+
+    def close(self) -> None:
+        """Close the file. A line that a full disk has not taken would be written again here."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

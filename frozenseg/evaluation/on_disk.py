@@ -93,18 +93,20 @@ def score_panoptic(
     )
     wrong_areas = resized = 0
     for key in progress(list(gt.entries)):
-        gt_entry, gt_ids = gt.entries[key], read_panoptic_ids(gt.png(key))
-        pixels = metric.update(
-            key,
-            read_panoptic_ids(pred.png(key)),
-            listed_segments(pred.entries[key].segments, categories),
-            gt_ids,
-            listed_segments(gt_entry.segments, categories),
-            sources=(
-                f"{pred.png(key)} (image {key} of {pred_file})",
-                f"{gt.png(key)} ({gt_file})",
-            ),
-        )
+        gt_entry = gt.entries[key]
+        with _memory_named(gt.png(key)):
+            gt_ids = read_panoptic_ids(gt.png(key))
+            pixels = metric.update(
+                key,
+                read_panoptic_ids(pred.png(key)),
+                listed_segments(pred.entries[key].segments, categories),
+                gt_ids,
+                listed_segments(gt_entry.segments, categories),
+                sources=(
+                    f"{pred.png(key)} (image {key} of {pred_file})",
+                    f"{gt.png(key)} ({gt_file})",
+                ),
+            )
         wrong_areas += _wrong_areas(gt_entry, pixels)
         resized += key in images and gt_ids.shape != (images[key].height, images[key].width)
     _note_what_pixels_decide(gt, wrong_areas, resized)
@@ -312,7 +314,17 @@ SCORERS: dict[str, Callable[..., Scores]] = {
 @contextmanager
 def _error_context(source: str) -> Iterator[None]:
     """Begin the message of a metric, which knows no files, with the file."""
+    with _memory_named(source):
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+
+
+@contextmanager
+def _memory_named(source: object) -> Iterator[None]:
+    """Name the label map at which memory runs out."""
     try:
         yield
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+    except MemoryError as error:
+        raise UserError(f"{source}: needs more memory than there is ({error})") from None

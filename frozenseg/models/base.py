@@ -85,6 +85,11 @@ class SegmentationModel(nn.Module):
         """Features from the frozen encoders; `forward` accepts them, to encode images only once."""
         raise NotImplementedError
 
+    def feature_channels(self) -> dict[str, int]:
+        """Return the channels of what `encode` gives: of CLIP's levels by their names and of SAM
+        ("sam"), or of patch tokens ("cells")."""
+        raise NotImplementedError
+
     def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
         """Masks and the log-probabilities of their classes, void last."""
         raise NotImplementedError

@@ -170,6 +170,10 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
             clip, self.sam(images, image_embedding) if self.sam is not None else None
         )
 
+    def feature_channels(self) -> dict[str, int]:
+        """Return the channels of CLIP's levels and of SAM's embedding."""
+        return self.clip.channels | ({} if self.sam is None else {"sam": self.sam.channels})
+
     def _decode(
         self, features: FrozenFeatures, text: TextEmbeddings, *, auxiliary: bool
     ) -> MaskPredictions:

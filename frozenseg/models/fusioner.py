@@ -255,6 +255,10 @@ class Fusioner(SegmentationModel):
         """Patch tokens of the visual encoder."""
         return self.visual(images)
 
+    def feature_channels(self) -> dict[str, int]:
+        """Return the channels of a patch token."""
+        return {"cells": self.visual.channels}
+
     def decode(self, patches: PatchTokens, vectors: Tensor) -> Tensor:
         """As `forward`, for images that are encoded already."""
         tokens, words = self.fusion(patches.tokens, vectors)

@@ -161,7 +161,7 @@ def test_a_label_map_of_another_size_is_named(root, tmp_path):
         transform=LargeScaleJitter(size=32),
         targets="semantic",
     )
-    with pytest.raises(UserError, match=r"labels.png: is 40 x 61 .*images/1.png is 40 x 60"):
+    with pytest.raises(UserError, match=r"labels.png: is 40 x 61 .*its image is 40 x 60"):
         dataset[0]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from frozenseg.engine.log_file import FILE_ONLY, LogFile, log_file
+from frozenseg.engine.log_file import FILE_ONLY, log_file
 from frozenseg.errors import UserError, WriteError
+from tests.disk import files_end_at
 
 ours = logging.getLogger("frozenseg.tests")
 
@@ -75,16 +76,11 @@ def test_a_folder_in_its_place_is_known_at_once(tmp_path: Path) -> None:
         pass
 
 
-def test_a_full_disk_ends_the_file_and_not_the_run(
-    tmp_path: Path, shown: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(self: LogFile) -> None:
-        raise OSError(28, "No space left on device")
-
-    with log_file(tmp_path):
-        monkeypatch.setattr(LogFile, "flush", full)
-        ours.info("lost")
+def test_a_full_disk_ends_the_file_and_not_the_run(tmp_path: Path, shown: list[str]) -> None:
+    with files_end_at(100), log_file(tmp_path):
+        ours.info("room for this line")
+        ours.info("lost" * 30)
         ours.info("lost too")
-        monkeypatch.undo()
+    assert "room for this line" in lines_of(tmp_path)[0]
     (line,) = shown
-    assert re.search(r"log.txt cannot be written .*No space.*: it ends here", line)
+    assert re.search(r"log.txt cannot be written .*too large.*: it ends here", line)

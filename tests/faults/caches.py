@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from frozenseg.tensor_store import FORMAT, checksum
+from frozenseg.tensor_store import FORMAT, checksum, read_tensors, write_tensors
 from tests.faults.edits import inside
 from tests.faults.processes import run_command
 from tests.faults.table import Case, Make, World, both
@@ -122,6 +122,26 @@ def _layout_of_nothing(folder: Path) -> None:
         save_file(held, path, {**about, "crc32": str(checksum(path, held, about))})
 
 
+def _rewritten(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]):  # type: ignore[no-untyped-def]
+    """Whole files whose checksum is right, with other tensors: features of another model."""
+
+    def apply(folder: Path) -> None:
+        for path in sorted(folder.rglob("*.safetensors")):
+            write_tensors(path, change(read_tensors(path)))
+
+    return apply
+
+
+OTHER_MODEL = {
+    "channels": _rewritten(lambda held: {name: t.repeat(1, 2, 1, 1) for name, t in held.items()}),
+    "level_missing": _rewritten(lambda held: {n: t for n, t in held.items() if n != "res3"}),
+    "level_more": _rewritten(lambda held: {**held, "res6": held["res5"].clone()}),
+    "patch_tokens": _rewritten(lambda held: {"cells": held["res5"]}),
+    "integers": _rewritten(lambda held: {name: t.to(torch.int8) for name, t in held.items()}),
+    "vectors": _rewritten(lambda held: {name: t.flatten(1) for name, t in held.items()}),
+    "two_images": _rewritten(lambda held: {n: torch.cat([t, t]) for n, t in held.items()}),
+    "empty": _rewritten(lambda held: {}),
+}
 FEATURES = {
     **CHANGES, "files_exchanged": files_exchanged, "layout_of_nothing": _layout_of_nothing
 }  # fmt: skip
@@ -244,6 +264,9 @@ CASES = [
            _features(change),
            fast=name in ("nan", "pipes"))
       for name, change in FEATURES.items()),
+    *(Case(f"features_of_other_model_{name}", TRAIN, 0, "cache .*: holds features of another model",
+           _features(change), fast=name == "channels")
+      for name, change in OTHER_MODEL.items()),
     *(Case(f"sam_{name}", EVALUATE, 2, words, make, fast=name == "quality_nan")
       for name, make, words in SAM_FILES),
     Case("sam_whole", EVALUATE, 0, "mIoU|PQ", masks(lambda folder: None)),

@@ -109,6 +109,7 @@ PICTURES: list[tuple[str, Make, str]] = [
     ("png_folder", inside("data/png", lambda folder: (
         (folder / "1.png").unlink(), (folder / "1.png").mkdir())), r"png/1\.png"),
     ("png_fifo", inside("data/png", _fifo), r"png/1\.png"),
+    ("png_bomb", inside("data/png", _one_bit), r"png/1\.png"),
 ]  # fmt: skip
 
 

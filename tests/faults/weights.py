@@ -156,7 +156,25 @@ def _archive(method: int, encrypted: bool = False) -> Make:
 
 FINITE = "weights x.*not finite or too large.*norm.weight"
 PLAIN = "weights x.*no plain numbers|do not fit the model|another type"
+
+
 # name, recipe, what the line says
+def _entry_named_in_two_lines(world: World, folder: Path) -> None:
+    """An archive that is damaged in an entry whose name has a line break."""
+    with zipfile.ZipFile(folder / "x.pth", "w") as archive:
+        archive.writestr("archive/data/\n", b"weights")
+    whole = (folder / "x.pth").read_bytes()
+    (folder / "x.pth").write_bytes(whole.replace(b"weights", b"weightz"))
+
+
+READ = """python
+from frozenseg.checkpoints.state_dict import read_state
+from frozenseg.errors import UserError
+try:
+    read_state("x.pth")
+except UserError as error:
+    print([str(error)])
+"""
 FILES: list[tuple[str, Make, str]] = [
     ("nan", state(value(float("nan"))), FINITE),
     ("one_nan.safetensors", state(value(float("nan")), "x.safetensors"), FINITE),
@@ -330,6 +348,8 @@ CASES = [
     *(Case(f"checkpoint_{name}", RESUME, words=words, make=checkpoint(change),
            fast=name.startswith(("optimizer", "average", "step_t")))
       for name, change, words in CONTENTS),
+    Case("entry_named_in_two_lines", READ.replace("\n", " ", 1), 0, r"entry archive/data/\\\\n",
+         _entry_named_in_two_lines, fast=True),
     Case("checkpoint_cut_newest", RESUME, 0, "falling back", cut_newest),
     Case("checkpoint_newest_is_a_folder", RESUME, 2,
          r"step_00000004.pt: cannot be written .*it is a folder", newest_is_a_folder),
