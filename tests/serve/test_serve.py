@@ -1,21 +1,24 @@
 """The whole service: a real process, asked over the loopback."""
 
+import io
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import frozenseg
 from frozenseg.errors import UserError
 from frozenseg.files import shipped
+from tests.serve.service import Service
 
 httpx = pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'frozenseg[serve]'")
@@ -25,35 +28,11 @@ SCENE = shipped("demo") / "images" / "scene_2.png"
 WORDS = ["grass", "sky", "circle, disc", "car"]
 
 
-class Service:
-    """`frozenseg serve` on a free port."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "frozenseg", "serve", "--port", "0", *arguments]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
-        )
-        for line in self.process.stdout or ():
-            if found := re.match(r"(http\S+) serves", line):
-                self.url = found[1]
-                return
-        raise AssertionError("the service ended")
-
-    def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [
-            int(child)
-            for child in children.split()
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("empty"), "--max-queue", "4", "--batch-size", "2")
     yield service
-    service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(30) == 0
+    service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -79,43 +58,60 @@ def test_the_client_gives_what_the_predictor_gives(service: Service, expected) -
             client(SCENE, WORDS, threshold=7)
 
 
-def test_many_clients_lose_nothing_and_get_their_own(service: Service, expected) -> None:
-    """More than the queue holds: some are refused, none waits for ever, no answer is another's."""
-    data = SCENE.read_bytes()
-    statuses: list[int] = []
+def post(url: str, image: bytes, names: str) -> Any:
+    files, data = {"image": image}, {"vocabulary": names}
+    return httpx.post(url + "/v1/segment", files=files, data=data, timeout=120, trust_env=False)
 
-    def ask(number: int) -> None:
-        with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as http:
-            for _ in range(3):
-                names = "; ".join(WORDS) if number % 2 else "grass; sky"
-                answer = http.post("/v1/segment", files={"image": data}, data={"vocabulary": names})
-                statuses.append(answer.status_code)
-                if answer.status_code == 200:
-                    got = [" ".join(entry["names"][:1]) for entry in answer.json()["classes"]]
-                    assert got == [part.split(",")[0] for part in names.split("; ")]
-                else:
-                    assert answer.headers["retry-after"] and "queue" in answer.json()["error"]
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
+def at_once(work: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_many_clients_lose_nothing_and_get_their_own(service: Service) -> None:
+    """More than the queue holds: some are refused, none waits for ever, no answer is another's."""
+    sizes = [(60, 40), (40, 60), (64, 64)]
+    statuses: list[int] = []
+
+    def ask(number: int) -> None:
+        size = sizes[number % 3]
+        image = io.BytesIO()
+        Image.linear_gradient("L").resize(size).save(image, "PNG")
+        for turn in range(3):
+            names = f"grass; word {number} of {turn}"
+            answer = post(service.url, image.getvalue(), names)
+            statuses.append(answer.status_code)
+            body = answer.json()
+            if answer.status_code == 200:
+                assert [entry["names"][0] for entry in body["classes"]] == names.split("; ")
+                assert (body["width"], body["height"]) == size
+            else:
+                assert answer.headers["retry-after"] and "queue" in body["error"]
+
+    at_once(ask, 12)
     assert len(statuses) == 36 and set(statuses) == {200, 503}
 
 
 def test_a_killed_worker_is_replaced(service: Service, expected) -> None:
+    """What it was working on is refused, what waited is answered, and nothing hangs."""
+    statuses: list[int] = []
+
+    def ask(number: int) -> None:
+        if number:
+            statuses.append(post(service.url, SCENE.read_bytes(), "; ".join(WORDS)).status_code)
+        else:
+            time.sleep(0.2)
+            os.kill(worker, signal.SIGKILL)
+
     (worker,) = service.workers()
-    os.kill(worker, signal.SIGKILL)
-    with frozenseg.Client(service.url, timeout=60) as client:
-        for _ in range(20):
-            try:
-                result = client(SCENE, WORDS)
-                break
-            except UserError as error:
-                assert "try again" in str(error)
-                time.sleep(1)
-        assert_equal(result, expected)
+    at_once(ask, 5)
+    assert len(statuses) == 4 and set(statuses) <= {200, 503}
+    with frozenseg.Client(service.url) as client:
+        assert_equal(client(SCENE, WORDS), expected)
+    assert service.workers() != [worker]
 
 
 def test_memory_is_flat_over_requests(service: Service) -> None:
@@ -124,13 +120,10 @@ def test_memory_is_flat_over_requests(service: Service) -> None:
         (line,) = [row for row in text.splitlines() if row.startswith("frozenseg_model_memory")]
         return int(float(line.split()[-1]))
 
-    data = SCENE.read_bytes()
-    with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as http:
-        sizes = []
-        for number in range(120):
-            words = f"grass; sky; word {number % 30}"
-            http.post("/v1/segment", files={"image": data}, data={"vocabulary": words})
-            sizes.append(memory())
+    sizes = []
+    for number in range(120):
+        post(service.url, SCENE.read_bytes(), f"grass; sky; word {number % 30}")
+        sizes.append(memory())
     assert max(sizes[60:]) < max(sizes[:60]) + 60e6
 
 
@@ -139,11 +132,7 @@ def test_a_stop_finishes_what_runs(tmp_path: Path) -> None:
     outcome: list[int] = []
 
     def ask() -> None:
-        files, data = {"image": SCENE.read_bytes()}, {"vocabulary": "grass; sky"}
-        answer = httpx.post(
-            service.url + "/v1/segment", files=files, data=data, timeout=60, trust_env=False
-        )
-        outcome.append(answer.status_code)
+        outcome.append(post(service.url, SCENE.read_bytes(), "grass; sky").status_code)
 
     thread = threading.Thread(target=ask)
     thread.start()
