@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import venv
 import zipfile
 from importlib.util import find_spec
@@ -124,7 +123,6 @@ def test_the_page_of_the_wheel_segments_its_first_example(python: Path, tmp_path
     httpx = pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
     pytest.importorskip("uvicorn", reason="pip install 'frozenseg[serve]'")
     home = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    start = time.monotonic()
     service = Service(tmp_path, python=str(python), environment=home)
     with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as http:
         page = http.get("/").text
@@ -133,7 +131,6 @@ def test_the_page_of_the_wheel_segments_its_first_example(python: Path, tmp_path
         image = http.get(example["image"]).content
         fields = {"vocabulary": example["vocabulary"], "format": "map", "threshold": "0"}
         answer = http.post("/v1/segment", files={"image": image}, data=fields).json()
-    print(f"{time.monotonic() - start:.1f} s from the start to the first example's answer")
     assert len(answer["panoptic"]["segments"]) > 2
     service.stop()
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -114,11 +114,16 @@ def _error(status: int, line: str, retry_after: int | None = None) -> JSONRespon
 
 
 def _add_state(app: FastAPI, pool: Pool) -> None:
-    @app.get("/healthz", summary="Is the service alive?")
+    @app.get("/healthz", summary="Is the service alive?", response_description="It is.")
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Is the model ready?", responses=errors(503))
+    @app.get(
+        "/readyz",
+        summary="Is the model ready?",
+        response_description="It is.",
+        responses=errors(503),
+    )
     async def ready() -> dict[str, str]:
         _info(pool)
         return {"status": "ready"}
@@ -126,8 +131,9 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
     @app.get(
         "/metrics",
         summary="Counts for Prometheus",
-        response_class=PlainTextResponse,
-        responses=errors(401),
+        response_class=Response,
+        response_description="The counts in Prometheus's format.",
+        responses={200: {"content": {"text/plain": {}}}, **errors(401)},
     )
     async def metrics() -> Response:
         return Response(pool.metrics.text(), media_type="text/plain; version=0.0.4")
@@ -135,6 +141,7 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
     @app.get(
         "/v1/models",
         summary="The model, its limits, class lists and examples",
+        response_description="What the page offers.",
         responses=errors(401, 503),
     )
     async def models() -> dict[str, Any]:
@@ -167,6 +174,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
     @app.post(
         "/v1/segment",
         summary="Segment one image",
+        response_description="The segments as JSON, or a picture in the formats png and overlay.",
         response_class=Response,
         responses={200: {"model": SegmentationBody, "content": {"image/png": {}}}, **ERRORS},
     )
@@ -189,6 +197,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
     @app.post(
         "/v1/segment/batch",
         summary="Segment several images with one vocabulary",
+        response_description="A list with the answer to each image, or its error, in their order.",
         response_class=JSONResponse,
         responses={200: {"model": list[SegmentationBody | ErrorBody]}, **ERRORS},
     )
@@ -201,7 +210,6 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: JsonFormat = "json",
     ) -> Response:
-        """Give a list with the answer to each image, or its `error`, in their order."""
         words = read_vocabulary(vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]
