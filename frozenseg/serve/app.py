@@ -125,7 +125,7 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
         responses=errors(503),
     )
     async def ready() -> dict[str, str]:
-        _info(pool)
+        pool.ready()
         return {"status": "ready"}
 
     @app.get(
@@ -145,7 +145,7 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
         responses=errors(401, 503),
     )
     async def models() -> dict[str, Any]:
-        info, limits = _info(pool), pool.limits
+        info, limits = pool.ready(), pool.limits
         model = {
             "name": pool.source.name,
             "knows": info.knows,
@@ -160,12 +160,6 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
             },
         }
         return {"models": [model], "lists": class_lists(), "examples": examples()}
-
-
-def _info(pool: Pool) -> Any:
-    if pool.info is None:
-        raise Refusal(503, pool.failure or "the model is being loaded; try again soon", 5)
-    return pool.info
 
 
 def _add_segmentation(app: FastAPI, pool: Pool) -> None:

@@ -1,6 +1,7 @@
 """The whole service: a real process, asked over the loopback."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 import frozenseg
+from frozenseg.devtools.commands import benchmark_service
 from frozenseg.errors import UserError
 from frozenseg.files import shipped
 from tests.serve.service import Service
@@ -159,3 +161,16 @@ def test_wrong_settings_are_one_line(arguments: tuple[str, ...], line: str, tmp_
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert ended.returncode == 2, ended.stderr
     assert line in ended.stderr.splitlines()[-1] and "Traceback" not in ended.stderr
+
+
+def test_load_is_measured_and_answers_stay_equal(tmp_path: Path) -> None:
+    numbers = tmp_path / "load.json"
+    benchmark_service.main(
+        ["--clients", "1", "6", "--requests", "6", "--max-queue", "2", "--json", str(numbers)]
+        + ["--memory-requests", "2"]
+    )
+    found = json.loads(numbers.read_text())
+    assert found["pixels_differ"] == 0
+    assert [row["answers"] for row in found["rows"]] == [6, 6]
+    assert not any(row["wrong"] or row["other"] for row in found["rows"])
+    assert len(found["memory_mb"]["service"]) == 2
