@@ -36,14 +36,15 @@ def main(argv: list[str]) -> None:
     add("--max-queue", type=int, default=8, help="of the service (%(default)s)")
     add("--memory-requests", type=int, default=0, help="requests over which memory is watched")
     add("--json", type=output_file, help="write the numbers to this file")
-    arguments = parser.parse_args(argv)
+    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the small model")
+    arguments = parser.parse_intermixed_args(argv)
     if min(*arguments.clients, arguments.requests, arguments.max_queue) < 1:
         raise UserError("--clients, --requests and --max-queue must be positive")
-    images = sorted((shipped("demo") / "images").glob("*.png"))
+    images = [shipped("demo") / "images" / f"scene_{number}.png" for number in (1, 2)]
     works = [(image, words) for image in images for words in WORDS]
-    with _service(arguments.max_queue) as (url, process):
+    with _service(arguments.max_queue, arguments.options) as (url, process):
         asker = _Asker(url, works)
-        differing = asker.differs_from_python()
+        differing = asker.differs_from_python(arguments.options)
         print(f"{differing} pixels differ from the Python API in {len(works)} pictures")
         print("clients  answers  refused  other  wrong  median s  95 % s  answers/s")
         rows = [asker.row(clients, arguments.requests) for clients in arguments.clients]
@@ -56,10 +57,10 @@ def main(argv: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _service(max_queue: int) -> Iterator[tuple[str, int]]:
+def _service(max_queue: int, options: list[str]) -> Iterator[tuple[str, int]]:
     """Start a service; give its address and the number of its process."""
     command = [sys.executable, "-m", "frozenseg", "serve", "--port", "0"]
-    command += ["--max-queue", str(max_queue)]
+    command += ["--max-queue", str(max_queue), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
@@ -89,12 +90,13 @@ class _Asker:
         data = {"vocabulary": self.works[at][1], "format": "map"}
         return http.post("/v1/segment", files={"image": self.contents[at]}, data=data)
 
-    def differs_from_python(self) -> int:
+    def differs_from_python(self, options: list[str]) -> int:
         """Count the pixels at which the client's maps are not those of the Python API."""
         count = 0
-        with frozenseg.load("small", device="cpu") as segmenter, frozenseg.Client(self.url) as ask:
+        segmenter = frozenseg.load("small", device="cpu", options=options)
+        with segmenter, frozenseg.Client(self.url) as client:
             for image, words in self.works:
-                ours, theirs = segmenter(image, words), ask(image, words)
+                ours, theirs = segmenter(image, words), client(image, words)
                 count += int(np.sum(ours.regions.ids != theirs.regions.ids))
                 count += int(np.sum(ours.semantic != theirs.semantic))
         return count
