@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = "needs the program schemathesis: pipx install schemathesis==4.32.5"
+INSTALL = "needs the program schemathesis: pip install schemathesis==4.32.5"
 
 
 @pytest.mark.slow
