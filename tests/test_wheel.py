@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import frozenseg
+from tests.serve.service import Service
 
 REPOSITORY = Path(__file__).parents[1]
 EXTRAS = ["hotcoco", "pycocotools", "tensorboard", "matplotlib", "transformers"]
@@ -114,3 +115,22 @@ def test_the_wheel_in_an_empty_folder(python: Path, tmp_path: Path) -> None:
     run("train", "--config-file", "small/frozenseg", "MODEL.WEIGHTS", "", *train, *nothing)
     assert (tmp_path / "output" / "run" / "model_final.safetensors").is_file()
     assert "PQ" in run("evaluate", "--config-file", "frozenseg", *nothing)
+
+
+@pytest.mark.slow
+def test_the_page_of_the_wheel_segments_its_first_example(python: Path, tmp_path: Path) -> None:
+    """From the start in an empty folder to the answer, as the page asks for it."""
+    httpx = pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
+    pytest.importorskip("uvicorn", reason="pip install 'frozenseg[serve]'")
+    home = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    service = Service(tmp_path, python=str(python), environment=home)
+    with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as http:
+        page = http.get("/").text
+        assert all(http.get(file).status_code == 200 for file in re.findall(r"/page/[\w./]+", page))
+        example = http.get("/v1/models").json()["examples"][0]
+        image = http.get(example["image"]).content
+        fields = {"vocabulary": example["vocabulary"], "format": "map", "threshold": "0"}
+        answer = http.post("/v1/segment", files={"image": image}, data=fields).json()
+    assert len(answer["panoptic"]["segments"]) > 2
+    service.stop()
+    assert list(tmp_path.iterdir()) == []

@@ -20,11 +20,11 @@ segmenter = frozenseg.load(os.environ.get("FROZENSEG_MODEL", "small"))
 def segment(image: Image.Image | None, words: str, threshold: float):
     """Give the picture with its named masks, and a line of what was found."""
     if image is None:
-        raise gradio.Error("choose a picture first")
+        raise gradio.Error("choose a picture first", print_exception=False)
     try:
         result = segmenter(image, words, threshold=threshold)
     except frozenseg.UserError as error:
-        raise gradio.Error(str(error)) from None
+        raise gradio.Error(str(error), print_exception=False) from None
     regions = result.regions
     masks = [
         ((regions.ids == region.id).astype(np.float32), f"{region.name} {region.score:.2f}")

@@ -54,6 +54,7 @@ COMMANDS = {
         "measure_memory": (DEVTOOLS, "peak memory of segmenting one image"),
         "measure_gpu": (DEVTOOLS, "tests, equality, speed, training on the GPU that is there"),
         "benchmark_scoring": (DEVTOOLS, "time our scoring beside the usual one"),
+        "benchmark_service": (DEVTOOLS, "time `serve` under load"),
         "benchmark_deformable": (DEVTOOLS, "time deformable attention beside a loop over levels"),
         "benchmark_proposals": (DEVTOOLS, "time SAM's proposals beside segment-anything's own"),
         "check_reference": (DEVTOOLS, "compare our numbers with reference vectors"),

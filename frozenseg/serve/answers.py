@@ -2,7 +2,6 @@
 
 import base64
 import math
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,73 +10,83 @@ from frozenseg.data.results import encode_panoptic, png_bytes
 from frozenseg.data.rle import encode_masks
 from frozenseg.files import json_text
 from frozenseg.results.result import SegmentationResult
+from frozenseg.serve.bodies import (
+    InstanceBody,
+    PanopticBody,
+    RunLengths,
+    SegmentationBody,
+    SegmentBody,
+    SemanticBody,
+    SemanticClass,
+)
 from frozenseg.serve.jobs import FORMATS, Answer
 from frozenseg.structures import InstanceResult, Segment
 
 
 def answer_of(
-    result: SegmentationResult, tasks: tuple[str, ...], form: str, about: dict[str, Any]
+    result: SegmentationResult, tasks: tuple[str, ...], form: str, model: str, seconds: float
 ) -> Answer:
-    """Write a result in one of `FORMATS`. about: further fields of the JSON."""
+    """Write a result in one of `FORMATS`. model, seconds: what the JSON says of its making."""
     if form == "overlay":
         return Answer(png_bytes(result.draw()), FORMATS[form])
     if form == "png":
-        ids = Image.fromarray(encode_panoptic(result.regions.ids))
-        return Answer(png_bytes(ids), FORMATS[form])
-    return Answer(json_text(_body(result, tasks, form == "map", about)).encode(), FORMATS[form])
+        return Answer(_ids_png(result.regions.ids), FORMATS[form])
+    body = _body(result, tasks, form == "map", model, seconds)
+    return Answer(json_text(body).encode(), FORMATS[form])
 
 
 def _body(
-    result: SegmentationResult, tasks: tuple[str, ...], as_map: bool, about: dict[str, Any]
-) -> dict[str, Any]:
+    result: SegmentationResult, tasks: tuple[str, ...], as_map: bool, model: str, seconds: float
+) -> SegmentationBody:
     words = result.vocabulary
     height, width = result.image.shape[:2]
-    parts = {"panoptic": _panoptic, "semantic": _semantic}
     objects = result.instances if "instances" in tasks else None
     return {
         "width": width,
         "height": height,
         "note": result.note,
-        **about,
+        "model": model,
+        "seconds": seconds,
         "classes": [
             {"id": index, "names": list(names), "is_thing": thing}
             for index, (names, thing) in enumerate(zip(words.names, words.is_thing, strict=True))
         ],
-        **{task: part(result, as_map) if task in tasks else None for task, part in parts.items()},
+        "panoptic": _panoptic(result, as_map) if "panoptic" in tasks else None,
+        "semantic": _semantic(result, as_map) if "semantic" in tasks else None,
         "instances": None if objects is None else _instances(objects),
     }
 
 
-def _panoptic(result: SegmentationResult, as_map: bool) -> dict[str, Any] | None:
+def _panoptic(result: SegmentationResult, as_map: bool) -> PanopticBody | None:
     if result.panoptic is None:
         return None
     ids, segments = result.panoptic.ids, result.panoptic.segments
     rows = [_segment(segment) for segment in segments]
     if as_map:
         return {"ids": _map(ids), "segments": rows}
-    for row, segment in zip(rows, segments, strict=True):
-        row["segmentation"] = encode_masks((ids == segment.id)[None])[0]
+    for row in rows:
+        row["segmentation"] = _runs(ids == row["id"])
     return {"segments": rows}
 
 
-def _semantic(result: SegmentationResult, as_map: bool) -> dict[str, Any] | None:
+def _semantic(result: SegmentationResult, as_map: bool) -> SemanticBody | None:
     classes = result.semantic
     if classes is None:
         return None
     areas = np.bincount(classes[classes >= 0], minlength=len(result.vocabulary))
-    present = np.flatnonzero(areas).tolist()
     names = result.vocabulary.labels
-    rows: list[dict[str, Any]] = [
-        {"class_id": index, "name": names[index], "area": int(areas[index])} for index in present
+    rows: list[SemanticClass] = [
+        {"class_id": index, "name": names[index], "area": int(areas[index])}
+        for index in np.flatnonzero(areas).tolist()
     ]
     if as_map:
         return {"ids": _map(classes + 1), "classes": rows}
     for row in rows:
-        row["segmentation"] = encode_masks((classes == row["class_id"])[None])[0]
+        row["segmentation"] = _runs(classes == row["class_id"])
     return {"classes": rows}
 
 
-def _instances(instances: InstanceResult) -> list[dict[str, Any]]:
+def _instances(instances: InstanceResult) -> list[InstanceBody]:
     return [
         {
             "class_id": int(class_id),
@@ -85,7 +94,7 @@ def _instances(instances: InstanceResult) -> list[dict[str, Any]]:
             "score": float(score),
             "area": int(mask.sum()),
             "box": [float(side) for side in box],
-            "segmentation": encode_masks(mask[None])[0],
+            "segmentation": _runs(mask),
         }
         for class_id, name, score, mask, box in zip(
             instances.class_ids,
@@ -98,7 +107,7 @@ def _instances(instances: InstanceResult) -> list[dict[str, Any]]:
     ]
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def _segment(segment: Segment) -> SegmentBody:
     return {
         "id": int(segment.id),
         "class_id": int(segment.class_id),
@@ -110,5 +119,15 @@ def _segment(segment: Segment) -> dict[str, Any]:
     }
 
 
+def _runs(mask: np.ndarray) -> RunLengths:
+    """Encode a mask (H, W)."""
+    (runs,) = encode_masks(mask[None])
+    return {"size": runs["size"], "counts": runs["counts"]}
+
+
 def _map(ids: np.ndarray) -> str:
-    return base64.b64encode(png_bytes(Image.fromarray(encode_panoptic(ids)))).decode()
+    return base64.b64encode(_ids_png(ids)).decode()
+
+
+def _ids_png(ids: np.ndarray) -> bytes:
+    return png_bytes(Image.fromarray(encode_panoptic(ids)))

@@ -6,62 +6,36 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 import frozenseg
+from frozenseg.serve.bodies import ErrorBody, SegmentationBody
+from frozenseg.serve.fields import (
+    ABOUT,
+    ERRORS,
+    Format,
+    JsonFormat,
+    Tasks,
+    Things,
+    Threshold,
+    Words,
+    errors,
+)
 from frozenseg.serve.guard import Guard
-from frozenseg.serve.jobs import FORMATS, TASKS, Answer, Job, Refusal
+from frozenseg.serve.jobs import TASKS, Answer, Job, Refusal
 from frozenseg.serve.lists import class_lists, example_files, examples
 from frozenseg.serve.pool import Pool
 from frozenseg.serve.words import read_vocabulary
 
 PAGE = Path(str(resources.files("frozenseg.serve") / "page"))
-ERROR = {"application/json": {"example": {"error": "the queue is full; try again soon"}}}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "The token is absent or wrong.", "content": ERROR},
-    413: {"description": "The request or an image is too large.", "content": ERROR},
-    422: {"description": "The image or the words cannot be used.", "content": ERROR},
-    503: {"description": "The queue is full, or the model is not ready.", "content": ERROR},
-}
-ABOUT = """Segments images by names that come with the request.
-
-A class is written as its synonyms between commas, and classes are separated by `;`:
-`car, truck; road`. All errors are `{"error": "one line"}`."""
-
-Words = Annotated[
-    str,
-    Form(
-        description='Classes: text like "car, truck; road", or JSON like ["car, truck", "road"].',
-        examples=["car, truck; road; sky"],
-    ),
-]
-Things = Annotated[
-    str | None,
-    Form(
-        description="The classes that are countable things, in the same forms; `[]`: none. "
-        "Without it a class is a thing unless COCO knows it as stuff.",
-        examples=["car, truck"],
-    ),
-]
-Threshold = Annotated[
-    float, Form(ge=0, le=1, description="The least score of a segment or an instance.")
-]
-Tasks = Annotated[str, Form(description="Some of panoptic, semantic, instances.")]
-Format = Annotated[
-    Literal["json", "map", "png", "overlay"],
-    Form(
-        description="json: masks as COCO run lengths. map: panoptic and semantic masks as one PNG "
-        "of ids each, in base64 within the JSON. png: the panoptic ids alone (COCO's PNG). "
-        "overlay: the picture with its masks and a legend."
-    ),
-]
 
 
 def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] = ()) -> FastAPI:
@@ -99,7 +73,9 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization"],
         )
-    app.add_middleware(Guard, limits=limits, metrics=metrics, token=token, paths=paths)
+    app.add_middleware(
+        Guard, limits=limits, metrics=metrics, token=token, origins=origins, paths=paths
+    )
     return app
 
 
@@ -118,7 +94,9 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(405)
     async def wrong_method(request: Request, error: Exception) -> JSONResponse:
-        return _error(405, f"this address does not take {request.method}; see /docs")
+        answer = _error(405, f"this address does not take {request.method}; see /docs")
+        answer.headers["Allow"] = getattr(error, "headers", {})["Allow"]
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -136,26 +114,38 @@ def _error(status: int, line: str, retry_after: int | None = None) -> JSONRespon
 
 
 def _add_state(app: FastAPI, pool: Pool) -> None:
-    @app.get("/healthz", summary="Is the service alive?")
+    @app.get("/healthz", summary="Is the service alive?", response_description="It is.")
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Is the model ready?", responses={503: ERRORS[503]})
+    @app.get(
+        "/readyz",
+        summary="Is the model ready?",
+        response_description="It is.",
+        responses=errors(503),
+    )
     async def ready() -> dict[str, str]:
-        _info(pool)
+        pool.ready()
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Counts for Prometheus", responses={401: ERRORS[401]})
+    @app.get(
+        "/metrics",
+        summary="Counts for Prometheus",
+        response_class=Response,
+        response_description="The counts in Prometheus's format.",
+        responses={200: {"content": {"text/plain": {}}}, **errors(401)},
+    )
     async def metrics() -> Response:
         return Response(pool.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get(
         "/v1/models",
         summary="The model, its limits, class lists and examples",
-        responses={status: ERRORS[status] for status in (401, 503)},
+        response_description="What the page offers.",
+        responses=errors(401, 503),
     )
     async def models() -> dict[str, Any]:
-        info, limits = _info(pool), pool.limits
+        info, limits = pool.ready(), pool.limits
         model = {
             "name": pool.source.name,
             "knows": info.knows,
@@ -172,21 +162,15 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
         return {"models": [model], "lists": class_lists(), "examples": examples()}
 
 
-def _info(pool: Pool) -> Any:
-    if pool.info is None:
-        raise Refusal(503, pool.failure or "the model is being loaded; try again soon", 5)
-    return pool.info
-
-
 def _add_segmentation(app: FastAPI, pool: Pool) -> None:
+    several = Field(min_length=1, max_length=pool.limits.images)
+
     @app.post(
         "/v1/segment",
         summary="Segment one image",
+        response_description="The segments as JSON, or a picture in the formats png and overlay.",
         response_class=Response,
-        responses={
-            200: {"content": {kind: {} for kind in sorted(set(FORMATS.values()))}},
-            **ERRORS,
-        },
+        responses={200: {"model": SegmentationBody, "content": {"image/png": {}}}, **ERRORS},
     )
     async def segment(
         request: Request,
@@ -207,21 +191,19 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
     @app.post(
         "/v1/segment/batch",
         summary="Segment several images with one vocabulary",
+        response_description="A list with the answer to each image, or its error, in their order.",
         response_class=JSONResponse,
-        responses=ERRORS,
+        responses={200: {"model": list[SegmentationBody | ErrorBody]}, **ERRORS},
     )
     async def segment_batch(
         request: Request,
-        images: Annotated[list[UploadFile], File(description="Image files.")],
+        images: Annotated[list[UploadFile], File(description="Image files."), several],
         vocabulary: Words,
         things: Things = None,
         threshold: Threshold = 0.25,
         tasks: Tasks = "panoptic,semantic,instances",
-        format: Annotated[Literal["json", "map"], Form()] = "json",
+        format: JsonFormat = "json",
     ) -> Response:
-        """Give a list with the answer to each image, or its `error`, in their order."""
-        if len(images) > pool.limits.images:
-            raise Refusal(422, f"images: {len(images)}, at most {pool.limits.images} are taken")
         words = read_vocabulary(vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]

@@ -37,14 +37,27 @@ class Guard:
     """An ASGI middleware around the whole service.
 
     It refuses a body above `limits.upload` by its declared length, or as soon as so many bytes have
-    come, and a request without the token. It adds security headers and counts the answer.
+    come, a request without the token, and a form of another site's page. It adds security headers
+    and counts the answer.
     """
 
     def __init__(
-        self, app: AsgiApp, *, limits: Limits, metrics: Metrics, token: str | None, paths: set[str]
+        self,
+        app: AsgiApp,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+        token: str | None,
+        origins: tuple[str, ...],
+        paths: set[str],
     ) -> None:
+        """Take what a request is held to.
+
+        origins: sites whose pages may call. paths: those that are counted apart.
+        """
         self.app, self.limits, self.metrics = app, limits, metrics
         self.expected = None if token is None else b"Bearer " + token.encode()
+        self.origins = {origin.encode() for origin in origins}
         self.paths = paths
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -62,12 +75,24 @@ class Guard:
             await send(message)
 
         headers = dict(scope["headers"])
-        if scope["path"].startswith(PROTECTED) and not self._is_known(headers):
+        if scope["method"] == "POST" and self._is_foreign(headers):
+            await _refuse(counted, 403, "pages of other sites may not call this service")
+        elif scope["path"].startswith(PROTECTED) and not self._is_known(headers):
             await _refuse(counted, 401, "this service needs a token: Authorization: Bearer TOKEN")
         elif _declared(headers) > self.limits.upload:
             await _refuse(counted, 413, self._too_large())
         else:
             await self.app(scope, self._bounded(receive), counted)
+
+    def _is_foreign(self, headers: dict[bytes, bytes]) -> bool:
+        """Tell whether a browser sends this for the page of another site that is not named.
+
+        Browsers send simple forms without asking first, and only keep the answer from that page.
+        They tell where a request comes from to this machine and over TLS; other clients do not.
+        """
+        if headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin"):
+            return False
+        return headers.get(b"origin") not in self.origins
 
     def _is_known(self, headers: dict[bytes, bytes]) -> bool:
         if self.expected is None:

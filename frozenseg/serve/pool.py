@@ -91,6 +91,12 @@ class Pool:
             process.kill()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def ready(self) -> ModelInfo:
+        """Return what the model's process told; raise `Refusal` with status 503 until it has."""
+        if self.info is None:
+            raise Refusal(503, self.failure or "the model is being loaded; try again soon", AGAIN)
+        return self.info
+
     async def submit(
         self, jobs: list[Job], gone: Callable[[], Awaitable[bool]]
     ) -> list[Answer | Refusal]:
@@ -98,9 +104,7 @@ class Pool:
 
         Raises `Refusal` with status 503 while the model is being loaded or the queue is full.
         """
-        if self.info is None:
-            reason = self.failure or "the model is being loaded; try again soon"
-            raise Refusal(503, reason, AGAIN)
+        self.ready()
         if len(self._queue) + len(jobs) > self.limits.queue:
             raise Refusal(
                 503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1

@@ -4,12 +4,12 @@ What an image can do to a decoder or to memory happens here, and the service out
 """
 
 import io
+import itertools
 import os
 import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -58,29 +58,55 @@ def _load(source: ModelSource, device: str | None) -> tuple[Predictor, ModelInfo
 
 
 def answers(predictor: Predictor, jobs: list[Job], model: str, limits: Limits) -> list[Answer]:
-    """Segment the images of a batch, which have one vocabulary, and write the answers."""
-    start = time.monotonic()
+    """Segment the images of a batch, which have one vocabulary, and write the answers.
+
+    A result takes about a hundred bytes for each pixel of its image, so only images that have
+    `limits.pixels` together are in memory with their results at a time.
+    """
     images = [_pixels(predictor, job.image, limits) for job in jobs]
+    done: list[Answer] = []
+    for part in _parts(images, limits.pixels):
+        done += _answers(predictor, jobs[part], images[part], model)
+    return done
+
+
+def _parts(images: list[np.ndarray | Answer], most: int) -> list[slice]:
+    """Split images into runs of at most so many pixels, or of one image."""
+    ends, pixels = [0], 0
+    for place, image in enumerate(images):
+        size = image.shape[0] * image.shape[1] if isinstance(image, np.ndarray) else 0
+        if pixels and pixels + size > most:
+            ends.append(place)
+            pixels = 0
+        pixels += size
+    return [slice(*pair) for pair in itertools.pairwise([*ends, len(images)])]
+
+
+def _answers(
+    predictor: Predictor, jobs: list[Job], images: list[np.ndarray | Answer], model: str
+) -> list[Answer]:
+    start = time.monotonic()
     good = [image for image in images if isinstance(image, np.ndarray)]
-    vocabulary = jobs[0].vocabulary
     try:
-        results = iter(predictor.stream(good, vocabulary, threshold=0.0))
+        results = iter(predictor.stream(good, jobs[0].vocabulary, threshold=0.0))
         outcomes = [next(results) if isinstance(image, np.ndarray) else image for image in images]
     except UserError as error:  # of the vocabulary
         outcomes = [_failed(422, error) for _ in jobs]
-    about = {"model": model, "seconds": round(time.monotonic() - start, 4)}
-    return [_answer(job, outcome, about) for job, outcome in zip(jobs, outcomes, strict=True)]
+    seconds = round(time.monotonic() - start, 4)
+    pairs = zip(jobs, outcomes, strict=True)
+    return [_answer(job, outcome, model, seconds) for job, outcome in pairs]
 
 
 def _answer(
-    job: Job, outcome: SegmentationResult | UserError | Answer, about: dict[str, Any]
+    job: Job, outcome: SegmentationResult | UserError | Answer, model: str, seconds: float
 ) -> Answer:
     if isinstance(outcome, Answer):
         return outcome
     if isinstance(outcome, UserError):
         return _failed(422, outcome)
     try:
-        return answer_of(outcome.filter(threshold=job.threshold), job.tasks, job.format, about)
+        kept = outcome.filter(threshold=job.threshold)
+        return answer_of(kept, job.tasks, job.format, model, seconds)
     except UserError as error:
         return _failed(422, error)
 

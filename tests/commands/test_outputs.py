@@ -14,6 +14,7 @@ from frozenseg.devtools.commands import (
     benchmark_deformable,
     benchmark_proposals,
     benchmark_scoring,
+    benchmark_service,
     measure_memory,
     pack_weights,
 )
@@ -32,6 +33,7 @@ WRITERS: dict[str, tuple[Callable[[list[str]], object], list[str], str]] = {
     "benchmark_deformable": (benchmark_deformable.main, ["--json"], ".json"),
     "benchmark_proposals": (benchmark_proposals.main, ["--json"], ".json"),
     "benchmark_scoring": (benchmark_scoring.main, ["--json"], ".json"),
+    "benchmark_service": (benchmark_service.main, ["--json"], ".json"),
     "measure_memory": (measure_memory.main, ["--json"], ".json"),
     "view_samples": (view_samples.main, ["--dataset", "gone", "--output"], ".png"),
     "make_small_world": (make_small_world.main, ["--sheet"], ".png"),

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the page; what needs a browser is skipped where there is none."""
+"""Fixtures of the tests of the service and its page; without a browser its tests are skipped."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.serve.browsing import Visit, chromium
+from tests.serve.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -15,23 +16,24 @@ def chrome() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def page_service(chrome, tmp_path_factory) -> Iterator[Any]:
-    # It is skipped where what a service needs is absent.
-    from tests.serve.test_serve import Service
-
-    service = Service(tmp_path_factory.mktemp("empty"))
+def service(tmp_path_factory) -> Iterator[Service]:
+    """The service as it comes. Tests that kill or crowd it have their own."""
+    for name in ("httpx", "uvicorn"):
+        pytest.importorskip(name, reason="pip install 'frozenseg[serve]'")
+    folder = tmp_path_factory.mktemp("empty")
+    service = Service(folder)
     yield service
-    service.process.terminate()
-    service.process.wait(30)
+    service.stop()
+    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture
-def visit(chrome, page_service) -> Iterator[Any]:
+def visit(chrome, service) -> Iterator[Any]:
     """Makes visits, and checks each of them at its end."""
     visits: list[Visit] = []
 
     def make(**kind: bool) -> Visit:
-        visits.append(Visit(chrome, page_service.url, **kind))
+        visits.append(Visit(chrome, service.url, **kind))
         return visits[-1]
 
     yield make

@@ -170,6 +170,7 @@ def test_every_answer_has_its_headers_and_errors_their_form(http) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "access-control-allow-origin" not in answer.headers
+        assert ("allow" in answer.headers) == (status == 405)
         assert status == 200 or set(answer.json()) == {"error"}
 
 
@@ -222,6 +223,9 @@ def test_other_sites_may_call_only_where_named() -> None:
         for origin, allowed in (("https://a.example", True), ("https://b.example", False)):
             answer = http.get("/healthz", headers={"Origin": origin})
             assert ("access-control-allow-origin" in answer.headers) == allowed
+            browser = {"Origin": origin, "Sec-Fetch-Site": "cross-site"}
+            status = http.post("/v1/segment", headers=browser).status_code
+            assert status == (422 if allowed else 403)
 
 
 def test_a_model_that_is_not_ready_is_said_to_be(monkeypatch) -> None:

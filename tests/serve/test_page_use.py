@@ -151,11 +151,31 @@ def test_everyone_can_use_it(visit, phone: bool, dark: bool) -> None:
         "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     )
     assert (max(light) < 60) == dark
+    page.click("[data-shoot]:visible")
+    page.wait_for_selector("#camera[open], #error:not([hidden])")
+    faults["camera"] = serious(page, check)
+    page.keyboard.press("Escape")
+    page.click("#run")
+    page.wait_for_selector("#error:visible")
+    faults["error"] = serious(page, check)
+    page.click(".example:has-text('Scene 2')")
+    page.wait_for_selector("#busy:visible")
+    faults["busy"] = serious(page, check)
+    page.wait_for_selector(".with-result")
+    for view in ("semantic", "instances", "panoptic"):
+        page.click(f"label[for=view-{view}]")
+        faults[view] = serious(page, check)
+    page.check("#switch-compare")
+    page.click("tbody tr:visible .name >> nth=0")
+    faults["one alone, compared"] = serious(page, check)
     show_hundred(page)
     page.click("#run")
     page.wait_for_selector("#busy", state="hidden")
-    faults["result"] = serious(page, check)
+    faults["a hundred segments"] = serious(page, check)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.evaluate("document.getElementById('token').showModal()")
+    page.evaluate("document.getElementById('token-again').hidden = false")
+    faults["token"] = serious(page, check)
     one.open("/docs").wait_for_selector(".operation")
     faults["docs"] = serious(page, check)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]

@@ -1,21 +1,26 @@
 """The whole service: a real process, asked over the loopback."""
 
+import io
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import frozenseg
+from frozenseg.devtools.commands import benchmark_service
 from frozenseg.errors import UserError
 from frozenseg.files import shipped
+from tests.serve.service import Service
 
 httpx = pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'frozenseg[serve]'")
@@ -23,42 +28,22 @@ pytestmark = pytest.mark.slow
 
 SCENE = shipped("demo") / "images" / "scene_2.png"
 WORDS = ["grass", "sky", "circle, disc", "car"]
-
-
-class Service:
-    """`frozenseg serve` on a free port."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "frozenseg", "serve", "--port", "0", *arguments]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
-        )
-        for line in self.process.stdout or ():
-            if found := re.match(r"(http\S+) serves", line):
-                self.url = found[1]
-                return
-        raise AssertionError("the service ended")
-
-    def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [
-            int(child)
-            for child in children.split()
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
+PAGE = os.sysconf("SC_PAGE_SIZE")
+# An image takes a tenth of its usual time so.
+QUICK = ("TEST.USE_SAM_MASKS", "False", "INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "128")
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("empty"), "--max-queue", "4", "--batch-size", "2")
+    folder = tmp_path_factory.mktemp("empty")
+    service = Service(folder, "--max-queue", "4", "--batch-size", "2", *QUICK)
     yield service
-    service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(30) == 0
+    service.stop()
 
 
 @pytest.fixture(scope="module")
 def expected():
-    with frozenseg.load("small", device="cpu") as segmenter:
+    with frozenseg.load("small", device="cpu", options=QUICK) as segmenter:
         return segmenter(SCENE, WORDS)
 
 
@@ -79,59 +64,81 @@ def test_the_client_gives_what_the_predictor_gives(service: Service, expected) -
             client(SCENE, WORDS, threshold=7)
 
 
-def test_many_clients_lose_nothing_and_get_their_own(service: Service, expected) -> None:
-    """More than the queue holds: some are refused, none waits for ever, no answer is another's."""
-    data = SCENE.read_bytes()
-    statuses: list[int] = []
+def post(url: str, image: bytes, names: str) -> Any:
+    files, data = {"image": image}, {"vocabulary": names}
+    return httpx.post(url + "/v1/segment", files=files, data=data, timeout=300, trust_env=False)
 
-    def ask(number: int) -> None:
-        with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as http:
-            for _ in range(3):
-                names = "; ".join(WORDS) if number % 2 else "grass; sky"
-                answer = http.post("/v1/segment", files={"image": data}, data={"vocabulary": names})
-                statuses.append(answer.status_code)
-                if answer.status_code == 200:
-                    got = [" ".join(entry["names"][:1]) for entry in answer.json()["classes"]]
-                    assert got == [part.split(",")[0] for part in names.split("; ")]
-                else:
-                    assert answer.headers["retry-after"] and "queue" in answer.json()["error"]
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
+def at_once(work: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_many_clients_lose_nothing_and_get_their_own(service: Service) -> None:
+    """More than the queue holds: some are refused, none waits for ever, no answer is another's."""
+    sizes = [(60, 40), (40, 60), (64, 64)]
+    statuses: list[int] = []
+
+    def ask(number: int) -> None:
+        size = sizes[number % 3]
+        image = io.BytesIO()
+        Image.linear_gradient("L").resize(size).save(image, "PNG")
+        for turn in range(3):
+            names = f"grass; word {number} of {turn}"
+            answer = post(service.url, image.getvalue(), names)
+            statuses.append(answer.status_code)
+            body = answer.json()
+            if answer.status_code == 200:
+                assert [entry["names"][0] for entry in body["classes"]] == names.split("; ")
+                assert (body["width"], body["height"]) == size
+            else:
+                assert answer.headers["retry-after"] and "queue" in body["error"]
+
+    at_once(ask, 12)
     assert len(statuses) == 36 and set(statuses) == {200, 503}
 
 
 def test_a_killed_worker_is_replaced(service: Service, expected) -> None:
+    """What it was working on is refused, what waited is answered, and nothing hangs."""
+    statuses: list[int] = []
+
+    def ask(number: int) -> None:
+        if number:
+            statuses.append(post(service.url, SCENE.read_bytes(), "; ".join(WORDS)).status_code)
+        else:
+            time.sleep(0.2)
+            os.kill(worker, signal.SIGKILL)
+
     (worker,) = service.workers()
-    os.kill(worker, signal.SIGKILL)
-    with frozenseg.Client(service.url, timeout=60) as client:
-        for _ in range(20):
-            try:
-                result = client(SCENE, WORDS)
-                break
-            except UserError as error:
-                assert "try again" in str(error)
-                time.sleep(1)
-        assert_equal(result, expected)
+    at_once(ask, 5)
+    assert len(statuses) == 4 and set(statuses) <= {200, 503}
+    with frozenseg.Client(service.url) as client:
+        assert_equal(client(SCENE, WORDS), expected)
+    assert service.workers() != [worker]
 
 
-def test_memory_is_flat_over_requests(service: Service) -> None:
-    def memory() -> int:
-        text = httpx.get(service.url + "/metrics", trust_env=False).text
-        (line,) = [row for row in text.splitlines() if row.startswith("frozenseg_model_memory")]
-        return int(float(line.split()[-1]))
+def test_memory_is_flat_over_requests(tmp_path: Path) -> None:
+    """Of both processes."""
+    service = Service(tmp_path, *QUICK)
 
-    data = SCENE.read_bytes()
-    with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as http:
-        sizes = []
-        for number in range(120):
-            words = f"grass; sky; word {number % 30}"
-            http.post("/v1/segment", files={"image": data}, data={"vocabulary": words})
-            sizes.append(memory())
-    assert max(sizes[60:]) < max(sizes[:60]) + 60e6
+    def memory() -> dict[str, float]:
+        processes = {"service": service.process.pid, "model": service.workers()[0]}
+        return {
+            name: int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE / 1e6
+            for name, process in processes.items()
+        }
+
+    sizes = []
+    for number in range(200):
+        post(service.url, SCENE.read_bytes(), f"grass; sky; word {number % 30}")
+        sizes.append(memory())
+    service.stop()
+    for name in ("service", "model"):
+        early, late = ([size[name] for size in part] for part in (sizes[:100], sizes[100:]))
+        assert max(late) < max(early) + 30, name
 
 
 def test_a_stop_finishes_what_runs(tmp_path: Path) -> None:
@@ -139,11 +146,7 @@ def test_a_stop_finishes_what_runs(tmp_path: Path) -> None:
     outcome: list[int] = []
 
     def ask() -> None:
-        files, data = {"image": SCENE.read_bytes()}, {"vocabulary": "grass; sky"}
-        answer = httpx.post(
-            service.url + "/v1/segment", files=files, data=data, timeout=60, trust_env=False
-        )
-        outcome.append(answer.status_code)
+        outcome.append(post(service.url, SCENE.read_bytes(), "grass; sky").status_code)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -170,3 +173,16 @@ def test_wrong_settings_are_one_line(arguments: tuple[str, ...], line: str, tmp_
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert ended.returncode == 2, ended.stderr
     assert line in ended.stderr.splitlines()[-1] and "Traceback" not in ended.stderr
+
+
+def test_load_is_measured_and_answers_stay_equal(tmp_path: Path) -> None:
+    numbers = tmp_path / "load.json"
+    benchmark_service.main(
+        ["--clients", "1", "6", "--requests", "6", "--max-queue", "2", "--json", str(numbers)]
+        + ["--memory-requests", "2"]
+    )
+    found = json.loads(numbers.read_text())
+    assert found["pixels_differ"] == 0
+    assert [row["answers"] for row in found["rows"]] == [6, 6]
+    assert not any(row["wrong"] or row["other"] for row in found["rows"])
+    assert len(found["memory_mb"]["service"]) == 2

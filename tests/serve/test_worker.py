@@ -100,6 +100,25 @@ def test_a_bad_image_among_good_ones_is_told_and_the_others_are_done(predictor: 
     assert json.loads(wide.body)["width"] == 400
 
 
+def test_large_images_do_not_share_memory_but_answers_stay_in_order(predictor: Predictor) -> None:
+    seen: list[int] = []
+    stream = predictor.stream
+
+    def counted(images, *arguments, **options):
+        seen.append(len(images))
+        return stream(images, *arguments, **options)
+
+    jobs = [job(png(1)), job(b""), job(png(2)), job(png(3)), job(png(4, (20, 40)))]
+    together = [json.loads(answer.body) for answer in ask(predictor, *jobs)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor, "stream", counted)
+        apart = ask(predictor, *jobs, limits=Limits(pixels=2 * 70 * 90))
+    assert seen == [2, 2]
+    for one, answer in zip(together, apart, strict=True):
+        body = json.loads(answer.body)
+        assert {**body, "seconds": 0} == {**one, "seconds": 0}
+
+
 def test_words_that_the_model_cannot_read_are_an_error_of_the_request(predictor: Predictor) -> None:
     long = Vocabulary.parse(["a b c d e " * 18])
     (answer,) = ask(predictor, Job(png(1), long, 0.25, TASKS, "json"))

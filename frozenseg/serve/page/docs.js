@@ -103,7 +103,7 @@ function table(fields) {
       {},
       head,
       make("td", { className: "kind", textContent: kind }),
-      make("td", {}, about ?? ""),
+      make("td", {}, ...marked(about)),
     );
   });
   return make("table", { className: "fields" }, make("tbody", {}, ...rows));
@@ -120,15 +120,12 @@ function curl({ path, method }, fields) {
   return parts.join(" \\\n  ");
 }
 
-/** Text of the description as paragraphs; `code` between backquotes is set as such. */
-function prose(text = "") {
-  return text
-    .split(/\n\s*\n/)
-    .filter(Boolean)
-    .map((paragraph) => {
-      const parts = paragraph.split("`");
-      return make("p", {}, ...parts.map((part, at) => (at % 2 ? make("code", { textContent: part }) : part)));
-    });
+/** Text of the description as paragraphs. */
+const prose = (text = "") => text.split(/\n\s*\n/).filter(Boolean).map((part) => make("p", {}, ...marked(part)));
+
+/** Text whose words between backquotes are set as code. */
+function marked(text = "") {
+  return text.split("`").map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
 }
 
 const anchor = ({ method, path }) => `${method}${path.replace(/[^a-z0-9]+/gi, "-")}`;
