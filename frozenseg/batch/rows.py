@@ -80,7 +80,7 @@ def _schema() -> Any:
             ("id", whole),
             ("category_id", whole),
             ("name", text),
-            ("isthing", pyarrow.bool_()),
+            ("isthing", pyarrow.int8()),
             ("score", pyarrow.float32()),
             ("area", pyarrow.int64()),
             ("bbox", pyarrow.list_(pyarrow.float32())),
