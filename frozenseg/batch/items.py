@@ -45,7 +45,9 @@ def file_system(address: str) -> tuple[Any, str]:
     except ImportError as error:  # each store has a package of its own
         raise UserError(f"{address}: {error}") from None
     except ValueError as error:
-        raise UserError(f"{address}: {error}; give a path or an address that fsspec knows") from None
+        raise UserError(
+            f"{address}: {error}; give a path or an address that fsspec knows"
+        ) from None
 
 
 def source_of(item: Item) -> Any:

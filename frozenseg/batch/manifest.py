@@ -39,7 +39,9 @@ class Manifest:
             self.digest = about[DIGEST].decode()
             self.shard_rows = int(about[SHARD_ROWS])
         except FileNotFoundError:
-            raise UserError(f"{self.path}: no such file, so there is no run to go on with") from None
+            raise UserError(
+                f"{self.path}: no such file, so there is no run to go on with"
+            ) from None
         except (KeyError, OSError, pyarrow.ArrowException) as error:
             raise UserError(
                 f"{self.path}: damaged, or not of frozenseg batch ({error}); make the folder anew"

@@ -73,7 +73,9 @@ def make_shards(
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         blocks = min(len(numbers), BLOCKS * count)
-        rows = data.from_items([{"shard": number} for number in numbers], override_num_blocks=blocks)
+        rows = data.from_items(
+            [{"shard": number} for number in numbers], override_num_blocks=blocks
+        )
         made = rows.map_batches(
             ShardMaker,
             fn_constructor_kwargs={"plan": plan},
@@ -102,9 +104,10 @@ def _start(ray: Any, address: str | None, actors: int | None) -> None:
         options = {"log_to_driver": False, "address": address}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
+    except Exception as error:  # Ray raises plain ones
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        place = "on this machine" if address is None else f"at --address {address}"
+        raise UserError(f"Ray cannot be used {place} ({reason}); see `ray status`") from None
 
 
 def _cpus(ray: Any) -> float:
@@ -115,7 +118,9 @@ def _check(ray: Any, need: dict[str, float], address: str | None, patience: floa
     """Raise `UserError` where Ray would wait for ever; a cluster that grows gets time to do so."""
     if address is not None and patience > 0:
         sdk = import_extra("ray.autoscaler.sdk", "ray", "--wait")
-        sdk.request_resources(bundles=[{name: 1.0} for name in need for _ in range(int(need[name]))])
+        sdk.request_resources(
+            bundles=[{name: 1.0} for name in need for _ in range(int(need[name]))]
+        )
     until = time.monotonic() + patience
     while True:
         have = ray.cluster_resources()
@@ -127,7 +132,7 @@ def _check(ray: Any, need: dict[str, float], address: str | None, patience: floa
         time.sleep(PAUSE)
     name = short[0]
     raise UserError(
-        f"the Ray cluster has {have.get(name, 0):g} {name}s, and {need[name]:g} are needed (one for "
-        "each actor, and one to hand out the work): give fewer --actors, or --wait SECONDS for a "
-        "cluster that grows"
+        f"the Ray cluster has {have.get(name, 0):g} {name}s, and {need[name]:g} are needed (one "
+        "for each actor, and one CPU to hand out the work): give fewer --actors, or --wait "
+        "SECONDS for a cluster that grows"
     )

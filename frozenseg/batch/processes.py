@@ -44,8 +44,8 @@ def _heard(connection: Connection, seen: Seen) -> bool:
         kind, line = connection.recv()
     except (EOFError, OSError):
         raise UserError(
-            "a process of the model was killed, or its memory ran out; give the same command again, "
-            "which goes on with the rest"
+            "a process of the model was killed, or its memory ran out; give the same command "
+            "again, which goes on with the rest"
         ) from None
     if kind == "failed":
         raise UserError(line)

@@ -121,8 +121,8 @@ def is_done(folder: Path, manifest: Manifest, number: int) -> bool:
 
 def _damaged(path: Path, reason: str) -> UserError:
     return UserError(
-        f"{path}: damaged ({' '.join(reason.split())}); delete it, and the command of the run makes "
-        "it again"
+        f"{path}: damaged ({' '.join(reason.split())}); delete it, and the command of the run "
+        "makes it again"
     )
 
 

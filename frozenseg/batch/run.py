@@ -59,9 +59,7 @@ def run(
 
 
 def _make(plan: Plan, numbers: list[int], outcome: Outcome, engine: Engine) -> None:
-    with tqdm(
-        total=outcome.total, initial=outcome.earlier, unit=" images", disable=None
-    ) as bar:
+    with tqdm(total=outcome.total, initial=outcome.earlier, unit=" images", disable=None) as bar:
 
         def seen(error: str | None) -> None:
             bar.update()
