@@ -38,7 +38,7 @@ def row_of(number: int, item: Item, result: SegmentationResult, task: Task) -> R
 
 def error_row(number: int, item: Item, reason: str) -> Row:
     """Return the row of an image that could not be segmented."""
-    nothing = {"height": None, "width": None, "segments": [], "seconds": None}
+    nothing: Row = {"height": None, "width": None, "segments": [], "seconds": None}
     return {"id": number, "path": item.path, **nothing, "error": reason}
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import Manifest, write_manifest
-from frozenseg.batch.rows import SHARDS, is_done, shard_path
+from frozenseg.batch.rows import SHARDS, is_done
 from frozenseg.batch.worker import Plan, Seen
 from frozenseg.data.prediction_lines import Part
 from frozenseg.engine.lock import only_writer
@@ -42,17 +42,19 @@ def run(
     items: the images; None: those of the manifest that is there. A run that is killed loses the
     shards that it was making, and the next one makes them.
     """
-    check_writable(shard_path(plan.folder, 0))
+    # Another name than those of shards: for a moment there is a file of that name.
+    check_writable(plan.folder / SHARDS / f"part_{part.number}_of_{part.total}")
     with _only_run(plan.folder, part):
         if items is None:
             manifest = Manifest(plan.folder)
         else:
             manifest = write_manifest(plan.folder, items, shard_rows)
-        remove_temporaries(plan.folder / SHARDS, "shard-0.parquet", alone=part.total == 1)
+        for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):
+            remove_temporaries(plan.folder / folder, name, alone=part.total == 1)
         mine = [number for number in manifest.shards if number % part.total == part.number - 1]
         left = [number for number in mine if not is_done(plan.folder, manifest, number)]
-        outcome = Outcome(*(sum(map(manifest.rows_of, some)) for some in (mine, left)))
-        outcome.earlier = outcome.total - outcome.earlier
+        total, new = (sum(map(manifest.rows_of, numbers)) for numbers in (mine, left))
+        outcome = Outcome(total, earlier=total - new)
         if left:
             _make(plan, left, outcome, engine)
     return outcome

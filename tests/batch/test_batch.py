@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ pytest.importorskip("pyarrow", reason="pip install pyarrow")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run over six images, of which one is noise and one is missing."""
+    """A run over six images: one is noise, one is missing, and the last is in a tar file."""
     folder = tmp_path_factory.mktemp("batch")
     images = make_images(folder / "in", 5)
     (images / "00002.png").write_bytes(b"noise")
-    listed = [*sorted(path.name for path in images.iterdir()), "none.png"]
+    listed = [*(f"0000{number}.png" for number in range(4)), "none.png"]
     (images / "all.txt").write_text("\n".join(listed))
-    words = (images / "all.txt", "--output", folder / "out", "--shard-rows", 4)
+    with tarfile.open(images / "more.tar", "w") as file:
+        file.add(images / "00004.png", "00004.png")
+    words = (images / "all.txt", images / "more.tar", "--output", folder / "out", "--shard-rows", 4)
     assert batch.main(arguments(*words)) == 1
     return folder
 
@@ -32,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_row_for_each_image_and_the_reason_of_a_bad_one(folder: Path) -> None:
     found = rows(folder / "out")
     assert [row["id"] for row in found] == list(range(6)) and shards(folder / "out") == 2
-    assert "not an image" in found[2]["error"] and "no such file" in found[5]["error"]
-    assert [row["error"] is None for row in found] == [True, True, False, True, True, False]
+    assert "not an image" in found[2]["error"] and "no such file" in found[4]["error"]
+    assert [row["error"] is None for row in found] == [True, True, False, True, False, True]
     good = found[0]
     assert (good["height"], good["width"]) == (64, 64) and good["segments"]
     assert len({row["model_digest"] for row in found}) == 1
@@ -73,7 +76,7 @@ def test_exports_hold_every_segment(folder: Path, tmp_path: Path) -> None:
     count = sum(len(row["segments"]) for row in found)
     assert [image["id"] for image in coco["images"]] == [row["id"] + 1 for row in found]
     assert [entry["id"] for entry in coco["annotations"]] == list(range(1, count + 1))
-    assert {entry["image_id"] for entry in coco["annotations"]} <= {1, 2, 4, 5}
+    assert {entry["image_id"] for entry in coco["annotations"]} <= {1, 2, 4, 6}
     with open(tmp_path / "detections.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == count
     with pytest.raises(UserError, match="instances overlap"):
