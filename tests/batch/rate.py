@@ -1,7 +1,6 @@
-"""The rate of `frozenseg batch` against the model alone, in processor time, which a busy machine does
-not change: python -m tests.batch.rate [IMAGES].
+"""The rate of `frozenseg batch` against the model alone: python -m tests.batch.rate [IMAGES].
 
-The model alone has its images decoded and resized before, and its results are thrown away.
+It is measured in processor time, which a busy machine hardly changes. The model alone has its images decoded and resized before, and its results are thrown away.
 """
 
 import resource
@@ -61,7 +60,7 @@ def one_process(worker: Worker) -> float:
 
 
 def two_processes(folder: Path, few: int, many: int) -> float:
-    """The same of two processes: what more images take, so that the loading of models is left out."""
+    """The same of two processes: what more images take, without the loading of the models."""
     spent = []
     for images in (few, many):
         plan = plan_of(folder / str(images), images)
@@ -69,6 +68,11 @@ def two_processes(folder: Path, few: int, many: int) -> float:
         make_shards(plan, list(range(images // 12)), lambda error: None, devices=["cpu", "cpu"])
         spent.append(_children() - before)
     return (spent[1] - spent[0]) / (many - few)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _children() -> float:
@@ -82,7 +86,7 @@ if __name__ == "__main__":
         worker = Worker(plan_of(Path(folder) / "one", images))
         alone(worker)
         model, pipeline = alone(worker), one_process(worker)
-        print(f"model alone: {1000 * model:.1f} ms of one core an image")
-        print(f"1 process: {1000 * pipeline:.1f} ms, ratio {model / pipeline:.3f}", flush=True)
+        say(f"model alone: {1000 * model:.1f} ms of one core an image")
+        say(f"1 process: {1000 * pipeline:.1f} ms, ratio {model / pipeline:.3f}")
         both = two_processes(Path(folder), 24, 24 + images)
-        print(f"2 processes: {1000 * both:.1f} ms, ratio {model / both:.3f}")
+        say(f"2 processes: {1000 * both:.1f} ms, ratio {model / both:.3f}")
