@@ -1,7 +1,7 @@
 """The rate of `frozenseg batch` against the model alone: python -m tests.batch.rate [IMAGES].
 
-It is measured in processor time, which a busy machine hardly changes. The model alone has its images
-decoded and resized before, and its results are thrown away.
+It is measured in processor time, which a busy machine hardly changes. The model alone has its
+images decoded and resized before, and its results are thrown away.
 """
 
 import resource
