@@ -83,8 +83,6 @@ def make_shards(
             compute=data.ActorPoolStrategy(size=count),
             num_cpus=ACTOR_CPUS,
             num_gpus=1 if gpus else None,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         for row in made.iter_rows():
             if row["failure"]:
