@@ -69,7 +69,7 @@ def make_shards(
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = min(len(numbers), actors or gpus or max(1, int(_cpus(ray) - FREE) // 2))
         need = {"CPU": count * ACTOR_CPUS + FREE, **({"GPU": float(count)} if gpus else {})}
-        _check(ray, need, address, patience)
+        check_resources(ray, need, address, patience)
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         blocks = min(len(numbers), BLOCKS * count)
@@ -112,7 +112,7 @@ def _cpus(ray: Any) -> float:
     return float(ray.cluster_resources().get("CPU", 0))
 
 
-def _check(ray: Any, need: dict[str, float], address: str | None, patience: float) -> None:
+def check_resources(ray: Any, need: dict[str, float], address: str | None, patience: float) -> None:
     """Raise `UserError` where Ray would wait for ever; a cluster that grows gets time to do so."""
     if address is not None and patience > 0:
         sdk = import_extra("ray.autoscaler.sdk", "ray", "--wait")

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from frozenseg.batch.on_ray import ShardMaker, check_resources
+from frozenseg.batch.worker import Plan
+from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
 from tests.batch.runs import make_images, rows, shards, start
 
 # $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
 PLACE = os.environ.get("FROZENSEG_RAY", "")
 HAS_RAY = find_spec("ray") is not None or Path(PLACE, "ray").is_dir() and bool(PLACE)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(0),
-    pytest.mark.skipif(not HAS_RAY, reason='pip install "ray[data]"'),
-]
 IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "240"))
 SIZE = ("--shard-rows", -(-IMAGES // 20))
 RAY = ("--engine", "ray", "--actors", 2)
@@ -42,6 +41,9 @@ def _until(run: subprocess.Popen, output: Path, count: int) -> None:
     assert run.poll() is None, "the run ended before it could be killed"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not HAS_RAY, reason='pip install "ray[data]"')
 def test_driver_and_actor_are_killed_and_the_rows_are_those_of_one_process(
     tmp_path: Path,
 ) -> None:
@@ -69,17 +71,26 @@ def test_driver_and_actor_are_killed_and_the_rows_are_those_of_one_process(
     sys.stdout.write(f"{len(found)} rows, each once, equal to those of one process\n")
 
 
+class Cluster:
+    """A Ray of one CPU."""
+
+    @staticmethod
+    def cluster_resources() -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
 def test_more_actors_than_the_cluster_holds_are_refused() -> None:
-    code = (
-        "import ray, sys; ray.init(num_cpus=1, include_dashboard=False); "
-        "from frozenseg.batch.on_ray import _check; "
-        "_check(ray, {'CPU': 5.0}, None, 0.0)"
-    )
-    modules = os.pathsep.join([str(Path(__file__).parents[2]), PLACE])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": modules, "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    assert "the Ray cluster has 1 CPUs, and 5 are needed" in done.stderr
+    check_resources(Cluster, {"CPU": 1.0}, None, 0.0)
+    with pytest.raises(UserError, match="has 1 CPUs, and 5 are needed"):
+        check_resources(Cluster, {"CPU": 5.0}, None, 0.0)
+    with pytest.raises(UserError, match="has 0 GPUs, and 2 are needed"):
+        check_resources(Cluster, {"CPU": 1.0, "GPU": 2.0}, None, 0.0)
+
+
+def test_an_actor_says_what_became_of_each_shard(tmp_path: Path) -> None:
+    """With the model's own error, which must not start the actor again and again."""
+    pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    plan = Plan(tmp_path, "small", Vocabulary.parse("lamp"))
+    made = ShardMaker(plan)({"shard": [3, 4]})
+    assert made["shard"] == [3, 4] and made["errors"] == [[], []]
+    assert all("no run to go on with" in line for line in made["failure"])
