@@ -86,9 +86,9 @@ def make_shards(
         )
         for row in made.iter_rows():
             if row["failure"]:
-                raise UserError(row["failure"])
+                raise UserError(str(row["failure"]))
             for error in row["errors"]:
-                seen(error or None)
+                seen(str(error) or None)
     finally:
         ray.shutdown()
 
