@@ -165,8 +165,13 @@ def write_torch(path: str | os.PathLike[str], content: Any) -> None:
 
     whole = io.BytesIO()
     torch.save(content, whole)
+    write_whole(path, whole.getbuffer())
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write bytes atomically, and flush them to the disk."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(whole.getbuffer())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

@@ -31,7 +31,7 @@ assembly  config_values
 assembly  config_keys
 assembly  config
 assembly  build
-faces     serve
+faces     serve batch
 faces     commands adapters
 workshop  devtools small_world
 """

@@ -27,6 +27,7 @@ LONGEST_LINE = 1400  # letters of an error
 COMMANDS = {
     "Using a model": {
         "demo": (HERE, "segment images and videos"),
+        "batch": (HERE, "segment folders of millions into Parquet shards, on one machine or many"),
         "download": (HERE, "fetch published weights, resumed and checked"),
         "serve": (HERE, "serve a model over HTTP, with a page to try it on"),
         "score": (HERE, "score predictions on disk, without a model"),

@@ -5,15 +5,15 @@ import contextlib
 import itertools
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from frozenseg.commands.model_arguments import add_model, model_options
 from frozenseg.commands.part_argument import part_of
-from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.commands.segment_files import Outcome, segment_files
+from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
 from frozenseg.data.coco_records import categories_of
 from frozenseg.data.image_files import is_video, list_images, root_of
 from frozenseg.data.prediction_lines import (
@@ -45,8 +45,7 @@ def main(argv: list[str]) -> int | None:
     """Check all that can be checked without a model, load it, segment, report."""
     arguments = _parser().parse_intermixed_args(argv)
     vocabulary = _vocabulary(arguments)
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    model = model_options(arguments)
     checked_threshold(arguments.threshold)
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int | None:
     )
     if arguments.output is not None:
         check_writable(arguments.output / FOLDER / arguments.part.file_name)
-    segmenter, header = _model(arguments, vocabulary)
+    segmenter, header = _model(arguments, model, vocabulary)
     output = _output_folder(arguments, header)
     folder, lock = output / FOLDER, f"{Path(arguments.part.file_name).stem}.lock"
     with only_writer(folder, lock):
@@ -77,19 +76,16 @@ def main(argv: list[str]) -> int | None:
     return 1 if outcome.failures or outcome.losses else None
 
 
-def _model(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple["Predictor", Header]:
+def _model(
+    arguments: argparse.Namespace, options: list[str], vocabulary: Vocabulary
+) -> tuple["Predictor", Header]:
     """Load the model, encode the names, and say how its predictions are made."""
     from frozenseg.build.prediction_settings import load_with_settings  # torch takes seconds
 
     segmenter, settings = load_with_settings(
         arguments.config_file,
         weights=arguments.weights,
-        options=[
-            *precision_options(arguments),
-            *_batch_options(arguments),
-            *arguments.options,
-            *arguments.opts,
-        ],
+        options=[*options, *arguments.options, *arguments.opts],
     )
     print(f"model: {arguments.config_file} on {segmenter.model.device}")
     print(vocabulary.summary(segmenter.training_vocabulary, plurals=True))
@@ -121,11 +117,6 @@ def _report(outcome: Outcome, seconds: float, output: Path, one_image: bool) -> 
     for kind, lines in (("not done", outcome.failures), ("not whole", outcome.losses)):
         for line in lines:
             print(one_line(f"{kind}: {line}"), file=sys.stderr)
-
-
-def _batch_options(arguments: argparse.Namespace) -> list[str]:
-    size = arguments.batch_size
-    return [] if size is None else ["TEST.IMS_PER_BATCH", str(size)]
 
 
 def _output_folder(arguments: argparse.Namespace, header: Header) -> Path:
@@ -162,12 +153,7 @@ def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
         scenes = shipped("demo") / "images"
         arguments.input = [str(scenes / f"scene_{number}.png") for number in (1, 2)]
         return Vocabulary.packaged("small_world")
-    if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
-        raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
-    if arguments.vocabulary_file is None:
-        vocabulary = Vocabulary.parse(arguments.vocabulary, arguments.things)
-        return replace(vocabulary, source="--vocabulary")
-    return Vocabulary.parse(Vocabulary.from_file(arguments.vocabulary_file), arguments.things)
+    return vocabulary_of(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -183,13 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     files = "image files, a folder, a glob, or videos; without it, two scenes"
     add("--input", nargs="+", action="extend", help=files)
     add("--recursive", action="store_true", help="search the folders in a folder too")
-    add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
-    add(
-        "--vocabulary-file",
-        type=user_path,
-        help="file with one class a line, name,synonym or id:name,synonym, or JSON, or CSV",
-    )
-    add("--things", help='the classes that are countable things, in the same form ("": none)')
+    add_vocabulary(parser)
     add(
         "--output",
         type=user_path,
@@ -215,15 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"least score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
     )
     add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
-    add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
-    add("--weights", help="checkpoint of the trained parts, instead of the model's own")
-    add(
-        "--batch-size",
-        type=int,
-        help="images of one padded size, or frames, that the model takes at once, faster on a GPU: "
-        "short for TEST.IMS_PER_BATCH",
-    )
-    add_precision(parser)
+    add_model(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser

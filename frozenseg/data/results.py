@@ -7,9 +7,9 @@ looks for them, and `instances.json`.
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -67,36 +67,30 @@ def write_standard_files(folder: Path) -> None:
     start = {"info": info, "licenses": [], "categories": header.categories}
     contents = (_panoptic_entry, _instance_entries)
     for path, entries in zip(standard_files(folder), contents, strict=True):
-        with atomic_path(path) as temporary:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(json_text(start)[:-1])
-                _write_list(file, "images", folder, _image_entry)
-                _write_list(file, "annotations", folder, entries)
-                file.write("}\n")
+        images = (line["image"] for _, line in _images(folder))
+        found = (entry for number, line in _images(folder) for entry in entries(number, line))
+        write_document(path, start, images=images, annotations=found)
 
 
-Entries = Callable[[int, dict[str, Any]], list[dict[str, Any]]]
+def write_document(path: Path, start: dict[str, Any], **lists: Iterable[dict[str, Any]]) -> None:
+    """Write a COCO JSON, atomically, of which no list need fit in memory.
 
-
-def _write_list(file: TextIO, name: str, folder: Path, entries: Entries) -> None:
-    """Write what `entries` makes of each image, with "id" from 1."""
-    count = 0
-    file.write(f', "{name}": [')
-    for image_id, line in _images(folder):
-        for entry in entries(image_id, line):
-            count += 1
-            file.write(f"{', ' if count > 1 else ''}{json_text({'id': count, **entry})}")
-    file.write("]")
+    start: what stands before the lists. lists: entries; those without an "id" are counted from 1.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(json_text(start)[:-1])
+        for name, entries in lists.items():
+            file.write(f', "{name}": [')
+            for number, entry in enumerate(entries, 1):
+                file.write(f"{', ' if number > 1 else ''}{json_text({'id': number, **entry})}")
+            file.write("]")
+        file.write("}\n")
 
 
 def _images(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the lines of images with their ids, which count from 1 over all parts."""
     lines = (line for path in line_files(folder).values() for line in images_of(path))
     return enumerate(lines, 1)
-
-
-def _image_entry(image_id: int, line: dict[str, Any]) -> list[dict[str, Any]]:
-    return [line["image"]]
 
 
 def _panoptic_entry(image_id: int, line: dict[str, Any]) -> list[dict[str, Any]]:

@@ -43,6 +43,22 @@ def encode_masks(masks: np.ndarray) -> list[Rle]:
     return [{"size": [height, width], "counts": _packed(_runs(mask.ravel()))} for mask in columns]
 
 
+def encode_ids(ids: np.ndarray, numbers: Sequence[int]) -> list[Rle]:
+    """Encode the masks `ids == number` of a map (H, W), which is read once for all of them."""
+    height, width = ids.shape
+    flat = ids.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    ends, values = np.append(starts[1:], len(flat)), flat[starts]
+    codes: list[Rle] = []
+    for number in numbers:
+        inside = np.flatnonzero(values == number)
+        edges = np.stack([starts[inside], ends[inside]], 1).ravel()
+        runs = np.diff(edges, prepend=0, append=len(flat))
+        runs = runs[:-1] if len(edges) and not runs[-1] else runs
+        codes.append({"size": [height, width], "counts": _packed(runs)})
+    return codes
+
+
 def _runs(mask: np.ndarray) -> np.ndarray:
     """Return the lengths of the alternating runs of 0 and 1 of a flat mask."""
     edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1

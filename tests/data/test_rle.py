@@ -6,6 +6,7 @@ from frozenseg.data.rle import (
     as_rles,
     checked_rle,
     decode_masks,
+    encode_ids,
     encode_masks,
     encode_segmentation,
     rle_area,
@@ -102,3 +103,12 @@ def test_polygons_boxes_areas_and_iou_are_those_of_pycocotools():
     assert (rle_iou(codes, codes[:5]) == mask_util.iou(expected, expected[:5], [0] * 5)).all()
     decoded = mask_util.decode(expected).transpose(2, 0, 1)
     assert (decode_masks(codes, SIZE) == decoded).all()
+
+
+def test_all_masks_of_a_map_are_encoded_as_each_alone() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        ids = random.integers(0, 4, random.integers(1, 9, 2)).astype(np.int32)
+        numbers = [0, 1, 2, 3, 9]
+        expected = encode_masks(ids == np.array(numbers)[:, None, None])
+        assert encode_ids(ids, numbers) == expected

@@ -7,7 +7,7 @@ import pytest
 from tests.docs.pages import NAMES, Block, blocks
 
 # Pages whose Python goes on from what their commands have made.
-AFTER_COMMANDS = {"CONTRIBUTING.md", "docs/guides/data.md"}
+AFTER_COMMANDS = {"CONTRIBUTING.md", "docs/guides/data.md", "docs/guides/batch.md"}
 
 
 def python_blocks(page: str) -> list[Block]:

@@ -1,0 +1,89 @@
+"""A batch run as files of other tools: COCO JSON, panoptic PNGs, supervision's table."""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frozenseg.batch.rows import Row, read_about, read_rows, segments_of
+from frozenseg.data.results import PANOPTIC, write_document, write_panoptic_png
+from frozenseg.errors import UserError
+from frozenseg.files import atomic_path
+
+BOX = ("x_min", "y_min", "x_max", "y_max")
+
+
+def export_coco(run: Path, target: Path) -> Path:
+    """Write one COCO JSON whose annotations have RLE masks and scores."""
+    path = target / "coco.json"
+    annotations = (record for row in _good(run) for record in _records(row))
+    write_document(path, _start(run), images=map(_image, _good(run)), annotations=annotations)
+    return path
+
+
+def export_masks(run: Path, target: Path) -> Path:
+    """Write a COCO panoptic JSON and a PNG for each image, named by its id."""
+    path = target / f"{PANOPTIC}.json"
+    if read_about(run)["task"] != "panoptic":
+        raise UserError(f"{run}: its instances overlap, so no PNG can hold them; give --to coco")
+    images = (_image(row) for row in _good(run))
+    write_document(path, _start(run), images=images, annotations=_panoptic(run, target))
+    return path
+
+
+def export_supervision(run: Path, target: Path) -> Path:
+    """Write a table as `supervision.CSVSink` does: a line for each segment with its box."""
+    path = target / "detections.csv"
+    columns = (*BOX, "class_id", "confidence", "tracker_id", "class_name", "file_name")
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        for row in _good(run):
+            for s in row["segments"]:
+                x, y, width, height = s["bbox"]
+                box = (x, y, x + width, y + height)
+                table.writerow([*box, s["category_id"] - 1, s["score"], "", s["name"], row["path"]])
+    return path
+
+
+FORMS: dict[str, Callable[[Path, Path], Path]] = {
+    "coco": export_coco,
+    "masks": export_masks,
+    "supervision": export_supervision,
+}
+"""Name -> what writes a run into a folder, and returns its chief file."""
+
+
+def _good(run: Path) -> Iterator[Row]:
+    return (row for row in read_rows(run) if row["error"] is None)
+
+
+def _start(run: Path) -> dict[str, Any]:
+    info = {"description": "predictions of frozenseg"}
+    return {"info": info, "licenses": [], "categories": read_about(run)["categories"]}
+
+
+def _image(row: Row) -> Row:
+    size = {"height": row["height"], "width": row["width"]}
+    return {"id": row["id"] + 1, "file_name": row["path"], **size}
+
+
+def _records(row: Row) -> Iterator[Row]:
+    """Yield the segments of a row as annotations, whose ids count over all images."""
+    for segment in row["segments"]:
+        kept = {key: value for key, value in segment.items() if key not in ("id", "isthing")}
+        yield {"image_id": row["id"] + 1, **kept, "iscrowd": 0}
+
+
+def _panoptic(run: Path, target: Path) -> Iterator[Row]:
+    for row in _good(run):
+        name = f"{row['id'] + 1:012d}.png"
+        ids = np.zeros((row["height"], row["width"]), np.int32)
+        for segment, mask in zip(row["segments"], segments_of(row).masks, strict=True):
+            ids[mask] = segment["id"]
+        write_panoptic_png(target / PANOPTIC / name, ids)
+        left = ("name", "segmentation")
+        infos = [{k: v for k, v in s.items() if k not in left} for s in row["segments"]]
+        yield {"image_id": row["id"] + 1, "file_name": name, "segments_info": infos}

@@ -1,0 +1,163 @@
+"""Find the images that a batch run is given: folders, globs, lists, tar files, addresses."""
+
+import glob
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from frozenseg.batch.items import MISSING, Item, file_system, is_address
+from frozenseg.data.image_files import image_suffixes, is_video, list_images
+from frozenseg.data.notes import note
+from frozenseg.errors import UserError, import_extra
+
+LISTS = (".txt", ".lst")
+COLUMNS = ("path", "file_name", "url")  # of a Parquet list, the first that it has
+
+
+def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Item]:
+    """Yield the images that the inputs name, each once, in the order of the inputs.
+
+    An input is a folder, which is searched whole; a glob; a file, which may be a list of files
+    (.txt with a path in each line, .parquet with a column of `COLUMNS`) or a tar file of images; or
+    an address of one of these but a list. Raises `UserError` for an input without an image.
+
+    leave_out: a folder in which no image is looked for.
+    """
+    seen: set[str] = set()
+    for entry in inputs:
+        for path, size in _files(entry, leave_out):
+            if path in seen:
+                continue
+            seen.add(path)
+            if not _is_text(path):
+                note(f"{path}: left out, its name is no text in UTF-8; rename it")
+            elif path.lower().endswith(".tar"):
+                yield from _members(path)
+            elif is_video(Path(path)):
+                note(f"{path}: a video, which is left out; frozenseg demo segments videos")
+            else:
+                yield Item(path, size=size)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
+    """Yield absolute paths or addresses, and their sizes."""
+    suffix = Path(entry).suffix.lower()
+    if is_address(entry):
+        yield from _remote(entry)
+    elif suffix in (*LISTS, ".parquet"):
+        folder = os.path.dirname(os.path.abspath(os.path.expanduser(entry)))
+        names = _listed(entry) if suffix in LISTS else _column(entry)
+        for name in names:
+            path = name if is_address(name) else os.path.join(folder, os.path.expanduser(name))
+            yield path, _size(path)
+    else:
+        for found in list_images([entry], recursive=True, leave_out=leave_out):
+            path = os.path.abspath(found)
+            yield path, _size(path)
+
+
+def _size(path: str) -> int:
+    try:
+        return file_system(path)[0].size(path) if is_address(path) else os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _listed(entry: str) -> list[str]:
+    """Read the lines of a text file; empty ones and comments are left out."""
+    try:
+        text = Path(os.path.expanduser(entry)).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{entry}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{entry}: is not text in UTF-8 ({error.reason}); save it so") from None
+    lines = [line.strip() for line in text.splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise UserError(f"{entry}: has no line that names an image; write one path a line")
+    return names
+
+
+def _column(entry: str) -> list[str]:
+    pyarrow = import_extra("pyarrow", "batch", "frozenseg batch")
+    parquet = import_extra("pyarrow.parquet", "batch", "frozenseg batch")
+    path = os.path.expanduser(entry)
+    try:
+        names = parquet.read_schema(path).names
+        column = next((name for name in COLUMNS if name in names), None)
+        if column is None:
+            raise UserError(
+                f"{entry}: has the columns {', '.join(names)}; name one of them {COLUMNS[0]}"
+            )
+        values = parquet.read_table(path, columns=[column])[column].to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{entry}: cannot be read as Parquet ({error})") from None
+    if not values or not all(isinstance(value, str) and value for value in values):
+        raise UserError(f"{entry}: its column {column} must hold a path in each row")
+    return values
+
+
+def _remote(entry: str) -> Iterator[tuple[str, int]]:
+    """List a file, a folder or a glob of a remote store in one pass, with the sizes."""
+    system, path = file_system(entry)
+    try:
+        if glob.has_magic(path):
+            found = system.glob(path, detail=True)
+        elif system.isdir(path):
+            found = system.find(path, detail=True)
+        else:
+            found = {path: system.info(path)}
+    except FileNotFoundError:
+        raise UserError(f"{entry}: no such file or folder; correct the address") from None
+    except Exception as error:  # every store has errors of its own
+        raise UserError(f"{entry}: cannot be listed ({error})") from None
+    kinds = (*image_suffixes(), ".tar")
+    files = [
+        (name, info)
+        for name, info in sorted(found.items())
+        if info["type"] == "file" and (name == path or name.lower().endswith(kinds))
+    ]
+    if not files:
+        raise UserError(f"{entry}: no image and no tar file there")
+    for name, info in files:
+        yield system.unstrip_protocol(name), int(info["size"] or 0)
+
+
+def _members(path: str) -> Iterator[Item]:
+    """Yield the images in a tar file, whose bytes are read later without unpacking it."""
+    kinds = tuple(image_suffixes())
+    count = 0
+    try:
+        with _opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                if member.isfile() and PurePosixPath(member.name).suffix.lower() in kinds:
+                    count += 1
+                    name = f"{path}/{member.name.removeprefix('./')}"
+                    yield Item(name, path, member.offset_data, member.size)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; correct the list") from None
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(
+            f"{path}: no tar file, or a damaged or compressed one ({error}); give plain tar files"
+        ) from None
+    if not count:
+        raise UserError(f"{path}: no image in this tar file")
+
+
+def _opened(path: str) -> Any:
+    if not is_address(path):
+        return open(path, "rb")
+    system, name = file_system(path)
+    return system.open(name, "rb")

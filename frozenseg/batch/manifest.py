@@ -1,0 +1,118 @@
+"""The manifest of a batch run: all its images in a fixed order, made before the first is read.
+
+The number of an image in it is its id. A row group holds the images of one shard.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from frozenseg.batch.items import Item
+from frozenseg.errors import UserError, import_extra
+from frozenseg.files import atomic_path
+
+NAME = "manifest.parquet"
+DIGEST, SHARD_ROWS = b"frozenseg.digest", b"frozenseg.shard_rows"
+
+
+def arrow() -> tuple[Any, Any]:
+    """Return pyarrow and its Parquet module."""
+    purpose = "frozenseg batch"
+    return (
+        import_extra("pyarrow", "batch", purpose),
+        import_extra("pyarrow.parquet", "batch", purpose),
+    )
+
+
+class Manifest:
+    """An open manifest. total: how many images it has. shard_rows: how many a shard holds."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the manifest in the folder of a run; raises `UserError` if there is none."""
+        self.path = folder / NAME
+        pyarrow, parquet = arrow()
+        try:
+            self._file = parquet.ParquetFile(self.path)
+            about = self._file.metadata.metadata or {}
+            self.digest = about[DIGEST].decode()
+            self.shard_rows = int(about[SHARD_ROWS])
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path}: no such file, so there is no run to go on with"
+            ) from None
+        except (KeyError, OSError, pyarrow.ArrowException) as error:
+            raise UserError(
+                f"{self.path}: damaged, or not of frozenseg batch ({error}); make the folder anew"
+            ) from None
+        self.total = self._file.metadata.num_rows
+
+    @property
+    def shards(self) -> range:
+        """The numbers of the shards."""
+        return range(self._file.metadata.num_row_groups)
+
+    def rows_of(self, shard: int) -> int:
+        """How many images a shard has."""
+        return self._file.metadata.row_group(shard).num_rows
+
+    def items(self, shard: int) -> list[Item]:
+        """Return the images of a shard; the id of the first is shard * shard_rows."""
+        columns = self._file.read_row_group(shard).to_pydict()
+        return list(map(Item, *(columns[name] for name in Item._fields)))
+
+
+def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Manifest:
+    """Write the manifest, or check that the one in the folder is the same."""
+    path = folder / NAME
+    with atomic_path(path) as temporary:
+        _write(temporary, items, shard_rows)
+        if path.exists():
+            _check(Manifest(folder), temporary, shard_rows)
+    return Manifest(folder)
+
+
+def _check(before: Manifest, temporary: Path, shard_rows: int) -> None:
+    _, parquet = arrow()
+    now = parquet.read_metadata(temporary)
+    if before.shard_rows != shard_rows:
+        raise UserError(
+            f"{before.path}: has {before.shard_rows} images a shard, now {shard_rows}; give "
+            f"--shard-rows {before.shard_rows}, or another --output"
+        )
+    if before.digest != now.metadata[DIGEST].decode():
+        raise UserError(
+            f"{before.path}: the images have changed since it was made ({before.total} then, "
+            f"{now.num_rows} now, or other sizes); go on with those that it lists by --resume, or "
+            "give another --output"
+        )
+
+
+def _write(path: Path, items: Iterable[Item], shard_rows: int) -> None:
+    pyarrow, parquet = arrow()
+    schema = pyarrow.schema(
+        [
+            ("id", pyarrow.int64()),
+            ("path", pyarrow.string()),
+            ("archive", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+            ("offset", pyarrow.int64()),
+            ("size", pyarrow.int64()),
+        ]
+    )
+    digest, first, left = hashlib.sha256(), 0, iter(items)
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        while block := list(itertools.islice(left, shard_rows)):
+            for item in block:
+                digest.update(f"{item}\n".encode("utf-8", "surrogateescape"))
+            ids = range(first, first + len(block))
+            columns = [list(ids), *map(list, zip(*block, strict=True))]
+            arrays = [
+                pyarrow.array(values, field.type)
+                for values, field in zip(columns, schema, strict=True)
+            ]
+            writer.write_table(pyarrow.table(arrays, schema=schema), row_group_size=shard_rows)
+            first += len(block)
+        if not first:
+            raise UserError("no image among the inputs")
+        writer.add_key_value_metadata({DIGEST: digest.hexdigest(), SHARD_ROWS: str(shard_rows)})

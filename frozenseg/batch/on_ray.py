@@ -1,0 +1,136 @@
+"""The engine of a cluster: Ray Data gives the numbers of shards to a pool of actors.
+
+An actor holds the same `Worker` as a process of the other engine, and writes the same files. A
+shard that exists is done, so a driver or an actor that is killed costs the shards that were being
+made, and nothing is there twice. Only numbers go through Ray's object store.
+"""
+
+import os
+import time
+from typing import Any
+
+from frozenseg.batch.rows import is_done
+from frozenseg.batch.worker import Plan, Seen, Worker
+from frozenseg.errors import UserError, import_extra
+from frozenseg.runtime.background import cores
+
+BLOCKS = 4  # of shards, for each actor: what an actor loses of its list when it is killed
+FREE = 1.0  # CPUs that Ray Data needs beside the actors, or it waits for ever
+ACTOR_CPUS = 1.0
+PAUSE = 2.0  # seconds between two looks at the cluster
+
+
+class ShardMaker:
+    """An actor: makes the shards of the numbers that it gets."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.worker: Worker | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Return for each shard its number, its errors, and the line that ends the run, or None."""
+        numbers = [int(number) for number in batch["shard"]]
+        made = [self._make(number) for number in numbers]
+        return {"shard": numbers, "errors": [m[0] for m in made], "failure": [m[1] for m in made]}
+
+    def _make(self, number: int) -> tuple[list[str], str]:
+        seen: list[str] = []
+        try:
+            # Here and not in the constructor, whose errors make Ray start the actor for ever.
+            self.worker = self.worker or Worker(self.plan)
+            if not is_done(self.plan.folder, self.worker.manifest, number):
+                self.worker.make(number, lambda error: seen.append(error or ""))
+            else:
+                seen = [""] * self.worker.manifest.rows_of(number)
+        except UserError as error:
+            return [], str(error)
+        return seen, ""
+
+
+def make_shards(
+    plan: Plan,
+    numbers: list[int],
+    seen: Seen,
+    *,
+    address: str | None,
+    actors: int | None,
+    patience: float,
+) -> None:
+    """Make shards on a Ray cluster, or on Ray started on this machine.
+
+    actors: models; None: one for each GPU, or for every two CPUs. patience: seconds to wait until
+    the cluster has what they ask for.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    ray = import_extra("ray", "ray", "--engine ray")
+    data = import_extra("ray.data", "ray", "--engine ray")
+    _start(ray, address, actors)
+    try:
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        count = min(len(numbers), actors or gpus or max(1, int(_cpus(ray) - FREE) // 2))
+        need = {"CPU": count * ACTOR_CPUS + FREE, **({"GPU": float(count)} if gpus else {})}
+        check_resources(ray, need, address, patience)
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        blocks = min(len(numbers), BLOCKS * count)
+        rows = data.from_items(
+            [{"shard": number} for number in numbers], override_num_blocks=blocks
+        )
+        made = rows.map_batches(
+            ShardMaker,
+            fn_constructor_kwargs={"plan": plan},
+            batch_size=1,
+            compute=data.ActorPoolStrategy(size=count),
+            num_cpus=ACTOR_CPUS,
+            num_gpus=1 if gpus else None,
+        )
+        for row in made.iter_rows():
+            if row["failure"]:
+                raise UserError(str(row["failure"]))
+            for error in row["errors"]:
+                seen(str(error) or None)
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, actors: int | None) -> None:
+    """Join a cluster, or start Ray here with as many CPUs in name as the actors need."""
+    options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False}
+    if address is None:
+        options["num_cpus"] = max(cores(), int((actors or 1) * ACTOR_CPUS + FREE))
+    else:
+        options = {"log_to_driver": False, "address": address}
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray raises plain ones
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        place = "on this machine" if address is None else f"at --address {address}"
+        raise UserError(f"Ray cannot be used {place} ({reason}); see `ray status`") from None
+
+
+def _cpus(ray: Any) -> float:
+    return float(ray.cluster_resources().get("CPU", 0))
+
+
+def check_resources(ray: Any, need: dict[str, float], address: str | None, patience: float) -> None:
+    """Raise `UserError` where Ray would wait for ever; a cluster that grows gets time to do so."""
+    if address is not None and patience > 0:
+        sdk = import_extra("ray.autoscaler.sdk", "ray", "--wait")
+        sdk.request_resources(
+            bundles=[{name: 1.0} for name in need for _ in range(int(need[name]))]
+        )
+    until = time.monotonic() + patience
+    while True:
+        have = ray.cluster_resources()
+        short = [name for name, amount in need.items() if have.get(name, 0.0) < amount]
+        if not short:
+            return
+        if time.monotonic() >= until:
+            break
+        time.sleep(PAUSE)
+    name = short[0]
+    raise UserError(
+        f"the Ray cluster has {have.get(name, 0):g} {name}s, and {need[name]:g} are needed (one "
+        "for each actor, and one CPU to hand out the work): give fewer --actors, or --wait "
+        "SECONDS for a cluster that grows"
+    )

@@ -1,0 +1,184 @@
+"""The results of a batch run: a row for each image, in shards of Parquet."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import Manifest, arrow
+from frozenseg.data.coco_records import instance_records, segment_record
+from frozenseg.data.rle import decode_masks, encode_ids
+from frozenseg.errors import UserError
+from frozenseg.files import read_json, write_whole
+from frozenseg.results.hosts import supervision_detections
+from frozenseg.results.result import SegmentationResult, Task
+from frozenseg.structures import InstanceResult
+
+ABOUT, SHARDS = "about.json", "shards"
+Row = dict[str, Any]
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Return the file of a shard."""
+    return folder / SHARDS / f"shard-{number:07d}.parquet"
+
+
+def row_of(number: int, item: Item, result: SegmentationResult, task: Task) -> Row:
+    """Return the row of an image that was segmented. number: its id."""
+    height, width = result.image.shape[:2]
+    segments = _regions(result) if task == "panoptic" else _instances(result)
+    found = {"height": height, "width": width, "segments": segments, "seconds": result.seconds}
+    return {"id": number, "path": item.path, **found, "error": None}
+
+
+def error_row(number: int, item: Item, reason: str) -> Row:
+    """Return the row of an image that could not be segmented."""
+    nothing: Row = {"height": None, "width": None, "segments": [], "seconds": None}
+    return {"id": number, "path": item.path, **nothing, "error": reason}
+
+
+def _regions(result: SegmentationResult) -> list[Row]:
+    regions = result.regions
+    codes = encode_ids(regions.ids, [segment.id for segment in regions.segments])
+    return [
+        {**segment_record(segment), "name": segment.name, "segmentation": code}
+        for segment, code in zip(regions.segments, codes, strict=True)
+    ]
+
+
+def _instances(result: SegmentationResult) -> list[Row]:
+    """Return the instances, which may overlap; each has a pixel, see `SegmentationResult`."""
+    found = result.objects("instances")
+    return [
+        {**record, "id": number, "name": name, "isthing": 1}
+        for number, (record, name) in enumerate(
+            zip(instance_records(found), found.names, strict=True), 1
+        )
+    ]
+
+
+def write_shard(folder: Path, number: int, rows: list[Row], digests: Mapping[str, str]) -> None:
+    """Write a shard, atomically and to the disk. digests: columns that are the same in all rows."""
+    pyarrow, parquet = arrow()
+    table = pyarrow.Table.from_pylist([{**row, **digests} for row in rows], _schema())
+    whole = io.BytesIO()
+    parquet.write_table(table, whole, compression="zstd", write_page_checksum=True)
+    write_whole(shard_path(folder, number), whole.getbuffer())
+
+
+def _schema() -> Any:
+    pyarrow, _ = arrow()
+    whole, text = pyarrow.int32(), pyarrow.string()
+    code = pyarrow.struct([("size", pyarrow.list_(whole)), ("counts", text)])
+    segment = pyarrow.struct(
+        [
+            ("id", whole),
+            ("category_id", whole),
+            ("name", text),
+            ("isthing", pyarrow.int8()),
+            ("score", pyarrow.float32()),
+            ("area", pyarrow.int64()),
+            ("bbox", pyarrow.list_(pyarrow.float32())),
+            ("segmentation", code),
+        ]
+    )
+    digest = pyarrow.dictionary(whole, text)
+    return pyarrow.schema(
+        [
+            ("id", pyarrow.int64()),
+            ("path", text),
+            ("height", whole),
+            ("width", whole),
+            ("segments", pyarrow.list_(segment)),
+            ("error", text),
+            ("seconds", pyarrow.float32()),
+            ("model_digest", digest),
+            ("vocabulary_digest", digest),
+            ("settings_digest", digest),
+        ]
+    )
+
+
+def is_done(folder: Path, manifest: Manifest, number: int) -> bool:
+    """Whether a shard is there; raises `UserError` if it is damaged."""
+    path = shard_path(folder, number)
+    if not path.exists():
+        return False
+    pyarrow, parquet = arrow()
+    try:
+        rows = parquet.read_metadata(path).num_rows
+    except (OSError, pyarrow.ArrowException) as error:
+        raise _damaged(path, str(error)) from None
+    if rows != manifest.rows_of(number):
+        raise _damaged(path, f"{rows} rows in place of {manifest.rows_of(number)}")
+    return True
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path}: damaged ({' '.join(reason.split())}); delete it, and the command of the run "
+        "makes it again"
+    )
+
+
+def read_rows(folder: str | PathLike[str], columns: list[str] | None = None) -> Iterator[Row]:
+    """Yield the rows of a run in the order of their ids; shards that are not made yet are left out.
+
+    folder: the output of `frozenseg batch`. columns: only these, e.g. ["path", "error"].
+
+    A row has "id", "path", "height", "width" in pixels, "segments", "error" (why there are none, or
+    None), "seconds" and digests. A segment is a COCO annotation with "name": "id", "category_id",
+    "isthing", "score" (0-1), "area" in pixels, "bbox" (x, y, width, height), "segmentation" (RLE).
+
+    Example:
+        >>> rows = frozenseg.batch.read_rows("output/batch")
+        >>> dogs = [r["path"] for r in rows if any(s["name"] == "dog" for s in r["segments"])]
+    """
+    pyarrow, parquet = arrow()
+    for path in sorted(Path(folder, SHARDS).glob("shard-*.parquet")):
+        try:
+            with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(batch_size=100, columns=columns):
+                    yield from batch.to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise _damaged(path, str(error)) from None
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Return what a run's rows were made with: "categories", "model", "settings", "task"."""
+    try:
+        about = read_json(folder / ABOUT)
+        return {name: about[name] for name in ("categories", "model", "settings", "task")}
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: holds no run of frozenseg batch ({error})") from None
+
+
+def segments_of(row: Row) -> InstanceResult:
+    """Return the segments of a row with their masks (N, H, W); needs hotcoco."""
+    segments = row["segments"]
+    size = (row["height"] or 0, row["width"] or 0)
+    corners = np.array([segment["bbox"] for segment in segments], np.float32).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    scores = [np.nan if s["score"] is None else s["score"] for s in segments]
+    return InstanceResult(
+        boxes=corners,
+        masks=decode_masks([segment["segmentation"] for segment in segments], size),
+        scores=np.array(scores, np.float32),
+        class_ids=np.array([s["category_id"] - 1 for s in segments], np.int64),
+        names=[segment["name"] for segment in segments],
+    )
+
+
+def detections_of(row: Row) -> Any:
+    """Return a row of `read_rows` as `supervision.Detections`; needs supervision and hotcoco."""
+    return supervision_detections(segments_of(row))
+
+
+def as_text(value: Any) -> str:
+    """Return JSON in one spelling, for digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,85 @@
+"""Run a batch: list its images once, and make the shards that are not there yet."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import Manifest, write_manifest
+from frozenseg.batch.rows import SHARDS, is_done
+from frozenseg.batch.worker import Plan, Seen
+from frozenseg.data.prediction_lines import Part
+from frozenseg.engine.lock import only_writer
+from frozenseg.files import check_writable, remove_temporaries
+
+MOST_NAMED = 5  # images whose errors are kept as text; all are in the rows
+Engine = Callable[[Plan, list[int], Seen], None]
+"""Makes the shards of these numbers, and tells of every image."""
+
+
+@dataclass
+class Outcome:
+    """What became of the images of a part.
+
+    total: how many there are. earlier: how many of them earlier runs had done. failed: how many of
+    the others could not be segmented. errors: why, of the first of them.
+    """
+
+    total: int
+    earlier: int
+    failed: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def run(
+    plan: Plan, items: Iterable[Item] | None, *, part: Part, shard_rows: int, engine: Engine
+) -> Outcome:
+    """Make the shards of a part that are not there yet.
+
+    items: the images; None: those of the manifest that is there. A run that is killed loses the
+    shards that it was making, and the next one makes them.
+    """
+    # Another name than those of shards: for a moment there is a file of that name.
+    check_writable(plan.folder / SHARDS / f"part_{part.number}_of_{part.total}")
+    with _only_run(plan.folder, part):
+        if items is None:
+            manifest = Manifest(plan.folder)
+        else:
+            manifest = write_manifest(plan.folder, items, shard_rows)
+        for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):
+            remove_temporaries(plan.folder / folder, name, alone=part.total == 1)
+        mine = [number for number in manifest.shards if number % part.total == part.number - 1]
+        left = [number for number in mine if not is_done(plan.folder, manifest, number)]
+        total, new = (sum(map(manifest.rows_of, numbers)) for numbers in (mine, left))
+        outcome = Outcome(total, earlier=total - new)
+        if left:
+            _make(plan, left, outcome, engine)
+    return outcome
+
+
+def _make(plan: Plan, numbers: list[int], outcome: Outcome, engine: Engine) -> None:
+    with tqdm(total=outcome.total, initial=outcome.earlier, unit=" images", disable=None) as bar:
+
+        def seen(error: str | None) -> None:
+            bar.update()
+            if error is not None:
+                outcome.failed += 1
+                outcome.errors += [error] if len(outcome.errors) < MOST_NAMED else []
+
+        engine(plan, numbers, seen)
+
+
+@contextmanager
+def _only_run(folder: Path, part: Part) -> Iterator[None]:
+    """Keep a second run of this part, and runs that divide the images otherwise, out of the folder;
+    raises `UserError` with the name of the run that is there."""
+    own = f"part_{part.number}_of_{part.total}.lock"
+    with only_writer(folder, own):
+        for other in folder.glob("part_*.lock"):
+            if other.name.rpartition("_of_")[2] != f"{part.total}.lock":
+                with only_writer(folder, other.name):
+                    pass
+        yield

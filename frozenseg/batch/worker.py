@@ -1,0 +1,143 @@
+"""What makes the shards of a batch run: the same class in every engine."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from frozenseg.batch.items import Item, SourceLost, check_source, source_of
+from frozenseg.batch.manifest import Manifest
+from frozenseg.batch.rows import ABOUT, Row, as_text, error_row, row_of, write_shard
+from frozenseg.build.output_folder import differing
+from frozenseg.build.prediction_settings import load_with_settings
+from frozenseg.data.coco_records import categories_of
+from frozenseg.errors import MissingFileError, UserError
+from frozenseg.extensions import import_extensions, imported_extensions
+from frozenseg.files import json_text, read_json, write_json
+from frozenseg.results.result import SegmentationResult, Task
+from frozenseg.runtime.background import AsyncWriter, cores
+from frozenseg.text.vocabulary import Vocabulary
+
+FORMAT = 1
+DIGITS = 16  # of a digest in a row
+Seen = Callable[[str | None], None]
+"""Is told of every image: why it failed, or None."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every process of a run must know; it can be pickled.
+
+    folder: the output. model, weights, options: as of `frozenseg.load`. threshold: the least score
+    of a segment. task: which objects are the segments. extensions: modules to import first.
+    """
+
+    folder: Path
+    model: str
+    vocabulary: Vocabulary
+    weights: str | None = None
+    options: tuple[str, ...] = ()
+    threshold: float = 0.0
+    task: Task = "panoptic"
+    extensions: tuple[str, ...] = field(default_factory=imported_extensions)
+
+
+class Worker:
+    """A model in a process, which makes one shard after the other."""
+
+    def __init__(self, plan: Plan, device: str | None = None) -> None:
+        """Load the model; raises `UserError` if the folder holds results that were made otherwise.
+
+        device: the model's, in place of that of the configuration.
+        """
+        import_extensions(plan.extensions)
+        options = list(plan.options) + ([] if device is None else ["MODEL.DEVICE", device])
+        self.plan, self.manifest = plan, Manifest(plan.folder)
+        self.predictor, settings = load_with_settings(
+            plan.model, weights=plan.weights, options=options
+        )
+        self.predictor.embed(plan.vocabulary)  # a name that cannot be encoded ends the run here
+        self.digests = _settle(plan, settings, self.predictor.note)
+        self._only_the_task()
+
+    def _only_the_task(self) -> None:
+        """Switch results off that no row holds; semantic ones take longest to make."""
+        pipeline, task = self.predictor.pipeline, self.plan.task
+        made = pipeline.post_processor
+        if task == "instances" and not made.instances:
+            raise UserError("--task instances: this model makes none; give --task panoptic")
+        if task == "instances" or made.panoptic:
+            instances = task == "instances"
+            pipeline.post_processor = replace(
+                made, panoptic=not instances, semantic=False, instances=instances
+            )
+
+    def make(self, number: int, seen: Seen = lambda error: None) -> None:
+        """Make a shard. Images are decoded, and masks are encoded, while the model works."""
+        items = self.manifest.items(number)
+        first = number * self.manifest.shard_rows
+        rows: list[Row] = []
+
+        def add(number: int, item: Item, found: SegmentationResult | UserError) -> None:
+            if isinstance(found, UserError):
+                row = error_row(number, item, str(found))
+            else:
+                row = row_of(number, item, found, self.plan.task)
+            rows.append(row)
+            seen(row["error"])
+
+        results = self.predictor.stream(
+            map(source_of, items), self.plan.vocabulary, threshold=self.plan.threshold
+        )
+        with AsyncWriter(cores()) as out:
+            for place, (item, found) in enumerate(zip(items, results, strict=True), first):
+                if isinstance(found, SourceLost):
+                    raise found
+                if isinstance(found, MissingFileError):
+                    check_source(item)
+                out.do(add, place, item, found)
+        write_shard(self.plan.folder, number, rows, self.digests)
+
+
+def _settle(plan: Plan, settings: dict[str, Any], note: str | None) -> dict[str, str]:
+    """Write what the rows are made with beside them, or check it; return its digests.
+
+    Every process does so, because no other has the model.
+    """
+    vocabulary, path = plan.vocabulary, plan.folder / ABOUT
+    about = {
+        "format": FORMAT,
+        "note": note,
+        "model": settings["weights"],
+        "categories": categories_of(vocabulary.names, vocabulary.is_thing),
+        "settings": {**settings, "threshold": plan.threshold},
+        "task": plan.task,
+    }
+    now = json.loads(json_text(about))
+    if not path.exists():
+        write_json(path, now, indent=1)
+    if differences := list(_differences(read_json(path), now)):
+        raise UserError(
+            f"{plan.folder}: holds results that were made otherwise ({'; '.join(differences)}); "
+            "give another --output"
+        )
+    parts = {"vocabulary": now["categories"], "settings": [now["settings"], now["task"]]}
+    return {
+        "model_digest": str(now["model"])[:DIGITS],
+        **{
+            f"{name}_digest": hashlib.sha256(as_text(part).encode()).hexdigest()[:DIGITS]
+            for name, part in parts.items()
+        },
+    }
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for name, old, new in differing(before, now):
+        if name == "categories":
+            yield "another vocabulary"
+        elif name == "settings":
+            yield from (f"{key} {one}, now {other}" for key, one, other in differing(old, new))
+        else:
+            yield f"{name} {old}, now {new}"

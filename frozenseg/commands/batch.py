@@ -1,0 +1,175 @@
+"""Segment folders of millions of images into Parquet shards, on one machine or on many.
+
+The results of all images lie in OUTPUT/shards, a row for each image. A run that was stopped goes on
+when the same command is given again. `frozenseg batch export OUTPUT --to coco` and its like turn a
+run into files of other tools.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frozenseg.commands.model_arguments import add_model, model_options
+from frozenseg.commands.part_argument import part_of
+from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
+from frozenseg.data.prediction_lines import WHOLE
+from frozenseg.errors import UserError, import_extra, one_line
+from frozenseg.files import user_path
+from frozenseg.results.selection import THRESHOLD, checked_threshold
+
+if TYPE_CHECKING:
+    from frozenseg.batch.run import Engine
+
+SHARD_ROWS = 1000
+MOST_ROWS = 100_000  # whose results fit in memory
+
+
+def main(argv: list[str]) -> int | None:
+    """Segment what is not done yet, and say what was done."""
+    if argv[:1] == ["export"]:
+        from frozenseg.commands import batch_export
+
+        return batch_export.main(argv[1:])
+    arguments = _parser().parse_intermixed_args(argv)
+    _check(arguments)
+    vocabulary, options = vocabulary_of(arguments), model_options(arguments)
+    for module in ("pyarrow", *(["ray"] if arguments.engine == "ray" else [])):
+        import_extra(module, "ray" if module == "ray" else "batch", "frozenseg batch")
+    # Only now, because torch takes seconds.
+    from frozenseg.batch.listing import list_items
+    from frozenseg.batch.run import run
+    from frozenseg.batch.worker import Plan
+
+    plan = Plan(
+        folder=Path(arguments.output).absolute(),
+        model=arguments.config_file,
+        weights=arguments.weights,
+        options=(*options, *arguments.opts),
+        vocabulary=vocabulary,
+        threshold=checked_threshold(arguments.threshold),
+        task=arguments.task,
+    )
+    start = time.monotonic()
+    outcome = run(
+        plan,
+        list_items(arguments.inputs, plan.folder) if arguments.inputs else None,
+        part=arguments.part,
+        shard_rows=arguments.shard_rows,
+        engine=_engine(arguments),
+    )
+    seconds = time.monotonic() - start
+    new = outcome.total - outcome.earlier
+    line = f"{new} of {outcome.total} images in {seconds:.1f} s ({new / seconds:.2f}/s)"
+    before = f"; {outcome.earlier} were done before" if outcome.earlier else ""
+    print(one_line(f"{line}: {plan.folder}{before}"))
+    for error in outcome.errors:
+        print(one_line(f"not done: {error}"), file=sys.stderr)
+    if more := outcome.failed - len(outcome.errors):
+        print(f"not done: {more} more, whose rows say why", file=sys.stderr)
+    return 1 if outcome.failed else None
+
+
+def _engine(arguments: argparse.Namespace) -> "Engine":
+    if arguments.engine == "ray":
+        from frozenseg.batch.on_ray import make_shards as make_on_ray
+
+        return partial(
+            make_on_ray,
+            address=arguments.address,
+            actors=arguments.actors,
+            patience=arguments.wait,
+        )
+    from frozenseg.batch.processes import make_shards
+
+    return partial(make_shards, devices=arguments.device or [None])
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if bool(arguments.inputs) == arguments.resume:
+        raise UserError(
+            "--resume takes the images of the manifest that is there, so it goes without inputs"
+            if arguments.resume
+            else "nothing to segment: give folders, globs, lists, tar files or addresses"
+        )
+    if not 1 <= arguments.shard_rows <= MOST_ROWS:
+        raise UserError(f"--shard-rows {arguments.shard_rows}: must lie in 1-{MOST_ROWS}")
+    given = [f"--{name}" for name in ("address", "actors") if getattr(arguments, name) is not None]
+    if arguments.engine != "ray" and given:
+        raise UserError(f"{given[0]}: is for --engine ray")
+    if arguments.engine == "ray" and arguments.device:
+        raise UserError("--device: Ray chooses the devices of its actors; give --actors")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="frozenseg batch",
+        description=__doc__,
+        epilog="Exit status: 0 if all images were done, 1 if some could not be read, 2 if the run "
+        "could not go on, 130 after Ctrl-C or SIGTERM. What was done is kept.",
+    )
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="a folder, which is searched whole; a glob; an image; a list of images (.txt, or "
+        ".parquet with a column path); a tar file of images; or an address such as s3://bucket/name",
+    )
+    add_vocabulary(parser)
+    add("--output", type=user_path, required=True, help="folder of the results, for all parts")
+    add(
+        "--resume",
+        action="store_true",
+        help="take the images of the manifest in the output folder instead of listing them again",
+    )
+    add(
+        "--part",
+        type=part_of,
+        default=WHOLE,
+        metavar="K/N",
+        help="make the K-th of N shares of the shards, e.g. on one of N machines",
+    )
+    add(
+        "--shard-rows",
+        type=int,
+        default=SHARD_ROWS,
+        help=f"images of a shard; a killed process loses at most one shard (default: {SHARD_ROWS})",
+    )
+    add(
+        "--task",
+        choices=("panoptic", "instances"),
+        default="panoptic",
+        help="what a row holds: things and stuff without overlaps (default), or instances",
+    )
+    add(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        help=f"least score, 0-1, of the segments that are kept (default: {THRESHOLD})",
+    )
+    add_model(parser)
+    add(
+        "--device",
+        nargs="+",
+        metavar="DEVICE",
+        help="one process of the model on each, e.g. cuda:0 cuda:1; a device may be named twice",
+    )
+    add(
+        "--engine",
+        choices=("processes", "ray"),
+        default="processes",
+        help="what starts the models: this machine's processes (default), or Ray's actors",
+    )
+    add("--address", help="address of a Ray cluster; without it, Ray is started on this machine")
+    add("--actors", type=int, help="models under Ray (default: one a GPU, or one a two CPUs)")
+    add(
+        "--wait",
+        type=float,
+        default=0.0,
+        help="seconds to wait until a Ray cluster has the GPUs or CPUs that are asked for",
+    )
+    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... over the YAML file")
+    return parser

@@ -1,0 +1,29 @@
+"""--config-file, --weights, --batch-size and --precision: the model of a command that segments."""
+
+import argparse
+
+from frozenseg.commands.precision_argument import add_precision, precision_options
+from frozenseg.errors import UserError
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name the model and how it runs to a command line."""
+    add = parser.add_argument
+    add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
+    add("--weights", help="checkpoint of the trained parts, instead of the model's own")
+    add(
+        "--batch-size",
+        type=int,
+        help="images of one padded size, or frames, that the model takes at once, faster on a GPU: "
+        "short for TEST.IMS_PER_BATCH",
+    )
+    add_precision(parser)
+
+
+def model_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the settings that these arguments stand for; none where they are not given."""
+    size = arguments.batch_size
+    if size is not None and size < 1:
+        raise UserError(f"--batch-size {size}: must be at least 1")
+    batch = [] if size is None else ["TEST.IMS_PER_BATCH", str(size)]
+    return [*precision_options(arguments), *batch]

@@ -1,0 +1,114 @@
+"""`frozenseg batch` with a model: rows, bad images, other settings, exports."""
+
+import csv
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frozenseg.commands import batch
+from frozenseg.data.label_maps import read_panoptic_ids
+from frozenseg.errors import UserError
+from tests.batch.runs import arguments, make_images, rows, shards
+
+pytest.importorskip("pyarrow", reason="pip install pyarrow")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over six images: one is noise, one is missing, and the last is in a tar file."""
+    folder = tmp_path_factory.mktemp("batch")
+    images = make_images(folder / "in", 5)
+    (images / "00002.png").write_bytes(b"noise")
+    listed = [*(f"0000{number}.png" for number in range(4)), "none.png"]
+    (images / "all.txt").write_text("\n".join(listed))
+    with tarfile.open(images / "more.tar", "w") as file:
+        file.add(images / "00004.png", "00004.png")
+    words = (images / "all.txt", images / "more.tar", "--output", folder / "out", "--shard-rows", 4)
+    assert batch.main(arguments(*words)) == 1
+    return folder
+
+
+def test_a_row_for_each_image_and_the_reason_of_a_bad_one(folder: Path) -> None:
+    found = rows(folder / "out")
+    assert [row["id"] for row in found] == list(range(6)) and shards(folder / "out") == 2
+    assert "not an image" in found[2]["error"] and "no such file" in found[4]["error"]
+    assert [row["error"] is None for row in found] == [True, True, False, True, False, True]
+    good = found[0]
+    assert (good["height"], good["width"]) == (64, 64) and good["segments"]
+    assert len({row["model_digest"] for row in found}) == 1
+    best = max(good["segments"], key=lambda segment: segment["score"])
+    assert best["name"] in ("lamp", "wall", "sky") and 0 < best["score"] <= 1
+    assert best["segmentation"]["size"] == [64, 64] and best["area"] > 0
+
+
+def test_the_same_command_goes_on_and_another_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(folder / "out", tmp_path / "out")
+    (copy / "shards" / "shard-0000001.parquet").unlink()
+    assert batch.main(arguments("--resume", "--output", copy)) == 1
+    assert "2 of 6 images" in capsys.readouterr().out and rows(copy) == rows(folder / "out")
+    (copy / "shards" / "shard-0000001.parquet").unlink()
+    words = ("--resume", "--output", copy)
+    other = arguments(*words)
+    other[other.index("--threshold") + 1] = "0.5"
+    with pytest.raises(UserError, match="made otherwise .*threshold 0.0, now 0.5"):
+        batch.main(other)
+    shutil.move(folder / "in", tmp_path / "in")
+    try:
+        with pytest.raises(UserError, match="more.tar: cannot be reached any more"):
+            batch.main(arguments(*words))
+    finally:
+        shutil.move(tmp_path / "in", folder / "in")
+    assert shards(copy) == 1
+
+
+def test_exports_hold_every_segment(folder: Path, tmp_path: Path) -> None:
+    found = [row for row in rows(folder / "out") if row["error"] is None]
+    for form in ("coco", "supervision"):
+        words = ["export", str(folder / "out"), "--to", form, "--output", str(tmp_path)]
+        assert batch.main(words) is None
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    count = sum(len(row["segments"]) for row in found)
+    assert [image["id"] for image in coco["images"]] == [row["id"] + 1 for row in found]
+    assert [entry["id"] for entry in coco["annotations"]] == list(range(1, count + 1))
+    assert {entry["image_id"] for entry in coco["annotations"]} <= {1, 2, 4, 6}
+    with open(tmp_path / "detections.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == count
+    with pytest.raises(UserError, match="instances overlap"):
+        batch.main(["export", str(folder / "out"), "--to", "masks"])
+
+
+def test_masks_are_panoptic_pngs(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "in", 2)
+    words = arguments(images, "--output", tmp_path / "out", "--task", "panoptic")
+    place = words.index("--opts")
+    del words[words.index("instances") - 1 : words.index("instances") + 1]
+    lenient = ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "0.0"]
+    assert batch.main([*words, *lenient]) is None and place
+    assert batch.main(["export", str(tmp_path / "out"), "--to", "masks"]) is None
+    document = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    for entry, row in zip(document["annotations"], rows(tmp_path / "out"), strict=True):
+        ids = read_panoptic_ids(tmp_path / "out" / "panoptic" / entry["file_name"])
+        areas = {info["id"]: info["area"] for info in entry["segments_info"]}
+        assert areas == {s["id"]: s["area"] for s in row["segments"]}
+        assert areas == {i: int((ids == i).sum()) for i in np.unique(ids).tolist() if i}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--vocabulary", "a"], "nothing to segment"),
+        (["in", "--resume", "--vocabulary", "a"], "goes without inputs"),
+        (["in", "--shard-rows", "0", "--vocabulary", "a"], "must lie in 1-100000"),
+        (["in", "--actors", "2", "--vocabulary", "a"], "is for --engine ray"),
+        (["in"], "name the classes"),
+    ],
+)
+def test_bad_arguments_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=line):
+        batch.main([*words, "--output", str(tmp_path)])

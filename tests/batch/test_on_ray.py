@@ -1,0 +1,96 @@
+"""The engine of Ray gives the rows of the other one, also where driver and actors are killed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from frozenseg.batch.on_ray import ShardMaker, check_resources
+from frozenseg.batch.worker import Plan
+from frozenseg.errors import UserError
+from frozenseg.text.vocabulary import Vocabulary
+from tests.batch.runs import make_images, rows, shards, start
+
+# $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
+PLACE = os.environ.get("FROZENSEG_RAY", "")
+HAS_RAY = find_spec("ray") is not None or Path(PLACE, "ray").is_dir() and bool(PLACE)
+IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "240"))
+SIZE = ("--shard-rows", -(-IMAGES // 20))
+RAY = ("--engine", "ray", "--actors", 2)
+
+
+def _actors() -> list[int]:
+    """The processes of our actors, which Ray names by the class."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::") and b"ShardMaker" in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def _until(run: subprocess.Popen, output: Path, count: int) -> None:
+    while run.poll() is None and shards(output) < count:
+        time.sleep(0.1)
+    assert run.poll() is None, "the run ended before it could be killed"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not HAS_RAY, reason='pip install "ray[data]"')
+def test_driver_and_actor_are_killed_and_the_rows_are_those_of_one_process(
+    tmp_path: Path,
+) -> None:
+    images, output, log = make_images(tmp_path / "in", IMAGES), tmp_path / "out", tmp_path / "log"
+    words = (images, "--output", output, *SIZE, *RAY)
+    driver = start(log, *words, paths=(Path(PLACE),))
+    _until(driver, output, 3)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    time.sleep(10)  # Ray's own processes follow their driver
+    sys.stdout.write(f"driver killed after {shards(output)} of 20 shards\n")
+
+    driver = start(log, *words, paths=(Path(PLACE),))
+    _until(driver, output, shards(output) + 3)
+    actors = _actors()
+    os.kill(actors[0], signal.SIGKILL)
+    sys.stdout.write(f"one of {len(actors)} actors killed after {shards(output)} of 20 shards\n")
+    assert driver.wait() == 0, log.read_text()
+
+    alone = start(log, images, "--output", tmp_path / "alone", *SIZE)
+    assert alone.wait() == 0, log.read_text()
+    found = rows(output)
+    assert [row["id"] for row in found] == list(range(IMAGES))
+    assert found == rows(tmp_path / "alone")
+    sys.stdout.write(f"{len(found)} rows, each once, equal to those of one process\n")
+
+
+class Cluster:
+    """A Ray of one CPU."""
+
+    @staticmethod
+    def cluster_resources() -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+def test_more_actors_than_the_cluster_holds_are_refused() -> None:
+    check_resources(Cluster, {"CPU": 1.0}, None, 0.0)
+    with pytest.raises(UserError, match="has 1 CPUs, and 5 are needed"):
+        check_resources(Cluster, {"CPU": 5.0}, None, 0.0)
+    with pytest.raises(UserError, match="has 0 GPUs, and 2 are needed"):
+        check_resources(Cluster, {"CPU": 1.0, "GPU": 2.0}, None, 0.0)
+
+
+def test_an_actor_says_what_became_of_each_shard(tmp_path: Path) -> None:
+    """With the model's own error, which must not start the actor again and again."""
+    pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    plan = Plan(tmp_path, "small", Vocabulary.parse("lamp"))
+    made = ShardMaker(plan)({"shard": [3, 4]})
+    assert made["shard"] == [3, 4] and made["errors"] == [[], []]
+    assert all("no run to go on with" in line for line in made["failure"])

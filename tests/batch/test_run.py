@@ -1,0 +1,117 @@
+"""Shards are made once, by whoever comes; what stops a run is one line, and loses nothing."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from frozenseg.batch.items import Item
+from frozenseg.batch.rows import error_row, shard_path, write_shard
+from frozenseg.batch.run import Outcome, run
+from frozenseg.batch.worker import Plan, Seen
+from frozenseg.data.prediction_lines import WHOLE, Part
+from frozenseg.errors import UserError, WriteError
+from frozenseg.text.vocabulary import Vocabulary
+from tests.batch.runs import rows, shards
+from tests.disk import files_end_at
+
+pytest.importorskip("pyarrow", reason="pip install pyarrow")
+ITEMS = [Item(f"/images/{number}.png", size=number) for number in range(10)]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(tmp_path / "out", "small", Vocabulary.parse("lamp; wall"))
+
+
+def without_model(plan: Plan, numbers: list[int], seen: Seen) -> None:
+    """An engine that fails at every image."""
+    for number in numbers:
+        items = ITEMS[3 * number : 3 * number + 3]
+        write_shard(
+            plan.folder,
+            number,
+            [error_row(i, item, "no") for i, item in enumerate(items, 3 * number)],
+            {},
+        )
+        for _ in items:
+            seen("no")
+
+
+def make(
+    plan: Plan, items: list[Item] | None = ITEMS, part: Part = WHOLE, size: int = 3
+) -> Outcome:
+    return run(plan, items, part=part, shard_rows=size, engine=without_model)
+
+
+def test_each_shard_is_made_once(plan: Plan) -> None:
+    first = make(plan, part=Part(1, 2))
+    assert (first.total, first.earlier, first.failed, shards(plan.folder)) == (6, 0, 6, 2)
+    assert len(first.errors) == 5
+    times = {path: path.stat().st_mtime_ns for path in (plan.folder / "shards").iterdir()}
+    second = make(plan, None, WHOLE)  # another division, and without listing anew
+    assert (second.total, second.earlier, second.failed) == (10, 6, 4)
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert [row["id"] for row in rows(plan.folder)] == list(range(10))
+    assert make(plan).earlier == 10
+
+
+def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -> None:
+    with pytest.raises(UserError, match="no such file, so there is no run to go on with"):
+        make(plan, None)
+    make(plan)
+    with pytest.raises(UserError, match=r"the images have changed .* \(10 then, 9 now"):
+        make(plan, ITEMS[1:])
+    with pytest.raises(UserError, match="3 images a shard, now 4; give --shard-rows 3"):
+        make(plan, size=4)
+    with pytest.raises(UserError, match="no image among the inputs"):
+        make(plan, [])
+    assert make(plan, None).earlier == 10
+
+
+def test_a_damaged_shard_is_named_and_made_again(plan: Plan) -> None:
+    make(plan)
+    path = shard_path(plan.folder, 2)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"shard-0000002.parquet: damaged .* delete it"):
+        make(plan)
+    path.unlink()
+    assert make(plan).earlier == 7
+    middle = bytearray(path.read_bytes())
+    middle[60] ^= 255
+    path.write_bytes(middle)
+    with pytest.raises(UserError, match="shard-0000002.parquet: damaged"):
+        rows(plan.folder)
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(plan: Plan) -> None:
+    make(plan, part=Part(1, 2))
+    with files_end_at(1000), pytest.raises(WriteError, match="cannot be written"):
+        make(plan, None)
+    assert shards(plan.folder) == 2 and not list((plan.folder / "shards").glob(".*"))
+    assert make(plan, None).earlier == 6
+
+
+@pytest.fixture
+def other_run(plan: Plan) -> Iterator[None]:
+    """Another process that makes part 1 of 2."""
+    plan.folder.mkdir()
+    code = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", code, plan.folder / "part_1_of_2.lock"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield
+        process.stdin.close()
+
+
+@pytest.mark.usefixtures("other_run")
+def test_two_runs_of_one_part_do_not_meet(plan: Plan) -> None:
+    for part in (Part(1, 2), WHOLE, Part(1, 3)):
+        with pytest.raises(UserError, match="another run is at work there"):
+            make(plan, part=part)
+    assert make(plan, part=Part(2, 2)).total == 4
