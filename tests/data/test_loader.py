@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from frozenseg.data.loader import ShardSampler, TrainingSampler, training_loader
 from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
 from frozenseg.errors import UserError
 from tests.data.tiny import dataset_name, write_dataset
+
+ROOT = Path(__file__).parents[2]
 
 SIZES = [(40, 60), (33, 21), (50, 50), (20, 64), (64, 20)]
 
@@ -255,3 +260,24 @@ def test_a_stopped_worker_is_not_waited_for_for_ever(root, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"images/\d.png: the processes .* sent nothing for 2 sec"):
         for _ in range(9):  # some batches were ready before
             next(stream)
+
+
+LEAVES_ITS_WORKERS = """
+import sys, torch
+from torch.utils.data import DataLoader, TensorDataset
+from frozenseg.data.loader import start_workers
+
+batches = start_workers(DataLoader(TensorDataset(torch.zeros(100)), num_workers=2))
+next(batches)
+kept = [batches]
+kept.append(kept)  # nothing frees it before the end
+sys.modules["kept"] = kept
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_a_process_ends_though_its_workers_are_left() -> None:
+    """Workers do not hear the signal by which Python asks them to end."""
+    run = subprocess.run([sys.executable, "-c", LEAVES_ITS_WORKERS], timeout=120, cwd=ROOT)
+    assert run.returncode == 0
