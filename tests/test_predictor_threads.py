@@ -22,7 +22,9 @@ OPTIONS = [*TINY_OPTIONS, "SEED", "0"]
 class Slow:
     """A text classifier in which another thread comes between, each time."""
 
-    def embed(self, vocabulary: Vocabulary, training: Vocabulary) -> TextEmbeddings:
+    def embed(
+        self, vocabulary: Vocabulary, training: Vocabulary, *, plurals: bool
+    ) -> TextEmbeddings:
         count = len(vocabulary)
         return TextEmbeddings(
             torch.full((count, 32), float(count)), torch.arange(count), torch.ones(count).bool()

@@ -12,6 +12,7 @@ from frozenseg.errors import MissingFileError, UserError
 from tests.batch.runs import make_images
 
 pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pip install pyarrow")
 
 
 @pytest.fixture
@@ -40,14 +41,14 @@ def test_lists_name_files_beside_them(images: Path) -> None:
     lines = ["# of all", "00000.png", "", "deep/00002.png", "gone.png"]
     (images / "all.txt").write_text("\n".join(lines))
     table = pa.table({"path": ["00001.png", str(images / "00000.png")], "other": [1, 2]})
-    pa.parquet.write_table(table, images / "all.parquet")
+    parquet.write_table(table, images / "all.parquet")
     assert names(images / "all.txt") == ["00000.png", "00002.png", "gone.png"]
     assert names(images / "all.parquet") == ["00001.png", "00000.png"]
     *_, gone = list_items([str(images / "all.txt")])
     assert gone.size == MISSING
     with pytest.raises(MissingFileError, match="no such file when the manifest was made"):
         source_of(gone).read()
-    pa.parquet.write_table(pa.table({"name": ["a"]}), images / "odd.parquet")
+    parquet.write_table(pa.table({"name": ["a"]}), images / "odd.parquet")
     with pytest.raises(UserError, match="has the columns name; name one of them path"):
         names(images / "odd.parquet")
     (images / "empty.txt").write_text("# nothing\n")
