@@ -75,7 +75,8 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     assert f"\nVersion: {frozenseg.__version__}\n" in metadata
     needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert "torch" in needed and not set(needed) & set(EXTRAS)
-    extras = {"train", "eval", "serve", "data", "docs", "cityscapes", "fusioner", "fonts", "all"}
+    extras = {"train", "eval", "serve", "batch", "ray", "data", "docs"}
+    extras |= {"cityscapes", "fusioner", "fonts", "heif", "all"}
     assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == extras
     assert not [name for name in names if re.search(r"(^|/)(tests?|logs)/|\.pyc$", name)]
     recipes = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "configs").rglob("*.yaml")}

@@ -6,8 +6,8 @@ DEMO = "demo --config-file world/tiny.yaml --input world/data/images/1.png --out
 
 # name, text of a file, what is said; the tiny model knows no word, but names reach it
 FILES: list[tuple[str, str | bytes, int, str]] = [
-    ("byte_order_mark", "\ufeffcar\nroad\n", 0, "found"),
-    ("byte_order_mark_ids", "\ufeff0:invalid_class_id\n1:car\n2:road\n", 0, "found"),
+    ("byte_order_mark", "\ufeffcar\nroad\n", 0, "1 road"),
+    ("byte_order_mark_ids", "\ufeff0:invalid_class_id\n1:car\n2:road\n", 0, "1 road"),
     ("twice", "car\nroad\ncar\n", 2, "car"),
     ("two_spellings", "car\nCar\n", 2, "Car"),
     ("composed_or_not", "caf\u00e9\ncafe\u0301\n", 2, "caf"),
