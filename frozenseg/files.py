@@ -64,10 +64,15 @@ def shipped(name: str) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
+def is_address(text: str) -> bool:
+    """Tell whether a text is an address such as s3://bucket/name."""
+    return bool(_ADDRESS.match(text))
+
+
 def user_path(name: str | os.PathLike[str]) -> Path:
     """Turn what a user typed into a path, in which "~" is the home folder, as in a shell."""
     text = os.fspath(name)
-    if _ADDRESS.match(text):
+    if is_address(text):
         raise UserError(f"{text}: an address; fetch the file and give its path")
     path = os.path.expanduser(text)
     if text.split(os.sep)[0] == "~" and path == text:

@@ -2,14 +2,13 @@
 
 import io
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from frozenseg.errors import MissingFileError, UserError, import_extra
+from frozenseg.files import is_address
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 MISSING = -1
 
 
@@ -30,11 +29,6 @@ class Item(NamedTuple):
     archive: str = ""
     offset: int = 0
     size: int = MISSING
-
-
-def is_address(path: str) -> bool:
-    """Tell whether a path is an address such as s3://bucket/name."""
-    return bool(ADDRESS.match(path))
 
 
 def file_system(address: str) -> tuple[Any, str]:

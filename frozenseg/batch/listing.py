@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from frozenseg.batch.items import MISSING, Item, file_system, is_address
+from frozenseg.batch.items import MISSING, Item, file_system
 from frozenseg.data.image_files import image_suffixes, is_video, list_images
 from frozenseg.data.notes import note
 from frozenseg.errors import UserError, import_extra
+from frozenseg.files import is_address
 
 LISTS = (".txt", ".lst")
 COLUMNS = ("path", "file_name", "url")  # of a Parquet list, the first that it has

@@ -67,7 +67,8 @@ def _make(plan: Plan, numbers: list[int], outcome: Outcome, engine: Engine) -> N
             bar.update()
             if error is not None:
                 outcome.failed += 1
-                outcome.errors += [error] if len(outcome.errors) < MOST_NAMED else []
+                if len(outcome.errors) < MOST_NAMED:
+                    outcome.errors.append(error)
 
         engine(plan, numbers, seen)
 

@@ -36,8 +36,9 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
     vocabulary, options = vocabulary_of(arguments), model_options(arguments)
-    for module in ("pyarrow", *(["ray"] if arguments.engine == "ray" else [])):
-        import_extra(module, "ray" if module == "ray" else "batch", "frozenseg batch")
+    import_extra("pyarrow", "batch", "frozenseg batch")
+    if arguments.engine == "ray":
+        import_extra("ray", "ray", "--engine ray")
     # Only now, because torch takes seconds.
     from frozenseg.batch.listing import list_items
     from frozenseg.batch.run import run
@@ -151,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"least score, 0-1, of the segments that are kept (default: {THRESHOLD})",
     )
     add_model(parser)
+    _add_engine(parser)
+    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... over the YAML file")
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--device",
         nargs="+",
@@ -171,5 +179,3 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         help="seconds to wait until a Ray cluster has the GPUs or CPUs that are asked for",
     )
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... over the YAML file")
-    return parser

@@ -28,6 +28,7 @@ from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.images import read_image
+from frozenseg.data.prediction_lines import WHOLE
 from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line
@@ -54,7 +55,7 @@ class Entry:
 def main(argv: list[str]) -> int | None:
     """Make the proposals of the images that have none yet."""
     arguments = _parser().parse_intermixed_args(argv)
-    number, parts = part_of(arguments.part)
+    number, parts = arguments.part
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
     check_writable(arguments.output / ABOUT)
@@ -136,7 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", help="a name of the benchmark table, or files; images keep their ids")
     add("--input", nargs="+", default=[], metavar="PATH", help="images, folders, globs")
     add("--output", type=user_path, required=True, help="folder of the proposals")
-    add("--part", default="1/1", metavar="K/N", help="make every N-th image, from the K-th on")
+    add(
+        "--part",
+        type=part_of,
+        default=WHOLE,
+        metavar="K/N",
+        help="make every N-th image, from the K-th on",
+    )
     add(
         "--sheet",
         type=output_picture,

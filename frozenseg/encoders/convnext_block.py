@@ -103,8 +103,9 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         if isinstance(self.mlp.fc2, PrepackedLinear) or not runs_fused(*self.mlp.parameters()):
             return
         self.fold_scale()
+        pack = to_int8 if int8 else prepack
         for layer in (self.mlp.fc1, self.mlp.fc2):
-            to_int8(layer) if int8 else prepack(layer)
+            pack(layer)
 
 
 def fuse_blocks(trunk: nn.Module) -> None:

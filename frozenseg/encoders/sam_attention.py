@@ -163,8 +163,9 @@ class FusedBlock(Block):
 
     def prepack(self, *, int8: bool = False) -> None:
         """Prepack the weights of an encoder that only predicts, or turn them into 8 bits."""
+        pack = to_int8 if int8 else prepack
         for layer in (self.attn.qkv, self.attn.proj, self.mlp.lin1, self.mlp.lin2):
-            to_int8(layer) if int8 else prepack(layer)
+            pack(layer)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:
