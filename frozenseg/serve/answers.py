@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.data.results import encode_panoptic, png_bytes
-from frozenseg.data.rle import encode_masks
+from frozenseg.data.rle import Rle, encode_ids, encode_masks
 from frozenseg.files import json_text
 from frozenseg.results.result import SegmentationResult
 from frozenseg.serve.bodies import (
@@ -64,8 +64,8 @@ def _panoptic(result: SegmentationResult, as_map: bool) -> PanopticBody | None:
     rows = [_segment(segment) for segment in segments]
     if as_map:
         return {"ids": _map(ids), "segments": rows}
-    for row in rows:
-        row["segmentation"] = _runs(ids == row["id"])
+    for row, code in zip(rows, encode_ids(ids, [row["id"] for row in rows]), strict=True):
+        row["segmentation"] = _runs(code)
     return {"segments": rows}
 
 
@@ -81,8 +81,8 @@ def _semantic(result: SegmentationResult, as_map: bool) -> SemanticBody | None:
     ]
     if as_map:
         return {"ids": _map(classes + 1), "classes": rows}
-    for row in rows:
-        row["segmentation"] = _runs(classes == row["class_id"])
+    for row, code in zip(rows, encode_ids(classes, [row["class_id"] for row in rows]), strict=True):
+        row["segmentation"] = _runs(code)
     return {"classes": rows}
 
 
@@ -94,7 +94,7 @@ def _instances(instances: InstanceResult) -> list[InstanceBody]:
             "score": float(score),
             "area": int(mask.sum()),
             "box": [float(side) for side in box],
-            "segmentation": _runs(mask),
+            "segmentation": _runs(encode_masks(mask[None])[0]),
         }
         for class_id, name, score, mask, box in zip(
             instances.class_ids,
@@ -119,10 +119,8 @@ def _segment(segment: Segment) -> SegmentBody:
     }
 
 
-def _runs(mask: np.ndarray) -> RunLengths:
-    """Encode a mask (H, W)."""
-    (runs,) = encode_masks(mask[None])
-    return {"size": runs["size"], "counts": runs["counts"]}
+def _runs(code: Rle) -> RunLengths:
+    return {"size": code["size"], "counts": code["counts"]}
 
 
 def _map(ids: np.ndarray) -> str:

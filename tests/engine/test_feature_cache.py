@@ -180,16 +180,20 @@ def test_the_limit_holds_for_all_writers_together(
     assert folder_bytes(tmp_path) <= 8 * size
 
 
+def roomy_cache(model: FrozenSeg, folder: Path) -> FeatureCache:
+    return FeatureCache(
+        folder,
+        fingerprint="x",
+        limit=10**9,
+        encode=model.encode,
+        channels=model.feature_channels(),
+    )
+
+
 def test_a_full_disk_costs_time_not_the_features(
     tiny_resnet: FrozenSeg, tiny_images: ImageBatch, tmp_path: Path, caplog
 ) -> None:
-    cache = FeatureCache(
-        tmp_path,
-        fingerprint="x",
-        limit=10**9,
-        encode=tiny_resnet.encode,
-        channels=tiny_resnet.feature_channels(),
-    )
+    cache = roomy_cache(tiny_resnet, tmp_path)
     with files_end_at(1000):
         first, second = cache(tiny_images, CPU), cache(tiny_images, CPU)
     assert caplog.text.count("File too large") == 1
@@ -306,13 +310,7 @@ def test_types_and_order_in_memory_are_kept(tmp_path: Path) -> None:
 def test_mixed_precision_is_kept_as_it_is(
     tiny_resnet: FrozenSeg, tiny_images: ImageBatch, tmp_path: Path
 ) -> None:
-    cache = FeatureCache(
-        tmp_path,
-        fingerprint="x",
-        limit=10**9,
-        encode=tiny_resnet.encode,
-        channels=tiny_resnet.feature_channels(),
-    )
+    cache = roomy_cache(tiny_resnet, tmp_path)
     with Precision.choose(CPU, "bf16").autocast():
         first, second = cache(tiny_images, CPU), cache(tiny_images, CPU)
         alone = tiny_resnet.encode(ImageBatch(tiny_images.pixels[1:], tiny_images.sizes[1:]))
