@@ -24,7 +24,7 @@ from frozenseg.files import resolve_packaged_path
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.mask_decoder import MaskDecoder
-from frozenseg.models.pixel_decoder import PixelDecoder, SAMPixelDecoder
+from frozenseg.models.pixel_decoder import PixelDecoder, Recompute, SAMPixelDecoder
 from frozenseg.models.simple_pyramid import SimpleFeaturePyramid
 from frozenseg.structures import TextEmbeddings
 
@@ -159,11 +159,11 @@ def _deformable(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def _recompute(cfg: CfgNode) -> bool:
-    """MODEL.RECOMPUTE, where "auto" is True on a CPU."""
+def _recompute(cfg: CfgNode) -> Recompute:
+    """MODEL.RECOMPUTE, where "auto" are layers on a CPU, and elsewhere parts of them."""
     if cfg.MODEL.RECOMPUTE == "auto":
-        return build_device(cfg).type == "cpu"
-    return cfg.MODEL.RECOMPUTE == "always"
+        return "layers" if build_device(cfg).type == "cpu" else "parts"
+    return "layers" if cfg.MODEL.RECOMPUTE == "always" else "nothing"
 
 
 def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:

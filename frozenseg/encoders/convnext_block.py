@@ -3,6 +3,7 @@
 Legend: B images, C channels, h x w cells.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from timm.layers import GELU, GELUTanh, LayerNorm, Mlp
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+from frozenseg.runtime.channels_last import depthwise_layer_norm, is_depthwise, runs_kernels
 from frozenseg.runtime.linear import (
     Activation,
     PrepackedLinear,
@@ -19,6 +21,7 @@ from frozenseg.runtime.linear import (
     runs_fused,
     to_int8,
 )
+from frozenseg.runtime.precision import in_compute_type
 
 # Floats of a block's hidden layer that are computed at once. ConvNeXt-L's first stage has 47
 # million at 800 x 1216. That is more than the heap keeps (`frozenseg.runtime.allocator`), and new
@@ -31,48 +34,64 @@ ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # t
 class FusedConvNeXtBlock(ConvNeXtBlock):
     """timm's block for a frozen trunk; equal parameters and outputs.
 
-    Where linear layers run fused (`frozenseg.runtime.linear`), and where the trunk is in half
-    precision, features stay channels-last from block to block, and the layer scale (a factor for
-    each channel) is multiplied into the weights of the linear layer before it. Elsewhere the block
-    runs as timm's.
+    Where linear layers run fused (`frozenseg.runtime.linear`), and where the trunk computes in half
+    precision without gradients, features stay channels-last from block to block, and the layer
+    scale (a factor for each channel) is multiplied into the weights of the linear layer before it.
+    Elsewhere the block runs as timm's.
     """
 
     scale_folded = False  # whether the last layer includes the layer scale
     mlp: Any  # a `Mlp` of linear layers, see `_is_plain`
+    _taps: Tensor | None = None  # the weights of the convolution as (side, side, C)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, h, w) to the same shape."""
-        half = self.mlp.fc1.weight.dtype != torch.float32
-        if not half and not runs_fused(x, *self.mlp.parameters()):
+        dtype = self.mlp.fc1.weight.dtype
+        if x.device.type == "cuda" and not torch.is_grad_enabled():
+            dtype = in_compute_type(self.conv_dw.bias).dtype  # autocast's, where it is on
+        if dtype == torch.float32 and not runs_fused(x, *self.mlp.parameters()):
             return super().forward(x)
-        cells = x.permute(0, 2, 3, 1).contiguous()  # no copy behind another such block
-        mixed = self.conv_dw(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # No copy behind another such block.
+        cells = x.to(dtype).permute(0, 2, 3, 1).contiguous()
+        mixed, normed = self._mixed(cells)
         scaled = None
         if self.gamma is not None and not self.scale_folded:
             scaled = self._scaled(self.gamma)
         tokens, residual = mixed.flatten(0, 2), cells.flatten(0, 2)  # (B * h * w, C)
         rows = max(1, HIDDEN_ELEMENTS // self.mlp.fc1.out_features)
         if len(tokens) <= rows or x.device.type != "cpu":
-            out = self._mlp_fused(tokens, residual, scaled)
+            out = self._mlp_fused(tokens if normed else self.norm(tokens), residual, scaled)
         else:
             out = torch.empty_like(residual)
             parts = (tensor.split(rows) for tensor in (tokens, residual, out))
             for some_tokens, some_residual, some_out in zip(*parts, strict=True):
-                some_out.copy_(self._mlp_fused(some_tokens, some_residual, scaled))
+                some_out.copy_(self._mlp_fused(self.norm(some_tokens), some_residual, scaled))
         return out.view_as(cells).permute(0, 3, 1, 2)
 
     def _mlp_fused(
         self, tokens: Tensor, residual: Tensor, scaled: tuple[Tensor, Tensor | None] | None
     ) -> Tensor:
-        """Return the MLP of a block, for n cells (n, C).
+        """Return the MLP of a block, for n cells (n, C) behind the norm.
 
         scaled: the result of `_scaled`, or None to use the last layer as it is.
         """
         activation = ACTIVATIONS[type(self.mlp.act)]
-        hidden = apply_linear(self.mlp.fc1, self.norm(tokens), activation=activation)
+        hidden = apply_linear(self.mlp.fc1, tokens, activation=activation)
         if scaled is None:
             return apply_linear(self.mlp.fc2, hidden, residual=residual)
         return linear(hidden, *scaled, residual=residual)
+
+    def _mixed(self, cells: Tensor) -> tuple[Tensor, bool]:
+        """Return the depthwise convolution of cells (B, h, w, C), and whether the norm behind it is
+        done as well."""
+        maps, conv, norm = cells.permute(0, 3, 1, 2), self.conv_dw, self.norm
+        if not runs_kernels(maps):
+            return conv(maps).permute(0, 2, 3, 1), False
+        if self._taps is None:
+            self._taps = conv.weight.detach()[:, 0].permute(1, 2, 0).contiguous()
+        weights = (self._taps, conv.bias, norm.weight, norm.bias)
+        weights = (weight.to(cells.dtype) for weight in weights)
+        return depthwise_layer_norm(cells, *weights, norm.eps), True
 
     def _scaled(self, gamma: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the last layer, multiplied by the layer scale."""
@@ -94,8 +113,12 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         self.gamma.data.fill_(1)
         self.scale_folded = True
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        self._taps = None
+        return super()._apply(fn, recurse)
+
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        self.scale_folded = False
+        self.scale_folded, self._taps = False, None
         super()._load_from_state_dict(*arguments)
 
     def prepack(self, *, int8: bool = False) -> None:
@@ -122,6 +145,7 @@ def _is_plain(block: ConvNeXtBlock) -> bool:
     mlp = block.mlp
     return (
         not block.use_conv_mlp
+        and is_depthwise(block.conv_dw)
         and isinstance(block.norm, LayerNorm)
         and type(mlp) is Mlp
         and isinstance(mlp.fc1, nn.Linear)

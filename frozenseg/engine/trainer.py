@@ -128,7 +128,8 @@ def training_step(
                 losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
             total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
             # DistributedDataParallel averages gradients over the processes; theirs add up.
-            state.scaler.scale(total * processes).backward()
+            with state.precision.float32_products():
+                state.scaler.scale(total * processes).backward()
         for name, value in losses.items():
             summed[name] = summed.get(name, 0) + value.detach()
     state.scaler.unscale_(state.optimizer)

@@ -144,6 +144,19 @@ class PanopticAccumulator:
         self.in_rows.view(-1).scatter_(0, (owner * height + row).flatten(), True)
         self.in_columns.view(-1).scatter_(0, (owner * width + column).flatten(), True)
 
+    def add_sizes(self, by_probability: Tensor) -> None:
+        """Take in the pixels (N,) of the masks of all queries in a band, of which `scan` knows."""
+        self.counts[1, :-1] += by_probability.index_select(0, self.queries)
+
+    def add_owned(self, start: int, owned: Tensor) -> None:
+        """Take in what `scan` has counted in a band when it wrote `winner` and `in_columns`.
+
+        owned: (R, 2, more than N) of each row, as of `scan_kernels.find_owners`.
+        """
+        owned = owned.index_select(2, self.queries)
+        self.counts[::2, :-1] += owned.sum(0)
+        self.in_rows[:-1, start : start + len(owned)] = owned[:, 1].T > 0
+
     def finish(self) -> None:
         """As `Accumulator.finish`."""
 
@@ -209,6 +222,12 @@ class InstanceAccumulator:
         self.masks[:, rows].copy_(inside)
         self.sums[0] += mask_probs.index_select(0, self.queries).mul_(inside).flatten(1).sum(1)
         self.sums[1] += _count_pixels(inside)
+
+    def add_sizes(self, by_logit: Tensor, sums: Tensor) -> None:
+        """Take in what `scan` has counted of all queries in a band when it wrote `masks`: pixels
+        (N,) of their masks, and the sums (N,) of their probabilities there."""
+        self.sums[0] += sums.index_select(0, self.queries)
+        self.sums[1] += by_logit.index_select(0, self.queries)
 
     def finish(self) -> None:
         """As `Accumulator.finish`: the best score first."""

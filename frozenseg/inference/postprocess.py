@@ -27,6 +27,7 @@ from frozenseg.inference.join_proposals import (
     semantic_weights,
 )
 from frozenseg.inference.resize import MaskResizer
+from frozenseg.inference.scan import scan
 from frozenseg.runtime.memory import require_memory
 from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
@@ -176,6 +177,9 @@ def _accumulate(
 ) -> None:
     """Feed the accumulators band by band; `from_scores` takes scores made at input size."""
     from_masks, needed_logits = _restrict_to_needed(from_masks, mask_logits)
+    from_masks = scan(from_masks, needed_logits, resizer)
+    if not from_masks and from_scores is None:
+        return
     limit = BAND_ELEMENTS["cpu" if mask_logits.device.type == "cpu" else "other"]
     for start, stop in _bands(resizer.output_size, depth, limit):
         rows = slice(start, stop)

@@ -9,6 +9,9 @@ or in part, where the model predicts no object: a stripe without class remains a
 With `cells_inside` those cells take the value of the last cell that is all image.
 """
 
+import functools
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,19 +40,11 @@ class MaskResizer:
         self.padded_size = padded_size
         self.image_size = image_size
         self.output_size = output_size
-        # The matrices stay on the CPU, so that the rows which a band needs are known without
-        # waiting for the device.
-        used = [
-            _cells_inside(*axis) if cells_inside else axis[0]
-            for axis in zip(mask_size, padded_size, image_size, strict=True)
-        ]
-        self._to_input = _last_repeated(
-            _interpolation(mask_size[0], padded_size[0])[: image_size[0]], used[0]
+        sizes = zip(mask_size, padded_size, image_size, output_size, strict=True)
+        self._vertical, self._horizontal = (
+            _axis(*axis, used=_cells_inside(*axis[:3]) if cells_inside else axis[0])
+            for axis in sizes
         )
-        self._columns = used[1]
-        self._to_output = _interpolation(image_size[0], output_size[0])
-        self._rows = self._to_output @ self._to_input
-        self._copies: dict[torch.device, Tensor] = {}  # of `_rows`
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "MaskResizer":
@@ -58,11 +53,28 @@ class MaskResizer:
 
     def rows(self, masks: Tensor, start: int, stop: int) -> Tensor:
         """Output rows start..stop of masks (Q, h, w): (Q, stop - start, output width)."""
-        first, last = _band(self._rows[start:stop])
-        if masks.device not in self._copies:
-            self._copies[masks.device] = self._rows.to(masks)
-        matrix = self._copies[masks.device][start:stop, first:last]
-        return _stretch(self._crop(matrix @ masks[:, first:last]), self.output_size[1])
+        cells = self._widened(self.cell_rows(masks, start, stop))
+        return _stretch(cells, self.output_size[1])
+
+    def cell_rows(self, masks: Tensor, start: int, stop: int) -> Tensor:
+        """As `rows`, but with the columns of the masks: (Q, stop - start, w)."""
+        first, last = self._vertical.cells_of(start, stop)
+        matrix = self._vertical.matrix_on(masks.device)[start:stop, first:last]
+        return matrix.to(masks) @ masks[:, first:last]
+
+    @property
+    def has_column_shares(self) -> bool:
+        """Whether `column_shares` describes the columns: for masks with no more columns than the
+        padded input."""
+        return self._horizontal.cells <= self.padded_size[1]
+
+    def column_shares(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which columns of the masks each column of the output is made of.
+
+        Returns the first column (output width,) int32, and the shares (3, output width) of it and
+        the next two. A share of a column that does not exist is 0.
+        """
+        return self._horizontal.shares_on(device)
 
     def input_rows(self, masks: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return the input rows that output rows start..stop are interpolated from, and their
@@ -71,42 +83,115 @@ class MaskResizer:
         Returns masks (Q, n, image width) of n input rows, and a matrix (stop - start, n) for
         `finish`.
         """
-        matrix = self._to_output[start:stop]
+        matrix = self._vertical.output_matrix[start:stop]
         first, last = _band(matrix)
-        band = _apply(self._to_input[first:last], masks)
-        return self._crop(band), matrix[:, first:last]
+        band = _apply(self._vertical.input_matrix[first:last], masks)
+        return self._widened(band), matrix[:, first:last]
 
     def finish(self, matrix: Tensor, scores: Tensor) -> Tensor:
         """Output rows (K, rows, output width) from input rows (K, n, image width)."""
         return _stretch(_apply(matrix, scores), self.output_size[1])
 
-    def _crop(self, rows: Tensor) -> Tensor:
+    def _widened(self, rows: Tensor) -> Tensor:
         """Rows (Q, R, w) of mask cells, resized to the padded input and cropped to the image."""
-        rows[..., self._columns :] = rows[..., self._columns - 1 : self._columns]
+        used = self._horizontal.used
+        rows[..., used:] = rows[..., used - 1 : used]
         return _stretch(rows, self.padded_size[1])[..., : self.image_size[1]]
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """A bilinear resize along one axis: each target is two sources, each times its share.
+
+    first, second: (target,) the sources. left, right: (target,) their shares.
+    """
+
+    first: Tensor
+    second: Tensor
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, source: int, target: int) -> "_Shares":
+        """Those of PyTorch's resize, bit for bit where it fuses a product and a sum."""
+        scale = torch.tensor(source, dtype=torch.float32) / target
+        centres = torch.arange(target, dtype=torch.float64) + 0.5
+        places = (centres * scale.double() - 0.5).float().clamp(min=0)
+        first = places.floor().long().clamp(max=source - 1)
+        right = (places - first).clamp(0, 1)
+        return cls(first, (first + 1).clamp(max=source - 1), 1 - right, right)
+
+    def sums(self, rows: Tensor) -> Tensor:
+        """Rows (source, n) to (target, n)."""
+        return self.left[:, None] * rows[self.first] + self.right[:, None] * rows[self.second]
+
+    def matrix(self, source: int) -> Tensor:
+        """As a matrix (target, source)."""
+        matrix = torch.zeros(len(self.first), source)
+        matrix.scatter_add_(1, self.first[:, None], self.left[:, None])
+        return matrix.scatter_add_(1, self.second[:, None], self.right[:, None])
+
+
+class _Axis:
+    """How mask cells become output pixels along one axis.
+
+    cells: of the mask.
+    used: how many of them count; what would come from those behind them comes from the last of
+        these.
+    matrix: (output, cells), on the CPU, so that the rows which a band needs are known without
+        waiting for the device.
+    """
+
+    def __init__(self, cells: int, padded: int, image: int, output: int, used: int) -> None:
+        whole = _Shares.of(cells, padded)
+        sources = (source[:image].clamp(max=used - 1) for source in (whole.first, whole.second))
+        self.to_input = _Shares(*sources, whole.left[:image], whole.right[:image])
+        self.to_output = _Shares.of(image, output)
+        self.cells, self.used = cells, used
+        self.input_matrix = self.to_input.matrix(cells)
+        self.matrix = self.to_output.sums(self.input_matrix)
+        self._matrices: dict[torch.device, Tensor] = {}
+        self._shares: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def cells_of(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the range of cells that output start..stop is made of."""
+        first = self.to_input.first[self.to_output.first[start]]
+        last = self.to_input.second[self.to_output.second[stop - 1]]
+        return int(first), int(last) + 1
+
+    @functools.cached_property
+    def output_matrix(self) -> Tensor:
+        """(output, image)."""
+        return self.to_output.matrix(len(self.to_input.first))
+
+    def matrix_on(self, device: torch.device) -> Tensor:
+        """Return `matrix` on a device."""
+        if device not in self._matrices:
+            self._matrices[device] = self.matrix.to(device)
+        return self._matrices[device]
+
+    def shares_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """As `MaskResizer.column_shares`."""
+        if device not in self._shares:
+            inner, outer = self.to_input, self.to_output
+            first = inner.first[outer.first]
+            shares = torch.zeros(3, len(first))
+            for column, share in ((outer.first, outer.left), (outer.second, outer.right)):
+                for cell, part in ((inner.first, inner.left), (inner.second, inner.right)):
+                    place = (cell[column] - first)[None]
+                    shares.scatter_add_(0, place, (share * part[column])[None])
+            self._shares[device] = first.int().to(device), shares.to(device)
+        return self._shares[device]
+
+
+@functools.lru_cache(maxsize=64)  # images of a data set have few sizes
+def _axis(cells: int, padded: int, image: int, output: int, used: int) -> _Axis:
+    return _Axis(cells, padded, image, output, used)
 
 
 def _cells_inside(cells: int, padded: int, image: int) -> int:
     """How many of the cells along an axis are all image, but at least one."""
     return max(1, image * cells // padded)
-
-
-def _last_repeated(matrix: Tensor, used: int) -> Tensor:
-    """Return a matrix (target, source) that reads source entry `used - 1` in place of all behind
-    it."""
-    matrix = matrix.clone()
-    matrix[:, used - 1] = matrix[:, used - 1 :].sum(1)
-    matrix[:, used:] = 0
-    return matrix
-
-
-def _interpolation(source: int, target: int) -> Tensor:
-    """Return the matrix (target, source) of a bilinear resize along one axis, made by PyTorch's
-    resize."""
-    identity = torch.eye(source)[None, None]
-    return F.interpolate(identity, size=(target, source), mode="bilinear", align_corners=False)[
-        0, 0
-    ]
 
 
 def _band(matrix: Tensor) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class Pipeline:
 
     model: in evaluation mode while it is called.
     post_processor: what is made of the model's masks; it computes in float32.
-    precision: of the model.
+    precision: of the model; in half precision, post-processing may use TF32.
     proposals: where SAM's proposals come from, if they shall join; the model must then be a
         `RegionClassifier`.
     """
@@ -91,7 +91,8 @@ class Pipeline:
 
     def _predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
         pixels = [request.image for request in requests]
-        images = ImageBatch.collate(pixels, self.model.size_divisor).to(self.model.device)
+        model = self.model
+        images = ImageBatch.collate(pixels, model.size_divisor, device=model.device)
         with self.precision.autocast():
             if self.proposals is None:
                 predictions = self.model.predict(images, text)
@@ -115,7 +116,8 @@ class Pipeline:
         for index, request in enumerate(output.requests):
             height, width = request.output_size
             try:
-                with out_of_memory_named(f"the masks of {height} x {width} pixels"):
+                named = out_of_memory_named(f"the masks of {height} x {width} pixels")
+                with named, self.precision.float32_products():
                     results.append(self._finish_one(output, index, vocabulary))
             except UserError as error:
                 results.append(error.with_traceback(None))

@@ -44,10 +44,10 @@ def segment_stream(
     items: sources of any kind, each with its request. text: the vectors of `vocabulary`.
     batch_size: the most images of one padded size that the model takes at once.
     overlap: whether results are made while the model works on the next batch; None: not on a CPU,
-        whose cores both would share, nor with TF32, which is switched for the whole process.
+        whose cores both would share.
     """
     if overlap is None:
-        overlap = pipeline.model.device.type != "cpu" and not pipeline.precision.tf32
+        overlap = pipeline.model.device.type != "cpu"
     waiting: deque[tuple[_Group[Source], Future[list[Result]]]] = deque()
     done: dict[int, tuple[Source, Result]] = {}
     expected = 0
@@ -113,7 +113,10 @@ class _Finisher:
         self.pipeline, self.vocabulary = pipeline, vocabulary
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="results") if overlap else None
         device = pipeline.model.device
-        self.stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
+        self.stream = None
+        if overlap and device.type == "cuda":
+            # A small kernel of the results goes before those of the next batch, not behind them.
+            self.stream = torch.cuda.Stream(device, priority=-1)
 
     def __enter__(self) -> "_Finisher":
         return self

@@ -4,7 +4,7 @@ Legend: L outputs of the decoder, B images, Q queries, K classes, N the largest 
 an image, T objects of the batch, M matched pairs of one output, P points.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -127,8 +127,13 @@ class HungarianMatcher:
         rows = targets.padded_rows()
         # One output at a time bounds the memory: its logits at the points are B * Q * P floats. A
         # single copy then brings the costs of all outputs to the CPU.
+        features = outputs[0].mask_features
+        features = None if features is None else features.float()  # once for all outputs
         costs = torch.stack(
-            [self.costs(*pair, targets, rows) for pair in zip(outputs, points, strict=True)]
+            [
+                self.costs(replace(output, mask_features=features), own, targets, rows)
+                for output, own in zip(outputs, points, strict=True)
+            ]
         )
         return assign(costs.cpu().numpy(), targets)
 

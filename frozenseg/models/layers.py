@@ -2,10 +2,13 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from frozenseg.runtime.linear import apply_linear
 from frozenseg.runtime.precision import in_compute_type
@@ -124,6 +127,14 @@ class FeedForwardBlock(nn.Module):
         return self.norm(apply_linear(self.linear2, hidden, residual=tokens))
 
 
+def recomputed(function: Callable[..., Any], *given: Any) -> Any:
+    """Call a function so that training computes what is inside again in the backward pass, in
+    place of keeping it. Nothing in it may be random."""
+    if not torch.is_grad_enabled():
+        return function(*given)
+    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
+
+
 def sine_positions(
     height: int, width: int, dim: int, *, device: torch.device | str, temperature: float = 10000.0
 ) -> Tensor:
@@ -151,8 +162,30 @@ def _sine_table(count: int, half: int, device: torch.device, temperature: float)
         return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1).T
 
 
+def _channels_last(features: Tensor) -> Tensor:
+    """Feature maps (B, C, h, w) with their channels last in memory, and strides that say so.
+
+    PyTorch's resize reads the layout from the strides; of a batch of one image, that of the batch
+    can be any.
+    """
+    features = features.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = features.shape
+    strides = (height * width * channels, 1, width * channels, channels)
+    return (
+        features if features.stride() == strides else features.as_strided(features.shape, strides)
+    )
+
+
 def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize feature maps (B, C, h, w) bilinearly to (B, C, *size)."""
+    """Resize feature maps (B, C, h, w) bilinearly to (B, C, *size).
+
+    On CUDA channels should be last in memory, else PyTorch has one thread for all channels of a
+    cell; on a CPU that layout takes three times as long.
+    """
     if features.shape[-2:] == torch.Size(size):
         return features
+    if features.device.type == "cuda":
+        features = _channels_last(features)
+    else:
+        features = features.contiguous()
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from frozenseg.encoders.pooling import pool_masks
+from frozenseg.encoders.pooling import pool_masks, pool_predicted_masks
 from frozenseg.models.injectors import FeatureInjector, Memory, QueryInjector, sam_tokens
 from frozenseg.models.layers import (
     MLP,
@@ -150,13 +150,14 @@ class MaskDecoder(WithEmbeddings):
         memories = [self._memory(number, levels, sam_level) for number in range(NUM_LEVELS)]
         masks = MaskHead(mask_features)
         queries = self.query_features.expand(mask_features.shape[0], -1, -1)
-        outputs = []
+        seen: list[
+            tuple[Tensor, Tensor]
+        ] = []  # the queries of each output, and their mask embeddings
         for number, layer in enumerate(self.layers):
             level = number % NUM_LEVELS
             embedded = self.norm(queries)
             mask_embed = self.mask_embedding(embedded)
-            if auxiliary:
-                outputs.append(self._predict(embedded, mask_embed, masks, classify, training=True))
+            seen.append((embedded, mask_embed))
             if number > 0 and (number - 1) % NUM_LEVELS == self.query_injector_level:
                 assert self.query_injector is not None and sam_embedding is not None
                 size = (sam_embedding.shape[-2], sam_embedding.shape[-1])
@@ -174,8 +175,11 @@ class MaskDecoder(WithEmbeddings):
             queries = layer(queries, self.query_positions, tokens, key, attended)
         embedded = self.norm(queries)
         mask_embed = self.mask_embedding(embedded)
-        last = self._predict(embedded, mask_embed, masks, classify, training=auxiliary)
-        return replace(last, auxiliary=outputs)
+        if auxiliary:
+            return self._predict_all([*seen, (embedded, mask_embed)], masks.features, classify)
+        mask_logits = masks.logits(mask_embed)
+        pooled = pool_masks(masks.features, mask_logits)
+        return MaskPredictions(self._classify(pooled, embedded, classify), mask_logits)
 
     def _memory(
         self, number: int, levels: list[Tensor], sam_level: Tensor | None
@@ -197,24 +201,28 @@ class MaskDecoder(WithEmbeddings):
         memory = in_compute_type(attended), in_compute_type(attended + positions)
         return tokens, positions, memory
 
-    def _predict(
-        self,
-        embedded: Tensor,
-        mask_embed: Tensor,
-        masks: "MaskHead",
-        classify: Classify,
-        *,
-        training: bool,
+    def _predict_all(
+        self, outputs: list[tuple[Tensor, Tensor]], mask_features: Tensor, classify: Classify
     ) -> MaskPredictions:
-        mask_logits = masks.logits(mask_embed)
-        pooled = self.pooling_projection(pool_masks(masks.features, mask_logits))
-        class_logits = classify(self.class_embedding(pooled + embedded), self.logit_scale)
-        if not training:
-            return MaskPredictions(class_logits, mask_logits)
-        nothing = mask_logits.new_empty((*mask_logits.shape[:2], 0, 0))
-        return MaskPredictions(
-            class_logits, nothing, mask_embed=mask_embed, mask_features=masks.features
+        """Predictions of all outputs, for training, made together.
+
+        outputs: for each output its queries (B, Q, C) behind the norm, and their mask embeddings.
+        """
+        embedded, mask_embed = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
+        pooled = pool_predicted_masks(mask_embed, mask_features)
+        logits = self._classify(pooled, embedded, classify).chunk(len(outputs), 1)
+        nothing = mask_embed.new_empty((*outputs[0][0].shape[:2], 0, 0))
+        *auxiliary, last = (
+            MaskPredictions(own, nothing, mask_embed=of_masks, mask_features=mask_features)
+            for own, (_, of_masks) in zip(logits, outputs, strict=True)
         )
+        return replace(last, auxiliary=auxiliary)
+
+    def _classify(self, pooled: Tensor, embedded: Tensor, classify: Classify) -> Tensor:
+        """Class logits (B, N, K + 1) from features pooled under the masks of queries, and the
+        queries, each (B, N, C)."""
+        embeddings = self.class_embedding(self.pooling_projection(pooled) + embedded)
+        return classify(embeddings, self.logit_scale)
 
 
 class MaskHead:

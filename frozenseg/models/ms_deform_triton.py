@@ -7,9 +7,7 @@ Legend: N images, L queries, V levels, P points, M heads, D channels per head, S
 """
 
 import functools
-import logging
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +18,9 @@ from torch import Tensor
 from frozenseg.models.ms_deform_kernels import deformable_backward, deformable_forward
 from frozenseg.models.ms_deform_loop import loop_gradients, loop_over_levels
 from frozenseg.models.ms_deform_operator import connect
+from frozenseg.runtime.triton_launch import kernels_work, launch
 
-logger = logging.getLogger(__name__)
+PART = "deformable attention"  # in warnings
 
 # Bags x channels of a program: four numbers a thread at Triton's default of four warps.
 TILE = 512
@@ -86,49 +85,14 @@ def deformable_triton_backward(
     return by_value, by_locations, by_weights
 
 
-_kernels_failed = threading.Event()
-_first_failure = threading.Lock()
-
-
-def kernels_work() -> bool:
-    """Whether no kernel has failed in this process so far."""
-    return not _kernels_failed.is_set()
-
-
 def _run(kernel: Any, tensors: tuple[Tensor, ...], value: Tensor, weights: Tensor) -> bool:
-    """Launch a kernel and return whether it ran.
-
-    A kernel that once failed to compile or launch will fail again, so the first failure is logged
-    and no kernel is tried from then on. Errors that end a process, such as a device error of an
-    earlier kernel, are raised again by the code that takes the kernel's place.
-    """
-    if not kernels_work():
-        return False
-    if not math.prod(weights.shape[:3]) * value.shape[3]:
-        return True  # nothing to do, and an empty grid cannot be launched
-    grid, sizes = _launch(value, weights)
-    try:
-        with torch.cuda.device_of(value):
-            kernel[grid](*tensors, **sizes)
-    # Compiler, assembler, linker, driver and the cache on disk raise errors of no common class.
-    except Exception as error:
-        _warn_once(kernel.fn.__name__, error)
-        return False
-    return True
-
-
-def _warn_once(name: str, error: Exception) -> None:
-    with _first_failure:
-        if kernels_work():
-            _kernels_failed.set()
-            logger.warning(
-                "deformable attention: the kernel %s of Triton %s fails here (%s: %s); PyTorch's "
-                "grid_sample takes its place, which is slower",
-                name,
-                triton.__version__,
-                type(error).__name__,
-                " ".join(str(error).split())[:300],
-            )
+    """Launch a kernel and return whether it ran, or had nothing to do."""
+    if kernels_work(PART) and not math.prod(weights.shape[:3]) * value.shape[3]:
+        return True  # an empty grid cannot be launched
+    grid, sizes = _grid_and_sizes(value, weights)
+    return launch(
+        PART, kernel, grid, *tensors, instead="PyTorch's grid_sample takes its place", **sizes
+    )
 
 
 @functools.lru_cache(maxsize=64)  # saves a copy to the device in every layer
@@ -141,7 +105,7 @@ def _level_table(heights: tuple[int, ...], widths: tuple[int, ...], device: torc
     return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
-def _launch(value: Tensor, weights: Tensor) -> tuple[tuple[int], dict[str, int]]:
+def _grid_and_sizes(value: Tensor, weights: Tensor) -> tuple[tuple[int], dict[str, int]]:
     batch, length, heads, levels, points = weights.shape
     block_channels = triton.next_power_of_2(value.shape[3])
     block_bags = max(1, TILE // block_channels)

@@ -3,16 +3,18 @@
 Legend: B images, C channels, levels from coarse to fine (strides 32, 16, 8).
 """
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from frozenseg.models.layers import resize, sine_positions
+from frozenseg.models.layers import recomputed, resize, sine_positions
 from frozenseg.models.ms_deform_attn import DeformableEncoderLayer, reference_points
+from frozenseg.runtime.channels_last import group_norm, groups_are_powers_of_two, runs_kernels
 from frozenseg.runtime.precision import autocast_dtype, in_type_of
+
+Recompute = Literal["layers", "parts", "nothing"]
 
 ENCODER_HIDDEN_DIM = 1024  # feed-forward width of the deformable encoder, fixed in Mask2Former
 
@@ -32,7 +34,7 @@ class DeformableEncoder(nn.Module):
         num_levels: int,
         num_heads: int,
         num_points: int,
-        recompute: bool = False,
+        recompute: Recompute = "nothing",
     ) -> None:
         super().__init__()
         self.recompute = recompute
@@ -43,6 +45,7 @@ class DeformableEncoder(nn.Module):
                 num_levels=num_levels,
                 num_heads=num_heads,
                 num_points=num_points,
+                recompute_parts=recompute == "parts",
             )
             for _ in range(num_layers)
         )
@@ -66,14 +69,8 @@ class DeformableEncoder(nn.Module):
         )  # (1, L, C)
         references = reference_points(tuple(shapes), tokens.device)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                tokens = checkpoint(
-                    *(layer, tokens, positions, references, shapes),
-                    use_reentrant=False,
-                    preserve_rng_state=False,  # nothing in a layer is random
-                )
-            else:
-                tokens = layer(tokens, positions, references, shapes)
+            given = (tokens, positions, references, shapes)
+            tokens = recomputed(layer, *given) if self.recompute == "layers" else layer(*given)
         parts = tokens.split([height * width for height, width in shapes], dim=1)
         return [
             part.transpose(1, 2).unflatten(2, shape)
@@ -107,10 +104,18 @@ class GroupNorm(nn.GroupNorm):
     """PyTorch's, which stays in half precision where its weights are in it: a kernel adds up in
     float32 either way, and maps at stride 4 are large."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, h, w) to the same shape."""
+    def forward(self, input: Tensor, *, relu: bool = False) -> Tensor:
+        """(B, C, h, w) to the same shape, then ReLU if asked for."""
         with in_type_of(self.weight):
-            return super().forward(input)
+            if (
+                input.dtype == self.weight.dtype
+                and groups_are_powers_of_two(self.num_channels, self.num_groups)
+                and runs_kernels(input)
+            ):
+                given = (self.num_groups, self.weight, self.bias, self.eps)
+                return group_norm(input, *given, relu)
+            normed = super().forward(input)
+        return F.relu(normed, inplace=True) if relu else normed
 
 
 class PixelDecoder(nn.Module):
@@ -126,7 +131,7 @@ class PixelDecoder(nn.Module):
         num_heads: int,
         num_points: int,
         published_init: bool = True,
-        recompute: bool = False,
+        recompute: Recompute = "nothing",
     ) -> None:
         """Make the layers.
 
@@ -174,11 +179,9 @@ class PixelDecoder(nn.Module):
             ]
         )
         finest = self.lateral(features["res2"].to(dtype))
-        # On a CPU, upsampling takes three times as long if channels are last in memory.
-        finer = levels[-1].to(finest.dtype).contiguous()
-        finer = resize(finer, (finest.shape[-2], finest.shape[-1]))
-        finest += finer
-        return self.mask_features(F.relu(self.output(finest), inplace=True)), levels
+        finest += resize(levels[-1].to(finest.dtype), (finest.shape[-2], finest.shape[-1]))
+        convolution, norm = self.output
+        return self.mask_features(norm(convolution(finest), relu=True)), levels
 
 
 class SAMPixelDecoder(nn.Module):
@@ -194,7 +197,7 @@ class SAMPixelDecoder(nn.Module):
         num_heads: int,
         num_points: int,
         published_init: bool = True,
-        recompute: bool = False,
+        recompute: Recompute = "nothing",
     ) -> None:
         """Make the layers.
 
@@ -221,5 +224,6 @@ class SAMPixelDecoder(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """SAM's embedding (B, C, h, w) to (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
-        halved = self.downsample(embedding.to(autocast_dtype(embedding))).float()
-        return self.encoder([F.relu(halved, inplace=True)])[0]
+        convolution, norm = self.downsample
+        halved = norm(convolution(embedding.to(autocast_dtype(embedding))), relu=True)
+        return self.encoder([halved.float()])[0]

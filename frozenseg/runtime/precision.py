@@ -37,8 +37,8 @@ class Precision:
     dtype: of matrix products, convolutions and attention under `autocast`; None: float32.
     int8: whether the linear layers in the blocks of frozen encoders multiply whole numbers of 8
         bits, on a CPU; all else is float32.
-    tf32: whether CUDA may round the inputs of float32 products and convolutions to TF32, which has
-        the 10 bits of float16; only without `dtype`.
+    tf32: whether CUDA rounds the inputs of float32 products and convolutions to TF32, which has the
+        10 bits of float16. With `dtype` it does so too (`tf32_allowed`).
     """
 
     device: torch.device
@@ -76,11 +76,28 @@ class Precision:
             return "tf32" if self.tf32 else "int8"
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """PyTorch's autocast with this dtype; for float32, TF32 switched on or off inside."""
-        if self.dtype is None:
-            return allow_tf32(self.tf32) if self.device.type == "cuda" else nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    @property
+    def tf32_allowed(self) -> bool:
+        """Whether products that stay in float32 may use TF32 on CUDA.
+
+        In half precision they may: most of their inputs were in half precision before and lose
+        nothing, the others lose as much as half precision does, and the sums stay in float32.
+        """
+        return self.tf32 or self.dtype is not None
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """PyTorch's autocast with this dtype; on CUDA, `float32_products` as well."""
+        with self.float32_products():
+            if self.dtype is None:
+                yield
+            else:
+                with torch.autocast(self.device.type, dtype=self.dtype):
+                    yield
+
+    def float32_products(self) -> AbstractContextManager[Any]:
+        """On CUDA, TF32 is switched on or off inside, for the products of float32."""
+        return allow_tf32(self.tf32_allowed) if self.device.type == "cuda" else nullcontext()
 
 
 @functools.cache  # said once

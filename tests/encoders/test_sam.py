@@ -238,3 +238,10 @@ def test_a_bright_square_comes_out_in_its_own_cell(view_name: str, place: tuple[
     cells = torch.nn.functional.interpolate(embedding, size=(6, 8), mode="area")[0, 0]
     cells = cells[:4, :6]  # those of the image; beside it SAM's border is repeated
     assert divmod(int(cells.argmax()), 6) == place
+
+
+def test_patches_as_a_product_are_those_of_the_convolution() -> None:
+    embed = build_sam_model("tiny").image_encoder.patch_embed
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(embed.product(pixels), embed.proj(pixels).permute(0, 2, 3, 1))

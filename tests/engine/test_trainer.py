@@ -204,15 +204,14 @@ def test_in_float16_an_overflow_is_left_out_until_no_scale_helps() -> None:
 def test_predictions_that_are_not_finite_stop_the_run(run: TinyRun, monkeypatch) -> None:
     from frozenseg.models.mask_decoder import MaskDecoder
 
-    whole = MaskDecoder._predict
+    whole = MaskDecoder._predict_all
 
-    def _predict(self, *arguments, **options):
-        found = whole(self, *arguments, **options)
-        if found.mask_embed is not None:
-            found.mask_embed = found.mask_embed * float("nan")
+    def _predict_all(self, *arguments):
+        found = whole(self, *arguments)
+        found.mask_embed = found.mask_embed * float("nan")
         return found
 
-    monkeypatch.setattr(MaskDecoder, "_predict", _predict)
+    monkeypatch.setattr(MaskDecoder, "_predict_all", _predict_all)
     with pytest.raises(UserError, match=r"step 1: batch of images \d, \d: .*no checkpoint yet"):
         main(run.arguments("nan"))
 

@@ -182,8 +182,10 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.equal(first["void_embedding"], other["void_embedding"])
 
 
-@pytest.mark.parametrize(("name", "expected"), [("auto", True), ("always", True), ("never", False)])
-def test_what_is_recomputed(name: str, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"), [("auto", "layers"), ("always", "layers"), ("never", "nothing")]
+)
+def test_what_is_recomputed(name: str, expected: str) -> None:
     model = build_tiny("MODEL.RECOMPUTE", name)
     assert model.pixel_decoder.encoder.recompute == model.sam_branch.encoder.recompute == expected
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from frozenseg.encoders.pooling import pool_masks
+from frozenseg.encoders.pooling import pool_masks, pool_predicted_masks
 from frozenseg.models.geometric_ensemble import class_logits, geometric_ensemble
 from frozenseg.structures import TextEmbeddings
 
@@ -42,6 +42,24 @@ def test_pooling_sends_gradient_to_the_features_only() -> None:
     pool_masks(features, logits).sum().backward()
     assert features.grad is not None and features.grad.abs().sum() > 0
     assert logits.grad is None
+
+
+def test_masks_that_are_not_kept_pool_the_same_with_the_same_gradients() -> None:
+    features = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    embed = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    embed.data[0, 0] = 0  # nothing is inside
+    grad = torch.randn(2, 6, 3)
+    found = []
+    for pool in (
+        lambda: pool_predicted_masks(embed, features),
+        lambda: pool_masks(features, torch.einsum("bqc,bchw->bqhw", embed, features)),
+    ):
+        pooled = pool()
+        found.append((pooled, *torch.autograd.grad(pooled, features, grad)))
+    torch.testing.assert_close(*found)
+    assert not found[0][0][0, 0].any()
+    with pytest.raises(RuntimeError, match="not have been used"):
+        torch.autograd.grad(pool_predicted_masks(embed, features).sum(), embed)
 
 
 def test_class_logits_equal_the_loop_over_classes_and_names() -> None:

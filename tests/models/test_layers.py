@@ -12,6 +12,7 @@ from frozenseg.models.layers import (
     Attention,
     AttentionBlock,
     FeedForwardBlock,
+    _channels_last,
     resize,
     sine_positions,
 )
@@ -123,3 +124,17 @@ def test_resize_is_bilinear_and_leaves_the_same_size_alone() -> None:
     # Twice as small: every new cell is the mean of four.
     expected = features.unflatten(2, (2, 2)).unflatten(4, (3, 2)).mean((3, 5))
     torch.testing.assert_close(resize(features, (2, 3)), expected)
+
+
+def test_channels_last_maps_say_so_by_their_strides() -> None:
+    """The maps of one image may have any stride of the batch, of which PyTorch's resize on CUDA
+    takes the layout."""
+    tokens = torch.randn(1, 10, 8)[:, 4:]
+    maps = tokens.transpose(1, 2).unflatten(2, (2, 3))
+    assert maps.stride()[0] != 48
+    found = _channels_last(maps)
+    assert found.stride() == (48, 1, 24, 8) and torch.equal(found, maps)
+    assert found.data_ptr() == maps.data_ptr()
+    planes = torch.randn(2, 8, 2, 3)
+    assert torch.equal(_channels_last(planes), planes)
+    assert _channels_last(planes).stride() == (48, 1, 24, 8)

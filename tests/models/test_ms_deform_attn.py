@@ -14,10 +14,10 @@ from frozenseg.models.ms_deform_attn import (
     deformable_attention,
     reference_points,
     remap_to_single_level,
-    runs_triton,
     small_softmax,
 )
 from frozenseg.models.ms_deform_loop import loop_over_levels
+from frozenseg.runtime.triton_launch import runs_triton
 
 SHAPES = [(3, 5), (6, 4), (2, 7)]
 
@@ -218,10 +218,12 @@ def test_module_equals_the_loop() -> None:
     """Projections, offsets in cells of each level, softmax over levels and points together."""
     attention = make_attention(3)
     cells = sum(height * width for height, width in SHAPES)
-    query, tokens = torch.randn(2, 2, cells, 16, dtype=torch.float64)
+    tokens = torch.randn(2, cells, 16, dtype=torch.float64)
+    positions = torch.randn(1, cells, 16, dtype=torch.float64)
+    query = tokens + positions
     references = reference_points(tuple(SHAPES), torch.device("cpu")).double()
     with torch.no_grad():
-        ours = attention(query, references, tokens, SHAPES)
+        ours = attention(tokens, positions, references, SHAPES)
         offsets = attention.sampling_offsets(query).view(2, cells, 4, 3, 2, 2).numpy()
         scores = attention.attention_weights(query).view(2, cells, 4, 6)
         weights = (scores.exp() / scores.exp().sum(-1, keepdim=True)).view(2, cells, 4, 3, 2)
@@ -244,13 +246,12 @@ def test_an_attention_for_three_levels_reads_one_level_image_by_image() -> None:
     """Fed one level: each image's result is that of a batch of one (unlike the CUDA kernel's)."""
     attention = make_attention(3)
     shapes = [(4, 4)]
-    query, tokens = torch.randn(2, 2, 16, 16, dtype=torch.float64)
+    tokens = torch.randn(2, 16, 16, dtype=torch.float64)
+    positions = torch.randn(1, 16, 16, dtype=torch.float64)
     references = reference_points(tuple(shapes), torch.device("cpu")).double()
     with torch.no_grad():
-        both = attention(query, references, tokens, shapes)
-        single = [
-            attention(query[i : i + 1], references, tokens[i : i + 1], shapes) for i in (0, 1)
-        ]
+        both = attention(tokens, positions, references, shapes)
+        single = [attention(alone, positions, references, shapes) for alone in tokens.split(1)]
     torch.testing.assert_close(both, torch.cat(single), atol=1e-12, rtol=0)
 
 

@@ -1,13 +1,8 @@
-"""The Triton kernels of deformable attention: what they compute, that they compile, and what
-happens where they do not."""
+"""The Triton kernels of deformable attention: what they compute, and what happens
+where they do not compile."""
 
 import logging
-import os
-import platform
-import subprocess
 import sys
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,65 +10,18 @@ import torch
 from torch import Tensor
 
 from frozenseg.models import ms_deform_attn
-from frozenseg.models.ms_deform_attn import deformable_attention, runs_triton, triton_operator
+from frozenseg.models.ms_deform_attn import deformable_attention, triton_operator
 from frozenseg.models.ms_deform_loop import loop_gradients, loop_over_levels
+from frozenseg.runtime import triton_launch
+from frozenseg.runtime.triton_launch import kernels_work, runs_triton
+from tests.kernels import run_interpreted
 from tests.models.test_ms_deform_attn import SHAPES, random_inputs, with_gradients
 
 pytest.importorskip("triton", reason="triton is not installed")
-OTHER_VERSIONS = ("3.2.0", "3.6.0", "3.7.1", "3.8.0", "3.9.0")
-
-
-def run_module(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, which finds what this one does."""
-    path = os.pathsep.join((environment.pop("first", ""), *sys.path))
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", f"tests.models.{name}", *arguments],
-        env={**os.environ, **environment, "PYTHONPATH": path.lstrip(os.pathsep)},
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_kernels_equal_the_loop_in_the_interpreter() -> None:
-    """Triton must know when it is imported that it is to interpret."""
-    done = run_module("triton_against_loop", TRITON_INTERPRET="1")
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("kernel", ["forward", "backward"])
-def test_kernels_compile_for_a_gpu_that_is_not_here(
-    kernel: str, aligned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The interpreter takes more than the compiler does."""
-    from tests.models.compile_triton import CHANNELS, Case
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    for channels in CHANNELS:
-        Case(kernel, channels, aligned).compile()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("version", OTHER_VERSIONS)
-def test_kernels_compile_with_other_versions_of_triton(version: str, tmp_path: Path) -> None:
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-    target = tmp_path / "packages"
-    done = subprocess.run(
-        [*install, "--target", str(target), f"triton=={version}"], capture_output=True, text=True
-    )
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:]
-        pytest.skip(f"no triton {version} for Python {platform.python_version()}: {reason}")
-    # Those of 3.6 and 3.7 have failed here, so they compile all that is launched.
-    types = ("fp32", "bf16 autocast") if version in ("3.6.0", "3.7.1") else ("fp32",)
-    compiled = run_module(
-        "compile_triton",
-        *types,
-        first=str(target),
-        TRITON_CACHE_DIR=str(tmp_path / "cache"),
-    )
-    assert compiled.stdout == f"Triton {version}: 0 failures\n", compiled.stderr
+    run_interpreted("tests.models.triton_against_loop")
 
 
 class Broken:
@@ -106,7 +54,7 @@ def triton_module(monkeypatch: pytest.MonkeyPatch) -> Any:
     """As it is before the first kernel was tried, on a CPU that is taken for a GPU."""
     from frozenseg.models import ms_deform_triton
 
-    monkeypatch.setattr(ms_deform_triton, "_kernels_failed", threading.Event())
+    monkeypatch.setattr(triton_launch, "_failed", set())
     monkeypatch.setattr(ms_deform_attn, "runs_triton", lambda *tensors: True)
     return ms_deform_triton
 
@@ -134,7 +82,7 @@ def test_where_no_kernel_compiles_the_loop_takes_its_place(
     (message,) = caplog.messages
     assert "the kernel loop_over_levels of Triton" in message
     assert "RuntimeError: PassManager::run failed (a page" in message
-    assert not triton_module.kernels_work()
+    assert not kernels_work(triton_module.PART)
 
 
 def test_where_the_backward_kernel_alone_fails_its_gradients_are_the_loop_s(
@@ -202,7 +150,7 @@ def test_gradients_of_the_loop_are_those_of_autograd(shapes: list[tuple[int, int
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_kernels_equal_the_loop_on_a_gpu() -> None:
-    from frozenseg.models.ms_deform_triton import kernels_work
+    from frozenseg.models.ms_deform_triton import PART
     from tests.models import triton_against_loop
 
     triton_against_loop.compare("cuda")
@@ -213,4 +161,4 @@ def test_kernels_equal_the_loop_on_a_gpu() -> None:
     expected = loop_over_levels(inputs[0], SHAPES, *inputs[1:])
     ours = deformable_attention(inputs[0], SHAPES, *inputs[1:])
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
-    assert kernels_work()
+    assert kernels_work(PART)

@@ -46,10 +46,13 @@ def test_defaults_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # PyTorch's own, of autocast
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize(("name", "inside"), [("fp32", False), ("tf32", True)])
+@pytest.mark.parametrize(
+    ("name", "inside"), [("fp32", False), ("tf32", True), ("fp16", True), ("bf16", True)]
+)
 def test_float32_means_float32_on_cuda(before: bool, name: str, inside: bool) -> None:
-    """TF32 only where it is asked for, and the host's own choice comes back."""
+    """TF32 only where it is asked for or all else is coarser, and the host's choice comes back."""
 
     def flags() -> list[bool]:
         return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]

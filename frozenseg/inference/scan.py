@@ -1,0 +1,172 @@
+"""Post-processing on CUDA in one look at the masks, through Triton kernels.
+
+PyTorch writes masks and scores at output size many times over: of an image of 800 x 1199 pixels and
+250 queries each takes 1 GB. The kernels resize the masks on the way, and write them once at most.
+
+Legend: N queries, K classes, H x W output pixels, R rows of a band.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenseg.inference.accumulators import (
+    Accumulator,
+    InstanceAccumulator,
+    PanopticAccumulator,
+    SemanticAccumulator,
+)
+from frozenseg.inference.resize import MaskResizer
+from frozenseg.runtime.triton_launch import kernels_work, launch, runs_triton
+
+PART = "post-processing"  # in warnings
+INSTEAD = "operations of PyTorch take its place"
+ELEMENTS = 1 << 28  # of the probabilities of a band, two bytes each; its masks have as many bytes
+WEIGHT_SCALE = 4096.0  # keeps small class probabilities away from the end of float16
+OWNER_BLOCK = {"BLOCK_COLUMNS": 256, "num_warps": 4}
+MASK_BLOCK = {"BLOCK_ROWS": 16, "BLOCK_COLUMNS": 256, "num_warps": 4}
+CLASS_BLOCK = {"BLOCK_CLASSES": 128, "BLOCK_QUERIES": 32, "BLOCK_PIXELS": 128, "num_warps": 4}
+
+
+def scan(
+    accumulators: Sequence[Accumulator], masks: Tensor, resizer: MaskResizer
+) -> list[Accumulator]:
+    """Feed the accumulators that the kernels serve with whole images; return the others.
+
+    masks: (N, h, w) logits. Semantic results take products of float16, as TF32 has no more digits,
+    and so only where TF32 is allowed.
+    """
+    works = runs_triton(masks) and kernels_work(PART) and resizer.has_column_shares
+    if not (accumulators and works):
+        return list(accumulators)
+    served = [accumulator for accumulator in accumulators if _is_served(accumulator)]
+    if not served or not _Scan(served, masks, resizer).run():
+        return list(accumulators)
+    return [accumulator for accumulator in accumulators if accumulator not in served]
+
+
+def _is_served(accumulator: Accumulator) -> bool:
+    if isinstance(accumulator, SemanticAccumulator):
+        return accumulator.all_scores is None and torch.backends.cuda.matmul.allow_tf32
+    return isinstance(accumulator, PanopticAccumulator | InstanceAccumulator)
+
+
+class _Scan:
+    """The work on one image."""
+
+    def __init__(
+        self, accumulators: Sequence[Accumulator], masks: Tensor, resizer: MaskResizer
+    ) -> None:
+        self.masks, self.resizer, self.device = masks, resizer, masks.device
+        self.width = resizer.output_size[1]
+        self.columns = resizer.column_shares(masks.device)
+        self.panoptic, self.instances, self.semantic = (
+            next((found for found in accumulators if isinstance(found, kind)), None)
+            for kind in (PanopticAccumulator, InstanceAccumulator, SemanticAccumulator)
+        )
+        self.counted: list[Callable[[], None]] = []
+
+    def run(self) -> bool:
+        """Make all results; False, and nothing is counted, if a kernel fails here."""
+        height, count = self.resizer.output_size[0], len(self.masks)
+        step = max(1, ELEMENTS // (count * self.width))
+        for start in range(0, height, step):
+            cells = self.resizer.cell_rows(self.masks, start, min(start + step, height))
+            if not self._run_band(start, cells.contiguous()):
+                return False
+        for count_band in self.counted:
+            count_band()
+        return True
+
+    def _run_band(self, start: int, cells: Tensor) -> bool:
+        probs = None
+        if self.semantic is not None:
+            shape = (*cells.shape[:2], self.width)
+            probs = torch.empty(shape, dtype=torch.float16, device=self.device)
+        return (
+            self._measure_masks(start, cells, probs)
+            and (self.panoptic is None or self._find_owners(self.panoptic, start, cells))
+            and (self.semantic is None or self._find_classes(self.semantic, start, probs))
+        )
+
+    def _measure_masks(self, start: int, cells: Tensor, probs: Tensor | None) -> bool:
+        count, rows, width = cells.shape
+        slots = torch.full((count,), -1, dtype=torch.int32, device=self.device)
+        masks = slots  # never written to where there are no slots
+        if self.instances is not None:
+            slots[self.instances.queries] = self._numbers(self.instances)
+            masks = self.instances.masks.view(torch.int8).view(-1)[start * self.width :]
+        blocks = -(-rows // MASK_BLOCK["BLOCK_ROWS"])
+        counts = slots.new_empty((blocks, 2, count))
+        sums = cells.new_empty((blocks, count))
+        if not self._launch(
+            _kernels().measure_masks,
+            (count, blocks),
+            *(cells, *self.columns, slots, masks, slots if probs is None else probs, counts, sums),
+            *(count, rows, width, self.width, self.resizer.output_size[0] * self.width),
+            WRITE_PROBS=probs is not None,
+            **MASK_BLOCK,
+        ):
+            return False
+        by_probability, by_logit = counts.sum(0)
+        if self.panoptic is not None:
+            self.counted.append(partial(self.panoptic.add_sizes, by_probability))
+        if self.instances is not None:
+            self.counted.append(partial(self.instances.add_sizes, by_logit, sums.sum(0)))
+        return True
+
+    def _find_owners(self, panoptic: PanopticAccumulator, start: int, cells: Tensor) -> bool:
+        count, rows, width = cells.shape
+        factors = cells.new_full((count,), -1.0)
+        factors[panoptic.queries] = panoptic.factors.flatten()
+        order = torch.full((count,), -1, dtype=torch.int32, device=self.device)
+        order[panoptic.queries] = self._numbers(panoptic)
+        blocks, bins = -(-self.width // OWNER_BLOCK["BLOCK_COLUMNS"]), 1 << count.bit_length()
+        histograms = order.new_empty((rows, blocks, 2, bins))
+        if not self._launch(
+            _kernels().find_owners,
+            (blocks, rows),
+            *(cells, *self.columns, factors, order),
+            *(panoptic.winner[start:], panoptic.in_columns.view(torch.int8), histograms),
+            *(count, rows, width, self.width),
+            BINS=bins,
+            **OWNER_BLOCK,
+        ):
+            return False
+        self.counted.append(partial(panoptic.add_owned, start, histograms.sum(1)))
+        return True
+
+    def _find_classes(self, semantic: SemanticAccumulator, start: int, probs: Tensor) -> bool:
+        classes, queries = semantic.weights.shape
+        padding = [
+            (-length) % CLASS_BLOCK[name]
+            for length, name in ((queries, "BLOCK_QUERIES"), (classes, "BLOCK_CLASSES"))
+        ]
+        weights = F.pad(semantic.weights * WEIGHT_SCALE, (0, padding[0], 0, padding[1])).half()
+        limit = semantic.threshold * WEIGHT_SCALE if semantic.threshold else -1.0
+        pixels = probs[0].numel()
+        return self._launch(
+            _kernels().find_classes,
+            (-(-pixels // CLASS_BLOCK["BLOCK_PIXELS"]),),
+            *(probs, weights, semantic.ids[start:], queries, weights.shape[1]),
+            *(classes, pixels, limit),
+            **CLASS_BLOCK,
+        )
+
+    def _launch(self, kernel: Any, grid: tuple[int, ...], *given: Any, **sizes: Any) -> bool:
+        return launch(PART, kernel, grid, *given, instead=INSTEAD, **sizes)
+
+    def _numbers(self, accumulator: PanopticAccumulator | InstanceAccumulator) -> Tensor:
+        return torch.arange(len(accumulator.queries), dtype=torch.int32, device=self.device)
+
+
+@functools.cache
+def _kernels() -> Any:
+    from frozenseg.inference import scan_kernels
+
+    return scan_kernels
