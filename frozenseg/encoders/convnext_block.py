@@ -90,8 +90,8 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         if self._taps is None:
             self._taps = conv.weight.detach()[:, 0].permute(1, 2, 0).contiguous()
         weights = (self._taps, conv.bias, norm.weight, norm.bias)
-        weights = (weight.to(cells.dtype) for weight in weights)
-        return depthwise_layer_norm(cells, *weights, norm.eps), True
+        given = (weight.to(cells.dtype) for weight in weights)
+        return depthwise_layer_norm(cells, *given, norm.eps), True
 
     def _scaled(self, gamma: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the last layer, multiplied by the layer scale."""

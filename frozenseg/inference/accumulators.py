@@ -5,7 +5,7 @@ The rules are those of MaskFormer (arXiv 2107.06278) and FC-CLIP (arXiv 2308.024
 Legend: Q queries, K classes, N instances, H x W output pixels, R rows of a band.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -37,22 +37,43 @@ class Accumulator(Protocol):
         """Compute on the device what follows from all bands."""
 
 
-def bring_to_host(accumulators: Iterable[Accumulator]) -> None:
-    """Copy the outputs of all accumulators to the host, and wait for the device only once."""
-    waited_for = None
+def bring_to_host(accumulators: Sequence[Accumulator]) -> Callable[[], None]:
+    """Start to copy the outputs of all accumulators to the host.
+
+    They are there, in place of those on the device, once the function that is returned has waited.
+    """
+    places = []
     for accumulator in accumulators:
         accumulator.finish()
-        for name in accumulator.outputs:
-            tensor: Tensor = getattr(accumulator, name)
-            if tensor.device.type == "cuda":
-                waited_for = tensor.device
-                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-                host.copy_(tensor, non_blocking=True)  # asynchronous only to pinned memory
-            else:
-                host = tensor.cpu()
-            setattr(accumulator, name, host)
-    if waited_for is not None:
-        torch.cuda.current_stream(waited_for).synchronize()
+        places += [(accumulator, name) for name in accumulator.outputs]
+    wait = start_copies([getattr(*place) for place in places])
+
+    def put() -> None:
+        for place, copy in zip(places, wait(), strict=True):
+            setattr(*place, copy)
+
+    return put
+
+
+def start_copies(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """Start to copy tensors to the host; the function that is returned waits for the copies."""
+    copies, event = [], None
+    for tensor in tensors:
+        if tensor.device.type == "cuda":
+            # Asynchronous only to pinned memory.
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            host.copy_(tensor, non_blocking=True)
+            event = torch.cuda.current_stream(tensor.device).record_event(event)
+        else:
+            host = tensor.cpu()
+        copies.append(host)
+
+    def wait() -> list[Tensor]:
+        if event is not None:
+            event.synchronize()
+        return copies
+
+    return wait
 
 
 class SemanticAccumulator:

@@ -20,6 +20,7 @@ from frozenseg.inference.accumulators import (
     ProposalAccumulator,
     SemanticAccumulator,
     bring_to_host,
+    start_copies,
 )
 from frozenseg.inference.join_proposals import (
     ClassifiedProposals,
@@ -78,7 +79,6 @@ class PostProcessor:
             (self.panoptic, self.semantic, self.instances, self.semantic_scores, self.proposals)
         )
 
-    @torch.no_grad()
     def __call__(
         self,
         class_logits: Tensor,
@@ -94,12 +94,33 @@ class PostProcessor:
         sam_proposals: masks of SAM that join the queries; in `Prediction.proposals` they follow
             them.
         """
-        class_probs, class_weights, mask_logits = self._joined(
-            class_logits.float(), mask_logits.float(), sam_proposals
-        )
+        steps = self.in_steps(class_logits, mask_logits, resizer, vocabulary, sam_proposals)
+        prediction = [*steps][-1]
+        assert prediction is not None, "the last step makes it"
+        return prediction
+
+    @torch.no_grad()
+    def in_steps(
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        resizer: MaskResizer,
+        vocabulary: Vocabulary,
+        sam_proposals: ClassifiedProposals | None = None,
+    ) -> Iterator[Prediction | None]:
+        """As a call, but nothing, nothing and the results, so that a device works meanwhile.
+
+        A step begins with waiting for what the step before has started on the device.
+        """
+        class_probs, class_weights = self._joined(class_logits.float(), sam_proposals)
+        wait = start_copies([class_probs])  # small: which queries count is decided on the host
+        yield None
+        (on_host,) = wait()
+        mask_logits = mask_logits.float()
+        if sam_proposals is not None:
+            mask_logits = torch.cat((mask_logits, sam_proposals.mask_logits))
         size, device = resizer.output_size, mask_logits.device
         self._require_memory(size, len(mask_logits), device)
-        on_host = class_probs.cpu()  # small: which queries count is decided there
         panoptic = semantic = instances = proposals = None
         from_masks: list[Accumulator] = []
         if self.panoptic:
@@ -125,8 +146,10 @@ class PostProcessor:
         _accumulate(from_masks, from_scores, mask_logits, resizer, depth)
         if from_scores is not None:
             from_masks.append(from_scores)
-        bring_to_host(from_masks)
-        return Prediction(
+        bring = bring_to_host(from_masks)
+        yield None
+        bring()
+        yield Prediction(
             size=size,
             panoptic=panoptic.result(vocabulary, self.overlap_threshold) if panoptic else None,
             semantic=semantic.ids.numpy() if semantic else None,
@@ -145,12 +168,12 @@ class PostProcessor:
         )
 
     def _joined(
-        self, class_logits: Tensor, mask_logits: Tensor, sam_proposals: ClassifiedProposals | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Class probabilities (Q + P, K + 1), semantic weights (Q + P, K) and masks of all."""
+        self, class_logits: Tensor, sam_proposals: ClassifiedProposals | None
+    ) -> tuple[Tensor, Tensor]:
+        """Class probabilities (Q + P, K + 1) and semantic weights (Q + P, K)."""
         class_probs = class_logits.softmax(-1)
         if sam_proposals is None:
-            return class_probs, class_probs[:, :-1], mask_logits
+            return class_probs, class_probs[:, :-1]
         class_weights = semantic_weights(
             class_logits,
             sam_proposals.class_logits,
@@ -161,11 +184,7 @@ class PostProcessor:
         sam_probs = proposal_class_probs(
             sam_proposals, weight=self.sam_weight, threshold=self.sam_threshold
         )
-        return (
-            torch.cat((class_probs, sam_probs)),
-            torch.cat(class_weights),
-            torch.cat((mask_logits, sam_proposals.mask_logits)),
-        )
+        return torch.cat((class_probs, sam_probs)), torch.cat(class_weights)
 
 
 def _accumulate(

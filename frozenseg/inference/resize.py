@@ -144,8 +144,12 @@ class _Axis:
 
     def __init__(self, cells: int, padded: int, image: int, output: int, used: int) -> None:
         whole = _Shares.of(cells, padded)
-        sources = (source[:image].clamp(max=used - 1) for source in (whole.first, whole.second))
-        self.to_input = _Shares(*sources, whole.left[:image], whole.right[:image])
+        self.to_input = _Shares(
+            whole.first[:image].clamp(max=used - 1),
+            whole.second[:image].clamp(max=used - 1),
+            whole.left[:image],
+            whole.right[:image],
+        )
         self.to_output = _Shares.of(image, output)
         self.cells, self.used = cells, used
         self.input_matrix = self.to_input.matrix(cells)

@@ -9,7 +9,7 @@ Legend: N queries, K classes, H x W output pixels, R rows of a band.
 import functools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ from frozenseg.inference.accumulators import (
 )
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.runtime.triton_launch import kernels_work, launch, runs_triton
+
+Kind = TypeVar("Kind", bound=Accumulator)
 
 PART = "post-processing"  # in warnings
 INSTEAD = "operations of PyTorch take its place"
@@ -56,6 +58,10 @@ def _is_served(accumulator: Accumulator) -> bool:
     return isinstance(accumulator, PanopticAccumulator | InstanceAccumulator)
 
 
+def _first(accumulators: Sequence[Accumulator], kind: type[Kind]) -> Kind | None:
+    return next((found for found in accumulators if isinstance(found, kind)), None)
+
+
 class _Scan:
     """The work on one image."""
 
@@ -65,10 +71,9 @@ class _Scan:
         self.masks, self.resizer, self.device = masks, resizer, masks.device
         self.width = resizer.output_size[1]
         self.columns = resizer.column_shares(masks.device)
-        self.panoptic, self.instances, self.semantic = (
-            next((found for found in accumulators if isinstance(found, kind)), None)
-            for kind in (PanopticAccumulator, InstanceAccumulator, SemanticAccumulator)
-        )
+        self.panoptic = _first(accumulators, PanopticAccumulator)
+        self.instances = _first(accumulators, InstanceAccumulator)
+        self.semantic = _first(accumulators, SemanticAccumulator)
         self.counted: list[Callable[[], None]] = []
 
     def run(self) -> bool:
@@ -84,17 +89,15 @@ class _Scan:
         return True
 
     def _run_band(self, start: int, cells: Tensor) -> bool:
-        probs = None
-        if self.semantic is not None:
-            shape = (*cells.shape[:2], self.width)
-            probs = torch.empty(shape, dtype=torch.float16, device=self.device)
+        shape = (*cells.shape[:2], self.width)
+        probs = torch.empty(shape if self.semantic else 1, dtype=torch.float16, device=self.device)
         return (
             self._measure_masks(start, cells, probs)
             and (self.panoptic is None or self._find_owners(self.panoptic, start, cells))
             and (self.semantic is None or self._find_classes(self.semantic, start, probs))
         )
 
-    def _measure_masks(self, start: int, cells: Tensor, probs: Tensor | None) -> bool:
+    def _measure_masks(self, start: int, cells: Tensor, probs: Tensor) -> bool:
         count, rows, width = cells.shape
         slots = torch.full((count,), -1, dtype=torch.int32, device=self.device)
         masks = slots  # never written to where there are no slots
@@ -107,9 +110,9 @@ class _Scan:
         if not self._launch(
             _kernels().measure_masks,
             (count, blocks),
-            *(cells, *self.columns, slots, masks, slots if probs is None else probs, counts, sums),
+            *(cells, *self.columns, slots, masks, probs, counts, sums),
             *(count, rows, width, self.width, self.resizer.output_size[0] * self.width),
-            WRITE_PROBS=probs is not None,
+            WRITE_PROBS=self.semantic is not None,
             **MASK_BLOCK,
         ):
             return False

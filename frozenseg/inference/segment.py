@@ -1,7 +1,9 @@
 """Runs resized images through a model and its post-processing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -110,22 +112,39 @@ class Pipeline:
     def finish(self, output: ModelOutput, vocabulary: Vocabulary) -> list[Prediction | UserError]:
         """Make the results of each image, on the host; waits for the device.
 
-        For an image whose results the memory does not hold, its error stands in place of them.
+        The device works on an image while the host completes the one before. For an image whose
+        results the memory does not hold, its error stands in place of them.
         """
-        results: list[Prediction | UserError] = []
-        for index, request in enumerate(output.requests):
-            height, width = request.output_size
-            try:
-                named = out_of_memory_named(f"the masks of {height} x {width} pixels")
-                with named, self.precision.float32_products():
-                    results.append(self._finish_one(output, index, vocabulary))
-            except UserError as error:
-                results.append(error.with_traceback(None))
-        return results
+        if len(output.requests) == 1:
+            step = partial(self.post_processor, *self._given(output, 0, vocabulary))
+            return [self._caught(output, 0, step)]
+        work = [
+            self.post_processor.in_steps(*self._given(output, index, vocabulary))
+            for index in range(len(output.requests))
+        ]
+        found: list[Prediction | UserError | None] = [
+            self._caught(output, index, partial(next, steps)) for index, steps in enumerate(work)
+        ]
+        for index in range(len(work) + 1):
+            for number in (index, index - 1):  # starts one, and completes the one before
+                if number in range(len(work)) and not isinstance(found[number], UserError):
+                    found[number] = self._caught(output, number, partial(next, work[number]))
+        return cast(list[Prediction | UserError], found)
 
-    def _finish_one(self, output: ModelOutput, index: int, vocabulary: Vocabulary) -> Prediction:
+    def _caught(self, output: ModelOutput, index: int, step: Callable[[], Any]) -> Any:
+        """Return the result of a step of the work on one image, or its `UserError`."""
+        height, width = output.requests[index].output_size
+        named = out_of_memory_named(f"the masks of {height} x {width} pixels")
+        try:
+            with named, self.precision.float32_products():
+                return step()
+        except UserError as error:
+            return error.with_traceback(None)
+
+    def _given(self, output: ModelOutput, index: int, vocabulary: Vocabulary) -> tuple[Any, ...]:
+        """Return the arguments of the post-processor for one image."""
         found, resizer = output.predictions, self._resizer(output, index)
-        return self.post_processor(
+        return (
             found.class_logits[index],
             found.mask_logits[index],
             resizer,

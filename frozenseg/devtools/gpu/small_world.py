@@ -35,7 +35,7 @@ def losses(trial: Trial) -> Results:
     """Return the loss of each step of the small recipe, in float32 and mixed precision, beside
     those of a CPU with the same seed."""
     _make_scenes(trial, 2 if trial.tiny else SCENES)
-    steps = 2 if trial.tiny else 10
+    steps = 2 if trial.tiny else 5
     expected = _train(trial, "cpu", steps, "expected", mixed=False)
     for name in ("float32", "mixed precision"):
         found = _train(trial, str(trial.device), steps, name, mixed=name != "float32")
