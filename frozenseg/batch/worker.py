@@ -17,7 +17,7 @@ from frozenseg.errors import MissingFileError, UserError
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.files import json_text, read_json, write_json
 from frozenseg.results.result import SegmentationResult, Task
-from frozenseg.runtime.background import AsyncWriter, cores
+from frozenseg.runtime.background import AsyncWriter
 from frozenseg.text.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -91,7 +91,8 @@ class Worker:
         results = self.predictor.stream(
             map(source_of, items), self.plan.vocabulary, threshold=self.plan.threshold
         )
-        with AsyncWriter(cores()) as out:
+        # The results of a whole batch come at once: they wait, so that the next one can start.
+        with AsyncWriter(2 * self.predictor.batch_size) as out:
             for place, (item, found) in enumerate(zip(items, results, strict=True), first):
                 if isinstance(found, SourceLost):
                     raise found
