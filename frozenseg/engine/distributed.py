@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[Any], int]
 INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
+STORE_PORT = "frozenseg_store_port"
 PATIENCE = 15.0  # seconds from the request to stop until a process whose parent died is killed
 
 
@@ -180,7 +182,12 @@ def _in_group(
     if "nccl" in backend:
         torch.cuda.set_device(local_rank())
     try:
-        dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            store = _store_of_this_start(number)
+            dist.init_process_group(backend, store=store, rank=number, world_size=count)
+        else:
+            dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"--dist-url {url}: could not set up the process group at this address ({error})"
@@ -191,6 +198,29 @@ def _in_group(
         return job(argument)
     finally:
         dist.destroy_process_group()
+
+
+def _store_of_this_start(number: int) -> dist.TCPStore:
+    """Return the store in which the processes that torchrun has started meet.
+
+    torchrun starts them anew where one has failed, but keeps its own store, in which they would
+    find addresses of the dead ones and wait for them. So process 0 opens a store for each start,
+    and torchrun's holds the port of it.
+    """
+    host = os.environ["MASTER_ADDR"]
+    kept = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False)
+    if number == 0:
+        own = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        kept.set(STORE_PORT, str(own.port))
+        return own
+    until = time.monotonic() + kept.timeout.total_seconds()
+    while True:
+        try:
+            port = int(kept.get(STORE_PORT))
+            return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=2))
+        except RuntimeError:  # the port of an earlier start
+            if time.monotonic() > until:
+                raise
 
 
 def _await(workers: list[Any], outcomes: Any) -> int:
