@@ -15,7 +15,7 @@ from frozenseg.batch.on_ray import ShardMaker, check_resources
 from frozenseg.batch.worker import Plan
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
-from tests.batch.runs import make_images, rows, shards, start
+from tests.batch.runs import make_images, rows, shards, start, start_command
 
 # $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
 PLACE = os.environ.get("FROZENSEG_RAY", "")
@@ -23,6 +23,11 @@ HAS_RAY = find_spec("ray") is not None or Path(PLACE, "ray").is_dir() and bool(P
 IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "240"))
 SIZE = ("--shard-rows", -(-IMAGES // 20))
 RAY = ("--engine", "ray", "--actors", 2)
+PROPOSALS = [
+    *("TEST.PKL_SAM_MODEL_NAME", "small"),
+    *("TEST.SAM_MASKS.WEIGHTS", "frozenseg://small/sam.safetensors"),
+    *("TEST.SAM_MASKS.POINTS_PER_SIDE", "4"),
+]
 
 
 def _actors() -> list[int]:
@@ -69,6 +74,22 @@ def test_driver_and_actor_are_killed_and_the_rows_are_those_of_one_process(
     assert [row["id"] for row in found] == list(range(IMAGES))
     assert found == rows(tmp_path / "alone")
     sys.stdout.write(f"{len(found)} rows, each once, equal to those of one process\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not HAS_RAY, reason='pip install "ray[data]"')
+def test_proposals_are_those_of_one_process(tmp_path: Path) -> None:
+    images, log = make_images(tmp_path / "in", 10), tmp_path / "log"
+
+    def masks(name: str, *words: object) -> dict[str, bytes]:
+        argv = ["make_sam_masks", "--input", images, "--output", tmp_path / name, *words]
+        run = start_command(log, *argv, "--opts", *PROPOSALS, paths=(Path(PLACE),))
+        assert run.wait() == 0, log.read_text()
+        return {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.npz")}
+
+    alone = masks("alone")
+    assert len(alone) == 10 and masks("ray", *RAY) == alone
 
 
 class Cluster:
