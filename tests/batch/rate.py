@@ -1,7 +1,7 @@
 """The rate of `frozenseg batch` against the model alone: python -m tests.batch.rate [IMAGES].
 
-It is measured in processor time, which a busy machine hardly changes. The model alone has its
-images decoded and resized before, and its results are thrown away.
+The model alone has its images decoded and resized before, and its results are thrown away. The last
+two numbers of a line are the ratios. A busy machine hardly changes that of the processor's time.
 """
 
 import resource
@@ -9,7 +9,10 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from frozenseg.batch.listing import list_items
 from frozenseg.batch.manifest import write_manifest
@@ -40,35 +43,49 @@ def plan_of(folder: Path, images: int) -> Plan:
     return plan
 
 
-def alone(worker: Worker) -> float:
-    """Seconds of the processor for an image, model and post-processing."""
+class Spent(NamedTuple):
+    """Milliseconds for an image: by the clock, and of the processor, in all threads."""
+
+    clock: float
+    processor: float
+
+    def against(self, model: "Spent") -> str:
+        ratios = f"{model.clock / self.clock:.3f}, {model.processor / self.processor:.3f}"
+        return f"{self.clock:.1f} ms by the clock, {self.processor:.1f} of the processor; {ratios}"
+
+
+def measured(work: Callable[[], object], images: int) -> Spent:
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    ends = time.perf_counter() - clock, time.process_time() - processor
+    return Spent(*(1000 * seconds / images for seconds in ends))
+
+
+def alone(worker: Worker) -> Spent:
+    """Model and post-processing."""
     predictor, words = worker.predictor, worker.plan.vocabulary
     items = [item for number in worker.manifest.shards for item in worker.manifest.items(number)]
     ready = [predictor._prepare(item.path) for item in items]
     text = predictor.embed(words)
-    start = time.process_time()
-    for _ in segment_stream(predictor.pipeline, ready, text, words, batch_size=BATCH):
-        pass
-    return (time.process_time() - start) / len(items)
+    stream = segment_stream(predictor.pipeline, ready, text, words, batch_size=BATCH)
+    return measured(lambda: deque(stream, 0), len(items))
 
 
-def one_process(worker: Worker) -> float:
-    """The same of making the shards in this process."""
-    start = time.process_time()
-    for number in worker.manifest.shards:
-        worker.make(number)
-    return (time.process_time() - start) / worker.manifest.total
+def one_process(worker: Worker) -> Spent:
+    """Making the shards in this process."""
+    shards = worker.manifest.shards
+    return measured(lambda: deque(map(worker.make, shards), 0), worker.manifest.total)
 
 
-def two_processes(folder: Path, few: int, many: int) -> float:
+def two_processes(folder: Path, few: int, many: int) -> Spent:
     """The same of two processes: what more images take, without the loading of the models."""
     spent = []
     for images in (few, many):
         plan = plan_of(folder / str(images), images)
-        before = _children()
+        clock, before = time.perf_counter(), _children()
         make_shards(plan, list(range(images // 12)), lambda error: None, devices=["cpu", "cpu"])
-        spent.append(_children() - before)
-    return (spent[1] - spent[0]) / (many - few)
+        spent.append((time.perf_counter() - clock, _children() - before))
+    return Spent(*(1000 * (b - a) / (many - few) for a, b in zip(*spent, strict=True)))
 
 
 def say(line: str) -> None:
@@ -86,8 +103,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(plan_of(Path(folder) / "one", images))
         alone(worker)
-        model, pipeline = alone(worker), one_process(worker)
-        say(f"model alone: {1000 * model:.1f} ms of one core an image")
-        say(f"1 process: {1000 * pipeline:.1f} ms, ratio {model / pipeline:.3f}")
-        both = two_processes(Path(folder), 24, 24 + images)
-        say(f"2 processes: {1000 * both:.1f} ms, ratio {model / both:.3f}")
+        model = alone(worker)
+        say(f"model alone: {model.against(model)}")
+        say(f"1 process: {one_process(worker).against(model)}")
+        say(f"2 processes: {two_processes(Path(folder), 24, 24 + images).against(model)}")
