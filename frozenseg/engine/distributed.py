@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
@@ -188,7 +187,7 @@ def _in_group(
             dist.init_process_group(backend, store=store, rank=number, world_size=count)
         else:
             dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"--dist-url {url}: could not set up the process group at this address ({error})"
         ) from None
@@ -215,12 +214,14 @@ def _store_of_this_start(number: int) -> dist.TCPStore:
         return own
     until = time.monotonic() + kept.timeout.total_seconds()
     while True:
+        port = int(kept.get(STORE_PORT))
         try:
-            port = int(kept.get(STORE_PORT))
-            return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=2))
-        except RuntimeError:  # the port of an earlier start
+            socket.create_connection((host, port)).close()
+            return dist.TCPStore(host, port, is_master=False)
+        except ConnectionError:  # the port of an earlier start
             if time.monotonic() > until:
                 raise
+            time.sleep(0.2)
 
 
 def _await(workers: list[Any], outcomes: Any) -> int:
