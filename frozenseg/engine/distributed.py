@@ -24,6 +24,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
+from frozenseg.engine.torchrun import keeps_a_store, store_of_this_start, under_torchrun
 from frozenseg.errors import UserError
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.runtime.allocator import configure_allocator
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[Any], int]
 INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
-STORE_PORT = "frozenseg_store_port"
 PATIENCE = 15.0  # seconds from the request to stop until a process whose parent died is killed
 
 
@@ -72,11 +72,6 @@ class LaunchConfig:
                 f"--dist-url {self.url}: several machines need the address of the first one, "
                 "tcp://HOST:PORT"
             )
-
-
-def under_torchrun() -> bool:
-    """Whether `torchrun` has started this process and told it its rank."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
 def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
@@ -181,9 +176,9 @@ def _in_group(
     if "nccl" in backend:
         torch.cuda.set_device(local_rank())
     try:
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        if keeps_a_store():
             number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            store = _store_of_this_start(number)
+            store = store_of_this_start(number)
             dist.init_process_group(backend, store=store, rank=number, world_size=count)
         else:
             dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
@@ -197,31 +192,6 @@ def _in_group(
         return job(argument)
     finally:
         dist.destroy_process_group()
-
-
-def _store_of_this_start(number: int) -> dist.TCPStore:
-    """Return the store in which the processes that torchrun has started meet.
-
-    torchrun starts them anew where one has failed, but keeps its own store, in which they would
-    find addresses of the dead ones and wait for them. So process 0 opens a store for each start,
-    and torchrun's holds the port of it.
-    """
-    host = os.environ["MASTER_ADDR"]
-    kept = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False)
-    if number == 0:
-        own = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        kept.set(STORE_PORT, str(own.port))
-        return own
-    until = time.monotonic() + kept.timeout.total_seconds()
-    while True:
-        port = int(kept.get(STORE_PORT))
-        try:
-            socket.create_connection((host, port)).close()
-            return dist.TCPStore(host, port, is_master=False)
-        except ConnectionError:  # the port of an earlier start
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
 
 
 def _await(workers: list[Any], outcomes: Any) -> int:
