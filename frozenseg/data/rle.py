@@ -29,7 +29,7 @@ Masks = np.ndarray | Sequence[Rle]
 _NO_CODE = (ValueError, TypeError, OverflowError)
 # From these numbers on, a packed run needs one more character: each holds 5 bits, one is the sign.
 _LIMITS = 2 ** np.arange(4, 60, 5)
-_PIXELS_AT_ONCE = 2**22  # of masks that are encoded together
+_PIXELS_AT_ONCE = 2**20  # of masks that are encoded together
 
 
 @functools.cache
@@ -44,12 +44,16 @@ def encode_masks(masks: np.ndarray) -> list[Rle]:
     at_once = max(1, _PIXELS_AT_ONCE // max(1, height * width))
     codes: list[Rle] = []
     for first in range(0, len(masks), at_once):
-        some = masks[first : first + at_once] != 0
+        some = masks[first : first + at_once]
+        filled = np.flatnonzero(some.any(axis=(0, 1)))
+        left, right = (filled[0], filled[-1] + 2) if len(filled) else (0, 1)
+        some = some[:, :, left:right] != 0  # with an empty column behind, where there is one
         flat = some.transpose(0, 2, 1).reshape(len(some), -1)
         changes = np.empty_like(flat)
         changes[:, 0] = flat[:, 0]  # a code begins with a run of 0, be it empty
         np.not_equal(flat[:, 1:], flat[:, :-1], out=changes[:, 1:])
-        owners, places = np.divmod(np.flatnonzero(changes), height * width)
+        owners, places = np.divmod(np.flatnonzero(changes), flat.shape[1])
+        places += left * height
         codes += _codes(owners, places, len(some), (height, width))
     return codes
 
