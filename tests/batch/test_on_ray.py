@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from frozenseg.batch.on_ray import ShardMaker, check_resources
 from frozenseg.batch.worker import Plan
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
-from tests.batch.runs import make_images, rows, shards, start, start_command
+from tests.batch.runs import ROOT, make_images, rows, shards, start, start_command
 
 # $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
 PLACE = os.environ.get("FROZENSEG_RAY", "")
@@ -115,3 +116,12 @@ def test_an_actor_says_what_became_of_each_shard(tmp_path: Path) -> None:
     made = ShardMaker(plan)({"shard": [3, 4]})
     assert made["shard"] == [3, 4] and made["errors"] == [[], []]
     assert all("no run to go on with" in line for line in made["failure"])
+
+
+def test_the_cluster_file_of_the_guide_fits_the_schema_of_ray() -> None:
+    util = pytest.importorskip(
+        "ray.autoscaler._private.util", reason='pip install "ray[data]" jsonschema'
+    )
+    guide = (ROOT / "docs" / "guides" / "batch.md").read_text()
+    cluster = guide.partition("```yaml\n")[2].partition("```")[0]
+    util.validate_config(util.prepare_config(yaml.safe_load(cluster)))
