@@ -106,12 +106,18 @@ def run_parts(
         parts = [Part(number, BLOCKS * count) for number in range(1, BLOCKS * count + 1)]
         waiting = [task.remote(work, part, imported_extensions()) for part in parts]
         worst = 0
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            for status, error in ray.get(done):
-                if error:
-                    raise UserError(error)
-                worst = max(worst, status)
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                for status, error in ray.get(done):
+                    if error:
+                        raise UserError(error)
+                    worst = max(worst, status)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+            raise UserError(
+                "a process was killed again and again, or its memory ran out; give fewer --actors, "
+                "and the same command goes on with the rest"
+            ) from None
         return worst
 
 
