@@ -5,7 +5,6 @@ two numbers of a line are the ratios. A busy machine hardly changes that of the 
 """
 
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -18,28 +17,26 @@ from frozenseg.batch.listing import list_items
 from frozenseg.batch.manifest import write_manifest
 from frozenseg.batch.processes import make_shards
 from frozenseg.batch.worker import Plan, Worker
-from frozenseg.files import shipped
 from frozenseg.inference.stream import segment_stream
 from frozenseg.text.vocabulary import Vocabulary
+from tests.batch.runs import MODEL, WORDS, make_images
 
-BATCH = 4
+BATCH, ROWS = 8, 60
+OPTIONS = MODEL[MODEL.index("--opts") + 1 :]
 
 
 def plan_of(folder: Path, images: int) -> Plan:
-    """A run of the shipped small model over copies of its scenes, in shards of 12."""
-    source = folder / "in"
-    source.mkdir(parents=True)
-    scenes = sorted((shipped("demo") / "images").glob("scene_*.png"))
-    for number in range(images):
-        shutil.copy(scenes[number % len(scenes)], source / f"{number:04d}.png")
+    """A run of the tiny model over images of 64 x 64 pixels, in shards of `ROWS`: the hardest."""
+    folder.mkdir()
+    source = make_images(folder / "in", images)
     plan = Plan(
         folder / "out",
-        "small",
-        Vocabulary.packaged("small_world"),
-        options=("MODEL.DEVICE", "cpu", "TEST.IMS_PER_BATCH", str(BATCH)),
-        threshold=0.25,
+        "fc_clip_convnext_large",
+        Vocabulary.parse(WORDS, WORDS),
+        options=(*OPTIONS, "TEST.IMS_PER_BATCH", str(BATCH)),
+        task="instances",
     )
-    write_manifest(plan.folder, list_items([str(source)]), 12)
+    write_manifest(plan.folder, list_items([str(source)]), ROWS)
     return plan
 
 
@@ -83,7 +80,7 @@ def two_processes(folder: Path, few: int, many: int) -> Spent:
     for images in (few, many):
         plan = plan_of(folder / str(images), images)
         clock, before = time.perf_counter(), _children()
-        make_shards(plan, list(range(images // 12)), lambda error: None, devices=["cpu", "cpu"])
+        make_shards(plan, list(range(images // ROWS)), lambda error: None, devices=["cpu", "cpu"])
         spent.append((time.perf_counter() - clock, _children() - before))
     return Spent(*(1000 * (b - a) / (many - few) for a, b in zip(*spent, strict=True)))
 
@@ -99,11 +96,13 @@ def _children() -> float:
 
 
 if __name__ == "__main__":
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else 48
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else 480
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(plan_of(Path(folder) / "one", images))
         alone(worker)
         model = alone(worker)
         say(f"model alone: {model.against(model)}")
         say(f"1 process: {one_process(worker).against(model)}")
-        say(f"2 processes: {two_processes(Path(folder), 24, 24 + images).against(model)}")
+        say(
+            f"2 processes: {two_processes(Path(folder), 2 * ROWS, 2 * ROWS + images).against(model)}"
+        )
