@@ -103,6 +103,5 @@ if __name__ == "__main__":
         model = alone(worker)
         say(f"model alone: {model.against(model)}")
         say(f"1 process: {one_process(worker).against(model)}")
-        say(
-            f"2 processes: {two_processes(Path(folder), 2 * ROWS, 2 * ROWS + images).against(model)}"
-        )
+        both = two_processes(Path(folder), 2 * ROWS, 2 * ROWS + images)
+        say(f"2 processes: {both.against(model)}")
