@@ -7,16 +7,21 @@ made, and nothing is there twice. Only numbers go through Ray's object store.
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from frozenseg.batch.rows import is_done
 from frozenseg.batch.worker import Plan, Seen, Worker
+from frozenseg.data.prediction_lines import Part
 from frozenseg.errors import UserError, import_extra
+from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.runtime.background import cores
 
-BLOCKS = 4  # of shards, for each actor: what an actor loses of its list when it is killed
+BLOCKS = 4  # of shards, or parts, for each actor: what it loses when it is killed
 FREE = 1.0  # CPUs that Ray Data needs beside the actors, or it waits for ever
 ACTOR_CPUS = 1.0
+RETRIES = 3  # of a part whose process is killed
 PAUSE = 2.0  # seconds between two looks at the cluster
 
 
@@ -61,45 +66,107 @@ def make_shards(
     actors: models; None: one for each GPU, or for every two CPUs. patience: seconds to wait until
     the cluster has what they ask for.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
-    ray = import_extra("ray", "ray", "--engine ray")
-    data = import_extra("ray.data", "ray", "--engine ray")
-    _start(ray, address, actors)
-    try:
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        count = min(len(numbers), actors or gpus or max(1, int(_cpus(ray) - FREE) // 2))
-        need = {"CPU": count * ACTOR_CPUS + FREE, **({"GPU": float(count)} if gpus else {})}
-        check_resources(ray, need, address, patience)
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        blocks = min(len(numbers), BLOCKS * count)
+    with _cluster(address, actors, patience, most=len(numbers)) as (ray, count, needs):
+        data = import_extra("ray.data", "ray", "--engine ray")
+        data.DataContext.get_current().enable_progress_bars = False
         rows = data.from_items(
-            [{"shard": number} for number in numbers], override_num_blocks=blocks
+            [{"shard": number} for number in numbers],
+            override_num_blocks=min(len(numbers), BLOCKS * count),
         )
         made = rows.map_batches(
             ShardMaker,
             fn_constructor_kwargs={"plan": plan},
             batch_size=1,
             compute=data.ActorPoolStrategy(size=count),
-            num_cpus=ACTOR_CPUS,
-            num_gpus=1 if gpus else None,
+            **needs,
         )
         for row in made.iter_rows():
             if row["failure"]:
                 raise UserError(str(row["failure"]))
             for error in row["errors"]:
                 seen(str(error) or None)
+
+
+def run_parts(
+    work: Callable[[Part], int | None],
+    *,
+    address: str | None,
+    actors: int | None,
+    patience: float,
+) -> int:
+    """Run work that can be divided on a cluster, a task for each part; returns the worst status.
+
+    A part whose process is killed is run again, up to `RETRIES` times. What it prints is shown.
+
+    work: a function of a module, which skips what is done. address, actors, patience: as of
+    `make_shards`.
+    """
+    with _cluster(address, actors, patience, prints=True) as (ray, count, needs):
+        task = ray.remote(max_retries=RETRIES, **needs)(_run_part)
+        parts = [Part(number, BLOCKS * count) for number in range(1, BLOCKS * count + 1)]
+        waiting = [task.remote(work, part, imported_extensions()) for part in parts]
+        worst = 0
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                for status, error in ray.get(done):
+                    if error:
+                        raise UserError(error)
+                    worst = max(worst, status)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+            raise UserError(
+                "a process was killed again and again, or its memory ran out; give fewer --actors, "
+                "and the same command goes on with the rest"
+            ) from None
+        return worst
+
+
+def _run_part(
+    work: Callable[[Part], int | None], part: Part, extensions: tuple[str, ...]
+) -> tuple[int, str]:
+    """Return the status of a part, and the line that ends the run, or ""."""
+    try:
+        import_extensions(extensions)
+        return work(part) or 0, ""
+    except UserError as error:
+        return 0, str(error)
+
+
+@contextmanager
+def _cluster(
+    address: str | None,
+    actors: int | None,
+    patience: float,
+    *,
+    most: int | None = None,
+    prints: bool = False,
+) -> Iterator[tuple[Any, int, dict[str, Any]]]:
+    """Inside, Ray runs: the package, how many processes work, at most `most`, and what each needs.
+
+    prints: whether their output is shown here.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    ray = import_extra("ray", "ray", "--engine ray")
+    _start(ray, address, actors, prints=prints)
+    try:
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        count = actors or gpus or max(1, int(_cpus(ray) - FREE) // 2)
+        count = count if most is None else min(count, most)
+        need = {"CPU": count * ACTOR_CPUS + FREE, **({"GPU": float(count)} if gpus else {})}
+        check_resources(ray, need, address, patience)
+        yield ray, count, {"num_cpus": ACTOR_CPUS, "num_gpus": 1 if gpus else None}
     finally:
         ray.shutdown()
 
 
-def _start(ray: Any, address: str | None, actors: int | None) -> None:
+def _start(ray: Any, address: str | None, actors: int | None, *, prints: bool) -> None:
     """Join a cluster, or start Ray here with as many CPUs in name as the actors need."""
-    options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False}
+    options: dict[str, Any] = {"log_to_driver": prints}
     if address is None:
+        options["include_dashboard"] = False
         options["num_cpus"] = max(cores(), int((actors or 1) * ACTOR_CPUS + FREE))
     else:
-        options = {"log_to_driver": False, "address": address}
+        options["address"] = address
     try:
         ray.init(**options)
     except Exception as error:  # Ray raises plain ones

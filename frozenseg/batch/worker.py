@@ -17,7 +17,7 @@ from frozenseg.errors import MissingFileError, UserError
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.files import json_text, read_json, write_json
 from frozenseg.results.result import SegmentationResult, Task
-from frozenseg.runtime.background import AsyncWriter, cores
+from frozenseg.runtime.background import map_ahead
 from frozenseg.text.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -76,29 +76,37 @@ class Worker:
 
     def make(self, number: int, seen: Seen = lambda error: None) -> None:
         """Make a shard. Images are decoded, and masks are encoded, while the model works."""
-        items = self.manifest.items(number)
-        first = number * self.manifest.shard_rows
-        rows: list[Row] = []
-
-        def add(number: int, item: Item, found: SegmentationResult | UserError) -> None:
-            if isinstance(found, UserError):
-                row = error_row(number, item, str(found))
-            else:
-                row = row_of(number, item, found, self.plan.task)
+        rows = []
+        # The results of a whole batch come at once: they wait, so that the next one can start.
+        for row in map_ahead(
+            self._row,
+            self._results(number),
+            workers=self.predictor.readers,
+            depth=self.predictor.batch_size,
+        ):
             rows.append(row)
             seen(row["error"])
+        write_shard(self.plan.folder, number, rows, self.digests)
 
+    def _results(self, number: int) -> Iterator[tuple[int, Item, SegmentationResult | UserError]]:
+        """Yield the images of a shard with their ids and results; raises `SourceLost`."""
+        items = self.manifest.items(number)
         results = self.predictor.stream(
             map(source_of, items), self.plan.vocabulary, threshold=self.plan.threshold
         )
-        with AsyncWriter(cores()) as out:
-            for place, (item, found) in enumerate(zip(items, results, strict=True), first):
-                if isinstance(found, SourceLost):
-                    raise found
-                if isinstance(found, MissingFileError):
-                    check_source(item)
-                out.do(add, place, item, found)
-        write_shard(self.plan.folder, number, rows, self.digests)
+        first = number * self.manifest.shard_rows
+        for place, (item, found) in enumerate(zip(items, results, strict=True), first):
+            if isinstance(found, SourceLost):
+                raise found
+            if isinstance(found, MissingFileError):
+                check_source(item)
+            yield place, item, found
+
+    def _row(self, entry: tuple[int, Item, SegmentationResult | UserError]) -> Row:
+        number, item, found = entry
+        if isinstance(found, UserError):
+            return error_row(number, item, str(found))
+        return row_of(number, item, found, self.plan.task)
 
 
 def _settle(plan: Plan, settings: dict[str, Any], note: str | None) -> dict[str, str]:

@@ -10,8 +10,9 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.model_arguments import add_model, model_options
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
@@ -35,10 +36,9 @@ def main(argv: list[str]) -> int | None:
         return batch_export.main(argv[1:])
     arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
+    ray = ray_of(arguments)
     vocabulary, options = vocabulary_of(arguments), model_options(arguments)
     import_extra("pyarrow", "batch", "frozenseg batch")
-    if arguments.engine == "ray":
-        import_extra("ray", "ray", "--engine ray")
     # Only now, because torch takes seconds.
     from frozenseg.batch.listing import list_items
     from frozenseg.batch.run import run
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int | None:
         list_items(arguments.inputs, plan.folder) if arguments.inputs else None,
         part=arguments.part,
         shard_rows=arguments.shard_rows,
-        engine=_engine(arguments),
+        engine=_engine(arguments.device or [None], ray),
     )
     seconds = time.monotonic() - start
     new = outcome.total - outcome.earlier
@@ -73,19 +73,14 @@ def main(argv: list[str]) -> int | None:
     return 1 if outcome.failed else None
 
 
-def _engine(arguments: argparse.Namespace) -> "Engine":
-    if arguments.engine == "ray":
+def _engine(devices: list[str | None], ray: dict[str, Any] | None) -> "Engine":
+    if ray is not None:
         from frozenseg.batch.on_ray import make_shards as make_on_ray
 
-        return partial(
-            make_on_ray,
-            address=arguments.address,
-            actors=arguments.actors,
-            patience=arguments.wait,
-        )
+        return partial(make_on_ray, **ray)
     from frozenseg.batch.processes import make_shards
 
-    return partial(make_shards, devices=arguments.device or [None])
+    return partial(make_shards, devices=devices)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -97,9 +92,6 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if not 1 <= arguments.shard_rows <= MOST_ROWS:
         raise UserError(f"--shard-rows {arguments.shard_rows}: must lie in 1-{MOST_ROWS}")
-    given = [f"--{name}" for name in ("address", "actors") if getattr(arguments, name) is not None]
-    if arguments.engine != "ray" and given:
-        raise UserError(f"{given[0]}: is for --engine ray")
     if arguments.engine == "ray" and arguments.device:
         raise UserError("--device: Ray chooses the devices of its actors; give --actors")
 
@@ -152,30 +144,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"least score, 0-1, of the segments that are kept (default: {THRESHOLD})",
     )
     add_model(parser)
-    _add_engine(parser)
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... over the YAML file")
-    return parser
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
     add(
         "--device",
         nargs="+",
         metavar="DEVICE",
         help="one process of the model on each, e.g. cuda:0 cuda:1; a device may be named twice",
     )
-    add(
-        "--engine",
-        choices=("processes", "ray"),
-        default="processes",
-        help="what starts the models: this machine's processes (default), or Ray's actors",
-    )
-    add("--address", help="address of a Ray cluster; without it, Ray is started on this machine")
-    add("--actors", type=int, help="models under Ray (default: one a GPU, or one a two CPUs)")
-    add(
-        "--wait",
-        type=float,
-        default=0.0,
-        help="seconds to wait until a Ray cluster has the GPUs or CPUs that are asked for",
-    )
+    add_engine(parser, actors="models")
+    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... over the YAML file")
+    return parser

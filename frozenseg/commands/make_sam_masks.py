@@ -1,7 +1,8 @@
 """Write SAM's mask proposals of a data set or of a folder to disk, for TEST.SAM_MASKS.FOLDER.
 
-A run that was stopped goes on; several may work at once, each with its own --part. The settings are
-those of the configuration (TEST.SAM_MASKS, TEST.PKL_SAM_MODEL_NAME, INPUT.*_SIZE_TEST).
+A run that was stopped goes on; several may work at once, each with its own --part, or a Ray cluster
+takes parts by --engine ray. The settings are those of the configuration (TEST.SAM_MASKS,
+TEST.PKL_SAM_MODEL_NAME, INPUT.*_SIZE_TEST).
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from tqdm import tqdm
 from frozenseg.build.device import build_device
 from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.prediction import build_online_proposals, proposal_identity
+from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.view_samples import image_grid
@@ -28,7 +31,7 @@ from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.images import read_image
-from frozenseg.data.prediction_lines import WHOLE
+from frozenseg.data.prediction_lines import WHOLE, Part
 from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line
@@ -55,7 +58,19 @@ class Entry:
 def main(argv: list[str]) -> int | None:
     """Make the proposals of the images that have none yet."""
     arguments = _parser().parse_intermixed_args(argv)
-    number, parts = arguments.part
+    ray = ray_of(arguments)
+    if ray is None:
+        return make_part(arguments, arguments.part)
+    from frozenseg.batch.on_ray import run_parts
+
+    if arguments.part != WHOLE or arguments.sheet is not None:
+        raise UserError("--engine ray makes all parts, and no sheet; give no --part and no --sheet")
+    arguments.output = arguments.output.absolute()
+    return run_parts(partial(make_part, arguments), **ray)
+
+
+def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
+    """Make the proposals of a part of the images; returns the exit status."""
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
     check_writable(arguments.output / ABOUT)
@@ -64,7 +79,7 @@ def main(argv: list[str]) -> int | None:
     failures, made, there = [], 0, 0
     start = time.monotonic()
     pictures: list[Image.Image] = []
-    for entry in tqdm(entries[number - 1 :: parts], unit=" images", disable=None):
+    for entry in tqdm(entries[part.number - 1 :: part.total], unit=" images", disable=None):
         try:
             array = read_image(entry.path)
         except UserError as error:
@@ -149,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         type=output_picture,
         help=f"a picture of the first {MOST_ON_SHEET} images' masks (.png)",
     )
+    add_engine(parser, actors="processes")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the same, behind --input")
     return parser

@@ -11,6 +11,7 @@ a plain installation makes them.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,7 @@ Masks = np.ndarray | Sequence[Rle]
 _NO_CODE = (ValueError, TypeError, OverflowError)
 # From these numbers on, a packed run needs one more character: each holds 5 bits, one is the sign.
 _LIMITS = 2 ** np.arange(4, 60, 5)
+_PIXELS_AT_ONCE = 2**20  # of masks that are encoded together
 
 
 @functools.cache
@@ -38,50 +40,77 @@ def hotcoco() -> Any:
 
 def encode_masks(masks: np.ndarray) -> list[Rle]:
     """Encode (N, H, W) masks; every value except 0 counts as inside."""
-    count, height, width = masks.shape
-    columns = np.ascontiguousarray((masks != 0).transpose(0, 2, 1))  # (N, W, H)
-    return [{"size": [height, width], "counts": _packed(_runs(mask.ravel()))} for mask in columns]
-
-
-def encode_ids(ids: np.ndarray, numbers: Sequence[int]) -> list[Rle]:
-    """Encode the masks `ids == number` of a map (H, W), which is read once for all of them."""
-    height, width = ids.shape
-    flat = ids.ravel(order="F")
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    ends, values = np.append(starts[1:], len(flat)), flat[starts]
+    _, height, width = masks.shape
+    at_once = max(1, _PIXELS_AT_ONCE // max(1, height * width))
     codes: list[Rle] = []
-    for number in numbers:
-        inside = np.flatnonzero(values == number)
-        edges = np.stack([starts[inside], ends[inside]], 1).ravel()
-        runs = np.diff(edges, prepend=0, append=len(flat))
-        runs = runs[:-1] if len(edges) and not runs[-1] else runs
-        codes.append({"size": [height, width], "counts": _packed(runs)})
+    for first in range(0, len(masks), at_once):
+        some = masks[first : first + at_once]
+        filled = np.flatnonzero(some.any(axis=(0, 1)))
+        left, right = (filled[0], filled[-1] + 2) if len(filled) else (0, 1)
+        some = some[:, :, left:right] != 0  # with an empty column behind, where there is one
+        flat = some.transpose(0, 2, 1).reshape(len(some), -1)
+        changes = np.empty_like(flat)
+        changes[:, 0] = flat[:, 0]  # a code begins with a run of 0, be it empty
+        np.not_equal(flat[:, 1:], flat[:, :-1], out=changes[:, 1:])
+        owners, places = np.divmod(np.flatnonzero(changes), flat.shape[1])
+        places += left * height
+        codes += _codes(owners, places, len(some), (height, width))
     return codes
 
 
-def _runs(mask: np.ndarray) -> np.ndarray:
-    """Return the lengths of the alternating runs of 0 and 1 of a flat mask."""
-    edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
-    runs = np.diff(edges, prepend=0, append=len(mask))
-    return np.concatenate([[0], runs]) if mask[0] else runs
+def encode_ids(ids: np.ndarray, numbers: Sequence[int]) -> list[Rle]:
+    """Encode the masks `ids == number` of a map (H, W), for numbers that differ."""
+    if not len(numbers):
+        return []
+    flat = ids.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    found = np.stack([starts, np.append(starts[1:], len(flat))], 1)  # (runs, 2)
+    ranks = np.argsort(numbers)
+    ranked = np.asarray(numbers)[ranks]
+    place = np.searchsorted(ranked[:-1], flat[starts])
+    known = np.flatnonzero(ranked[place] == flat[starts])
+    owners = ranks[place[known]].astype(np.min_scalar_type(len(numbers)))  # small ones sort faster
+    order = np.argsort(owners, kind="stable")
+    owners, places = owners[order].repeat(2), found.take(known[order], 0).ravel()
+    inside = places < len(flat)
+    return _codes(owners[inside], places[inside], len(numbers), ids.shape)
 
 
-def _packed(runs: np.ndarray) -> str:
-    """Pack runs (N,) int64 as text.
+def _codes(owners: np.ndarray, places: np.ndarray, count: int, size: tuple[int, int]) -> list[Rle]:
+    """Encode `count` masks that change at these pixels.
+
+    owners: the mask of each change, ascending. places: its pixel, counted down the columns,
+        ascending within a mask.
+    """
+    changes = np.bincount(owners, minlength=count)
+    last = np.cumsum(changes + 1) - 1
+    ends = np.empty(len(places) + count, dtype=np.int64)  # of the runs
+    ends[np.arange(len(places)) + owners] = places
+    ends[last] = size[0] * size[1]
+    runs = np.diff(ends, prepend=0)
+    firsts = last - changes
+    runs[firsts] = ends[firsts]
+    return [{"size": [*size], "counts": text} for text in _packed(runs, changes + 1)]
+
+
+def _packed(runs: np.ndarray, counts: np.ndarray) -> list[str]:
+    """Pack the runs of several codes, one after the other, as texts. counts: how many each has.
 
     From the fourth on, a run is written as its difference to the one before the last. A character
     is 48 plus 5 bits of the number, low bits first, plus 32 where more bits follow.
     """
+    firsts = np.cumsum(counts) - counts
     numbers = runs.copy()
-    numbers[3:] -= runs[1:-2]
+    late = np.arange(len(runs)) - np.repeat(firsts, counts) >= 3
+    numbers[2:] -= np.where(late[2:], runs[:-2], 0)
     lengths = 1 + np.searchsorted(_LIMITS, np.where(numbers < 0, ~numbers, numbers), side="right")
-    starts = lengths.cumsum() - lengths
-    text = np.empty(lengths.sum(), dtype=np.uint8)
-    for position in range(lengths.max(initial=0)):
-        rows = np.flatnonzero(lengths > position)
-        bits = numbers[rows] >> 5 * position & 31
-        text[starts[rows] + position] = 48 + bits + 32 * (lengths[rows] > position + 1)
-    return text.tobytes().decode("ascii")
+    digits = np.arange(lengths.max(initial=0))
+    text = np.empty((len(runs), len(digits)), dtype=np.uint8)
+    for digit in digits:
+        text[:, digit] = 48 + (numbers >> 5 * digit & 31) + 32 * (lengths > digit + 1)
+    whole = text[lengths[:, None] > digits].tobytes().decode("ascii")
+    borders = [0, *lengths.cumsum()[firsts + counts - 1].tolist()]
+    return [whole[start:end] for start, end in itertools.pairwise(borders)]
 
 
 def decode_masks(codes: list[Rle], size: tuple[int, int]) -> np.ndarray:

@@ -24,6 +24,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
+from frozenseg.engine.torchrun import keeps_a_store, store_of_this_start, under_torchrun
 from frozenseg.errors import UserError
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.runtime.allocator import configure_allocator
@@ -71,11 +72,6 @@ class LaunchConfig:
                 f"--dist-url {self.url}: several machines need the address of the first one, "
                 "tcp://HOST:PORT"
             )
-
-
-def under_torchrun() -> bool:
-    """Whether `torchrun` has started this process and told it its rank."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
 def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
@@ -180,8 +176,13 @@ def _in_group(
     if "nccl" in backend:
         torch.cuda.set_device(local_rank())
     try:
-        dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
-    except (RuntimeError, ValueError) as error:
+        if keeps_a_store():
+            number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            store = store_of_this_start(number)
+            dist.init_process_group(backend, store=store, rank=number, world_size=count)
+        else:
+            dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
+    except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"--dist-url {url}: could not set up the process group at this address ({error})"
         ) from None

@@ -1,74 +1,88 @@
 """The rate of `frozenseg batch` against the model alone: python -m tests.batch.rate [IMAGES].
 
-It is measured in processor time, which a busy machine hardly changes. The model alone has its
-images decoded and resized before, and its results are thrown away.
+The model alone has its images decoded and resized before, and its results are thrown away. The last
+two numbers of a line are the ratios. A busy machine hardly changes that of the processor's time.
 """
 
 import resource
-import shutil
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from frozenseg.batch.listing import list_items
 from frozenseg.batch.manifest import write_manifest
 from frozenseg.batch.processes import make_shards
 from frozenseg.batch.worker import Plan, Worker
-from frozenseg.files import shipped
 from frozenseg.inference.stream import segment_stream
 from frozenseg.text.vocabulary import Vocabulary
+from tests.batch.runs import MODEL, WORDS, make_images
 
-BATCH = 4
+BATCH, ROWS = 8, 60
+OPTIONS = MODEL[MODEL.index("--opts") + 1 :]
 
 
 def plan_of(folder: Path, images: int) -> Plan:
-    """A run of the shipped small model over copies of its scenes, in shards of 12."""
-    source = folder / "in"
-    source.mkdir(parents=True)
-    scenes = sorted((shipped("demo") / "images").glob("scene_*.png"))
-    for number in range(images):
-        shutil.copy(scenes[number % len(scenes)], source / f"{number:04d}.png")
+    """A run of the tiny model over images of 64 x 64 pixels, in shards of `ROWS`: the hardest."""
+    folder.mkdir()
+    source = make_images(folder / "in", images)
     plan = Plan(
         folder / "out",
-        "small",
-        Vocabulary.packaged("small_world"),
-        options=("MODEL.DEVICE", "cpu", "TEST.IMS_PER_BATCH", str(BATCH)),
-        threshold=0.25,
+        "fc_clip_convnext_large",
+        Vocabulary.parse(WORDS, WORDS),
+        options=(*OPTIONS, "TEST.IMS_PER_BATCH", str(BATCH)),
+        task="instances",
     )
-    write_manifest(plan.folder, list_items([str(source)]), 12)
+    write_manifest(plan.folder, list_items([str(source)]), ROWS)
     return plan
 
 
-def alone(worker: Worker) -> float:
-    """Seconds of the processor for an image, model and post-processing."""
+class Spent(NamedTuple):
+    """Milliseconds for an image: by the clock, and of the processor, in all threads."""
+
+    clock: float
+    processor: float
+
+    def against(self, model: "Spent") -> str:
+        ratios = f"{model.clock / self.clock:.3f}, {model.processor / self.processor:.3f}"
+        return f"{self.clock:.1f} ms by the clock, {self.processor:.1f} of the processor; {ratios}"
+
+
+def measured(work: Callable[[], object], images: int) -> Spent:
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    ends = time.perf_counter() - clock, time.process_time() - processor
+    return Spent(*(1000 * seconds / images for seconds in ends))
+
+
+def alone(worker: Worker) -> Spent:
+    """Model and post-processing."""
     predictor, words = worker.predictor, worker.plan.vocabulary
     items = [item for number in worker.manifest.shards for item in worker.manifest.items(number)]
     ready = [predictor._prepare(item.path) for item in items]
     text = predictor.embed(words)
-    start = time.process_time()
-    for _ in segment_stream(predictor.pipeline, ready, text, words, batch_size=BATCH):
-        pass
-    return (time.process_time() - start) / len(items)
+    stream = segment_stream(predictor.pipeline, ready, text, words, batch_size=BATCH)
+    return measured(lambda: deque(stream, 0), len(items))
 
 
-def one_process(worker: Worker) -> float:
-    """The same of making the shards in this process."""
-    start = time.process_time()
-    for number in worker.manifest.shards:
-        worker.make(number)
-    return (time.process_time() - start) / worker.manifest.total
+def one_process(worker: Worker) -> Spent:
+    """Making the shards in this process."""
+    shards = worker.manifest.shards
+    return measured(lambda: deque(map(worker.make, shards), 0), worker.manifest.total)
 
 
-def two_processes(folder: Path, few: int, many: int) -> float:
+def two_processes(folder: Path, few: int, many: int) -> Spent:
     """The same of two processes: what more images take, without the loading of the models."""
     spent = []
     for images in (few, many):
         plan = plan_of(folder / str(images), images)
-        before = _children()
-        make_shards(plan, list(range(images // 12)), lambda error: None, devices=["cpu", "cpu"])
-        spent.append(_children() - before)
-    return (spent[1] - spent[0]) / (many - few)
+        clock, before = time.perf_counter(), _children()
+        make_shards(plan, list(range(images // ROWS)), lambda error: None, devices=["cpu", "cpu"])
+        spent.append((time.perf_counter() - clock, _children() - before))
+    return Spent(*(1000 * (b - a) / (many - few) for a, b in zip(*spent, strict=True)))
 
 
 def say(line: str) -> None:
@@ -82,12 +96,12 @@ def _children() -> float:
 
 
 if __name__ == "__main__":
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else 48
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else 480
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(plan_of(Path(folder) / "one", images))
         alone(worker)
-        model, pipeline = alone(worker), one_process(worker)
-        say(f"model alone: {1000 * model:.1f} ms of one core an image")
-        say(f"1 process: {1000 * pipeline:.1f} ms, ratio {model / pipeline:.3f}")
-        both = two_processes(Path(folder), 24, 24 + images)
-        say(f"2 processes: {1000 * both:.1f} ms, ratio {model / both:.3f}")
+        model = alone(worker)
+        say(f"model alone: {model.against(model)}")
+        say(f"1 process: {one_process(worker).against(model)}")
+        both = two_processes(Path(folder), 2 * ROWS, 2 * ROWS + images)
+        say(f"2 processes: {both.against(model)}")

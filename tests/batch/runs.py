@@ -39,7 +39,12 @@ def arguments(*words: Any) -> list[str]:
 
 def start(log: Path, *words: Any, paths: tuple[Path, ...] = ()) -> subprocess.Popen:
     """Start a run in a process of its own. paths: further places of modules."""
-    argv = [sys.executable, "-m", "frozenseg", "batch", *arguments(*words)]
+    return start_command(log, "batch", *arguments(*words), paths=paths)
+
+
+def start_command(log: Path, *words: Any, paths: tuple[Path, ...] = ()) -> subprocess.Popen:
+    """Start any command of the program so."""
+    argv = [sys.executable, "-m", "frozenseg", *map(str, words)]
     modules = os.pathsep.join(map(str, [ROOT, *paths]))
     with open(log, "ab") as file:
         return subprocess.Popen(

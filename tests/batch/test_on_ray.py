@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from frozenseg.batch.on_ray import ShardMaker, check_resources
 from frozenseg.batch.worker import Plan
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
-from tests.batch.runs import make_images, rows, shards, start
+from tests.batch.runs import ROOT, make_images, rows, shards, start, start_command
 
 # $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
 PLACE = os.environ.get("FROZENSEG_RAY", "")
@@ -23,6 +24,11 @@ HAS_RAY = find_spec("ray") is not None or Path(PLACE, "ray").is_dir() and bool(P
 IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "240"))
 SIZE = ("--shard-rows", -(-IMAGES // 20))
 RAY = ("--engine", "ray", "--actors", 2)
+PROPOSALS = [
+    *("TEST.PKL_SAM_MODEL_NAME", "small"),
+    *("TEST.SAM_MASKS.WEIGHTS", "frozenseg://small/sam.safetensors"),
+    *("TEST.SAM_MASKS.POINTS_PER_SIDE", "4"),
+]
 
 
 def _actors() -> list[int]:
@@ -71,6 +77,22 @@ def test_driver_and_actor_are_killed_and_the_rows_are_those_of_one_process(
     sys.stdout.write(f"{len(found)} rows, each once, equal to those of one process\n")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not HAS_RAY, reason='pip install "ray[data]"')
+def test_proposals_are_those_of_one_process(tmp_path: Path) -> None:
+    images, log = make_images(tmp_path / "in", 10), tmp_path / "log"
+
+    def masks(name: str, *words: object) -> dict[str, bytes]:
+        argv = ["make_sam_masks", "--input", images, "--output", tmp_path / name, *words]
+        run = start_command(log, *argv, "--opts", *PROPOSALS, paths=(Path(PLACE),))
+        assert run.wait() == 0, log.read_text()
+        return {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.npz")}
+
+    alone = masks("alone")
+    assert len(alone) == 10 and masks("ray", *RAY) == alone
+
+
 class Cluster:
     """A Ray of one CPU."""
 
@@ -94,3 +116,12 @@ def test_an_actor_says_what_became_of_each_shard(tmp_path: Path) -> None:
     made = ShardMaker(plan)({"shard": [3, 4]})
     assert made["shard"] == [3, 4] and made["errors"] == [[], []]
     assert all("no run to go on with" in line for line in made["failure"])
+
+
+def test_the_cluster_file_of_the_guide_fits_the_schema_of_ray() -> None:
+    util = pytest.importorskip(
+        "ray.autoscaler._private.util", reason='pip install "ray[data]" jsonschema'
+    )
+    guide = (ROOT / "docs" / "guides" / "batch.md").read_text()
+    cluster = guide.partition("```yaml\n")[2].partition("```")[0]
+    util.validate_config(util.prepare_config(yaml.safe_load(cluster)))

@@ -112,3 +112,13 @@ def test_all_masks_of_a_map_are_encoded_as_each_alone() -> None:
         numbers = [0, 1, 2, 3, 9]
         expected = encode_masks(ids == np.array(numbers)[:, None, None])
         assert encode_ids(ids, numbers) == expected
+
+
+def test_masks_that_are_encoded_together_are_encoded_as_each_alone() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        count, *size = random.integers(1, 9, 3)
+        masks = random.random((count, *size)) < random.choice([0.0, 0.2, 0.8, 1.0])
+        expected = [code for mask in masks for code in encode_masks(mask[None])]
+        assert encode_masks(masks) == expected
+    assert encode_masks(masks[:0]) == encode_ids(masks[0].astype(np.int32), []) == []

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from frozenseg.engine.distributed import (
     world_size,
 )
 from frozenseg.errors import UserError
-from tests.engine.test_trainer import TOOL, assert_close_losses
+from tests.engine.test_trainer import TOOL, assert_close_losses, assert_same_run
 from tests.engine.tiny import TinyRun
 
 
@@ -108,3 +110,35 @@ def test_two_machines(run: TinyRun) -> None:
     subprocess.run([sys.executable, str(TOOL), *run.arguments("plain")], check=True)
     assert_close_losses(run, "plain", "machines")
     assert run.results("plain")["images"] == run.results("machines")["images"] == 5
+
+
+def _workers(agent: subprocess.Popen) -> list[int]:
+    """The processes that an agent of torchrun has started."""
+    tasks = Path(f"/proc/{agent.pid}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_killed_machine_comes_back_and_the_run_goes_on(run: TinyRun) -> None:
+    """Two machines under torchrun, both here; when a process of one is killed, both start anew."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    steps = ("SOLVER.MAX_ITER", "12", "SOLVER.STEPS", "[8]")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    torchrun += ["--max-restarts=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={address}"]
+    command = [*torchrun, str(TOOL), *run.arguments("killed", *steps, flags=("--resume",))]
+    machines = [subprocess.Popen(command) for _ in range(2)]
+    checkpoints = run.root / "killed" / "checkpoints"
+    while not list(checkpoints.glob("step_*.pt")):
+        assert all(machine.poll() is None for machine in machines)
+        time.sleep(0.02)
+    (worker,) = _workers(machines[1])
+    os.kill(worker, signal.SIGKILL)
+    assert [machine.wait(timeout=240) for machine in machines] == [0, 0]
+    assert "going on after step" in (run.root / "killed" / "log.txt").read_text()
+
+    whole = run.arguments("whole", *steps, "MODEL.DEVICE", "cpu", flags=("--num-gpus", "2"))
+    subprocess.run([sys.executable, str(TOOL), *whole], check=True)
+    assert_same_run(run, "whole", "killed")

@@ -1,0 +1,42 @@
+"""--engine ray and its options, in the commands whose work a Ray cluster may share."""
+
+import argparse
+from typing import Any
+
+from frozenseg.errors import UserError, import_extra
+
+
+def add_engine(parser: argparse.ArgumentParser, *, actors: str) -> None:
+    """Add the options. actors: what --actors counts."""
+    add = parser.add_argument
+    add(
+        "--engine",
+        choices=("processes", "ray"),
+        default="processes",
+        help="what starts the models: this machine's processes (default), or Ray",
+    )
+    add("--address", help="address of a Ray cluster; without it, Ray is started on this machine")
+    add("--actors", type=int, help=f"{actors} under Ray (default: one a GPU, or one a two CPUs)")
+    add(
+        "--wait",
+        type=float,
+        default=0.0,
+        help="seconds to wait until a Ray cluster has the GPUs or CPUs that are asked for",
+    )
+
+
+def ray_of(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Return how Ray is used, as the functions of `batch.on_ray` take it; None: it is not used."""
+    given = [f"--{name}" for name in ("address", "actors") if getattr(arguments, name) is not None]
+    if arguments.engine != "ray":
+        if given:
+            raise UserError(f"{given[0]}: is for --engine ray")
+        return None
+    if arguments.actors is not None and arguments.actors < 1:
+        raise UserError(f"--actors {arguments.actors}: must be at least 1")
+    import_extra("ray", "ray", "--engine ray")
+    return {
+        "address": arguments.address,
+        "actors": arguments.actors,
+        "patience": arguments.wait,
+    }
