@@ -1,0 +1,101 @@
+"""From a model to a file: `torch.export`, and from its graph ONNX, with all that a reader needs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from frozenseg.errors import UserError, import_extra
+from frozenseg.export.results import OUTPUTS
+from frozenseg.structures import TextEmbeddings
+
+KEY = "frozenseg"
+"""The entry of the file's metadata that holds ours, as JSON."""
+OPSET = 20
+INPUTS = ("pixels", "size", "vectors", "class_index", "seen", "is_thing")
+NEEDS = "an ONNX file"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a graph.
+
+    name: for messages. pixels: (1, 3, H, W) RGB, 0-255. size: (height, width) of the image in it.
+    """
+
+    name: str
+    pixels: Tensor
+    size: tuple[int, int]
+    text: TextEmbeddings
+    is_thing: Tensor
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return the tensors of `INPUTS`, in their order."""
+        text = self.text
+        size = torch.tensor(self.size)
+        return (self.pixels, size, text.weight, text.class_index, text.seen, self.is_thing)
+
+
+def names_of_outputs(wanted: Sequence[str]) -> list[str]:
+    """Return the names of a graph's outputs. wanted: as of `Results`."""
+    return [name for group in ("logits", *wanted) for name in OUTPUTS[group]]
+
+
+@torch.no_grad()
+def traced(network: nn.Module, case: Case) -> ExportedProgram:
+    """Trace a `Results`; the numbers of classes and of names stay free, all other sizes are the
+    case's."""
+    classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
+    free = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
+    return torch.export.export(
+        network.eval(), case.inputs(), dynamic_shapes=free, strict=False
+    )
+
+
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    about: Mapping[str, Any],
+) -> None:
+    """Write a traced program as ONNX, with `about` in its metadata.
+
+    The exporter's rewriting is left out: it takes x + 1e-8 for x, which turns the logarithm of a
+    probability 0 into -infinity. What only depends on constants is computed here.
+    """
+    import_extra("onnx", "onnx", NEEDS)
+    onnxscript = import_extra("onnxscript", "onnx", NEEDS)
+    import onnxscript.optimizer
+
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        optimize=False,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        verbose=False,
+    )
+    assert exported is not None, "dynamo gives a program"
+    model = exported.model
+    onnxscript.optimizer.fold_constants(model)
+    onnxscript.optimizer.remove_unused_nodes(model)
+    model.metadata_props[KEY] = json.dumps(about, ensure_ascii=False)
+    exported.save(path, external_data=False)
+
+
+def about_file(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return `about` of a file's metadata; raises `UserError` for a file of others."""
+    try:
+        return json.loads(metadata[KEY])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path}: is no model of `frozenseg export`; its metadata lacks {KEY!r}"
+        ) from None
