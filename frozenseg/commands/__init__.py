@@ -29,6 +29,7 @@ COMMANDS = {
         "demo": (HERE, "segment images and videos"),
         "batch": (HERE, "segment folders of millions into Parquet shards, on one machine or many"),
         "download": (HERE, "fetch published weights, resumed and checked"),
+        "export": (HERE, "write a model as a graph that runs without this package"),
         "serve": (HERE, "serve a model over HTTP, with a page to try it on"),
         "score": (HERE, "score predictions on disk, without a model"),
         "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),

@@ -52,9 +52,7 @@ def traced(network: nn.Module, case: Case) -> ExportedProgram:
     case's."""
     classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
     free = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
-    return torch.export.export(
-        network.eval(), case.inputs(), dynamic_shapes=free, strict=False
-    )
+    return torch.export.export(network.eval(), case.inputs(), dynamic_shapes=free, strict=False)
 
 
 def write_onnx(
@@ -71,9 +69,7 @@ def write_onnx(
     probability 0 into -infinity. What only depends on constants is computed here.
     """
     import_extra("onnx", "onnx", NEEDS)
-    onnxscript = import_extra("onnxscript", "onnx", NEEDS)
-    import onnxscript.optimizer
-
+    optimizer = import_extra("onnxscript.optimizer", "onnx", NEEDS)
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -85,8 +81,8 @@ def write_onnx(
     )
     assert exported is not None, "dynamo gives a program"
     model = exported.model
-    onnxscript.optimizer.fold_constants(model)
-    onnxscript.optimizer.remove_unused_nodes(model)
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
     model.metadata_props[KEY] = json.dumps(about, ensure_ascii=False)
     exported.save(path, external_data=False)
 

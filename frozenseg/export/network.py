@@ -15,7 +15,6 @@ from frozenseg.errors import UserError
 from frozenseg.models.base import SegmentationModel
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.models.fusioner import Fusioner
-from frozenseg.models.layers import resize
 from frozenseg.structures import FrozenFeatures, ImageBatch, TextEmbeddings
 
 
