@@ -116,7 +116,7 @@ def _write_graph(
         image_tensor(read_image(shipped("demo") / "images" / f"scene_{number}.png"))
         for number in (1, 2)
     ]
-    cases = hard_cases(scenes, window, words)
+    cases = hard_cases(scenes, window, words, free_classes=network.network.free_classes)
     outputs = names_of_outputs(network.wanted)
     logger.info("%s: tracing %d x %d", path, *window)
     program = traced(network, cases[0])

@@ -59,6 +59,7 @@ COMMANDS = {
         "benchmark_service": (DEVTOOLS, "time `serve` under load"),
         "benchmark_deformable": (DEVTOOLS, "time deformable attention beside a loop over levels"),
         "benchmark_proposals": (DEVTOOLS, "time SAM's proposals beside segment-anything's own"),
+        "benchmark_export": (DEVTOOLS, "compare exported files with the model"),
         "check_reference": (DEVTOOLS, "compare our numbers with reference vectors"),
         "fuzz": (DEVTOOLS, "give every reader damaged files, and keep those at which one fails"),
         "pack_weights": (DEVTOOLS, "store weights in half precision, small enough to ship"),

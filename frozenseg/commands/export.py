@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from pathlib import Path
 
 from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
@@ -20,7 +19,8 @@ def main(argv: list[str]) -> None:
     from frozenseg.build.run_folder import model_config
     from frozenseg.export.formats import FORMATS as KINDS
 
-    kind, output = KINDS[arguments.format], arguments.output
+    kind = KINDS[arguments.format]
+    output = arguments.output or output_file(f"model{kind.suffix}")
     if output.suffix != kind.suffix:
         raise UserError(f"{output}: a file of --format {arguments.format} ends in {kind.suffix}")
     if arguments.precision not in kind.precisions:
@@ -71,7 +71,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg export", description=__doc__)
     add = parser.add_argument
-    add("--output", type=output_file, default=Path("model.onnx"), help="(default: model.onnx)")
+    add("--output", type=output_file, help="file to write (default: model.onnx, or model.pt2)")
     add("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
     add(
         "--size",

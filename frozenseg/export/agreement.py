@@ -72,11 +72,13 @@ class Agreement:
         )
 
 
-def hard_cases(scenes: Sequence[Tensor], window: tuple[int, int], words: "Words") -> list[Case]:
+def hard_cases(
+    scenes: Sequence[Tensor], window: tuple[int, int], words: "Words", *, free_classes: bool
+) -> list[Case]:
     """Make the inputs on which a graph is compared with its model.
 
     They are the scenes in full, one smaller than the window, one that has no content and hence
-    empty masks, one class, and as many classes as LVIS has.
+    empty masks, and, where the number of classes is free, one class and as many as LVIS has.
 
     scenes: (3, h, w) RGB, 0-255, at least one. words: those of the scenes.
     """
@@ -90,10 +92,15 @@ def hard_cases(scenes: Sequence[Tensor], window: tuple[int, int], words: "Words"
 
     dim, grey = words.text.weight.shape[1], torch.full((3, *window), 128.0)
     first = scenes[0]
-    return [
+    cases = [
         *(case(f"scene {number}", scene, words) for number, scene in enumerate(scenes, 1)),
         case("smaller than the window", first, words, 0.45),
         case("grey", grey, words),
+    ]
+    if not free_classes:
+        return cases
+    return [
+        *cases,
         case("one class", first, random_words(1, 1, dim)),
         case(f"{MANY_CLASSES} classes", first, random_words(MANY_CLASSES, MANY_NAMES, dim)),
     ]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from frozenseg.errors import UserError, import_extra
-from frozenseg.export.results import OUTPUTS
+from frozenseg.export.results import OUTPUTS, Results
 from frozenseg.structures import TextEmbeddings
 
 KEY = "frozenseg"
@@ -47,12 +47,13 @@ def names_of_outputs(wanted: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def traced(network: nn.Module, case: Case) -> ExportedProgram:
-    """Trace a `Results`; the numbers of classes and of names stay free, all other sizes are the
-    case's."""
+def traced(results: Results, case: Case) -> ExportedProgram:
+    """Trace the results of a network; all sizes but those of the text are the case's, and these too
+    where the network has no `free_classes`."""
     classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
     free = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
-    return torch.export.export(network.eval(), case.inputs(), dynamic_shapes=free, strict=False)
+    shapes = free if results.network.free_classes else None
+    return torch.export.export(results.eval(), case.inputs(), dynamic_shapes=shapes, strict=False)
 
 
 def write_onnx(

@@ -47,7 +47,20 @@ class Network(nn.Module):
         super().__init__()
         if not isinstance(model, FrozenSeg | Fusioner):
             raise UserError(f"{type(model).__name__}: only FrozenSeg and Fusioner can be exported")
+        if isinstance(model, Fusioner) and model.window:
+            raise UserError("a Fusioner that slides windows over an image cannot be exported")
         self.model = model
+
+    @property
+    def free_classes(self) -> bool:
+        """Whether one graph takes any number of classes.
+
+        A Fusioner that queries some classes at a time runs as often as their number asks for.
+        """
+        model = self.model
+        return not (
+            isinstance(model, Fusioner) and model.fusion.classes_interact and model.classes_at_once
+        )
 
     def forward(
         self, pixels: Tensor, size: Tensor, vectors: Tensor, class_index: Tensor, seen: Tensor
