@@ -34,6 +34,7 @@ from frozenseg.export.agreement import (
 from frozenseg.export.formats import FORMATS
 from frozenseg.export.graph import names_of_outputs, traced
 from frozenseg.export.network import Network
+from frozenseg.export.openvino import PRECISIONS, OpenVinoSession
 from frozenseg.export.results import Results
 from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session
 from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
@@ -202,9 +203,13 @@ class ExportedPredictor(HubPredictor):
 def load_exported(path: Path, device: str | None) -> ExportedPredictor:
     """Load a file of `frozenseg export --format onnx`, with the files beside it.
 
-    device: as of `Session`.
+    device: as of `Session`, or of `OpenVinoSession`.
     """
-    session = Session(path, device or "cpu")
+    session: Session | OpenVinoSession
+    if device in PRECISIONS:
+        session = OpenVinoSession(path, device)
+    else:
+        session = Session(path, device or "cpu")
     about = session.about
     model = OnnxModel(session)
     base = _base(path, about)

@@ -50,7 +50,7 @@ def load(
     weights: a checkpoint in place of them.
     options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
     device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE; of an exported model, an execution
-    provider of ONNX Runtime ("cpu", "cuda", "coreml").
+    provider of ONNX Runtime ("cpu", "cuda", "coreml"), or "openvino" or "openvino-bf16".
     download: fetch published weights that are absent, as `frozenseg download` does. Without it
     nothing is ever fetched.
 

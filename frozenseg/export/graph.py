@@ -52,8 +52,11 @@ def traced(results: Results, case: Case) -> ExportedProgram:
     where the network has no `free_classes`."""
     classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
     free = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
+    # Tables of positions are kept between calls: this call makes them of numbers, before the trace
+    # would make them of its stand-ins, which no later call could use.
+    results.eval()(*case.inputs())
     shapes = free if results.network.free_classes else None
-    return torch.export.export(results.eval(), case.inputs(), dynamic_shapes=shapes, strict=False)
+    return torch.export.export(results, case.inputs(), dynamic_shapes=shapes, strict=False)
 
 
 def write_onnx(

@@ -11,6 +11,7 @@ from torch import Tensor
 from frozenseg.encoders.clip_text import build_tokenizer, whole_tokens
 from frozenseg.errors import MissingFileError, UserError, import_extra, nearest
 from frozenseg.export.graph import INPUTS, Case, about_file
+from frozenseg.export.openvino import OpenVinoSession
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 
@@ -53,7 +54,7 @@ class Session:
 class OnnxModel(SegmentationModel):
     """The network of an exported file, with the interface of the model that it was made of."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | OpenVinoSession) -> None:
         super().__init__()
         self.session = session
         self.window = (session.about["window"][0], session.about["window"][1])

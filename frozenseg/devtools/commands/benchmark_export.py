@@ -5,6 +5,7 @@ in float32 take turns on each scene, so that the machine's changes of speed meet
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -105,9 +106,10 @@ def main(argv: list[str]) -> None:
         cfg = model_config(arguments.config_file, options=OPTIONS, device="cpu")
         (scenes,) = eval_datasets(cfg)
         runners = [Runner(OURS, build_predictor(cfg), _task(scenes))]
-        for path in arguments.files:
-            predictor = load_exported(path, None)
-            runners.append(Runner(path.name, predictor, _task(scenes), path.stat().st_size))
+        for path, device in itertools.product(arguments.files, arguments.device):
+            predictor = load_exported(path, device)
+            name = f"{path.name}, {device}"
+            runners.append(Runner(name, predictor, _task(scenes), path.stat().st_size))
         _measure(scenes, runners)
     rows = {runner.name: runner.row(runners[0]) for runner in runners}
     for name, row in rows.items():
@@ -169,6 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("files", nargs="+", type=user_path, metavar="FILE", help="of `frozenseg export`")
     add("--config-file", default="small", help="the model that they were made of")
+    where = "where the files run (default: cpu, which is ONNX Runtime's)"
+    add("--device", nargs="+", default=["cpu"], help=where)
     add("--scenes", type=int, default=50, help="how many (default: 50)")
     add("--threads", type=int, default=2, help="(default: 2)")
     add("--json", type=output_file, help="file for the numbers")
