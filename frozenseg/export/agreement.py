@@ -169,8 +169,14 @@ def _compared(
     )
     probs, true_probs = classes.softmax(-1), expected.class_logits.softmax(-1)
     largest = expected.mask_logits.abs().max().clamp(min=1e-6)
-    shares = [_same(_labels(probs, masks), _labels(true_probs, expected.mask_logits))]
     window = (case.pixels.shape[-2], case.pixels.shape[-1])
+    # In the padding no class leads, so that rounding decides there.
+    rows, columns = (
+        max(1, used * masks.shape[axis] // length)
+        for axis, used, length in zip((-2, -1), case.size, window, strict=True)
+    )
+    cells = (..., slice(rows), slice(columns))
+    shares = [_same(_labels(probs, masks[cells]), _labels(true_probs, expected.mask_logits[cells]))]
     resizer = MaskResizer(
         mask_size=(masks.shape[-2], masks.shape[-1]),
         padded_size=window,

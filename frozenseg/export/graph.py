@@ -1,7 +1,9 @@
 """From a model to a file: `torch.export`, and from its graph ONNX, with all that a reader needs."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +87,23 @@ def write_onnx(
     )
     assert exported is not None, "dynamo gives a program"
     model = exported.model
-    optimizer.fold_constants(model)
-    optimizer.remove_unused_nodes(model)
+    with _errors_alone("onnxscript"):  # which tells of each operation that it leaves
+        optimizer.fold_constants(model)
+        optimizer.remove_unused_nodes(model)
     model.metadata_props[KEY] = json.dumps(about, ensure_ascii=False)
     exported.save(path, external_data=False)
+
+
+@contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """Let a logger tell of errors only."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def about_file(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
