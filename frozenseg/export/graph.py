@@ -53,7 +53,7 @@ def traced(results: Results, case: Case) -> ExportedProgram:
     """Trace the results of a network; all sizes but those of the text are the case's, and these too
     where the network has no `free_classes`."""
     classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
-    free = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
+    free: tuple[dict[int, Any], ...] = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
     # Tables of positions are kept between calls: this call makes them of numbers, before the trace
     # would make them of its stand-ins, which no later call could use.
     results.eval()(*case.inputs())

@@ -29,6 +29,7 @@ class Session:
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors, and not which operations stay as they are
         provider = _provider(device, runtime.get_available_providers())
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=[provider])
