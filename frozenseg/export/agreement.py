@@ -38,8 +38,9 @@ class Limits:
 
 LIMITS = {
     "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999),
-    "fp16": Limits(classes=0.1, masks=0.05, pixels=0.98),
-    "int8": Limits(classes=0.5, masks=0.2, pixels=0.9),
+    # A query that finds another object moves far: of these two the pixels tell more.
+    "fp16": Limits(classes=0.25, masks=0.1, pixels=0.98),
+    "int8": Limits(classes=0.9, masks=0.5, pixels=0.9),
 }
 
 
