@@ -59,9 +59,9 @@ class Results(nn.Module):
             masks = self._at_window(mask_logits, size, (height, width))
         for name in self.wanted:
             if name == "panoptic":
-                found += self._panoptic(probs, masks.sigmoid(), inside, is_thing)
+                found += self._panoptic(probs, _sigmoid(masks), inside, is_thing)
             elif name == "semantic":
-                scores = probs[:, :-1].T @ masks.sigmoid().flatten(1)
+                scores = probs[:, :-1].T @ _sigmoid(masks).flatten(1)
                 found.append(scores.argmax(0).unflatten(0, (height, width)).int())
             else:
                 found += self._instances(probs, masks, inside, is_thing)
@@ -125,7 +125,7 @@ class Results(nn.Module):
         queries = torch.arange(shape[0])[:, None].expand(shape).flatten()[pairs]
         exists = exists & is_thing[labels]
         covered = (masks > 0) & inside
-        sums = (masks.sigmoid() * covered).flatten(1).sum(1)
+        sums = (_sigmoid(masks) * covered).flatten(1).sum(1)
         quality = sums / (covered.flatten(1).float().sum(1) + 1e-6)
         scores, order = torch.where(exists, scores * quality[queries], -1.0).topk(count)
         return [
@@ -133,6 +133,12 @@ class Results(nn.Module):
             torch.where(scores >= 0, labels[order], -1),
             scores.clamp(min=0),
         ]
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    """Return the sigmoid; ONNX Runtime's own is constant below -18, where no class would lead."""
+    small = (-logits.abs()).exp()
+    return torch.where(logits >= 0, 1.0, small) / (1 + small)
 
 
 def _counted(places: Tensor, count: int) -> Tensor:
