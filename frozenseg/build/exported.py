@@ -128,6 +128,8 @@ def _write_graph(
         run = kind.run(temporary, outputs)
         found = agreement(network.network.model, network.rules, run, cases)
         refuse_unlike(found, limits, str(path))
+        if kind.note is not None:
+            kind.note(temporary, about | {"agreement": [asdict(case) for case in found]})
     return found
 
 

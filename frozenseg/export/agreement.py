@@ -3,6 +3,7 @@
 Legend: H x W pixels of the window, Q queries, K classes, S names, D dimension of the joint space.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,18 +30,22 @@ class Limits:
 
     classes: of class probabilities. masks: of mask logits, in shares of the largest logit.
     pixels: the least share of pixels of an image that have the same class.
+    hard_cases: whether the limits hold for cases that are no `Case.usual` ones too.
     """
 
     classes: float
     masks: float
     pixels: float
+    hard_cases: bool
 
 
 LIMITS = {
-    "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999),
-    # A query that finds another object moves far: of these two the pixels tell more.
-    "fp16": Limits(classes=0.25, masks=0.1, pixels=0.98),
-    "int8": Limits(classes=0.9, masks=0.5, pixels=0.9),
+    # No more than rounding: nobody sees it.
+    "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999, hard_cases=True),
+    # Coarser numbers are judged by what is seen of them: one pixel in a hundred, and one in twenty,
+    # on usual scenes. A single query that finds another object moves its logits by any amount.
+    "fp16": Limits(classes=math.inf, masks=math.inf, pixels=0.99, hard_cases=False),
+    "int8": Limits(classes=math.inf, masks=math.inf, pixels=0.95, hard_cases=False),
 }
 
 
@@ -48,11 +53,12 @@ LIMITS = {
 class Agreement:
     """How one case agrees.
 
-    name: of the case. classes, masks, pixels: as of `Limits`. empty: how many of the model's masks
-    have no pixel.
+    name, usual: of the case. classes, masks, pixels: as of `Limits`. empty: how many of the model's
+    masks have no pixel.
     """
 
     name: str
+    usual: bool
     classes: float
     masks: float
     pixels: float
@@ -60,7 +66,9 @@ class Agreement:
 
     def within(self, limits: Limits) -> bool:
         """Whether it is good enough; what is not a number never is."""
-        return (
+        if math.isnan(self.classes + self.masks):
+            return False
+        return not (self.usual or limits.hard_cases) or (
             self.classes <= limits.classes
             and self.masks <= limits.masks
             and self.pixels >= limits.pixels
@@ -84,26 +92,34 @@ def hard_cases(
     scenes: (3, h, w) RGB, 0-255, at least one. words: those of the scenes.
     """
 
-    def case(name: str, image: Tensor, words: "Words", share: float = 1.0) -> Case:
+    def case(
+        name: str, image: Tensor, words: "Words", share: float = 1.0, usual: bool = True
+    ) -> Case:
         size = fitting(image.shape[-2:], window, share)
         pixels = torch.zeros(1, 3, *window)
         resized = F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
         pixels[..., : size[0], : size[1]] = resized
-        return Case(name, pixels, size, words.text, words.is_thing)
+        return Case(name, pixels, size, words.text, words.is_thing, usual)
 
-    dim, grey = words.text.weight.shape[1], torch.full((3, *window), 128.0)
+    # All cells of an even image would be equal, and rounding would give a mask near zero its sign.
+    dim, plain = words.text.weight.shape[1], torch.linspace(96, 160, window[1]).expand(3, *window)
     first = scenes[0]
     cases = [
         *(case(f"scene {number}", scene, words) for number, scene in enumerate(scenes, 1)),
         case("smaller than the window", first, words, 0.45),
-        case("grey", grey, words),
+        case("without content", plain, words, usual=False),
     ]
     if not free_classes:
         return cases
     return [
         *cases,
-        case("one class", first, random_words(1, 1, dim)),
-        case(f"{MANY_CLASSES} classes", first, random_words(MANY_CLASSES, MANY_NAMES, dim)),
+        case("one class", first, random_words(1, 1, dim), usual=False),
+        case(
+            f"{MANY_CLASSES} classes",
+            first,
+            random_words(MANY_CLASSES, MANY_NAMES, dim),
+            usual=False,
+        ),
     ]
 
 
@@ -198,6 +214,7 @@ def _compared(
     inside = (expected.mask_logits > 0).flatten(2).any(-1)
     return Agreement(
         case.name,
+        case.usual,
         classes=float((probs - true_probs).abs().max()),
         masks=float((masks - expected.mask_logits).abs().max() / largest),
         pixels=min(shares),

@@ -11,29 +11,31 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from frozenseg.errors import UserError, import_extra
-from frozenseg.export.graph import INPUTS, KEY, write_onnx
+from frozenseg.errors import UserError
+from frozenseg.export.graph import INPUTS, KEY, write_about, write_onnx
+from frozenseg.export.precision import PRECISIONS, lower_precision
 from frozenseg.export.session import Session
 
 Run = Callable[[tuple[Tensor, ...]], dict[str, np.ndarray]]
 """From the inputs of a graph (`Case.inputs`) to its outputs by name."""
-PRECISIONS = ("fp32", "fp16", "int8")
-# Half precision is too coarse for these: ranks, sums over many pixels, logarithms, places.
-IN_FLOAT32 = (
-    *("Log", "LogSoftmax", "Softmax", "TopK", "ArgMax", "GridSample", "CumSum", "Resize"),
-    *("ReduceSum", "ScatterElements", "Range", "Equal", "Where", "Einsum", "Floor"),
-)
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format. suffix: of its files. write: writes a traced program; `about` goes into the file.
-    run: opens a file for the check."""
+    """A format.
+
+    suffix: of its files.
+    write: writes a traced program; `about` goes into the file.
+    run: opens a file for the check.
+    precisions: what it can be written in.
+    note: replaces `about` in a file that has been checked; None where it cannot.
+    """
 
     suffix: str
     write: Callable[[ExportedProgram, Path, Sequence[str], Mapping[str, Any]], None]
     run: Callable[[Path, Sequence[str]], Run]
     precisions: tuple[str, ...] = ("fp32",)
+    note: Callable[[Path, Mapping[str, Any]], None] | None = None
 
 
 def _write_onnx(
@@ -52,34 +54,6 @@ def _run_onnx(path: Path, outputs: Sequence[str]) -> Run:
         return session({name: tensor.numpy() for name, tensor in named})
 
     return run
-
-
-def lower_precision(path: Path, precision: str) -> None:
-    """Convert an ONNX file in place.
-
-    "fp16": weights and most operations are in half precision, inputs and outputs stay in float32.
-    "int8": the weights of matrix products are whole numbers with a scale for each channel, and
-    their inputs are rounded while the graph runs (ONNX Runtime's dynamic quantisation).
-    """
-    onnx = import_extra("onnx", "onnx", str(path))
-    import_extra("onnxruntime", "onnx", str(path))
-    before = onnx.load(path)
-    if precision == "fp16":
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
-        after = convert_float_to_float16(before, keep_io_types=True, op_block_list=list(IN_FLOAT32))
-        onnx.save(after, path)
-    else:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        quantize_dynamic(
-            before, path, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8,
-            per_channel=True,
-        )  # fmt: skip
-    after = onnx.load(path)
-    if not after.metadata_props:
-        after.metadata_props.extend(before.metadata_props)
-        onnx.save(after, path)
 
 
 def _write_torch(
@@ -123,7 +97,7 @@ def _run_compiled(path: Path, outputs: Sequence[str]) -> Run:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", _write_onnx, _run_onnx, PRECISIONS),
+    "onnx": Format(".onnx", _write_onnx, _run_onnx, PRECISIONS, write_about),
     "torch": Format(".pt2", _write_torch, _run_torch),
     "aoti": Format(".pt2", _write_compiled, _run_compiled),
 }

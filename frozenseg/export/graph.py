@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from frozenseg.errors import UserError, import_extra
 from frozenseg.export.results import OUTPUTS, Results
+from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.structures import TextEmbeddings
 
 KEY = "frozenseg"
@@ -27,7 +28,11 @@ NEEDS = "an ONNX file"
 class Case:
     """One input of a graph.
 
-    name: for messages. pixels: (1, 3, H, W) RGB, 0-255. size: (height, width) of the image in it.
+    name: for messages.
+    pixels: (1, 3, H, W) RGB, 0-255.
+    size: (height, width) of the image in it.
+    text, is_thing: the classes that are asked for; is_thing (K,) bool.
+    usual: whether it is an image with names as users have them, and no extreme.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Case:
     size: tuple[int, int]
     text: TextEmbeddings
     is_thing: Tensor
+    usual: bool = True
 
     def inputs(self) -> tuple[Tensor, ...]:
         """Return the tensors of `INPUTS`, in their order."""
@@ -58,7 +64,15 @@ def traced(results: Results, case: Case) -> ExportedProgram:
     # would make them of its stand-ins, which no later call could use.
     results.eval()(*case.inputs())
     shapes = free if results.network.free_classes else None
-    return torch.export.export(results, case.inputs(), dynamic_shapes=shapes, strict=False)
+    program = torch.export.export(results, case.inputs(), dynamic_shapes=shapes, strict=False)
+    return program.run_decompositions({torch.ops.frozenseg.deformable_gather.default: _sampled})
+
+
+def _sampled(
+    value: Tensor, heights: list[int], widths: list[int], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Compute `deformable_gather`, which only this package has, by operators of PyTorch."""
+    return loop_over_levels(value, list(zip(heights, widths, strict=True)), locations, weights)
 
 
 def write_onnx(
@@ -90,8 +104,20 @@ def write_onnx(
     with _errors_alone("onnxscript"):  # which tells of each operation that it leaves
         optimizer.fold_constants(model)
         optimizer.remove_unused_nodes(model)
+    # Each node knows the lines of code that it was made of, with their folders on this machine.
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
     model.metadata_props[KEY] = json.dumps(about, ensure_ascii=False)
     exported.save(path, external_data=False)
+
+
+def write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Replace `about` in the metadata of an ONNX file."""
+    onnx = import_extra("onnx", "onnx", NEEDS)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about, ensure_ascii=False)})
+    onnx.save(model, path)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Results(nn.Module):
 
         panoptic_ids (H, W) int32: the number of the segment, from 1; 0 for none.
         segment_classes (Q,) int64 and segment_scores (Q,): of segment 1, 2, ...; -1 and 0 behind.
-        semantic_ids (H, W) int32: class ids.
+        semantic_ids (H, W) int32: class ids, -1 where the best scores too little.
         instance_masks (N, H, W) bool, instance_classes (N,) int64 and instance_scores (N,): the
         best first; N is fixed, and entries that are no object have the score 0 and the class -1.
         """
@@ -61,8 +61,10 @@ class Results(nn.Module):
             if name == "panoptic":
                 found += self._panoptic(probs, _sigmoid(masks), inside, is_thing)
             elif name == "semantic":
-                scores = probs[:, :-1].T @ _sigmoid(masks).flatten(1)
-                found.append(scores.argmax(0).unflatten(0, (height, width)).int())
+                scores, ids = (probs[:, :-1].T @ _sigmoid(masks).flatten(1)).max(0)
+                if self.rules.semantic_threshold:
+                    ids = torch.where(scores > self.rules.semantic_threshold, ids, -1)
+                found.append(ids.unflatten(0, (height, width)).int())
             else:
                 found += self._instances(probs, masks, inside, is_thing)
         return tuple(found)

@@ -38,7 +38,7 @@ def deformable_attention(
     dtype = torch.promote_types(value.dtype, locations.dtype)
     dtype = torch.promote_types(torch.promote_types(dtype, weights.dtype), torch.float32)
     tensors = value.to(dtype), locations.to(dtype), weights.to(dtype)
-    if value.device.type == "cpu" and not torch.compiler.is_exporting():  # it is no plain operator
+    if value.device.type == "cpu":
         output = deformable_gather(tensors[0], heights, widths, *tensors[1:])
     else:
         output = loop_over_levels(tensors[0], shapes, *tensors[1:])
