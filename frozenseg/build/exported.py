@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
@@ -35,12 +36,14 @@ from frozenseg.export.formats import FORMATS
 from frozenseg.export.graph import names_of_outputs, traced
 from frozenseg.export.network import Network
 from frozenseg.export.openvino import PRECISIONS, OpenVinoSession
+from frozenseg.export.precision import lower_precision
 from frozenseg.export.results import Results
 from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session
 from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
 from frozenseg.files import atomic_path, shipped
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.segment import Pipeline
+from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.isolation import own_random_stream, plain_defaults
 from frozenseg.runtime.precision import Precision
 from frozenseg.text.classifier import TextClassifier
@@ -50,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 TEXT, VECTORS = ".text.onnx", ".vectors.npz"
 """What the names of the files beside a model end in."""
+LARGEST_ONNX = 2_000_000_000
+"""Bytes of weights. The format's own limit, 2**31, is on the whole file."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
         require_weights(cfg)
         model, _ = load_model(cfg)
         model.eval()
-        for height, width in order.windows:
-            if height % model.size_divisor or width % model.size_divisor or not height * width:
-                raise UserError(
-                    f"--size {height}x{width}: must be multiples of {model.size_divisor}"
-                )
+        _refuse_what_cannot_be(model, order)
         rules = build_post_processor(cfg)
         wanted = _wanted(rules, order.wanted)
         training = build_training_vocabulary(cfg)
@@ -106,6 +107,19 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
         if order.format == "onnx":
             _write_text(model.text_encoder, _beside(order.output, TEXT), about)
         return found
+
+
+def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
+    """Raise `UserError` for an order that would fail after minutes of work."""
+    for height, width in order.windows:
+        if height % model.size_divisor or width % model.size_divisor or not height * width:
+            raise UserError(f"--size {height}x{width}: must be multiples of {model.size_divisor}")
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if order.format == "onnx" and size > LARGEST_ONNX:
+        raise UserError(
+            f"the model has {size / 1e9:.1f} GB of weights, and an ONNX file holds at most "
+            f"{LARGEST_ONNX / 1e9:.1f} GB; take --format torch"
+        )
 
 
 def _write_graph(
@@ -181,15 +195,22 @@ def _write_text(encoder: Any, path: Path, about: dict[str, Any]) -> None:
     if not isinstance(encoder, ClipText) or not has_own_tokenizer(encoder):
         logger.warning("%s: not written, since only CLIP's own text tower is exported", path)
         return
-    more = {"context_length": encoder.model.context_length}
+    more = {
+        "context_length": encoder.model.context_length,
+        "merges": [" ".join(pair) for pair in encoder.tokenizer.bpe_ranks],
+    }
     texts = ["a photo of a cat", "sky", "There is the red circle in the scene"]
     with atomic_path(path) as temporary:
         write_text_tower(encoder, temporary, about | more)
+        if about["precision"] != "fp32":
+            lower_precision(temporary, about["precision"])
         vectors = OnnxText(Session(temporary)).encode_text(texts)
-        truth = encoder.encode_text(texts)
-        error = float((vectors - truth).abs().max() / truth.abs().max())
-        if not error < LIMITS["fp32"].classes:
-            raise UserError(f"{path}: differs from the text tower by {error:.1e}; not written")
+        likeness = float(F.cosine_similarity(vectors, encoder.encode_text(texts)).min())
+        if not likeness > LIMITS[about["precision"]].vectors:
+            raise UserError(
+                f"{path}: its vectors differ from those of the text tower (least cosine "
+                f"{likeness:.6f}); not written"
+            )
 
 
 class ExportedPredictor(HubPredictor):

@@ -31,17 +31,19 @@ class Limits:
     classes: of class probabilities. masks: of mask logits, in shares of the largest logit.
     pixels: the least share of pixels of an image that have the same class.
     hard_cases: whether the limits hold for cases that are no `Case.usual` ones too.
+    vectors: the least cosine between the vectors of a text, of the text tower.
     """
 
     classes: float
     masks: float
     pixels: float
     hard_cases: bool
+    vectors: float = 0.999
 
 
 LIMITS = {
     # No more than rounding: nobody sees it.
-    "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999, hard_cases=True),
+    "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999, hard_cases=True, vectors=0.99999),
     # Coarser numbers are judged by what is seen of them: one pixel in a hundred, and one in twenty,
     # on usual scenes. A single query that finds another object moves its logits by any amount.
     "fp16": Limits(classes=math.inf, masks=math.inf, pixels=0.99, hard_cases=False),

@@ -20,8 +20,8 @@ def lower_precision(path: Path, precision: str) -> None:
     """Convert an ONNX file in place.
 
     "fp16": weights and most operations are in half precision; inputs and outputs stay in float32.
-    "int8": the weights of matrix products and convolutions are whole numbers with a scale for each
-    channel of the result, and all is computed in float32.
+    "int8": weights of matrix products and convolutions, and tables of vectors, are whole numbers
+    with a scale for each channel of the result or vector, and all is computed in float32.
     """
     onnx = import_extra("onnx", "onnx", str(path))
     before = onnx.load(path)
@@ -79,6 +79,6 @@ def _channel_axis(node: Any, place: int) -> int | None:
         return 0 if any(entry.name == "transB" and entry.i for entry in node.attribute) else 1
     if place == 1:
         return {"MatMul": -1, "Conv": 0}.get(node.op_type)
-    # PyTorch's linear layers, and those of attention, which are three in one.
-    whole = node.op_type in ("Transpose", "Split") and node.input[0].endswith("weight")
+    # A table of vectors, PyTorch's linear layers, and those of attention, which are three in one.
+    whole = node.op_type in ("Gather", "Transpose", "Split") and node.input[0].endswith("weight")
     return 0 if whole and place == 0 else None

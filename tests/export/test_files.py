@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import frozenseg
+from frozenseg.build import exported as exported_files
 from frozenseg.build.exported import ExportedPredictor
 from frozenseg.commands.export import main
 from frozenseg.errors import MissingFileError, UserError
@@ -160,6 +161,15 @@ def test_what_cannot_be_exported_is_said_before_any_work(
     suffix = ".pt2" if "int8" in line else ".onnx"
     with pytest.raises(UserError, match=message):
         main([*line, "--output", str(tmp_path / f"model{suffix}")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_no_onnx_file_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported_files, "LARGEST_ONNX", 1_000_000)
+    with pytest.raises(UserError, match="take --format torch"):
+        main(["--size", "64x96", "--output", str(tmp_path / "model.onnx")])
     assert not list(tmp_path.iterdir())
 
 
