@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     model = root / PAGE / "model.onnx"
     words = root / "words.txt"
     words.write_text(f"[things]\n{THINGS}\n[stuff]\n{STUFF}\n")
-    line = ["--size", "128x160", "--precision", "int8", "--results", "panoptic"]
+    line = ["--size", "128x160", "--precision", "int8"]
     main([*line, "--vocabulary-file", str(words), "--output", str(model)])
     handler = partial(_Quiet, directory=str(root))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -73,7 +73,7 @@ def found_on(page: Any) -> list[str]:
 def test_the_page_finds_what_the_package_finds(site: tuple[str, Path]) -> None:
     address, model = site
     words = Vocabulary.from_file(model.parents[3] / "words.txt")
-    scene = ROOT / "demo/images/scene_1.png"
+    scene = ROOT / "demo/images/scene_2.png"
     with chromium() as browser, frozenseg.load(model) as segmenter:
         visit = Visit(browser, address)
         visit.page.goto(address)

@@ -4,6 +4,7 @@ import { classColours, readableOn, segmentColours, toHex } from "../../../frozen
 
 const EXAMPLES = [1, 2, 3, 4, 5, 6].map((number) => `../../images/scene_${number}.png`);
 const LARGEST = 1600; // pixels of a side that are kept for the view
+const SHARP = 960; // pixels of the longer side at which names are written
 const BLEND = 0.6;
 
 const element = (id) => document.getElementById(id);
@@ -34,6 +35,7 @@ function begin({ about, classes, bytes }) {
     element("stuff").value = lines(false);
   }
   element("go").disabled = false;
+  element("every-pixel").closest("label").hidden = !about.results.includes("semantic");
   ask();
 }
 
@@ -58,7 +60,7 @@ function ask() {
   element("seconds").textContent = "segmenting";
   asked += 1;
   result = { classes: wanted };
-  worker.postMessage({ number: asked, image: picture, classes: wanted });
+  worker.postMessage({ number: asked, image: picture, classes: wanted, everyPixel: element("every-pixel").checked });
 }
 
 function fail(message) {
@@ -72,12 +74,13 @@ async function open(source) {
   try {
     const bitmap = await createImageBitmap(source);
     const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
-    view.width = Math.max(1, Math.round(bitmap.width * scale));
-    view.height = Math.max(1, Math.round(bitmap.height * scale));
-    const context = view.getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0, view.width, view.height);
-    picture = context.getImageData(0, 0, view.width, view.height);
+    const width = Math.max(1, Math.round(bitmap.width * scale));
+    const height = Math.max(1, Math.round(bitmap.height * scale));
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    context.drawImage(bitmap, 0, 0, width, height);
+    picture = context.getImageData(0, 0, width, height);
     element("found").replaceChildren();
+    draw(picture);
     ask();
   } catch {
     fail("This file is no picture that the browser can read.");
@@ -95,7 +98,8 @@ function show(data) {
     counts[id] += 1;
     for (let channel = 0; channel < 3; channel++) sums[id][channel] += picture.data[4 * pixel + channel];
   }
-  const order = data.segments.map((_, number) => number).sort((one, other) => counts[other + 1] - counts[one + 1]);
+  const present = data.segments.map((_, number) => number).filter((number) => counts[number + 1]);
+  const order = present.sort((one, other) => counts[other + 1] - counts[one + 1]);
   const byClass = [...new Set(order.map((number) => data.segments[number].classId))];
   const grounds = byClass.map((classId) => {
     const number = order.find((place) => data.segments[place].classId === classId);
@@ -133,7 +137,8 @@ function row(segment) {
   const key = document.createElement("i");
   key.style.background = toHex(segment.colour);
   const share = document.createElement("span");
-  share.textContent = `${(100 * segment.share).toFixed(1)} % · ${segment.score.toFixed(2)}`;
+  const score = segment.score === undefined ? "" : ` · ${segment.score.toFixed(2)}`;
+  share.textContent = `${(100 * segment.share).toFixed(1)} %${score}`;
   share.title = "share of the picture, and score";
   button.type = "button";
   button.append(key, segment.name, share);
@@ -157,13 +162,23 @@ function paint(chosen) {
     if (colour) for (let channel = 0; channel < 3; channel++)
       image.data[4 * pixel + channel] += (colour[channel] - image.data[4 * pixel + channel]) * blend;
   }
-  const context = view.getContext("2d");
-  context.putImageData(image, 0, 0);
-  segments.filter(({ id, share }) => share > 0.005 && (chosen === null || id === chosen)).forEach((segment) => label(context, segment));
+  draw(image);
+  segments.filter(({ id, share }) => share > 0.005 && (chosen === null || id === chosen)).forEach(label);
+}
+
+/** Show an image of the picture's size, enlarged where it is small, so that names are sharp. */
+function draw(image) {
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  const zoom = Math.max(1, Math.round(SHARP / Math.max(image.width, image.height)));
+  view.width = zoom * image.width;
+  view.height = zoom * image.height;
+  view.getContext("2d").drawImage(canvas, 0, 0, view.width, view.height);
 }
 
 /** Write a segment's name in the middle of its longest run of pixels near its middle. */
-function label(context, { id, name, colour }) {
+function label({ id, name, colour }) {
+  const context = view.getContext("2d");
   const { at, ids } = result;
   const { width, height } = picture;
   const rows = new Array(height).fill(0);
@@ -176,11 +191,12 @@ function label(context, { id, name, colour }) {
     length = ids[at[row * width + column]] === id ? length + 1 : 0;
     if (length > best[0]) best = [length, column - length / 2];
   }
-  const size = Math.max(9, Math.round(Math.max(width, height) / 32));
+  const zoom = view.width / width;
+  const size = Math.max(12, Math.round(Math.max(view.width, view.height) / 36));
   context.font = `600 ${size}px system-ui, sans-serif`;
   const wide = context.measureText(name).width + size;
-  const left = Math.min(width - wide, Math.max(0, best[1] - wide / 2));
-  const top = Math.min(height - 1.5 * size, Math.max(0, row - 0.75 * size));
+  const left = Math.min(view.width - wide, Math.max(0, zoom * best[1] - wide / 2));
+  const top = Math.min(view.height - 1.5 * size, Math.max(0, zoom * row - 0.75 * size));
   context.fillStyle = toHex(colour);
   context.beginPath();
   context.roundRect(left, top, wide, 1.5 * size, 0.4 * size);
@@ -212,6 +228,7 @@ element("form").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
+element("every-pixel").addEventListener("change", ask);
 element("file").addEventListener("change", ({ target }) => target.files[0] && open(target.files[0]));
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
@@ -222,4 +239,4 @@ addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
   if (file) open(file);
 });
-openExample(EXAMPLES[0]);
+openExample(EXAMPLES[1]);

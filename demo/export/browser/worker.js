@@ -5,7 +5,7 @@ import { toWindow } from "./picture.js";
 import { singular, tokenizer, vectorOf } from "./words.js";
 
 const RUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
-const OUTPUTS = ["panoptic_ids", "segment_classes", "segment_scores"];
+const PANOPTIC = ["panoptic_ids", "segment_classes", "segment_scores"];
 let ort, model, about, tower;
 const known = new Map(); // the vectors of names
 
@@ -34,21 +34,22 @@ async function start() {
   }
 }
 
-async function answer({ number, image, classes }) {
+async function answer({ number, image, classes, everyPixel }) {
   if (!model) return;
   try {
-    postMessage({ kind: "result", number, ...(await segment(image, classes)) });
+    postMessage({ kind: "result", number, ...(await segment(image, classes, everyPixel)) });
   } catch (error) {
     postMessage({ kind: "error", number, message: error.message });
   }
 }
 
 /**
- * The segments of a picture. `image`: ImageData. `classes`: [{ names, isThing }].
- * { ids, width, height, segments }: `ids` has the number of the segment at each pixel, 0 for none;
- * segment 1, 2, ... has { classId, score }.
+ * The segments of a picture. `image`: ImageData. `classes`: [{ names, isThing }]. `everyPixel`: one
+ * segment for each class, so that every pixel has one (semantic), instead of objects (panoptic).
+ * { ids, width, height, segments, seconds }: `ids` has the number of the segment at each pixel, 0
+ * for none; segment 1, 2, ... has { classId, score }, without a score where there is none.
  */
-async function segment(image, classes) {
+async function segment(image, classes, everyPixel) {
   const text = await embed(classes);
   const start = performance.now();
   const { pixels, size } = toWindow(image, about.window);
@@ -57,14 +58,24 @@ async function segment(image, classes) {
     size: new ort.Tensor("int64", BigInt64Array.from(size.map(BigInt)), [2]),
     ...text,
   };
-  const found = await model.run(inputs, OUTPUTS);
-  const [height, width] = size;
-  const ids = new Int32Array(height * width);
-  for (let row = 0; row < height; row++)
-    ids.set(found.panoptic_ids.data.subarray(row * about.window[1], row * about.window[1] + width), row * width);
-  const scores = found.segment_scores.data;
-  const segments = Array.from(found.segment_classes.data, (classId, place) => ({ classId: Number(classId), score: scores[place] }));
-  return { ids, width, height, segments: segments.filter(({ classId }) => classId >= 0), seconds: (performance.now() - start) / 1000 };
+  const given = Object.fromEntries(model.inputNames.map((name) => [name, inputs[name]]));
+  const found = await model.run(given, everyPixel ? ["semantic_ids"] : PANOPTIC);
+  const ids = cropped(found[everyPixel ? "semantic_ids" : "panoptic_ids"].data, about.window[1], size);
+  const segments = everyPixel ? classes.map((_, classId) => ({ classId })) : segmentsOf(found);
+  if (everyPixel) ids.forEach((classId, pixel) => (ids[pixel] = classId + 1));
+  return { ids, height: size[0], width: size[1], segments, seconds: (performance.now() - start) / 1000 };
+}
+
+/** The picture's part of a map over the window, whose rows are `stride` pixels long. */
+function cropped(map, stride, [height, width]) {
+  const part = new Int32Array(height * width);
+  for (let row = 0; row < height; row++) part.set(map.subarray(row * stride, row * stride + width), row * width);
+  return part;
+}
+
+function segmentsOf({ segment_classes: classes, segment_scores: scores }) {
+  const all = Array.from(classes.data, (classId, place) => ({ classId: Number(classId), score: scores.data[place] }));
+  return all.filter(({ classId }) => classId >= 0);
 }
 
 /** The inputs of the model that say what is looked for. */
