@@ -21,6 +21,7 @@ from frozenseg.export import agreement, formats
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
 from frozenseg.files import shipped
+from tests.conftest import FC_CLIP_OPTIONS
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 needs_onnx = pytest.mark.skipif(
@@ -174,24 +175,46 @@ def test_a_model_that_no_onnx_file_holds_is_refused(
 
 
 @pytest.mark.slow
-def test_a_traced_program_is_checked_and_a_wrong_one_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "fusioner.pt2"
-    line = ["--format", "torch", "--size", "64x96", "--config-file", "small-fusioner"]
-    main([*line, "--output", str(path), "--vocabulary", WORDS])
+def test_a_traced_program_needs_pytorch_alone(tmp_path: Path) -> None:
+    path = tmp_path / "fc_clip.pt2"
+    line = ["--format", "torch", "--size", "64x96", "--output", str(path), "--vocabulary", WORDS]
+    main([*line, *FC_CLIP_OPTIONS, "MODEL.WEIGHTS", "", "MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
     with open(path, "rb") as file:
         about = {formats.KEY: ""}
-        module = torch.export.load(file, extra_files=about).module()
+        program = torch.export.load(file, extra_files=about)
+    assert not [node for node in program.graph.nodes if "frozenseg" in str(node.target)]
     assert json.loads(about[formats.KEY])["window"] == [64, 96]
-    vectors = dict(np.load(tmp_path / "fusioner.vectors.npz"))
-    inputs = [torch.from_numpy(vectors[name]) for name in ("vectors", "class_index", "seen")]
+    vectors = dict(np.load(tmp_path / "fc_clip.vectors.npz"))
+    words = [torch.from_numpy(vectors[name]) for name in ("vectors", "class_index", "seen")]
     things = torch.from_numpy(vectors["is_thing"])
-    found = module(torch.zeros(1, 3, 64, 96), torch.tensor([64, 96]), *inputs, things)
+    found = program.module()(torch.zeros(1, 3, 64, 96), torch.tensor([64, 96]), *words, things)
     assert found[-1].shape == (64, 96)
-    path.unlink()
-    none = agreement.Limits(classes=-1.0, masks=-1.0, pixels=2.0, hard_cases=True)
-    monkeypatch.setitem(agreement.LIMITS, "fp32", none)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_fusioner_is_exported_for_the_classes_that_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "fusioner.onnx"
+    line = ["--size", "64x96", "--config-file", "small-fusioner", "--vocabulary", WORDS]
+    main([*line, "--output", str(path)])
+    pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((96, 64)))
+    with frozenseg.load("small-fusioner", device="cpu") as ours, frozenseg.load(path) as other:
+        ours.resize = other.resize  # type: ignore[method-assign]
+        first, second = ours(pixels, WORDS), other(pixels, WORDS)
+        assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels
+
+
+def test_a_graph_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(program: object, path: Path, *arguments: object) -> None:
+        path.write_text("a graph")
+
+    unlike = agreement.Agreement("scene 1", True, classes=0.1, masks=0.0, pixels=1.0, empty=0)
+    kind = formats.Format(".pt2", write, lambda path, outputs: lambda inputs: {})
+    monkeypatch.setitem(formats.FORMATS, "torch", kind)
+    monkeypatch.setattr(exported_files, "traced", lambda *arguments: None)
+    monkeypatch.setattr(exported_files, "agreement", lambda *arguments: [unlike])
     with pytest.raises(UserError, match="differs from the model and is not written"):
-        main([*line, "--output", str(path), "--vocabulary", WORDS])
-    assert not path.exists()
+        main(["--format", "torch", "--size", "64x96", "--output", str(tmp_path / "model.pt2")])
+    assert not list(tmp_path.iterdir())
