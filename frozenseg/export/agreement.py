@@ -18,7 +18,7 @@ from frozenseg.export.graph import Case
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.base import SegmentationModel
-from frozenseg.structures import ImageBatch, PanopticResult, TextEmbeddings
+from frozenseg.structures import ImageBatch, MaskPredictions, PanopticResult, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 MANY_CLASSES, MANY_NAMES = 1203, 1500  # as many classes as LVIS has
@@ -188,40 +188,47 @@ def _compared(
     )
     probs, true_probs = classes.softmax(-1), expected.class_logits.softmax(-1)
     largest = expected.mask_logits.abs().max().clamp(min=1e-6)
-    window = (case.pixels.shape[-2], case.pixels.shape[-1])
     # In the padding no class leads, so that rounding decides there.
     rows, columns = (
-        max(1, used * masks.shape[axis] // length)
-        for axis, used, length in zip((-2, -1), case.size, window, strict=True)
+        max(1, used * masks.shape[axis] // case.pixels.shape[axis])
+        for axis, used in zip((-2, -1), case.size, strict=True)
     )
     cells = (..., slice(rows), slice(columns))
-    shares = [_same(_labels(probs, masks[cells]), _labels(true_probs, expected.mask_logits[cells]))]
-    resizer = MaskResizer(
-        mask_size=(masks.shape[-2], masks.shape[-1]),
-        padded_size=window,
-        image_size=case.size,
-        output_size=case.size,
-        cells_inside=rules.cells_inside,
-    )
-    words = Words(case.text, case.is_thing).vocabulary()
-    truth = rules(expected.class_logits[0], expected.mask_logits[0], resizer, words)
-    if "semantic_ids" in outputs and truth.semantic is not None:
-        shares.append(_same(_cropped(outputs["semantic_ids"], case), truth.semantic))
-    if "panoptic_ids" in outputs and truth.panoptic is not None:
-        ids = _cropped(outputs["panoptic_ids"], case)
-        table = np.concatenate(([-1], outputs["segment_classes"]))
-        shares.append(_same(table[ids], _class_map(truth.panoptic)))
-    if "instance_masks" in outputs and truth.instances is not None:
-        shares.append(_same_instances(outputs, truth.instances.scores))
-    inside = (expected.mask_logits > 0).flatten(2).any(-1)
+    labels = _labels(probs, masks[cells]), _labels(true_probs, expected.mask_logits[cells])
     return Agreement(
         case.name,
         case.usual,
         classes=float((probs - true_probs).abs().max()),
         masks=float((masks - expected.mask_logits).abs().max() / largest),
-        pixels=min(shares),
-        empty=int((~inside).sum()),
+        pixels=min(_same(*labels), *_finished(rules, expected, outputs, case)),
+        empty=int((expected.mask_logits <= 0).flatten(2).all(-1).sum()),
     )
+
+
+def _finished(
+    rules: PostProcessor, expected: MaskPredictions, outputs: dict[str, np.ndarray], case: Case
+) -> list[float]:
+    """Return how far the finished results agree with those of the rules, each 0-1; 1 for none."""
+    masks = expected.mask_logits
+    resizer = MaskResizer(
+        mask_size=(masks.shape[-2], masks.shape[-1]),
+        padded_size=(case.pixels.shape[-2], case.pixels.shape[-1]),
+        image_size=case.size,
+        output_size=case.size,
+        cells_inside=rules.cells_inside,
+    )
+    words = Words(case.text, case.is_thing).vocabulary()
+    truth = rules(expected.class_logits[0], masks[0], resizer, words)
+    shares = [1.0]
+    if "semantic_ids" in outputs and truth.semantic is not None:
+        shares.append(_same(_cropped(outputs["semantic_ids"], case), truth.semantic))
+    if "panoptic_ids" in outputs and truth.panoptic is not None:
+        table = np.concatenate(([-1], outputs["segment_classes"]))
+        ids = _cropped(outputs["panoptic_ids"], case)
+        shares.append(_same(table[ids], _class_map(truth.panoptic)))
+    if "instance_masks" in outputs and truth.instances is not None:
+        shares.append(_same_instances(outputs, truth.instances.scores))
+    return shares
 
 
 def _labels(class_probs: Tensor, mask_logits: Tensor) -> np.ndarray:
