@@ -22,23 +22,21 @@ class OpenVinoSession:
         openvino = import_package("openvino", f"device {device}")
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[device],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         try:
             graph = openvino.Core().read_model(str(path))
+            key = ["framework", KEY]
+            about = {KEY: graph.get_rt_info(key).value} if graph.has_rt_info(key) else {}
+            self.about = about_file(about, path)
+            outputs = [graph.output(name).node.input_value(0) for name in LOGITS]
+            model = openvino.Model(outputs, graph.get_parameters())
+            self._compiled = openvino.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             line = str(error).strip().partition("\n")[0]
             raise UserError(f"{path}: OpenVINO cannot load it ({line})") from None
-        key = ["framework", KEY]
-        about = {KEY: graph.get_rt_info(key).value} if graph.has_rt_info(key) else {}
-        self.about = about_file(about, path)
-        outputs = [graph.output(name).node.input_value(0) for name in LOGITS]
-        self._compiled = openvino.compile_model(
-            openvino.Model(outputs, graph.get_parameters()),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": PRECISIONS[device],
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            },
-        )
 
     def __call__(
         self, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None

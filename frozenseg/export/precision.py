@@ -79,6 +79,7 @@ def _channel_axis(node: Any, place: int) -> int | None:
         return 0 if any(entry.name == "transB" and entry.i for entry in node.attribute) else 1
     if place == 1:
         return {"MatMul": -1, "Conv": 0}.get(node.op_type)
-    # A table of vectors, PyTorch's linear layers, and those of attention, which are three in one.
-    whole = node.op_type in ("Gather", "Transpose", "Split") and node.input[0].endswith("weight")
+    # A table of vectors, and the layers of attention, which are three in one. A weight that is
+    # transposed first stays: OpenVINO does not load it.
+    whole = node.op_type in ("Gather", "Split") and node.input[0].endswith("weight")
     return 0 if whole and place == 0 else None
