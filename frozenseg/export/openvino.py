@@ -42,6 +42,10 @@ class OpenVinoSession:
         self, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Compute both logits; threads may call at once."""
-        names = [entry.any_name for entry in self._compiled.inputs]
-        found = self._compiled.create_infer_request().infer({name: inputs[name] for name in names})
+        # An input may have other names as well, of conversions in the file.
+        given = {
+            place: inputs[(entry.names & inputs.keys()).pop()]
+            for place, entry in enumerate(self._compiled.inputs)
+        }
+        found = self._compiled.create_infer_request().infer(given)
         return {name: found[number].copy() for number, name in enumerate(LOGITS)}
