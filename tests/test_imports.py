@@ -26,6 +26,7 @@ library   inference
 library   drawing evaluation engine
 library   results
 library   predictor
+library   export
 assembly  recipes
 assembly  config_values
 assembly  config_keys

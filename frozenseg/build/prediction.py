@@ -21,7 +21,7 @@ from frozenseg.checkpoints.published_files import AbsentWeights, find_published
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.errors import UserError
-from frozenseg.files import resolve_packaged_path
+from frozenseg.files import resolve_packaged_path, user_path
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposal_sources import OnlineProposals, ProposalSource, StoredProposals
@@ -46,10 +46,11 @@ def load(
     model: the name of one that ships with the package ("small", "small-fusioner") or that others
     have published (`frozenseg download --list`), a YAML file, or a folder with `config.yaml` and
     weights, e.g. the OUTPUT_DIR of a training. The weights in such a folder count, whatever
-    MODEL.WEIGHTS the training began from.
+    MODEL.WEIGHTS the training began from. Or a file of `frozenseg export` that ends in ".onnx".
     weights: a checkpoint in place of them.
     options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
-    device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE.
+    device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE; of an exported model, an execution
+    provider of ONNX Runtime ("cpu", "cuda", "coreml"), or "openvino" or "openvino-bf16".
     download: fetch published weights that are absent, as `frozenseg download` does. Without it
     nothing is ever fetched.
 
@@ -62,6 +63,12 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
+    if str(model).endswith(".onnx"):
+        from frozenseg.build.exported import load_exported  # which needs this module
+
+        if weights is not None or options:
+            raise UserError(f"{model}: an exported model takes neither weights nor options")
+        return load_exported(user_path(str(model)), None if device is None else str(device))
     fetched: set[str] = set()
     while True:
         try:

@@ -42,14 +42,9 @@ class ClipText(Frozen):
         longest text of a batch can be cut off; texts are sorted by length. Raises `TextTooLong` for
         a text that the tokenizer would cut.
         """
-        if not isinstance(self.tokenizer, open_clip.SimpleTokenizer):
+        if not has_own_tokenizer(self):
             return self._encode_whole(texts, batch_size)
-        tokens = self.tokenizer(texts)  # (N, context length), zeros after the end of a text
-        for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
-            # The context is full: the tokenizer may have cut the text silently.
-            length = len(self.tokenizer.encode(texts[row])) + 2  # start and end of text
-            if length > self.model.context_length:
-                raise TextTooLong(texts[row], row, length, self.model.context_length)
+        tokens = whole_tokens(self.tokenizer, texts, self.model.context_length)
         # The end-of-text token has the greatest id.
         lengths = tokens.argmax(1) + 1
         order = lengths.argsort()
@@ -101,6 +96,25 @@ class ClipText(Frozen):
                 state |= part.state_dict(prefix=f"{name}.")
         add_tensors(digest, state)
         return digest.hexdigest()
+
+
+def has_own_tokenizer(encoder: ClipText) -> bool:
+    """Whether the tokenizer is CLIP's own, and not one of transformers."""
+    return isinstance(encoder.tokenizer, open_clip.SimpleTokenizer)
+
+
+def whole_tokens(tokenizer: open_clip.SimpleTokenizer, texts: list[str], limit: int) -> Tensor:
+    """Tokens (N, limit) of texts, zeros after the end of a text.
+
+    Raises `TextTooLong` for a text that the tokenizer would cut.
+    """
+    tokens = tokenizer(texts)
+    for row in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
+        # The context is full: the tokenizer may have cut the text silently.
+        length = len(tokenizer.encode(texts[row])) + 2  # start and end of text
+        if length > limit:
+            raise TextTooLong(texts[row], row, length, limit)
+    return tokens
 
 
 def build_tokenizer(name: str, context_length: int) -> Any:

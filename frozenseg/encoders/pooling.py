@@ -22,7 +22,9 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     areas = inside.sum(-1, keepdim=True, dtype=torch.int32)
     with in_float32(features):
         pooled = inside.to(features.dtype) @ features.flatten(2).transpose(1, 2)
-    return pooled / (areas + 1e-8)  # 1e-8: as published; matters only for empty masks
+    # The published areas + 1e-8 give the same numbers, since an empty mask sums to zero, but other
+    # runtimes round 1e-8 away.
+    return pooled / areas.clamp(min=1)
 
 
 def pool_predicted_masks(mask_embed: Tensor, features: Tensor) -> Tensor:

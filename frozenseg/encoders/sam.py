@@ -153,7 +153,7 @@ class FrozenSam(Frozen):
         view "keep_aspect" can use it.
         """
         if self.view == "stretch":
-            return self._encode(self._stretched(images))
+            return self.encode(self._stretched(images))
         if image_embedding is None:
             image_embedding = self.image_embedding(images)
         return self._aligned(image_embedding, images)
@@ -161,14 +161,15 @@ class FrozenSam(Frozen):
     @torch.no_grad()
     def image_embedding(self, images: ImageBatch) -> Tensor:
         """SAM's own embedding (B, C, side / 16, side / 16), over SAM's square input."""
-        return self._encode(self.keep_aspect(images))
+        return self.encode(self.keep_aspect(images))
 
     def cast_encoder(self, dtype: torch.dtype) -> None:
         """Keep the weights of the image encoder in `dtype`, in which it then computes."""
         self.encoder_dtype = dtype
         self.model.image_encoder.to(dtype)
 
-    def _encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Embed normalised pixels (B, 3, side, side), in float32."""
         pixels = pixels.to(self.encoder_dtype)
         with in_type_of(pixels):
             return self.model.image_encoder(pixels).float()

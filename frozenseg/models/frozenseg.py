@@ -130,7 +130,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
 
         features: the result of `encode` for these images, if it is known already.
         """
-        return self._decode(features or self.encode(images), text, auxiliary=True)
+        return self.decode(features or self.encode(images), text, auxiliary=True)
 
     @torch.no_grad()
     def predict(
@@ -148,7 +148,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         image_embedding: `FrozenSam.image_embedding` of these images, if it is known already.
         """
         features = self.encode(images, image_embedding)
-        predictions = self._decode(features, text, auxiliary=False)
+        predictions = self.decode(features, text, auxiliary=False)
         clip = features.clip
         predictions.class_logits = self.ensemble_logits(clip, predictions, text)
         if regions is not None:
@@ -174,9 +174,10 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         """Return the channels of CLIP's levels and of SAM's embedding."""
         return self.clip.channels | ({} if self.sam is None else {"sam": self.sam.channels})
 
-    def _decode(
+    def decode(
         self, features: FrozenFeatures, text: TextEmbeddings, *, auxiliary: bool
     ) -> MaskPredictions:
+        """Masks and in-vocabulary class logits. auxiliary: also those of the earlier layers."""
         clip_levels = features.clip.levels
         if self.pyramid is not None:
             clip_levels = self.pyramid(clip_levels)

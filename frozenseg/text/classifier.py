@@ -6,7 +6,7 @@ Legend: S names, D dimension of the joint space.
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -71,18 +71,20 @@ class TextClassifier:
         *,
         templates: Sequence[str] = VILD,
         folder: Path | None,
+        known: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Start with an empty memory cache.
+        """Make the cache in memory.
 
         templates: from `frozenseg.text.templates.find_templates`.
         folder: of the cache on disk; None keeps the cache in memory only.
+        known: names whose vectors (D,) are known already.
         """
         self.encoder = encoder
         self.templates = tuple(templates)
         self.encoded = 0  # how many names were in no cache and had to be encoded
         self._root = folder
         self._folder: Path | None = None
-        self._vectors: dict[str, Tensor] = {}
+        self._vectors: dict[str, Tensor] = dict(known or {})
         self._on_disk: dict[str, Path] | None = None
 
     def embed(

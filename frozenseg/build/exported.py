@@ -1,0 +1,264 @@
+"""A configuration as files that run without this package, and such a file as a predictor."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+import frozenseg
+from frozenseg.build.hub import HubPredictor
+from frozenseg.build.models import build_text_classifier, load_model
+from frozenseg.build.prediction import build_post_processor
+from frozenseg.build.setting import require_weights
+from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.data.images import read_image
+from frozenseg.data.transforms import image_tensor, resize_image
+from frozenseg.encoders.clip_text import ClipText, has_own_tokenizer
+from frozenseg.encoders.frozen import weights_digest
+from frozenseg.errors import UserError
+from frozenseg.export.agreement import (
+    LIMITS,
+    Agreement,
+    Words,
+    agreement,
+    fitting,
+    hard_cases,
+    refuse_unlike,
+)
+from frozenseg.export.formats import FORMATS
+from frozenseg.export.graph import names_of_outputs, traced
+from frozenseg.export.network import Network
+from frozenseg.export.openvino import PRECISIONS, OpenVinoSession
+from frozenseg.export.precision import lower_precision
+from frozenseg.export.results import Results
+from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session
+from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
+from frozenseg.files import atomic_path, shipped
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.segment import Pipeline
+from frozenseg.models.base import SegmentationModel
+from frozenseg.runtime.isolation import own_random_stream, plain_defaults
+from frozenseg.runtime.precision import Precision
+from frozenseg.text.classifier import TextClassifier
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+TEXT, VECTORS = ".text.onnx", ".vectors.npz"
+"""What the names of the files beside a model end in."""
+LARGEST_ONNX = 2_000_000_000
+"""Bytes of weights. The format's own limit, 2**31, is on the whole file."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What shall be exported.
+
+    output: the file; with several windows, each adds its size to the name.
+    format: a key of `FORMATS`. precision: of the weights, one of `PRECISIONS`.
+    windows: (height, width) of each graph in pixels.
+    wanted: "panoptic", "semantic" and "instances", what each graph finishes; None: panoptic and
+        semantic results, where the configuration makes them.
+    vocabulary: whose vectors are written beside, and used for the check.
+    """
+
+    output: Path
+    format: str
+    precision: str
+    windows: Sequence[tuple[int, int]]
+    wanted: Sequence[str] | None
+    vocabulary: Vocabulary
+
+
+def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
+    """Write a model as graphs that were checked against it; text tower and vectors stand beside.
+
+    Returns how each file agrees. Raises `UserError` for a graph that does not, which is not
+    written.
+    """
+    with plain_defaults(), own_random_stream(cfg.SEED):
+        require_weights(cfg)
+        model, _ = load_model(cfg)
+        model.eval()
+        _refuse_what_cannot_be(model, order)
+        rules = build_post_processor(cfg)
+        wanted = _wanted(rules, order.wanted)
+        training = build_training_vocabulary(cfg)
+        text = build_text_classifier(cfg, model).embed(order.vocabulary, training, plurals=True)
+        words = Words(text, torch.tensor(order.vocabulary.is_thing))
+        about = _about(cfg, model, rules, training) | {
+            "format": order.format,
+            "precision": order.precision,
+            "results": list(wanted),
+        }
+        network = Results(Network(model), rules, wanted)
+        found = {
+            path: _write_graph(network, words, path, about | {"window": list(window)})
+            for path, window in _paths(order).items()
+        }
+        write_vectors(_beside(order.output, VECTORS), order.vocabulary, text)
+        if order.format == "onnx":
+            _write_text(model.text_encoder, _beside(order.output, TEXT), about)
+        return found
+
+
+def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
+    """Raise `UserError` for an order that would fail after minutes of work."""
+    for height, width in order.windows:
+        if height % model.size_divisor or width % model.size_divisor or not height * width:
+            raise UserError(f"--size {height}x{width}: must be multiples of {model.size_divisor}")
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if order.format == "onnx" and size > LARGEST_ONNX:
+        raise UserError(
+            f"the model has {size / 1e9:.1f} GB of weights, and an ONNX file holds at most "
+            f"{LARGEST_ONNX / 1e9:.1f} GB; take --format torch"
+        )
+
+
+def _write_graph(
+    network: Results, words: Words, path: Path, about: dict[str, Any]
+) -> list[Agreement]:
+    kind, limits = FORMATS[about["format"]], LIMITS[about["precision"]]
+    window = (about["window"][0], about["window"][1])
+    scenes = [
+        image_tensor(read_image(shipped("demo") / "images" / f"scene_{number}.png"))
+        for number in (1, 2)
+    ]
+    cases = hard_cases(scenes, window, words, free_classes=network.network.free_classes)
+    outputs = names_of_outputs(network.wanted)
+    logger.info("%s: tracing %d x %d", path, *window)
+    program = traced(network, cases[0])
+    with atomic_path(path) as temporary:
+        logger.info("%s: writing %s, %s", path, about["format"], about["precision"])
+        kind.write(program, temporary, outputs, about)
+        logger.info("%s: comparing %d inputs with the model", path, len(cases))
+        run = kind.run(temporary, outputs)
+        found = agreement(network.network.model, network.rules, run, cases)
+        refuse_unlike(found, limits, str(path))
+        if kind.note is not None:
+            kind.note(temporary, about | {"agreement": [asdict(case) for case in found]})
+    return found
+
+
+def _about(cfg: CfgNode, model: Any, rules: PostProcessor, training: Vocabulary) -> dict[str, Any]:
+    """Return what a reader of the file has to know; JSON can hold it."""
+    text = model.text_encoder
+    return {
+        "version": frozenseg.__version__,
+        "family": cfg.MODEL.META_ARCHITECTURE,
+        "weights": weights_digest(model),
+        "input": "RGB, 0-255, the image at the top left; the graph normalises it",
+        "size_divisor": model.size_divisor,
+        "rules": asdict(rules),
+        "training_names": [list(names) for names in training.names],
+        "training_is_thing": list(training.is_thing),
+        "templates": list(build_text_classifier(cfg, model).templates),
+        "clip": getattr(text, "name", None),
+        "text_fingerprint": text.text_fingerprint(),
+    }
+
+
+def _wanted(rules: PostProcessor, asked: Sequence[str] | None) -> list[str]:
+    made = [name for name in ("panoptic", "semantic", "instances") if getattr(rules, name)]
+    if asked is None:
+        return [name for name in made if name != "instances"]
+    for name in asked:
+        if name not in made:
+            raise UserError(
+                f"--results {name}: this model makes {', '.join(made) or 'none'} "
+                "(MODEL.MASK_FORMER.TEST)"
+            )
+    return [name for name in made if name in asked]
+
+
+def _paths(order: Order) -> dict[Path, tuple[int, int]]:
+    if len(order.windows) == 1:
+        return {order.output: order.windows[0]}
+    return {
+        order.output.with_stem(f"{order.output.stem}_{height}x{width}"): (height, width)
+        for height, width in order.windows
+    }
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.stem + ending)
+
+
+def _write_text(encoder: Any, path: Path, about: dict[str, Any]) -> None:
+    if not isinstance(encoder, ClipText) or not has_own_tokenizer(encoder):
+        logger.warning("%s: not written, since only CLIP's own text tower is exported", path)
+        return
+    more = {
+        "context_length": encoder.model.context_length,
+        "merges": [" ".join(pair) for pair in encoder.tokenizer.bpe_ranks],
+    }
+    texts = ["a photo of a cat", "sky", "There is the red circle in the scene"]
+    with atomic_path(path) as temporary:
+        write_text_tower(encoder, temporary, about | more)
+        if about["precision"] != "fp32":
+            lower_precision(temporary, about["precision"])
+        vectors = OnnxText(Session(temporary)).encode_text(texts)
+        likeness = float(F.cosine_similarity(vectors, encoder.encode_text(texts)).min())
+        if not likeness > LIMITS[about["precision"]].vectors:
+            raise UserError(
+                f"{path}: its vectors differ from those of the text tower (least cosine "
+                f"{likeness:.6f}); not written"
+            )
+
+
+class ExportedPredictor(HubPredictor):
+    """A predictor whose network runs in ONNX Runtime. Images are resized to fill its window."""
+
+    def resize(self, pixels: np.ndarray) -> Tensor:
+        """As of `Predictor`: the image fills the window, with its aspect kept."""
+        model = self.model
+        assert isinstance(model, OnnxModel), "as the constructor is called"
+        return image_tensor(resize_image(pixels, fitting(pixels.shape[:2], model.window)))
+
+
+def load_exported(path: Path, device: str | None) -> ExportedPredictor:
+    """Load a file of `frozenseg export --format onnx`, with the files beside it.
+
+    device: as of `Session`, or of `OpenVinoSession`.
+    """
+    session: Session | OpenVinoSession
+    if device in PRECISIONS:
+        session = OpenVinoSession(path, device)
+    else:
+        session = Session(path, device or "cpu")
+    about = session.about
+    model = OnnxModel(session)
+    base = _base(path, about)
+    tower, vectors = _beside(base, TEXT), _beside(base, VECTORS)
+    return ExportedPredictor(
+        pipeline=Pipeline(
+            model=model,
+            post_processor=PostProcessor(**about["rules"]),
+            precision=Precision(model.device),
+        ),
+        text_classifier=TextClassifier(
+            OnnxText(Session(tower)) if tower.is_file() else NoText(tower),
+            templates=about["templates"],
+            folder=None,
+            known=read_vectors(vectors) if vectors.is_file() else {},
+        ),
+        training_vocabulary=Vocabulary(
+            tuple(tuple(names) for names in about["training_names"]),
+            tuple(about["training_is_thing"]),
+        ),
+        short_side=min(model.window),
+        long_side=max(model.window),
+    )
+
+
+def _base(path: Path, about: dict[str, Any]) -> Path:
+    """Return the name that the files beside a model go by: without the size of its window."""
+    height, width = about["window"]
+    return path.with_stem(path.stem.removesuffix(f"_{height}x{width}"))

@@ -1,0 +1,1 @@
+"""Models outside Python: the network as a graph of one input size, checked against the model."""

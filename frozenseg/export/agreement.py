@@ -1,0 +1,256 @@
+"""Whether an exported graph agrees with the model that it was made of, input by input.
+
+Legend: H x W pixels of the window, Q queries, K classes, S names, D dimension of the joint space.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenseg.errors import UserError
+from frozenseg.export.formats import Run
+from frozenseg.export.graph import Case
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.resize import MaskResizer
+from frozenseg.models.base import SegmentationModel
+from frozenseg.structures import ImageBatch, MaskPredictions, PanopticResult, TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+MANY_CLASSES, MANY_NAMES = 1203, 1500  # as many classes as LVIS has
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest differences with which a file is written.
+
+    classes: of class probabilities. masks: of mask logits, in shares of the largest logit.
+    pixels: the least share of pixels of an image that have the same class.
+    hard_cases: whether the limits hold for cases that are no `Case.usual` ones too.
+    vectors: the least cosine between the vectors of a text, of the text tower.
+    """
+
+    classes: float
+    masks: float
+    pixels: float
+    hard_cases: bool
+    vectors: float = 0.999
+
+
+LIMITS = {
+    # No more than rounding: nobody sees it.
+    "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999, hard_cases=True, vectors=0.99999),
+    # Coarser numbers are judged by what is seen of them: one pixel in a hundred, and one in twenty,
+    # on usual scenes. A single query that finds another object moves its logits by any amount.
+    "fp16": Limits(classes=math.inf, masks=math.inf, pixels=0.99, hard_cases=False),
+    "int8": Limits(classes=math.inf, masks=math.inf, pixels=0.95, hard_cases=False),
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one case agrees.
+
+    name, usual: of the case. classes, masks, pixels: as of `Limits`. empty: how many of the model's
+    masks have no pixel.
+    """
+
+    name: str
+    usual: bool
+    classes: float
+    masks: float
+    pixels: float
+    empty: int
+
+    def within(self, limits: Limits) -> bool:
+        """Whether it is good enough; what is not a number never is."""
+        if math.isnan(self.classes + self.masks):
+            return False
+        return not (self.usual or limits.hard_cases) or (
+            self.classes <= limits.classes
+            and self.masks <= limits.masks
+            and self.pixels >= limits.pixels
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: classes {self.classes:.1e}, masks {self.masks:.1e}, "
+            f"{100 * self.pixels:.2f} % of pixels, {self.empty} empty masks"
+        )
+
+
+def hard_cases(
+    scenes: Sequence[Tensor], window: tuple[int, int], words: "Words", *, free_classes: bool
+) -> list[Case]:
+    """Make the inputs on which a graph is compared with its model.
+
+    They are the scenes in full, one smaller than the window, one that has no content and hence
+    empty masks, and, where the number of classes is free, one class and as many as LVIS has.
+
+    scenes: (3, h, w) RGB, 0-255, at least one. words: those of the scenes.
+    """
+
+    def case(
+        name: str, image: Tensor, words: "Words", share: float = 1.0, usual: bool = True
+    ) -> Case:
+        size = fitting(image.shape[-2:], window, share)
+        pixels = torch.zeros(1, 3, *window)
+        resized = F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
+        pixels[..., : size[0], : size[1]] = resized
+        return Case(name, pixels, size, words.text, words.is_thing, usual)
+
+    # All cells of an even image would be equal, and rounding would give a mask near zero its sign.
+    dim, plain = words.text.weight.shape[1], torch.linspace(96, 160, window[1]).expand(3, *window)
+    first = scenes[0]
+    cases = [
+        *(case(f"scene {number}", scene, words) for number, scene in enumerate(scenes, 1)),
+        case("smaller than the window", first, words, 0.45),
+        case("without content", plain, words, usual=False),
+    ]
+    if not free_classes:
+        return cases
+    return [
+        *cases,
+        case("one class", first, random_words(1, 1, dim), usual=False),
+        case(
+            f"{MANY_CLASSES} classes",
+            first,
+            random_words(MANY_CLASSES, MANY_NAMES, dim),
+            usual=False,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text vectors with (K,) bool, which classes are things."""
+
+    text: TextEmbeddings
+    is_thing: Tensor
+
+    def vocabulary(self) -> Vocabulary:
+        """Return a vocabulary with these things and numbers for names."""
+        names = tuple((f"class {number}",) for number in range(len(self.is_thing)))
+        return Vocabulary(names, tuple(self.is_thing.tolist()))
+
+
+def random_words(classes: int, names: int, dim: int) -> Words:
+    """Make random unit vectors (names, dim), of which each class has at least one."""
+    generator = torch.Generator().manual_seed(classes)
+    more = torch.randint(classes, (names - classes,), generator=generator)
+    vectors = F.normalize(torch.randn(names, dim, generator=generator), dim=-1)
+    index = torch.cat((torch.arange(classes), more)).sort().values
+    numbers = torch.arange(classes)
+    return Words(TextEmbeddings(vectors, index, numbers % 3 == 0), numbers % 2 == 0)
+
+
+def fitting(size: Sequence[int], window: tuple[int, int], share: float = 1.0) -> tuple[int, int]:
+    """Return the (height, width) of an image that is resized to fill the window, its aspect kept.
+
+    share: of the window that it shall fill along the axis that touches its end.
+    """
+    scale = share * min(window[0] / size[0], window[1] / size[1])
+    height, width = (
+        min(most, max(1, int(length * scale + 0.5)))
+        for length, most in zip(size, window, strict=True)
+    )
+    return height, width
+
+
+@torch.no_grad()
+def agreement(
+    model: SegmentationModel, rules: PostProcessor, run: Run, cases: Sequence[Case]
+) -> list[Agreement]:
+    """Compare a graph with the model that it was made of, and with the rules of the results."""
+    return [_compared(model, rules, run(case.inputs()), case) for case in cases]
+
+
+def refuse_unlike(found: Sequence[Agreement], limits: Limits, what: str) -> None:
+    """Raise `UserError` if a case is beyond the limits. what: is not written then."""
+    for case in found:
+        if not case.within(limits):
+            raise UserError(
+                f"{what}: differs from the model and is not written ({case}; allowed are "
+                f"{limits.classes:g}, {limits.masks:g} and {100 * limits.pixels:g} %)"
+            )
+
+
+def _compared(
+    model: SegmentationModel, rules: PostProcessor, outputs: dict[str, np.ndarray], case: Case
+) -> Agreement:
+    expected = model.predict(ImageBatch(case.pixels, [case.size]), case.text)
+    classes, masks = (
+        torch.from_numpy(outputs[name]).float() for name in ("class_logits", "mask_logits")
+    )
+    probs, true_probs = classes.softmax(-1), expected.class_logits.softmax(-1)
+    largest = expected.mask_logits.abs().max().clamp(min=1e-6)
+    # In the padding no class leads, so that rounding decides there.
+    rows, columns = (
+        max(1, used * masks.shape[axis] // case.pixels.shape[axis])
+        for axis, used in zip((-2, -1), case.size, strict=True)
+    )
+    cells = (..., slice(rows), slice(columns))
+    labels = _labels(probs, masks[cells]), _labels(true_probs, expected.mask_logits[cells])
+    return Agreement(
+        case.name,
+        case.usual,
+        classes=float((probs - true_probs).abs().max()),
+        masks=float((masks - expected.mask_logits).abs().max() / largest),
+        pixels=min(_same(*labels), *_finished(rules, expected, outputs, case)),
+        empty=int((expected.mask_logits <= 0).flatten(2).all(-1).sum()),
+    )
+
+
+def _finished(
+    rules: PostProcessor, expected: MaskPredictions, outputs: dict[str, np.ndarray], case: Case
+) -> list[float]:
+    """Return how far the finished results agree with those of the rules, each 0-1; 1 for none."""
+    masks = expected.mask_logits
+    resizer = MaskResizer(
+        mask_size=(masks.shape[-2], masks.shape[-1]),
+        padded_size=(case.pixels.shape[-2], case.pixels.shape[-1]),
+        image_size=case.size,
+        output_size=case.size,
+        cells_inside=rules.cells_inside,
+    )
+    words = Words(case.text, case.is_thing).vocabulary()
+    truth = rules(expected.class_logits[0], masks[0], resizer, words)
+    shares = [1.0]
+    if "semantic_ids" in outputs and truth.semantic is not None:
+        shares.append(_same(_cropped(outputs["semantic_ids"], case), truth.semantic))
+    if "panoptic_ids" in outputs and truth.panoptic is not None:
+        table = np.concatenate(([-1], outputs["segment_classes"]))
+        ids = _cropped(outputs["panoptic_ids"], case)
+        shares.append(_same(table[ids], _class_map(truth.panoptic)))
+    if "instance_masks" in outputs and truth.instances is not None:
+        shares.append(_same_instances(outputs, truth.instances.scores))
+    return shares
+
+
+def _labels(class_probs: Tensor, mask_logits: Tensor) -> np.ndarray:
+    """Return the best class of each cell, row by row."""
+    scores = class_probs[0, :, :-1].T @ mask_logits[0].sigmoid().flatten(1)
+    return scores.argmax(0).numpy()
+
+
+def _cropped(pixels: np.ndarray, case: Case) -> np.ndarray:
+    return pixels[: case.size[0], : case.size[1]]
+
+
+def _class_map(found: PanopticResult) -> np.ndarray:
+    return np.array([-1, *(segment.class_id for segment in found.segments)])[found.ids]
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first == second).mean())
+
+
+def _same_instances(outputs: dict[str, np.ndarray], scores: np.ndarray) -> float:
+    """1 less the largest difference between the scores of the instances, the best first."""
+    found = np.zeros_like(outputs["instance_scores"])
+    found[: len(scores)] = scores
+    return 1 - float(np.abs(outputs["instance_scores"] - found).max(initial=0))

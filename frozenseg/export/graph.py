@@ -1,0 +1,142 @@
+"""From a model to a file: `torch.export`, and from its graph ONNX, with all that a reader needs."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from frozenseg.errors import UserError, import_extra
+from frozenseg.export.results import OUTPUTS, Results
+from frozenseg.models.ms_deform_loop import loop_over_levels
+from frozenseg.structures import TextEmbeddings
+
+KEY = "frozenseg"
+"""The entry of the file's metadata that holds ours, as JSON."""
+OPSET = 20
+INPUTS = ("pixels", "size", "vectors", "class_index", "seen", "is_thing")
+NEEDS = "an ONNX file"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a graph.
+
+    name: for messages.
+    pixels: (1, 3, H, W) RGB, 0-255.
+    size: (height, width) of the image in it.
+    text, is_thing: the classes that are asked for; is_thing (K,) bool.
+    usual: whether it is an image with names as users have them, and no extreme.
+    """
+
+    name: str
+    pixels: Tensor
+    size: tuple[int, int]
+    text: TextEmbeddings
+    is_thing: Tensor
+    usual: bool = True
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return the tensors of `INPUTS`, in their order."""
+        text = self.text
+        size = torch.tensor(self.size)
+        return (self.pixels, size, text.weight, text.class_index, text.seen, self.is_thing)
+
+
+def names_of_outputs(wanted: Sequence[str]) -> list[str]:
+    """Return the names of a graph's outputs. wanted: as of `Results`."""
+    return [name for group in ("logits", *wanted) for name in OUTPUTS[group]]
+
+
+@torch.no_grad()
+def traced(results: Results, case: Case) -> ExportedProgram:
+    """Trace the results of a network; all sizes but those of the text are the case's, and these too
+    where the network has no `free_classes`."""
+    classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
+    free: tuple[dict[int, Any], ...] = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
+    # Tables of positions are kept between calls: this call makes them of numbers, before the trace
+    # would make them of its stand-ins, which no later call could use.
+    results.eval()(*case.inputs())
+    shapes = free if results.network.free_classes else None
+    program = torch.export.export(results, case.inputs(), dynamic_shapes=shapes, strict=False)
+    return program.run_decompositions({torch.ops.frozenseg.deformable_gather.default: _sampled})
+
+
+def _sampled(
+    value: Tensor, heights: list[int], widths: list[int], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Compute `deformable_gather`, which only this package has, by operators of PyTorch."""
+    return loop_over_levels(value, list(zip(heights, widths, strict=True)), locations, weights)
+
+
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    about: Mapping[str, Any],
+) -> None:
+    """Write a traced program as ONNX, with `about` in its metadata.
+
+    The exporter's rewriting is left out: it takes x + 1e-8 for x, which turns the logarithm of a
+    probability 0 into -infinity. What only depends on constants is computed here.
+    """
+    import_extra("onnx", "onnx", NEEDS)
+    optimizer = import_extra("onnxscript.optimizer", "onnx", NEEDS)
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        optimize=False,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        verbose=False,
+    )
+    assert exported is not None, "dynamo gives a program"
+    model = exported.model
+    with _errors_alone("onnxscript"):  # which tells of each operation that it leaves
+        optimizer.fold_constants(model)
+        optimizer.remove_unused_nodes(model)
+    # Each node knows the lines of code that it was made of, with their folders on this machine.
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    model.metadata_props[KEY] = json.dumps(about, ensure_ascii=False)
+    exported.save(path, external_data=False)
+
+
+def write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Replace `about` in the metadata of an ONNX file."""
+    onnx = import_extra("onnx", "onnx", NEEDS)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about, ensure_ascii=False)})
+    onnx.save(model, path)
+
+
+@contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """Let a logger tell of errors only."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def about_file(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return `about` of a file's metadata; raises `UserError` for a file of others."""
+    try:
+        return json.loads(metadata[KEY])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path}: is no model of `frozenseg export`; its metadata lacks {KEY!r}"
+        ) from None

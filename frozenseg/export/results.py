@@ -1,0 +1,150 @@
+"""Finished results as a function of tensors of fixed sizes: post-processing inside the graph.
+
+The rules are those of `frozenseg.inference.accumulators`, at the size of the window.
+
+Legend: H x W pixels of the window, Q queries, K classes, N instances.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frozenseg.export.network import Network
+from frozenseg.inference.postprocess import PostProcessor
+
+OUTPUTS = {
+    "logits": ("class_logits", "mask_logits"),
+    "panoptic": ("panoptic_ids", "segment_classes", "segment_scores"),
+    "semantic": ("semantic_ids",),
+    "instances": ("instance_masks", "instance_classes", "instance_scores"),
+}
+"""By what is asked for: the names of the tensors. The logits always come first."""
+
+
+class Results(nn.Module):
+    """A network with the results that are asked for."""
+
+    def __init__(self, network: Network, rules: PostProcessor, wanted: Sequence[str]) -> None:
+        """rules: thresholds of the results. wanted: keys of `OUTPUTS` besides "logits"."""
+        super().__init__()
+        self.network, self.rules, self.wanted = network, rules, tuple(wanted)
+
+    def forward(
+        self,
+        pixels: Tensor,
+        size: Tensor,
+        vectors: Tensor,
+        class_index: Tensor,
+        seen: Tensor,
+        is_thing: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the tensors of `OUTPUTS` that are asked for, in its order.
+
+        is_thing: (K,) bool. The other inputs and both logits are those of `Network`.
+
+        panoptic_ids (H, W) int32: the number of the segment, from 1; 0 for none.
+        segment_classes (Q,) int64 and segment_scores (Q,): of segment 1, 2, ...; -1 and 0 behind.
+        semantic_ids (H, W) int32: class ids, -1 where the best scores too little.
+        instance_masks (N, H, W) bool, instance_classes (N,) int64 and instance_scores (N,): the
+        best first; N is fixed, and entries that are no object have the score 0 and the class -1.
+        """
+        class_logits, mask_logits = self.network(pixels, size, vectors, class_index, seen)
+        found = [class_logits, mask_logits]
+        if self.wanted:
+            probs = class_logits[0].softmax(-1)
+            height, width = pixels.shape[-2:]
+            inside = (torch.arange(height) < size[0])[:, None] & (torch.arange(width) < size[1])
+            masks = self._at_window(mask_logits, size, (height, width))
+        for name in self.wanted:
+            if name == "panoptic":
+                found += self._panoptic(probs, _sigmoid(masks), inside, is_thing)
+            elif name == "semantic":
+                scores, ids = (probs[:, :-1].T @ _sigmoid(masks).flatten(1)).max(0)
+                if self.rules.semantic_threshold:
+                    ids = torch.where(scores > self.rules.semantic_threshold, ids, -1)
+                found.append(ids.unflatten(0, (height, width)).int())
+            else:
+                found += self._instances(probs, masks, inside, is_thing)
+        return tuple(found)
+
+    def _at_window(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor:
+        """Mask logits (1, Q, h, w) at the size of the window, as of `MaskResizer`: (Q, H, W)."""
+        if self.rules.cells_inside:
+            for axis, length in enumerate(window):
+                cells = mask_logits.shape[axis + 2]
+                used = (size[axis] * cells // length).clamp(min=1)
+                index = torch.minimum(torch.arange(cells), used - 1)
+                mask_logits = mask_logits.index_select(axis + 2, index)
+        return F.interpolate(mask_logits, size=window, mode="bilinear", align_corners=False)[0]
+
+    def _panoptic(
+        self, class_probs: Tensor, mask_probs: Tensor, inside: Tensor, is_thing: Tensor
+    ) -> list[Tensor]:
+        queries, void = class_probs.shape[0], class_probs.shape[1] - 1
+        scores, labels = class_probs.max(-1)
+        valid = (labels != void) & (scores > self.rules.object_mask_threshold)
+        factors = torch.where(valid, scores, -1.0)[:, None, None]
+        best = (mask_probs * factors).argmax(0)
+        own = (mask_probs.gather(0, best[None])[0] >= 0.5) & valid[best] & inside
+        masks = (mask_probs >= 0.5) & inside
+        won, both = (
+            _counted(torch.where(counts, best, queries), queries) for counts in (inside, own)
+        )
+        whole = masks.flatten(1).float().sum(1)
+        share = won / whole.clamp(min=1)
+        kept = valid & (both > 0) & (share >= self.rules.overlap_threshold)
+        # Queries of one stuff class are one segment, numbered by the first of them.
+        places = torch.arange(queries)
+        things = is_thing[labels.clamp(max=void - 1)]
+        keys = torch.where(things, void + 1 + places, labels)
+        members = (keys[:, None] == keys) & kept & kept[:, None]
+        first = members.float().argmax(1)
+        leads = kept & (first == places)
+        number = torch.where(kept, leads.int().cumsum(0)[first], 0)
+        ids = torch.where(own, number[best], 0).int()
+        group_scores = torch.where(members, scores, 0.0).amax(1)
+        row = torch.where(leads, number - 1, queries)
+        return [
+            ids,
+            torch.full((queries + 1,), -1).scatter(0, row, labels)[:-1],
+            torch.zeros(queries + 1).scatter(0, row, group_scores)[:-1],
+        ]
+
+    def _instances(
+        self, class_probs: Tensor, masks: Tensor, inside: Tensor, is_thing: Tensor
+    ) -> list[Tensor]:
+        count = self.rules.detections_per_image
+        # With few classes there may be less pairs than `count`.
+        flat = torch.cat((class_probs[:, :-1].flatten(), torch.full((count,), -1.0)))
+        scores, pairs = flat.topk(count)
+        exists = scores >= 0
+        pairs = torch.where(exists, pairs, 0)
+        # ONNX's exporter does not divide by a number of classes that is free.
+        shape = class_probs[:, :-1].shape
+        labels = torch.arange(shape[1]).expand(shape).flatten()[pairs]
+        queries = torch.arange(shape[0])[:, None].expand(shape).flatten()[pairs]
+        exists = exists & is_thing[labels]
+        covered = (masks > 0) & inside
+        sums = (_sigmoid(masks) * covered).flatten(1).sum(1)
+        quality = sums / (covered.flatten(1).float().sum(1) + 1e-6)
+        scores, order = torch.where(exists, scores * quality[queries], -1.0).topk(count)
+        return [
+            covered[queries[order]],
+            torch.where(scores >= 0, labels[order], -1),
+            scores.clamp(min=0),
+        ]
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    """Return the sigmoid; ONNX Runtime's own is constant below -18, where no class would lead."""
+    small = (-logits.abs()).exp()
+    return torch.where(logits >= 0, 1.0, small) / (1 + small)
+
+
+def _counted(places: Tensor, count: int) -> Tensor:
+    """How often each of 0 to count - 1 occurs in places (H, W): (count,) float, exact below
+    2^24."""
+    flat = places.flatten()
+    return torch.zeros(count + 1).scatter_add(0, flat, torch.ones(flat.shape[0]))[:count]

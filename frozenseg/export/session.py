@@ -1,0 +1,142 @@
+"""Exported files that run in ONNX Runtime, in the place of a model and of its text encoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frozenseg.encoders.clip_text import build_tokenizer, whole_tokens
+from frozenseg.errors import MissingFileError, UserError, import_extra, nearest
+from frozenseg.export.graph import INPUTS, Case, about_file
+from frozenseg.export.openvino import OpenVinoSession
+from frozenseg.models.base import SegmentationModel
+from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
+
+PROVIDER = "ExecutionProvider"
+TEXTS_AT_ONCE = 128
+
+
+class Session:
+    """An ONNX file in ONNX Runtime. about: what `frozenseg export` wrote into its metadata."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """device: "cpu", "cuda" or the name of another execution provider, e.g. "CoreML"."""
+        runtime = import_extra("onnxruntime", "onnx", str(path))
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors, and not which operations stay as they are
+        provider = _provider(device, runtime.get_available_providers())
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=[provider])
+        # Its errors have no common class of their own.
+        except Exception as error:
+            line = str(error).strip().partition("\n")[0]
+            raise UserError(f"{path}: ONNX Runtime cannot load it ({line})") from None
+        self.about = about_file(self._session.get_modelmeta().custom_metadata_map, path)
+        self._run = runtime.RunOptions()
+        self._run.only_execute_path_to_fetches = True
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self.outputs = [entry.name for entry in self._session.get_outputs()]
+
+    def __call__(
+        self, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Compute the outputs that are named, or all of them; others cost nothing."""
+        names = list(outputs or self.outputs)
+        given = {name: value for name, value in inputs.items() if name in self._inputs}
+        return dict(zip(names, self._session.run(names, given, self._run), strict=True))
+
+
+class OnnxModel(SegmentationModel):
+    """The network of an exported file, with the interface of the model that it was made of."""
+
+    def __init__(self, session: Session | OpenVinoSession) -> None:
+        super().__init__()
+        self.session = session
+        self.window = (session.about["window"][0], session.about["window"][1])
+        self.size_divisor = session.about["size_divisor"]
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU, where inputs and outputs are, wherever the session computes."""
+        return torch.device("cpu")
+
+    def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
+        """As of `SegmentationModel`, image by image; none may be larger than the window."""
+        padded = (images.pixels.shape[-2], images.pixels.shape[-1])
+        if padded[0] > self.window[0] or padded[1] > self.window[1]:
+            raise UserError(f"an image of {padded} pixels is larger than the window {self.window}")
+        found = [
+            self._predict(pixels, size, text)
+            for pixels, size in zip(images.pixels, images.sizes, strict=True)
+        ]
+        class_logits, mask_logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        cells = [
+            length * mask_logits.shape[axis] // self.window[axis]
+            for axis, length in zip((-2, -1), padded, strict=True)
+        ]
+        return MaskPredictions(class_logits, mask_logits[..., : cells[0], : cells[1]])
+
+    def _predict(
+        self, pixels: Tensor, size: tuple[int, int], text: TextEmbeddings
+    ) -> tuple[Tensor, Tensor]:
+        window = pixels.new_zeros(1, 3, *self.window)
+        window[0, :, : pixels.shape[-2], : pixels.shape[-1]] = pixels
+        case = Case("", window, size, text, is_thing=torch.zeros_like(text.seen))
+        inputs = {name: tensor.numpy() for name, tensor in zip(INPUTS, case.inputs(), strict=True)}
+        found = self.session(inputs, ("class_logits", "mask_logits"))
+        return torch.from_numpy(found["class_logits"]), torch.from_numpy(found["mask_logits"])
+
+
+class OnnxText:
+    """The text encoder of an exported model; a `frozenseg.text.classifier.TextEncoder`."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._length: int = session.about["context_length"]
+        self._tokenizer: Any = build_tokenizer(session.about["clip"], self._length)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """As of `TextEncoder`."""
+        tokens = whole_tokens(self._tokenizer, texts, self._length)
+        parts = [self.session({"tokens": part.numpy()}) for part in tokens.split(TEXTS_AT_ONCE)]
+        return torch.from_numpy(np.concatenate([part["vectors"] for part in parts]))
+
+    def text_fingerprint(self) -> str:
+        """As of `TextEncoder`."""
+        return self.session.about["text_fingerprint"]
+
+
+class NoText:
+    """Stands where an exported model has no text encoder beside it."""
+
+    def __init__(self, path: Path) -> None:
+        """path: where its file would be."""
+        self.path = path
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Raise `UserError`: only names whose vectors are in a file can be asked for."""
+        raise MissingFileError(
+            f"{self.path}: no such file, which encodes names that were not exported; copy it "
+            "beside the model, or ask for names of the exported vocabulary"
+        )
+
+    def text_fingerprint(self) -> str:
+        """As of `TextEncoder`."""
+        return ""
+
+
+def _provider(device: str, available: list[str]) -> str:
+    """Return ONNX Runtime's name of a device."""
+    short = {name.removesuffix(PROVIDER).lower(): name for name in available}
+    name = device.removesuffix(PROVIDER).lower()
+    if name not in short:
+        raise UserError(
+            f"device {device}: this ONNX Runtime does not have it; {nearest(name, list(short))}"
+        )
+    return short[name]

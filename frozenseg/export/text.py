@@ -1,0 +1,62 @@
+"""The text tower as a file of its own, and the vectors of a vocabulary as another."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from frozenseg.encoders.clip_text import ClipText
+from frozenseg.errors import UserError
+from frozenseg.export.graph import write_onnx
+from frozenseg.files import UNREADABLE, atomic_path
+from frozenseg.structures import TextEmbeddings
+from frozenseg.text.vocabulary import Vocabulary
+
+
+class TextTower(nn.Module):
+    """CLIP's text tower as a function of tensors."""
+
+    def __init__(self, encoder: ClipText) -> None:
+        super().__init__()
+        self.clip = encoder.model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Vectors (N, D), not normalised, of tokens (N, L) int64, L being the context length."""
+        return self.clip.encode_text(tokens)
+
+
+@torch.no_grad()
+def write_text_tower(encoder: ClipText, path: Path, about: Mapping[str, Any]) -> None:
+    """Write the text tower as ONNX; input "tokens", output "vectors"."""
+    tokens = encoder.tokenizer(["a photo of a cat", "sky"])
+    program = torch.export.export(
+        TextTower(encoder).eval(), (tokens,), dynamic_shapes=({0: Dim("texts")},), strict=False
+    )
+    write_onnx(program, path, inputs=["tokens"], outputs=["vectors"], about=about)
+
+
+def write_vectors(path: Path, vocabulary: Vocabulary, text: TextEmbeddings) -> None:
+    """Write the vectors of a vocabulary, as the inputs of a graph and with the names."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            names=np.array(vocabulary.flat_names),
+            vectors=text.weight.numpy(),
+            class_index=text.class_index.numpy(),
+            seen=text.seen.numpy(),
+            is_thing=np.array(vocabulary.is_thing),
+        )
+
+
+def read_vectors(path: Path) -> dict[str, Tensor]:
+    """Return the vector (D,) of each name in a file of `write_vectors`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names, vectors = file["names"].tolist(), torch.from_numpy(file["vectors"])
+            return dict(zip(names, vectors, strict=True))
+    except UNREADABLE as error:
+        raise UserError(f"{path}: holds no text vectors ({type(error).__name__})") from None

@@ -1,0 +1,220 @@
+"""Exported files: written by the command, loaded by `frozenseg.load`, run without this package."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import frozenseg
+from frozenseg.build import exported as exported_files
+from frozenseg.build.exported import ExportedPredictor
+from frozenseg.commands.export import main
+from frozenseg.errors import MissingFileError, UserError
+from frozenseg.export import agreement, formats
+from frozenseg.export.agreement import LIMITS
+from frozenseg.export.precision import lower_precision
+from frozenseg.files import shipped
+from tests.conftest import FC_CLIP_OPTIONS
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+needs_onnx = pytest.mark.skipif(
+    any(find_spec(name) is None for name in PACKAGES),
+    reason='needs the extra "onnx": pip install "frozenseg[onnx]"',
+)
+EXAMPLE = Path(__file__).resolve().parents[2] / "demo" / "export" / "segment.py"
+SCENE = shipped("demo") / "images" / "scene_1.png"
+WORDS = "circle; square; triangle; sky; grass; water; sand"
+# What the example imports, and what these import in turn. PyTorch is not among them.
+WITHOUT_TORCH = (
+    *("numpy", "numpy.libs", "PIL", "pillow.libs", "onnxruntime", "flatbuffers", "google"),
+    *("coloredlogs", "humanfriendly", "packaging"),
+)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped small model for 192 x 256 pixels, with panoptic and semantic results."""
+    path = tmp_path_factory.mktemp("exported") / "small.onnx"
+    main(["--size", "192x256", "--output", str(path), "--vocabulary", WORDS])
+    return path
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_the_predictor_over_onnx_runtime_finds_what_the_model_finds(exported: Path) -> None:
+    options = {"TEST.USE_SAM_MASKS": False}
+    with frozenseg.load("small", device="cpu", options=options) as ours:
+        with frozenseg.load(exported) as other:
+            assert isinstance(other, ExportedPredictor)
+            assert other.training_vocabulary == ours.training_vocabulary
+            # It fills the window: ours would pad it less, and padding is seen by the network.
+            pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((256, 192)))
+            ours.resize = other.resize  # type: ignore[method-assign]
+            first, second = ours(pixels, WORDS), other(pixels, WORDS)
+            # A name whose vector is in no file is encoded by the text tower beside the model.
+            names = frozenseg.Vocabulary.parse("a red star; rain")
+            torch.testing.assert_close(other.embed(names).weight, ours.embed(names).weight)
+            several = other.batch([pixels, pixels[:90]], WORDS)
+    assert (first.semantic == second.semantic).mean() > 0.999
+    assert (first.panoptic.ids == second.panoptic.ids).mean() > 0.999
+    labels = [segment.name for segment in first.panoptic.segments]
+    assert labels == [segment.name for segment in second.panoptic.segments]
+    assert (several[0].panoptic.ids == second.panoptic.ids).all()
+    assert several[1].panoptic.ids.shape == (90, pixels.shape[1])
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_without_the_text_tower_only_exported_names_are_known(exported: Path) -> None:
+    tower = exported.with_name("small.text.onnx")
+    away = tower.rename(tower.with_suffix(".away"))
+    try:
+        with frozenseg.load(exported) as segmenter:
+            assert segmenter(SCENE, "circle; sky").panoptic is not None
+            with pytest.raises(MissingFileError, match="copy it beside the model"):
+                segmenter(SCENE, "circle; unheard of")
+    finally:
+        away.rename(tower)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_the_example_runs_where_there_is_no_torch(exported: Path, tmp_path: Path) -> None:
+    bare, result = tmp_path / "site", tmp_path / "result.png"
+    bare.mkdir()
+    for folder in map(Path, sys.path):
+        for name in WITHOUT_TORCH:
+            if (folder / name).is_dir() and not (bare / name).exists():
+                (bare / name).symlink_to(folder / name)
+    # -S leaves out the packages of the environment.
+    python = [sys.executable, "-S"]
+    environment = {**os.environ, "PYTHONPATH": str(bare)}
+    for absent in ("torch", "frozenseg"):
+        tried = subprocess.run([*python, "-c", f"import {absent}"], env=environment, cwd=tmp_path)
+        assert tried.returncode, f"{absent} is there"
+    files = [exported, exported.with_name("small.vectors.npz"), SCENE, result]
+    done = subprocess.run(
+        [*python, str(EXAMPLE), *map(str, files)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    with frozenseg.load(exported) as segmenter:
+        expected = segmenter(SCENE, WORDS, threshold=0)
+    found = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert found == [segment.name for segment in expected.panoptic.segments]
+    assert Image.open(result).size == Image.open(SCENE).size
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precisions_keep_metadata_and_most_of_the_result(
+    exported: Path, tmp_path: Path, precision: str
+) -> None:
+    path = tmp_path / "small.onnx"
+    for name in ("small.onnx", "small.vectors.npz"):
+        (tmp_path / name).write_bytes(exported.with_name(name).read_bytes())
+    lower_precision(path, precision)
+    assert path.stat().st_size < 0.8 * exported.stat().st_size
+    with frozenseg.load(exported) as first, frozenseg.load(path) as second:
+        truth, found = first(SCENE, WORDS), second(SCENE, WORDS)
+    assert (truth.semantic == found.semantic).mean() > LIMITS[precision].pixels
+
+
+@needs_onnx
+def test_a_file_of_others_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.onnx"
+    with pytest.raises(MissingFileError, match="frozenseg export"):
+        frozenseg.load(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot load it"):
+        frozenseg.load(path)
+    with pytest.raises(UserError, match="neither weights nor options"):
+        frozenseg.load(path, options={"SEED": 1})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--size", "192"], "HEIGHTxWIDTH"),
+        (["--size", "100x256"], "multiples of 32"),
+        (["--size", "192x256", "--format", "torch"], "ends in .pt2"),
+        (["--size", "192x256", "--format", "torch", "--precision", "int8"], "has fp32"),
+        (
+            ["--size", "192x256", "--config-file", "small-fusioner", "--results", "instances"],
+            "this model makes semantic",
+        ),
+    ],
+)
+def test_what_cannot_be_exported_is_said_before_any_work(
+    tmp_path: Path, line: list[str], message: str
+) -> None:
+    suffix = ".pt2" if "int8" in line else ".onnx"
+    with pytest.raises(UserError, match=message):
+        main([*line, "--output", str(tmp_path / f"model{suffix}")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_no_onnx_file_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported_files, "LARGEST_ONNX", 1_000_000)
+    with pytest.raises(UserError, match="take --format torch"):
+        main(["--size", "64x96", "--output", str(tmp_path / "model.onnx")])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_traced_program_needs_pytorch_alone(tmp_path: Path) -> None:
+    path = tmp_path / "fc_clip.pt2"
+    line = ["--format", "torch", "--size", "64x96", "--output", str(path), "--vocabulary", WORDS]
+    main([*line, *FC_CLIP_OPTIONS, "MODEL.WEIGHTS", "", "MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
+    with open(path, "rb") as file:
+        about = {formats.KEY: ""}
+        program = torch.export.load(file, extra_files=about)
+    assert not [node for node in program.graph.nodes if "frozenseg" in str(node.target)]
+    assert json.loads(about[formats.KEY])["window"] == [64, 96]
+    vectors = dict(np.load(tmp_path / "fc_clip.vectors.npz"))
+    words = [torch.from_numpy(vectors[name]) for name in ("vectors", "class_index", "seen")]
+    things = torch.from_numpy(vectors["is_thing"])
+    found = program.module()(torch.zeros(1, 3, 64, 96), torch.tensor([64, 96]), *words, things)
+    assert found[-1].shape == (64, 96)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_fusioner_is_exported_for_the_classes_that_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "fusioner.onnx"
+    line = ["--size", "64x96", "--config-file", "small-fusioner", "--vocabulary", WORDS]
+    main([*line, "--output", str(path)])
+    pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((96, 64)))
+    with frozenseg.load("small-fusioner", device="cpu") as ours, frozenseg.load(path) as other:
+        ours.resize = other.resize  # type: ignore[method-assign]
+        first, second = ours(pixels, WORDS), other(pixels, WORDS)
+        assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels
+
+
+def test_a_graph_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(program: object, path: Path, *arguments: object) -> None:
+        path.write_text("a graph")
+
+    unlike = agreement.Agreement("scene 1", True, classes=0.1, masks=0.0, pixels=1.0, empty=0)
+    kind = formats.Format(".pt2", write, lambda path, outputs: lambda inputs: {})
+    monkeypatch.setitem(formats.FORMATS, "torch", kind)
+    monkeypatch.setattr(exported_files, "traced", lambda *arguments: None)
+    monkeypatch.setattr(exported_files, "agreement", lambda *arguments: [unlike])
+    with pytest.raises(UserError, match="differs from the model and is not written"):
+        main(["--format", "torch", "--size", "64x96", "--output", str(tmp_path / "model.pt2")])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,140 @@
+"""The graph's functions of tensors beside the model and its post-processing, both in PyTorch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from frozenseg.build.models import build_model
+from frozenseg.config import load_config
+from frozenseg.errors import UserError
+from frozenseg.export.agreement import (
+    LIMITS,
+    Agreement,
+    Words,
+    agreement,
+    fitting,
+    hard_cases,
+    random_words,
+    refuse_unlike,
+)
+from frozenseg.export.graph import Case, names_of_outputs
+from frozenseg.export.network import Network, shrinking
+from frozenseg.export.results import Results
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.models.base import SegmentationModel
+from tests.conftest import FC_CLIP_OPTIONS, build_tiny
+
+WINDOW = (64, 96)
+ALL = ("panoptic", "semantic", "instances")
+RULES = PostProcessor(overlap_threshold=0.3)
+
+
+def tiny_fusioner() -> SegmentationModel:
+    return build_model(load_config("small-fusioner", ["MODEL.DEVICE", "cpu"])).eval()
+
+
+def cases(dim: int, *, free: bool = True) -> list[Case]:
+    scenes = [torch.rand(3, 50, 90) * 255, torch.rand(3, 64, 96) * 255]
+    return hard_cases(scenes, WINDOW, random_words(5, 8, dim), free_classes=free)
+
+
+def compared(model: SegmentationModel, rules: PostProcessor, chosen: list[Case]) -> list[Agreement]:
+    wanted = [name for name in ALL if getattr(rules, name)]
+    results = Results(Network(model), rules, wanted)
+
+    @torch.no_grad()
+    def run(inputs: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
+        found = (tensor.numpy() for tensor in results(*inputs))
+        return dict(zip(names_of_outputs(wanted), found, strict=True))
+
+    return agreement(model, rules, run, chosen)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["MODEL.FROZEN_SEG.SAM_VIEW", "keep_aspect", "MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "1"],
+        ["MODEL.FROZEN_SEG.SAM_VIEW", "stretch"],
+        FC_CLIP_OPTIONS,
+    ],
+    ids=["keep_aspect", "stretch", "FC-CLIP"],
+)
+def test_the_function_equals_the_model_and_its_post_processing(options: list[str]) -> None:
+    found = compared(build_tiny(*options), RULES, cases(32))
+    assert len(found) == 6
+    for case in found:
+        assert case.within(LIMITS["fp32"]), str(case)
+        assert case.pixels > 1 - 1e-6 or not case.usual
+
+
+def test_empty_masks_are_no_exception() -> None:
+    model = build_tiny()
+    with torch.no_grad():  # every mask logit is far below zero
+        model.mask_decoder.mask_embedding.layers[-1].bias.add_(10)
+        model.pixel_decoder.mask_features.bias.sub_(10)
+    (scene, *_) = cases(32)
+    (found,) = compared(model, RULES, [scene])
+    assert found.empty == 10
+    assert found.within(LIMITS["fp32"]) and found.pixels > 1 - 1e-6
+
+
+def test_cells_inside_are_chosen_by_the_size_of_the_image(tiny_model: SegmentationModel) -> None:
+    small = [case for case in cases(32) if case.name == "smaller than the window"]
+    (found,) = compared(tiny_model, replace(RULES, cells_inside=True), small)
+    assert found.pixels > 1 - 1e-6
+
+
+def test_fusioner_has_as_many_classes_as_were_traced() -> None:
+    model = tiny_fusioner()
+    assert not Network(model).free_classes
+    rules = replace(RULES, panoptic=False, instances=False)
+    for case in compared(model, rules, cases(128, free=False)):
+        assert case.within(LIMITS["fp32"]), str(case)
+
+
+def test_a_model_with_windows_of_its_own_is_refused() -> None:
+    options = ["MODEL.FUSIONER.WINDOW", "64", "MODEL.FUSIONER.WINDOW_STRIDE", "32"]
+    model = build_model(load_config("small-fusioner", options))
+    with pytest.raises(UserError, match="slides"):
+        Network(model)
+
+
+@pytest.mark.parametrize(("used", "size"), [(40, 64), (64, 25), (64, 64), (7, 3)])
+def test_the_matrix_resizes_as_pytorch_does(used: int, size: int) -> None:
+    image = torch.rand(1, 1, 64, 5)
+    matrix = shrinking(64, 70, torch.tensor(used), torch.tensor(float(size)))
+    expected = F.interpolate(
+        image[:, :, :used], size=(size, 5), mode="bilinear", align_corners=False, antialias=True
+    )
+    torch.testing.assert_close((matrix @ image)[:, :, :size], expected)
+
+
+def test_an_image_fills_the_window_along_one_axis() -> None:
+    assert fitting((480, 640), (192, 256)) == (192, 256)
+    assert fitting((640, 480), (192, 256)) == (192, 144)
+    assert fitting((1, 5000), (192, 256)) == (1, 256)
+
+
+@pytest.mark.parametrize("classes", [float("nan"), 0.1])
+def test_a_graph_that_differs_is_refused(classes: float) -> None:
+    good = Agreement("scene 1", usual=True, classes=0.0, masks=0.0, pixels=1.0, empty=0)
+    refuse_unlike([good], LIMITS["fp32"], "model.onnx")
+    with pytest.raises(UserError, match="not written"):
+        refuse_unlike([good, replace(good, classes=classes)], LIMITS["fp32"], "model.onnx")
+
+
+def test_coarse_numbers_are_judged_by_the_pixels_of_usual_scenes() -> None:
+    coarse = Agreement("scene 1", usual=True, classes=0.9, masks=0.5, pixels=0.96, empty=0)
+    hard = replace(coarse, usual=False, pixels=0.1)
+    assert coarse.within(LIMITS["int8"]) and not coarse.within(LIMITS["fp16"])
+    assert hard.within(LIMITS["int8"]) and not replace(hard, masks=0.0).within(LIMITS["fp32"])
+    assert not replace(hard, classes=float("nan")).within(LIMITS["int8"])
+
+
+def test_each_class_of_random_words_has_a_name() -> None:
+    words = random_words(7, 20, 8)
+    assert words.text.class_index.unique().tolist() == list(range(7))
+    assert isinstance(words, Words) and len(words.vocabulary()) == 7
