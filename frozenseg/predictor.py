@@ -18,6 +18,7 @@ from torch import Tensor
 from frozenseg.data.image_inputs import each_image, is_many, to_array
 from frozenseg.data.images import file_name
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
+from frozenseg.data.video import read_video
 from frozenseg.errors import UserError, UserValueError
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
@@ -31,6 +32,8 @@ from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
+from frozenseg.tracking.results import follow, tracker_of
+from frozenseg.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +184,47 @@ class Predictor:
         """
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         return self._stream(images, words, least, self.batch_size)
+
+    def track(
+        self,
+        frames: Iterable[Any] | str | os.PathLike[str],
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
+        tracker: Tracker | None = None,
+        still: float | None = None,
+    ) -> Iterator[SegmentationResult]:
+        """Segment the frames of one video; what is the same thing has the same id in all of them.
+
+        frames: images of any form, in their order; or a video: a file, the number of a
+            camera ("0"), or an address rtsp://. The first that cannot be read ends the call.
+        threshold: the least score, 0-1, at which a region appears; it may then sink below that.
+        tracker: how identities are found, with thresholds of its own in place of `threshold`.
+        still: if given, a frame gets the result of the one before where no part of it has changed
+            by more than so many grey levels (0-255).
+
+        Example:
+            >>> with frozenseg.load("small", device="cpu") as segmenter:
+            ...     for result in segmenter.track(["street.png"] * 2, "car; road"):
+            ...         print(result.track_ids == [s.id for s in result.panoptic.segments])
+            True
+            True
+        """
+        words = Vocabulary.parse(vocabulary, things)
+        tracker = tracker or tracker_of(threshold)
+        if isinstance(frames, str | os.PathLike) and not is_many(frames):
+            frames = (frame.pixels for frame in read_video(frames).frames())
+        pixels = (self.read(image) for image in each_image(frames))
+        for result in follow(
+            lambda moved: self._stream(moved, words, tracker.keep, self.batch_size),
+            pixels,
+            tracker=tracker,
+            still=still,
+        ):
+            if isinstance(result, UserError):
+                raise result
+            yield result
 
     def _stream(
         self, images: Any, words: Vocabulary, threshold: float, batch_size: int

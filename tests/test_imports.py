@@ -25,6 +25,7 @@ library   checkpoints data
 library   inference
 library   drawing evaluation engine
 library   results
+library   tracking
 library   predictor
 assembly  recipes
 assembly  config_values

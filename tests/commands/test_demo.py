@@ -711,7 +711,7 @@ def test_video(tmp_path: Path, loaded: list[tuple]) -> None:
             append(np.full((48, 64, 3), level, dtype=np.uint8))
     argv = ["--input", str(tmp_path / "clip.mp4"), "--output", str(output)]
     assert main([*argv, "--vocabulary", "lamp; wall"]) is None
-    drawn = list(read_video(output / "clip.mp4").frames())
+    drawn = [frame.pixels for frame in read_video(output / "clip.mp4").frames()]
     assert len(drawn) == 3 and drawn[0].shape[1] == 640  # small frames are drawn larger
     assert read_video(output / "clip.mp4").fps == pytest.approx(8)
     content = _content(output)
