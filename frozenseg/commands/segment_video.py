@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from frozenseg.results.result import SegmentationResult
     from frozenseg.tracking.tracker import Tracker
 
-MARK_EVERY = 16  # frames after which a stopped run can go on
+# Frames after which a stopped run can go on: a multiple of `AFRESH` of `frozenseg.tracking.results`,
+# so that it is none whose result is reused.
+MARK_EVERY = 16
 
 
 class ImageSegmenter(Protocol):

@@ -151,7 +151,7 @@ class PredictionLines:
     def end_video(self, source: str, frames: int) -> None:
         """Say that all frames of a video have been added."""
         self._append({"input": source, "frames": frames})
-        self._whole, self._video = self._file.tell(), None
+        self._whole, self._video, self.begun = self._file.tell(), None, None
 
     def mark(self, source: str, frames: int, tracker: dict[str, Any] | None) -> None:
         """Say from where a video may be gone on with.
@@ -275,6 +275,20 @@ def read_header(path: Path) -> Header | None:
 def images_of(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of images and frames."""
     return (entry for entry, _ in _entries(path) if "image" in entry)
+
+
+def lines_of_frames(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the lines of tracked frames, each with the byte where it begins."""
+    position = 0
+    for entry, size in _entries(path):
+        if "tracks" in entry:
+            yield position, entry
+        position += size
+
+
+def line_at(path: Path, place: int) -> dict[str, Any]:
+    """Return the line that begins at a byte."""
+    return next(_entries(path, place))[0]
 
 
 def has_ended(path: Path) -> bool:

@@ -16,7 +16,7 @@ Outcome = SegmentationResult | UserError
 
 KEEP_SHARE = 0.6  # of the threshold, at which a region goes on with its track
 SMALL = 64  # pixels of the sides at which frames are compared
-MOST_STILL = 16  # frames in a row that one result serves, so that only as many wait for it
+AFRESH = 16  # frames after which one is segmented in any case, so that no more wait for a result
 
 
 def tracker_of(threshold: float) -> Tracker:
@@ -74,17 +74,15 @@ class Still:
 
     def moved(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the frames (H, W, 3) uint8 that differ from the last one that was yielded."""
-        last, served = None, 0
-        for frame in frames:
+        last: np.ndarray | None = None
+        for number, frame in enumerate(frames):
             small = cv2.resize(frame, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-            near = last is not None and _difference(small, last) <= self.level
-            if near and served < MOST_STILL:
+            if last is None or number % AFRESH == 0 or _difference(small, last) > self.level:
+                last = small
+                self._waiting.append(None)
+                yield frame
+            else:
                 self._waiting.append(frame)
-                served += 1
-                continue
-            last, served = small, 0
-            self._waiting.append(None)
-            yield frame
 
     def spread(self, results: Iterable[Outcome]) -> Iterator[Outcome]:
         """Yield the results of all frames in their order, of those from `moved`."""

@@ -94,10 +94,12 @@ class Track:
         self.names[segment.class_id] = segment.name
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as JSON can carry it."""
+        """Return a copy of all of it, as JSON can carry it."""
         bits = zlib.compress(np.packbits(self.mask).tobytes())
         return {
             **vars(self),
+            "votes": dict(self.votes),
+            "names": dict(self.names),
             "mask": [*self.mask.shape, base64.b64encode(bits).decode()],
             "corner": self.corner.tolist(),
             "speed": self.speed.tolist(),

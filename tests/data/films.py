@@ -18,7 +18,7 @@ def film(
     sound: str = "",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames at `times` in units of 1/10 s, the left half bright by 20 n, the right one noise.
+    """Write frames at `times`, in units of 1/10 s: noise, but the left half is bright by 40 + 20 n.
 
     sound: an audio codec. turned: degrees by which players turn the film.
     """

@@ -112,11 +112,14 @@ def test_an_empty_frame() -> None:
 
 def test_a_restored_tracker_goes_on_as_if_nothing_had_been() -> None:
     random = np.random.default_rng(0)
-    frames = [
-        frame(*((int(random.integers(2)), int(x + 3 * step * s), int(y), float(random.random())) for x, y, s in
-                ((10, 3, 1), (40, 12, -1), (70, 25, 1))), road=0.5)
-        for step in range(20)
-    ]  # fmt: skip
+    starts = ((10, 3, 1), (40, 12, -1), (70, 25, 1))
+    frames = []
+    for step in range(20):
+        things = [
+            (int(random.integers(2)), x + 3 * step * way, y, float(random.random()))
+            for x, y, way in starts
+        ]
+        frames.append(frame(*things, road=0.5))
     whole, first, second = Tracker(), Tracker(), Tracker()
     for found in frames[:11]:
         whole.update(found)
