@@ -23,6 +23,7 @@ from frozenseg.errors import UserError, UserValueError
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
+from frozenseg.results.following import follow, tracker_of
 from frozenseg.results.result import SegmentationResult
 from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.runtime.allocator import give_back_memory
@@ -32,7 +33,6 @@ from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
-from frozenseg.tracking.results import follow, tracker_of
 from frozenseg.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)

@@ -22,10 +22,9 @@ library   runtime text
 library   encoders
 library   models losses
 library   checkpoints data
-library   inference
+library   inference tracking
 library   drawing evaluation engine
 library   results
-library   tracking
 library   predictor
 assembly  recipes
 assembly  config_values

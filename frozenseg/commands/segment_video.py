@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from frozenseg.results.result import SegmentationResult
     from frozenseg.tracking.tracker import Tracker
 
-# Frames after which a stopped run can go on: a multiple of `AFRESH` of `frozenseg.tracking.results`,
-# so that it is none whose result is reused.
+# Frames after which a stopped run can go on: a multiple of `frozenseg.results.following.AFRESH`, so
+# that it is none whose result is reused.
 MARK_EVERY = 16
 
 
@@ -100,7 +100,7 @@ class VideoRun:
 
         found: is called with each new result, in order.
         """
-        from frozenseg.tracking.results import tracker_of  # torch takes seconds
+        from frozenseg.results.following import tracker_of  # torch takes seconds
 
         video = read_video(entry.path)
         tracker = tracker_of(self.threshold) if self.options.track else None
@@ -173,7 +173,7 @@ class VideoRun:
         self, frames: Iterator[Frame], video: Video, tracker: "Tracker | None"
     ) -> "Iterator[tuple[Frame, SegmentationResult]]":
         """Segment the frames. Of a camera, Ctrl-C is the end."""
-        from frozenseg.tracking.results import follow
+        from frozenseg.results.following import follow
 
         taken = deque[Frame]()
 

@@ -22,10 +22,10 @@ from frozenseg.data.prediction_lines import Header, PredictionLines
 from frozenseg.data.rle import decode_masks
 from frozenseg.data.video import Selection, read_video, video_writer
 from frozenseg.errors import UserError
+from frozenseg.results.following import AFRESH
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
-from frozenseg.tracking.results import AFRESH
 
 pytest.importorskip("av", reason='pip install "frozenseg[video]"')
 
