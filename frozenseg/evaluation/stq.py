@@ -42,13 +42,15 @@ class TrackingQuality:
         self.frames += len(true)
 
     def scores(self) -> dict[str, float]:
-        """Return {"STQ", "AQ", "SQ"} as fractions, and "switches", their number."""
-        counts = self.confusion[:-1]
-        both = np.diag(counts)
-        union = counts.sum(1) + self.confusion[:, :-1].sum(0) - both
+        """Return {"STQ", "AQ", "SQ"} as fractions, and the numbers "switches" and "frames"."""
+        rows = self.confusion[:-1]
+        both = np.diag(rows)
+        union = rows.sum(1) + self.confusion[:, :-1].sum(0) - both
         sq = mean(both[union > 0] / union[union > 0])
         aq = mean(np.array(self.associations))
-        return {"STQ": float(np.sqrt(aq * sq)), "AQ": aq, "SQ": sq, "switches": self.switches}
+        stq = float(np.sqrt(aq * sq))
+        counts = {"switches": self.switches, "frames": self.frames}
+        return {"STQ": stq, "AQ": aq, "SQ": sq, **counts}
 
 
 def _associations(shared: np.ndarray, rows: list[int], columns: list[int]) -> list[float]:

@@ -25,18 +25,16 @@ class VideoQuality(Metric):
     in their order when the scores are computed. Without tracks, an identity is what regions of
     different frames have in common that have the same id and the same class.
 
-    is_thing: of each class. fps: frames per second, for switches per minute.
-    make_tracker: makes the tracker of a video.
+    is_thing: of each class. make_tracker: makes the tracker of a video.
     """
 
     def __init__(
         self,
         *,
         is_thing: Sequence[bool],
-        fps: float,
         make_tracker: Callable[[], Tracker] = Tracker,
     ) -> None:
-        self.is_thing, self.fps, self.make_tracker = list(is_thing), fps, make_tracker
+        self.is_thing, self.make_tracker = list(is_thing), make_tracker
         self.reset()
 
     def reset(self) -> None:
@@ -72,8 +70,8 @@ class VideoQuality(Metric):
     def compute(self) -> Scores:
         """Return {"with tracks": scores, "without": scores}.
 
-        Scores are {"VPQ", ..., "STQ", "AQ", "SQ", "switches per minute"}, as fractions but for the
-        last.
+        Scores are {"VPQ", ..., "STQ", "AQ", "SQ"}, as fractions, and the numbers "switches" and
+        "frames".
         """
         return {
             "with tracks": self._scores(self._tracked),
@@ -91,10 +89,7 @@ class VideoQuality(Metric):
             truth, found = _truth(frames, self.is_thing), tubes_of(frames)
             quality.add(name, found, truth)
             tracking.add(found, truth)
-        scores = tracking.scores()
-        minutes = tracking.frames / self.fps / 60
-        switches = scores.pop("switches") / minutes if minutes else 0.0
-        return {**quality.scores(), **scores, "switches per minute": switches}
+        return {**quality.scores(), **tracking.scores()}
 
     def state(self) -> State:
         """Return the frames."""

@@ -1,6 +1,7 @@
 """Make a clip of the world, frames and their exact truth, from (seed, motion, index) alone."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,11 +11,13 @@ from frozenseg.small_world.scene import (
     MIN_VISIBLE_AREA,
     STREAMS,
     Region,
+    Scene,
     develop,
 )
 from frozenseg.small_world.things import REACH, Thing, draw_thing, place_things
 
 Motion = Literal["moving", "crossing", "panned"]
+CLIP_FRAMES = 24
 NOISE = 2.0  # standard deviation, in grey levels, of what differs from frame to frame
 PANNED = 1.8  # width of a panned scene, in widths of the frame
 Positions = np.ndarray
@@ -31,7 +34,7 @@ class ClipOptions:
     """
 
     size: tuple[int, int] = (144, 192)
-    frames: int = 24
+    frames: int = CLIP_FRAMES
     fps: float = 8.0
     counts: tuple[int, int] = (3, 5)
     radii: tuple[float, float] = (0.14, 0.24)
@@ -99,6 +102,22 @@ def make_clip(seed: int, motion: Motion, index: int, options: ClipOptions | None
     ]
     pixels = np.clip(images + 0.5, 0, 255).astype(np.uint8)
     return Clip(pixels, _without_slivers(ids, first), regions, options.fps)
+
+
+def frame_scene(seed: int, index: int) -> Scene:
+    """Return a frame of the clips of a seed, one of each motion in turn, as a scene.
+
+    Its regions are those of the whole clip, also where the frame does not show them.
+    """
+    number, frame = divmod(index, CLIP_FRAMES)
+    kinds = get_args(Motion)
+    clip = _kept_clip(seed, kinds[number % len(kinds)], number // len(kinds))
+    return Scene(clip.images[frame], clip.ids[frame], clip.regions)
+
+
+@lru_cache(maxsize=1)
+def _kept_clip(seed: int, motion: Motion, index: int) -> Clip:
+    return make_clip(seed, motion, index)
 
 
 def _moving(generator: np.random.Generator, things: list[Thing], options: ClipOptions) -> Positions:

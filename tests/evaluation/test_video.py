@@ -115,7 +115,7 @@ def test_a_perfect_video() -> None:
     quality.add("a", truth, truth)
     tracking.add(truth, truth)
     assert quality.scores()["VPQ"] == 1
-    assert tracking.scores() == {"STQ": 1, "AQ": 1, "SQ": 1, "switches": 0}
+    assert tracking.scores() == {"STQ": 1, "AQ": 1, "SQ": 1, "switches": 0, "frames": 7}
 
 
 def test_identity_switches() -> None:

@@ -15,7 +15,8 @@ from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.small_world.video import Clip, ClipOptions, Motion, make_clip
 from frozenseg.small_world.vocabulary import world_vocabulary
 
-SHOWN = ("VPQ", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ", "switches per minute")
+SWITCHES = "identity switches a minute"
+SHOWN = ("VPQ", "VPQ 1", "VPQ 6", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ", SWITCHES)
 
 
 def main(argv: list[str]) -> int | None:
@@ -28,7 +29,6 @@ def main(argv: list[str]) -> int | None:
         for seed in arguments.seeds:
             metric = VideoQuality(
                 is_thing=words.is_thing,
-                fps=options.fps,
                 make_tracker=lambda: tracker_of(arguments.threshold),
             )
             kinds = [kind for kind in get_args(Motion) for _ in range(arguments.clips)]
@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int | None:
                 clip = make_clip(seed, kind, number % arguments.clips, options)
                 add_clip(metric, segmenter, f"{kind}_{number}", clip, arguments)
             rows.append({"seed": seed, **metric.compute()})
+            for scores in (rows[-1]["without"], rows[-1]["with tracks"]):
+                scores[SWITCHES] = 60 * options.fps * scores["switches"] / scores["frames"]
     print(_table(rows))
     if arguments.json is not None:
         write_json(arguments.json, rows, indent=2)
@@ -67,7 +69,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     """Return a table in Markdown: the mean over the seeds, and the least and the most."""
     lines = ["| | without tracks | with tracks |", "| --- | --- | --- |"]
     for name in SHOWN:
-        scale = 1 if "switches" in name else 100
+        scale = 1 if name == SWITCHES else 100
         cells = []
         for kind in ("without", "with tracks"):
             values = [scale * row[kind][name] for row in rows]
