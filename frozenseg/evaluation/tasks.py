@@ -101,8 +101,8 @@ class PanopticEvaluator:
 class VideoEvaluator:
     """VPQ, STQ and identity switches of frames, with tracks and, "untracked", without.
 
-    The frames of a video lie in a folder of their own, in the order of their names, and the ids of
-    the annotation are identities.
+    The names of a video's frames differ in their last number alone, by which they are ordered, or
+    the frames lie in a folder of their own. The ids of the annotation are identities.
     """
 
     KEYS = ("VPQ", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ")
@@ -120,7 +120,8 @@ class VideoEvaluator:
         truth, segments = load_panoptic(record)
         classes = dict(zip(segments.ids.tolist(), segments.class_ids.tolist(), strict=True))
         path = Path(record.image_path)
-        self.metric.update(str(path.parent), path.stem, result.panoptic, truth, classes)
+        video = str(path.parent / path.stem.rstrip("0123456789"))
+        self.metric.update(video, path.stem, result.panoptic, truth, classes)
 
     def summary(self, scores: Scores) -> Summary:
         """Return the means in per cent, and the numbers of switches."""

@@ -54,11 +54,11 @@ SPLITS = {
         scene=lambda seed, n: make_scene(seed, "train", n, SceneOptions(unseen_weight=0.25)),
     ),
     "val": Split(seen_only=False, scene=lambda seed, n: make_scene(seed, "val", n)),
-    # A frame is a scene: a clip of each motion in turn, each in a folder of its own.
+    # A frame is a scene: a clip of each motion in turn.
     "video_val": Split(
         seen_only=False,
         scene=frame_scene,
-        stem=lambda index: "clip_{:04d}/{:06d}".format(*divmod(index, CLIP_FRAMES)),
+        stem=lambda index: "clip_{:04d}_{:06d}".format(*divmod(index, CLIP_FRAMES)),
     ),
 }
 VERSION = 2  # of the world: scenes of the same seed look different in another version
