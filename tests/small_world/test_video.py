@@ -13,14 +13,14 @@ from frozenseg.small_world.scene import MIN_VISIBLE_AREA
 from frozenseg.small_world.video import ClipOptions, Motion, make_clip
 from frozenseg.structures import PanopticResult, Prediction, Segment
 
-SHORT = ClipOptions(frames=9)
+SHORT = ClipOptions(frames=4)
 
 
 @pytest.mark.parametrize("motion", get_args(Motion))
 def test_a_clip_is_always_the_same(motion: Motion) -> None:
     one, again = make_clip(3, motion, 1, SHORT), make_clip(3, motion, 1, SHORT)
     assert np.array_equal(one.images, again.images) and np.array_equal(one.ids, again.ids)
-    assert one.images.shape == (9, 144, 192, 3) and one.ids.shape == (9, 144, 192)
+    assert one.images.shape == (4, 144, 192, 3) and one.ids.shape == (4, 144, 192)
     assert [region.id for region in one.regions] == list(range(1, len(one.regions) + 1))
     other = make_clip(3, motion, 2, SHORT)
     assert not np.array_equal(one.images, other.images)
@@ -53,7 +53,7 @@ def test_a_panned_scene_only_shifts() -> None:
 def test_things_enter_and_leave() -> None:
     seen = set()
     for index in range(4):
-        clip = make_clip(1, "moving", index, ClipOptions(frames=3, speeds=(0.3, 0.6)))
+        clip = make_clip(1, "moving", index, ClipOptions(frames=5, speeds=(0.15, 0.3)))
         for region in clip.regions:
             there = (clip.ids == region.id).any((1, 2))
             seen.add((bool(there[0]), bool(there[-1])))
