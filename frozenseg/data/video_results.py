@@ -25,8 +25,8 @@ class _Track:
 
     category: int = 0
     score: float = 0.0
-    frames: array = field(default_factory=lambda: array("L"))  # type: ignore[type-arg]
-    places: array = field(default_factory=lambda: array("Q"))  # type: ignore[type-arg]
+    frames: array = field(default_factory=lambda: array("L"))
+    places: array = field(default_factory=lambda: array("Q"))
 
 
 @dataclass
@@ -38,7 +38,7 @@ class _Video:
     path: Path
     width: int
     height: int
-    places: array = field(default_factory=lambda: array("Q"))  # type: ignore[type-arg]
+    places: array = field(default_factory=lambda: array("Q"))
     tracks: dict[int, _Track] = field(default_factory=dict)
 
     def lines(self) -> Iterator[dict[str, Any]]:
