@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -155,12 +156,7 @@ class Predictor:
             )
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         at_once = min(len(images), MOST_AT_ONCE) if isinstance(images, Sized) else 0
-        results = []
-        for found in self._stream(images, words, least, max(at_once, self.batch_size)):
-            if isinstance(found, UserError):
-                raise found
-            results.append(found)
-        return results
+        return list(_raising(self._stream(images, words, least, max(at_once, self.batch_size))))
 
     def stream(
         self,
@@ -206,25 +202,16 @@ class Predictor:
 
         Example:
             >>> with frozenseg.load("small", device="cpu") as segmenter:
-            ...     for result in segmenter.track(["street.png"] * 2, "car; road"):
-            ...         print(result.track_ids == [s.id for s in result.panoptic.segments])
-            True
+            ...     one, other = segmenter.track(["street.png"] * 2, "car; road")
+            >>> one.track_ids == other.track_ids
             True
         """
-        words = Vocabulary.parse(vocabulary, things)
-        tracker = tracker or tracker_of(threshold)
+        words, known = Vocabulary.parse(vocabulary, things), tracker or tracker_of(threshold)
         if isinstance(frames, str | os.PathLike) and not is_many(frames):
             frames = (frame.pixels for frame in read_video(frames).frames())
         pixels = (self.read(image) for image in each_image(frames))
-        for result in follow(
-            lambda moved: self._stream(moved, words, tracker.keep, self.batch_size),
-            pixels,
-            tracker=tracker,
-            still=still,
-        ):
-            if isinstance(result, UserError):
-                raise result
-            yield result
+        segment = partial(self.stream, vocabulary=words, threshold=known.keep)
+        return _raising(follow(segment, pixels, tracker=known, still=still))
 
     def _stream(
         self, images: Any, words: Vocabulary, threshold: float, batch_size: int
@@ -372,3 +359,11 @@ class Predictor:
                 "processes by 'spawn', or call torch.set_num_threads(1) first"
             )
         return self.pipeline
+
+
+def _raising(results: Iterable[SegmentationResult | UserError]) -> Iterator[SegmentationResult]:
+    """Yield the results; raise the first error among them."""
+    for result in results:
+        if isinstance(result, UserError):
+            raise result
+        yield result

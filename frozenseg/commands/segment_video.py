@@ -120,16 +120,21 @@ class VideoRun:
             for frame, result in self._kept(frames, done):
                 out.do(_append, append, pool.submit(self._draw, result), frame.time)
             count = done
-            for count, (frame, result) in enumerate(self._new(frames, video, tracker), done + 1):
-                png = f"{entry.name}/{frame.number:06d}.png"
-                drawn = pool.submit(self._draw, result, png)
-                out.do(_append, append, drawn, frame.time)
-                out.do(self._add, entry, frame, result, png)
-                if count % MARK_EVERY == 0:
-                    state = None if tracker is None else tracker.state()
-                    out.do(self.lines.mark, entry.source, count, state)
-                found(result)
-                bar.update()
+            try:
+                for frame, result in self._new(frames, tracker):
+                    png = f"{entry.name}/{frame.number:06d}.png"
+                    drawn = pool.submit(self._draw, result, png)
+                    out.do(_append, append, drawn, frame.time)
+                    out.do(self._add, entry, frame, result, png)
+                    count += 1
+                    if count % MARK_EVERY == 0:
+                        state = None if tracker is None else tracker.state()
+                        out.do(self.lines.mark, entry.source, count, state)
+                    found(result)
+                    bar.update()
+            except KeyboardInterrupt:
+                if not video.live:
+                    raise
             if not count:
                 raise UserError(f"{video.name}: no frame lies between --start and --end")
         self.lines.end_video(entry.source, count)
@@ -159,6 +164,7 @@ class VideoRun:
             deque(itertools.islice(frames, count), maxlen=0)
             return
         labels = self.vocabulary.labels
+        # `frames` comes last: `zip` takes none of them after the last line.
         for entry, frame in zip(self.lines.frames_begun(), frames, strict=False):
             ids = read_panoptic_ids(self._panoptic(entry["panoptic"]["file_name"]))
             records = entry["panoptic"]["segments_info"]
@@ -170,9 +176,9 @@ class VideoRun:
             )
 
     def _new(
-        self, frames: Iterator[Frame], video: Video, tracker: "Tracker | None"
+        self, frames: Iterator[Frame], tracker: "Tracker | None"
     ) -> "Iterator[tuple[Frame, SegmentationResult]]":
-        """Segment the frames. Of a camera, Ctrl-C is the end."""
+        """Yield the frames with their results."""
         from frozenseg.results.following import follow
 
         taken = deque[Frame]()
@@ -184,14 +190,10 @@ class VideoRun:
 
         least = self.threshold if tracker is None else tracker.keep
         segment = partial(self.segmenter.stream, vocabulary=self.vocabulary, threshold=least)
-        try:
-            for result in follow(segment, pixels(), tracker=tracker, still=self.options.still):
-                if isinstance(result, UserError):
-                    raise result
-                yield taken.popleft(), result
-        except KeyboardInterrupt:
-            if not video.live:
-                raise
+        for result in follow(segment, pixels(), tracker=tracker, still=self.options.still):
+            if isinstance(result, UserError):
+                raise result
+            yield taken.popleft(), result
 
     def _panoptic(self, png: str) -> Path:
         return self.output / FOLDER / PANOPTIC / png
