@@ -12,6 +12,7 @@ from tests.data.films import film
 from tests.disk import files_end_at
 
 av = pytest.importorskip("av", reason='pip install "frozenseg[video]"')
+from frozenseg.data.video.with_pyav import PyAVDecoder  # noqa: E402
 
 COLORS = [(200, 20, 20), (20, 200, 20), (20, 20, 200)]
 
@@ -225,3 +226,12 @@ def test_no_camera_and_no_stream() -> None:
         read_video("97")
     with pytest.raises(UserError, match=r"rtsp://127.0.0.1:1/a: no such stream \("):
         read_video("rtsp://127.0.0.1:1/a")
+
+
+def test_a_stream_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file stands for the stream, of which a second reader might not be let in."""
+    path, opened, original = film(tmp_path / "a.mp4"), [], av.open
+    monkeypatch.setattr(av, "open", lambda name, **more: opened.append(name) or original(name))
+    decoder = PyAVDecoder(str(path), live=True)
+    assert [frame.number for frame in decoder.frames(Selection(end=0.45))] == [1, 2, 3, 4, 5]
+    assert len(opened) == 1

@@ -1,5 +1,6 @@
 """Decode videos through PyAV: all usual codecs, rotation, times, damaged files."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,8 @@ class PyAVDecoder:
     def __init__(self, name: str, *, live: bool) -> None:
         """Decode the first frame, or raise `UserError` if there is none."""
         self.name, self.live, self.loss = name, live, ""
-        with self._open() as container:
+        self._stream: Any = self._open() if live else None  # a camera may serve one reader only
+        with contextlib.nullcontext(self._stream) if live else self._open() as container:
             stream = self._pictures(container)
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             self.fps = rate if 0 < rate <= 1000 else USUAL_FPS
@@ -42,7 +44,7 @@ class PyAVDecoder:
     def frames(self, selection: Selection) -> Iterator[Frame]:
         """Decode the frames that are taken; damaged pieces are left out."""
         self.loss, end = "", 0.0
-        with self._open() as container:
+        with self._stream or self._open() as container:
             stream = self._pictures(container)
             begin = (container.start_time or 0) / av.time_base
             for number, frame in enumerate(self._decoded(container, stream), 1):
