@@ -676,9 +676,8 @@ def test_a_video_that_is_not_whole(
     assert _exit(argv, monkeypatch) == 1
     printed, frames = capfd.readouterr(), len(_content(output)["images"])
     assert 0 < frames < 10
-    assert (
-        printed.err == f"not whole: {cut}: {frames} of the 10 frames that it declares can be read\n"
-    )
+    said = [line for line in printed.err.splitlines() if "PyAV is not installed" not in line]
+    assert said == [f"not whole: {cut}: {frames} of the 10 frames that it declares can be read"]
 
 
 def test_a_video_between_images(tmp_path: Path) -> None:
