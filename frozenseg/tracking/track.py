@@ -9,12 +9,10 @@ import numpy as np
 
 from frozenseg.structures import Segment
 
-Box = tuple[int, int, int, int]
-
 # A thing that shows less than this share of its usual area is covered in part: its shape stays as
 # it was, and it goes on at its speed. The usual area decays, so that a thing may become smaller.
-COVERED, DECAY = 0.6, 0.9
-NEW_SPEED = 0.5  # weight of the last motion in the speed; the rest is as before
+COVERED, DECAY = 0.8, 0.95
+NEW_SPEED = 0.3  # weight of the last motion in the speed; the rest is as before
 
 
 @dataclass
@@ -58,6 +56,12 @@ class Track:
         """Go on by one frame."""
         self.corner = self.corner + self.speed
         self.missed += 1
+
+    @property
+    def box(self) -> tuple[float, ...]:
+        """Where the mask is expected: (x0, y0, x1, y1), as `Segment.box`."""
+        (y, x), (height, width) = self.corner.tolist(), self.mask.shape
+        return x, y, x + width, y + height
 
     def counts(self, index: np.ndarray, total: int) -> tuple[np.ndarray, int]:
         """Count the pixels of each segment in the mask where it is expected, and all of them.
