@@ -11,7 +11,7 @@ from frozenseg.structures import Segment
 
 # A thing that shows less than this share of its usual area is covered in part: its shape stays as
 # it was, and it goes on at its speed. The usual area decays, so that a thing may become smaller.
-COVERED, DECAY = 0.8, 0.95
+COVERED, DECAY = 0.6, 0.95
 NEW_SPEED = 0.3  # weight of the last motion in the speed; the rest is as before
 
 

@@ -17,19 +17,19 @@ class Tracker:
 
     A thing of a frame is a track of the frames before if their masks overlap where the track is
     expected: its last shape, moved on at its constant speed. Assignments are optimal (Hungarian
-    method) and come in three rounds: things of the track's class by IoU; then of any class, by a
-    higher IoU, because the class of a thing may flicker; then those of the track's class whose box
-    lies for the most part within the expected box or the other way round, because a thing that is
-    covered shows a part of itself, and the masks of thin things hardly overlap. A track that is not
-    found is kept for a while. Its class is the one with most votes, the sum of the scores over its
-    frames. Stuff has one identity for each class.
+    method) and come in rounds: things of the track's class by IoU; then of any class, by a higher
+    IoU, because the class of a thing may flicker; then those of the track's class again, by the IoU
+    of the boxes, because the masks of thin things hardly overlap; and by the share of the smaller
+    mask that lies in the other, because a thing that is covered shows a part of itself. A track
+    that is not found is kept for a while. Its class is the one with most votes, the sum of the
+    scores over its frames. Stuff has one identity for each class.
 
     start: the least score, 0-1, at which a region begins a track.
     keep: the least score at which it goes on with one, below `start` (hysteresis); regions of which
         neither holds are left out.
-    overlap: the least IoU with a track of the same class.
+    overlap: the least IoU with a track of the same class, of masks or boxes.
     other_class: the least IoU with a track of another class.
-    within: the least share, of the smaller of both boxes, in the third round.
+    within: the least share of the smaller mask in the last round.
     patience: how many frames a track is kept that is not found.
 
     Example:
@@ -117,8 +117,8 @@ class Tracker:
         """Choose the tracks of N things, by their places in the list."""
         if not things or not self.tracks:
             return {}
-        iou = self._mask_iou(things, ids)
-        share = _box_share([track.box for track in self.tracks], [s.box for s in things])
+        iou, share = self._overlaps(things, ids)
+        boxes = _box_iou([track.box for track in self.tracks], [s.box for s in things])
         labels = np.array([track.class_id for track in self.tracks])
         same = labels[:, None] == np.array([segment.class_id for segment in things])
         chosen: dict[int, Track] = {}
@@ -126,6 +126,7 @@ class Tracker:
         for score, least, allowed in (
             (iou, self.overlap, same),
             (iou, self.other_class, True),
+            (boxes, self.overlap, same),
             (share, self.within, same),
         ):
             worth = np.where(free & allowed & (score >= least), score, 0.0)
@@ -135,8 +136,8 @@ class Tracker:
                     free[row], free[:, column] = False, False
         return chosen
 
-    def _mask_iou(self, things: list[Segment], ids: np.ndarray) -> np.ndarray:
-        """Return the IoU (T, N) of T tracks and N things."""
+    def _overlaps(self, things: list[Segment], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (T, N) the IoU, and the shared part of the smaller, of T tracks and N things."""
         numbers = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
         numbers[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
         index, total = numbers[ids], len(things)
@@ -144,7 +145,7 @@ class Tracker:
         shared = np.array([counts for counts, _ in rows], float)
         own = np.array([size for _, size in rows], float)[:, None]
         areas = np.array([segment.area for segment in things], float)
-        return shared / (own + areas - shared)
+        return shared / (own + areas - shared), shared / np.minimum(own, areas).clip(min=1)
 
 
 Box = tuple[float, ...]
@@ -157,12 +158,13 @@ def _score(segment: Segment) -> float:
     return 1.0 if np.isnan(segment.score) else segment.score
 
 
-def _box_share(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
-    """Return the shares (T, N) that T and N boxes have in common, of the smaller of both."""
+def _box_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
+    """Return the IoU (T, N) of T and N boxes."""
     one, other = np.array(boxes, float)[:, None], np.array(others, float)[None]
     low, high = np.maximum(one, other)[..., :2], np.minimum(one, other)[..., 2:]
-    areas = [(b[..., 2:] - b[..., :2]).prod(-1) for b in (one, other)]
-    return (high - low).clip(min=0).prod(-1) / np.minimum(*areas).clip(min=1)
+    first, second = ((box[..., 2:] - box[..., :2]).prod(-1) for box in (one, other))
+    shared = (high - low).clip(min=0).prod(-1)
+    return shared / (first + second - shared)
 
 
 def _renumbered(found: PanopticResult, named: list[_Named]) -> PanopticResult:
