@@ -187,9 +187,33 @@ def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = No
         temporary.write_text(json_text(value, indent) + "\n", encoding="utf-8")
 
 
+def write_json_pieces(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as JSON, atomically, in memory that its iterators do not need."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(_pieces(value))
+        file.write("\n")
+
+
 def json_text(value: Any, indent: int | None = None) -> str:
     """Encode `value` as JSON. NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """Encode `value` as JSON piece by piece; iterators in it become lists."""
+    if isinstance(value, Mapping):
+        for number, (key, entry) in enumerate(value.items()):
+            yield f"{', ' if number else '{'}{json.dumps(key)}: "
+            yield from _pieces(entry)
+        yield "}" if value else "{}"
+    elif isinstance(value, Iterator):
+        yield "["
+        for number, entry in enumerate(value):
+            yield ", " if number else ""
+            yield from _pieces(entry)
+        yield "]"
+    else:
+        yield json_text(value)
 
 
 def _finite(value: Any) -> Any:

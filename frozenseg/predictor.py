@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -18,10 +19,12 @@ from torch import Tensor
 from frozenseg.data.image_inputs import each_image, is_many, to_array
 from frozenseg.data.images import file_name
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
+from frozenseg.data.video import read_video
 from frozenseg.errors import UserError, UserValueError
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
 from frozenseg.models.base import SegmentationModel, evaluation_mode
+from frozenseg.results.following import follow, tracker_of
 from frozenseg.results.result import SegmentationResult
 from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.runtime.allocator import give_back_memory
@@ -31,6 +34,7 @@ from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
+from frozenseg.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +156,7 @@ class Predictor:
             )
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         at_once = min(len(images), MOST_AT_ONCE) if isinstance(images, Sized) else 0
-        results = []
-        for found in self._stream(images, words, least, max(at_once, self.batch_size)):
-            if isinstance(found, UserError):
-                raise found
-            results.append(found)
-        return results
+        return list(_raising(self._stream(images, words, least, max(at_once, self.batch_size))))
 
     def stream(
         self,
@@ -181,6 +180,38 @@ class Predictor:
         """
         words, least = Vocabulary.parse(vocabulary, things), checked_threshold(threshold)
         return self._stream(images, words, least, self.batch_size)
+
+    def track(
+        self,
+        frames: Iterable[Any] | str | os.PathLike[str],
+        vocabulary: Source | Vocabulary,
+        things: Source | None = None,
+        *,
+        threshold: float = THRESHOLD,
+        tracker: Tracker | None = None,
+        still: float | None = None,
+    ) -> Iterator[SegmentationResult]:
+        """Segment the frames of one video; what is the same thing has the same id in all of them.
+
+        frames: images of any form, in their order; or a video: a file, the number of a
+            camera ("0"), or an address rtsp://. The first that cannot be read ends the call.
+        threshold: the least score, 0-1, at which a region appears; it may then sink below that.
+        tracker: how identities are found, with thresholds of its own in place of `threshold`.
+        still: if given, a frame gets the result of the one before where no part of it has changed
+            by more than so many grey levels (0-255).
+
+        Example:
+            >>> with frozenseg.load("small", device="cpu") as segmenter:
+            ...     one, other = segmenter.track(["street.png"] * 2, "car; road")
+            >>> one.track_ids == other.track_ids
+            True
+        """
+        words, known = Vocabulary.parse(vocabulary, things), tracker or tracker_of(threshold)
+        if isinstance(frames, str | os.PathLike) and not is_many(frames):
+            frames = (frame.pixels for frame in read_video(frames).frames())
+        pixels = (self.read(image) for image in each_image(frames))
+        segment = partial(self.stream, vocabulary=words, threshold=known.keep)
+        return _raising(follow(segment, pixels, tracker=known, still=still))
 
     def _stream(
         self, images: Any, words: Vocabulary, threshold: float, batch_size: int
@@ -328,3 +359,11 @@ class Predictor:
                 "processes by 'spawn', or call torch.set_num_threads(1) first"
             )
         return self.pipeline
+
+
+def _raising(results: Iterable[SegmentationResult | UserError]) -> Iterator[SegmentationResult]:
+    """Yield the results; raise the first error among them."""
+    for result in results:
+        if isinstance(result, UserError):
+            raise result
+        yield result

@@ -187,6 +187,7 @@ class Segment:
     score: 0-1; NaN in drawings of semantic maps.
     area: in pixels.
     box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+    track_id: its identity over the frames of a video, from 1; None in a single image.
     """
 
     id: int
@@ -196,6 +197,7 @@ class Segment:
     score: float
     area: int
     box: tuple[int, int, int, int]
+    track_id: int | None = None
 
 
 @dataclass

@@ -22,7 +22,7 @@ library   runtime text
 library   encoders
 library   models losses
 library   checkpoints data
-library   inference
+library   inference tracking
 library   drawing evaluation engine
 library   results
 library   predictor

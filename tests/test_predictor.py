@@ -344,3 +344,30 @@ def test_another_device_takes_the_place_of_the_first(predictor: Predictor) -> No
         moved.to("cuda")
     moved.close()
     assert repr(moved) == "<Predictor, closed>"
+
+
+def test_frames_of_a_video_have_identities() -> None:
+    options = [*TINY_OPTIONS, "SEED", "0", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"]
+    predictor = build_predictor(load_config(None, options))  # regions of the semantic result
+    frames = [picture(64, 64)] * 2 + [picture(64, 64, 1)]
+    results = list(predictor.track(iter(frames), WORDS, threshold=0.0))
+    single = [predictor(frame, WORDS, threshold=0.0) for frame in frames]
+    assert results[0].track_ids == results[1].track_ids != []
+    for result, alone in zip(results, single, strict=True):
+        found = {segment.track_id for segment in result.panoptic.segments}
+        assert found == set(np.unique(result.panoptic.ids).tolist()) - {0}
+        assert np.array_equal(result.panoptic.ids > 0, alone.regions.ids > 0)
+        assert alone.track_ids == [None] * len(alone)
+        assert result.draw().size[0] > 0
+    again = list(predictor.track(frames, WORDS, threshold=0.0, still=1.0))
+    assert [result.track_ids for result in again] == [result.track_ids for result in results]
+
+
+def test_a_video_in_python_names_what_is_wrong(predictor: Predictor, tmp_path: Path) -> None:
+    for wrong, words in (({"threshold": 2}, "threshold 2"), ({"still": -1}, "still -1")):
+        with pytest.raises(UserError, match=words):
+            next(predictor.track([picture(40, 40)], WORDS, **wrong))
+    with pytest.raises(UserError, match=r"a\.mp4: no such video file"):
+        next(predictor.track(tmp_path / "a.mp4", WORDS))
+    with pytest.raises(UserError, match="an image must be"):
+        list(predictor.track([picture(40, 40), 5], WORDS))

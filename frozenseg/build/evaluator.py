@@ -48,6 +48,7 @@ from frozenseg.evaluation.tasks import (
     RecallEvaluator,
     SemanticEvaluator,
     Task,
+    VideoEvaluator,
     WholeEvaluator,
 )
 from frozenseg.models.base import SegmentationModel
@@ -58,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 BY_CLASS: dict[str, Callable[[Categories, list[bool]], Task]] = {
     "panoptic": PanopticEvaluator,
+    "video": VideoEvaluator,
     "semantic": SemanticEvaluator,
     "oracle": OracleEvaluator,
     "mosaic": MosaicEvaluator,
@@ -134,6 +136,7 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     test, by_class = cfg.MODEL.MASK_FORMER.TEST, find_family(cfg).queries_classes
     switches = {
         "panoptic": test.PANOPTIC_ON,
+        "video": test.PANOPTIC_ON,
         "semantic": test.SEMANTIC_ON,
         "instances": test.INSTANCE_ON,
         "lvis": test.INSTANCE_ON,

@@ -65,6 +65,7 @@ COMMANDS = {
         "pack_weights": (DEVTOOLS, "store weights in half precision, small enough to ship"),
         "train_small_clip": (SMALL_WORLD, "train the small CLIP on the small world"),
         "train_small_sam": (SMALL_WORLD, "train the small SAM on the small world"),
+        "measure_video": (SMALL_WORLD, "what tracks are worth on clips of the small world"),
         "small_world_experiment": (SMALL_WORLD, "what each part of FrozenSeg adds, over seeds"),
     },
 }

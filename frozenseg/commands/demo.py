@@ -6,16 +6,17 @@ import itertools
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from frozenseg.commands.model_arguments import add_model, model_options
 from frozenseg.commands.part_argument import part_of
-from frozenseg.commands.segment_files import Outcome, segment_files
+from frozenseg.commands.segment_files import Outcome, is_film, segment_files
+from frozenseg.commands.video_arguments import add_video, video_options
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
 from frozenseg.data.coco_records import categories_of
-from frozenseg.data.image_files import is_video, list_images, root_of
+from frozenseg.data.image_files import list_images, root_of
 from frozenseg.data.prediction_lines import (
     WHOLE,
     Header,
@@ -26,6 +27,7 @@ from frozenseg.data.prediction_lines import (
     line_files,
 )
 from frozenseg.data.results import FOLDER
+from frozenseg.data.video import is_live
 from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import check_writable, shipped, user_path
@@ -49,12 +51,11 @@ def main(argv: list[str]) -> int | None:
     checked_threshold(arguments.threshold)
     if not arguments.input:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
-    paths = list_images(
-        arguments.input, recursive=arguments.recursive, leave_out=arguments.output or OUTPUT
-    )
+    video, paths = video_options(arguments), _inputs(arguments)
     if arguments.output is not None:
         check_writable(arguments.output / FOLDER / arguments.part.file_name)
-    segmenter, header = _model(arguments, model, vocabulary)
+    settings = video.settings() if any(map(is_film, paths)) else {}
+    segmenter, header = _model(arguments, model, vocabulary, settings)
     output = _output_folder(arguments, header)
     folder, lock = output / FOLDER, f"{Path(arguments.part.file_name).stem}.lock"
     with only_writer(folder, lock):
@@ -70,16 +71,31 @@ def main(argv: list[str]) -> int | None:
                 threshold=arguments.threshold,
                 pictures=not arguments.no_pictures,
                 tell=_tell if len(paths) <= MOST_TOLD else None,
+                video=video,
             )
-    one_image = len(paths) == 1 and not is_video(paths[0])
+    one_image = len(paths) == 1 and not is_film(paths[0])
     _report(outcome, time.monotonic() - start, output, one_image)
     return 1 if outcome.failures or outcome.losses else None
 
 
+def _inputs(arguments: argparse.Namespace) -> list[Path | str]:
+    """Return the files, and after them the cameras and streams."""
+    files = [entry for entry in arguments.input if not is_live(entry)]
+    leave_out = arguments.output or OUTPUT
+    found = list_images(files, recursive=arguments.recursive, leave_out=leave_out)
+    return [*found, *filter(is_live, arguments.input)]
+
+
 def _model(
-    arguments: argparse.Namespace, options: list[str], vocabulary: Vocabulary
+    arguments: argparse.Namespace,
+    options: list[str],
+    vocabulary: Vocabulary,
+    more: dict[str, Any],
 ) -> tuple["Predictor", Header]:
-    """Load the model, encode the names, and say how its predictions are made."""
+    """Load the model, encode the names, and say how its predictions are made.
+
+    more: settings beside those of the model.
+    """
     from frozenseg.build.prediction_settings import load_with_settings  # torch takes seconds
 
     segmenter, settings = load_with_settings(
@@ -92,8 +108,8 @@ def _model(
     segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
     return segmenter, Header(
         categories=categories_of(vocabulary.names, vocabulary.is_thing),
-        settings={**settings, "threshold": arguments.threshold},
-        root=str(root_of(arguments.input)),
+        settings={**settings, "threshold": arguments.threshold, **more},
+        root=str(root_of([e for e in arguments.input if not is_live(e)] or ["."])),
     )
 
 
@@ -166,8 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         "and the same command goes on with the rest.",
     )
     add = parser.add_argument
-    files = "image files, a folder, a glob, or videos; without it, two scenes"
-    add("--input", nargs="+", action="extend", help=files)
+    files = "image files, a folder, a glob, videos, the number of a camera, or an address rtsp://; "
+    files += "without it, two scenes"
+    add("--input", "--video-input", nargs="+", action="extend", help=files)
     add("--recursive", action="store_true", help="search the folders in a folder too")
     add_vocabulary(parser)
     add(
@@ -195,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"least score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
     )
     add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
+    add_video(parser)
     add_model(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")

@@ -4,16 +4,20 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from frozenseg.commands.result_names import Input, named_inputs
+from frozenseg.commands.segment_video import (
+    ImageSegmenter,
+    VideoOptions,
+    VideoRun,
+    drawing,
+)
 from frozenseg.data.image_files import is_video
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import (
@@ -25,25 +29,16 @@ from frozenseg.data.results import (
     write_panoptic_png,
     write_standard_files,
 )
-from frozenseg.data.video import read_video, video_writer
+from frozenseg.data.video import without_password
 from frozenseg.errors import UserError, WriteError
 from frozenseg.files import atomic_path, remove_temporaries
-from frozenseg.runtime.background import AsyncWriter, cores, prefetch
+from frozenseg.runtime.background import AsyncWriter, cores
 from frozenseg.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from frozenseg.results.result import SegmentationResult
 
 logger = logging.getLogger(__name__)
-
-
-class ImageSegmenter(Protocol):
-    """The part of a `Predictor` that is used here."""
-
-    def stream(
-        self, images: Iterable[Any], vocabulary: Vocabulary, *, threshold: float
-    ) -> "Iterator[SegmentationResult | UserError]":
-        """Yield the results of images, given as paths or (H, W, 3) uint8 RGB, in their order."""
 
 
 @dataclass
@@ -65,7 +60,7 @@ class Outcome:
 
 def segment_files(
     segmenter: ImageSegmenter,
-    paths: list[Path],
+    paths: list[Path | str],
     output: Path,
     lines: PredictionLines,
     *,
@@ -73,8 +68,11 @@ def segment_files(
     threshold: float = 0.0,
     pictures: bool = True,
     tell: "Callable[[str, SegmentationResult], None] | None" = None,
+    video: VideoOptions = VideoOptions(),  # noqa: B008
 ) -> Outcome:
     """Segment images and videos; an input that cannot be read does not end the run.
+
+    paths: files; a camera or stream is named by a text, see `frozenseg.data.video`.
 
     Into `output` go NAME.png, the picture of an image with its legend, and NAME.mp4 of a video.
     Into `output/predictions` go panoptic/NAME.png of an image, panoptic/NAME/000001.png ... of a
@@ -85,10 +83,15 @@ def segment_files(
     threshold: the least score of a region or an object that is kept.
     pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files.
     tell: is called with each image, named as in the lines, when its files are written.
+    video: how videos are segmented. What a stopped run has done of one is kept.
     """
-    run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell)
+    run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell, video)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
+    if (begun := lines.begun) is not None:  # first, so that its lines stay together
+        waiting.sort(key=lambda entry: entry.source != begun.source)
+        if not waiting or waiting[0].source != begun.source:
+            lines.drop_video()
     _remove_half_written(inputs, output, alone=lines.part.total == 1)
     try:
         with tqdm(
@@ -97,8 +100,8 @@ def segment_files(
             unit=" images",
             disable=None,
         ) as bar:
-            for video, group in itertools.groupby(waiting, lambda entry: is_video(entry.path)):
-                if not video:
+            for film, group in itertools.groupby(waiting, lambda entry: is_film(entry.path)):
+                if not film:
                     run.images(list(group), bar)
                     continue
                 for entry in group:
@@ -118,12 +121,17 @@ def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None
     """Remove what killed runs were writing when they ended. alone: no other part may be writing."""
     pngs = output / FOLDER / PANOPTIC
     names = {Path(entry.name).parent for entry in inputs}
-    videos = {Path(entry.name) for entry in inputs if is_video(entry.path)}
+    videos = {Path(entry.name) for entry in inputs if is_film(entry.path)}
     for folder in {pngs / name for name in names | videos} | {output / name for name in names}:
         remove_temporaries(folder, "*.png", alone=alone)
     for name in names:
         remove_temporaries(output / name, "*.mp4", alone=alone)
     remove_temporaries(output / FOLDER, "*.json", alone=alone)
+
+
+def is_film(path: Path | str) -> bool:
+    """Tell whether this is a video, camera or stream, and no image."""
+    return isinstance(path, str) or is_video(path)
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:
@@ -143,6 +151,7 @@ class _Run:
         threshold: float,
         pictures: bool,
         tell: "Callable[[str, SegmentationResult], None] | None",
+        video: VideoOptions,
     ) -> None:
         self.segmenter = segmenter
         self.output = output
@@ -154,11 +163,20 @@ class _Run:
         self.failures: list[tuple[int, str]] = []
         self.losses: list[tuple[int, str]] = []
         self.found: Counter[str] = Counter()
+        self.videos = VideoRun(
+            segmenter,
+            output,
+            vocabulary,
+            lines,
+            threshold=threshold,
+            pictures=pictures,
+            options=video,
+        )
 
     def images(self, group: list[Input], bar: "tqdm[Any]") -> None:
         """Segment images; threads draw them, and the lines of the results are added in order."""
         results = self._results(entry.path for entry in group)
-        with _drawing() as pool, AsyncWriter(cores()) as out:
+        with drawing() as pool, AsyncWriter(cores()) as out:
             for entry, result in zip(group, results, strict=True):
                 if isinstance(result, UserError):
                     out.do(self._failed, entry, result)
@@ -170,7 +188,9 @@ class _Run:
 
     def video(self, entry: Input) -> None:
         try:
-            self._segment_video(entry)
+            loss = self.videos.run(entry, self._count)
+            if loss:
+                self.losses.append((entry.number, f"{without_password(str(entry.path))}: {loss}"))
         except WriteError:
             raise
         except UserError as error:
@@ -223,45 +243,6 @@ class _Run:
         except UserError as error:
             self._failed(entry, error)
 
-    def _segment_video(self, entry: Input) -> None:
-        video = read_video(entry.path)
-        bar = tqdm(total=video.num_frames or None, unit=" frames", disable=None)
-        path = self.output / f"{entry.name}.mp4"
-        done = 0
-        frames = prefetch(video.frames(), cores())
-        writing = video_writer(path, video.fps) if self.pictures else nullcontext(_no_picture)
-        with writing as append, bar, _drawing() as pool, AsyncWriter(cores()) as out:
-            for result in self._results(frames):
-                if isinstance(result, UserError):
-                    raise result
-                done += 1
-                png = f"{entry.name}/{done:06d}.png"
-                drawn = pool.submit(self._draw_frame, result, png)
-                names = (entry.source, f"{entry.source}#{done}", png)
-                out.do(self._add_frame, append, drawn, result, names)
-                bar.update()
-        self.lines.end_video(entry.source, done)
-        if done < video.num_frames:
-            lost = f"{done} of the {video.num_frames} frames that it declares can be read"
-            self.losses.append((entry.number, f"{entry.path}: {lost}"))
-
-    def _draw_frame(self, result: "SegmentationResult", png: str) -> np.ndarray:
-        write_panoptic_png(self._panoptic(png), result.regions.ids)
-        if not self.pictures:
-            return result.image
-        # Without a legend: its width depends on the names in view, and all frames have one size.
-        return np.asarray(result.draw(legend=False))
-
-    def _add_frame(
-        self,
-        append: Callable[[np.ndarray], None],
-        drawn: "Future[np.ndarray]",
-        result: "SegmentationResult",
-        names: tuple[str, str, str],
-    ) -> None:
-        append(drawn.result())
-        self._add(result, *names)
-
     def _add(self, result: "SegmentationResult", source: str, file_name: str, png: str) -> None:
         regions = result.regions
         self.lines.add(
@@ -272,19 +253,15 @@ class _Run:
             instances=result.instances,
             note=result.note,
         )
-        self.found.update(list(dict.fromkeys(segment.name for segment in regions.segments)))
+        self._count(result)
+
+    def _count(self, result: "SegmentationResult") -> None:
+        self.found.update({segment.name: 1 for segment in result.regions.segments})
 
     def _results(self, images: Iterable[Any]) -> "Iterator[SegmentationResult | UserError]":
         return self.segmenter.stream(images, self.vocabulary, threshold=self.threshold)
 
     def _failed(self, entry: Input, error: UserError) -> None:
-        named = str(entry.path) in str(error)
-        self.failures.append((entry.number, str(error) if named else f"{entry.path}: {error}"))
-
-
-def _no_picture(frame: np.ndarray) -> None:
-    """Take the place of what appends a frame to a video."""
-
-
-def _drawing() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), thread_name_prefix="drawing")
+        name = without_password(str(entry.path))
+        line = str(error) if name in str(error) else f"{name}: {error}"
+        self.failures.append((entry.number, line))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from frozenseg.data.rle import encode_masks
-from frozenseg.structures import InstanceResult, Segment
+from frozenseg.data.rle import encode_ids, encode_masks
+from frozenseg.structures import InstanceResult, PanopticResult, Segment
 
 
 def categories_of(
@@ -35,7 +35,38 @@ def segment_record(segment: Segment) -> dict[str, Any]:
         **scored,
         "isthing": int(segment.is_thing),
         "iscrowd": 0,
+        **({} if segment.track_id is None else {"track_id": segment.track_id}),
     }
+
+
+def track_records(found: PanopticResult) -> list[dict[str, Any]]:
+    """Return the tracked things of a frame: identity, category, score and mask."""
+    things = [s for s in found.segments if s.is_thing and s.track_id is not None]
+    codes = encode_ids(found.ids, [segment.id for segment in things])
+    return [
+        {
+            "track_id": segment.track_id,
+            "category_id": segment.class_id + 1,
+            "score": segment.score,
+            "segmentation": code,
+        }
+        for segment, code in zip(things, codes, strict=True)
+    ]
+
+
+def segment_of(record: dict[str, Any], name: str) -> Segment:
+    """Return the segment whose `segment_record` this is. name: of its class."""
+    x0, y0, width, height = record["bbox"]
+    return Segment(
+        id=record["id"],
+        class_id=record["category_id"] - 1,
+        name=name,
+        is_thing=bool(record["isthing"]),
+        score=record.get("score", math.nan),
+        area=record["area"],
+        box=(x0, y0, x0 + width, y0 + height),
+        track_id=record.get("track_id"),
+    )
 
 
 def instance_records(instances: InstanceResult) -> list[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 The first line of a file says how its predictions were made; a run with other settings is refused.
 Each image adds {"input", "image", "panoptic", "instances", "note"}. A frame of a video does too,
-and what says that a video is whole is a line {"input", "frames"} after its frames. The last line of
-a run that has done all its inputs is {"end": true}.
+with "tracks" if it is tracked, and what says that a video is whole is a line {"input", "frames"}
+after its frames. Among them stand lines {"input", "begun", "tracker"}, from which a stopped run
+goes on. The last line of a run that has done all its inputs is {"end": true}.
 """
 
+import itertools
 import json
 import re
 import zlib
@@ -54,12 +56,27 @@ class Header(NamedTuple):
     root: str
 
 
+class Begun(NamedTuple):
+    """A video of which a stopped run has done a part.
+
+    source: the name of the input. name: of its results. frames: how many are done.
+    tracker: its state after them, or None. start: where its first line begins, in bytes.
+    """
+
+    source: str
+    name: str
+    frames: int
+    tracker: dict[str, Any] | None
+    start: int
+
+
 class PredictionLines:
     """The lines of one run, or of one part of it.
 
-    A file that is there is gone on with: `done` says what it has, and a last line that is cut off,
-    or a video that is not whole, is removed from it. Memory does not grow with the predictions.
-    Call `close` in any case. One process at a time may write.
+    A file that is there is gone on with: `done` says what it has, and `begun` which video it has a
+    part of. A last line that is cut off, and what no later run goes on from, is removed from it.
+    Memory does not grow with the predictions. Call `close` in any case. One process at a time may
+    write.
     """
 
     def __init__(
@@ -71,7 +88,9 @@ class PredictionLines:
         """
         self.path, self.part = folder / part.file_name, part
         self.done: dict[str, str] = {}  # inputs, and the names of their results without endings
+        self.begun: Begun | None = None
         self.ended = False
+        self._video: int | None = None  # where the first line of the present video begins
         with writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
         if overwrite:
@@ -98,24 +117,32 @@ class PredictionLines:
         panoptic: PanopticResult,
         instances: InstanceResult | None = None,
         note: str | None = None,
+        time: float | None = None,
+        tracks: list[dict[str, Any]] | None = None,
     ) -> None:
         """Add an image, or a frame of a video, whose `end_video` is called after the last.
 
         source: the name of the input, which is that of the image unless the image is a frame.
         file_name: the name of the image. panoptic_file: the name of its PNG.
         note: a warning for readers of these numbers, e.g. that the weights are random.
+        time: of a frame in its video, in seconds. tracks: its tracked things, see
+            `coco_records.track_records`.
         """
         height, width = panoptic.ids.shape
+        image = {"file_name": file_name, "height": height, "width": width}
+        if source != file_name and self._video is None:
+            self._video = self._whole
         self._append(
             {
                 "input": source,
-                "image": {"file_name": file_name, "height": height, "width": width},
+                "image": image if time is None else {**image, "time": time},
                 "panoptic": {
                     "file_name": panoptic_file,
                     "segments_info": [segment_record(segment) for segment in panoptic.segments],
                 },
                 "instances": [] if instances is None else instance_records(instances),
                 "note": note,
+                **({} if tracks is None else {"tracks": tracks}),
             }
         )
         if source == file_name:
@@ -124,11 +151,27 @@ class PredictionLines:
     def end_video(self, source: str, frames: int) -> None:
         """Say that all frames of a video have been added."""
         self._append({"input": source, "frames": frames})
+        self._whole, self._video, self.begun = self._file.tell(), None, None
+
+    def mark(self, source: str, frames: int, tracker: dict[str, Any] | None) -> None:
+        """Say from where a video may be gone on with.
+
+        frames: how many have been added. tracker: its state after them.
+        """
+        self._append({"input": source, "begun": frames, "tracker": tracker})
         self._whole = self._file.tell()
+
+    def frames_begun(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of the frames of `begun`."""
+        assert self.begun is not None, "ask only where a part is done"
+        lines = (entry for entry, _ in _entries(self.path, self.begun.start) if "image" in entry)
+        return itertools.islice(lines, self.begun.frames)
 
     def drop_video(self) -> None:
         """Remove the frames of a video that cannot be finished."""
+        self._whole = self._whole if self._video is None else self._video
         self._file.truncate(self._whole)
+        self.begun = self._video = None
 
     def end(self) -> None:
         """Say that all inputs of the run are done."""
@@ -161,16 +204,24 @@ class PredictionLines:
         """Fill `done`, and return where the last line of a whole input ends."""
         png, whole, position = "", 0, 0
         for entry, size in _entries(self.path):
-            position += size
+            begin, position = position, position + size
             self.ended = "end" in entry
             if "image" in entry:
                 png = entry["panoptic"]["file_name"]
                 if entry["image"]["file_name"] != entry["input"]:
+                    self._video = begin if self._video is None else self._video
                     continue  # of a video, which is whole with the line that follows its frames
                 self.done[entry["input"]] = png.removesuffix(".png")
+            elif "begun" in entry and self._video is not None:
+                source, frames, tracker = entry["input"], entry["begun"], entry["tracker"]
+                name = png.rpartition("/")[0]
+                self.begun = Begun(source, name, frames, tracker, self._video)
             elif "frames" in entry:
                 self.done[entry["input"]] = png.rpartition("/")[0]
+                self.begun = self._video = None
             whole = position
+        if self.begun is None:
+            self._video = None
         return whole
 
 
@@ -226,6 +277,20 @@ def images_of(path: Path) -> Iterator[dict[str, Any]]:
     return (entry for entry, _ in _entries(path) if "image" in entry)
 
 
+def lines_of_frames(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the lines of tracked frames, each with the byte where it begins."""
+    position = 0
+    for entry, size in _entries(path):
+        if "tracks" in entry:
+            yield position, entry
+        position += size
+
+
+def line_at(path: Path, place: int) -> dict[str, Any]:
+    """Return the line that begins at a byte."""
+    return next(_entries(path, place))[0]
+
+
 def has_ended(path: Path) -> bool:
     """Whether the last line says that all inputs are done."""
     with open(path, "rb") as file:
@@ -234,10 +299,14 @@ def has_ended(path: Path) -> bool:
         return file.read().endswith(b'\n{"end": true}\n')
 
 
-def _entries(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+def _entries(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the whole lines of a file with their sizes in bytes; a last one that is cut off is
-    left."""
+    left.
+
+    start: where the first of them begins, in bytes.
+    """
     with open(path, "rb") as file:
+        file.seek(start)
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.data.prediction_lines import has_ended, images_of, line_files, read_header
+from frozenseg.data.video_results import write_video_files
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path, json_text
+from frozenseg.files import atomic_path, write_json_pieces
 
 FOLDER, PANOPTIC, INSTANCES = "predictions", "panoptic", "instances"
 
@@ -70,6 +71,7 @@ def write_standard_files(folder: Path) -> None:
         images = (line["image"] for _, line in _images(folder))
         found = (entry for number, line in _images(folder) for entry in entries(number, line))
         write_document(path, start, images=images, annotations=found)
+    write_video_files(folder, header)
 
 
 def write_document(path: Path, start: dict[str, Any], **lists: Iterable[dict[str, Any]]) -> None:
@@ -77,14 +79,11 @@ def write_document(path: Path, start: dict[str, Any], **lists: Iterable[dict[str
 
     start: what stands before the lists. lists: entries; those without an "id" are counted from 1.
     """
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(json_text(start)[:-1])
-        for name, entries in lists.items():
-            file.write(f', "{name}": [')
-            for number, entry in enumerate(entries, 1):
-                file.write(f"{', ' if number > 1 else ''}{json_text({'id': number, **entry})}")
-            file.write("]")
-        file.write("}\n")
+    numbered = {
+        name: ({"id": number, **entry} for number, entry in enumerate(entries, 1))
+        for name, entries in lists.items()
+    }
+    write_json_pieces(path, {**start, **numbered})
 
 
 def _images(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:

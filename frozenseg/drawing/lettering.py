@@ -2,6 +2,7 @@
 
 import logging
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -145,22 +146,28 @@ class Labels:
         self.draw.text(middle, text, fill=ink, font=font, anchor="mm")
 
 
-def legend_panel(rows: list[LegendRow], height: int, font: Any) -> Image.Image:
+def legend_panel(
+    rows: list[LegendRow], height: int, font: Any, names: Sequence[str] = ()
+) -> Image.Image:
     """Return the legend, at least `height` pixels high; its last line counts the rows without room.
 
     It is higher only where a very low picture would leave no room for a few rows. The column of
     scores is left out if no row has a score.
+
+    names: of all rows that there may be; with them the size is the same whatever the rows are.
     """
     line, margin, swatch = round(font.size * 1.7), font.size, 2 * (font.size // 2)
     name_x = margin + swatch + margin // 2
-    longest = max((font_of(font.size, row.name).getlength(row.name) for row in rows), default=0)
-    least = font.getlength(f"and {len(rows)} more")
+    texts = [f"9 x {printable(name)}" for name in names] or [row.name for row in rows]
+    longest = max((font_of(font.size, text).getlength(text) for text in texts), default=0)
+    least = font.getlength(f"and {999 if names else len(rows)} more")
     name_width = round(max(min(longest, 15 * font.size), least)) + 1
     number = round(font.getlength("100.0 %")) + margin
-    scored = any(row.score for row in rows)
+    scored = bool(names) or any(row.score for row in rows)
     score_x = name_x + name_width + number * scored
     share_x = score_x + number
-    room = max(min(len(rows), 8), (height - 2 * margin - line) // line)
+    few = 1 if names else min(len(rows), 8)
+    room = max(few, (height - 2 * margin - line) // line)
     shown = rows if len(rows) <= room else rows[: room - 1]
     lines = 1 + len(shown) + (len(shown) < len(rows))
     panel = Image.new("RGB", (share_x + margin, max(height, 2 * margin + line * lines)), PANEL)

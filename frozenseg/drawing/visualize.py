@@ -1,5 +1,6 @@
 """Draws segments on their image: colours, outlines, names, and a legend beside it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -19,7 +20,7 @@ from frozenseg.drawing.lettering import (
     number_of,
     printable,
 )
-from frozenseg.drawing.palette import picture_colors
+from frozenseg.drawing.palette import class_colors, picture_colors
 from frozenseg.errors import UserError
 from frozenseg.structures import Segment
 
@@ -36,6 +37,7 @@ def draw_segments(
     legend: bool = True,
     opacity: float = 0.5,
     note: str | None = None,
+    names: Sequence[str] = (),
 ) -> Image.Image:
     """Draw segments over an image, each in its own colour; those of one class look similar.
 
@@ -48,6 +50,7 @@ def draw_segments(
     legend: whether to add a legend.
     opacity: of the colours, 0-1.
     note: a warning, printed in a band above the picture.
+    names: of all classes, so that the size of the legend does not depend on the segments.
     """
     if image.ndim != 3 or image.shape[2] != 3 or ids.shape != image.shape[:2]:
         raise UserError(
@@ -62,7 +65,7 @@ def draw_segments(
     picture = _colored(image, small, colors, size, opacity, thickness=1 + max(size) // 1000)
     _write_names(picture, small, order, colors, font)
     if legend:
-        panel = legend_panel(_legend_rows(rank, order, colors), picture.height, font)
+        panel = legend_panel(_legend_rows(rank, order, colors), picture.height, font, names)
         picture = beside(picture, panel)
     if note:
         picture = below(note_band(note, max(picture.width, 12 * font.size), font), picture)
@@ -108,7 +111,11 @@ def _segment_colors(image: np.ndarray, rank: np.ndarray, order: list[Segment]) -
     grounds = (np.stack(sums, axis=1) / areas[:, None]).round().astype(np.uint8)
     class_ids = np.array([segment.class_id for segment in order], dtype=np.int64)
     is_thing = np.array([segment.is_thing for segment in order], dtype=bool)
-    colors = picture_colors(class_ids, is_thing, grounds[1:])
+    tracks = np.array([segment.track_id or 0 for segment in order], dtype=np.int64)
+    if tracks.all():  # in a video the colour of a thing is its own, and never changes
+        colors = class_colors(np.where(is_thing, tracks - 1, class_ids), is_thing)
+    else:
+        colors = picture_colors(class_ids, is_thing, grounds[1:])
     return np.concatenate([np.zeros((1, 3), dtype=np.uint8), colors])
 
 

@@ -4,6 +4,7 @@ Their summaries are in per cent, as papers print them.
 """
 
 import math
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from frozenseg.evaluation.metric import Metric, Scores
 from frozenseg.evaluation.panoptic import PanopticQuality, listed_segments
 from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.semantic import SemanticIoU
+from frozenseg.evaluation.video import VideoQuality
 from frozenseg.structures import Prediction
 
 Summary = dict[str, float]
@@ -94,6 +96,40 @@ class PanopticEvaluator:
             for group, suffix in PANOPTIC_GROUPS.items()
             for key in ("PQ", "SQ", "RQ")
         }
+
+
+class VideoEvaluator:
+    """VPQ, STQ and identity switches of frames, with tracks and, "untracked", without.
+
+    The names of a video's frames differ in their last number alone, by which they are ordered, or
+    the frames lie in a folder of their own. The ids of the annotation are identities.
+    """
+
+    KEYS = ("VPQ", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ")
+    names: tuple[str, ...] = (
+        *(*KEYS, "identity switches"),
+        *(f"untracked {key}" for key in (*KEYS, "identity switches")),
+    )
+
+    def __init__(self, categories: Categories, seen: list[bool]) -> None:
+        self.metric = VideoQuality(is_thing=categories.is_thing)
+
+    def update(self, record: Record, result: Prediction) -> None:
+        """Keep the panoptic result beside the segments of the record's PNG."""
+        assert result.panoptic is not None, "the post-processor makes it"
+        truth, segments = load_panoptic(record)
+        classes = dict(zip(segments.ids.tolist(), segments.class_ids.tolist(), strict=True))
+        path = Path(record.image_path)
+        video = str(path.parent / path.stem.rstrip("0123456789"))
+        self.metric.update(video, path.stem, result.panoptic, truth, classes)
+
+    def summary(self, scores: Scores) -> Summary:
+        """Return the means in per cent, and the numbers of switches."""
+        found: Summary = {}
+        for kind, prefix in (("with tracks", ""), ("without", "untracked ")):
+            found |= {f"{prefix}{key}": 100 * scores[kind][key] for key in self.KEYS}
+            found[f"{prefix}identity switches"] = scores[kind]["switches"]
+        return found
 
 
 class SemanticEvaluator:

@@ -78,14 +78,26 @@ class SegmentationResult:
         said = "all results are switched off" if off else self.summary()
         return f"<SegmentationResult {width} x {height}: {said}>"
 
+    @property
+    def track_ids(self) -> list[int | None]:
+        """The identities of the segments of `regions` over a video, in their order; None of an
+        image."""
+        return [segment.track_id for segment in self.regions.segments]
+
     def summary(self) -> str:
         """Say in one line what was found and how long it took, e.g. "2 dogs, 1 sky; 31 ms"."""
         return summary((segment.name for segment in self.regions.segments), self.seconds)
 
-    def draw(self, *, legend: bool = True, opacity: float = 0.5) -> Image.Image:
-        """Draw `regions` over the image, with a legend. opacity: of the colours, 0 to 1."""
-        found = self.regions
-        return draw_segments(self.image, found.ids, found.segments, legend, opacity, self.note)
+    def draw(self, *, legend: bool | Literal["fixed"] = True, opacity: float = 0.5) -> Image.Image:
+        """Draw `regions` over the image.
+
+        legend: whether there is one; "fixed": of a size that depends on the vocabulary alone, as
+            the frames of a film need it. opacity: of the colours, 0 to 1.
+        """
+        found, names = self.regions, self.vocabulary.labels if legend == "fixed" else ()
+        return draw_segments(
+            self.image, found.ids, found.segments, bool(legend), opacity, self.note, names
+        )
 
     def show(self) -> None:
         """Show `draw` in a notebook, or in the viewer of the machine."""

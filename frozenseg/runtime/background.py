@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,43 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def newest(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items of a source that does not wait, such as a camera, in order.
+
+    A thread draws them all; those that come while the caller is busy are dropped but for the last.
+    An error in making an item is raised in its place.
+    """
+    latest: deque[Item] = deque(maxlen=1)
+    ready, stop = threading.Condition(), threading.Event()
+
+    def draw() -> None:
+        for item in items:
+            with ready:
+                latest.append(item)
+                ready.notify()
+            if stop.is_set():
+                return
+
+    def wake(_: Future[None]) -> None:
+        with ready:
+            ready.notify()
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="newest")
+    drawing = pool.submit(draw)
+    drawing.add_done_callback(wake)
+    try:
+        while True:
+            with ready:
+                ready.wait_for(lambda: latest or drawing.done())
+                item = latest.popleft() if latest else _END
+            if item is _END:
+                return drawing.result()
+            yield item
+    finally:
+        stop.set()
+        pool.shutdown()
 
 
 def map_ahead(

@@ -28,23 +28,38 @@ from frozenseg.data.rle import encode_masks, rle_area, rle_box
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
+from frozenseg.small_world.video import CLIP_FRAMES, frame_scene
 from frozenseg.small_world.vocabulary import world_vocabulary
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a split is made. seen_only: whether only seen classes are annotated."""
+    """How a split is made.
+
+    seen_only: whether only seen classes are annotated. scene: makes a scene of a seed and its
+    number. stem: the name of its files without ending.
+    """
 
     seen_only: bool
-    options: SceneOptions
+    scene: Callable[[int, int], Scene]
+    stem: Callable[[int], str] = lambda index: f"{index + 1:08d}"
 
 
 # In training scenes unseen things are rare and without annotation: what COCO's list leaves out is
 # rarer than what it names, and a mask without annotation is trained to be no object. In the test
 # split all nouns and grounds are equally frequent.
 SPLITS = {
-    "train": Split(seen_only=True, options=SceneOptions(unseen_weight=0.25)),
-    "val": Split(seen_only=False, options=SceneOptions()),
+    "train": Split(
+        seen_only=True,
+        scene=lambda seed, n: make_scene(seed, "train", n, SceneOptions(unseen_weight=0.25)),
+    ),
+    "val": Split(seen_only=False, scene=lambda seed, n: make_scene(seed, "val", n)),
+    # A frame is a scene: a clip of each motion in turn.
+    "video_val": Split(
+        seen_only=False,
+        scene=frame_scene,
+        stem=lambda index: "clip_{:04d}_{:06d}".format(*divmod(index, CLIP_FRAMES)),
+    ),
 }
 VERSION = 2  # of the world: scenes of the same seed look different in another version
 CHUNK = 25  # scenes
@@ -118,22 +133,22 @@ def _export_chunk(
     files: WorldFiles, part: Path, *, split: str, seed: int, first: int, count: int
 ) -> int:
     """Write the scenes from `first` on and then their annotations; return how many they are."""
-    seen_only, options = SPLITS[split].seen_only, SPLITS[split].options
+    way = SPLITS[split]
     entries = []
     for index in range(first, min(first + CHUNK, count)):
-        scene = make_scene(seed, split, index, options)
-        entries.append(_export_scene(files, scene, index + 1, seen_only=seen_only))
+        scene, stem = way.scene(seed, index), way.stem(index)
+        entries.append(_export_scene(files, scene, index + 1, stem, seen_only=way.seen_only))
     write_json(part, entries)
     return len(entries)
 
 
 def _export_scene(
-    files: WorldFiles, scene: Scene, image_id: int, *, seen_only: bool
+    files: WorldFiles, scene: Scene, image_id: int, stem: str, *, seen_only: bool
 ) -> dict[str, Any]:
-    """Write one scene and return its entries in the JSON files."""
+    """Write one scene and return its entries in the JSON files. stem: of the names of its files."""
     category_ids, class_ids = _ids_of_names(seen_only=seen_only)
-    annotated = [region for region in scene.regions if region.name in class_ids]
-    stem = f"{image_id:08d}"
+    present = set(np.unique(scene.ids).tolist())  # a frame need not show all of its clip
+    annotated = [r for r in scene.regions if r.name in class_ids and r.id in present]
     labels = np.full(len(scene.regions) + 1, UNLABELLED, np.uint8)
     labels[[region.id for region in annotated]] = [class_ids[r.name] for r in annotated]
     ids = np.where(labels[scene.ids] == UNLABELLED, 0, scene.ids)

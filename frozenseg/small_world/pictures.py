@@ -1,13 +1,16 @@
 """Write pictures of the world for people: the demo's scenes and a contact sheet."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
+from frozenseg.data.video import video_writer
 from frozenseg.drawing.palette import class_colors
 from frozenseg.files import atomic_path
 from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
+from frozenseg.small_world.video import Motion, make_clip
 from frozenseg.small_world.vocabulary import world_vocabulary
 
 DEMO_SEED = 0
@@ -28,6 +31,18 @@ def write_demo(folder: Path) -> None:
             Image.fromarray(scene.image).save(temporary, optimize=True)
     with atomic_path(folder / "vocabulary.txt") as temporary:
         temporary.write_text(world_vocabulary().text(), encoding="utf-8")
+
+
+def write_clips(folder: Path, seed: int) -> list[Path]:
+    """Write a video of each motion, MOTION.mp4, as input of the demo."""
+    paths = []
+    for motion in get_args(Motion):
+        clip = make_clip(seed, motion, 0)
+        paths.append(folder / f"{motion}.mp4")
+        with video_writer(paths[-1], clip.fps) as append:
+            for image in clip.images:
+                append(image)
+    return paths
 
 
 def image_grid(seed: int, *, rows: int) -> Image.Image:

@@ -10,7 +10,7 @@ from frozenseg.small_world.noise import pixel_grid
 from frozenseg.small_world.things import Thing, draw_thing, place_things
 
 # No scene is in two of these streams.
-STREAMS = ("train", "val", "demo", "clip", "sam", "clip_test", "sam_test")
+STREAMS = ("train", "val", "demo", "clip", "sam", "clip_test", "sam_test", "video")
 MIN_VISIBLE_SHARE = 0.4  # a thing of which less is visible can no longer be named
 MIN_VISIBLE_AREA = 60  # pixels
 NARROWEST_RANGE = 48  # pixels between the shortest and the longest side: no scene is square
@@ -96,7 +96,7 @@ def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None 
     if len(kept) < len(things):  # draw again without what is hardly seen
         image, owner = _draw(layout, kept, light)
     ids, regions = _number(layout, kept, owner)
-    return Scene(_develop(generator, image, light), ids, regions)
+    return Scene(develop(generator, image, light), ids, regions)
 
 
 def _size(generator: np.random.Generator, sides: tuple[int, int]) -> tuple[int, int]:
@@ -136,7 +136,7 @@ def _number(
     return ids.astype(np.int32), regions
 
 
-def _develop(generator: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
+def develop(generator: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
     """Add light over the whole scene, a tint, noise and sometimes blur: (H, W, 3) uint8."""
     height, width = image.shape[:2]
     y, x = pixel_grid(height, width)

@@ -676,9 +676,8 @@ def test_a_video_that_is_not_whole(
     assert _exit(argv, monkeypatch) == 1
     printed, frames = capfd.readouterr(), len(_content(output)["images"])
     assert 0 < frames < 10
-    assert (
-        printed.err == f"not whole: {cut}: {frames} of the 10 frames that it declares can be read\n"
-    )
+    said = [line for line in printed.err.splitlines() if "PyAV is not installed" not in line]
+    assert said == [f"not whole: {cut}: {frames} of the 10 frames that it declares can be read"]
 
 
 def test_a_video_between_images(tmp_path: Path) -> None:
@@ -711,7 +710,7 @@ def test_video(tmp_path: Path, loaded: list[tuple]) -> None:
             append(np.full((48, 64, 3), level, dtype=np.uint8))
     argv = ["--input", str(tmp_path / "clip.mp4"), "--output", str(output)]
     assert main([*argv, "--vocabulary", "lamp; wall"]) is None
-    drawn = list(read_video(output / "clip.mp4").frames())
+    drawn = [frame.pixels for frame in read_video(output / "clip.mp4").frames()]
     assert len(drawn) == 3 and drawn[0].shape[1] == 640  # small frames are drawn larger
     assert read_video(output / "clip.mp4").fps == pytest.approx(8)
     content = _content(output)

@@ -61,7 +61,7 @@ def test_rows(name):
     row = BENCHMARKS[name]
     tasks = {"panoptic", "semantic", "instances"}
     assert row.tasks and set(row.tasks) <= tasks
-    own_rules = {"lvis", "cityscapes", "oracle", "whole", "mosaic"}
+    own_rules = {"lvis", "cityscapes", "oracle", "whole", "mosaic", "video"}
     assert set(row.evaluators) <= tasks | own_rules
     paths = (row.images, row.annotations, row.labels, row.semantic_labels, row.instances,
              row.present)  # fmt: skip

@@ -1,46 +1,237 @@
-"""Videos survive writing and reading, and damaged ones are named."""
+"""Videos survive writing and reading, and those that are not whole are named."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from frozenseg.data.video import read_video, video_writer
+from frozenseg.data.video import CODECS, Selection, Video, read_video, video_writer
+from frozenseg.data.video.with_opencv import OpenCVDecoder
 from frozenseg.errors import UserError, WriteError
+from tests.data.films import film
 from tests.disk import files_end_at
 
+av = pytest.importorskip("av", reason='pip install "frozenseg[video]"')
+from frozenseg.data.video.with_pyav import PyAVDecoder  # noqa: E402
 
-def test_frames_come_back(tmp_path: Path) -> None:
-    colors = [(200, 20, 20), (20, 200, 20), (20, 20, 200)]
+COLORS = [(200, 20, 20), (20, 200, 20), (20, 20, 200)]
+
+
+@pytest.fixture(params=["pyav", "opencv"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The library that reads and writes."""
+    if request.param == "opencv":
+        for module in ("reading", "writing"):
+            monkeypatch.setattr(f"frozenseg.data.video.{module}.has_pyav", lambda: False)
+    return request.param
+
+
+def _brightness(video: Video) -> list[int]:
+    """Of the left half of each frame."""
+    return [int(frame.pixels[:, : frame.pixels.shape[1] // 4].mean()) for frame in video.frames()]
+
+
+def _levels(count: int) -> list[object]:
+    return [pytest.approx(40 + 20 * (number % 10), abs=5) for number in range(count)]
+
+
+def test_frames_come_back(tmp_path: Path, library: str) -> None:
     with video_writer(tmp_path / "a.mp4", fps=12) as append:
-        for color in colors:
+        for color in COLORS:
             append(np.full((33, 47, 3), color, dtype=np.uint8))
     video = read_video(tmp_path / "a.mp4")
     assert video.fps == pytest.approx(12) and video.num_frames == 3
     frames = list(video.frames())
-    assert [frame.shape for frame in frames] == [(34, 48, 3)] * 3  # padded to even sides
-    for frame, color in zip(frames, colors, strict=True):
-        assert np.abs(frame.astype(int) - color).max() < 12  # the codec loses a little
+    assert [frame.number for frame in frames] == [1, 2, 3] and video.loss == ""
+    assert [frame.time for frame in frames] == pytest.approx([0, 1 / 12, 2 / 12], abs=1e-4)
+    for frame, color in zip(frames, COLORS, strict=True):
+        assert frame.pixels.shape == (34, 48, 3)  # padded to even sides
+        assert np.abs(frame.pixels.astype(int) - color).max() < 12  # the codec loses a little
 
 
-def test_a_failed_run_leaves_no_half_video(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_no_half_video(tmp_path: Path, library: str) -> None:
     with pytest.raises(ZeroDivisionError), video_writer(tmp_path / "a.mp4", fps=12) as append:
         append(np.zeros((32, 32, 3), dtype=np.uint8))
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_video(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"no video at all")
-    for name, words in [("a.mp4", "no video"), ("b.mp4", "no such video")]:
-        with pytest.raises(UserError, match=words):
-            read_video(tmp_path / name)
-
-
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_is_told(tmp_path: Path, library: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with pytest.raises(WriteError, match="a.mp4: cannot be written"):
         with files_end_at(5000), video_writer(tmp_path / "a.mp4", fps=12) as append:
             for _ in range(20):
                 append(noise)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_video(tmp_path: Path, library: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video at all")
+    (tmp_path / "c.mp4").write_text("#EXTM3U\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n")
+    for name, words in [("a.mp4", "no video"), ("b.mp4", "no such video"), ("c.mp4", "no video")]:
+        with pytest.raises(UserError, match=words) as caught:
+            read_video(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_codecs_that_browsers_play(tmp_path: Path, codec: str) -> None:
+    with video_writer(tmp_path / "a.mp4", fps=10, codec=codec) as append:
+        for number in range(5):
+            append(np.full((64, 64, 3), 40 * number, np.uint8))
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        stream = file.streams.video[0]
+        assert stream.codec_context.name in (codec, "libdav1d")  # which reads AV1
+        assert stream.codec_context.pix_fmt == "yuv420p"
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # a player can start before it has all
+    assert len(list(read_video(tmp_path / "a.mp4").frames())) == 5
+
+
+def test_unknown_codec(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'mpeg1': known are h264, vp9, av1"):
+        with video_writer(tmp_path / "a.mp4", fps=10, codec="mpeg1"):
+            pass
+
+
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_a_turned_video_is_upright(tmp_path: Path, turned: int) -> None:
+    path = film(tmp_path / "a.mp4", turned=turned)
+    frames = [frame.pixels for frame in read_video(path).frames()]
+    other = [frame.pixels for frame in OpenCVDecoder(str(path)).frames(Selection())]
+    assert frames[5].shape == ((48, 64, 3) if turned == 180 else (64, 48, 3))
+    assert np.abs(frames[5].astype(int) - other[5]).max() < 8  # OpenCV turns by itself
+
+
+def test_variable_rate(tmp_path: Path) -> None:
+    times = (0, 1, 2, 8, 9, 20)
+    video = read_video(film(tmp_path / "a.mp4", times=times))
+    assert [frame.time for frame in video.frames()] == pytest.approx([t / 10 for t in times])
+    with video_writer(tmp_path / "b.mp4", fps=video.fps) as append:
+        for frame in video.frames(Selection(start=0.15)):
+            append(frame.pixels, frame.time)
+    copied = [frame.time for frame in read_video(tmp_path / "b.mp4").frames()]
+    assert copied == pytest.approx([0, 0.6, 0.7, 1.8], abs=1e-3)  # it begins with its first frame
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libsvtav1"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx265"), ("a.avi", "mpeg4")],
+)
+def test_other_codecs_and_containers(tmp_path: Path, name: str, codec: str) -> None:
+    video = read_video(film(tmp_path / name, codec=codec, size=(64, 64)))
+    assert _brightness(video) == _levels(10) and video.loss == ""
+
+
+def test_a_truncated_video(tmp_path: Path) -> None:
+    """What can be read is read, and the loss is said; where nothing can be, one line says so."""
+    path = film(tmp_path / "a.mp4", times=range(30), options={"movflags": "+faststart"})
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2])
+    video = read_video(path)
+    found = _brightness(video)
+    assert 0 < len(found) < 30 and found == _levels(len(found))
+    assert video.loss == f"{len(found)} of the 30 frames that it declares can be read"
+    whole = film(tmp_path / "b.mp4", times=range(30))  # its table stands at its end
+    whole.write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(UserError, match="b.mp4: is no video, holds no frame, or is damaged"):
+        read_video(whole)
+
+
+def test_a_video_without_a_count_that_ends_early(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mkv", times=range(0, 100, 2))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    video = read_video(path)
+    assert 0 < len(list(video.frames())) < 50
+    assert video.loss.endswith("of the 9.9 seconds that it declares can be read")
+
+
+def test_a_damaged_piece_in_the_middle(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", times=range(30), options={"movflags": "+faststart"})
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
+    data[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(data)
+    video = read_video(path)
+    assert 10 < len(list(video.frames())) < 30 and video.loss.endswith("pieces are damaged")
+
+
+def test_sound_without_pictures(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", times=(), sound="aac")
+    with pytest.raises(UserError, match="a.mp4: holds sound, but no pictures; give a video"):
+        read_video(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_no_frame(tmp_path: Path, name: str) -> None:
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        out.start_encoding()
+    with pytest.raises(
+        UserError, match=f"{name}: (is no video, )?(holds no pictures|holds no frame|no frame can)"
+    ):
+        read_video(tmp_path / name)
+
+
+def test_sound_that_goes_on_is_no_loss(tmp_path: Path) -> None:
+    video = read_video(film(tmp_path / "a.mkv", times=(0, 1, 2), sound="libopus"))
+    assert len(list(video.frames())) == 3 and video.loss == ""
+
+
+def test_one_frame(tmp_path: Path, library: str) -> None:
+    video = read_video(film(tmp_path / "a.mp4", times=(0,)))
+    assert _brightness(video) == _levels(1) and video.loss == ""
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus", "pcm_s16le"])
+def test_the_sound_is_kept(tmp_path: Path, codec: str) -> None:
+    """One second of it, of which the film shows the last 0.6."""
+    path = film(tmp_path / "a.mkv", sound=codec)
+    video = read_video(path)
+    with video_writer(tmp_path / "b.mp4", fps=video.fps, sound=path) as append:
+        for frame in video.frames(Selection(start=0.35)):
+            append(frame.pixels, frame.time)
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        stream = file.streams.audio[0]
+        heard = np.concatenate([f.to_ndarray().astype(float)[0] for f in file.decode(stream)])
+    assert stream.codec_context.name == {"libopus": "opus"}.get(codec, "aac")
+    assert len(heard) / stream.rate == pytest.approx(0.6, abs=0.06)
+    assert len(list(read_video(tmp_path / "b.mp4").frames())) == 6
+
+
+def test_a_selection(tmp_path: Path, library: str) -> None:
+    video = read_video(film(tmp_path / "a.mp4"))
+    chosen = Selection(stride=3, start=0.25, end=0.9, max_side=32)
+    frames = list(video.frames(chosen))
+    assert [frame.number for frame in frames] == [4, 7] and video.loss == ""
+    assert [frame.pixels.shape for frame in frames] == [(24, 32, 3)] * 2
+    assert chosen.expected(video.num_frames, video.fps) == 2
+    for wrong in ({"stride": 0}, {"start": -1}, {"start": 2, "end": 2}, {"max_side": -1}):
+        with pytest.raises(UserError):
+            Selection(**wrong)
+
+
+def test_without_pyav_one_line_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = film(tmp_path / "a.mp4")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert len(list(read_video(path).frames())) == len(list(read_video(path).frames())) == 10
+    assert caplog.text.count('pip install "frozenseg[video]"') == 1
+
+
+def test_no_camera_and_no_stream() -> None:
+    with pytest.raises(UserError, match="97: no such camera, .* another program"):
+        read_video("97")
+    with pytest.raises(UserError, match=r"rtsp://127.0.0.1:1/a: no such stream \("):
+        read_video("rtsp://127.0.0.1:1/a")
+
+
+def test_a_stream_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file stands for the stream, of which a second reader might not be let in."""
+    path, opened, original = film(tmp_path / "a.mp4"), [], av.open
+    monkeypatch.setattr(av, "open", lambda name, **more: opened.append(name) or original(name))
+    decoder = PyAVDecoder(str(path), live=True)
+    assert [frame.number for frame in decoder.frames(Selection(end=0.45))] == [1, 2, 3, 4, 5]
+    assert len(opened) == 1

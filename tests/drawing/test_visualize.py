@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -356,3 +357,28 @@ def test_borders_of_enlarged_pictures_are_smooth() -> None:
     assert np.abs(crossing - straight).max() <= 5  # 16 pixels are a step of nearest neighbours
     assert set(np.unique(large)) == {0, 1}
     np.testing.assert_array_equal(_resized(rank, (40, 40)), rank)
+
+
+def test_a_track_has_one_colour_whatever_else_is_there() -> None:
+    image = np.full((300, 640, 3), 100, dtype=np.uint8)
+    ids = np.full((300, 640), 1, np.int32)
+    ids[:, 320:] = 2
+    colors = []
+    for others in ([], [(2, 3)], [(2, 9)]):
+        tracked = [(1, 3), *others]
+        segments = [
+            replace(_segment(number, label, "", thing=True), track_id=number + 4)
+            for number, label in tracked
+        ]
+        colors.append(np.asarray(draw_segments(image, ids, segments, legend=False))[10, 10])
+    assert np.array_equal(colors[0], colors[1]) and np.array_equal(colors[0], colors[2])
+
+
+def test_a_legend_whose_size_the_names_decide() -> None:
+    image, ids = np.full((300, 640, 3), 100, dtype=np.uint8), np.ones((300, 640), np.int32)
+    names = ["road", "a very long name of a class", "sky"]
+    sizes = {
+        draw_segments(image, ids, segments, names=names).size
+        for segments in ([], [_segment(1, 0)], [_segment(1, 1, names[1], thing=True)])
+    }
+    assert len(sizes) == 1 and sizes.pop()[0] > 640

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from frozenseg.runtime.background import AsyncWriter, bucketed, map_ahead, prefetch
+from frozenseg.runtime.background import AsyncWriter, bucketed, map_ahead, newest, prefetch
 
 
 def test_items_come_in_order_and_not_too_far_ahead() -> None:
@@ -123,3 +123,34 @@ def test_results_of_several_threads_keep_the_order_of_the_items() -> None:
             seen.append(number)
             assert len(drawn) <= number + 4
     assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_newest_of_a_source_that_does_not_wait() -> None:
+    gate, drawn, end = threading.Event(), threading.Event(), threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield 0
+        gate.wait(10)
+        yield from (1, 2, 3, 4, 5)
+        drawn.set()
+        end.wait(10)
+
+    found = newest(numbers())
+    assert next(found) == 0
+    gate.set()
+    assert drawn.wait(10)
+    assert next(found) == 5
+    end.set()
+    assert next(found, None) is None
+
+
+def test_the_newest_ends_with_the_error_of_its_source() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(newest(numbers()))
+    found = newest(iter(range(10**9)))  # endless, and left
+    next(found)
+    found.close()

@@ -49,7 +49,7 @@ def test_readers_find_the_scenes(world: dict[str, WorldFiles], split: str) -> No
     assert categories.is_thing == vocabulary.is_thing
     assert len(records) == COUNT
     for index, record in enumerate(records):
-        scene = make_scene(0, split, index, SPLITS[split].options)
+        scene = SPLITS[split].scene(0, index)
         image = np.asarray(Image.open(record.image_path)).astype(int)
         assert np.abs(image - scene.image).mean() < 4  # JPEG
         targets = cut_masks(LABELS["panoptic"](record), keep_empty=False)
@@ -67,7 +67,7 @@ def test_training_leaves_unseen_regions_without_annotation(world: dict[str, Worl
     unseen = set(world_vocabulary().labels) - seen
     annotated, void, hidden = 0, 0, 0
     for index in range(COUNT):
-        scene = make_scene(0, "train", index, SPLITS["train"].options)
+        scene = SPLITS["train"].scene(0, index)
         labels = np.asarray(Image.open(world["train"].semantic_labels / f"{index + 1:08d}.png"))
         for region in scene.regions:
             values = set(labels[scene.ids == region.id].tolist())

@@ -131,7 +131,7 @@ def register_dataset(name: str, root: Path | None = None) -> None:
 
 def evaluator_type(benchmark: Benchmark) -> str:
     """ "" for folds and mosaics: they ask for some classes, or by other rules than detectron2's."""
-    tasks = benchmark.evaluators or benchmark.tasks
+    tasks = tuple(task for task in benchmark.evaluators or benchmark.tasks if task != "video")
     if benchmark.reader == "panoptic" and not benchmark.instances:
         # detectron2 makes no objects of a panoptic annotation
         tasks = tuple(task for task in tasks if task != "instances")

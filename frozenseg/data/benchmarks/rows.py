@@ -74,7 +74,7 @@ def _label_maps(root: str, vocabulary: str, labels: str, **fields: Any) -> Bench
     )
 
 
-def _small_world(split: str, vocabulary: str) -> Benchmark:
+def _small_world(split: str, vocabulary: str, evaluators: tuple[str, ...] = ALL_TASKS) -> Benchmark:
     """Return the row of a split of the small world."""
     files = small_world_files(Path("small_world"), split)._asdict().items()
     paths: dict[str, Any] = {field: str(path) for field, path in files if field != "settings"}
@@ -83,7 +83,7 @@ def _small_world(split: str, vocabulary: str) -> Benchmark:
         reader="panoptic",
         vocabulary=vocabulary,
         test_size=(192, 384),
-        evaluators=ALL_TASKS,
+        evaluators=evaluators,
         **paths,
     )
 
@@ -265,6 +265,9 @@ TEST_ROWS: dict[str, Benchmark] = {
         published=_published(APr=(25.6, 23.5, 25.0, None, None)),
     ),
     "small_world_val": _small_world("val", "small_world"),
+    "small_world_video_val": _small_world(
+        "video_val", "small_world", evaluators=("video", *ALL_TASKS)
+    ),
 }
 # {test row: the split of its preparation that makes the training set, its number of images}
 TRAINING_SETS: dict[str, tuple[str, Mapping[int, str]]] = {

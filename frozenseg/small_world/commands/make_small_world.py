@@ -12,9 +12,10 @@ from frozenseg.data.benchmarks.small_world_files import WorldFiles, small_world_
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, user_path
 from frozenseg.small_world.export import SPLITS, export_split
-from frozenseg.small_world.pictures import write_demo, write_sheet
+from frozenseg.small_world.pictures import write_clips, write_demo, write_sheet
 
-COUNTS = {"train": 2400, "val": 200}
+COUNTS = {"train": 2400, "val": 200, "video_val": 288}
+USUAL = ("train", "val")
 DESCRIBED = "set.yaml"  # names both splits in a few letters
 
 
@@ -37,9 +38,12 @@ def _write(arguments: argparse.Namespace) -> None:
     if arguments.demo is not None:
         write_demo(arguments.demo)
         print(f"{arguments.demo}: scenes and vocabulary of the demo")
+    if arguments.clips is not None:
+        for path in write_clips(arguments.clips, arguments.seed):
+            print(f"{path}: a clip")
     if arguments.output is None:
         return
-    for split in arguments.split or SPLITS:
+    for split in arguments.split or USUAL:
         count = COUNTS[split] if arguments.count is None else arguments.count
         with tqdm(total=count, desc=split, unit="scene") as bar:
             files = export_split(
@@ -74,8 +78,8 @@ def dataset_name(files: WorldFiles) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.output is None and arguments.sheet is None and arguments.demo is None:
-        raise UserError("nothing to do: give --output, --sheet or --demo")
+    if not (arguments.output or arguments.sheet or arguments.demo or arguments.clips):
+        raise UserError("nothing to do: give --output, --sheet, --demo or --clips")
     for name, least in (("count", 1), ("seed", 0), ("processes", 1)):
         if (given := getattr(arguments, name)) is not None and given < least:
             raise UserError(f"--{name} {given}: must be at least {least}")
@@ -85,11 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg make_small_world", description=__doc__)
     add = parser.add_argument
     add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
-    add("--split", nargs="+", choices=list(SPLITS), help="default: all")
-    add("--count", type=int, help=f"scenes of a split (default: {COUNTS})")
+    add("--split", nargs="+", choices=list(SPLITS), help="default: train val")
+    add("--count", type=int, help=f"scenes or frames of a split (default: {COUNTS})")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
     cores = os.cpu_count() or 1
     add("--processes", type=int, default=cores, help="files do not depend on it (%(default)s)")
     add("--sheet", type=output_picture, help="write a contact sheet (.png)")
     add("--demo", type=user_path, help="write the demo's scenes and vocabulary into this folder")
+    add("--clips", type=user_path, help="write three short videos into this folder")
     return parser

@@ -1,0 +1,232 @@
+"""Segment videos, cameras and streams: the work of `frozenseg demo` on them."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from frozenseg.commands.result_names import Input
+from frozenseg.data.coco_records import segment_of, track_records
+from frozenseg.data.label_maps import read_panoptic_ids
+from frozenseg.data.prediction_lines import PredictionLines
+from frozenseg.data.results import FOLDER, PANOPTIC, write_panoptic_png
+from frozenseg.data.video import Append, Frame, Selection, Video, read_video, video_writer
+from frozenseg.errors import UserError
+from frozenseg.runtime.background import AsyncWriter, cores, newest, prefetch
+from frozenseg.structures import PanopticResult
+from frozenseg.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from frozenseg.results.result import SegmentationResult
+    from frozenseg.tracking.tracker import Tracker
+
+# Frames after which a stopped run can go on: a multiple of `frozenseg.results.following.AFRESH`, so
+# that it is none whose result is reused.
+MARK_EVERY = 16
+
+
+class ImageSegmenter(Protocol):
+    """The part of a `Predictor` that is used here."""
+
+    def stream(
+        self, images: Iterable[Any], vocabulary: Vocabulary, *, threshold: float
+    ) -> "Iterator[SegmentationResult | UserError]":
+        """Yield the results of images, given as paths or (H, W, 3) uint8 RGB, in their order."""
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How videos are segmented.
+
+    selection: which frames, and how large.
+    track: whether what is the same thing has one identity.
+    still: see `Predictor.track`.
+    codec: of the film, see `frozenseg.data.video.CODECS`.
+    legend: whether the film has one.
+    """
+
+    selection: Selection = Selection()
+    track: bool = True
+    still: float | None = None
+    codec: str = "h264"
+    legend: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the predictions depend on and is not usual, by the names of the options."""
+        usual, chosen = VideoOptions(), self.selection
+        pairs = {
+            "track": (self.track, usual.track),
+            "reuse-still": (self.still, usual.still),
+            **{
+                name.replace("_", "-"): (value, getattr(usual.selection, name))
+                for name, value in vars(chosen).items()
+            },
+        }
+        return {name: value for name, (value, default) in pairs.items() if value != default}
+
+
+class VideoRun:
+    """Segments one video after another, and writes their predictions and films."""
+
+    def __init__(
+        self,
+        segmenter: ImageSegmenter,
+        output: Path,
+        vocabulary: Vocabulary,
+        lines: PredictionLines,
+        *,
+        threshold: float,
+        pictures: bool,
+        options: VideoOptions,
+    ) -> None:
+        """pictures: whether films are made. The other arguments are those of `segment_files`."""
+        self.segmenter = segmenter
+        self.output, self.vocabulary, self.lines = output, vocabulary, lines
+        self.threshold, self.pictures, self.options = threshold, pictures, options
+
+    def run(self, entry: Input, found: Callable[["SegmentationResult"], None]) -> str:
+        """Segment a video and return what of it could not be read, or "".
+
+        A part that a stopped run has done is not done again; the film gets it from the predictions.
+        A camera or stream ends with Ctrl-C too.
+
+        found: is called with each new result, in order.
+        """
+        from frozenseg.results.following import tracker_of  # torch takes seconds
+
+        video = read_video(entry.path)
+        tracker = tracker_of(self.threshold) if self.options.track else None
+        begun = self.lines.begun
+        if begun is not None and tracker is not None and begun.tracker is not None:
+            tracker.restore(begun.tracker)
+        done = 0 if begun is None else begun.frames
+        expected = self.options.selection.expected(video.num_frames, video.fps)
+        bar = tqdm(total=expected or None, initial=done, unit=" frames", disable=None)
+        with (
+            self._film(entry, video) as append,
+            bar,
+            drawing() as pool,
+            AsyncWriter(cores()) as out,
+        ):
+            frames = self._frames(video)
+            for frame, result in self._kept(frames, done):
+                out.do(_append, append, pool.submit(self._draw, result), frame.time)
+            count = done
+            try:
+                for frame, result in self._new(frames, tracker):
+                    png = f"{entry.name}/{frame.number:06d}.png"
+                    drawn = pool.submit(self._draw, result, png)
+                    out.do(_append, append, drawn, frame.time)
+                    out.do(self._add, entry, frame, result, png)
+                    count += 1
+                    if count % MARK_EVERY == 0:
+                        state = None if tracker is None else tracker.state()
+                        out.do(self.lines.mark, entry.source, count, state)
+                    found(result)
+                    bar.update()
+            except KeyboardInterrupt:
+                if not video.live:
+                    raise
+            if not count:
+                raise UserError(f"{video.name}: no frame lies between --start and --end")
+        self.lines.end_video(entry.source, count)
+        return video.loss
+
+    def _film(self, entry: Input, video: Video) -> AbstractContextManager[Append]:
+        if not self.pictures:
+            return nullcontext(_no_picture)
+        return video_writer(
+            self.output / f"{entry.name}.mp4",
+            max(video.fps / self.options.selection.stride, 1.0),
+            codec=self.options.codec,
+            sound=None if video.live else entry.path,
+        )
+
+    def _frames(self, video: Video) -> Iterator[Frame]:
+        frames = video.frames(self.options.selection)
+        return newest(frames) if video.live else prefetch(frames, cores())
+
+    def _kept(
+        self, frames: Iterator[Frame], count: int
+    ) -> "Iterator[tuple[Frame, SegmentationResult]]":
+        """Take the frames that are done, and yield those that are drawn again."""
+        from frozenseg.results.result import SegmentationResult
+
+        if not count or not self.pictures:
+            deque(itertools.islice(frames, count), maxlen=0)
+            return
+        labels = self.vocabulary.labels
+        # `frames` comes last: `zip` takes none of them after the last line.
+        for entry, frame in zip(self.lines.frames_begun(), frames, strict=False):
+            ids = read_panoptic_ids(self._panoptic(entry["panoptic"]["file_name"]))
+            records = entry["panoptic"]["segments_info"]
+            segments = [segment_of(row, labels[row["category_id"] - 1]) for row in records]
+            regions, note = PanopticResult(ids, segments), entry["note"]
+            yield (
+                frame,
+                SegmentationResult(frame.pixels, self.vocabulary, regions, None, None, note),
+            )
+
+    def _new(
+        self, frames: Iterator[Frame], tracker: "Tracker | None"
+    ) -> "Iterator[tuple[Frame, SegmentationResult]]":
+        """Yield the frames with their results."""
+        from frozenseg.results.following import follow
+
+        taken = deque[Frame]()
+
+        def pixels() -> Iterator[np.ndarray]:
+            for frame in frames:
+                taken.append(frame)
+                yield frame.pixels
+
+        least = self.threshold if tracker is None else tracker.keep
+        segment = partial(self.segmenter.stream, vocabulary=self.vocabulary, threshold=least)
+        for result in follow(segment, pixels(), tracker=tracker, still=self.options.still):
+            if isinstance(result, UserError):
+                raise result
+            yield taken.popleft(), result
+
+    def _panoptic(self, png: str) -> Path:
+        return self.output / FOLDER / PANOPTIC / png
+
+    def _draw(self, result: "SegmentationResult", png: str | None = None) -> np.ndarray:
+        """Draw a frame, and write its ids unless they are there."""
+        if png is not None:
+            write_panoptic_png(self._panoptic(png), result.regions.ids)
+        if not self.pictures:
+            return result.image
+        return np.asarray(result.draw(legend="fixed" if self.options.legend else False))
+
+    def _add(self, entry: Input, frame: Frame, result: "SegmentationResult", png: str) -> None:
+        self.lines.add(
+            source=entry.source,
+            file_name=f"{entry.source}#{frame.number}",
+            panoptic_file=png,
+            panoptic=result.regions,
+            instances=result.instances,
+            note=result.note,
+            time=round(frame.time, 6),
+            tracks=track_records(result.regions) if self.options.track else None,
+        )
+
+
+def drawing() -> ThreadPoolExecutor:
+    """Return threads that draw."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="drawing")
+
+
+def _append(append: Append, drawn: "Future[np.ndarray]", time: float) -> None:
+    append(drawn.result(), time)
+
+
+def _no_picture(frame: np.ndarray, time: float | None = None) -> None:
+    """Take the place of what appends a frame to a film."""

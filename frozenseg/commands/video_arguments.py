@@ -1,0 +1,54 @@
+"""--stride, --start, --end, --max-side, --no-track, ...: how a command segments videos."""
+
+import argparse
+import math
+
+from frozenseg.commands.segment_video import VideoOptions
+from frozenseg.data.video import CODECS, Selection
+
+
+def add_video(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments about videos to a command line; images do not heed them."""
+    group = parser.add_argument_group("videos, cameras and streams")
+    add = group.add_argument
+    add("--stride", type=int, default=1, help="take every N-th frame", metavar="N")
+    add("--start", type=float, default=0.0, help="begin at this second", metavar="S")
+    add("--end", type=float, default=math.inf, help="end before this second", metavar="S")
+    add(
+        "--max-side",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="reduce larger frames to this longer side, for the film and its results too",
+    )
+    add(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="give the same thing the same id, colour and name in all frames (default)",
+    )
+    add(
+        "--reuse-still",
+        type=float,
+        metavar="LEVEL",
+        help="take the result of the frame before where no part of a frame has changed by more "
+        "than so many grey levels (0-255); such frames cost nothing",
+    )
+    add("--codec", choices=CODECS, default=CODECS[0], help="of the film (default: %(default)s)")
+    add("--legend", action="store_true", help="draw a legend beside the frames of the film")
+
+
+def video_options(arguments: argparse.Namespace) -> VideoOptions:
+    """Return what the arguments say, or raise `UserError` for values out of range."""
+    return VideoOptions(
+        selection=Selection(
+            stride=arguments.stride,
+            start=arguments.start,
+            end=arguments.end,
+            max_side=arguments.max_side,
+        ),
+        track=arguments.track,
+        still=arguments.reuse_still,
+        codec=arguments.codec,
+        legend=arguments.legend,
+    )

@@ -1,0 +1,81 @@
+"""A film that PyAV writes: H.264, VP9 or AV1 in an MP4 file that plays while it loads."""
+
+import contextlib
+import math
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from frozenseg.data.video.frames import even
+from frozenseg.data.video.sound import Sound, open_sound
+
+ENCODERS = {
+    "h264": ("libx264", {"crf": "20", "preset": "fast"}),
+    "vp9": ("libvpx-vp9", {"crf": "32", "b": "0", "cpu-used": "4", "row-mt": "1"}),
+    "av1": ("libsvtav1", {"crf": "32", "preset": "8"}),
+}
+"""Codec -> (FFmpeg's encoder, its options)."""
+CLOCK = 90_000  # ticks a second
+
+
+class PyAVFilm:
+    """A film that PyAV writes. Frames keep their times, which need not be regular."""
+
+    def __init__(
+        self, path: Path, fps: float, codec: str, sound: str | os.PathLike[str] | None
+    ) -> None:
+        """Open the file. The arguments are those of `video_writer`."""
+        os.environ.setdefault("SVT_LOG", "1")  # the encoder of AV1 prints its settings otherwise
+        self.fps, self.sound_of = fps, sound
+        encoder, options = ENCODERS[codec]
+        self.container: Any = av.open(str(path), "w", options={"movflags": "+faststart"})
+        rate = Fraction(fps).limit_denominator(1001)
+        stream: Any = self.container.add_stream(encoder, rate=rate, options=options)
+        self.stream = stream
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.time_base = self.stream.codec_context.time_base = Fraction(1, CLOCK)
+        self.sound: Sound | None = None
+        self.first, self.last = math.nan, -1
+
+    def append(self, frame: np.ndarray, time: float | None = None) -> None:
+        """Append a frame, see `writing.Append`."""
+        step = round(CLOCK / self.fps)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even(frame)), format="rgb24")
+        if self.last < 0:
+            self._begin(picture, time or 0.0)
+        if (picture.width, picture.height) != (self.stream.width, self.stream.height):
+            picture = picture.reformat(self.stream.width, self.stream.height)
+        if time is None:
+            ticks = self.last + step if self.last >= 0 else 0
+        else:
+            ticks = max(self.last + 1, round((time - self.first) * CLOCK))
+        picture.pts, picture.time_base, picture.duration = ticks, Fraction(1, CLOCK), step
+        self.container.mux(self.stream.encode(picture))
+        self.last = ticks
+        if self.sound is not None:
+            self.sound.until(ticks / CLOCK)
+
+    def _begin(self, picture: Any, time: float) -> None:
+        self.first = time
+        self.stream.width, self.stream.height = picture.width, picture.height
+        if self.sound_of is not None:
+            self.sound = open_sound(self.sound_of, self.container, begin=time)
+
+    def close(self) -> None:
+        """Write what is left of frames and sound."""
+        if self.last >= 0:
+            self.container.mux(self.stream.encode())
+            if self.sound is not None:
+                self.sound.until(self.last / CLOCK + 1 / self.fps)
+                self.sound.close()
+        self.container.close()
+
+    def abandon(self) -> None:
+        """End without the last frames, after an error."""
+        with contextlib.suppress(FFmpegError):  # the error that ended the film is the one to tell
+            self.container.close()

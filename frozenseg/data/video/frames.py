@@ -1,0 +1,72 @@
+"""A frame of a video, and which frames are taken."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from frozenseg.errors import UserValueError
+
+
+class Frame(NamedTuple):
+    """A frame.
+
+    number: its place in the video, from 1. time: in seconds from the beginning of the video.
+    pixels: (H, W, 3) uint8 RGB, upright.
+    """
+
+    number: int
+    time: float
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a video are taken, and how large.
+
+    stride: every how many-th frame. start, end: in seconds; a frame at `end` is not taken.
+    max_side: the most pixels of the longer side, to which larger frames are reduced; 0: no limit.
+
+    Raises `UserValueError` for values out of range.
+    """
+
+    stride: int = 1
+    start: float = 0.0
+    end: float = math.inf
+    max_side: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UserValueError(f"stride {self.stride}: must be at least 1")
+        if not 0 <= self.start < self.end:
+            raise UserValueError(
+                f"start {self.start:g}, end {self.end:g}: seconds, of which the start comes first"
+            )
+        if self.max_side < 0:
+            raise UserValueError(f"max_side {self.max_side}: must be at least 0 pixels")
+
+    def wants(self, number: int, time: float) -> bool:
+        """Tell whether the frame of this number, from 1, and time is taken."""
+        return (number - 1) % self.stride == 0 and self.start <= time < self.end
+
+    def expected(self, num_frames: int, fps: float) -> int:
+        """Return how many of so many frames are taken, where their times are regular."""
+        last = num_frames if math.isinf(self.end) else min(num_frames, math.ceil(self.end * fps))
+        return max(0, -(-last // self.stride) - -(-math.ceil(self.start * fps) // self.stride))
+
+    def sized(self, pixels: np.ndarray) -> np.ndarray:
+        """Reduce a frame (H, W, 3) uint8 to `max_side`."""
+        height, width = pixels.shape[:2]
+        if not self.max_side or max(height, width) <= self.max_side:
+            return pixels
+        scale = self.max_side / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def even(frame: np.ndarray) -> np.ndarray:
+    """Pad odd sides (H, W, 3), which codecs cannot have, by a pixel."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -1,0 +1,94 @@
+"""Write the frames of a film to an MP4 file that browsers play, with the sound of its source."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from frozenseg.data.video.frames import even
+from frozenseg.data.video.reading import has_pyav, read_video
+from frozenseg.errors import UserError, WriteError
+from frozenseg.files import atomic_path
+
+CODECS = ("h264", "vp9", "av1")
+
+
+class Append(Protocol):
+    """Appends a frame to a film."""
+
+    def __call__(self, frame: np.ndarray, time: float | None = None) -> None:
+        """Append (H, W, 3) uint8 RGB. time: in seconds; None: a frame after the last."""
+
+
+@contextmanager
+def video_writer(
+    path: str | os.PathLike[str],
+    fps: float,
+    *,
+    codec: str = "h264",
+    sound: str | os.PathLike[str] | None = None,
+) -> Iterator[Append]:
+    """Yield a function that appends frames to an MP4 file, which appears when the block succeeds.
+
+    The film begins with its first frame. Frames of another size than the first are resized, and odd
+    sizes are padded by a pixel. Raises `WriteError` for a full disk. Without PyAV it is MPEG-4 Part
+    2, which browsers do not play, of constant rate and without sound.
+
+    fps: frames per second where no times are given. codec: of `CODECS`.
+    sound: a video whose sound the film keeps, cut where its frames begin and end.
+    """
+    if codec not in CODECS:
+        raise UserError(f"codec {codec!r}: known are {', '.join(CODECS)}")
+    with atomic_path(path) as temporary:
+        film: Any = None  # of one of two classes, of which one is imported where PyAV is there
+        if has_pyav():
+            from frozenseg.data.video.film import PyAVFilm
+
+            film = PyAVFilm(temporary, fps, codec, sound)
+        else:
+            film = _OpenCVFilm(temporary, fps, path)
+        try:
+            yield film.append
+        except BaseException:
+            film.abandon()
+            raise
+        film.close()
+
+
+class _OpenCVFilm:
+    """A film that OpenCV writes, which does not report a full disk."""
+
+    def __init__(self, path: Path, fps: float, name: str | os.PathLike[str]) -> None:
+        self.path, self.fps, self.name, self.written = path, fps, name, 0
+        self.writer: cv2.VideoWriter | None = None
+        self.size = (0, 0)
+
+    def append(self, frame: np.ndarray, time: float | None = None) -> None:
+        frame = even(frame)
+        if self.writer is None:
+            self.size = (frame.shape[1], frame.shape[0])
+            code = cv2.VideoWriter.fourcc(*"mp4v")  # in every build of OpenCV, unlike H.264
+            self.writer = cv2.VideoWriter(str(self.path), code, self.fps, self.size)
+            if not self.writer.isOpened():
+                raise UserError(
+                    'OpenCV cannot write MP4 here; give images, or pip install "frozenseg[video]"'
+                )
+        self.writer.write(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), self.size))
+        self.written += 1
+
+    def close(self) -> None:
+        self.abandon()
+        try:
+            readable = read_video(self.path).num_frames
+        except UserError:
+            readable = 0
+        if readable < self.written:
+            raise WriteError(f"{self.name}: cannot be written whole; make room there")
+
+    def abandon(self) -> None:
+        if self.writer is not None:
+            self.writer.release()

@@ -1,0 +1,106 @@
+"""Track the results of a stream of frames, and reuse results where nothing moves."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from frozenseg.errors import UserError, UserValueError
+from frozenseg.results.result import SegmentationResult
+from frozenseg.results.selection import checked_threshold
+from frozenseg.tracking.tracker import Tracker
+
+Outcome = SegmentationResult | UserError
+
+KEEP_SHARE = 0.6  # of the threshold, at which a region goes on with its track
+SMALL = 64  # pixels of the sides at which frames are compared
+AFRESH = 16  # frames after which one is segmented in any case, so that no more wait for a result
+
+
+def tracker_of(threshold: float) -> Tracker:
+    """Return a tracker whose tracks begin at a threshold of scores, 0-1, and end below it."""
+    return Tracker(start=checked_threshold(threshold), keep=KEEP_SHARE * threshold)
+
+
+def follow(
+    segment: Callable[[Iterator[np.ndarray]], Iterator[Outcome]],
+    frames: Iterable[np.ndarray],
+    *,
+    tracker: Tracker | None,
+    still: float | None = None,
+) -> Iterator[Outcome]:
+    """Yield the results of the frames of one video.
+
+    segment: yields the results of frames, in their order, with the threshold `tracker.keep`.
+    tracker: gives them identities; None: they have none.
+    still: as `level` of `Still`; None: all frames are segmented.
+    """
+    if still is None:
+        results = segment(iter(frames))
+    else:
+        calm = Still(still)
+        results = calm.spread(segment(calm.moved(frames)))
+    return results if tracker is None else tracked(results, tracker)
+
+
+def tracked(results: Iterable[Outcome], tracker: Tracker) -> Iterator[Outcome]:
+    """Yield the results of the frames of one video with the identities of their regions.
+
+    results: made with the threshold `tracker.keep`. Errors in place of results stay as they are.
+    """
+    for result in results:
+        if isinstance(result, SegmentationResult):
+            sure = result.filter(threshold=tracker.start).instances
+            result = replace(result, panoptic=tracker.update(result.regions), instances=sure)
+        yield result
+
+
+class Still:
+    """Leaves out frames that hardly differ from the last one that was segmented.
+
+    level: the most difference, in grey levels 0-255, that may be the mean of any of the 8 x 8 parts
+        of a frame.
+
+    `moved` chooses the frames that a model gets, `spread` gives its results to the others too.
+    """
+
+    def __init__(self, level: float) -> None:
+        if not 0 <= level <= 255:
+            raise UserValueError(f"still {level:g}: must lie in 0-255")
+        self.level, self.reused = level, 0
+        self._waiting: deque[np.ndarray | None] = deque()  # None: the next result is of this frame
+
+    def moved(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the frames (H, W, 3) uint8 that differ from the last one that was yielded."""
+        last: np.ndarray | None = None
+        for number, frame in enumerate(frames):
+            small = cv2.resize(frame, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+            if last is None or number % AFRESH == 0 or _difference(small, last) > self.level:
+                last = small
+                self._waiting.append(None)
+                yield frame
+            else:
+                self._waiting.append(frame)
+
+    def spread(self, results: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Yield the results of all frames in their order, of those from `moved`."""
+        for result in results:
+            yield from self._reused()
+            self._waiting.popleft()
+            self._last = result
+            yield result
+        yield from self._reused()
+
+    def _reused(self) -> Iterator[Outcome]:
+        while self._waiting and (frame := self._waiting[0]) is not None:
+            self._waiting.popleft()
+            self.reused += 1
+            last = self._last
+            yield replace(last, image=frame) if isinstance(last, SegmentationResult) else last
+
+
+def _difference(small: np.ndarray, other: np.ndarray) -> float:
+    parts = cv2.resize(cv2.absdiff(small, other), (8, 8), interpolation=cv2.INTER_AREA)
+    return float(parts.max())

@@ -1,0 +1,91 @@
+"""Measure what tracks are worth on clips of the small world, over seeds."""
+
+import argparse
+from typing import Any, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+import frozenseg
+from frozenseg.evaluation.video import VideoQuality
+from frozenseg.files import user_path, write_json
+from frozenseg.predictor import Predictor
+from frozenseg.results.following import KEEP_SHARE, Still, tracker_of
+from frozenseg.results.selection import THRESHOLD, checked_threshold
+from frozenseg.small_world.video import Clip, ClipOptions, Motion, make_clip
+from frozenseg.small_world.vocabulary import world_vocabulary
+
+SWITCHES = "identity switches a minute"
+SHOWN = ("VPQ", "VPQ 1", "VPQ 6", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ", SWITCHES)
+
+
+def main(argv: list[str]) -> int | None:
+    """Print the measures of each seed and motion, and their means."""
+    arguments = _parser().parse_args(argv)
+    words = world_vocabulary()
+    rows: list[dict[str, Any]] = []
+    options = ClipOptions(frames=arguments.frames)
+    with frozenseg.load(arguments.config_file, device="cpu") as segmenter:
+        for seed in arguments.seeds:
+            metric = VideoQuality(
+                is_thing=words.is_thing,
+                make_tracker=lambda: tracker_of(arguments.threshold),
+            )
+            kinds = [kind for kind in get_args(Motion) for _ in range(arguments.clips)]
+            for number, kind in enumerate(tqdm(kinds, desc=f"seed {seed}", disable=None)):
+                clip = make_clip(seed, kind, number % arguments.clips, options)
+                add_clip(metric, segmenter, f"{kind}_{number}", clip, arguments)
+            rows.append({"seed": seed, **metric.compute()})
+            for scores in (rows[-1]["without"], rows[-1]["with tracks"]):
+                scores[SWITCHES] = 60 * options.fps * scores["switches"] / scores["frames"]
+    print(_table(rows))
+    if arguments.json is not None:
+        write_json(arguments.json, rows, indent=2)
+    return None
+
+
+def add_clip(
+    metric: VideoQuality,
+    segmenter: Predictor,
+    name: str,
+    clip: Clip,
+    arguments: argparse.Namespace,
+) -> None:
+    """Segment the frames of a clip and keep them in the metric."""
+    words = world_vocabulary()
+    keep = KEEP_SHARE * checked_threshold(arguments.threshold)
+    truth = {region.id: words.labels.index(region.name) for region in clip.regions}
+    results: Any
+    if arguments.reuse_still is None:
+        results = segmenter.stream(iter(clip.images), words, threshold=keep)
+    else:
+        still = Still(arguments.reuse_still)
+        results = still.spread(segmenter.stream(still.moved(clip.images), words, threshold=keep))
+    for number, (result, ids) in enumerate(zip(results, clip.ids, strict=True)):
+        metric.update(name, f"{number:06d}", result.regions, ids, truth)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Return a table in Markdown: the mean over the seeds, and the least and the most."""
+    lines = ["| | without tracks | with tracks |", "| --- | --- | --- |"]
+    for name in SHOWN:
+        scale = 1 if name == SWITCHES else 100
+        cells = []
+        for kind in ("without", "with tracks"):
+            values = [scale * row[kind][name] for row in rows]
+            cells.append(f"{np.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="frozenseg measure_video", description=__doc__)
+    add = parser.add_argument
+    add("--config-file", default="small", help="model (default: %(default)s)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clips (%(default)s)")
+    add("--clips", type=int, default=2, help="of each motion and seed (default: %(default)s)")
+    add("--frames", type=int, default=24, help="of a clip (default: %(default)s)")
+    add("--threshold", type=float, default=THRESHOLD, help="as of the demo (%(default)s)")
+    add("--reuse-still", type=float, metavar="LEVEL", help="as of the demo")
+    add("--json", type=user_path, help="write all measures there")
+    return parser

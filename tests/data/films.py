@@ -1,0 +1,53 @@
+"""Videos of every kind for tests, made by PyAV."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def film(
+    path: Path,
+    *,
+    times: Sequence[float] = tuple(range(10)),
+    codec: str = "libx264",
+    size: tuple[int, int] = (48, 64),
+    turned: int = 0,
+    sound: str = "",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write frames at `times`, in units of 1/10 s: noise, but the left half is bright by 40 + 20 n.
+
+    sound: an audio codec. turned: degrees by which players turn the film.
+    """
+    import av
+
+    height, width = size
+    with av.open(str(path), "w", options=options or {}) as out:
+        pictures: Any = None
+        if times:
+            pictures = out.add_stream(codec, rate=10)
+            pictures.width, pictures.height, pictures.pix_fmt = width, height, "yuv420p"
+            pictures.codec_context.time_base = Fraction(1, 1000)
+            if turned:
+                pictures.set_display_rotation(turned)
+        tones = out.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        if tones is not None:
+            wave = np.sin(np.arange(48_000) / 20).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, 0
+            for piece in av.AudioResampler(tones.format, "mono", 48_000, 960).resample(frame):
+                out.mux(tones.encode(piece))
+        noise = np.random.default_rng(0)
+        for number, time in enumerate(times):
+            pixels = noise.integers(0, 256, (height, width, 3), np.uint8)
+            pixels[:, : width // 2] = 40 + 20 * (number % 10)
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts, picture.time_base = round(100 * time), Fraction(1, 1000)
+            out.mux(pictures.encode(picture))
+        for stream in (pictures, tones):
+            if stream is not None:
+                out.mux(stream.encode())
+    return path
