@@ -176,7 +176,7 @@ MODEL = {
     # of a size on. Graphs keep memory for each size.
     "CUDA_GRAPHS": True,
     # In training, run the layers of the pixel decoder again in the backward pass in place of
-    # keeping what is inside them. "auto": on a CPU.
+    # keeping what is inside them. "auto": on a CPU; on a GPU the parts that take much memory.
     "RECOMPUTE": Key("auto", ("auto", "always", "never")),
     # A published .pth or our .safetensors; "": the trained parts start anew. This and the weights
     # of the frozen encoders may be `frozenseg://small/FILE`, a file that ships with the package.

@@ -48,8 +48,8 @@ class Precision:
 
     @classmethod
     def choose(cls, device: torch.device, name: str) -> "Precision":
-        """name: one of `CHOICES`; "auto": float32, but on CUDA float16, which was ten times closer
-        to float32 than bfloat16 (docs/guides/gpu.md)."""
+        """name: one of `CHOICES`; "auto": float32, but on CUDA float16, which is closer to float32
+        than bfloat16 and as fast (docs/guides/gpu.md)."""
         if name not in CHOICES:
             raise UserError(f"{name}: unknown; {nearest(name, list(CHOICES))}")
         if name == "auto":
