@@ -1,6 +1,6 @@
 """Runs resized images through a model and its post-processing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -116,12 +116,9 @@ class Pipeline:
         results the memory does not hold, its error stands in place of them.
         """
         if len(output.requests) == 1:
-            step = partial(self.post_processor, *self._given(output, 0, vocabulary))
-            return [self._caught(output, 0, step)]
-        work = [
-            self.post_processor.in_steps(*self._given(output, index, vocabulary))
-            for index in range(len(output.requests))
-        ]
+            made = partial(self._made_at_once, output, vocabulary)
+            return [self._caught(output, 0, made)]
+        work = [self._in_steps(output, index, vocabulary) for index in range(len(output.requests))]
         found: list[Prediction | UserError | None] = [
             self._caught(output, index, partial(next, steps)) for index, steps in enumerate(work)
         ]
@@ -130,6 +127,14 @@ class Pipeline:
                 if number in range(len(work)) and not isinstance(found[number], UserError):
                     found[number] = self._caught(output, number, partial(next, work[number]))
         return cast(list[Prediction | UserError], found)
+
+    def _made_at_once(self, output: ModelOutput, vocabulary: Vocabulary) -> Prediction:
+        return self.post_processor(*self._given(output, 0, vocabulary))
+
+    def _in_steps(
+        self, output: ModelOutput, index: int, vocabulary: Vocabulary
+    ) -> Iterator[Prediction | None]:
+        yield from self.post_processor.in_steps(*self._given(output, index, vocabulary))
 
     def _caught(self, output: ModelOutput, index: int, step: Callable[[], Any]) -> Any:
         """Return the result of a step of the work on one image, or its `UserError`."""

@@ -734,6 +734,8 @@ def test_without_pictures(tmp_path: Path, loaded: list[tuple]) -> None:
         "predictions/panoptic.json",
         "predictions/panoptic/a.png",
         "predictions/panoptic/clip/000001.png",
+        "predictions/video_panoptic.json",
+        "predictions/youtube_vis.json",
     ]
 
 

@@ -25,7 +25,7 @@ PLAY = """async () => {
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
+def browser_page() -> Iterator[Any]:
     with chromium() as browser:
         yield browser.new_page()
 
@@ -37,17 +37,17 @@ def _play(page: Any, path: Path) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_film_of_each_codec(tmp_path: Path, page: Any, codec: str) -> None:
+def test_a_film_of_each_codec(tmp_path: Path, browser_page: Any, codec: str) -> None:
     source = film(tmp_path / "a.mkv", sound="libopus")
     video = read_video(source)
     with video_writer(tmp_path / "b.mp4", 10, codec=codec, sound=source) as append:
         for frame in video.frames():
             append(frame.pixels, frame.time)
-    assert _play(page, tmp_path / "b.mp4") == [None, 10, 64]
+    assert _play(browser_page, tmp_path / "b.mp4") == [None, 10, 64]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["crossing.mp4", "panned.mp4"])
-def test_the_films_of_the_documents(page: Any, name: str) -> None:
-    error, frames, width = _play(page, DOCS / name)
+def test_the_films_of_the_documents(browser_page: Any, name: str) -> None:
+    error, frames, width = _play(browser_page, DOCS / name)
     assert error is None and frames >= 24 and width >= 640
