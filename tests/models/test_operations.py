@@ -20,9 +20,10 @@ from frozenseg.structures import ImageBatch, TextEmbeddings
 from tests.operations import Operations
 
 RECIPE = "configs/coco/frozenseg/convnext_large.yaml"
-BUDGET = 1330
-"""There are 1327, 48 of them casts of the pixel decoders into half precision, in which they are
-faster (logs/gpu/README.md); there were 2510 when weights were cast anew for every image."""
+BUDGET = 1335
+"""There are 1334: 48 of them casts of the pixel decoders into half precision, in which they are
+faster (logs/gpu/README.md), and 4 layouts that a CPU alone needs. There were 2510 when weights were
+cast anew for every image."""
 
 
 @pytest.fixture(autouse=True)
