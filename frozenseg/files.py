@@ -201,19 +201,26 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 def _pieces(value: Any) -> Iterator[str]:
     """Encode `value` as JSON piece by piece; iterators in it become lists."""
-    if isinstance(value, Mapping):
+    if not _is_lazy(value):
+        yield json_text(value)
+    elif isinstance(value, Mapping):
         for number, (key, entry) in enumerate(value.items()):
             yield f"{', ' if number else '{'}{json.dumps(key)}: "
             yield from _pieces(entry)
-        yield "}" if value else "{}"
-    elif isinstance(value, Iterator):
+        yield "}"
+    else:
         yield "["
         for number, entry in enumerate(value):
             yield ", " if number else ""
             yield from _pieces(entry)
         yield "]"
-    else:
-        yield json_text(value)
+
+
+def _is_lazy(value: Any) -> bool:
+    """Whether this is an iterator, or a mapping that holds one."""
+    if isinstance(value, Mapping):
+        return any(map(_is_lazy, value.values()))
+    return isinstance(value, Iterator)
 
 
 def _finite(value: Any) -> Any:

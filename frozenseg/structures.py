@@ -210,6 +210,14 @@ class PanopticResult:
     ids: np.ndarray
     segments: list[Segment]
 
+    def class_map(self) -> np.ndarray:
+        """Return the class of each pixel (H, W), -1 where there is no segment."""
+        last = max((segment.id for segment in self.segments), default=0)
+        classes = np.full(last + 1, -1)
+        for segment in self.segments:
+            classes[segment.id] = segment.class_id
+        return classes[self.ids]
+
 
 @dataclass
 class InstanceResult:

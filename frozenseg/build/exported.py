@@ -35,7 +35,7 @@ from frozenseg.export.agreement import (
 from frozenseg.export.formats import FORMATS
 from frozenseg.export.graph import names_of_outputs, traced
 from frozenseg.export.network import Network
-from frozenseg.export.openvino import PRECISIONS, OpenVinoSession
+from frozenseg.export.openvino import DEVICES, OpenVinoSession
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.results import Results
 from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session
@@ -62,7 +62,7 @@ class Order:
     """What shall be exported.
 
     output: the file; with several windows, each adds its size to the name.
-    format: a key of `FORMATS`. precision: of the weights, one of `PRECISIONS`.
+    format: a key of `FORMATS`. precision: of the weights, one of `export.precision.PRECISIONS`.
     windows: (height, width) of each graph in pixels.
     wanted: "panoptic", "semantic" and "instances", what each graph finishes; None: panoptic and
         semantic results, where the configuration makes them.
@@ -229,7 +229,7 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
     device: as of `Session`, or of `OpenVinoSession`.
     """
     session: Session | OpenVinoSession
-    if device in PRECISIONS:
+    if device in DEVICES:
         session = OpenVinoSession(path, device)
     else:
         session = Session(path, device or "cpu")

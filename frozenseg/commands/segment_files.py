@@ -24,6 +24,7 @@ from frozenseg.data.results import (
     FOLDER,
     PANOPTIC,
     missing_parts,
+    panoptic_path,
     png_bytes,
     standard_files,
     write_panoptic_png,
@@ -225,17 +226,14 @@ class _Run:
         if self.pictures:
             with atomic_path(self.output / f"{entry.name}.png") as temporary:
                 temporary.write_bytes(png_bytes(result.draw()))
-        write_panoptic_png(self._panoptic(png), result.regions.ids)
-
-    def _panoptic(self, png: str) -> Path:
-        return self.output / FOLDER / PANOPTIC / png
+        write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
 
     def _add_image(
         self, entry: Input, drawn: "Future[None]", result: "SegmentationResult", png: str
     ) -> None:
         try:
             drawn.result()
-            self._add(result, entry.source, entry.source, png)
+            self._add(result, entry.source, png)
             if self.tell is not None:
                 self.tell(entry.source, result)
         except WriteError:
@@ -243,11 +241,11 @@ class _Run:
         except UserError as error:
             self._failed(entry, error)
 
-    def _add(self, result: "SegmentationResult", source: str, file_name: str, png: str) -> None:
+    def _add(self, result: "SegmentationResult", source: str, png: str) -> None:
         regions = result.regions
         self.lines.add(
             source=source,
-            file_name=file_name,
+            file_name=source,
             panoptic_file=png,
             panoptic=regions,
             instances=result.instances,

@@ -17,7 +17,7 @@ from frozenseg.commands.result_names import Input
 from frozenseg.data.coco_records import segment_of, track_records
 from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.data.prediction_lines import PredictionLines
-from frozenseg.data.results import FOLDER, PANOPTIC, write_panoptic_png
+from frozenseg.data.results import panoptic_path, write_panoptic_png
 from frozenseg.data.video import Append, Frame, Selection, Video, read_video, video_writer
 from frozenseg.errors import UserError
 from frozenseg.runtime.background import AsyncWriter, cores, newest, prefetch
@@ -166,7 +166,7 @@ class VideoRun:
         labels = self.vocabulary.labels
         # `frames` comes last: `zip` takes none of them after the last line.
         for entry, frame in zip(self.lines.frames_begun(), frames, strict=False):
-            ids = read_panoptic_ids(self._panoptic(entry["panoptic"]["file_name"]))
+            ids = read_panoptic_ids(panoptic_path(self.output, entry["panoptic"]["file_name"]))
             records = entry["panoptic"]["segments_info"]
             segments = [segment_of(row, labels[row["category_id"] - 1]) for row in records]
             regions, note = PanopticResult(ids, segments), entry["note"]
@@ -195,13 +195,10 @@ class VideoRun:
                 raise result
             yield taken.popleft(), result
 
-    def _panoptic(self, png: str) -> Path:
-        return self.output / FOLDER / PANOPTIC / png
-
     def _draw(self, result: "SegmentationResult", png: str | None = None) -> np.ndarray:
         """Draw a frame, and write its ids unless they are there."""
         if png is not None:
-            write_panoptic_png(self._panoptic(png), result.regions.ids)
+            write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
         if not self.pictures:
             return result.image
         return np.asarray(result.draw(legend="fixed" if self.options.legend else False))

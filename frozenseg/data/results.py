@@ -22,6 +22,11 @@ from frozenseg.files import atomic_path, write_json_pieces
 FOLDER, PANOPTIC, INSTANCES = "predictions", "panoptic", "instances"
 
 
+def panoptic_path(output: Path, png: str) -> Path:
+    """Return where a run with this output has a PNG of its lines, "NAME.png"."""
+    return output / FOLDER / PANOPTIC / png
+
+
 def encode_panoptic(ids: np.ndarray) -> np.ndarray:
     """Encode ids (H, W) below 2^24 as (H, W, 3) uint8: id = R + 256 G + 256^2 B, as COCO does."""
     if ids.size and not (ids.min() >= 0 and ids.max() < 1 << 24):

@@ -21,7 +21,7 @@ from frozenseg.runtime.linear import (
     runs_fused,
     to_int8,
 )
-from frozenseg.runtime.precision import in_compute_type
+from frozenseg.runtime.precision import compute_dtype
 
 # Floats of a block's hidden layer that are computed at once. ConvNeXt-L's first stage has 47
 # million at 800 x 1216. That is more than the heap keeps (`frozenseg.runtime.allocator`), and new
@@ -42,13 +42,13 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
 
     scale_folded = False  # whether the last layer includes the layer scale
     mlp: Any  # a `Mlp` of linear layers, see `_is_plain`
-    _taps: Tensor | None = None  # the weights of the convolution as (side, side, C)
+    _taps: Tensor | None = None  # the weights of the convolution as (7, 7, C)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, h, w) to the same shape."""
-        dtype = self.mlp.fc1.weight.dtype
-        if x.device.type == "cuda" and not torch.is_grad_enabled():
-            dtype = in_compute_type(self.conv_dw.bias).dtype  # autocast's, where it is on
+        weight = self.mlp.fc1.weight
+        on_cuda = x.device.type == "cuda" and not torch.is_grad_enabled()
+        dtype = compute_dtype(weight) if on_cuda else weight.dtype
         if dtype == torch.float32 and not runs_fused(x, *self.mlp.parameters()):
             return super().forward(x)
         # No copy behind another such block.

@@ -49,7 +49,7 @@ class _PredictedMaskMeans(torch.autograd.Function):
                 inside = _PredictedMaskMeans.inside(embed, maps)
                 areas[image] = inside.sum(-1, keepdim=True, dtype=torch.int32)
                 sums[image] = inside.float() @ maps.flatten(1).T.float()
-        areas += 1e-8  # as in `pool_masks`
+        areas.clamp_(min=1)  # as in `pool_masks`
         ctx.save_for_backward(mask_embed, features, areas)
         return sums / areas
 

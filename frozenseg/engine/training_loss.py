@@ -93,7 +93,8 @@ class InputPreparation:
             [sample.image for sample in samples],
             self.size_divisor,
             [self._seen_size(sample) for sample in samples],
-            device if self.cache is None else None,  # the cache knows images by their bytes here
+            # The cache knows images by their bytes on the host.
+            device=device if self.cache is None else None,
         )
         # The cache encodes with the bare model and not with DistributedDataParallel: frozen
         # encoders have no gradients to exchange.

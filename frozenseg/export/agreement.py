@@ -18,7 +18,7 @@ from frozenseg.export.graph import Case
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.base import SegmentationModel
-from frozenseg.structures import ImageBatch, MaskPredictions, PanopticResult, TextEmbeddings
+from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
 MANY_CLASSES, MANY_NAMES = 1203, 1500  # as many classes as LVIS has
@@ -225,7 +225,7 @@ def _finished(
     if "panoptic_ids" in outputs and truth.panoptic is not None:
         table = np.concatenate(([-1], outputs["segment_classes"]))
         ids = _cropped(outputs["panoptic_ids"], case)
-        shares.append(_same(table[ids], _class_map(truth.panoptic)))
+        shares.append(_same(table[ids], truth.panoptic.class_map()))
     if "instance_masks" in outputs and truth.instances is not None:
         shares.append(_same_instances(outputs, truth.instances.scores))
     return shares
@@ -239,10 +239,6 @@ def _labels(class_probs: Tensor, mask_logits: Tensor) -> np.ndarray:
 
 def _cropped(pixels: np.ndarray, case: Case) -> np.ndarray:
     return pixels[: case.size[0], : case.size[1]]
-
-
-def _class_map(found: PanopticResult) -> np.ndarray:
-    return np.array([-1, *(segment.class_id for segment in found.segments)])[found.ids]
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> float:

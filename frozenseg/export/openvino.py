@@ -9,7 +9,7 @@ import torch
 from frozenseg.errors import MissingFileError, UserError, import_package
 from frozenseg.export.graph import KEY, about_file
 
-PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
+DEVICES = {"openvino": "f32", "openvino-bf16": "bf16"}
 """By the name of the device: the type in which the graph computes."""
 LOGITS = ("class_logits", "mask_logits")
 
@@ -18,12 +18,12 @@ class OpenVinoSession:
     """An ONNX file in OpenVINO, which computes the logits alone. about: as of `Session`."""
 
     def __init__(self, path: Path, device: str) -> None:
-        """device: a key of `PRECISIONS`."""
+        """device: a key of `DEVICES`."""
         openvino = import_package("openvino", f"device {device}")
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
         settings = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[device],
+            "INFERENCE_PRECISION_HINT": DEVICES[device],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenseg.export.network import Network
+from frozenseg.export.network import Network, Window
 from frozenseg.inference.postprocess import PostProcessor
 
 OUTPUTS = {
@@ -55,7 +55,7 @@ class Results(nn.Module):
         if self.wanted:
             probs = class_logits[0].softmax(-1)
             height, width = pixels.shape[-2:]
-            inside = (torch.arange(height) < size[0])[:, None] & (torch.arange(width) < size[1])
+            inside = Window(pixels, size).inside()
             masks = self._at_window(mask_logits, size, (height, width))
         for name in self.wanted:
             if name == "panoptic":

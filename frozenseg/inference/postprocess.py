@@ -9,6 +9,7 @@ Legend: Q queries, K classes, P proposals of SAM, H x W output pixels.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,23 +80,9 @@ class PostProcessor:
             (self.panoptic, self.semantic, self.instances, self.semantic_scores, self.proposals)
         )
 
-    def __call__(
-        self,
-        class_logits: Tensor,
-        mask_logits: Tensor,
-        resizer: MaskResizer,
-        vocabulary: Vocabulary,
-        sam_proposals: ClassifiedProposals | None = None,
-    ) -> Prediction:
-        """Make the results of one image.
-
-        class_logits: (Q, K + 1), void last.
-        mask_logits: (Q, h, w) on the grid that `resizer` expects.
-        sam_proposals: masks of SAM that join the queries; in `Prediction.proposals` they follow
-            them.
-        """
-        steps = self.in_steps(class_logits, mask_logits, resizer, vocabulary, sam_proposals)
-        prediction = [*steps][-1]
+    def __call__(self, *given: Any, **named: Any) -> Prediction:
+        """Make the results of one image at once; the arguments are those of `in_steps`."""
+        prediction = [*self.in_steps(*given, **named)][-1]
         assert prediction is not None, "the last step makes it"
         return prediction
 
@@ -108,9 +95,14 @@ class PostProcessor:
         vocabulary: Vocabulary,
         sam_proposals: ClassifiedProposals | None = None,
     ) -> Iterator[Prediction | None]:
-        """As a call, but nothing, nothing and the results, so that a device works meanwhile.
+        """Make the results of one image: yield nothing, nothing, and them.
 
-        A step begins with waiting for what the step before has started on the device.
+        A device works between the steps; each begins with waiting for what it was told before.
+
+        class_logits: (Q, K + 1), void last.
+        mask_logits: (Q, h, w) on the grid that `resizer` expects.
+        sam_proposals: masks of SAM that join the queries; in `Prediction.proposals` they follow
+            them.
         """
         class_probs, class_weights = self._joined(class_logits.float(), sam_proposals)
         wait = start_copies([class_probs])  # small: which queries count is decided on the host

@@ -75,6 +75,17 @@ class _Scan:
         self.instances = _first(accumulators, InstanceAccumulator)
         self.semantic = _first(accumulators, SemanticAccumulator)
         self.counted: list[Callable[[], None]] = []
+        numbers = torch.arange(len(masks), dtype=torch.int32, device=self.device)
+        # By query: its number among the results, -1 for none; and the factor of its probability.
+        self.slots, self.order = torch.full_like(numbers, -1).repeat(2, 1)
+        self.factors = masks.new_full((len(masks),), -1.0)
+        if self.instances is not None:
+            self.slots[self.instances.queries] = numbers[: len(self.instances.queries)]
+        if self.panoptic is not None:
+            self.order[self.panoptic.queries] = numbers[: len(self.panoptic.queries)]
+            self.factors[self.panoptic.queries] = self.panoptic.factors.flatten()
+        if self.semantic is not None:
+            self.weights = _padded(self.semantic.weights)
 
     def run(self) -> bool:
         """Make all results; False, and nothing is counted, if a kernel fails here."""
@@ -89,8 +100,8 @@ class _Scan:
         return True
 
     def _run_band(self, start: int, cells: Tensor) -> bool:
-        shape = (*cells.shape[:2], self.width)
-        probs = torch.empty(shape if self.semantic else 1, dtype=torch.float16, device=self.device)
+        shape = (0,) if self.semantic is None else (*cells.shape[:2], self.width)
+        probs = torch.empty(shape, dtype=torch.float16, device=self.device)
         return (
             self._measure_masks(start, cells, probs)
             and (self.panoptic is None or self._find_owners(self.panoptic, start, cells))
@@ -99,18 +110,16 @@ class _Scan:
 
     def _measure_masks(self, start: int, cells: Tensor, probs: Tensor) -> bool:
         count, rows, width = cells.shape
-        slots = torch.full((count,), -1, dtype=torch.int32, device=self.device)
-        masks = slots  # never written to where there are no slots
+        masks = self.slots  # never written to where there are no slots
         if self.instances is not None:
-            slots[self.instances.queries] = self._numbers(self.instances)
             masks = self.instances.masks.view(torch.int8).view(-1)[start * self.width :]
         blocks = -(-rows // MASK_BLOCK["BLOCK_ROWS"])
-        counts = slots.new_empty((blocks, 2, count))
+        counts = self.slots.new_empty((blocks, 2, count))
         sums = cells.new_empty((blocks, count))
         if not self._launch(
             _kernels().measure_masks,
             (count, blocks),
-            *(cells, *self.columns, slots, masks, probs, counts, sums),
+            *(cells, *self.columns, self.slots, masks, probs, counts, sums),
             *(count, rows, width, self.width, self.resizer.output_size[0] * self.width),
             WRITE_PROBS=self.semantic is not None,
             **MASK_BLOCK,
@@ -125,16 +134,12 @@ class _Scan:
 
     def _find_owners(self, panoptic: PanopticAccumulator, start: int, cells: Tensor) -> bool:
         count, rows, width = cells.shape
-        factors = cells.new_full((count,), -1.0)
-        factors[panoptic.queries] = panoptic.factors.flatten()
-        order = torch.full((count,), -1, dtype=torch.int32, device=self.device)
-        order[panoptic.queries] = self._numbers(panoptic)
         blocks, bins = -(-self.width // OWNER_BLOCK["BLOCK_COLUMNS"]), 1 << count.bit_length()
-        histograms = order.new_empty((rows, blocks, 2, bins))
+        histograms = self.order.new_empty((rows, blocks, 2, bins))
         if not self._launch(
             _kernels().find_owners,
             (blocks, rows),
-            *(cells, *self.columns, factors, order),
+            *(cells, *self.columns, self.factors, self.order),
             *(panoptic.winner[start:], panoptic.in_columns.view(torch.int8), histograms),
             *(count, rows, width, self.width),
             BINS=bins,
@@ -146,17 +151,12 @@ class _Scan:
 
     def _find_classes(self, semantic: SemanticAccumulator, start: int, probs: Tensor) -> bool:
         classes, queries = semantic.weights.shape
-        padding = [
-            (-length) % CLASS_BLOCK[name]
-            for length, name in ((queries, "BLOCK_QUERIES"), (classes, "BLOCK_CLASSES"))
-        ]
-        weights = F.pad(semantic.weights * WEIGHT_SCALE, (0, padding[0], 0, padding[1])).half()
         limit = semantic.threshold * WEIGHT_SCALE if semantic.threshold else -1.0
         pixels = probs[0].numel()
         return self._launch(
             _kernels().find_classes,
             (-(-pixels // CLASS_BLOCK["BLOCK_PIXELS"]),),
-            *(probs, weights, semantic.ids[start:], queries, weights.shape[1]),
+            *(probs, self.weights, semantic.ids[start:], queries, self.weights.shape[1]),
             *(classes, pixels, limit),
             **CLASS_BLOCK,
         )
@@ -164,8 +164,14 @@ class _Scan:
     def _launch(self, kernel: Any, grid: tuple[int, ...], *given: Any, **sizes: Any) -> bool:
         return launch(PART, kernel, grid, *given, instead=INSTEAD, **sizes)
 
-    def _numbers(self, accumulator: PanopticAccumulator | InstanceAccumulator) -> Tensor:
-        return torch.arange(len(accumulator.queries), dtype=torch.int32, device=self.device)
+
+def _padded(weights: Tensor) -> Tensor:
+    """Class weights (K, N) as `scan_kernels.find_classes` takes them."""
+    classes, queries = (
+        -length % CLASS_BLOCK[name]
+        for length, name in zip(weights.shape, ("BLOCK_CLASSES", "BLOCK_QUERIES"), strict=True)
+    )
+    return F.pad(weights * WEIGHT_SCALE, (0, queries, 0, classes)).half()
 
 
 @functools.cache

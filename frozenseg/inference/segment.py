@@ -115,9 +115,6 @@ class Pipeline:
         The device works on an image while the host completes the one before. For an image whose
         results the memory does not hold, its error stands in place of them.
         """
-        if len(output.requests) == 1:
-            made = partial(self._made_at_once, output, vocabulary)
-            return [self._caught(output, 0, made)]
         work = [self._in_steps(output, index, vocabulary) for index in range(len(output.requests))]
         found: list[Prediction | UserError | None] = [
             self._caught(output, index, partial(next, steps)) for index, steps in enumerate(work)
@@ -128,13 +125,18 @@ class Pipeline:
                     found[number] = self._caught(output, number, partial(next, work[number]))
         return cast(list[Prediction | UserError], found)
 
-    def _made_at_once(self, output: ModelOutput, vocabulary: Vocabulary) -> Prediction:
-        return self.post_processor(*self._given(output, 0, vocabulary))
-
     def _in_steps(
         self, output: ModelOutput, index: int, vocabulary: Vocabulary
     ) -> Iterator[Prediction | None]:
-        yield from self.post_processor.in_steps(*self._given(output, index, vocabulary))
+        """As `PostProcessor.in_steps`, for one image."""
+        found, resizer = output.predictions, self._resizer(output, index)
+        yield from self.post_processor.in_steps(
+            found.class_logits[index],
+            found.mask_logits[index],
+            resizer,
+            vocabulary,
+            _evidence(output, index, resizer),
+        )
 
     def _caught(self, output: ModelOutput, index: int, step: Callable[[], Any]) -> Any:
         """Return the result of a step of the work on one image, or its `UserError`."""
@@ -145,17 +147,6 @@ class Pipeline:
                 return step()
         except UserError as error:
             return error.with_traceback(None)
-
-    def _given(self, output: ModelOutput, index: int, vocabulary: Vocabulary) -> tuple[Any, ...]:
-        """Return the arguments of the post-processor for one image."""
-        found, resizer = output.predictions, self._resizer(output, index)
-        return (
-            found.class_logits[index],
-            found.mask_logits[index],
-            resizer,
-            vocabulary,
-            _evidence(output, index, resizer),
-        )
 
     def _resizer(self, output: ModelOutput, index: int) -> MaskResizer:
         pixels = output.images.pixels

@@ -127,10 +127,13 @@ class FeedForwardBlock(nn.Module):
         return self.norm(apply_linear(self.linear2, hidden, residual=tokens))
 
 
-def recomputed(function: Callable[..., Any], *given: Any) -> Any:
-    """Call a function so that training computes what is inside again in the backward pass, in
-    place of keeping it. Nothing in it may be random."""
-    if not torch.is_grad_enabled():
+def call(function: Callable[..., Any], *given: Any, recompute: bool) -> Any:
+    """Call a function.
+
+    recompute: whether training computes what is inside again in the backward pass, in place of
+        keeping it; nothing in it may be random then.
+    """
+    if not (recompute and torch.is_grad_enabled()):
         return function(*given)
     return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
 
@@ -176,16 +179,21 @@ def _channels_last(features: Tensor) -> Tensor:
     )
 
 
-def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize feature maps (B, C, h, w) bilinearly to (B, C, *size).
+def fast_layout(features: Tensor) -> Tensor:
+    """Return feature maps in the layout that PyTorch resizes fast.
 
-    On CUDA channels should be last in memory, else PyTorch has one thread for all channels of a
-    cell; on a CPU that layout takes three times as long.
+    On CUDA channels should be last in memory, else there is one thread for all channels of a cell;
+    on a CPU that layout takes three times as long.
     """
+    return _channels_last(features) if _is_on_gpu(features) else features.contiguous()
+
+
+def _is_on_gpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
+
+
+def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize feature maps (B, C, h, w) bilinearly to (B, C, *size)."""
     if features.shape[-2:] == torch.Size(size):
         return features
-    if features.device.type == "cuda":
-        features = _channels_last(features)
-    else:
-        features = features.contiguous()
-    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(fast_layout(features), size=size, mode="bilinear", align_corners=False)

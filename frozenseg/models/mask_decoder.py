@@ -3,6 +3,7 @@
 Legend: B images, Q queries, C decoder channels, D joint CLIP space, K classes, L cells of a level.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from frozenseg.models.layers import (
     AttentionBlock,
     FeedForwardBlock,
     WithEmbeddings,
+    fast_layout,
     resize,
     sine_positions,
 )
@@ -150,9 +152,8 @@ class MaskDecoder(WithEmbeddings):
         memories = [self._memory(number, levels, sam_level) for number in range(NUM_LEVELS)]
         masks = MaskHead(mask_features)
         queries = self.query_features.expand(mask_features.shape[0], -1, -1)
-        seen: list[
-            tuple[Tensor, Tensor]
-        ] = []  # the queries of each output, and their mask embeddings
+        # The queries of each earlier output, and their mask embeddings.
+        seen: list[tuple[Tensor, Tensor]] = []
         for number, layer in enumerate(self.layers):
             level = number % NUM_LEVELS
             embedded = self.norm(queries)
@@ -237,12 +238,17 @@ class MaskHead:
         self.features = features
         self._resized: dict[tuple[int, int], Tensor] = {}
 
+    @functools.cached_property
+    def _to_resize(self) -> Tensor:
+        """The features in the layout that resizes need, which is brought about once for all."""
+        return fast_layout(self.features)
+
     @torch.no_grad()
     def logits(self, mask_embed: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Mask logits (B, Q, *size) of mask_embed (B, Q, C); size None: that of the features."""
         size = size or (self.features.shape[-2], self.features.shape[-1])
         if size not in self._resized:
-            self._resized[size] = in_compute_type(resize(self.features, size))
+            self._resized[size] = in_compute_type(resize(self._to_resize, size))
         return torch.einsum("bqc,bchw->bqhw", mask_embed, self._resized[size])
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.library import CustomOpDef
 
-from frozenseg.models.layers import recomputed
+from frozenseg.models.layers import call
 from frozenseg.models.ms_deform_gather import deformable_gather
 from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.runtime.linear import apply_linear
@@ -143,9 +143,7 @@ class DeformableAttention(nn.Module):
         """
         value = apply_linear(self.value_proj, tokens).unflatten(-1, (self.num_heads, -1))
         given = (tokens, positions, references, shapes)
-        locations, weights = (
-            recomputed(self._places, *given) if self.recompute else self._places(*given)
-        )
+        locations, weights = call(self._places, *given, recompute=self.recompute)
         if len(shapes) != self.num_levels:
             locations, weights = remap_to_single_level(locations, weights, len(shapes))
         sampled = deformable_attention(value, shapes, locations, weights)
@@ -179,7 +177,7 @@ class DeformableEncoderLayer(nn.Module):
 
     recompute_parts: whether training computes the cheap parts whose insides are large (the
         feed-forward network, and what leads to the places of samples) again in the backward pass:
-        at 1024 x 1024 it then keeps 0.09 GB of 0.16.
+        at 1024 x 1024 and bfloat16 it then keeps 0.12 GB of 0.18.
     """
 
     def __init__(
@@ -218,8 +216,7 @@ class DeformableEncoderLayer(nn.Module):
         """Tokens (N, L, C) and their positional encodings (1, L, C); returns (N, L, C)."""
         attended = self.self_attn(tokens, positions, references, shapes)
         tokens = self.norm1(tokens + attended)
-        forward = self._feed_forward
-        return recomputed(forward, tokens) if self.recompute_parts else forward(tokens)
+        return call(self._feed_forward, tokens, recompute=self.recompute_parts)
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
         hidden = apply_linear(self.linear1, tokens, activation="relu")

@@ -159,11 +159,14 @@ def in_compute_type(tensor: Tensor) -> Tensor:
 
     Saves casts where one tensor enters many products.
     """
-    return (
-        tensor.to(autocast_dtype(tensor))
-        if torch.is_autocast_enabled(tensor.device.type)
-        else tensor
-    )
+    return tensor.to(compute_dtype(tensor))
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the type that products of a tensor have here: autocast's where it is on, else its
+    own."""
+    enabled = torch.is_autocast_enabled(tensor.device.type)
+    return autocast_dtype(tensor) if enabled else tensor.dtype
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:

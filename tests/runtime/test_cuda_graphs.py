@@ -107,16 +107,12 @@ def test_gradients_are_kept(recorded: list[Any]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize(
-    ("precision", "equal"), [("fp32", 0.999), ("fp16", 0.999), ("bf16", 0.995)]
-)
-def test_replays_equal_eager_calls(precision: str, equal: float) -> None:
-    """Within the noise of the type: in a graph the library chooses other kernels for some products,
-    which add up in another order."""
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_replays_equal_eager_calls(precision: str) -> None:
     options = ["MODEL.DEVICE", "cuda", "MODEL.PRECISION", precision, "MODEL.CUDA_GRAPHS"]
     plain, graphed = (frozenseg.load("small", options=[*options, on]) for on in ("False", "True"))
     images = [scene.image for scene in demo_scenes()[:3]]
     for image in [*images, *images, *images]:  # recorded at the second, replayed from then on
         expected, result = (model(image, "dog; tree; sky; road") for model in (plain, graphed))
-        assert (expected.semantic == result.semantic).mean() > equal
-        assert (expected.panoptic.ids == result.panoptic.ids).mean() > equal
+        assert (expected.semantic == result.semantic).mean() > 0.999
+        assert (expected.panoptic.ids == result.panoptic.ids).mean() > 0.999

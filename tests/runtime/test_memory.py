@@ -49,14 +49,14 @@ def test_errors_of_allocators_are_named_and_hold_nothing() -> None:
 
 def test_one_image_without_memory_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """For pictures of 50 rows there is none."""
-    whole = Pipeline._given
+    whole = Pipeline._in_steps
 
-    def given(self, output, index, vocabulary):
+    def in_steps(self, output, index, vocabulary):
         if output.requests[index].output_size[0] == 50:
             torch.empty(2**60)
-        return whole(self, output, index, vocabulary)
+        yield from whole(self, output, index, vocabulary)
 
-    monkeypatch.setattr(Pipeline, "_given", given)
+    monkeypatch.setattr(Pipeline, "_in_steps", in_steps)
     segmenter = build_predictor(load_config(None, TINY_OPTIONS))
     images = [np.zeros((rows, 40, 3), np.uint8) for rows in (40, 50, 60, 40)]
     results = list(segmenter.stream(images, ["car"]))

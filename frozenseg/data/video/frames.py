@@ -9,6 +9,13 @@ import numpy as np
 
 from frozenseg.errors import UserValueError
 
+USUAL_FPS = 25.0  # of videos whose header states none
+
+
+def stated_fps(fps: float) -> float:
+    """Return the frames per second that a header states, or `USUAL_FPS` for what cannot be."""
+    return fps if 0 < fps <= 1000 else USUAL_FPS
+
 
 class Frame(NamedTuple):
     """A frame.

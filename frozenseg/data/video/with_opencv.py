@@ -5,10 +5,8 @@ from collections.abc import Iterator
 
 import cv2
 
-from frozenseg.data.video.frames import Frame, Selection
+from frozenseg.data.video.frames import Frame, Selection, stated_fps
 from frozenseg.errors import UserError
-
-USUAL_FPS = 25.0  # of videos whose header states none
 
 
 class OpenCVDecoder:
@@ -23,7 +21,7 @@ class OpenCVDecoder:
                     f"{name}: is no video, damaged, or of a codec that OpenCV lacks; for more "
                     'codecs: pip install "frozenseg[video]"'
                 )
-            self.fps = _fps(capture)
+            self.fps = stated_fps(capture.get(cv2.CAP_PROP_FPS))
             self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         finally:
             capture.release()
@@ -62,7 +60,7 @@ class Camera:
                 f"{number}: no such camera, or another program uses it; a file of this name needs "
                 f"its folder: ./{number}"
             )
-        self.fps = _fps(self.capture)
+        self.fps = stated_fps(self.capture.get(cv2.CAP_PROP_FPS))
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
         """Take frames until the selection ends, or the camera does."""
@@ -78,8 +76,3 @@ class Camera:
                     yield Frame(number, moment, selection.sized(pixels))
         finally:
             self.capture.release()
-
-
-def _fps(capture: cv2.VideoCapture) -> float:
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 0 < fps <= 1000 else USUAL_FPS

@@ -10,7 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from frozenseg.data.video.addresses import without_password
-from frozenseg.data.video.frames import Frame, Selection
+from frozenseg.data.video.frames import Frame, Selection, stated_fps
 from frozenseg.errors import UserError, one_line
 
 # Containers that hold their frames themselves. Playlists, which FFmpeg follows to other files and
@@ -23,7 +23,6 @@ FILE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 STREAM_OPTIONS = {"rtsp_transport": "tcp"}
 TIMEOUT = 10.0  # seconds that a stream may be silent
 LENGTH = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, in Matroska
-USUAL_FPS = 25.0  # of videos whose header states none
 
 
 class PyAVDecoder:
@@ -35,8 +34,7 @@ class PyAVDecoder:
         self._stream: Any = self._open() if live else None  # a camera may serve one reader only
         with contextlib.nullcontext(self._stream) if live else self._open() as container:
             stream = self._pictures(container)
-            rate = float(stream.average_rate or stream.guessed_rate or 0)
-            self.fps = rate if 0 < rate <= 1000 else USUAL_FPS
+            self.fps = stated_fps(float(stream.average_rate or stream.guessed_rate or 0))
             self.num_frames = stream.frames
             if not live and next(self._decoded(container, stream), None) is None:
                 raise UserError(f"{name}: no frame can be decoded; is the file whole?")

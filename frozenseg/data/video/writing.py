@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ def video_writer(
     """
     if codec not in CODECS:
         raise UserError(f"codec {codec!r}: known are {', '.join(CODECS)}")
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, ExitStack() as stack:
         film: Any = None  # of one of two classes, of which one is imported where PyAV is there
         if has_pyav():
             from frozenseg.data.video.film import PyAVFilm
@@ -51,11 +51,9 @@ def video_writer(
             film = PyAVFilm(temporary, fps, codec, sound)
         else:
             film = _OpenCVFilm(temporary, fps, path)
-        try:
-            yield film.append
-        except BaseException:
-            film.abandon()
-            raise
+        stack.callback(film.abandon)
+        yield film.append
+        stack.pop_all()  # it has come to its end
         film.close()
 
 

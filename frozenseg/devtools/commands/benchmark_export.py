@@ -148,15 +148,10 @@ def _measure(scenes: EvalDataset, runners: list[Runner]) -> None:
             (result,) = runner.predictor.pipeline.finish(output, words)
             assert isinstance(result, Prediction), "scenes are small"
             runner.task.update(record, result)
-            classes = _classes(result)
+            assert result.panoptic is not None, "the configuration makes it"
+            classes = result.panoptic.class_map()
             truth = classes if truth is None else truth
             runner.pixels.append(float((classes == truth).mean()))
-
-
-def _classes(found: Prediction) -> np.ndarray:
-    assert found.panoptic is not None, "the configuration makes it"
-    segments = found.panoptic.segments
-    return np.array([-1, *(segment.class_id for segment in segments)])[found.panoptic.ids]
 
 
 def _make_scenes(root: Path, count: int) -> None:

@@ -10,7 +10,6 @@ from frozenseg.build.prediction import load
 from frozenseg.devtools.commands.check_reference import rows
 from frozenseg.devtools.gpu.sections import Results
 from frozenseg.devtools.gpu.trial import Trial
-from frozenseg.devtools.speed.prediction import panoptic_classes
 from frozenseg.files import shipped
 from frozenseg.predictor import Predictor
 from frozenseg.runtime.precision import DTYPES, Precision
@@ -44,7 +43,7 @@ def _class_maps(
     with load("small", device=device, options=options) as segmenter:
         for result in _results(segmenter, 2 if trial.tiny else 6):
             assert result.panoptic is not None and result.semantic is not None
-            maps["panoptic"].append(panoptic_classes(result.panoptic))
+            maps["panoptic"].append(result.panoptic.class_map())
             maps["semantic"].append(result.semantic)
     return maps
 

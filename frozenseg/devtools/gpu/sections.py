@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from frozenseg.devtools.gpu.trial import Trial
@@ -17,6 +18,10 @@ Results = Iterator[tuple[str, Any]]
 """What a part of a section yields: name of a number, and the number; they count as they come."""
 Parts = Mapping[str, Callable[[Trial], Results]]
 """By their names; functions of modules, because they go to another process."""
+
+
+CHECKOUT = f"{Path(__file__).parents[3]}{os.sep}"
+"""What reports leave out of the names of our files: they are read elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,6 @@ def _work(connection: Connection, parts: Parts, trial: Trial) -> None:
             for result in part(trial):
                 connection.send(("result", result))
         except Exception:
-            connection.send(("end", traceback.format_exc()))
+            connection.send(("end", traceback.format_exc().replace(CHECKOUT, "")))
             return
         connection.send(("end", None))

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.prediction import build_predictor
 from frozenseg.devtools.speed.baselines import CLIP, SAM, Baseline
-from frozenseg.devtools.speed.clock import Place, Stopwatch, seconds, stage_places
+from frozenseg.devtools.speed.clock import Place, Stopwatch, replaced, seconds, stage_places
 from frozenseg.devtools.speed.memory import Memory, measure_memory
 from frozenseg.devtools.speed.setting import Setting
-from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.segment import ModelOutput
 from frozenseg.predictor import Predictor
-from frozenseg.structures import PanopticResult, Prediction
+from frozenseg.structures import Prediction
+from frozenseg.text.vocabulary import Vocabulary
 
 WHOLE, OTHER, EAGER = "whole", "other", "whole, float32, not compiled"
 TASKS = ("panoptic", "semantic", "instances")
@@ -76,7 +76,6 @@ class TimedPrediction:
         self.vocabulary = setting.vocabulary()
         self.text = setting.text(predictor.model.text_encoder.embed_dim).to(self.device)
         self.result: Prediction | None = None
-        self._arguments: tuple[Any, ...] = ()
 
     def places(self) -> list[Place]:
         """List the methods that are timed, from decoding the image file to post-processing."""
@@ -86,7 +85,7 @@ class TimedPrediction:
         pipeline = self.predictor.pipeline
         if pipeline.proposals is not None:
             places.append(Place("SAM's proposals", pipeline, "proposals"))
-        return [*places, Place("post-processing", pipeline, "post_processor")]
+        return [*places, Place("post-processing", pipeline, "finish")]
 
     def run(self) -> Prediction:
         """Segment the image; the text vectors are known, and nothing is scored."""
@@ -97,15 +96,22 @@ class TimedPrediction:
     def timed(self) -> dict[str, float]:
         """Time the stages and the whole, then post-processing task by task, then scoring."""
         pipeline = self.predictor.pipeline
-        processor = pipeline.post_processor
-        pipeline.post_processor = self._noting(processor)
-        try:
+        outputs: list[ModelOutput] = []
+
+        def noting(_: Place, finish: Callable[..., Any]) -> Callable[..., Any]:
+            def noted(output: ModelOutput, vocabulary: Vocabulary) -> Any:
+                outputs.append(output)
+                return finish(output, vocabulary)
+
+            return noted
+
+        with replaced([Place("", pipeline, "finish")], noting):
             times = timed_stages(self.places(), self.run, self.device)
-        finally:
-            pipeline.post_processor = processor
         for task in TASKS:
-            alone = replace(processor, **{name: name == task for name in TASKS})
-            times[f"post-processing, {task} alone"] = seconds(self._again(alone), self.device)
+            rules = replace(pipeline.post_processor, **{name: name == task for name in TASKS})
+            finish = replace(pipeline, post_processor=rules).finish
+            alone = functools.partial(finish, outputs[-1], self.vocabulary)
+            times[f"post-processing, {task} alone"] = seconds(alone, self.device)
         times["scoring"] = seconds(self.score, self.device)
         return times
 
@@ -116,21 +122,6 @@ class TimedPrediction:
             task.metric.reset()
             task.update(self.record, self.result)
             task.metric.compute()
-
-    def _noting(self, processor: PostProcessor) -> Any:
-        @functools.wraps(processor)
-        def note(*arguments: Any) -> Prediction:
-            self._arguments = arguments
-            return processor(*arguments)
-
-        return note
-
-    def _again(self, processor: PostProcessor) -> Any:
-        @torch.inference_mode()
-        def again() -> Prediction:
-            return processor(*self._arguments)
-
-        return again
 
 
 def prediction_times(
@@ -179,12 +170,4 @@ def _agreement(first: Prediction | None, second: Prediction | None) -> float:
     """Compute the share of pixels that have the same class in both panoptic results."""
     assert first is not None and first.panoptic is not None
     assert second is not None and second.panoptic is not None
-    return float((panoptic_classes(first.panoptic) == panoptic_classes(second.panoptic)).mean())
-
-
-def panoptic_classes(result: PanopticResult) -> np.ndarray:
-    """(H, W): the class of each pixel, -1 where there is none."""
-    classes = np.full(len(result.segments) + 1, -1)
-    for segment in result.segments:
-        classes[segment.id] = segment.class_id
-    return classes[result.ids]
+    return float((first.panoptic.class_map() == second.panoptic.class_map()).mean())

@@ -1,16 +1,18 @@
 """Measure what tracks are worth on clips of the small world, over seeds."""
 
 import argparse
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 from tqdm import tqdm
 
 import frozenseg
+from frozenseg.errors import UserError
 from frozenseg.evaluation.video import VideoQuality
 from frozenseg.files import user_path, write_json
 from frozenseg.predictor import Predictor
-from frozenseg.results.following import KEEP_SHARE, Still, tracker_of
+from frozenseg.results.following import KEEP_SHARE, follow, tracker_of
 from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.small_world.video import Clip, ClipOptions, Motion, make_clip
 from frozenseg.small_world.vocabulary import world_vocabulary
@@ -55,13 +57,11 @@ def add_clip(
     words = world_vocabulary()
     keep = KEEP_SHARE * checked_threshold(arguments.threshold)
     truth = {region.id: words.labels.index(region.name) for region in clip.regions}
-    results: Any
-    if arguments.reuse_still is None:
-        results = segmenter.stream(iter(clip.images), words, threshold=keep)
-    else:
-        still = Still(arguments.reuse_still)
-        results = still.spread(segmenter.stream(still.moved(clip.images), words, threshold=keep))
+    segment = partial(segmenter.stream, vocabulary=words, threshold=keep)
+    results = follow(segment, clip.images, tracker=None, still=arguments.reuse_still)
     for number, (result, ids) in enumerate(zip(results, clip.ids, strict=True)):
+        if isinstance(result, UserError):
+            raise result
         metric.update(name, f"{number:06d}", result.regions, ids, truth)
 
 
