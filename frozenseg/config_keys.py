@@ -134,6 +134,10 @@ MASK_FORMER = {
     "MASK_WEIGHT": Key(5.0, FACTOR),  # of binary cross entropy, likewise
     "DICE_WEIGHT": Key(5.0, FACTOR),  # of dice, likewise
     "NO_OBJECT_WEIGHT": Key(0.1, FACTOR),  # of "void" in the class loss
+    # Which queries without an object the class loss calls void. "everywhere": all, as published;
+    # "annotated": those with at least half of their mask on annotated objects and grounds, for what
+    # nobody annotated may be an object of a class that is named at test.
+    "NO_OBJECT": Key("everywhere", ("everywhere", "annotated")),
     "TRAIN_NUM_POINTS": Key(12544, Range(1, 10**7)),  # at which mask losses are taken
     "OVERSAMPLE_RATIO": Key(3.0, Range(1, 100)),  # candidates drawn for each of them
     "IMPORTANCE_SAMPLE_RATIO": Key(0.75, SHARE),  # share of them where masks are least sure
@@ -210,6 +214,10 @@ INPUT = {
     "MIN_SCALE": Key(0.1, SCALE),  # training: least scale of large-scale jitter
     "MAX_SCALE": Key(2.0, SCALE),  # training: largest scale of large-scale jitter
     "FLIP_PROBABILITY": Key(0.5, SHARE),  # training: of a mirrored image
+    # Training: how many views (flip, scale and crop) of an image there are, shown in turn; they are
+    # the same in all runs, and DATALOADER.FEATURE_CACHE keeps what the encoders make of them. 0:
+    # every draw makes a new one.
+    "FIXED_VIEWS": Key(0, Range(0, 1000)),
     # Training: where a crop that is larger than the image lies in it. True: one random number for
     # both axes, so on the diagonal, as published; False: one for each.
     "DIAGONAL_CROPS": True,
@@ -254,7 +262,8 @@ DATASETS = {
 DATALOADER = {
     "NUM_WORKERS": Key(4, Range(0, 1024)),  # processes per rank that read and augment images
     # Training: a folder where what the frozen encoders make of an image is kept, so that they see
-    # it once. For views that come again: INPUT.MIN_SCALE = MAX_SCALE, at most 1.0. "": not kept.
+    # it once. For views that come again: INPUT.FIXED_VIEWS, or INPUT.MIN_SCALE = MAX_SCALE, at most
+    # 1.0. "": not kept.
     "FEATURE_CACHE": Key("", WRITTEN),
     # What the folder may grow to, in 10^9 bytes; the published model needs 0.1 an image and view.
     "FEATURE_CACHE_GB": Key(50.0, Range(0, 1e9, above=True)),

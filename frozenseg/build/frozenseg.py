@@ -272,4 +272,5 @@ def _build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
         mask_weight=mask.MASK_WEIGHT,
         dice_weight=mask.DICE_WEIGHT,
         no_object_weight=mask.NO_OBJECT_WEIGHT,
+        annotated_only=mask.NO_OBJECT == "annotated",
     )

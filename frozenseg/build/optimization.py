@@ -118,11 +118,11 @@ def check_feature_cache(cfg: CfgNode) -> None:
     loader = cfg.DATALOADER
     if not loader.FEATURE_CACHE:
         return
-    if training_transform(cfg).num_views is None:
+    if not cfg.INPUT.FIXED_VIEWS and training_transform(cfg).num_views is None:
         raise UserError(
             f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each draw shows an image at another "
-            "scale or place; set INPUT.MIN_SCALE and INPUT.MAX_SCALE to one value of at most 1.0, "
-            "or leave the key empty"
+            "scale or place; set INPUT.FIXED_VIEWS, or INPUT.MIN_SCALE and INPUT.MAX_SCALE to one "
+            "value of at most 1.0, or leave the key empty"
         )
     if loader.FEATURE_CACHE_GB <= 0:
         raise UserError(f"DATALOADER.FEATURE_CACHE_GB {loader.FEATURE_CACHE_GB}: must be above 0")

@@ -46,6 +46,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
         targets=find_benchmark(names[0]).targets,
         keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
         seed=cfg.SEED,
+        fixed_views=cfg.INPUT.FIXED_VIEWS or None,
     )
     vocabulary = build_vocabulary(cfg, names[0], categories)
     if is_main():

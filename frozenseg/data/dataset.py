@@ -55,7 +55,8 @@ class SegmentationDataset(Dataset[Sample]):
     """Samples of a list of records.
 
     The random part of a sample depends on (seed, position, item) alone, so neither the number of
-    workers nor a resumed run changes it.
+    workers nor a resumed run changes it. With `fixed_views` it depends on the item and on the
+    number of the view.
 
     records: the images, one sample each.
     categories: the classes of the records.
@@ -63,7 +64,9 @@ class SegmentationDataset(Dataset[Sample]):
     targets: the annotation that becomes masks ("panoptic", "semantic" or "instances"); None for
         testing, where evaluators read the annotation of `sample.record` themselves.
     keep_empty: whether objects of which the transform leaves no pixel stay targets.
-    seed: of all random numbers.
+    seed: of all random numbers, but for those of fixed views, which are the same in all runs.
+    fixed_views: how many views of an image there are; epoch after epoch shows them in turn. None:
+        every draw makes a new one.
     """
 
     records: list[Record]
@@ -72,6 +75,7 @@ class SegmentationDataset(Dataset[Sample]):
     targets: Literal["panoptic", "semantic", "instances"] | None
     keep_empty: bool = True
     seed: int = 0
+    fixed_views: int | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -79,7 +83,7 @@ class SegmentationDataset(Dataset[Sample]):
     def __getitem__(self, request: SampleIndex | int) -> Sample:
         draw = request if isinstance(request, SampleIndex) else SampleIndex(0, request)
         record = self.records[draw.item]
-        generator = seeded_generator(self.seed, SAMPLE_STREAM, draw.position, draw.item)
+        generator = self._generator(draw)
         image = load_image(record)
         height, width = image.shape[:2]
         _check_size(record, height, width)
@@ -95,6 +99,13 @@ class SegmentationDataset(Dataset[Sample]):
         unpadded_size = int(inside[:, 0].sum()), int(inside[0].sum())
         targets = cut_masks(labels, keep_empty=self.keep_empty)
         return Sample(image_tensor(image), height, width, record, targets, unpadded_size)
+
+    def _generator(self, draw: SampleIndex) -> np.random.Generator:
+        """Return the random numbers of the view that a draw shows."""
+        if self.fixed_views is None:
+            return seeded_generator(self.seed, SAMPLE_STREAM, draw.position, draw.item)
+        epoch = draw.position // len(self)
+        return seeded_generator(0, SAMPLE_STREAM, epoch % self.fixed_views, draw.item)
 
 
 def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:

@@ -92,9 +92,7 @@ class Scorers:
 
     def __init__(self, tasks: Mapping[str, Task], threads: int) -> None:
         self.seconds = 0.0
-        self._copies = [
-            {name: _fresh(task) for name, task in tasks.items()} for _ in range(threads)
-        ]
+        self._copies = [{name: fresh(task) for name, task in tasks.items()} for _ in range(threads)]
         self._free = queue.SimpleQueue[dict[str, Task]]()
         for copied in self._copies:
             self._free.put(copied)
@@ -132,7 +130,7 @@ class Scorers:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _fresh(task: Task) -> Task:
+def fresh(task: Task) -> Task:
     """Return the same evaluator with a metric that has seen no image."""
     found = copy.copy(task)
     vars(found)["metric"] = task.metric.fresh()

@@ -38,6 +38,7 @@ class SetCriterion:
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
         no_object_weight: float = 0.1,
+        annotated_only: bool = False,
     ) -> None:
         """Set sizes and weights; raises `UserError` for values that make no sense.
 
@@ -46,6 +47,8 @@ class SetCriterion:
         oversample_ratio, importance_sample_ratio: as of `uncertain_points`.
         class_weight, mask_weight, dice_weight: of the losses, and of the matching costs.
         no_object_weight: weight of queries without an object in the class loss.
+        annotated_only: whether such a query counts only if at least half of its mask is annotated.
+            What nobody annotated may well be an object, of a class that is yet to be named.
         """
         if num_points < 1:
             raise UserError(f"num_points is {num_points}: mask losses need at least one point")
@@ -60,6 +63,7 @@ class SetCriterion:
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
         self.no_object_weight = no_object_weight
+        self.annotated_only = annotated_only
         self.loss_weights = {
             "loss_ce": class_weight,
             "loss_mask": mask_weight,
@@ -124,7 +128,8 @@ class SetCriterion:
     ) -> Tensor:
         """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void.
 
-        total: divides the losses; None: the sum of the weights of the queries given here.
+        total: divides the losses; None: the sum of the weights of the queries given here, of those
+            too that `annotated_only` leaves out.
         """
         logits = torch.stack([output.class_logits for output in outputs]).float()
         class_ids = torch.full(
@@ -137,6 +142,9 @@ class SetCriterion:
         losses = F.cross_entropy(
             logits.flatten(0, 2), class_ids.flatten(), weight=weight, reduction="none"
         )
+        if self.annotated_only:
+            excused = elsewhere(outputs, targets) & (class_ids == self.num_classes)
+            losses = losses.masked_fill(excused.flatten(), 0.0)
         divisor = weight[class_ids].flatten(1).sum(1) if total is None else weight.new_tensor(total)
         # Without objects, and with no_object_weight 0, the sum of the weights is 0.
         return losses.view(len(outputs), -1).sum(1) / divisor.clamp(min=torch.finfo().tiny)
@@ -192,6 +200,22 @@ class SetCriterion:
             )
         if len(targets) != images:
             raise ValueError(f"{len(targets)} targets for {images} images: give one per image")
+
+
+@torch.no_grad()
+def elsewhere(outputs: list[MaskPredictions], targets: TargetBatch) -> Tensor:
+    """Return whether less than half of each query's mask is annotated, (L, B, Q) bool."""
+    annotated = torch.stack([masks.any(0) for masks in targets.masks.split(targets.counts)])
+    found = []
+    for output in outputs:  # the masks of all outputs at once would take gigabytes
+        logits = output.mask_logits
+        if output.mask_embed is not None and output.mask_features is not None:
+            logits = torch.einsum("bqc,bchw->bqhw", output.mask_embed, output.mask_features)
+        size = (logits.shape[-2], logits.shape[-1])
+        share = F.interpolate(annotated[:, None].float(), size, mode="area")  # (B, 1, h, w)
+        inside = (logits > 0).float()
+        found.append((inside * share).sum((-2, -1)) < 0.5 * inside.sum((-2, -1)))
+    return torch.stack(found)
 
 
 def matched_masks(

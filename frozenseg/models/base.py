@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from frozenseg.encoders.bert import BertText
 from frozenseg.encoders.clip_text import ClipText
-from frozenseg.encoders.frozen import frozen_parts, part_of
+from frozenseg.encoders.frozen import Frozen, frozen_parts, part_of
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.structures import Features, ImageBatch, MaskPredictions, TextEmbeddings
 
@@ -63,7 +64,10 @@ class SegmentationModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the trained parts."""
-        return next(self.trainable_parameters())[1].device
+        # `trainable_parameters` walks through the whole model first, which takes milliseconds.
+        trained = (part for part in self.children() if not isinstance(part, Frozen))
+        own = self.parameters(recurse=False)
+        return next(chain(own, *(part.parameters() for part in trained))).device
 
     def stages(self) -> list[Stage]:
         """Return the steps of `predict` in their order; the work between them takes little time."""

@@ -1,138 +1,53 @@
-"""What a part of a model adds in the small world, over several seeds, with a control.
+"""What a part of a model adds in the small world: arms in pairs, over several seeds.
 
-frozenseg: the injectors, one by one; the last arm is evaluated once more with names shuffled.
-fusioner: pairs of frozen encoders, and the same with a visual encoder that was never trained.
+frozenseg: the injectors, one by one, and what the recipe's fine print is worth.
+fusioner: pairs of frozen encoders, each with the same visual encoder that was never trained.
 
-Trains every arm with every seed through train_net (a run that is there already is not made again)
-and writes results.json, a table and a plot.
+All arms of a seed see the same images in the same order and begin with the same weights where they
+have the same parts. Each is trained to the first number of steps and scored, then to the next, for
+as many hours as there are: what is there already is not made again. The report (report.md,
+plot.png, results.json) holds what has been scored so far.
 """
 
 import argparse
+import itertools
+import logging
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
-import numpy as np
-
 from frozenseg.build.vocabulary import build_training_vocabulary
-from frozenseg.commands import train_net
 from frozenseg.config import load_config
-from frozenseg.errors import UserError, import_extra, nearest
-from frozenseg.evaluation.results_file import read_results
-from frozenseg.evaluation.tasks import Summary
+from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
+from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experiment
+from frozenseg.small_world.experiment.beginnings import write_beginnings
+from frozenseg.small_world.experiment.paired import Scored
+from frozenseg.small_world.experiment.report import compare, plot, raw, report
+from frozenseg.small_world.experiment.runs import Run
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 
-SHARES = ("seen", "unseen")  # of the classes
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """A comparison of models.
-
-    config: the recipe of all arms.
-    arms: {name: (what it is, the options that make it)}.
-    metrics: {key of the results: heading}; keys of a second test set begin with its name.
-    shuffled: whether the last arm is tested once more with names shuffled, as the control.
-    """
-
-    config: Path
-    arms: dict[str, tuple[str, list[str]]]
-    metrics: dict[str, str]
-    shuffled: bool
-
-
-def _injectors(query: bool, feature: bool, levels: int, view: str, positions: bool) -> list[str]:
-    prefix = "MODEL.FROZEN_SEG."
-    return [
-        *(prefix + "QUERY_INJECTOR", str(query)),
-        *(prefix + "FEATURE_INJECTOR", str(feature)),
-        *(prefix + "SAM_ENCODER_LEVELS", str(levels)),
-        *(prefix + "SAM_VIEW", view),
-        *(prefix + "KEEP_KEY_POSITIONS", str(positions)),
-        *("TEST.USE_SAM_MASKS", "False"),  # they would hide what an injector adds
-    ]
-
-
-FROZENSEG = Experiment(
-    config=Path("small/frozenseg"),
-    arms={
-        "a": ("FC-CLIP (no injectors)", _injectors(False, False, 1, "stretch", False)),
-        "b": ("a + Query Injector", _injectors(True, False, 1, "stretch", False)),
-        "c": ("b + Feature Injector, as published", _injectors(True, True, 3, "stretch", False)),
-        "d": ("b + Feature Injector, corrected", _injectors(True, True, 1, "stretch", False)),
-        "e": ("d, SAM's keep-aspect view", _injectors(True, True, 1, "keep_aspect", False)),
-        "f": ("e, key positions kept", _injectors(True, True, 1, "keep_aspect", True)),
-    },
-    metrics={
-        **{f"{key}-{part}": f"{key} {part}" for key in ("PQ", "mIoU", "AP") for part in SHARES},
-        "S_Recall@IoU=0.75": "recall seen",
-        "U_Recall@IoU=0.75": "recall unseen",
-    },
-    shuffled=True,
-)
-
-
-def _visual(encoder: str, *, trained: bool) -> list[str]:
-    """Options of a visual encoder beside the small CLIP's text."""
-    prefix = "MODEL.FUSIONER.VISUAL"
-    weights = f"frozenseg://small/{encoder}.safetensors" if trained else ""
-    # SAM's cells are fine already: 8 pixels of its input, CLIP's are 32.
-    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 0)}[encoder]
-    return [
-        *(prefix, encoder, f"{prefix}_NAME", name, f"{prefix}_WEIGHTS", weights),
-        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),
-        *("MODEL.ALLOW_RANDOM_WEIGHTS", str(not trained)),
-    ]
-
-
-FUSIONER = Experiment(
-    config=Path("small/fusioner"),
-    arms={
-        "clip": ("CLIP image + CLIP text", _visual("clip", trained=True)),
-        "sam": ("SAM image + CLIP text", _visual("sam", trained=True)),
-        "clip0": ("untrained CLIP image + CLIP text (control)", _visual("clip", trained=False)),
-        "sam0": ("untrained SAM image + CLIP text (control)", _visual("sam", trained=False)),
-    },
-    metrics={
-        **{f"{key}-{part}": f"{key} {part}" for key in ("mIoU", "oracle mIoU") for part in SHARES},
-        "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
-        "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
-    },
-    shuffled=False,
-)
-EXPERIMENTS = {"frozenseg": FROZENSEG, "fusioner": FUSIONER}
-CONTROL = "shuffled"  # the last arm with names of other classes
-Scores = dict[str, dict[str, list[float]]]  # arm -> metric -> one number a seed
+FEATURES = ("features", "20")  # the folder of the frozen features, and their limit in GB
 
 
 def main(argv: list[str]) -> int | None:
-    """Train and test each arm with each seed, and write the table and the picture."""
+    """Train and score each arm with each seed, and write the report."""
     arguments = _parser().parse_args(argv)
     experiment = EXPERIMENTS[arguments.experiment]
     arguments.config_file = arguments.config_file or experiment.config
     arguments.output = arguments.output or Path(f"output/small_world_{arguments.experiment}")
-    arms = arguments.arms or list(experiment.arms)
-    for arm in arms:
+    arguments.arms = arguments.arms or list(experiment.usual)
+    arguments.steps = sorted(arguments.steps or experiment.steps)
+    for arm in arguments.arms:
         if arm not in experiment.arms:
             raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
-    output: Path = arguments.output
     _same_settings(arguments)
-    rows = [*arms, CONTROL] if experiment.shuffled else arms
-    for seed in arguments.seeds:
-        for row in rows:
-            status = _run(arguments, experiment, row, arms[-1], seed)
-            if status not in (0, None):
-                return status
-    scores = collect(experiment, output, rows, arguments.seeds)
-    write_json(output / "results.json", scores, indent=1)
-    with atomic_path(output / "table.md") as temporary:
-        temporary.write_text(table(experiment, scores), encoding="utf-8")
-    with atomic_path(output / "plot.png") as temporary:
-        plot(experiment, scores, temporary)
-    print(table(experiment, scores))
+    if _make_runs(arguments, experiment):
+        logger.info("stopped; the same command goes on")
+    _write_report(arguments.output, experiment)
     return 0
 
 
@@ -151,42 +66,61 @@ def _same_settings(arguments: argparse.Namespace) -> None:
         )
 
 
-def _run(
-    arguments: argparse.Namespace, experiment: Experiment, row: str, last: str, seed: int
-) -> int | None:
-    """Make one run, unless its results are there: of an arm, or the control of the last arm."""
-    folder = _folder(arguments.output, row, seed)
-    if (folder / "results.json").is_file():
-        return 0
-    if row == CONTROL:
-        flags = ["--eval-only"]
-        options = _control(arguments, folder, _folder(arguments.output, last, seed), seed)
-    else:
-        flags = ["--resume"] if (folder / "checkpoints").is_dir() else []
-        options = ["MODEL.WEIGHTS", ""]
-    return train_net.main(
-        [
-            *("--config-file", str(arguments.config_file), *flags),
-            *("SEED", str(seed), "OUTPUT_DIR", str(folder), "TEST.EXPECTED_RESULTS", "[]"),
-            *(options + experiment.arms[last if row == CONTROL else row][1] + arguments.options),
-        ]
+def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
+    """Make what is missing, stage by stage; returns True if it was stopped before the end."""
+    end = time.monotonic() + 3600 * arguments.hours
+    for steps, seed in itertools.product(arguments.steps, arguments.seeds):
+        runs = _runs(arguments, experiment, seed)
+        for arm in arguments.arms:
+            if runs[arm].scores(steps).is_file():
+                continue
+            if time.monotonic() > end or not runs[arm].train(steps):
+                return True
+            runs[arm].score(steps)
+        control = runs.get(experiment.control or "")
+        if control and seed == arguments.seeds[0]:
+            if not control.scores(steps, f"_{CONTROL}").is_file():
+                control.score(steps, *_shuffled_names(arguments, seed), name=f"_{CONTROL}")
+    return False
+
+
+def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> dict[str, Run]:
+    """Return the runs of one seed, by arm, with their first weights on disk."""
+    features, limit = FEATURES
+    shared = [
+        *("DATALOADER.FEATURE_CACHE", str(arguments.output / features)),
+        *("DATALOADER.FEATURE_CACHE_GB", limit),
+    ]
+    configs, options = {}, {}
+    for name, arm in experiment.arms.items():
+        options[name] = (*arm.options, *arguments.options)
+        configs[name] = load_config(arguments.config_file, list(options[name]))
+        if configs[name].INPUT.FIXED_VIEWS:
+            options[name] = (*options[name], *shared)
+    wanted = [name for name in configs if name in arguments.arms]
+    before = list(configs)[: list(configs).index(wanted[-1]) + 1]  # they share their weights
+    weights = write_beginnings(
+        {name: configs[name] for name in before}, seed, arguments.output / "beginnings"
     )
+    return {
+        name: Run(
+            folder=arguments.output / f"{name}_seed_{seed}",
+            config=arguments.config_file,
+            options=options[name],
+            weights=weights[name],
+            seed=seed,
+        )
+        for name in wanted
+    }
 
 
-def _control(arguments: argparse.Namespace, folder: Path, trained: Path, seed: int) -> list[str]:
-    """Write the shuffled names; return the options that test the run in `trained` with them."""
+def _shuffled_names(arguments: argparse.Namespace, seed: int) -> list[str]:
+    """Write the shuffled names; return the options that test a model with them."""
     training = build_training_vocabulary(load_config(arguments.config_file, arguments.options))
-    words = folder / "vocabulary.txt"
+    words = arguments.output / "shuffled" / f"{seed}.txt"
     with atomic_path(words) as temporary:
         temporary.write_text(shuffled(world_vocabulary(), training, seed).text(), encoding="utf-8")
-    return [
-        *("MODEL.WEIGHTS", str(trained / "model_final.safetensors")),
-        *("DATASETS.VOCABULARY", str(words), "DATASETS.VOCABULARY_JOIN", "order"),
-    ]
-
-
-def _folder(output: Path, arm: str, seed: int) -> Path:
-    return output / f"{arm}_seed_{seed}"
+    return ["DATASETS.VOCABULARY", str(words), "DATASETS.VOCABULARY_JOIN", "order"]
 
 
 def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabulary:
@@ -205,59 +139,32 @@ def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabul
     return Vocabulary(tuple(names), vocabulary.is_thing)
 
 
-def collect(
-    experiment: Experiment, output: Path, arms: Sequence[str], seeds: Sequence[int]
-) -> Scores:
-    """Read the numbers of all runs; NaN where there was nothing to score."""
-    scores: Scores = {}
-    for arm in arms:
-        rows = [_summary(_folder(output, arm, seed) / "results.json") for seed in seeds]
-        scores[arm] = {key: [row[key] for row in rows] for key in experiment.metrics}
-    return scores
+def _write_report(output: Path, experiment: Experiment) -> None:
+    """Write the report of all that has been scored below `output`."""
+    found = collect(output, experiment)
+    compared = compare(experiment, found)
+    text = report(experiment, found, compared)
+    write_json(output / "results.json", raw(found, compared, experiment), indent=1)
+    with atomic_path(output / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    with atomic_path(output / "plot.png") as temporary:
+        plot(experiment, compared, temporary)
+    print(text)
 
 
-def _summary(path: Path) -> Summary:
-    """Return the metrics of the first test set, and of the others behind their names."""
-    (_, first), *others = read_results(path).items()
-    rows = {f"{name} {key}": value for name, row in others for key, value in row.summary.items()}
-    return {**first.summary, **rows}
-
-
-def title_of(experiment: Experiment, arm: str) -> str:
-    """Return the name of an arm in the table."""
-    return "names shuffled (control)" if arm == CONTROL else f"({arm}) {experiment.arms[arm][0]}"
-
-
-def table(experiment: Experiment, scores: Scores) -> str:
-    """Return a Markdown table of means +- standard deviations over the seeds, in per cent."""
-    headings = experiment.metrics.values()
-    lines = [f"| | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
-    for arm, row in scores.items():
-        cells = [
-            f"{np.mean(row[key]):.1f} ± {np.std(row[key], ddof=1):.1f}"
-            if len(row[key]) > 1
-            else f"{row[key][0]:.1f}"
-            for key in experiment.metrics
-        ]
-        lines.append(f"| {title_of(experiment, arm)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def plot(experiment: Experiment, scores: Scores, path: Path) -> None:
-    """Draw a dot for every run and a bar at the mean, with one panel for each metric."""
-    Figure = import_extra("matplotlib.figure", "train", "a picture of the scores").Figure
-    metrics = experiment.metrics
-    figure = Figure(figsize=(13, 6), layout="constrained")
-    panels = figure.subplots(2, len(metrics) // 2).T.flat
-    for axes, (key, label) in zip(panels, metrics.items(), strict=True):
-        for x, row in enumerate(scores.values()):
-            axes.plot([x] * len(row[key]), row[key], "o", color="tab:blue", alpha=0.6)
-            axes.hlines(np.mean(row[key]), x - 0.3, x + 0.3, color="black")
-        axes.set(title=label, ylim=(0, None))
-        axes.set_xticks(range(len(scores)), ["shuf." if arm == CONTROL else arm for arm in scores])
-        axes.grid(axis="y", alpha=0.3)
-    figure.supylabel("per cent")
-    figure.savefig(path, dpi=100)
+def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[int, Scored]]]:
+    """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed."""
+    found: dict[int, dict[str, dict[int, Scored]]] = {}
+    for arm, suffix in [*((name, "") for name in experiment.arms), (CONTROL, f"_{CONTROL}")]:
+        folders = "*" if arm == CONTROL else arm
+        for path in sorted(output.glob(f"{folders}_seed_*/scores{suffix}_[0-9]*.json")):
+            seed, steps = (
+                int(path.parent.name.rpartition("_")[2]),
+                int(path.stem.rpartition("_")[2]),
+            )
+            run = Run(path.parent, Path(), (), Path(), seed)
+            found.setdefault(steps, {}).setdefault(arm, {})[seed] = run.read(steps, suffix)
+    return {steps: found[steps] for steps in sorted(found)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,7 +177,9 @@ def _parser() -> argparse.ArgumentParser:
     add("experiment", choices=list(EXPERIMENTS), nargs="?", default="frozenseg", help="%(default)s")
     add("--config-file", type=user_path, help="recipe (default: the experiment's own)")
     add("--output", type=user_path, help="default: output/small_world_EXPERIMENT")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    add("--arms", nargs="+", help="default: all; of the last one the shuffled control is made")
+    add("--seeds", type=int, nargs="+", default=list(range(8)), help="default: 0 to 7")
+    add("--steps", type=int, nargs="+", help="numbers of steps to score after")
+    add("--arms", nargs="+", help="default: those of the main question")
+    add("--hours", type=float, default=float("inf"), help="begin no run after (default: no limit)")
     add("--options", nargs="*", default=[], metavar="KEY VALUE", help="over the recipe, for all")
     return parser

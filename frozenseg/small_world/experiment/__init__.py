@@ -1,0 +1,1 @@
+"""Experiments in the small world: arms that differ by one thing, trained in pairs and compared."""

@@ -1,0 +1,122 @@
+"""The experiments: which models are trained, what each is compared with, and by which scores."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SHARES = ("seen", "unseen")  # of the classes
+CONTROL = "shuffled"  # an arm with the names of other classes
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the models of an experiment.
+
+    title: what it is.
+    options: that make it of the recipe, KEY VALUE alternating.
+    against: the arm that it differs from by one thing, whose scores are subtracted from its own.
+    """
+
+    title: str
+    options: tuple[str, ...]
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A comparison of models.
+
+    config: the recipe of all arms.
+    arms: by name. Parts that an arm shares with an earlier one begin with the same weights.
+    usual: the arms that are trained where none are chosen.
+    metrics: {key of the scores: heading}; keys of a second test set begin with its name.
+    control: the arm that is tested once more with names shuffled, if any.
+    steps: the numbers of steps after which runs are scored.
+    """
+
+    config: Path
+    arms: dict[str, Arm]
+    usual: tuple[str, ...]
+    metrics: dict[str, str]
+    control: str | None = None
+    steps: tuple[int, ...] = (1000, 2000, 4000)
+
+
+def _injectors(
+    query: bool, feature: bool, levels: int = 1, view: str = "stretch", positions: bool = False
+) -> tuple[str, ...]:
+    prefix = "MODEL.FROZEN_SEG."
+    return (
+        *(prefix + "QUERY_INJECTOR", str(query)),
+        *(prefix + "FEATURE_INJECTOR", str(feature)),
+        *(prefix + "SAM_ENCODER_LEVELS", str(levels)),
+        *(prefix + "SAM_VIEW", view),
+        *(prefix + "KEEP_KEY_POSITIONS", str(positions)),
+    )
+
+
+def _of_fc_clip(title: str, *options: str) -> Arm:
+    """One change of the recipe, on the cheapest arm."""
+    return Arm(title, (*_injectors(False, False), *options), "a")
+
+
+FROZENSEG = Experiment(
+    config=Path("small/fixed_views"),
+    arms={
+        "a": Arm("FC-CLIP (no injectors)", _injectors(False, False)),
+        "b": Arm("a + Query Injector", _injectors(True, False), "a"),
+        "d": Arm("b + Feature Injector, corrected", _injectors(True, True), "b"),
+        "c": Arm("d, but SAM's levels as published", _injectors(True, True, 3), "d"),
+        "e": Arm("d, SAM's keep-aspect view", _injectors(True, True, 1, "keep_aspect"), "d"),
+        "f": Arm("e, key positions kept", _injectors(True, True, 1, "keep_aspect", True), "e"),
+        "annotated": _of_fc_clip(
+            "a, no object only where annotated", "MODEL.MASK_FORMER.NO_OBJECT", "annotated"
+        ),
+        "grey": _of_fc_clip("a, grey padding", "INPUT.PADDING", "grey"),
+        "empty": _of_fc_clip("a, cut-off objects kept", "INPUT.KEEP_EMPTY_OBJECTS", "True"),
+        "decay": _of_fc_clip("a, level embeddings decay", "SOLVER.WEIGHT_DECAY_RULE", "modules"),
+        "diagonal": _of_fc_clip("a, crops on the diagonal", "INPUT.DIAGONAL_CROPS", "True"),
+        "jitter": _of_fc_clip("a, a new view each time", "INPUT.FIXED_VIEWS", "0"),
+    },
+    usual=("a", "b", "d", "c"),
+    metrics={
+        **{f"{key}-{part}": f"{key} {part}" for key in ("PQ", "mIoU", "AP") for part in SHARES},
+        **{
+            f"{letter}_Recall@IoU={threshold}": f"recall {threshold} {part}"
+            for threshold in ("0.50", "0.75", "0.90")
+            for letter, part in zip("SU", SHARES, strict=True)
+        },
+    },
+    control="d",
+)
+
+
+def _visual(encoder: str, *, trained: bool) -> tuple[str, ...]:
+    """Options of a visual encoder beside the small CLIP's text."""
+    prefix = "MODEL.FUSIONER.VISUAL"
+    weights = f"frozenseg://small/{encoder}.safetensors" if trained else ""
+    # SAM's cells are fine already: 8 pixels of its input, CLIP's are 32.
+    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 0)}[encoder]
+    return (
+        *(prefix, encoder, f"{prefix}_NAME", name, f"{prefix}_WEIGHTS", weights),
+        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),
+        *("MODEL.ALLOW_RANDOM_WEIGHTS", str(not trained)),
+    )
+
+
+FUSIONER = Experiment(
+    config=Path("small/fusioner"),
+    arms={
+        "clip0": Arm("untrained CLIP image + CLIP text (control)", _visual("clip", trained=False)),
+        "clip": Arm("CLIP image + CLIP text", _visual("clip", trained=True), "clip0"),
+        "sam0": Arm("untrained SAM image + CLIP text (control)", _visual("sam", trained=False)),
+        "sam": Arm("SAM image + CLIP text", _visual("sam", trained=True), "sam0"),
+    },
+    usual=("clip0", "clip", "sam0", "sam"),
+    metrics={
+        **{f"{key}-{part}": f"{key} {part}" for key in ("mIoU", "oracle mIoU") for part in SHARES},
+        "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
+        "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
+    },
+    steps=(400,),
+)
+EXPERIMENTS = {"frozenseg": FROZENSEG, "fusioner": FUSIONER}

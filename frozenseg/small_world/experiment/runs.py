@@ -1,0 +1,133 @@
+"""One run of an experiment: training in stages, and the scores behind each of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fvcore.common.config import CfgNode
+from tqdm import tqdm
+
+from frozenseg.build.device import build_device, build_precision, prepare_for_inference
+from frozenseg.build.evaluator import EvalDataset, build_evaluator, eval_datasets
+from frozenseg.build.models import feature_fingerprint, loaded_model
+from frozenseg.build.training import WEIGHTS, train
+from frozenseg.config import load_config
+from frozenseg.data.loader import eval_loader
+from frozenseg.engine.feature_cache import FeatureCache
+from frozenseg.evaluation.evaluator import Evaluator, ScoredDataset
+from frozenseg.evaluation.metric import State
+from frozenseg.evaluation.runner import fresh
+from frozenseg.evaluation.tasks import Summary
+from frozenseg.files import read_json, write_json
+from frozenseg.models.base import SegmentationModel, evaluation_mode
+from frozenseg.small_world.experiment.scenes import SceneCounts
+
+BOXES = "instances_boxes"  # not among the metrics of an experiment
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm with a seed.
+
+    folder: where the run and its scores lie.
+    config: the recipe. options: of the arm and of all arms, KEY VALUE alternating.
+    weights: those it begins with.
+    """
+
+    folder: Path
+    config: Path
+    options: tuple[str, ...]
+    weights: Path
+    seed: int
+
+    def train(self, steps: int) -> bool:
+        """Train until `steps` steps are done; returns False if the user has stopped it."""
+        more = ("SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
+        resume = (self.folder / "checkpoints").is_dir()
+        cfg = self._config("OUTPUT_DIR", str(self.folder), "SEED", str(self.seed), *more)
+        cfg.defrost()
+        cfg.DATASETS.TEST = []  # scored by `score`
+        return train(cfg, resume=resume).finished
+
+    def score(self, steps: int, *more: str, name: str = "") -> None:
+        """Score the weights in the folder and write what was found beside them.
+
+        more: further options. name: of another way to score the same weights.
+        """
+        cfg = self._config("MODEL.WEIGHTS", str(self.folder / WEIGHTS), *more)
+        summary, counts = scored(cfg)
+        counts.write(self.scenes(steps, name))
+        write_json(self.scores(steps, name), summary, indent=1)
+
+    def _config(self, *more: str) -> CfgNode:
+        return load_config(self.config, [*self.options, *more])
+
+    def scores(self, steps: int, name: str = "") -> Path:
+        """Return the file of the scores after `steps` steps, {metric: per cent}."""
+        return self.folder / f"scores{name}_{steps}.json"
+
+    def scenes(self, steps: int, name: str = "") -> Path:
+        """Return the file of what was counted in each scene."""
+        return self.folder / f"scenes{name}_{steps}.npz"
+
+    def read(self, steps: int, name: str = "") -> tuple[Summary, SceneCounts]:
+        """Return the scores, and what was counted in each scene of the first test set."""
+        return read_json(self.scores(steps, name)), SceneCounts.read(self.scenes(steps, name))
+
+
+def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:
+    """Score the model of a configuration on DATASETS.TEST; returns the scores in per cent, those of
+    all sets but the first behind its name, and the counts of the first."""
+    sets = eval_datasets(cfg)
+    model = loaded_model(cfg, build_device(cfg))
+    prepare_for_inference(cfg, model)
+    if cfg.DATALOADER.FEATURE_CACHE:
+        _keep_features(cfg, model)
+    evaluator = build_evaluator(cfg, model, sets)
+    summary: Summary = {}
+    with evaluation_mode(model):
+        found = [_of_set(evaluator, entry) for entry in evaluator.sets]
+    for number, (entry, (of_set, _)) in enumerate(zip(sets, found, strict=True)):
+        summary |= {f"{entry.name} {key}" if number else key: v for key, v in of_set.items()}
+    return summary, SceneCounts.of_states(found[0][1], _seen(sets[0]))
+
+
+def _keep_features(cfg: CfgNode, model: SegmentationModel) -> None:
+    """Let the frozen encoders see each test image once in all runs, as those of training."""
+    precision = build_precision(cfg, model.device)
+    cache = FeatureCache(
+        Path(cfg.DATALOADER.FEATURE_CACHE),
+        fingerprint=f"test_{feature_fingerprint(cfg, model, precision)}",
+        limit=int(cfg.DATALOADER.FEATURE_CACHE_GB * 1e9),
+        encode=model.encode,
+        channels=model.feature_channels(),
+    )
+
+    def encode(images: Any, _: Any = None) -> Any:
+        return cache(images, model.device)
+
+    setattr(model, "encode", encode)  # noqa: B010 (a method of this one model)
+
+
+def _of_set(evaluator: Evaluator, entry: ScoredDataset) -> tuple[Summary, dict[str, list[State]]]:
+    """Return the scores of a test set, and what each task keeps of each image."""
+    tasks = {name: task for name, task in entry.tasks.items() if name != BOXES}
+    states: dict[str, list[State]] = {name: [] for name in tasks}
+    samples = eval_loader(entry.dataset, num_workers=evaluator.num_workers)
+    flat = (sample for batch in samples for sample in batch)
+    found = evaluator.predictions(entry, flat)
+    for record, result in tqdm(found, entry.name[-30:], len(samples), unit=" images", disable=None):
+        for name, task in tasks.items():
+            single = fresh(task)
+            single.update(record, result)
+            states[name].append(single.metric.state())
+    summary: Summary = {}
+    for name, task in tasks.items():
+        task.metric.merge(states[name])
+        summary |= task.summary(task.metric.compute())
+    return summary, states
+
+
+def _seen(entry: EvalDataset) -> np.ndarray:
+    return np.array(entry.vocabulary.seen(entry.training))

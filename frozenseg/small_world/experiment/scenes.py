@@ -1,0 +1,118 @@
+"""What is counted in each scene of a test set, so that any choice of scenes can be scored.
+
+Legend: S scenes, K classes, R choices of scenes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from frozenseg.evaluation.metric import State
+from frozenseg.files import atomic_path
+
+THRESHOLDS = ("0.50", "0.75", "0.90")  # of the recall
+
+
+@dataclass(frozen=True)
+class SceneCounts:
+    """The counts of S scenes. What was not evaluated has no scenes.
+
+    seen: (K,) whether each class was met in training.
+    panoptic: (4, S, K) of each class: matches, the sum of their IoU, misses, false segments.
+    semantic: (3, S, K) pixels of each class in the truth, in the prediction, in both.
+    recall: (2, S, 4) of unseen and of seen classes: regions, and those found at each threshold.
+    """
+
+    seen: np.ndarray
+    panoptic: np.ndarray
+    semantic: np.ndarray
+    recall: np.ndarray
+
+    @property
+    def scenes(self) -> int:
+        """S."""
+        return max(part.shape[1] for part in (self.panoptic, self.semantic, self.recall))
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return scores (R,) in per cent of R choices of scenes, by the names of the evaluators.
+
+        weights: (R, S) how often each scene is chosen.
+        """
+        found: dict[str, np.ndarray] = {}
+        groups = {"": self.seen | True, "-seen": self.seen, "-unseen": ~self.seen}
+        if self.panoptic.shape[1]:
+            matched, iou, missed, false = weights @ self.panoptic  # (R, K) each
+            effort = matched + 0.5 * missed + 0.5 * false
+            found |= _means("PQ", iou, effort, groups)
+        if self.semantic.shape[1]:
+            true, predicted, correct = weights @ self.semantic
+            union = np.where(true > 0, true + predicted - correct, 0)
+            found |= _means("mIoU", correct, union, groups)
+        if self.recall.shape[1]:
+            for letter, counts in zip("US", weights @ self.recall, strict=True):
+                for column, threshold in enumerate(THRESHOLDS, start=1):
+                    with np.errstate(invalid="ignore"):
+                        share = 100 * counts[:, column] / counts[:, 0]
+                    found[f"{letter}_Recall@IoU={threshold}"] = share
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write the counts as .npz."""
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **vars(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "SceneCounts":
+        """Read what `write` has written."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+
+    @classmethod
+    def of_states(cls, states: Mapping[str, Sequence[State]], seen: np.ndarray) -> "SceneCounts":
+        """Join what the metrics of tasks, by name, keep of each of S scenes."""
+        empty = {"panoptic": (4, 0, len(seen)), "semantic": (3, 0, len(seen)), "recall": (2, 0, 4)}
+        counts = {
+            name: np.stack([_COUNTS[name](state, len(seen)) for state in states[name]], axis=1)
+            if states.get(name)
+            else np.zeros(shape)
+            for name, shape in empty.items()
+        }
+        return cls(seen=seen, **counts)
+
+
+def _panoptic(state: State, classes: int) -> np.ndarray:
+    rows = np.array(state["match_class"], dtype=np.int64)
+    return np.stack(
+        [
+            np.bincount(rows, minlength=classes),
+            np.bincount(rows, weights=state["match_iou"], minlength=classes),
+            state["missed"],
+            state["false"],
+        ]
+    )
+
+
+def _semantic(state: State, classes: int) -> np.ndarray:
+    return np.array([state[name] for name in ("true", "predicted", "correct")], dtype=float)
+
+
+def _recall(state: State, classes: int) -> np.ndarray:
+    return np.concatenate([np.array(state["regions"])[:, None], state["found"]], axis=1)
+
+
+_COUNTS = {"panoptic": _panoptic, "semantic": _semantic, "recall": _recall}
+
+
+def _means(
+    name: str, parts: np.ndarray, wholes: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the means (R,) of parts / wholes (R, K) over the classes of each group that occur."""
+    shares = 100 * parts / np.where(wholes > 0, wholes, 1)
+    found = {}
+    for suffix, group in groups.items():
+        occurs = (wholes > 0) & group
+        with np.errstate(invalid="ignore"):
+            found[f"{name}{suffix}"] = (shares * occurs).sum(1) / occurs.sum(1)
+    return found
