@@ -186,6 +186,20 @@ def test_crops_of_one_scale_are_views_without_end(root):
     assert len(seen) > 2
 
 
+def test_fixed_views_come_again_in_turn_and_in_every_run(root):
+    transform = LargeScaleJitter(size=64, min_scale=0.8, max_scale=1.5)
+    plain = make(root, transform, "panoptic")
+    runs = [dataclasses.replace(plain, fixed_views=2, seed=seed) for seed in (0, 5)]
+    first, again = (
+        [run[SampleIndex(epoch * len(run), 0)].image for epoch in range(4)] for run in runs
+    )
+    assert all(map(torch.equal, first, again))
+    assert torch.equal(first[0], first[2]) and torch.equal(first[1], first[3])
+    assert not torch.equal(first[0], first[1])
+    last = runs[0][SampleIndex(len(plain) - 1, 0)]  # wherever in the epoch it is drawn
+    assert torch.equal(first[0], last.image)
+
+
 @pytest.mark.parametrize("position", range(6))
 def test_content_is_what_is_not_padding(root, position):
     transform = LargeScaleJitter(size=64, min_scale=0.5, max_scale=1.5, pad_value=7)

@@ -109,6 +109,15 @@ def test_encoders_are_asked_once_an_image(run: TinyRun, calls, caplog) -> None:
     assert calls == []
 
 
+def test_fixed_views_are_encoded_once_each(run: TinyRun, calls) -> None:
+    """Two views of each of five images, at scales that would never come again without the key."""
+    views = ("INPUT.FIXED_VIEWS", "2", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", "1")
+    assert main(run.arguments("out", *views, "SOLVER.MAX_ITER", "15", *kept(run))) == 0
+    assert sorted(calls) == [("clip", 1)] * 10 + [("sam", 1)] * 10
+    assert main(run.arguments("plain", *views, "SOLVER.MAX_ITER", "15")) == 0
+    assert_same_run(run, "plain", "out")
+
+
 def test_batches_do_not_matter_to_what_is_kept(run: TinyRun, calls) -> None:
     """Filled by batches of four in two passes, and read by a run of other batches."""
     four = (*FIXED, "SOLVER.IMS_PER_BATCH", "4", "SEED", "8")

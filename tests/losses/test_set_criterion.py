@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from frozenseg.errors import UserError
-from frozenseg.losses.matcher import assign
-from frozenseg.losses.set_criterion import SetCriterion
+from frozenseg.losses.matcher import TargetBatch, assign
+from frozenseg.losses.set_criterion import SetCriterion, elsewhere
 from frozenseg.losses.weighting import weighted_losses
 from frozenseg.structures import MaskPredictions, Targets
 
@@ -99,6 +99,52 @@ def test_a_batch_of_two_equals_two_batches_of_one(
         else:
             expected = first + second
         torch.testing.assert_close(loss, expected)
+
+
+def test_void_only_where_something_is_annotated(make_predictions, make_targets) -> None:
+    predictions, targets = make_predictions(size=8), make_targets((2, 1), size=(16, 16))
+    for target, masks in zip(targets, (((0, 8), (4, 12)), ((0, 4),)), strict=True):
+        target.masks.zero_()
+        for mask, (top, bottom) in zip(target.masks, masks, strict=True):
+            mask[top:bottom] = True
+    criterion = SetCriterion(num_classes=3, num_points=12, annotated_only=True)
+    seeds = torch.tensor([1, 2])
+    losses = criterion(predictions, targets, seeds=seeds)
+    everywhere = criterion_of()(predictions, targets, seeds=seeds)
+    left_out = 0
+    for suffix, output in zip(["", "_0", "_1"], outputs_of(predictions), strict=True):
+        matched = output.class_logits.new_zeros(2, 5, dtype=torch.bool)
+        gradient = torch.autograd.grad(
+            everywhere[f"loss_mask{suffix}"], output.mask_logits, retain_graph=True
+        )[0]
+        matched |= gradient.flatten(2).abs().sum(-1) > 0
+        excused = torch.tensor(0.0)
+        for image, target in enumerate(targets):
+            annotated = target.masks.any(0)[::2, ::2]  # masks end at even rows: exact at half size
+            for query in range(5):
+                inside = output.mask_logits[image, query] > 0
+                half = (inside & annotated).sum() < 0.5 * inside.sum()
+                if half and not matched[image, query]:
+                    excused = excused - 0.1 * output.class_logits[image, query].log_softmax(0)[3]
+                    left_out += 1
+        divisor = 3 + 0.1 * 7
+        torch.testing.assert_close(
+            losses[f"loss_ce{suffix}"], everywhere[f"loss_ce{suffix}"] - excused / divisor
+        )
+        torch.testing.assert_close(losses[f"loss_mask{suffix}"], everywhere[f"loss_mask{suffix}"])
+    assert 0 < left_out < 3 * 7
+
+
+def test_masks_that_are_not_computed_yet_are_judged_alike(make_predictions, make_targets) -> None:
+    outputs, targets = make_predictions(outputs=1), make_targets((1, 1))
+    embed, features = torch.randn(2, 5, 4), torch.randn(2, 4, 8, 8)
+    batch = TargetBatch.collate(targets, num_classes=3, device=torch.device("cpu"))
+    outputs.mask_logits = torch.einsum("bqc,bchw->bqhw", embed, features)
+    whole = elsewhere([outputs], batch)
+    outputs.mask_logits, outputs.mask_embed = torch.zeros(2, 5, 0, 0), embed
+    outputs.mask_features = features
+    assert torch.equal(elsewhere([outputs], batch), whole)
+    assert whole.any() and not whole.all()
 
 
 def test_the_order_of_objects_does_not_matter(make_predictions, make_targets) -> None:

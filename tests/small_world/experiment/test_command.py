@@ -1,0 +1,169 @@
+"""The experiment's arms, its control, its bookkeeping, and a whole one of tiny runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from frozenseg.config import load_config
+from frozenseg.errors import UserError
+from frozenseg.small_world.commands import small_world_experiment as command
+from frozenseg.small_world.experiment import runs
+from frozenseg.small_world.experiment.arms import EXPERIMENTS, FROZENSEG, Arm
+from frozenseg.small_world.experiment.beginnings import write_beginnings
+from frozenseg.small_world.vocabulary import world_vocabulary
+from frozenseg.text.vocabulary import Vocabulary
+from tests.engine.tiny import TinyRun
+
+
+def test_names_are_shuffled_within_their_kind(tmp_path: Path) -> None:
+    world, training = world_vocabulary(), Vocabulary.packaged("small_world_seen")
+    mixed = command.shuffled(world, training, seed=0)
+    assert sorted(mixed.names) == sorted(world.names)
+    assert mixed.is_thing == world.is_thing
+    assert mixed.seen(training) == world.seen(training)
+    assert all(one != other for one, other in zip(mixed.names, world.names, strict=True))
+    assert command.shuffled(world, training, seed=1) != mixed
+    (tmp_path / "words.txt").write_text(mixed.text())
+    assert Vocabulary.from_file(tmp_path / "words.txt") == mixed
+
+
+@pytest.mark.parametrize("of", EXPERIMENTS.values())
+def test_arms_differ_from_those_they_are_compared_with_by_one_thing(of) -> None:
+    """The corrected Feature Injector also needs the levels, which nothing else reads."""
+    together = {"VISUAL_WEIGHTS", "ALLOW_RANDOM_WEIGHTS"}
+    for name, arm in of.arms.items():
+        if arm.against is None:
+            continue
+        mine, other = (
+            load_config(of.config, list(row.options)) for row in (arm, of.arms[arm.against])
+        )
+        changed = {key for key, value in leaves(mine).items() if leaves(other)[key] != value}
+        assert len(changed) == 1 or changed == together, name
+
+
+def test_both_injectors_work_in_the_recipe() -> None:
+    mask = load_config(FROZENSEG.config).MODEL.MASK_FORMER
+    layers = range(mask.DEC_LAYERS - 1)
+    assert any(number % 3 == mask.SAM_QUERY_FUSE_LAYER for number in layers[:-1])  # not the last
+    assert any(number % 3 == mask.SAM_FEATURE_FUSE_LAYER for number in layers)
+
+
+def leaves(cfg, prefix: str = "") -> dict:
+    found = {}
+    for key, value in cfg.items():
+        if hasattr(value, "items"):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[key if key in ("VISUAL_WEIGHTS", "ALLOW_RANDOM_WEIGHTS") else prefix + key] = (
+                value
+            )
+    return found
+
+
+def test_an_unknown_arm(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--arms z: no such arm"):
+        command.main(["--arms", "z", "--output", str(tmp_path)])
+
+
+def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    configs = {
+        name: load_config(run.config, [*FROZENSEG.arms[name].options])
+        for name in ("a", "b", "c", "d")
+    }
+    for seed in (0, 1):
+        write_beginnings(configs, seed, tmp_path)
+    states = {name: load_file(tmp_path / f"{name}_seed_0.safetensors") for name in configs}
+    # The Query Injector has no weights of its own: it shares a projection, as published.
+    assert states["a"].keys() == states["b"].keys() < states["d"].keys() == states["c"].keys()
+    for first, second in (("a", "b"), ("b", "d"), ("c", "d")):
+        shared = [
+            key for key in states[first] if states[first][key].shape == states[second][key].shape
+        ]
+        assert all(torch.equal(states[first][key], states[second][key]) for key in shared)
+        assert first == "c" or len(shared) == len(states[first])
+    other = load_file(tmp_path / "a_seed_1.safetensors")
+    assert any(not torch.equal(states["a"][key], other[key]) for key in other)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> list[str]:
+    """The command line of an experiment of two arms on five tiny pictures."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
+    run = TinyRun(tmp_path)
+    monkeypatch.setattr(
+        command, "world_vocabulary", lambda: Vocabulary.parse("cat; dog; grass", "cat; dog")
+    )
+    keys = ("PQ-seen", "PQ-unseen", "mIoU-seen", "AP-seen", "S_Recall@IoU=0.75")
+    arms = {
+        "a": FROZENSEG.arms["a"],
+        "f": Arm("injectors", FROZENSEG.arms["d"].options, "a"),
+    }
+    experiment = replace(
+        FROZENSEG, arms=arms, usual=("a", "f"), metrics={key: key for key in keys}, control="f"
+    )
+    monkeypatch.setitem(command.EXPERIMENTS, "frozenseg", experiment)
+    return [
+        *("--config-file", str(run.config), "--output", str(tmp_path / "experiment")),
+        *("--seeds", "0", "1", "--steps", "1", "2", "--options"),
+        *("DATASETS.TRAIN", f"('{run.dataset}',)", "DATASETS.TEST", f"('{run.dataset}',)"),
+        *("INPUT.FIXED_VIEWS", "1", "MODEL.MASK_FORMER.TEST.RECALL_ON", "True"),
+    ]
+
+
+def test_two_arms_trained_scored_compared_and_not_trained_twice(
+    tiny, tmp_path, monkeypatch, capsys
+) -> None:
+    folder = tmp_path / "experiment"
+    assert command.main([*tiny[:7], "1", *tiny[9:]]) == 0  # the first stage alone
+    assert command.main(tiny) == 0
+    found = json.loads((folder / "results.json").read_text())
+    assert list(found["scores"]) == ["1", "2"]
+    assert list(found["scores"]["2"]) == ["a", "f", "shuffled"]
+    assert list(found["scores"]["2"]["a"]) == ["0", "1"]
+    assert list(found["scores"]["2"]["shuffled"]) == ["0"]
+    gains = found["gains (mean, low, high)"]["2"]["f - a"]["mIoU-seen"]
+    scores = found["scores"]["2"]
+    each = [scores["f"][seed]["mIoU-seen"] - scores["a"][seed]["mIoU-seen"] for seed in "01"]
+    assert gains[0] == pytest.approx(sum(each) / 2, abs=0.002)
+    assert gains[1] <= gains[0] <= gains[2]
+    text = (folder / "report.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "| f - a | 2 |" in text and "| (a) FC-CLIP (no injectors) | 2 |" in text
+    with Image.open(folder / "plot.png") as picture:
+        assert picture.width > 700
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
+    assert command.main(tiny) == 0
+    with pytest.raises(UserError, match="holds runs of another recipe or other --options"):
+        command.main([*tiny, "SOLVER.BASE_LR", "0.5"])
+
+
+def test_scores_are_those_of_train_net(tiny, tmp_path) -> None:
+    """Features from the disk, scene by scene, against the evaluation behind a training."""
+    arguments = [*tiny[:5], "0", "--steps", "2", "--arms", "f", *tiny[9:]]
+    assert command.main(arguments) == 0
+    folder = tmp_path / "experiment" / "f_seed_0"
+    scores = json.loads((folder / "scores_2.json").read_text())
+    options = [*FROZENSEG.arms["d"].options, *tiny[10:]]
+    weights = str(folder / "model_final.safetensors")
+    from frozenseg.build.evaluation import evaluate
+
+    cfg = load_config(tmp_path / "tiny.yaml", [*options, "OUTPUT_DIR", str(tmp_path / "scored")])
+    (expected,) = evaluate(cfg, weights=weights).values()
+    for key, value in scores.items():
+        assert value == pytest.approx(expected[key], abs=1e-6, nan_ok=True), key
+    assert "AP" in scores and "PQ" in scores
+
+
+def test_no_time_no_run(tiny, tmp_path, caplog) -> None:
+    caplog.set_level("INFO")
+    assert command.main(["--hours", "0", *tiny]) == 0
+    assert "the same command goes on" in caplog.text
+    assert not list((tmp_path / "experiment").glob("*_seed_*/checkpoints"))
