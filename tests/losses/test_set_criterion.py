@@ -137,6 +137,8 @@ def test_void_only_where_something_is_annotated(make_predictions, make_targets) 
 
 def test_masks_that_are_not_computed_yet_are_judged_alike(make_predictions, make_targets) -> None:
     outputs, targets = make_predictions(outputs=1), make_targets((1, 1))
+    targets[0].masks[:] = True  # all of the first image is annotated, nothing of the second
+    targets[1].masks[:] = False
     embed, features = torch.randn(2, 5, 4), torch.randn(2, 4, 8, 8)
     batch = TargetBatch.collate(targets, num_classes=3, device=torch.device("cpu"))
     outputs.mask_logits = torch.einsum("bqc,bchw->bqhw", embed, features)

@@ -24,7 +24,7 @@ from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experime
 from frozenseg.small_world.experiment.beginnings import write_beginnings
 from frozenseg.small_world.experiment.paired import Scored
 from frozenseg.small_world.experiment.report import compare, plot, raw, report
-from frozenseg.small_world.experiment.runs import Run
+from frozenseg.small_world.experiment.runs import Run, read
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -93,14 +93,14 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
     ]
     configs, options = {}, {}
     for name, arm in experiment.arms.items():
-        options[name] = (*arm.options, *arguments.options)
+        options[name] = (*arm.options, *arguments.options, "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
         if configs[name].INPUT.FIXED_VIEWS:
             options[name] = (*options[name], *shared)
     wanted = [name for name in configs if name in arguments.arms]
     before = list(configs)[: list(configs).index(wanted[-1]) + 1]  # they share their weights
     weights = write_beginnings(
-        {name: configs[name] for name in before}, seed, arguments.output / "beginnings"
+        {name: configs[name] for name in before}, arguments.output / "beginnings"
     )
     return {
         name: Run(
@@ -108,7 +108,6 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
             config=arguments.config_file,
             options=options[name],
             weights=weights[name],
-            seed=seed,
         )
         for name in wanted
     }
@@ -162,8 +161,7 @@ def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[in
                 int(path.parent.name.rpartition("_")[2]),
                 int(path.stem.rpartition("_")[2]),
             )
-            run = Run(path.parent, Path(), (), Path(), seed)
-            found.setdefault(steps, {}).setdefault(arm, {})[seed] = run.read(steps, suffix)
+            found.setdefault(steps, {}).setdefault(arm, {})[seed] = read(path.parent, steps, suffix)
     return {steps: found[steps] for steps in sorted(found)}
 
 

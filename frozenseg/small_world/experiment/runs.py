@@ -39,13 +39,12 @@ class Run:
     config: Path
     options: tuple[str, ...]
     weights: Path
-    seed: int
 
     def train(self, steps: int) -> bool:
         """Train until `steps` steps are done; returns False if the user has stopped it."""
         more = ("SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
         resume = (self.folder / "checkpoints").is_dir()
-        cfg = self._config("OUTPUT_DIR", str(self.folder), "SEED", str(self.seed), *more)
+        cfg = self._config("OUTPUT_DIR", str(self.folder), *more)
         cfg.defrost()
         cfg.DATASETS.TEST = []  # scored by `score`
         return train(cfg, resume=resume).finished
@@ -57,23 +56,28 @@ class Run:
         """
         cfg = self._config("MODEL.WEIGHTS", str(self.folder / WEIGHTS), *more)
         summary, counts = scored(cfg)
-        counts.write(self.scenes(steps, name))
-        write_json(self.scores(steps, name), summary, indent=1)
+        scores, scenes = _files(self.folder, steps, name)
+        counts.write(scenes)
+        write_json(scores, summary, indent=1)
 
     def _config(self, *more: str) -> CfgNode:
         return load_config(self.config, [*self.options, *more])
 
     def scores(self, steps: int, name: str = "") -> Path:
         """Return the file of the scores after `steps` steps, {metric: per cent}."""
-        return self.folder / f"scores{name}_{steps}.json"
+        return _files(self.folder, steps, name)[0]
 
-    def scenes(self, steps: int, name: str = "") -> Path:
-        """Return the file of what was counted in each scene."""
-        return self.folder / f"scenes{name}_{steps}.npz"
 
-    def read(self, steps: int, name: str = "") -> tuple[Summary, SceneCounts]:
-        """Return the scores, and what was counted in each scene of the first test set."""
-        return read_json(self.scores(steps, name)), SceneCounts.read(self.scenes(steps, name))
+def _files(folder: Path, steps: int, name: str) -> tuple[Path, Path]:
+    """Return the files of the scores, and of what was counted in each scene."""
+    return folder / f"scores{name}_{steps}.json", folder / f"scenes{name}_{steps}.npz"
+
+
+def read(folder: Path, steps: int, name: str = "") -> tuple[Summary, SceneCounts]:
+    """Return the scores of a run, and what was counted in each scene of the first test set."""
+    scores, scenes = _files(folder, steps, name)
+    summary = {key: np.nan if value is None else value for key, value in read_json(scores).items()}
+    return summary, SceneCounts.read(scenes)
 
 
 def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:

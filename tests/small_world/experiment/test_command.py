@@ -1,14 +1,17 @@
 """The experiment's arms, its control, its bookkeeping, and a whole one of tiny runs."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from frozenseg.build.evaluation import evaluate
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.small_world.commands import small_world_experiment as command
@@ -73,12 +76,15 @@ def test_an_unknown_arm(tmp_path: Path) -> None:
 def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
     run = TinyRun(tmp_path)
     configs = {
-        name: load_config(run.config, [*FROZENSEG.arms[name].options])
-        for name in ("a", "b", "c", "d")
+        seed: {
+            name: load_config(run.config, [*FROZENSEG.arms[name].options, "SEED", str(seed)])
+            for name in ("a", "b", "c", "d")
+        }
+        for seed in (0, 1)
     }
-    for seed in (0, 1):
-        write_beginnings(configs, seed, tmp_path)
-    states = {name: load_file(tmp_path / f"{name}_seed_0.safetensors") for name in configs}
+    for of_seed in configs.values():
+        write_beginnings(of_seed, tmp_path)
+    states = {name: load_file(tmp_path / f"{name}_seed_0.safetensors") for name in configs[0]}
     # The Query Injector has no weights of its own: it shares a projection, as published.
     assert states["a"].keys() == states["b"].keys() < states["d"].keys() == states["c"].keys()
     for first, second in (("a", "b"), ("b", "d"), ("c", "d")):
@@ -92,8 +98,8 @@ def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch) -> list[str]:
-    """The command line of an experiment of two arms on five tiny pictures."""
+def tiny(tmp_path, monkeypatch) -> Callable[..., list[str]]:
+    """Makes the command line of an experiment of two arms on five tiny pictures."""
     torch.set_num_threads(1)
     monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
     run = TinyRun(tmp_path)
@@ -101,28 +107,49 @@ def tiny(tmp_path, monkeypatch) -> list[str]:
         command, "world_vocabulary", lambda: Vocabulary.parse("cat; dog; grass", "cat; dog")
     )
     keys = ("PQ-seen", "PQ-unseen", "mIoU-seen", "AP-seen", "S_Recall@IoU=0.75")
-    arms = {
-        "a": FROZENSEG.arms["a"],
-        "f": Arm("injectors", FROZENSEG.arms["d"].options, "a"),
-    }
+    arms = {"a": FROZENSEG.arms["a"], "f": Arm("injectors", FROZENSEG.arms["d"].options, "a")}
     experiment = replace(
         FROZENSEG, arms=arms, usual=("a", "f"), metrics={key: key for key in keys}, control="f"
     )
     monkeypatch.setitem(command.EXPERIMENTS, "frozenseg", experiment)
-    return [
-        *("--config-file", str(run.config), "--output", str(tmp_path / "experiment")),
-        *("--seeds", "0", "1", "--steps", "1", "2", "--options"),
-        *("DATASETS.TRAIN", f"('{run.dataset}',)", "DATASETS.TEST", f"('{run.dataset}',)"),
-        *("INPUT.FIXED_VIEWS", "1", "MODEL.MASK_FORMER.TEST.RECALL_ON", "True"),
-    ]
+    sets = f"('{run.dataset}',)"
+
+    def arguments(*given: str) -> list[str]:
+        return [
+            *("--config-file", str(run.config), "--output", str(tmp_path / "experiment"), *given),
+            *("--options", "DATASETS.TRAIN", sets, "DATASETS.TEST", sets),
+            *("INPUT.FIXED_VIEWS", "1", "MODEL.MASK_FORMER.TEST.RECALL_ON", "True"),
+        ]
+
+    return arguments
 
 
+def test_scores_are_those_of_an_evaluation(tiny, tmp_path) -> None:
+    """Features from the disk, scene by scene, against `evaluate`."""
+    arguments = tiny("--seeds", "0", "--steps", "1", "--arms", "a")
+    assert command.main(arguments) == 0
+    folder = tmp_path / "experiment" / "a_seed_0"
+    scores, counts = runs.read(folder, 1)
+    options = [*FROZENSEG.arms["a"].options, *arguments[arguments.index("--options") + 1 :]]
+    cfg = load_config(tmp_path / "tiny.yaml", [*options, "OUTPUT_DIR", str(tmp_path / "scored")])
+    (expected,) = evaluate(cfg, weights=folder / "model_final.safetensors").values()
+    for key, value in scores.items():
+        assert value == pytest.approx(expected[key], abs=1e-6, nan_ok=True), key
+    assert {"AP", "PQ", "mIoU-seen"} < scores.keys()
+    for key, value in counts.scores(np.ones((1, counts.scenes))).items():
+        assert value[0] == pytest.approx(expected[key], abs=1e-6, nan_ok=True), key
+    assert (tmp_path / "experiment" / "plot.png").is_file()
+    assert "| (a) FC-CLIP (no injectors) | 1 |" in (tmp_path / "experiment/report.md").read_text()
+
+
+@pytest.mark.slow
 def test_two_arms_trained_scored_compared_and_not_trained_twice(
     tiny, tmp_path, monkeypatch, capsys
 ) -> None:
     folder = tmp_path / "experiment"
-    assert command.main([*tiny[:7], "1", *tiny[9:]]) == 0  # the first stage alone
-    assert command.main(tiny) == 0
+    assert command.main(tiny("--seeds", "0", "--steps", "1")) == 0  # the first stage alone
+    arguments = tiny("--seeds", "0", "1", "--steps", "1", "2")
+    assert command.main(arguments) == 0
     found = json.loads((folder / "results.json").read_text())
     assert list(found["scores"]) == ["1", "2"]
     assert list(found["scores"]["2"]) == ["a", "f", "shuffled"]
@@ -140,30 +167,13 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
         assert picture.width > 700
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
-    assert command.main(tiny) == 0
-    with pytest.raises(UserError, match="holds runs of another recipe or other --options"):
-        command.main([*tiny, "SOLVER.BASE_LR", "0.5"])
-
-
-def test_scores_are_those_of_train_net(tiny, tmp_path) -> None:
-    """Features from the disk, scene by scene, against the evaluation behind a training."""
-    arguments = [*tiny[:5], "0", "--steps", "2", "--arms", "f", *tiny[9:]]
     assert command.main(arguments) == 0
-    folder = tmp_path / "experiment" / "f_seed_0"
-    scores = json.loads((folder / "scores_2.json").read_text())
-    options = [*FROZENSEG.arms["d"].options, *tiny[10:]]
-    weights = str(folder / "model_final.safetensors")
-    from frozenseg.build.evaluation import evaluate
-
-    cfg = load_config(tmp_path / "tiny.yaml", [*options, "OUTPUT_DIR", str(tmp_path / "scored")])
-    (expected,) = evaluate(cfg, weights=weights).values()
-    for key, value in scores.items():
-        assert value == pytest.approx(expected[key], abs=1e-6, nan_ok=True), key
-    assert "AP" in scores and "PQ" in scores
+    with pytest.raises(UserError, match="holds runs of another recipe or other --options"):
+        command.main([*arguments, "SOLVER.BASE_LR", "0.5"])
 
 
 def test_no_time_no_run(tiny, tmp_path, caplog) -> None:
     caplog.set_level("INFO")
-    assert command.main(["--hours", "0", *tiny]) == 0
+    assert command.main(tiny("--seeds", "0", "--steps", "1", "--hours", "0")) == 0
     assert "the same command goes on" in caplog.text
     assert not list((tmp_path / "experiment").glob("*_seed_*/checkpoints"))
