@@ -66,6 +66,7 @@ COMMANDS = {
         "train_small_clip": (SMALL_WORLD, "train the small CLIP on the small world"),
         "train_small_sam": (SMALL_WORLD, "train the small SAM on the small world"),
         "measure_video": (SMALL_WORLD, "what tracks are worth on clips of the small world"),
+        "small_world_probe": (SMALL_WORLD, "what SAM's feature map holds that CLIP's lacks"),
         "small_world_experiment": (SMALL_WORLD, "what each part of FrozenSeg adds, over seeds"),
     },
 }

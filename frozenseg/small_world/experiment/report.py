@@ -26,8 +26,8 @@ def compare(experiment: Experiment, found: Found) -> Compared:
             seeds = sorted(arms[name].keys() & arms.get(against or "", {}).keys())
             if not seeds or against is None:
                 continue
-            pairs = [[arms[row][seed] for seed in seeds] for row in (name, against)]
-            compared[steps][name] = differences(*pairs, list(experiment.metrics))
+            arm, control = ([arms[row][seed] for seed in seeds] for row in (name, against))
+            compared[steps][name] = differences(arm, control, list(experiment.metrics))
     return compared
 
 
