@@ -6,10 +6,13 @@ made, and nothing is there twice. Only numbers go through Ray's object store.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from frozenseg.batch.rows import is_done
 from frozenseg.batch.worker import Plan, Seen, Worker
@@ -23,6 +26,8 @@ FREE = 1.0  # CPUs that Ray Data needs beside the actors, or it waits for ever
 ACTOR_CPUS = 1.0
 RETRIES = 3  # of a part whose process is killed
 PAUSE = 2.0  # seconds between two looks at the cluster
+
+Result = TypeVar("Result")
 
 
 class ShardMaker:
@@ -88,48 +93,54 @@ def make_shards(
 
 
 def run_parts(
-    work: Callable[[Part], int | None],
+    work: Callable[[Part], Result],
     *,
     address: str | None,
     actors: int | None,
     patience: float,
-) -> int:
-    """Run work that can be divided on a cluster, a task for each part; returns the worst status.
+) -> list[Result]:
+    """Run work that can be divided on a cluster, a task for each part; returns what each returns.
 
     A part whose process is killed is run again, up to `RETRIES` times. What it prints is shown.
 
-    work: a function of a module, which skips what is done. address, actors, patience: as of
-    `make_shards`.
+    work: a function of a module, or a partial one. address, actors, patience: as of `make_shards`.
     """
     with _cluster(address, actors, patience, prints=True) as (ray, count, needs):
         task = ray.remote(max_retries=RETRIES, **needs)(_run_part)
-        parts = [Part(number, BLOCKS * count) for number in range(1, BLOCKS * count + 1)]
-        waiting = [task.remote(work, part, imported_extensions()) for part in parts]
-        worst = 0
+        total = BLOCKS * count
+        parts = [Part(number, total) for number in range(1, total + 1)]
+        waiting = all_of_them = [
+            task.remote(work, part, sys.argv, imported_extensions()) for part in parts
+        ]
         try:
-            while waiting:
-                done, waiting = ray.wait(waiting)
-                for status, error in ray.get(done):
-                    if error:
-                        raise UserError(error)
-                    worst = max(worst, status)
+            with tqdm(total=total, unit=" parts", disable=None) as bar:
+                while waiting:
+                    done, waiting = ray.wait(waiting)
+                    for _, error in ray.get(done):
+                        if error:
+                            raise UserError(error)
+                        bar.update()
+            return [result for result, _ in ray.get(all_of_them)]
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             raise UserError(
                 "a process was killed again and again, or its memory ran out; give fewer --actors, "
                 "and the same command goes on with the rest"
             ) from None
-        return worst
 
 
 def _run_part(
-    work: Callable[[Part], int | None], part: Part, extensions: tuple[str, ...]
-) -> tuple[int, str]:
-    """Return the status of a part, and the line that ends the run, or ""."""
+    work: Callable[[Part], Result], part: Part, argv: list[str], extensions: tuple[str, ...]
+) -> tuple[Result | None, str]:
+    """Return the result of a part, and the line that ends the run, or "".
+
+    argv: of the command, which logs and results name, as `multiprocessing` hands it on.
+    """
+    sys.argv = argv
     try:
         import_extensions(extensions)
-        return work(part) or 0, ""
+        return work(part), ""
     except UserError as error:
-        return 0, str(error)
+        return None, str(error)
 
 
 @contextmanager

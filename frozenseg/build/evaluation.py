@@ -9,7 +9,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import build_precision, prepare_for_inference, process_device
-from frozenseg.build.evaluator import build_evaluator, eval_datasets
+from frozenseg.build.evaluator import EvalDataset, build_evaluator, build_scoring, eval_datasets
 from frozenseg.build.expected_results import check_expected, differences, expected_result
 from frozenseg.build.models import loaded_model
 from frozenseg.build.output_folder import (
@@ -22,26 +22,33 @@ from frozenseg.build.output_folder import (
 from frozenseg.build.provenance import about_sets, frozen_digests, log_model, run_log
 from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.build.setting import require_weights, setting
+from frozenseg.data.prediction_lines import Part
 from frozenseg.engine.distributed import is_main
-from frozenseg.errors import WriteError
-from frozenseg.evaluation.evaluator import Evaluator
+from frozenseg.errors import UserError, WriteError
+from frozenseg.evaluation.evaluator import Evaluator, Scoring
 from frozenseg.evaluation.results_file import table, write_results
-from frozenseg.evaluation.runner import Evaluation
+from frozenseg.evaluation.runner import Evaluation, Share
 from frozenseg.files import check_writable
 
 logger = logging.getLogger(__name__)
 
 About = Mapping[str, Mapping[str, Any]]
 """What results.json says of each data set besides its scores, see `about_sets`."""
+Found = tuple[dict[str, Share], About]
+Spread = Callable[[Callable[[Part], Found]], list[Found]]
+"""Calls a function, which can be pickled, for each part of the images; elsewhere, for instance."""
 
 
-def evaluate(cfg: CfgNode, *, weights: str | Path | None = None) -> dict[str, dict[str, float]]:
+def evaluate(
+    cfg: CfgNode, *, weights: str | Path | None = None, spread: Spread | None = None
+) -> dict[str, dict[str, float]]:
     """Score a model on every set of DATASETS.TEST; returns the scores in per cent, by data set.
 
     cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed. weights: the
     checkpoint to score. Without it, that is what a training with this configuration has left in
     OUTPUT_DIR, else MODEL.WEIGHTS. All numbers are written to OUTPUT_DIR/results.json, the
-    configuration to config_eval.yaml, and the log is added to log.txt.
+    configuration to config_eval.yaml, and the log is added to log.txt. spread: what shares the
+    images, e.g. among the machines of a cluster; None: they are scored here.
 
     Raises `UserError` for a data set or weights that cannot be used, before the first image.
 
@@ -63,26 +70,66 @@ def evaluate(cfg: CfgNode, *, weights: str | Path | None = None) -> dict[str, di
         cfg.MODEL.WEIGHTS = str(weights)
         cfg.freeze()
         with run_log(output):
-            return _evaluate(cfg, output)
+            return _evaluate(cfg, output, spread)
 
 
-def _evaluate(cfg: CfgNode, output: Path) -> dict[str, dict[str, float]]:
+def _evaluate(cfg: CfgNode, output: Path, spread: Spread | None) -> dict[str, dict[str, float]]:
     require_weights(cfg)
     sets = eval_datasets(cfg)
+    if spread is None:
+        evaluator, about = _evaluator(cfg, sets)
+        _begin(cfg, output, evaluator.sets)
+        evaluations = evaluator.evaluate(partial(write_so_far, output, about))
+    else:
+        scorings = [build_scoring(cfg, entry) for entry in sets]
+        _begin(cfg, output, scorings)
+        shares, about = _one_model(spread(partial(evaluate_part, cfg)))
+        evaluations = {
+            entry.name: entry.evaluation([share[entry.name] for share in shares])
+            for entry in scorings
+        }
+    write_evaluations(cfg, evaluations, output, about)
+    return {name: evaluation.summary for name, evaluation in evaluations.items()}
+
+
+def _evaluator(
+    cfg: CfgNode, sets: list[EvalDataset], part: Part | None = None
+) -> tuple[Evaluator, About]:
     device = process_device(cfg)
     model, precision = loaded_model(cfg, device), build_precision(cfg, device)
     log_model(cfg, model, precision)
     frozen = frozen_digests(cfg, model)
     prepare_for_inference(cfg, model)
-    evaluator = build_evaluator(cfg, model, sets)
-    check_expected_results(cfg, evaluator)
+    evaluator = build_evaluator(cfg, model, sets, part)
+    return evaluator, about_sets(cfg, sets, precision, weights=cfg.MODEL.WEIGHTS, frozen=frozen)
+
+
+def _begin(cfg: CfgNode, output: Path, sets: Sequence[Scoring]) -> None:
+    check_expected_results(cfg, sets)
     if is_main():
         check_writable(output / SCORES)
         write_eval_config(cfg, output)
-    about = about_sets(cfg, sets, precision, weights=cfg.MODEL.WEIGHTS, frozen=frozen)
-    evaluations = evaluator.evaluate(partial(write_so_far, output, about))
-    write_evaluations(cfg, evaluations, output, about)
-    return {name: evaluation.summary for name, evaluation in evaluations.items()}
+
+
+def evaluate_part(cfg: CfgNode, part: Part) -> Found:
+    """Score a part of the images of every set, and say with what; writes no scores."""
+    evaluator, about = _evaluator(cfg, eval_datasets(cfg), part)
+    return evaluator.shares(), about
+
+
+def _one_model(parts: Sequence[Found]) -> tuple[list[dict[str, Share]], About]:
+    """Check that the same model, code and data were used for all parts."""
+    about = parts[0][1]
+    for _, other in parts:
+        for name, entry in other.items():
+            one, two = about[name]["provenance"], entry["provenance"]
+            for key in ("weights", "precision", "code", "versions", "data"):
+                if one[key] != two[key]:
+                    raise UserError(
+                        f"{name}: two machines differ in their {key} ({one[key]}, {two[key]}); "
+                        "make them alike"
+                    )
+    return [shares for shares, _ in parts], about
 
 
 def write_so_far(output: Path, about: About, evaluations: Mapping[str, Evaluation]) -> None:
@@ -94,10 +141,13 @@ def write_so_far(output: Path, about: About, evaluations: Mapping[str, Evaluatio
             logger.warning("%s", error)
 
 
-def check_expected_results(cfg: CfgNode, evaluator: Evaluator) -> None:
+def check_expected_results(cfg: CfgNode, sets: Sequence[Scoring]) -> None:
     """Check TEST.EXPECTED_RESULTS before anything is computed."""
+    metrics = {
+        entry.name: [name for task in entry.tasks.values() for name in task.names] for entry in sets
+    }
     with setting("TEST.EXPECTED_RESULTS"):
-        check_expected(map(expected_result, cfg.TEST.EXPECTED_RESULTS), evaluator.metrics)
+        check_expected(map(expected_result, cfg.TEST.EXPECTED_RESULTS), metrics)
 
 
 def unexpected_results(cfg: CfgNode, scores: Mapping[str, dict[str, float]]) -> list[str]:

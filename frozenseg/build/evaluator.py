@@ -26,6 +26,7 @@ from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.coco_json import check_categories_agree
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.detection_truth import objects_of_records
+from frozenseg.data.prediction_lines import Part
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories
 from frozenseg.data.transforms import ShortestEdgeResize
@@ -37,6 +38,7 @@ from frozenseg.evaluation.evaluator import (
     EvalAugmentation,
     Evaluator,
     ScoredDataset,
+    Scoring,
 )
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.lvis import LvisAP
@@ -157,10 +159,22 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     return (*tasks, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else tasks
 
 
+def build_scoring(cfg: CfgNode, entry: EvalDataset, *, clear: bool = True) -> Scoring:
+    """Read the ground truth of every task. clear: as of `kept_files`."""
+    kept = kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks, clear=clear)
+    return Scoring(name=entry.name, tasks=build_tasks(entry), kept=kept)
+
+
 def build_evaluator(
-    cfg: CfgNode, model: SegmentationModel, sets: Sequence[EvalDataset]
+    cfg: CfgNode,
+    model: SegmentationModel,
+    sets: Sequence[EvalDataset],
+    part: Part | None = None,
 ) -> Evaluator:
-    """Make the evaluator; it reads the ground truth of every task, so that errors show at once."""
+    """Make the evaluator; it reads the ground truth of every task, so that errors show at once.
+
+    part: of the images, where others score the rest; None: the share of this process.
+    """
     test = cfg.TEST.AUG
     augmentation = EvalAugmentation(
         short_sides=tuple(test.MIN_SIZES), long_side=test.MAX_SIZE, flip=test.FLIP
@@ -168,13 +182,11 @@ def build_evaluator(
     return Evaluator(
         sets=[
             ScoredDataset(
-                name=entry.name,
+                **vars(build_scoring(cfg, entry, clear=part is None)),
                 dataset=entry.dataset,
                 vocabulary=entry.vocabulary,
                 text=embed(cfg, model, entry.vocabulary, entry.training),
                 wanted=entry.tasks,
-                tasks=build_tasks(entry),
-                kept=kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks),
             )
             for entry in sets
         ],
@@ -183,8 +195,8 @@ def build_evaluator(
         batch_size=cfg.TEST.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         scorers=max(1, cores() // world_size()),
-        rank=rank(),
-        world_size=world_size(),
+        rank=rank() if part is None else part.number - 1,
+        world_size=world_size() if part is None else part.total,
         gather=all_gather_json,
     )
 

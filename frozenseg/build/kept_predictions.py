@@ -30,15 +30,17 @@ def kept_files(
     benchmark: Benchmark,
     dataset: SegmentationDataset,
     tasks: tuple[str, ...],
+    *,
+    clear: bool,
 ) -> dict[str, KeptFiles]:
     """Return what keeps the predictions of a data set, by task; none without TEST.SAVE_PREDICTIONS.
 
-    Files of an earlier evaluation of the set are removed first.
+    clear: whether files of an earlier evaluation of the set are removed first.
     """
     if not cfg.TEST.SAVE_PREDICTIONS:
         return {}
     folder = predictions_folder(cfg, name)
-    if is_main():
+    if clear and is_main():
         with writing(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)

@@ -285,7 +285,7 @@ def _prepare(
     output = Path(cfg.OUTPUT_DIR)
     log = _build_log(cfg, output, state.step)
     evaluator = build_evaluator(cfg, model, sets)
-    check_expected_results(cfg, evaluator)
+    check_expected_results(cfg, evaluator.sets)
     if is_main():
         write_config(cfg, output)
     return _Run(

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int | None:
     if arguments.part != WHOLE or arguments.sheet is not None:
         raise UserError("--engine ray makes all parts, and no sheet; give no --part and no --sheet")
     arguments.output = arguments.output.absolute()
-    return run_parts(partial(make_part, arguments), **ray)
+    return max(status or 0 for status in run_parts(partial(make_part, arguments), **ray))
 
 
 def make_part(arguments: argparse.Namespace, part: Part) -> int | None:

@@ -3,13 +3,16 @@
 import argparse
 import sys
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from frozenseg.build.device import build_device
-from frozenseg.build.evaluation import evaluate, unexpected_results
+from frozenseg.build.evaluation import Spread, evaluate, unexpected_results
 from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.build.training import train
+from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.config import load_config
 from frozenseg.engine.distributed import INTERRUPTED, LaunchConfig, launch
@@ -34,8 +37,12 @@ class Request:
 
 def main(argv: list[str]) -> int | None:
     """Start the processes of a run, after its configuration has been checked."""
-    arguments = argument_parser(_program(), __doc__ or "").parse_intermixed_args(argv)
-    request = Request.of(arguments)
+    parser = argument_parser(_program(), __doc__ or "")
+    add_engine(parser, actors="processes of --eval-only")
+    arguments = parser.parse_intermixed_args(argv)
+    request, ray = Request.of(arguments), ray_of(arguments)
+    if ray is not None:
+        return _on_ray(request, arguments, ray)
     cfg = load_config(request.config, request.options)  # errors are known before any process starts
     device = build_device(cfg)
     _check_gpus(arguments.num_gpus, device, chosen=cfg.MODEL.DEVICE != "auto")
@@ -59,6 +66,17 @@ def _check_gpus(count: int, device: torch.device, *, chosen: bool) -> None:
         )
 
 
+def _on_ray(request: Request, arguments: argparse.Namespace, ray: dict[str, Any]) -> int:
+    if not request.eval_only or arguments.num_gpus * arguments.num_machines > 1:
+        raise UserError(
+            "--engine ray: shares the images of --eval-only among --actors; for a training, and "
+            "with --num-gpus or --num-machines, leave it out"
+        )
+    from frozenseg.batch.on_ray import run_parts
+
+    return _evaluate(request, partial(run_parts, **ray))
+
+
 def _program() -> str:
     """Return the command as it was called, e.g. by its alias: `frozenseg train`."""
     called = sys.argv[0]
@@ -67,20 +85,24 @@ def _program() -> str:
 
 def work(request: Request) -> int:
     """Do the whole job of one process; returns the exit status, 1 for unexpected results."""
-    cfg = load_config(request.config, request.options)
     if request.eval_only:
-        weights = evaluation_weights(
-            cfg.MODEL.WEIGHTS,
-            config=request.config,
-            options=request.options,
-            output=cfg.OUTPUT_DIR,
-        )
-        scores = evaluate(cfg, weights=weights)
-    else:
-        result = train(cfg, resume=request.resume)
-        if not result.finished:
-            return INTERRUPTED
-        scores = result.scores
+        return _evaluate(request)
+    cfg = load_config(request.config, request.options)
+    result = train(cfg, resume=request.resume)
+    if not result.finished:
+        return INTERRUPTED
+    return 1 if unexpected_results(cfg, result.scores) else 0
+
+
+def _evaluate(request: Request, spread: Spread | None = None) -> int:
+    cfg = load_config(request.config, request.options)
+    weights = evaluation_weights(
+        cfg.MODEL.WEIGHTS,
+        config=request.config,
+        options=request.options,
+        output=cfg.OUTPUT_DIR,
+    )
+    scores = evaluate(cfg, weights=weights, spread=spread)
     return 1 if unexpected_results(cfg, scores) else 0
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from frozenseg.data.loader import eval_loader
 from frozenseg.data.records import Record
 from frozenseg.errors import UserError
 from frozenseg.evaluation.kept_files import KeptFiles
-from frozenseg.evaluation.runner import Evaluation, Gather, evaluate
+from frozenseg.evaluation.runner import Evaluation, Gather, Share, combined, score
 from frozenseg.evaluation.tasks import Task
 from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
@@ -35,26 +35,50 @@ SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, sem
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredDataset:
-    """A data set, and what it is scored for.
+class Scoring:
+    """What a data set is scored for; it needs no model.
 
     name: the name under which its scores are reported.
-    dataset: its images, without targets.
-    vocabulary: the names of its classes.
-    text: the vectors of `vocabulary`, on the model's device.
-    wanted: the tasks to score or to keep, such as "panoptic" or "lvis".
     tasks: by name, the evaluators that compute the scores; they hold the ground truth. A set
         without truth has none.
     kept: by name, the predictions that are written to disk.
     """
 
     name: str
+    tasks: Mapping[str, Task]
+    kept: Mapping[str, KeptFiles] = field(default_factory=dict)
+
+    @property
+    def fed(self) -> dict[str, Task]:
+        """All that takes the results of each image, by names of their own."""
+        return {**self.tasks, **{f"{name}, kept": task for name, task in self.kept.items()}}
+
+    def evaluation(
+        self, shares: Sequence[Share], gather: Gather = lambda value: [value], *, main: bool = True
+    ) -> Evaluation:
+        """Return the scores of all shares; with `main`, finish the files of the predictions."""
+        found = combined(self.fed, shares, gather)
+        if main:
+            for name, kept in self.kept.items():
+                kept.finish()
+                logger.info("%s: the %s predictions are kept in %s", self.name, name, kept.folder)
+        return replace(found, details={name: found.details[name] for name in self.tasks})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredDataset(Scoring):
+    """A data set whose images a model segments.
+
+    dataset: its images, without targets.
+    vocabulary: the names of its classes.
+    text: the vectors of `vocabulary`, on the model's device.
+    wanted: the tasks to score or to keep, such as "panoptic" or "lvis".
+    """
+
     dataset: SegmentationDataset
     vocabulary: Vocabulary
     text: TextEmbeddings
     wanted: tuple[str, ...]
-    tasks: Mapping[str, Task]
-    kept: Mapping[str, KeptFiles] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +118,6 @@ class Evaluator:
     world_size: int = 1
     gather: Gather = lambda value: [value]
 
-    @property
-    def metrics(self) -> dict[str, list[str]]:
-        """The names of all scores that `evaluate` will give, by data set."""
-        return {
-            entry.name: [name for task in entry.tasks.values() for name in task.names]
-            for entry in self.sets
-        }
-
     def evaluate(self, so_far: SoFar | None = None) -> dict[str, Evaluation]:
         """Score every set in turn, its images shared by the processes.
 
@@ -110,32 +126,33 @@ class Evaluator:
         found: dict[str, Evaluation] = {}
         with evaluation_mode(self.pipeline.model):
             for entry in self.sets:
-                found[entry.name] = self._evaluate(entry)
+                found[entry.name] = entry.evaluation(
+                    [self._score(entry)], self.gather, main=self.rank == 0
+                )
                 if so_far is not None:
                     so_far(found)
         return found
 
-    def _evaluate(self, entry: ScoredDataset) -> Evaluation:
+    def shares(self) -> dict[str, Share]:
+        """Return what is found in this process's share of each set, for `Scoring.evaluation`."""
+        with evaluation_mode(self.pipeline.model):
+            return {entry.name: self._score(entry) for entry in self.sets}
+
+    def _score(self, entry: ScoredDataset) -> Share:
         samples = eval_loader(
             entry.dataset,
             num_workers=self.num_workers,
             rank=self.rank,
             world_size=self.world_size,
         )
-        found = evaluate(
+        return score(
             self.predictions(entry, itertools.chain.from_iterable(samples)),
-            {**entry.tasks, **{f"{name}, kept": task for name, task in entry.kept.items()}},
+            entry.fed,
             total=len(samples),
             scorers=self.scorers,
-            gather=self.gather,
             title=entry.name[-40:],
             progress=self.rank == 0,
         )
-        if self.rank == 0:
-            for name, kept in entry.kept.items():
-                kept.finish()
-                logger.info("%s: the %s predictions are kept in %s", entry.name, name, kept.folder)
-        return replace(found, details={name: found.details[name] for name in entry.tasks})
 
     def predictions(
         self, entry: ScoredDataset, samples: Iterable[Sample]

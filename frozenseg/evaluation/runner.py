@@ -5,7 +5,7 @@ import itertools
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,20 @@ from frozenseg.structures import Prediction
 
 Gather = Callable[[Any], list[Any]]
 """Takes the value of this process and returns the values of all processes, by rank."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the metrics have kept of a share of a dataset, in a form that can be sent and pickled.
+
+    images: the number of its images. states: {task: of each of its metrics}. model_seconds,
+    scoring_seconds: as of `Evaluation`.
+    """
+
+    images: int
+    states: dict[str, list[State]]
+    model_seconds: float
+    scoring_seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,11 +66,25 @@ def evaluate(
 ) -> Evaluation:
     """Score the results of this process's share of a dataset; returns the scores of the whole.
 
-    Results are scored by threads while the model makes the next ones. The metrics' states of all
-    threads and processes are merged, so that the scores do not depend on how many there are.
+    predictions, total, scorers, title, progress: as of `score`. gather: as of `combined`.
+    """
+    share = score(predictions, tasks, total=total, scorers=scorers, title=title, progress=progress)
+    return combined(tasks, [share], gather)
+
+
+def score(
+    predictions: Iterable[tuple[Record, Prediction]],
+    tasks: Mapping[str, Task],
+    *,
+    total: int | None = None,
+    scorers: int = 1,
+    title: str = "evaluation",
+    progress: bool = True,
+) -> Share:
+    """Feed results to the metrics, in threads, while the model makes the next ones.
 
     predictions: the results of each image. total: their number, for the progress bar. scorers: the
-    number of threads.
+    number of threads. title, progress: of the bar, and whether there is one.
     """
     images, model_seconds = 0, 0.0
     found = iter(predictions)
@@ -71,15 +99,33 @@ def evaluate(
             images += 1
             threads.score(*pair)
             bar.update()
+    states = {name: threads.states(name) for name in tasks}
+    return Share(images, states, model_seconds, threads.seconds)
+
+
+def combined(
+    tasks: Mapping[str, Task], shares: Sequence[Share], gather: Gather = lambda value: [value]
+) -> Evaluation:
+    """Return the scores of a dataset, which do not depend on how its images were shared.
+
+    shares: what this process knows of; other processes may have others, which `gather` brings.
+    """
     start = time.perf_counter()
     summary: Summary = {}
     details: dict[str, Any] = {}
     for name, task in tasks.items():
-        task.metric.merge(itertools.chain.from_iterable(gather(threads.states(name))))
+        states = [state for share in shares for state in share.states[name]]
+        task.metric.merge(itertools.chain.from_iterable(gather(states)))
         details[name] = task.metric.compute()
         summary |= task.summary(details[name])
-    scoring_seconds = threads.seconds + time.perf_counter() - start
-    return Evaluation(sum(gather(images)), summary, details, model_seconds, scoring_seconds)
+    merging = time.perf_counter() - start
+    return Evaluation(
+        images=sum(gather(sum(share.images for share in shares))),
+        summary=summary,
+        details=details,
+        model_seconds=sum(share.model_seconds for share in shares),
+        scoring_seconds=merging + sum(share.scoring_seconds for share in shares),
+    )
 
 
 class Scorers:

@@ -17,6 +17,7 @@ from frozenseg.batch.worker import Plan
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 from tests.batch.runs import ROOT, make_images, rows, shards, start, start_command
+from tests.engine.tiny import TinyRun
 
 # $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
 PLACE = os.environ.get("FROZENSEG_RAY", "")
@@ -91,6 +92,21 @@ def test_proposals_are_those_of_one_process(tmp_path: Path) -> None:
 
     alone = masks("alone")
     assert len(alone) == 10 and masks("ray", *RAY) == alone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not HAS_RAY, reason='pip install "ray[data]"')
+def test_an_evaluation_has_the_scores_of_one_process(tmp_path: Path) -> None:
+    run, log = TinyRun(tmp_path), tmp_path / "log"
+
+    def scores(name: str, *words: object) -> str:
+        argv = run.arguments(name, "MODEL.DEVICE", "cpu", flags=("--eval-only",))
+        process = start_command(log, "train_net", *words, *argv, paths=(Path(PLACE),))
+        assert process.wait() == 0, log.read_text()
+        return repr(run.results(name))  # NaN too, and every digit
+
+    assert scores("ray", *RAY) == scores("alone")
 
 
 class Cluster:
