@@ -55,10 +55,12 @@ def source_of(item: Item) -> Any:
 
 
 def check_source(item: Item) -> None:
-    """Raise `SourceLost` if the folder of a file that cannot be found is gone as well."""
+    """Raise `SourceLost` if the folder of a file that cannot be found is gone as well, or empty, as
+    the place of a drive is that was taken away."""
+    folder = Path(item.path).parent
     local = not item.archive and not is_address(item.path)
-    if local and item.size != MISSING and not Path(item.path).parent.is_dir():
-        raise _lost(str(Path(item.path).parent), "no such folder")
+    if local and item.size != MISSING and not (folder.is_dir() and any(folder.iterdir())):
+        raise _lost(str(folder), "no such folder, or an empty one")
 
 
 def _missing(item: Item) -> bytes:

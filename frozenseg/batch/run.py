@@ -10,7 +10,7 @@ from tqdm import tqdm
 from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import Manifest, write_manifest
 from frozenseg.batch.rows import SHARDS, is_done
-from frozenseg.batch.worker import Plan, Seen
+from frozenseg.batch.worker import Plan, Seen, check_about
 from frozenseg.data.prediction_lines import Part
 from frozenseg.engine.lock import only_writer
 from frozenseg.files import check_writable, remove_temporaries
@@ -45,6 +45,7 @@ def run(
     # Another name than those of shards: for a moment there is a file of that name.
     check_writable(plan.folder / SHARDS / f"part_{part.number}_of_{part.total}")
     with _only_run(plan.folder, part):
+        check_about(plan)
         if items is None:
             manifest = Manifest(plan.folder)
         else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from frozenseg.batch.items import Item, SourceLost, check_source, source_of
 from frozenseg.batch.manifest import Manifest
-from frozenseg.batch.rows import ABOUT, Row, as_text, error_row, row_of, write_shard
+from frozenseg.batch.rows import ABOUT, Row, as_text, error_row, read_about, row_of, write_shard
 from frozenseg.build.output_folder import differing
 from frozenseg.build.prediction_settings import load_with_settings
 from frozenseg.data.coco_records import categories_of
@@ -109,28 +109,34 @@ class Worker:
         return row_of(number, item, found, self.plan.task)
 
 
+def check_about(plan: Plan) -> None:
+    """Raise `UserError` if the folder holds results of another vocabulary, task or threshold; with
+    what else they were made, the model must be loaded to know."""
+    if (plan.folder / ABOUT).exists():
+        before = read_about(plan.folder)
+        _refuse_others(plan.folder, before, {**before, **_of_plan(plan, before["settings"])})
+
+
+def _of_plan(plan: Plan, settings: dict[str, Any]) -> dict[str, Any]:
+    words = plan.vocabulary
+    return {
+        "categories": categories_of(words.names, words.is_thing),
+        "settings": {**settings, "threshold": plan.threshold},
+        "task": plan.task,
+    }
+
+
 def _settle(plan: Plan, settings: dict[str, Any], note: str | None) -> dict[str, str]:
     """Write what the rows are made with beside them, or check it; return its digests.
 
     Every process does so, because no other has the model.
     """
-    vocabulary, path = plan.vocabulary, plan.folder / ABOUT
-    about = {
-        "format": FORMAT,
-        "note": note,
-        "model": settings["weights"],
-        "categories": categories_of(vocabulary.names, vocabulary.is_thing),
-        "settings": {**settings, "threshold": plan.threshold},
-        "task": plan.task,
-    }
-    now = json.loads(json_text(about))
+    path = plan.folder / ABOUT
+    about = {"format": FORMAT, "note": note, "model": settings["weights"]}
+    now = json.loads(json_text({**about, **_of_plan(plan, settings)}))
     if not path.exists():
         write_json(path, now, indent=1)
-    if differences := list(_differences(read_json(path), now)):
-        raise UserError(
-            f"{plan.folder}: holds results that were made otherwise ({'; '.join(differences)}); "
-            "give another --output"
-        )
+    _refuse_others(plan.folder, read_json(path), now)
     parts = {"vocabulary": now["categories"], "settings": [now["settings"], now["task"]]}
     return {
         "model_digest": str(now["model"])[:DIGITS],
@@ -139,6 +145,14 @@ def _settle(plan: Plan, settings: dict[str, Any], note: str | None) -> dict[str,
             for name, part in parts.items()
         },
     }
+
+
+def _refuse_others(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    if differences := list(_differences(before, now)):
+        raise UserError(
+            f"{folder}: holds results that were made otherwise ({'; '.join(differences)}); "
+            "give another --output"
+        )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

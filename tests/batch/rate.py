@@ -1,10 +1,12 @@
-"""The rate of `frozenseg batch` against the model alone: python -m tests.batch.rate [IMAGES].
+"""The rate of `frozenseg batch` against the model alone: python -m tests.batch.rate MODEL IMAGES.
 
-The model alone has its images decoded and resized before, and its results are thrown away. The last
-two numbers of a line are the ratios. A busy machine hardly changes that of the processor's time.
+MODEL is tiny, which is the hardest, or small. The model alone has its images decoded and resized
+before, and its results are thrown away. The last two numbers of a line are the ratios. A busy
+machine hardly changes that of the processor's time.
 """
 
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -19,24 +21,40 @@ from frozenseg.batch.processes import make_shards
 from frozenseg.batch.worker import Plan, Worker
 from frozenseg.inference.stream import segment_stream
 from frozenseg.text.vocabulary import Vocabulary
-from tests.batch.runs import MODEL, WORDS, make_images
+from tests.batch.runs import MODEL, ROOT, WORDS, make_images
 
-BATCH, ROWS = 8, 60
+BATCH, SHARDS = 8, 8
 OPTIONS = MODEL[MODEL.index("--opts") + 1 :]
+Make = Callable[[Path, int], Plan]
+"""Makes so many images in a folder, and the plan of their run."""
 
 
-def plan_of(folder: Path, images: int) -> Plan:
-    """A run of the tiny model over images of 64 x 64 pixels, in shards of `ROWS`: the hardest."""
-    folder.mkdir()
-    source = make_images(folder / "in", images)
-    plan = Plan(
+def tiny(folder: Path, images: int) -> Plan:
+    """A tiny model of random weights, whose instances are noise, over images of 64 x 64 pixels."""
+    make_images(folder / "in", images)
+    return Plan(
         folder / "out",
         "fc_clip_convnext_large",
         Vocabulary.parse(WORDS, WORDS),
         options=(*OPTIONS, "TEST.IMS_PER_BATCH", str(BATCH)),
         task="instances",
     )
-    write_manifest(plan.folder, list_items([str(source)]), ROWS)
+
+
+def small(folder: Path, images: int) -> Plan:
+    """The small model over the scenes of the demo, about 220 x 220 pixels."""
+    (folder / "in").mkdir()
+    scenes = sorted((ROOT / "demo" / "images").glob("scene_*.png"))
+    for number in range(images):
+        shutil.copy(scenes[number % len(scenes)], folder / "in" / f"{number}.png")
+    words = Vocabulary.from_file(ROOT / "demo" / "vocabulary.txt")
+    return Plan(folder / "out", "small", words, options=("MODEL.DEVICE", "cpu"))
+
+
+def listed(make: Make, folder: Path, images: int) -> Plan:
+    folder.mkdir()
+    plan = make(folder, images)
+    write_manifest(plan.folder, list_items([str(folder / "in")]), images // SHARDS)
     return plan
 
 
@@ -64,7 +82,7 @@ def alone(worker: Worker) -> Spent:
     items = [item for number in worker.manifest.shards for item in worker.manifest.items(number)]
     ready = [predictor._prepare(item.path) for item in items]
     text = predictor.embed(words)
-    stream = segment_stream(predictor.pipeline, ready, text, words, batch_size=BATCH)
+    stream = segment_stream(predictor.pipeline, ready, text, words, batch_size=predictor.batch_size)
     return measured(lambda: deque(stream, 0), len(items))
 
 
@@ -74,13 +92,13 @@ def one_process(worker: Worker) -> Spent:
     return measured(lambda: deque(map(worker.make, shards), 0), worker.manifest.total)
 
 
-def two_processes(folder: Path, few: int, many: int) -> Spent:
+def two_processes(make: Make, folder: Path, few: int, many: int) -> Spent:
     """The same of two processes: what more images take, without the loading of the models."""
     spent = []
     for images in (few, many):
-        plan = plan_of(folder / str(images), images)
+        plan = listed(make, folder / str(images), images)
         clock, before = time.perf_counter(), _children()
-        make_shards(plan, list(range(images // ROWS)), lambda error: None, devices=["cpu", "cpu"])
+        make_shards(plan, list(range(SHARDS)), lambda error: None, devices=["cpu", "cpu"])
         spent.append((time.perf_counter() - clock, _children() - before))
     return Spent(*(1000 * (b - a) / (many - few) for a, b in zip(*spent, strict=True)))
 
@@ -96,12 +114,12 @@ def _children() -> float:
 
 
 if __name__ == "__main__":
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else 480
+    make, images = {"tiny": tiny, "small": small}[sys.argv[1]], int(sys.argv[2])
     with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(plan_of(Path(folder) / "one", images))
+        worker = Worker(listed(make, Path(folder) / "one", images))
         alone(worker)
         model = alone(worker)
         say(f"model alone: {model.against(model)}")
         say(f"1 process: {one_process(worker).against(model)}")
-        both = two_processes(Path(folder), 2 * ROWS, 2 * ROWS + images)
+        both = two_processes(make, Path(folder), 2 * SHARDS, 2 * SHARDS + images)
         say(f"2 processes: {both.against(model)}")

@@ -52,8 +52,12 @@ def test_the_same_command_goes_on_and_another_is_refused(
     (copy / "shards" / "shard-0000001.parquet").unlink()
     assert batch.main(arguments("--resume", "--output", copy)) == 1
     assert "2 of 6 images" in capsys.readouterr().out and rows(copy) == rows(folder / "out")
-    (copy / "shards" / "shard-0000001.parquet").unlink()
     words = ("--resume", "--output", copy)
+    other = arguments(*words)
+    other[other.index("--vocabulary") + 1] = "lamp; wall; sky; floor"
+    with pytest.raises(UserError, match="made otherwise .*another vocabulary"):
+        batch.main(other)  # though nothing is left to do
+    (copy / "shards" / "shard-0000001.parquet").unlink()
     other = arguments(*words)
     other[other.index("--threshold") + 1] = "0.5"
     with pytest.raises(UserError, match="made otherwise .*threshold 0.0, now 0.5"):
