@@ -69,8 +69,8 @@ def _check_gpus(count: int, device: torch.device, *, chosen: bool) -> None:
 def _on_ray(request: Request, arguments: argparse.Namespace, ray: dict[str, Any]) -> int:
     if not request.eval_only or arguments.num_gpus * arguments.num_machines > 1:
         raise UserError(
-            "--engine ray: shares the images of --eval-only among --actors; for a training, and "
-            "with --num-gpus or --num-machines, leave it out"
+            "--engine ray: is for --eval-only, whose images it shares among --actors; leave it out "
+            "for a training, and beside --num-gpus or --num-machines"
         )
     from frozenseg.batch.on_ray import run_parts
 
