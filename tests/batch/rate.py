@@ -89,6 +89,7 @@ def alone(worker: Worker) -> Spent:
 def one_process(worker: Worker) -> Spent:
     """Making the shards in this process."""
     shards = worker.manifest.shards
+    worker.make(0)  # imports packages
     return measured(lambda: deque(map(worker.make, shards), 0), worker.manifest.total)
 
 
