@@ -63,7 +63,7 @@ class Worker:
         self.digests = _settle(plan, settings, self.predictor.note)
         self._only_the_task()
         # Rows are so many objects that the collector looks through all others again and again,
-        # which took a quarter of the processor's time for a tiny model. What is loaded stays.
+        # which took longer than to make the rows of a tiny model. What is loaded stays.
         gc.collect()
         gc.freeze()
 
