@@ -141,6 +141,8 @@ def _fitted(scenes: Sequence[Cells], choices: Sequence[Sequence[str]]) -> Tensor
 
 
 def choices_of(levels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return what is probed: each map alone, CLIP's levels together, and with SAM's."""
+    """Return what is probed: each map alone; CLIP's two coarse levels, as if it had no fine ones,
+    and all of them, each without and with SAM's map."""
     clip = tuple(name for name in levels if name != "sam")
-    return [*((name,) for name in levels), clip, (*clip, "sam")]
+    together = [maps + more for maps in (clip[-2:], clip) for more in ((), ("sam",))]
+    return [*((name,) for name in levels), *together]

@@ -28,8 +28,8 @@ def test_what_a_map_holds_is_what_its_probe_finds(sam_knows: float) -> None:
     training, test = (
         [planted(seed, sam_knows=sam_knows) for seed in seeds] for seeds in (range(20), (30, 31))
     )
-    alone, _, clip, both = probe(training, test, choices_of(["res2", "sam"]))
-    assert alone == clip
+    choices = [("res2",), ("sam", "res2")]
+    clip, both = probe(training, test, choices)
     assert clip.recall_seen > 95 and clip.recall_unseen < 30
     assert both.recall_seen > 95
     assert (both.recall_unseen > 95) == (sam_knows > 0)
@@ -82,6 +82,14 @@ def test_cells_of_a_scene_drawn_by_hand() -> None:
     resized = F.interpolate(level[None], cells.grid, mode="bilinear")[0, :, 5, 7]
     assert torch.allclose(cells.features()[5 * 32 + 7, : len(resized)], resized, atol=1e-5)
     assert CELL == 4
+
+
+def test_what_is_probed() -> None:
+    assert choices_of(["res3", "res4", "res5", "sam"]) == [
+        *[("res3",), ("res4",), ("res5",), ("sam",)],
+        *[("res4", "res5"), ("res4", "res5", "sam")],
+        *[("res3", "res4", "res5"), ("res3", "res4", "res5", "sam")],
+    ]
 
 
 @pytest.mark.slow
