@@ -172,6 +172,10 @@ MODEL = {
     # fp32 elsewhere. Class logits, their softmax and ensemble, and post-processing are always in
     # float32.
     "PRECISION": Key("auto", ("auto", "fp32", "tf32", "bf16", "fp16", "int8")),
+    # What computes the model at inference, where it is on a CPU. onnxruntime and openvino get it as
+    # graphs in float32, which are made and checked when a size of images is first met, and kept in
+    # $FROZENSEG_CACHE or ~/.cache/frozenseg.
+    "BACKEND": Key("pytorch", ("pytorch", "onnxruntime", "openvino")),
     # Compile the stages of the model at inference; in training, and in evaluations between its
     # steps, the frozen encoders alone. The first images are slow, by minutes for the full-size
     # model on a CPU, which also needs a C++ compiler.

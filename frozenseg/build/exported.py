@@ -18,29 +18,19 @@ from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.prediction import build_post_processor
 from frozenseg.build.setting import require_weights
 from frozenseg.build.vocabulary import build_training_vocabulary
-from frozenseg.data.images import read_image
 from frozenseg.data.transforms import image_tensor, resize_image
 from frozenseg.encoders.clip_text import ClipText, has_own_tokenizer
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.errors import UserError
-from frozenseg.export.agreement import (
-    LIMITS,
-    Agreement,
-    Words,
-    agreement,
-    fitting,
-    hard_cases,
-    refuse_unlike,
-)
-from frozenseg.export.formats import FORMATS
-from frozenseg.export.graph import names_of_outputs, traced
+from frozenseg.export import openvino
+from frozenseg.export.agreement import LIMITS, Agreement, Words, fitting
 from frozenseg.export.network import Network
-from frozenseg.export.openvino import DEVICES, OpenVinoSession
 from frozenseg.export.precision import lower_precision
-from frozenseg.export.results import Results
-from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session
+from frozenseg.export.results import OUTPUTS, Results
+from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session, open_session
 from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
-from frozenseg.files import atomic_path, shipped
+from frozenseg.export.write import write_graph
+from frozenseg.files import atomic_path
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.segment import Pipeline
 from frozenseg.models.base import SegmentationModel
@@ -53,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 TEXT, VECTORS = ".text.onnx", ".vectors.npz"
 """What the names of the files beside a model end in."""
+OVER_ONNX = ("onnx", "openvino")
+"""The formats that are made of an ONNX file."""
 LARGEST_ONNX = 2_000_000_000
 """Bytes of weights. The format's own limit, 2**31, is on the whole file."""
 
@@ -100,11 +92,11 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
         }
         network = Results(Network(model), rules, wanted)
         found = {
-            path: _write_graph(network, words, path, about | {"window": list(window)})
+            path: write_graph(network, words, path, about | {"window": list(window)})
             for path, window in _paths(order).items()
         }
         write_vectors(_beside(order.output, VECTORS), order.vocabulary, text)
-        if order.format == "onnx":
+        if order.format in OVER_ONNX:
             _write_text(model.text_encoder, _beside(order.output, TEXT), about)
         return found
 
@@ -115,36 +107,11 @@ def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
         if height % model.size_divisor or width % model.size_divisor or not height * width:
             raise UserError(f"--size {height}x{width}: must be multiples of {model.size_divisor}")
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    if order.format == "onnx" and size > LARGEST_ONNX:
+    if order.format in OVER_ONNX and size > LARGEST_ONNX:
         raise UserError(
             f"the model has {size / 1e9:.1f} GB of weights, and an ONNX file holds at most "
             f"{LARGEST_ONNX / 1e9:.1f} GB; take --format torch"
         )
-
-
-def _write_graph(
-    network: Results, words: Words, path: Path, about: dict[str, Any]
-) -> list[Agreement]:
-    kind, limits = FORMATS[about["format"]], LIMITS[about["precision"]]
-    window = (about["window"][0], about["window"][1])
-    scenes = [
-        image_tensor(read_image(shipped("demo") / "images" / f"scene_{number}.png"))
-        for number in (1, 2)
-    ]
-    cases = hard_cases(scenes, window, words, free_classes=network.network.free_classes)
-    outputs = names_of_outputs(network.wanted)
-    logger.info("%s: tracing %d x %d", path, *window)
-    program = traced(network, cases[0])
-    with atomic_path(path) as temporary:
-        logger.info("%s: writing %s, %s", path, about["format"], about["precision"])
-        kind.write(program, temporary, outputs, about)
-        logger.info("%s: comparing %d inputs with the model", path, len(cases))
-        run = kind.run(temporary, outputs)
-        found = agreement(network.network.model, network.rules, run, cases)
-        refuse_unlike(found, limits, str(path))
-        if kind.note is not None:
-            kind.note(temporary, about | {"agreement": [asdict(case) for case in found]})
-    return found
 
 
 def _about(cfg: CfgNode, model: Any, rules: PostProcessor, training: Vocabulary) -> dict[str, Any]:
@@ -214,7 +181,7 @@ def _write_text(encoder: Any, path: Path, about: dict[str, Any]) -> None:
 
 
 class ExportedPredictor(HubPredictor):
-    """A predictor whose network runs in ONNX Runtime. Images are resized to fill its window."""
+    """A predictor whose network is an exported graph. Images are resized to fill its window."""
 
     def resize(self, pixels: np.ndarray) -> Tensor:
         """As of `Predictor`: the image fills the window, with its aspect kept."""
@@ -224,15 +191,13 @@ class ExportedPredictor(HubPredictor):
 
 
 def load_exported(path: Path, device: str | None) -> ExportedPredictor:
-    """Load a file of `frozenseg export --format onnx`, with the files beside it.
+    """Load a file of `frozenseg export`, an ONNX file or OpenVINO's own, with the files beside it.
 
-    device: as of `Session`, or of `OpenVinoSession`.
+    device: as of `open_session`.
     """
-    session: Session | OpenVinoSession
-    if device in DEVICES:
-        session = OpenVinoSession(path, device)
-    else:
-        session = Session(path, device or "cpu")
+    if device is None and path.suffix == openvino.SUFFIX:
+        device = "openvino"
+    session = open_session(path, device, OUTPUTS["logits"])
     about = session.about
     model = OnnxModel(session)
     base = _base(path, about)
@@ -244,7 +209,7 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
             precision=Precision(model.device),
         ),
         text_classifier=TextClassifier(
-            OnnxText(Session(tower)) if tower.is_file() else NoText(tower),
+            OnnxText(open_session(tower, device)) if tower.is_file() else NoText(tower),
             templates=about["templates"],
             folder=None,
             known=read_vectors(vectors) if vectors.is_file() else {},

@@ -46,7 +46,8 @@ def load(
     model: the name of one that ships with the package ("small", "small-fusioner") or that others
     have published (`frozenseg download --list`), a YAML file, or a folder with `config.yaml` and
     weights, e.g. the OUTPUT_DIR of a training. The weights in such a folder count, whatever
-    MODEL.WEIGHTS the training began from. Or a file of `frozenseg export` that ends in ".onnx".
+    MODEL.WEIGHTS the training began from. Or a file of `frozenseg export` that ends in ".onnx" or
+    ".xml".
     weights: a checkpoint in place of them.
     options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
     device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE; of an exported model, an execution
@@ -63,7 +64,7 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
-    if str(model).endswith(".onnx"):
+    if str(model).endswith((".onnx", ".xml")):
         from frozenseg.build.exported import load_exported  # which needs this module
 
         if weights is not None or options:

@@ -8,7 +8,7 @@ from frozenseg.errors import UserError
 from frozenseg.files import user_path
 from frozenseg.text.vocabulary import Vocabulary
 
-FORMATS = ("onnx", "torch", "aoti")
+FORMATS = ("onnx", "openvino", "torch", "aoti")
 
 
 def main(argv: list[str]) -> None:
@@ -71,7 +71,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg export", description=__doc__)
     add = parser.add_argument
-    add("--output", type=output_file, help="file to write (default: model.onnx, or model.pt2)")
+    add("--output", type=output_file, help="file to write (default: model.onnx, .xml or .pt2)")
     add("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
     add(
         "--size",

@@ -46,8 +46,8 @@ def compared(model: SegmentationModel, rules: PostProcessor, chosen: list[Case])
     results = Results(Network(model), rules, wanted)
 
     @torch.no_grad()
-    def run(inputs: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
-        found = (tensor.numpy() for tensor in results(*inputs))
+    def run(inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        found = (tensor.numpy() for tensor in results(**inputs))
         return dict(zip(names_of_outputs(wanted), found, strict=True))
 
     return agreement(model, rules, run, chosen)
