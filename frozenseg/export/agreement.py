@@ -224,9 +224,7 @@ def _predicted(model: SegmentationModel, case: Case) -> MaskPredictions:
     if case.regions is None:
         return model.predict(images, case.text)
     assert isinstance(model, FrozenSeg), "only it takes regions"
-    return model.predict(
-        images, case.text, regions=[case.regions], image_embedding=case.embedding
-    )
+    return model.predict(images, case.text, regions=[case.regions], image_embedding=case.embedding)
 
 
 def _probs(logits: np.ndarray) -> Tensor:

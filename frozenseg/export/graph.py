@@ -98,8 +98,12 @@ def write_onnx(
     path: Path,
     outputs: Sequence[str],
     about: Mapping[str, Any],
+    *,
+    inputs: Sequence[str] | None = None,
 ) -> None:
-    """Write a traced program as ONNX, with `about` in its metadata; inputs keep their names.
+    """Write a traced program as ONNX, with `about` in its metadata.
+
+    inputs: their names; None: those that they have in the program.
 
     The exporter's rewriting is left out: it takes x + 1e-8 for x, which turns the logarithm of a
     probability 0 into -infinity. What only depends on constants is computed here.
@@ -111,7 +115,7 @@ def write_onnx(
         dynamo=True,
         opset_version=OPSET,
         optimize=False,
-        input_names=list(program.graph_signature.user_inputs),
+        input_names=list(inputs or program.graph_signature.user_inputs),
         output_names=list(outputs),
         verbose=False,
     )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from frozenseg.encoders.clip_text import build_tokenizer, whole_tokens
 from frozenseg.errors import MissingFileError, UserError, import_extra, nearest
 from frozenseg.export.graph import Case, about_file
-from frozenseg.export.results import OUTPUTS
 from frozenseg.export.openvino import DEVICES, OpenVinoSession
+from frozenseg.export.results import OUTPUTS
 from frozenseg.models.base import RegionClassifier
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 

@@ -5,16 +5,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from frozenseg.errors import UserError
-from frozenseg.export.agreement import LIMITS, random_words
-from frozenseg.export.graph import write_onnx
+from frozenseg.export.agreement import random_words
 from frozenseg.export.network import Network
 from frozenseg.export.results import Results
-from frozenseg.export.session import OnnxModel, open_session
+from frozenseg.export.session import OnnxModel
 from frozenseg.export.store import GraphStore
 from frozenseg.export.write import write_graph
 from frozenseg.inference.postprocess import PostProcessor
@@ -29,16 +25,12 @@ CLASSES, NAMES = 40, 50
 
 
 def stand_in(model: SegmentationModel, store: GraphStore) -> None:
-    """Let graphs compute what `predict` of a model does, and its SAM's image encoder.
+    """Let graphs compute what `predict` of a model does, from now on.
 
-    model: on the CPU, with weights that are not prepacked; it only predicts from now on.
+    model: on the CPU, with weights that are not prepacked; it only predicts.
     """
-    predict = GraphPredict(copy.copy(model), store)  # the copy keeps its own `predict`
-    if isinstance(model, FrozenSeg) and model.sam is not None:
-        encoder, side = model.sam.model.image_encoder, model.sam.side
-        example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-        encoder.forward = GraphModule(encoder, example, "SAM's image encoder", store)
-    model.predict = predict  # type: ignore[method-assign]
+    # The copy keeps its own `predict`.
+    model.predict = GraphPredict(copy.copy(model), store)  # type: ignore[method-assign]
 
 
 class GraphPredict:
@@ -92,44 +84,7 @@ class GraphPredict:
             results = Results(self.network, PostProcessor(), ())
             parts = isinstance(self.network.model, FrozenSeg)
             words = random_words(*(counts or (CLASSES, NAMES)), dim)
-            with torch.inference_mode(False):
-                write_graph(results, words, path, about, parts=parts)
+            write_graph(results, words, path, about, parts=parts)
 
-        classes = "".join(f", {count} {what}" for count, what in zip(counts, ("classes", "names")))
+        classes = f", {counts[0]} classes with {counts[1]} names" if counts else ""
         return OnnxModel(self.store.open(f"{height} x {width} pixels{classes}", make))
-
-
-class GraphModule:
-    """Stands in the place of a module's `forward`, whose inputs have one size."""
-
-    def __init__(self, module: nn.Module, example: Tensor, name: str, store: GraphStore) -> None:
-        """example: (1, ...), an input. name: for messages."""
-
-        def make(path: Path) -> None:
-            program = torch.export.export(_OneToOne(module), (example,), strict=False)
-            write_onnx(program, path, ["outputs"], {})
-            with torch.no_grad():
-                truth = module(example)
-            found = open_session(path, store.device)({"inputs": example.numpy()})["outputs"]
-            difference = float((torch.from_numpy(found) - truth).abs().max() / truth.abs().max())
-            if not difference <= LIMITS["fp32"].masks:
-                path.unlink()
-                raise UserError(f"{name}: its graph differs from it by {difference:.1e}")
-
-        self._session = store.open(name, make)
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Compute the outputs (B, ...) of inputs (B, ...)."""
-        found = [self._session({"inputs": part.numpy()})["outputs"] for part in inputs.split(1)]
-        return torch.from_numpy(np.concatenate(found))
-
-
-class _OneToOne(nn.Module):
-    """A module whose input has a name."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.module(inputs)

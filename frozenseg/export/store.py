@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from frozenseg.export.session import AnySession, open_session
 from frozenseg.files import atomic_path, writing
 from frozenseg.tensor_store import prune
@@ -49,11 +51,16 @@ class GraphStore:
                     name,
                     self.folder,
                 )
-                make(path)
+                with torch.inference_mode(False):  # nothing can be traced in it
+                    make(path)
                 with atomic_path(path.with_suffix(SUM)) as temporary:
                     temporary.write_text(_checksum(path), encoding="ascii")
                 prune(self.folder, LARGEST)
-            return open_session(path, self.device)
+            return self.session(path)
+
+    def session(self, path: Path) -> AnySession:
+        """Open a file where graphs run."""
+        return open_session(path, self.device)
 
 
 @contextmanager
