@@ -1,7 +1,7 @@
 """A configuration as files that run without this package, and such a file as a predictor."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 import frozenseg
 from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_text_classifier, load_model
-from frozenseg.build.prediction import build_post_processor
+from frozenseg.build.prediction import build_online_proposals, build_post_processor
 from frozenseg.build.setting import require_weights
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.data.transforms import image_tensor, resize_image
@@ -27,13 +27,16 @@ from frozenseg.export.agreement import LIMITS, Agreement, Words, fitting
 from frozenseg.export.network import Network
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.results import OUTPUTS, Results
+from frozenseg.export.sam_parts import PARTS, sam_of_graphs, write_part
 from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session, open_session
 from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
 from frozenseg.export.write import write_graph
 from frozenseg.files import atomic_path
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.proposal_sources import OnlineProposals
+from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.segment import Pipeline
-from frozenseg.models.base import SegmentationModel
+from frozenseg.models.base import RegionClassifier, SegmentationModel
 from frozenseg.runtime.isolation import own_random_stream, plain_defaults
 from frozenseg.runtime.precision import Precision
 from frozenseg.text.classifier import TextClassifier
@@ -59,6 +62,7 @@ class Order:
     wanted: "panoptic", "semantic" and "instances", what each graph finishes; None: panoptic and
         semantic results, where the configuration makes them.
     vocabulary: whose vectors are written beside, and used for the check.
+    proposals: whether SAM's proposals shall be possible, by graphs of their own.
     """
 
     output: Path
@@ -67,6 +71,7 @@ class Order:
     windows: Sequence[tuple[int, int]]
     wanted: Sequence[str] | None
     vocabulary: Vocabulary
+    proposals: bool = False
 
 
 def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
@@ -90,9 +95,13 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             "precision": order.precision,
             "results": list(wanted),
         }
+        if order.proposals:
+            about |= {"sam": _write_sam(cfg, model, order)}
         network = Results(Network(model), rules, wanted)
         found = {
-            path: write_graph(network, words, path, about | {"window": list(window)})
+            path: write_graph(
+                network, words, path, about | {"window": list(window)}, parts=order.proposals
+            )
             for path, window in _paths(order).items()
         }
         write_vectors(_beside(order.output, VECTORS), order.vocabulary, text)
@@ -112,6 +121,26 @@ def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
             f"the model has {size / 1e9:.1f} GB of weights, and an ONNX file holds at most "
             f"{LARGEST_ONNX / 1e9:.1f} GB; take --format torch"
         )
+
+
+def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str, Any]:
+    """Write the parts of SAM beside, and return what a reader has to know of them."""
+    sam = model.sam if isinstance(model, RegionClassifier) else None
+    if sam is None or order.format not in OVER_ONNX:
+        raise UserError("--proposals: needs a model that has a SAM, and --format onnx or openvino")
+    online = build_online_proposals(cfg, sam, model.device)
+    if online.sam is not sam:
+        raise UserError(
+            "--proposals: TEST.PKL_SAM_MODEL_NAME and TEST.SAM_MASKS.WEIGHTS are not those "
+            "of MODEL.SAM_NAME and MODEL.SAM_WEIGHTS; let them be one SAM"
+        )
+    about = {"name": cfg.MODEL.SAM_NAME, "view": sam.view, "settings": asdict(online.settings)}
+    for part in PARTS:
+        path = _beside(order.output, f".{part}.onnx")
+        logger.info("%s: writing", path)
+        with atomic_path(path) as temporary:
+            write_part(part, sam, temporary, about, Session)
+    return about
 
 
 def _about(cfg: CfgNode, model: Any, rules: PostProcessor, training: Vocabulary) -> dict[str, Any]:
@@ -197,16 +226,18 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
     """
     if device is None and path.suffix == openvino.SUFFIX:
         device = "openvino"
-    session = open_session(path, device, OUTPUTS["logits"])
+    session = open_session(path, device, [*OUTPUTS["logits"], *OUTPUTS["regions"]])
     about = session.about
-    model = OnnxModel(session)
     base = _base(path, about)
+    proposals = _proposals(base, about.get("sam"), device)
+    model = OnnxModel(session, proposals.sam if proposals else None)
     tower, vectors = _beside(base, TEXT), _beside(base, VECTORS)
     return ExportedPredictor(
         pipeline=Pipeline(
             model=model,
             post_processor=PostProcessor(**about["rules"]),
             precision=Precision(model.device),
+            proposals=proposals,
         ),
         text_classifier=TextClassifier(
             OnnxText(open_session(tower, device)) if tower.is_file() else NoText(tower),
@@ -221,6 +252,18 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
         short_side=min(model.window),
         long_side=max(model.window),
     )
+
+
+def _proposals(
+    base: Path, about: Mapping[str, Any] | None, device: str | None
+) -> OnlineProposals | None:
+    """Return SAM's proposals out of the files beside a model that has been exported with them."""
+    if about is None:
+        return None
+    sessions = {part: open_session(_beside(base, f".{part}.onnx"), device) for part in PARTS}
+    sam, decoder = sam_of_graphs(about["name"], about["view"], sessions)
+    settings = ProposalSettings(**about["settings"])
+    return OnlineProposals(sam, decoder, settings, shared=about["view"] == "keep_aspect")
 
 
 def _base(path: Path, about: dict[str, Any]) -> Path:

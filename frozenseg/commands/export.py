@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
         windows=arguments.size,
         wanted=arguments.results,
         vocabulary=vocabulary,
+        proposals=arguments.proposals,
     )
     for path, found in export_model(cfg, order).items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, agrees with the model:")
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("panoptic", "semantic", "instances"),
         help="results that the graph finishes, beside the logits of classes and masks (default: "
         "panoptic and semantic, where the configuration makes them)",
+    )
+    add(
+        "--proposals",
+        action="store_true",
+        help="write SAM's encoder and decoder beside the model, so that its proposals can join "
+        "(TEST.USE_SAM_MASKS)",
     )
     words = 'classes whose vectors are written beside the model: "car, truck; road"'
     add("--vocabulary", help=f"{words} (default: the names of the small world)")

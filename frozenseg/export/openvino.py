@@ -26,7 +26,8 @@ class OpenVinoSession:
     def __init__(
         self, path: Path, device: str = "openvino", outputs: Sequence[str] | None = None
     ) -> None:
-        """device: a key of `DEVICES`. outputs: those that will be asked for; None: all."""
+        """device: a key of `DEVICES`. outputs: those that will be asked for, if the graph has
+        them; None: all."""
         openvino = import_extra("openvino", "openvino", f"device {device}")
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
@@ -38,10 +39,13 @@ class OpenVinoSession:
             graph = openvino.Core().read_model(str(path))
             about = {KEY: graph.get_rt_info(PLACE).value} if graph.has_rt_info(PLACE) else {}
             self.about = about_file(about, path)
+            self.outputs = [entry.any_name for entry in graph.outputs]
             if outputs is not None:
-                ends = [graph.output(name).node.input_value(0) for name in outputs]
+                found = {name: entry for entry in graph.outputs for name in entry.names}
+                self.outputs = [name for name in outputs if name in found]
+                ends = [found[name].node.input_value(0) for name in self.outputs]
                 graph = openvino.Model(ends, graph.get_parameters())
-            self.outputs = list(outputs or (entry.any_name for entry in graph.outputs))
+            self.inputs = {name for entry in graph.inputs for name in entry.names}
             self._compiled = openvino.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             line = str(error).strip().partition("\n")[0]

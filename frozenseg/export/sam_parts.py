@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from frozenseg.encoders.sam import FrozenSam
+from frozenseg.encoders.sam import PIXEL_MEAN, PIXEL_STD, FrozenSam, build_sam_model
 from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.errors import UserError
 from frozenseg.export.agreement import LIMITS
@@ -53,13 +53,14 @@ def write_part(
     """
     part = PARTS[name]
     module, inputs = _module(name, sam)
+    # Before the trace, as in `traced`: tables are kept between calls.
+    with torch.no_grad():
+        truth = module(*inputs)
+    truths = truth if isinstance(truth, tuple) else (truth,)
     length = Dim("length", min=2, max=1 << 20)
     shapes = tuple({0: length} if key in part.free else {} for key in part.inputs)
     program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
     write_onnx(program, path, part.outputs, about, inputs=part.inputs)
-    with torch.no_grad():
-        truth = module(*inputs)
-    truths = truth if isinstance(truth, tuple) else (truth,)
     for found, true in zip(graph_of(name, open_graph(path))(*inputs), truths, strict=True):
         difference = float((found - true).abs().max() / true.abs().max())
         if not difference <= LIMITS["fp32"].masks:
@@ -98,6 +99,24 @@ def graph_of(name: str, session: AnySession) -> Callable[..., list[Tensor]]:
         return [torch.from_numpy(found[key]) for key in part.outputs]
 
     return compute
+
+
+def sam_of_graphs(
+    name: str, view: str, sessions: Mapping[str, AnySession]
+) -> tuple[FrozenSam, PointDecoder]:
+    """Return a SAM that graphs compute, and its decoder; it has no weights.
+
+    name: of `SIZES`. view: as of `FrozenSam`. sessions: by the names of `PARTS`.
+    """
+    with torch.device("meta"):
+        model = build_sam_model(name)
+    model.pixel_mean, model.pixel_std = (
+        torch.tensor(values).view(-1, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD)
+    )
+    sam, decoder = FrozenSam(model=model, view=view), PointDecoder(model)
+    stand_in_for_encoder(sam, sessions["encoder"])
+    stand_in_for_decoder(decoder, sessions["points"], sessions["masks"])
+    return sam, decoder
 
 
 def stand_in_for_encoder(sam: FrozenSam, session: AnySession) -> None:

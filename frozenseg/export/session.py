@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenseg.encoders.clip_text import build_tokenizer, whole_tokens
+from frozenseg.encoders.sam import FrozenSam
 from frozenseg.errors import MissingFileError, UserError, import_extra, nearest
 from frozenseg.export.graph import Case, about_file
 from frozenseg.export.openvino import DEVICES, OpenVinoSession
@@ -41,7 +42,7 @@ class Session:
         self.about = about_file(self._session.get_modelmeta().custom_metadata_map, path)
         self._run = runtime.RunOptions()
         self._run.only_execute_path_to_fetches = True
-        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self.inputs = {entry.name for entry in self._session.get_inputs()}
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
     def __call__(
@@ -49,7 +50,7 @@ class Session:
     ) -> dict[str, np.ndarray]:
         """Compute the outputs that are named, or all of them; others cost nothing."""
         names = list(outputs or self.outputs)
-        given = {name: value for name, value in inputs.items() if name in self._inputs}
+        given = {name: value for name, value in inputs.items() if name in self.inputs}
         return dict(zip(names, self._session.run(names, given, self._run), strict=True))
 
 
@@ -69,10 +70,10 @@ def open_session(
 class OnnxModel(RegionClassifier):
     """The network of an exported file, with the interface of the model that it was made of."""
 
-    sam = None
-
-    def __init__(self, session: AnySession) -> None:
+    def __init__(self, session: AnySession, sam: FrozenSam | None = None) -> None:
+        """sam: makes the embedding that a graph takes; None where it takes none."""
         super().__init__()
+        self.sam = sam
         self.session = session
         self.window = (session.about["window"][0], session.about["window"][1])
         self.size_divisor = session.about["size_divisor"]
@@ -90,14 +91,14 @@ class OnnxModel(RegionClassifier):
         regions: Sequence[Tensor] | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """As of `RegionClassifier`, image by image; none may be larger than the window.
-
-        regions: only of a graph that takes them, and then always.
-        image_embedding: as of `FrozenSam.embed`, of a graph that takes it.
-        """
+        """As of `RegionClassifier`, image by image; none may be larger than the window."""
         padded = (images.pixels.shape[-2], images.pixels.shape[-1])
         if padded[0] > self.window[0] or padded[1] > self.window[1]:
             raise UserError(f"an image of {padded} pixels is larger than the window {self.window}")
+        if "regions" in self.session.inputs and regions is None:
+            regions = [images.pixels.new_zeros(0, 1, 1)] * len(images.sizes)
+        if self.sam is not None:
+            image_embedding = self.sam.embed(images, image_embedding)
         names = [*OUTPUTS["logits"], *([] if regions is None else OUTPUTS["regions"])]
         found = []
         window = images.pixels.new_zeros(len(images.sizes), 3, *self.window)

@@ -55,12 +55,8 @@ class GraphPredict:
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
         """As of `RegionClassifier.predict`."""
-        graph, model = self._graph(images, text), self.network.model
-        if not isinstance(model, FrozenSeg):
-            return graph.predict(images, text)
-        none = [images.pixels.new_zeros(0, 1, 1)] * len(images.sizes)
-        embedding = None if model.sam is None else model.sam.embed(images, image_embedding)
-        return graph.predict(images, text, regions=regions or none, image_embedding=embedding)
+        graph = self._graph(images, text)
+        return graph.predict(images, text, regions=regions, image_embedding=image_embedding)
 
     def _graph(self, images: ImageBatch, text: TextEmbeddings) -> OnnxModel:
         key = (images.pixels.shape[-2], images.pixels.shape[-1])
@@ -73,18 +69,20 @@ class GraphPredict:
 
     def _made(self, key: tuple[int, ...], dim: int) -> OnnxModel:
         height, width, *counts = key
+        model = self.network.model
+        parts = isinstance(model, FrozenSeg)
         about = {
             "format": "onnx",
             "precision": "fp32",
             "window": [height, width],
-            "size_divisor": self.network.model.size_divisor,
+            "size_divisor": model.size_divisor,
         }
 
         def make(path: Path) -> None:
             results = Results(self.network, PostProcessor(), ())
-            parts = isinstance(self.network.model, FrozenSeg)
             words = random_words(*(counts or (CLASSES, NAMES)), dim)
             write_graph(results, words, path, about, parts=parts)
 
         classes = f", {counts[0]} classes with {counts[1]} names" if counts else ""
-        return OnnxModel(self.store.open(f"{height} x {width} pixels{classes}", make))
+        graph = self.store.open(f"{height} x {width} pixels{classes}", make)
+        return OnnxModel(graph, model.sam if isinstance(model, FrozenSeg) else None)

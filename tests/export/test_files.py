@@ -227,3 +227,22 @@ def test_a_graph_that_differs_is_not_written(
     with pytest.raises(UserError, match="differs from the model and is not written"):
         main(["--format", "torch", "--size", "64x96", "--output", str(tmp_path / "model.pt2")])
     assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_proposals_of_a_file_are_those_of_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    line = ["--size", "192x256", "--results", "--proposals", "--output", str(path)]
+    main([*line, "--vocabulary", WORDS])
+    names = {f"small{ending}" for ending in (".encoder.onnx", ".points.onnx", ".masks.onnx")}
+    assert names <= {file.name for file in tmp_path.iterdir()}
+    pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((256, 192)))
+    with frozenseg.load("small", device="cpu") as ours, frozenseg.load(path) as other:
+        ours.resize = other.resize  # type: ignore[method-assign]
+        first, second = ours(pixels, WORDS), other(pixels, WORDS)
+        other.pipeline.proposals = None
+        without = other(pixels, WORDS)
+    assert (first.panoptic.ids == second.panoptic.ids).mean() > LIMITS["fp32"].pixels
+    assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels
+    assert not np.array_equal(second.semantic, without.semantic)
