@@ -21,6 +21,7 @@ from frozenseg.errors import MissingFileError, UserError
 from frozenseg.export import agreement, formats, write
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
+from frozenseg.export.session import OnnxModel
 from frozenseg.files import shipped
 from tests.conftest import FC_CLIP_OPTIONS
 
@@ -246,3 +247,25 @@ def test_proposals_of_a_file_are_those_of_the_model(tmp_path: Path) -> None:
     assert (first.panoptic.ids == second.panoptic.ids).mean() > LIMITS["fp32"].pixels
     assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels
     assert not np.array_equal(second.semantic, without.semantic)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_openvinos_own_files_are_two(tmp_path: Path) -> None:
+    if find_spec("openvino") is None:
+        pytest.skip('needs the extra "openvino": pip install "frozenseg[openvino]"')
+    path = tmp_path / "small.xml"
+    main(["--format", "openvino", "--size", "64x96", "--output", str(path), "--vocabulary", WORDS])
+    found = {file.name for file in tmp_path.iterdir()}
+    assert found == {"small.xml", "small.bin", "small.vectors.npz", "small.text.onnx"}
+    pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((96, 64)))
+    options = {"TEST.USE_SAM_MASKS": False}
+    with frozenseg.load("small", device="cpu", options=options) as ours:
+        with frozenseg.load(path) as other:
+            assert isinstance(other.model, OnnxModel)
+            assert len(other.model.session.about["agreement"]) == 6
+            ours.resize = other.resize  # type: ignore[method-assign]
+            first, second = ours(pixels, WORDS), other(pixels, "circle; red star")
+            assert second.panoptic.ids.shape == (64, 96)
+            second = other(pixels, WORDS)
+    assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels
