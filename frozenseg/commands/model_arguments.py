@@ -4,7 +4,7 @@ segments."""
 import argparse
 
 from frozenseg.commands.precision_argument import add_precision, precision_options
-from frozenseg.config_keys import KEYS
+from frozenseg.config_keys import BACKENDS
 from frozenseg.errors import UserError
 
 
@@ -36,7 +36,7 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add --backend to a command line."""
     parser.add_argument(
         "--backend",
-        choices=KEYS["MODEL.BACKEND"].rule,
+        choices=BACKENDS,
         help="what computes the model, on a CPU: short for MODEL.BACKEND (default: pytorch)",
     )
 
