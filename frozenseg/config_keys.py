@@ -43,6 +43,7 @@ COUNT = Range(1, 100_000)
 STEPS = Range(0, 10**9)
 ONE_OF_THREE = Range(only=(0, 1, 2))
 YES_NO = ("auto", "yes", "no")
+BACKENDS = ("pytorch", "onnxruntime", "openvino")
 
 # Of META_ARCHITECTURE FrozenSeg and FCCLIP alone.
 FROZEN_SEG = {
@@ -172,6 +173,10 @@ MODEL = {
     # fp32 elsewhere. Class logits, their softmax and ensemble, and post-processing are always in
     # float32.
     "PRECISION": Key("auto", ("auto", "fp32", "tf32", "bf16", "fp16", "int8")),
+    # What computes the model at inference, where it is on a CPU. onnxruntime and openvino get it as
+    # graphs in float32, which are made and checked when a size of images is first met, and kept in
+    # $FROZENSEG_CACHE or ~/.cache/frozenseg.
+    "BACKEND": Key("pytorch", BACKENDS),
     # Compile the stages of the model at inference; in training, and in evaluations between its
     # steps, the frozen encoders alone. The first images are slow, by minutes for the full-size
     # model on a CPU, which also needs a C++ compiler.

@@ -6,6 +6,7 @@ import shutil
 import torch
 from fvcore.common.config import CfgNode
 
+from frozenseg.build.backend import PYTORCH, use_backend
 from frozenseg.build.setting import setting
 from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
 from frozenseg.encoders.sam_attention import FusedBlock
@@ -19,9 +20,12 @@ from frozenseg.runtime.precision import Precision
 
 
 def build_device(cfg: CfgNode) -> torch.device:
-    """Return the device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU."""
+    """Return the device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU, and
+    always this for MODEL.BACKEND."""
     name = cfg.MODEL.DEVICE
     if name == "auto":
+        if cfg.MODEL.BACKEND != PYTORCH:
+            return torch.device("cpu")
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -56,8 +60,10 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     frozen encoders store their weights in the layout that its kernels need, or in 8 bits. In half
     precision the encoders and the products of the decoders keep their weights in it, so that
     nothing is cast anew for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA
-    graphs.
+    graphs. With MODEL.BACKEND, graphs of other runtimes do all of that.
     """
+    if use_backend(cfg, model):
+        return
     precision = build_precision(cfg, model.device)
     dtype = precision.dtype
     if dtype is not None:

@@ -1,7 +1,7 @@
 """A configuration as files that run without this package, and such a file as a predictor."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,35 +15,28 @@ from torch import Tensor
 import frozenseg
 from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_text_classifier, load_model
-from frozenseg.build.prediction import build_post_processor
+from frozenseg.build.prediction import build_online_proposals, build_post_processor
 from frozenseg.build.setting import require_weights
 from frozenseg.build.vocabulary import build_training_vocabulary
-from frozenseg.data.images import read_image
 from frozenseg.data.transforms import image_tensor, resize_image
 from frozenseg.encoders.clip_text import ClipText, has_own_tokenizer
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.errors import UserError
-from frozenseg.export.agreement import (
-    LIMITS,
-    Agreement,
-    Words,
-    agreement,
-    fitting,
-    hard_cases,
-    refuse_unlike,
-)
-from frozenseg.export.formats import FORMATS
-from frozenseg.export.graph import names_of_outputs, traced
+from frozenseg.export import openvino
+from frozenseg.export.agreement import LIMITS, Agreement, Words, fitting
 from frozenseg.export.network import Network
-from frozenseg.export.openvino import DEVICES, OpenVinoSession
 from frozenseg.export.precision import lower_precision
-from frozenseg.export.results import Results
-from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session
+from frozenseg.export.results import OUTPUTS, Results
+from frozenseg.export.sam_parts import PARTS, sam_of_graphs, write_part
+from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session, open_session
 from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
-from frozenseg.files import atomic_path, shipped
+from frozenseg.export.write import write_graph
+from frozenseg.files import atomic_path
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.proposal_sources import OnlineProposals
+from frozenseg.inference.proposals import ProposalSettings
 from frozenseg.inference.segment import Pipeline
-from frozenseg.models.base import SegmentationModel
+from frozenseg.models.base import RegionClassifier, SegmentationModel
 from frozenseg.runtime.isolation import own_random_stream, plain_defaults
 from frozenseg.runtime.precision import Precision
 from frozenseg.text.classifier import TextClassifier
@@ -53,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 TEXT, VECTORS = ".text.onnx", ".vectors.npz"
 """What the names of the files beside a model end in."""
+OVER_ONNX = ("onnx", "openvino")
+"""The formats that are made of an ONNX file."""
 LARGEST_ONNX = 2_000_000_000
 """Bytes of weights. The format's own limit, 2**31, is on the whole file."""
 
@@ -67,6 +62,7 @@ class Order:
     wanted: "panoptic", "semantic" and "instances", what each graph finishes; None: panoptic and
         semantic results, where the configuration makes them.
     vocabulary: whose vectors are written beside, and used for the check.
+    proposals: whether SAM's proposals shall be possible, by graphs of their own.
     """
 
     output: Path
@@ -75,6 +71,7 @@ class Order:
     windows: Sequence[tuple[int, int]]
     wanted: Sequence[str] | None
     vocabulary: Vocabulary
+    proposals: bool = False
 
 
 def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
@@ -98,13 +95,17 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             "precision": order.precision,
             "results": list(wanted),
         }
+        if order.proposals:
+            about |= {"sam": _write_sam(cfg, model, order)}
         network = Results(Network(model), rules, wanted)
         found = {
-            path: _write_graph(network, words, path, about | {"window": list(window)})
+            path: write_graph(
+                network, words, path, about | {"window": list(window)}, parts=order.proposals
+            )
             for path, window in _paths(order).items()
         }
         write_vectors(_beside(order.output, VECTORS), order.vocabulary, text)
-        if order.format == "onnx":
+        if order.format in OVER_ONNX:
             _write_text(model.text_encoder, _beside(order.output, TEXT), about)
         return found
 
@@ -115,36 +116,31 @@ def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
         if height % model.size_divisor or width % model.size_divisor or not height * width:
             raise UserError(f"--size {height}x{width}: must be multiples of {model.size_divisor}")
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    if order.format == "onnx" and size > LARGEST_ONNX:
+    if order.format in OVER_ONNX and size > LARGEST_ONNX:
         raise UserError(
             f"the model has {size / 1e9:.1f} GB of weights, and an ONNX file holds at most "
             f"{LARGEST_ONNX / 1e9:.1f} GB; take --format torch"
         )
 
 
-def _write_graph(
-    network: Results, words: Words, path: Path, about: dict[str, Any]
-) -> list[Agreement]:
-    kind, limits = FORMATS[about["format"]], LIMITS[about["precision"]]
-    window = (about["window"][0], about["window"][1])
-    scenes = [
-        image_tensor(read_image(shipped("demo") / "images" / f"scene_{number}.png"))
-        for number in (1, 2)
-    ]
-    cases = hard_cases(scenes, window, words, free_classes=network.network.free_classes)
-    outputs = names_of_outputs(network.wanted)
-    logger.info("%s: tracing %d x %d", path, *window)
-    program = traced(network, cases[0])
-    with atomic_path(path) as temporary:
-        logger.info("%s: writing %s, %s", path, about["format"], about["precision"])
-        kind.write(program, temporary, outputs, about)
-        logger.info("%s: comparing %d inputs with the model", path, len(cases))
-        run = kind.run(temporary, outputs)
-        found = agreement(network.network.model, network.rules, run, cases)
-        refuse_unlike(found, limits, str(path))
-        if kind.note is not None:
-            kind.note(temporary, about | {"agreement": [asdict(case) for case in found]})
-    return found
+def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str, Any]:
+    """Write the parts of SAM beside, and return what a reader has to know of them."""
+    sam = model.sam if isinstance(model, RegionClassifier) else None
+    if sam is None or order.format not in OVER_ONNX:
+        raise UserError("--proposals: needs a model that has a SAM, and --format onnx or openvino")
+    online = build_online_proposals(cfg, sam, model.device)
+    if online.sam is not sam:
+        raise UserError(
+            "--proposals: TEST.PKL_SAM_MODEL_NAME and TEST.SAM_MASKS.WEIGHTS are not those "
+            "of MODEL.SAM_NAME and MODEL.SAM_WEIGHTS; let them be one SAM"
+        )
+    about = {"name": cfg.MODEL.SAM_NAME, "view": sam.view, "settings": asdict(online.settings)}
+    for part in PARTS:
+        path = _beside(order.output, f".{part}.onnx")
+        logger.info("%s: writing", path)
+        with atomic_path(path) as temporary:
+            write_part(part, sam, temporary, about, Session)
+    return about
 
 
 def _about(cfg: CfgNode, model: Any, rules: PostProcessor, training: Vocabulary) -> dict[str, Any]:
@@ -214,7 +210,7 @@ def _write_text(encoder: Any, path: Path, about: dict[str, Any]) -> None:
 
 
 class ExportedPredictor(HubPredictor):
-    """A predictor whose network runs in ONNX Runtime. Images are resized to fill its window."""
+    """A predictor whose network is an exported graph. Images are resized to fill its window."""
 
     def resize(self, pixels: np.ndarray) -> Tensor:
         """As of `Predictor`: the image fills the window, with its aspect kept."""
@@ -224,27 +220,27 @@ class ExportedPredictor(HubPredictor):
 
 
 def load_exported(path: Path, device: str | None) -> ExportedPredictor:
-    """Load a file of `frozenseg export --format onnx`, with the files beside it.
+    """Load a file of `frozenseg export`, an ONNX file or OpenVINO's own, with the files beside it.
 
-    device: as of `Session`, or of `OpenVinoSession`.
+    device: as of `open_session`.
     """
-    session: Session | OpenVinoSession
-    if device in DEVICES:
-        session = OpenVinoSession(path, device)
-    else:
-        session = Session(path, device or "cpu")
+    if device is None and path.suffix == openvino.SUFFIX:
+        device = "openvino"
+    session = open_session(path, device, [*OUTPUTS["logits"], *OUTPUTS["regions"]])
     about = session.about
-    model = OnnxModel(session)
     base = _base(path, about)
+    proposals = _proposals(base, about.get("sam"), device)
+    model = OnnxModel(session, proposals.sam if proposals else None)
     tower, vectors = _beside(base, TEXT), _beside(base, VECTORS)
     return ExportedPredictor(
         pipeline=Pipeline(
             model=model,
             post_processor=PostProcessor(**about["rules"]),
             precision=Precision(model.device),
+            proposals=proposals,
         ),
         text_classifier=TextClassifier(
-            OnnxText(Session(tower)) if tower.is_file() else NoText(tower),
+            OnnxText(open_session(tower, device)) if tower.is_file() else NoText(tower),
             templates=about["templates"],
             folder=None,
             known=read_vectors(vectors) if vectors.is_file() else {},
@@ -256,6 +252,18 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
         short_side=min(model.window),
         long_side=max(model.window),
     )
+
+
+def _proposals(
+    base: Path, about: Mapping[str, Any] | None, device: str | None
+) -> OnlineProposals | None:
+    """Return SAM's proposals out of the files beside a model that has been exported with them."""
+    if about is None:
+        return None
+    sessions = {part: open_session(_beside(base, f".{part}.onnx"), device) for part in PARTS}
+    sam, decoder = sam_of_graphs(about["name"], about["view"], sessions)
+    settings = ProposalSettings(**about["settings"])
+    return OnlineProposals(sam, decoder, settings, shared=about["view"] == "keep_aspect")
 
 
 def _base(path: Path, about: dict[str, Any]) -> Path:

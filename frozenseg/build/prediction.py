@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from frozenseg.build.backend import build_point_decoder
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
 from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_text_classifier, load_model
@@ -18,6 +19,7 @@ from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.checkpoints.download import download as fetch_published
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.checkpoints.published_files import AbsentWeights, find_published
+from frozenseg.config import option_pairs
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.errors import UserError
@@ -39,6 +41,7 @@ def load(
     weights: str | Path | None = None,
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str | torch.device | None = None,
+    backend: str | None = None,
     download: bool = False,
 ) -> HubPredictor:
     """Load a model that is ready to segment.
@@ -46,11 +49,14 @@ def load(
     model: the name of one that ships with the package ("small", "small-fusioner") or that others
     have published (`frozenseg download --list`), a YAML file, or a folder with `config.yaml` and
     weights, e.g. the OUTPUT_DIR of a training. The weights in such a folder count, whatever
-    MODEL.WEIGHTS the training began from. Or a file of `frozenseg export` that ends in ".onnx".
+    MODEL.WEIGHTS the training began from. Or a file of `frozenseg export` that ends in ".onnx" or
+    ".xml".
     weights: a checkpoint in place of them.
     options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
     device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE; of an exported model, an execution
     provider of ONNX Runtime ("cpu", "cuda", "coreml"), or "openvino" or "openvino-bf16".
+    backend: "openvino", "onnxruntime" or "pytorch", in place of MODEL.BACKEND: what computes the
+    model on a CPU.
     download: fetch published weights that are absent, as `frozenseg download` does. Without it
     nothing is ever fetched.
 
@@ -63,12 +69,18 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
-    if str(model).endswith(".onnx"):
+    if str(model).endswith((".onnx", ".xml")):
         from frozenseg.build.exported import load_exported  # which needs this module
 
-        if weights is not None or options:
-            raise UserError(f"{model}: an exported model takes neither weights nor options")
+        if weights is not None or options or backend is not None:
+            raise UserError(
+                f"{model}: an exported model takes neither weights, options nor backend; device "
+                "says where it runs"
+            )
         return load_exported(user_path(str(model)), None if device is None else str(device))
+    if backend is not None:
+        given = (part for pair in option_pairs(options) for part in pair)
+        options = [*given, "MODEL.BACKEND", backend]
     fetched: set[str] = set()
     while True:
         try:
@@ -216,7 +228,8 @@ def build_online_proposals(
     name = cfg.TEST.PKL_SAM_MODEL_NAME
     own = name == cfg.MODEL.SAM_NAME and masks.WEIGHTS in ("", cfg.MODEL.SAM_WEIGHTS)
     if own and injected is not None:
-        return OnlineProposals(injected, settings, shared=injected.view == "keep_aspect")
+        decoder = build_point_decoder(cfg, injected, own=False)
+        return OnlineProposals(injected, decoder, settings, shared=injected.view == "keep_aspect")
     weights = masks.WEIGHTS or (cfg.MODEL.SAM_WEIGHTS if own else "")
     with setting("TEST.PKL_SAM_MODEL_NAME"):
         sam = build_sam_model(name)
@@ -228,7 +241,8 @@ def build_online_proposals(
     if not load_part(FrozenPart("sam", sam, sam_file), cfg.MODEL.ALLOW_RANDOM_WEIGHTS):
         logger.warning("SAM %s, whose masks shall join, has random weights", name)
     frozen = FrozenSam(model=sam, view="keep_aspect").to(device)
-    return OnlineProposals(frozen, settings, shared=False)
+    decoder = build_point_decoder(cfg, frozen, own=True)
+    return OnlineProposals(frozen, decoder, settings, shared=False)
 
 
 def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:

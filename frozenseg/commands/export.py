@@ -8,7 +8,7 @@ from frozenseg.errors import UserError
 from frozenseg.files import user_path
 from frozenseg.text.vocabulary import Vocabulary
 
-FORMATS = ("onnx", "torch", "aoti")
+FORMATS = ("onnx", "openvino", "torch", "aoti")
 
 
 def main(argv: list[str]) -> None:
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
         windows=arguments.size,
         wanted=arguments.results,
         vocabulary=vocabulary,
+        proposals=arguments.proposals,
     )
     for path, found in export_model(cfg, order).items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, agrees with the model:")
@@ -71,7 +72,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg export", description=__doc__)
     add = parser.add_argument
-    add("--output", type=output_file, help="file to write (default: model.onnx, or model.pt2)")
+    add("--output", type=output_file, help="file to write (default: model.onnx, .xml or .pt2)")
     add("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
     add(
         "--size",
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("panoptic", "semantic", "instances"),
         help="results that the graph finishes, beside the logits of classes and masks (default: "
         "panoptic and semantic, where the configuration makes them)",
+    )
+    add(
+        "--proposals",
+        action="store_true",
+        help="write SAM's encoder and decoder beside the model, so that its proposals can join "
+        "(TEST.USE_SAM_MASKS)",
     )
     words = 'classes whose vectors are written beside the model: "car, truck; road"'
     add("--vocabulary", help=f"{words} (default: the names of the small world)")

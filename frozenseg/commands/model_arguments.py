@@ -1,8 +1,10 @@
-"""--config-file, --weights, --batch-size and --precision: the model of a command that segments."""
+"""--config-file, --weights, --batch-size, --precision and --backend: the model of a command that
+segments."""
 
 import argparse
 
 from frozenseg.commands.precision_argument import add_precision, precision_options
+from frozenseg.config_keys import BACKENDS
 from frozenseg.errors import UserError
 
 
@@ -18,6 +20,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "short for TEST.IMS_PER_BATCH",
     )
     add_precision(parser)
+    add_backend(parser)
 
 
 def model_options(arguments: argparse.Namespace) -> list[str]:
@@ -26,4 +29,18 @@ def model_options(arguments: argparse.Namespace) -> list[str]:
     if size is not None and size < 1:
         raise UserError(f"--batch-size {size}: must be at least 1")
     batch = [] if size is None else ["TEST.IMS_PER_BATCH", str(size)]
-    return [*precision_options(arguments), *batch]
+    return [*precision_options(arguments), *backend_options(arguments), *batch]
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add --backend to a command line."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="what computes the model, on a CPU: short for MODEL.BACKEND (default: pytorch)",
+    )
+
+
+def backend_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the settings that --backend stands for; none where it is not given."""
+    return ["MODEL.BACKEND", arguments.backend] if arguments.backend else []

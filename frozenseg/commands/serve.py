@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from frozenseg.commands.model_arguments import add_backend, backend_options
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
 SHORTEST_TOKEN = 16  # characters
+MAKING_GRAPHS = 3600.0  # seconds that an image of a new size may take with a backend
 
 
 def main(argv: list[str]) -> int | None:
@@ -63,14 +65,17 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
     def failed(line: str) -> None:
         server.should_exit = True
 
+    options = (*backend_options(arguments), *arguments.options)
+    timeout = MAKING_GRAPHS if "MODEL.BACKEND" in options else Limits.timeout
     pool = Pool(
-        ModelSource(arguments.model, arguments.weights, tuple(arguments.options)),
+        ModelSource(arguments.model, arguments.weights, options),
         arguments.device or [None],
         Limits(
             queue=arguments.max_queue,
             batch=arguments.batch_size,
             upload=arguments.max_upload_mb * 2**20,
             pixels=int(arguments.max_megapixels * 1e6),
+            timeout=timeout,
         ),
         Metrics(),
         on_ready=ready,
@@ -84,7 +89,7 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
             access_log=False,
             server_header=False,
             limit_concurrency=4 * arguments.max_queue + 64,
-            timeout_graceful_shutdown=int(pool.limits.timeout),
+            timeout_graceful_shutdown=int(Limits.timeout),
         )
     )
     logger.info("%s: loading %s", address, pool.source.name)
@@ -159,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DEVICE",
         help="one process of the model on each, e.g. cuda:0 cuda:1; by default the best one",
     )
+    add_backend(parser)
     add("--batch-size", type=int, default=4, help="images that the model takes at once")
     add("--max-queue", type=int, default=32, help="images that may wait; more are refused (503)")
     add("--max-upload-mb", type=int, default=20, help="size of a request; larger are refused")

@@ -152,11 +152,15 @@ class FrozenSam(Frozen):
         image_embedding: the result of `image_embedding` for these images, if it is known; only the
         view "keep_aspect" can use it.
         """
+        embedding = self.embed(images, image_embedding)
+        return embedding if self.view == "stretch" else self._aligned(embedding, images)
+
+    @torch.no_grad()
+    def embed(self, images: ImageBatch, image_embedding: Tensor | None = None) -> Tensor:
+        """SAM's embedding (B, C, h, w) in its view, over SAM's square input; as of `forward`."""
         if self.view == "stretch":
             return self.encode(self._stretched(images))
-        if image_embedding is None:
-            image_embedding = self.image_embedding(images)
-        return self._aligned(image_embedding, images)
+        return self.image_embedding(images) if image_embedding is None else image_embedding
 
     @torch.no_grad()
     def image_embedding(self, images: ImageBatch) -> Tensor:

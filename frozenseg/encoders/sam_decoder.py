@@ -1,4 +1,7 @@
-"""SAM's two-way transformer for many prompts on one image: equal numbers for less work.
+"""SAM's mask decoder for many points on one image: equal numbers for less work.
+
+The two steps of `PointDecoder` are those of segment-anything's `predict_masks` in another order:
+the quality of a mask, which depends on tokens only, is known before the mask is computed.
 
 A prompt has a few tokens, the image has thousands of cells. segment-anything projects every cell
 for every prompt. Here the projections are applied to the tokens instead, since q W_q (x W_k)^T =
@@ -8,10 +11,81 @@ never runs along the short axis in memory.
 Legend: N prompts, T tokens of a prompt, A heads of c channels, P cells, C channels.
 """
 
+from collections.abc import Callable
+
 import torch
-from segment_anything.modeling import TwoWayTransformer
+from segment_anything.modeling import Sam, TwoWayTransformer
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class PointDecoder:
+    """A SAM's prompt encoder and mask decoder for prompts of one point each.
+
+    attend and masks are functions of tensors alone, and others may stand in their places.
+    """
+
+    def __init__(self, sam: Sam) -> None:
+        """Take the parts of a SAM."""
+        self.sam = sam
+        self.attend: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = _Attend(sam)
+        self.masks: Callable[[Tensor, Tensor], Tensor] = _Masks(sam)
+
+    @property
+    def side(self) -> int:
+        """The side of SAM's square input, in pixels."""
+        return int(self.sam.image_encoder.img_size)
+
+
+class _Attend(nn.Module):
+    """The first step: tokens and cells of each point, and the quality of its masks."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
+
+    def forward(self, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (N, T, C), cells (N, P, C), and the predicted IoU (N, 3) of the masks.
+
+        embedding: (1, C, h, w). points: (N, 2), x and y in pixels of SAM's square input.
+        """
+        encoder, decoder = self.encoder, self.decoder
+        fixed = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        # As segment-anything encodes a point inside a mask, which an empty one follows.
+        place = encoder.pe_layer.forward_with_coords(
+            points[:, None] + 0.5, encoder.input_image_size
+        )
+        inside, empty = encoder.point_embeddings[1].weight, encoder.not_a_point_embed.weight
+        count = points.shape[0]
+        prompts = torch.cat(
+            (fixed.expand(count, -1, -1), place + inside, empty.expand(count, 1, -1)), dim=1
+        )
+        image = (embedding + encoder.no_mask_embed.weight[..., None, None]).flatten(2).mT
+        positions = encoder.get_dense_pe().flatten(2).mT
+        tokens, cells = two_way(decoder.transformer, image, positions, prompts)
+        # The first of SAM's four masks is for prompts that have a single answer.
+        return tokens, cells, decoder.iou_prediction_head(tokens[:, 0])[:, 1:]
+
+
+class _Masks(nn.Module):
+    """The second step: the masks of prompts that are worth it."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.decoder, self.grid = sam.mask_decoder, sam.prompt_encoder.image_embedding_size
+
+    def forward(self, tokens: Tensor, cells: Tensor) -> Tensor:
+        """Mask logits (N, 3, s, s) of tokens (N, T, C) and cells (N, P, C)."""
+        decoder = self.decoder
+        features = decoder.output_upscaling(cells.transpose(1, 2).unflatten(2, self.grid))
+        weights = torch.stack(
+            [
+                decoder.output_hypernetworks_mlps[number](tokens[:, 1 + number])
+                for number in range(1, decoder.num_mask_tokens)
+            ],
+            dim=1,
+        )  # (N, 3, C / 8)
+        return (weights @ features.flatten(2)).unflatten(2, features.shape[-2:])
 
 
 def two_way(
@@ -92,12 +166,12 @@ def _attend_to_tokens(
         1, 2, 0
     )  # (A, c, C)
     value = (_heads(attention.v_proj(values), attention) @ output_weight).flatten(1, 2)
-    start = (cells + attention.out_proj.bias).expand(len(value), -1, -1)
+    start = (cells + attention.out_proj.bias).expand(value.shape[0], -1, -1)
     return torch.baddbmm(start, weights.mT, value)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """(N, R, S) @ (1 or N, S, P); a single image for all prompts needs one matrix product."""
-    if len(right) == len(left):
+    if right.shape[0] == left.shape[0]:
         return torch.bmm(left, right)
     return (left.flatten(0, 1) @ right[0]).unflatten(0, left.shape[:2])

@@ -5,7 +5,7 @@ Legend: H x W pixels of the window, Q queries, K classes, S names, D dimension o
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from frozenseg.export.graph import Case
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.base import SegmentationModel
+from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -125,6 +126,17 @@ def hard_cases(
     ]
 
 
+def in_parts(model: FrozenSeg, case: Case) -> Case:
+    """Return a case with SAM's embedding and a few regions among its inputs."""
+    embedding = None
+    if model.sam is not None:
+        embedding = model.sam.embed(ImageBatch(case.pixels, [case.size]))
+    coarse = torch.randn(1, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    size = [max(1, length // 4) for length in case.size]
+    regions = 4 * F.interpolate(coarse, size=size, mode="bicubic")[0]
+    return replace(case, embedding=embedding, regions=regions)
+
+
 @dataclass(frozen=True)
 class Words:
     """Text vectors with (K,) bool, which classes are things."""
@@ -182,11 +194,13 @@ def refuse_unlike(found: Sequence[Agreement], limits: Limits, what: str) -> None
 def _compared(
     model: SegmentationModel, rules: PostProcessor, outputs: dict[str, np.ndarray], case: Case
 ) -> Agreement:
-    expected = model.predict(ImageBatch(case.pixels, [case.size]), case.text)
-    classes, masks = (
-        torch.from_numpy(outputs[name]).float() for name in ("class_logits", "mask_logits")
-    )
-    probs, true_probs = classes.softmax(-1), expected.class_logits.softmax(-1)
+    expected = _predicted(model, case)
+    masks = torch.from_numpy(outputs["mask_logits"]).float()
+    probs, true_probs = _probs(outputs["class_logits"]), expected.class_logits.softmax(-1)
+    differences = [probs - true_probs]
+    if expected.region_logits is not None:
+        regions = _probs(outputs["region_logits"])
+        differences.append(regions - expected.region_logits.softmax(-1))
     largest = expected.mask_logits.abs().max().clamp(min=1e-6)
     # In the padding no class leads, so that rounding decides there.
     rows, columns = (
@@ -198,11 +212,23 @@ def _compared(
     return Agreement(
         case.name,
         case.usual,
-        classes=float((probs - true_probs).abs().max()),
+        classes=max(float(difference.abs().max()) for difference in differences),
         masks=float((masks - expected.mask_logits).abs().max() / largest),
         pixels=min(_same(*labels), *_finished(rules, expected, outputs, case)),
         empty=int((expected.mask_logits <= 0).flatten(2).all(-1).sum()),
     )
+
+
+def _predicted(model: SegmentationModel, case: Case) -> MaskPredictions:
+    images = ImageBatch(case.pixels, [case.size])
+    if case.regions is None:
+        return model.predict(images, case.text)
+    assert isinstance(model, FrozenSeg), "only it takes regions"
+    return model.predict(images, case.text, regions=[case.regions], image_embedding=case.embedding)
+
+
+def _probs(logits: np.ndarray) -> Tensor:
+    return torch.from_numpy(logits).float().softmax(-1)
 
 
 def _finished(

@@ -1,6 +1,7 @@
 """The formats of an exported graph: how each is written, and how its file is run for the check."""
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from frozenseg.errors import UserError
-from frozenseg.export.graph import INPUTS, KEY, write_about, write_onnx
+from frozenseg.export import openvino
+from frozenseg.export.graph import KEY, write_about, write_onnx
 from frozenseg.export.precision import PRECISIONS, lower_precision
 from frozenseg.export.session import Session
+from frozenseg.files import atomic_path
 
-Run = Callable[[tuple[Tensor, ...]], dict[str, np.ndarray]]
+Run = Callable[[dict[str, Tensor]], dict[str, np.ndarray]]
 """From the inputs of a graph (`Case.inputs`) to its outputs by name."""
 
 
@@ -27,33 +30,45 @@ class Format:
     suffix: of its files.
     write: writes a traced program; `about` goes into the file.
     run: opens a file for the check.
+    note: writes `about` with the "agreement" into a file that has been checked.
     precisions: what it can be written in.
-    note: replaces `about` in a file that has been checked; None where it cannot.
+    beside: suffixes of the files that `write` makes beside the one that is named.
     """
 
     suffix: str
     write: Callable[[ExportedProgram, Path, Sequence[str], Mapping[str, Any]], None]
     run: Callable[[Path, Sequence[str]], Run]
+    note: Callable[[Path, Mapping[str, Any]], None]
     precisions: tuple[str, ...] = ("fp32",)
-    note: Callable[[Path, Mapping[str, Any]], None] | None = None
+    beside: tuple[str, ...] = ()
 
 
 def _write_onnx(
     program: ExportedProgram, path: Path, outputs: Sequence[str], about: Mapping[str, Any]
 ) -> None:
-    write_onnx(program, path, inputs=INPUTS, outputs=outputs, about=about)
+    write_onnx(program, path, outputs, about)
     if about["precision"] != "fp32":
         lower_precision(path, about["precision"])
 
 
 def _run_onnx(path: Path, outputs: Sequence[str]) -> Run:
-    session = Session(path)
+    return _by_arrays(Session(path))
 
-    def run(inputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
-        named = zip(INPUTS, inputs, strict=True)
-        return session({name: tensor.numpy() for name, tensor in named})
 
-    return run
+def _write_openvino(
+    program: ExportedProgram, path: Path, outputs: Sequence[str], about: Mapping[str, Any]
+) -> None:
+    with atomic_path(path.with_suffix(".onnx")) as source:
+        _write_onnx(program, source, outputs, about)
+        openvino.write_openvino(source, path, about)
+
+
+def _run_openvino(path: Path, outputs: Sequence[str]) -> Run:
+    return _by_arrays(openvino.OpenVinoSession(path))
+
+
+def _by_arrays(session: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Run:
+    return lambda inputs: session({name: tensor.numpy() for name, tensor in inputs.items()})
 
 
 def _write_torch(
@@ -78,10 +93,17 @@ def _write_compiled(
         raise UserError(f"{path}: AOTInductor cannot compile the model here ({line})") from None
 
 
+def _note_in_archive(path: Path, about: Mapping[str, Any]) -> None:
+    """Add an entry, since the archive has no place to be written to again."""
+    with zipfile.ZipFile(path, "a") as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/extra/{AGREEMENT}", json.dumps(about["agreement"]))
+
+
 def _named(module: Callable[..., Sequence[Tensor]], outputs: Sequence[str]) -> Run:
     @torch.no_grad()
-    def run(inputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
-        found = (tensor.numpy() for tensor in module(*inputs))
+    def run(inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        found = (tensor.numpy() for tensor in module(**inputs))
         return dict(zip(outputs, found, strict=True))
 
     return run
@@ -96,8 +118,18 @@ def _run_compiled(path: Path, outputs: Sequence[str]) -> Run:
     return _named(torch._inductor.aoti_load_package(str(path)), outputs)
 
 
+AGREEMENT = f"{KEY}_agreement"
+"""The entry of a .pt2 file that says how it agrees with the model, as JSON."""
 FORMATS = {
-    "onnx": Format(".onnx", _write_onnx, _run_onnx, PRECISIONS, write_about),
-    "torch": Format(".pt2", _write_torch, _run_torch),
-    "aoti": Format(".pt2", _write_compiled, _run_compiled),
+    "onnx": Format(".onnx", _write_onnx, _run_onnx, write_about, PRECISIONS),
+    "openvino": Format(
+        openvino.SUFFIX,
+        _write_openvino,
+        _run_openvino,
+        openvino.write_about,
+        PRECISIONS,
+        beside=(openvino.WEIGHTS,),
+    ),
+    "torch": Format(".pt2", _write_torch, _run_torch, _note_in_archive),
+    "aoti": Format(".pt2", _write_compiled, _run_compiled, _note_in_archive),
 }

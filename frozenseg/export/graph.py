@@ -20,7 +20,6 @@ from frozenseg.structures import TextEmbeddings
 KEY = "frozenseg"
 """The entry of the file's metadata that holds ours, as JSON."""
 OPSET = 20
-INPUTS = ("pixels", "size", "vectors", "class_index", "seen", "is_thing")
 NEEDS = "an ONNX file"
 
 
@@ -32,6 +31,7 @@ class Case:
     pixels: (1, 3, H, W) RGB, 0-255.
     size: (height, width) of the image in it.
     text, is_thing: the classes that are asked for; is_thing (K,) bool.
+    embedding, regions: as of `Network.forward`.
     usual: whether it is an image with names as users have them, and no extreme.
     """
 
@@ -41,30 +41,48 @@ class Case:
     text: TextEmbeddings
     is_thing: Tensor
     usual: bool = True
+    embedding: Tensor | None = None
+    regions: Tensor | None = None
 
-    def inputs(self) -> tuple[Tensor, ...]:
-        """Return the tensors of `INPUTS`, in their order."""
+    def inputs(self) -> dict[str, Tensor]:
+        """Return the arguments of `Results.forward`, in their order."""
         text = self.text
-        size = torch.tensor(self.size)
-        return (self.pixels, size, text.weight, text.class_index, text.seen, self.is_thing)
+        given = {
+            "pixels": self.pixels,
+            "size": torch.tensor(self.size),
+            "vectors": text.weight,
+            "class_index": text.class_index,
+            "seen": text.seen,
+            "is_thing": self.is_thing,
+            "embedding": self.embedding,
+            "regions": self.regions,
+        }
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
 
 
-def names_of_outputs(wanted: Sequence[str]) -> list[str]:
-    """Return the names of a graph's outputs. wanted: as of `Results`."""
-    return [name for group in ("logits", *wanted) for name in OUTPUTS[group]]
+def names_of_outputs(wanted: Sequence[str], *, regions: bool = False) -> list[str]:
+    """Return the names of a graph's outputs. wanted: as of `Results`; regions: whether it takes
+    some."""
+    groups = ["logits", *(["regions"] if regions else []), *wanted]
+    return [name for group in groups for name in OUTPUTS[group]]
 
 
 @torch.no_grad()
 def traced(results: Results, case: Case) -> ExportedProgram:
-    """Trace the results of a network; all sizes but those of the text are the case's, and these too
-    where the network has no `free_classes`."""
-    classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
-    free: tuple[dict[int, Any], ...] = ({}, {}, {0: names}, {0: names}, {0: classes}, {0: classes})
+    """Trace the results of a network; all sizes but those of text and regions are the case's, and
+    those of text too where the network has no `free_classes`."""
+    inputs = case.inputs()
+    free: dict[str, dict[int, Any]] = {}
+    if results.network.free_classes:
+        classes, names = Dim("classes", min=1, max=1 << 20), Dim("names", min=1, max=1 << 20)
+        free = {"vectors": {0: names}, "class_index": {0: names}}
+        free |= {"seen": {0: classes}, "is_thing": {0: classes}}
+    free["regions"] = {axis: Dim.DYNAMIC for axis in range(3)}
     # Tables of positions are kept between calls: this call makes them of numbers, before the trace
     # would make them of its stand-ins, which no later call could use.
-    results.eval()(*case.inputs())
-    shapes = free if results.network.free_classes else None
-    program = torch.export.export(results, case.inputs(), dynamic_shapes=shapes, strict=False)
+    results.eval()(**inputs)
+    shapes = {name: free.get(name, {}) for name in inputs}
+    program = torch.export.export(results, (), inputs, dynamic_shapes=shapes, strict=False)
     return program.run_decompositions({torch.ops.frozenseg.deformable_gather.default: _sampled})
 
 
@@ -78,12 +96,14 @@ def _sampled(
 def write_onnx(
     program: ExportedProgram,
     path: Path,
-    *,
-    inputs: Sequence[str],
     outputs: Sequence[str],
     about: Mapping[str, Any],
+    *,
+    inputs: Sequence[str] | None = None,
 ) -> None:
     """Write a traced program as ONNX, with `about` in its metadata.
+
+    inputs: their names; None: those that they have in the program.
 
     The exporter's rewriting is left out: it takes x + 1e-8 for x, which turns the logarithm of a
     probability 0 into -infinity. What only depends on constants is computed here.
@@ -95,7 +115,7 @@ def write_onnx(
         dynamo=True,
         opset_version=OPSET,
         optimize=False,
-        input_names=list(inputs),
+        input_names=list(inputs or program.graph_signature.user_inputs),
         output_names=list(outputs),
         verbose=False,
     )

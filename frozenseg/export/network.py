@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenseg.encoders.pooling import resample_to_padded_grid
 from frozenseg.encoders.sam import FrozenSam
 from frozenseg.errors import UserError
 from frozenseg.models.base import SegmentationModel
@@ -63,30 +64,51 @@ class Network(nn.Module):
         )
 
     def forward(
-        self, pixels: Tensor, size: Tensor, vectors: Tensor, class_index: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        pixels: Tensor,
+        size: Tensor,
+        vectors: Tensor,
+        class_index: Tensor,
+        seen: Tensor,
+        embedding: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> list[Tensor]:
         """Class logits (1, Q, K + 1), void last, and mask logits (1, Q, h, w).
+
+        With regions, their class logits (1, P, K + 1) follow.
 
         pixels: (1, 3, H, W) RGB, 0-255; those outside the image are arbitrary.
         size: (2,) int64, height and width of the image in pixels.
         vectors, class_index, seen: as of `TextEmbeddings`.
+        embedding: `FrozenSam.embed` of the image, if the graph shall not compute it.
+        regions: mask logits (P, h, w) over the image, that CLIP alone shall classify as well.
         """
         window, text = Window(pixels, size), TextEmbeddings(vectors, class_index, seen)
         if isinstance(self.model, Fusioner):
             found = self.model.predict(window, text)
-            return found.class_logits, found.mask_logits
+            return [found.class_logits, found.mask_logits]
         model = self.model
         clip = model.clip(window.normalized(model.clip.mean, model.clip.std))
-        sam = None if model.sam is None else sam_features(model.sam, window)
+        sam = None if model.sam is None else sam_features(model.sam, window, embedding)
         found = model.decode(FrozenFeatures(clip, sam), text, auxiliary=False)
-        return model.ensemble_logits(clip, found, text), found.mask_logits
+        logits = [model.ensemble_logits(clip, found, text), found.mask_logits]
+        if regions is None:
+            return logits
+        masks = resample_to_padded_grid(
+            regions,
+            (size[0], size[1]),
+            (pixels.shape[-2], pixels.shape[-1]),
+            (clip.dense.shape[-2], clip.dense.shape[-1]),
+        )
+        return [*logits, model.clip_logits(clip, masks[None], text)]
 
 
-def sam_features(sam: FrozenSam, window: Window) -> Tensor:
+def sam_features(sam: FrozenSam, window: Window, embedding: Tensor | None) -> Tensor:
     """SAM's features (1, C, h, w) over the window, as `FrozenSam.forward` returns them."""
     if sam.view == "stretch":
-        return sam(window)
-    embedding = sam.encode(square(sam, window))
+        return sam(window) if embedding is None else embedding
+    if embedding is None:
+        embedding = sam.encode(square(sam, window))
     height, width = window.pixels.shape[-2:]
     cells, longest = embedding.shape[-1], max(height, width)
     shares = torch.tensor([height, width]) / window.size.max()

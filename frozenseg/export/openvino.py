@@ -1,25 +1,34 @@
-"""Exported ONNX files in OpenVINO, which computes them on a CPU."""
+"""Exported graphs in OpenVINO, which computes them on a CPU: ONNX files, and files of its own."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
 
-from frozenseg.errors import MissingFileError, UserError, import_package
+from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.export.graph import KEY, about_file
 
 DEVICES = {"openvino": "f32", "openvino-bf16": "bf16"}
 """By the name of the device: the type in which the graph computes."""
-LOGITS = ("class_logits", "mask_logits")
+SUFFIX, WEIGHTS = ".xml", ".bin"
+"""What the names of OpenVINO's own two files end in."""
+PLACE = ["framework", KEY]
+"""Where a graph keeps what `frozenseg export` says of it; that of an ONNX file comes there too."""
 
 
 class OpenVinoSession:
-    """An ONNX file in OpenVINO, which computes the logits alone. about: as of `Session`."""
+    """A graph in OpenVINO. about: as of `Session`."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        """device: a key of `DEVICES`."""
-        openvino = import_package("openvino", f"device {device}")
+    def __init__(
+        self, path: Path, device: str = "openvino", outputs: Sequence[str] | None = None
+    ) -> None:
+        """device: a key of `DEVICES`. outputs: those that will be asked for, if the graph has
+        them; None: all."""
+        openvino = import_extra("openvino", "openvino", f"device {device}")
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
         settings = {
@@ -28,12 +37,16 @@ class OpenVinoSession:
         }
         try:
             graph = openvino.Core().read_model(str(path))
-            key = ["framework", KEY]
-            about = {KEY: graph.get_rt_info(key).value} if graph.has_rt_info(key) else {}
+            about = {KEY: graph.get_rt_info(PLACE).value} if graph.has_rt_info(PLACE) else {}
             self.about = about_file(about, path)
-            outputs = [graph.output(name).node.input_value(0) for name in LOGITS]
-            model = openvino.Model(outputs, graph.get_parameters())
-            self._compiled = openvino.compile_model(model, "CPU", settings)
+            self.outputs = [entry.any_name for entry in graph.outputs]
+            if outputs is not None:
+                found = {name: entry for entry in graph.outputs for name in entry.names}
+                self.outputs = [name for name in outputs if name in found]
+                ends = [found[name].node.input_value(0) for name in self.outputs]
+                graph = openvino.Model(ends, graph.get_parameters())
+            self.inputs = {name for entry in graph.inputs for name in entry.names}
+            self._compiled = openvino.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             line = str(error).strip().partition("\n")[0]
             raise UserError(f"{path}: OpenVINO cannot load it ({line})") from None
@@ -41,11 +54,33 @@ class OpenVinoSession:
     def __call__(
         self, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Compute both logits; threads may call at once."""
+        """Compute all outputs and return those that are named; threads may call at once."""
         # An input may have other names as well, of conversions in the file.
         given = {
             place: inputs[(entry.names & inputs.keys()).pop()]
             for place, entry in enumerate(self._compiled.inputs)
         }
-        found = self._compiled.create_infer_request().infer(given)
-        return {name: found[number].copy() for number, name in enumerate(LOGITS)}
+        # Outputs are copies of its own, as its default is.
+        found = self._compiled.create_infer_request().infer(given, share_inputs=True)
+        return {
+            name: found[number]
+            for number, name in enumerate(self.outputs)
+            if name in (outputs or self.outputs)
+        }
+
+
+def write_openvino(source: Path, path: Path, about: Mapping[str, Any]) -> None:
+    """Convert an ONNX file to OpenVINO's own: `path`, which ends in .xml, and its .bin."""
+    openvino = import_extra("openvino", "openvino", str(path))
+    graph = openvino.Core().read_model(str(source))
+    graph.set_rt_info(json.dumps(about, ensure_ascii=False), PLACE)
+    openvino.serialize(graph, str(path), str(path.with_suffix(WEIGHTS)))
+
+
+def write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Replace `about` in a file of `write_openvino`, whose weights stay as they are."""
+    tree = ElementTree.parse(path)
+    entry = tree.find(f"./rt_info/{PLACE[0]}/{PLACE[1]}")
+    assert entry is not None, "`write_openvino` has written it"
+    entry.set("value", json.dumps(about, ensure_ascii=False))
+    tree.write(path, encoding="utf-8", xml_declaration=True)

@@ -16,6 +16,7 @@ from frozenseg.inference.postprocess import PostProcessor
 
 OUTPUTS = {
     "logits": ("class_logits", "mask_logits"),
+    "regions": ("region_logits",),
     "panoptic": ("panoptic_ids", "segment_classes", "segment_scores"),
     "semantic": ("semantic_ids",),
     "instances": ("instance_masks", "instance_classes", "instance_scores"),
@@ -39,10 +40,12 @@ class Results(nn.Module):
         class_index: Tensor,
         seen: Tensor,
         is_thing: Tensor,
+        embedding: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Return the tensors of `OUTPUTS` that are asked for, in its order.
 
-        is_thing: (K,) bool. The other inputs and both logits are those of `Network`.
+        is_thing: (K,) bool. The other inputs and all logits are those of `Network`.
 
         panoptic_ids (H, W) int32: the number of the segment, from 1; 0 for none.
         segment_classes (Q,) int64 and segment_scores (Q,): of segment 1, 2, ...; -1 and 0 behind.
@@ -50,8 +53,8 @@ class Results(nn.Module):
         instance_masks (N, H, W) bool, instance_classes (N,) int64 and instance_scores (N,): the
         best first; N is fixed, and entries that are no object have the score 0 and the class -1.
         """
-        class_logits, mask_logits = self.network(pixels, size, vectors, class_index, seen)
-        found = [class_logits, mask_logits]
+        found = self.network(pixels, size, vectors, class_index, seen, embedding, regions)
+        class_logits, mask_logits = found[:2]
         if self.wanted:
             probs = class_logits[0].softmax(-1)
             height, width = pixels.shape[-2:]

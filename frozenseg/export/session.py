@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenseg.encoders.clip_text import build_tokenizer, whole_tokens
+from frozenseg.encoders.sam import FrozenSam
 from frozenseg.errors import MissingFileError, UserError, import_extra, nearest
-from frozenseg.export.graph import INPUTS, Case, about_file
-from frozenseg.export.openvino import OpenVinoSession
-from frozenseg.models.base import SegmentationModel
+from frozenseg.export.graph import Case, about_file
+from frozenseg.export.openvino import DEVICES, OpenVinoSession
+from frozenseg.export.results import OUTPUTS
+from frozenseg.models.base import RegionClassifier
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 
 PROVIDER = "ExecutionProvider"
@@ -30,6 +32,8 @@ class Session:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors, and not which operations stay as they are
+        # Or else it rounds what is multiplied with int8 weights, too, and is slower.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         provider = _provider(device, runtime.get_available_providers())
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=[provider])
@@ -40,7 +44,7 @@ class Session:
         self.about = about_file(self._session.get_modelmeta().custom_metadata_map, path)
         self._run = runtime.RunOptions()
         self._run.only_execute_path_to_fetches = True
-        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self.inputs = {entry.name for entry in self._session.get_inputs()}
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
     def __call__(
@@ -48,15 +52,30 @@ class Session:
     ) -> dict[str, np.ndarray]:
         """Compute the outputs that are named, or all of them; others cost nothing."""
         names = list(outputs or self.outputs)
-        given = {name: value for name, value in inputs.items() if name in self._inputs}
+        given = {name: value for name, value in inputs.items() if name in self.inputs}
         return dict(zip(names, self._session.run(names, given, self._run), strict=True))
 
 
-class OnnxModel(SegmentationModel):
+AnySession = Session | OpenVinoSession
+
+
+def open_session(
+    path: Path, device: str | None, outputs: Sequence[str] | None = None
+) -> AnySession:
+    """Open a graph where it shall run. device: as of `Session` or of `OpenVinoSession`; None: the
+    CPU, in ONNX Runtime. outputs: those that will be asked for; None: all."""
+    if device in DEVICES:
+        return OpenVinoSession(path, device, outputs)
+    return Session(path, device or "cpu")
+
+
+class OnnxModel(RegionClassifier):
     """The network of an exported file, with the interface of the model that it was made of."""
 
-    def __init__(self, session: Session | OpenVinoSession) -> None:
+    def __init__(self, session: AnySession, sam: FrozenSam | None = None) -> None:
+        """sam: makes the embedding that a graph takes; None where it takes none."""
         super().__init__()
+        self.sam = sam
         self.session = session
         self.window = (session.about["window"][0], session.about["window"][1])
         self.size_divisor = session.about["size_divisor"]
@@ -66,37 +85,61 @@ class OnnxModel(SegmentationModel):
         """The CPU, where inputs and outputs are, wherever the session computes."""
         return torch.device("cpu")
 
-    def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
-        """As of `SegmentationModel`, image by image; none may be larger than the window."""
+    def predict(
+        self,
+        images: ImageBatch,
+        text: TextEmbeddings,
+        *,
+        regions: Sequence[Tensor] | None = None,
+        image_embedding: Tensor | None = None,
+    ) -> MaskPredictions:
+        """As of `RegionClassifier`, image by image; none may be larger than the window."""
         padded = (images.pixels.shape[-2], images.pixels.shape[-1])
         if padded[0] > self.window[0] or padded[1] > self.window[1]:
             raise UserError(f"an image of {padded} pixels is larger than the window {self.window}")
-        found = [
-            self._predict(pixels, size, text)
-            for pixels, size in zip(images.pixels, images.sizes, strict=True)
-        ]
-        class_logits, mask_logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if "regions" in self.session.inputs and regions is None:
+            regions = [images.pixels.new_zeros(0, 1, 1)] * len(images.sizes)
+        if self.sam is not None:
+            image_embedding = self.sam.embed(images, image_embedding)
+        names = [*OUTPUTS["logits"], *([] if regions is None else OUTPUTS["regions"])]
+        found = []
+        window = images.pixels.new_zeros(len(images.sizes), 3, *self.window)
+        window[..., : padded[0], : padded[1]] = images.pixels
+        for number, size in enumerate(images.sizes):
+            case = Case(
+                name="",
+                pixels=window[number, None],
+                size=size,
+                text=text,
+                is_thing=torch.zeros_like(text.seen),
+                embedding=None if image_embedding is None else image_embedding[number, None],
+                regions=None if regions is None else _not_empty(regions[number]),
+            )
+            inputs = {name: tensor.numpy() for name, tensor in case.inputs().items()}
+            outputs = self.session(inputs, names)
+            found.append([torch.from_numpy(outputs[name])[0] for name in names])
+        class_logits, mask_logits, *more = (list(parts) for parts in zip(*found, strict=True))
+        masks = torch.stack(mask_logits)
         cells = [
-            length * mask_logits.shape[axis] // self.window[axis]
+            length * masks.shape[axis] // self.window[axis]
             for axis, length in zip((-2, -1), padded, strict=True)
         ]
-        return MaskPredictions(class_logits, mask_logits[..., : cells[0], : cells[1]])
+        return MaskPredictions(
+            torch.stack(class_logits),
+            masks[..., : cells[0], : cells[1]],
+            region_logits=nn.utils.rnn.pad_sequence(more[0], batch_first=True) if more else None,
+        )
 
-    def _predict(
-        self, pixels: Tensor, size: tuple[int, int], text: TextEmbeddings
-    ) -> tuple[Tensor, Tensor]:
-        window = pixels.new_zeros(1, 3, *self.window)
-        window[0, :, : pixels.shape[-2], : pixels.shape[-1]] = pixels
-        case = Case("", window, size, text, is_thing=torch.zeros_like(text.seen))
-        inputs = {name: tensor.numpy() for name, tensor in zip(INPUTS, case.inputs(), strict=True)}
-        found = self.session(inputs, ("class_logits", "mask_logits"))
-        return torch.from_numpy(found["class_logits"]), torch.from_numpy(found["mask_logits"])
+
+def _not_empty(regions: Tensor) -> Tensor:
+    """Regions (P, h, w), or one without meaning where there are none, which no graph takes."""
+    return regions if len(regions) else regions.new_zeros(1, 1, 1)
 
 
 class OnnxText:
     """The text encoder of an exported model; a `frozenseg.text.classifier.TextEncoder`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: AnySession) -> None:
         self.session = session
         self._length: int = session.about["context_length"]
         self._tokenizer: Any = build_tokenizer(session.about["clip"], self._length)

@@ -36,7 +36,7 @@ def write_text_tower(encoder: ClipText, path: Path, about: Mapping[str, Any]) ->
     program = torch.export.export(
         TextTower(encoder).eval(), (tokens,), dynamic_shapes=({0: Dim("texts")},), strict=False
     )
-    write_onnx(program, path, inputs=["tokens"], outputs=["vectors"], about=about)
+    write_onnx(program, path, ["vectors"], about)
 
 
 def write_vectors(path: Path, vocabulary: Vocabulary, text: TextEmbeddings) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from frozenseg.encoders.sam import FrozenSam
+from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import Proposals, ProposalSettings, propose
 from frozenseg.runtime.precision import in_float32
@@ -34,11 +35,13 @@ class ProposalSource(Protocol):
 class OnlineProposals:
     """SAM makes the proposals when they are needed.
 
+    decoder: of `sam`.
     shared: whether this SAM also feeds the model's injectors, in a view that proposals can use, so
     that one pass of its image encoder serves both.
     """
 
     sam: FrozenSam
+    decoder: PointDecoder
     settings: ProposalSettings
     shared: bool
 
@@ -51,7 +54,7 @@ class OnlineProposals:
         # bfloat16 is too coarse for the thresholds of quality.
         with in_float32(embedding):
             proposals = [
-                propose(self.sam.model, embedding[index : index + 1], size, self.settings)
+                propose(self.decoder, embedding[index : index + 1], size, self.settings)
                 for index, size in enumerate(images.sizes)
             ]
         return proposals, embedding if self.shared else None

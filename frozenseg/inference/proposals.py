@@ -16,11 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from segment_anything.modeling import Sam
 from torch import Tensor
 from torchvision.ops import nms
 
-from frozenseg.encoders.sam_decoder import two_way
+from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.errors import UserError
 from frozenseg.inference.regions import mask_boxes
 
@@ -121,7 +120,10 @@ class _Candidates:
 
 @torch.inference_mode()
 def propose(
-    sam: Sam, embedding: Tensor, image_size: tuple[int, int], settings: ProposalSettings
+    decoder: PointDecoder,
+    embedding: Tensor,
+    image_size: tuple[int, int],
+    settings: ProposalSettings,
 ) -> Proposals:
     """Make the proposals of one image.
 
@@ -129,12 +131,12 @@ def propose(
         the image is at the top left.
     image_size: (H, W) before that resize; areas, boxes and stability are measured at this size.
     """
-    masks, low, quality = automatic_masks(sam, embedding, image_size, settings)
+    masks, low, quality = automatic_masks(decoder, embedding, image_size, settings)
     order = masks.flatten(1).sum(1).argsort(descending=True, stable=True)[: settings.max_masks]
-    content = _content(sam, image_size)
+    content = _content(decoder, image_size)
     if not len(order):
         return Proposals(torch.zeros((0, *_low_size(content)), dtype=torch.int8), torch.zeros(0))
-    kept = _spanning_content(low[order], content, _side(sam))
+    kept = _spanning_content(low[order], content, decoder.side)
     # Remove islands and fill holes at low resolution too.
     clean = F.interpolate(masks[order, None].float(), size=kept.shape[-2:], mode="area")[:, 0]
     kept = torch.where((clean < 0.5) & (kept > 0), -kept, kept)
@@ -143,7 +145,10 @@ def propose(
 
 
 def automatic_masks(
-    sam: Sam, embedding: Tensor, image_size: tuple[int, int], settings: ProposalSettings
+    decoder: PointDecoder,
+    embedding: Tensor,
+    image_size: tuple[int, int],
+    settings: ProposalSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All masks of segment-anything's generator, before the largest are chosen.
 
@@ -151,12 +156,12 @@ def automatic_masks(
     """
     at_once = settings.points_per_batch or (16 if embedding.device.type == "cpu" else 64)
     parts = [
-        _batch(sam, embedding, points, image_size, settings)
-        for points in _grid(sam, image_size, settings.points_per_side).split(at_once)
+        _batch(decoder, embedding, points, image_size, settings)
+        for points in _grid(decoder, image_size, settings.points_per_side).split(at_once)
     ]
     candidates = _Candidates.cat(parts)
     candidates = candidates[nms(candidates.boxes, candidates.predicted_iou, settings.box_iou)]
-    masks, changed = _cleaned(candidates.low, sam, image_size, settings.min_region_area)
+    masks, changed = _cleaned(candidates.low, decoder, image_size, settings.min_region_area)
     # Of masks that cleaning has made alike, those that it did not change are kept. NMS keeps the
     # order of equal scores.
     if settings.min_region_area > 0 and len(masks):
@@ -165,13 +170,9 @@ def automatic_masks(
     return masks, candidates.low, candidates.predicted_iou
 
 
-def _side(sam: Sam) -> int:
-    return int(sam.image_encoder.img_size)
-
-
-def _content(sam: Sam, image_size: tuple[int, int]) -> tuple[int, int]:
+def _content(decoder: PointDecoder, image_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) in pixels of the image within SAM's square input."""
-    scale = _side(sam) / max(image_size)
+    scale = decoder.side / max(image_size)
     return max(1, int(image_size[0] * scale + 0.5)), max(1, int(image_size[1] * scale + 0.5))
 
 
@@ -179,25 +180,25 @@ def _low_size(content: tuple[int, int]) -> tuple[int, int]:
     return -(-content[0] // 4), -(-content[1] // 4)
 
 
-def _grid(sam: Sam, image_size: tuple[int, int], per_side: int) -> Tensor:
+def _grid(decoder: PointDecoder, image_size: tuple[int, int], per_side: int) -> Tensor:
     """Return the grid of prompts (N, 2): x, y in pixels of SAM's square input, row by row."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
-    height, width = _content(sam, image_size)
+    height, width = _content(decoder, image_size)
     y, x = torch.meshgrid(steps * height, steps * width, indexing="ij")
-    return torch.stack((x, y), dim=-1).view(-1, 2).float().to(sam.device)
+    return torch.stack((x, y), dim=-1).view(-1, 2).float().to(decoder.sam.device)
 
 
 def _batch(
-    sam: Sam,
+    decoder: PointDecoder,
     embedding: Tensor,
     points: Tensor,
     image_size: tuple[int, int],
     settings: ProposalSettings,
 ) -> _Candidates:
-    low, quality = _decode(sam, embedding, points, settings.predicted_iou)
+    low, quality = _decode(decoder, embedding, points, settings.predicted_iou)
     stable, boxes = [], []
     for part in low.split(_at_once(image_size)):
-        logits = _at_image_size(part, sam, image_size)
+        logits = _at_image_size(part, decoder, image_size)
         inner = (logits > 1).flatten(1).sum(1)
         outer = (logits > -1).flatten(1).sum(1)
         stable.append(inner / outer >= settings.stability)  # 0 / 0 is not
@@ -209,38 +210,17 @@ def _batch(
 
 
 def _decode(
-    sam: Sam, embedding: Tensor, points: Tensor, least_quality: float
+    decoder: PointDecoder, embedding: Tensor, points: Tensor, least_quality: float
 ) -> tuple[Tensor, Tensor]:
-    """Logits (M, s, s) and predicted IoU (M,) of the masks that pass `least_quality`.
-
-    SAM decodes three masks for each point (N, 2). This is `predict_masks` of segment-anything in
-    another order: the quality of a mask, which depends on tokens only, is computed before the mask.
-    """
-    decoder = sam.mask_decoder
-    labels = torch.ones((len(points), 1), dtype=torch.int, device=points.device)
-    sparse, dense = sam.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
-    fixed = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([fixed.expand(len(points), -1, -1), sparse], dim=1)
-    image = (embedding + dense[:1]).flatten(2).mT
-    positions = sam.prompt_encoder.get_dense_pe().flatten(2).mT
-    tokens_out, cells = two_way(decoder.transformer, image, positions, tokens)
-    # (N, 3); the first of SAM's four masks is for prompts that have a single answer.
-    quality = decoder.iou_prediction_head(tokens_out[:, 0])[:, 1:]
+    """Logits (M, s, s) and predicted IoU (M,) of the masks of points (N, 2) that pass
+    `least_quality`."""
+    tokens, cells, quality = decoder.attend(embedding, points)
     rows, columns = (quality > least_quality).nonzero(as_tuple=True)
     prompts, prompt_index = rows.unique(return_inverse=True)
     if not len(prompts):
         side = 4 * embedding.shape[-1]
         return embedding.new_zeros((0, side, side)), embedding.new_zeros(0)
-    cells = cells[prompts].transpose(1, 2).unflatten(2, embedding.shape[-2:])
-    features = decoder.output_upscaling(cells)  # (prompts, C / 8, s, s)
-    weights = torch.stack(
-        [
-            decoder.output_hypernetworks_mlps[number](tokens_out[prompts, 1 + number])
-            for number in range(1, decoder.num_mask_tokens)
-        ],
-        dim=1,
-    )
-    masks = (weights @ features.flatten(2)).unflatten(2, features.shape[-2:])
+    masks = decoder.masks(tokens[prompts], cells[prompts])
     return masks[prompt_index, columns], quality[rows, columns]
 
 
@@ -248,11 +228,11 @@ def _at_once(image_size: tuple[int, int]) -> int:
     return max(1, PIXELS_AT_ONCE // (image_size[0] * image_size[1]))
 
 
-def _at_image_size(low: Tensor, sam: Sam, image_size: tuple[int, int]) -> Tensor:
+def _at_image_size(low: Tensor, decoder: PointDecoder, image_size: tuple[int, int]) -> Tensor:
     """Logits (M, s, s) at image size (M, H, W), by the same two resizes as segment-anything."""
-    height, width = _content(sam, image_size)
+    height, width = _content(decoder, image_size)
     square = F.interpolate(
-        low[:, None], size=(_side(sam),) * 2, mode="bilinear", align_corners=False
+        low[:, None], size=(decoder.side,) * 2, mode="bilinear", align_corners=False
     )
     inside = square[..., :height, :width]
     if inside.shape[-2:] != image_size:
@@ -280,12 +260,12 @@ def _spanning_content(low: Tensor, content: tuple[int, int], side: int) -> Tenso
 
 
 def _cleaned(
-    low: Tensor, sam: Sam, image_size: tuple[int, int], least_area: int
+    low: Tensor, decoder: PointDecoder, image_size: tuple[int, int], least_area: int
 ) -> tuple[Tensor, Tensor]:
     """Masks (M, H, W) bool without small holes and islands, and which of them had any (M,)."""
     masks, changed = [], []
     for part in low.split(_at_once(image_size)):
-        inside = _at_image_size(part, sam, image_size) > 0
+        inside = _at_image_size(part, decoder, image_size) > 0
         if least_area > 0:
             array = inside.cpu().numpy()
             array, filled = remove_small_regions(array, least_area, holes=True)

@@ -159,7 +159,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
                 for masks, size in zip(regions, images.sizes, strict=True)
             ]
             filled = nn.utils.rnn.pad_sequence(resampled, batch_first=True)
-            predictions.region_logits = self._clip_logits(clip, filled, text)
+            predictions.region_logits = self.clip_logits(clip, filled, text)
         return predictions
 
     @torch.no_grad()
@@ -201,14 +201,14 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         masks = resize(predictions.mask_logits, size)
         return geometric_ensemble(
             predictions.class_logits,
-            self._clip_logits(features, masks, text),
+            self.clip_logits(features, masks, text),
             text.seen,
             alpha=self.ensemble_alpha,
             beta=self.ensemble_beta,
             valid=(masks > 0).flatten(2).any(-1) if self.ensemble_on_valid_mask else None,
         )
 
-    def _clip_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
+    def clip_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
         """Logits (B, Q, K + 1) of CLIP's own classifier for masks (B, Q, h, w) on CLIP's grid."""
         regions = self.clip.encode_regions(features.dense, masks)
         return class_logits(regions, text, self.void_embedding, self.clip.logit_scale)

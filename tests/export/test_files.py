@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from frozenseg.build import exported as exported_files
 from frozenseg.build.exported import ExportedPredictor
 from frozenseg.commands.export import main
 from frozenseg.errors import MissingFileError, UserError
-from frozenseg.export import agreement, formats
+from frozenseg.export import agreement, formats, write
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
+from frozenseg.export.session import OnnxModel
 from frozenseg.files import shipped
 from tests.conftest import FC_CLIP_OPTIONS
 
@@ -139,7 +141,7 @@ def test_a_file_of_others_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot load it"):
         frozenseg.load(path)
-    with pytest.raises(UserError, match="neither weights nor options"):
+    with pytest.raises(UserError, match="neither weights, options nor backend"):
         frozenseg.load(path, options={"SEED": 1})
 
 
@@ -180,14 +182,16 @@ def test_a_traced_program_needs_pytorch_alone(tmp_path: Path) -> None:
     line = ["--format", "torch", "--size", "64x96", "--output", str(path), "--vocabulary", WORDS]
     main([*line, *FC_CLIP_OPTIONS, "MODEL.WEIGHTS", "", "MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
     with open(path, "rb") as file:
-        about = {formats.KEY: ""}
+        about = {formats.KEY: "", formats.AGREEMENT: ""}
         program = torch.export.load(file, extra_files=about)
     assert not [node for node in program.graph.nodes if "frozenseg" in str(node.target)]
     assert json.loads(about[formats.KEY])["window"] == [64, 96]
+    assert len(json.loads(about[formats.AGREEMENT])) == 6
     vectors = dict(np.load(tmp_path / "fc_clip.vectors.npz"))
-    words = [torch.from_numpy(vectors[name]) for name in ("vectors", "class_index", "seen")]
-    things = torch.from_numpy(vectors["is_thing"])
-    found = program.module()(torch.zeros(1, 3, 64, 96), torch.tensor([64, 96]), *words, things)
+    del vectors["names"]
+    words = {name: torch.from_numpy(values) for name, values in vectors.items()}
+    inputs = {"pixels": torch.zeros(1, 3, 64, 96), "size": torch.tensor([64, 96]), **words}
+    found = program.module()(**inputs)
     assert found[-1].shape == (64, 96)
 
 
@@ -207,14 +211,61 @@ def test_fusioner_is_exported_for_the_classes_that_are_named(tmp_path: Path) -> 
 def test_a_graph_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(program: object, path: Path, *arguments: object) -> None:
+    def write_two(program: object, path: Path, *arguments: object) -> None:
         path.write_text("a graph")
+        path.with_suffix(".bin").write_text("its weights")
 
     unlike = agreement.Agreement("scene 1", True, classes=0.1, masks=0.0, pixels=1.0, empty=0)
-    kind = formats.Format(".pt2", write, lambda path, outputs: lambda inputs: {})
+    kind = replace(
+        formats.FORMATS["torch"],
+        write=write_two,
+        run=lambda path, outputs: lambda inputs: {},
+        beside=(".bin",),
+    )
     monkeypatch.setitem(formats.FORMATS, "torch", kind)
-    monkeypatch.setattr(exported_files, "traced", lambda *arguments: None)
-    monkeypatch.setattr(exported_files, "agreement", lambda *arguments: [unlike])
+    monkeypatch.setattr(write, "traced", lambda *arguments: None)
+    monkeypatch.setattr(write, "agreement", lambda *arguments: [unlike])
     with pytest.raises(UserError, match="differs from the model and is not written"):
         main(["--format", "torch", "--size", "64x96", "--output", str(tmp_path / "model.pt2")])
     assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_proposals_of_a_file_are_those_of_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    line = ["--size", "192x256", "--results", "--proposals", "--output", str(path)]
+    main([*line, "--vocabulary", WORDS])
+    names = {f"small{ending}" for ending in (".encoder.onnx", ".points.onnx", ".masks.onnx")}
+    assert names <= {file.name for file in tmp_path.iterdir()}
+    pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((256, 192)))
+    with frozenseg.load("small", device="cpu") as ours, frozenseg.load(path) as other:
+        ours.resize = other.resize  # type: ignore[method-assign]
+        first, second = ours(pixels, WORDS), other(pixels, WORDS)
+        other.pipeline.proposals = None
+        without = other(pixels, WORDS)
+    assert (first.panoptic.ids == second.panoptic.ids).mean() > LIMITS["fp32"].pixels
+    assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels
+    assert not np.array_equal(second.semantic, without.semantic)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_openvinos_own_files_are_two(tmp_path: Path) -> None:
+    if find_spec("openvino") is None:
+        pytest.skip('needs the extra "openvino": pip install "frozenseg[openvino]"')
+    path = tmp_path / "small.xml"
+    main(["--format", "openvino", "--size", "64x96", "--output", str(path), "--vocabulary", WORDS])
+    found = {file.name for file in tmp_path.iterdir()}
+    assert found == {"small.xml", "small.bin", "small.vectors.npz", "small.text.onnx"}
+    pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((96, 64)))
+    options = {"TEST.USE_SAM_MASKS": False}
+    with frozenseg.load("small", device="cpu", options=options) as ours:
+        with frozenseg.load(path) as other:
+            assert isinstance(other.model, OnnxModel)
+            assert len(other.model.session.about["agreement"]) == 6
+            ours.resize = other.resize  # type: ignore[method-assign]
+            first, second = ours(pixels, WORDS), other(pixels, "circle; red star")
+            assert second.panoptic.ids.shape == (64, 96)
+            second = other(pixels, WORDS)
+    assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels

@@ -17,6 +17,7 @@ from frozenseg.export.agreement import (
     agreement,
     fitting,
     hard_cases,
+    in_parts,
     random_words,
     refuse_unlike,
 )
@@ -46,9 +47,10 @@ def compared(model: SegmentationModel, rules: PostProcessor, chosen: list[Case])
     results = Results(Network(model), rules, wanted)
 
     @torch.no_grad()
-    def run(inputs: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
-        found = (tensor.numpy() for tensor in results(*inputs))
-        return dict(zip(names_of_outputs(wanted), found, strict=True))
+    def run(inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        found = (tensor.numpy() for tensor in results(**inputs))
+        names = names_of_outputs(wanted, regions="regions" in inputs)
+        return dict(zip(names, found, strict=True))
 
     return agreement(model, rules, run, chosen)
 
@@ -68,6 +70,15 @@ def test_the_function_equals_the_model_and_its_post_processing(options: list[str
     for case in found:
         assert case.within(LIMITS["fp32"]), str(case)
         assert case.pixels > 1 - 1e-6 or not case.usual
+
+
+@pytest.mark.parametrize("view", ["keep_aspect", "stretch"])
+def test_regions_are_classified_and_an_embedding_may_be_given(view: str) -> None:
+    model = build_tiny("MODEL.FROZEN_SEG.SAM_VIEW", view)
+    chosen = [in_parts(model, case) for case in cases(32)[:3]]
+    for case, found in zip(chosen, compared(model, RULES, chosen), strict=True):
+        assert case.regions is not None and case.embedding is not None
+        assert found.within(LIMITS["fp32"]), str(found)
 
 
 def test_empty_masks_are_no_exception() -> None:

@@ -10,6 +10,7 @@ from segment_anything.utils.amg import remove_small_regions as remove_one
 
 from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
 from frozenseg.inference.proposals import (
@@ -63,7 +64,9 @@ def test_masks_are_those_of_segment_anythings_generator(sam: Sam, least_area: in
     )  # fmt: skip
     expected = np.stack([row["segmentation"] for row in generator.generate(image)])
     with torch.inference_mode():
-        masks, low, quality = automatic_masks(sam, embedded(sam, image), image.shape[:2], settings)
+        masks, low, quality = automatic_masks(
+            PointDecoder(sam), embedded(sam, image), image.shape[:2], settings
+        )
     masks = masks.numpy()
     assert len(expected) == len(masks) == len(low) == len(quality) > 3
     both = np.einsum("ahw,bhw->ab", expected.astype(float), masks.astype(float))
@@ -74,9 +77,9 @@ def test_masks_are_those_of_segment_anythings_generator(sam: Sam, least_area: in
 def test_proposals_are_the_largest_masks_and_span_the_image(sam: Sam) -> None:
     image = scene_at_sams_size().image
     embedding, size = embedded(sam, image), image.shape[:2]
-    masks, _, _ = automatic_masks(sam, embedding, size, SETTINGS)
+    masks, _, _ = automatic_masks(PointDecoder(sam), embedding, size, SETTINGS)
     few = ProposalSettings(points_per_side=6, predicted_iou=0.4, stability=0.5, max_masks=3)
-    found = propose(sam, embedding, size, few)
+    found = propose(PointDecoder(sam), embedding, size, few)
     assert len(found) == 3
     largest = masks[masks.flatten(1).sum(1).argsort(descending=True)[:3]].numpy()
     soft = torch.nn.functional.interpolate(found.logits()[None], size=size, mode="bilinear")[0]
@@ -88,7 +91,9 @@ def test_proposals_are_the_largest_masks_and_span_the_image(sam: Sam) -> None:
 
 def test_an_image_without_any_mask_has_no_proposals(sam: Sam) -> None:
     sure = ProposalSettings(points_per_side=4, predicted_iou=5.0)
-    found = propose(sam, embedded(sam, np.zeros((120, 256, 3), np.uint8)), (120, 256), sure)
+    found = propose(
+        PointDecoder(sam), embedded(sam, np.zeros((120, 256, 3), np.uint8)), (120, 256), sure
+    )
     assert len(found) == 0 and found.codes.shape == (0, 30, 64)
 
 
@@ -134,8 +139,8 @@ def test_five_thousand_candidates_give_the_largest_fifty() -> None:
     )
     embedding = embedded(sam, np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
     with torch.inference_mode():
-        masks, _, _ = automatic_masks(sam, embedding, (48, 64), everything)
-    found = propose(sam, embedding, (48, 64), everything)
+        masks, _, _ = automatic_masks(PointDecoder(sam), embedding, (48, 64), everything)
+    found = propose(PointDecoder(sam), embedding, (48, 64), everything)
     assert len(masks) > 1000 and len(found) == 50
     largest = masks.flatten(1).sum(1).sort(descending=True).values[:50] / (48 * 64)
     shares = (found.codes > 0).float().flatten(1).mean(1)

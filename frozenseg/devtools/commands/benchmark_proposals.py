@@ -23,6 +23,7 @@ from frozenseg.data.image_files import list_images
 from frozenseg.data.images import read_image
 from frozenseg.data.transforms import resize_image
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
+from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.files import resolve_packaged_path, write_json
 from frozenseg.inference.proposals import ProposalSettings, automatic_masks
 from frozenseg.small_world.scene import make_scene
@@ -79,14 +80,15 @@ def compare(
         stability_score_thresh=settings.stability,
         min_mask_region_area=settings.min_region_area,
     )
-    frozen = FrozenSam(model=sam, view="keep_aspect")
+    frozen, decoder = FrozenSam(model=sam, view="keep_aspect"), PointDecoder(sam)
     height, width = image.shape[:2]
     batch = ImageBatch.collate([torch.from_numpy(image.copy()).permute(2, 0, 1)], 1)
 
     def ours() -> np.ndarray:
         with torch.inference_mode():
             square = frozen.image_embedding(batch.to(sam.device))
-            return automatic_masks(sam, square, (height, width), settings)[0].cpu().numpy()
+            masks, _, _ = automatic_masks(decoder, square, (height, width), settings)
+            return masks.cpu().numpy()
 
     def theirs() -> np.ndarray:
         masks = [row["segmentation"] for row in generator.generate(image)]
