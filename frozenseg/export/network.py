@@ -6,6 +6,8 @@ width come as a tensor, so that one graph takes images of any size up to the win
 Legend: H x W pixels of the window, Q queries, K classes, S names, D dimension of the joint space.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,7 +98,7 @@ class Network(nn.Module):
             return logits
         masks = resample_to_padded_grid(
             regions,
-            (size[0], size[1]),
+            cast(tuple[int, int], (size[0], size[1])),  # numbers that only the graph's input says
             (pixels.shape[-2], pixels.shape[-1]),
             (clip.dense.shape[-2], clip.dense.shape[-1]),
         )

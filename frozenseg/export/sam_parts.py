@@ -129,5 +129,6 @@ def stand_in_for_encoder(sam: FrozenSam, session: AnySession) -> None:
 
 def stand_in_for_decoder(decoder: PointDecoder, points: AnySession, masks: AnySession) -> None:
     """Let graphs decode points from now on."""
-    decoder.attend, draw = graph_of("points", points), graph_of("masks", masks)
+    attend, draw = graph_of("points", points), graph_of("masks", masks)
+    decoder.attend = lambda *tensors: tuple(attend(*tensors))
     decoder.masks = lambda *tensors: draw(*tensors)[0]

@@ -59,9 +59,9 @@ class GraphPredict:
         return graph.predict(images, text, regions=regions, image_embedding=image_embedding)
 
     def _graph(self, images: ImageBatch, text: TextEmbeddings) -> OnnxModel:
-        key = (images.pixels.shape[-2], images.pixels.shape[-1])
+        key: tuple[int, ...] = (images.pixels.shape[-2], images.pixels.shape[-1])
         if not self.network.free_classes:
-            key += (len(text.seen), len(text.weight))
+            key = (*key, len(text.seen), len(text.weight))
         with self._lock:
             graph = self._graphs.pop(key, None) or self._made(key, text.weight.shape[1])
             self._graphs = dict([*self._graphs.items(), (key, graph)][-MOST_OPEN:])
@@ -80,9 +80,10 @@ class GraphPredict:
 
         def make(path: Path) -> None:
             results = Results(self.network, PostProcessor(), ())
-            words = random_words(*(counts or (CLASSES, NAMES)), dim)
+            classes, names = counts or (CLASSES, NAMES)
+            words = random_words(classes, names, dim)
             write_graph(results, words, path, about, parts=parts)
 
-        classes = f", {counts[0]} classes with {counts[1]} names" if counts else ""
-        graph = self.store.open(f"{height} x {width} pixels{classes}", make)
+        fixed = f", {counts[0]} classes with {counts[1]} names" if counts else ""
+        graph = self.store.open(f"{height} x {width} pixels{fixed}", make)
         return OnnxModel(graph, model.sam if isinstance(model, FrozenSeg) else None)
