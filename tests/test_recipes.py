@@ -38,6 +38,7 @@ OURS = {
     "coco/frozenseg/convnext_large.yaml",
     "coco/frozenseg/convnext_large_1gpu.yaml",
     "coco/frozenseg/r50x64.yaml",
+    "small/fixed_views.yaml",
     "small/frozenseg.yaml",
     "small/fusioner.yaml",
 }

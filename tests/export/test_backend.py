@@ -16,7 +16,8 @@ from tests.conftest import TINY_OPTIONS
 # Weights without training propose masks that no threshold would pass.
 OPTIONS = [
     *TINY_OPTIONS,
-    *("TEST.USE_SAM_MASKS", "True", "TEST.SAM_MASKS.POINTS_PER_SIDE", "4"),
+    *("TEST.USE_SAM_MASKS", "True", "TEST.PKL_SAM_MODEL_NAME", "tiny"),
+    *("TEST.SAM_MASKS.POINTS_PER_SIDE", "4"),
     *("TEST.SAM_MASKS.PREDICTED_IOU", "0.0", "TEST.SAM_MASKS.STABILITY", "0.0"),
 ]
 WORDS = "circle; square; sky; grass"
