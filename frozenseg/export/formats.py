@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from frozenseg.export import openvino
 from frozenseg.export.graph import KEY, write_about, write_onnx
 from frozenseg.export.precision import PRECISIONS, lower_precision
 from frozenseg.export.session import Session
-from frozenseg.files import atomic_path
 
 Run = Callable[[dict[str, Tensor]], dict[str, np.ndarray]]
 """From the inputs of a graph (`Case.inputs`) to its outputs by name."""
@@ -58,7 +58,9 @@ def _run_onnx(path: Path, outputs: Sequence[str]) -> Run:
 def _write_openvino(
     program: ExportedProgram, path: Path, outputs: Sequence[str], about: Mapping[str, Any]
 ) -> None:
-    with atomic_path(path.with_suffix(".onnx")) as source:
+    # A large graph has a file of weights beside it, which goes with the folder.
+    with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        source = Path(folder) / "graph.onnx"
         _write_onnx(program, source, outputs, about)
         openvino.write_openvino(source, path, about)
 
