@@ -139,7 +139,7 @@ def plot(experiment: Experiment, compared: Compared, path: Path) -> None:
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     figure.supylabel("gain in points, 95 % interval")
     figure.supxlabel("steps of training")
     figure.savefig(path, dpi=100)
