@@ -76,7 +76,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert "torch" in needed and not set(needed) & set(EXTRAS)
     extras = {"train", "eval", "serve", "batch", "ray", "data", "docs"}
-    extras |= {"cityscapes", "fusioner", "fonts", "heif", "video", "onnx", "all"}
+    extras |= {"cityscapes", "fusioner", "fonts", "heif", "video", "onnx", "openvino", "all"}
     assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == extras
     assert not [name for name in names if re.search(r"(^|/)(tests?|logs)/|\.pyc$", name)]
     recipes = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "configs").rglob("*.yaml")}
