@@ -109,18 +109,17 @@ def run_parts(
         task = ray.remote(max_retries=RETRIES, **needs)(_run_part)
         total = BLOCKS * count
         parts = [Part(number, total) for number in range(1, total + 1)]
-        waiting = all_of_them = [
-            task.remote(work, part, sys.argv, imported_extensions()) for part in parts
-        ]
+        tasks = [task.remote(work, part, sys.argv, imported_extensions()) for part in parts]
+        waiting, found = tasks, {}
         try:
             with tqdm(total=total, unit=" parts", disable=None) as bar:
                 while waiting:
-                    done, waiting = ray.wait(waiting)
-                    for _, error in ray.get(done):
-                        if error:
-                            raise UserError(error)
-                        bar.update()
-            return [result for result, _ in ray.get(all_of_them)]
+                    (done,), waiting = ray.wait(waiting)
+                    found[done], error = ray.get(done)
+                    if error:
+                        raise UserError(error)
+                    bar.update()
+            return [found[task] for task in tasks]
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             raise UserError(
                 "a process was killed again and again, or its memory ran out; give fewer --actors, "

@@ -69,34 +69,35 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
+    device = None if device is None else str(device)
     if str(model).endswith((".onnx", ".xml")):
-        from frozenseg.build.exported import load_exported  # which needs this module
-
         if weights is not None or options or backend is not None:
             raise UserError(
                 f"{model}: an exported model takes neither weights, options nor backend; device "
                 "says where it runs"
             )
-        return load_exported(user_path(str(model)), None if device is None else str(device))
+        return _load_exported(str(model), device)
     if backend is not None:
         given = (part for pair in option_pairs(options) for part in pair)
         options = [*given, "MODEL.BACKEND", backend]
     fetched: set[str] = set()
     while True:
         try:
+            name = "small" if model is None else model
             return build_predictor(
-                model_config(
-                    "small" if model is None else model,
-                    weights=weights,
-                    options=options,
-                    device=None if device is None else str(device),
-                )
+                model_config(name, weights=weights, options=options, device=device)
             )
         except AbsentWeights as error:
             if not download or error.name in fetched:
                 raise
             fetch_published(find_published(error.name))
             fetched.add(error.name)
+
+
+def _load_exported(path: str, device: str | None) -> HubPredictor:
+    from frozenseg.build.exported import load_exported  # which needs this module
+
+    return load_exported(user_path(path), device)
 
 
 def build_predictor(cfg: CfgNode) -> HubPredictor:

@@ -82,8 +82,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def _checksum(path: Path) -> str:
+    """Return the checksum of a graph, and of the file of its weights where they exceed 2 GB."""
     value = 0
-    with open(path, "rb") as file:
-        while part := file.read(1 << 24):
-            value = zlib.crc32(part, value)
+    weights = path.with_name(f"{path.name}.data")
+    for each in (path, weights) if weights.exists() else (path,):
+        with open(each, "rb") as file:
+            while part := file.read(1 << 24):
+                value = zlib.crc32(part, value)
     return f"{value:08x}"

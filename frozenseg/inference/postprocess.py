@@ -113,26 +113,19 @@ class PostProcessor:
             mask_logits = torch.cat((mask_logits, sam_proposals.mask_logits))
         size, device = resizer.output_size, mask_logits.device
         self._require_memory(size, len(mask_logits), device)
-        panoptic = semantic = instances = proposals = None
-        from_masks: list[Accumulator] = []
+        panoptic = instances = proposals = None
         if self.panoptic:
             panoptic = PanopticAccumulator(on_host, size, self.object_mask_threshold, device)
-            from_masks.append(panoptic)
         if self.instances:
-            instances = InstanceAccumulator(
-                on_host, vocabulary, size, self.detections_per_image, device
-            )
-            from_masks.append(instances)
+            most = self.detections_per_image
+            instances = InstanceAccumulator(on_host, vocabulary, size, most, device)
         if self.proposals:
             proposals = ProposalAccumulator(mask_logits, size)
-            from_masks.append(proposals)
-        if self.semantic or self.semantic_scores:
-            semantic = SemanticAccumulator(
-                class_weights, size, self.semantic_scores, self.semantic_threshold
-            )
-            if self.masks_at_output_size:
-                from_masks.append(semantic)
+        semantic = self._semantic(class_weights, size)
+        at_output_size = semantic if self.masks_at_output_size else None
         from_scores = None if self.masks_at_output_size else semantic
+        made: tuple[Accumulator | None, ...] = (panoptic, instances, proposals, at_output_size)
+        from_masks = [accumulator for accumulator in made if accumulator is not None]
         # The same bands whatever is made: the sums of instances are rounded band by band.
         depth = sum(class_probs.shape)
         _accumulate(from_masks, from_scores, mask_logits, resizer, depth)
@@ -149,6 +142,11 @@ class PostProcessor:
             semantic_scores=semantic.all_scores if semantic else None,
             proposals=proposals.masks.numpy() if proposals else None,
         )
+
+    def _semantic(self, weights: Tensor, size: tuple[int, int]) -> SemanticAccumulator | None:
+        if not (self.semantic or self.semantic_scores):
+            return None
+        return SemanticAccumulator(weights, size, self.semantic_scores, self.semantic_threshold)
 
     def _require_memory(self, size: tuple[int, int], queries: int, device: torch.device) -> None:
         """Refuse an image whose masks at output size, a byte for each pixel, are too large."""

@@ -205,7 +205,9 @@ class SetCriterion:
 @torch.no_grad()
 def elsewhere(outputs: list[MaskPredictions], targets: TargetBatch) -> Tensor:
     """Return whether less than half of each query's mask is annotated, (L, B, Q) bool."""
-    annotated = torch.stack([masks.any(0) for masks in targets.masks.split(targets.counts)])
+    # The masks of no object at all may be of size 0.
+    masks = targets.masks if targets.masks.numel() else targets.masks.new_zeros(0, 1, 1)
+    annotated = torch.stack([of_image.any(0) for of_image in masks.split(targets.counts)])
     found = []
     for output in outputs:  # the masks of all outputs at once would take gigabytes
         logits = output.mask_logits

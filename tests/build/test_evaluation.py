@@ -90,7 +90,7 @@ def test_lvis_is_that_of_the_scoring_command(run: TinyRun) -> None:
     detections = []
     for number, path in enumerate(sorted((run.root / "data" / "images").iterdir()), start=1):
         shutil.copy(path, folder / f"{number:012d}.png")
-        found = model(path, vocabulary=vocabulary).instances
+        found = model(path, vocabulary=vocabulary, threshold=0).instances
         height, width = found.masks.shape[1:]
         content["images"].append(
             {
@@ -157,7 +157,7 @@ def write_cityscapes(run: TinyRun) -> None:
         for path in (image, truth, png):
             path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, image)
-        found = model(source, vocabulary=names).instances
+        found = model(source, vocabulary=names, threshold=0).instances
         ids = np.full(found.masks.shape[1:], 7)
         for place, (mask, class_id) in enumerate(distinct(found, 1)):
             ids[mask] = CITYSCAPES_IDS[class_id] * 1000 + place

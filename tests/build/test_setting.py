@@ -38,8 +38,8 @@ FUSIONER = (
             r"^MODEL\.FUSIONER\.TEXT_WEIGHTS .*none'?: ",
         ),
         (
-            [*TINY_OPTIONS, "MODEL.FROZEN_SEG.CLIP_MODEL_NAME", "frozenseg_tiny_vit"],
-            r"^MODEL\.FROZEN_SEG\.CLIP_MODEL_NAME frozenseg_tiny_vit: a ConvNeXt or ResNet",
+            [*TINY_OPTIONS, "MODEL.FROZEN_SEG.CLIP_MODEL_NAME", "frozenseg_tinny"],
+            r"^MODEL\.FROZEN_SEG\.CLIP_MODEL_NAME frozenseg_tinny: unknown; did you mean",
         ),
     ],
 )

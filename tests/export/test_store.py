@@ -56,6 +56,23 @@ def test_a_damaged_graph_is_made_again(tmp_path: Path, made: list[str], damage: 
     assert made == ["content"] * 2
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_weights_beside_a_graph_count(tmp_path: Path, made: list[str], lost: bool) -> None:
+    def make(path: Path) -> None:
+        made.append("large")
+        path.write_text("graph")
+        path.with_name(f"{path.name}.data").write_text("weights")
+
+    graphs = GraphStore(tmp_path, {}, "cpu")
+    for _ in range(2):
+        graphs.open("a large graph", make)
+    assert made == ["large"]
+    (weights,) = tmp_path.glob("*.data")
+    weights.unlink() if lost else weights.write_text("weighty")
+    graphs.open("a large graph", make)
+    assert made == ["large"] * 2
+
+
 def test_what_cannot_be_made_leaves_nothing(tmp_path: Path, made: list[str]) -> None:
     def fail(path: Path) -> None:
         raise ValueError("differs")

@@ -135,6 +135,16 @@ def test_void_only_where_something_is_annotated(make_predictions, make_targets) 
     assert 0 < left_out < 3 * 7
 
 
+@pytest.mark.parametrize("size", [(16, 16), (0, 0)])
+def test_where_nothing_is_annotated_nothing_is_void(make_predictions, make_targets, size) -> None:
+    criterion = SetCriterion(num_classes=3, num_points=12, annotated_only=True)
+    predictions = make_predictions()
+    losses = criterion(predictions, make_targets((0, 0), size=size))
+    assert all(loss == 0 for loss in losses.values())
+    total_of(losses).backward()
+    assert all(leaf.grad.isfinite().all() for leaf in leaves(predictions))
+
+
 def test_masks_that_are_not_computed_yet_are_judged_alike(make_predictions, make_targets) -> None:
     outputs, targets = make_predictions(outputs=1), make_targets((1, 1))
     targets[0].masks[:] = True  # all of the first image is annotated, nothing of the second

@@ -30,7 +30,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-FEATURES = ("features", "20")  # the folder of the frozen features, and their limit in GB
+MOST_FEATURES = "20"  # GB of frozen features on disk
 
 
 def main(argv: list[str]) -> int | None:
@@ -86,10 +86,9 @@ def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
 
 def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> dict[str, Run]:
     """Return the runs of one seed, by arm, with their first weights on disk."""
-    features, limit = FEATURES
     shared = [
-        *("DATALOADER.FEATURE_CACHE", str(arguments.output / features)),
-        *("DATALOADER.FEATURE_CACHE_GB", limit),
+        *("DATALOADER.FEATURE_CACHE", str(arguments.output / "features")),
+        *("DATALOADER.FEATURE_CACHE_GB", MOST_FEATURES),
     ]
     configs, options = {}, {}
     for name, arm in experiment.arms.items():

@@ -10,14 +10,14 @@ from tqdm import tqdm
 
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
 from frozenseg.build.evaluator import EvalDataset, build_evaluator, eval_datasets
-from frozenseg.build.models import feature_fingerprint, loaded_model
+from frozenseg.build.models import loaded_model
+from frozenseg.build.optimization import feature_cache
 from frozenseg.build.training import WEIGHTS, train
 from frozenseg.config import load_config
 from frozenseg.data.loader import eval_loader
-from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.evaluation.evaluator import Evaluator, ScoredDataset
 from frozenseg.evaluation.metric import State
-from frozenseg.evaluation.runner import fresh
+from frozenseg.evaluation.runner import Share, combined, fresh
 from frozenseg.evaluation.tasks import Summary
 from frozenseg.files import read_json, write_json
 from frozenseg.models.base import SegmentationModel, evaluation_mode
@@ -86,8 +86,7 @@ def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:
     sets = eval_datasets(cfg)
     model = loaded_model(cfg, build_device(cfg))
     prepare_for_inference(cfg, model)
-    if cfg.DATALOADER.FEATURE_CACHE:
-        _keep_features(cfg, model)
+    _keep_features(cfg, model)
     evaluator = build_evaluator(cfg, model, sets)
     summary: Summary = {}
     with evaluation_mode(model):
@@ -99,14 +98,9 @@ def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:
 
 def _keep_features(cfg: CfgNode, model: SegmentationModel) -> None:
     """Let the frozen encoders see each test image once in all runs, as those of training."""
-    precision = build_precision(cfg, model.device)
-    cache = FeatureCache(
-        Path(cfg.DATALOADER.FEATURE_CACHE),
-        fingerprint=f"test_{feature_fingerprint(cfg, model, precision)}",
-        limit=int(cfg.DATALOADER.FEATURE_CACHE_GB * 1e9),
-        encode=model.encode,
-        channels=model.feature_channels(),
-    )
+    cache = feature_cache(cfg, model, build_precision(cfg, model.device))
+    if cache is None:
+        return
 
     def encode(images: Any, _: Any = None) -> Any:
         return cache(images, model.device)
@@ -126,11 +120,8 @@ def _of_set(evaluator: Evaluator, entry: ScoredDataset) -> tuple[Summary, dict[s
             single = fresh(task)
             single.update(record, result)
             states[name].append(single.metric.state())
-    summary: Summary = {}
-    for name, task in tasks.items():
-        task.metric.merge(states[name])
-        summary |= task.summary(task.metric.compute())
-    return summary, states
+    share = Share(len(samples), states, model_seconds=0.0, scoring_seconds=0.0)
+    return combined(tasks, [share]).summary, states
 
 
 def _seen(entry: EvalDataset) -> np.ndarray:
