@@ -5,8 +5,8 @@ fusioner: pairs of frozen encoders, each with the same visual encoder that was n
 
 All arms of a seed see the same images in the same order and begin with the same weights where they
 have the same parts. Each is trained to the first number of steps and scored, then to the next, for
-as many hours as there are: what is there already is not made again. The report (report.md,
-plot.png, results.json) holds what has been scored so far.
+as many hours as there are: what is there already is not made again. The report (report.md and
+plot.png, made of results.json) holds what has been scored so far.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experiment
 from frozenseg.small_world.experiment.beginnings import write_beginnings
+from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
-from frozenseg.small_world.experiment.report import compare, plot, raw, report
+from frozenseg.small_world.experiment.report import plot, report
 from frozenseg.small_world.experiment.runs import Run, read
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
@@ -36,6 +37,9 @@ MOST_FEATURES = "20"  # GB of frozen features on disk
 def main(argv: list[str]) -> int | None:
     """Train and score each arm with each seed, and write the report."""
     arguments = _parser().parse_args(argv)
+    if arguments.report:
+        _write_report(Outcome.read(arguments.report), arguments.report.parent)
+        return 0
     experiment = EXPERIMENTS[arguments.experiment]
     arguments.config_file = arguments.config_file or experiment.config
     arguments.output = arguments.output or Path(f"output/small_world_{arguments.experiment}")
@@ -47,7 +51,10 @@ def main(argv: list[str]) -> int | None:
     _same_settings(arguments)
     if _make_runs(arguments, experiment):
         logger.info("stopped; the same command goes on")
-    _write_report(arguments.output, experiment)
+    found = collect(arguments.output, experiment)
+    outcome = Outcome.of_runs(arguments.experiment, found)
+    outcome.write(arguments.output / "results.json")
+    _write_report(outcome, arguments.output)
     return 0
 
 
@@ -137,16 +144,13 @@ def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabul
     return Vocabulary(tuple(names), vocabulary.is_thing)
 
 
-def _write_report(output: Path, experiment: Experiment) -> None:
-    """Write the report of all that has been scored below `output`."""
-    found = collect(output, experiment)
-    compared = compare(experiment, found)
-    text = report(experiment, found, compared)
-    write_json(output / "results.json", raw(found, compared, experiment), indent=1)
-    with atomic_path(output / "report.md") as temporary:
+def _write_report(outcome: Outcome, folder: Path) -> None:
+    """Write the report of an outcome into a folder, and print it."""
+    text = report(outcome)
+    with atomic_path(folder / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    with atomic_path(output / "plot.png") as temporary:
-        plot(experiment, compared, temporary)
+    with atomic_path(folder / "plot.png") as temporary:
+        plot(outcome, temporary)
     print(text)
 
 
@@ -178,5 +182,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, nargs="+", help="numbers of steps to score after")
     add("--arms", nargs="+", help="default: those of the main question")
     add("--hours", type=float, default=float("inf"), help="begin no run after (default: no limit)")
+    add(
+        "--report",
+        type=user_path,
+        metavar="RESULTS",
+        help="write the report of a results.json again",
+    )
     add("--options", nargs="*", default=[], metavar="KEY VALUE", help="over the recipe, for all")
     return parser

@@ -14,11 +14,13 @@ class Arm:
     title: what it is.
     options: that make it of the recipe, KEY VALUE alternating.
     against: the arm that it differs from by one thing, whose scores are subtracted from its own.
+    question: that the difference answers, in the report.
     """
 
     title: str
     options: tuple[str, ...]
     against: str | None = None
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Experiment:
     arms: by name. Parts that an arm shares with an earlier one begin with the same weights.
     usual: the arms that are trained where none are chosen.
     metrics: {key of the scores: heading}; keys of a second test set begin with its name.
+    main: the metrics by which questions are answered.
     control: the arm that is tested once more with names shuffled, if any.
     steps: the numbers of steps after which runs are scored.
     """
@@ -37,6 +40,7 @@ class Experiment:
     arms: dict[str, Arm]
     usual: tuple[str, ...]
     metrics: dict[str, str]
+    main: tuple[str, ...]
     control: str | None = None
     steps: tuple[int, ...] = (1000, 2000, 4000)
 
@@ -54,28 +58,65 @@ def _injectors(
     )
 
 
-def _of_fc_clip(title: str, *options: str) -> Arm:
+def _of_fc_clip(title: str, question: str, *options: str) -> Arm:
     """One change of the recipe, on the cheapest arm."""
-    return Arm(title, (*_injectors(False, False), *options), "a")
+    return Arm(title, (*_injectors(False, False), *options), "a", question)
 
 
 FROZENSEG = Experiment(
     config=Path("small/fixed_views"),
     arms={
         "a": Arm("FC-CLIP (no injectors)", _injectors(False, False)),
-        "b": Arm("a + Query Injector", _injectors(True, False), "a"),
-        "d": Arm("b + Feature Injector, corrected", _injectors(True, True), "b"),
-        "c": Arm("d, but SAM's levels as published", _injectors(True, True, 3), "d"),
+        "b": Arm(
+            "a + Query Injector",
+            _injectors(True, False),
+            "a",
+            "Does the Query Injector gain over FC-CLIP?",
+        ),
+        "d": Arm(
+            "b + Feature Injector, corrected",
+            _injectors(True, True),
+            "b",
+            "Does the corrected Feature Injector gain over the Query Injector alone?",
+        ),
+        "c": Arm(
+            "d, but SAM's levels as published",
+            _injectors(True, True, 3),
+            "d",
+            "Does the published reading of SAM's levels gain over the corrected one?",
+        ),
         "e": Arm("d, SAM's keep-aspect view", _injectors(True, True, 1, "keep_aspect"), "d"),
         "f": Arm("e, key positions kept", _injectors(True, True, 1, "keep_aspect", True), "e"),
         "annotated": _of_fc_clip(
-            "a, no object only where annotated", "MODEL.MASK_FORMER.NO_OBJECT", "annotated"
+            "a, no object only where annotated",
+            "Does it help to call a query void only where the image is annotated?",
+            *("MODEL.MASK_FORMER.NO_OBJECT", "annotated"),
         ),
-        "grey": _of_fc_clip("a, grey padding", "INPUT.PADDING", "grey"),
-        "empty": _of_fc_clip("a, cut-off objects kept", "INPUT.KEEP_EMPTY_OBJECTS", "True"),
-        "decay": _of_fc_clip("a, level embeddings decay", "SOLVER.WEIGHT_DECAY_RULE", "modules"),
-        "diagonal": _of_fc_clip("a, crops on the diagonal", "INPUT.DIAGONAL_CROPS", "True"),
-        "jitter": _of_fc_clip("a, a new view each time", "INPUT.FIXED_VIEWS", "0"),
+        "jitter": _of_fc_clip(
+            "a, a new view each time",
+            "What does a fixed view cost against a new one each time?",
+            *("INPUT.FIXED_VIEWS", "0"),
+        ),
+        "grey": _of_fc_clip(
+            "a, grey padding",
+            "Fine print: does grey padding gain over zeros?",
+            *("INPUT.PADDING", "grey"),
+        ),
+        "empty": _of_fc_clip(
+            "a, cut-off objects kept",
+            "Fine print: do objects that the crop cut off gain if they are kept?",
+            *("INPUT.KEEP_EMPTY_OBJECTS", "True"),
+        ),
+        "decay": _of_fc_clip(
+            "a, level embeddings decay",
+            "Fine print: does weight decay of level embeddings gain?",
+            *("SOLVER.WEIGHT_DECAY_RULE", "modules"),
+        ),
+        "diagonal": _of_fc_clip(
+            "a, crops on the diagonal",
+            "Fine print: do crops placed by one random number gain over two?",
+            *("INPUT.DIAGONAL_CROPS", "True"),
+        ),
     },
     usual=("a", "b", "d", "c"),
     metrics={
@@ -86,6 +127,7 @@ FROZENSEG = Experiment(
             for letter, part in zip("SU", SHARES, strict=True)
         },
     },
+    main=("PQ-seen", "PQ-unseen"),
     control="d",
 )
 
@@ -117,6 +159,7 @@ FUSIONER = Experiment(
         "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
         "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
     },
+    main=("oracle mIoU-seen", "oracle mIoU-unseen"),
     steps=(400,),
 )
 EXPERIMENTS = {"frozenseg": FROZENSEG, "fusioner": FUSIONER}

@@ -1,0 +1,53 @@
+"""The report of an outcome that was written by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frozenseg.errors import UserError
+from frozenseg.small_world.experiment.arms import FROZENSEG
+from frozenseg.small_world.experiment.outcome import Outcome
+from frozenseg.small_world.experiment.paired import Difference
+from frozenseg.small_world.experiment.report import report
+
+
+def outcome(**gains: Difference) -> Outcome:
+    """Arm b with these gains after 1,000 steps, and nothing else."""
+    zero = Difference((0.0, 0.0), -1.0, 1.0, True)
+    of_arm = {key: gains.get(key.replace("-", "_"), zero) for key in FROZENSEG.metrics}
+    scores = {arm: {0: dict.fromkeys(FROZENSEG.metrics, 40.0)} for arm in ("a", "b")}
+    return Outcome("frozenseg", {1000: scores}, {1000: {"b": of_arm}})
+
+
+def test_a_question_is_answered_by_its_intervals() -> None:
+    gains = {
+        "PQ_seen": Difference((1.0, 2.0), 0.5, 2.5, True),
+        "PQ_unseen": Difference((-3.0, 1.0), -3.0, 1.0, True),
+    }
+    text = report(outcome(**gains))
+    asked = text.index(f"**{FROZENSEG.arms['b'].question}** (b - a)")
+    answer = text[asked:].splitlines()[2]
+    assert answer == (
+        "- after 1,000 steps, 2 seeds: PQ seen +1.5 (+0.5 to +2.5): a gain; "
+        "PQ unseen -1.0 (-3.0 to +1.0): undecided"
+    )
+    assert "a loss" in report(outcome(PQ_seen=Difference((-1.0,), -2.0, -0.5, True)))
+    assert text.count("- not run") == sum(bool(arm.question) for arm in FROZENSEG.arms.values()) - 1
+    assert "| b - a | 2 | **+1.5 (+0.5 to +2.5)** | -1.0 (-3.0 to +1.0) |" in text
+
+
+def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
+    gains = {"AP_seen": Difference((np.nan,), np.nan, np.nan, False)}
+    outcome(**gains).write(tmp_path / "results.json")
+    again = Outcome.read(tmp_path / "results.json")
+    assert report(again) == report(outcome(**gains))
+    assert np.isnan(again.gains[1000]["b"]["AP-seen"].per_seed[0])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"experiment": "x", "scores": {}}', '{"gains": 1}'])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not the results of an experiment"):
+        Outcome.read(path)
