@@ -54,6 +54,9 @@ FROZEN_SEG = {
     # Whether CLIP was trained with QuickGELU in place of GELU, as OpenAI's were. "auto": the tag,
     # the name of the file or its entries tell; it is an error where none of them does.
     "CLIP_QUICK_GELU": Key("auto", YES_NO),
+    # The levels that the decoder reads: CLIP's own, or "simple": made by trained layers of the one
+    # at stride 16, as of a plain ViT, which has no others.
+    "CLIP_PYRAMID": Key("own", ("own", "simple")),
     "EMBED_DIM": Key(768, SIZE),  # of the joint image-text space; must be the CLIP model's
     "GEOMETRIC_ENSEMBLE_ALPHA": Key(0.4, SHARE),  # weight of CLIP's own classifier, seen classes
     "GEOMETRIC_ENSEMBLE_BETA": Key(0.8, SHARE),  # the same for unseen classes

@@ -42,7 +42,7 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
             f"gives {sam.channels} channels and the Query Injector needs them equal"
         )
     _check_sizes(cfg)
-    pyramid = _build_pyramid(clip)
+    pyramid = _build_pyramid(clip, simple=frozen.CLIP_PYRAMID == "simple")
     return FrozenSeg(
         clip=clip,
         sam=sam,
@@ -130,9 +130,11 @@ def build_sam(cfg: CfgNode) -> FrozenSam:
     return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
 
 
-def _build_pyramid(clip: FrozenClip) -> SimpleFeaturePyramid | None:
-    """Return what makes four levels of the one that a ViT has."""
-    return SimpleFeaturePyramid(channels=clip.channels["res4"]) if len(clip.channels) == 1 else None
+def _build_pyramid(clip: FrozenClip, *, simple: bool) -> SimpleFeaturePyramid | None:
+    """Return what makes four levels of the one that a ViT has, and of another CLIP's if asked."""
+    if simple or len(clip.channels) == 1:
+        return SimpleFeaturePyramid(channels=clip.channels["res4"])
+    return None
 
 
 def _build_pixel_decoder(cfg: CfgNode, levels: FrozenClip | SimpleFeaturePyramid) -> PixelDecoder:

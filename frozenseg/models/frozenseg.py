@@ -57,7 +57,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ensemble_beta: the same for unseen classes.
         ensemble_on_valid_mask: let CLIP's classifier count only for masks that are not empty.
         size_divisor: images are padded to a multiple of it, in pixels.
-        pyramid: makes CLIP's levels where its image tower is a ViT; None where it gives them.
+        pyramid: makes CLIP's levels of the one at stride 16, as of a ViT; None: its own ones.
         """
         super().__init__()
         self.clip = clip

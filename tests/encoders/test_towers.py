@@ -3,6 +3,7 @@ regions in the joint space, text, and a step of training. timm's and open_clip's
 same weights say what is right."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from frozenseg.encoders import clip_config
 from frozenseg.encoders.clip import FrozenClip, build_clip_model
 from frozenseg.encoders.clip_vit import STRIDE
 from frozenseg.errors import UserError
+from frozenseg.structures import ImageBatch, TextEmbeddings
 from tests.conftest import build_tiny
 from tests.engine.tiny import TinyRun
 
@@ -170,6 +172,24 @@ def test_half_precision_stays_close(name: str) -> None:
     after = clip(pixels).dense
     assert after.dtype == torch.bfloat16
     assert (after.float() - before).norm() < 0.05 * before.norm()
+
+
+def test_a_pyramid_of_the_level_at_stride_16(
+    tiny_images: ImageBatch, tiny_text: TextEmbeddings
+) -> None:
+    """CLIP_PYRAMID simple: the decoder reads nothing of the other levels."""
+    model = build_tiny("MODEL.FROZEN_SEG.CLIP_PYRAMID", "simple").eval()
+    features = model.encode(tiny_images)
+    for name, level in features.clip.levels.items():
+        blank = replace(
+            features.clip, levels={**features.clip.levels, name: torch.zeros_like(level)}
+        )
+        with torch.no_grad():
+            found, other = (
+                model.decode(of, tiny_text, auxiliary=False).mask_logits
+                for of in (features, replace(features, clip=blank))
+            )
+        assert torch.equal(found, other) == (name != "res4")
 
 
 @pytest.mark.slow

@@ -24,6 +24,23 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The scores of an arm less those of another one.
+
+    question: that the difference answers, in the report.
+    """
+
+    arm: str
+    against: str
+    question: str
+
+    @property
+    def name(self) -> str:
+        """As it stands in the tables."""
+        return f"{self.arm} - {self.against}"
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A comparison of models.
 
@@ -32,6 +49,7 @@ class Experiment:
     usual: the arms that are trained where none are chosen.
     metrics: {key of the scores: heading}; keys of a second test set begin with its name.
     main: the metrics by which questions are answered.
+    more: comparisons of arms that differ by more than one thing.
     control: the arm that is tested once more with names shuffled, if any.
     steps: the numbers of steps after which runs are scored.
     """
@@ -41,8 +59,19 @@ class Experiment:
     usual: tuple[str, ...]
     metrics: dict[str, str]
     main: tuple[str, ...]
+    more: tuple[Comparison, ...] = ()
     control: str | None = None
     steps: tuple[int, ...] = (1000, 2000, 4000)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """All of them: each arm with its own `against`, then `more`."""
+        pairs = [
+            Comparison(name, arm.against, arm.question)
+            for name, arm in self.arms.items()
+            if arm.against is not None
+        ]
+        return [*pairs, *self.more]
 
 
 def _injectors(
@@ -62,6 +91,10 @@ def _of_fc_clip(title: str, question: str, *options: str) -> Arm:
     """One change of the recipe, on the cheapest arm."""
     return Arm(title, (*_injectors(False, False), *options), "a", question)
 
+
+COARSE = ("MODEL.FROZEN_SEG.CLIP_PYRAMID", "simple")
+# The Query Injector works after the first of the two layers.
+SHORT = ("MODEL.MASK_FORMER.DEC_LAYERS", "3", "MODEL.MASK_FORMER.SAM_QUERY_FUSE_LAYER", "0")
 
 FROZENSEG = Experiment(
     config=Path("small/fixed_views"),
@@ -117,6 +150,12 @@ FROZENSEG = Experiment(
             "Fine print: do crops placed by one random number gain over two?",
             *("INPUT.DIAGONAL_CROPS", "True"),
         ),
+        "a16": Arm(
+            "FC-CLIP, CLIP's level of stride 16 alone", (*_injectors(False, False), *COARSE)
+        ),
+        "d16": Arm("d, CLIP's level of stride 16 alone", (*_injectors(True, True), *COARSE)),
+        "a2": Arm("a, two decoder layers", (*_injectors(False, False), *SHORT)),
+        "d2": Arm("d, two decoder layers", (*_injectors(True, True), *SHORT)),
     },
     usual=("a", "b", "d", "c"),
     metrics={
@@ -128,6 +167,13 @@ FROZENSEG = Experiment(
         },
     },
     main=("PQ-seen", "PQ-unseen"),
+    more=(
+        Comparison("d", "a", "Do both injectors together gain over FC-CLIP?"),
+        Comparison(
+            "d16", "a16", "Do both gain where CLIP has one coarse level, as a plain ViT has?"
+        ),
+        Comparison("d2", "a2", "Do both gain where the decoder has two layers?"),
+    ),
     control="d",
 )
 

@@ -22,7 +22,7 @@ class Outcome:
 
     experiment: the name of the experiment.
     scores: steps -> arm -> seed -> metric -> per cent.
-    gains: steps -> arm -> metric -> its gain over the arm that it is compared with.
+    gains: steps -> comparison -> metric -> the gain.
     """
 
     experiment: str
@@ -38,7 +38,7 @@ class Outcome:
     def of_runs(
         cls, experiment: str, found: Mapping[int, Mapping[str, Mapping[int, Scored]]]
     ) -> "Outcome":
-        """Compare each arm with its own `against`, over the seeds that both have.
+        """Make all comparisons, over the seeds that both arms have.
 
         found: steps -> arm -> seed -> its scores.
         """
@@ -56,24 +56,22 @@ class Outcome:
         gains: dict[int, dict[str, dict[str, Difference]]] = {}
         for steps, arms in found.items():
             gains[steps] = {}
-            for name in arms:
-                against = None if name == CONTROL else EXPERIMENTS[experiment].arms[name].against
-                seeds = sorted(arms[name].keys() & arms.get(against or "", {}).keys())
-                if not seeds or against is None:
-                    continue
-                arm, other = ([arms[row][seed] for seed in seeds] for row in (name, against))
-                of_arm = differences(arm, other, metrics)
-                gains[steps][name] = {key: _rounded(gain) for key, gain in of_arm.items()}
+            for pair in EXPERIMENTS[experiment].comparisons:
+                runs, others = arms.get(pair.arm, {}), arms.get(pair.against, {})
+                seeds = sorted(runs.keys() & others.keys())
+                if seeds:
+                    arm, other = ([of[seed] for seed in seeds] for of in (runs, others))
+                    gains[steps][pair.name] = differences(arm, other, metrics)
         return cls(experiment, scores, gains)
 
     def write(self, path: Path) -> None:
         """Write all numbers as JSON."""
         gains = {
             steps: {
-                arm: {key: asdict(gain) for key, gain in of_arm.items()}
-                for arm, of_arm in arms.items()
+                pair: {key: _rounded(gain) for key, gain in of_pair.items()}
+                for pair, of_pair in pairs.items()
             }
-            for steps, arms in self.gains.items()
+            for steps, pairs in self.gains.items()
         }
         value = {"experiment": self.experiment, "scores": self.scores, "gains": gains}
         write_json(path, value, indent=1)
@@ -92,27 +90,26 @@ class Outcome:
 
     @classmethod
     def _parsed(cls, value: Any) -> "Outcome":
-        arms = {*EXPERIMENTS[value["experiment"]].arms, CONTROL}
         scores = {
             int(steps): {
                 arm: {int(seed): _numbers(row) for seed, row in runs.items()}
-                for arm, runs in of_steps.items()
-                if arm in arms
+                for arm, runs in arms.items()
             }
-            for steps, of_steps in value["scores"].items()
+            for steps, arms in value["scores"].items()
         }
         gains = {
             int(steps): {
-                arm: {
-                    key: Difference(**_numbers(row))
-                    for key, row in of_arm.items()
-                }
-                for arm, of_arm in of_steps.items()
-                if arm in arms
+                pair: {key: Difference(**_numbers(row)) for key, row in of_pair.items()}
+                for pair, of_pair in pairs.items()
             }
-            for steps, of_steps in value["gains"].items()
+            for steps, pairs in value["gains"].items()
         }
-        return cls(value["experiment"], scores, gains)
+        outcome = cls(value["experiment"], scores, gains)
+        known = {*outcome.of.arms, CONTROL}
+        for arm in {arm for arms in scores.values() for arm in arms}:
+            if arm not in known:
+                raise ValueError(f"unknown arm {arm}")
+        return outcome
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,10 +123,10 @@ def _number(value: Any) -> Any:
     return np.nan if value is None else value
 
 
-def _rounded(gain: Difference) -> Difference:
-    return Difference(
-        per_seed=tuple(round(value, DIGITS) for value in gain.per_seed),
-        low=round(gain.low, DIGITS),
-        high=round(gain.high, DIGITS),
-        over_scenes=gain.over_scenes,
-    )
+def _rounded(gain: Difference) -> dict[str, Any]:
+    return {
+        **asdict(gain),
+        "per_seed": [round(value, DIGITS) for value in gain.per_seed],
+        "low": round(gain.low, DIGITS),
+        "high": round(gain.high, DIGITS),
+    }

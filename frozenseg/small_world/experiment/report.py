@@ -30,14 +30,14 @@ def report(outcome: Outcome) -> str:
 
 def _answers(outcome: Outcome) -> Iterator[str]:
     """Each question with what was found after each number of steps."""
-    asked = [(name, arm) for name, arm in outcome.of.arms.items() if arm.question]
+    asked = [pair for pair in outcome.of.comparisons if pair.question]
     if asked:
         yield "## Questions and answers"
         yield ""
-    for name, arm in asked:
-        yield f"**{arm.question}** ({name} - {arm.against})"
+    for pair in asked:
+        yield f"**{pair.question}** ({pair.name})"
         yield ""
-        found = [(steps, arms[name]) for steps, arms in outcome.gains.items() if name in arms]
+        found = [(n, pairs[pair.name]) for n, pairs in outcome.gains.items() if pair.name in pairs]
         for steps, gains in found:
             verdicts = [
                 f"{outcome.of.metrics[key]} {_verdict(gains[key])}" for key in outcome.of.main
@@ -81,12 +81,11 @@ def _cells(experiment: Experiment, runs: Sequence[Summary]) -> list[str]:
     ]
 
 
-def _gains(experiment: Experiment, arms: Mapping[str, Mapping[str, Difference]]) -> list[str]:
+def _gains(experiment: Experiment, pairs: Mapping[str, Mapping[str, Difference]]) -> list[str]:
     rows = []
-    for arm, gains in arms.items():
+    for pair, gains in pairs.items():
         seeds = len(next(iter(gains.values())).per_seed)
-        cells = [_gain(gains[key]) for key in experiment.metrics]
-        rows.append([f"{arm} - {experiment.arms[arm].against}", str(seeds), *cells])
+        rows.append([pair, str(seeds), *(_gain(gains[key]) for key in experiment.metrics)])
     return _tables(["gain", "seeds"], experiment.metrics.values(), rows)
 
 
@@ -111,17 +110,17 @@ def _tables(
 
 
 def plot(outcome: Outcome, path: Path) -> None:
-    """Draw the gain of every arm over the steps, with its interval; one panel for each metric."""
+    """Draw every gain over the steps, with its interval; one panel for each metric."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the scores").Figure
     experiment, gains = outcome.of, outcome.gains
     columns = -(-len(experiment.metrics) // 2)
     figure = Figure(figsize=(2.6 * columns, 6.5), layout="constrained")
     panels = figure.subplots(2, columns, squeeze=False).T.flat
-    arms = list(dict.fromkeys(arm for of_steps in gains.values() for arm in of_steps))
+    pairs = list(dict.fromkeys(pair for of_steps in gains.values() for pair in of_steps))
     for axes, (key, label) in zip(panels, experiment.metrics.items(), strict=False):
         axes.axhline(0, color="black", linewidth=0.8)
-        for number, arm in enumerate(arms):
-            points = [(n, gains[n][arm][key]) for n in sorted(gains) if arm in gains[n]]
+        for number, pair in enumerate(pairs):
+            points = [(n, gains[n][pair][key]) for n in sorted(gains) if pair in gains[n]]
             means = [gain.mean for _, gain in points]
             bars = [[m - g.low, g.high - m] for m, (_, g) in zip(means, points, strict=True)]
             axes.errorbar(
@@ -130,7 +129,7 @@ def plot(outcome: Outcome, path: Path) -> None:
                 yerr=np.nan_to_num(np.array(bars).T).clip(0),
                 marker="o",
                 capsize=3,
-                label=f"{arm} - {experiment.arms[arm].against}",
+                label=pair,
             )
         axes.set(title=label, xscale="log")
         ticks = sorted(gains)

@@ -110,7 +110,12 @@ def tiny(tmp_path, monkeypatch) -> Callable[..., list[str]]:
     keys = ("PQ-seen", "PQ-unseen", "mIoU-seen", "AP-seen", "S_Recall@IoU=0.75")
     arms = {"a": FROZENSEG.arms["a"], "f": Arm("injectors", FROZENSEG.arms["d"].options, "a")}
     experiment = replace(
-        FROZENSEG, arms=arms, usual=("a", "f"), metrics={key: key for key in keys}, control="f"
+        FROZENSEG,
+        arms=arms,
+        more=(),
+        usual=("a", "f"),
+        metrics={key: key for key in keys},
+        control="f",
     )
     monkeypatch.setitem(command.EXPERIMENTS, "frozenseg", experiment)
     sets = f"('{run.dataset}',)"
@@ -156,7 +161,7 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
     assert list(found["scores"]["2"]) == ["a", "f", "shuffled"]
     assert list(found["scores"]["2"]["a"]) == ["0", "1"]
     assert list(found["scores"]["2"]["shuffled"]) == ["0"]
-    gain = found["gains"]["2"]["f"]["mIoU-seen"]
+    gain = found["gains"]["2"]["f - a"]["mIoU-seen"]
     scores = found["scores"]["2"]
     each = [scores["f"][seed]["mIoU-seen"] - scores["a"][seed]["mIoU-seen"] for seed in "01"]
     assert gain["per_seed"] == pytest.approx(each, abs=0.002)

@@ -17,7 +17,7 @@ def outcome(**gains: Difference) -> Outcome:
     zero = Difference((0.0, 0.0), -1.0, 1.0, True)
     of_arm = {key: gains.get(key.replace("-", "_"), zero) for key in FROZENSEG.metrics}
     scores = {arm: {0: dict.fromkeys(FROZENSEG.metrics, 40.0)} for arm in ("a", "b")}
-    return Outcome("frozenseg", {1000: scores}, {1000: {"b": of_arm}})
+    return Outcome("frozenseg", {1000: scores}, {1000: {"b - a": of_arm}})
 
 
 def test_a_question_is_answered_by_its_intervals() -> None:
@@ -33,7 +33,7 @@ def test_a_question_is_answered_by_its_intervals() -> None:
         "PQ unseen -1.0 (-3.0 to +1.0): undecided"
     )
     assert "a loss" in report(outcome(PQ_seen=Difference((-1.0,), -2.0, -0.5, True)))
-    assert text.count("- not run") == sum(bool(arm.question) for arm in FROZENSEG.arms.values()) - 1
+    assert text.count("- not run") == sum(bool(pair.question) for pair in FROZENSEG.comparisons) - 1
     assert "| b - a | 2 | **+1.5 (+0.5 to +2.5)** | -1.0 (-3.0 to +1.0) |" in text
 
 
@@ -42,7 +42,7 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     outcome(**gains).write(tmp_path / "results.json")
     again = Outcome.read(tmp_path / "results.json")
     assert report(again) == report(outcome(**gains))
-    assert np.isnan(again.gains[1000]["b"]["AP-seen"].per_seed[0])
+    assert np.isnan(again.gains[1000]["b - a"]["AP-seen"].per_seed[0])
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"experiment": "x", "scores": {}}', '{"gains": 1}'])
