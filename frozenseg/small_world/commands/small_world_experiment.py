@@ -6,7 +6,8 @@ fusioner: pairs of frozen encoders, each with the same visual encoder that was n
 All arms of a seed see the same images in the same order and begin with the same weights where they
 have the same parts. Each is trained to the first number of steps and scored, then to the next, for
 as many hours as there are: what is there already is not made again. The report (report.md and
-plot.png, made of results.json) holds what has been scored so far.
+plot.png, made of results.json) holds what has been scored so far, behind the text of
+conclusions.md, if that lies beside them.
 """
 
 import argparse
@@ -145,8 +146,12 @@ def shuffled(vocabulary: Vocabulary, training: Vocabulary, seed: int) -> Vocabul
 
 
 def _write_report(outcome: Outcome, folder: Path) -> None:
-    """Write the report of an outcome into a folder, and print it."""
+    """Write the report of an outcome into a folder, behind the conclusions of its author, if there
+    are any, and print it."""
+    conclusions = folder / "conclusions.md"
     text = report(outcome)
+    if conclusions.is_file():
+        text = conclusions.read_text(encoding="utf-8").rstrip() + "\n\n" + text
     with atomic_path(folder / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     with atomic_path(folder / "plot.png") as temporary:

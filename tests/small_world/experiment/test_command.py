@@ -174,8 +174,9 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
     kept = tmp_path / "kept"
     kept.mkdir()
     shutil.copy(folder / "results.json", kept)
+    (kept / "conclusions.md").write_text("# What it says\n")
     assert command.main(["--report", str(kept / "results.json")]) == 0
-    assert (kept / "report.md").read_text() == text
+    assert (kept / "report.md").read_text() == "# What it says\n\n" + text
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
     assert command.main(arguments) == 0
