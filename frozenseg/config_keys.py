@@ -61,6 +61,25 @@ FROZEN_SEG = {
     "GEOMETRIC_ENSEMBLE_ALPHA": Key(0.4, SHARE),  # weight of CLIP's own classifier, seen classes
     "GEOMETRIC_ENSEMBLE_BETA": Key(0.8, SHARE),  # the same for unseen classes
     "ENSEMBLE_ON_VALID_MASK": False,  # only for masks with pixels; True for ResNets
+    # At test: what the odds of "void" against all classes are multiplied by; 1: as published. Less
+    # finds more of unseen classes, which training calls void, and more that is nothing.
+    "VOID_FACTOR": Key(1.0, Range(0, 1000)),
+    # At test: how much of the probability of "void" CLIP's own classifier may give to unseen
+    # classes, each by its probability there; 0: nothing, as published; 1: all that it can.
+    "VOID_TO_UNSEEN": Key(0.0, SHARE),
+    # How CLIP's features are pooled for its own classifier: under the "mask", as published, or
+    # under activation maps that a trained "adapter" makes of mask and features (Mask-Adapter).
+    "POOLING": Key("mask", ("mask", "adapter")),
+    "MASK_ADAPTER": {
+        "MASK_IN_CHANNELS": Key(16, Range(4, 4096)),  # of an embedded mask; a multiple of 4
+        "NUM_CHANNELS": Key(768, SIZE),  # of its ConvNeXt blocks
+        "NUM_BLOCKS": Key(3, LAYERS),
+        "NUM_OUTPUT_MAPS": Key(16, Range(1, 256)),  # activation maps of a region
+        "CLASS_WEIGHT": Key(2.0, FACTOR),  # of its class loss
+        "COS_WEIGHT": Key(5.0, FACTOR),  # of its mask consistency loss
+        # Least IoU of a predicted mask with an object, from which on it trains as well.
+        "IOU_THRESHOLD": Key(0.7, SHARE),
+    },
     "QUERY_INJECTOR": True,  # SAM features join the queries
     "FEATURE_INJECTOR": True,  # both False: no SAM, the model is FC-CLIP
     # Levels that the attention of the SAM pixel decoder is built for: 3 as published (released

@@ -166,6 +166,7 @@ class MaskPredictions:
         largest number of an image.
     mask_embed: (B, Q, C) in training, else None.
     mask_features: (B, C, h, w) in training, else None.
+    clip_dense: `ClipFeatures.dense` in training with a mask adapter, else None.
     """
 
     class_logits: Tensor
@@ -174,6 +175,7 @@ class MaskPredictions:
     region_logits: Tensor | None = None
     mask_embed: Tensor | None = None
     mask_features: Tensor | None = None
+    clip_dense: Tensor | None = None
 
 
 @dataclass(frozen=True)

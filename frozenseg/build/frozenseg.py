@@ -21,8 +21,10 @@ from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.engine.training_loss import InputPreparation, MaskClassificationLoss
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path
+from frozenseg.losses.region_loss import RegionLoss
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.models.frozenseg import FrozenSeg
+from frozenseg.models.mask_adapter import FINER, MaskAdapter
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.pixel_decoder import PixelDecoder, Recompute, SAMPixelDecoder
 from frozenseg.models.simple_pyramid import SimpleFeaturePyramid
@@ -56,6 +58,9 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
         ensemble_on_valid_mask=frozen.ENSEMBLE_ON_VALID_MASK,
         size_divisor=mask.SIZE_DIVISIBILITY,
         pyramid=pyramid,
+        void_factor=frozen.VOID_FACTOR,
+        void_to_unseen=frozen.VOID_TO_UNSEEN,
+        mask_adapter=_build_mask_adapter(cfg) if frozen.POOLING == "adapter" else None,
     )
 
 
@@ -184,6 +189,23 @@ def _build_mask_decoder(cfg: CfgNode) -> MaskDecoder:
     )
 
 
+def _build_mask_adapter(cfg: CfgNode) -> MaskAdapter:
+    frozen = cfg.MODEL.FROZEN_SEG
+    adapter = frozen.MASK_ADAPTER
+    if adapter.MASK_IN_CHANNELS % 4:
+        raise UserError(
+            f"MODEL.FROZEN_SEG.MASK_ADAPTER.MASK_IN_CHANNELS {adapter.MASK_IN_CHANNELS}: must be a "
+            "multiple of 4"
+        )
+    return MaskAdapter(
+        embed_dim=frozen.EMBED_DIM,
+        mask_channels=adapter.MASK_IN_CHANNELS,
+        channels=adapter.NUM_CHANNELS,
+        num_blocks=adapter.NUM_BLOCKS,
+        num_maps=adapter.NUM_OUTPUT_MAPS,
+    )
+
+
 def _check_sizes(cfg: CfgNode) -> None:
     """Refuse numbers that are in range each, but do not go together."""
     head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
@@ -260,6 +282,22 @@ def frozenseg_loss(
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         inputs=inputs,
         seed=cfg.SEED,
+        regions=_build_region_loss(cfg, model, text),
+    )
+
+
+def _build_region_loss(cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings) -> RegionLoss | None:
+    """Return the losses of the mask adapter, if there is one."""
+    if model.mask_adapter is None:
+        return None
+    adapter = cfg.MODEL.FROZEN_SEG.MASK_ADAPTER
+    return RegionLoss(
+        embed=model.region_embeddings,
+        classify=partial(model.class_logits_of_regions, text=text),
+        finer=FINER,
+        iou_threshold=adapter.IOU_THRESHOLD,
+        class_weight=adapter.CLASS_WEIGHT,
+        consistency_weight=adapter.COS_WEIGHT,
     )
 
 

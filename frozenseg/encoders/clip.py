@@ -82,6 +82,25 @@ class FrozenClip(ClipText):
         with in_float32(dense):
             return self.trunk.encode_regions(dense.float(), mask_logits)
 
+    @torch.no_grad()
+    def encode_cells(self, dense: Tensor) -> Tensor:
+        """CLIP's embeddings (B, D, h, w) of the cells of dense (B, C, h, w), each a region."""
+        batch, grid = len(dense), dense.shape[-2:]
+        cells = grid[0] * grid[1]
+        each = 2 * torch.eye(cells, device=dense.device).view(1, cells, *grid) - 1  # logits
+        embedded = self.encode_regions(dense, each.expand(batch, -1, -1, -1))  # (B, h*w, D)
+        return embedded.transpose(1, 2).unflatten(2, grid)
+
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """CLIP's embeddings (B, Q, D) of regions given by M maps each, in float32, with gradients.
+
+        dense: (B, C, h, w). maps: (B, Q, M, h, w), logits of how much each cell counts; the
+        embeddings of a region's maps are averaged (Mask-Adapter, arXiv 2412.04533).
+        """
+        with in_float32(dense):
+            embedded = self.trunk.encode_activations(dense.float(), maps.float().flatten(1, 2))
+        return embedded.unflatten(1, maps.shape[1:3]).mean(2)
+
 
 def build_clip_model(name: str, *, quick_gelu: bool) -> Any:
     """Return an open_clip model without weights: `open_clip.CLIP`, or `CustomTextCLIP` where the
@@ -113,6 +132,9 @@ class Trunk(Protocol):
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
         """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """As `encode_regions`, where cells count as much as the sigmoid of maps (B, Q, h, w)."""
 
 
 def _timm_trunk(visual: Any) -> Trunk | None:

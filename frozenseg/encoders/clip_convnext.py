@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from frozenseg.encoders.convnext_block import fuse_blocks
-from frozenseg.encoders.pooling import pool_masks
+from frozenseg.encoders.pooling import pool_activations, pool_masks
 from frozenseg.structures import ClipFeatures
 
 
@@ -45,6 +45,13 @@ class ConvNeXtTrunk:
 
         dense: (B, C, h, w). mask_logits: (B, Q, h, w).
         """
-        pooled = pool_masks(dense, mask_logits)
+        return self._embedded(pool_masks(dense, mask_logits))
+
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w), see
+        `pool_activations`."""
+        return self._embedded(pool_activations(dense, maps))
+
+    def _embedded(self, pooled: Tensor) -> Tensor:
         cells = pooled.flatten(0, 1)[:, :, None, None]  # each region as a 1 x 1 image
         return self.visual.head(self.visual.trunk.head(cells)).unflatten(0, pooled.shape[:2])

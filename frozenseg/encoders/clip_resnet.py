@@ -41,23 +41,39 @@ class ResNetTrunk:
         A region without a positive cell attends to the whole image, because its attention would be
         undefined otherwise. dense (B, C, h, w), mask_logits (B, Q, h, w); returns (B, Q, D).
         """
+        inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
+        inside = inside | ~inside.any(-1, keepdim=True)
+        scores, values = self._scores(dense)
+        weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
+        return self._pooled(weights, values)
+
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """As `encode_regions`, with the logarithm of the sigmoid of maps (B, Q, h, w) added to the
+        scores of the cells, for maps of large numbers the same."""
+        scores, values = self._scores(dense)
+        weights = (scores + F.logsigmoid(maps.flatten(2))[:, None]).softmax(-1)  # (B, M, Q, h*w)
+        return self._pooled(weights, values)
+
+    def _scores(self, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores (B, M, 1, h*w) of the cells, and their values (B, M, h*w, C / M).
+
+        The query is the same for all regions: its scores are computed once.
+        """
         pool = self.visual.attnpool
-        batch = len(dense)
         tokens = dense.flatten(2).transpose(1, 2)  # (B, h*w, C)
         query = tokens.mean(1, keepdim=True) + pool.positional_embedding[:1]
         keys = self._keys(dense)
-        inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
-        inside = inside | ~inside.any(-1, keepdim=True)
 
         def heads(projected: Tensor) -> Tensor:
             return projected.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
 
-        # The query is the same for all regions: its scores are computed once, (B, M, 1, h*w).
         query = heads(pool.q_proj(query))
         scores = query @ heads(pool.k_proj(keys)).transpose(-2, -1) / query.shape[-1] ** 0.5
-        weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
-        pooled = weights @ heads(pool.v_proj(keys))  # (B, M, Q, C / M)
-        return pool.c_proj(pooled.transpose(1, 2).reshape(batch, -1, dense.shape[1]))
+        return scores, heads(pool.v_proj(keys))
+
+    def _pooled(self, weights: Tensor, values: Tensor) -> Tensor:
+        pooled = (weights @ values).transpose(1, 2)  # (B, Q, M, C / M)
+        return self.visual.attnpool.c_proj(pooled.flatten(2))
 
     def encode_cells(self, dense: Tensor) -> Tensor:
         """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each pooled alone.

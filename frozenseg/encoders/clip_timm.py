@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from frozenseg.encoders.pooling import pool_masks
+from frozenseg.encoders.pooling import pool_activations, pool_masks
 from frozenseg.structures import ClipFeatures
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -46,7 +46,13 @@ class TimmTrunk:
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
         """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
-        pooled = pool_masks(dense, mask_logits)
+        return self._embedded(pool_masks(dense, mask_logits))
+
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w)."""
+        return self._embedded(pool_activations(dense, maps))
+
+    def _embedded(self, pooled: Tensor) -> Tensor:
         cells = pooled.flatten(0, 1)[:, :, None, None]  # each region as a 1 x 1 image
         encoded = self.visual.head(self.network.forward_head(cells))
         return encoded.unflatten(0, pooled.shape[:2])

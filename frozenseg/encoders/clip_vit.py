@@ -16,7 +16,7 @@ from timm.layers import AttentionPoolLatent
 from timm.layers.format import Format
 from torch import Tensor, nn
 
-from frozenseg.encoders.pooling import pool_masks
+from frozenseg.encoders.pooling import pool_activations, pool_masks
 from frozenseg.structures import ClipFeatures
 
 STRIDE = 16
@@ -58,6 +58,10 @@ class VitTrunk:
         """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
         return pool_masks(dense, mask_logits) @ self.visual.proj.float()
 
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w)."""
+        return pool_activations(dense, maps) @ self.visual.proj.float()
+
 
 class TimmVitTrunk:
     """Calls a ViT of timm in open_clip's adapter, neither of which it owns.
@@ -96,6 +100,17 @@ class TimmVitTrunk:
             pooled = pool_masks(dense, mask_logits)
         else:
             pooled = attend_under_masks(pool, dense, mask_logits)
+        return self._embedded(pooled)
+
+    def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
+        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w), or of attention to
+        whose scores the logarithm of their sigmoids is added."""
+        pool = getattr(self.vit, "attn_pool", None)
+        if pool is None:
+            return self._embedded(pool_activations(dense, maps))
+        return self._embedded(attend_under_activations(pool, dense, maps))
+
+    def _embedded(self, pooled: Tensor) -> Tensor:
         return self.visual.head(self.vit.head(self.vit.fc_norm(pooled)))
 
 
@@ -108,13 +123,32 @@ def attend_under_masks(pool: AttentionPoolLatent, dense: Tensor, mask_logits: Te
     """
     inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
     inside = inside | ~inside.any(-1, keepdim=True)
+    scores, values = _scores(pool, dense)
+    weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
+    return _pooled(pool, weights, values)
+
+
+def attend_under_activations(pool: AttentionPoolLatent, dense: Tensor, maps: Tensor) -> Tensor:
+    """As `attend_under_masks`, with the logarithm of the sigmoid of maps (B, Q, h, w) added to the
+    scores of the cells, for maps of large numbers the same."""
+    scores, values = _scores(pool, dense)
+    weights = (scores + F.logsigmoid(maps.flatten(2))[:, None]).softmax(-1)
+    return _pooled(pool, weights, values)
+
+
+def _scores(pool: AttentionPoolLatent, dense: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores (B, M, 1, h*w) of the cells, and their values (B, M, h*w, c).
+
+    The query is the same for all regions: its scores are computed once.
+    """
     query = pool.q(pool.latent).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # (1, M, 1, c)
     pairs = pool.kv(dense.flatten(2).transpose(1, 2)).unflatten(-1, (2, pool.num_heads, -1))
     keys, values = pairs.permute(2, 0, 3, 1, 4)  # (B, M, h*w, c) each
     query, keys = pool.q_norm(query), pool.k_norm(keys)
-    # The query is the same for all regions: its scores are computed once, (B, M, 1, h*w).
-    scores = query @ keys.mT * pool.scale
-    weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
+    return query @ keys.mT * pool.scale, values
+
+
+def _pooled(pool: AttentionPoolLatent, weights: Tensor, values: Tensor) -> Tensor:
     pooled = pool.proj((weights @ values).transpose(1, 2).flatten(2))
     return pooled if pool.mlp is None else pooled + pool.mlp(pool.norm(pooled))
 

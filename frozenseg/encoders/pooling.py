@@ -27,6 +27,16 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     return pooled / areas.clamp(min=1)
 
 
+def pool_activations(features: Tensor, maps: Tensor) -> Tensor:
+    """Mean of features (B, C, h, w) weighted by the sigmoid of maps (B, Q, h, w): (B, Q, C).
+
+    For maps of large numbers it is `pool_masks`.
+    """
+    with in_float32(features):
+        weights = F.logsigmoid(maps.float().flatten(2)).softmax(-1)  # sigmoids that add up to 1
+        return weights @ features.float().flatten(2).transpose(1, 2)
+
+
 def pool_predicted_masks(mask_embed: Tensor, features: Tensor) -> Tensor:
     """As `pool_masks`, of masks that are not kept: mask_embed (B, N, C) times features (B, C, h, w)
     gives their logits, here and again in the backward pass.

@@ -25,6 +25,7 @@ from frozenseg.data.dataset import Sample
 from frozenseg.data.transforms import seeded_generator
 from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.losses.pixel import pixel_losses
+from frozenseg.losses.region_loss import RegionLoss
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import Features, ImageBatch, MaskPredictions, Targets, TextEmbeddings
 
@@ -153,12 +154,15 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         num_queries: int,
         inputs: InputPreparation,
         seed: int,
+        regions: RegionLoss | None = None,
     ) -> None:
-        """text: of the training vocabulary, on the model's device. seed: of the random points."""
+        """text: of the training vocabulary, on the model's device. seed: of the random points.
+        regions: further losses, of a mask adapter."""
         self.inputs = inputs
         self.seed = seed
         self.criterion = criterion
-        self.weights = criterion.loss_weights
+        self.regions = regions
+        self.weights = criterion.loss_weights | ({} if regions is None else regions.weights)
         self.text = text
         self.num_queries = num_queries
 
@@ -187,14 +191,18 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def __call__(
         self, outputs: MaskPredictions, targets: ObjectTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
-        """Return the losses of `SetCriterion`, by its names."""
-        return self.criterion(
+        """Return the losses of `SetCriterion` and `RegionLoss`, by their names."""
+        num_masks = max(normalizers.objects, 1.0)
+        losses = self.criterion(
             outputs,
             targets.objects,
-            num_masks=max(normalizers.objects, 1.0),
+            num_masks=num_masks,
             class_normalizer=normalizers.class_weight,
             seeds=targets.seeds,
         )
+        if self.regions is not None:
+            losses |= self.regions(outputs, targets.objects, num_masks, targets.seeds)
+        return losses
 
 
 @dataclass(frozen=True)

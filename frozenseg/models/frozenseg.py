@@ -14,6 +14,7 @@ from frozenseg.encoders.sam import FrozenSam
 from frozenseg.models.base import RegionClassifier, Stage
 from frozenseg.models.geometric_ensemble import TextAndVoid, class_logits, geometric_ensemble
 from frozenseg.models.layers import Attention, WithEmbeddings, resize
+from frozenseg.models.mask_adapter import FINER, MaskAdapter
 from frozenseg.models.mask_decoder import MaskDecoder
 from frozenseg.models.ms_deform_attn import DeformableAttention
 from frozenseg.models.pixel_decoder import GroupNorm, PixelDecoder, SAMPixelDecoder
@@ -45,6 +46,9 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ensemble_on_valid_mask: bool,
         size_divisor: int,
         pyramid: SimpleFeaturePyramid | None = None,
+        void_factor: float = 1.0,
+        void_to_unseen: float = 0.0,
+        mask_adapter: MaskAdapter | None = None,
     ) -> None:
         """Join the parts.
 
@@ -58,6 +62,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ensemble_on_valid_mask: let CLIP's classifier count only for masks that are not empty.
         size_divisor: images are padded to a multiple of it, in pixels.
         pyramid: makes CLIP's levels of the one at stride 16, as of a ViT; None: its own ones.
+        void_factor, void_to_unseen: how void is decided, as of `geometric_ensemble`.
+        mask_adapter: says where in and around a region CLIP's features are pooled; None: in it.
         """
         super().__init__()
         self.clip = clip
@@ -72,6 +78,9 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         self.ensemble_on_valid_mask = ensemble_on_valid_mask
         self.size_divisor = size_divisor
         self.pyramid = pyramid
+        self.void_factor = void_factor
+        self.void_to_unseen = void_to_unseen
+        self.mask_adapter = mask_adapter
 
     @property
     def text_encoder(self) -> FrozenClip:
@@ -130,7 +139,11 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
 
         features: the result of `encode` for these images, if it is known already.
         """
-        return self.decode(features or self.encode(images), text, auxiliary=True)
+        features = features or self.encode(images)
+        predictions = self.decode(features, text, auxiliary=True)
+        if self.mask_adapter is not None:  # whose loss needs them
+            predictions.clip_dense = features.clip.dense
+        return predictions
 
     @torch.no_grad()
     def predict(
@@ -152,14 +165,14 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         clip = features.clip
         predictions.class_logits = self.ensemble_logits(clip, predictions, text)
         if regions is not None:
-            dense, padded = clip.dense, (images.pixels.shape[-2], images.pixels.shape[-1])
-            grid = (dense.shape[-2], dense.shape[-1])
+            padded = (images.pixels.shape[-2], images.pixels.shape[-1])
             resampled = [
-                resample_to_padded_grid(masks, size, padded, grid)
+                resample_to_padded_grid(masks, size, padded, self._region_grid(clip.dense))
                 for masks, size in zip(regions, images.sizes, strict=True)
             ]
             filled = nn.utils.rnn.pad_sequence(resampled, batch_first=True)
-            predictions.region_logits = self.clip_logits(clip, filled, text)
+            masks = filled if self.mask_adapter is None else (filled > 0).float()
+            predictions.region_logits = self.clip_logits(clip, masks, text)
         return predictions
 
     @torch.no_grad()
@@ -197,8 +210,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
         """Log-probabilities (B, Q, K + 1) of the geometric ensemble of both classifiers."""
-        size = (features.dense.shape[-2], features.dense.shape[-1])
-        masks = resize(predictions.mask_logits, size)
+        masks, grid = predictions.mask_logits, self._region_grid(features.dense)
+        masks = resize(masks if self.mask_adapter is None else (masks > 0).float(), grid)
         return geometric_ensemble(
             predictions.class_logits,
             self.clip_logits(features, masks, text),
@@ -206,9 +219,35 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
             alpha=self.ensemble_alpha,
             beta=self.ensemble_beta,
             valid=(masks > 0).flatten(2).any(-1) if self.ensemble_on_valid_mask else None,
+            void_factor=self.void_factor,
+            void_to_unseen=self.void_to_unseen,
         )
 
     def clip_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
-        """Logits (B, Q, K + 1) of CLIP's own classifier for masks (B, Q, h, w) on CLIP's grid."""
-        regions = self.clip.encode_regions(features.dense, masks)
+        """Logits (B, Q, K + 1) of CLIP's own classifier for masks.
+
+        masks: (B, Q, h, w), logits on CLIP's grid; with a mask adapter as of `region_embeddings`.
+        """
+        if self.mask_adapter is None:
+            regions = self.clip.encode_regions(features.dense, masks)
+        else:
+            regions = self.region_embeddings(features.dense, masks)
+        return self.class_logits_of_regions(regions, text)
+
+    def class_logits_of_regions(self, regions: Tensor, text: TextEmbeddings) -> Tensor:
+        """Logits (B, Q, K + 1) of CLIP's own classifier for its embeddings (B, Q, D) of regions."""
         return class_logits(regions, text, self.void_embedding, self.clip.logit_scale)
+
+    def region_embeddings(self, dense: Tensor, masks: Tensor) -> Tensor:
+        """CLIP's embeddings (B, Q, D) of regions by the mask adapter, for training with gradients.
+
+        dense: (B, C, h, w) of `ClipFeatures`. masks: (B, Q, 4h, 4w) in 0-1, as of `MaskAdapter`.
+        """
+        assert self.mask_adapter is not None, "there is a mask adapter"
+        maps = self.mask_adapter(self.clip.encode_cells(dense), masks)
+        return self.clip.encode_activations(dense, maps)
+
+    def _region_grid(self, dense: Tensor) -> tuple[int, int]:
+        """Height and width of the grid on which masks of regions are expected."""
+        finer = 1 if self.mask_adapter is None else FINER
+        return finer * dense.shape[-2], finer * dense.shape[-1]

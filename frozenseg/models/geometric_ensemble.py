@@ -3,6 +3,7 @@
 Legend: B images, Q queries, K classes, S names, D dimension of the joint space.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,8 @@ def geometric_ensemble(
     alpha: float,
     beta: float,
     valid: Tensor | None = None,
+    void_factor: float = 1.0,
+    void_to_unseen: float = 0.0,
 ) -> Tensor:
     """Return the geometric ensemble of the in-vocabulary and the out-of-vocabulary classifier.
 
@@ -67,6 +70,9 @@ def geometric_ensemble(
     out_logits: (B, Q, K + 1) of CLIP's own classifier; its void logit is not used.
     seen: (K,) bool.
     valid: (B, Q) bool; where False, the in-vocabulary classifier alone counts.
+    void_factor: what the odds of void are multiplied by; 1: as published.
+    void_to_unseen: share of the claim of CLIP's own classifier on void, see `unseen_in_void`; 0: as
+        published.
     Returns log-probabilities (B, Q, K + 1).
     """
     weight = torch.where(seen, alpha, beta).to(in_logits.dtype)  # (K,)
@@ -75,6 +81,28 @@ def geometric_ensemble(
     mixed = (1 - weight) * in_logits[..., :-1].log_softmax(-1) + weight * out_logits[
         ..., :-1
     ].log_softmax(-1)
+    if void_factor != 1:  # as logits, since odds may be infinite
+        shift = math.log(void_factor) if void_factor else -math.inf
+        in_logits = torch.cat((in_logits[..., :-1], in_logits[..., -1:] + shift), dim=-1)
     void = in_logits.softmax(-1)[..., -1:]
-    probabilities = torch.cat((mixed.softmax(-1) * (1 - void), void), dim=-1)
+    classes = mixed.softmax(-1) * (1 - void)
+    if void_to_unseen:
+        claims = void_to_unseen * unseen_in_void(out_logits, seen, void, valid)
+        classes, void = classes + claims, void - claims.sum(-1, keepdim=True)
+    probabilities = torch.cat((classes, void), dim=-1)
     return torch.log(probabilities + 1e-8)  # 1e-8: as published
+
+
+def unseen_in_void(
+    out_logits: Tensor, seen: Tensor, void: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """Return the probabilities (B, Q, K) of void and of an unseen class at once; 0 for seen ones.
+
+    In training regions of unseen classes are without annotation and are called void, so the void of
+    the in-vocabulary classifier stands for both: nothing, or an unseen class. Which of the two, and
+    which class, is up to CLIP's own classifier: p(unseen class k, void) = p_void * p_out(k).
+
+    void: (B, Q, 1) probability of void. The rest as of `geometric_ensemble`.
+    """
+    claims = void * out_logits[..., :-1].softmax(-1) * ~seen
+    return claims if valid is None else claims * valid[..., None]

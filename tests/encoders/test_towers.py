@@ -83,6 +83,9 @@ def test_levels_regions_and_text_have_their_sizes(name: str) -> None:
     assert regions.shape == (2, 3, clip.embed_dim) and regions.isfinite().all()
     nothing = clip.encode_regions(features.dense, -masks.abs())
     assert nothing.isfinite().all()
+    by_maps = clip.encode_activations(features.dense, 1e4 * masks.sign()[:, :, None])
+    close(by_maps, regions)
+    assert clip.encode_cells(features.dense).shape[1:] == (clip.embed_dim, *masks.shape[-2:])
     assert clip.encode_text(TEXTS).shape == (3, clip.embed_dim)
     assert not any(parameter.requires_grad for parameter in clip.parameters())
 

@@ -1,5 +1,7 @@
 """Classification against loops over classes and names, and against float64 formulas."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,47 @@ def test_permuted_classes_permute_scores() -> None:
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.25, 3.0, 0.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("with_valid", [True, False])
+def test_void_is_weakened_as_by_hand(factor: float, share: float, with_valid: bool) -> None:
+    """Query by query, in plain numbers, from the result without either rule."""
+    in_logits, out_logits = 2 * torch.randn(2, 4, 6), 2 * torch.randn(2, 4, 6)
+    seen = torch.tensor([True, False, True, True, False])
+    valid = torch.tensor([[True, False, True, False], [False, True, True, True]])
+    rules = {"alpha": 0.4, "beta": 0.8, "valid": valid if with_valid else None}
+    plain = geometric_ensemble(in_logits, out_logits, seen, **rules).exp()
+    ours = geometric_ensemble(
+        in_logits, out_logits, seen, **rules, void_factor=factor, void_to_unseen=share
+    ).exp()
+    for image in range(2):
+        for query in range(4):
+            p = [float(value) for value in plain[image, query]]
+            odds = factor * p[5] / (1 - p[5])
+            expected = [value / (1 - p[5]) / (1 + odds) for value in p[:5]]
+            void = left = odds / (1 + odds)
+            weights = [math.exp(value) for value in out_logits[image, query, :5].tolist()]
+            for number in (1, 4):
+                if not with_valid or valid[image, query]:
+                    claim = share * void * weights[number] / sum(weights)
+                    expected[number], left = expected[number] + claim, left - claim
+            torch.testing.assert_close(
+                ours[image, query], torch.tensor([*expected, left]), atol=1e-6, rtol=1e-4
+            )
+
+
+def test_the_published_rule_of_void_is_untouched() -> None:
+    in_logits, out_logits = 5 * torch.randn(2, 4, 6), 5 * torch.randn(2, 4, 6)
+    seen = torch.tensor([True, False, True, True, False])
+    weight = torch.where(seen, 0.4, 0.8)
+    mixed = (1 - weight) * in_logits[..., :-1].log_softmax(-1)
+    mixed = mixed + weight * out_logits[..., :-1].log_softmax(-1)
+    void = in_logits.softmax(-1)[..., -1:]
+    expected = torch.log(torch.cat((mixed.softmax(-1) * (1 - void), void), -1) + 1e-8)
+    rules = {"alpha": 0.4, "beta": 0.8, "void_factor": 1.0, "void_to_unseen": 0.0}
+    assert torch.equal(geometric_ensemble(in_logits, out_logits, seen, **rules), expected)
+
+
 def ensemble_by_hand(
     in_logits: torch.Tensor,
     out_logits: torch.Tensor,
@@ -158,9 +201,12 @@ def test_extreme_logits_stay_finite(scale: float, with_valid: bool) -> None:
     in_logits[0, 1] = torch.tensor([scale, -scale, -scale, -scale, -scale, -scale])
     valid = torch.rand(1, 8) < 0.5 if with_valid else None
     seen = torch.tensor([True, False, True, True, False])
-    ours = geometric_ensemble(in_logits, out_logits, seen, alpha=0.4, beta=0.8, valid=valid)
-    assert ours.isfinite().all()
-    torch.testing.assert_close(ours.exp().sum(-1), torch.ones(1, 8), atol=1e-4, rtol=0)
+    for more in ({}, {"void_factor": 0.0}, {"void_factor": 0.1, "void_to_unseen": 1.0}):
+        ours = geometric_ensemble(
+            in_logits, out_logits, seen, alpha=0.4, beta=0.8, valid=valid, **more
+        )
+        assert ours.isfinite().all()
+        torch.testing.assert_close(ours.exp().sum(-1), torch.ones(1, 8), atol=1e-4, rtol=0)
 
 
 def test_one_class() -> None:

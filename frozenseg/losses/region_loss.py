@@ -1,0 +1,123 @@
+"""The losses of Mask-Adapter (arXiv 2412.04533, section 3.3): regions get their object's class.
+
+Legend: N objects of an image, Q queries, P pairs, C channels, D joint CLIP space, K classes, h x w
+cells of the grid on which regions are given.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frozenseg.structures import MaskPredictions, Targets
+
+MOST_OBJECTS = 16  # of an image that train the adapter in a step, as published
+
+Embed = Callable[[Tensor, Tensor], Tensor]
+"""From CLIP's features (1, C, h', w') and the masks (1, N, h, w) of regions, shares of cells, to
+their embeddings (1, N, D)."""
+
+
+class RegionLoss:
+    """Cross entropy of CLIP's own classifier on annotated and on predicted masks, and consistency.
+
+    An object's predicted mask is the one of largest IoU with it, if that exceeds a threshold; its
+    embedding should be that of the annotated mask. No gradient reaches the masks: what makes them
+    trains as without these losses.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed: Embed,
+        classify: Callable[[Tensor], Tensor],
+        finer: int,
+        iou_threshold: float,
+        class_weight: float,
+        consistency_weight: float,
+    ) -> None:
+        """Set parts and weights.
+
+        embed: makes embeddings of regions. classify: makes class logits (1, N, K + 1), void last,
+        of embeddings. finer: cells of masks for each of CLIP's, along each axis.
+        iou_threshold: 0-1. class_weight, consistency_weight: of the two losses.
+        """
+        self.embed = embed
+        self.classify = classify
+        self.finer = finer
+        self.iou_threshold = iou_threshold
+        self.weights = {"loss_adapter": class_weight, "loss_consistency": consistency_weight}
+
+    def __call__(
+        self, outputs: MaskPredictions, targets: list[Targets], num_masks: float, seeds: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the unweighted `loss_adapter` and `loss_consistency` of a batch.
+
+        outputs: with `mask_embed`, `mask_features` and `clip_dense`. num_masks: the number of
+        objects of the whole step, which divides both (the published code divides by the number of
+        regions). seeds: (B,) int64, of the choice of objects where an image has many.
+        """
+        dense = outputs.clip_dense
+        assert dense is not None, "the model has a mask adapter"
+        grid = (self.finer * dense.shape[-2], self.finer * dense.shape[-1])
+        class_loss = consistency = dense.new_zeros(())
+        for image, target in enumerate(targets):
+            chosen = _chosen(len(target.class_ids), seeds[image]).to(dense.device)
+            masks = target.masks.to(dense.device)[chosen]
+            class_ids = target.class_ids.to(dense.device)[chosen]
+            # Without any object a blank mask, which does not count: every weight gets a gradient.
+            annotated = _shares(masks if len(masks) else dense.new_zeros(1, *grid), grid)
+            predicted, pairs = self._predicted(outputs, image, masks, grid)
+            embedded = self.embed(
+                dense[image : image + 1], torch.cat((annotated, predicted)).unsqueeze(0)
+            )
+            if not len(masks):
+                class_loss = class_loss + 0 * embedded.sum()
+                continue
+            logits = self.classify(embedded)[0, :, :-1]  # whether it is an object is known
+            labels = torch.cat((class_ids, class_ids[pairs]))
+            class_loss = class_loss + F.cross_entropy(logits, labels, reduction="sum")
+            of_masks, of_predictions = embedded[0].split((len(masks), len(pairs)))
+            cosines = F.cosine_similarity(of_predictions, of_masks[pairs].detach(), dim=-1)
+            consistency = consistency + (1 - cosines).sum()
+        return {"loss_adapter": class_loss / num_masks, "loss_consistency": consistency / num_masks}
+
+    @torch.no_grad()
+    def _predicted(
+        self, outputs: MaskPredictions, image: int, masks: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the predicted masks (P, h, w) of objects, as shares of cells, and the objects (P,)
+        that they are of. masks: (N, H, W) of the objects."""
+        assert outputs.mask_embed is not None and outputs.mask_features is not None
+        features = outputs.mask_features[image].float()
+        inside = torch.einsum("qc,chw->qhw", outputs.mask_embed[image].float(), features) > 0
+        if not len(masks):
+            return _shares(inside[:0], grid), torch.zeros(0, dtype=torch.int64, device=masks.device)
+        size = (features.shape[-2], features.shape[-1])
+        best, queries = ious(_shares(masks, size) > 0.5, inside).max(1)
+        pairs = (best > self.iou_threshold).nonzero()[:, 0]
+        return _shares(inside[queries[pairs]], grid), pairs
+
+
+def _chosen(count: int, seed: Tensor) -> Tensor:
+    """Return the objects (N,) that train the adapter."""
+    if count <= MOST_OBJECTS:
+        return torch.arange(count)
+    generator = torch.Generator().manual_seed(int(seed))
+    return torch.randperm(count, generator=generator)[:MOST_OBJECTS]
+
+
+def _shares(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the share (N, h, w) of each cell that is in masks (N, H, W)."""
+    if not len(masks):
+        return torch.zeros((0, *grid), device=masks.device)
+    return F.interpolate(masks[None].float(), grid, mode="area")[0]
+
+
+def ious(first: Tensor, second: Tensor) -> Tensor:
+    """Return the IoU (N, Q) of masks (N, h, w) and (Q, h, w) bool; 0 of two empty ones."""
+    one, other = (masks.flatten(1).float() for masks in (first, second))
+    common = one @ other.T
+    union = one.sum(1)[:, None] + other.sum(1) - common
+    return common / union.clamp(min=1)
