@@ -17,8 +17,10 @@ import random
 import time
 from pathlib import Path
 
+import yaml
+
 from frozenseg.build.vocabulary import build_training_vocabulary
-from frozenseg.config import load_config
+from frozenseg.config import default_config, load_config, merge_values
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experiment
@@ -67,11 +69,19 @@ def _same_settings(arguments: argparse.Namespace) -> None:
     settings = {"configuration": cfg.dump()}
     if not path.is_file():
         write_json(path, settings)
-    elif read_json(path) != settings:
+    elif _completed(read_json(path)["configuration"]) != _completed(settings["configuration"]):
         raise UserError(
             f"{arguments.output}: holds runs of another recipe or other --options; "
             "choose another --output, or remove the folder"
         )
+
+
+def _completed(configuration: str) -> str:
+    """Return a written configuration with the keys that are newer than it, as they are by
+    default."""
+    cfg = default_config()
+    merge_values(cfg, yaml.safe_load(configuration), "settings.json")
+    return cfg.dump()
 
 
 def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
@@ -79,12 +89,21 @@ def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
     end = time.monotonic() + 3600 * arguments.hours
     for steps, seed in itertools.product(arguments.steps, arguments.seeds):
         runs = _runs(arguments, experiment, seed)
-        for arm in arguments.arms:
-            if runs[arm].scores(steps).is_file():
+        # Arms that are scored with the weights of others come behind them, at the same stage.
+        for arm in sorted(runs, key=lambda name: experiment.arms[name].trained_as is not None):
+            run, other = runs[arm], experiment.arms[arm].trained_as
+            if run.scores(steps).is_file():
                 continue
-            if time.monotonic() > end or not runs[arm].train(steps):
+            if time.monotonic() > end:
                 return True
-            runs[arm].score(steps)
+            if other is None:
+                if not run.train(steps):
+                    return True
+            elif not run.trained(steps):
+                said = "%s of seed %d: left out, %s is not at %d steps (any more)"
+                logger.warning(said, arm, seed, other, steps)
+                continue
+            run.score(steps)
         control = runs.get(experiment.control or "")
         if control and seed == arguments.seeds[0]:
             if not control.scores(steps, f"_{CONTROL}").is_file():
@@ -104,19 +123,20 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
         configs[name] = load_config(arguments.config_file, list(options[name]))
         if configs[name].INPUT.FIXED_VIEWS:
             options[name] = (*options[name], *shared)
-    wanted = [name for name in configs if name in arguments.arms]
-    before = list(configs)[: list(configs).index(wanted[-1]) + 1]  # they share their weights
-    weights = write_beginnings(
-        {name: configs[name] for name in before}, arguments.output / "beginnings"
+    trained = [name for name, arm in experiment.arms.items() if arm.trained_as is None]
+    last = max((trained.index(name) for name in arguments.arms if name in trained), default=-1)
+    weights = write_beginnings(  # those before the last one share their weights with it
+        {name: configs[name] for name in trained[: last + 1]}, arguments.output / "beginnings"
     )
     return {
         name: Run(
             folder=arguments.output / f"{name}_seed_{seed}",
             config=arguments.config_file,
             options=options[name],
-            weights=weights[name],
+            weights=weights.get(name),
+            trained_in=arguments.output / f"{experiment.arms[name].trained_as or name}_seed_{seed}",
         )
-        for name in wanted
+        for name in arguments.arms
     }
 
 

@@ -15,12 +15,15 @@ class Arm:
     options: that make it of the recipe, KEY VALUE alternating.
     against: the arm that it differs from by one thing, whose scores are subtracted from its own.
     question: that the difference answers, in the report.
+    trained_as: the arm whose trained weights it is scored with, where its options change nothing
+        but the test; None: it is trained itself.
     """
 
     title: str
     options: tuple[str, ...]
     against: str | None = None
     question: str = ""
+    trained_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,24 @@ def _of_fc_clip(title: str, question: str, *options: str) -> Arm:
     return Arm(title, (*_injectors(False, False), *options), "a", question)
 
 
+def _at_test(name: str, title: str, question: str, key: str, value: str) -> dict[str, Arm]:
+    """One change of the test, of FC-CLIP and of it trained with `annotated`, by name."""
+    change = (f"MODEL.FROZEN_SEG.{key}", value)
+    annotated = ("MODEL.MASK_FORMER.NO_OBJECT", "annotated")
+    options = (*_injectors(False, False), *change)
+    also = f"{question} (trained as annotated)"
+    return {
+        name: Arm(f"a, {title}", options, "a", question, trained_as="a"),
+        f"annotated_{name}": Arm(
+            f"annotated, {title}",
+            (*options, *annotated),
+            "annotated",
+            also,
+            trained_as="annotated",
+        ),
+    }
+
+
 COARSE = ("MODEL.FROZEN_SEG.CLIP_PYRAMID", "simple")
 # The Query Injector works after the first of the two layers.
 SHORT = ("MODEL.MASK_FORMER.DEC_LAYERS", "3", "MODEL.MASK_FORMER.SAM_QUERY_FUSE_LAYER", "0")
@@ -156,6 +177,22 @@ FROZENSEG = Experiment(
         "d16": Arm("d, CLIP's level of stride 16 alone", (*_injectors(True, True), *COARSE)),
         "a2": Arm("a, two decoder layers", (*_injectors(False, False), *SHORT)),
         "d2": Arm("d, two decoder layers", (*_injectors(True, True), *SHORT)),
+        **_at_test(
+            *("void", "void counts less"),
+            "Unseen classes: does it help to let void count less at test?",
+            *("VOID_FACTOR", "0.5"),
+        ),
+        **_at_test(
+            *("claimed", "CLIP claims void for unseen classes"),
+            "Unseen classes: does it help to let CLIP claim void for them at test?",
+            *("VOID_TO_UNSEEN", "0.5"),
+        ),
+        "adapter": _of_fc_clip(
+            "a, Mask-Adapter pools CLIP's features",
+            "Unseen classes: does Mask-Adapter's pooling gain over pooling under the mask?",
+            *("MODEL.FROZEN_SEG.POOLING", "adapter"),
+            *("MODEL.FROZEN_SEG.MASK_ADAPTER.NUM_CHANNELS", "128"),
+        ),
     },
     usual=("a", "b", "d", "c"),
     metrics={

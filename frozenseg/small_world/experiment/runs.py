@@ -32,16 +32,30 @@ class Run:
 
     folder: where the run and its scores lie.
     config: the recipe. options: of the arm and of all arms, KEY VALUE alternating.
-    weights: those it begins with.
+    weights: those it begins with; None: it is not trained.
+    trained_in: the folder whose weights are scored.
     """
 
     folder: Path
     config: Path
     options: tuple[str, ...]
-    weights: Path
+    weights: Path | None
+    trained_in: Path
+
+    def trained(self, steps: int) -> bool:
+        """Whether the weights to score are there, as `steps` steps have left them.
+
+        A later training replaces them; the configuration beside them says how far it goes, and the
+        scores that it has ended.
+        """
+        config = self.trained_in / "config.yaml"
+        if not (config.is_file() and _files(self.trained_in, steps, "")[0].is_file()):
+            return False
+        return int(load_config(config).SOLVER.MAX_ITER) == steps
 
     def train(self, steps: int) -> bool:
         """Train until `steps` steps are done; returns False if the user has stopped it."""
+        assert self.weights is not None, "an arm of its own begins with weights"
         more = ("SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
         resume = (self.folder / "checkpoints").is_dir()
         cfg = self._config("OUTPUT_DIR", str(self.folder), *more)
@@ -50,11 +64,11 @@ class Run:
         return train(cfg, resume=resume).finished
 
     def score(self, steps: int, *more: str, name: str = "") -> None:
-        """Score the weights in the folder and write what was found beside them.
+        """Score the trained weights and write what was found into the folder of this run.
 
         more: further options. name: of another way to score the same weights.
         """
-        cfg = self._config("MODEL.WEIGHTS", str(self.folder / WEIGHTS), *more)
+        cfg = self._config("MODEL.WEIGHTS", str(self.trained_in / WEIGHTS), *more)
         summary, counts = scored(cfg)
         scores, scenes = _files(self.folder, steps, name)
         counts.write(scenes)

@@ -38,8 +38,10 @@ def test_names_are_shuffled_within_their_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("of", EXPERIMENTS.values())
 def test_arms_differ_from_those_they_are_compared_with_by_one_thing(of) -> None:
-    """The corrected Feature Injector also needs the levels, which nothing else reads."""
-    together = {"VISUAL_WEIGHTS", "ALLOW_RANDOM_WEIGHTS"}
+    """The corrected Feature Injector also needs the levels, which nothing else reads, and the mask
+    adapter a size."""
+    adapter = {f"MODEL.FROZEN_SEG.{key}" for key in ("POOLING", "MASK_ADAPTER.NUM_CHANNELS")}
+    together = ({"VISUAL_WEIGHTS", "ALLOW_RANDOM_WEIGHTS"}, adapter)
     for name, arm in of.arms.items():
         if arm.against is None:
             continue
@@ -47,7 +49,22 @@ def test_arms_differ_from_those_they_are_compared_with_by_one_thing(of) -> None:
             load_config(of.config, list(row.options)) for row in (arm, of.arms[arm.against])
         )
         changed = {key for key, value in leaves(mine).items() if leaves(other)[key] != value}
-        assert len(changed) == 1 or changed == together, name
+        assert len(changed) == 1 or changed in together, name
+
+
+@pytest.mark.parametrize("of", EXPERIMENTS.values())
+def test_arms_with_the_weights_of_others_differ_from_them_at_test_alone(of) -> None:
+    """Only where keys are read that training does not look at."""
+    at_test = {f"MODEL.FROZEN_SEG.{key}" for key in ("VOID_FACTOR", "VOID_TO_UNSEEN")}
+    for name, arm in of.arms.items():
+        if arm.trained_as is not None:
+            other = of.arms[arm.trained_as]
+            assert other.trained_as is None
+            assert list(of.arms).index(arm.trained_as) < list(of.arms).index(name)
+            mine, theirs = (
+                leaves(load_config(of.config, list(row.options))) for row in (arm, other)
+            )
+            assert {key for key in mine if mine[key] != theirs[key]} <= at_test, name
 
 
 def test_both_injectors_work_in_the_recipe() -> None:
@@ -146,6 +163,67 @@ def test_scores_are_those_of_an_evaluation(tiny, tmp_path) -> None:
         assert value[0] == pytest.approx(expected[key], abs=1e-6, nan_ok=True), key
     assert (tmp_path / "experiment" / "plot.png").is_file()
     assert "| (a) FC-CLIP (no injectors) | 1 |" in (tmp_path / "experiment/report.md").read_text()
+
+
+@pytest.fixture
+def with_void(monkeypatch, tiny) -> Callable[..., list[str]]:
+    """As `tiny`, with an arm that is (a) but for the test."""
+    experiment = command.EXPERIMENTS["frozenseg"]
+    options = (*experiment.arms["a"].options, "MODEL.FROZEN_SEG.VOID_FACTOR", "0")
+    arms = {"void": Arm("no void", options, "a", "a"), **experiment.arms}
+    changed = replace(experiment, arms=arms, control=None)
+    monkeypatch.setitem(command.EXPERIMENTS, "frozenseg", changed)
+    return tiny
+
+
+def test_an_arm_with_the_weights_of_another(with_void, tmp_path, monkeypatch, caplog) -> None:
+    """Scored behind it, whatever the order; later, as long as the weights are of that stage."""
+    folder = tmp_path / "experiment"
+    assert command.main(with_void("--seeds", "0", "--steps", "1", "--arms", "void", "a")) == 0
+    assert {path.name for path in (folder / "void_seed_0").iterdir()} == {
+        "scores_1.json",
+        "scenes_1.npz",
+    }
+    scores, _ = runs.read(folder / "void_seed_0", 1)
+    options = with_void()[with_void().index("--options") + 1 :]
+    options += [*FROZENSEG.arms["a"].options, "MODEL.FROZEN_SEG.VOID_FACTOR", "0"]
+    cfg = load_config(tmp_path / "tiny.yaml", [*options, "OUTPUT_DIR", str(tmp_path / "scored")])
+    (expected,) = evaluate(cfg, weights=folder / "a_seed_0/model_final.safetensors").values()
+    for key, value in scores.items():
+        assert value == pytest.approx(expected[key], abs=1e-6, nan_ok=True), key
+    assert scores["PQ"] != runs.read(folder / "a_seed_0", 1)[0]["PQ"]
+    found = json.loads((folder / "results.json").read_text())
+    assert list(found["scores"]["1"]) == ["void", "a"]
+    assert list(found["gains (mean, low, high)"]["1"]) == ["void - a"]
+    assert "| (void) no void | 1 |" in (folder / "report.md").read_text()
+
+    (folder / "void_seed_0/scores_1.json").unlink()
+    assert command.main(with_void("--seeds", "0", "--steps", "1", "--arms", "void")) == 0
+    assert runs.read(folder / "void_seed_0", 1)[0] == pytest.approx(scores, nan_ok=True)
+    caplog.set_level("WARNING")
+    assert command.main(with_void("--seeds", "0", "--steps", "2", "--arms", "void")) == 0
+    assert "void of seed 0: left out, a is not at 2 steps" in caplog.text
+    assert command.main(with_void("--seeds", "0", "--steps", "2", "--arms", "a")) == 0
+    (folder / "void_seed_0/scores_1.json").unlink()
+    caplog.clear()
+    assert command.main(with_void("--seeds", "0", "--steps", "1", "--arms", "void")) == 0
+    assert "void of seed 0: left out, a is not at 1 steps (any more)" in caplog.text
+    assert not (folder / "void_seed_0/scores_1.json").is_file()
+
+
+def test_settings_from_before_a_key_was_there(tiny, tmp_path) -> None:
+    """What such a run did is what the new key does by default."""
+    arguments = tiny("--seeds", "0", "--steps", "1", "--hours", "0")
+    assert command.main(arguments) == 0
+    path = tmp_path / "experiment" / "settings.json"
+    settings = json.loads(path.read_text())
+    lines = settings["configuration"].splitlines()
+    kept = [line for line in lines if "VOID_FACTOR" not in line]
+    assert len(kept) == len(lines) - 1
+    path.write_text(json.dumps({"configuration": "\n".join(kept)}))
+    assert command.main(arguments) == 0
+    with pytest.raises(UserError, match="holds runs of another recipe"):
+        command.main([*arguments, "MODEL.FROZEN_SEG.VOID_FACTOR", "0.5"])
 
 
 @pytest.mark.slow
