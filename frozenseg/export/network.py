@@ -100,9 +100,9 @@ class Network(nn.Module):
             regions,
             cast(tuple[int, int], (size[0], size[1])),  # numbers that only the graph's input says
             (pixels.shape[-2], pixels.shape[-1]),
-            (clip.dense.shape[-2], clip.dense.shape[-1]),
+            model.region_grid(clip.dense),
         )
-        return [*logits, model.clip_logits(clip, masks[None], text)]
+        return [*logits, model.region_logits(clip, masks[None], text)]
 
 
 def sam_features(sam: FrozenSam, window: Window, embedding: Tensor | None) -> Tensor:

@@ -167,12 +167,11 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         if regions is not None:
             padded = (images.pixels.shape[-2], images.pixels.shape[-1])
             resampled = [
-                resample_to_padded_grid(masks, size, padded, self._region_grid(clip.dense))
+                resample_to_padded_grid(masks, size, padded, self.region_grid(clip.dense))
                 for masks, size in zip(regions, images.sizes, strict=True)
             ]
             filled = nn.utils.rnn.pad_sequence(resampled, batch_first=True)
-            masks = filled if self.mask_adapter is None else (filled > 0).float()
-            predictions.region_logits = self.clip_logits(clip, masks, text)
+            predictions.region_logits = self.region_logits(clip, filled, text)
         return predictions
 
     @torch.no_grad()
@@ -210,7 +209,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
         """Log-probabilities (B, Q, K + 1) of the geometric ensemble of both classifiers."""
-        masks, grid = predictions.mask_logits, self._region_grid(features.dense)
+        masks, grid = predictions.mask_logits, self.region_grid(features.dense)
         masks = resize(masks if self.mask_adapter is None else (masks > 0).float(), grid)
         return geometric_ensemble(
             predictions.class_logits,
@@ -238,6 +237,12 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         """Logits (B, Q, K + 1) of CLIP's own classifier for its embeddings (B, Q, D) of regions."""
         return class_logits(regions, text, self.void_embedding, self.clip.logit_scale)
 
+    def region_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
+        """As `clip_logits`, of mask logits (B, P, h, w) on the `region_grid`."""
+        return self.clip_logits(
+            features, masks if self.mask_adapter is None else (masks > 0).float(), text
+        )
+
     def region_embeddings(self, dense: Tensor, masks: Tensor) -> Tensor:
         """CLIP's embeddings (B, Q, D) of regions by the mask adapter, for training with gradients.
 
@@ -247,7 +252,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         maps = self.mask_adapter(self.clip.encode_cells(dense), masks)
         return self.clip.encode_activations(dense, maps)
 
-    def _region_grid(self, dense: Tensor) -> tuple[int, int]:
-        """Height and width of the grid on which masks of regions are expected."""
+    def region_grid(self, dense: Tensor) -> tuple[int, int]:
+        """Height and width of the grid on which masks of regions are expected: CLIP's, or a finer
+        one."""
         finer = 1 if self.mask_adapter is None else FINER
         return finer * dense.shape[-2], finer * dense.shape[-1]

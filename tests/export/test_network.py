@@ -31,6 +31,10 @@ from tests.conftest import FC_CLIP_OPTIONS, build_tiny
 WINDOW = (64, 96)
 ALL = ("panoptic", "semantic", "instances")
 RULES = PostProcessor(overlap_threshold=0.3)
+UNSEEN_OPTIONS = (
+    *("MODEL.FROZEN_SEG.POOLING", "adapter", "MODEL.FROZEN_SEG.MASK_ADAPTER.NUM_CHANNELS", "8"),
+    *("MODEL.FROZEN_SEG.VOID_FACTOR", "0.5", "MODEL.FROZEN_SEG.VOID_TO_UNSEEN", "0.5"),
+)
 
 
 def tiny_fusioner() -> SegmentationModel:
@@ -61,8 +65,9 @@ def compared(model: SegmentationModel, rules: PostProcessor, chosen: list[Case])
         ["MODEL.FROZEN_SEG.SAM_VIEW", "keep_aspect", "MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "1"],
         ["MODEL.FROZEN_SEG.SAM_VIEW", "stretch"],
         FC_CLIP_OPTIONS,
+        [*FC_CLIP_OPTIONS, *UNSEEN_OPTIONS],
     ],
-    ids=["keep_aspect", "stretch", "FC-CLIP"],
+    ids=["keep_aspect", "stretch", "FC-CLIP", "unseen"],
 )
 def test_the_function_equals_the_model_and_its_post_processing(options: list[str]) -> None:
     found = compared(build_tiny(*options), RULES, cases(32))
@@ -73,8 +78,9 @@ def test_the_function_equals_the_model_and_its_post_processing(options: list[str
 
 
 @pytest.mark.parametrize("view", ["keep_aspect", "stretch"])
-def test_regions_are_classified_and_an_embedding_may_be_given(view: str) -> None:
-    model = build_tiny("MODEL.FROZEN_SEG.SAM_VIEW", view)
+@pytest.mark.parametrize("options", [(), UNSEEN_OPTIONS])
+def test_regions_are_classified_and_an_embedding_may_be_given(view: str, options: tuple) -> None:
+    model = build_tiny("MODEL.FROZEN_SEG.SAM_VIEW", view, *options)
     chosen = [in_parts(model, case) for case in cases(32)[:3]]
     for case, found in zip(chosen, compared(model, RULES, chosen), strict=True):
         assert case.regions is not None and case.embedding is not None

@@ -210,6 +210,10 @@ FROZENSEG = Experiment(
             "d16", "a16", "Do both gain where CLIP has one coarse level, as a plain ViT has?"
         ),
         Comparison("d2", "a2", "Do both gain where the decoder has two layers?"),
+        Comparison(
+            *("claimed", "void"),
+            "Unseen classes: is it CLIP's claim that helps, or less void for whatever query?",
+        ),
     ),
     control="d",
 )
