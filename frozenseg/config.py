@@ -13,13 +13,36 @@ from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config_keys import KEYS
 from frozenseg.config_values import Key, check_values, coerce, shown
 from frozenseg.errors import UserError, nearest
 from frozenseg.recipes import find_config
 from frozenseg.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
+
+# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are
+# accepted, whatever they hold, and named once in the log.
+IGNORED = (
+    "MODEL.RESNETS",
+    "MODEL.SWIN",
+    "MODEL.BACKBONE.FREEZE_AT",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.SEM_SEG_HEAD.NAME",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",  # the data set says how many there are
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # and which value of its label maps is none
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE",
+    "MODEL.MASK_FORMER.ENC_LAYERS",
+    "SOLVER.BACKBONE_MULTIPLIER",
+    "INPUT.COLOR_AUG_SSD",
+    "INPUT.DATASET_MAPPER_NAME",  # the data set says what becomes a mask
+    "INPUT.CROP",
+    "INPUT.SIZE_DIVISIBILITY",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+)
 
 
 def default_config() -> CfgNode:

@@ -9,29 +9,6 @@ from typing import Any
 
 from frozenseg.config_values import FIXED, READ, WRITTEN, Key, Range
 
-# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are
-# accepted, whatever they hold, and named once in the log.
-IGNORED = (
-    "MODEL.RESNETS",
-    "MODEL.SWIN",
-    "MODEL.BACKBONE.FREEZE_AT",
-    "MODEL.BACKBONE.NAME",
-    "MODEL.SEM_SEG_HEAD.NAME",
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",  # the data set says how many there are
-    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # and which value of its label maps is none
-    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
-    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
-    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
-    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE",
-    "MODEL.MASK_FORMER.ENC_LAYERS",
-    "SOLVER.BACKBONE_MULTIPLIER",
-    "INPUT.COLOR_AUG_SSD",
-    "INPUT.DATASET_MAPPER_NAME",  # the data set says what becomes a mask
-    "INPUT.CROP",
-    "INPUT.SIZE_DIVISIBILITY",
-    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
-)
-
 SHARE = Range(0, 1)
 FACTOR = Range(0, 1e6)  # of a loss
 SIZE = Range(1, 16384)  # pixels, or channels
@@ -73,7 +50,7 @@ FROZEN_SEG = {
     "MASK_ADAPTER": {
         "MASK_IN_CHANNELS": Key(16, Range(4, 4096)),  # of an embedded mask; a multiple of 4
         "NUM_CHANNELS": Key(768, SIZE),  # of its ConvNeXt blocks
-        "NUM_BLOCKS": Key(3, LAYERS),
+        "NUM_BLOCKS": Key(3, LAYERS),  # ConvNeXt blocks
         "NUM_OUTPUT_MAPS": Key(16, Range(1, 256)),  # activation maps of a region
         "CLASS_WEIGHT": Key(2.0, FACTOR),  # of its class loss
         "COS_WEIGHT": Key(5.0, FACTOR),  # of its mask consistency loss

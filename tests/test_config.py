@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.config import default_config, load_config, merge_options, select_config
-from frozenseg.config_keys import IGNORED
+from frozenseg.config import IGNORED, default_config, load_config, merge_options, select_config
 from frozenseg.errors import UserError
 from frozenseg.recipes import packaged_config
 

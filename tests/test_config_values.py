@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fvcore.common.config import CfgNode
 
-from frozenseg.config import default_config, load_config
-from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config import IGNORED, default_config, load_config
+from frozenseg.config_keys import KEYS
 from frozenseg.config_values import FIXED, READ, WRITTEN, Range
 from frozenseg.errors import UserError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import frozenseg.config_keys
-from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config import IGNORED
+from frozenseg.config_keys import KEYS
 from frozenseg.config_values import FIXED, Key, Range
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api" / "configuration.md"

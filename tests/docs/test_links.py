@@ -8,7 +8,8 @@ import pytest
 
 import frozenseg
 from frozenseg.commands import COMMANDS
-from frozenseg.config_keys import IGNORED, KEYS
+from frozenseg.config import IGNORED
+from frozenseg.config_keys import KEYS
 from frozenseg.config_values import FIXED
 from tests.docs.configuration_page import PAGE, explanations, page
 from tests.docs.import_picture import PICTURE, arrows
