@@ -11,6 +11,8 @@ from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Difference
 from frozenseg.small_world.experiment.report import report
 
+LOGS = Path(__file__).parents[3] / "logs" / "small_world"
+
 
 def outcome(**gains: Difference) -> Outcome:
     """Arm b with these gains after 1,000 steps, and nothing else."""
@@ -43,6 +45,16 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = Outcome.read(tmp_path / "results.json")
     assert report(again) == report(outcome(**gains))
     assert np.isnan(again.gains[1000]["b - a"]["AP-seen"].per_seed[0])
+
+
+@pytest.mark.parametrize(
+    "path", sorted(LOGS.glob("*/results.json")), ids=lambda path: path.parent.name
+)
+def test_the_reports_in_the_logs_are_those_of_their_results(path: Path) -> None:
+    """`frozenseg small_world_experiment --report` makes them again."""
+    conclusions = (path.parent / "conclusions.md").read_text().rstrip()
+    expected = f"{conclusions}\n\n{report(Outcome.read(path))}"
+    assert (path.parent / "report.md").read_text() == expected
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"experiment": "x", "scores": {}}', '{"gains": 1}'])
