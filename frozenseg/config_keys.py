@@ -96,6 +96,9 @@ FUSIONER = {
     # Classes that an image is asked for together, in training and at test. 0: all there are; 1: as
     # published, at the cost of a pass per class where the fusion is early.
     "CLASSES_AT_ONCE": Key(0, Range(0, 100_000)),
+    # Training: each step asks its images for a random number of classes, from this one to
+    # CLASSES_AT_ONCE. 0: for CLASSES_AT_ONCE always.
+    "FEWEST_AT_ONCE": Key(0, Range(0, 100_000)),
     # At test: side in pixels of windows that slide over the image, a multiple of the visual
     # encoder's cells, and the pixels from one to the next. 0: the image in one piece. Published:
     # 224, 149.
@@ -204,8 +207,8 @@ MODEL = {
     "FUSIONER": FUSIONER,
     "TEXT": {
         # The sentences that a name is put into, whose vectors are averaged: vild14 (published
-        # FrozenSeg), fusioner32 (published Fusioner), clip80 (CLIP's for ImageNet), or a .txt file
-        # with one sentence a line and {} in the place of the name.
+        # FrozenSeg), fusioner32 (published Fusioner), clip80 (CLIP's for ImageNet), clip1 ("a photo
+        # of a {}."), or a .txt file with one sentence a line and {} in the place of the name.
         "TEMPLATES": Key("vild14", READ),
     },
     "SEM_SEG_HEAD": SEM_SEG_HEAD,

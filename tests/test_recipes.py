@@ -41,6 +41,7 @@ OURS = {
     "small/fixed_views.yaml",
     "small/frozenseg.yaml",
     "small/fusioner.yaml",
+    "small/fusioner_fixed_views.yaml",
 }
 PUBLISHED = {
     "coco/Base-COCO-PanopticSegmentation.yaml",

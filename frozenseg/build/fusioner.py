@@ -141,6 +141,11 @@ def _check_fusioner(node: CfgNode) -> None:
             f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: the two stacks of FUSION late share it, "
             "so it must be even"
         )
+    if node.CLASSES_AT_ONCE and node.FEWEST_AT_ONCE > node.CLASSES_AT_ONCE:
+        raise UserError(
+            f"MODEL.FUSIONER.FEWEST_AT_ONCE {node.FEWEST_AT_ONCE}: must be at most CLASSES_AT_ONCE "
+            f"{node.CLASSES_AT_ONCE}"
+        )
 
 
 def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
@@ -236,6 +241,8 @@ def fusioner_loss(
     return BinaryMaskLoss(
         vectors=text.class_vectors(),
         classes_at_once=model.classes_at_once,
+        fewest_at_once=cfg.MODEL.FUSIONER.FEWEST_AT_ONCE,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
         inputs=inputs,
         seed=cfg.SEED,
     )

@@ -65,6 +65,8 @@ COMMANDS = {
         "pack_weights": (DEVTOOLS, "store weights in half precision, small enough to ship"),
         "train_small_clip": (SMALL_WORLD, "train the small CLIP on the small world"),
         "train_small_sam": (SMALL_WORLD, "train the small SAM on the small world"),
+        "train_small_vit": (SMALL_WORLD, "train a small ViT on the small world without names"),
+        "train_small_bert": (SMALL_WORLD, "train a small BERT on sentences of the small world"),
         "measure_video": (SMALL_WORLD, "what tracks are worth on clips of the small world"),
         "small_world_probe": (SMALL_WORLD, "what SAM's feature map holds that CLIP's lacks"),
         "small_world_experiment": (SMALL_WORLD, "what each part of FrozenSeg adds, over seeds"),

@@ -30,7 +30,7 @@ from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import Features, ImageBatch, MaskPredictions, Targets, TextEmbeddings
 
 # beside SAMPLE_STREAM and ORDER_STREAM of `frozenseg.data.dataset`
-POINT_STREAM, CLASS_STREAM = 2, 3
+POINT_STREAM, CLASS_STREAM, COUNT_STREAM = 2, 3, 4
 
 Outputs = TypeVar("Outputs")
 LossTargets = TypeVar("LossTargets")
@@ -224,18 +224,29 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
     """
 
     def __init__(
-        self, *, vectors: Tensor, classes_at_once: int, inputs: InputPreparation, seed: int
+        self,
+        *,
+        vectors: Tensor,
+        classes_at_once: int,
+        inputs: InputPreparation,
+        seed: int,
+        fewest_at_once: int = 0,
+        batch_size: int = 1,
     ) -> None:
         """
         vectors: (K, D) of the training vocabulary, on the model's device.
         classes_at_once: how many classes are queried together; 0: all K.
         seed: of the choice of queried classes.
+        fewest_at_once: if not 0, each step queries a random number, from this to classes_at_once.
+        batch_size: of a step, over all processes and micro-batches.
         """
         self.inputs = inputs
         self.seed = seed
         self.weights = {"loss_mask": 1.0}
         self.vectors = vectors
         self.num_queried = min(classes_at_once or len(vectors), len(vectors))
+        self.fewest_queried = min(fewest_at_once or self.num_queried, self.num_queried)
+        self.batch_size = batch_size
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
         """Images with a labelled pixel."""
@@ -279,7 +290,14 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         order = np.concatenate((order[present], order[~present]))
         if first is not None:
             order = np.concatenate(([first], order[order != first]))
-        return torch.from_numpy(order[: self.num_queried].copy())
+        return torch.from_numpy(order[: self.number_queried(position)].copy())
+
+    def number_queried(self, position: int) -> int:
+        """Return how many classes are queried in the step of the image drawn at `position`."""
+        if self.fewest_queried == self.num_queried:
+            return self.num_queried
+        generator = seeded_generator(self.seed, COUNT_STREAM, position // self.batch_size)
+        return int(generator.integers(self.fewest_queried, self.num_queried + 1))
 
 
 def class_masks(targets: Targets, classes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -73,7 +73,7 @@ def region_caption(region: Region, generator: np.random.Generator) -> str:
 def label(scene: Scene) -> str:
     """Write the shortest caption of a scene of one thing, or of grounds: "a photo of a star"."""
     region = (scene.things or scene.grounds)[0]
-    return f"a photo of {_with_article(region.name) if region.is_thing else region.name}"
+    return f"a photo of {with_article(region.name) if region.is_thing else region.name}"
 
 
 def attribute_vocabulary(*, held_out: bool | None = None) -> Vocabulary:
@@ -100,6 +100,15 @@ def plural(word: str) -> str:
     if word.endswith("y") and word[-2] not in "aeiou":
         return word[:-1] + "ies"
     return word + "s"
+
+
+def with_article(phrase: str) -> str:
+    """Return "a star", "an apple", "the sky", and "grass" as it is."""
+    if phrase in NO_ARTICLE:
+        return phrase
+    if phrase in UNIQUE:
+        return f"the {phrase}"
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _say(phrase: str, generator: np.random.Generator) -> str:
@@ -150,20 +159,13 @@ def _thing_phrase(
         words = [pattern]
     else:
         words = []
-    return _with_article(" ".join([*words, noun]))
+    return with_article(" ".join([*words, noun]))
 
 
 def _grounds_phrase(grounds: list[Region], generator: np.random.Generator) -> str:
     words = [str(generator.choice(GROUNDS[ground.name].names)) for ground in grounds]
-    phrases = [
-        word if word in NO_ARTICLE else f"the {word}" if word in UNIQUE else _with_article(word)
-        for word in words
-    ]
+    phrases = [with_article(word) for word in words]
     return _listed([phrases[i] for i in generator.permutation(len(phrases))])
-
-
-def _with_article(phrase: str) -> str:
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _listed(phrases: list[str]) -> str:

@@ -22,7 +22,8 @@ VILD = (
     *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
     *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
 )
-KNOWN = ("vild14", "fusioner32", "clip80")
+CLIP_ALONE = ("a photo of a {}.",)  # the one prompt of CLIP (arXiv 2103.00020, section 3.1.4)
+KNOWN = ("vild14", "fusioner32", "clip80", "clip1")
 
 
 def find_templates(source: str) -> tuple[str, ...]:
@@ -32,6 +33,8 @@ def find_templates(source: str) -> tuple[str, ...]:
     """
     if source == "vild14":
         return VILD
+    if source == "clip1":
+        return CLIP_ALONE
     if source == "fusioner32":
         with resources.as_file(resources.files("frozenseg.text") / "fusioner32.txt") as path:
             return read_templates(path)

@@ -20,7 +20,7 @@ from frozenseg.devtools.commands import (
 )
 from frozenseg.errors import UserError
 from frozenseg.files import check_writable, write_json
-from frozenseg.small_world.commands import make_small_world, train_small_sam
+from frozenseg.small_world.commands import make_small_world, train_small_sam, train_small_vit
 from tests.disk import files_end_at
 
 DETECTIONS = ["instances", "--gt", "gone.json", "--pred", "gone.json"]
@@ -40,6 +40,7 @@ WRITERS: dict[str, tuple[Callable[[list[str]], object], list[str], str]] = {
     "convert_checkpoint": (convert_checkpoint.main, ["gone.pth"], ".safetensors"),
     "pack_weights": (pack_weights.main, ["gone.pth"], ".safetensors"),
     "train_small_sam": (train_small_sam.main, ["--steps", "1", "--output"], ""),
+    "train_small_vit": (train_small_vit.main, ["--method", "moco", "--output"], ""),
 }
 
 

@@ -55,6 +55,22 @@ def training_loss(classes_at_once: int) -> BinaryMaskLoss:
     )
 
 
+def test_a_random_number_of_classes_is_that_of_the_whole_step() -> None:
+    loss = BinaryMaskLoss(
+        vectors=torch.eye(CLASSES),
+        classes_at_once=4,
+        fewest_at_once=2,
+        batch_size=3,
+        inputs=InputPreparation(size_divisor=SIDE, grey_padding=False),
+        seed=1,
+    )
+    counts = [len(loss.queried_classes(torch.tensor([0]), position)) for position in range(300)]
+    steps = [counts[start : start + 3] for start in range(0, 300, 3)]
+    assert all(len(set(of_step)) == 1 for of_step in steps)
+    assert {of_step[0] for of_step in steps} == {2, 3, 4}
+    assert {loss.number_queried(position) for position in range(3, 6)} == {counts[3]}
+
+
 def samples() -> list[Sample]:
     """Two regions of class 3 and one of class 1; one of class 0; nothing annotated."""
     found = []
@@ -282,6 +298,7 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
         ({"WINDOW": "-16"}, "WINDOW -16: must be at least 0"),
         ({"WINDOW": "48", "VISUAL": "sam", "VISUAL_NAME": "tiny"}, "in one piece"),
         ({"CLASSES_AT_ONCE": "-1"}, "CLASSES_AT_ONCE -1: must be at least 0"),
+        ({"CLASSES_AT_ONCE": "2", "FEWEST_AT_ONCE": "3"}, "FEWEST_AT_ONCE 3: must be at most"),
     ],
 )
 def test_what_cannot_be_built_or_found_is_one_line(

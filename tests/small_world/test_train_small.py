@@ -8,16 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from frozenseg.build.models import build_model, loaded_model
 from frozenseg.checkpoints.state_dict import read_state
+from frozenseg.config import load_config
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.encoders.sam import build_sam_model
 from frozenseg.errors import UserError
 from frozenseg.runtime.precision import CHOICES
-from frozenseg.small_world.commands import train_small_clip, train_small_sam
+from frozenseg.small_world.commands import (
+    train_small_bert,
+    train_small_clip,
+    train_small_sam,
+    train_small_vit,
+)
 from frozenseg.small_world.commands.training_arguments import add_run_arguments, config_from
+from frozenseg.small_world.pretraining.without_names import VIT
 
 
-@pytest.mark.parametrize("command", [train_small_clip, train_small_sam])
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [(train_small_clip, []), (train_small_sam, []), (train_small_vit, ["--method", "dino"])],
+)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -31,10 +42,10 @@ from frozenseg.small_world.commands.training_arguments import add_run_arguments,
     ],
 )
 def test_bad_arguments_are_one_clear_line(
-    command: object, arguments: list[str], message: str, tmp_path: Path
+    command: object, more: list[str], arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        command.main(["--output", str(tmp_path / "run"), *arguments])
+        command.main(["--output", str(tmp_path / "run"), *more, *arguments])
     assert not (tmp_path / "run").exists()
 
 
@@ -91,9 +102,54 @@ def test_two_steps_leave_weights_that_load(
     assert shown == set(rows[-1]["evaluation"]["small_world"])
 
 
+PAIR = ("MODEL.ALLOW_RANDOM_WEIGHTS", "False", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu")
+
+
+@pytest.mark.parametrize("method", ["moco", "dino"])
+@pytest.mark.slow
+def test_a_vit_without_names_is_loaded_as_a_visual_encoder_and_goes_on(
+    method: str, tmp_path: Path
+) -> None:
+    run = ["--method", method, "--steps", "2", "--batch", "3", "--test-images", "4"]
+    run += ["--workers", "0", "--save-period", "1"]
+    train_small_vit.main([*run, "--output", str(tmp_path / "whole")])
+    stopped = tmp_path / "stopped"
+    shutil.copytree(tmp_path / "whole", stopped)
+    (stopped / "weights.safetensors").unlink()
+    # The checkpoint behind the first step is gone; the one of the last leaves nothing to do.
+    train_small_vit.main([*run, "--output", str(stopped), "--resume"])
+    whole, again = (
+        read_state(path / "weights.safetensors") for path in (tmp_path / "whole", stopped)
+    )
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    prefix = "MODEL.FUSIONER.VISUAL"
+    options = [prefix, method, f"{prefix}_NAME", VIT, *PAIR]
+    options += [f"{prefix}_WEIGHTS", str(tmp_path / "whole" / "weights.safetensors")]
+    cfg = load_config(Path("small/fusioner_fixed_views"), options)
+    model = loaded_model(cfg, torch.device("cpu"))
+    state = model.visual.network.state_dict()
+    assert state.keys() == whole.keys()
+    assert all(torch.equal(state[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_a_bert_without_pictures_is_loaded_as_a_text_encoder(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    run = ["--output", str(tmp_path), "--steps", "2", "--batch", "3", "--test-sentences", "5"]
+    train_small_bert.main([*run, "--workers", "0"])
+    options = ["MODEL.FUSIONER.TEXT", "bert", *PAIR]
+    options += ["MODEL.FUSIONER.TEXT_WEIGHTS", str(tmp_path / "bert")]
+    model = build_model(load_config(Path("small/fusioner_fixed_views"), options))
+    trained = read_state(tmp_path / "weights.safetensors")
+    for name, value in model.text.model.state_dict().items():
+        torch.testing.assert_close(trained[f"bert.{name}"], value)
+    assert model.text.encode_text(["a photo of a star.", "an unknown word"]).shape == (2, 128)
+    train_small_bert.main([*run, "--workers", "0", "--resume"])  # nothing is left to do
+
+
 def test_precision_is_named_as_in_all_commands() -> None:
     parser = argparse.ArgumentParser()
-    add_run_arguments(parser, steps=1, batch=1, test_images=1)
+    add_run_arguments(parser, steps=1, batch=1, tests=1)
     (option,) = [action for action in parser._actions if action.dest == "precision"]
     assert option.choices is not None and set(option.choices) <= set(CHOICES)
     chosen = config_from(parser.parse_args(["--output", "x"]), weight_decay=0.0).precision

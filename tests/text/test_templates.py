@@ -14,7 +14,9 @@ from frozenseg.text.templates import KNOWN, VILD, find_templates, read_templates
 from tests.conftest import TINY_OPTIONS, build_tiny
 
 
-@pytest.mark.parametrize(("name", "count"), [("vild14", 14), ("fusioner32", 32), ("clip80", 80)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("vild14", 14), ("fusioner32", 32), ("clip80", 80), ("clip1", 1)]
+)
 def test_lists_of_the_field(name: str, count: int) -> None:
     templates = find_templates(name)
     assert len(templates) == len(set(templates)) == count
@@ -87,8 +89,8 @@ def test_the_cache_tells_templates_apart(tmp_path: Path, monkeypatch: pytest.Mon
         cfg = load_config(None, [*TINY_OPTIONS, "MODEL.TEXT.TEMPLATES", name])
         classifier = build_text_classifier(cfg, model)
         found.append((classifier.vectors(["zebra"]), classifier.encoded))
-    assert [encoded for _, encoded in found] == [1, 1, 1, 0, 0, 0]
-    for first, again in zip(found[:3], found[3:], strict=True):
+    assert [encoded for _, encoded in found] == [1] * len(KNOWN) + [0] * len(KNOWN)
+    for first, again in zip(found[: len(KNOWN)], found[len(KNOWN) :], strict=True):
         assert first[0].equal(again[0])
     assert not found[0][0].allclose(found[1][0], atol=1e-4)
     assert not found[0][0].allclose(found[2][0], atol=1e-4)

@@ -1,7 +1,7 @@
 """What a part of a model adds in the small world: arms in pairs, over several seeds.
 
 frozenseg: the injectors, one by one, and what the recipe's fine print is worth.
-fusioner: pairs of frozen encoders, each with the same visual encoder that was never trained.
+fusioner: pairs of frozen encoders, early and late fusion, and how names are asked for.
 
 All arms of a seed see the same images in the same order and begin with the same weights where they
 have the same parts. Each is trained to the first number of steps and scored, then to the next, for
@@ -25,6 +25,7 @@ from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
 from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experiment
 from frozenseg.small_world.experiment.beginnings import write_beginnings
+from frozenseg.small_world.experiment.encoders import check_encoders, with_encoders
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
 from frozenseg.small_world.experiment.report import plot, report
@@ -119,10 +120,13 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
     ]
     configs, options = {}, {}
     for name, arm in experiment.arms.items():
-        options[name] = (*arm.options, *arguments.options, "SEED", str(seed))
+        of_arm = with_encoders(arm.options, arguments.encoders)
+        options[name] = (*of_arm, *arguments.options, "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
         if configs[name].INPUT.FIXED_VIEWS:
             options[name] = (*options[name], *shared)
+    for name in arguments.arms:
+        check_encoders(experiment.arms[name].options, arguments.encoders)
     trained = [name for name, arm in experiment.arms.items() if arm.trained_as is None]
     last = max((trained.index(name) for name in arguments.arms if name in trained), default=-1)
     weights = write_beginnings(  # those before the last one share their weights with it
@@ -206,6 +210,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", default=list(range(8)), help="default: 0 to 7")
     add("--steps", type=int, nargs="+", help="numbers of steps to score after")
     add("--arms", nargs="+", help="default: those of the main question")
+    folder = Path("output/small_encoders")
+    add("--encoders", type=user_path, default=folder, help="of fusioner (default: %(default)s)")
     add("--hours", type=float, default=float("inf"), help="begin no run after (default: no limit)")
     add(
         "--report",

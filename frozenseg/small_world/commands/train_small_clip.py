@@ -74,13 +74,13 @@ def _task(
         mosaics=mosaics,
         mean=MEAN,
         std=STD,
-        test_images=arguments.test_images,
+        test_images=arguments.test_samples,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_clip", description=__doc__)
-    training_arguments.add_run_arguments(parser, steps=1800, batch=96, test_images=1000)
+    training_arguments.add_run_arguments(parser, steps=1800, batch=96, tests=1000)
     easy = "of the steps, with images of one thing and captions of one word (default: %(default)s)"
     parser.add_argument("--easy-share", type=float, default=0.5, help=easy)
     mosaics = "afterwards, on mosaics, at half the learning rate; 0: none (default: %(default)s)"

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int | None:
         seed=config.seed,
         masks=arguments.masks,
         rounds=arguments.rounds,
-        test_images=arguments.test_images,
+        test_images=arguments.test_samples,
     )
     training_arguments.report(train(task, config, run, resume=arguments.resume))
     return None
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_sam", description=__doc__)
-    training_arguments.add_run_arguments(parser, steps=2400, batch=4, test_images=100)
+    training_arguments.add_run_arguments(parser, steps=2400, batch=4, tests=100)
     add = parser.add_argument
     add("--masks", type=int, default=8, help="an image (default: %(default)s)")
     add("--rounds", type=int, default=1, help="of prompts an image (default: %(default)s)")

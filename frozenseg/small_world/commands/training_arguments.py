@@ -11,14 +11,17 @@ from frozenseg.small_world.pretraining.loop import PretrainingConfig, RunOptions
 
 
 def add_run_arguments(
-    parser: argparse.ArgumentParser, *, steps: int, batch: int, test_images: int
+    parser: argparse.ArgumentParser, *, steps: int, batch: int, tests: int, of: str = "images"
 ) -> None:
-    """Add the shared arguments to a parser, with the defaults of one command."""
+    """Add the shared arguments to a parser, with the defaults of one command.
+
+    tests: how many samples the encoder is tested on. of: what a sample is called.
+    """
     add = parser.add_argument
     add("--output", type=user_path, required=True, help="folder of weights, checkpoint and metrics")
     add("--resume", action="store_true", help="go on after the checkpoint in --output")
     add("--steps", type=int, default=steps, help="default: %(default)s")
-    add("--batch", type=int, default=batch, help="images a step (default: %(default)s)")
+    add("--batch", type=int, default=batch, help=f"{of} a step (default: %(default)s)")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
     add("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
     precisions, precision_help = ("auto", "fp32", "bf16"), "auto: what the machine is fast in"
@@ -26,7 +29,9 @@ def add_run_arguments(
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
     workers = min(os.cpu_count() or 1, 16)
     add("--workers", type=int, default=workers, help="that make scenes (default: %(default)s)")
-    add("--test-images", type=int, default=test_images, help="default: %(default)s")
+    option = f"--test-{of}"
+    add(option, dest="test_samples", type=int, default=tests, help="default: %(default)s")
+    parser.set_defaults(test_option=option)
     add("--save-period", type=int, default=1000, help="steps (default: %(default)s)")
 
 
@@ -47,9 +52,13 @@ def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> Pretra
 
 def run_from(arguments: argparse.Namespace) -> RunOptions:
     """Take from the arguments where and how the training runs."""
-    for name, least in (("workers", 0), ("test_images", 1), ("save_period", 1)):
-        if (given := getattr(arguments, name)) < least:
-            raise UserError(f"--{name.replace('_', '-')} {given}: must be at least {least}")
+    for option, given, least in (
+        ("--workers", arguments.workers, 0),
+        (arguments.test_option, arguments.test_samples, 1),
+        ("--save-period", arguments.save_period, 1),
+    ):
+        if given < least:
+            raise UserError(f"{option} {given}: must be at least {least}")
     try:
         device = torch.device(arguments.device)
         torch.empty(0, device=device)

@@ -219,34 +219,143 @@ FROZENSEG = Experiment(
 )
 
 
-def _visual(encoder: str, *, trained: bool) -> tuple[str, ...]:
-    """Options of a visual encoder beside the small CLIP's text."""
-    prefix = "MODEL.FUSIONER.VISUAL"
-    weights = f"frozenseg://small/{encoder}.safetensors" if trained else ""
-    # SAM's cells are fine already: 8 pixels of its input, CLIP's are 32.
-    name, doublings = {"clip": ("frozenseg_small", 3), "sam": ("small", 0)}[encoder]
+ENCODERS = "{encoders}"
+"""Stands in options for the folder of the small encoders that do not ship, see `encoders`."""
+_OF = "MODEL.FUSIONER."
+
+
+def _visual(name: str, *, trained: bool = True) -> tuple[str, ...]:
+    """Options of a visual encoder; the recipe's own is that of the small CLIP."""
+    # Decoders end with cells of the same size, whatever they begin with: 32 pixels of CLIP's, 16 of
+    # the ViTs', about 8 of SAM's.
+    kind, form, doublings, weights = {
+        "clip": ("clip", "frozenseg_small", 2, "frozenseg://small/clip.safetensors"),
+        "sam": ("sam", "small", 0, "frozenseg://small/sam.safetensors"),
+        "dino": ("dino", "test_vit3", 1, f"{ENCODERS}/dino/weights.safetensors"),
+        "moco": ("moco", "test_vit3", 1, f"{ENCODERS}/moco/weights.safetensors"),
+    }[name]
     return (
-        *(prefix, encoder, f"{prefix}_NAME", name, f"{prefix}_WEIGHTS", weights),
-        *("MODEL.FUSIONER.DECODER_DOUBLINGS", str(doublings)),
+        *(f"{_OF}VISUAL", kind, f"{_OF}VISUAL_NAME", form),
+        *(f"{_OF}VISUAL_WEIGHTS", weights if trained else ""),
+        *(f"{_OF}DECODER_DOUBLINGS", str(doublings)),
         *("MODEL.ALLOW_RANDOM_WEIGHTS", str(not trained)),
     )
 
 
+_BERT = (f"{_OF}TEXT", "bert", f"{_OF}TEXT_WEIGHTS", f"{ENCODERS}/bert/bert")
+_LATE = (f"{_OF}FUSION", "late")
+_CLIP = _visual("clip")
+
+
+def _of_clip(title: str, question: str, *options: str, against: str = "clip") -> Arm:
+    """One change of the pair that the recipe has."""
+    return Arm(f"clip, {title}", (*_CLIP, *options), against, question)
+
+
+def _at_once(names: int) -> Arm:
+    said = names or "all"
+    question = f"Does asking for {said} {'name' if names == 1 else 'names'} at once gain over four?"
+    return _of_clip(f"names at once: {said}", question, f"{_OF}CLASSES_AT_ONCE", str(names))
+
+
+def _pairs() -> dict[str, Arm]:
+    """Return the pairs of Table 1: each visual encoder with each text encoder, both fusions."""
+    arms = {}
+    for text, words in (("", ()), ("_bert", _BERT)):
+        for visual, title in (("clip", "CLIP"), ("moco", "MoCo"), ("dino", "DINO")):
+            name, pair = f"{visual}{text}", f"{title} + {'BERT' if text else 'CLIP'}"
+            options = (*_visual(visual), *words)
+            against, question = f"clip{text}", f"Does {pair} gain over CLIP with the same text?"
+            if visual == "clip":
+                against, question = "clip", "Does BERT gain over CLIP's text, beside CLIP?"
+            early = Arm(f"{pair}, early", options, against, question)
+            arms[name] = early if name != "clip" else Arm(early.title, options)
+            arms[f"{name}_late"] = Arm(
+                *(f"{pair}, late", (*options, *_LATE), name),
+                f"Does late fusion gain over early fusion, with {pair}?",
+            )
+    return arms
+
+
+def _depths() -> dict[str, Arm]:
+    key = f"{_OF}NUM_LAYERS"
+    early = {
+        f"depth{n}": _of_clip(f"layers: {n}", f"How much does depth {n} gain over 4?", key, str(n))
+        for n in (1, 2, 3, 5, 6)
+    }
+    late = {
+        f"late{n}": _of_clip(
+            f"late, layers: {n}",
+            f"How much does depth {n} gain over 4, with late fusion?",
+            *(*_LATE, key, str(n)),
+            against="clip_late",
+        )
+        for n in (2, 6)
+    }
+    return early | late
+
+
+def _controls() -> dict[str, Arm]:
+    lost = "Control: what is lost if {} was never trained?"
+    return {
+        "clip0": Arm(
+            "CLIP untrained + CLIP, early",
+            *(_visual("clip", trained=False), "clip", lost.format("CLIP's image tower")),
+        ),
+        "vit0": Arm(
+            "ViT untrained + CLIP, early",
+            *(_visual("moco", trained=False), "moco", lost.format("MoCo's ViT")),
+        ),
+        "sam": Arm("SAM + CLIP, early", _visual("sam"), "clip", "Does SAM + CLIP gain over CLIP?"),
+        "sam0": Arm(
+            "SAM untrained + CLIP, early",
+            *(_visual("sam", trained=False), "sam", lost.format("SAM")),
+        ),
+    }
+
+
+_PAIRS = _pairs()
 FUSIONER = Experiment(
-    config=Path("small/fusioner"),
+    config=Path("small/fusioner_fixed_views"),
     arms={
-        "clip0": Arm("untrained CLIP image + CLIP text (control)", _visual("clip", trained=False)),
-        "clip": Arm("CLIP image + CLIP text", _visual("clip", trained=True), "clip0"),
-        "sam0": Arm("untrained SAM image + CLIP text (control)", _visual("sam", trained=False)),
-        "sam": Arm("SAM image + CLIP text", _visual("sam", trained=True), "sam0"),
+        **{name: arm for name, arm in _PAIRS.items() if "bert" not in name},
+        **_controls(),
+        **_depths(),
+        **{
+            f"doublings{n}": _of_clip(
+                f"doublings: {n}",
+                f"Do {n} doublings of the decoder gain over 2?",
+                *(f"{_OF}DECODER_DOUBLINGS", str(n)),
+            )
+            for n in (0, 1, 3)
+        },
+        "prompts1": _of_clip(
+            "prompts: 1", "Does one prompt gain over 14?", "MODEL.TEXT.TEMPLATES", "clip1"
+        ),
+        "prompts32": _of_clip(
+            *("prompts: 32", "Do the 32 published prompts gain over one?"),
+            *("MODEL.TEXT.TEMPLATES", "fusioner32"),
+            against="prompts1",
+        ),
+        **{f"names{n or '_all'}": _at_once(n) for n in (1, 8, 12, 0)},
+        "names_random": _of_clip(
+            "names at once: all, a random number in training",
+            "Does a random number of names in training gain over all, if all are asked for?",
+            *(f"{_OF}CLASSES_AT_ONCE", "0", f"{_OF}FEWEST_AT_ONCE", "1"),
+            against="names_all",
+        ),
+        **{name: arm for name, arm in _PAIRS.items() if "bert" in name},
     },
-    usual=("clip0", "clip", "sam0", "sam"),
+    usual=tuple(_PAIRS),
     metrics={
-        **{f"{key}-{part}": f"{key} {part}" for key in ("mIoU", "oracle mIoU") for part in SHARES},
-        "small_world_mosaic4_seen mosaic mIoU": "Mosaic-4 seen",
-        "small_world_mosaic4 mosaic mIoU": "Mosaic-4 unseen",
+        f"{key}-{part}": f"{key} {part}" for key in ("oracle mIoU", "mIoU") for part in SHARES
     },
     main=("oracle mIoU-seen", "oracle mIoU-unseen"),
-    steps=(400,),
+    more=(
+        Comparison("moco_bert", "moco", "Does BERT gain over CLIP's text, beside MoCo?"),
+        Comparison("dino_bert", "dino", "Does BERT gain over CLIP's text, beside DINO?"),
+        Comparison("names_random", "clip", "Does a random number gain over four names at once?"),
+    ),
+    steps=(300,),
 )
 EXPERIMENTS = {"frozenseg": FROZENSEG, "fusioner": FUSIONER}

@@ -23,17 +23,21 @@ class SceneCounts:
     panoptic: (4, S, K) of each class: matches, the sum of their IoU, misses, false segments.
     semantic: (3, S, K) pixels of each class in the truth, in the prediction, in both.
     recall: (2, S, 4) of unseen and of seen classes: regions, and those found at each threshold.
+    oracle: (2, S, K) pixels of each class that is in a scene, where it alone was asked for: in both
+        truth and prediction, in one of them at least.
     """
 
     seen: np.ndarray
     panoptic: np.ndarray
     semantic: np.ndarray
     recall: np.ndarray
+    oracle: np.ndarray
 
     @property
     def scenes(self) -> int:
         """S."""
-        return max(part.shape[1] for part in (self.panoptic, self.semantic, self.recall))
+        parts = (self.panoptic, self.semantic, self.recall, self.oracle)
+        return max(part.shape[1] for part in parts)
 
     def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Return scores (R,) in per cent of R choices of scenes, by the names of the evaluators.
@@ -50,6 +54,9 @@ class SceneCounts:
             true, predicted, correct = weights @ self.semantic
             union = np.where(true > 0, true + predicted - correct, 0)
             found |= _means("mIoU", correct, union, groups)
+        if self.oracle.shape[1]:
+            both, either = weights @ self.oracle
+            found |= _means("oracle mIoU", both, either, groups)
         if self.recall.shape[1]:
             for letter, counts in zip("US", weights @ self.recall, strict=True):
                 for column, threshold in enumerate(THRESHOLDS, start=1):
@@ -67,14 +74,21 @@ class SceneCounts:
     def read(cls, path: Path) -> "SceneCounts":
         """Read what `write` has written."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            kept = {name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays}
+        return cls(**{"oracle": np.zeros((2, 0, len(kept["seen"]))), **kept})  # old files lack it
 
     @classmethod
     def of_states(cls, states: Mapping[str, Sequence[State]], seen: np.ndarray) -> "SceneCounts":
         """Join what the metrics of tasks, by name, keep of each of S scenes."""
-        empty = {"panoptic": (4, 0, len(seen)), "semantic": (3, 0, len(seen)), "recall": (2, 0, 4)}
+        classes = len(seen)
+        empty = {
+            "panoptic": (4, 0, classes),
+            "semantic": (3, 0, classes),
+            "recall": (2, 0, 4),
+            "oracle": (2, 0, classes),
+        }
         counts = {
-            name: np.stack([_COUNTS[name](state, len(seen)) for state in states[name]], axis=1)
+            name: np.stack([_COUNTS[name](state, classes) for state in states[name]], axis=1)
             if states.get(name)
             else np.zeros(shape)
             for name, shape in empty.items()
@@ -102,7 +116,11 @@ def _recall(state: State, classes: int) -> np.ndarray:
     return np.concatenate([np.array(state["regions"])[:, None], state["found"]], axis=1)
 
 
-_COUNTS = {"panoptic": _panoptic, "semantic": _semantic, "recall": _recall}
+def _oracle(state: State, classes: int) -> np.ndarray:
+    return np.array(state["pixels"], dtype=float)[:2]
+
+
+_COUNTS = {"panoptic": _panoptic, "semantic": _semantic, "recall": _recall, "oracle": _oracle}
 
 
 def _means(

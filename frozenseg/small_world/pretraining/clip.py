@@ -192,6 +192,10 @@ class ClipTask:
         """Scale pixels (B, 3, H, W) in 0-255 as the model expects them."""
         return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return those of the whole model."""
+        return self.model.state_dict()
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Measure the zero-shot accuracy in per cent.

@@ -42,7 +42,7 @@ class PretrainingConfig:
     """The settings that decide the result of a training.
 
     steps: of the whole run.
-    batch: the number of images in a step.
+    batch: the number of images, or sentences, in a step.
     seed: of the samples and of all other random choices.
     learning_rate: the highest; it falls to 0 along a cosine.
     weight_decay: of weights with more than one axis.
@@ -70,7 +70,9 @@ class PretrainingConfig:
 class Task(Protocol):
     """A model with its data, its losses and its test."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The model, all of it, as a checkpoint holds it."""
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
         """Return a dataset whose sample i is always the same; worker processes generate it."""
@@ -82,7 +84,10 @@ class Task(Protocol):
         """
 
     def evaluate(self) -> dict[str, float]:
-        """Return scores in per cent, on images that no sample shows."""
+        """Return scores in per cent, on what no sample shows."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what is written in the end: of the model, what is wanted of it later."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def train(
         with saying_how_to_go_on(state, checkpoints):
             _run_steps(task, config, run, state, checkpoints, log, stop)
             scores = _evaluate(task, state, log)
-            write_state(run.folder / WEIGHTS, task.model.state_dict())
+            write_state(run.folder / WEIGHTS, task.weights())
     return scores
 
 
@@ -205,7 +210,8 @@ def learning_rate(config: PretrainingConfig, step: int) -> float:
 
 def _initial_state(model: nn.Module, config: PretrainingConfig, run: RunOptions) -> TrainingState:
     """Make the state before the first step. Gains, biases and the logit scale do not decay."""
-    trained = list(model.to(run.device).train().named_parameters())
+    parameters = model.to(run.device).train().named_parameters()
+    trained = [row for row in parameters if row[1].requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [row for row in trained if row[1].ndim > 1]},
         {"params": [row for row in trained if row[1].ndim <= 1], "weight_decay": 0.0},

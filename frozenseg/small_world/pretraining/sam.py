@@ -152,6 +152,10 @@ class SamTask:
             multimask_output=several,
         )
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return those of the whole model."""
+        return self.model.state_dict()
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Measure the mean IoU in per cent after one click in the middle of each region.

@@ -13,7 +13,9 @@ def run(hits: np.ndarray) -> tuple[dict[str, float], SceneCounts]:
     """Scenes of 100 pixels of one class, of which `hits` (S,) are right; AP is that of the first
     scene."""
     semantic = np.stack([np.full(len(hits), 100.0), hits, hits])[:, :, None]
-    counts = SceneCounts(SEEN, np.zeros((4, 0, 1)), semantic, np.zeros((2, 0, 4)))
+    counts = SceneCounts(
+        SEEN, np.zeros((4, 0, 1)), semantic, np.zeros((2, 0, 4)), np.zeros((2, 0, 1))
+    )
     summary = {"mIoU": float(hits.mean()), "AP": float(hits[0])}
     return summary, counts
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frozenseg.evaluation.few_shot import ClassMaskIoU
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.semantic import SemanticIoU
@@ -21,6 +22,7 @@ def metrics() -> dict:
         "panoptic": PanopticQuality(categories=categories, seen=list(SEEN)),
         "semantic": SemanticIoU(names=NAMES, seen=list(SEEN)),
         "recall": ProposalRecall(names=NAMES, seen=list(SEEN)),
+        "oracle": ClassMaskIoU(names=NAMES, seen=list(SEEN)),
     }
 
 
@@ -43,11 +45,12 @@ def scene(number: int, image_id: str) -> dict:
         "panoptic": (image_id, ids[0], segments(predicted), ids[1], segments(truth)),
         "semantic": (predicted, truth),
         "recall": (proposals, truth),
+        "oracle": (present := np.unique(truth[truth != 255]), proposals[present], truth),
     }
 
 
 def counts() -> SceneCounts:
-    states: dict[str, list] = {"panoptic": [], "semantic": [], "recall": []}
+    states: dict[str, list] = {"panoptic": [], "semantic": [], "recall": [], "oracle": []}
     for number in range(SCENES):
         for name, arguments in scene(number, str(number)).items():
             metric = metrics()[name]
@@ -64,12 +67,14 @@ def test_scores_are_those_of_the_evaluators(chosen: list[int]) -> None:
             for name, arguments in scene(number, f"{number}, {time}").items():
                 whole[name].update(*arguments)
     quality, iou = whole["panoptic"].compute(), whole["semantic"].compute()
+    oracle = whole["oracle"].compute()
     expected = {
         "PQ": 100 * quality["All"]["pq"],
         "PQ-seen": 100 * quality["Seen"]["pq"],
         "PQ-unseen": 100 * quality["Unseen"]["pq"],
         **{key: iou[key] for key in ("mIoU", "mIoU-seen", "mIoU-unseen")},
         **whole["recall"].compute(),
+        **{f"oracle {key}": oracle[key] for key in ("mIoU", "mIoU-seen", "mIoU-unseen")},
     }
     found = counts().scores(np.array([[0] * SCENES, chosen]))
     assert found.keys() == expected.keys()

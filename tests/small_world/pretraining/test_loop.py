@@ -55,6 +55,9 @@ class LineTask:
     def evaluate(self) -> dict[str, float]:
         return {"slope": float(self.model.weight[0, 0])}
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        return self.model.state_dict()
+
 
 def run_in(folder: Path) -> RunOptions:
     return RunOptions(

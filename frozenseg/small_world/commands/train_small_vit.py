@@ -1,0 +1,40 @@
+"""Train a small ViT on pictures of the small world without any names; writes weights.safetensors.
+
+moco: contrastive, as MoCo v3. dino: self-distillation, as DINO.
+"""
+
+import argparse
+
+import torch
+
+from frozenseg.small_world.commands import training_arguments
+from frozenseg.small_world.pretraining.loop import train
+from frozenseg.small_world.pretraining.without_names import METHODS, make_task
+
+
+def main(argv: list[str]) -> int | None:
+    """Train, and print the scores."""
+    arguments = _parser().parse_args(argv)
+    config = training_arguments.config_from(arguments, weight_decay=0.1)
+    run = training_arguments.run_from(arguments)
+    torch.manual_seed(config.seed)
+    task = make_task(
+        arguments.method,
+        seed=config.seed,
+        batch=config.batch,
+        test_images=arguments.test_samples,
+    )
+    training_arguments.report(train(task, config, run, resume=arguments.resume))
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="frozenseg train_small_vit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--method", choices=list(METHODS), required=True)
+    training_arguments.add_run_arguments(parser, steps=600, batch=64, tests=600)
+    parser.set_defaults(precision="fp32")  # bfloat16 is slower with so few channels
+    return parser

@@ -1,0 +1,149 @@
+"""Sentences about the small world, for a text encoder that never sees a picture.
+
+A large one has read what things look like and what they are good for. So a third of the sentences
+says such things, of seen and unseen names alike; a third are captions, and a third put a name into
+a template of those that class names are put into later.
+"""
+
+import numpy as np
+
+from frozenseg.small_world.captions import caption, plural, with_article
+from frozenseg.small_world.coats import COLOURS, PATTERNS
+from frozenseg.small_world.grounds import GROUNDS
+from frozenseg.small_world.nouns import NOUNS
+from frozenseg.small_world.scene import Region, Scene
+from frozenseg.text.templates import PLACE, find_templates
+
+TRAITS: dict[str, tuple[str, ...]] = {
+    "is round": ("circle", "ring", "apple", "flower"),
+    "is curved": ("circle", "ring", "heart", "moon", "bell", "umbrella", "apple"),
+    "has straight edges": ("star", "square", "triangle", "cross", "arrow", "diamond", "house"),
+    "has sharp corners": ("star", "square", "triangle", "arrow", "diamond", "boat"),
+    "comes to a point": ("star", "triangle", "heart", "moon", "arrow", "leaf", "diamond"),
+    "has a hole": ("ring", "key", "cup"),
+    "has four arms": ("cross",),
+    "has four sides": ("square", "diamond", "cup"),
+    "has five points": ("star",),
+    "has two halves": ("heart", "butterfly", "apple", "leaf"),
+    "has a stem": ("flower", "tree", "mushroom", "leaf", "apple"),
+    "has a handle": ("cup", "umbrella", "key"),
+    "has a cap on top": ("mushroom", "umbrella", "tree", "house"),
+    "has a long thin part": ("arrow", "key", "umbrella", "flower"),
+    "has a tail": ("fish", "arrow"),
+    "has wings": ("butterfly",),
+    "has wheels and windows": ("car",),
+    "has windows and a door": ("house",),
+    "has sails": ("boat",),
+    "has petals": ("flower",),
+    "has eyes": ("fish",),
+    "grows": ("flower", "tree", "mushroom", "leaf", "apple", "grass"),
+    "is wider than it is tall": ("fish", "boat", "car", "key"),
+    "is taller than it is wide": ("tree", "house", "flower", "arrow"),
+    "is open at the top": ("cup", "boat"),
+    "moves": ("fish", "boat", "car", "butterfly", "water"),
+    "is a plain shape": (
+        *("star", "circle", "square", "triangle", "ring", "cross", "heart", "moon", "arrow"),
+        "diamond",
+    ),
+    "is made by people": (
+        *("house", "key", "cup", "umbrella", "boat", "bell", "car", "brick wall", "wood", "tiles"),
+        "carpet",
+    ),
+    "is far away": ("sky", "mountain"),
+    "is above everything": ("sky",),
+    "lies underfoot": ("grass", "sand", "snow", "gravel", "earth", "wood", "tiles", "carpet"),
+    "is inside a house": ("brick wall", "wood", "tiles", "carpet"),
+    "is outside": ("sky", "mountain", "grass", "sand", "water", "snow", "gravel", "earth"),
+    "is blue": ("sky", "water"),
+    "is green": ("grass",),
+    "is brown": ("earth", "wood"),
+    "is red": ("brick wall", "carpet"),
+    "is white": ("snow", "tiles"),
+    "is grey": ("gravel", "mountain"),
+    "is pale": ("sand", "snow", "sky"),
+    "is grainy": ("sand", "gravel", "earth", "snow"),
+    "is smooth": ("sky", "water", "snow"),
+    "is soft": ("grass", "snow", "sand", "carpet"),
+    "repeats a pattern": ("brick wall", "tiles", "carpet", "wood"),
+    "has lines between its pieces": ("brick wall", "wood", "tiles"),
+}
+"""What is said of names: the first names of nouns and grounds."""
+
+FRAMES = (
+    "{name} {trait}.",
+    "{name} {trait}",
+    "{name} {trait} and {other}.",
+    "it {trait} and {other}: {name}.",
+    "like {like}, {name} {trait}.",
+    "{name} {trait}, and so does {like}.",
+    "what {trait}? {name}, or {like}.",
+)
+
+
+def sentence(generator: np.random.Generator) -> str:
+    """Return a sentence of any of the three kinds, in lower case but for templates."""
+    kind = generator.integers(3)
+    if kind == 0:
+        return caption(_unseen_by_anyone(generator), generator)
+    if kind == 1:
+        return fact(generator)
+    names = _NAMES[str(generator.choice(list(_NAMES)))]
+    template = _TEMPLATES[generator.integers(len(_TEMPLATES))]
+    return template.replace(PLACE, str(generator.choice(names)))
+
+
+def fact(generator: np.random.Generator) -> str:
+    """Say what a name looks like, sometimes beside another name of which it is true as well."""
+    first = str(generator.choice(list(_NAMES)))
+    true = [trait for trait, names in TRAITS.items() if first in names]
+    trait = str(generator.choice(true))
+    like = [name for name in TRAITS[trait] if name != first]
+    others = [other for other in true if other != trait]
+    frames = [
+        frame
+        for frame in FRAMES
+        if (like or "{like}" not in frame) and (others or "{other}" not in frame)
+    ]
+    words = {"name": _word(first, generator), "trait": trait}
+    words["like"] = _word(str(generator.choice(like)), generator) if like else ""
+    words["other"] = str(generator.choice(others)) if others else ""
+    return str(generator.choice(frames)).format(**words)
+
+
+def words() -> list[str]:
+    """Return all words of the sentences and names, sorted, and signs as words of their own."""
+    generator = np.random.default_rng(0)
+    said = [sentence(generator) for _ in range(6000)]
+    said += [*TRAITS, *FRAMES, *_TEMPLATES, *COLOURS]
+    for noun in NOUNS.values():
+        said += [*noun.names, *map(plural, noun.names)]
+    said += [name for ground in GROUNDS.values() for name in ground.names]
+    letters = [
+        "".join(sign if sign.isalpha() else f" {sign} " for sign in text.lower()) for text in said
+    ]
+    return sorted({word for text in letters for word in text.split()})
+
+
+def _word(name: str, generator: np.random.Generator) -> str:
+    return with_article(str(generator.choice(_NAMES[name])))
+
+
+def _unseen_by_anyone(generator: np.random.Generator) -> Scene:
+    """Return a scene of which there is no picture, only what is in it."""
+    count = int(generator.integers(4))
+    grounds = generator.choice(list(GROUNDS), size=1 + int(generator.random() < 0.5), replace=False)
+    regions = [Region(number, str(name), False) for number, name in enumerate(grounds, 1)]
+    for name in generator.choice(list(NOUNS), size=count):
+        coat = {
+            "colour": str(generator.choice(list(COLOURS))),
+            "pattern": str(generator.choice(list(PATTERNS))),
+        }
+        regions.append(Region(len(regions) + 1, str(name), True, **coat))
+    return Scene(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.int32), regions)
+
+
+_NAMES = {
+    **{name: noun.names for name, noun in NOUNS.items()},
+    **{name: ground.names for name, ground in GROUNDS.items()},
+}
+_TEMPLATES = tuple(dict.fromkeys([*find_templates("vild14"), *find_templates("fusioner32")]))
