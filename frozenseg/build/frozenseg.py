@@ -288,7 +288,7 @@ def frozenseg_loss(
 
 def _build_region_loss(cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings) -> RegionLoss | None:
     """Return the losses of the mask adapter, if there is one."""
-    if model.mask_adapter is None:
+    if cfg.MODEL.FROZEN_SEG.POOLING != "adapter":
         return None
     adapter = cfg.MODEL.FROZEN_SEG.MASK_ADAPTER
     return RegionLoss(

@@ -4,7 +4,6 @@ Legend: B sentences, L tokens.
 """
 
 import string
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from frozenseg.errors import UserError
+from frozenseg.errors import import_extra
 from frozenseg.files import atomic_path
 from frozenseg.small_world import sentences
 from frozenseg.small_world.pretraining.loop import Batch
@@ -71,10 +70,7 @@ class WordGuesser(nn.Module):
 
 def transformers() -> Any:
     """Return the optional package; raises `UserError` where it is missing."""
-    try:
-        return import_module("transformers")
-    except ImportError:
-        raise UserError("BERT needs transformers; pip install 'frozenseg[fusioner]'") from None
+    return import_extra("transformers", "fusioner", "a small BERT")
 
 
 class Sentences(Dataset[tuple[Tensor, ...]]):
