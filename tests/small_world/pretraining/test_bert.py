@@ -30,7 +30,7 @@ def test_what_is_masked() -> None:
 
 def test_bert_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(UserError, match=r"pip install 'frozenseg\[fusioner\]'"):
+    with pytest.raises(UserError, match=r"needs transformers: pip install .frozenseg\[fusioner\]"):
         bert.transformers()
 
 
