@@ -85,11 +85,9 @@ class FrozenClip(ClipText):
     @torch.no_grad()
     def encode_cells(self, dense: Tensor) -> Tensor:
         """CLIP's embeddings (B, D, h, w) of the cells of dense (B, C, h, w), each a region."""
-        batch, grid = len(dense), dense.shape[-2:]
-        cells = grid[0] * grid[1]
-        each = 2 * torch.eye(cells, device=dense.device).view(1, cells, *grid) - 1  # logits
-        embedded = self.encode_regions(dense, each.expand(batch, -1, -1, -1))  # (B, h*w, D)
-        return embedded.transpose(1, 2).unflatten(2, grid)
+        with in_float32(dense):
+            embedded = self.trunk.encode_cells(dense.float())
+        return embedded.transpose(1, 2).unflatten(2, dense.shape[-2:])
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
         """CLIP's embeddings (B, Q, D) of regions given by M maps each, in float32, with gradients.
@@ -132,6 +130,9 @@ class Trunk(Protocol):
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
         """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+
+    def encode_cells(self, dense: Tensor) -> Tensor:
+        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
         """As `encode_regions`, where cells count as much as the sigmoid of maps (B, Q, h, w)."""

@@ -47,6 +47,10 @@ class ConvNeXtTrunk:
         """
         return self._embedded(pool_masks(dense, mask_logits))
 
+    def encode_cells(self, dense: Tensor) -> Tensor:
+        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        return self._embedded(dense.flatten(2).mT)
+
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
         """As `encode_regions`, of means that are weighted by maps (B, Q, h, w), see
         `pool_activations`."""

@@ -58,6 +58,10 @@ class VitTrunk:
         """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
         return pool_masks(dense, mask_logits) @ self.visual.proj.float()
 
+    def encode_cells(self, dense: Tensor) -> Tensor:
+        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        return dense.flatten(2).mT @ self.visual.proj.float()
+
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
         """As `encode_regions`, of means that are weighted by maps (B, Q, h, w)."""
         return pool_activations(dense, maps) @ self.visual.proj.float()
@@ -102,6 +106,15 @@ class TimmVitTrunk:
             pooled = attend_under_masks(pool, dense, mask_logits)
         return self._embedded(pooled)
 
+    def encode_cells(self, dense: Tensor) -> Tensor:
+        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        pool = getattr(self.vit, "attn_pool", None)
+        if pool is None:
+            return self._embedded(dense.flatten(2).mT)
+        _, values = _scores(pool, dense)
+        # Attention to a single key returns its value.
+        return self._embedded(_projected(pool, values))
+
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
         """As `encode_regions`, of means that are weighted by maps (B, Q, h, w), or of attention to
         whose scores the logarithm of their sigmoids is added."""
@@ -125,7 +138,7 @@ def attend_under_masks(pool: AttentionPoolLatent, dense: Tensor, mask_logits: Te
     inside = inside | ~inside.any(-1, keepdim=True)
     scores, values = _scores(pool, dense)
     weights = scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)  # (B, M, Q, h*w)
-    return _pooled(pool, weights, values)
+    return _projected(pool, weights @ values)
 
 
 def attend_under_activations(pool: AttentionPoolLatent, dense: Tensor, maps: Tensor) -> Tensor:
@@ -133,7 +146,7 @@ def attend_under_activations(pool: AttentionPoolLatent, dense: Tensor, maps: Ten
     scores of the cells, for maps of large numbers the same."""
     scores, values = _scores(pool, dense)
     weights = (scores + F.logsigmoid(maps.flatten(2))[:, None]).softmax(-1)
-    return _pooled(pool, weights, values)
+    return _projected(pool, weights @ values)
 
 
 def _scores(pool: AttentionPoolLatent, dense: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,8 +161,9 @@ def _scores(pool: AttentionPoolLatent, dense: Tensor) -> tuple[Tensor, Tensor]:
     return query @ keys.mT * pool.scale, values
 
 
-def _pooled(pool: AttentionPoolLatent, weights: Tensor, values: Tensor) -> Tensor:
-    pooled = pool.proj((weights @ values).transpose(1, 2).flatten(2))
+def _projected(pool: AttentionPoolLatent, values: Tensor) -> Tensor:
+    """Return what the heads (B, M, Q, c) have found, joined and projected: (B, Q, C)."""
+    pooled = pool.proj(values.transpose(1, 2).flatten(2))
     return pooled if pool.mlp is None else pooled + pool.mlp(pool.norm(pooled))
 
 

@@ -62,8 +62,8 @@ class RegionLoss:
         assert dense is not None, "the model has a mask adapter"
         grid = (self.finer * dense.shape[-2], self.finer * dense.shape[-1])
         class_loss = consistency = dense.new_zeros(())
-        for image, target in enumerate(targets):
-            chosen = _chosen(len(target.class_ids), seeds[image]).to(dense.device)
+        for image, (target, seed) in enumerate(zip(targets, seeds.tolist(), strict=True)):
+            chosen = _chosen(len(target.class_ids), seed).to(dense.device)
             masks = target.masks.to(dense.device)[chosen]
             class_ids = target.class_ids.to(dense.device)[chosen]
             # Without any object a blank mask, which does not count: every weight gets a gradient.
@@ -100,11 +100,11 @@ class RegionLoss:
         return _shares(inside[queries[pairs]], grid), pairs
 
 
-def _chosen(count: int, seed: Tensor) -> Tensor:
+def _chosen(count: int, seed: int) -> Tensor:
     """Return the objects (N,) that train the adapter."""
     if count <= MOST_OBJECTS:
         return torch.arange(count)
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = torch.Generator().manual_seed(seed)
     return torch.randperm(count, generator=generator)[:MOST_OBJECTS]
 
 

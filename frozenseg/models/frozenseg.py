@@ -209,8 +209,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
         """Log-probabilities (B, Q, K + 1) of the geometric ensemble of both classifiers."""
-        masks, grid = predictions.mask_logits, self.region_grid(features.dense)
-        masks = resize(masks if self.mask_adapter is None else (masks > 0).float(), grid)
+        grid = self.region_grid(features.dense)
+        masks = resize(self._as_regions(predictions.mask_logits), grid)
         return geometric_ensemble(
             predictions.class_logits,
             self.clip_logits(features, masks, text),
@@ -239,9 +239,11 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
 
     def region_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
         """As `clip_logits`, of mask logits (B, P, h, w) on the `region_grid`."""
-        return self.clip_logits(
-            features, masks if self.mask_adapter is None else (masks > 0).float(), text
-        )
+        return self.clip_logits(features, self._as_regions(masks), text)
+
+    def _as_regions(self, mask_logits: Tensor) -> Tensor:
+        """Return masks as `clip_logits` takes them: a mask adapter reads what is inside, 0-1."""
+        return mask_logits if self.mask_adapter is None else (mask_logits > 0).float()
 
     def region_embeddings(self, dense: Tensor, masks: Tensor) -> Tensor:
         """CLIP's embeddings (B, Q, D) of regions by the mask adapter, for training with gradients.

@@ -85,7 +85,10 @@ def test_levels_regions_and_text_have_their_sizes(name: str) -> None:
     assert nothing.isfinite().all()
     by_maps = clip.encode_activations(features.dense, 1e4 * masks.sign()[:, :, None])
     close(by_maps, regions)
-    assert clip.encode_cells(features.dense).shape[1:] == (clip.embed_dim, *masks.shape[-2:])
+    grid = masks.shape[-2:]
+    one_cell_each = 2 * torch.eye(grid.numel()).view(1, -1, *grid).expand(2, -1, -1, -1) - 1
+    cells = clip.encode_cells(features.dense)
+    close(cells.flatten(2).mT, clip.encode_regions(features.dense, one_cell_each))
     assert clip.encode_text(TEXTS).shape == (3, clip.embed_dim)
     assert not any(parameter.requires_grad for parameter in clip.parameters())
 

@@ -7,8 +7,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import torch
-
 from frozenseg.small_world.commands import training_arguments
 from frozenseg.small_world.pretraining.bert import BertTask, WordGuesser, make_tokenizer
 from frozenseg.small_world.pretraining.loop import train
@@ -17,9 +15,7 @@ from frozenseg.small_world.pretraining.loop import train
 def main(argv: list[str]) -> int | None:
     """Train, print the scores, and write the encoder."""
     arguments = _parser().parse_args(argv)
-    config = training_arguments.config_from(arguments, weight_decay=0.01)
-    run = training_arguments.run_from(arguments)
-    torch.manual_seed(config.seed)
+    config, run = training_arguments.settings_from(arguments, weight_decay=0.01)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder))
         task = BertTask(

@@ -7,7 +7,6 @@ import argparse
 from dataclasses import replace
 
 import open_clip
-import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from frozenseg.checkpoints.state_dict import read_state
@@ -30,9 +29,7 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     if arguments.mosaic_steps < 0:
         raise UserError(f"--mosaic-steps {arguments.mosaic_steps}: must not be negative")
-    config = training_arguments.config_from(arguments, weight_decay=0.1)
-    run = training_arguments.run_from(arguments)
-    torch.manual_seed(config.seed)
+    config, run = training_arguments.settings_from(arguments, weight_decay=0.1)
     model = build_clip_model(NAME, quick_gelu=False)
     steps, resume = arguments.mosaic_steps, arguments.resume
     images = replace(run, folder=run.folder / "images") if steps else run

@@ -2,8 +2,6 @@
 
 import argparse
 
-import torch
-
 from frozenseg.encoders.sam import build_sam_model
 from frozenseg.errors import UserError
 from frozenseg.small_world.commands import training_arguments
@@ -16,9 +14,7 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if arguments.masks < 1 or arguments.rounds < 1:
         raise UserError("--masks and --rounds must be at least 1")
-    config = training_arguments.config_from(arguments, weight_decay=0.05)
-    run = training_arguments.run_from(arguments)
-    torch.manual_seed(config.seed)
+    config, run = training_arguments.settings_from(arguments, weight_decay=0.05)
     task = SamTask(
         model=build_sam_model("small"),
         seed=config.seed,

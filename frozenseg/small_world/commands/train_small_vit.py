@@ -5,8 +5,6 @@ moco: contrastive, as MoCo v3. dino: self-distillation, as DINO.
 
 import argparse
 
-import torch
-
 from frozenseg.small_world.commands import training_arguments
 from frozenseg.small_world.pretraining.loop import train
 from frozenseg.small_world.pretraining.without_names import METHODS, make_task
@@ -15,9 +13,7 @@ from frozenseg.small_world.pretraining.without_names import METHODS, make_task
 def main(argv: list[str]) -> int | None:
     """Train, and print the scores."""
     arguments = _parser().parse_args(argv)
-    config = training_arguments.config_from(arguments, weight_decay=0.1)
-    run = training_arguments.run_from(arguments)
-    torch.manual_seed(config.seed)
+    config, run = training_arguments.settings_from(arguments, weight_decay=0.1)
     task = make_task(
         arguments.method,
         seed=config.seed,

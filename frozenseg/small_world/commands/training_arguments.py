@@ -35,6 +35,14 @@ def add_run_arguments(
     add("--save-period", type=int, default=1000, help="steps (default: %(default)s)")
 
 
+def settings_from(
+    arguments: argparse.Namespace, *, weight_decay: float
+) -> tuple[PretrainingConfig, RunOptions]:
+    """Take both kinds of settings from the arguments, and seed torch, as a model is made next."""
+    torch.manual_seed(arguments.seed)
+    return config_from(arguments, weight_decay=weight_decay), run_from(arguments)
+
+
 def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> PretrainingConfig:
     """Take from the arguments what decides the result."""
     if arguments.precision == "auto":
