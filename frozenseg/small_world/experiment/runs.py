@@ -1,5 +1,6 @@
 """One run of an experiment: training in stages, and the scores behind each of them."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from frozenseg.evaluation.evaluator import Evaluator, ScoredDataset
 from frozenseg.evaluation.metric import State
 from frozenseg.evaluation.runner import Share, combined, fresh
 from frozenseg.evaluation.tasks import Summary
-from frozenseg.files import read_json, write_json
+from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.small_world.experiment.scenes import SceneCounts
 
@@ -34,6 +35,9 @@ class Run:
     config: the recipe. options: of the arm and of all arms, KEY VALUE alternating.
     weights: those it begins with; None: it is not trained.
     trained_in: the folder whose weights are scored.
+    cooldown: share of the steps that a branch of the training is longer, with a learning rate that
+        falls; it is scored in place of the training itself, which goes on without it (Hägele et
+        al., arXiv 2405.18392, section 3.2). 0: none.
     """
 
     folder: Path
@@ -41,6 +45,7 @@ class Run:
     options: tuple[str, ...]
     weights: Path | None
     trained_in: Path
+    cooldown: float = 0.0
 
     def trained(self, steps: int) -> bool:
         """Whether the weights to score are there, as `steps` steps have left them.
@@ -48,27 +53,48 @@ class Run:
         A later training replaces them; the configuration beside them says how far it goes, and the
         scores that it has ended.
         """
-        config = self.trained_in / "config.yaml"
+        config = self._scored_folder(steps) / "config.yaml"
         if not (config.is_file() and _files(self.trained_in, steps, "")[0].is_file()):
             return False
-        return int(load_config(config).SOLVER.MAX_ITER) == steps
+        return int(load_config(config).SOLVER.MAX_ITER) == self._falls(steps)[-1]
 
     def train(self, steps: int) -> bool:
         """Train until `steps` steps are done; returns False if the user has stopped it."""
         assert self.weights is not None, "an arm of its own begins with weights"
-        more = ("SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
-        resume = (self.folder / "checkpoints").is_dir()
-        cfg = self._config("OUTPUT_DIR", str(self.folder), *more)
+        if not self.cooldown:
+            return self._train(self.folder, steps)
+        checkpoint = Path("checkpoints") / f"step_{steps:08d}.pt"
+        level = ("SOLVER.STEPS", f"({steps},)")
+        if not (self.folder / checkpoint).is_file() and not self._train(self.folder, steps, *level):
+            return False
+        branch = self._scored_folder(steps)
+        if not (branch / "checkpoints").is_dir():
+            with atomic_path(branch / checkpoint) as temporary:
+                shutil.copyfile(self.folder / checkpoint, temporary)
+        *falls, end = self._falls(steps)
+        return self._train(branch, end, "SOLVER.STEPS", str(tuple(falls)))
+
+    def _train(self, folder: Path, steps: int, *more: str) -> bool:
+        more = (*more, "SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
+        cfg = self._config("OUTPUT_DIR", str(folder), *more)
         cfg.defrost()
         cfg.DATASETS.TEST = []  # scored by `score`
-        return train(cfg, resume=resume).finished
+        return train(cfg, resume=(folder / "checkpoints").is_dir()).finished
+
+    def _falls(self, steps: int) -> tuple[int, int, int]:
+        """Return where the learning rate falls, twice, and where the branch of `steps` ends."""
+        return steps, round(steps * (1 + self.cooldown * 2 / 3)), round(steps * (1 + self.cooldown))
+
+    def _scored_folder(self, steps: int) -> Path:
+        """Return the folder of the weights that are scored after `steps` steps."""
+        return self.trained_in / f"cooldown_{steps}" if self.cooldown else self.trained_in
 
     def score(self, steps: int, *more: str, name: str = "") -> None:
         """Score the trained weights and write what was found into the folder of this run.
 
         more: further options. name: of another way to score the same weights.
         """
-        cfg = self._config("MODEL.WEIGHTS", str(self.trained_in / WEIGHTS), *more)
+        cfg = self._config("MODEL.WEIGHTS", str(self._scored_folder(steps) / WEIGHTS), *more)
         summary, counts = scored(cfg)
         scores, scenes = _files(self.folder, steps, name)
         counts.write(scenes)

@@ -284,8 +284,53 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
     assert command.main(arguments) == 0
-    with pytest.raises(UserError, match="holds runs of another recipe or other --options"):
+    with pytest.raises(UserError, match="holds runs of another recipe, --cooldown or other --options"):
         command.main([*arguments, "SOLVER.BASE_LR", "0.5"])
+
+
+@pytest.mark.slow
+def test_a_cooldown_branches_off_and_leaves_the_training_as_it_is(
+    with_void, tmp_path, monkeypatch
+) -> None:
+    """What is scored are the weights of one whole training with the same learning rates."""
+    weights, whole = [], runs.scored
+
+    def scored(cfg):
+        weights.append(load_file(cfg.MODEL.WEIGHTS))
+        return whole(cfg)
+
+    monkeypatch.setattr(runs, "scored", scored)
+    arguments = with_void("--seeds", "0", "--steps", "2", "4", "--cooldown", "0.75", "--arms", "a")
+    assert command.main(arguments) == 0
+    folder = tmp_path / "experiment"
+    falls = {
+        name: load_config(folder / "a_seed_0" / name / "config.yaml").SOLVER
+        for name in (".", "cooldown_2", "cooldown_4")
+    }
+    ends = {name: (list(solver.STEPS), solver.MAX_ITER) for name, solver in falls.items()}
+    assert ends == {".": ([4], 4), "cooldown_2": ([2, 3], 4), "cooldown_4": ([4, 6], 7)}
+    for number, (steps, end) in enumerate([("(2, 3)", 4), ("(4, 6)", 7)]):
+        run = runs.Run(
+            folder=tmp_path / f"whole_{end}",
+            config=tmp_path / "tiny.yaml",
+            options=(
+                *FROZENSEG.arms["a"].options,
+                *arguments[arguments.index("--options") + 1 :],
+                *("SEED", "0", "SOLVER.STEPS", steps),
+            ),
+            weights=folder / "beginnings" / "a_seed_0.safetensors",
+            trained_in=tmp_path / f"whole_{end}",
+        )
+        assert run.train(end)
+        expected = load_file(run.folder / "model_final.safetensors")
+        assert weights[number].keys() == expected.keys()
+        assert all(torch.equal(weights[number][key], expected[key]) for key in expected)
+    # An arm that differs at test alone is scored with the branch too, also of an earlier stage.
+    assert command.main([name if name != "a" else "void" for name in arguments]) == 0
+    assert all(torch.equal(weights[2][key], weights[0][key]) for key in weights[0])
+    assert all(torch.equal(weights[3][key], weights[1][key]) for key in weights[1])
+    with pytest.raises(UserError, match="holds runs of another recipe, --cooldown or other"):
+        command.main(["0.5" if name == "0.75" else name for name in arguments])
 
 
 def test_no_time_no_run(tiny, tmp_path, caplog) -> None:
