@@ -9,9 +9,8 @@ as many hours as there are: what is there already is not made again. The report 
 plot.png, made of results.json) holds what has been scored so far, behind the text of
 conclusions.md, if that lies beside them.
 
---cooldown 0.3 scores a branch of each training in place of the training: 30 % more steps, in which the
-learning rate falls to a hundredth. Such scores vary less from seed to seed; they need an --output of
-their own.
+--cooldown 0.3 scores a branch of each training in its place: 30 % more steps, in which the learning
+rate falls to a hundredth. Such scores need an --output of their own.
 """
 
 import argparse
@@ -224,7 +223,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=user_path, help="default: output/small_world_EXPERIMENT")
     add("--seeds", type=int, nargs="+", default=list(range(8)), help="default: 0 to 7")
     add("--steps", type=int, nargs="+", help="numbers of steps to score after")
-    add("--cooldown", type=_share, default=0.0, help="more steps with a falling rate (default: none)")
+    add(
+        "--cooldown",
+        type=_share,
+        default=0.0,
+        help="more steps with a falling rate (default: none)",
+    )
     add("--arms", nargs="+", help="default: those of the main question")
     folder = Path("output/small_encoders")
     add("--encoders", type=user_path, default=folder, help="of fusioner (default: %(default)s)")

@@ -284,7 +284,9 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
     assert command.main(arguments) == 0
-    with pytest.raises(UserError, match="holds runs of another recipe, --cooldown or other --options"):
+    with pytest.raises(
+        UserError, match="holds runs of another recipe, --cooldown or other --options"
+    ):
         command.main([*arguments, "SOLVER.BASE_LR", "0.5"])
 
 
