@@ -200,9 +200,11 @@ def test_a_traced_program_needs_pytorch_alone(tmp_path: Path) -> None:
 def test_fusioner_is_exported_for_the_classes_that_are_named(tmp_path: Path) -> None:
     path = tmp_path / "fusioner.onnx"
     line = ["--size", "64x96", "--config-file", "small-fusioner", "--vocabulary", WORDS]
-    main([*line, "--output", str(path)])
+    options = ["MODEL.FUSIONER.CLASSES_AT_ONCE", "4"]
+    main([*line, "--output", str(path), *options])
     pixels = np.asarray(Image.open(SCENE).convert("RGB").resize((96, 64)))
-    with frozenseg.load("small-fusioner", device="cpu") as ours, frozenseg.load(path) as other:
+    ours = frozenseg.load("small-fusioner", device="cpu", options=options)
+    with ours, frozenseg.load(path) as other:
         ours.resize = other.resize  # type: ignore[method-assign]
         first, second = ours(pixels, WORDS), other(pixels, WORDS)
         assert (first.semantic == second.semantic).mean() > LIMITS["fp32"].pixels

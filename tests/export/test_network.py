@@ -37,8 +37,9 @@ UNSEEN_OPTIONS = (
 )
 
 
-def tiny_fusioner() -> SegmentationModel:
-    return build_model(load_config("small-fusioner", ["MODEL.DEVICE", "cpu"])).eval()
+def tiny_fusioner(classes_at_once: int = 0) -> SegmentationModel:
+    options = ["MODEL.DEVICE", "cpu", "MODEL.FUSIONER.CLASSES_AT_ONCE", str(classes_at_once)]
+    return build_model(load_config("small-fusioner", options)).eval()
 
 
 def cases(dim: int, *, free: bool = True) -> list[Case]:
@@ -104,11 +105,13 @@ def test_cells_inside_are_chosen_by_the_size_of_the_image(tiny_model: Segmentati
     assert found.pixels > 1 - 1e-6
 
 
-def test_fusioner_has_as_many_classes_as_were_traced() -> None:
-    model = tiny_fusioner()
-    assert not Network(model).free_classes
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_fusioner_with_a_few_classes_at_once_has_as_many_as_were_traced(at_once: int) -> None:
+    model = tiny_fusioner(at_once)
+    free = Network(model).free_classes
+    assert free == (at_once == 0)
     rules = replace(RULES, panoptic=False, instances=False)
-    for case in compared(model, rules, cases(128, free=False)):
+    for case in compared(model, rules, cases(128, free=free)):
         assert case.within(LIMITS["fp32"]), str(case)
 
 
