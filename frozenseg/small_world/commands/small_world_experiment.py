@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int | None:
     if _make_runs(arguments, experiment):
         logger.info("stopped; the same command goes on")
     found = collect(arguments.output, experiment)
-    outcome = Outcome.of_runs(arguments.experiment, found)
+    outcome = Outcome.of_runs(arguments.experiment, found, arguments.cooldown)
     outcome.write(arguments.output / "results.json")
     _write_report(outcome, arguments.output)
     return 0

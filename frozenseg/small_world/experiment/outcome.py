@@ -23,11 +23,13 @@ class Outcome:
     experiment: the name of the experiment.
     scores: steps -> arm -> seed -> metric -> per cent.
     gains: steps -> comparison -> metric -> the gain.
+    cooldown: share of the steps that were added with a falling learning rate before each score.
     """
 
     experiment: str
     scores: Mapping[int, Mapping[str, Mapping[int, Summary]]]
     gains: Mapping[int, Mapping[str, Mapping[str, Difference]]]
+    cooldown: float = 0.0
 
     @property
     def of(self) -> Experiment:
@@ -36,7 +38,10 @@ class Outcome:
 
     @classmethod
     def of_runs(
-        cls, experiment: str, found: Mapping[int, Mapping[str, Mapping[int, Scored]]]
+        cls,
+        experiment: str,
+        found: Mapping[int, Mapping[str, Mapping[int, Scored]]],
+        cooldown: float = 0.0,
     ) -> "Outcome":
         """Make all comparisons, over the seeds that both arms have.
 
@@ -62,7 +67,7 @@ class Outcome:
                 if seeds:
                     arm, other = ([of[seed] for seed in seeds] for of in (runs, others))
                     gains[steps][pair.name] = differences(arm, other, metrics)
-        return cls(experiment, scores, gains)
+        return cls(experiment, scores, gains, cooldown)
 
     def write(self, path: Path) -> None:
         """Write all numbers as JSON."""
@@ -73,8 +78,8 @@ class Outcome:
             }
             for steps, pairs in self.gains.items()
         }
-        value = {"experiment": self.experiment, "scores": self.scores, "gains": gains}
-        write_json(path, value, indent=1)
+        value = {"experiment": self.experiment, "cooldown": self.cooldown}
+        write_json(path, {**value, "scores": self.scores, "gains": gains}, indent=1)
 
     @classmethod
     def read(cls, path: Path) -> "Outcome":
@@ -104,7 +109,7 @@ class Outcome:
             }
             for steps, pairs in value["gains"].items()
         }
-        outcome = cls(value["experiment"], scores, gains)
+        outcome = cls(value["experiment"], scores, gains, float(value.get("cooldown", 0)))
         known = {*outcome.of.arms, CONTROL}
         for arm in {arm for arms in scores.values() for arm in arms}:
             if arm not in known:

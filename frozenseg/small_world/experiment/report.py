@@ -20,6 +20,9 @@ def report(outcome: Outcome) -> str:
     lines = [*_answers(outcome)]
     for steps in sorted(outcome.scores, reverse=True):
         lines += [f"## After {steps:,} steps", ""]
+        if outcome.cooldown:
+            more = f"{outcome.cooldown:.0%}".replace("%", " %")
+            lines += [f"And {more} more in which the learning rate falls to a hundredth.", ""]
         if outcome.gains[steps]:
             lines += ["Gains in points, 95 % intervals; bold where zero is outside.", ""]
             lines += _gains(outcome.of, outcome.gains[steps])

@@ -1,5 +1,6 @@
 """The report of an outcome that was written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,14 @@ def test_a_question_is_answered_by_its_intervals() -> None:
     assert "a loss" in report(outcome(PQ_seen=Difference((-1.0,), -2.0, -0.5, True)))
     assert text.count("- not run") == sum(bool(pair.question) for pair in FROZENSEG.comparisons) - 1
     assert "| b - a | 2 | **+1.5 (+0.5 to +2.5)** | -1.0 (-3.0 to +1.0) |" in text
+
+
+def test_a_cooldown_is_said_and_kept(tmp_path: Path) -> None:
+    cooled = replace(outcome(), cooldown=0.3)
+    cooled.write(tmp_path / "results.json")
+    text = report(Outcome.read(tmp_path / "results.json"))
+    said = "And 30 % more in which the learning rate falls to a hundredth.\n\n"
+    assert text.count(said) == 1 and text.replace(said, "") == report(outcome())
 
 
 def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
