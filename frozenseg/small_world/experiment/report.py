@@ -21,8 +21,8 @@ def report(outcome: Outcome) -> str:
     for steps in sorted(outcome.scores, reverse=True):
         lines += [f"## After {steps:,} steps", ""]
         if outcome.cooldown:
-            more = f"{outcome.cooldown:.0%}".replace("%", " %")
-            lines += [f"And {more} more in which the learning rate falls to a hundredth.", ""]
+            more = 100 * outcome.cooldown
+            lines += [f"And {more:.0f} % more in which the learning rate falls to a hundredth.", ""]
         if outcome.gains[steps]:
             lines += ["Gains in points, 95 % intervals; bold where zero is outside.", ""]
             lines += _gains(outcome.of, outcome.gains[steps])

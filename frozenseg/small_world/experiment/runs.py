@@ -37,7 +37,7 @@ class Run:
     trained_in: the folder whose weights are scored.
     cooldown: share of the steps that a branch of the training is longer, with a learning rate that
         falls; it is scored in place of the training itself, which goes on without it (Hägele et
-        al., arXiv 2405.18392, section 3.2). 0: none.
+        al., arXiv 2405.18392). 0: none.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class Run:
         if not (self.folder / checkpoint).is_file() and not self._train(self.folder, steps, *level):
             return False
         branch = self._scored_folder(steps)
-        if not (branch / "checkpoints").is_dir():
+        if not any((branch / "checkpoints").glob("step_*.pt")):
             with atomic_path(branch / checkpoint) as temporary:
                 shutil.copyfile(self.folder / checkpoint, temporary)
         *falls, end = self._falls(steps)

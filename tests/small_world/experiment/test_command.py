@@ -118,6 +118,13 @@ def test_an_unknown_arm(tmp_path: Path) -> None:
         command.main(["--arms", "z", "--output", str(tmp_path)])
 
 
+@pytest.mark.parametrize("value", ["-0.1", "1.5", "nan"])
+def test_a_cooldown_is_a_share(value: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--cooldown", value])
+    assert "must be between 0 and 1" in capsys.readouterr().err
+
+
 def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
     run = TinyRun(tmp_path)
     configs = {
