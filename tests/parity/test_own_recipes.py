@@ -24,7 +24,7 @@ SHORT = (
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "losses"),
-    [("frozenseg", (108.89287, 98.16633)), ("fusioner", (1.0928925, 0.7923799))],
+    [("frozenseg", (108.89287, 98.16633)), ("fusioner", (1.2912204, 1.0071452))],
 )
 def test_the_first_losses_are_those_of_the_weights_that_ship(
     recipe: str, losses: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
