@@ -14,8 +14,10 @@ from frozenseg.build.evaluator import EvalDataset, build_evaluator, eval_dataset
 from frozenseg.build.models import loaded_model
 from frozenseg.build.optimization import feature_cache
 from frozenseg.build.training import WEIGHTS, train
+from frozenseg.checkpoints.training import CheckpointFolder, step_of
 from frozenseg.config import load_config
 from frozenseg.data.loader import eval_loader
+from frozenseg.errors import UserError
 from frozenseg.evaluation.evaluator import Evaluator, ScoredDataset
 from frozenseg.evaluation.metric import State
 from frozenseg.evaluation.runner import Share, combined, fresh
@@ -75,6 +77,13 @@ class Run:
         return self._train(branch, end, "SOLVER.STEPS", str(tuple(falls)))
 
     def _train(self, folder: Path, steps: int, *more: str) -> bool:
+        there = CheckpointFolder(folder / "checkpoints", keep=1).paths()
+        done = max(map(step_of, there), default=0)
+        if done > steps:  # its weights are not those of fewer steps
+            raise UserError(
+                f"{folder}: trained for {done} steps already, and not scored after {steps}; "
+                "ask for more --steps, or choose another --output"
+            )
         more = (*more, "SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
         cfg = self._config("OUTPUT_DIR", str(folder), *more)
         cfg.defrost()
