@@ -141,6 +141,10 @@ MASK_FORMER = {
     # "annotated": those with at least half of their mask on annotated objects and grounds, for what
     # nobody annotated may be an object of a class that is named at test.
     "NO_OBJECT": Key("everywhere", ("everywhere", "annotated")),
+    # A folder with the proposals of all training images, which frozenseg make_sam_masks --dataset
+    # writes: those that lie where nothing is annotated become targets whose masks are learned, and
+    # no class. "": none, as published.
+    "UNNAMED_TARGETS": Key("", READ),
     "TRAIN_NUM_POINTS": Key(12544, Range(1, 10**7)),  # at which mask losses are taken
     "OVERSAMPLE_RATIO": Key(3.0, Range(1, 100)),  # candidates drawn for each of them
     "IMPORTANCE_SAMPLE_RATIO": Key(0.75, SHARE),  # share of them where masks are least sure

@@ -267,14 +267,18 @@ class Prediction:
     present_best: np.ndarray | None = None
 
 
+UNNAMED = -1
+"""The class id of a region of which only the mask is known."""
+
+
 @dataclass
 class Targets:
     """The N annotated regions of one training image; N may be 0.
 
-    class_ids: (N,) int64.
+    class_ids: (N,) int64; `UNNAMED` for a region that was not annotated, but proposed.
     masks: (N, H, W) bool.
     labelled: (H, W) bool, where the annotation names a class or "none of the classes"; all else is
-        unlabelled (void, crowd, padding). None: only the masks are labelled.
+        unlabelled (void, crowd, padding). None: only the masks of named regions are labelled.
     """
 
     class_ids: Tensor
@@ -284,7 +288,19 @@ class Targets:
     @property
     def labelled_pixels(self) -> Tensor:
         """The labelled pixels (H, W) bool, whose classes are known."""
-        return self.masks.any(0) if self.labelled is None else self.labelled
+        return self.named().masks.any(0) if self.labelled is None else self.labelled
+
+    def named(self) -> "Targets":
+        """Return the regions whose class is known."""
+        known = self.class_ids != UNNAMED
+        return Targets(self.class_ids[known], self.masks[known], self.labelled)
+
+    def with_unnamed(self, masks: Tensor) -> "Targets":
+        """Return the regions together with further ones, masks (N, H, W), without a class."""
+        class_ids = self.class_ids.new_full((len(masks),), UNNAMED)
+        return Targets(
+            torch.cat((self.class_ids, class_ids)), torch.cat((self.masks, masks)), self.labelled
+        )
 
     def to(self, device: torch.device | str) -> "Targets":
         """Return a copy on another device; from pinned memory to a GPU without waiting for it."""

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import frozenseg
-from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.models import build_model
 from frozenseg.build.optimization import (
     clip_norm_of,
@@ -18,6 +17,7 @@ from frozenseg.build.optimization import (
     training_state,
 )
 from frozenseg.build.training_data import training_dataset
+from frozenseg.build.transforms import eval_transform
 from frozenseg.config import default_config, load_config
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.errors import UserError

@@ -14,6 +14,7 @@ from frozenseg.build.models import embed
 from frozenseg.build.prediction import build_pipeline
 from frozenseg.build.setting import data_sets
 from frozenseg.build.training_data import log_data_set
+from frozenseg.build.transforms import eval_transform
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import (
@@ -29,7 +30,6 @@ from frozenseg.data.detection_truth import objects_of_records
 from frozenseg.data.prediction_lines import Part
 from frozenseg.data.readers import cityscapes_file
 from frozenseg.data.records import Categories
-from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.engine.distributed import all_gather_json, is_main, rank, world_size
 from frozenseg.errors import UserError
 from frozenseg.evaluation.cityscapes import CityscapesAP
@@ -122,15 +122,6 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
     if is_main():
         log_data_set(name, records, vocabulary.summary(training), categories.names)
     return EvalDataset(name, benchmark, dataset, vocabulary, training, tasks)
-
-
-def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
-    """Return the benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else
-    INPUT.*_SIZE_TEST."""
-    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    if cfg.INPUT.SIZE_TEST_OF_BENCHMARK:
-        short, long = benchmark.test_size
-    return ShortestEdgeResize(short=short, long=long)
 
 
 def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.families import find_loss
 from frozenseg.build.models import feature_fingerprint
 from frozenseg.build.setting import setting
-from frozenseg.build.training_data import training_transform
+from frozenseg.build.transforms import training_transform
 from frozenseg.engine.distributed import world_size
 from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.engine.optim import (

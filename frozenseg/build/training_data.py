@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.families import find_family
-from frozenseg.build.setting import data_sets
+from frozenseg.build.setting import data_sets, setting
+from frozenseg.build.transforms import eval_transform, training_transform
 from frozenseg.build.vocabulary import build_training_vocabulary, build_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import find_benchmark, load_records
@@ -15,10 +17,11 @@ from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.loader import Loader, training_loader
 from frozenseg.data.records import Categories, Record
 from frozenseg.data.statistics import counts_line
-from frozenseg.data.transforms import LargeScaleJitter
 from frozenseg.engine.distributed import is_main, rank, world_size
 from frozenseg.engine.log_file import FILE_ONLY
 from frozenseg.errors import UserError
+from frozenseg.inference.proposal_files import ProposalFolder
+from frozenseg.inference.unnamed_regions import UnnamedRegions
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
         keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
         seed=cfg.SEED,
         fixed_views=cfg.INPUT.FIXED_VIEWS or None,
+        unnamed=_unnamed_regions(cfg, records, names[0]),
     )
     vocabulary = build_vocabulary(cfg, names[0], categories)
     if is_main():
@@ -70,18 +74,15 @@ def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
     return training_pairs(records)
 
 
-def training_transform(cfg: CfgNode) -> LargeScaleJitter:
-    """Scale jitter and crop of training: INPUT."""
-    side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
-    if side < 1 or side % divisor:
-        raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
-    return LargeScaleJitter(
-        size=side,
-        min_scale=cfg.INPUT.MIN_SCALE,
-        max_scale=cfg.INPUT.MAX_SCALE,
-        flip_probability=cfg.INPUT.FLIP_PROBABILITY,
-        diagonal=cfg.INPUT.DIAGONAL_CROPS,
-    )
+@setting("MODEL.MASK_FORMER.UNNAMED_TARGETS")
+def _unnamed_regions(cfg: CfgNode, records: list[Record], name: str) -> UnnamedRegions | None:
+    """Open the folder of proposals, which were made at the size of the test of a data set."""
+    path = cfg.MODEL.MASK_FORMER.UNNAMED_TARGETS
+    if not path:
+        return None
+    folder = ProposalFolder(Path(path), None, create=False)
+    folder.require(record.image_id for record in records)
+    return UnnamedRegions(folder, eval_transform(cfg, find_benchmark(name)))
 
 
 def micro_batch_size(cfg: CfgNode) -> int:

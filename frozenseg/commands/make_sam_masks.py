@@ -1,5 +1,7 @@
 """Write SAM's mask proposals of a data set or of a folder to disk, for TEST.SAM_MASKS.FOLDER.
 
+Those of a training set serve MODEL.MASK_FORMER.UNNAMED_TARGETS.
+
 A run that was stopped goes on; several may work at once, each with its own --part, or a Ray cluster
 takes parts by --engine ray. The settings are those of the configuration (TEST.SAM_MASKS,
 TEST.PKL_SAM_MODEL_NAME, INPUT.*_SIZE_TEST).
@@ -21,8 +23,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from frozenseg.build.device import build_device
-from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.prediction import build_online_proposals, proposal_identity
+from frozenseg.build.transforms import eval_transform
 from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.part_argument import part_of

@@ -15,7 +15,7 @@ from frozenseg.data.loader import TrainingSampler
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
-from frozenseg.structures import Segment
+from frozenseg.structures import UNNAMED, Segment
 from frozenseg.text.vocabulary import Vocabulary
 
 TILE_HEIGHT = 400  # pixels of one sample on the sheet
@@ -82,8 +82,8 @@ def _segment(number: int, mask: np.ndarray, class_id: int, vocabulary: Vocabular
     return Segment(
         id=number,
         class_id=class_id,
-        name=vocabulary.labels[class_id],
-        is_thing=vocabulary.is_thing[class_id],
+        name="unnamed" if class_id == UNNAMED else vocabulary.labels[class_id],
+        is_thing=class_id == UNNAMED or vocabulary.is_thing[class_id],
         score=1.0,
         area=int(mask.sum()),
         box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),

@@ -1,5 +1,6 @@
 """Turn records into samples; masks are cut out of label maps in the worker processes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -67,6 +68,9 @@ class SegmentationDataset(Dataset[Sample]):
     seed: of all random numbers, but for those of fixed views, which are the same in all runs.
     fixed_views: how many views of an image there are; epoch after epoch shows them in turn. None:
         every draw makes a new one.
+    unnamed: finds regions that are not annotated, which become targets without a class: of a
+        record, its image (H, W, 3) and what is annotated (H, W) bool, it makes a map (H, W) of
+        their numbers, 0 where there is none. None: there are none.
     """
 
     records: list[Record]
@@ -76,6 +80,7 @@ class SegmentationDataset(Dataset[Sample]):
     keep_empty: bool = True
     seed: int = 0
     fixed_views: int | None = None
+    unnamed: Callable[[Record, np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -93,11 +98,18 @@ class SegmentationDataset(Dataset[Sample]):
             return Sample(image_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
         # A plane of ones is transformed too: it is 1 where the picture is and 0 in the padding.
-        planes = np.concatenate([labels.maps, np.ones((1, height, width), labels.maps.dtype)])
-        image, planes = self.transform(image, planes, generator)
-        labels.maps, inside = planes[:-1], planes[-1]
+        further = [np.ones((height, width), labels.maps.dtype)]
+        if self.unnamed is not None:
+            further.append(self.unnamed(record, image, np.logical_or.reduce(labels.maps)))
+        image, planes = self.transform(image, np.concatenate([labels.maps, further]), generator)
+        maps = len(labels.maps)
+        labels.maps, inside = planes[:maps], planes[maps]
         unpadded_size = int(inside[:, 0].sum()), int(inside[0].sum())
         targets = cut_masks(labels, keep_empty=self.keep_empty)
+        if self.unnamed is not None:
+            numbers = np.unique(planes[-1])
+            masks = planes[-1] == numbers[numbers > 0][:, None, None]
+            targets = targets.with_unnamed(torch.from_numpy(masks))
         return Sample(image_tensor(image), height, width, record, targets, unpadded_size)
 
     def _generator(self, draw: SampleIndex) -> np.random.Generator:

@@ -42,12 +42,13 @@ class LossNormalizers:
 
     A loss fills in the sums that it needs.
 
-    objects: annotated objects.
+    objects: masks of objects. named: of those, objects whose class is known.
     class_weight: the weights that the class loss gives to all queries of one output.
     labelled_images: images with a labelled pixel.
     """
 
     objects: float = 0.0
+    named: float = 0.0
     class_weight: float = 0.0
     labelled_images: float = 0.0
 
@@ -168,14 +169,16 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
         """Objects, and the weights of all queries in the class loss."""
-        counts = [len(_targets(sample).class_ids) for sample in samples]
+        named = [len(_targets(sample).named().class_ids) for sample in samples]
         return LossNormalizers(
-            objects=float(sum(counts)), class_weight=float(sum(map(self._class_weight, counts)))
+            objects=float(sum(len(_targets(sample).class_ids) for sample in samples)),
+            named=float(sum(named)),
+            class_weight=float(sum(map(self._class_weight, named))),
         )
 
     def _class_weight(self, objects: int) -> float:
-        """Return the divisor of one image's class loss: matched queries weigh 1, the others
-        less."""
+        """Return the divisor of one image's class loss: queries matched with an object of a known
+        class weigh 1, the others less."""
         matched = min(objects, self.num_queries)
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 
@@ -192,16 +195,16 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         self, outputs: MaskPredictions, targets: ObjectTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
         """Return the losses of `SetCriterion` and `RegionLoss`, by their names."""
-        num_masks = max(normalizers.objects, 1.0)
         losses = self.criterion(
             outputs,
             targets.objects,
-            num_masks=num_masks,
+            num_masks=max(normalizers.objects, 1.0),
             class_normalizer=normalizers.class_weight,
             seeds=targets.seeds,
         )
         if self.regions is not None:
-            losses |= self.regions(outputs, targets.objects, num_masks, targets.seeds)
+            named = [of_image.named() for of_image in targets.objects]
+            losses |= self.regions(outputs, named, max(normalizers.named, 1.0), targets.seeds)
         return losses
 
 

@@ -10,7 +10,7 @@ Files are written atomically, and many processes may write into one folder.
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,13 +38,14 @@ MOST_BYTES = 2**30  # of one image; a small file may not ask for more
 class ProposalFolder:
     """A folder with the proposals of many images, all made by one SAM with the same settings."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], *, create: bool) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any] | None, *, create: bool) -> None:
         """Open a folder; raises `UserError` if it has another identity.
 
-        identity: all that decides the masks, in types of JSON. create: make the folder if needed.
+        identity: all that decides the masks, in types of JSON; None: any folder will do. create:
+        make the folder if needed.
         """
         self.folder = folder
-        expected = json.loads(json.dumps({"version": VERSION, **identity}))
+        expected = json.loads(json.dumps({"version": VERSION, **(identity or {})}))
         about = folder / ABOUT
         if create:
             remove_temporaries(folder, "*.npz", alone=False)
@@ -53,11 +54,13 @@ class ProposalFolder:
         elif not about.is_file():
             raise UserError(
                 f"{folder}: no {ABOUT}, so this is no folder of proposals; make one with "
-                "frozenseg make_sam_masks, or name none to make the masks online"
+                "frozenseg make_sam_masks, or name none"
             )
         actual = read_json(about)
         if not isinstance(actual, dict):
             raise UserError(f"{about}: damaged, a JSON object was expected; make the folder again")
+        if identity is None:
+            expected = {**actual, **expected}
         if actual != expected:
             keys = {*actual, *expected}
             differ = sorted(key for key in keys if actual.get(key) != expected.get(key))
@@ -70,6 +73,15 @@ class ProposalFolder:
     def path(self, image_id: int | str) -> Path:
         """Return the file of an image."""
         return self.folder / f"{quote(str(image_id), safe='')}.npz"
+
+    def require(self, image_ids: Iterable[int | str]) -> None:
+        """Raise `UserError` if images have no file; what is in the files is not looked at."""
+        missing = [image_id for image_id in image_ids if not self.path(image_id).is_file()]
+        if missing:
+            raise UserError(
+                f"{self.folder}: {len(missing)} images have no proposals there, {missing[0]!r} for "
+                "one; frozenseg make_sam_masks adds what is missing"
+            )
 
     def has(self, image_id: int | str, image: Tensor) -> bool:
         """Whether a valid file exists that was made from this very image."""

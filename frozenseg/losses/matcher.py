@@ -13,14 +13,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from frozenseg.losses.points import random_points, sample_logits, sample_masks, stream_keys
-from frozenseg.structures import MaskPredictions, Targets
+from frozenseg.structures import UNNAMED, MaskPredictions, Targets
 
 
 @dataclass(frozen=True)
 class TargetBatch:
     """The objects of all images of a batch, one after another.
 
-    class_ids: (T,) int64. masks: (T, H, W) bool. counts: the number of objects in each image.
+    class_ids: (T,) int64, `UNNAMED` where only the mask is known. masks: (T, H, W) bool. counts:
+    the number of objects in each image.
     """
 
     class_ids: Tensor
@@ -45,12 +46,17 @@ class TargetBatch:
             raise ValueError(f"target masks of one batch have the sizes {sizes}: pad them alike")
         class_ids = torch.cat([target.class_ids for target in targets])
         if class_ids.device.type == "cpu":  # on a GPU this check would wait for it in every step
-            invalid = class_ids[(class_ids < 0) | (class_ids >= num_classes)].tolist()
+            invalid = class_ids[(class_ids < UNNAMED) | (class_ids >= num_classes)].tolist()
             if invalid:
                 raise ValueError(f"target class ids {invalid} lie outside 0-{num_classes - 1}")
         masks = torch.cat([masks.to(device) for masks in filled])
         counts = tuple(len(target.class_ids) for target in targets)
         return cls(class_ids.to(device), masks.bool(), counts)
+
+    @property
+    def named_masks(self) -> Tensor:
+        """The masks (T, H, W); those of regions without a class are empty."""
+        return self.masks & (self.class_ids != UNNAMED)[:, None, None]
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -84,8 +90,9 @@ class HungarianMatcher:
     """Finds the assignment of least cost between queries and objects, for each output and image.
 
     The cost of a pair (Mask2Former, arXiv 2112.01527) is mask_weight * binary cross entropy
-    + dice_weight * dice - class_weight * probability of the object's class. The first two are
-    computed at `num_points` random points, the same for all pairs of an output and image.
+    + dice_weight * dice - class_weight * probability of the object's class, if that is known. The
+    first two are computed at `num_points` random points, the same for all pairs of an output and
+    image.
     """
 
     def __init__(
@@ -143,8 +150,9 @@ class HungarianMatcher:
         """Costs (B, Q, N) of one output; points (B, P, 2), rows (B, N) from `padded_rows`."""
         images, most = rows.shape
         class_probs = output.class_logits.float().softmax(-1)
-        columns = targets.class_ids[rows].unsqueeze(1).expand(-1, class_probs.shape[1], -1)
-        class_cost = -class_probs.gather(2, columns)
+        class_ids = targets.class_ids[rows].unsqueeze(1)  # (B, 1, N)
+        columns = class_ids.clamp(min=0).expand(-1, class_probs.shape[1], -1)
+        class_cost = -class_probs.gather(2, columns).masked_fill(class_ids == UNNAMED, 0.0)
         logits = logits_at(output, points)
         repeated = points.repeat_interleave(most, dim=0)  # (B*N, P, 2)
         labels = sample_masks(targets.masks, rows.flatten(), repeated).view(images, most, -1)

@@ -18,7 +18,7 @@ from frozenseg.losses.points import (
     stream_keys,
     uncertain_points,
 )
-from frozenseg.structures import MaskPredictions, Targets
+from frozenseg.structures import UNNAMED, MaskPredictions, Targets
 
 # Pairs whose candidate points exist at one time; 128 pairs of 3 * 12,544 points take 100 MB.
 PAIRS_AT_ONCE = 128
@@ -93,9 +93,9 @@ class SetCriterion:
         num_masks: divides the mask losses: the number of objects of the whole step (at least 1).
             None: the objects given here.
         class_normalizer: divides the class loss: the sum of the weights of all queries of the whole
-            step (1 if matched, else no_object_weight). None: those given here. Both count the
-            micro-batches of all ranks; as averaging gradients divides by the number of ranks, the
-            trainer multiplies the loss by it.
+            step (1 if matched with an object of a known class, else no_object_weight). None: those
+            given here. Both count the micro-batches of all ranks; as averaging gradients divides by
+            the number of ranks, the trainer multiplies the loss by it.
         seeds: (B,) int64, one for each image, of its random points. None: from torch's generator.
         """
         outputs = [*predictions.auxiliary, predictions]
@@ -128,8 +128,11 @@ class SetCriterion:
     ) -> Tensor:
         """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void.
 
-        total: divides the losses; None: the sum of the weights of the queries given here, of those
-            too that `annotated_only` leaves out.
+        A query whose object has no known class has no loss, as one that `annotated_only` leaves
+        out.
+
+        total: divides the losses; None: the sum of the weights of the queries given here, where
+            those without a loss weigh as void.
         """
         logits = torch.stack([output.class_logits for output in outputs]).float()
         class_ids = torch.full(
@@ -140,11 +143,14 @@ class SetCriterion:
         weight = logits.new_ones(self.num_classes + 1)
         weight[-1] = self.no_object_weight
         losses = F.cross_entropy(
-            logits.flatten(0, 2), class_ids.flatten(), weight=weight, reduction="none"
+            *(logits.flatten(0, 2), class_ids.flatten(), weight),
+            ignore_index=UNNAMED,
+            reduction="none",
         )
         if self.annotated_only:
             excused = elsewhere(outputs, targets) & (class_ids == self.num_classes)
             losses = losses.masked_fill(excused.flatten(), 0.0)
+        class_ids = class_ids.where(class_ids != UNNAMED, self.num_classes)
         divisor = weight[class_ids].flatten(1).sum(1) if total is None else weight.new_tensor(total)
         # Without objects, and with no_object_weight 0, the sum of the weights is 0.
         return losses.view(len(outputs), -1).sum(1) / divisor.clamp(min=torch.finfo().tiny)
@@ -206,7 +212,7 @@ class SetCriterion:
 def elsewhere(outputs: list[MaskPredictions], targets: TargetBatch) -> Tensor:
     """Return whether less than half of each query's mask is annotated, (L, B, Q) bool."""
     # The masks of no object at all may be of size 0.
-    masks = targets.masks if targets.masks.numel() else targets.masks.new_zeros(0, 1, 1)
+    masks = targets.named_masks if targets.masks.numel() else targets.masks.new_zeros(0, 1, 1)
     annotated = torch.stack([of_image.any(0) for of_image in masks.split(targets.counts)])
     found = []
     for output in outputs:  # the masks of all outputs at once would take gigabytes

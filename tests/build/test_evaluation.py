@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.prediction import load
+from frozenseg.build.transforms import eval_transform
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark

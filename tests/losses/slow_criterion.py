@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozenseg.structures import MaskPredictions, Targets
+from frozenseg.structures import UNNAMED, MaskPredictions, Targets
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT, VOID_WEIGHT = 2.0, 5.0, 5.0, 0.1
 
@@ -67,8 +67,9 @@ def match(class_logits: Tensor, mask_logits: Tensor, target: Targets, num_points
     for query, logits in zip(queries, class_logits.detach().double(), strict=True):
         row = []
         for class_id, label in zip(target.class_ids, labels, strict=True):
+            known = int(class_id) != UNNAMED
             row.append(
-                -CLASS_WEIGHT * float(logits.softmax(0)[class_id])
+                -CLASS_WEIGHT * (float(logits.softmax(0)[class_id]) if known else 0.0)
                 + MASK_WEIGHT * float(F.binary_cross_entropy_with_logits(query, label))
                 + DICE_WEIGHT * float(dice_loss(query, label))
             )
@@ -101,8 +102,9 @@ def output_losses(
         pairs = dict(match(class_logits, mask_logits, target, num_points))
         for query, logits in enumerate(class_logits):
             class_id = int(target.class_ids[pairs[query]]) if query in pairs else num_classes
-            weight = 1.0 if query in pairs else VOID_WEIGHT
-            class_loss = class_loss - weight * logits.log_softmax(0)[class_id]
+            weight = 1.0 if query in pairs and class_id != UNNAMED else VOID_WEIGHT
+            if class_id != UNNAMED:
+                class_loss = class_loss - weight * logits.log_softmax(0)[class_id]
             class_weight += weight
         for query, item in pairs.items():
             mask = mask_logits[query]

@@ -98,6 +98,7 @@ def test_predictions_that_are_not_finite_are_named(
     [
         ([Targets(torch.tensor([0]), torch.ones(2, 4, 4).bool())], "1 class ids, but 2 masks"),
         ([Targets(torch.tensor([3]), torch.ones(1, 4, 4).bool())], "[3] lie outside 0-2"),
+        ([Targets(torch.tensor([-2]), torch.ones(1, 4, 4).bool())], "[-2] lie outside 0-2"),
         (
             [Targets(torch.tensor([0]), torch.ones(1, 4, n).bool()) for n in (4, 6)],
             "sizes [(4, 4), (4, 6)]",

@@ -9,7 +9,7 @@ from frozenseg.errors import UserError
 from frozenseg.losses.matcher import TargetBatch, assign
 from frozenseg.losses.set_criterion import SetCriterion, elsewhere
 from frozenseg.losses.weighting import weighted_losses
-from frozenseg.structures import MaskPredictions, Targets
+from frozenseg.structures import UNNAMED, MaskPredictions, Targets
 
 from .slow_criterion import output_losses
 
@@ -38,13 +38,22 @@ def image_of(predictions: MaskPredictions, image: int) -> MaskPredictions:
     return MaskPredictions(one[0].class_logits, one[0].mask_logits, one[1:])
 
 
-@pytest.mark.parametrize("counts", [(3, 2), (0, 2), (7, 1), (0, 0)])
+@pytest.mark.parametrize(
+    ("counts", "unnamed"),
+    [
+        *(((3, 2), []), ((0, 2), []), ((7, 1), []), ((0, 0), [])),
+        # objects of which only the mask is known: some, and all
+        *(((3, 2), [(0, [0, 2]), (1, [1])]), ((7, 1), [(0, [3])]), ((2, 0), [(0, [0, 1])])),
+    ],
+)
 def test_losses_and_gradients_equal_the_slow_ones(
-    counts: tuple[int, ...], shared_points, make_predictions, make_targets
+    counts: tuple[int, ...], unnamed: list, shared_points, make_predictions, make_targets
 ) -> None:
     predictions, targets = make_predictions(), make_targets(counts)
     if counts[0] > 2:
         targets[0].masks[1] = False  # an object without a pixel
+    for image, rows in unnamed:
+        targets[image].class_ids[rows] = UNNAMED
     criterion = criterion_of()
     losses = criterion(predictions, targets)
     slow = {}
@@ -133,6 +142,18 @@ def test_void_only_where_something_is_annotated(make_predictions, make_targets) 
         )
         torch.testing.assert_close(losses[f"loss_mask{suffix}"], everywhere[f"loss_mask{suffix}"])
     assert 0 < left_out < 3 * 7
+
+
+def test_regions_without_a_class_are_not_annotated(make_predictions, make_targets) -> None:
+    """Queries on them are excused as elsewhere, whatever they are matched with."""
+    predictions, targets = make_predictions(), make_targets((2, 1), size=(16, 16))
+    further = [target.with_unnamed(torch.ones(1, 16, 16).bool()) for target in targets]
+    batches = [
+        TargetBatch.collate(each, num_classes=3, device=torch.device("cpu"))
+        for each in (targets, further)
+    ]
+    found = [elsewhere(outputs_of(predictions), batch) for batch in batches]
+    assert torch.equal(*found) and found[0].any() and not found[0].all()
 
 
 @pytest.mark.parametrize("size", [(16, 16), (0, 0)])

@@ -9,9 +9,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances as HostInstances
 
 from frozenseg.adapters.detectron2.datasets import HostClasses, host_classes, table_row
-from frozenseg.build.evaluator import eval_transform
 from frozenseg.build.setting import data_sets
-from frozenseg.build.training_data import training_transform
+from frozenseg.build.transforms import eval_transform, training_transform
 from frozenseg.config import select_config
 from frozenseg.data.dataset import SampleIndex, SegmentationDataset
 from frozenseg.data.records import Categories, Instances, Record, Segments

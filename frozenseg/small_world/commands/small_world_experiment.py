@@ -23,10 +23,11 @@ from pathlib import Path
 import yaml
 
 from frozenseg.build.vocabulary import build_training_vocabulary
+from frozenseg.commands import make_sam_masks
 from frozenseg.config import default_config, load_config, merge_values
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
-from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experiment
+from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, PROPOSALS, Experiment
 from frozenseg.small_world.experiment.beginnings import write_beginnings
 from frozenseg.small_world.experiment.encoders import check_encoders, with_encoders
 from frozenseg.small_world.experiment.outcome import Outcome
@@ -94,6 +95,8 @@ def _completed(configuration: str) -> str:
 def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
     """Make what is missing, stage by stage; returns True if it was stopped before the end."""
     end = time.monotonic() + 3600 * arguments.hours
+    if any(PROPOSALS in experiment.arms[name].options for name in arguments.arms):
+        _make_proposals(arguments)
     for steps, seed in itertools.product(arguments.steps, arguments.seeds):
         runs = _runs(arguments, experiment, seed)
         # Arms that are scored with the weights of others come behind them, at the same stage.
@@ -118,6 +121,22 @@ def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
     return False
 
 
+def _proposals(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.output / "proposals")
+
+
+def _make_proposals(arguments: argparse.Namespace) -> None:
+    """Write SAM's proposals of the training images, as far as they are not there yet."""
+    cfg = load_config(arguments.config_file, arguments.options)
+    for name in cfg.DATASETS.TRAIN:
+        make_sam_masks.main(
+            [
+                *("--config-file", str(arguments.config_file), "--dataset", name),
+                *("--output", str(_proposals(arguments)), *arguments.options),
+            ]
+        )
+
+
 def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> dict[str, Run]:
     """Return the runs of one seed, by arm, with their first weights on disk."""
     shared = [
@@ -127,7 +146,8 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
     configs, options = {}, {}
     for name, arm in experiment.arms.items():
         of_arm = with_encoders(arm.options, arguments.encoders)
-        options[name] = (*of_arm, *arguments.options, "SEED", str(seed))
+        made = (option.replace(PROPOSALS, str(_proposals(arguments))) for option in of_arm)
+        options[name] = (*made, *arguments.options, "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
         if configs[name].INPUT.FIXED_VIEWS:
             options[name] = (*options[name], *shared)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 SHARES = ("seen", "unseen")  # of the classes
 CONTROL = "shuffled"  # an arm with the names of other classes
+PROPOSALS = "{proposals}"
+"""Stands in options for the folder of SAM's proposals of the training images."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,16 @@ FROZENSEG = Experiment(
             "a, no object only where annotated",
             "Does it help to call a query void only where the image is annotated?",
             *("MODEL.MASK_FORMER.NO_OBJECT", "annotated"),
+        ),
+        "unnamed": Arm(
+            "annotated, with SAM's masks of what is not annotated",
+            (
+                *_injectors(False, False),
+                *("MODEL.MASK_FORMER.NO_OBJECT", "annotated"),
+                *("MODEL.MASK_FORMER.UNNAMED_TARGETS", PROPOSALS),
+            ),
+            "annotated",
+            "Unseen classes: does it help to learn SAM's masks where nothing is annotated?",
         ),
         "jitter": _of_fc_clip(
             "a, a new view each time",

@@ -16,7 +16,7 @@ from frozenseg.build.evaluation import evaluate
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.small_world.commands import small_world_experiment as command
-from frozenseg.small_world.experiment import runs
+from frozenseg.small_world.experiment import arms, runs
 from frozenseg.small_world.experiment.arms import EXPERIMENTS, FROZENSEG, Arm
 from frozenseg.small_world.experiment.beginnings import write_beginnings
 from frozenseg.small_world.experiment.encoders import check_encoders, with_encoders
@@ -179,6 +179,22 @@ def tiny(tmp_path, monkeypatch) -> Callable[..., list[str]]:
         ]
 
     return arguments
+
+
+def test_proposals_of_the_training_images_are_made(tiny, tmp_path, monkeypatch) -> None:
+    arm = FROZENSEG.arms["unnamed"]
+    assert arm.against == "annotated" and arms.PROPOSALS in arm.options
+    experiment = replace(
+        command.EXPERIMENTS["frozenseg"], arms={"unnamed": replace(arm, against=None)}, control=None
+    )
+    monkeypatch.setitem(command.EXPERIMENTS, "frozenseg", experiment)
+    few = ("TEST.PKL_SAM_MODEL_NAME", "small", "TEST.SAM_MASKS.POINTS_PER_SIDE", "2")
+    given = [*tiny("--seeds", "0", "--steps", "1", "--arms", "unnamed"), *few]
+    assert command.main(given) == 0
+    folder = tmp_path / "experiment" / "proposals"
+    assert len(list(folder.glob("*.npz"))) == 5
+    cfg = load_config(tmp_path / "experiment" / "unnamed_seed_0" / "config.yaml")
+    assert cfg.MODEL.MASK_FORMER.UNNAMED_TARGETS == str(folder)
 
 
 def test_scores_are_those_of_an_evaluation(tiny, tmp_path) -> None:
