@@ -396,6 +396,8 @@ def test_training_without_masks_says_which_mapper(tiny: Tiny) -> None:
         model([{"image": torch.zeros(3, 64, 64), "file_name": "a.png"}])
     with pytest.raises(UserError, match="DATASETS.TRAIN is empty"):
         host.FrozenSegMapper(tiny.cfg("DATASETS.TRAIN", "()"), True)
+    with pytest.raises(UserError, match="UNNAMED_TARGETS: detectron2's instances have classes"):
+        host.FrozenSegMapper(tiny.cfg("MODEL.MASK_FORMER.UNNAMED_TARGETS", "masks"), True)
 
 
 def test_a_run_its_checkpoint_and_its_resumption(tiny: Tiny) -> None:

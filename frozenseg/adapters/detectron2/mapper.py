@@ -15,6 +15,7 @@ from frozenseg.config import select_config
 from frozenseg.data.dataset import SampleIndex, SegmentationDataset
 from frozenseg.data.records import Categories, Instances, Record, Segments
 from frozenseg.data.transforms import ShortestEdgeResize, Transform
+from frozenseg.errors import UserError
 
 NO_CLASSES = HostClasses(Categories((), (), ()), {})
 ANNOTATION = ("annotations", "segments_info", "pan_seg_file_name", "sem_seg_file_name")
@@ -58,6 +59,11 @@ class FrozenSegMapper:
     ) -> dict[str, Any]:
         """names: the data sets, by default those of DATASETS."""
         config = select_config(cfg)
+        if is_train and config.MODEL.MASK_FORMER.UNNAMED_TARGETS:
+            raise UserError(
+                "MODEL.MASK_FORMER.UNNAMED_TARGETS: detectron2's instances have classes; leave it "
+                "empty, or train with frozenseg train_net"
+            )
         names = names or data_sets(config, "TRAIN" if is_train else "TEST")
         transforms: dict[str, Transform] = {}
         for name in names:
