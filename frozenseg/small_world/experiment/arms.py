@@ -97,22 +97,22 @@ def _of_fc_clip(title: str, question: str, *options: str) -> Arm:
     return Arm(title, (*_injectors(False, False), *options), "a", question)
 
 
+ANNOTATED = ("MODEL.MASK_FORMER.NO_OBJECT", "annotated")
+UNNAMED = (*ANNOTATED, "MODEL.MASK_FORMER.UNNAMED_TARGETS", PROPOSALS)
+
+
 def _at_test(name: str, title: str, question: str, key: str, value: str) -> dict[str, Arm]:
-    """One change of the test, of FC-CLIP and of it trained with `annotated`, by name."""
-    change = (f"MODEL.FROZEN_SEG.{key}", value)
-    annotated = ("MODEL.MASK_FORMER.NO_OBJECT", "annotated")
-    options = (*_injectors(False, False), *change)
-    also = f"{question} (trained as annotated)"
-    return {
-        name: Arm(f"a, {title}", options, "a", question, trained_as="a"),
-        f"annotated_{name}": Arm(
-            f"annotated, {title}",
-            (*options, *annotated),
-            "annotated",
-            also,
-            trained_as="annotated",
-        ),
-    }
+    """One change of the test, of FC-CLIP and of it trained in two other ways, by name."""
+    arms = {}
+    for trained, options in {"a": (), "annotated": ANNOTATED, "unnamed": UNNAMED}.items():
+        arms[name if trained == "a" else f"{trained}_{name}"] = Arm(
+            f"{trained}, {title}",
+            (*_injectors(False, False), *options, f"MODEL.FROZEN_SEG.{key}", value),
+            trained,
+            question if trained == "a" else f"{question} (trained as {trained})",
+            trained_as=trained,
+        )
+    return arms
 
 
 COARSE = ("MODEL.FROZEN_SEG.CLIP_PYRAMID", "simple")
@@ -146,15 +146,11 @@ FROZENSEG = Experiment(
         "annotated": _of_fc_clip(
             "a, no object only where annotated",
             "Does it help to call a query void only where the image is annotated?",
-            *("MODEL.MASK_FORMER.NO_OBJECT", "annotated"),
+            *ANNOTATED,
         ),
         "unnamed": Arm(
             "annotated, with SAM's masks of what is not annotated",
-            (
-                *_injectors(False, False),
-                *("MODEL.MASK_FORMER.NO_OBJECT", "annotated"),
-                *("MODEL.MASK_FORMER.UNNAMED_TARGETS", PROPOSALS),
-            ),
+            (*_injectors(False, False), *UNNAMED),
             "annotated",
             "Unseen classes: does it help to learn SAM's masks where nothing is annotated?",
         ),
