@@ -13,6 +13,9 @@ from frozenseg.small_world.experiment.paired import Difference
 
 COLUMNS = 6  # of a table, that it can be read on a page
 
+SPREAD = 1.6  # of the steps, between the first and the last gain that stand beside each other
+COLOURS, MARKERS = 10, "os^Dv"  # matplotlib repeats its colours after so many
+
 
 def report(outcome: Outcome) -> str:
     """Return Markdown: the questions with their answers, then for each number of steps what each
@@ -127,11 +130,12 @@ def plot(outcome: Outcome, path: Path) -> None:
             means = [gain.mean for _, gain in points]
             bars = [[m - g.low, g.high - m] for m, (_, g) in zip(means, points, strict=True)]
             axes.errorbar(
-                [steps * 1.04**number for steps, _ in points],  # beside each other
+                [steps * SPREAD ** (number / len(pairs) - 0.5) for steps, _ in points],
                 means,
                 yerr=np.nan_to_num(np.array(bars).T).clip(0),
-                marker="o",
-                capsize=3,
+                marker=MARKERS[number // COLOURS % len(MARKERS)],
+                markersize=4,
+                capsize=2,
                 label=pair,
             )
         axes.set(title=label, xscale="log")
