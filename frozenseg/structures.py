@@ -271,6 +271,12 @@ UNNAMED = -1
 """The class id of a region of which only the mask is known."""
 
 
+def named_masks(class_ids: Tensor, masks: Tensor) -> Tensor:
+    """Return masks (N, H, W), empty where the class (N,) is not known."""
+    # Rows are not left out: on a GPU their number would have to be waited for.
+    return masks & (class_ids != UNNAMED)[:, None, None]
+
+
 @dataclass
 class Targets:
     """The N annotated regions of one training image; N may be 0.
@@ -288,12 +294,18 @@ class Targets:
     @property
     def labelled_pixels(self) -> Tensor:
         """The labelled pixels (H, W) bool, whose classes are known."""
-        return self.named().masks.any(0) if self.labelled is None else self.labelled
+        if self.labelled is not None:
+            return self.labelled
+        return named_masks(self.class_ids, self.masks).any(0)
+
+    @property
+    def is_named(self) -> Tensor:
+        """(N,) bool, whether the class of a region is known."""
+        return self.class_ids != UNNAMED
 
     def named(self) -> "Targets":
         """Return the regions whose class is known."""
-        known = self.class_ids != UNNAMED
-        return Targets(self.class_ids[known], self.masks[known], self.labelled)
+        return Targets(self.class_ids[self.is_named], self.masks[self.is_named], self.labelled)
 
     def with_unnamed(self, masks: Tensor) -> "Targets":
         """Return the regions together with further ones, masks (N, H, W), without a class."""

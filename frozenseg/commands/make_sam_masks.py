@@ -114,11 +114,9 @@ def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
 
 def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:
     """Return the proposals over the image, numbered by size, small ones over large ones."""
-    logits = torch.nn.functional.interpolate(
-        proposals.logits()[None], size=image.shape[:2], mode="bilinear", align_corners=False
-    )[0]
-    ids = np.zeros(image.shape[:2], np.int32)
-    for number, mask in enumerate((logits > 0).numpy(), 1):
+    height, width = image.shape[:2]
+    ids = np.zeros((height, width), np.int32)
+    for number, mask in enumerate(proposals.masks((height, width)).numpy(), 1):
         ids[mask] = number
     kept = [number for number in np.unique(ids).tolist() if number]
     segments = [

@@ -169,16 +169,17 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
         """Objects, and the weights of all queries in the class loss."""
-        named = [len(_targets(sample).named().class_ids) for sample in samples]
+        targets = [_targets(sample) for sample in samples]
+        named = [int(of_image.is_named.sum()) for of_image in targets]
         return LossNormalizers(
-            objects=float(sum(len(_targets(sample).class_ids) for sample in samples)),
+            objects=float(sum(len(of_image.class_ids) for of_image in targets)),
             named=float(sum(named)),
             class_weight=float(sum(map(self._class_weight, named))),
         )
 
     def _class_weight(self, objects: int) -> float:
         """Return the divisor of one image's class loss: queries matched with an object of a known
-        class weigh 1, the others less."""
+        class weigh 1, the others less. With too few queries, those count as matched first."""
         matched = min(objects, self.num_queries)
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 

@@ -85,6 +85,13 @@ class Proposals:
         """Mask logits (P, h, w), float32."""
         return self.codes.to(device).float() * LOGIT_STEP
 
+    def masks(self, size: tuple[int, int]) -> Tensor:
+        """Masks (P, *size) bool on the CPU; size: (height, width) of the image."""
+        if not len(self):  # which `interpolate` refuses
+            return torch.zeros((0, *size), dtype=torch.bool)
+        logits = F.interpolate(self.logits()[None], size, mode="bilinear", align_corners=False)
+        return logits[0] > 0
+
     @classmethod
     def from_logits(cls, logits: Tensor, predicted_iou: Tensor) -> "Proposals":
         """Round logits (P, h, w) to codes."""

@@ -7,7 +7,6 @@ the same, and whatever they show can be found when it is named at test.
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
 
 from frozenseg.data.records import Record
 from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
@@ -40,16 +39,11 @@ def region_numbers(proposals: Proposals, annotated: np.ndarray) -> np.ndarray:
     (H, W) nor of an earlier one, and is left out if that is less than half of it.
     """
     numbers = np.zeros(annotated.shape, np.min_scalar_type(len(proposals)))
-    if not len(proposals):
-        return numbers
-    logits = F.interpolate(
-        proposals.logits()[None], annotated.shape, mode="bilinear", align_corners=False
-    )[0]
+    masks = proposals.masks((annotated.shape[0], annotated.shape[1])).numpy()
     free = ~annotated
     for index in proposals.predicted_iou.argsort(descending=True, stable=True).tolist():
-        mask = (logits[index] > 0).numpy()
-        left = mask & free
-        if left.any() and 2 * np.count_nonzero(left) >= np.count_nonzero(mask):
+        left = masks[index] & free
+        if left.any() and 2 * np.count_nonzero(left) >= np.count_nonzero(masks[index]):
             numbers[left] = index + 1
-            free &= ~mask
+            free &= ~left
     return numbers

@@ -54,11 +54,6 @@ class TargetBatch:
         return cls(class_ids.to(device), masks.bool(), counts)
 
     @property
-    def named_masks(self) -> Tensor:
-        """The masks (T, H, W); those of regions without a class are empty."""
-        return self.masks & (self.class_ids != UNNAMED)[:, None, None]
-
-    @property
     def offsets(self) -> tuple[int, ...]:
         """The row of the first object of each image."""
         return tuple(sum(self.counts[:image]) for image in range(len(self.counts)))

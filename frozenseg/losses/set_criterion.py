@@ -18,7 +18,7 @@ from frozenseg.losses.points import (
     stream_keys,
     uncertain_points,
 )
-from frozenseg.structures import UNNAMED, MaskPredictions, Targets
+from frozenseg.structures import UNNAMED, MaskPredictions, Targets, named_masks
 
 # Pairs whose candidate points exist at one time; 128 pairs of 3 * 12,544 points take 100 MB.
 PAIRS_AT_ONCE = 128
@@ -143,7 +143,9 @@ class SetCriterion:
         weight = logits.new_ones(self.num_classes + 1)
         weight[-1] = self.no_object_weight
         losses = F.cross_entropy(
-            *(logits.flatten(0, 2), class_ids.flatten(), weight),
+            logits.flatten(0, 2),
+            class_ids.flatten(),
+            weight=weight,
             ignore_index=UNNAMED,
             reduction="none",
         )
@@ -212,7 +214,8 @@ class SetCriterion:
 def elsewhere(outputs: list[MaskPredictions], targets: TargetBatch) -> Tensor:
     """Return whether less than half of each query's mask is annotated, (L, B, Q) bool."""
     # The masks of no object at all may be of size 0.
-    masks = targets.named_masks if targets.masks.numel() else targets.masks.new_zeros(0, 1, 1)
+    masks = named_masks(targets.class_ids, targets.masks)
+    masks = masks if masks.numel() else masks.new_zeros(0, 1, 1)
     annotated = torch.stack([of_image.any(0) for of_image in masks.split(targets.counts)])
     found = []
     for output in outputs:  # the masks of all outputs at once would take gigabytes

@@ -9,13 +9,17 @@ import torch
 from frozenseg.build.training_data import training_dataset
 from frozenseg.commands import make_sam_masks, view_samples
 from frozenseg.config import load_config
+from frozenseg.data.annotations import load_image, panoptic_labels
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import SampleIndex, SegmentationDataset
-from frozenseg.data.transforms import LargeScaleJitter
+from frozenseg.data.transforms import LargeScaleJitter, resize_to_tensor
+from frozenseg.engine.training_loss import MaskClassificationLoss
 from frozenseg.errors import UserError
+from frozenseg.inference.proposal_files import ProposalFolder
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.unnamed_regions import region_numbers
-from frozenseg.structures import UNNAMED
+from frozenseg.losses.set_criterion import SetCriterion
+from frozenseg.structures import UNNAMED, MaskPredictions
 from tests.data.tiny import dataset_name, write_dataset
 
 RECT = tuple[int, int, int, int]  # top, left, bottom, right
@@ -108,19 +112,72 @@ def test_regions_are_cropped_and_flipped_with_the_annotation(name: str, targets:
     assert found and seen[0][:2] == (1, (40, 60, 3)) and 0 < seen[0][2] < 1
 
 
-def test_from_the_command_to_the_loss(name: str, tmp_path: Path) -> None:
+def test_from_a_folder_to_the_loss(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "proposals"
-    options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "TEST.SAM_MASKS.POINTS_PER_SIDE", "4"]
-    make_sam_masks.main(["--dataset", name, "--output", str(folder), *options])
-    recipe = ["DATASETS.TRAIN", repr((name,)), "MODEL.MASK_FORMER.UNNAMED_TARGETS", str(folder)]
-    cfg = load_config("small/fixed_views", recipe)
-    dataset, _ = training_dataset(cfg)
-    assert dataset[SampleIndex(0, 0)].targets is not None
-    sheet = tmp_path / "sheet.png"
-    view_samples.main(["--config-file", "small/fixed_views", "--output", str(sheet), *recipe])
-    assert sheet.is_file()
-    next(folder.glob("*.npz")).unlink()
-    with pytest.raises(UserError, match="UNNAMED_TARGETS .*1 images have no proposals"):
-        training_dataset(cfg)
+    small = ["DATASETS.TRAIN", repr((name,)), "INPUT.MIN_SIZE_TEST", "32"]
+    recipe = [*small, "MODEL.MASK_FORMER.UNNAMED_TARGETS", str(folder)]
+    points = ["TEST.SAM_MASKS.POINTS_PER_SIDE", "1"]
+    make_sam_masks.main(
+        [
+            *("--config-file", "small/fixed_views", "--dataset", name),
+            *("--output", str(folder), *small, *points),
+        ]
+    )
+    long = load_config("small/fixed_views").INPUT.MAX_SIZE_TEST
+    files = ProposalFolder(folder, None, create=False)
+    for record in load_records(name)[0]:
+        seen = resize_to_tensor(load_image(record), 32, long)
+        files.load(record.image_id, seen)  # of the very image that training looks up
+        free = ~torch.from_numpy(panoptic_labels(record).maps.any(0))
+        logits = torch.where(free, 4.0, -4.0)[None]
+        files.save(record.image_id, seen, Proposals.from_logits(logits, torch.ones(1)))
+    plain, _ = training_dataset(load_config("small/fixed_views", small))
+    dataset, _ = training_dataset(load_config("small/fixed_views", recipe))
+    draws = [SampleIndex(0, 0), SampleIndex(0, 1)]
+    samples = [dataset[draw] for draw in draws]
+    further = sum(int((sample.targets.class_ids == UNNAMED).sum()) for sample in samples)
+    named = sum(len(plain[draw].targets.class_ids) for draw in draws)
+    assert further > 0
+
+    criterion = SetCriterion(num_classes=3, num_points=12)
+    loss = MaskClassificationLoss(
+        criterion=criterion,
+        text=None,
+        num_queries=9,
+        inputs=None,
+        seed=0,  # type: ignore
+    )
+    sums = loss.normalizers(samples)
+    assert (sums.objects, sums.named) == (named + further, named)
+    outputs = MaskPredictions(torch.randn(2, 9, 4), torch.randn(2, 9, 8, 8), [])
+    targets, seeds = [sample.targets for sample in samples], torch.arange(2)
+    of_sums = criterion(
+        outputs,
+        targets,
+        num_masks=sums.objects,
+        class_normalizer=sums.class_weight,
+        seeds=seeds,
+    )
+    torch.testing.assert_close(of_sums, criterion(outputs, targets, seeds=seeds))
+
+    sheets = [tmp_path / "plain.png", tmp_path / "unnamed.png"]
+    for sheet, options in zip(sheets, (small, recipe), strict=True):
+        given = ["--config-file", "small/fixed_views", "--output", str(sheet), "--count", "2"]
+        view_samples.main([*given, *options])
+    assert sheets[0].read_bytes() != sheets[1].read_bytes()
+
+
+def test_a_folder_that_lacks_an_image_is_refused_before_the_training(
+    name: str, tmp_path: Path
+) -> None:
+    folder = ProposalFolder(tmp_path / "proposals", {"sam": "small"}, create=True)
+    recipe = ["DATASETS.TRAIN", repr((name,)), "MODEL.MASK_FORMER.UNNAMED_TARGETS"]
+    with pytest.raises(UserError, match="UNNAMED_TARGETS .*: [0-9]+ images have no proposals"):
+        training_dataset(load_config("small/fixed_views", [*recipe, str(folder.folder)]))
     with pytest.raises(UserError, match="UNNAMED_TARGETS .*: no proposals.json"):
-        training_dataset(load_config("small/fixed_views", [*recipe[:-1], str(tmp_path)]))
+        training_dataset(load_config("small/fixed_views", [*recipe, str(tmp_path)]))
+
+
+def test_an_image_without_proposals_is_drawn_as_it_is() -> None:
+    drawn = make_sam_masks.picture(np.zeros((8, 8, 3), np.uint8), proposals_of(quality=[]))
+    assert drawn.width > 0

@@ -27,9 +27,16 @@ from frozenseg.commands import make_sam_masks
 from frozenseg.config import default_config, load_config, merge_values
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
-from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, PROPOSALS, Experiment
+from frozenseg.small_world.experiment.arms import (
+    CONTROL,
+    ENCODERS,
+    EXPERIMENTS,
+    PROPOSALS,
+    Experiment,
+    with_folders,
+)
 from frozenseg.small_world.experiment.beginnings import write_beginnings
-from frozenseg.small_world.experiment.encoders import check_encoders, with_encoders
+from frozenseg.small_world.experiment.encoders import check_encoders
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
 from frozenseg.small_world.experiment.report import plot, report
@@ -143,11 +150,11 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
         *("DATALOADER.FEATURE_CACHE", str(arguments.output / "features")),
         *("DATALOADER.FEATURE_CACHE_GB", MOST_FEATURES),
     ]
+    folders = {ENCODERS: arguments.encoders, PROPOSALS: _proposals(arguments)}
     configs, options = {}, {}
     for name, arm in experiment.arms.items():
-        of_arm = with_encoders(arm.options, arguments.encoders)
-        made = (option.replace(PROPOSALS, str(_proposals(arguments))) for option in of_arm)
-        options[name] = (*made, *arguments.options, "SEED", str(seed))
+        of_arm = with_folders(arm.options, folders)
+        options[name] = (*of_arm, *arguments.options, "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
         if configs[name].INPUT.FIXED_VIEWS:
             options[name] = (*options[name], *shared)

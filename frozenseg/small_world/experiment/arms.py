@@ -1,10 +1,13 @@
 """The experiments: which models are trained, what each is compared with, and by which scores."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 SHARES = ("seen", "unseen")  # of the classes
 CONTROL = "shuffled"  # an arm with the names of other classes
+ENCODERS = "{encoders}"
+"""Stands in options for the folder of the small encoders that do not ship, see `encoders`."""
 PROPOSALS = "{proposals}"
 """Stands in options for the folder of SAM's proposals of the training images."""
 
@@ -77,6 +80,14 @@ class Experiment:
             if arm.against is not None
         ]
         return [*pairs, *self.more]
+
+
+def with_folders(options: Iterable[str], folders: Mapping[str, Path]) -> tuple[str, ...]:
+    """Return options with the folders filled in for which `ENCODERS` and `PROPOSALS` stand."""
+    filled = list(options)
+    for name, folder in folders.items():
+        filled = [option.replace(name, str(folder)) for option in filled]
+    return tuple(filled)
 
 
 def _injectors(
@@ -227,8 +238,6 @@ FROZENSEG = Experiment(
 )
 
 
-ENCODERS = "{encoders}"
-"""Stands in options for the folder of the small encoders that do not ship, see `encoders`."""
 _OF = "MODEL.FUSIONER."
 
 

@@ -14,11 +14,6 @@ MADE_BY = {
 """By the folder below that of all encoders."""
 
 
-def with_encoders(options: Iterable[str], folder: Path) -> tuple[str, ...]:
-    """Return options with the folder of the encoders filled in."""
-    return tuple(option.replace(ENCODERS, str(folder)) for option in options)
-
-
 def check_encoders(options: Iterable[str], folder: Path) -> None:
     """Raise `UserError` if the options of an arm name an encoder that is not there."""
     for option in options:

@@ -19,7 +19,7 @@ from frozenseg.small_world.commands import small_world_experiment as command
 from frozenseg.small_world.experiment import arms, runs
 from frozenseg.small_world.experiment.arms import EXPERIMENTS, FROZENSEG, Arm
 from frozenseg.small_world.experiment.beginnings import write_beginnings
-from frozenseg.small_world.experiment.encoders import check_encoders, with_encoders
+from frozenseg.small_world.experiment.encoders import check_encoders
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.tiny import TinyRun
@@ -89,7 +89,7 @@ def test_missing_encoders_are_one_clear_line(tmp_path: Path) -> None:
         check_encoders(arm, tmp_path)
     (tmp_path / "bert" / "bert").mkdir(parents=True)
     check_encoders(arm, tmp_path)
-    filled = with_encoders(arm, tmp_path)
+    filled = arms.with_folders(arm, {arms.ENCODERS: tmp_path})
     assert str(made) in filled and not any("{" in option for option in filled)
     arguments = ["fusioner", "--arms", "moco", "--seeds", "0", "--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="nowhere/moco/.*: no such encoder; make it with"):
