@@ -34,6 +34,9 @@ FROZEN_SEG = {
     # The levels that the decoder reads: CLIP's own, or "simple": made by trained layers of the one
     # at stride 16, as of a plain ViT, which has no others.
     "CLIP_PYRAMID": Key("own", ("own", "simple")),
+    # The attention of a ResNet pools the cells of a region by scores that are divided by this. 1: as
+    # CLIP was trained. Where they are so large that single cells win, more names regions better.
+    "CLIP_POOL_TEMPERATURE": Key(1.0, Range(0, 1e6, above=True)),
     "EMBED_DIM": Key(768, SIZE),  # of the joint image-text space; must be the CLIP model's
     "GEOMETRIC_ENSEMBLE_ALPHA": Key(0.4, SHARE),  # weight of CLIP's own classifier, seen classes
     "GEOMETRIC_ENSEMBLE_BETA": Key(0.8, SHARE),  # the same for unseen classes
@@ -160,6 +163,9 @@ MASK_FORMER = {
         "OBJECT_MASK_THRESHOLD": Key(0.0, SHARE),  # panoptic: least class probability of a query
         # Panoptic: least share of a mask that others leave to it.
         "OVERLAP_THRESHOLD": Key(0.8, SHARE),
+        # Panoptic and instances: a query is left out if a more probable one of its class has about
+        # the same mask, with at least this IoU. 0.0: none is left out, as published.
+        "DUPLICATE_IOU": Key(0.0, SHARE),
         # Semantic scores at output size from masks at output size; False: resize the scores.
         # Panoptic or instance results switch it on, as published.
         "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,

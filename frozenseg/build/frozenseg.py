@@ -107,6 +107,8 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
             mean=cfg.MODEL.PIXEL_MEAN,
             std=cfg.MODEL.PIXEL_STD,
         )
+    with setting("MODEL.FROZEN_SEG.CLIP_POOL_TEMPERATURE"):
+        clip.set_pool_temperature(frozen.CLIP_POOL_TEMPERATURE)
     _warn_of_other_pixels(cfg)
     if clip.embed_dim != frozen.EMBED_DIM:
         raise UserError(

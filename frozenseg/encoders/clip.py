@@ -59,6 +59,17 @@ class FrozenClip(ClipText):
         with in_type_of(pixels):
             return self.trunk(pixels)
 
+    def set_pool_temperature(self, temperature: float) -> None:
+        """Divide the scores by which attention pools the cells of a region.
+
+        Where a CLIP's scores are so large that each head looks at one cell, a temperature above 1
+        makes it look at several. Only a ResNet has such an attention; raises `UserError` otherwise.
+        """
+        if isinstance(self.trunk, ResNetTrunk):
+            self.trunk.temperature = temperature
+        elif temperature != 1:
+            raise UserError(f"{temperature:g}: {self.name} pools without attention; leave it at 1")
+
     def cast_trunk(self, dtype: torch.dtype) -> None:
         """Keep the weights of the trunk in `dtype`, in which it then computes.
 

@@ -13,7 +13,12 @@ from frozenseg.structures import ClipFeatures
 
 
 class ResNetTrunk:
-    """Calls a tower that it does not own: the parameters belong to the open_clip model."""
+    """Calls a tower that it does not own: the parameters belong to the open_clip model.
+
+    temperature: what the scores of the attention pooling are divided by.
+    """
+
+    temperature = 1.0
 
     def __init__(self, visual: Any) -> None:
         """visual: the tower of open_clip; untyped, because its parts are found by name."""
@@ -68,8 +73,8 @@ class ResNetTrunk:
             return projected.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
 
         query = heads(pool.q_proj(query))
-        scores = query @ heads(pool.k_proj(keys)).transpose(-2, -1) / query.shape[-1] ** 0.5
-        return scores, heads(pool.v_proj(keys))
+        scores = query @ heads(pool.k_proj(keys)).transpose(-2, -1)
+        return scores / (self.temperature * query.shape[-1] ** 0.5), heads(pool.v_proj(keys))
 
     def _pooled(self, weights: Tensor, values: Tensor) -> Tensor:
         pooled = (weights @ values).transpose(1, 2)  # (B, Q, M, C / M)

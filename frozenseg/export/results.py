@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenseg.export.network import Network, Window
+from frozenseg.inference.duplicates import duplicates
 from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.runtime.mask_ious import mask_ious
 
 OUTPUTS = {
     "logits": ("class_logits", "mask_logits"),
@@ -60,16 +62,17 @@ class Results(nn.Module):
             height, width = pixels.shape[-2:]
             inside = Window(pixels, size).inside()
             masks = self._at_window(mask_logits, size, (height, width))
+            same = self._same(mask_logits[0], size, (height, width))
         for name in self.wanted:
             if name == "panoptic":
-                found += self._panoptic(probs, _sigmoid(masks), inside, is_thing)
+                found += self._panoptic(probs, _sigmoid(masks), inside, is_thing, same)
             elif name == "semantic":
                 scores, ids = (probs[:, :-1].T @ _sigmoid(masks).flatten(1)).max(0)
                 if self.rules.semantic_threshold:
                     ids = torch.where(scores > self.rules.semantic_threshold, ids, -1)
                 found.append(ids.unflatten(0, (height, width)).int())
             else:
-                found += self._instances(probs, masks, inside, is_thing)
+                found += self._instances(probs, masks, inside, is_thing, same)
         return tuple(found)
 
     def _at_window(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor:
@@ -77,17 +80,35 @@ class Results(nn.Module):
         if self.rules.cells_inside:
             for axis, length in enumerate(window):
                 cells = mask_logits.shape[axis + 2]
-                used = (size[axis] * cells // length).clamp(min=1)
+                used = _whole_cells(size[axis], cells, length)
                 index = torch.minimum(torch.arange(cells), used - 1)
                 mask_logits = mask_logits.index_select(axis + 2, index)
         return F.interpolate(mask_logits, size=window, mode="bilinear", align_corners=False)[0]
 
+    def _same(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor | None:
+        """Tell which masks (Q, h, w) are about the same: (Q, Q) bool; None: all stay."""
+        if not self.rules.duplicate_iou:
+            return None
+        rows, columns = (
+            torch.arange(cells) < _whole_cells(size[axis], cells, window[axis])
+            for axis, cells in enumerate(mask_logits.shape[1:])
+        )
+        inside = (mask_logits > 0) & rows[:, None] & columns
+        return mask_ious(inside, inside) >= self.rules.duplicate_iou
+
     def _panoptic(
-        self, class_probs: Tensor, mask_probs: Tensor, inside: Tensor, is_thing: Tensor
+        self,
+        class_probs: Tensor,
+        mask_probs: Tensor,
+        inside: Tensor,
+        is_thing: Tensor,
+        same: Tensor | None,
     ) -> list[Tensor]:
         queries, void = class_probs.shape[0], class_probs.shape[1] - 1
         scores, labels = class_probs.max(-1)
         valid = (labels != void) & (scores > self.rules.object_mask_threshold)
+        if same is not None:
+            valid = valid & ~duplicates(labels, scores, same)
         factors = torch.where(valid, scores, -1.0)[:, None, None]
         best = (mask_probs * factors).argmax(0)
         own = (mask_probs.gather(0, best[None])[0] >= 0.5) & valid[best] & inside
@@ -116,7 +137,12 @@ class Results(nn.Module):
         ]
 
     def _instances(
-        self, class_probs: Tensor, masks: Tensor, inside: Tensor, is_thing: Tensor
+        self,
+        class_probs: Tensor,
+        masks: Tensor,
+        inside: Tensor,
+        is_thing: Tensor,
+        same: Tensor | None,
     ) -> list[Tensor]:
         count = self.rules.detections_per_image
         # With few classes there may be less pairs than `count`.
@@ -128,6 +154,8 @@ class Results(nn.Module):
         shape = class_probs[:, :-1].shape
         labels = torch.arange(shape[1]).expand(shape).flatten()[pairs]
         queries = torch.arange(shape[0])[:, None].expand(shape).flatten()[pairs]
+        if same is not None:
+            exists = exists & ~duplicates(labels, scores, same[queries][:, queries])
         exists = exists & is_thing[labels]
         covered = (masks > 0) & inside
         sums = (_sigmoid(masks) * covered).flatten(1).sum(1)
@@ -144,6 +172,11 @@ def _sigmoid(logits: Tensor) -> Tensor:
     """Return the sigmoid; ONNX Runtime's own is constant below -18, where no class would lead."""
     small = (-logits.abs()).exp()
     return torch.where(logits >= 0, 1.0, small) / (1 + small)
+
+
+def _whole_cells(image: Tensor, cells: int, window: int) -> Tensor:
+    """How many cells along an axis are all image, at least one; image (), in pixels of `window`."""
+    return (image * cells // window).clamp(min=1)
 
 
 def _counted(places: Tensor, count: int) -> Tensor:

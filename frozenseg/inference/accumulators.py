@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenseg.inference.duplicates import duplicates
 from frozenseg.inference.regions import label_segments, mask_boxes, spans
 from frozenseg.runtime.linear import linear
 from frozenseg.structures import InstanceResult, PanopticResult
@@ -127,13 +128,22 @@ class PanopticAccumulator:
     outputs = ("winner", "counts", "in_rows", "in_columns")
 
     def __init__(
-        self, class_probs: Tensor, size: tuple[int, int], threshold: float, device: torch.device
+        self,
+        class_probs: Tensor,
+        size: tuple[int, int],
+        threshold: float,
+        device: torch.device,
+        same: Tensor | None = None,
     ) -> None:
         """class_probs: (Q, K + 1), void last, on the host. size: (H, W). threshold: least class
-        probability. device: of the masks."""
+        probability. device: of the masks. same: (Q, Q) bool, on the host, whether two masks are
+        about the same; None: duplicates stay."""
         scores, labels = class_probs.max(-1)
         void = class_probs.shape[-1] - 1
-        self.queries = ((labels != void) & (scores > threshold)).nonzero()[:, 0]
+        counts = (labels != void) & (scores > threshold)
+        if same is not None:
+            counts &= ~duplicates(labels, scores, same)
+        self.queries = counts.nonzero()[:, 0]
         self.scores, self.labels = scores[self.queries], labels[self.queries]
         self.factors = self.scores[:, None, None].to(device)
         self.winner = torch.full(size, -1, dtype=torch.int32, device=device)
@@ -223,14 +233,18 @@ class InstanceAccumulator:
         size: tuple[int, int],
         count: int,
         device: torch.device,
+        same: Tensor | None = None,
     ) -> None:
         """class_probs: (Q, K + 1), void last, on the host. size: (H, W). count: of pairs that are
-        taken. device: of the masks."""
+        taken. device: of the masks. same: as of `PanopticAccumulator`."""
         classes = class_probs.shape[-1] - 1
         flat = class_probs[:, :-1].flatten()
         scores, pairs = flat.topk(min(count, len(flat)))
-        thing = torch.tensor(vocabulary.is_thing)[pairs % classes]
-        self.scores, pairs = scores[thing], pairs[thing]
+        kept = torch.tensor(vocabulary.is_thing)[pairs % classes]
+        if same is not None:
+            queries = pairs // classes
+            kept &= ~duplicates(pairs % classes, scores, same[queries][:, queries])
+        self.scores, pairs = scores[kept], pairs[kept]
         self.class_ids = pairs % classes
         # Several classes of one query share its mask, which is computed once.
         self.queries, self.row = torch.unique(pairs // classes, return_inverse=True)

@@ -30,6 +30,7 @@ from frozenseg.inference.join_proposals import (
 )
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.inference.scan import scan
+from frozenseg.runtime.mask_ious import mask_ious
 from frozenseg.runtime.memory import require_memory
 from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
@@ -46,6 +47,8 @@ class PostProcessor:
     panoptic, semantic, instances: whether to make these results.
     object_mask_threshold: panoptic; least class probability of a query.
     overlap_threshold: panoptic; least share of its own mask that a query must win.
+    duplicate_iou: panoptic and instances; from this IoU with a more probable mask of its class on,
+        a mask is left out; 0: none is.
     detections_per_image: instances; pairs of query and class taken before stuff is dropped.
     masks_at_output_size: semantic; compute scores from masks at output size. False resizes scores
         made at input size, as published for semantic-only runs.
@@ -63,6 +66,7 @@ class PostProcessor:
     instances: bool = True
     object_mask_threshold: float = 0.0
     overlap_threshold: float = 0.8
+    duplicate_iou: float = 0.0
     detections_per_image: int = 100
     masks_at_output_size: bool = True
     semantic_scores: bool = False
@@ -105,20 +109,25 @@ class PostProcessor:
             them.
         """
         class_probs, class_weights = self._joined(class_logits.float(), sam_proposals)
-        wait = start_copies([class_probs])  # small: which queries count is decided on the host
-        yield None
-        (on_host,) = wait()
         mask_logits = mask_logits.float()
         if sam_proposals is not None:
             mask_logits = torch.cat((mask_logits, sam_proposals.mask_logits))
+        small = [class_probs]  # which queries count is decided on the host
+        if self.duplicate_iou:
+            rows, columns = resizer.whole_cells
+            inside = mask_logits[:, :rows, :columns] > 0
+            small.append(mask_ious(inside, inside) >= self.duplicate_iou)
+        wait = start_copies(small)
+        yield None
+        on_host, *same = wait()
         size, device = resizer.output_size, mask_logits.device
         self._require_memory(size, len(mask_logits), device)
         panoptic = instances = proposals = None
         if self.panoptic:
-            panoptic = PanopticAccumulator(on_host, size, self.object_mask_threshold, device)
+            panoptic = PanopticAccumulator(on_host, size, self.object_mask_threshold, device, *same)
         if self.instances:
             most = self.detections_per_image
-            instances = InstanceAccumulator(on_host, vocabulary, size, most, device)
+            instances = InstanceAccumulator(on_host, vocabulary, size, most, device, *same)
         if self.proposals:
             proposals = ProposalAccumulator(mask_logits, size)
         semantic = self._semantic(class_weights, size)

@@ -18,7 +18,10 @@ from torch import Tensor
 
 
 class MaskResizer:
-    """Computes any rows of (Q, *output_size) from mask logits (Q, h, w)."""
+    """Computes any rows of (Q, *output_size) from mask logits (Q, h, w).
+
+    whole_cells: how many rows and columns of the masks are all image, at least one.
+    """
 
     def __init__(
         self,
@@ -40,10 +43,11 @@ class MaskResizer:
         self.padded_size = padded_size
         self.image_size = image_size
         self.output_size = output_size
-        sizes = zip(mask_size, padded_size, image_size, output_size, strict=True)
+        sizes = list(zip(mask_size, padded_size, image_size, output_size, strict=True))
+        self.whole_cells = tuple(_cells_inside(*axis[:3]) for axis in sizes)
         self._vertical, self._horizontal = (
-            _axis(*axis, used=_cells_inside(*axis[:3]) if cells_inside else axis[0])
-            for axis in sizes
+            _axis(*axis, used=whole if cells_inside else axis[0])
+            for axis, whole in zip(sizes, self.whole_cells, strict=True)
         )
 
     @classmethod

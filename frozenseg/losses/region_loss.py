@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frozenseg.runtime.mask_ious import mask_ious
 from frozenseg.structures import MaskPredictions, Targets
 
 MOST_OBJECTS = 16  # of an image that train the adapter in a step, as published
@@ -95,7 +96,7 @@ class RegionLoss:
         if not len(masks):
             return _shares(inside[:0], grid), torch.zeros(0, dtype=torch.int64, device=masks.device)
         size = (features.shape[-2], features.shape[-1])
-        best, queries = ious(_shares(masks, size) > 0.5, inside).max(1)
+        best, queries = mask_ious(_shares(masks, size) > 0.5, inside).max(1)
         pairs = (best > self.iou_threshold).nonzero()[:, 0]
         return _shares(inside[queries[pairs]], grid), pairs
 
@@ -113,11 +114,3 @@ def _shares(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     if not len(masks):
         return torch.zeros((0, *grid), device=masks.device)
     return F.interpolate(masks[None].float(), grid, mode="area")[0]
-
-
-def ious(first: Tensor, second: Tensor) -> Tensor:
-    """Return the IoU (N, Q) of masks (N, h, w) and (Q, h, w) bool; 0 of two empty ones."""
-    one, other = (masks.flatten(1).float() for masks in (first, second))
-    common = one @ other.T
-    union = one.sum(1)[:, None] + other.sum(1) - common
-    return common / union.clamp(min=1)

@@ -327,6 +327,31 @@ def test_fingerprint_follows_text_weights_and_nothing_else() -> None:
     assert clip.text_fingerprint() != before
 
 
+def test_a_temperature_divides_what_attention_pools_by() -> None:
+    plain, divided, even = (make_clip("frozenseg_tiny_resnet") for _ in range(3))
+    plain.set_pool_temperature(3.0)
+    even.set_pool_temperature(1e6)  # all cells of a region count alike
+    with torch.no_grad():
+        for parameter in divided.trunk.visual.attnpool.q_proj.parameters():
+            parameter /= 3.0
+    dense = torch.randn(2, plain.channels["res5"], 3, 4)
+    masks = torch.randn(2, 5, 3, 4)
+    masks[:, :, 1, 1] = 1  # none is empty
+    found = plain.encode_regions(dense, masks)
+    close(found, divided.encode_regions(dense, masks))
+    inside = (masks > 0).float().flatten(2)
+    mean = inside @ even.encode_cells(dense).flatten(2).transpose(1, 2) / inside.sum(-1)[..., None]
+    close(even.encode_regions(dense, masks), mean)
+    assert not torch.allclose(found, mean, rtol=0.01)
+
+
+def test_only_attention_has_a_temperature() -> None:
+    clip = make_clip("frozenseg_tiny")
+    clip.set_pool_temperature(1.0)
+    with pytest.raises(UserError, match="2: frozenseg_tiny pools without attention; leave it at 1"):
+        clip.set_pool_temperature(2.0)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -99,6 +99,20 @@ def test_empty_masks_are_no_exception() -> None:
     assert found.within(LIMITS["fp32"]) and found.pixels > 1 - 1e-6
 
 
+def test_duplicates_are_left_out() -> None:
+    """Nearly all masks are about the same, where an IoU of 0.02 is enough."""
+    model, rules = build_tiny(), replace(RULES, duplicate_iou=0.02)
+    for case in compared(model, rules, cases(32)):
+        assert case.within(LIMITS["fp32"]), str(case)
+        assert case.pixels > 1 - 1e-6 or not case.usual
+    scores = []
+    for chosen in (RULES, rules):
+        with torch.no_grad():
+            found = Results(Network(model), chosen, ["instances"])(**cases(32)[0].inputs())
+        scores.append(found[-1])
+    assert 0 < (scores[1] > 0).sum() < (scores[0] > 0).sum()
+
+
 def test_cells_inside_are_chosen_by_the_size_of_the_image(tiny_model: SegmentationModel) -> None:
     small = [case for case in cases(32) if case.name == "smaller than the window"]
     (found,) = compared(tiny_model, replace(RULES, cells_inside=True), small)

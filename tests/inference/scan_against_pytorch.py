@@ -29,6 +29,7 @@ PROCESSORS = {
     "some queries": PostProcessor(object_mask_threshold=0.3, detections_per_image=9),
     "panoptic": PostProcessor(semantic=False, instances=False, overlap_threshold=0.3),
     "instances": PostProcessor(semantic=False, panoptic=False),
+    "without duplicates": PostProcessor(semantic=False, duplicate_iou=0.2),
     "semantic, with a threshold": PostProcessor(
         panoptic=False, instances=False, semantic_threshold=0.4, cells_inside=True
     ),

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frozenseg.losses.region_loss import MOST_OBJECTS, RegionLoss, ious
+from frozenseg.losses.region_loss import MOST_OBJECTS, RegionLoss
 from frozenseg.structures import MaskPredictions, Targets
 
 CHANNELS, CLASSES, SIDE = 3, 4, 32  # CLIP's cells are 8 pixels, masks have 4 a cell
@@ -124,14 +124,6 @@ def test_images_with_many_objects_choose_by_their_seed() -> None:
     loss, seeds = criterion(Embedder()), ([1, 2], [1, 3], [2, 2])
     found = [loss(predictions, targets, 20.0, torch.tensor(pair))["loss_adapter"] for pair in seeds]
     assert found[0] == found[1] != found[2]
-
-
-def test_ious() -> None:
-    first, second = (
-        boxes((0, 2, 0, 2), (0, 0, 0, 0)),
-        boxes((0, 2, 0, 1), (4, 6, 4, 6), (0, 0, 0, 0)),
-    )
-    torch.testing.assert_close(ious(first, second), torch.tensor([[0.5, 0, 0], [0, 0, 0]]))
 
 
 def test_a_batch_of_two_is_two_batches_of_one() -> None:

@@ -118,13 +118,19 @@ def _at_test(name: str, title: str, question: str, key: str, value: str) -> dict
     for trained, options in {"a": (), "annotated": ANNOTATED, "unnamed": UNNAMED}.items():
         arms[name if trained == "a" else f"{trained}_{name}"] = Arm(
             f"{trained}, {title}",
-            (*_injectors(False, False), *options, f"MODEL.FROZEN_SEG.{key}", value),
+            (*_injectors(False, False), *options, key, value),
             trained,
             question if trained == "a" else f"{question} (trained as {trained})",
             trained_as=trained,
         )
     return arms
 
+
+ADAPTER = (
+    *("MODEL.FROZEN_SEG.POOLING", "adapter"),
+    *("MODEL.FROZEN_SEG.MASK_ADAPTER.NUM_CHANNELS", "128"),
+)
+TEMPERATURE = ("MODEL.FROZEN_SEG.CLIP_POOL_TEMPERATURE", "100")
 
 COARSE = ("MODEL.FROZEN_SEG.CLIP_PYRAMID", "simple")
 # The Query Injector works after the first of the two layers.
@@ -199,18 +205,33 @@ FROZENSEG = Experiment(
         **_at_test(
             *("void", "void counts less"),
             "Unseen classes: does it help to let void count less at test?",
-            *("VOID_FACTOR", "0.5"),
+            *("MODEL.FROZEN_SEG.VOID_FACTOR", "0.5"),
         ),
         **_at_test(
             *("claimed", "CLIP claims void for unseen classes"),
             "Unseen classes: does it help to let CLIP claim void for them at test?",
-            *("VOID_TO_UNSEEN", "0.5"),
+            *("MODEL.FROZEN_SEG.VOID_TO_UNSEEN", "0.5"),
+        ),
+        **_at_test(
+            *("single", "no duplicates"),
+            "Does it help to leave out a mask that a better one of its class equals?",
+            *("MODEL.MASK_FORMER.TEST.DUPLICATE_IOU", "0.5"),
+        ),
+        **_at_test(
+            *("soft", "CLIP's attention looks at several cells of a region"),
+            "Does it help if CLIP's attention looks at several cells of a region?",
+            *TEMPERATURE,
         ),
         "adapter": _of_fc_clip(
             "a, Mask-Adapter pools CLIP's features",
             "Unseen classes: does Mask-Adapter's pooling gain over pooling under the mask?",
-            *("MODEL.FROZEN_SEG.POOLING", "adapter"),
-            *("MODEL.FROZEN_SEG.MASK_ADAPTER.NUM_CHANNELS", "128"),
+            *ADAPTER,
+        ),
+        "adapter_soft": Arm(
+            "soft, Mask-Adapter pools CLIP's features",
+            (*_injectors(False, False), *ADAPTER, *TEMPERATURE),
+            "soft",
+            "Does Mask-Adapter's pooling gain where CLIP's attention looks at several cells?",
         ),
     },
     usual=("a", "b", "d", "c"),
