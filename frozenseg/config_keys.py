@@ -34,8 +34,8 @@ FROZEN_SEG = {
     # The levels that the decoder reads: CLIP's own, or "simple": made by trained layers of the one
     # at stride 16, as of a plain ViT, which has no others.
     "CLIP_PYRAMID": Key("own", ("own", "simple")),
-    # The attention of a ResNet pools the cells of a region by scores that are divided by this. 1: as
-    # CLIP was trained. Where they are so large that single cells win, more names regions better.
+    # Divides the scores by which the attention of a ResNet pools the cells of a region; 1: as CLIP
+    # was trained. Where they are so large that single cells win, more names regions better.
     "CLIP_POOL_TEMPERATURE": Key(1.0, Range(0, 1e6, above=True)),
     "EMBED_DIM": Key(768, SIZE),  # of the joint image-text space; must be the CLIP model's
     "GEOMETRIC_ENSEMBLE_ALPHA": Key(0.4, SHARE),  # weight of CLIP's own classifier, seen classes
