@@ -113,7 +113,7 @@ class PostProcessor:
         if sam_proposals is not None:
             mask_logits = torch.cat((mask_logits, sam_proposals.mask_logits))
         small = [class_probs]  # which queries count is decided on the host
-        if self.duplicate_iou:
+        if self.duplicate_iou and (self.panoptic or self.instances):
             rows, columns = resizer.whole_cells
             inside = mask_logits[:, :rows, :columns] > 0
             small.append(mask_ious(inside, inside) >= self.duplicate_iou)

@@ -24,6 +24,8 @@ def film(
     """
     import av
 
+    from frozenseg.data.video.film import leaving_priorities
+
     height, width = size
     with av.open(str(path), "w", options=options or {}) as out:
         pictures: Any = None
@@ -46,7 +48,9 @@ def film(
             pixels[:, : width // 2] = 40 + 20 * (number % 10)
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             picture.pts, picture.time_base = round(100 * time), Fraction(1, 1000)
-            out.mux(pictures.encode(picture))
+            with leaving_priorities():
+                packets = pictures.encode(picture)
+            out.mux(packets)
         for stream in (pictures, tones):
             if stream is not None:
                 out.mux(stream.encode())

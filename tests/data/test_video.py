@@ -1,5 +1,7 @@
 """Videos survive writing and reading, and those that are not whole are named."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,19 @@ def test_no_video(tmp_path: Path, library: str) -> None:
         with pytest.raises(UserError, match=words) as caught:
             read_video(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the policy of every thread")
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_thread_becomes_a_real_time_one(tmp_path: Path, codec: str) -> None:
+    """The encoder of AV1 makes some, where root runs it."""
+    found = set()
+    with video_writer(tmp_path / "a.mp4", fps=10, codec=codec) as append:
+        for number in range(5):
+            append(np.full((64, 64, 3), 40 * number, np.uint8))
+            found |= {os.sched_getscheduler(int(t)) for t in os.listdir("/proc/self/task")}
+    found |= {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    assert found == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize("codec", CODECS)

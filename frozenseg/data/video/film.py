@@ -3,6 +3,8 @@
 import contextlib
 import math
 import os
+import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,24 @@ ENCODERS = {
 }
 """Codec -> (FFmpeg's encoder, its options)."""
 CLOCK = 90_000  # ticks a second
+
+
+@contextlib.contextmanager
+def leaving_priorities() -> Iterator[None]:
+    """Take back the real-time priority that threads have got inside.
+
+    Run by root, the encoder of AV1 gives it to its own threads and to the one that opens it. While
+    that one computed, nothing else on the machine would get its processor, not even a thread of the
+    same process for which it waits.
+    """
+    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        yield
+        return
+    yield
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it has ended
+            if os.sched_getscheduler(int(thread)) != os.SCHED_OTHER:
+                os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
 
 
 class PyAVFilm:
@@ -46,7 +66,8 @@ class PyAVFilm:
         """Append a frame, see `writing.Append`."""
         step = round(CLOCK / self.fps)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even(frame)), format="rgb24")
-        if self.last < 0:
+        begins = self.last < 0
+        if begins:
             self._begin(picture, time or 0.0)
         if (picture.width, picture.height) != (self.stream.width, self.stream.height):
             picture = picture.reformat(self.stream.width, self.stream.height)
@@ -55,7 +76,9 @@ class PyAVFilm:
         else:
             ticks = max(self.last + 1, round((time - self.first) * CLOCK))
         picture.pts, picture.time_base, picture.duration = ticks, Fraction(1, CLOCK), step
-        self.container.mux(self.stream.encode(picture))
+        with leaving_priorities() if begins else contextlib.nullcontext():
+            packets = self.stream.encode(picture)  # the first picture opens the encoder
+        self.container.mux(packets)
         self.last = ticks
         if self.sound is not None:
             self.sound.until(ticks / CLOCK)
