@@ -33,14 +33,17 @@ def leaving_priorities() -> Iterator[None]:
     that one computed, nothing else on the machine would get its processor, not even a thread of the
     same process for which it waits.
     """
-    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if sys.platform != "linux":
         yield
         return
-    yield
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # it has ended
-            if os.sched_getscheduler(int(thread)) != os.SCHED_OTHER:
-                os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+    before, real_time = os.sched_getscheduler(0), (os.SCHED_FIFO, os.SCHED_RR)
+    try:
+        yield
+    finally:
+        for thread in () if before in real_time else os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread)) in real_time:
+                    os.sched_setscheduler(int(thread), before, os.sched_param(0))
 
 
 class PyAVFilm:
