@@ -131,6 +131,8 @@ ADAPTER = (
     *("MODEL.FROZEN_SEG.MASK_ADAPTER.NUM_CHANNELS", "128"),
 )
 TEMPERATURE = ("MODEL.FROZEN_SEG.CLIP_POOL_TEMPERATURE", "100")
+SLOW = ("SOLVER.BASE_LR", "0.0002")
+UNTRAINED_SAM = ("MODEL.SAM_WEIGHTS", "", "MODEL.ALLOW_RANDOM_WEIGHTS", "True")
 
 COARSE = ("MODEL.FROZEN_SEG.CLIP_PYRAMID", "simple")
 # The Query Injector works after the first of the two layers.
@@ -233,6 +235,21 @@ FROZENSEG = Experiment(
             "soft",
             "Does Mask-Adapter's pooling gain where CLIP's attention looks at several cells?",
         ),
+        "a_slow": _of_fc_clip(
+            "a, a quarter of the learning rate", "What does a quarter of the rate cost?", *SLOW
+        ),
+        "d_slow": Arm(
+            "d, a quarter of the learning rate",
+            (*_injectors(True, True), *SLOW),
+            "a_slow",
+            "Do both injectors gain where all learn at a quarter of the rate?",
+        ),
+        "d_untrained": Arm(
+            "d, SAM with random weights",
+            (*_injectors(True, True), *UNTRAINED_SAM),
+            "d",
+            "Does what SAM has learned matter to the injectors?",
+        ),
     },
     usual=("a", "b", "d", "c"),
     metrics={
@@ -250,6 +267,7 @@ FROZENSEG = Experiment(
             "d16", "a16", "Do both gain where CLIP has one coarse level, as a plain ViT has?"
         ),
         Comparison("d2", "a2", "Do both gain where the decoder has two layers?"),
+        Comparison("d_slow", "d", "What does a quarter of the rate cost, with both injectors?"),
         Comparison(
             *("claimed", "void"),
             "Unseen classes: is it CLIP's claim that helps, or less void for whatever query?",
