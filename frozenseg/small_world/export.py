@@ -30,6 +30,7 @@ from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
 from frozenseg.small_world.video import CLIP_FRAMES, frame_scene
 from frozenseg.small_world.vocabulary import world_vocabulary
+from frozenseg.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,24 @@ Progress = Callable[[int], object]  # is called with the number of scenes that a
 
 
 def export_split(
-    root: Path, split: str, *, count: int, seed: int, processes: int, progress: Progress
+    root: Path,
+    split: str,
+    *,
+    count: int,
+    seed: int,
+    processes: int,
+    progress: Progress,
+    unannotated: Sequence[str] = (),
 ) -> WorldFiles:
-    """Write `count` scenes of a split; the files do not depend on the number of processes."""
+    """Write `count` scenes of a split; the files do not depend on the number of processes.
+
+    unannotated: names of classes that are not annotated either, as if they were unseen ones.
+    """
     files = small_world_files(root, split)
-    settings = {"version": VERSION, "split": split, "count": count, "seed": seed}
+    settings: dict[str, Any] = {"version": VERSION, "split": split, "count": count, "seed": seed}
+    if unannotated:
+        settings["unannotated"] = sorted(unannotated)
+    vocabulary = world_vocabulary(seen_only=SPLITS[split].seen_only, but=unannotated)
     if _is_complete(files, settings):
         progress(count)
         return files
@@ -86,12 +100,12 @@ def export_split(
         sum(min(CHUNK, count - s) for s, is_ready in zip(starts, ready, strict=True) if is_ready)
     )
     work = [
-        partial(_export_chunk, files, part, split=split, seed=seed, first=start, count=count)
+        partial(_export_chunk, files, part, vocabulary, split, seed=seed, first=start, count=count)
         for start, part, is_ready in zip(starts, parts, ready, strict=True)
         if not is_ready
     ]
     _run(work, processes, progress)
-    _join(files, [read_json(part) for part in parts], seen_only=SPLITS[split].seen_only)
+    _join(files, [read_json(part) for part in parts], vocabulary)
     shutil.rmtree(parts_folder)
     return files
 
@@ -130,23 +144,33 @@ def _one_thread() -> None:
 
 
 def _export_chunk(
-    files: WorldFiles, part: Path, *, split: str, seed: int, first: int, count: int
+    files: WorldFiles,
+    part: Path,
+    vocabulary: Vocabulary,
+    split: str,
+    *,
+    seed: int,
+    first: int,
+    count: int,
 ) -> int:
-    """Write the scenes from `first` on and then their annotations; return how many they are."""
+    """Write the scenes from `first` on and then their annotations; return how many they are.
+
+    vocabulary: the classes that are annotated.
+    """
     way = SPLITS[split]
     entries = []
     for index in range(first, min(first + CHUNK, count)):
         scene, stem = way.scene(seed, index), way.stem(index)
-        entries.append(_export_scene(files, scene, index + 1, stem, seen_only=way.seen_only))
+        entries.append(_export_scene(files, scene, vocabulary, index + 1, stem))
     write_json(part, entries)
     return len(entries)
 
 
 def _export_scene(
-    files: WorldFiles, scene: Scene, image_id: int, stem: str, *, seen_only: bool
+    files: WorldFiles, scene: Scene, vocabulary: Vocabulary, image_id: int, stem: str
 ) -> dict[str, Any]:
     """Write one scene and return its entries in the JSON files. stem: of the names of its files."""
-    category_ids, class_ids = _ids_of_names(seen_only=seen_only)
+    category_ids, class_ids = _ids_of_names(vocabulary)
     present = set(np.unique(scene.ids).tolist())  # a frame need not show all of its clip
     annotated = [r for r in scene.regions if r.name in class_ids and r.id in present]
     labels = np.full(len(scene.regions) + 1, UNLABELLED, np.uint8)
@@ -181,20 +205,19 @@ def _export_scene(
     }
 
 
-def _ids_of_names(*, seen_only: bool) -> tuple[dict[str, int], dict[str, int]]:
+def _ids_of_names(vocabulary: Vocabulary) -> tuple[dict[str, int], dict[str, int]]:
     """Map class names to category ids, which are the same in every split, and to class ids."""
-    names = world_vocabulary(seen_only=seen_only).labels
+    names = vocabulary.labels
     category_ids = {name: number for number, name in enumerate(world_vocabulary().labels, 1)}
     return {name: category_ids[name] for name in names}, {n: i for i, n in enumerate(names)}
 
 
-def _join(files: WorldFiles, chunks: list[list[dict[str, Any]]], *, seen_only: bool) -> None:
+def _join(files: WorldFiles, chunks: list[list[dict[str, Any]]], vocabulary: Vocabulary) -> None:
     entries = [entry for chunk in chunks for entry in chunk]
-    category_ids, _ = _ids_of_names(seen_only=seen_only)
-    flags = world_vocabulary(seen_only=seen_only).is_thing
+    category_ids, _ = _ids_of_names(vocabulary)
     categories = [
         {"id": number, "name": name, "isthing": int(is_thing)}
-        for (name, number), is_thing in zip(category_ids.items(), flags, strict=True)
+        for (name, number), is_thing in zip(category_ids.items(), vocabulary.is_thing, strict=True)
     ]
     objects = [instance for entry in entries for instance in entry["instances"]]
     images = [entry["image"] for entry in entries]

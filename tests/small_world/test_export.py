@@ -80,6 +80,42 @@ def test_training_leaves_unseen_regions_without_annotation(world: dict[str, Worl
     assert (everything != 255).all()
 
 
+def test_classes_left_without_annotation(world: dict[str, WorldFiles], tmp_path: Path) -> None:
+    """The same scenes and the same category ids; what the named classes cover is void."""
+    names = ["grass", "star"]
+    fewer = export_split(
+        *(tmp_path, "train"),
+        count=COUNT,
+        seed=0,
+        processes=1,
+        progress=lambda ready: None,
+        unannotated=names,
+    )
+    before, after = (json.loads(w.annotations.read_text()) for w in (world["train"], fewer))
+    dropped = {row["id"] for row in before["categories"] if row["name"] in names}
+    kept = [row for row in before["categories"] if row["id"] not in dropped]
+    assert len(dropped) == 2 and after["categories"] == kept
+    gone = 0
+    for one, other in zip(before["annotations"], after["annotations"], strict=True):
+        rows = [row for row in one["segments_info"] if row["category_id"] not in dropped]
+        assert other["segments_info"] == rows
+        ids = [
+            np.asarray(Image.open(w.labels / one["file_name"]))[..., 0]
+            for w in (world["train"], fewer)
+        ]
+        left = np.isin(ids[0], [row["id"] for row in one["segments_info"] if row not in rows])
+        assert np.array_equal(ids[1], np.where(left, 0, ids[0]))
+        gone += left.sum()
+    assert gone > 1000
+    assert (fewer.images / "00000001.jpg").read_bytes() == (
+        world["train"].images / "00000001.jpg"
+    ).read_bytes()
+    with pytest.raises(UserError, match="another world"):
+        export(tmp_path, "train")
+    with pytest.raises(UserError, match="--unannotated gras: no such class; did you mean grass?"):
+        main(["--output", str(tmp_path / "other"), "--unannotated", "gras"])
+
+
 def test_semantic_maps_are_what_panoptic_ones_say(world: dict[str, WorldFiles]) -> None:
     files = world["train"]
     panoptic, categories = read_panoptic(files.annotations, files.labels, files.images)

@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.data.benchmarks.small_world_files import WorldFiles, small_world_files
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, user_path
 from frozenseg.small_world.export import SPLITS, export_split
 from frozenseg.small_world.pictures import write_clips, write_demo, write_sheet
+from frozenseg.small_world.vocabulary import world_vocabulary
 
 COUNTS = {"train": 2400, "val": 200, "video_val": 288}
 USUAL = ("train", "val")
@@ -53,6 +54,7 @@ def _write(arguments: argparse.Namespace) -> None:
                 seed=arguments.seed,
                 processes=arguments.processes,
                 progress=bar.update,
+                unannotated=arguments.unannotated,
             )
         print(f"{split}: {count} scenes, {dataset_name(files)}")
     described = arguments.output / DESCRIBED
@@ -83,6 +85,10 @@ def _check(arguments: argparse.Namespace) -> None:
     for name, least in (("count", 1), ("seed", 0), ("processes", 1)):
         if (given := getattr(arguments, name)) is not None and given < least:
             raise UserError(f"--{name} {given}: must be at least {least}")
+    known = world_vocabulary().labels
+    for name in arguments.unannotated:
+        if name not in known:
+            raise UserError(f"--unannotated {name}: no such class; {nearest(name, known)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", nargs="+", choices=list(SPLITS), help="default: train val")
     add("--count", type=int, help=f"scenes or frames of a split (default: {COUNTS})")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
+    add("--unannotated", nargs="+", default=[], metavar="NAME", help="classes without masks, too")
     cores = os.cpu_count() or 1
     add("--processes", type=int, default=cores, help="files do not depend on it (%(default)s)")
     add("--sheet", type=output_picture, help="write a contact sheet (.png)")
