@@ -59,6 +59,8 @@ FROZEN_SEG = {
         "COS_WEIGHT": Key(5.0, FACTOR),  # of its mask consistency loss
         # Least IoU of a predicted mask with an object, from which on it trains as well.
         "IOU_THRESHOLD": Key(0.7, SHARE),
+        # The adapter alone trains, as published, behind the decoders of MODEL.WEIGHTS.
+        "ALONE": False,
     },
     "QUERY_INJECTOR": True,  # SAM features join the queries
     "FEATURE_INJECTOR": True,  # both False: no SAM, the model is FC-CLIP

@@ -45,7 +45,7 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
         )
     _check_sizes(cfg)
     pyramid = _build_pyramid(clip, simple=frozen.CLIP_PYRAMID == "simple")
-    return FrozenSeg(
+    model = FrozenSeg(
         clip=clip,
         sam=sam,
         pixel_decoder=_build_pixel_decoder(cfg, clip if pyramid is None else pyramid),
@@ -62,6 +62,14 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
         void_to_unseen=frozen.VOID_TO_UNSEEN,
         mask_adapter=_build_mask_adapter(cfg) if frozen.POOLING == "adapter" else None,
     )
+    if frozen.MASK_ADAPTER.ALONE:
+        if model.mask_adapter is None:
+            raise UserError(
+                f"MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True: with POOLING {frozen.POOLING} there is "
+                "no mask adapter; set MODEL.FROZEN_SEG.POOLING to adapter, or ALONE to False"
+            )
+        model.train_alone("mask_adapter")
+    return model
 
 
 def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
@@ -254,6 +262,9 @@ REMEDIES = {
     "False for FC-CLIP weights.",
     "weights with injectors": "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True "
     "for these weights.",
+    "weights without mask adapter": "Set MODEL.FROZEN_SEG.POOLING to mask for these weights; a "
+    "mask adapter is trained behind them with MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True.",
+    "weights with mask adapter": "Set MODEL.FROZEN_SEG.POOLING to adapter for these weights.",
 }
 """What to do about a `WeightsMismatch`, by its difference."""
 
@@ -277,9 +288,15 @@ def frozenseg_shared(cfg: CfgNode, model: FrozenSeg) -> dict[str, str]:
 def frozenseg_loss(
     cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings, inputs: InputPreparation
 ) -> MaskClassificationLoss:
-    """Return the loss of Mask2Former on classes and masks."""
+    """Return the loss of Mask2Former on classes and masks, and that of a mask adapter."""
+    alone = cfg.MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE
+    if alone and not cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True: the adapter trains behind finished "
+            "decoders; name their weights in MODEL.WEIGHTS"
+        )
     return MaskClassificationLoss(
-        criterion=_build_criterion(cfg, text.num_classes),
+        criterion=None if alone else _build_criterion(cfg, text.num_classes),
         text=text,
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
         inputs=inputs,

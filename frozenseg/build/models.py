@@ -41,8 +41,10 @@ def build_model(cfg: CfgNode) -> SegmentationModel:
         return family.build(cfg)
 
 
-def load_model(cfg: CfgNode) -> tuple[SegmentationModel, list[str]]:
+def load_model(cfg: CfgNode, *, training: bool = False) -> tuple[SegmentationModel, list[str]]:
     """Build the model and load its weights.
+
+    training: a training begins with them; a part that trains alone may be absent.
 
     Returns the model and the names of the parts that are left with random weights: "decoder" is all
     that trains; frozen parts are "clip" and "sam", and those of Fusioner "text" and "visual".
@@ -54,6 +56,7 @@ def load_model(cfg: CfgNode) -> tuple[SegmentationModel, list[str]]:
             weights=resolve_packaged_path(cfg.MODEL.WEIGHTS),
             parts=family.frozen_parts(cfg, model),
             allow_random=cfg.MODEL.ALLOW_RANDOM_WEIGHTS,
+            new=model.alone if training else (),
         )
     except WeightsMismatch as error:
         if error.difference in family.remedies:
@@ -103,9 +106,14 @@ def build_text_classifier(cfg: CfgNode, model: SegmentationModel) -> TextClassif
     )
 
 
-def loaded_model(cfg: CfgNode, device: torch.device) -> SegmentationModel:
-    """Load the model onto the device; a warning names frozen parts that have random weights."""
-    model, random = load_model(cfg)
+def loaded_model(
+    cfg: CfgNode, device: torch.device, *, training: bool = False
+) -> SegmentationModel:
+    """Load the model onto the device; a warning names frozen parts that have random weights.
+
+    training: as of `load_model`.
+    """
+    model, random = load_model(cfg, training=training)
     frozen = [part for part in random if part != "decoder"]
     if frozen and is_main():
         logger.warning("random weights in frozen parts (%s), as allowed", ", ".join(frozen))

@@ -271,7 +271,7 @@ def _prepare(
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
-    model = loaded_model(cfg, device).train()
+    model = loaded_model(cfg, device, training=True).train()
     frozen = frozen_digests(cfg, model) if sets else {}
     compile_encoders(cfg, model)
     state = training_state(cfg, model)

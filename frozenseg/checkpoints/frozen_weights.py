@@ -6,7 +6,7 @@ come on request only, and whoever shows a result says so.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,22 +46,29 @@ class FrozenPart:
 
 
 def load_parts(
-    model: nn.Module, *, weights: str, parts: list[FrozenPart], allow_random: bool
+    model: nn.Module,
+    *,
+    weights: str,
+    parts: list[FrozenPart],
+    allow_random: bool,
+    new: Collection[str] = (),
 ) -> list[str]:
     """Load everything that can be found; returns the parts left with random weights.
 
     weights: a checkpoint file, or "" to leave the trained parts, which are called "decoder", as
     they are. parts: the frozen encoders that have files of their own; of one without weights an
-    error is raised unless `allow_random`.
+    error is raised unless `allow_random`. new: trained parts that the checkpoint may lack.
     """
     random = ["decoder"] if not weights else []
     loaded: set[str] = set()
     if weights:
-        loaded = load_state(model, read_state(weights), weights)
+        loaded = load_state(model, read_state(weights), weights, new)
         logger.info("weights from %s", weights)
     for part in parts:
         if part.name not in loaded and not load_part(part, allow_random):
             random.append(part.name)
+    for name in set(new) - loaded:
+        logger.info("%s: new weights", name)
     return random
 
 

@@ -5,7 +5,7 @@ A published `.pth` holds everything under detectron2's names, frozen parts inclu
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -54,12 +54,19 @@ DIFFERENCES = {
     "SAM encoder levels": "The SAM pixel decoder was trained with other encoder levels.",
     "weights without injectors": "The weights have no injectors, as those of FC-CLIP.",
     "weights with injectors": "The weights have injectors, the model has none.",
+    "weights without mask adapter": "The weights have no mask adapter.",
+    "weights with mask adapter": "The weights have a mask adapter, the model has none.",
     "configuration": "Use the configuration that the weights were trained with.",
 }
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> set[str]:
-    """Copy a state dict, published or ours, into the model; returns the frozen parts it contained.
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor], origin: str, new: Collection[str] = ()
+) -> set[str]:
+    """Copy a state dict, published or ours, into the model; returns the frozen parts it contained,
+    and those of `new`.
+
+    new: trained parts that may be absent as a whole as well, because they are yet to be trained.
 
     Loading is strict: missing, unexpected and mis-shaped entries, and entries without plain finite
     numbers, are named in one `UserError`, and the model stays as it was. A frozen part, which has
@@ -72,9 +79,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> se
             raise UserError(f"weights {origin}: {error}") from None
     check_tensors(state, origin)
     targets = model_state(model)
-    frozen = frozen_parts(model)
-    parts = {part for name in state if (part := part_of(name, frozen)) is not None}
-    optional = {name for name in targets if part_of(name, frozen - parts) is not None}
+    apart = frozen_parts(model).union(new)
+    parts = {part for name in state if (part := part_of(name, apart)) is not None}
+    optional = {name for name in targets if part_of(name, apart - parts) is not None}
     _copy(targets, state, optional, f"weights {origin} do not fit the model")
     return parts
 
@@ -270,12 +277,14 @@ def _difference(missing: list[str], unexpected: list[str], misshaped: list[str])
     """In which choice the model and the one that was trained differ, where that can be told."""
     if misshaped and all(entry.startswith("sam_branch.encoder") for entry in misshaped):
         return "SAM encoder levels"
-    if not misshaped and not unexpected and all(name.startswith(INJECTORS) for name in missing):
-        return "weights without injectors"
-    if not misshaped and not missing and all(name.startswith(INJECTORS) for name in unexpected):
-        return "weights with injectors"
+    for part, names in OPTIONAL_PARTS.items():
+        if not misshaped and not unexpected and all(name.startswith(names) for name in missing):
+            return f"weights without {part}"
+        if not misshaped and not missing and all(name.startswith(names) for name in unexpected):
+            return f"weights with {part}"
     return "configuration"
 
 
 INJECTORS = ("sam.", "sam_branch.", "mask_decoder.feature_injector", "mask_decoder.query_injector")
 """What FC-CLIP has not: entries of SAM and of both injectors."""
+OPTIONAL_PARTS = {"injectors": INJECTORS, "mask adapter": ("mask_adapter.",)}

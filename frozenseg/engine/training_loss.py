@@ -150,20 +150,22 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def __init__(
         self,
         *,
-        criterion: SetCriterion,
+        criterion: SetCriterion | None,
         text: TextEmbeddings,
         num_queries: int,
         inputs: InputPreparation,
         seed: int,
         regions: RegionLoss | None = None,
     ) -> None:
-        """text: of the training vocabulary, on the model's device. seed: of the random points.
-        regions: further losses, of a mask adapter."""
+        """criterion: None where the decoders do not train. text: of the training vocabulary, on the
+        model's device. seed: of the random points. regions: further losses, of a mask adapter."""
         self.inputs = inputs
         self.seed = seed
         self.criterion = criterion
         self.regions = regions
-        self.weights = criterion.loss_weights | ({} if regions is None else regions.weights)
+        self.weights = ({} if criterion is None else criterion.loss_weights) | (
+            {} if regions is None else regions.weights
+        )
         self.text = text
         self.num_queries = num_queries
 
@@ -180,6 +182,8 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def _class_weight(self, objects: int) -> float:
         """Return the divisor of one image's class loss: queries matched with an object of a known
         class weigh 1, the others less. With too few queries, those count as matched first."""
+        if self.criterion is None:
+            return 0.0
         matched = min(objects, self.num_queries)
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 
@@ -196,13 +200,15 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         self, outputs: MaskPredictions, targets: ObjectTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
         """Return the losses of `SetCriterion` and `RegionLoss`, by their names."""
-        losses = self.criterion(
-            outputs,
-            targets.objects,
-            num_masks=max(normalizers.objects, 1.0),
-            class_normalizer=normalizers.class_weight,
-            seeds=targets.seeds,
-        )
+        losses: dict[str, Tensor] = {}
+        if self.criterion is not None:
+            losses |= self.criterion(
+                outputs,
+                targets.objects,
+                num_masks=max(normalizers.objects, 1.0),
+                class_normalizer=normalizers.class_weight,
+                seeds=targets.seeds,
+            )
         if self.regions is not None:
             named = [of_image.named() for of_image in targets.objects]
             losses |= self.regions(outputs, named, max(normalizers.named, 1.0), targets.seeds)

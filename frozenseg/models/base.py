@@ -52,9 +52,11 @@ class SegmentationModel(nn.Module):
     """An open-vocabulary segmentation model: frozen encoders and trained parts behind them.
 
     size_divisor: heights and widths of batches are padded to a multiple of it, in pixels.
+    alone: the parts that train where the others are finished; empty: all of them train.
     """
 
     size_divisor: int
+    alone: frozenset[str] = frozenset()
 
     @property
     def text_encoder(self) -> ClipText | BertText:
@@ -74,13 +76,19 @@ class SegmentationModel(nn.Module):
         raise NotImplementedError
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of everything that is not frozen."""
+        """Names and parameters of everything that trains."""
         frozen = frozen_parts(self)
         return (
             (name, parameter)
             for name, parameter in self.named_parameters()
-            if part_of(name, frozen) is None
+            if parameter.requires_grad and part_of(name, frozen) is None
         )
+
+    def train_alone(self, part: str) -> None:
+        """Let nothing else train than a part, behind the others, which are finished."""
+        self.requires_grad_(False)
+        self.get_submodule(part).requires_grad_(True)
+        self.alone = frozenset({part})
 
     def cast_for_inference(self, dtype: torch.dtype) -> None:
         """Keep weights in `dtype` where that saves casts; the model only predicts from then on."""

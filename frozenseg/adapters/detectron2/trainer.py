@@ -67,6 +67,10 @@ class Trainer(DefaultTrainer):
                 )
         if cfg.DATASETS.PAIRS:
             raise UserError("DATASETS.PAIRS: not under detectron2; use frozenseg train")
+        if cfg.MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE:
+            raise UserError(
+                "MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE: not under detectron2; use frozenseg train"
+            )
         if cfg.SOLVER.EMA:
             logger.warning("SOLVER.EMA has no effect under detectron2's trainer")
         if cfg.DATALOADER.FEATURE_CACHE:
