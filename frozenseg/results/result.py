@@ -145,7 +145,8 @@ class SegmentationResult:
     ) -> "SegmentationResult":
         """Return a copy without what is not wanted; what is kept is numbered anew, in its order.
 
-        threshold: the least score of segments and instances, 0-1; `semantic` has no scores.
+        threshold: the least score of segments and instances, 0-1; `semantic` has no scores. A
+            segment whose score is NaN, of a model that gives none, is kept.
         names: keep only the classes that have one of these names, in the forms of
             `Vocabulary.parse`; the pixels of others become 0 in panoptic ids and -1 in `semantic`.
 
@@ -158,7 +159,7 @@ class SegmentationResult:
         if panoptic is not None:
             segments = panoptic.segments
             panoptic = keep_segments(
-                panoptic, (s for s in segments if s.score >= least and s.class_id in classes)
+                panoptic, (s for s in segments if not s.score < least and s.class_id in classes)
             )
         if semantic is not None and names is not None:
             semantic = np.where(np.isin(semantic, list(classes)), semantic, -1).astype(np.int32)

@@ -29,10 +29,11 @@ from frozenseg.serve.fields import (
     Words,
     errors,
 )
-from frozenseg.serve.guard import Guard
+from frozenseg.serve.guard import Guard, Stamp
 from frozenseg.serve.jobs import TASKS, Answer, Job, Refusal
 from frozenseg.serve.lists import class_lists, example_files, examples
 from frozenseg.serve.pool import Pool
+from frozenseg.serve.privacy import nothing_logged
 from frozenseg.serve.words import read_vocabulary
 
 PAGE = Path(str(resources.files("frozenseg.serve") / "page"))
@@ -43,15 +44,17 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
 
     token: what requests must bring, or None. origins: other sites whose pages may call it.
     """
-    limits, metrics = pool.limits, pool.metrics
     # Uploads are bounded, so they can stay in memory: nothing of a request is written to disk.
-    MultiPartParser.spool_max_size = limits.upload
+    MultiPartParser.spool_max_size = pool.limits.upload
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        pool.start()
-        yield
-        await pool.close()
+        with nothing_logged():
+            pool.start()
+            try:
+                yield
+            finally:  # also where the server is made to end at once
+                await pool.close()
 
     app = FastAPI(
         title="FrozenSeg",
@@ -65,18 +68,24 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
     _add_state(app, pool)
     _add_segmentation(app, pool)
     _add_page(app)
-    paths = {route.path for route in app.routes if hasattr(route, "path")}
+    _add_middleware(app, pool, token, origins)
+    return app
+
+
+def _add_middleware(app: FastAPI, pool: Pool, token: str | None, origins: tuple[str, ...]) -> None:
+    """Put middlewares around the service; each stands outside those before it."""
+    app.add_middleware(Guard, limits=pool.limits, token=token, origins=origins)
     if origins:
+        # Outside the guard: a browser asks first, without the token, whether it may send that, and
+        # shows a page only those refusals that name its site.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization"],
         )
-    app.add_middleware(
-        Guard, limits=limits, metrics=metrics, token=token, origins=origins, paths=paths
-    )
-    return app
+    paths = {route.path for route in app.routes if hasattr(route, "path")}
+    app.add_middleware(Stamp, metrics=pool.metrics, paths=paths)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -181,7 +190,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: Format = "json",
     ) -> Response:
-        words = read_vocabulary(vocabulary, things, pool.limits)
+        words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
         job = Job(await image.read(), words, threshold, _tasks(tasks), format)
         (outcome,) = await pool.submit([job], request.is_disconnected)
         if isinstance(outcome, Refusal):
@@ -204,7 +213,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: JsonFormat = "json",
     ) -> Response:
-        words = read_vocabulary(vocabulary, things, pool.limits)
+        words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]
         outcomes = await pool.submit(jobs, request.is_disconnected)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.data.image_inputs import to_array
+from frozenseg.data.images import file_name
 from frozenseg.data.label_maps import decode_panoptic
 from frozenseg.data.results import png_bytes
 from frozenseg.data.rle import decode_masks
@@ -17,6 +19,8 @@ from frozenseg.errors import UserError
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Source, Vocabulary
+
+READ = {"panoptic", "semantic", "instances", "note", "seconds"}  # of an answer; see `bodies`
 
 
 class Client:
@@ -67,6 +71,8 @@ class Client:
             _semantic(answer["semantic"]),
             _instances(answer["instances"], pixels.shape[:2]),
             answer["note"],
+            file_name(image),
+            answer["seconds"],
         )
 
     def close(self) -> None:
@@ -87,13 +93,19 @@ class Client:
             answer = self._http.post("/v1/segment", data=fields, files={"image": image})
         except httpx.HTTPError as error:
             raise UserError(f"{url}: no answer ({error}); is the service running?") from None
+        status = answer.status_code
         try:
             content = answer.json()
         except ValueError:
-            raise UserError(f"{url}: status {answer.status_code}, not an answer of ours") from None
-        if answer.status_code != 200:
-            raise UserError(f"{url}: {content['error']} (status {answer.status_code})")
-        return content
+            content = None
+        if isinstance(content, dict):
+            if status == 200 and content.keys() >= READ:
+                return content
+            if status != 200 and isinstance(content.get("error"), str):
+                raise UserError(f"{url}: {content['error']} (status {status})")
+        raise UserError(
+            f"{url}: status {status}, not an answer of ours; does frozenseg serve run there?"
+        )
 
 
 def _things(words: Vocabulary) -> list[list[str]]:
@@ -109,8 +121,12 @@ def _ids(text: str) -> np.ndarray:
 def _panoptic(part: dict[str, Any] | None) -> PanopticResult | None:
     if part is None:
         return None
-    rows = [{**row, "box": tuple(row["box"])} for row in part["segments"]]
-    return PanopticResult(_ids(part["ids"]), [Segment(**row) for row in rows])
+    return PanopticResult(_ids(part["ids"]), [_segment(row) for row in part["segments"]])
+
+
+def _segment(row: dict[str, Any]) -> Segment:
+    score = math.nan if row["score"] is None else row["score"]
+    return Segment(**{**row, "score": score, "box": tuple(row["box"])})
 
 
 def _semantic(part: dict[str, Any] | None) -> np.ndarray | None:

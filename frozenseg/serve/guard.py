@@ -33,32 +33,13 @@ HEADERS = [
 PROTECTED = ("/v1/", "/metrics")  # paths that need the token, if there is one
 
 
-class Guard:
-    """An ASGI middleware around the whole service.
+class Stamp:
+    """An ASGI middleware around the whole service: every answer gets security headers and is
+    counted."""
 
-    It refuses a body above `limits.upload` by its declared length, or as soon as so many bytes have
-    come, a request without the token, and a form of another site's page. It adds security headers
-    and counts the answer.
-    """
-
-    def __init__(
-        self,
-        app: AsgiApp,
-        *,
-        limits: Limits,
-        metrics: Metrics,
-        token: str | None,
-        origins: tuple[str, ...],
-        paths: set[str],
-    ) -> None:
-        """Take what a request is held to.
-
-        origins: sites whose pages may call. paths: those that are counted apart.
-        """
-        self.app, self.limits, self.metrics = app, limits, metrics
-        self.expected = None if token is None else b"Bearer " + token.encode()
-        self.origins = {origin.encode() for origin in origins}
-        self.paths = paths
+    def __init__(self, app: AsgiApp, *, metrics: Metrics, paths: set[str]) -> None:
+        """Take where the counts go. paths: those that are counted apart."""
+        self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request; other kinds of connections go through as they are."""
@@ -68,21 +49,44 @@ class Guard:
         start = time.monotonic()
         path = scope["path"] if scope["path"] in self.paths else "other"
 
-        async def counted(message: Message) -> None:
+        async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *HEADERS]
                 self.metrics.request(path, message["status"], time.monotonic() - start)
             await send(message)
 
+        await self.app(scope, receive, stamped)
+
+
+class Guard:
+    """An ASGI middleware that refuses what must not reach the service.
+
+    That is a body above `limits.upload`, by its declared length or as soon as so many bytes have
+    come, a request without the token, and a form of another site's page.
+    """
+
+    def __init__(
+        self, app: AsgiApp, *, limits: Limits, token: str | None, origins: tuple[str, ...]
+    ) -> None:
+        """Take what a request is held to. origins: sites whose pages may call."""
+        self.app, self.limits = app, limits
+        self.expected = None if token is None else b"Bearer " + token.encode()
+        self.origins = {origin.encode() for origin in origins}
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request; other kinds of connections go through as they are."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         headers = dict(scope["headers"])
         if scope["method"] == "POST" and self._is_foreign(headers):
-            await _refuse(counted, 403, "pages of other sites may not call this service")
+            await _refuse(send, 403, "pages of other sites may not call this service")
         elif scope["path"].startswith(PROTECTED) and not self._is_known(headers):
-            await _refuse(counted, 401, "this service needs a token: Authorization: Bearer TOKEN")
+            await _refuse(send, 401, "this service needs a token: Authorization: Bearer TOKEN")
         elif _declared(headers) > self.limits.upload:
-            await _refuse(counted, 413, self._too_large())
+            await _refuse(send, 413, self._too_large())
         else:
-            await self.app(scope, self._bounded(receive), counted)
+            await self.app(scope, self._bounded(receive), send)
 
     def _is_foreign(self, headers: dict[bytes, bytes]) -> bool:
         """Tell whether a browser sends this for the page of another site that is not named.

@@ -1,15 +1,19 @@
 """The queue before the models, and the processes that empty it."""
 
 import asyncio
+import atexit
 import logging
 import multiprocessing
+import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Any
 
+from frozenseg.errors import UserError
 from frozenseg.serve.jobs import Answer, Done, Job, ModelInfo, ModelSource, Refusal
 from frozenseg.serve.limits import Limits
 from frozenseg.serve.metrics import Metrics
@@ -17,7 +21,7 @@ from frozenseg.serve.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 LOADING = 600.0  # seconds in which a model must be loaded
-TRIES = 3  # times that a process may end before its model is ready
+TRIES = 3  # times in a row that a process may end before its model is ready
 PAUSE = 1.0  # seconds before a process that has ended is started again
 AGAIN = 5  # seconds after which a client may try again
 
@@ -26,6 +30,14 @@ def _work(*arguments: Any) -> None:
     # Only here, so that the process of the service does without PyTorch and its memory.
     from frozenseg.serve.worker import work
 
+    work(*arguments)
+
+
+def _run_process(work: Callable[..., None], *arguments: Any) -> None:
+    # Ctrl-C in a terminal and the SIGTERM of a service manager reach all processes; the service
+    # finishes its requests first, and then kills this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     work(*arguments)
 
 
@@ -68,7 +80,6 @@ class Pool:
         self.info: ModelInfo | None = None
         self.failure: str | None = None
         self._on_ready, self._on_failure, self._work = on_ready, on_failure, work
-        self._started = 0  # processes that had their model ready
         self._queue: deque[_Waiting] = deque()
         self._filled = asyncio.Condition()
         self._threads = ThreadPoolExecutor(len(devices), thread_name_prefix="model")
@@ -77,6 +88,9 @@ class Pool:
 
     def start(self) -> None:
         """Start the processes; call it within a running event loop."""
+        # Whatever ends the service: multiprocessing's own handler, which runs after this one, waits
+        # for processes to end by SIGTERM.
+        atexit.register(self._kill_all)
         self._tasks = [
             asyncio.create_task(self._keep(number, device))
             for number, device in enumerate(self.devices)
@@ -87,8 +101,8 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for process in self._processes.values():
-            process.kill()
+        self._kill_all()
+        atexit.unregister(self._kill_all)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def ready(self) -> ModelInfo:
@@ -104,14 +118,14 @@ class Pool:
 
         Raises `Refusal` with status 503 while the model is being loaded or the queue is full.
         """
-        self.ready()
-        if len(self._queue) + len(jobs) > self.limits.queue:
-            raise Refusal(
-                503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1
-            )
         loop = asyncio.get_running_loop()
         entries = [_Waiting(job, gone, loop.create_future()) for job in jobs]
         async with self._filled:
+            self.ready()
+            if len(self._queue) + len(jobs) > self.limits.queue:
+                raise Refusal(
+                    503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1
+                )
             self._queue.extend(entries)
             self.metrics.queue.set(len(self._queue))
             self._filled.notify_all()
@@ -126,24 +140,36 @@ class Pool:
 
     async def _keep(self, number: int, device: str | None) -> None:
         """Start the process of a device again and again, until the service ends."""
-        for _ in range(TRIES):
-            while self.failure is None:
-                started = self._started
-                try:
-                    await self._serve(number, device)
-                except (EOFError, OSError, TimeoutError) as error:
-                    reason = str(error) or "it was killed, or memory ran out"
-                    logger.warning("the model's process ended (%s); it is started again", reason)
-                finally:
-                    self._kill(number)
-                await asyncio.sleep(PAUSE)
-                if self._started == started:  # not even the model was loaded
-                    break
+        tries = 0  # since the model was ready
+        while self.failure is None and tries < TRIES:
+            tries += 1
+            try:
+                connection = await self._start(number, device)
+                tries = 0
+                await self._serve(connection)
+            except UserError as error:
+                self.failure = str(error)
+            except (EOFError, OSError, TimeoutError) as error:
+                reason = str(error) or "it was killed, or memory ran out"
+                logger.warning("the model's process ended (%s); it is started again", reason)
+            finally:
+                self._kill(number)
+            await asyncio.sleep(PAUSE)
         self._fail(self.failure or f"the model's process ended {TRIES} times while it was loaded")
 
     def _fail(self, line: str) -> None:
+        """Refuse all that wait and whatever may come: there will be no model for it."""
         self.failure, self.info = line, None
+        for entry in self._queue:
+            if not entry.answer.done():
+                entry.answer.set_exception(Refusal(503, line))
+        self._queue.clear()
+        self.metrics.queue.set(0)
         self._on_failure(line)
+
+    def _kill_all(self) -> None:
+        for number in list(self._processes):
+            self._kill(number)
 
     def _kill(self, number: int) -> None:
         process = self._processes.pop(number, None)
@@ -151,35 +177,39 @@ class Pool:
             process.kill()
             process.join()
 
-    async def _serve(self, number: int, device: str | None) -> None:
-        """Start a process and give it batches until it ends."""
+    async def _start(self, number: int, device: str | None) -> Connection:
+        """Start a process and wait until its model is ready; `UserError` says why it cannot be."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=self._work, args=(theirs, self.source, device, self.limits), daemon=True
+            target=_run_process,
+            args=(self._work, theirs, self.source, device, self.limits),
+            daemon=True,
         )
-        self._processes[number] = process
         process.start()
+        self._processes[number] = process
         theirs.close()
         first = await self._receive(ours, LOADING)
         if not isinstance(first, ModelInfo):
-            self.failure = str(first)
-            return
-        self._started += 1
-        if self.info is None:
+            raise UserError(str(first))
+        if self.info is None and self.failure is None:
             self.info = first
             self._on_ready(first)
+        return ours
+
+    async def _serve(self, connection: Connection) -> None:
+        """Give a process batches until it ends."""
         while True:
             batch = await self._gather()
             try:
-                await self._run(ours, batch)
+                await self._run(connection, batch)
             finally:  # whatever ended it, nobody waits for ever
                 for entry in batch:
                     if not entry.answer.done():
                         again = "the model's process ended while it had this image; try again"
                         entry.answer.set_exception(Refusal(503, again, AGAIN))
 
-    async def _run(self, connection: Any, batch: list[_Waiting]) -> None:
+    async def _run(self, connection: Connection, batch: list[_Waiting]) -> None:
         loop, start = asyncio.get_running_loop(), time.monotonic()
         jobs = [entry.job for entry in batch]
         await loop.run_in_executor(self._threads, connection.send, jobs)
@@ -189,7 +219,7 @@ class Pool:
             if not entry.answer.done():
                 entry.answer.set_result(answer)
 
-    async def _receive(self, connection: Any, seconds: float) -> Any:
+    async def _receive(self, connection: Connection, seconds: float) -> Any:
         def receive() -> Any:
             if not connection.poll(seconds):
                 raise TimeoutError(f"no answer in {seconds:.0f} s")

@@ -6,7 +6,6 @@ What an image can do to a decoder or to memory happens here, and the service out
 import io
 import itertools
 import os
-import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +23,7 @@ from frozenseg.runtime.allocator import configure_allocator
 from frozenseg.serve.answers import answer_of
 from frozenseg.serve.jobs import Answer, Done, Job, ModelInfo, ModelSource
 from frozenseg.serve.limits import Limits
+from frozenseg.serve.privacy import nothing_logged
 
 SMALL_WORLD = "small_world"
 GENERATED = "This model knows only the generated world: shapes and grounds, no photographs."
@@ -31,8 +31,6 @@ GENERATED = "This model knows only the generated world: shapes and grounds, no p
 
 def work(connection: Connection, source: ModelSource, device: str | None, limits: Limits) -> None:
     """Load the model, send its `ModelInfo` or a line of error, and answer jobs until the end."""
-    # Ctrl-C in a terminal reaches all processes; the service finishes its requests first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_allocator()
     try:
         predictor, info = _load(source, device)
@@ -41,17 +39,19 @@ def work(connection: Connection, source: ModelSource, device: str | None, limits
         connection.send(str(error))
         return
     connection.send(info)
-    while True:
-        try:
-            jobs = connection.recv()
-        except EOFError:  # the service has ended
-            return
-        connection.send(Done(answers(predictor, jobs, source.name, limits), _memory()))
+    with nothing_logged():
+        while True:
+            try:
+                jobs = connection.recv()
+            except EOFError:  # the service has ended
+                return
+            connection.send(Done(answers(predictor, jobs, source.name, limits), _memory()))
 
 
 def _load(source: ModelSource, device: str | None) -> tuple[Predictor, ModelInfo]:
     cfg = model_config(source.model, weights=source.weights, options=source.options, device=device)
     predictor = build_predictor(cfg)
+    predictor.text_classifier.keep_off_disk()
     generated = any(name.startswith(SMALL_WORLD) for name in cfg.DATASETS.TRAIN)
     knows = GENERATED if generated else None
     return predictor, ModelInfo(str(predictor.model.device), predictor.note, knows)

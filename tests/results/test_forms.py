@@ -1,6 +1,7 @@
 """The forms of a result, each read back by the tool it is for: the same masks."""
 
 import json
+import math
 import sys
 import types
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_a_filter_by_any_name_of_a_class(names: object) -> None:
     assert ((dogs.semantic == 0) == (result.semantic == 0)).all()
     assert (dogs.semantic[result.semantic == 1] == -1).all()
     assert dogs.vocabulary == result.vocabulary
+
+
+def test_a_filter_keeps_segments_without_a_score() -> None:
+    """As tracked results of models that give none have them."""
+    regions = made(panoptic=None).regions
+    assert [math.isnan(segment.score) for segment in regions.segments] == [True] * 2
+    result = made(panoptic=regions)
+    assert len(result.filter(threshold=0.5)) == len(result.filter()) == 2
+    assert [s.name for s in result.filter(names="sky").panoptic.segments] == ["sky"]
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), "0.5", None, True])

@@ -1,8 +1,10 @@
 """The HTTP interface, with a process that answers without a model."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +18,7 @@ from frozenseg.serve.jobs import ModelSource
 from frozenseg.serve.limits import Limits
 from frozenseg.serve.metrics import Metrics
 from frozenseg.serve.pool import Pool
+from frozenseg.serve.words import read_vocabulary
 from tests.serve import echo
 
 LIMITS = Limits(upload=2**20, names=50, letters=20, images=3, batch=2)
@@ -233,3 +236,67 @@ def test_a_model_that_is_not_ready_is_said_to_be(monkeypatch) -> None:
         answer = http.get("/readyz")
         assert answer.status_code == 503 and "error" in answer.json()
         assert post(http).status_code == 503
+
+
+def test_named_sites_may_call_with_a_token() -> None:
+    """Their preflights carry none, and their pages can read why a request is refused."""
+    ours, foreign = {"Origin": "https://a.example"}, {"Origin": "https://b.example"}
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    large = {"Content-Length": str(2 * LIMITS.upload)}
+    with client_of(token="a-long-secret-word", origins=("https://a.example",)) as http:
+        preflight = http.options("/v1/segment", headers=ours | asks)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == "https://a.example"
+        assert "Authorization" in preflight.headers["access-control-allow-headers"]
+        assert preflight.headers["x-content-type-options"] == "nosniff"
+        assert http.options("/v1/segment", headers=foreign | asks).status_code == 400
+        token = {"Authorization": "Bearer a-long-secret-word"}
+        for answer, status in [
+            (http.get("/v1/models", headers=ours), 401),
+            (http.post("/v1/segment", headers=ours), 401),
+            (http.post("/v1/segment", headers=ours | token | large), 413),
+            (http.options("/v1/segment", headers=ours), 401),
+        ]:
+            assert answer.status_code == status
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        refused = http.post("/v1/segment", headers=foreign)
+        assert refused.status_code == 401
+        assert "access-control-allow-origin" not in refused.headers
+        counted = http.get("/metrics", headers=token).text
+        assert 'frozenseg_requests_total{path="/v1/segment",status="200"} 1.0' in counted
+
+
+def test_words_are_not_logged(http, caplog) -> None:
+    assert post(http, vocabulary="privy, covert, hidden").status_code == 200
+    assert post(http, vocabulary="clandestine|secret; road").status_code == 200
+    assert not caplog.records
+
+
+def test_the_service_is_alive_while_it_reads_long_words(http, monkeypatch) -> None:
+    alive = threading.Event()
+
+    def slow(*arguments):
+        assert alive.wait(20)
+        return read_vocabulary(*arguments)
+
+    monkeypatch.setattr("frozenseg.serve.app.read_vocabulary", slow)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(post, http)
+        assert http.get("/healthz").status_code == 200
+        alive.set()
+        assert answer.result().status_code == 200
+
+
+def test_a_server_that_is_made_to_end_at_once_closes_the_pool() -> None:
+    async def made_to_end() -> None:
+        pool = Pool(ModelSource("echo"), [None], LIMITS, Metrics(), work=echo.work)
+        app = make_app(pool)
+        with pytest.raises(asyncio.CancelledError):
+            async with app.router.lifespan_context(app):
+                raise asyncio.CancelledError
+        assert all(task.done() for task in pool._tasks)
+
+    asyncio.run(made_to_end())

@@ -2,7 +2,12 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -26,14 +31,17 @@ async def stays() -> bool:
 
 
 def with_pool(
-    scenario: Callable[[Pool], Awaitable[None]], model: str = "echo", devices: int = 1, **limits
+    scenario: Callable[[Pool], Awaitable[None]],
+    model: str = "echo",
+    devices: int = 1,
+    options: tuple[str, ...] = (),
+    **limits,
 ) -> Pool:
     """Run a scenario with a pool whose process is ready."""
 
     async def whole() -> Pool:
-        pool = Pool(
-            ModelSource(model), [None] * devices, Limits(**limits), Metrics(), work=echo.work
-        )
+        source = ModelSource(model, options=options)
+        pool = Pool(source, [None] * devices, Limits(**limits), Metrics(), work=echo.work)
         pool.start()
         try:
             while pool.info is None and pool.failure is None:
@@ -122,3 +130,68 @@ def test_two_devices_work_at_the_same_time() -> None:
         assert len({answer["pid"] for answer in answers}) == 2
 
     with_pool(scenario, devices=2)
+
+
+def test_who_waits_for_a_model_that_cannot_be_loaded_again_is_told(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(pool_module, "PAUSE", 0.05)
+
+    async def scenario(pool: Pool) -> None:
+        jobs = [job(b"die"), job(b"a"), job(b"b", "sky")]
+        ended, *waited = await asyncio.wait_for(ask(pool, *jobs), 20)
+        assert ended.status == 503 and "try again" in ended.message
+        for refused in waited:
+            assert refused.status == 503 and refused.message == "broken: cannot be loaded"
+        assert b"frozenseg_queue_images 0.0" in pool.metrics.text()
+
+    with_pool(scenario, "in turn", options=(str(tmp_path / "starts"), "echo", "broken"), batch=1)
+
+
+def test_only_tries_in_a_row_count(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pool_module, "PAUSE", 0.05)
+
+    async def scenario(pool: Pool) -> None:
+        for _ in range(pool_module.TRIES):
+            await ask(pool, job(b"die"))
+            (answer,) = await asyncio.wait_for(ask(pool, job(b"a")), 20)
+            assert not isinstance(answer, Refusal) and answer["image"] == "a"
+
+    fates = ("echo", *("dies", "echo") * pool_module.TRIES)
+    with_pool(scenario, "in turn", options=(str(tmp_path / "starts"), *fates))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_lets_the_model_finish(number: int) -> None:
+    async def scenario(pool: Pool) -> None:
+        (before,) = await ask(pool, job(b"a"))
+        running = asyncio.create_task(ask(pool, job(b"slow")))
+        await asyncio.sleep(0.1)
+        os.kill(before["pid"], number)
+        (answer,) = await running
+        assert not isinstance(answer, Refusal) and answer["pid"] == before["pid"]
+
+    with_pool(scenario)
+
+
+UNCLOSED = """
+import asyncio
+from frozenseg.serve.jobs import ModelSource
+from frozenseg.serve.limits import Limits
+from frozenseg.serve.metrics import Metrics
+from frozenseg.serve.pool import Pool
+from tests.serve import echo
+
+async def start():
+    pool.start()
+    while pool.info is None:
+        await asyncio.sleep(0.02)
+
+pool = Pool(ModelSource("echo"), [None], Limits(), Metrics(), work=echo.work)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(start())
+"""
+
+
+def test_a_service_that_does_not_close_its_pool_ends_all_the_same() -> None:
+    subprocess.run([sys.executable, "-c", UNCLOSED], check=True, timeout=60, capture_output=True)

@@ -141,7 +141,9 @@ def test_memory_is_flat_over_requests(tmp_path: Path) -> None:
         assert max(late) < max(early) + 30, name
 
 
-def test_a_stop_finishes_what_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_finishes_what_runs(tmp_path: Path, number: int) -> None:
+    """The signal reaches all processes, as from a terminal or a service manager."""
     service = Service(tmp_path)
     outcome: list[int] = []
 
@@ -151,7 +153,8 @@ def test_a_stop_finishes_what_runs(tmp_path: Path) -> None:
     thread = threading.Thread(target=ask)
     thread.start()
     time.sleep(0.1)
-    service.process.send_signal(signal.SIGINT)
+    for process in (*service.workers(), service.process.pid):
+        os.kill(process, number)
     thread.join()
     assert outcome == [200]
     assert service.process.wait(30) == 0

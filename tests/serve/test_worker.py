@@ -3,6 +3,10 @@
 import base64
 import io
 import json
+import logging
+import threading
+from multiprocessing import Pipe
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +16,9 @@ from pycocotools import mask as coco_mask
 from frozenseg.build.prediction import build_predictor
 from frozenseg.config import load_config
 from frozenseg.predictor import Predictor
-from frozenseg.serve.jobs import TASKS, Job
+from frozenseg.serve.jobs import TASKS, Job, ModelInfo, ModelSource
 from frozenseg.serve.limits import Limits
-from frozenseg.serve.worker import answers
+from frozenseg.serve.worker import answers, work
 from frozenseg.text.vocabulary import Vocabulary
 from tests.conftest import TINY_OPTIONS
 
@@ -123,3 +127,22 @@ def test_words_that_the_model_cannot_read_are_an_error_of_the_request(predictor:
     long = Vocabulary.parse(["a b c d e " * 18])
     (answer,) = ask(predictor, Job(png(1), long, 0.25, TASKS, "json"))
     assert answer.status == 422 and "error" in json.loads(answer.body)
+
+
+def test_words_are_neither_written_to_disk_nor_logged(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
+    caplog.set_level(logging.INFO, "frozenseg")
+    (tmp_path / "tiny.yaml").write_text("SEED: 0\n")
+    source = ModelSource(str(tmp_path / "tiny.yaml"), options=tuple(TINY_OPTIONS))
+    ours, theirs = Pipe()
+    process = threading.Thread(target=work, args=(theirs, source, "cpu", Limits()))
+    process.start()
+    assert ours.poll(100) and isinstance(ours.recv(), ModelInfo)
+    caplog.clear()
+    words = Vocabulary.parse(["тайна", "secret"])
+    ours.send([Job(png(1), words, 0.25, TASKS, "json")])
+    assert ours.poll(100) and ours.recv().answers[0].status == 200
+    ours.close()
+    process.join()
+    assert not caplog.records
+    assert list((tmp_path / "cache").rglob("*")) == []

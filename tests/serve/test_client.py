@@ -1,0 +1,117 @@
+"""The client, beside a server that answers whatever a test says."""
+
+import http.server
+import json
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import frozenseg
+from frozenseg.errors import UserError
+from frozenseg.serve.answers import answer_of
+from frozenseg.serve.jobs import TASKS
+from frozenseg.structures import PanopticResult
+from tests.results.cases import SIZE, WORDS, made
+
+pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers every request with `status` and `body`."""
+
+    status, body = 200, b""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[frozenseg.Client]:
+    with frozenseg.Client(f"http://127.0.0.1:{server.server_port}") as client:
+        yield client
+
+
+def picture(folder: Path, name: str = "street.png") -> Path:
+    Image.new("RGB", SIZE[::-1]).save(folder / name)
+    return folder / name
+
+
+def test_results_are_saved_under_the_names_of_their_images(
+    tmp_path: Path, server: Server, client: frozenseg.Client
+) -> None:
+    server.body = answer_of(made(), TASKS, "map", "tiny", 0.5).body
+    for name in ("one.png", "other.png"):
+        result = client(picture(tmp_path, name), WORDS)
+        assert (result.file_name, result.seconds) == (str(tmp_path / name), 0.5)
+        result.save(tmp_path / "out")
+    drawn = sorted(path.name for path in (tmp_path / "out").glob("*_drawn.png"))
+    assert drawn == ["one_drawn.png", "other_drawn.png"]
+
+
+def test_segments_without_a_score_have_none(
+    tmp_path: Path, server: Server, client: frozenseg.Client
+) -> None:
+    found = made().panoptic
+    unscored = PanopticResult(found.ids, [replace(s, score=math.nan) for s in found.segments])
+    server.body = answer_of(made(panoptic=unscored), TASKS, "map", "tiny", 0.5).body
+    result = client(picture(tmp_path), WORDS).filter(threshold=0.5)
+    assert [math.isnan(segment.score) for segment in result.panoptic.segments] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"detail": "Not Found"}),
+        (200, {"semantic": None, "instances": None, "note": None, "seconds": 1}),
+        (200, []),
+        (200, None),
+        (404, {"detail": "Not Found"}),
+        (403, {"message": "Forbidden"}),
+        (500, {"error": {"code": 1}}),
+        (500, ["error"]),
+        (500, "error"),
+    ],
+)
+def test_answers_of_other_programs_are_said_to_be_that(
+    tmp_path: Path, server: Server, client: frozenseg.Client, status: int, body: object
+) -> None:
+    server.status, server.body = status, json.dumps(body).encode()
+    with pytest.raises(
+        UserError, match=rf"127.0.0.1:\d+/?: status {status}, not an answer of ours"
+    ):
+        client(picture(tmp_path), WORDS)
+
+
+def test_what_is_no_json_is_no_answer_and_a_refusal_is_told(
+    tmp_path: Path, server: Server, client: frozenseg.Client
+) -> None:
+    server.status, server.body = 502, b"<html>Bad Gateway</html>"
+    with pytest.raises(UserError, match="status 502, not an answer of ours"):
+        client(picture(tmp_path), WORDS)
+    server.status, server.body = 422, b'{"error": "the image is empty"}'
+    with pytest.raises(UserError, match=r"the image is empty \(status 422\)"):
+        client(picture(tmp_path), WORDS)

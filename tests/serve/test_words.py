@@ -1,0 +1,59 @@
+"""The words of a request: what is refused costs little."""
+
+import difflib
+
+import pytest
+
+from frozenseg.serve.jobs import Refusal
+from frozenseg.serve.limits import Limits
+from frozenseg.serve.words import MOST_COMPARED, read_vocabulary
+
+ALIKE = "ab" * 48  # of which names are made that resemble one another, at the length that is taken
+
+
+@pytest.fixture
+def compared(monkeypatch) -> list[int]:
+    """The numbers of names among which the nearest were sought."""
+    counts: list[int] = []
+
+    def close(word: str, names: list[str], **_: object) -> list[str]:
+        counts.append(len(names))
+        return names[:1]
+
+    monkeypatch.setattr(difflib, "get_close_matches", close)
+    return counts
+
+
+def names(count: int, more: str = "") -> str:
+    return "; ".join(f"{ALIKE}{more}{number}" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "line"),
+    [
+        (names(1080, ALIKE), "may have 100 letters"),
+        ("; ".join(f"n {number}" for number in range(2001)), "2001 names"),
+        (names(1080), "things: 'boat' is not in the vocabulary"),
+    ],
+)
+def test_a_thing_is_not_compared_with_very_many_names(compared, vocabulary, line) -> None:
+    with pytest.raises(Refusal, match=line) as refused:
+        read_vocabulary(vocabulary, "boat", Limits())
+    assert refused.value.status == 422 and compared == []
+
+
+def test_a_thing_that_is_misspelt_has_a_suggestion(compared) -> None:
+    with pytest.raises(Refusal, match=r"'boat' is not in the vocabulary; did you mean"):
+        read_vocabulary(names(MOST_COMPARED), "boat", Limits())
+    assert compared == [MOST_COMPARED]
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_things_of_few_and_of_many_names_are_the_same(count: int) -> None:
+    words = "; ".join(f"name {number}" for number in range(count))
+    for things, flags in [("NAME_1", {1}), ('["name 0", ["name 2"]]', {0, 2}), ("[]", set())]:
+        read = read_vocabulary(words, things, Limits())
+        assert {index for index, thing in enumerate(read.is_thing) if thing} == flags
+    for blank in ("", "  "):
+        assert not any(read_vocabulary(words, blank, Limits()).is_thing)
+    assert all(read_vocabulary(words, None, Limits()).is_thing)
