@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from frozenseg.data.images import UnreachableFile
 from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.files import is_address
 
 MISSING = -1
+GO_ON = "and give the same command, which goes on with the rest"
 
 
 class SourceLost(UserError):
@@ -54,13 +56,31 @@ def source_of(item: Item) -> Any:
     return item.path
 
 
-def check_source(item: Item) -> None:
-    """Raise `SourceLost` if the folder of a file that cannot be found is gone as well, or empty, as
-    the place of a drive is that was taken away."""
-    folder = Path(item.path).parent
+def check_source(item: Item, error: UserError) -> None:
+    """Raise `SourceLost` if an image could not be read because the place that it comes from is
+    gone: it does not answer, or the folder is gone or empty, as that of a drive that was taken
+    away."""
+    if isinstance(error, SourceLost):
+        raise error
+    if isinstance(error, UnreachableFile):
+        raise SourceLost(f"{error}, {GO_ON}")
     local = not item.archive and not is_address(item.path)
-    if local and item.size != MISSING and not (folder.is_dir() and any(folder.iterdir())):
-        raise _lost(str(folder), "no such folder, or an empty one")
+    if local and item.size != MISSING:
+        _check_folder(Path(item.path).parent)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        with os.scandir(folder) as entries:  # a folder of millions is not read to its end
+            if any(entries):
+                return
+    except PermissionError:  # files in it may be read
+        return
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise _lost(str(folder), reason_of(error)) from None
+    raise _lost(str(folder), "no such folder, or an empty one")
 
 
 def _missing(item: Item) -> bytes:
@@ -77,21 +97,24 @@ def _fetch(item: Item) -> bytes:
         with open(place, "rb") as file:
             file.seek(item.offset)
             return file.read(item.size)
-    except UserError:
-        raise
+    except UserError as error:  # no package for the store, which is no fault of the image
+        raise SourceLost(f"{error}, {GO_ON}") from None
     except FileNotFoundError:
         if item.archive:
             raise _lost(place, "no such file") from None
         raise MissingFileError(f"{item.path}: no such file") from None
     except Exception as error:  # every store has errors of its own
-        raise _lost(place, str(error) or type(error).__name__) from None
+        raise _lost(place, reason_of(error)) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Say in a few words why a file system or a store could not do what it was asked for."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _lost(place: str, reason: str) -> SourceLost:
-    return SourceLost(
-        f"{place}: cannot be reached any more ({reason}); bring it back and give the same command, "
-        "which goes on with the rest"
-    )
+    return SourceLost(f"{place}: cannot be reached any more ({reason}); bring it back {GO_ON}")
 
 
 class _Fetched(io.RawIOBase):

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from frozenseg.batch.items import MISSING, Item, file_system
+from frozenseg.batch.items import MISSING, Item, file_system, reason_of
 from frozenseg.data.image_files import image_suffixes, is_video, list_images
 from frozenseg.data.notes import note
-from frozenseg.errors import UserError, import_extra
+from frozenseg.errors import UserError, import_extra, one_line
 from frozenseg.files import is_address
 
 LISTS = (".txt", ".lst")
@@ -32,9 +32,9 @@ def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Ite
             if path in seen:
                 continue
             seen.add(path)
-            if not _is_text(path):
-                note(f"{path}: left out, its name is no text in UTF-8; rename it")
-            elif path.lower().endswith(".tar"):
+            if not _has_text_name(path):
+                continue
+            if path.lower().endswith(".tar"):
                 yield from _members(path)
             elif is_video(Path(path)):
                 note(f"{path}: a video, which is left out; frozenseg demo segments videos")
@@ -42,10 +42,12 @@ def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Ite
                 yield Item(path, size=size)
 
 
-def _is_text(path: str) -> bool:
+def _has_text_name(path: str) -> bool:
+    """Whether a name can stand in a manifest; a warning tells of one that cannot."""
     try:
         path.encode()
     except UnicodeEncodeError:
+        note(one_line(f"{path}: left out, its name is no text in UTF-8; rename it"))
         return False
     return True
 
@@ -70,10 +72,17 @@ def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
 def _size(path: str) -> int:
     try:
         return file_system(path)[0].size(path) if is_address(path) else os.stat(path).st_size
+    except UserError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # every store has errors of its own
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    what = "the address and your credentials" if is_address(path) else "its rights and its drive"
+    return UserError(f"{path}: cannot be read ({reason_of(error)}); check {what}")
 
 
 def _listed(entry: str) -> list[str]:
@@ -112,18 +121,20 @@ def _column(entry: str) -> list[str]:
 
 def _remote(entry: str) -> Iterator[tuple[str, int]]:
     """List a file, a folder or a glob of a remote store in one pass, with the sizes."""
-    system, path = file_system(entry)
     try:
+        system, path = file_system(entry)
         if glob.has_magic(path):
             found = system.glob(path, detail=True)
         elif system.isdir(path):
             found = system.find(path, detail=True)
         else:
             found = {path: system.info(path)}
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{entry}: no such file or folder; correct the address") from None
     except Exception as error:  # every store has errors of its own
-        raise UserError(f"{entry}: cannot be listed ({error})") from None
+        raise _unreadable(entry, error) from None
     kinds = (*image_suffixes(), ".tar")
     files = [
         (name, info)
@@ -146,13 +157,18 @@ def _members(path: str) -> Iterator[Item]:
                 if member.isfile() and PurePosixPath(member.name).suffix.lower() in kinds:
                     count += 1
                     name = f"{path}/{member.name.removeprefix('./')}"
-                    yield Item(name, path, member.offset_data, member.size)
+                    if _has_text_name(name):
+                        yield Item(name, path, member.offset_data, member.size)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; correct the list") from None
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # wrong numbers lead anywhere
         raise UserError(
             f"{path}: no tar file, or a damaged or compressed one ({error}); give plain tar files"
         ) from None
+    except Exception as error:  # every store has errors of its own
+        raise _unreadable(path, error) from None
     if not count:
         raise UserError(f"{path}: no image in this tar file")
 

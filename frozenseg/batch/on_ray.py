@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from frozenseg.batch.rows import is_done
+from frozenseg.batch.rows import shard_errors
 from frozenseg.batch.worker import Plan, Seen, Worker
 from frozenseg.data.prediction_lines import Part
 from frozenseg.errors import UserError, import_extra
@@ -48,10 +48,11 @@ class ShardMaker:
         try:
             # Here and not in the constructor, whose errors make Ray start the actor for ever.
             self.worker = self.worker or Worker(self.plan)
-            if not is_done(self.plan.folder, self.worker.manifest, number):
+            errors = shard_errors(self.plan.folder, self.worker.manifest, number)
+            if errors is None:
                 self.worker.make(number, lambda error: seen.append(error or ""))
-            else:
-                seen = [""] * self.worker.manifest.rows_of(number)
+            else:  # made by an actor that was killed before it could say so
+                seen = [error or "" for error in errors]
         except UserError as error:
             return [], str(error)
         return seen, ""

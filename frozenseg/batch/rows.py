@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -106,17 +107,33 @@ def _schema() -> Any:
 
 def is_done(folder: Path, manifest: Manifest, number: int) -> bool:
     """Whether a shard is there; raises `UserError` if it is damaged."""
+    return shard_errors(folder, manifest, number) is not None
+
+
+def shard_errors(folder: Path, manifest: Manifest, number: int) -> list[str | None] | None:
+    """Return why each image of a shard could not be segmented, None for those that could.
+
+    None in place of the list: the shard is not there. Raises `UserError` if it is damaged.
+    """
     path = shard_path(folder, number)
     if not path.exists():
-        return False
+        return None
+    with _opened(path) as file:  # only this column and the end of the file are read
+        errors: list[str | None] = file.read(columns=["error"])["error"].to_pylist()
+    if len(errors) != manifest.rows_of(number):
+        raise _damaged(path, f"{len(errors)} rows in place of {manifest.rows_of(number)}")
+    return errors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a shard; what Parquet raises inside becomes a `UserError` that names it."""
     pyarrow, parquet = arrow()
     try:
-        rows = parquet.read_metadata(path).num_rows
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
     except (OSError, pyarrow.ArrowException) as error:
         raise _damaged(path, str(error)) from None
-    if rows != manifest.rows_of(number):
-        raise _damaged(path, f"{rows} rows in place of {manifest.rows_of(number)}")
-    return True
 
 
 def _damaged(path: Path, reason: str) -> UserError:
@@ -139,14 +156,10 @@ def read_rows(folder: str | PathLike[str], columns: list[str] | None = None) -> 
         >>> rows = frozenseg.batch.read_rows("output/batch")
         >>> dogs = [r["path"] for r in rows if any(s["name"] == "dog" for s in r["segments"])]
     """
-    pyarrow, parquet = arrow()
     for path in sorted(Path(folder, SHARDS).glob("shard-*.parquet")):
-        try:
-            with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-                for batch in file.iter_batches(batch_size=100, columns=columns):
-                    yield from batch.to_pylist()
-        except (OSError, pyarrow.ArrowException) as error:
-            raise _damaged(path, str(error)) from None
+        with _opened(path) as file:
+            for batch in file.iter_batches(batch_size=100, columns=columns):
+                yield from batch.to_pylist()
 
 
 def read_about(folder: Path) -> dict[str, Any]:

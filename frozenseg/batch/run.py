@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import Manifest, write_manifest
-from frozenseg.batch.rows import SHARDS, is_done
+from frozenseg.batch.rows import SHARDS, shard_errors
 from frozenseg.batch.worker import Plan, Seen, check_about
 from frozenseg.data.prediction_lines import Part
 from frozenseg.engine.lock import only_writer
@@ -24,12 +24,14 @@ Engine = Callable[[Plan, list[int], Seen], None]
 class Outcome:
     """What became of the images of a part.
 
-    total: how many there are. earlier: how many of them earlier runs had done. failed: how many of
-    the others could not be segmented. errors: why, of the first of them.
+    total: how many there are. earlier: how many of them earlier runs had done. earlier_failed: how
+    many of these could not be segmented. failed: how many of the others could not. errors: why, of
+    the first of the others.
     """
 
     total: int
-    earlier: int
+    earlier: int = 0
+    earlier_failed: int = 0
     failed: int = 0
     errors: list[str] = field(default_factory=list)
 
@@ -53,12 +55,21 @@ def run(
         for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):
             remove_temporaries(plan.folder / folder, name, alone=part.total == 1)
         mine = [number for number in manifest.shards if number % part.total == part.number - 1]
-        left = [number for number in mine if not is_done(plan.folder, manifest, number)]
-        total, new = (sum(map(manifest.rows_of, numbers)) for numbers in (mine, left))
-        outcome = Outcome(total, earlier=total - new)
+        outcome = Outcome(sum(map(manifest.rows_of, mine)))
+        left = [number for number in mine if not _is_done(plan, manifest, number, outcome)]
         if left:
             _make(plan, left, outcome, engine)
     return outcome
+
+
+def _is_done(plan: Plan, manifest: Manifest, number: int, outcome: Outcome) -> bool:
+    """Whether an earlier run has made a shard, whose images are counted then."""
+    errors = shard_errors(plan.folder, manifest, number)
+    if errors is None:
+        return False
+    outcome.earlier += len(errors)
+    outcome.earlier_failed += sum(error is not None for error in errors)
+    return True
 
 
 def _make(plan: Plan, numbers: list[int], outcome: Outcome, engine: Engine) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from frozenseg.batch.items import Item, SourceLost, check_source, source_of
+from frozenseg.batch.items import Item, check_source, source_of
 from frozenseg.batch.manifest import Manifest
 from frozenseg.batch.rows import ABOUT, Row, as_text, error_row, read_about, row_of, write_shard
 from frozenseg.build.output_folder import differing
 from frozenseg.build.prediction_settings import load_with_settings
 from frozenseg.data.coco_records import categories_of
-from frozenseg.errors import MissingFileError, UserError
+from frozenseg.errors import UserError
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.files import json_text, read_json, write_json
 from frozenseg.results.result import SegmentationResult, Task
@@ -101,10 +101,8 @@ class Worker:
         )
         first = number * self.manifest.shard_rows
         for place, (item, found) in enumerate(zip(items, results, strict=True), first):
-            if isinstance(found, SourceLost):
-                raise found
-            if isinstance(found, MissingFileError):
-                check_source(item)
+            if isinstance(found, UserError):
+                check_source(item, found)
             yield place, item, found
 
     def _row(self, entry: tuple[int, Item, SegmentationResult | UserError]) -> Row:

@@ -65,12 +65,14 @@ def main(argv: list[str]) -> int | None:
     new = outcome.total - outcome.earlier
     line = f"{new} of {outcome.total} images in {seconds:.1f} s ({new / seconds:.2f}/s)"
     before = f"; {outcome.earlier} were done before" if outcome.earlier else ""
+    if outcome.earlier_failed:
+        before += f", {outcome.earlier_failed} of them could not be read, and their rows say why"
     print(one_line(f"{line}: {plan.folder}{before}"))
     for error in outcome.errors:
         print(one_line(f"not done: {error}"), file=sys.stderr)
     if more := outcome.failed - len(outcome.errors):
         print(f"not done: {more} more, whose rows say why", file=sys.stderr)
-    return 1 if outcome.failed else None
+    return 1 if outcome.failed or outcome.earlier_failed else None
 
 
 def _engine(devices: list[str | None], ray: dict[str, Any] | None) -> "Engine":
@@ -100,8 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="frozenseg batch",
         description=__doc__,
-        epilog="Exit status: 0 if all images were done, 1 if some could not be read, 2 if the run "
-        "could not go on, 130 after Ctrl-C or SIGTERM. What was done is kept.",
+        epilog="Exit status: 0 if all images were done, 1 if some could not be read, now or in an "
+        "earlier run, 2 if the run could not go on, 130 after Ctrl-C or SIGTERM. What was done is "
+        "kept.",
     )
     add = parser.add_argument
     add(

@@ -23,16 +23,29 @@ def list_images(
     Raises `UserError` for an input that names nothing.
 
     recursive: whether folders are searched deeper too, but for hidden folders in them.
-    leave_out: a folder in which no input is looked for, unless an input names it.
+    leave_out: the folder of results, in which no input is looked for, unless an input names a file
+        or a folder in it. An input of which nothing is left then is refused.
     """
     unique: dict[Path, Path] = {}
-    for entry in inputs:
-        hidden = None if leave_out is None else leave_out.resolve()
-        for path in _expand(os.path.expanduser(entry), recursive):
-            whole = path.resolve()
-            if hidden is None or not whole.is_relative_to(hidden) or whole == Path(entry).resolve():
-                unique.setdefault(whole, path)
+    for entry in map(os.path.expanduser, inputs):
+        found = [(path.resolve(), path) for path in _expand(entry, recursive)]
+        if leave_out is not None and not _names_a_part(entry, leave_out):
+            hidden = leave_out.resolve()
+            found = [pair for pair in found if not pair[0].is_relative_to(hidden)]
+            if not found:
+                raise UserError(
+                    f"{entry}: lies in the folder of results, {leave_out}, in which no image is "
+                    "looked for; choose another --output"
+                )
+        for whole, path in found:
+            unique.setdefault(whole, path)
     return list(unique.values())
+
+
+def _names_a_part(entry: str, folder: Path) -> bool:
+    """Tell whether an input is a file or a folder in another folder, or a glob of such files."""
+    named, whole = Path(root_of([entry])).resolve(), folder.resolve()
+    return named.is_relative_to(whole) and (named != whole or Path(entry).is_file())
 
 
 def root_of(inputs: list[str]) -> Path:

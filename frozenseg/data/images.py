@@ -1,5 +1,6 @@
 """Read images of every kind as (H, W, 3) uint8 RGB arrays."""
 
+import errno
 import functools
 import importlib
 import os
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
@@ -44,8 +45,26 @@ _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error),
     *(AttributeError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError),
 )
+# The numbers of errors that a decoder has for damage: Pillow's own have none, and the system says
+# EINVAL where a number in a file leads to a place that no file has.
+_OF_CONTENT = (None, errno.EINVAL)
+# What the system says of one file, each with the remedy. What else it says is no fault of the file:
+# a network drive that has dropped out answers so for every file on it.
+_OF_ONE_FILE = {
+    errno.EISDIR: "give an image file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EILSEQ: "choose another name",
+    errno.ELOOP: "copy the file itself in place of its links",
+    errno.ENOMEM: "scale it down",
+    **dict.fromkeys((errno.EFBIG, errno.EOVERFLOW), "copy it again"),
+    **dict.fromkeys((errno.EBADF, errno.ESPIPE), "open it again"),  # of a file that is given open
+}
 # The EXIF orientation that undoes another; all others undo themselves.
 _INVERSE = {6: 8, 8: 6}
+
+
+class UnreachableFile(UserError):
+    """The drive or the network that a file lies on does not answer; the file may be whole."""
 
 
 def read_image(
@@ -55,7 +74,7 @@ def read_image(
 
     Transparent parts are laid over white. 16-bit values are scaled to 0-255, not clipped. Of
     several pages or frames the first is read, and a warning tells of the others. Raises `UserError`
-    if the file cannot be read whole.
+    if the file cannot be read whole; it is an `UnreachableFile` where that is no fault of the file.
 
     source: a path, or a file that is opened as binary.
     size: (height, width) of its annotation. Many tools annotate the picture as it is stored, so the
@@ -129,6 +148,8 @@ def _errors_named(name: str) -> Iterator[None]:
         raise UserValueError(
             f"{name}: has more than {MAX_PIXELS:,} pixels; scale it down first"
         ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"{name}: no such file; copy it there") from None
     except PermissionError as error:
         raise UserValueError(
             f"{name}: cannot be read ({error.strerror}); check its rights"
@@ -136,15 +157,28 @@ def _errors_named(name: str) -> Iterator[None]:
     except MemoryError:
         raise UserValueError(f"{name}: needs more memory than there is; scale it down") from None
     except _DAMAGE as error:
+        if _is_of_the_system(error):
+            raise _unread(name, error) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserValueError(f"{name}: damaged image ({reason}); copy it again") from None
 
 
+def _is_of_the_system(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether the system could not read a file, which says nothing about its bytes."""
+    return isinstance(error, OSError) and error.errno not in _OF_CONTENT
+
+
+def _unread(name: str, error: OSError) -> UserError:
+    """Return the error of a file that the system could not read."""
+    if remedy := _OF_ONE_FILE.get(error.errno or 0):
+        return UserValueError(f"{name}: cannot be read ({error.strerror}); {remedy}")
+    return UnreachableFile(
+        f"{name}: cannot be reached ({error.strerror}); bring its drive or network back"
+    )
+
+
 def _check_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError(f"{path}: no such file; copy it there") from None
+    status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UserValueError(f"{path}: is a folder, an image file was expected")
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
@@ -243,8 +277,10 @@ def orientation(image: Image.Image) -> int:
     try:
         with _own_limits:  # a PNG is read to its end, where its EXIF may stand
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DAMAGE:  # the EXIF is damaged, the pixels need not be
-        return 1
+    except _DAMAGE as error:
+        if _is_of_the_system(error):
+            raise  # who takes the picture for upright may read it in the wrong turn
+        return 1  # the EXIF is damaged, the pixels need not be
     return int(value) if value in range(1, 9) else 1
 
 

@@ -1,7 +1,9 @@
 """`frozenseg batch` with a model: rows, bad images, other settings, exports."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -69,6 +71,35 @@ def test_the_same_command_goes_on_and_another_is_refused(
     finally:
         shutil.move(tmp_path / "in", folder / "in")
     assert shards(copy) == 1
+
+
+def test_a_later_run_says_that_images_failed_in_an_earlier_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert batch.main(arguments("--resume", "--output", folder / "out")) == 1
+    line = "; 6 were done before, 2 of them could not be read, and their rows say why\n"
+    assert capsys.readouterr().out.endswith(line)
+
+
+def test_a_drive_that_drops_out_ends_the_run_and_no_image_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, output, answer = make_images(tmp_path / "in", 5), tmp_path / "out", Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.suffix == ".png" and shards(output):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return answer(path, **options)
+
+    words = arguments(images, "--output", output, "--shard-rows", 2)
+    with monkeypatch.context() as drive:
+        drive.setattr(Path, "stat", stat)
+        line = "00002.png: cannot be reached .Transport endpoint .* give the same command, which go"
+        with pytest.raises(UserError, match=line):
+            batch.main(words)
+    assert shards(output) == 1
+    assert batch.main(words) is None
+    assert [row["error"] for row in rows(output)] == [None] * 5
 
 
 def test_exports_hold_every_segment(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What images a batch run finds, and that their bytes are read."""
 
+import errno
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from frozenseg.batch.items import MISSING, Item, SourceLost, check_source, source_of
 from frozenseg.batch.listing import list_items
+from frozenseg.data.images import UnreachableFile
 from frozenseg.errors import MissingFileError, UserError
 from tests.batch.runs import make_images
 
@@ -84,6 +87,48 @@ def test_images_in_tar_files_and_stores_are_read_where_they_lie(images: Path) ->
         list(list_items(["memory://batch"]))
 
 
+def test_a_member_whose_name_is_no_text_is_left_out_and_said(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = images / "old.tar"
+    with tarfile.open(archive, "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as file:
+        for name in ("a.png", "caf\xe9.png"):
+            file.add(images / "00000.png", name)
+    assert names(archive) == ["a.png"]
+    assert "old.tar/caf" in caplog.text and "left out, its name is no text in UTF-8" in caplog.text
+
+
+def test_what_a_store_raises_is_one_line_with_the_address(images: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+
+    class Locked(fsspec.AbstractFileSystem):
+        """Raises what is no OSError, as S3 does without credentials."""
+
+        protocol = "locked"
+
+        def info(self, path: str, **options: object) -> dict[str, object]:
+            raise RuntimeError("Unable to locate\ncredentials")
+
+        isdir = open = info
+
+    class Closed(fsspec.AbstractFileSystem):
+        """Cannot even be made, as Google's without credentials."""
+
+        def __init__(self, **options: object) -> None:
+            raise RuntimeError("Unable to locate credentials")
+
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    fsspec.register_implementation("closed", Closed, clobber=True)
+    for address in ("locked://box/a.png", "locked://box/a.tar", "closed://box/a.png"):
+        (images / "list.txt").write_text(address)
+        for entry in (images / "list.txt", address):
+            with pytest.raises(UserError, match=f"^{address}: cannot be read .Unable to locate cr"):
+                names(entry)
+    (images / "list.txt").write_text("nowhere://x/a.png")
+    with pytest.raises(UserError, match="^nowhere://x/a.png: Protocol not known"):
+        names(images / "list.txt")
+
+
 def test_what_is_no_input_is_one_line(images: Path) -> None:
     (images / "noise.tar").write_bytes(b"noise" * 300)
     for entry, line in {
@@ -97,10 +142,36 @@ def test_what_is_no_input_is_one_line(images: Path) -> None:
 
 def test_a_file_that_is_gone_with_its_folder_is_no_fault_of_the_image(images: Path) -> None:
     *_, item = list_items([str(images)])
+    gone = MissingFileError("no such file")
     Path(item.path).rename(images / "deep" / "another.png")
-    check_source(item)
+    check_source(item, gone)
     (images / "deep" / "another.png").unlink()
     for _ in range(2):  # a drive that was taken away may leave an empty folder, or none
         with pytest.raises(SourceLost, match="deep: cannot be reached .* bring it back and give"):
-            check_source(item)
+            check_source(item, gone)
         shutil.rmtree(images / "deep", ignore_errors=True)
+
+
+def test_a_drive_that_does_not_answer_is_no_fault_of_the_image(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, item = list_items([str(images)])
+    damaged, answers = UserError("damaged image"), [errno.EACCES, errno.ENOTCONN]
+    check_source(item, damaged)
+    line = r"^a: cannot be reached; bring it back, and give the same command, which goes on"
+    with pytest.raises(SourceLost, match=line):
+        check_source(item, UnreachableFile("a: cannot be reached; bring it back"))
+
+    def scandir(folder: Path) -> object:
+        number = answers.pop(0)
+        raise OSError(number, os.strerror(number), str(folder))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    check_source(item, damaged)  # a folder that may not be listed, whose files may be read
+    with pytest.raises(SourceLost, match="deep: cannot be reached any more .Transport endpoint"):
+        check_source(item, damaged)
+
+
+def test_a_machine_without_the_package_of_a_store_blames_no_image() -> None:
+    with pytest.raises(SourceLost, match="^nowhere://x/a.png: Protocol not known.* goes on with"):
+        source_of(Item("nowhere://x/a.png", size=3)).read()

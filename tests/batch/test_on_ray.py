@@ -8,11 +8,15 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import write_manifest
 from frozenseg.batch.on_ray import ShardMaker, check_resources
+from frozenseg.batch.rows import error_row, write_shard
 from frozenseg.batch.worker import Plan
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
@@ -132,6 +136,17 @@ def test_an_actor_says_what_became_of_each_shard(tmp_path: Path) -> None:
     made = ShardMaker(plan)({"shard": [3, 4]})
     assert made["shard"] == [3, 4] and made["errors"] == [[], []]
     assert all("no run to go on with" in line for line in made["failure"])
+
+
+def test_an_actor_says_what_failed_in_a_shard_that_is_there(tmp_path: Path) -> None:
+    """Made by an actor that was killed before it could say so."""
+    pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    items = [Item("/a.png", size=3), Item("/b.png", size=3)]
+    made = [error_row(0, items[0], "no"), {**error_row(1, items[1], ""), "error": None}]
+    maker = ShardMaker(Plan(tmp_path, "small", Vocabulary.parse("lamp")))
+    maker.worker = SimpleNamespace(manifest=write_manifest(tmp_path, items, 2))
+    write_shard(tmp_path, 0, made, {})
+    assert maker({"shard": [0]}) == {"shard": [0], "errors": [["no", ""]], "failure": [""]}
 
 
 def test_the_cluster_file_of_the_guide_fits_the_schema_of_ray() -> None:

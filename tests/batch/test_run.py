@@ -53,6 +53,7 @@ def test_each_shard_is_made_once(plan: Plan) -> None:
     times = {path: path.stat().st_mtime_ns for path in (plan.folder / "shards").iterdir()}
     second = make(plan, None, WHOLE)  # another division, and without listing anew
     assert (second.total, second.earlier, second.failed) == (10, 6, 4)
+    assert (first.earlier_failed, second.earlier_failed) == (0, 6)
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert [row["id"] for row in rows(plan.folder)] == list(range(10))
     assert make(plan).earlier == 10
@@ -84,6 +85,20 @@ def test_a_damaged_shard_is_named_and_made_again(plan: Plan) -> None:
     path.write_bytes(middle)
     with pytest.raises(UserError, match="shard-0000002.parquet: damaged"):
         rows(plan.folder)
+
+
+def test_images_that_failed_earlier_are_counted(plan: Plan) -> None:
+    def half(plan: Plan, numbers: list[int], seen: Seen) -> None:
+        """An engine that fails at every second image."""
+        for number in numbers:
+            found = [error_row(i, item, "no") for i, item in enumerate(ITEMS[:4])]
+            found[0]["error"] = found[2]["error"] = None
+            write_shard(plan.folder, number, found, {})
+
+    for earlier in (0, 4):
+        outcome = run(plan, ITEMS[:4], part=WHOLE, shard_rows=4, engine=half)
+        assert (outcome.earlier, outcome.earlier_failed) == (earlier, earlier / 2)
+        assert outcome.failed == 0 and outcome.errors == []
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_done(plan: Plan) -> None:

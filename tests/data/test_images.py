@@ -1,5 +1,8 @@
 """Every kind of image comes in right, and what is no image is named in one line."""
 
+import errno
+import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,8 +16,8 @@ from PIL import Image
 from frozenseg.data import images
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.image_inputs import to_array
-from frozenseg.data.images import read_image
-from frozenseg.errors import UserError
+from frozenseg.data.images import UnreachableFile, read_image
+from frozenseg.errors import MissingFileError, UserError
 
 
 @pytest.fixture
@@ -159,6 +162,81 @@ def test_what_is_no_image_is_named_in_one_line(tmp_path: Path, photo: np.ndarray
         assert message.startswith(f"{tmp_path / name}: ") and "\n" not in message
 
 
+class Failing(io.BytesIO):
+    """A file on a drive that answers the reads of some numbers with an error."""
+
+    def __init__(self, content: bytes, number: int, reads: range) -> None:
+        super().__init__(content)
+        self.name, self.number, self.reads, self.count = "a.png", number, reads, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.count += 1
+        if self.count in self.reads:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().read(size)
+
+
+EVER = 10**6
+LOST = [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.ETIMEDOUT]
+
+
+@pytest.fixture
+def png(photo: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("number", LOST)
+def test_a_drive_that_drops_out_is_no_damage(
+    number: int, png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Failing(png, number, range(0))
+    read_image(whole)
+    for first in range(1, whole.count + 1):  # wherever in the file, for ever or once
+        for end in (EVER, first + 1):
+            with pytest.raises(UnreachableFile, match="^a.png: cannot be reached .*; bring its"):
+                read_image(Failing(png, number, range(first, end)))
+    path = tmp_path / "b.png"
+    path.write_bytes(png)
+
+    def stat(path: Path, **options: object) -> os.stat_result:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(UnreachableFile, match=r"b.png: cannot be reached \([A-Z][^\[]*\); bring"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EINVAL, "damaged image .*; copy it again"),  # a place that no file has
+        (errno.EACCES, "cannot be read .Permission denied.; check its rights"),
+        (errno.ENOENT, "no such file; copy it there"),  # removed since it was found
+        (errno.ENOMEM, "cannot be read .Cannot allocate memory.; scale it down"),
+    ],
+)
+def test_what_the_system_says_of_one_file_is_no_lost_drive(
+    number: int, words: str, png: bytes
+) -> None:
+    with pytest.raises(UserError, match=f"^a.png: {words}") as caught:
+        read_image(Failing(png, number, range(1, EVER)))
+    assert not isinstance(caught.value, UnreachableFile)
+    assert isinstance(caught.value, MissingFileError) == (number == errno.ENOENT)
+
+
+def test_names_and_links_that_the_system_refuses(tmp_path: Path) -> None:
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    for name, words in {
+        f"{'a' * 300}.png": "File name too long.; choose a shorter name",
+        "circle.png": "symbolic links.; copy the file itself",
+    }.items():
+        with pytest.raises(UserError, match=f"cannot be read .*{words}") as caught:
+            read_image(tmp_path / name)
+        assert not isinstance(caught.value, UnreachableFile)
+
+
 def test_pillows_own_limit_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert _saved(Image.new("RGB", (50, 50)), tmp_path / "a.png").shape == (50, 50, 3)
@@ -252,3 +330,23 @@ def test_inputs_that_name_nothing(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words) as caught:
             list_images([f"{tmp_path}/{entry}"])
         assert str(tmp_path) in str(caught.value)
+
+
+def test_the_folder_of_results_is_left_out(tmp_path: Path) -> None:
+    results = tmp_path / "photos" / "out"
+    for path in ("photos/a.png", "photos/out/a.png", "photos/out/deep/b.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+
+    def names(entry: str, leave_out: Path) -> list[str]:
+        found = list_images([f"{tmp_path}/{entry}"], recursive=True, leave_out=leave_out)
+        return [path.relative_to(tmp_path).as_posix() for path in found]
+
+    assert names("photos", results) == names("photos/**/*.png", results) == ["photos/a.png"]
+    assert names("photos/out/a.png", results) == ["photos/out/a.png"]
+    assert names("photos/out/deep", results) == ["photos/out/deep/b.png"]
+    assert names("photos/a.png", tmp_path) == ["photos/a.png"]
+    assert len(names("photos", tmp_path)) == 3  # results lie beside this folder, not in it
+    for entry, folder in (("photos", tmp_path / "photos"), ("photos/out/*.png", results)):
+        with pytest.raises(UserError, match="lies in the folder of results, .*choose another"):
+            names(entry, folder)
