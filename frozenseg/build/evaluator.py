@@ -213,10 +213,12 @@ def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
             tasks[name] = DetectionEvaluator(categories, seen, CityscapesAP(ground_truth=paths))
         else:
             metric = LvisAP if name == "lvis" else InstanceAP
+            prefix = "LVIS " if name == "lvis" and "instances" in eval_dataset.tasks else ""
+            images = {record.image_id for record in records}
             for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
-                average = metric(ground_truth=truth, kind=kind)
+                average = metric(ground_truth=truth, kind=kind, images=images)
                 check_categories_agree(
                     average.categories, categories, source, benchmark.annotations
                 )
-                tasks[name + suffix] = DetectionEvaluator(categories, seen, average)
+                tasks[name + suffix] = DetectionEvaluator(categories, seen, average, prefix=prefix)
     return tasks

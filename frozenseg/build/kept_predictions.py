@@ -20,8 +20,6 @@ from frozenseg.evaluation.kept_files import (
 from frozenseg.files import writing
 
 FOLDER = "predictions"
-# The server of ADE20K counts its classes from 1, and 0 is none.
-COUNTED_FROM_ONE = ("ade20k_150",)
 
 
 def kept_files(
@@ -51,7 +49,7 @@ def kept_files(
         if task == "panoptic":
             kept[task] = PanopticFiles(folder, stems, categories)
         elif task == "semantic":
-            labels, none = _labels(benchmark, categories.dataset_ids)
+            labels, none = benchmark.kept_labels(categories.dataset_ids)
             kept[task] = LabelFiles(folder, stems, labels=labels, none=none)
         elif task in ("instances", "lvis"):
             server = "coco" if task == "instances" else "lvis"
@@ -66,15 +64,3 @@ def predictions_folder(cfg: CfgNode, name: str) -> Path:
     """Return the folder of a set of DATASETS.TEST below OUTPUT_DIR."""
     short = short_names(cfg.DATASETS.TEST)[name]
     return Path(cfg.OUTPUT_DIR) / FOLDER / short.strip("/").replace("/", "_").replace(":", "_")
-
-
-def _labels(benchmark: Benchmark, dataset_ids: tuple[int, ...]) -> tuple[list[int], int]:
-    """Return the label of each class in label maps, and that of pixels without a class."""
-    if benchmark.image_names == "cityscapes":
-        return [*dataset_ids], 0
-    if benchmark.reader == "images" and benchmark.annotations:  # whoever lists images chooses
-        return [*dataset_ids], 255 if 0 in dataset_ids else 0
-    count = len(dataset_ids)
-    if benchmark.vocabulary in COUNTED_FROM_ONE:
-        return [*range(1, count + 1)], 0
-    return [*range(count)], 255 if count <= 255 else 65535

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from frozenseg.commands.model_arguments import add_model, model_options
 from frozenseg.commands.part_argument import part_of
-from frozenseg.commands.segment_files import Outcome, is_film, segment_files
+from frozenseg.commands.result_names import is_film
+from frozenseg.commands.segment_files import Outcome, segment_files
 from frozenseg.commands.video_arguments import add_video, video_options
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
 from frozenseg.data.coco_records import categories_of

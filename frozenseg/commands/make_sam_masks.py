@@ -30,10 +30,12 @@ from frozenseg.commands.output_argument import output_picture
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.view_samples import image_grid
 from frozenseg.config import load_config
+from frozenseg.data.annotations import load_image
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.images import read_image
 from frozenseg.data.prediction_lines import WHOLE, Part
+from frozenseg.data.records import Record
 from frozenseg.data.transforms import ShortestEdgeResize, resize_to_tensor
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, one_line
@@ -51,10 +53,15 @@ SHEET_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """One image. id: by which an evaluation finds its masks."""
+    """One image. id: by which an evaluation finds its masks. record: of its data set, if any."""
 
     id: int | str
     path: Path
+    record: Record | None = None
+
+    def image(self) -> np.ndarray:
+        """Read the picture, turned as the evaluation and the training turn it."""
+        return read_image(self.path) if self.record is None else load_image(self.record)
 
 
 def main(argv: list[str]) -> int | None:
@@ -83,7 +90,7 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
     pictures: list[Image.Image] = []
     for entry in tqdm(entries[part.number - 1 :: part.total], unit=" images", disable=None):
         try:
-            array = read_image(entry.path)
+            array = entry.image()
         except UserError as error:
             failures.append(str(error))
             continue
@@ -131,7 +138,7 @@ def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], 
         raise UserError("give either --dataset NAME or --input FILES")
     if arguments.dataset is not None:
         records, _ = load_records(arguments.dataset)
-        entries = [Entry(record.image_id, Path(record.image_path)) for record in records]
+        entries = [Entry(r.image_id, Path(r.image_path), r) for r in records]
         return entries, eval_transform(cfg, find_benchmark(arguments.dataset))
     paths = [path for path in list_images(arguments.input) if not is_video(path)]
     entries = [Entry(path.stem, path) for path in paths]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from frozenseg.data.image_files import is_video
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import FOLDER, PANOPTIC
 from frozenseg.data.video import without_password
@@ -42,9 +43,12 @@ def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) 
     the results of another input, it keeps the suffix (`a.JPEG.png`), or has a number behind it.
     """
     whole_paths = [_whole_path(path, lines.root) for path in paths]
-    used = {str(path.resolve()).casefold() for path in whole_paths}  # some file systems fold case
-    for name in [*lines.done.values(), *([lines.begun.name] if lines.begun else [])]:
-        used |= _files_of(name, output)
+    taken = _Taken(output, whole_paths)
+    for source, name in lines.done.items():
+        # The source of a camera or stream is the name of its results.
+        taken.add(name, film=is_film(Path(source)) or source == name)
+    if lines.begun is not None:
+        taken.add(lines.begun.name, film=True)
     inputs = []
     for number, (path, whole) in enumerate(zip(paths, whole_paths, strict=True)):
         below = whole.relative_to(lines.root) if whole.is_relative_to(lines.root) else None
@@ -54,16 +58,19 @@ def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) 
         name = lines.done.get(source, resumed)
         if not name:
             folder = (below or Path(whole.parent.name, whole.name)).parent
-            name = next(
-                name
-                for name in _candidates(folder, whole)
-                if used.isdisjoint(_files_of(name, output))
-            )
-            used |= _files_of(name, output)
+            film = is_film(path)
+            candidates = _candidates(taken.beside_films(folder), whole)
+            name = next(name for name in candidates if taken.leaves_room(name, film))
+            taken.add(name, film)
             if Path(name).name != whole.stem:
                 logger.info("%s: its results are named %s", path, name)
         inputs.append(Input(number, path, source, name))
     return inputs
+
+
+def is_film(path: Path | str) -> bool:
+    """Tell whether this is a video, camera or stream, and no image."""
+    return isinstance(path, str) or is_video(path)
 
 
 def _whole_path(path: Path | str, root: Path) -> Path:
@@ -82,11 +89,62 @@ def _candidates(folder: Path, path: Path) -> Iterator[str]:
         yield (folder / name).as_posix()
 
 
-def _files_of(name: str, output: Path) -> set[str]:
-    """Return the paths, in one case, that the results of this name take."""
-    places = [output / f"{name}{ending}" for ending in (".png", ".mp4")]
-    places += [output / FOLDER / PANOPTIC / f"{name}{ending}" for ending in (".png", "")]
-    return {str(place.resolve()).casefold() for place in places}
+class _Taken:
+    """The places of inputs and results, in one case, because some file systems fold it.
+
+    The frames of a film have a folder of its name, which is its own.
+    """
+
+    def __init__(self, output: Path, inputs: list[Path]) -> None:
+        self.output = output
+        self.files = set(map(_place, inputs))
+        self.folders_of_files: set[str] = set()
+        self.folders_of_films: set[str] = set()
+
+    def leaves_room(self, name: str, film: bool) -> bool:
+        """Whether the results of this name would be in nobody's way."""
+        label_map = self._label_map(name)
+        return self.files.isdisjoint(self._files_of(name)) and not (
+            film and _place(label_map.with_suffix("")) in self.folders_of_files
+        )
+
+    def beside_films(self, folder: Path) -> Path:
+        """Return a folder for results, below that of the output: another one, with a number, where
+        it is or lies in that of a film."""
+        first, *others = folder.parts or [""]
+        numbered = (f"{first}_{number}" for number in itertools.count(2))
+        for name in itertools.chain([first], numbered):
+            chosen = Path(name, *others)
+            if self.folders_of_films.isdisjoint(
+                _folders(self._label_map((chosen / "x").as_posix()))
+            ):
+                return chosen
+        raise AssertionError("there are more numbers than films")
+
+    def add(self, name: str, film: bool) -> None:
+        """Keep others away from the results of this name."""
+        self.files |= self._files_of(name)
+        label_map = self._label_map(name)
+        self.folders_of_files.update(_folders(label_map))
+        if film:
+            self.folders_of_films.add(_place(label_map.with_suffix("")))
+
+    def _files_of(self, name: str) -> set[str]:
+        places = [self.output / f"{name}{ending}" for ending in (".png", ".mp4")]
+        label_map = self._label_map(name)
+        return set(map(_place, [*places, label_map, label_map.with_suffix("")]))
+
+    def _label_map(self, name: str) -> Path:
+        return self.output / FOLDER / PANOPTIC / f"{name}.png"
+
+
+def _place(path: Path) -> str:
+    return str(path.resolve()).casefold()
+
+
+def _folders(path: Path) -> Iterator[str]:
+    """Return the folders that a file lies in."""
+    return (str(folder).casefold() for folder in path.resolve().parents)
 
 
 def _shortened(name: str) -> str:

@@ -9,10 +9,12 @@ from tqdm import tqdm
 from frozenseg.commands.output_argument import output_file
 from frozenseg.data.benchmarks import data_root, find_benchmark, is_data_set, load_records
 from frozenseg.data.detection_truth import objects_of_records
+from frozenseg.data.notes import note
 from frozenseg.errors import UserError, one_line
 from frozenseg.evaluation.on_disk import SCORERS, score_semantic_set
 from frozenseg.files import write_json
 
+IGNORED = 255
 TRUTH = ("gt_file", "gt_dir")  # the arguments of which a data set's name takes the place
 
 
@@ -59,13 +61,21 @@ def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
     if name is None:
         if folder is None or classes is None:
             raise UserError("--gt-dir and --classes name the ground truth, or --gt a data set")
-        return {"gt_dir": folder, "classes_file": classes}
+        ignore = options["ignore"] if options["ignore"] is not None else IGNORED
+        return {"gt_dir": folder, "classes_file": classes, "ignore": ignore}
     if folder is not None or classes is not None:
         raise UserError("--gt: the data set tells its label maps and classes; give no others")
-    if find_benchmark(name).reader == "instances":
+    row = find_benchmark(name)
+    if row.reader == "instances":
         raise UserError(f"--gt {name}: has no label maps; use frozenseg score instances")
     records, categories = load_records(name)
-    return {"records": records, "names": categories.names}
+    labels, none = row.kept_labels(categories.dataset_ids)
+    ignore = none if options["ignore"] is None else options["ignore"]
+    if labels != [*range(len(labels))]:
+        note(
+            f"{name}: predictions have {labels[0]} to {labels[-1]} for its classes, {none} for none"
+        )
+    return {"records": records, "names": categories.names, "labels": labels, "ignore": ignore}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     for task in label_maps:
         task.add_argument(
-            "--ignore", type=int, default=255, help="label of pixels without a class (%(default)s)"
+            "--ignore",
+            type=int,
+            default=None if task is label_maps[0] else IGNORED,
+            help=f"label of pixels without a class ({IGNORED}; for a data set its own)",
         )
     return parser
 

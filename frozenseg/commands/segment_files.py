@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from frozenseg.commands.result_names import Input, named_inputs
+from frozenseg.commands.result_names import Input, is_film, named_inputs
 from frozenseg.commands.segment_video import (
     ImageSegmenter,
     VideoOptions,
     VideoRun,
     drawing,
 )
-from frozenseg.data.image_files import is_video
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import (
     FOLDER,
@@ -128,11 +127,6 @@ def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None
     for name in names:
         remove_temporaries(output / name, "*.mp4", alone=alone)
     remove_temporaries(output / FOLDER, "*.json", alone=alone)
-
-
-def is_film(path: Path | str) -> bool:
-    """Tell whether this is a video, camera or stream, and no image."""
-    return isinstance(path, str) or is_video(path)
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:

@@ -1,8 +1,8 @@
 """Read the ground truth of detections: an instance JSON, checked, as hotcoco scores against it."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,14 @@ def load_truth(
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,
     boxes: bool,
+    images: Set[ImageId] | None = None,
     image_fields: Sequence[str] = (),
     category_fields: Sequence[str] = (),
     annotation_fields: Sequence[str] = (),
 ) -> Truth:
     """Read the ground truth of masks, or of boxes, from an instance file or its content.
+
+    images: the ids of those that count, where not all do.
 
     Annotations are numbered anew from 1: evaluators misread an id that is 0, missing or repeated,
     and no score depends on it. Fields that only some files have are passed on where they are named
@@ -63,6 +66,8 @@ def load_truth(
     else:
         content, named = read_json(source), os.fspath(source)
     file = read_instance_file(content, named, boxes=boxes)
+    if images is not None and not file.images.keys() <= images:
+        file = _of_images(file, images, named)
     if len(file.categories) > MOST_CATEGORIES:
         raise UserError(
             f"{named}: {len(file.categories)} categories are more than {MOST_CATEGORIES}, for "
@@ -99,11 +104,27 @@ def load_truth(
     return Truth(dataset, numbers, sizes, file.categories)
 
 
-def load_lvis_truth(source: str | os.PathLike[str] | Mapping[str, Any], *, boxes: bool) -> Truth:
+def _of_images(file: InstanceFile, images: Set[ImageId], source: str) -> InstanceFile:
+    """Leave out the images that are not evaluated: what is in them cannot be found."""
+    kept = {key: image for key, image in file.images.items() if key in images}
+    note(
+        f"{source}: {len(file.images) - len(kept)} of {len(file.images)} images left out, which "
+        "are not among those that are evaluated"
+    )
+    return replace(file, images=kept, objects=[o for o in file.objects if o.image_id in kept])
+
+
+def load_lvis_truth(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    boxes: bool,
+    images: Set[ImageId] | None = None,
+) -> Truth:
     """Read the truth of `load_truth` from an LVIS file, with the fields that only LVIS has."""
     truth = load_truth(
         source,
         boxes=boxes,
+        images=images,
         image_fields=LVIS_LISTS,
         category_fields=("frequency",),
         annotation_fields=("ignore",),
@@ -124,7 +145,8 @@ def objects_of_records(records: Sequence[Record], categories: Categories) -> dic
     for record in records:
         segmentations, class_ids, crowds, (height, width) = _objects(record, categories)
         size = {"height": height, "width": width}
-        images.append({"id": record.image_id, **size})
+        file_name = os.path.basename(record.image_path)
+        images.append({"id": record.image_id, "file_name": file_name, **size})
         annotations += [
             {
                 "image_id": record.image_id,

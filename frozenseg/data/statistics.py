@@ -15,7 +15,7 @@ def class_counts(records: Sequence[Record], num_classes: int) -> tuple[str, np.n
     if all(record.present is not None for record in records):
         ids = [np.array(record.present, dtype=int) for record in records]
         return "images", np.bincount(np.concatenate(ids), minlength=num_classes)
-    listed = [record.segments or record.instances for record in records]
+    listed = [r.instances if r.segments is None else r.segments for r in records]
     if any(objects is None for objects in listed):
         return None
     ids = [objects.class_ids[~objects.is_crowd] for objects in listed if objects is not None]

@@ -4,11 +4,12 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
+from frozenseg.data.coco_json import ImageId
 from frozenseg.data.detection_truth import load_truth
 from frozenseg.data.rle import Masks, as_rles, hotcoco
 from frozenseg.errors import UserError
@@ -121,15 +122,19 @@ class InstanceAP(DetectionMetric):
 
     All images of the ground truth count, also those without an `update`. ground_truth: a COCO
     instance file or its content; its images may have names as ids. kind: "segm" (masks) or "bbox"
-    (boxes).
+    (boxes). images: the ids of those that count, where not all do.
     """
 
     keys = COCO_KEYS
 
     def __init__(
-        self, *, ground_truth: str | os.PathLike[str] | Mapping[str, Any], kind: str = "segm"
+        self,
+        *,
+        ground_truth: str | os.PathLike[str] | Mapping[str, Any],
+        kind: str = "segm",
+        images: Set[ImageId] | None = None,
     ) -> None:
-        truth = load_truth(ground_truth, boxes=kind == "bbox")
+        truth = load_truth(ground_truth, boxes=kind == "bbox", images=images)
         ids = truth.categories.dataset_ids
         super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
         self.categories = truth.categories

@@ -1,9 +1,10 @@
 """Average precision on LVIS, whose images are annotated for some of the categories only."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
+from frozenseg.data.coco_json import ImageId
 from frozenseg.data.detection_truth import load_lvis_truth
 from frozenseg.data.rle import hotcoco
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
@@ -19,7 +20,8 @@ class LvisAP(DetectionMetric):
     its annotation is not exhaustive (`not_exhaustive_category_ids`), surplus detections are no
     mistakes. LVIS has no crowd regions: what is marked as one is an object like others.
 
-    ground_truth: an LVIS file or its content. kind: "segm" (masks) or "bbox" (boxes).
+    ground_truth: an LVIS file or its content. kind: "segm" (masks) or "bbox" (boxes). images: the
+    ids of those that count, where not all do.
     """
 
     keys = (*COCO_KEYS, "APr", "APc", "APf")
@@ -30,8 +32,9 @@ class LvisAP(DetectionMetric):
         ground_truth: str | os.PathLike[str] | Mapping[str, Any],
         kind: str = "segm",
         max_detections: int = 300,
+        images: Set[ImageId] | None = None,
     ) -> None:
-        truth = load_lvis_truth(ground_truth, boxes=kind == "bbox")
+        truth = load_lvis_truth(ground_truth, boxes=kind == "bbox", images=images)
         ids = truth.categories.dataset_ids
         super().__init__(sizes=truth.sizes, category_ids=ids, kind=kind)
         self.categories = truth.categories

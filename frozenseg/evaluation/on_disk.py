@@ -7,7 +7,7 @@ progress bar.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from frozenseg.data.annotations import VOID_CLASS, load_semantic
+from frozenseg.data.annotations import BACKGROUND_CLASS, VOID_CLASS, load_semantic
 from frozenseg.data.coco_json import (
     ImageId,
     ListedImage,
@@ -52,6 +52,9 @@ Item = TypeVar("Item")
 Progress = Callable[[list[Item]], Iterable[Item]]
 Truth = str | Mapping[str, Any]
 """An instance JSON, or its content."""
+
+UNKNOWN = -3  # a label that is none, beside VOID_CLASS and BACKGROUND_CLASS
+MOST_LABELS = 1 << 16  # of 16-bit label maps
 
 logger = logging.getLogger(__name__)
 
@@ -204,24 +207,38 @@ def score_semantic(
 
 
 def score_semantic_set(
-    records: list[Record], names: list[str], pred_dir: str, ignore: int, progress: Progress = iter
+    records: list[Record],
+    names: list[str],
+    labels: Sequence[int],
+    pred_dir: str,
+    ignore: int,
+    progress: Progress = iter,
 ) -> Scores:
     """Score label maps against those of a data set, as the evaluation of a model does.
 
-    names: of the classes. The predictions are named as the evaluation names those that it keeps:
-    as the images, with another suffix.
+    names, labels: of the classes, and their labels in the predictions. These are named as the
+    evaluation names those that it keeps: as the images, with another suffix.
     """
-    metric = SemanticIoU(names=names, seen=None, ignore=VOID_CLASS)
+    if ignore in labels or not 0 <= ignore < MOST_LABELS:
+        raise UserError(f"label {ignore} is that of a class, or cannot stand in a label map")
+    classes = np.full(MOST_LABELS, UNKNOWN, np.int32)
+    classes[list(labels)], classes[ignore] = range(len(names)), VOID_CLASS
+    metric = SemanticIoU(names=names, ignore=VOID_CLASS, background=BACKGROUND_CLASS)
     folder = existing_folder(pred_dir)
     pairs = [
-        (record, label_file_of(stem, folder))
+        (record, label_file_of(f"{stem}.png", folder))
         for record, stem in zip(records, file_stems(records).values(), strict=True)
     ]
     for record, path in progress(pairs):
         with _error_context(f"{path} against {record.image_path}"):
-            found, truth = read_labels(path).astype(np.int32), load_semantic(record)
-            found[found == ignore] = VOID_CLASS
-            metric.update(found, truth)
+            found = read_labels(path)
+            strange = np.unique(found[classes[found] == UNKNOWN])
+            if len(strange):
+                raise UserError(
+                    f"label {strange[0]} is no class; labels are {min(labels)} to {max(labels)}, "
+                    f"or {ignore} for none, as the evaluation keeps predictions"
+                )
+            metric.update(classes[found], load_semantic(record))
     return metric.compute()
 
 
@@ -283,10 +300,36 @@ def _check_same_images(
         )
 
 
+def _check_same_ids(
+    categories: Categories, gt_file: Truth, content: Mapping[str, Any], pred_file: str
+) -> None:
+    """Refuse predictions whose categories or images have other ids than in the ground truth.
+
+    categories: of the ground truth. content: of the predictions.
+    """
+    source = gt_file if isinstance(gt_file, str) else "the ground truth"
+    truth = read_json(gt_file) if isinstance(gt_file, str) else gt_file
+    if content.get("categories"):
+        check_categories_agree(read_categories(content, pred_file), categories, pred_file, source)
+    if content.get("images"):
+        names, others = _image_names(content, pred_file), _image_names(truth, source)
+        check_names_agree(names, others, pred_file, source)
+
+
+def _image_names(content: Any, source: str) -> dict[ImageId, str]:
+    """Return the names of image files by id, as far as they are given. LVIS gives addresses."""
+    entries = read_image_entries(content, source)
+    given = {key: row.get("file_name") or row.get("coco_url") for key, row in entries.items()}
+    return {key: name for key, name in given.items() if name}
+
+
 def _score_detections(
     metric: InstanceAP | LvisAP, gt_file: Truth, pred_file: str, progress: Progress
 ) -> Scores:
-    by_image = read_detections(pred_file, metric.sizes.keys(), metric.category_ids)
+    content = read_json(pred_file)
+    if isinstance(content, dict):  # a data set, which has ids of its own
+        _check_same_ids(metric.categories, gt_file, content, pred_file)
+    by_image = read_detections(content, pred_file, metric.sizes.keys(), metric.category_ids)
     for key, results in progress(list(by_image.items())):
         with _error_context(pred_file):
             metric.update(

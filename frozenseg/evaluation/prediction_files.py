@@ -29,14 +29,13 @@ def read_classes(path: str, needs_seen: bool) -> tuple[list[str], list[bool] | N
 
 
 def read_detections(
-    path: str, image_ids: Collection[ImageId], category_ids: Collection[int]
+    content: Any, path: str, image_ids: Collection[ImageId], category_ids: Collection[int]
 ) -> dict[ImageId, list[dict[str, Any]]]:
-    """Read a COCO results file: the results of each image, in the order of the file.
+    """Read the content of a COCO results file: the results of each image, in the order of the file.
 
     It may also be a COCO data set, whose list "annotations" has the results.
     """
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
-    content = read_json(path)
     if isinstance(content, dict) and "annotations" in content:
         content = content["annotations"]
     for i, result in enumerate(entries(content, path)):

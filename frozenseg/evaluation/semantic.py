@@ -18,40 +18,49 @@ class SemanticIoU(CountingMetric):
 
     names: of the classes, by label. seen: (K,) whether a class was met in training; adds
     "mIoU-seen" and "mIoU-unseen". ignore: the label of pixels without a class; as a prediction it
-    means that the model gives the pixel no class, which counts as wrong.
+    means that the model gives the pixel no class, which counts as wrong. background: the label of
+    pixels that are known to be of no class: what is predicted there is wrong. None: there is none.
     """
 
     def __init__(
-        self, *, names: Sequence[str], seen: Sequence[bool] | None = None, ignore: int = 255
+        self,
+        *,
+        names: Sequence[str],
+        seen: Sequence[bool] | None = None,
+        ignore: int = 255,
+        background: int | None = None,
     ) -> None:
         if seen is not None and len(seen) != len(names):
             raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
         check_ignore(ignore, len(names))
         self.names = distinct(names)
         self.seen = None if seen is None else np.array(seen, dtype=bool)
-        self.ignore = ignore
+        self.ignore, self.background = ignore, background
         shape = (len(self.names),)
         super().__init__(true=shape, predicted=shape, correct=shape)
 
     def update(self, pred: np.ndarray, gt: np.ndarray) -> None:
-        """Count the pixels of one image; both maps (H, W) with labels 0..K-1 or `ignore`."""
+        """Count the pixels of one image; both maps (H, W) with labels 0..K-1 or `ignore`, the
+        second also with `background`."""
         if pred.shape != gt.shape:
             raise UserError(f"the prediction has shape {pred.shape}, the ground truth {gt.shape}")
         num_classes = len(self.names)
-        true = self._labels(gt, "ground truth")
+        true = self._labels(gt, "ground truth", self.background)
         predicted = self._labels(pred, "prediction")
-        labelled = true < num_classes
+        labelled = true != num_classes
         true, predicted = true[labelled], predicted[labelled]
         counts = self.counts
-        counts["true"] += np.bincount(true, minlength=num_classes)
+        counts["true"] += np.bincount(true, minlength=num_classes)[:num_classes]
         counts["predicted"] += np.bincount(predicted, minlength=num_classes + 1)[:num_classes]
         counts["correct"] += np.bincount(true[true == predicted], minlength=num_classes)
 
-    def _labels(self, labels: np.ndarray, source: str) -> np.ndarray:
-        """Return the labels as (H * W,) int64, with K in place of `ignore`."""
+    def _labels(self, labels: np.ndarray, source: str, background: int | None = None) -> np.ndarray:
+        """Return the labels as (H * W,) int64, with K in place of `ignore`, and K + 1 in place of
+        `background`."""
         num_classes = len(self.names)
         flat = labels.ravel().astype(np.int64)
-        outside = (flat < 0) | (flat >= num_classes)
+        none = flat == background
+        outside = ((flat < 0) | (flat >= num_classes)) & ~none
         wrong = flat[outside & (flat != self.ignore)]
         if len(wrong):
             raise UserError(
@@ -59,6 +68,7 @@ class SemanticIoU(CountingMetric):
                 f"or {self.ignore} for none"
             )
         flat[flat == self.ignore] = num_classes
+        flat[none] = num_classes + 1
         return flat
 
     def compute(self) -> Scores:

@@ -138,7 +138,9 @@ class SemanticEvaluator:
     names: tuple[str, ...] = ("mIoU", "mIoU-seen", "mIoU-unseen", "fwIoU", "mACC", "pACC")
 
     def __init__(self, categories: Categories, seen: list[bool]) -> None:
-        self.metric = SemanticIoU(names=categories.names, seen=seen, ignore=VOID_CLASS)
+        self.metric = SemanticIoU(
+            names=categories.names, seen=seen, ignore=VOID_CLASS, background=BACKGROUND_CLASS
+        )
 
     def update(self, record: Record, result: Prediction) -> None:
         """Compare the semantic result with the record's label map."""
@@ -236,12 +238,22 @@ class WholeEvaluator(BestClassEvaluator):
 
 
 class DetectionEvaluator:
-    """AP of masks or boxes by the rules of a metric, and its mean over seen and unseen classes."""
+    """AP of masks or boxes by the rules of a metric, and its mean over seen and unseen classes.
 
-    def __init__(self, categories: Categories, seen: list[bool], metric: DetectionMetric) -> None:
+    prefix: of the names of the scores, where another metric has the same.
+    """
+
+    def __init__(
+        self,
+        categories: Categories,
+        seen: list[bool],
+        metric: DetectionMetric,
+        *,
+        prefix: str = "",
+    ) -> None:
         self.ids = categories.dataset_ids
         self.seen = dict(zip(self.ids, seen, strict=True))
-        self.prefix = "box " if metric.kind == "bbox" else ""
+        self.prefix = prefix + ("box " if metric.kind == "bbox" else "")
         self.metric = metric
         self.keys = metric.keys
         keys = (*self.keys, "AP-seen", "AP-unseen")

@@ -51,8 +51,9 @@ class VideoQuality(Metric):
     ) -> None:
         """Keep a frame.
 
-        video, frame: names; frames are ordered by theirs. truth_ids: (H, W), 0 for void; in all
-        frames of a video an identity has one id. truth_classes: the class of each id.
+        video, frame: names; frames are ordered by the number at the end of theirs. truth_ids:
+        (H, W), 0 for void; in all frames of a video an identity has one id. truth_classes: the
+        class of each id.
         """
         if found.ids.shape != truth_ids.shape:
             raise UserError(f"{video}, {frame}: {found.ids.shape}, but the truth {truth_ids.shape}")
@@ -85,7 +86,8 @@ class VideoQuality(Metric):
     def _scores(self, tubes_of: Callable[[Sequence[Entry]], Tubes]) -> Scores:
         quality, tracking = VideoPanopticQuality(self.is_thing), TrackingQuality(self.is_thing)
         for name in sorted(self._videos):
-            frames = [entry for _, entry in sorted(self._videos[name].items())]
+            of_video = self._videos[name]
+            frames = [of_video[frame] for frame in sorted(of_video, key=_place)]
             truth, found = _truth(frames, self.is_thing), tubes_of(frames)
             quality.add(name, found, truth)
             tracking.add(found, truth)
@@ -102,6 +104,12 @@ class VideoQuality(Metric):
             if twice := mine.keys() & frames.keys():
                 raise UserError(f"{name}: frame {min(twice)} was scored twice")
             mine.update(frames)
+
+
+def _place(frame: str) -> tuple[int, str]:
+    """Return by what a frame is ordered. Not all names pad their numbers with zeros."""
+    digits = frame[len(frame.rstrip("0123456789")) :]
+    return int(digits or 0), frame
 
 
 def _packed(ids: np.ndarray) -> str:

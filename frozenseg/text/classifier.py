@@ -25,6 +25,8 @@ from frozenseg.text.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 LARGEST = 2_000_000_000  # bytes of all vectors on disk: 600,000 names of the published CLIP
+WRITES_BETWEEN = 100  # looks at how much that is, which takes a second with 100,000 files
+MOST_IN_MEMORY = 50_000  # names: 150 MB of the published CLIP; a service may be asked for any
 FILE_FORMAT = "3"  # part of the folder's name, so that a new format does not find old files
 PREFIX = "name:"  # of the keys of vectors, so that no name is a reserved word of safetensors
 
@@ -62,7 +64,8 @@ class TextClassifier:
     On disk, vectors are in a folder whose name is a hash of the encoder's fingerprint and the
     templates, so that other weights or templates never find them. Its files are those of
     `frozenseg.tensor_store`, named after the names in them. A file that cannot be read or written
-    costs time, never the result. Beyond `LARGEST` bytes the oldest files go.
+    costs time, never the result. Beyond `LARGEST` bytes the oldest files go, and beyond
+    `MOST_IN_MEMORY` names those that came first, which are then read from the disk again.
     """
 
     def __init__(
@@ -84,8 +87,15 @@ class TextClassifier:
         self.encoded = 0  # how many names were in no cache and had to be encoded
         self._root = folder
         self._folder: Path | None = None
-        self._vectors: dict[str, Tensor] = dict(known or {})
+        self._known: Mapping[str, Tensor] = known or {}
+        self._vectors: dict[str, Tensor] = {}
         self._on_disk: dict[str, Path] | None = None
+        self._writes = 0
+        self._writable = True
+
+    def keep_off_disk(self) -> None:
+        """Write no further names to disk, as those of others; what is there is still read."""
+        self._writable = False
 
     def embed(
         self, vocabulary: Vocabulary, training: Vocabulary, *, plurals: bool = False
@@ -107,20 +117,32 @@ class TextClassifier:
         The vectors of all templates are normalised, averaged, and normalised again (CLIP, arXiv
         2103.00020, section 3.1.4). Raises `UserError` for a name that the encoder would cut.
         """
-        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
+        held = {
+            name: vector
+            for name in names
+            if (vector := self._known.get(name, self._vectors.get(name))) is not None
+        }
+        new = [name for name in dict.fromkeys(names) if name not in held]
         if new:
-            self._read(new)
-            missing = [name for name in new if name not in self._vectors]
+            found = self._read(new)
+            missing = [name for name in new if name not in found]
             if missing:
-                self._encode(missing)
-                self._write(missing)
+                encoded = self._encode(missing)
+                self._write(encoded)
+                found |= encoded
             _log(new, missing)
-        return torch.stack([self._vectors[name] for name in names])
+            held |= found
+            # In one step: other threads may ask for names meanwhile.
+            kept = list({**self._vectors, **found}.items())[-MOST_IN_MEMORY:]
+            self._vectors = dict(kept)
+        return torch.stack([held[name] for name in names])
 
-    def _encode(self, names: list[str]) -> None:
+    def _encode(self, names: list[str]) -> dict[str, Tensor]:
         texts = [template.replace(PLACE, name) for name in names for template in self.templates]
         try:
-            encoded = self.encoder.encode_text(texts)
+            # The vectors are kept for all later uses: an autocast around the caller is not theirs.
+            with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+                encoded = self.encoder.encode_text(texts)
         except TextTooLong as error:
             name = names[error.index // len(self.templates)]
             raise UserError(
@@ -129,9 +151,8 @@ class TextClassifier:
                 f"the limit is {error.limit}; shorten the name"
             ) from None
         vectors = F.normalize(encoded, dim=-1).unflatten(0, (len(names), -1)).mean(1)
-        for name, vector in zip(names, F.normalize(vectors, dim=-1).cpu(), strict=True):
-            self._vectors[name] = vector
         self.encoded += len(names)
+        return dict(zip(names, F.normalize(vectors, dim=-1).cpu(), strict=True))
 
     def _location(self) -> Path | None:
         """Return the folder on disk for this encoder and these templates."""
@@ -152,33 +173,36 @@ class TextClassifier:
             return {}
         return {name.removeprefix(PREFIX): path for path in paths for name in names_in(path)}
 
-    def _read(self, names: list[str]) -> None:
+    def _read(self, names: list[str]) -> dict[str, Tensor]:
         if self._on_disk is None:
             self._on_disk = self._index()
         files: dict[Path, list[str]] = {}
         for name in names:
             if name in self._on_disk:
                 files.setdefault(self._on_disk[name], []).append(name)
+        found = {}
         for path, names_in_file in files.items():
             vectors = read_tensors(path) or {}
             for name in names_in_file:
                 if (vector := vectors.get(PREFIX + name)) is not None:
-                    self._vectors[name] = vector
+                    found[name] = vector
+        return found
 
-    def _write(self, names: list[str]) -> None:
+    def _write(self, vectors: dict[str, Tensor]) -> None:
         folder = self._location()
-        if folder is None:
+        if folder is None or not self._writable:
             return
-        title = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:32]
-        vectors = {name: self._vectors[name] for name in names}
+        title = hashlib.sha256("\n".join(sorted(vectors)).encode()).hexdigest()[:32]
         if not all(vector.isfinite().all() for vector in vectors.values()):
             return  # the weights are not finite, which the result will show
+        path = folder / f"{title}{SUFFIX}"
         try:
-            write_tensors(
-                folder / f"{title}{SUFFIX}",
-                {PREFIX + name: vector for name, vector in vectors.items()},
-            )
-            prune(folder.parent, LARGEST)
+            write_tensors(path, {PREFIX + name: vector for name, vector in vectors.items()})
+            if self._on_disk is not None:
+                self._on_disk.update(dict.fromkeys(vectors, path))
+            if self._writes % WRITES_BETWEEN == 0:
+                prune(folder.parent, LARGEST)
+            self._writes += 1
         except WriteError as error:  # a full or read-only disk must not cost the result
             logger.warning("text cache: %s", error)
 

@@ -7,6 +7,7 @@ categories are ordered by their numbers. `frozenseg.text.list_files` reads files
 """
 
 import io
+import itertools
 import logging
 import re
 from collections import Counter
@@ -137,7 +138,14 @@ def ordered(rows: list[Row], what: str) -> list[Row]:
         return rows
     if unnumbered:
         raise UserValueError(f"{what}, {unnumbered[0].place}: has no number, unlike other lines")
-    return sorted(rows, key=lambda row: row.number or 0)
+    ranked = sorted(rows, key=lambda row: row.number or 0)
+    for one, other in itertools.pairwise(ranked):
+        if one.number == other.number:
+            raise UserValueError(
+                f"{what}, {other.place}: has the number {other.number}, as {one.place}; "
+                "give each class its own"
+            )
+    return ranked
 
 
 def _rows_of_categories(entries: list[Mapping[str, Any]], what: str) -> list[Row]:

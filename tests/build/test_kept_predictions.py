@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenseg.build.kept_predictions import _labels
 from frozenseg.commands import score
 from frozenseg.commands.train_net import main
 from frozenseg.data.benchmarks import find_benchmark
@@ -106,7 +105,7 @@ def test_images_without_annotation_are_kept_and_not_scored(run: TinyRun) -> None
         )
         assert json.loads((folder / "coco_instances_results.json").read_text())
         shutil.rmtree(folder)
-    assert _labels(find_benchmark(own), (3, 7, 90)) == ([3, 7, 90], 0)
+    assert find_benchmark(own).kept_labels((3, 7, 90)) == ([3, 7, 90], 0)
     tested = ("DATASETS.TEST", f"('{name}',)")
     with pytest.raises(UserError, match=r"no annotation to score; TEST.SAVE_PREDICTIONS"):
         main(run.arguments("eval", *tested, flags=("--eval-only",)))
@@ -145,7 +144,7 @@ def test_cityscapes_takes_a_list_of_pictures_for_each_image(tmp_path: Path) -> N
 def test_labels_are_those_of_the_server(
     tmp_path: Path, name: str, ids: tuple[int, ...], labels: list[int], none: int
 ) -> None:
-    assert _labels(find_benchmark(name), ids) == (labels, none)
+    assert find_benchmark(name).kept_labels(ids) == (labels, none)
     one = record("a.jpg", 1)
     kept = LabelFiles(tmp_path, file_stems([one]), labels=labels, none=none)
     kept.update(one, Prediction(size=(1, 4), semantic=np.array([[0, 1, 2, -1]])))

@@ -21,6 +21,7 @@ from PIL import Image
 from frozenseg.build import prediction_settings
 from frozenseg.commands import run, score
 from frozenseg.commands.demo import main
+from frozenseg.commands.result_names import named_inputs
 from frozenseg.commands.segment_files import Outcome, segment_files
 from frozenseg.data.coco_records import categories_of
 from frozenseg.data.image_files import root_of
@@ -774,3 +775,18 @@ def test_names_are_encoded_before_the_first_image_and_said(
         main([*argv, "--output", str(output)])
     assert _files(output) == []
     assert "classes: 2, from --vocabulary: lamp, wall; 1 seen" in capsys.readouterr().out
+
+
+def test_a_film_and_a_folder_of_its_frames_keep_apart(tmp_path: Path) -> None:
+    """The label maps of a film have a folder of its name."""
+    output, frame = tmp_path / "out", _photo(tmp_path / "in" / "clip" / "000001.png")
+    film = tmp_path / "in" / "clip.mp4"
+    film.write_bytes(b"")
+    header = Header(categories_of(WORDS.names, WORDS.is_thing), {}, str(tmp_path / "in"))
+    with contextlib.closing(PredictionLines(output / "predictions", header)) as lines:
+        for paths, names in (
+            ([frame, film], ["clip/000001", "clip.mp4"]),
+            ([film, frame], ["clip", "clip_2/000001"]),
+            ([film, _photo(tmp_path / "in" / "clip.png")], ["clip", "clip_2"]),
+        ):
+            assert [entry.name for entry in named_inputs(paths, output, lines)] == names

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from frozenseg.commands.make_sam_masks import main
 from frozenseg.commands.train_net import main as train_net
@@ -53,6 +53,10 @@ def evaluated(run: TinyRun, name: str, *options: str) -> dict:
 def test_masks_from_disk_give_what_masks_made_online_give(
     run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    turned = sorted((run.root / "data" / "images").iterdir())[1]  # but annotated as it is stored
+    picture, exif = Image.open(turned), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(turned, exif=exif)
     sheet = run.root / "sheet.png"
     assert make(run, "--dataset", run.dataset, "--sheet", str(sheet)) is None
     assert "5 images in" in capsys.readouterr().out

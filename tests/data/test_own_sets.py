@@ -290,3 +290,84 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
             score.main([*maps, *more])
     with pytest.raises(UserError, match="has no panoptic annotation"):
         score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
+
+
+def test_objects_are_scored_pixel_by_pixel(tmp_path):
+    """Pixels without an object count against every class; dots in names are no suffixes."""
+    name = ultralytics(tmp_path, tasks=["semantic"])
+    records, categories = load_records(name)
+    for folder, label in (("right", 1), ("everywhere", 1)):
+        for record in records:
+            truth = load_semantic(record)
+            found = np.where(truth == label, label, 255)
+            if folder == "everywhere":
+                found[:] = label
+            path = tmp_path / folder / f"{Path(record.image_path).stem}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(found.astype(np.uint8)).save(path)
+    scores = {}
+    for folder in ("right", "everywhere"):
+        out = ["--pred-dir", str(tmp_path / folder), "--json", str(tmp_path / "scores.json")]
+        assert score.main(["semantic", "--gt", name, *out]) == 0
+        scores[folder] = json.loads((tmp_path / "scores.json").read_text())["mIoU"]
+    objects = (load_semantic(records[1]) == 1).sum()
+    assert scores == {"right": 100, "everywhere": pytest.approx(100 * objects / (2 * 8 * 12))}
+
+    dotted = {p: p.with_name(f"{p.stem}.rf.1.png") for p in (tmp_path / "images").rglob("*.png")}
+    for path, other in dotted.items():
+        path.rename(other)
+    (tmp_path / "labels" / "deep" / "1.txt").rename(tmp_path / "labels" / "deep" / "1.rf.1.txt")
+    for path in (tmp_path / "right").iterdir():
+        path.rename(path.with_name(f"{path.stem}.rf.1.png"))
+    assert score.main(["semantic", "--gt", name, "--pred-dir", str(tmp_path / "right")]) == 0
+
+
+def test_predictions_with_other_ids_are_refused(tmp_path):
+    """As those of the demo, which numbers classes by the vocabulary and images as they come."""
+    name = ultralytics(tmp_path)
+    truth = objects_of_records(*load_records(name))
+    rows = [{**row, "score": 1.0} for row in truth["annotations"]]
+    rows[0]["segmentation"] = encode_segmentation(rows[0]["segmentation"], 8, 12)
+    found = tmp_path / "found.json"
+    for change, message in (
+        ({}, None),
+        ({"categories": [{"id": 1, "name": "sky"}, {"id": 0, "name": "dog"}]}, "category 0 is"),
+        ({"images": [{**i, "id": {"1": "2", "2": "1"}[i["id"]]} for i in truth["images"]]}, "for"),
+    ):
+        found.write_text(json.dumps({**truth, "annotations": rows, **change}))
+        argv = ["instances", "--gt", name, "--pred", str(found)]
+        if message is None:
+            assert score.main(argv) == 0
+        else:
+            with pytest.raises(UserError, match=message):
+                score.main(argv)
+
+
+def test_both_metrics_of_instances_keep_their_scores(tmp_path):
+    content = write_dataset(tmp_path / "own", [(40, 60)])
+    rows = [
+        {"id": 1, "image_id": content["images"][0]["id"], "category_id": 3, "iscrowd": 0,
+         "segmentation": [[5, 5, 25, 5, 25, 25, 5, 25]], "area": 400, "bbox": [5, 5, 20, 20]}
+    ]  # fmt: skip
+    images = [
+        {**image, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+        for image in content["images"]
+    ]
+    categories = [{**category, "frequency": "f"} for category in content["categories"]]
+    files = {"images": images, "categories": categories, "annotations": rows}
+    (tmp_path / "own.json").write_text(json.dumps(files))
+    name = described(
+        tmp_path, train={"images": "own/images", "annotations": "own.json"},
+        tasks=["instances", "lvis"],
+    )  # fmt: skip
+    row = find_benchmark(name)
+    records, categories = load_records(name)
+    dataset = SegmentationDataset(
+        records=records, categories=categories, transform=ShortestEdgeResize(), targets=None
+    )
+    words = Vocabulary.of_categories(
+        categories.names, categories.is_thing, categories.dataset_ids, "test"
+    )
+    tasks = build_tasks(EvalDataset(name, row, dataset, words, words, row.evaluators))
+    names = [name for task in tasks.values() for name in task.names]
+    assert len(names) == len(set(names)) and {"AP", "LVIS AP", "LVIS box AP"} <= set(names)

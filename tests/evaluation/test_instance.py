@@ -165,3 +165,17 @@ def test_bad_input():
     del truth["images"][3]["neg_category_ids"]
     with pytest.raises(UserError, match="neg_category_ids"):
         LvisAP(ground_truth=truth)
+
+
+@pytest.mark.parametrize("metric_class", [InstanceAP, LvisAP])
+def test_images_that_are_not_evaluated_do_not_count(metric_class):
+    truth, results = instance_case(0)
+    some = set(image_ids(truth)[::2])
+    fewer = {
+        **truth,
+        "images": [image for image in truth["images"] if image["id"] in some],
+        "annotations": [row for row in truth["annotations"] if row["image_id"] in some],
+    }
+    expected = feed(metric_class(ground_truth=fewer), results, sorted(some)).compute()
+    metric = feed(metric_class(ground_truth=truth, images=some), results, sorted(some))
+    assert repr(metric.compute()) == repr(expected)

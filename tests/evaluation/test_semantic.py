@@ -74,3 +74,19 @@ def test_bad_labels():
         metric.update(np.zeros((2, 2), int), np.zeros((2, 3), int))
     with pytest.raises(UserError, match="choose another ignore label"):
         SemanticIoU(names=["x"] * 847)
+
+
+def test_what_is_found_where_no_class_is_counts_as_wrong():
+    """Pixels that are known to be of no class are those of one more class, which has no score."""
+    truth = np.where(GT == 2, -2, GT.astype(int))
+    metric = SemanticIoU(names=NAMES[:2], background=-2)
+    found = np.where(PRED < 2, PRED, 255)
+    metric.update(found, truth)
+    scores = metric.compute()
+    valid = GT != 255
+    for label in range(2):
+        true, predicted = GT == label, (found == label) & valid
+        iou = 100 * (true & predicted).sum() / (true | predicted).sum()
+        assert scores[f"IoU-{NAMES[label]}"] == pytest.approx(iou)
+    with pytest.raises(UserError, match="prediction: label -2 is no class"):
+        metric.update(truth, truth)

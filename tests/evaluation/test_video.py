@@ -7,7 +7,9 @@ import pytest
 
 from frozenseg.evaluation.stq import TrackingQuality
 from frozenseg.evaluation.tubes import Tubes
+from frozenseg.evaluation.video import VideoQuality
 from frozenseg.evaluation.vpq import VideoPanopticQuality
+from frozenseg.structures import PanopticResult, Segment
 
 THINGS = [True, True, False]
 
@@ -135,3 +137,18 @@ def test_nothing_is_found() -> None:
     quality.add("a", nothing, truth)
     tracking.add(nothing, truth)
     assert quality.scores()["VPQ"] == 0 and tracking.scores()["STQ"] == 0
+
+
+def test_frames_are_ordered_by_their_numbers() -> None:
+    """Names without leading zeros, which come as text in another order."""
+    ids = [np.full((4, 4), 1 + t // 6) for t in range(12)]  # another identity from the seventh on
+
+    def scores(name: str) -> str:
+        metric = VideoQuality(is_thing=[True])
+        for t in reversed(range(12)):
+            segment = Segment(1, 0, "cat", True, 1.0, 16, (0, 0, 4, 4))
+            found = PanopticResult(np.ones((4, 4), int), [segment])
+            metric.update("film", name.format(t), found, ids[t], {1: 0, 2: 0})
+        return repr(metric.compute())  # NaN equals NaN
+
+    assert scores("frame_{}") == scores("frame_{:04d}")

@@ -345,3 +345,38 @@ def test_without_a_home_folder_nothing_is_cached_on_disk(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FROZENSEG_CACHE", "~/x")
     assert cache_folder() == tmp_path / "x"
+
+
+def test_memory_is_bounded_and_the_disk_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frozenseg.text.classifier.MOST_IN_MEMORY", 3)
+    classifier = make(tmp_path, known={"known": torch.ones(16)})
+    for number in range(6):
+        classifier.vectors([f"name {number}", "known"])
+    assert len(classifier._vectors) == 3
+    torch.testing.assert_close(classifier.vectors(NAMES), expected(NAMES))  # more than it holds
+    texts = classifier.encoder.texts
+    torch.testing.assert_close(classifier.vectors(["name 0"])[0], expected_vector("name 0"))
+    assert classifier.encoder.texts == texts  # read from the disk
+
+
+def test_an_autocast_around_the_caller_is_not_kept(tmp_path: Path) -> None:
+    class Rounding(CountingEncoder):
+        def encode_text(self, texts: list[str]) -> Tensor:
+            return super().encode_text(texts) @ torch.eye(16)  # which autocast rounds
+
+    classifier = TextClassifier(Rounding(), folder=tmp_path)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = classifier.vectors(NAMES)
+    torch.testing.assert_close(found, expected(NAMES))
+
+
+def test_names_that_are_kept_off_the_disk_are_not_written(tmp_path: Path) -> None:
+    make(tmp_path).vectors(NAMES)
+    classifier = make(tmp_path)
+    classifier.keep_off_disk()
+    torch.testing.assert_close(classifier.vectors([*NAMES, "dog"]), expected([*NAMES, "dog"]))
+    assert classifier.encoded == 1 and len(files_of(tmp_path)) == 1  # what is there is read
+    classifier.vectors(["dog"])
+    assert classifier.encoded == 1

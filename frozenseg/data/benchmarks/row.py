@@ -1,6 +1,6 @@
 """A row of the table of benchmarks: where a data set lies, how it is read, what was published."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
 Reader = Literal["panoptic", "semantic", "instances", "polygons", "images"]
 ORIGINAL_SIZE = (0, 0)
 """As detectron2 has it: no shorter side is asked for."""
+COUNTED_FROM_ONE = ("ade20k_150",)
+"""Class lists whose server counts the classes from 1, and 0 is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,18 @@ class Benchmark:
     def derives_objects(self) -> bool:
         """Tell whether the truth of AP is made of the records: no instance JSON holds it."""
         return not self.instances and self.reader in ("panoptic", "polygons")
+
+    def kept_labels(self, dataset_ids: Sequence[int]) -> tuple[list[int], int]:
+        """Return the label of each class in label maps of predictions, as its server or its readers
+        expect them, and that of pixels without a class. dataset_ids: the category ids."""
+        if self.image_names == "cityscapes":
+            return [*dataset_ids], 0
+        if self.reader == "images" and self.annotations:  # whoever lists images chooses
+            return [*dataset_ids], 255 if 0 in dataset_ids else 0
+        count = len(dataset_ids)
+        if self.vocabulary in COUNTED_FROM_ONE:
+            return [*range(1, count + 1)], 0
+        return [*range(count)], 255 if count <= 255 else 65535
 
     def located(self, root: Path) -> "Benchmark":
         """Return the row with its annotation where it lies below `root`: with `version` or not."""

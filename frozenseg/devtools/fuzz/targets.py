@@ -108,6 +108,10 @@ def _results() -> list[bytes]:
     return [json.dumps([row, {**row, "image_id": 2}]).encode()]
 
 
+def _read_results(path: Path) -> None:
+    read_detections(read_json(path), str(path), {1, 2}, {3, 7})
+
+
 def _read_masks(path: Path) -> None:
     content = read_json(path)
     for segmentation in content if isinstance(content, list) else [content]:
@@ -222,7 +226,7 @@ TARGETS = [
     Target("vocabulary JSON", ".json", _text(CLASSES[2]), Vocabulary.from_file),
     Target("instances", ".json", _instances, _read_instances),
     Target("panoptic", ".json", _panoptic, _read_panoptic),
-    Target("results", ".json", _results, lambda path: read_detections(str(path), {1, 2}, {3, 7})),
+    Target("results", ".json", _results, _read_results),
     Target("masks", ".json", _text(json.dumps(SEGMENTATIONS)), _read_masks),
     Target("configuration", ".yaml", _text(*YAML), load_config),
     Target("safetensors", ".safetensors", lambda: [save(_state())], read_state,
