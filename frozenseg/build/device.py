@@ -9,10 +9,11 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.backend import PYTORCH, use_backend
 from frozenseg.build.setting import setting
 from frozenseg.encoders.convnext_block import FusedConvNeXtBlock
+from frozenseg.encoders.frozen import keep_digest
 from frozenseg.encoders.sam_attention import FusedBlock
-from frozenseg.engine.distributed import local_rank
+from frozenseg.engine.distributed import local_rank, world_size
 from frozenseg.errors import UserError
-from frozenseg.models.base import SegmentationModel, Stage
+from frozenseg.models.base import RegionClassifier, SegmentationModel, Stage
 from frozenseg.runtime.allocator import release_fragmented_memory
 from frozenseg.runtime.compiling import compile_where_possible
 from frozenseg.runtime.cuda_graphs import StageGraphs
@@ -62,6 +63,9 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
     nothing is cast anew for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA
     graphs. With MODEL.BACKEND, graphs of other runtimes do all of that.
     """
+    sam = model.sam if isinstance(model, RegionClassifier) else None
+    if sam is not None and cfg.TEST.USE_SAM_MASKS and cfg.TEST.SAM_MASKS.FOLDER:
+        keep_digest(sam.model)  # by which the masks on disk are recognised
     if use_backend(cfg, model):
         return
     precision = build_precision(cfg, model.device)
@@ -117,6 +121,9 @@ def _compile(stage: Stage, *, dynamic: bool | None) -> None:
 
 
 def process_device(cfg: CfgNode) -> torch.device:
-    """Return the device of this process: each of several processes has a GPU of its own."""
+    """Return the device of this process: each of several processes has a GPU of its own. A process
+    alone has the one that MODEL.DEVICE says."""
     device = build_device(cfg)
-    return torch.device("cuda", local_rank()) if device.type == "cuda" else device
+    if device.type != "cuda" or (world_size() == 1 and device.index is not None):
+        return device
+    return torch.device("cuda", local_rank())

@@ -29,6 +29,7 @@ from frozenseg.evaluation.evaluator import Evaluator, Scoring
 from frozenseg.evaluation.results_file import table, write_results
 from frozenseg.evaluation.runner import Evaluation, Share
 from frozenseg.files import check_writable
+from frozenseg.runtime.isolation import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,10 @@ def _evaluate(cfg: CfgNode, output: Path, spread: Spread | None) -> dict[str, di
     require_weights(cfg)
     sets = eval_datasets(cfg)
     if spread is None:
-        evaluator, about = _evaluator(cfg, sets)
-        _begin(cfg, output, evaluator.sets)
-        evaluations = evaluator.evaluate(partial(write_so_far, output, about))
+        with on_device(process_device(cfg)):
+            evaluator, about = _evaluator(cfg, sets)
+            _begin(cfg, output, evaluator.sets)
+            evaluations = evaluator.evaluate(partial(write_so_far, output, about))
     else:
         scorings = [build_scoring(cfg, entry) for entry in sets]
         _begin(cfg, output, scorings)
@@ -113,8 +115,9 @@ def _begin(cfg: CfgNode, output: Path, sets: Sequence[Scoring]) -> None:
 
 def evaluate_part(cfg: CfgNode, part: Part) -> Found:
     """Score a part of the images of every set, and say with what; writes no scores."""
-    evaluator, about = _evaluator(cfg, eval_datasets(cfg), part)
-    return evaluator.shares(), about
+    with on_device(process_device(cfg)):
+        evaluator, about = _evaluator(cfg, eval_datasets(cfg), part)
+        return evaluator.shares(), about
 
 
 def _one_model(parts: Sequence[Found]) -> tuple[list[dict[str, Share]], About]:

@@ -20,7 +20,7 @@ from frozenseg.checkpoints.download import download as fetch_published
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
 from frozenseg.checkpoints.published_files import AbsentWeights, find_published
 from frozenseg.config import option_pairs
-from frozenseg.encoders.frozen import weights_digest
+from frozenseg.encoders.frozen import keep_digest, weights_digest
 from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path, user_path
@@ -100,13 +100,16 @@ def _load_exported(path: str, device: str | None) -> HubPredictor:
     return load_exported(user_path(path), device)
 
 
-def build_predictor(cfg: CfgNode) -> HubPredictor:
-    """Build the predictor of a configuration and load its weights."""
+def build_predictor(cfg: CfgNode, *, digest: bool = False) -> HubPredictor:
+    """Build the predictor of a configuration and load its weights.
+
+    digest: `weights_digest` shall know the weights as they are in the files.
+    """
     with plain_defaults(), own_random_stream(cfg.SEED):
-        return _build_predictor(cfg)
+        return _build_predictor(cfg, digest)
 
 
-def _build_predictor(cfg: CfgNode) -> HubPredictor:
+def _build_predictor(cfg: CfgNode, digest: bool) -> HubPredictor:
     device = build_device(cfg)
     require_weights(cfg)
     network, random = load_model(cfg)
@@ -114,6 +117,8 @@ def _build_predictor(cfg: CfgNode) -> HubPredictor:
     if random:
         note = f"random weights ({', '.join(random)}): the result means nothing"
         logger.warning(note)
+    if digest:
+        keep_digest(network)
     predictor = predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, cfg))
     predictor.cfg = cfg
     return predictor

@@ -26,7 +26,7 @@ def load_with_settings(
 ) -> tuple[Predictor, dict[str, Any]]:
     """Load a model as `frozenseg.load` does, and say what its predictions depend on."""
     cfg = model_config(model, weights=weights, options=options)
-    predictor = build_predictor(cfg)
+    predictor = build_predictor(cfg, digest=True)
     return predictor, {**settings_of(cfg), "weights": weights_digest(predictor.model)}
 
 

@@ -64,6 +64,7 @@ from frozenseg.engine.trainer import (
     Scores,
     evaluate_now,
     parallel,
+    save_checkpoint,
     saying_how_to_go_on,
 )
 from frozenseg.engine.trainer import train as run_steps
@@ -72,6 +73,7 @@ from frozenseg.errors import WriteError
 from frozenseg.evaluation.evaluator import Evaluator, SoFar
 from frozenseg.evaluation.runner import Evaluation
 from frozenseg.files import atomic_path
+from frozenseg.runtime.isolation import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -122,17 +124,19 @@ def train(cfg: CfgNode, resume: bool = False) -> TrainingResult:
         checkpoints = CheckpointFolder(output / "checkpoints", keep=cfg.SOLVER.CHECKPOINT_KEEP)
         if is_main() and not resume:
             refuse_another_run(output, checkpoints)
-        with run_log(output):
-            return _started(cfg, output, checkpoints, resume).run()
+        device = process_device(cfg)
+        with run_log(output), on_device(device):
+            return _started(cfg, device, output, checkpoints, resume).run()
 
 
-def _started(cfg: CfgNode, output: Path, checkpoints: CheckpointFolder, resume: bool) -> "_Run":
+def _started(
+    cfg: CfgNode, device: torch.device, output: Path, checkpoints: CheckpointFolder, resume: bool
+) -> "_Run":
     resumed = checkpoints.newest() if resume else None
     settle_seed(cfg, resumed[0] if resumed else None)
     settle_training_vocabulary(cfg)
     cfg.freeze()
     torch.manual_seed(cfg.SEED)
-    device = process_device(cfg)
     if is_main():
         take_over(output, checkpoints, resumed, resume, cfg.SOLVER.MAX_ITER)
     return _prepare(cfg, device, checkpoints, resumed)
@@ -220,7 +224,8 @@ class _Run:
             )
             if self.evaluator is not None:
                 evaluate = partial(self._evaluate, partial(write_so_far, self.output, about))
-                evaluate_now(self.state, evaluate, self.log, self._keep_best)
+                if evaluate_now(self.state, evaluate, self.log, self._keep_best):
+                    save_checkpoint(self.state, self.checkpoints)  # a longer run has to beat it
             self.log.close()
             rows = {self.output.name: read_metrics(self.log.path)}
             curves = partial(draw_curves, rows, self.output / "curves.png")

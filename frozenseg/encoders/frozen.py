@@ -49,8 +49,18 @@ def add_tensors(digest: Any, state: Mapping[str, Tensor]) -> None:
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
 
 
+def keep_digest(model: nn.Module) -> None:
+    """Let `weights_digest` return what it is now, also when weights have been cast or folded for
+    inference, which is done otherwise on each device. No weight may be trained from now on."""
+    setattr(model, "kept_digest", weights_digest(model))  # noqa: B010 (nn.Module's type is other)
+
+
 def weights_digest(model: nn.Module) -> str:
-    """Return a digest of all weights of a model."""
+    """Return a digest of all weights of a model, of which none has been cast or folded, or that of
+    `keep_digest`."""
+    kept = getattr(model, "kept_digest", None)
+    if isinstance(kept, str):
+        return kept
     digest = hashlib.sha256()
     add_tensors(digest, model.state_dict())
     return digest.hexdigest()[:16]

@@ -137,15 +137,28 @@ def _worker(
     starter = mp.parent_process()
     assert starter is not None and starter.pid is not None, "`launch` has started this process"
     _end_with(starter.pid)
+
+    def told_first(argument: Any) -> int:
+        """Tell an error before this process leaves the group, which is an error in the others."""
+        try:
+            return job(argument)
+        except UserError as error:
+            _tell(outcomes, str(error), 2)
+            raise
+
     try:
         with ends_as_by_ctrl_c():
             import_extensions(extensions)
-            status = _in_group(job, argument, layout.backend, url, rank, layout.world_size)
+            status = _in_group(told_first, argument, layout.backend, url, rank, layout.world_size)
     except UserError as error:
         _tell(outcomes, str(error), 2)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception:
+        if outcomes.empty():
+            raise
+        sys.exit(2)  # a process has told its error, of which this one is a consequence
     if index == 0:
         _tell(outcomes, "", status)
 

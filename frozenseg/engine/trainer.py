@@ -20,7 +20,7 @@ from frozenseg.engine.logger import TrainingLog
 from frozenseg.engine.optim import gradient_norm, set_learning_rate, set_weight_decay
 from frozenseg.engine.state import TrainingState
 from frozenseg.engine.training_loss import LossNormalizers, LossTargets, Outputs, TrainingLoss
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, listed
 from frozenseg.losses.weighting import weighted_losses
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def train(
             log.data_ready()
             normalizers, stopping = loss_normalizers(loss, micro_batches, stop.requested)
             if stopping:
-                _save(state, checkpoints)
+                save_checkpoint(state, checkpoints)
                 return False
             rate = schedule(state.step)
             losses, norm = training_step(
@@ -79,7 +79,7 @@ def train(
             if evaluate is not None and _due(state.step, evaluation_period) and not last:
                 is_best = evaluate_now(state, evaluate, log, keep_best)
             if last or is_best or _due(state.step, checkpoint_period):
-                _save(state, checkpoints)
+                save_checkpoint(state, checkpoints)
         checkpoints.prove()  # no step follows that could show it bad
     return True
 
@@ -132,6 +132,7 @@ def training_step(
                 state.scaler.scale(total * processes).backward()
         for name, value in losses.items():
             summed[name] = summed.get(name, 0) + value.detach()
+    _require_gradients(state)
     state.scaler.unscale_(state.optimizer)
     norm = gradient_norm(state.model.parameters(), clip_norm)
     report, length = _report(summed, norm, loss.weights, state, micro_batches)
@@ -199,6 +200,20 @@ def _gradient_exchange(network: nn.Module, *, now: bool) -> AbstractContextManag
     return network.no_sync()
 
 
+def _require_gradients(state: TrainingState) -> None:
+    """Refuse parameters that nothing would train. AdamW would keep no moments of them, and no
+    checkpoint of the run could be read."""
+    if state.step:
+        return
+    parameters = state.model.named_parameters()
+    without = [name for name, part in parameters if part.requires_grad and part.grad is None]
+    if without:
+        raise UserError(
+            f"{len(without)} trained parameters have no part in the loss ({listed(without, 2)}); "
+            "choose more layers for the decoders, or a loss that depends on them"
+        )
+
+
 def _finite_losses(
     loss: TrainingLoss[Outputs, LossTargets],
     outputs: Outputs,
@@ -258,7 +273,8 @@ def _not_finite(
     )
 
 
-def _save(state: TrainingState, checkpoints: CheckpointFolder) -> None:
+def save_checkpoint(state: TrainingState, checkpoints: CheckpointFolder) -> None:
+    """Write the state of a run. All its processes have to call this."""
     checkpoint = state.checkpoint()
     if is_main():
         path = checkpoints.save(checkpoint)

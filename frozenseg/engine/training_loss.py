@@ -269,7 +269,9 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         """Images, the vectors of each image's queried classes, and the masks of these classes."""
         queried = torch.stack(
             [
-                self.queried_classes(_targets(sample).class_ids, position, sample.record.asked)
+                self.queried_classes(
+                    _targets(sample).class_ids, position, sample.record.asked, positions[0]
+                )
                 for sample, position in zip(samples, positions, strict=True)
             ]
         ).to(device)  # (B, k)
@@ -289,10 +291,14 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         losses = pixel_losses(outputs, targets.masks, targets.labelled)
         return {"loss_mask": losses.sum() * (1 / max(normalizers.labelled_images, 1.0))}
 
-    def queried_classes(self, class_ids: Tensor, position: int, first: int | None = None) -> Tensor:
+    def queried_classes(
+        self, class_ids: Tensor, position: int, first: int | None = None, step: int | None = None
+    ) -> Tensor:
         """Return the classes (k,) that are queried for the image drawn at `position`.
 
-        class_ids: the classes in it. first: one that comes before all others.
+        class_ids: the classes in it. first: one that comes before all others. step: the position of
+        an image of the same step, which decides k; None: `position`. They differ where a run was
+        resumed with another batch size.
         """
         generator = seeded_generator(self.seed, CLASS_STREAM, position)
         order = generator.permutation(len(self.vectors))
@@ -300,7 +306,9 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         order = np.concatenate((order[present], order[~present]))
         if first is not None:
             order = np.concatenate(([first], order[order != first]))
-        return torch.from_numpy(order[: self.number_queried(position)].copy())
+        return torch.from_numpy(
+            order[: self.number_queried(position if step is None else step)].copy()
+        )
 
     def number_queried(self, position: int) -> int:
         """Return how many classes are queried in the step of the image drawn at `position`."""

@@ -16,6 +16,7 @@ from frozenseg.inference.proposal_sources import ProposalSource
 from frozenseg.inference.proposals import Proposals
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.models.base import RegionClassifier, SegmentationModel
+from frozenseg.runtime.isolation import on_device
 from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.runtime.precision import Precision
 from frozenseg.structures import ImageBatch, MaskPredictions, Prediction, TextEmbeddings
@@ -88,7 +89,8 @@ class Pipeline:
         not suffice for these images together.
         """
         height, width = self.padded_size(requests[0].image)
-        with out_of_memory_named(f"the features of {height} x {width} pixels"):
+        named = out_of_memory_named(f"the features of {height} x {width} pixels")
+        with on_device(self.model.device), named:
             return self._predict(requests, text)
 
     def _predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
@@ -115,6 +117,10 @@ class Pipeline:
         The device works on an image while the host completes the one before. For an image whose
         results the memory does not hold, its error stands in place of them.
         """
+        with on_device(self.model.device):
+            return self._finish(output, vocabulary)
+
+    def _finish(self, output: ModelOutput, vocabulary: Vocabulary) -> list[Prediction | UserError]:
         work = [self._in_steps(output, index, vocabulary) for index in range(len(output.requests))]
         found: list[Prediction | UserError | None] = [
             self._caught(output, index, partial(next, steps)) for index, steps in enumerate(work)

@@ -127,7 +127,9 @@ class _Finisher:
 
     def finish(self, outputs: list[ModelOutput | UserError]) -> "Future[list[Result]]":
         """Return the results of a group; done already without a thread."""
-        started = None if self.stream is None else torch.cuda.current_stream().record_event()
+        started = None
+        if self.stream is not None:
+            started = torch.cuda.current_stream(self.stream.device).record_event()
         if self.pool is not None:
             return self.pool.submit(self._results, outputs, started)
         future: Future[list[Result]] = Future()

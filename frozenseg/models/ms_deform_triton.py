@@ -95,7 +95,9 @@ def _run(kernel: Any, tensors: tuple[Tensor, ...], value: Tensor, weights: Tenso
     )
 
 
-@functools.lru_cache(maxsize=64)  # saves a copy to the device in every layer
+# Saves a copy to the device in every layer. Recorded CUDA graphs read the tables too, and do not
+# keep them alive, so that none may go; each has a few bytes for all images of one padded size.
+@functools.cache
 def _level_table(heights: tuple[int, ...], widths: tuple[int, ...], device: torch.device) -> Tensor:
     """(V, 3): height, width and first cell of each level."""
     rows, start = [], 0

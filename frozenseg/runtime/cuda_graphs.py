@@ -146,7 +146,8 @@ def record(method: Callable[..., Any], given: Any, pool: Any) -> StageGraph:
         current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may allocate meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        # The stream is given, because that of `torch.cuda.graph` itself is of one GPU for good.
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             with _OtherInputs() as others:
                 outputs = method(*inputs[0], **inputs[1])
     return StageGraph(graph.replay, inputs, outputs, list(others.tensors.values()))

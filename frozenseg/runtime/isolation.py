@@ -3,7 +3,8 @@
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -18,6 +19,12 @@ def own_random_stream(seed: int) -> Iterator[None]:
         # `torch.manual_seed` would seed every GPU as well.
         torch.default_generator.manual_seed(seed if seed >= 0 else secrets.randbelow(2**63))
         yield
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the current one inside: streams, graphs and Triton's kernels are of the current
+    GPU, whatever the tensors are on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class _Float32:

@@ -78,9 +78,11 @@ def test_two_processes_exchange(tmp_path: Path) -> None:
     ("job", "message"),
     [(fail_in_the_second, "the second has no disk"), (die_in_the_second, "exit code 9.*--resume")],
 )
-def test_a_failure_ends_all(job, message: str) -> None:
+def test_a_failure_ends_all(job, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """The others fail as well, in what they wait for; that is not shown where one has said why."""
     with pytest.raises(UserError, match=message):
         launch(job, "", LaunchConfig(processes=2))
+    assert job is die_in_the_second or "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -69,6 +69,10 @@ def test_a_random_number_of_classes_is_that_of_the_whole_step() -> None:
     assert all(len(set(of_step)) == 1 for of_step in steps)
     assert {of_step[0] for of_step in steps} == {2, 3, 4}
     assert {loss.number_queried(position) for position in range(3, 6)} == {counts[3]}
+    # Resumed with another batch size, a step begins within one of before.
+    changes = next(start for start in range(3, 300, 3) if counts[start - 1] != counts[start])
+    batch = loss.prepare(samples()[:2], [changes - 1, changes], torch.device("cpu"))
+    assert batch.classes.shape[:2] == (2, counts[changes - 1])
 
 
 def samples() -> list[Sample]:

@@ -298,6 +298,37 @@ def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     assert kept.keys() == evaluated[1].keys()
 
 
+def test_a_longer_run_has_to_beat_the_end_of_the_one_before(run: TinyRun, monkeypatch) -> None:
+    from frozenseg.evaluation.evaluator import Evaluator
+    from frozenseg.evaluation.runner import Evaluation
+
+    scores = iter([50.0, 40.0, 45.0])
+
+    def evaluate(self, so_far: object = None) -> dict[str, Evaluation]:
+        return {run.dataset: Evaluation(5, {"PQ": next(scores)}, {}, 1.0, 0.1)}
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    assert main(run.arguments("out")) == 0
+    best = load_file(run.root / "out" / "model_best.safetensors")
+    more = ("SOLVER.MAX_ITER", "6", "TEST.EVAL_PERIOD", "5")
+    assert main(run.arguments("out", *more, flags=("--resume",))) == 0
+    assert next(scores, None) is None
+    kept = load_file(run.root / "out" / "model_best.safetensors")
+    assert all(torch.equal(tensor, best[name]) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize(
+    "setting", ["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS 0", "MODEL.MASK_FORMER.DEC_LAYERS 1"]
+)
+def test_what_nothing_trains_is_refused_at_the_first_step(run: TinyRun, setting: str) -> None:
+    """AdamW keeps no moments of it, so that no checkpoint could be read."""
+    no_injectors = ("MODEL.FROZEN_SEG.QUERY_INJECTOR", "False")
+    no_injectors += ("MODEL.FROZEN_SEG.FEATURE_INJECTOR", "False")
+    with pytest.raises(UserError, match="trained parameters have no part in the loss"):
+        main(run.arguments("out", *no_injectors, *setting.split()))
+    assert not list((run.root / "out" / "checkpoints").glob("*.pt"))
+
+
 def test_a_best_score_of_another_metric_is_none(caplog: pytest.LogCaptureFixture) -> None:
     """A run may go on with other data sets, whose scores are higher or lower."""
     state = SimpleNamespace(step=9, best={"metric": "PQ", "score": 30.0, "step": 2})

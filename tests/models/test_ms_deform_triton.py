@@ -162,3 +162,11 @@ def test_kernels_equal_the_loop_on_a_gpu() -> None:
     ours = deformable_attention(inputs[0], SHAPES, *inputs[1:])
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
     assert kernels_work(PART)
+
+
+def test_tables_stay_for_the_graphs_that_read_them() -> None:
+    """However many sizes of images there are; a CUDA graph does not keep a table alive."""
+    from frozenseg.models.ms_deform_triton import _level_table
+
+    tables = [_level_table((n,), (n,), torch.device("cpu")) for n in range(1, 200)]
+    assert _level_table((1,), (1,), torch.device("cpu")) is tables[0]
