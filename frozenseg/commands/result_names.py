@@ -40,7 +40,8 @@ def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) 
     """Choose names for the inputs and their results.
 
     A result is named as its input without the suffix. Where its files would replace an input, or
-    the results of another input, it keeps the suffix (`a.JPEG.png`), or has a number behind it.
+    the results of another input, it keeps the suffix (`a.JPEG.png`), or has a number behind it. A
+    folder of the name of a film, whose frames have that, has a number too (`clip_2/1.png`).
     """
     whole_paths = [_whole_path(path, lines.root) for path in paths]
     taken = _Taken(output, whole_paths)
@@ -113,13 +114,12 @@ class _Taken:
         it is or lies in that of a film."""
         first, *others = folder.parts or [""]
         numbered = (f"{first}_{number}" for number in itertools.count(2))
-        for name in itertools.chain([first], numbered):
-            chosen = Path(name, *others)
-            if self.folders_of_films.isdisjoint(
-                _folders(self._label_map((chosen / "x").as_posix()))
-            ):
-                return chosen
-        raise AssertionError("there are more numbers than films")
+        names = itertools.chain([first], numbered)
+        return next(f for f in (Path(name, *others) for name in names) if not self._of_film(f))
+
+    def _of_film(self, folder: Path) -> bool:
+        inside = self._label_map((folder / "any").as_posix())
+        return not self.folders_of_films.isdisjoint(_folders(inside))
 
     def add(self, name: str, film: bool) -> None:
         """Keep others away from the results of this name."""
