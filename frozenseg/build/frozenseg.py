@@ -309,6 +309,12 @@ def _build_region_loss(cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings) -> 
     """Return the losses of the mask adapter, if there is one."""
     if cfg.MODEL.FROZEN_SEG.POOLING != "adapter":
         return None
+    if not cfg.MODEL.WEIGHTS:
+        logger.warning(
+            "MODEL.FROZEN_SEG.POOLING adapter: decoders and mask adapter both begin with nothing, "
+            "which was not found to gain; train the decoders with POOLING mask, and then the "
+            "adapter with MASK_ADAPTER.ALONE True"
+        )
     adapter = cfg.MODEL.FROZEN_SEG.MASK_ADAPTER
     return RegionLoss(
         embed=model.region_embeddings,

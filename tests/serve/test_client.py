@@ -50,9 +50,9 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[frozenseg.Client]:
-    with frozenseg.Client(f"http://127.0.0.1:{server.server_port}") as client:
-        yield client
+def caller(server: Server) -> Iterator[frozenseg.Client]:
+    with frozenseg.Client(f"http://127.0.0.1:{server.server_port}") as opened:
+        yield opened
 
 
 def picture(folder: Path, name: str = "street.png") -> Path:
@@ -61,11 +61,11 @@ def picture(folder: Path, name: str = "street.png") -> Path:
 
 
 def test_results_are_saved_under_the_names_of_their_images(
-    tmp_path: Path, server: Server, client: frozenseg.Client
+    tmp_path: Path, server: Server, caller: frozenseg.Client
 ) -> None:
     server.body = answer_of(made(), TASKS, "map", "tiny", 0.5).body
     for name in ("one.png", "other.png"):
-        result = client(picture(tmp_path, name), WORDS)
+        result = caller(picture(tmp_path, name), WORDS)
         assert (result.file_name, result.seconds) == (str(tmp_path / name), 0.5)
         result.save(tmp_path / "out")
     drawn = sorted(path.name for path in (tmp_path / "out").glob("*_drawn.png"))
@@ -73,12 +73,12 @@ def test_results_are_saved_under_the_names_of_their_images(
 
 
 def test_segments_without_a_score_have_none(
-    tmp_path: Path, server: Server, client: frozenseg.Client
+    tmp_path: Path, server: Server, caller: frozenseg.Client
 ) -> None:
     found = made().panoptic
     unscored = PanopticResult(found.ids, [replace(s, score=math.nan) for s in found.segments])
     server.body = answer_of(made(panoptic=unscored), TASKS, "map", "tiny", 0.5).body
-    result = client(picture(tmp_path), WORDS).filter(threshold=0.5)
+    result = caller(picture(tmp_path), WORDS).filter(threshold=0.5)
     assert [math.isnan(segment.score) for segment in result.panoptic.segments] == [True] * 3
 
 
@@ -97,21 +97,21 @@ def test_segments_without_a_score_have_none(
     ],
 )
 def test_answers_of_other_programs_are_said_to_be_that(
-    tmp_path: Path, server: Server, client: frozenseg.Client, status: int, body: object
+    tmp_path: Path, server: Server, caller: frozenseg.Client, status: int, body: object
 ) -> None:
     server.status, server.body = status, json.dumps(body).encode()
     with pytest.raises(
         UserError, match=rf"127.0.0.1:\d+/?: status {status}, not an answer of ours"
     ):
-        client(picture(tmp_path), WORDS)
+        caller(picture(tmp_path), WORDS)
 
 
 def test_what_is_no_json_is_no_answer_and_a_refusal_is_told(
-    tmp_path: Path, server: Server, client: frozenseg.Client
+    tmp_path: Path, server: Server, caller: frozenseg.Client
 ) -> None:
     server.status, server.body = 502, b"<html>Bad Gateway</html>"
     with pytest.raises(UserError, match="status 502, not an answer of ours"):
-        client(picture(tmp_path), WORDS)
+        caller(picture(tmp_path), WORDS)
     server.status, server.body = 422, b'{"error": "the image is empty"}'
     with pytest.raises(UserError, match=r"the image is empty \(status 422\)"):
-        client(picture(tmp_path), WORDS)
+        caller(picture(tmp_path), WORDS)

@@ -241,8 +241,8 @@ FROZENSEG = Experiment(
         "d_slow": Arm(
             "d, a quarter of the learning rate",
             (*_injectors(True, True), *SLOW),
-            "a_slow",
-            "Do both injectors gain where all learn at a quarter of the rate?",
+            "d",
+            "What does a quarter of the rate cost, with both injectors?",
         ),
         "d_untrained": Arm(
             "d, SAM with random weights",
@@ -267,7 +267,7 @@ FROZENSEG = Experiment(
             "d16", "a16", "Do both gain where CLIP has one coarse level, as a plain ViT has?"
         ),
         Comparison("d2", "a2", "Do both gain where the decoder has two layers?"),
-        Comparison("d_slow", "d", "What does a quarter of the rate cost, with both injectors?"),
+        Comparison("d_slow", "a_slow", "Do both gain at a quarter of the learning rate?"),
         Comparison(
             *("claimed", "void"),
             "Unseen classes: is it CLIP's claim that helps, or less void for whatever query?",

@@ -45,6 +45,7 @@ TOGETHER = (  # what one thing may change beside its first key
     },
     {f"{PREFIX}TEXT", f"{PREFIX}TEXT_WEIGHTS"},
     {f"MODEL.FROZEN_SEG.{key}" for key in ("POOLING", "MASK_ADAPTER.NUM_CHANNELS")},
+    {"MODEL.SAM_WEIGHTS", "MODEL.ALLOW_RANDOM_WEIGHTS"},
 )
 
 
