@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frozenseg.encoders.pooling import log_sigmoid
 from frozenseg.structures import ClipFeatures
 
 
@@ -56,7 +57,7 @@ class ResNetTrunk:
         """As `encode_regions`, with the logarithm of the sigmoid of maps (B, Q, h, w) added to the
         scores of the cells, for maps of large numbers the same."""
         scores, values = self._scores(dense)
-        weights = (scores + F.logsigmoid(maps.flatten(2))[:, None]).softmax(-1)  # (B, M, Q, h*w)
+        weights = (scores + log_sigmoid(maps.flatten(2))[:, None]).softmax(-1)  # (B, M, Q, h*w)
         return self._pooled(weights, values)
 
     def _scores(self, dense: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from timm.layers import AttentionPoolLatent
 from timm.layers.format import Format
 from torch import Tensor, nn
 
-from frozenseg.encoders.pooling import pool_activations, pool_masks
+from frozenseg.encoders.pooling import log_sigmoid, pool_activations, pool_masks
 from frozenseg.structures import ClipFeatures
 
 STRIDE = 16
@@ -145,7 +145,7 @@ def attend_under_activations(pool: AttentionPoolLatent, dense: Tensor, maps: Ten
     """As `attend_under_masks`, with the logarithm of the sigmoid of maps (B, Q, h, w) added to the
     scores of the cells, for maps of large numbers the same."""
     scores, values = _scores(pool, dense)
-    weights = (scores + F.logsigmoid(maps.flatten(2))[:, None]).softmax(-1)
+    weights = (scores + log_sigmoid(maps.flatten(2))[:, None]).softmax(-1)
     return _projected(pool, weights @ values)
 
 

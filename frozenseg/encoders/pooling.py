@@ -33,8 +33,17 @@ def pool_activations(features: Tensor, maps: Tensor) -> Tensor:
     For maps of large numbers it is `pool_masks`.
     """
     with in_float32(features):
-        weights = F.logsigmoid(maps.float().flatten(2)).softmax(-1)  # sigmoids that add up to 1
+        weights = log_sigmoid(maps.float().flatten(2)).softmax(-1)  # sigmoids that add up to 1
         return weights @ features.float().flatten(2).transpose(1, 2)
+
+
+def log_sigmoid(maps: Tensor) -> Tensor:
+    """Return the logarithm of the sigmoid of maps.
+
+    PyTorch's own becomes that of a sigmoid which is 0 in exported graphs, and a region without a
+    cell of its own then has no number for a result.
+    """
+    return -F.softplus(-maps)
 
 
 def pool_predicted_masks(mask_embed: Tensor, features: Tensor) -> Tensor:

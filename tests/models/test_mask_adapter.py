@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from frozenseg.build.models import build_model
 from frozenseg.checkpoints.state_dict import trainable_state
 from frozenseg.config import load_config
-from frozenseg.encoders.pooling import pool_activations, pool_masks
+from frozenseg.encoders.pooling import log_sigmoid, pool_activations, pool_masks
 from frozenseg.errors import UserError
 from frozenseg.models.mask_adapter import MASKS_AT_ONCE, MaskAdapter
 from frozenseg.structures import ImageBatch, TextEmbeddings
@@ -165,3 +165,10 @@ def test_channels_that_cannot_be_halved_twice() -> None:
         build_model(load_config(None, options))
     with pytest.raises(UserError, match="POOLING"):
         load_config(None, [PREFIX + "POOLING", "adaptor"])
+
+
+def test_shares_of_cells_are_numbers_for_all_maps() -> None:
+    """Written so that exported graphs, which take apart what PyTorch computes at once, have them
+    as well."""
+    maps = torch.tensor([-1e4, -200.0, -50.0, -3.0, 0.0, 3.0, 50.0, 1e4])
+    torch.testing.assert_close(log_sigmoid(maps), torch.nn.functional.logsigmoid(maps))
