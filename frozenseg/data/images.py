@@ -52,7 +52,7 @@ _OF_CONTENT = (None, errno.EINVAL)
 # a network drive that has dropped out answers so for every file on it.
 _OF_ONE_FILE = {
     errno.EISDIR: "give an image file",
-    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENAMETOOLONG: "choose a shorter file name",
     errno.EILSEQ: "choose another name",
     errno.ELOOP: "copy the file itself in place of its links",
     errno.ENOMEM: "scale it down",

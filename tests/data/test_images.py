@@ -229,7 +229,7 @@ def test_what_the_system_says_of_one_file_is_no_lost_drive(
 def test_names_and_links_that_the_system_refuses(tmp_path: Path) -> None:
     (tmp_path / "circle.png").symlink_to("circle.png")
     for name, words in {
-        f"{'a' * 300}.png": "File name too long.; choose a shorter name",
+        f"{'a' * 300}.png": "File name too long.; choose a shorter file name",
         "circle.png": "symbolic links.; copy the file itself",
     }.items():
         with pytest.raises(UserError, match=f"cannot be read .*{words}") as caught:
