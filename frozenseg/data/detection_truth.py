@@ -65,14 +65,7 @@ def load_truth(
         content, named = source, "ground truth"
     else:
         content, named = read_json(source), os.fspath(source)
-    file = read_instance_file(content, named, boxes=boxes)
-    if images is not None and not file.images.keys() <= images:
-        file = _of_images(file, images, named)
-    if len(file.categories) > MOST_CATEGORIES:
-        raise UserError(
-            f"{named}: {len(file.categories)} categories are more than {MOST_CATEGORIES}, for "
-            "which the scores do not fit into memory; list those that occur"
-        )
+    file = _scored_file(content, named, boxes, images)
     numbers = {
         key: number if isinstance(key, str) else key
         for number, key in enumerate(file.images, start=1)
@@ -102,6 +95,21 @@ def load_truth(
     }
     sizes = {key: (image.height, image.width) for key, image in file.images.items()}
     return Truth(dataset, numbers, sizes, file.categories)
+
+
+def _scored_file(
+    content: Mapping[str, Any], source: str, boxes: bool, images: Set[ImageId] | None
+) -> InstanceFile:
+    """Read what is scored of an instance file, and refuse one of too many categories."""
+    file = read_instance_file(content, source, boxes=boxes)
+    if len(file.categories) > MOST_CATEGORIES:
+        raise UserError(
+            f"{source}: {len(file.categories)} categories are more than {MOST_CATEGORIES}, for "
+            "which the scores do not fit into memory; list those that occur"
+        )
+    if images is None or file.images.keys() <= images:
+        return file
+    return _of_images(file, images, source)
 
 
 def _of_images(file: InstanceFile, images: Set[ImageId], source: str) -> InstanceFile:

@@ -151,11 +151,12 @@ def _worker(
             import_extensions(extensions)
             status = _in_group(told_first, argument, layout.backend, url, rank, layout.world_size)
     except UserError as error:
-        _tell(outcomes, str(error), 2)
+        if outcomes.empty():  # it came before the job began
+            _tell(outcomes, str(error), 2)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except Exception:
+    except RuntimeError:  # torch.distributed's, where another process has left
         if outcomes.empty():
             raise
         sys.exit(2)  # a process has told its error, of which this one is a consequence
