@@ -180,7 +180,7 @@ MASK_FORMER = {
 MODEL = {
     "META_ARCHITECTURE": "FrozenSeg",  # FrozenSeg, FCCLIP, Fusioner, or a family of your own
     "LOSS": "",  # "": that of the family; else a loss of your own, by its name in the table LOSSES
-    "DEVICE": "auto",  # "cuda", "cpu", "mps"; "auto": the first of them that is there
+    "DEVICE": "auto",  # "cuda", "cuda:1", "cpu", "mps"; "auto": the first that is there
     # Of the encoders and decoders at inference (training: SOLVER.AMP). On CUDA fp32 is without
     # TF32, and tf32 is float32 whose products may be rounded to 10 bits. int8, on a CPU: float32,
     # but the linear layers in the blocks of frozen encoders round to 8 bits. "auto": fp16 on CUDA,

@@ -212,7 +212,8 @@ class _Run:
         The weights come first, so that they are there whatever the evaluation meets.
         """
         failures: list[str] = []
-        with saying_how_to_go_on(self.state, self.checkpoints):
+        less = "set TEST.IMS_PER_BATCH 1, or a smaller INPUT.MIN_SIZE_TEST"
+        with saying_how_to_go_on(self.state, self.checkpoints, to_save_memory=less):
             if is_main():
                 attempt([self._write_weights], failures)
             about = about_sets(

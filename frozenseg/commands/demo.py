@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     files = "image files, a folder, a glob, videos, the number of a camera, or an address rtsp://; "
-    files += "without it, two scenes"
+    files += "without it and without a vocabulary, two scenes that ship with the package"
     add("--input", "--video-input", nargs="+", action="extend", help=files)
     add("--recursive", action="store_true", help="search the folders in a folder too")
     add_vocabulary(parser)
@@ -215,6 +215,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
     add_video(parser)
     add_model(parser)
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="the published way to KEY VALUE ...")
+    add(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="KEY VALUE pairs, as the published command lines give them",
+    )
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser

@@ -16,7 +16,11 @@ def add_engine(parser: argparse.ArgumentParser, *, actors: str) -> None:
         help="what starts the models: this machine's processes (default), or Ray",
     )
     add("--address", help="address of a Ray cluster; without it, Ray is started on this machine")
-    add("--actors", type=int, help=f"{actors} under Ray (default: one a GPU, or one a two CPUs)")
+    add(
+        "--actors",
+        type=int,
+        help=f"{actors} under Ray (default: one for each GPU, or for every two CPUs)",
+    )
     add(
         "--wait",
         type=float,

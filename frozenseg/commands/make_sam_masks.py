@@ -173,5 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_engine(parser, actors="processes")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="the same, behind --input")
+    add(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="KEY VALUE pairs; needed behind --input, which takes all words that follow",
+    )
     return parser

@@ -148,34 +148,42 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="frozenseg serve",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = argparse.ArgumentParser(prog="frozenseg serve", description=__doc__)
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add(
+        "--model",
+        default="small",
+        help=f"a shipped name, a YAML file, or the folder of a run {default}",
     )
-    add = parser.add_argument
-    add("--model", default="small", help="a shipped name, a YAML file, or the folder of a run")
     add("--weights", help="a checkpoint of the trained parts, instead of the model's own")
-    add("--host", default="127.0.0.1", help="the address of this machine that it listens on")
-    add("--port", type=int, default=8000, help="its port; 0 takes one that is free")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help=f"the address of this machine that it listens on {default}",
+    )
+    add("--port", type=int, default=8000, help=f"its port; 0 takes one that is free {default}")
     add(
         "--device",
         nargs="+",
         metavar="DEVICE",
-        help="one process of the model on each, e.g. cuda:0 cuda:1; by default the best one",
+        help="one process of the model on each, e.g. cuda:0 cuda:1 (default: the best one)",
     )
     add_backend(parser)
-    add("--batch-size", type=int, default=4, help="images that the model takes at once")
-    add("--max-queue", type=int, default=32, help="images that may wait; more are refused (503)")
-    add("--max-upload-mb", type=int, default=20, help="size of a request; larger are refused")
-    add("--max-megapixels", type=float, default=40, help="size of an image; larger are refused")
-    add("--token-file", type=user_path, help="file with a word that every request must bring")
+    add("--batch-size", type=int, default=4, help=f"images that the model takes at once {default}")
+    waiting = f"images that may wait; more are refused (503) {default}"
+    add("--max-queue", type=int, default=32, help=waiting)
+    upload = f"largest request in MB; larger ones are refused {default}"
+    add("--max-upload-mb", type=int, default=20, help=upload)
+    image = f"largest image in megapixels; larger ones are refused {default}"
+    add("--max-megapixels", type=float, default=40, help=image)
+    token = "file with a word that every request must bring (default: no token)"
+    add("--token-file", type=user_path, help=token)
     add(
         "--allow-origin",
         nargs="+",
         default=[],
         metavar="URL",
-        help="other sites whose pages may call this service from a browser",
+        help="other sites whose pages may call this service from a browser (default: none)",
     )
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
     return parser

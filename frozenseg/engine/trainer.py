@@ -60,7 +60,8 @@ def train(
     evaluate: returns scores by data set.
     keep_best: called after the best evaluation so far, while the model has the evaluated weights.
     """
-    with saying_how_to_go_on(state, checkpoints):
+    more = f"raise SOLVER.ACCUMULATE (now {accumulate}): each pass takes fewer images"
+    with saying_how_to_go_on(state, checkpoints, to_save_memory=more):
         while state.step < max_iter:
             micro_batches = list(islice(batches, accumulate))
             log.data_ready()
@@ -286,12 +287,17 @@ def _due(step: int, period: int) -> bool:
 
 
 @contextmanager
-def saying_how_to_go_on(state: TrainingState, checkpoints: CheckpointFolder) -> Iterator[None]:
-    """Make an error inside say what is left of the run as well: its newest checkpoint."""
+def saying_how_to_go_on(
+    state: TrainingState, checkpoints: CheckpointFolder, *, to_save_memory: str
+) -> Iterator[None]:
+    """Make an error inside say what is left of the run as well: its newest checkpoint.
+
+    to_save_memory: what to do where the memory of the GPU is too small.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
-        full = UserError("the GPU has no memory left: split each batch into more micro-batches")
+        full = UserError(f"the GPU has no memory left: {to_save_memory}")
         raise UserError(_told(full, state.step, checkpoints)) from None
     except (UserError, OSError) as error:
         raise UserError(_told(error, state.step, checkpoints)) from None

@@ -24,8 +24,15 @@ def main(argv: list[str]) -> None:
     """Print the table of parameters, and of operations with --flops."""
     parser = argparse.ArgumentParser(prog="frozenseg analyze_model", description=__doc__)
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1199), metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, default=150, help="for the FLOPs")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(800, 1199),
+        metavar=("H", "W"),
+        help="of the image in pixels (default: 800 1199)",
+    )
+    parser.add_argument("--classes", type=int, default=150, help="for the FLOPs (default: 150)")
     parser.add_argument("--flops", action="store_true", help="count operations too")
     parser.add_argument("--json", type=output_file, help="write the numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")

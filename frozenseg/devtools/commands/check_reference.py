@@ -29,7 +29,11 @@ def main(argv: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("prefix", type=user_path, help="e.g. ../shared/reference/convnext_large")
+    parser.add_argument(
+        "prefix",
+        type=user_path,
+        help="path of the vectors without .json and .npz, e.g. $FROZENSEG_REFERENCE/convnext_large",
+    )
     parser.add_argument(
         "--device", default="cpu", help="of a whole model: as MODEL.DEVICE (default: %(default)s)"
     )

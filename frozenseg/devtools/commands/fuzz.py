@@ -36,7 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--files", type=int, help="end when each reader had so many files")
     add("--seed", type=int, default=0, help="of the damage; file N of a reader is always the same")
     add("--only", nargs="+", default=[], metavar="KIND", help='kinds of files, e.g. "label maps"')
-    add("--output", type=user_path, default=Path("fuzz"), help="folder (default: %(default)s)")
+    add(
+        "--output",
+        type=user_path,
+        default=Path("output/fuzz"),
+        help="folder (default: %(default)s)",
+    )
     return parser
 
 

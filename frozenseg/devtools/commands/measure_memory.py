@@ -23,8 +23,15 @@ def main(argv: list[str]) -> None:
     """Segment one image and print the peak memory that this has taken."""
     parser = argparse.ArgumentParser(prog="frozenseg measure_memory", description=__doc__)
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
-    parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, default=847)
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(1024, 2048),
+        metavar=("H", "W"),
+        help="of the image in pixels (default: 1024 2048)",
+    )
+    parser.add_argument("--classes", type=int, default=847, help="number of classes (default: 847)")
     parser.add_argument("--json", type=output_file, help="append a line of numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)

@@ -17,6 +17,7 @@ from frozenseg.small_world.vocabulary import world_vocabulary
 
 COUNTS = {"train": 2400, "val": 200, "video_val": 288}
 USUAL = ("train", "val")
+WHAT = "--output, --sheet, --demo or --clips"
 DESCRIBED = "set.yaml"  # names both splits in a few letters
 
 
@@ -81,7 +82,7 @@ def dataset_name(files: WorldFiles) -> str:
 
 def _check(arguments: argparse.Namespace) -> None:
     if not (arguments.output or arguments.sheet or arguments.demo or arguments.clips):
-        raise UserError("nothing to do: give --output, --sheet, --demo or --clips")
+        raise UserError(f"nothing to do: give {WHAT}")
     for name, least in (("count", 1), ("seed", 0), ("processes", 1)):
         if (given := getattr(arguments, name)) is not None and given < least:
             raise UserError(f"--{name} {given}: must be at least {least}")
@@ -92,15 +93,24 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="frozenseg make_small_world", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="frozenseg make_small_world", description=f"{__doc__} It needs {WHAT}."
+    )
     add = parser.add_argument
+    counts = ", ".join(f"{count} of {split}" for split, count in COUNTS.items())
     add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
     add("--split", nargs="+", choices=list(SPLITS), help="default: train val")
-    add("--count", type=int, help=f"scenes or frames of a split (default: {COUNTS})")
+    add("--count", type=int, help=f"scenes or frames of a split (default: {counts})")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
-    add("--unannotated", nargs="+", default=[], metavar="NAME", help="classes without masks, too")
+    more = "more classes whose masks are left out of the training split"
+    add("--unannotated", nargs="+", default=[], metavar="NAME", help=more)
     cores = os.cpu_count() or 1
-    add("--processes", type=int, default=cores, help="files do not depend on it (%(default)s)")
+    add(
+        "--processes",
+        type=int,
+        default=cores,
+        help="that draw; the files do not depend on it (default: %(default)s)",
+    )
     add("--sheet", type=output_picture, help="write a contact sheet (.png)")
     add("--demo", type=user_path, help="write the demo's scenes and vocabulary into this folder")
     add("--clips", type=user_path, help="write three short videos into this folder")

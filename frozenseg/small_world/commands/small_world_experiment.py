@@ -245,21 +245,33 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("experiment", choices=list(EXPERIMENTS), nargs="?", default="frozenseg", help="%(default)s")
+    add(
+        "experiment",
+        choices=list(EXPERIMENTS),
+        nargs="?",
+        default="frozenseg",
+        help="which one (default: %(default)s)",
+    )
     add("--config-file", type=user_path, help="recipe (default: the experiment's own)")
     add("--output", type=user_path, help="default: output/small_world_EXPERIMENT")
     add("--seeds", type=int, nargs="+", default=list(range(8)), help="default: 0 to 7")
-    add("--steps", type=int, nargs="+", help="numbers of steps to score after")
+    steps = "; ".join(f"{name} {' '.join(map(str, of.steps))}" for name, of in EXPERIMENTS.items())
+    add("--steps", type=int, nargs="+", help=f"numbers of steps to score after (default: {steps})")
     add(
         "--cooldown",
         type=_share,
         default=0.0,
-        help="more steps with a falling rate (default: none)",
+        help="share of more steps in which the rate falls, e.g. 0.3 (default: none)",
     )
     add("--arms", nargs="+", help="default: those of the main question")
     folder = Path("output/small_encoders")
     add("--encoders", type=user_path, default=folder, help="of fusioner (default: %(default)s)")
-    add("--hours", type=float, default=float("inf"), help="begin no run after (default: no limit)")
+    add(
+        "--hours",
+        type=float,
+        default=float("inf"),
+        help="begin no new run after so many hours (default: no limit)",
+    )
     add(
         "--report",
         type=user_path,

@@ -20,19 +20,34 @@ def add_run_arguments(
     add = parser.add_argument
     add("--output", type=user_path, required=True, help="folder of weights, checkpoint and metrics")
     add("--resume", action="store_true", help="go on after the checkpoint in --output")
-    add("--steps", type=int, default=steps, help="default: %(default)s")
+    add("--steps", type=int, default=steps, help="of training (default: %(default)s)")
     add("--batch", type=int, default=batch, help=f"{of} a step (default: %(default)s)")
     add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
     add("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
     precisions, precision_help = ("auto", "fp32", "bf16"), "auto: what the machine is fast in"
     add("--precision", choices=precisions, default="auto", help=f"{precision_help} (default)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cuda or cpu (default: %(default)s)",
+    )
     workers = min(os.cpu_count() or 1, 16)
-    add("--workers", type=int, default=workers, help="that make scenes (default: %(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=workers,
+        help="processes that make scenes (default: %(default)s)",
+    )
     option = f"--test-{of}"
-    add(option, dest="test_samples", type=int, default=tests, help="default: %(default)s")
+    add(
+        option,
+        dest="test_samples",
+        type=int,
+        default=tests,
+        help=f"{of} to test on (default: {tests})",
+    )
     parser.set_defaults(test_option=option)
-    add("--save-period", type=int, default=1000, help="steps (default: %(default)s)")
+    add("--save-period", type=int, default=1000, help="steps between checkpoints (default: 1000)")
 
 
 def settings_from(

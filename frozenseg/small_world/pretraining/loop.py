@@ -138,7 +138,7 @@ def train(
             period=run.log_period,
             start_step=state.step,
         )
-        with saying_how_to_go_on(state, checkpoints):
+        with saying_how_to_go_on(state, checkpoints, to_save_memory="give a smaller --batch"):
             _run_steps(task, config, run, state, checkpoints, log, stop)
             scores = _evaluate(task, state, log)
             write_state(run.folder / WEIGHTS, task.weights())
