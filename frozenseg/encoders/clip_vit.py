@@ -172,7 +172,11 @@ def at_stride_16(pixels: Tensor, patch: int) -> Tensor:
     if patch == STRIDE:
         return pixels
     size = (pixels.shape[-2] * patch // STRIDE, pixels.shape[-1] * patch // STRIDE)
-    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+    # In float32, as PyTorch does not smooth in half precision on a CPU.
+    resized = F.interpolate(
+        pixels.float(), size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized.to(pixels.dtype)
 
 
 def accept_any_size(vit: Any) -> None:

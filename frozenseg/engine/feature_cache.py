@@ -63,7 +63,7 @@ class FeatureCache:
         Every image is encoded alone, so a file does not depend on the other images of the batch.
         """
         rows = [
-            self._of_one(ImageBatch(pixels[None], [size]), device)
+            self._of_one(ImageBatch(pixels[None], [size], images.padding), device)
             for pixels, size in zip(images.pixels, images.sizes, strict=True)
         ]
         if len(rows) == 1:  # `cat` would lay the tensors out anew
@@ -149,6 +149,8 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
 def image_key(image: ImageBatch) -> str:
     """Return a digest of one image (1, 3, H, W) as the encoders get it, with its size and
     padding."""
-    digest = hashlib.sha256(repr((image.sizes, tuple(image.pixels.shape))).encode())
+    shape = (image.sizes, tuple(image.pixels.shape))
+    padded = (*shape, image.padding) if image.padding else shape  # files without are older
+    digest = hashlib.sha256(repr(padded).encode())
     digest.update(image.pixels.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]

@@ -22,6 +22,7 @@ from frozenseg.inference.accumulators import (
     SemanticAccumulator,
 )
 from frozenseg.inference.resize import MaskResizer
+from frozenseg.runtime.precision import tf32_settings
 from frozenseg.runtime.triton_launch import kernels_work, launch, runs_triton
 
 Kind = TypeVar("Kind", bound=Accumulator)
@@ -54,7 +55,7 @@ def scan(
 
 def _is_served(accumulator: Accumulator) -> bool:
     if isinstance(accumulator, SemanticAccumulator):
-        return accumulator.all_scores is None and torch.backends.cuda.matmul.allow_tf32
+        return accumulator.all_scores is None and tf32_settings()[0]
     return isinstance(accumulator, PanopticAccumulator | InstanceAccumulator)
 
 

@@ -292,8 +292,13 @@ class Fusioner(SegmentationModel):
     def _windowed(self, images: ImageBatch, vectors: Tensor) -> Tensor:
         """Mask logits (B, K, H, W): at each pixel the mean over all windows that cover it.
 
-        Pixels that no window covers are padding and get 0.
+        Pixels that no window covers are padding and get 0. Images of other sizes have other
+        windows.
         """
+        if len(set(images.sizes)) > 1:
+            single = zip(images.pixels.split(1), images.sizes, strict=True)
+            batches = (ImageBatch(pixels, [size], images.padding) for pixels, size in single)
+            return torch.cat([self._windowed(batch, vectors) for batch in batches])
         height, width = images.pixels.shape[-2:]
         sums = images.pixels.new_zeros(len(images.sizes), len(vectors), height, width)
         counts = images.pixels.new_zeros(height, width)

@@ -8,30 +8,23 @@ from frozenseg.structures import ImageBatch
 def windows(
     images: ImageBatch, *, side: int, stride: int, padding: float
 ) -> Iterator[tuple[int, int, ImageBatch]]:
-    """Yield (top, left, part) of square windows that cover the images, all lengths in pixels.
+    """Yield (top, left, part) of square windows that cover images of one size, all lengths in
+    pixels.
 
     The last window of a row or column may reach beyond the image, as does the only window of an
     image smaller than `side`. There the encoders see `padding`, a value after normalisation.
     """
-    height = max(height for height, _ in images.sizes)
-    width = max(width for _, width in images.sizes)
+    (height, width) = images.sizes[0]
     for top in window_starts(height, side, stride):
         for left in window_starts(width, side, stride):
             inside = images.pixels[..., top : top + side, left : left + side]
             pixels = images.pixels.new_zeros(*inside.shape[:2], side, side)
             pixels[..., : inside.shape[-2], : inside.shape[-1]] = inside
-            sizes = [
-                (_inside(image_height - top, side), _inside(image_width - left, side))
-                for image_height, image_width in images.sizes
-            ]
-            yield top, left, ImageBatch(pixels, sizes, padding)
+            size = (min(height - top, side), min(width - left, side))
+            yield top, left, ImageBatch(pixels, [size] * len(images.sizes), padding)
 
 
 def window_starts(length: int, side: int, stride: int) -> range:
     """Where windows begin along an axis of `length` pixels; the last window covers its end."""
     beyond = max(length - side, 0)
     return range(0, beyond + stride, stride) if beyond % stride else range(0, beyond + 1, stride)
-
-
-def _inside(length: int, side: int) -> int:
-    return min(max(length, 0), side)

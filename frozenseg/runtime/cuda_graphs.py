@@ -18,9 +18,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from frozenseg.runtime.precision import tf32_settings
+
 logger = logging.getLogger(__name__)
 
 GRAPHS = 48  # kept at most: six stages at eight sizes
+COUNTED = 4096  # combinations of shapes whose calls are counted
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -98,6 +101,8 @@ class StageGraphs:
         self, key: str, name: str, method: Callable[..., Any], given: Any
     ) -> StageGraph | None:
         self._calls[key] += 1
+        if len(self._calls) > COUNTED:  # a service meets ever new sizes and numbers of names
+            self._calls = Counter(dict(self._calls.most_common(COUNTED // 2)))
         if key not in self._graphs and self._calls[key] > 1 and self._has_room(self._calls[key]):
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -204,4 +209,4 @@ def _describe(tensor: Tensor) -> tuple[Any, ...]:
 def _mode() -> tuple[Any, ...]:
     """Return what decides, beside the inputs, which kernels run."""
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-    return autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return autocast, *tf32_settings()

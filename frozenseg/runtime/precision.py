@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -105,29 +105,66 @@ def _warn_of_slow_bfloat16() -> None:
     logger.warning("bf16: this CPU has no instructions for it; fp32 is several times as fast here")
 
 
+class _Switch(NamedTuple):
+    """A setting of the process that says whether float32 may be rounded to TF32."""
+
+    backend: Any
+    attribute: str
+    on: Any
+    off: Any
+
+    def value(self) -> Any:
+        """None: PyTorch refuses to read its older settings where the newer ones disagree."""
+        try:
+            return getattr(self.backend, self.attribute)
+        except RuntimeError:
+            return None
+
+    def set(self, value: Any) -> None:
+        setattr(self.backend, self.attribute, value)
+
+
+def _switches() -> tuple[list[_Switch], list[_Switch]]:
+    """Return PyTorch's older settings of products and of cuDNN, and the newer ones (2.9 on)."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    older = [_Switch(backend, "allow_tf32", True, False) for backend in (matmul, cudnn)]
+    if not hasattr(matmul, "fp32_precision"):
+        return older, []
+    backends = (matmul, cudnn.conv, cudnn.rnn)
+    return older, [_Switch(backend, "fp32_precision", "tf32", "ieee") for backend in backends]
+
+
+def tf32_settings() -> tuple[bool, ...]:
+    """Return whether CUDA's products, and then cuDNN's operations, may use TF32 now."""
+    older, newer = _switches()
+    return tuple(switch.value() == switch.on for switch in newer or older)
+
+
 _tf32_lock = threading.Lock()
 _tf32_wishes: dict[int, list[bool]] = {}  # of each thread inside `allow_tf32`, the innermost last
-_tf32_before: list[bool] = []
+_tf32_before: list[tuple[_Switch, Any]] = []
 
 
 @contextmanager
 def allow_tf32(allowed: bool) -> Iterator[None]:
     """Whether CUDA's products and cuDNN's convolutions may use TF32 inside.
 
-    PyTorch allows it for convolutions by default. The flags are the process's: of several threads
-    inside, the strictest wins, and the flags are as before when the last one leaves.
+    PyTorch allows it for convolutions by default. The settings are the process's: of several
+    threads inside, the strictest wins, and the settings are as before when the last one leaves.
     """
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
 
     def apply_wishes() -> None:
         strictest = all(wishes[-1] for wishes in _tf32_wishes.values())
-        for backend, before in zip(backends, _tf32_before, strict=True):
-            backend.allow_tf32 = strictest if _tf32_wishes else before
+        for switch, before in _tf32_before:
+            inside = switch.on if strictest else switch.off
+            switch.set(inside if _tf32_wishes else before)
 
     thread = threading.get_ident()
     with _tf32_lock:
         if not _tf32_wishes:
-            _tf32_before[:] = [backend.allow_tf32 for backend in backends]
+            older, newer = _switches()  # the newer ones come last, as they decide
+            values = [(switch, switch.value()) for switch in (*older, *newer)]
+            _tf32_before[:] = [(switch, value) for switch, value in values if value is not None]
         _tf32_wishes.setdefault(thread, []).append(allowed)
         apply_wishes()
     try:

@@ -168,7 +168,7 @@ def options(name: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["tiny-SigLIP2", "frozenseg_tiny_vit"])
+@pytest.mark.parametrize("name", ["tiny-SigLIP2", "tiny-EVA02", "frozenseg_tiny_vit"])
 def test_half_precision_stays_close(name: str) -> None:
     words = [str(word) for pair in options(name).items() for word in pair]
     clip = build_tiny(*words).clip

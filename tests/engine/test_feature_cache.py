@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -300,6 +301,7 @@ def test_all_that_the_encoders_get_is_in_the_key() -> None:
         ImageBatch.collate([pixels], 32, [(30, 39)]),  # the last column is padding
         ImageBatch.collate([pixels], 64),
         ImageBatch.collate([other], 32),
+        replace(ImageBatch.collate([pixels], 32), padding=-1.0),  # beyond the image
     ]
     assert len({image_key(image) for image in images}) == len(images)
     assert image_key(ImageBatch.collate([pixels.clone()], 32)) == image_key(images[0])

@@ -162,8 +162,8 @@ def test_predictions_name_their_class() -> None:
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
     """Windows of 32 every 21 over 30 x 61 pixels, in a batch of 32 x 64: from 0, 21 and 42, the
-    last beyond the image, where encoders see -1. The second image is 30 x 40: the last window
-    shows it not at all."""
+    last beyond the image, where encoders see -1. The second image is 30 x 40: it has no window
+    from 42."""
     pixels = [torch.rand(3, 30, 61) * 255, torch.rand(3, 30, 40) * 255]
     images, words = ImageBatch.collate(pixels, 16), text()
     sliding = {"window": 32, "window_stride": 21, "window_padding": -1.0}
@@ -174,7 +174,7 @@ def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
     for number, image in enumerate(pixels):
         height, width = image.shape[-2:]
         sums, counts = torch.zeros(3, height, width), torch.zeros(width)
-        for left in (0, 21, 42):
+        for left in window_starts(width, 32, 21):
             shown = image[..., left : left + 32]
             # minus the deviation from the mean becomes -1 when normalised
             canvas = torch.full((1, 3, 32, 32), 120.0 - 60.0)
@@ -185,6 +185,10 @@ def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
             counts[left : left + 32] += 1
         ours = found[number, :, :height, :width]
         torch.testing.assert_close(ours, sums / counts, atol=1e-4, rtol=0)
+        # and nobody else's: the image alone, padded as in the batch
+        single = ImageBatch(images.pixels[[number]], [images.sizes[number]])
+        alone = make(kind, **sliding).predict(single, words).mask_logits
+        torch.testing.assert_close(alone, found[[number]], atol=1e-4, rtol=0)
     # in a window, too, classes asked together equal those asked alone, where fusion is late
     if kind == "late":
         model = make(kind, **sliding)

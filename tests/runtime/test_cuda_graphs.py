@@ -67,6 +67,20 @@ def test_a_stage_is_recorded_when_its_shapes_come_again(recorded: list[Any]) -> 
 
 
 @torch.no_grad()
+def test_shapes_that_never_come_again_are_forgotten(
+    recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_graphs, "COUNTED", 8)
+    graphs = StageGraphs()
+    run = graphs.wrap(stage, "stage")
+    for size in range(1, 30):
+        run(features(1.0, size=1), factor=2)
+        run(features(1.0, size=size), factor=2)
+    assert len(graphs._calls) <= 8
+    assert len(recorded) == 1  # of the shape that comes each time
+
+
+@torch.no_grad()
 def test_the_most_frequent_shapes_have_graphs(
     recorded: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

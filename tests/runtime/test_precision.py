@@ -20,7 +20,7 @@ from frozenseg.models.geometric_ensemble import class_logits
 from frozenseg.results.result import SegmentationResult
 from frozenseg.runtime import precision as precision_module
 from frozenseg.runtime.linear import Int8Linear, PrepackedLinear, onednn_present
-from frozenseg.runtime.precision import Precision, allow_tf32
+from frozenseg.runtime.precision import Precision, allow_tf32, tf32_settings
 from frozenseg.small_world.pictures import demo_scenes
 from frozenseg.structures import TextEmbeddings
 from tests.conftest import TINY_OPTIONS
@@ -79,6 +79,42 @@ def test_of_several_threads_the_strictest_wins() -> None:
             other.submit(strict.__exit__, None, None, None).result()
             assert matmul.allow_tf32
     assert matmul.allow_tf32 == before
+
+
+NEWER = {
+    "products": (torch.backends.cuda.matmul, "tf32"),
+    "everything": (torch.backends, "tf32"),
+    "cudnn": (torch.backends.cudnn, "tf32"),
+    "convolutions": (getattr(torch.backends.cudnn, "conv", None), "ieee"),
+}
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="a PyTorch without it"
+)
+@pytest.mark.parametrize("name", NEWER)
+def test_a_program_that_uses_the_newer_settings_keeps_them(name: str) -> None:
+    """PyTorch raises where its older settings are read after the newer ones were set."""
+    module, value = NEWER[name]
+    whole = module.fp32_precision  # type: ignore[union-attr]
+    try:
+        module.fp32_precision = value  # type: ignore[union-attr]
+        _check_newer_settings()
+    finally:
+        module.fp32_precision = whole  # type: ignore[union-attr]
+
+
+def _check_newer_settings() -> None:
+    cudnn = torch.backends.cudnn
+    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    settings = tf32_settings()
+    for allowed, inside in ((True, "tf32"), (False, "ieee")):
+        with allow_tf32(allowed), allow_tf32(allowed):
+            assert [backend.fp32_precision for backend in backends] == [inside] * 3
+            assert set(tf32_settings()) == {allowed}
+    assert [backend.fp32_precision for backend in backends] == before
+    assert tf32_settings() == settings
 
 
 def test_an_unknown_precision_is_named() -> None:

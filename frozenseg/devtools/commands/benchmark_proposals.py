@@ -5,7 +5,6 @@ the generator's, one of ours has an IoU of 0.99 with it.
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from frozenseg.encoders.sam import FrozenSam, build_sam_model
 from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.files import resolve_packaged_path, write_json
 from frozenseg.inference.proposals import ProposalSettings, automatic_masks
+from frozenseg.runtime.environment import device_name
 from frozenseg.small_world.scene import make_scene
 from frozenseg.structures import ImageBatch
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int | None:
     rows = [compare(sam, image, settings, arguments.repeats) for image in images]
     report: dict[str, Any] = {
         "sam": arguments.sam + ("" if loaded else ", random weights"),
-        "device": platform.processor() or arguments.device,
+        "device": device_name(torch.device(arguments.device)),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "images": len(rows),

@@ -122,7 +122,7 @@ def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
                 continue
             run.score(steps)
         control = runs.get(experiment.control or "")
-        if control and seed == arguments.seeds[0]:
+        if control and seed == arguments.seeds[0] and control.trained(steps):
             if not control.scores(steps, f"_{CONTROL}").is_file():
                 control.score(steps, *_shuffled_names(arguments, seed), name=f"_{CONTROL}")
     return False

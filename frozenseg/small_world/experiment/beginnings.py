@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from frozenseg.build.models import build_model
-from frozenseg.checkpoints.state_dict import trainable_state, write_state
+from frozenseg.checkpoints.state_dict import read_state, trainable_state, write_state
 
 
 def write_beginnings(configs: Mapping[str, CfgNode], folder: Path) -> dict[str, Path]:
@@ -18,14 +19,18 @@ def write_beginnings(configs: Mapping[str, CfgNode], folder: Path) -> dict[str, 
     are there stay as they are.
     """
     paths = {name: folder / f"{name}_seed_{cfg.SEED}.safetensors" for name, cfg in configs.items()}
-    if all(path.is_file() for path in paths.values()):
-        return paths
-    shared: dict[str, Tensor] = {}
-    for name, cfg in configs.items():
-        state = trainable_state(build_model(cfg))
-        for key, tensor in state.items():
-            first = shared.setdefault(key, tensor)
-            if first.shape == tensor.shape:
-                state[key] = first
-        write_state(paths[name], state)
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    shared: dict[tuple[str, torch.Size], Tensor] = {}
+    if missing:
+        for name in configs.keys() - set(missing):
+            _share(read_state(paths[name]), shared)
+    for name in missing:
+        write_state(paths[name], _share(trainable_state(build_model(configs[name])), shared))
     return paths
+
+
+def _share(
+    state: Mapping[str, Tensor], shared: dict[tuple[str, torch.Size], Tensor]
+) -> dict[str, Tensor]:
+    """Return a state with the shared tensors, which its own join where there is none."""
+    return {key: shared.setdefault((key, tensor.shape), tensor) for key, tensor in state.items()}

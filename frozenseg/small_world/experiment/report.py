@@ -56,6 +56,8 @@ def _answers(outcome: Outcome) -> Iterator[str]:
 
 
 def _verdict(gain: Difference) -> str:
+    if np.isnan(gain.mean):
+        return "no score in some of the runs: no answer"
     if np.isnan(gain.low):
         return f"{gain.mean:+.1f}, one seed: no answer"
     word = "undecided" if not gain.decided else "a gain" if gain.low > 0 else "a loss"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from frozenseg.build.evaluation import evaluate
 from frozenseg.config import load_config
@@ -149,6 +149,24 @@ def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
         assert first == "c" or len(shared) == len(states[first])
     other = load_file(tmp_path / "a_seed_1.safetensors")
     assert any(not torch.equal(states["a"][key], other[key]) for key in other)
+
+
+def test_first_weights_that_are_there_stay(tmp_path: Path) -> None:
+    """An arm that is added later begins with the weights that the others had, of whatever
+    version."""
+    run = TinyRun(tmp_path)
+    configs = {
+        name: load_config(run.config, [*FROZENSEG.arms[name].options, "SEED", "0"])
+        for name in ("a", "b", "d")
+    }
+    paths = write_beginnings({"b": configs["b"]}, tmp_path)
+    state = {key: tensor + 1 for key, tensor in load_file(paths["b"]).items()}
+    save_file(state, paths["b"])
+    paths = write_beginnings(configs, tmp_path)
+    for name in configs:
+        begun = load_file(paths[name])
+        assert all(torch.equal(begun[key], tensor) for key, tensor in state.items())
+    assert len(load_file(paths["d"])) > len(state)
 
 
 @pytest.fixture
@@ -309,6 +327,8 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
     assert command.main(arguments) == 0
+    # Of seed 1, now the first one, the weights of one step are gone: the control is left out.
+    assert command.main(tiny("--seeds", "1", "--steps", "1")) == 0
     with pytest.raises(
         UserError, match="holds runs of another recipe, --cooldown or other --options"
     ):

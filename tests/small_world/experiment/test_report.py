@@ -40,6 +40,13 @@ def test_a_question_is_answered_by_its_intervals() -> None:
     assert "| b - a | 2 | **+1.5 (+0.5 to +2.5)** | -1.0 (-3.0 to +1.0) |" in text
 
 
+def test_a_score_that_is_missing_is_not_called_a_single_seed() -> None:
+    text = report(outcome(PQ_seen=Difference((1.0, np.nan), np.nan, np.nan, True)))
+    assert "2 seeds: PQ seen no score in some of the runs: no answer;" in text
+    text = report(outcome(PQ_seen=Difference((1.0,), np.nan, np.nan, True)))
+    assert "1 seeds: PQ seen +1.0, one seed: no answer;" in text
+
+
 def test_a_cooldown_is_said_and_kept(tmp_path: Path) -> None:
     cooled = replace(outcome(), cooldown=0.3)
     cooled.write(tmp_path / "results.json")
