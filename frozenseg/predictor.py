@@ -8,8 +8,11 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -19,7 +22,7 @@ from torch import Tensor
 from frozenseg.data.image_inputs import each_image, is_many, to_array
 from frozenseg.data.images import file_name
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
-from frozenseg.data.video import read_video
+from frozenseg.data.video import is_live, read_video
 from frozenseg.errors import UserError, UserValueError
 from frozenseg.inference.segment import Pipeline, Request
 from frozenseg.inference.stream import segment_stream
@@ -207,11 +210,30 @@ class Predictor:
             True
         """
         words, known = Vocabulary.parse(vocabulary, things), tracker or tracker_of(threshold)
+        names: deque[str | None] = deque()
         if isinstance(frames, str | os.PathLike) and not is_many(frames):
-            frames = (frame.pixels for frame in read_video(frames).frames())
-        pixels = (self.read(image) for image in each_image(frames))
+            images = self._frames_of_video(frames, names)
+        else:
+            images = self._frames_of_images(frames, names)
         segment = partial(self.stream, vocabulary=words, threshold=known.keep)
-        return _raising(follow(segment, pixels, tracker=known, still=still))
+        results = _raising(follow(segment, images, tracker=known, still=still))
+        return (replace(result, file_name=names.popleft()) for result in results)
+
+    def _frames_of_images(self, images: Any, names: deque[str | None]) -> Iterator[np.ndarray]:
+        """Read the frames; what each is called goes into `names`."""
+        for image in each_image(images):
+            pixels = self.read(image)
+            names.append(file_name(image))
+            yield pixels
+
+    def _frames_of_video(
+        self, video: str | os.PathLike[str], names: deque[str | None]
+    ) -> Iterator[np.ndarray]:
+        """As `_frames_of_images`; the frames of clip.mp4 are clip_000001, clip_000002, ..."""
+        stem = "frame" if is_live(video) else Path(video).stem
+        for frame in read_video(os.path.expanduser(video)).frames():
+            names.append(f"{stem}_{frame.number:06d}")
+            yield frame.pixels
 
     def _stream(
         self, images: Any, words: Vocabulary, threshold: float, batch_size: int

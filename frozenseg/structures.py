@@ -202,7 +202,7 @@ class Segment:
     track_id: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class PanopticResult:
     """A panoptic result.
 
@@ -221,7 +221,7 @@ class PanopticResult:
         return classes[self.ids]
 
 
-@dataclass
+@dataclass(eq=False)
 class InstanceResult:
     """N objects, the best score first.
 
@@ -242,7 +242,7 @@ class InstanceResult:
         return len(self.scores)
 
 
-@dataclass
+@dataclass(eq=False)
 class Prediction:
     """The results of one image; those that were not requested are None.
 

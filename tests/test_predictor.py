@@ -1,5 +1,6 @@
 """The package's main entrance, on tiny encoders with random weights."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from frozenseg.build.prediction import build_predictor
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import model_state, trainable_state, write_state
 from frozenseg.config import load_config
+from frozenseg.data.video import video_writer
 from frozenseg.errors import UserError
 from frozenseg.predictor import Predictor
 from tests.conftest import FC_CLIP_OPTIONS, RESNET_OPTIONS, TINY_OPTIONS, build_tiny
@@ -361,6 +363,63 @@ def test_frames_of_a_video_have_identities() -> None:
         assert result.draw().size[0] > 0
     again = list(predictor.track(frames, WORDS, threshold=0.0, still=1.0))
     assert [result.track_ids for result in again] == [result.track_ids for result in results]
+
+
+def test_memory_that_is_written_again_changes_no_result(predictor: Predictor) -> None:
+    """A generator may fill one buffer with each frame, as programs around OpenCV do."""
+    pixels = [picture(40, 50, number) for number in range(4)]
+
+    def frames(buffer: np.ndarray | torch.Tensor) -> Iterator[np.ndarray | torch.Tensor]:
+        for frame in pixels:
+            buffer[:] = torch.from_numpy(frame) if torch.is_tensor(buffer) else frame
+            yield buffer
+
+    for buffer in (np.zeros_like(pixels[0]), torch.zeros(40, 50, 3, dtype=torch.uint8)):
+        for call in (predictor.batch, predictor.stream, predictor.track):
+            results = list(call(frames(buffer), WORDS))
+            for result, frame in zip(results, pixels, strict=True):
+                np.testing.assert_array_equal(result.image, frame)
+        result = predictor(buffer, WORDS)
+        buffer[:] = 0
+        np.testing.assert_array_equal(result.image, pixels[-1])
+
+
+def test_frames_keep_the_names_of_their_files(predictor: Predictor, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        Image.fromarray(picture(40, 50)).save(path)
+    for still in (None, 1.0):
+        results = list(predictor.track(tmp_path, WORDS, still=still))
+        assert [result.file_name for result in results] == [str(path) for path in paths]
+    for result in results:
+        result.save(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("?_*.png")} >= {"a_drawn.png"}
+    assert [result.file_name for result in predictor.track([picture(40, 50)], WORDS)] == [None]
+
+
+def test_frames_of_a_video_file_are_numbered(predictor: Predictor, tmp_path: Path) -> None:
+    with video_writer(tmp_path / "clip.mp4", fps=5.0) as append:
+        for number in range(2):
+            append(picture(48, 64, number))
+    results = predictor.track(tmp_path / "clip.mp4", WORDS)
+    assert [result.file_name for result in results] == ["clip_000001", "clip_000002"]
+
+
+def test_the_home_folder_has_its_short_name(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(picture(40, 50)).save(tmp_path / "a.png")
+    (tmp_path / "names.txt").write_text("cat\nsky\n")
+    assert predictor("~/a.png", Path("~/names.txt")).vocabulary.labels == ["cat", "sky"]
+    with pytest.raises(UserError, match=r"a\.mp4: no such video file"):
+        list(predictor.track("~/a.mp4", WORDS))
+
+
+def test_results_can_be_compared_and_looked_for(predictor: Predictor) -> None:
+    one, other = (predictor(picture(40, 50), WORDS) for _ in range(2))
+    assert one != other and one in [other, one]
+    assert one.panoptic != other.panoptic and one.instances != other.instances
 
 
 def test_a_video_in_python_names_what_is_wrong(predictor: Predictor, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def to_array(image: Any) -> np.ndarray:
     """
     if isinstance(image, str | os.PathLike):
         _refuse_address(image)
-        return read_image(image)
+        return read_image(os.path.expanduser(image))
     if isinstance(image, bytes | bytearray | memoryview):
         if not len(image):
             raise UserValueError("the image is empty (0 bytes)")
@@ -45,9 +45,9 @@ def to_array(image: Any) -> np.ndarray:
         if image.ndim == 3 and image.shape[0] == 3:
             image = image.permute(1, 2, 0)
         # numpy knows no bfloat16
-        return rgb_of_array((image.float() if image.is_floating_point() else image).numpy())
+        return _own_rgb((image.float() if image.is_floating_point() else image).numpy())
     if isinstance(image, np.ndarray):
-        return rgb_of_array(image)
+        return _own_rgb(image)
     if isinstance(image, io.TextIOBase):
         raise UserValueError("the image is a file opened as text; open it with mode 'rb'")
     if hasattr(image, "read"):
@@ -56,6 +56,12 @@ def to_array(image: Any) -> np.ndarray:
         "an image must be a path, bytes, a binary file, a PIL image, a numpy array (H, W, 3) or a "
         f"tensor (3, H, W); got {type(image).__name__}"
     )
+
+
+def _own_rgb(values: np.ndarray) -> np.ndarray:
+    """As `rgb_of_array`, in memory that nobody else writes to."""
+    rgb = rgb_of_array(values)
+    return rgb.copy() if np.may_share_memory(rgb, values) else rgb
 
 
 def is_many(images: Any) -> bool:
@@ -76,11 +82,17 @@ def is_many(images: Any) -> bool:
 def each_image(images: Any) -> Iterator[Any]:
     """Yield the images one by one; folders and globs, also those in a list, give their files.
 
-    Videos among these files are left out. Raises `UserError` for a folder or glob without a file.
+    Videos among these files are left out. Arrays and tensors are copied, because a generator may
+    write the next image into the same memory before this one is read. Raises `UserError` for a
+    folder or glob without a file.
     """
     for entry in [images] if isinstance(images, str | os.PathLike) else images:
         if isinstance(entry, str | os.PathLike) and is_many(entry):
             yield from (path for path in list_images([os.fspath(entry)]) if not is_video(path))
+        elif isinstance(entry, np.ndarray):
+            yield entry.copy()
+        elif isinstance(entry, Tensor):
+            yield entry.clone()
         else:
             yield entry
 

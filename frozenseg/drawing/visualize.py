@@ -42,7 +42,7 @@ def draw_segments(
     """Draw segments over an image, each in its own colour; those of one class look similar.
 
     The picture has 640-2000 pixels on its long side, without the legend at its right. Raises
-    `UserError` if image and ids have other shapes.
+    `UserError` if image and ids have other shapes, or the opacity is out of its range.
 
     image: (H, W, 3) uint8 RGB.
     ids: (H, W) segment ids; those that are not in `segments` stay uncoloured.
@@ -57,6 +57,8 @@ def draw_segments(
             "to draw, the image must be (H, W, 3) and the ids (H, W); "
             f"got {image.shape} and {ids.shape}"
         )
+    if not 0 <= opacity <= 1:
+        raise UserError(f"opacity {opacity:g}: must lie in 0-1")
     size = _drawing_size(ids.shape[0], ids.shape[1])
     rank, order = _ranks(ids, segments)
     small = _resized(rank, size)

@@ -34,7 +34,7 @@ Task = Literal["panoptic", "instances"]
 """Which objects a form holds: segments, things and stuff without overlaps, or instances."""
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)  # arrays have no single answer to `==`
 class SegmentationResult:
     """The result for one image. A task that is switched off is None.
 
@@ -143,7 +143,9 @@ class SegmentationResult:
     def filter(
         self, *, threshold: float = 0.0, names: Source | None = None
     ) -> "SegmentationResult":
-        """Return a copy without what is not wanted; what is kept is numbered anew, in its order.
+        """Return a copy without what is not wanted.
+
+        What is kept is numbered anew, in its order; in a video it keeps its identity.
 
         threshold: the least score of segments and instances, 0-1; `semantic` has no scores. A
             segment whose score is NaN, of a model that gives none, is kept.

@@ -38,14 +38,21 @@ def classes_named(vocabulary: Vocabulary, names: Source) -> set[int]:
 
 
 def keep_segments(found: PanopticResult, kept: Iterable[Segment]) -> PanopticResult:
-    """Return only these segments, numbered anew from 1; the pixels of others become 0."""
+    """Return only these segments; the pixels of others become 0.
+
+    They are numbered anew from 1, but those of a video keep their numbers, which are identities.
+    """
     segments = list(kept)
     if len(segments) == len(found.segments):
         return found
+    tracked = any(segment.track_id is not None for segment in segments)
+    numbered = [
+        segment if tracked else replace(segment, id=number)
+        for number, segment in enumerate(segments, 1)
+    ]
     numbers = np.zeros(int(found.ids.max(initial=0)) + 1, dtype=np.int32)
-    numbers[[segment.id for segment in segments]] = np.arange(1, len(segments) + 1)
-    renumbered = [replace(segment, id=number) for number, segment in enumerate(segments, 1)]
-    return PanopticResult(numbers[found.ids], renumbered)
+    numbers[[segment.id for segment in segments]] = [segment.id for segment in numbered]
+    return PanopticResult(numbers[found.ids], numbered)
 
 
 def keep_instances(found: InstanceResult, kept: np.ndarray) -> InstanceResult:

@@ -27,13 +27,15 @@ THING_VALUES = {"1": True, "true": True, "yes": True, "0": False, "false": False
 
 
 def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
-    """Return the classes of a file, which is JSON, a table (`.csv`), or has one class in each line.
+    """Return the classes of a file.
+
+    It is JSON, a table (`.csv`, `.tsv`), or has one class in each line.
 
     Raises `UserError` for a file that cannot be read or has no class.
     """
     what = f"vocabulary {os.fspath(path)}"
     try:
-        with open(path, "rb") as file:
+        with open(os.path.expanduser(path), "rb") as file:
             content = file.read(MAX_FILE_SIZE + 1)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -61,7 +63,7 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def _rows_of_text(text: str, suffix: str, what: str) -> list[Row]:
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         return _rows_of_table(text, what)
     is_json = suffix == ".json" or text.lstrip().startswith("{")
     rows = _rows_of_json(text, what, is_json) if is_json or text.lstrip()[:1] == "[" else None
@@ -156,6 +158,7 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
         rows.append(Row(names_of(group, f"{what}, {place}"), place, number, is_thing))
         written.append(line)
     _refuse_table(rows, written, what)
+    _refuse_tabs(rows, written, what)
     return ordered(rows, what)
 
 
@@ -170,6 +173,12 @@ def _refuse_table(rows: list[Row], written: list[str], what: str) -> None:
             f"{what}, {rows[-1].place}: begins with a number, as other lines do; write a "
             f"class's number as {columns[-1]}:name, and a name that begins so in double quotes"
         )
+
+
+def _refuse_tabs(rows: list[Row], written: list[str], what: str) -> None:
+    """Refuse columns, which would become one name of several words."""
+    if columns := [row for row, line in zip(rows, written, strict=True) if "\t" in line]:
+        raise UserValueError(f"{what}, {columns[0].place}: has a tab; save a table as .csv or .tsv")
 
 
 def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:

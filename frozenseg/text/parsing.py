@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # A name between commas. It may be in double quotes; quotes within it are doubled, as in CSV.
 SYNONYM = re.compile(r'\s*"((?:[^"]|"")+)"\s*(?:,|$)|([^,]*)(?:,|$)')
+QUOTED = re.compile(r'(?<![^,;])\s*"(?:[^"]|"")+"\s*(?=[,;]|$)')  # such a name in a whole list
 # What a name in a file of lines must not have: a separator or a comment, or at its beginning a
 # number, a section or a quote.
 NOT_IN_LINES = re.compile(r'[,;]|(^|\s)#|^\d{1,9}\s*[:\uff1a]|^[\["{]')
@@ -74,12 +75,12 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
 
 
 def _rows_of_text(text: str, what: str) -> list[Row]:
-    if text.strip().lower().endswith((".txt", ".json", ".csv")):
+    if text.strip().lower().endswith((".txt", ".json", ".csv", ".tsv")):
         raise UserValueError(
             f"{what} is {shown(text, 100)}: class names were expected; give a file by "
             "--vocabulary-file, and in Python as a pathlib.Path"
         )
-    groups: list[object] = list(text.split(";"))
+    groups: list[object] = list(_between_semicolons(text))
     if len(groups) > 1 and not str(groups[-1]).strip():
         groups.pop()  # a `;` at the end is allowed
     return _rows(groups, what)
@@ -105,6 +106,16 @@ def names_of(group: object, place: str) -> tuple[str, ...]:
     if not parts:
         raise UserValueError(f"{place} is blank: name it or leave it out")
     return tuple(clean(part, place) for part in parts)
+
+
+def _between_semicolons(text: str) -> list[str]:
+    """Split a list of classes; a `;` within a quoted name is part of it."""
+    if '"' not in text:
+        return text.split(";")
+    masked = QUOTED.sub(lambda found: "_" * len(found[0]), text)
+    ends = [index for index, letter in enumerate(masked) if letter == ";"]
+    pairs = zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)
+    return [text[start:end] for start, end in pairs]
 
 
 def _between_commas(text: str) -> list[str]:

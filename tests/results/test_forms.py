@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,23 @@ def test_a_filter_drops_what_is_below_and_numbers_the_rest() -> None:
     assert result.filter(threshold=0.0).panoptic is result.panoptic
     again = best.filter(threshold=0.5)
     np.testing.assert_array_equal(again.panoptic.ids, best.panoptic.ids)
+
+
+def test_a_filter_leaves_the_identities_of_a_video_in_the_pixels() -> None:
+    result = made()
+    tracks = [replace(segment, track_id=segment.id) for segment in result.panoptic.segments]
+    result = replace(result, panoptic=replace(result.panoptic, segments=tracks))
+    some = result.filter(names="dog").panoptic
+    left = [segment.id for segment in some.segments]
+    assert [segment.track_id for segment in some.segments] == left == [2, 3]
+    expected = np.where(np.isin(result.panoptic.ids, left), result.panoptic.ids, 0)
+    np.testing.assert_array_equal(some.ids, expected)
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 50, float("nan")])
+def test_an_opacity_that_is_none(opacity: float) -> None:
+    with pytest.raises(UserError, match="opacity .*: must lie in 0-1"):
+        made().draw(opacity=opacity)
 
 
 @pytest.mark.parametrize("names", ["hound", ["Dog"], ["dog, hound"]])

@@ -267,6 +267,19 @@ def test_tables(
     assert list(vocabulary.names) == names and list(vocabulary.is_thing) == things
 
 
+def test_a_table_of_tabs(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.parse(write(tmp_path, "name\tid\nroad\t5\ncar\t1\n", "words.tsv"))
+    assert vocabulary.names == (("car",), ("road",))
+
+
+def test_what_is_quoted_is_one_name() -> None:
+    groups = Vocabulary.parse('"a; b", c; d').names
+    assert groups == (("a; b", "c"), ("d",))
+    assert Vocabulary.parse('d; "a, b" ;c').names == (("d",), ("a, b",), ("c",))
+    # Inches are no quotes.
+    assert Vocabulary.parse('5" pipe; 6" pipe').names == (('5" pipe',), ('6" pipe',))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -354,6 +367,7 @@ def test_what_other_programs_write(
         ("name\ncar\nsky\n", "line 1: the heading of a table"),
         ("1,car\n2,sky\n", "line 2: begins with a number, .* write a class's number as 2:name"),
         ("1\tcar\n2\tsky\n", "line 2: begins with a number"),
+        ("sky\ncar\tauto\n", r"line 2: has a tab; save a table as \.csv or \.tsv"),
         ("Idx,Ratio,Name\n1,0.2,car\n2,0.1,sky\n", "line 3: begins with a number"),
         ('{"id": 1, "name": "car"}\n{"id": 2, "name": "sky"}\n', "not whole JSON"),
     ],
