@@ -60,7 +60,11 @@ def _verdict(gain: Difference) -> str:
         return "no score in some of the runs: no answer"
     if np.isnan(gain.low):
         return f"{gain.mean:+.1f}, one seed: no answer"
-    word = "undecided" if not gain.decided else "a gain" if gain.low > 0 else "a loss"
+    if gain.decided:
+        word = "a gain" if gain.low > 0 else "a loss"
+    else:
+        alike = min(gain.per_seed) > 0 or max(gain.per_seed) < 0
+        word = "undecided, though all seeds agree" if alike else "undecided"
     return f"{_interval(gain)}: {word}"
 
 

@@ -35,6 +35,8 @@ def test_a_question_is_answered_by_its_intervals() -> None:
         "- after 1,000 steps, 2 seeds: PQ seen +1.5 (+0.5 to +2.5): a gain; "
         "PQ unseen -1.0 (-3.0 to +1.0): undecided"
     )
+    agreed = report(outcome(PQ_seen=Difference((1.0, 0.5), -2.0, 3.0, True)))
+    assert "PQ seen +0.8 (-2.0 to +3.0): undecided, though all seeds agree;" in agreed
     assert "a loss" in report(outcome(PQ_seen=Difference((-1.0,), -2.0, -0.5, True)))
     assert text.count("- not run") == sum(bool(pair.question) for pair in FROZENSEG.comparisons) - 1
     assert "| b - a | 2 | **+1.5 (+0.5 to +2.5)** | -1.0 (-3.0 to +1.0) |" in text
