@@ -187,7 +187,9 @@ class _Run:
     def _train(self) -> bool:
         """All steps that are left; False if the user has stopped them."""
         cfg, solver, stop = self.cfg, self.cfg.SOLVER, GracefulShutdown()
-        with stop.listening():
+        more = f"raise SOLVER.ACCUMULATE (now {solver.ACCUMULATE}): each pass takes fewer images"
+        guard = saying_how_to_go_on(self.state, self.checkpoints, to_save_memory=more)
+        with stop.listening(), guard:
             return run_steps(
                 state=self.state,
                 network=parallel(self.state.model),

@@ -18,6 +18,7 @@ from frozenseg.commands.video_arguments import add_video, video_options
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
 from frozenseg.data.coco_records import categories_of
 from frozenseg.data.image_files import list_images, root_of
+from frozenseg.data.notes import note
 from frozenseg.data.prediction_lines import (
     WHOLE,
     Header,
@@ -27,7 +28,7 @@ from frozenseg.data.prediction_lines import (
     has_ended,
     line_files,
 )
-from frozenseg.data.results import FOLDER
+from frozenseg.data.results import FOLDER, check_own, without_results
 from frozenseg.data.video import is_live
 from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError, one_line
@@ -54,7 +55,10 @@ def main(argv: list[str]) -> int | None:
         raise UserError("nothing to segment: give --input FILES, a FOLDER, a GLOB or a VIDEO")
     video, paths = video_options(arguments), _inputs(arguments)
     if arguments.output is not None:
-        check_writable(arguments.output / FOLDER / arguments.part.file_name)
+        folder = arguments.output / FOLDER
+        if not arguments.overwrite:
+            check_own(folder)
+        check_writable(folder / arguments.part.file_name)
     settings = video.settings() if any(map(is_film, paths)) else {}
     segmenter, header = _model(arguments, model, vocabulary, settings)
     output = _output_folder(arguments, header)
@@ -80,11 +84,26 @@ def main(argv: list[str]) -> int | None:
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Path | str]:
-    """Return the files, and after them the cameras and streams."""
-    files = [entry for entry in arguments.input if not is_live(entry)]
-    leave_out = arguments.output or OUTPUT
-    found = list_images(files, recursive=arguments.recursive, leave_out=leave_out)
-    return [*found, *filter(is_live, arguments.input)]
+    """Return the files, but for results of earlier runs, and after them the cameras and streams."""
+    unique: dict[Path, Path] = {}
+    for entry in arguments.input:
+        if is_live(entry):
+            continue
+        leave_out = arguments.output or OUTPUT
+        found = list_images([entry], recursive=arguments.recursive, leave_out=leave_out)
+        for path in found if user_path(entry).is_file() else _without_results(entry, found):
+            unique.setdefault(path.resolve(), path)
+    return [*unique.values(), *filter(is_live, arguments.input)]
+
+
+def _without_results(entry: str, found: list[Path]) -> list[Path]:
+    """Leave out what earlier runs have written, of the files that a folder or glob names."""
+    paths = without_results(found, root_of([entry]))
+    if not paths:
+        raise UserError(f"{entry}: names only results of earlier runs; name your images")
+    if len(paths) < len(found):
+        note(f"{entry}: {len(found) - len(paths)} results of earlier runs are left out")
+    return paths
 
 
 def _model(
@@ -125,7 +144,9 @@ def _report(outcome: Outcome, seconds: float, output: Path, one_image: bool) -> 
         first, inputs = outcome.failures[0], outcome.inputs
         raise UserError(first if inputs == 1 else f"none of {inputs} inputs done: {first}")
     line = f"{new} of {outcome.inputs} in {seconds:.1f} s ({new / seconds:.2f}/s): {output}"
-    print(one_line(f"{line}; {outcome.earlier} were done before" if outcome.earlier else line))
+    line += f"; {outcome.earlier} were done before" if outcome.earlier else ""
+    line += f", {outcome.drawn} of them are drawn now" if outcome.drawn else ""
+    print(one_line(line))
     common = outcome.found.most_common()
     named = [f"{name} in {count}" for name, count in common[:MOST_NAMED]]
     more = [f"{len(common) - MOST_NAMED} more classes"] if len(common) > MOST_NAMED else []
@@ -156,6 +177,7 @@ def _free(folder: Path, header: Header, part: Part) -> bool:
     if part in files and has_ended(files[part]):
         return False
     try:
+        check_own(folder)
         check_header(folder, header, part)
     except UserError:
         return False

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from frozenseg.data.image_files import is_video
-from frozenseg.data.prediction_lines import PredictionLines
-from frozenseg.data.results import FOLDER, PANOPTIC
+from frozenseg.data.prediction_lines import PredictionLines, as_text
+from frozenseg.data.results import has_label_maps, panoptic_path
 from frozenseg.data.video import without_password
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,8 @@ class Input(NamedTuple):
 
     number: its position among the inputs.
     path: of the file; of a camera or stream its name as text.
-    source: the path below the root of the predictions, or the whole path if it is not below; of a
-        camera or stream what it is and when it began.
+    source: the path below the root of the predictions, or the whole path if it is not below, in
+        UTF-8 (`as_text`); of a camera or stream what it is and when it began.
     name: the path of its results below the output folder, without endings.
     """
 
@@ -35,17 +35,24 @@ class Input(NamedTuple):
     source: str
     name: str
 
+    @property
+    def picture(self) -> str:
+        """The path of its picture or film, below the output folder."""
+        return _picture(self.name, is_film(self.path))
+
 
 def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) -> list[Input]:
     """Choose names for the inputs and their results.
 
-    A result is named as its input without the suffix. Where its files would replace an input, or
-    the results of another input, it keeps the suffix (`a.JPEG.png`), or has a number behind it. A
-    folder of the name of a film, whose frames have that, has a number too (`clip_2/1.png`).
+    A result is named as its input without the suffix. Where its files would replace an input, the
+    results of another input, or a file that no run of ours has written, it keeps the suffix
+    (`a.JPEG.png`), or has a number behind it. A folder of the name of a film, whose frames have
+    that, has a number too (`clip_2/1.png`).
     """
     whole_paths = [_whole_path(path, lines.root) for path in paths]
-    taken = _Taken(output, whole_paths)
-    for source, name in lines.done.items():
+    taken = _Taken(output, whole_paths, lines.continued)
+    known = {**lines.others(), **lines.done}
+    for source, name in known.items():
         # The source of a camera or stream is the name of its results.
         taken.add(name, film=is_film(Path(source)) or source == name)
     if lines.begun is not None:
@@ -53,20 +60,24 @@ def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) 
     inputs = []
     for number, (path, whole) in enumerate(zip(paths, whole_paths, strict=True)):
         below = whole.relative_to(lines.root) if whole.is_relative_to(lines.root) else None
-        source = (below or whole).as_posix()
+        source = as_text((below or whole).as_posix())
         begun = lines.begun
         resumed = begun.name if begun is not None and begun.source == source else ""
-        name = lines.done.get(source, resumed)
+        name = known.get(source, resumed)
         if not name:
-            folder = (below or Path(whole.parent.name, whole.name)).parent
-            film = is_film(path)
-            candidates = _candidates(taken.beside_films(folder), whole)
+            text, film = Path(source), is_film(path)
+            folder = text.parent if below is not None else Path(text.parent.name)
+            candidates = _candidates(taken.beside_films(folder), text)
             name = next(name for name in candidates if taken.leaves_room(name, film))
             taken.add(name, film)
-            if Path(name).name != whole.stem:
-                logger.info("%s: its results are named %s", path, name)
+            if Path(name).name != text.stem:
+                logger.info("%s: its results are named %s", path, _picture(name, film))
         inputs.append(Input(number, path, source, name))
     return inputs
+
+
+def _picture(name: str, film: bool) -> str:
+    return f"{name}.mp4" if film else f"{name}.png"
 
 
 def is_film(path: Path | str) -> bool:
@@ -96,8 +107,9 @@ class _Taken:
     The frames of a film have a folder of its name, which is its own.
     """
 
-    def __init__(self, output: Path, inputs: list[Path]) -> None:
-        self.output = output
+    def __init__(self, output: Path, inputs: list[Path], continued: bool) -> None:
+        """continued: whether there are predictions of an earlier run of ours."""
+        self.output, self.continued = output, continued
         self.files = set(map(_place, inputs))
         self.folders_of_files: set[str] = set()
         self.folders_of_films: set[str] = set()
@@ -105,9 +117,20 @@ class _Taken:
     def leaves_room(self, name: str, film: bool) -> bool:
         """Whether the results of this name would be in nobody's way."""
         label_map = self._label_map(name)
-        return self.files.isdisjoint(self._files_of(name)) and not (
-            film and _place(label_map.with_suffix("")) in self.folders_of_files
+        return (
+            self.files.isdisjoint(self._files_of(name))
+            and not (film and _place(label_map.with_suffix("")) in self.folders_of_files)
+            and not self._of_others(name, film)
         )
+
+    def _of_others(self, name: str, film: bool) -> bool:
+        """Whether files are there that would be replaced, and no run of ours has written them."""
+        if self.continued and has_label_maps(self.output, name, film):
+            return False
+        label_map = self._label_map(name)
+        frames = label_map.with_suffix("").glob("[!.]*")
+        there = any(frames) if film else os.path.lexists(label_map)
+        return there or os.path.lexists(self.output / _picture(name, film))
 
     def beside_films(self, folder: Path) -> Path:
         """Return a folder for results, below that of the output: another one, with a number, where
@@ -135,7 +158,7 @@ class _Taken:
         return set(map(_place, [*places, label_map, label_map.with_suffix("")]))
 
     def _label_map(self, name: str) -> Path:
-        return self.output / FOLDER / PANOPTIC / f"{name}.png"
+        return panoptic_path(self.output, f"{name}.png")
 
 
 def _place(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from frozenseg.commands.missing_pictures import draw_missing
 from frozenseg.commands.result_names import Input, is_film, named_inputs
 from frozenseg.commands.segment_video import (
     ImageSegmenter,
@@ -24,14 +25,14 @@ from frozenseg.data.results import (
     PANOPTIC,
     missing_parts,
     panoptic_path,
-    png_bytes,
     standard_files,
     write_panoptic_png,
+    write_picture,
     write_standard_files,
 )
 from frozenseg.data.video import without_password
 from frozenseg.errors import UserError, WriteError
-from frozenseg.files import atomic_path, remove_temporaries
+from frozenseg.files import remove_temporaries
 from frozenseg.runtime.background import AsyncWriter, cores
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -47,8 +48,10 @@ class Outcome:
 
     inputs: how many there were. earlier: how many of them earlier runs had done.
     failures: a line with the reason for each input of which nothing could be done.
-    losses: the same for videos that were done in part.
+    losses: the same for videos that were done in part, by an earlier run too, and for images that
+        cannot be drawn.
     found: in how many images or frames each class occurs.
+    drawn: how many pictures were made that earlier runs had left out.
     """
 
     inputs: int
@@ -56,6 +59,7 @@ class Outcome:
     failures: list[str]
     losses: list[str]
     found: Counter[str]
+    drawn: int
 
 
 def segment_files(
@@ -81,22 +85,27 @@ def segment_files(
     works. What the lines have already is skipped.
 
     threshold: the least score of a region or an object that is kept.
-    pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files.
+    pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files. Those
+        of images that earlier runs have left out are made of the predictions.
     tell: is called with each image, named as in the lines, when its files are written.
     video: how videos are segmented. What a stopped run has done of one is kept.
     """
     run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell, video)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
+    done = [entry for entry in inputs if entry.source in lines.done]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
+    for entry in inputs:
+        run.lost(entry, lines.losses.get(entry.source, ""))
     if (begun := lines.begun) is not None:  # first, so that its lines stay together
         waiting.sort(key=lambda entry: entry.source != begun.source)
         if not waiting or waiting[0].source != begun.source:
             lines.drop_video()
+    lines.claim({entry.source: entry.name for entry in waiting})
     _remove_half_written(inputs, output, alone=lines.part.total == 1)
     try:
         with tqdm(
             total=len(inputs),
-            initial=len(inputs) - len(waiting),
+            initial=len(done),
             unit=" images",
             disable=None,
         ) as bar:
@@ -112,9 +121,9 @@ def segment_files(
         raise
     if len(waiting) > len(run.failures) or not waiting:
         run.finish(anything_new=bool(waiting))
-    earlier = len(inputs) - len(waiting)
+    drawn = run.draw_missing(done) if pictures else 0
     failures, losses = _in_order(run.failures), _in_order(run.losses)
-    return Outcome(len(inputs), earlier, failures, losses, run.found)
+    return Outcome(len(inputs), len(done), failures, losses, run.found, drawn)
 
 
 def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None:
@@ -183,14 +192,17 @@ class _Run:
 
     def video(self, entry: Input) -> None:
         try:
-            loss = self.videos.run(entry, self._count)
-            if loss:
-                self.losses.append((entry.number, f"{without_password(str(entry.path))}: {loss}"))
+            self.lost(entry, self.videos.run(entry, self._count))
         except WriteError:
             raise
         except UserError as error:
             self.lines.drop_video()
             self._failed(entry, error)
+
+    def lost(self, entry: Input, loss: str) -> None:
+        """Keep what of a video could not be read; "" is nothing."""
+        if loss:
+            self.losses.append((entry.number, f"{without_password(str(entry.path))}: {loss}"))
 
     def finish(self, anything_new: bool) -> None:
         """Make the standard files, if this was the last part that has work."""
@@ -216,11 +228,17 @@ class _Run:
         except WriteError as error:
             logger.warning("%s; what is done stands in %s", error, self.lines.path)
 
+    def draw_missing(self, done: list[Input]) -> int:
+        """Make the pictures that earlier runs have left out, and return how many."""
+        drawn, reasons = draw_missing(done, self.lines.path, self.output, self.vocabulary)
+        self.losses += reasons
+        return drawn
+
     def _draw(self, entry: Input, result: "SegmentationResult", png: str) -> None:
-        if self.pictures:
-            with atomic_path(self.output / f"{entry.name}.png") as temporary:
-                temporary.write_bytes(png_bytes(result.draw()))
+        # The label map first: it tells a run that goes on after a kill whose the picture is.
         write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
+        if self.pictures:
+            write_picture(self.output / entry.picture, result.draw())
 
     def _add_image(
         self, entry: Input, drawn: "Future[None]", result: "SegmentationResult", png: str

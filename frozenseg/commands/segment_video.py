@@ -137,7 +137,7 @@ class VideoRun:
                     raise
             if not count:
                 raise UserError(f"{video.name}: no frame lies between --start and --end")
-        self.lines.end_video(entry.source, count)
+        self.lines.end_video(entry.source, count, video.loss)
         return video.loss
 
     def _film(self, entry: Input, video: Video) -> AbstractContextManager[Append]:

@@ -5,6 +5,7 @@ import math
 
 from frozenseg.commands.segment_video import VideoOptions
 from frozenseg.data.video import CODECS, Selection
+from frozenseg.errors import UserValueError
 
 
 def add_video(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,9 @@ def add_video(parser: argparse.ArgumentParser) -> None:
 
 def video_options(arguments: argparse.Namespace) -> VideoOptions:
     """Return what the arguments say, or raise `UserError` for values out of range."""
+    level = arguments.reuse_still
+    if level is not None and not 0 <= level <= 255:
+        raise UserValueError(f"--reuse-still {level:g}: must lie in 0-255")
     return VideoOptions(
         selection=Selection(
             stride=arguments.stride,
@@ -48,7 +52,7 @@ def video_options(arguments: argparse.Namespace) -> VideoOptions:
             max_side=arguments.max_side,
         ),
         track=arguments.track,
-        still=arguments.reuse_still,
+        still=level,
         codec=arguments.codec,
         legend=arguments.legend,
     )

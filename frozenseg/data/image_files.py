@@ -10,7 +10,13 @@ from frozenseg.data.images import HEIF, HOW_HEIF, readable_formats, reads_heif
 from frozenseg.data.notes import left_out, note
 from frozenseg.errors import UserError
 
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv".split())
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .3gp .3g2 .ts .mts .m2ts .flv .ogv .asf "
+    ".mxf".split()
+)
+# Sources of TypeScript have these suffixes too. In a folder such a file is a video only if its
+# beginning holds a zero byte: text has none, a transport stream many.
+ALSO_TEXT = (".ts", ".mts")
 
 
 def list_images(
@@ -83,7 +89,11 @@ def _images_of(folder: Path, recursive: bool) -> list[Path]:
     """List the images and videos of a folder; a warning counts other files that are not hidden."""
     files, folders = _content(folder, recursive)
     known = {*image_suffixes(), *VIDEO_SUFFIXES}
-    images = [file for file in files if file.suffix.lower() in known and file.is_file()]
+    images = [
+        file
+        for file in files
+        if file.suffix.lower() in known and file.is_file() and not _is_source(file)
+    ]
     others = [file.name for file in set(files).difference(images)]
     line = f"; {left_out(others, len(files))}" if others else ""
     if not reads_heif() and any(name.lower().endswith(HEIF) for name in others):
@@ -99,6 +109,17 @@ def _images_of(folder: Path, recursive: bool) -> list[Path]:
     if deeper:
         note(f"{folder}: {deeper}")
     return images
+
+
+def _is_source(file: Path) -> bool:
+    """Tell whether this is no video but a text, see `ALSO_TEXT`."""
+    if file.suffix.lower() not in ALSO_TEXT:
+        return False
+    try:
+        with open(file, "rb") as opened:
+            return b"\0" not in opened.read(4096)
+    except OSError:
+        return False  # told where it is read
 
 
 def _content(folder: Path, recursive: bool) -> tuple[list[Path], int]:

@@ -3,12 +3,15 @@
 The first line of a file says how its predictions were made; a run with other settings is refused.
 Each image adds {"input", "image", "panoptic", "instances", "note"}. A frame of a video does too,
 with "tracks" if it is tracked, and what says that a video is whole is a line {"input", "frames"}
-after its frames. Among them stand lines {"input", "begun", "tracker"}, from which a stopped run
-goes on. The last line of a run that has done all its inputs is {"end": true}.
+after its frames, with "loss" if a part of it could not be read. Among them stand lines
+{"input", "begun", "tracker"}, from which a stopped run goes on. Before the inputs of a part among
+several stands {"names"}, of the results to come. The last line of a run that has done all its
+inputs is {"end": true}.
 """
 
 import itertools
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from frozenseg.files import json_text, writing
 from frozenseg.structures import InstanceResult, PanopticResult
 
 FORMAT = 1
+PANOPTIC = "panoptic"  # the folder of the label maps, beside the lines
 NAME = re.compile(r"lines(?:_(\d+)_of_(\d+))?\.jsonl")
 
 
@@ -41,6 +45,15 @@ class Part(NamedTuple):
 
 
 WHOLE = Part(1, 1)
+
+
+def as_text(name: str) -> str:
+    """Return the name of a file as text in UTF-8, of each name another one.
+
+    A byte that is none becomes `\\xff`, and a backslash that would look like one `\\x5c`.
+    """
+    plain = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", name)
+    return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class Header(NamedTuple):
@@ -87,20 +100,23 @@ class PredictionLines:
         overwrite: whether those are replaced.
         """
         self.path, self.part = folder / part.file_name, part
+        self.continued = bool(line_files(folder))  # else nothing there is of an earlier run
         self.done: dict[str, str] = {}  # inputs, and the names of their results without endings
+        self.losses: dict[str, str] = {}  # inputs among them, and what of them could not be read
         self.begun: Begun | None = None
         self.ended = False
+        self._claimed: dict[str, str] = {}  # inputs of this part, and the names of their results
         self._video: int | None = None  # where the first line of the present video begins
         with writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            remove_lines(folder, part)
-        else:
+        if not overwrite:
             header = check_header(folder, header, part)
         self.root = Path(header.root)
         with writing(self.path):
             # Unbuffered, so that a line that a full disk refuses is not written with the next one.
             self._file = open(self.path, "ab", buffering=0)
+        if overwrite:
+            remove_lines(folder, part)
         self._whole = self._read()
         with writing(self.path):
             self._file.truncate(self._whole)
@@ -148,9 +164,9 @@ class PredictionLines:
         if source == file_name:
             self._whole = self._file.tell()
 
-    def end_video(self, source: str, frames: int) -> None:
-        """Say that all frames of a video have been added."""
-        self._append({"input": source, "frames": frames})
+    def end_video(self, source: str, frames: int, loss: str = "") -> None:
+        """Say that all frames of a video have been added. loss: what could not be read, or ""."""
+        self._append({"input": source, "frames": frames, **({"loss": loss} if loss else {})})
         self._whole, self._video, self.begun = self._file.tell(), None, None
 
     def mark(self, source: str, frames: int, tracker: dict[str, Any] | None) -> None:
@@ -173,6 +189,25 @@ class PredictionLines:
         self._file.truncate(self._whole)
         self.begun = self._video = None
 
+    def claim(self, names: dict[str, str]) -> None:
+        """Tell the other parts which names the results of the inputs will have.
+
+        Files may be added between the starts of two parts, and would have the same names else.
+        """
+        new = dict(names.items() - self._claimed.items())
+        if self.part.total > 1 and new:
+            ended = self.ended
+            self._append({"names": new})
+            if ended:  # so it stays if none of the inputs can be done
+                self.end()
+            self._whole = self._file.tell()
+
+    def others(self) -> dict[str, str]:
+        """Return the inputs of other parts, also those to come, and the names of their results."""
+        files = line_files(self.path.parent).items()
+        found = (names_in(path) for part, path in files if part != self.part)
+        return {source: name for names in found for source, name in names.items()}
+
     def end(self) -> None:
         """Say that all inputs of the run are done."""
         self._append({"end": True})
@@ -183,9 +218,12 @@ class PredictionLines:
         return next(images_of(self.path), None) is None
 
     def close(self) -> None:
-        """Stop writing; a file without an image is removed, but for that of a part that is done."""
+        """Stop writing; a file without an image is removed.
+
+        That of a part that is done stays, and one beside label maps: it says whose they are.
+        """
         self._file.close()
-        if not self.ended and self.is_empty():
+        if not self.ended and self.is_empty() and not (self.path.parent / PANOPTIC).exists():
             self.path.unlink(missing_ok=True)
 
     def _append(self, entry: dict[str, Any]) -> None:
@@ -206,6 +244,7 @@ class PredictionLines:
         for entry, size in _entries(self.path):
             begin, position = position, position + size
             self.ended = "end" in entry
+            self._claimed.update(entry.get("names", {}))
             if "image" in entry:
                 png = entry["panoptic"]["file_name"]
                 if entry["image"]["file_name"] != entry["input"]:
@@ -218,6 +257,8 @@ class PredictionLines:
                 self.begun = Begun(source, name, frames, tracker, self._video)
             elif "frames" in entry:
                 self.done[entry["input"]] = png.rpartition("/")[0]
+                if loss := entry.get("loss"):
+                    self.losses[entry["input"]] = loss
                 self.begun = self._video = None
             whole = position
         if self.begun is None:
@@ -235,9 +276,14 @@ def line_files(folder: Path) -> dict[Part, Path]:
 
 
 def remove_lines(folder: Path, part: Part) -> None:
-    """Remove what a run that starts anew replaces: its own lines, and those of other divisions."""
+    """Remove what a run that starts anew replaces: its own lines, and those of other divisions.
+
+    Its own file stays, empty: at no time does a kill leave results without lines beside them.
+    """
     for other, path in line_files(folder).items():
-        if other == part or other.total != part.total:
+        if other == part:
+            os.truncate(path, 0)
+        elif other.total != part.total:
             path.unlink()
 
 
@@ -275,6 +321,18 @@ def read_header(path: Path) -> Header | None:
 def images_of(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of images and frames."""
     return (entry for entry, _ in _entries(path) if "image" in entry)
+
+
+def names_in(path: Path) -> dict[str, str]:
+    """Return the inputs in a file, also those to come, and the names of their results."""
+    names: dict[str, str] = {}
+    for entry, _ in _entries(path):
+        names.update(entry.get("names", {}))
+        if "image" in entry:
+            png = entry["panoptic"]["file_name"]
+            is_frame = entry["image"]["file_name"] != entry["input"]
+            names[entry["input"]] = png.rpartition("/")[0] if is_frame else png.removesuffix(".png")
+    return names
 
 
 def lines_of_frames(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

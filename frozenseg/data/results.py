@@ -5,6 +5,7 @@ A folder of predictions holds `lines.jsonl` (`frozenseg.data.prediction_lines`),
 looks for them, and `instances.json`.
 """
 
+import functools
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -14,17 +15,54 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.prediction_lines import has_ended, images_of, line_files, read_header
-from frozenseg.data.video_results import write_video_files
+from frozenseg.data.prediction_lines import (
+    PANOPTIC,
+    as_text,
+    has_ended,
+    images_of,
+    line_files,
+    read_header,
+)
+from frozenseg.data.video_results import VIPSEG, YOUTUBE_VIS, write_video_files
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, write_json_pieces
 
-FOLDER, PANOPTIC, INSTANCES = "predictions", "panoptic", "instances"
+FOLDER, INSTANCES = "predictions", "instances"
+FRAMES = "[0-9]" * 6 + "*.png"  # the label maps of a film
 
 
 def panoptic_path(output: Path, png: str) -> Path:
     """Return where a run with this output has a PNG of its lines, "NAME.png"."""
     return output / FOLDER / PANOPTIC / png
+
+
+def has_label_maps(output: Path, name: str, film: bool) -> bool:
+    """Whether there are label maps for the results of this name.
+
+    They are written before NAME.png or NAME.mp4, so they tell that a run of ours has written that.
+    """
+    path = panoptic_path(output, f"{name}.png")
+    return any(path.with_suffix("").glob(FRAMES)) if film else path.exists()
+
+
+def without_results(files: list[Path], root: Path) -> list[Path]:
+    """Leave out the files that earlier runs have written into `root` or folders below it."""
+    holds_lines = functools.cache(lambda folder: bool(line_files(folder / FOLDER)))
+
+    def is_result(file: Path) -> bool:
+        for folder in file.parents:
+            if not folder.is_relative_to(root):
+                return False
+            below = file.relative_to(folder)
+            name, film = below.with_suffix("").as_posix(), file.suffix == ".mp4"
+            if holds_lines(folder) and (
+                below.parts[0] == FOLDER
+                or (file.suffix in (".png", ".mp4") and has_label_maps(folder, name, film))
+            ):
+                return True
+        return False
+
+    return [file for file in files if not is_result(Path(os.path.abspath(file)))]
 
 
 def encode_panoptic(ids: np.ndarray) -> np.ndarray:
@@ -40,6 +78,12 @@ def png_bytes(picture: Image.Image) -> bytes:
         # A quarter of the time of Pillow's own level, for files a tenth larger.
         picture.save(file, "PNG", compress_level=1)
         return file.getvalue()
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture as a PNG file, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png_bytes(picture))
 
 
 def write_panoptic_png(path: str | os.PathLike[str], ids: np.ndarray) -> None:
@@ -61,6 +105,17 @@ def standard_files(folder: Path) -> list[Path]:
     return [folder / f"{name}.json" for name in (PANOPTIC, INSTANCES)]
 
 
+def check_own(folder: Path) -> None:
+    """Raise `UserError` if a folder has files of such names that no run of ours has written."""
+    names = (PANOPTIC, *(path.name for path in standard_files(folder)), YOUTUBE_VIS, VIPSEG)
+    there = [name for name in names if (folder / name).exists()]
+    if there and not line_files(folder):
+        raise UserError(
+            f"{folder}: holds {', '.join(there)}, but no lines*.jsonl of an earlier run; it may be "
+            "of another program: choose another --output, or replace it with --overwrite"
+        )
+
+
 def write_standard_files(folder: Path) -> None:
     """Write `panoptic.json` and `instances.json` of all lines.
 
@@ -69,7 +124,7 @@ def write_standard_files(folder: Path) -> None:
     headers = map(read_header, line_files(folder).values())
     header = next(found for found in headers if found is not None)
     notes = sorted({entry["note"] for _, entry in _images(folder) if entry["note"]})
-    info = {"description": "predictions of frozenseg", "root": header.root, "notes": notes}
+    info = {"description": "predictions of frozenseg", "root": as_text(header.root), "notes": notes}
     start = {"info": info, "licenses": [], "categories": header.categories}
     contents = (_panoptic_entry, _instance_entries)
     for path, entries in zip(standard_files(folder), contents, strict=True):

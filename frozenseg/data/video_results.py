@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frozenseg.data.prediction_lines import Header, line_at, line_files, lines_of_frames
-from frozenseg.files import write_json_pieces
+from frozenseg.data.prediction_lines import (
+    Header,
+    as_text,
+    line_at,
+    line_files,
+    lines_of_frames,
+)
+from frozenseg.files import write_json_pieces, writing
 
 YOUTUBE_VIS, VIPSEG = "youtube_vis.json", "video_panoptic.json"
 
@@ -47,7 +53,8 @@ class _Video:
 
 
 def write_video_files(folder: Path, header: Header) -> None:
-    """Write `youtube_vis.json` and `video_panoptic.json`, if a video of the lines is tracked.
+    """Write `youtube_vis.json` and `video_panoptic.json`, if a video of the lines is tracked; else
+    remove those of an earlier run.
 
     YouTube-VIS: one annotation for each thing, with a mask or null for each frame. VIPSeg: the
     segments of each frame, whose ids are those of the PNGs in `panoptic/NAME`, and those of the
@@ -55,8 +62,11 @@ def write_video_files(folder: Path, header: Header) -> None:
     """
     videos = list(_tracked(folder))
     if not videos:
+        for path in (folder / YOUTUBE_VIS, folder / VIPSEG):
+            with writing(path):
+                path.unlink(missing_ok=True)
         return
-    info = {"description": "predictions of frozenseg", "root": header.root}
+    info = {"description": "predictions of frozenseg", "root": as_text(header.root)}
     head = {"info": info, "categories": header.categories}
     for name, content in ((YOUTUBE_VIS, _youtube_vis), (VIPSEG, _vipseg)):
         write_json_pieces(folder / name, {**head, **content(videos)})

@@ -60,28 +60,26 @@ def train(
     evaluate: returns scores by data set.
     keep_best: called after the best evaluation so far, while the model has the evaluated weights.
     """
-    more = f"raise SOLVER.ACCUMULATE (now {accumulate}): each pass takes fewer images"
-    with saying_how_to_go_on(state, checkpoints, to_save_memory=more):
-        while state.step < max_iter:
-            micro_batches = list(islice(batches, accumulate))
-            log.data_ready()
-            normalizers, stopping = loss_normalizers(loss, micro_batches, stop.requested)
-            if stopping:
-                save_checkpoint(state, checkpoints)
-                return False
-            rate = schedule(state.step)
-            losses, norm = training_step(
-                state, network, loss, micro_batches, normalizers, rate=rate, clip_norm=clip_norm
-            )
-            checkpoints.prove()
-            log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
-            last = state.step == max_iter
-            is_best = False
-            if evaluate is not None and _due(state.step, evaluation_period) and not last:
-                is_best = evaluate_now(state, evaluate, log, keep_best)
-            if last or is_best or _due(state.step, checkpoint_period):
-                save_checkpoint(state, checkpoints)
-        checkpoints.prove()  # no step follows that could show it bad
+    while state.step < max_iter:
+        micro_batches = list(islice(batches, accumulate))
+        log.data_ready()
+        normalizers, stopping = loss_normalizers(loss, micro_batches, stop.requested)
+        if stopping:
+            save_checkpoint(state, checkpoints)
+            return False
+        rate = schedule(state.step)
+        losses, norm = training_step(
+            state, network, loss, micro_batches, normalizers, rate=rate, clip_norm=clip_norm
+        )
+        checkpoints.prove()
+        log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
+        last = state.step == max_iter
+        is_best = False
+        if evaluate is not None and _due(state.step, evaluation_period) and not last:
+            is_best = evaluate_now(state, evaluate, log, keep_best)
+        if last or is_best or _due(state.step, checkpoint_period):
+            save_checkpoint(state, checkpoints)
+    checkpoints.prove()  # no step follows that could show it bad
     return True
 
 

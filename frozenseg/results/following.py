@@ -75,10 +75,12 @@ class Still:
     def moved(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the frames (H, W, 3) uint8 that differ from the last one that was yielded."""
         last: np.ndarray | None = None
+        shape: tuple[int, ...] = ()  # of the frame itself; `last` is small
         for number, frame in enumerate(frames):
             small = cv2.resize(frame, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-            if last is None or number % AFRESH == 0 or _difference(small, last) > self.level:
-                last = small
+            due = number % AFRESH == 0 or frame.shape != shape
+            if last is None or due or _difference(small, last) > self.level:
+                last, shape = small, frame.shape
                 self._waiting.append(None)
                 yield frame
             else:

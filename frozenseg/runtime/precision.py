@@ -126,7 +126,8 @@ class _Switch(NamedTuple):
 
 def _switches() -> tuple[list[_Switch], list[_Switch]]:
     """Return PyTorch's older settings of products and of cuDNN, and the newer ones (2.9 on)."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     older = [_Switch(backend, "allow_tf32", True, False) for backend in (matmul, cudnn)]
     if not hasattr(matmul, "fp32_precision"):
         return older, []

@@ -26,6 +26,7 @@ from frozenseg.results.following import AFRESH
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
+from tests.data.films import damage
 
 pytest.importorskip("av", reason='pip install "frozenseg[video]"')
 
@@ -221,6 +222,19 @@ def test_frames_are_selected(tmp_path: Path) -> None:
     assert not list((tmp_path / "more").glob("*.mp4"))
 
 
+@pytest.mark.parametrize("end", [2.0, float("inf")])
+def test_the_loss_of_a_damaged_video_is_told_each_time(tmp_path: Path, end: float) -> None:
+    path, chosen = clip(tmp_path / "a.mp4", 44), Selection(end=end)
+    damage(path, (7, 8))
+    first = run(tmp_path / "out", path, selection=chosen)
+    assert len(first.losses) == 1 and not first.failures
+    assert first.losses[0].startswith(f"{path}: ") and "pieces are damaged" in first.losses[0]
+    again = run(tmp_path / "out", path, clip(tmp_path / "b.mp4", 2), selection=chosen)
+    assert again.losses == first.losses and again.earlier == 1
+    names = [i["file_name"] for i in content(tmp_path / "out", "panoptic.json")["images"]]
+    assert names[5:7] == ["a.mp4#6", "a.mp4#9"] and names[-1] == "b.mp4#2"
+
+
 class FakeCamera:
     """An endless camera, or one that is not there."""
 
@@ -271,9 +285,13 @@ def test_a_stream_that_is_not_there_does_not_print_its_password(tmp_path: Path) 
 def test_options_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(
-        prediction_settings, "load_with_settings", lambda *_, **__: (segmenter(), {"weights": "0"})
-    )
+    loaded: list[int] = []
+
+    def load(*_: Any, **__: Any) -> tuple[Any, dict[str, str]]:
+        loaded.append(1)
+        return segmenter(), {"weights": "0"}
+
+    monkeypatch.setattr(prediction_settings, "load_with_settings", load)
     path, output = clip(tmp_path / "a.mp4"), tmp_path / "out"
     argv = ["--vocabulary", "ball; wall", "--things", "ball", "--output", str(output)]
     argv += ["--video-input", str(path), "--end", "1"]
@@ -281,6 +299,13 @@ def test_options_of_the_command(
     assert len(content(output, "panoptic.json")["images"]) == 2
     with pytest.raises(UserError, match="stride 5, now default; track False, now default"):
         main(argv)
-    for wrong, words in ((["--stride", "0"], "stride 0"), (["--start", "2"], "start 2, end 1")):
+    loaded.clear()
+    for wrong, words in (
+        (["--stride", "0"], "stride 0"),
+        (["--start", "2"], "start 2, end 1"),
+        (["--reuse-still", "300"], "--reuse-still 300: must lie in 0-255"),
+        (["--reuse-still", "nan"], "--reuse-still nan"),
+    ):
         with pytest.raises(UserError, match=words):
             main([*argv, *wrong])
+    assert not loaded

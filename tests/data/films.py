@@ -16,11 +16,13 @@ def film(
     size: tuple[int, int] = (48, 64),
     turned: int = 0,
     sound: str = "",
+    rate: int = 48_000,
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write frames at `times`, in units of 1/10 s: noise, but the left half is bright by 40 + 20 n.
 
-    sound: an audio codec. turned: degrees by which players turn the film.
+    sound: an audio codec, for one second of a tone. rate: its samples a second.
+    turned: degrees by which players turn the film.
     """
     import av
 
@@ -35,12 +37,12 @@ def film(
             pictures.codec_context.time_base = Fraction(1, 1000)
             if turned:
                 pictures.set_display_rotation(turned)
-        tones = out.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        tones = out.add_stream(sound, rate=rate, layout="mono") if sound else None
         if tones is not None:
-            wave = np.sin(np.arange(48_000) / 20).astype(np.float32)[None]
+            wave = np.sin(np.arange(rate) / 20).astype(np.float32)[None]
             frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 48_000, 0
-            for piece in av.AudioResampler(tones.format, "mono", 48_000, 960).resample(frame):
+            frame.sample_rate, frame.pts = rate, 0
+            for piece in av.AudioResampler(tones.format, "mono", rate, 960).resample(frame):
                 out.mux(tones.encode(piece))
         noise = np.random.default_rng(0)
         for number, time in enumerate(times):
@@ -55,3 +57,16 @@ def film(
             if stream is not None:
                 out.mux(stream.encode())
     return path
+
+
+def damage(path: Path, numbers: Sequence[int]) -> None:
+    """Overwrite the pieces of an MP4 file that hold these frames, from 1, of 10 a second."""
+    import av
+
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(file.streams.video[0]) if packet.size]
+        places = {round(10 * p.pts * p.time_base) + 1: (p.pos, p.size) for p in packets}
+    data, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
+    for begin, size in map(places.__getitem__, numbers):
+        data[begin + 5 : begin + size] = noise.bytes(size - 5)  # behind the length and the kind
+    path.write_bytes(data)

@@ -322,6 +322,11 @@ def test_lists_files_folders_and_globs(tmp_path: Path) -> None:
     assert names("**/*.jpg") == ["b.jpg", "e.jpg"]
     assert names("b.jpg", "a.PNG", "sub/../b.jpg") == ["b.jpg", "a.PNG"]
     assert names("odd[1].png") == ["odd[1].png"]
+    (tmp_path / "f.ts").write_text("export const answer = 42;\n")
+    (tmp_path / "g.ts").write_bytes(bytes.fromhex("474011100042f025"))
+    (tmp_path / "h.mts").write_text("")
+    assert names("") == ["a.PNG", "b.jpg", "d.mp4", "g.ts", "odd[1].png"]
+    assert names("f.ts") == ["f.ts"]
     assert is_video(Path("x.MP4")) and not is_video(Path("x.jpg"))
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frozenseg.data.image_files import is_video
 from frozenseg.data.video import CODECS, Selection, Video, read_video, video_writer
 from frozenseg.data.video.with_opencv import OpenCVDecoder
 from frozenseg.errors import UserError, WriteError
-from tests.data.films import film
+from tests.data.films import damage, film
 from tests.disk import files_end_at
 
 av = pytest.importorskip("av", reason='pip install "frozenseg[video]"')
+from frozenseg.data.video.sound import Sound  # noqa: E402
 from frozenseg.data.video.with_pyav import PyAVDecoder  # noqa: E402
 
 COLORS = [(200, 20, 20), (20, 200, 20), (20, 20, 200)]
@@ -131,11 +133,38 @@ def test_variable_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libsvtav1"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx265"), ("a.avi", "mpeg4")],
+    [
+        ("a.mp4", "libsvtav1"),
+        ("a.webm", "libvpx-vp9"),
+        ("a.mkv", "libx265"),
+        ("a.avi", "mpeg4"),
+        ("a.3gp", "mpeg4"),
+        ("a.TS", "libx264"),
+        ("a.m2ts", "libx264"),
+        ("a.flv", "flv1"),
+        ("a.ogv", "libvpx"),
+        ("a.asf", "mpeg4"),
+    ],
 )
 def test_other_codecs_and_containers(tmp_path: Path, name: str, codec: str) -> None:
     video = read_video(film(tmp_path / name, codec=codec, size=(64, 64)))
+    assert is_video(tmp_path / name)
     assert _brightness(video) == _levels(10) and video.loss == ""
+
+
+def test_material_of_a_studio(tmp_path: Path) -> None:
+    """MXF takes none of the frame rates of `film`."""
+    with av.open(str(tmp_path / "a.mxf"), "w") as out:
+        stream = out.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(3):
+            pixels = np.full((48, 64, 3), 40 + 20 * number, np.uint8)
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts = number
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode())
+    assert is_video(tmp_path / "a.mxf")
+    assert _brightness(read_video(tmp_path / "a.mxf")) == _levels(3)
 
 
 def test_a_truncated_video(tmp_path: Path) -> None:
@@ -169,6 +198,24 @@ def test_a_damaged_piece_in_the_middle(tmp_path: Path) -> None:
     path.write_bytes(data)
     video = read_video(path)
     assert 10 < len(list(video.frames())) < 30 and video.loss.endswith("pieces are damaged")
+
+
+def test_damaged_frames_leave_the_numbers_of_the_others(tmp_path: Path) -> None:
+    """The loss is said where the selection ends before the file does, too."""
+    path = film(tmp_path / "a.mp4", times=range(50))  # a decoder is up to 16 frames ahead
+    damage(path, (9, 10, 11, 12))
+    kept = [number for number in range(1, 51) if number not in (9, 10, 11, 12)]
+    for selection, numbers in (
+        (Selection(), kept),
+        (Selection(end=2), kept[:16]),
+        (Selection(stride=2), kept[::2]),
+        (Selection(end=0.3), [1, 2, 3]),
+    ):
+        video = read_video(path)
+        frames = list(video.frames(selection))
+        assert [frame.number for frame in frames] == numbers
+        assert [round(10 * frame.time) + 1 for frame in frames] == numbers
+        assert ("pieces are damaged" in video.loss) == (numbers != [1, 2, 3])
 
 
 def test_sound_without_pictures(tmp_path: Path) -> None:
@@ -213,6 +260,91 @@ def test_the_sound_is_kept(tmp_path: Path, codec: str) -> None:
     assert stream.codec_context.name == {"libopus": "opus"}.get(codec, "aac")
     assert len(heard) / stream.rate == pytest.approx(0.6, abs=0.06)
     assert len(list(read_video(tmp_path / "b.mp4").frames())) == 6
+
+
+def _film_of(path: Path) -> Path:
+    """Write the frames of a film again, with its sound."""
+    video, copy = read_video(path), path.with_name("copy.mp4")
+    with video_writer(copy, fps=video.fps, sound=path) as append:
+        for frame in video.frames():
+            append(frame.pixels, frame.time)
+    assert len(list(read_video(copy).frames())) == 10
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "kept", "new_rate"),
+    [
+        ("a.avi", "mp3", 44_100, "mp3", 44_100),  # a tick of this file is 1152 samples
+        ("a.avi", "mp3", 48_000, "aac", 48_000),
+        ("a.avi", "mp3", 11_025, "aac", 11_025),
+        ("a.avi", "pcm_s16le", 50_000, "aac", 48_000),
+        ("a.avi", "pcm_s16le", 4_000, "aac", 7_350),
+        ("a.mkv", "pcm_s16le", 192_000, "aac", 96_000),
+    ],
+)
+def test_sound_of_any_rate_is_kept(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    codec: str,
+    rate: int,
+    kept: str,
+    new_rate: int,
+) -> None:
+    if kept == "aac":
+        monkeypatch.setattr("frozenseg.data.video.sound.COPIED", set())
+    path = film(tmp_path / name, codec="mpeg4", sound=codec, rate=rate)
+    with av.open(str(_film_of(path))) as file:
+        stream = file.streams.audio[0]
+        frames = list(file.decode(stream))
+    assert stream.codec_context.codec.canonical_name == kept and stream.rate == new_rate
+    assert all(a.pts + a.samples == b.pts for a, b in zip(frames, frames[1:], strict=False))
+    heard = np.concatenate([frame.to_ndarray().astype(float)[0] for frame in frames])
+    assert len(heard) / new_rate == pytest.approx(1, abs=0.25)
+    tone = np.abs(np.fft.rfft(heard)).argmax() * new_rate / len(heard)
+    assert tone == pytest.approx(rate / (40 * np.pi), rel=0.02)  # sin(n / 20)
+
+
+def test_sound_that_cannot_be_kept_is_a_note(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = film(tmp_path / "a.avi", codec="mpeg4", sound="pcm_s16le")
+    data = bytearray(path.read_bytes())
+    kind = data.index(b"strf", data.index(b"auds")) + 8  # the number of its codec
+    data[kind : kind + 2] = b"\x99\x77"
+    path.write_bytes(data)
+    with av.open(str(_film_of(path))) as file:
+        assert not file.streams.audio
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert (
+        "a.avi: its sound, or the rest of it, cannot be kept in the film (its codec" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(("codec", "method"), [("aac", "_copy"), ("pcm_s16le", "_encode")])
+@pytest.mark.parametrize("after", [0, 5])
+def test_sound_that_fails_midway_is_a_note(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    codec: str,
+    method: str,
+    after: int,
+) -> None:
+    original, written = getattr(Sound, method), []
+
+    def write(self: Sound, piece: object) -> None:
+        if len(written) == after:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        written.append(original(self, piece))
+
+    monkeypatch.setattr(Sound, method, write)
+    path = film(tmp_path / "a.mkv", sound=codec)
+    with av.open(str(_film_of(path))) as file:
+        assert len(file.streams.audio) == (after > 0)
+    assert caplog.text.count("a.mkv: its sound, or the rest of it, cannot be kept") == 1
+    assert "(Invalid argument)" in caplog.text
 
 
 def test_a_selection(tmp_path: Path, library: str) -> None:

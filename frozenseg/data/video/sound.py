@@ -1,21 +1,28 @@
 """Keep the sound of a video in a film that is made of its frames."""
 
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import av
 from av.error import FFmpegError
 
+from frozenseg.data.notes import note
+from frozenseg.errors import one_line
+
 COPIED = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}  # that MP4 files may hold
+LEAST_MP3 = 16_000  # samples a second; FFmpeg puts no slower MP3 into MP4
+FAILURES = (FFmpegError, ValueError)  # the latter of PyAV itself, e.g. where the rate changes
 
 
 class Sound:
     """Copies the sound of a video into a film, in step with its frames.
 
-    Sound of a codec that MP4 lacks becomes AAC.
+    Sound of a codec that MP4 lacks becomes AAC. A note tells of sound that cannot be kept.
     """
 
     def __init__(self, source: Any, film: Any, begin: float) -> None:
-        """Add a stream of sound to a film.
+        """Add a stream of sound to a film, or raise one of `FAILURES`.
 
         source: the opened video. film: the opened film, before its first frame.
         begin: the time of that frame in the video, in seconds.
@@ -23,17 +30,23 @@ class Sound:
         self.source, self.film = source, film
         stream = source.streams.audio[0]
         self.begin = begin + (source.start_time or 0) / av.time_base
-        self.resampler = None
-        if stream.codec_context.name in COPIED:
+        self.resampler: Any = None
+        if stream.codec_context is None:
+            raise ValueError("its codec is unknown")
+        if _may_be_copied(stream.codec_context):
             self.stream = film.add_stream_from_template(stream)
-            self.pieces = (packet for packet in source.demux(stream) if packet.pts is not None)
+            pieces = source.demux(stream)
         else:
             # Files need not name the places of their channels, which AAC must know.
             layout = "mono" if stream.channels == 1 else "stereo"
-            self.stream = film.add_stream("aac", rate=stream.rate, layout=layout)
-            self.resampler = av.AudioResampler("fltp", layout, stream.rate, frame_size=1024)
-            self.pieces = source.decode(stream)
+            rates = av.codec.Codec("aac", "w").audio_rates or [stream.rate]
+            rate = min(rates, key=lambda rate: abs(rate - stream.rate))
+            self.stream = film.add_stream("aac", rate=rate, layout=layout)
+            self.resampler = av.AudioResampler("fltp", layout, rate, frame_size=1024)
+            pieces = source.decode(stream)
+        self.pieces: Iterator[Any] = (piece for piece in pieces if piece.pts is not None)
         self.next: Any = None
+        self.decoded = 0  # where the last decoded piece ends, in samples
         self._advance()
 
     def until(self, time: float) -> None:
@@ -49,35 +62,68 @@ class Sound:
     def close(self) -> None:
         """End the stream."""
         if self.resampler is not None:
-            self._encode([*self.resampler.resample(None), None])
+            self._write(None)
         self.source.close()
 
     def _advance(self) -> None:
         try:
             self.next = next(self.pieces, None)
-        except FFmpegError:  # the rest is damaged
+        except FAILURES as error:  # the rest is damaged
             self.next = None
+            _tell(self.source.name, error)
 
     def _write(self, piece: Any) -> None:
-        shift = round(self.begin / piece.time_base)
-        piece.pts -= shift
-        if self.resampler is not None:
-            self._encode(self.resampler.resample(piece))
-            return
-        if piece.dts is not None:
-            piece.dts -= shift
-        piece.stream = self.stream
-        self.film.mux(piece)
+        """Write a piece; None: what the encoder still holds. A piece that fails is the last."""
+        try:
+            if self.resampler is None:
+                self._copy(piece)
+            else:
+                self._encode(piece)
+        except FAILURES as error:
+            if isinstance(error, OSError):
+                raise  # about the film: the disk is full
+            self.pieces, self.resampler = iter(()), None
+            _tell(self.source.name, error)
 
-    def _encode(self, frames: list[Any]) -> None:
-        for frame in frames:
-            self.film.mux(self.stream.encode(frame))
+    def _copy(self, packet: Any) -> None:
+        shift = round(self.begin / packet.time_base)
+        packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
+        packet.stream = self.stream
+        self.film.mux(packet)
+
+    def _encode(self, frame: Any) -> None:
+        if frame is None:
+            frames = [*self.resampler.resample(None), None]
+        else:
+            # Counted in samples: the ticks of some files, e.g. AVI, are longer than frames of AAC.
+            rate = frame.sample_rate
+            time = float(frame.pts * frame.time_base) - self.begin
+            frame.pts, frame.time_base = max(round(time * rate), self.decoded), Fraction(1, rate)
+            self.decoded = frame.pts + frame.samples
+            frames = self.resampler.resample(frame)
+        for ready in frames:
+            self.film.mux(self.stream.encode(ready))
+
+
+def _may_be_copied(codec: Any) -> bool:
+    name = codec.codec.canonical_name  # the decoder has another one, e.g. "mp3float"
+    return name in COPIED and not (name == "mp3" and codec.sample_rate < LEAST_MP3)
+
+
+def _tell(name: Any, error: Exception) -> None:
+    reason = one_line(getattr(error, "strerror", None) or str(error))
+    note(f"{name}: its sound, or the rest of it, cannot be kept in the film ({reason})")
 
 
 def open_sound(name: Any, film: Any, *, begin: float) -> Sound | None:
-    """Add the sound of a video to a film; None if the video has none. See `Sound`."""
-    source = av.open(str(name), metadata_errors="replace")
-    if source.streams.audio:
-        return Sound(source, film, begin)
-    source.close()
+    """Add the sound of a video to a film; None if there is none that can be kept. See `Sound`."""
+    try:
+        source = av.open(str(name), metadata_errors="replace")
+        if source.streams.audio:
+            return Sound(source, film, begin)
+        source.close()
+    except FAILURES as error:
+        _tell(name, error)
     return None

@@ -17,9 +17,10 @@ from frozenseg.errors import UserError, one_line
 # addresses, are not among them.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,gif,h264,hevc,"
-    "obu,ivf,mjpeg,m4v,wav,mp3,flac,aac"
+    "obu,ivf,mjpeg,m4v,mxf,wav,mp3,flac,aac"
 )
 FILE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+THREADS = 4  # of a decoder; where one meets damage, frames that the others hold may be lost
 STREAM_OPTIONS = {"rtsp_transport": "tcp"}
 TIMEOUT = 10.0  # seconds that a stream may be silent
 LENGTH = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, in Matroska
@@ -40,19 +41,27 @@ class PyAVDecoder:
                 raise UserError(f"{name}: no frame can be decoded; is the file whole?")
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
-        """Decode the frames that are taken; damaged pieces are left out."""
-        self.loss, end = "", 0.0
+        """Decode the frames that are taken; damaged pieces are left out.
+
+        Frames are counted. Behind a damaged piece their times tell how many are missing, as far as
+        they are regular, so that the others keep their numbers.
+        """
+        self.loss, number, end = "", 0, -1 / self.fps
         with self._stream or self._open() as container:
             stream = self._pictures(container)
             begin = (container.start_time or 0) / av.time_base
-            for number, frame in enumerate(self._decoded(container, stream), 1):
-                time = (number - 1) / self.fps if frame.time is None else frame.time - begin
+            for frame in self._decoded(container, stream):
+                time = number / self.fps if frame.time is None else frame.time - begin
                 if time >= selection.end:
-                    return
+                    break
+                number += max(1, round((time - end) * self.fps)) if self._damaged else 1
                 end = time
                 if selection.wants(number, time):
                     yield Frame(number, time, selection.sized(_upright(frame)))
-            self._say_loss(container, stream, end)
+            else:
+                self.loss = self._missing(container, stream, end)
+            if self._damaged and not self.loss:
+                self.loss = f"{self._damaged} pieces are damaged"
 
     def _open(self) -> Any:
         options = STREAM_OPTIONS if self.live else FILE_OPTIONS
@@ -70,6 +79,7 @@ class PyAVDecoder:
         for stream in container.streams.video:
             if not stream.disposition & cover:
                 stream.thread_type = "AUTO"
+                stream.codec_context.thread_count = THREADS
                 return stream
         found = "sound, but no pictures" if container.streams.audio else "no pictures"
         raise UserError(f"{self.name}: holds {found}; give a video")
@@ -95,18 +105,17 @@ class PyAVDecoder:
                 self._damaged += frame.is_corrupt
                 yield frame
 
-    def _say_loss(self, container: Any, stream: Any, end: float) -> None:
-        """Set `loss`. end: the time of the last frame."""
+    def _missing(self, container: Any, stream: Any, end: float) -> str:
+        """Say what the file lacks of what it declares. end: the time of the last frame."""
         declared = self.num_frames - self._left_out
         length = max(_length(container, stream), declared / self.fps)
         # Some headers count frames that were left out in recording, so the time decides too.
         short = end + max(2 / self.fps, 0.5) < length
         if short and self._read < declared:
-            self.loss = f"{self._read} of the {declared} frames that it declares can be read"
-        elif short and not self.num_frames:
-            self.loss = f"{end:.1f} of the {length:.1f} seconds that it declares can be read"
-        elif self._damaged:
-            self.loss = f"{self._damaged} pieces are damaged"
+            return f"{self._read} of the {declared} frames that it declares can be read"
+        if short and not self.num_frames:
+            return f"{end:.1f} of the {length:.1f} seconds that it declares can be read"
+        return ""
 
 
 def _length(container: Any, stream: Any) -> float:

@@ -1,0 +1,75 @@
+"""Draw the pictures that an earlier run of `frozenseg demo` has left out, without the model."""
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from frozenseg.commands.result_names import Input, is_film
+from frozenseg.data.coco_records import segment_of
+from frozenseg.data.images import read_image
+from frozenseg.data.label_maps import read_panoptic_ids
+from frozenseg.data.prediction_lines import images_of
+from frozenseg.data.results import panoptic_path, write_picture
+from frozenseg.errors import UserError, WriteError
+from frozenseg.runtime.background import cores, map_ahead
+from frozenseg.structures import PanopticResult
+from frozenseg.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def draw_missing(
+    done: list[Input], lines: Path, output: Path, vocabulary: Vocabulary
+) -> tuple[int, list[tuple[int, str]]]:
+    """Draw the images that are done and have no picture, as their lines say.
+
+    Films that are missing are counted in a warning. Returns how many pictures there are now, and a
+    line with the reason for each image that cannot be drawn, beside its number.
+
+    done: the inputs. lines: the file that has their lines.
+    """
+    missing, films = {}, 0
+    for entry in done:
+        if not (output / entry.picture).exists():
+            films += is_film(entry.path)
+            if not is_film(entry.path):
+                missing[entry.source] = entry
+    if films:
+        logger.warning("%d films of earlier runs are missing; --overwrite makes them", films)
+    if not missing:
+        return 0, []
+    found = (line for line in images_of(lines) if line["input"] in missing)
+    pairs = ((missing[line["input"]], line) for line in found)
+    draw = functools.partial(_drawn, output=output, vocabulary=vocabulary)
+    results = map_ahead(draw, pairs, workers=cores(), depth=cores())
+    failures = list(tqdm(results, total=len(missing), unit=" pictures", disable=None))
+    reasons = [reason for reason in failures if reason is not None]
+    return len(failures) - len(reasons), reasons
+
+
+def _drawn(
+    pair: tuple[Input, dict[str, Any]], *, output: Path, vocabulary: Vocabulary
+) -> tuple[int, str] | None:
+    """Draw an image; return the reason if it cannot be."""
+    from frozenseg.results.result import SegmentationResult  # torch takes seconds
+
+    entry, line = pair
+    try:
+        assert isinstance(entry.path, Path), "films are left out"
+        pixels, found = read_image(entry.path), line["panoptic"]
+        ids = read_panoptic_ids(panoptic_path(output, found["file_name"]), pixels.shape[:2])
+        segments = [
+            segment_of(row, vocabulary.labels[row["category_id"] - 1])
+            for row in found["segments_info"]
+        ]
+        regions = PanopticResult(ids, segments)
+        result = SegmentationResult(pixels, vocabulary, regions, None, None, line["note"])
+        write_picture(output / entry.picture, result.draw())
+    except WriteError:
+        raise
+    except UserError as error:
+        return entry.number, f"{entry.path}: its picture cannot be drawn ({error})"
+    return None
