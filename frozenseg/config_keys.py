@@ -7,7 +7,7 @@ the published ones where there are any; our own stand beside their kin.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from frozenseg.config_values import FIXED, READ, WRITTEN, Key, Range
+from frozenseg.config_values import FIXED, READ, READ_BY_SET, WRITTEN, Key, Range
 
 SHARE = Range(0, 1)
 FACTOR = Range(0, 1e6)  # of a loss
@@ -263,7 +263,7 @@ DATASETS = {
     # benchmark, and without one the names in the annotation.
     "VOCABULARY": Key("", READ),
     # Lists for single sets, which go before the one above: "SET=LIST", SET as in TRAIN or TEST.
-    "VOCABULARIES": (),
+    "VOCABULARIES": Key((), READ_BY_SET),
     # How a list meets the annotation. "names": by its numbers or in its order, if no name says
     # otherwise, else by names; a contradiction is an error. "order": in the order of the category
     # ids, whatever the names say, e.g. for an annotation in another language.

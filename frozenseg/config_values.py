@@ -66,15 +66,20 @@ class Rule(Enum):
     FIXED: only the default is built; another value would silently make the wrong model.
     READ, WRITTEN: the key names a file or folder that is read or written, and may begin with "~".
     What is read is looked for in the working folder, then beside the YAML file that names it, and
-    in the folders above that.
+    in the folders above that. In a folder of `save_pretrained`, what lies there comes first.
+    READ_BY_SET: each entry of the list is SET=FILE, and the file is READ.
     """
 
     FIXED = "fixed"
     READ = "read"
     WRITTEN = "written"
+    READ_BY_SET = "read by set"
 
 
-FIXED, READ, WRITTEN = Rule
+FIXED, READ, WRITTEN, READ_BY_SET = Rule
+
+SAVED_CONFIG, SAVED_WEIGHTS = "frozenseg.yaml", "model.safetensors"
+"""Files of a folder of `save_pretrained`, which together tell that it is one."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def coerce(name: str, value: Any, key: Key, origin: str, folder: Path | None = N
         said = str(value).lower()  # YAML reads yes and no as truth values
         value = {"true": "yes", "false": "no"}.get(said, said)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(_element(name, entry, key, origin) for entry in value)
+        return type(default)(_element(name, entry, key, origin, folder) for entry in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = _float(value)
     if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -136,12 +141,15 @@ def _text(name: str, text: str, key: Key, origin: str, folder: Path | None) -> s
     return _beside(name, text, folder) if key.rule is READ and folder is not None else text
 
 
-def _element(name: str, entry: Any, key: Key, origin: str) -> Any:
+def _element(name: str, entry: Any, key: Key, origin: str, folder: Path | None = None) -> Any:
     """Convert an entry of a list: to a name for data sets, and to a number where the key has a
     range, a whole one if those of the default are. Other keys take anything."""
     if name.startswith("DATASETS."):
         if not isinstance(entry, str):
             raise UserError(f"{origin}: {name} holds {shown(entry)}, names were expected")
+        if key.rule is READ_BY_SET:
+            data_set, sign, file = entry.rpartition("=")
+            return data_set + sign + _text(name, file, Key("", READ), origin, folder)
         return entry
     if isinstance(entry, str) and isinstance(number := _literal(entry), (int, float)):
         entry = number
@@ -183,10 +191,13 @@ def shown(value: Any, most: int = 80, *, quoted: bool = True) -> str:
 
 
 def _beside(name: str, text: str, folder: Path) -> str:
-    """Find a file that a YAML file in `folder` names, unless it is in the working folder."""
+    """Find a file that a YAML file in `folder` names, unless it is in the working folder; a folder
+    of `save_pretrained` is whole, whatever lies in the working folder."""
     path = Path(text)
     is_file = (os.sep in text or path.suffix) and "://" not in text  # else a tag or a name
-    if is_file and not path.is_absolute() and not os.path.exists(text):
+    saved = all((folder / name).is_file() for name in (SAVED_CONFIG, SAVED_WEIGHTS))
+    own = saved and os.path.exists(folder / path)
+    if is_file and not path.is_absolute() and (own or not os.path.exists(text)):
         for parent in (folder.absolute(), *folder.absolute().parents):
             if os.path.exists(parent / path):
                 logger.info("%s %s: taken from %s", name, text, parent)

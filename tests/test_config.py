@@ -142,6 +142,40 @@ def test_options_go_over_the_file(write) -> None:
     assert cfg.SOLVER.WEIGHT_DECAY == 0.0
 
 
+def test_lists_of_sets_are_found_beside_the_file(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the one of all sets. SET may hold "=" itself, and LIST may be one of the package."""
+    (tmp_path / "v.txt").write_text("cat\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lists = "('x=v.txt', 'a=b=v.txt', 'y=coco_panoptic', 'z=~/v.txt', 'none')"
+    cfg = load_config(write(f"DATASETS:\n  VOCABULARY: v.txt\n  VOCABULARIES: {lists}\n"))
+    beside = str(tmp_path / "v.txt")
+    assert cfg.DATASETS.VOCABULARY == beside
+    assert cfg.DATASETS.VOCABULARIES == (
+        f"x={beside}", f"a=b={beside}", "y=coco_panoptic", f"z={tmp_path}/home/v.txt", "none",
+    )  # fmt: skip
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("v.txt").write_text("dog\n")
+    assert load_config(tmp_path / "config.yaml").DATASETS.VOCABULARIES[0] == "x=v.txt"
+
+
+def test_a_saved_folder_has_what_it_names(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another folder, what lies in the working folder comes first."""
+    text = "MODEL:\n  TEXT:\n    TEMPLATES: templates.txt\n"
+    (tmp_path / "frozenseg.yaml").write_text(text)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for path in (Path("templates.txt"), tmp_path / "templates.txt"):
+        path.write_text("a {}\n")
+    assert load_config(tmp_path).MODEL.TEXT.TEMPLATES == "templates.txt"
+    (tmp_path / "model.safetensors").touch()
+    assert load_config(tmp_path).MODEL.TEXT.TEMPLATES == str(tmp_path / "templates.txt")
+
+
 @pytest.mark.parametrize(
     "text", ["2026_11", "1e5", "007", "0x10", "None", "3", "1.50", "12:30", "2026-11-26"]
 )

@@ -222,7 +222,13 @@ def fusioner_identity(cfg: CfgNode, model: Fusioner) -> Identity:
 
 
 def fusioner_shared(cfg: CfgNode, model: Fusioner) -> dict[str, str]:
-    """Return what the files of CLIP's weights would tell."""
+    """Return what the files of CLIP's weights would tell; BERT is more than weights."""
+    if cfg.MODEL.FUSIONER.TEXT == "bert":
+        raise UserError(
+            f"MODEL.FUSIONER.TEXT_WEIGHTS {cfg.MODEL.FUSIONER.TEXT_WEIGHTS}: a BERT is not saved "
+            "with a model; hand on the run's folder and that one, or train with "
+            "MODEL.FUSIONER.TEXT clip"
+        )
     return {
         "MODEL.FUSIONER.VISUAL_QUICK_GELU": said_quick_gelu(model.visual),
         "MODEL.FUSIONER.TEXT_QUICK_GELU": said_quick_gelu(model.text),

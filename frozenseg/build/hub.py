@@ -5,6 +5,7 @@ config.json for the hub, a list of sentences where the model has its own, and a 
 executes nothing of it.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,29 +22,42 @@ from frozenseg.build.models import load_model
 from frozenseg.build.vocabulary import INLINE
 from frozenseg.checkpoints.hub import fetch_model, saying_what_failed
 from frozenseg.checkpoints.state_dict import model_state, packed, write_state
-from frozenseg.config import flat_config
+from frozenseg.config import flat_config, merge_options
 from frozenseg.config_keys import KEYS
-from frozenseg.config_values import READ, WRITTEN
-from frozenseg.errors import UserError
-from frozenseg.files import PACKAGED, atomic_path, json_text, user_path
+from frozenseg.config_values import READ, SAVED_CONFIG, SAVED_WEIGHTS, WRITTEN
+from frozenseg.errors import MissingFileError, UserError
+from frozenseg.files import PACKAGED, atomic_path, check_writable, json_text, user_path
+from frozenseg.inference.proposal_sources import OnlineProposals
 from frozenseg.predictor import Predictor
+from frozenseg.text.templates import KNOWN as KNOWN_TEMPLATES
 
-CONFIG, WEIGHTS, TEMPLATES = "frozenseg.yaml", "model.safetensors", "templates.txt"
+TEMPLATES = "templates.txt"
 # What decides a result. The rest is of a training, or of the machine.
 SHARED = ("MODEL.", "TEST.", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
-OF_A_MACHINE = ("DEVICE", "PRECISION", "COMPILE", "CUDA_GRAPHS", "RECOMPUTE")
+OF_A_MACHINE = ("DEVICE", "PRECISION", "BACKEND", "COMPILE", "CUDA_GRAPHS", "RECOMPUTE")
 OF_A_RUN = ("MODEL.ALLOW_RANDOM_WEIGHTS", "TEST.EXPECTED_RESULTS", "TEST.IMS_PER_BATCH")
 
 
 class HubPredictor(Predictor, ModelHubMixin):
     """The predictor of `frozenseg.load`, with `save_pretrained` and `push_to_hub`.
 
-    cfg: its configuration; None for one that was put together by hand and cannot be saved.
+    cfg: its configuration, with absolute paths; None for one that was put together by hand and
+    cannot be saved.
     """
 
     cfg: CfgNode | None = None
     # The hub's library would guess it from the arguments of the constructor.
     _hub_mixin_config = {"library_name": "frozenseg", "version": frozenseg.__version__}
+
+    def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
+        """Save the model to a folder, which then needs nothing else of this machine.
+
+        arguments: model_card_kwargs, as of `push_to_hub`, and others of
+        `ModelHubMixin.save_pretrained`.
+        """
+        folder = user_path(save_directory)
+        check_writable(folder / SAVED_WEIGHTS)
+        return super().save_pretrained(folder, **arguments)
 
     def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
         """Save the model to a repository of the hub, which is made if there is none.
@@ -58,6 +72,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         """Write the configuration and all weights, as they are in their files: in full precision,
         whatever the device computes in."""
         cfg = self._configuration()
+        self._check_proposals(cfg)
         model, random = load_model(cfg)
         if random:
             raise UserError(
@@ -67,22 +82,48 @@ class HubPredictor(Predictor, ModelHubMixin):
         values = _shared_values(cfg) | dict(find_family(cfg).shared(cfg, model))
         names = json_text(self.training_vocabulary.names)
         values["DATASETS.TRAIN_VOCABULARY"] = f"{INLINE}{names}"
-        sentences = user_path(cfg.MODEL.TEXT.TEMPLATES)
-        if sentences.is_file():
+        if cfg.MODEL.TEXT.TEMPLATES not in KNOWN_TEMPLATES:
             values["MODEL.TEXT.TEMPLATES"] = TEMPLATES
             with atomic_path(save_directory / TEMPLATES) as temporary:
-                temporary.write_bytes(sentences.read_bytes())
-        with atomic_path(save_directory / CONFIG) as temporary:
+                sentences = "\n".join([*self.text_classifier.templates, ""])
+                temporary.write_text(sentences, encoding="utf-8")
+        with atomic_path(save_directory / SAVED_CONFIG) as temporary:
             temporary.write_text(yaml.safe_dump(_nested(values)), encoding="utf-8")
-        write_state(save_directory / WEIGHTS, packed(model_state(model)))
+        write_state(save_directory / SAVED_WEIGHTS, packed(model_state(model)))
+
+    def _check_proposals(self, cfg: CfgNode) -> None:
+        """Refuse a second SAM, which makes proposals: its weights are not among the model's."""
+        proposals, masks = self.pipeline.proposals, cfg.TEST.SAM_MASKS
+        if not isinstance(proposals, OnlineProposals) or masks.WEIGHTS.startswith(PACKAGED):
+            return
+        if proposals.sam is not getattr(self.pipeline.model, "sam", None):
+            given = f"TEST.PKL_SAM_MODEL_NAME {cfg.TEST.PKL_SAM_MODEL_NAME}"
+            if masks.WEIGHTS:
+                given = f"TEST.SAM_MASKS.WEIGHTS {masks.WEIGHTS}"
+            raise UserError(
+                f"{given}: this SAM makes proposals beside the model, and its weights are not "
+                "shared; load the model with TEST.USE_SAM_MASKS False first"
+            )
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, options: Any = (), device: Any = None, **fetching: Any
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        options: Any = (),
+        device: Any = None,
+        **fetching: Any,
     ) -> "HubPredictor":
+        """As `frozenseg.from_pretrained`. The hub's library would read config.json first, of which
+        nothing is needed."""
         from frozenseg.build.prediction import load  # which makes predictors of this class
 
-        folder = Path(model_id) if Path(model_id).is_dir() else fetch_model(model_id, **fetching)
+        name = pretrained_model_name_or_path
+        folder = user_path(name)
+        if not folder.is_dir():
+            if str(name).startswith((".", "~")) or folder.is_absolute():
+                raise MissingFileError(f"{name}: no such folder")
+            folder = fetch_model(str(name), **fetching)
         return load(folder, options=options, device=device)
 
     def generate_model_card(
@@ -137,17 +178,30 @@ def from_pretrained(
         >>> again.training_vocabulary.names == segmenter.training_vocabulary.names
         True
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = fetch_model(
-            str(name),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
-    return HubPredictor.from_pretrained(folder, options=options, device=device)
+    return HubPredictor.from_pretrained(
+        name,
+        options=options,
+        device=device,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+
+
+def with_absolute_paths(cfg: CfgNode) -> CfgNode:
+    """Return a configuration that names the same files, whatever folder one works in later."""
+    files = {
+        name: str(Path(value).absolute())
+        for name, value in flat_config(cfg).items()
+        if KEYS[name].rule is READ and not _known_everywhere(value) and os.path.exists(value)
+    }
+    cfg = cfg.clone()
+    cfg.defrost()
+    merge_options(cfg, files)
+    cfg.freeze()
+    return cfg
 
 
 def _shared_values(cfg: CfgNode) -> dict[str, Any]:

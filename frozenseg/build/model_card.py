@@ -1,5 +1,7 @@
 """The card of a shared model: what the Hugging Face hub lists it by, and what a reader needs."""
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import frozenseg
-from frozenseg.files import read_json
+from frozenseg.errors import UserError
+from frozenseg.evaluation.results_file import StoredEvaluation, read_results
+
+logger = logging.getLogger(__name__)
 
 METADATA = {
     "library_name": "frozenseg",
@@ -68,9 +73,15 @@ def model_card(
 def read_scores(path: Path) -> list[EvalResult]:
     """Read the main scores, in per cent, of a run's results.json; none where it is absent.
 
-    Paths of data sets that are named by their files are left out.
+    Paths of data sets that are named by their files are left out. A file of another program is none
+    of a run, and a warning says so.
     """
-    found = read_json(path) if path.is_file() else {}
+    found: Mapping[str, StoredEvaluation] = {}
+    if path.is_file():
+        try:
+            found = read_results(path)
+        except UserError as error:
+            logger.warning("%s; the model card tells no scores", error)
     return [
         EvalResult(
             task_type="image-segmentation",
@@ -80,6 +91,6 @@ def read_scores(path: Path) -> list[EvalResult]:
             metric_value=round(score, 2),
         )
         for name, entry in found.items()
-        for metric, score in entry.get("summary", {}).items()
-        if metric.split()[-1] in METRICS and isinstance(score, int | float)
+        for metric, score in entry.summary.items()
+        if metric.rpartition(" ")[2] in METRICS and math.isfinite(score)
     ]

@@ -28,6 +28,12 @@ def read_runs(paths: Sequence[Path]) -> list[PastRun]:
     return [_read(path, labels[str(path)]) for path in paths]
 
 
+def run_files(path: Path) -> list[Path]:
+    """Return the files that `read_runs` looks for, of a run that is named by this path."""
+    place = _place(path)
+    return [path, *(place / name for name in (SCORES, METRICS_FILE, CONFIG, EVAL_CONFIG))]
+
+
 def _place(path: Path) -> Path:
     """Return the path that names a run: its folder, or a file of results that lies among others."""
     path = path.absolute()
@@ -46,6 +52,8 @@ def _read(path: Path, label: str) -> PastRun:
         evaluations = _last_evaluation(metrics)
     else:
         raise UserError(f"{path}: holds no run, neither {SCORES} nor {METRICS_FILE}")
+    if not evaluations and not metrics:
+        raise UserError(f"{file}: holds no evaluation")
     noted = [stored.provenance.get("configuration") for stored in evaluations.values()]
     settings = next((found for found in noted if isinstance(found, dict)), None)
     if settings is None:

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build.backend import build_point_decoder
 from frozenseg.build.device import build_device, build_precision, prepare_for_inference
-from frozenseg.build.hub import HubPredictor
+from frozenseg.build.hub import HubPredictor, with_absolute_paths
 from frozenseg.build.models import build_text_classifier, load_model
 from frozenseg.build.run_folder import model_config
 from frozenseg.build.setting import OR_RANDOM, require_weights, setting
@@ -119,8 +119,9 @@ def _build_predictor(cfg: CfgNode, digest: bool) -> HubPredictor:
         logger.warning(note)
     if digest:
         keep_digest(network)
-    predictor = predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, cfg))
-    predictor.cfg = cfg
+    kept = with_absolute_paths(cfg)
+    predictor = predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, kept))
+    predictor.cfg = kept
     return predictor
 
 

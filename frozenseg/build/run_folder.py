@@ -5,6 +5,7 @@ it. So where both lie together the file in the folder counts, wherever the folde
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def model_config(
 
     Published weights that are named as the model but are not here raise `AbsentWeights`.
     """
+    if weights is not None and not os.fspath(weights):
+        raise UserError("weights: the name is empty; give a checkpoint, or leave weights out")
     path = _config_file(model)
     cfg = load_config(path, options, freeze=False)
     if weights is None and not _chosen(options):

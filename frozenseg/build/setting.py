@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fvcore.common.config import CfgNode
 
-from frozenseg.errors import UserError
+from frozenseg.errors import MissingFileError, UserError
 
 OR_RANDOM = "; or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without"
 """Ends a message about weights that are absent."""
@@ -16,7 +16,8 @@ OR_RANDOM = "; or set MODEL.ALLOW_RANDOM_WEIGHTS True to try the program without
 
 @contextmanager
 def setting(key: str, remedy: str = "") -> Iterator[None]:
-    """Put a key before the message of a `UserError` that is raised inside, and a remedy behind it.
+    """Put a key before the message of a `UserError` that is raised inside, and a remedy behind it;
+    that of a path which is not there says its own.
 
     The library's message begins with the value: "vit_x: unknown" becomes "MODEL.SAM_NAME vit_x:
     unknown". Also a decorator of a function that is called later.
@@ -24,6 +25,7 @@ def setting(key: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        remedy = "" if isinstance(error, MissingFileError) else remedy
         error.args = (f"{key} {error}{remedy}",)  # its type stays
         raise
 

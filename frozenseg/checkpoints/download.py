@@ -1,7 +1,8 @@
 """Fetch published weights when a user asks for them: resumed where it broke, checked, then renamed.
 
 Nothing here runs by itself. A file counts only after its size and its SHA-256 have been checked as
-far as they are known (`frozenseg.checkpoints.published_files`).
+far as they are known (`frozenseg.checkpoints.published_files`). Where no digest is known, it must
+begin and end as a file of tensors does.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from frozenseg.checkpoints.hub import fetch_hub_file
 from frozenseg.checkpoints.published_files import PublishedFile
 from frozenseg.checkpoints.resuming import Remote, fetched
+from frozenseg.checkpoints.tensor_files import check_whole
 from frozenseg.errors import UserError
 from frozenseg.files import sha256_of, writing
 
@@ -71,6 +73,8 @@ def _checked(row: PublishedFile, path: Path) -> Download:
         wrong = f"has {size:,} bytes, {row.size:,} are published"
     elif row.sha256 and sha256 != row.sha256:
         wrong = f"has the SHA-256 {sha256}, published is {row.sha256}"
+    elif not row.sha256 and not _is_tensors(path):
+        wrong = f"has {size:,} bytes that are no file of tensors, or not a whole one"
     if not wrong:
         return Download(path, sha256, bool(row.sha256))
     if path == row.path:
@@ -78,3 +82,11 @@ def _checked(row: PublishedFile, path: Path) -> Download:
     else:
         path.unlink()
     raise UserError(f"{path}: is not the published file: it {wrong}; {remedy}")
+
+
+def _is_tensors(path: Path) -> bool:
+    try:
+        check_whole(path)
+    except UserError:
+        return False
+    return True

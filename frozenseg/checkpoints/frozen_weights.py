@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from frozenseg.checkpoints.published_files import FOLDER, PUBLISHED, AbsentWeights
 from frozenseg.checkpoints.state_dict import load_encoder, load_state, read_state
-from frozenseg.errors import UserError
+from frozenseg.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class FrozenPart:
     """A frozen encoder with weights of its own.
 
     name: as in `frozen_parts`. module: what they are loaded into. find: their file, or a
-    `UserError`. pick: the entries of the module, among those of the file.
+    `UserError`; a `MissingFileError` if a path was given that is not there. pick: the entries of
+    the module, among those of the file.
     """
 
     name: str
@@ -57,7 +58,8 @@ def load_parts(
 
     weights: a checkpoint file, or "" to leave the trained parts, which are called "decoder", as
     they are. parts: the frozen encoders that have files of their own; of one without weights an
-    error is raised unless `allow_random`. new: trained parts that the checkpoint may lack.
+    error is raised unless `allow_random`, and always if a path was given. new: trained parts that
+    the checkpoint may lack.
     """
     random = ["decoder"] if not weights else []
     loaded: set[str] = set()
@@ -76,6 +78,8 @@ def load_part(part: FrozenPart, allow_random: bool) -> bool:
     """Load one frozen encoder; False if it was left with random weights."""
     try:
         path = part.find()
+    except MissingFileError:  # a misspelt path, which random weights would hide
+        raise
     except UserError:
         if allow_random:
             return False
@@ -135,7 +139,7 @@ def find_clip(name: str, weights: str) -> Path:
     if is_clip_file(weights):
         if Path(weights).exists():  # what it is, shows when it is read
             return Path(weights)
-        raise UserError(f"{weights}: no such file")
+        raise MissingFileError(f"{weights}: no such file")
     if not weights:
         raise UserError("'': no weights of CLIP are named; give a tag or a file")
     for suffix in CLIP_SUFFIXES:
@@ -172,7 +176,10 @@ def find_vit(method: str, weights: str) -> Path:
 def find_sam(name: str, weights: str) -> Path:
     """Return the file of a SAM: a path as given, or the published file under `FOLDER`."""
     if not weights and name not in SAM_NAMES:
-        weights = str(FOLDER / f"sam_{name}.safetensors")
+        path = FOLDER / f"sam_{name}.safetensors"
+        if path.exists():
+            return path
+        raise UserError(f"{path}: no such file; give the file of the encoder's weights")
     return _given_or_published(weights, SAM_NAMES.get(name, ""))
 
 
@@ -181,5 +188,5 @@ def _given_or_published(weights: str, row: str) -> Path:
     if path.exists():
         return path
     if weights:
-        raise UserError(f"{path}: no such file; give the file of the encoder's weights")
+        raise MissingFileError(f"{path}: no such file; give the file of the encoder's weights")
     raise AbsentWeights(row, f"the weights of {PUBLISHED[row].holds} are not here")

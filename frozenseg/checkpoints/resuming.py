@@ -46,32 +46,37 @@ class Remote:
 def fetched(remote: Remote, part: Path) -> Iterator[None]:
     """Append to `part` what it lacks of a file; inside, no other process touches the part.
 
+    Where the size is not known, the version of the file that the server tells lies beside the part,
+    which begins anew when the server has another. What has arrived stays in the part.
+
     Raises `UserError` for a connection that fails or breaks again and again, and for an answer that
-    is a web page. What has arrived stays in the part.
+    is a web page.
     """
     with writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         file = open(part, "ab")
     with file:
         _lock(file, part)
+        version = part.with_name(f"{part.name}.version")
         for tried in range(1, TRIES + 1):
             before = file.tell()
             try:
-                _fetch(remote, file)
+                _fetch(remote, file, version)
                 break
             except _Broken:
                 if tried == TRIES or file.tell() <= before:
                     raise
         with writing(part):
             file.flush()
+            version.unlink(missing_ok=True)
         yield
 
 
-def _fetch(remote: Remote, file: BinaryIO) -> None:
+def _fetch(remote: Remote, file: BinaryIO, version: Path) -> None:
     start = file.tell()
     if start and start == remote.size:
         return
-    response = _open(remote, start)
+    response = _open(remote, start, _told(version) if start else "")
     if response is None:
         return
     with response:
@@ -80,6 +85,8 @@ def _fetch(remote: Remote, file: BinaryIO) -> None:
         if start and response.status != 206:  # the server sends it from its beginning
             file.truncate(0)
             start = 0
+        if remote.size is None and not start:
+            _tell(version, response.headers.get("ETag", ""))
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else remote.size
         bar = tqdm(
@@ -97,11 +104,29 @@ def _fetch(remote: Remote, file: BinaryIO) -> None:
             )
 
 
-def _open(remote: Remote, start: int) -> HTTPResponse | None:
-    """Return the answer from byte `start` on; None if the file ends there."""
+def _told(version: Path) -> str:
+    try:
+        return version.read_text(encoding="latin-1")
+    except OSError:
+        return ""
+
+
+def _tell(version: Path, tag: str) -> None:
+    """Keep the tag of a file's version; a weak one does not tell the bytes."""
+    with writing(version):
+        if tag.startswith('"'):
+            version.write_text(tag, encoding="latin-1")
+        else:
+            version.unlink(missing_ok=True)
+
+
+def _open(remote: Remote, start: int, version: str = "") -> HTTPResponse | None:
+    """Return the answer from byte `start` on; None if the file ends there. version: the tag of what
+    is here; of another one the server sends all."""
     headers = {"User-Agent": "frozenseg", **remote.headers}
     if start:
         headers["Range"] = f"bytes={start}-"
+        headers |= {"If-Range": version} if version else {}
     try:
         request = urllib.request.Request(remote.url, headers=headers)
         return urllib.request.urlopen(request, timeout=PATIENCE)

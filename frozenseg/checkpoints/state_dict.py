@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from frozenseg.checkpoints.published_names import from_published, is_published
@@ -268,9 +268,18 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
+    """Write tensors as safetensors, atomically; each whole, also of those that share memory."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = (tensor.clone() if place in seen else tensor).contiguous()
+        seen.add(place)
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+        if temporary == Path(path):  # a device or a pipe, which the library would replace
+            temporary.write_bytes(save(tensors))
+        else:
+            save_file(tensors, temporary)
 
 
 def _difference(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:

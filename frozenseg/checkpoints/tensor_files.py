@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -70,6 +71,30 @@ def read_torch(path: Path, what: str = "weights") -> Any:
         raise UserError(
             f"{what} {path}: cannot be read, perhaps not whole ({_first_line(error)}); get it anew"
         ) from None
+
+
+def check_whole(path: Path, what: str = "weights") -> None:
+    """Refuse what does not begin as a file of tensors does, or breaks off as far as that can be
+    told without reading it: of an archive and of safetensors, not of the old pickles."""
+    _check_file(path, what)
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    if begin.startswith(b"PK\x03\x04"):
+        whole = zipfile.is_zipfile(path)
+    elif begin[8:] == b"{":
+        whole = _has_all_tensors(path)
+    else:
+        whole = begin.startswith(b"\x80")  # a pickle of protocol 2 or later
+    if not whole:
+        raise UserError(f"{what} {path}: damaged or not whole, or no file of tensors; get it anew")
+
+
+def _has_all_tensors(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except UNREADABLE:
+        return False
 
 
 def _check_file(path: Path, what: str) -> None:

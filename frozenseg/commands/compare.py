@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from frozenseg.build.past_run import read_runs
-from frozenseg.commands.output_argument import output_file, output_picture
+from frozenseg.build.past_run import read_runs, run_files
+from frozenseg.commands.output_argument import output_file, output_picture, refuse_input
 from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.engine.curves import draw_curves
 from frozenseg.evaluation.comparison import (
@@ -29,6 +29,7 @@ from frozenseg.files import user_path, write_json
 def main(argv: list[str]) -> int | None:
     """Print the comparison, and write it as JSON and its curves as a picture if asked to."""
     arguments = _parser().parse_args(argv)
+    refuse_input(arguments.json, (file for path in arguments.runs for file in run_files(path)))
     runs = read_runs(arguments.runs)
     print("\n".join(_report(runs, arguments.classes)))
     if arguments.json is not None:

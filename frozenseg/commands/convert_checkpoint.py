@@ -4,6 +4,7 @@ parts)."""
 import argparse
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from frozenseg.build.models import build_model
@@ -15,11 +16,18 @@ from frozenseg.checkpoints.state_dict import (
     trainable_state,
     write_state,
 )
-from frozenseg.commands.output_argument import output_file
+from frozenseg.commands.output_argument import output_file, refuse_input
 from frozenseg.config import load_config
 from frozenseg.encoders.frozen import frozen_parts
 from frozenseg.errors import UserError
 from frozenseg.files import user_path, write_torch
+
+PUBLISHED = {
+    "MODEL.META_ARCHITECTURE": ("FrozenSeg", "FCCLIP"),
+    "MODEL.FROZEN_SEG.POOLING": ("mask",),
+    "MODEL.FROZEN_SEG.CLIP_PYRAMID": ("own",),
+}
+"""What the models have whose entries have published names."""
 
 
 def main(argv: list[str]) -> None:
@@ -37,8 +45,12 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)  # KEY VALUE may follow --config-file FILE
     if arguments.target.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{arguments.target}: the target must end in .safetensors or .pth")
+    refuse_input(arguments.target, [arguments.source])
+    cfg = load_config(arguments.config_file, arguments.options)
+    if arguments.target.suffix == ".pth":
+        _check_published(arguments.target, cfg)
     state = read_state(arguments.source)
-    model = build_model(load_config(arguments.config_file, arguments.options))
+    model = build_model(cfg)
     parts = load_state(model, state, str(arguments.source))
     converted = trainable_state(model)
     if arguments.keep_frozen:
@@ -48,6 +60,22 @@ def main(argv: list[str]) -> None:
     _write(arguments.target, converted)
     count = sum(tensor.numel() for tensor in converted.values())
     print(f"{arguments.target}: {len(converted)} entries, {count:,} values")
+
+
+def _check_published(target: Path, cfg: CfgNode) -> None:
+    """Refuse a model some of whose parts have no published names."""
+    given = {
+        "MODEL.META_ARCHITECTURE": cfg.MODEL.META_ARCHITECTURE,
+        "MODEL.FROZEN_SEG.POOLING": cfg.MODEL.FROZEN_SEG.POOLING,
+        "MODEL.FROZEN_SEG.CLIP_PYRAMID": cfg.MODEL.FROZEN_SEG.CLIP_PYRAMID,
+    }
+    for key, value in given.items():
+        if value not in PUBLISHED[key]:
+            raise UserError(
+                f"{target}: a model with {key} {value} has no published names, which a .pth file "
+                "needs; only FrozenSeg and FC-CLIP have, without mask adapter and simple pyramid: "
+                f"take {target.with_suffix('.safetensors')}"
+            )
 
 
 def _write(target: Path, state: dict[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ from frozenseg.build.device import build_device
 from frozenseg.build.prediction import build_online_proposals, proposal_identity
 from frozenseg.build.transforms import eval_transform
 from frozenseg.commands.engine_arguments import add_engine, ray_of
-from frozenseg.commands.output_argument import output_picture
+from frozenseg.commands.output_argument import output_picture, refuse_input
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.view_samples import image_grid
 from frozenseg.config import load_config
@@ -82,6 +82,7 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
     """Make the proposals of a part of the images; returns the exit status."""
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
+    refuse_input(arguments.sheet, (entry.path for entry in entries))
     check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))
     folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)

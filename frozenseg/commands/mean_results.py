@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from frozenseg.commands.output_argument import output_file
+from frozenseg.commands.output_argument import output_file, refuse_input
 from frozenseg.errors import UserError
 from frozenseg.evaluation.means import family_means
 from frozenseg.evaluation.results_file import read_results, summary_lines
@@ -14,6 +14,7 @@ from frozenseg.files import user_path, write_json
 def main(argv: list[str]) -> int | None:
     """Print the means over the folds in files of results."""
     arguments = _parser().parse_args(argv)
+    refuse_input(arguments.json, arguments.results)
     summaries = _summaries(arguments.results)
     means = family_means(summaries)
     if not means:

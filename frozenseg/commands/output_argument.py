@@ -1,5 +1,7 @@
 """Arguments that name a file to be written: tried before any work begins, and its kind known."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from frozenseg.errors import UserError
@@ -9,9 +11,15 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def output_file(text: str) -> Path:
-    """Return the type of an option such as --json."""
+    """Return the type of an option such as --json; folders are made when it is written."""
     path = user_path(text)
-    check_writable(path)
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        check_writable(path)
+    finally:
+        for folder in new:
+            with suppress(OSError):  # another process has put something there
+                folder.rmdir()
     return path
 
 
@@ -20,3 +28,15 @@ def output_picture(text: str) -> Path:
     if Path(text).suffix.lower() not in PICTURES:
         raise UserError(f"{text}: end the name of a picture in {', '.join(PICTURES)}")
     return output_file(text)
+
+
+def refuse_input(output: Path | None, inputs: Iterable[Path]) -> None:
+    """Raise `UserError` if an output is one of the inputs, by whatever name, and would replace it.
+
+    output: None, or a file that is not there yet, is none of them.
+    """
+    if output is None or not output.is_file():
+        return
+    for path in inputs:
+        if path.exists() and output.samefile(path):
+            raise UserError(f"{output}: is an input too, and would be lost; choose another name")

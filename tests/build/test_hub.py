@@ -3,6 +3,7 @@ another file than the hub tells is refused. The hub is one of this machine."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import yaml
 from huggingface_hub import constants
 
 import frozenseg
+from frozenseg.build.families import find_family
 from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_model
 from frozenseg.checkpoints.state_dict import model_state, write_state
@@ -169,3 +171,100 @@ def test_what_is_not_there_and_what_cannot_be_shared(
     options = {"MODEL.ALLOW_RANDOM_WEIGHTS": True, "MODEL.SAM_WEIGHTS": ""}
     with pytest.raises(UserError, match=r"random weights \(sam\) are not shared"):
         frozenseg.load(run, options=options).save_pretrained(tmp_path / "x")
+
+
+# ---- what decides a result is in the folder, and nothing else decides it
+
+
+def test_sentences_of_the_folder_count_wherever_one_works(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those that the model was loaded with, by a path from the folder of that moment."""
+    monkeypatch.chdir(run)
+    with_own = frozenseg.load(run, options={"MODEL.TEXT.TEMPLATES": "sentences.txt"})
+    monkeypatch.chdir(tmp_path)
+    Path("templates.txt").write_text("another {}\n")
+    with_own.save_pretrained("shared")
+    expected = ("a photo of {}.", "many {}.")
+    for again in (frozenseg.load("shared"), frozenseg.from_pretrained(tmp_path / "shared")):
+        assert again.text_classifier.templates == expected == with_own.text_classifier.templates
+    monkeypatch.chdir(tmp_path / "shared")
+    assert frozenseg.from_pretrained(".").text_classifier.templates == expected
+
+
+def test_the_weights_that_were_loaded_are_saved(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    loaded = frozenseg.load(run, weights="model_final.safetensors")
+    monkeypatch.chdir(tmp_path)
+    Path("model_final.safetensors").write_bytes(b"of another model")
+    loaded.save_pretrained("shared")
+    assert same(loaded, frozenseg.from_pretrained("./shared"))
+
+
+def test_a_second_sam_is_refused(run: Path, tmp_path: Path) -> None:
+    own = {"TEST.USE_SAM_MASKS": True, "TEST.PKL_SAM_MODEL_NAME": "tiny"}
+    own |= {"TEST.SAM_MASKS.POINTS_PER_SIDE": 1}
+    frozenseg.load(run, options=own).save_pretrained(tmp_path / "own")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes((run / "sam.safetensors").read_bytes())
+    beside = frozenseg.load(run, options=own | {"TEST.SAM_MASKS.WEIGHTS": str(other)})
+    with pytest.raises(UserError, match=r"^TEST\.SAM_MASKS\.WEIGHTS .*USE_SAM_MASKS False first$"):
+        beside.save_pretrained(tmp_path / "x")
+    assert not (tmp_path / "x" / "model.safetensors").exists()
+    named = {"TEST.PKL_SAM_MODEL_NAME": "small", "TEST.SAM_MASKS.WEIGHTS": ""}
+    named |= {"MODEL.ALLOW_RANDOM_WEIGHTS": True}
+    with pytest.raises(UserError, match=r"^TEST\.PKL_SAM_MODEL_NAME small: this SAM makes"):
+        frozenseg.load(run, options=own | named).save_pretrained(tmp_path / "x")
+
+
+def test_a_bert_is_refused() -> None:
+    options = {"MODEL.META_ARCHITECTURE": "Fusioner", "MODEL.FUSIONER.TEXT": "bert"}
+    cfg = load_config(None, options | {"MODEL.FUSIONER.TEXT_WEIGHTS": "models/bert"})
+    with pytest.raises(UserError, match=r"TEXT_WEIGHTS models/bert: a BERT is not saved with"):
+        find_family(cfg).shared(cfg, None)
+
+
+def test_what_is_of_the_machine_stays_there(run: Path, tmp_path: Path) -> None:
+    loaded = frozenseg.load(run)
+    assert loaded.cfg is not None
+    loaded.cfg = loaded.cfg.clone()
+    loaded.cfg.defrost()
+    loaded.cfg.MODEL.BACKEND = "openvino"
+    loaded.save_pretrained(tmp_path / "shared")
+    assert load_config(tmp_path / "shared").MODEL.BACKEND == "pytorch"
+
+
+# ---- names of folders, and files that are of no use
+
+
+def test_home_and_folders_that_are_not_there(
+    segmenter: HubPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    segmenter.save_pretrained("~/mine")
+    assert (tmp_path / "home" / "mine" / "model.safetensors").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert same(segmenter, frozenseg.from_pretrained("~/mine"))
+    for name in ("./nope", "../nope", "~/nope", str(tmp_path / "nope")):
+        with pytest.raises(UserError, match=rf"^{name}: no such folder$"):
+            frozenseg.from_pretrained(name)
+    Path("a_file").write_text("")
+    with pytest.raises(UserError, match="a_file: cannot be written .*; it is no folder"):
+        segmenter.save_pretrained("a_file")
+
+
+def test_files_that_nobody_needs_may_be_damaged(
+    run: Path, segmenter: HubPredictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "run"
+    shutil.copytree(run, model)
+    (model / "results.json").write_text("[1, 2]")
+    frozenseg.load(model).save_pretrained(tmp_path / "shared")
+    assert "results.json: is no results.json of an evaluation; the model card" in caplog.text
+    assert "## Scores" not in (tmp_path / "shared" / "README.md").read_text()
+    (tmp_path / "shared" / "config.json").write_text('{"a":')
+    assert same(segmenter, frozenseg.from_pretrained(tmp_path / "shared"))
+    assert same(segmenter, HubPredictor.from_pretrained(tmp_path / "shared"))

@@ -53,6 +53,11 @@ def test_a_run_that_was_trained_on_loads_what_it_trained(
         assert holds(chosen.model, first)
 
 
+def test_an_empty_name_of_weights_is_told() -> None:
+    with pytest.raises(UserError, match=r"^weights: the name is empty; give a checkpoint"):
+        frozenseg.load("small", weights="")
+
+
 def test_a_folder_without_weights_says_what_was_looked_for(runs: TinyRun, tmp_path: Path) -> None:
     shutil.copytree(runs.root / "two", tmp_path / "two")
     (tmp_path / "two" / "model_final.safetensors").rename(

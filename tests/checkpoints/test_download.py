@@ -4,6 +4,7 @@ Everything is fetched from a server on this machine.
 """
 
 import hashlib
+import io
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 import frozenseg
 from frozenseg.checkpoints import download as module
@@ -20,7 +23,7 @@ from frozenseg.checkpoints.published_files import PUBLISHED, PublishedFile, find
 from frozenseg.commands import download as command
 from frozenseg.errors import UserError
 
-CONTENT = bytes(range(256)) * 5000  # more than one block
+CONTENT = b"\x80\x02" + (bytes(range(256)) * 5000)[2:]  # as a pickle; more than one block
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -28,8 +31,18 @@ class Files(BaseHTTPRequestHandler):
     """Gives CONTENT: in parts if asked, up to byte `breaks_at` of it, or a page for /page."""
 
     breaks_at, asked = 0, []  # of all requests
+    tag, told = "", []  # the version of the file; what clients have told of theirs
+    body = b""  # in place of CONTENT, without its length
 
     def do_GET(self) -> None:  # noqa: N802
+        if self.path == "/body":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.body)
+            return None
+        self.told.append(self.headers.get("If-Range", ""))
+        if self.told[-1] not in ("", self.tag):
+            del self.headers["Range"]
         begin = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-")
         self.asked.append((self.path, int(begin)))
         body = CONTENT[int(begin) :]
@@ -43,6 +56,8 @@ class Files(BaseHTTPRequestHandler):
         ranges = "Range" in self.headers and self.path != "/whole"
         self.send_response(206 if ranges else 200)
         self.send_header("Content-Type", kind)
+        if self.tag:
+            self.send_header("ETag", self.tag)
         self.send_header("Content-Length", str(len(body if ranges else CONTENT)))
         self.end_headers()
         sent = body if ranges else CONTENT
@@ -58,6 +73,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Files, "asked", [])
     monkeypatch.setattr(Files, "breaks_at", 0)
+    monkeypatch.setattr(Files, "told", [])
     server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -132,6 +148,56 @@ def test_what_is_not_the_published_file_is_refused(server: str) -> None:
     with pytest.raises(UserError, match="move it away, and fetch it again"):
         download(wrong)
     assert WHOLE.exists()
+
+
+def archive() -> bytes:
+    whole = io.BytesIO()
+    torch.save({"x": torch.zeros(1000)}, whole)
+    return whole.getvalue()
+
+
+TENSORS = save({"x": torch.zeros(1000)})
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b'{"error":"quota"}', b"\x00\xff" * 500, archive()[:-500], TENSORS[:-500]]
+)
+def test_what_is_no_whole_file_of_tensors_is_refused(
+    server: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither size nor digest are known."""
+    monkeypatch.setattr(Files, "body", body)
+    with pytest.raises(UserError, match=rf"it has {len(body):,} bytes that are no file of tensors"):
+        download(row(f"{server}/body"))
+    assert not PART.exists() and not WHOLE.exists()
+    WHOLE.write_bytes(body)  # as an earlier version has left it
+    with pytest.raises(UserError, match="move it away, and fetch it again"):
+        download(row(f"{server}/body"))
+
+
+@pytest.mark.parametrize("body", [archive(), TENSORS])
+def test_a_whole_file_of_tensors_is_taken(
+    server: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "body", body)
+    assert download(row(f"{server}/body")).path.read_bytes() == body
+
+
+@pytest.mark.parametrize(("later", "begin"), [('"two"', 0), ('"one"', 300_000)])
+def test_the_part_of_another_version_is_begun_anew(
+    server: str, later: str, begin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "breaks_at", 300_000)
+    monkeypatch.setattr(Files, "tag", '"one"')
+    monkeypatch.setattr(resuming, "TRIES", 1)
+    with pytest.raises(UserError, match="broke off after 300,000"):
+        download(row(f"{server}/x"))
+    PART.write_bytes(b"\x80" * 300_000)  # of the first version
+    monkeypatch.setattr(Files, "breaks_at", 0)
+    monkeypatch.setattr(Files, "tag", later)
+    found = download(row(f"{server}/x")).path.read_bytes()
+    assert found == b"\x80" * begin + CONTENT[begin:] and Files.told == ["", '"one"']
+    assert [path.name for path in PART.parent.iterdir()] == ["x.pth"]
 
 
 def test_a_page_in_place_of_the_file_is_said(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

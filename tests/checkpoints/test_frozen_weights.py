@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from frozenseg.build.models import load_model
 from frozenseg.checkpoints import frozen_weights as pretrained
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_clip, find_sam, load_parts
 from frozenseg.checkpoints.published_names import to_published
 from frozenseg.checkpoints.state_dict import model_state, trainable_state, write_state
+from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.models.frozenseg import FrozenSeg
-from tests.conftest import FC_CLIP_OPTIONS, build_tiny
+from tests.conftest import FC_CLIP_OPTIONS, TINY_OPTIONS, build_tiny
 
 
 @pytest.fixture(autouse=True)
@@ -112,12 +114,28 @@ def test_absent_parts_are_errors_or_random_on_request() -> None:
     model = build_tiny()
     with pytest.raises(UserError, match=r"^clip\.safetensors: no such file"):
         load(model)
-    assert load(model, allow_random=True) == ["decoder", "clip", "sam"]
+    assert load(model, clip_weights="tag", allow_random=True) == ["decoder", "clip", "sam"]
     write_state("clip.safetensors", model.clip.model.state_dict())
     with pytest.raises(UserError, match=r"pretrained_checkpoint/sam_tiny\.safetensors: no such"):
         load(model)
     assert load(model, allow_random=True) == ["decoder", "sam"]
     assert load(build_tiny(*FC_CLIP_OPTIONS)) == ["decoder"]  # no SAM is asked for
+
+
+def test_random_on_request_does_not_hide_a_misspelt_path() -> None:
+    model = build_tiny()
+    write_state("clip.safetensors", model.clip.model.state_dict())
+    for wrong in ({"clip_weights": "clip.safetensor/s"}, {"sam_weights": "/x/nosuch.pth"}):
+        with pytest.raises(FileNotFoundError, match=f"{next(iter(wrong.values()))}: no such file"):
+            load(model, allow_random=True, **wrong)
+    assert load(model, allow_random=True) == ["decoder", "sam"]
+    options = {"MODEL.ALLOW_RANDOM_WEIGHTS": True, "MODEL.SAM_WEIGHTS": "/x/nosuch.pth"}
+    with pytest.raises(UserError, match=r"^MODEL.SAM_WEIGHTS /x/nosuch.pth: .* weights$"):
+        load_model(
+            load_config(
+                None, dict(zip(TINY_OPTIONS[::2], TINY_OPTIONS[1::2], strict=True)) | options
+            )
+        )
 
 
 def test_random_on_request_does_not_hide_a_damaged_file() -> None:

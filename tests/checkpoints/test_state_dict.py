@@ -1,10 +1,13 @@
 """Checkpoints: names, strictness, safety, and both directions between published and ours."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from frozenseg.build.models import build_model, load_model
@@ -303,6 +306,26 @@ def test_views_and_transposed_tensors_are_written_right(tmp_path: Path) -> None:
     assert all(torch.equal(read[name], state[name]) for name in state)
 
 
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    state = {"a": whole, "same": whole, "row": whole[1], "turned": whole.T, "other": whole + 1}
+    state |= {"empty": torch.zeros(0, 4), "empty too": torch.zeros(0, 4)}
+    write_state(tmp_path / "x.safetensors", state)
+    read = read_state(tmp_path / "x.safetensors")
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+def test_a_pipe_is_written_to_as_it_stands(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "x.safetensors", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write_state(pipe, {"x": torch.arange(3)})
+    reader.join(10)
+    assert pipe.is_fifo() and got == [save({"x": torch.arange(3)})]
+
+
 def test_packed_tables_come_back_whole(tmp_path: Path) -> None:
     table = torch.zeros(1000, 4)
     table[[3, 998]] = torch.randn(2, 4)
@@ -344,6 +367,12 @@ def test_the_packing_command_halves_and_its_file_loads(tmp_path: Path, capsys) -
     load_state(other, read_state(tmp_path / "small.safetensors"), "small")
     for name, tensor in trainable_state(model).items():
         assert torch.allclose(trainable_state(other)[name], tensor, rtol=1e-3, atol=1e-6)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(tmp_path / "whole.safetensors")
+    before = link.read_bytes()
+    with pytest.raises(UserError, match=r"link.safetensors: is an input too, and would be lost"):
+        pack_weights.main([str(tmp_path / "whole.safetensors"), str(link)])
+    assert link.read_bytes() == before
     write_state(tmp_path / "large.safetensors", {"x": torch.tensor([1e6])})
     with pytest.raises(UserError, match="x: holds numbers beyond half precision"):
         pack_weights.main([str(tmp_path / "large.safetensors"), str(tmp_path / "y.safetensors")])

@@ -103,6 +103,17 @@ def test_a_run_of_an_older_version_and_one_at_work(runs: list[str], tmp_path: Pa
     assert not any("was scored with" in line for line in shown)
 
 
+def test_the_runs_are_not_written_over(runs: list[str]) -> None:
+    results = Path(runs[0], "results.json")
+    before = results.read_text()
+    for given in (runs, [str(results)]):
+        for name in ("results.json", "metrics.jsonl"):
+            with pytest.raises(UserError, match=f"{name}: is an input too, and would be lost"):
+                main([*given, "--json", str(Path(runs[0], name))])
+    assert results.read_text() == before
+    main([*runs, "--json", str(Path(runs[0], "compared.json"))])
+
+
 def test_what_is_no_run_ends_in_one_line(runs: list[str], tmp_path: Path) -> None:
     def refused(*paths: str, match: str) -> None:
         with pytest.raises(UserError, match=match) as caught:
@@ -113,6 +124,8 @@ def test_what_is_no_run_ends_in_one_line(runs: list[str], tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     refused(str(tmp_path / "empty"), match=r"holds no run, neither results.json nor metrics.jsonl")
     refused(runs[0], match="is given twice")
+    (tmp_path / "none.json").write_text("{}")
+    refused(str(tmp_path / "none.json"), match=r"none\.json: holds no evaluation")
     for text in ("[1]", "{", '{"set": {"summary": {"PQ": "x"}}}', '{"set": 1}'):
         bad = tmp_path / "bad.json"
         bad.write_text(text)

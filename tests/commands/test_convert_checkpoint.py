@@ -1,5 +1,6 @@
 """Checkpoints through the command, both ways, on a tiny model."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,28 @@ def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path: Path, released: 
     with pytest.raises(UserError, match=r"none\.pth: no such file"):
         main([str(tmp_path / "none.pth"), str(target), *TINY_OPTIONS])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["released.pth"]
+
+
+def test_the_source_is_not_written_over(tmp_path: Path, released: Path) -> None:
+    before = released.read_bytes()
+    os.link(released, tmp_path / "linked.pth")
+    for target in (released, tmp_path / "linked.pth", tmp_path / "below" / ".." / "released.pth"):
+        (tmp_path / "below").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="is an input too, and would be lost"):
+            main([str(released), str(target), *TINY_OPTIONS])
+        assert released.read_bytes() == before
+
+
+def test_models_without_published_names_are_told_at_once(tmp_path: Path) -> None:
+    for name, said in (
+        ("small", "MODEL.FROZEN_SEG.POOLING adapter"),
+        ("small-fusioner", "MODEL.META_ARCHITECTURE Fusioner"),
+    ):
+        target = tmp_path / "new" / "below" / "out.pth"
+        message = rf"out\.pth: a model with {said} has no published names.*out\.safetensors$"
+        with pytest.raises(UserError, match=message):
+            main(["gone.safetensors", str(target), "--config-file", name])
+        assert not (tmp_path / "new").exists()
 
 
 def test_the_target_tells_the_format(tmp_path: Path, released: Path) -> None:

@@ -105,6 +105,15 @@ def test_bad_arguments_are_one_clear_line(run: TinyRun, arguments: list[str], me
     assert not (run.root / "masks").exists()
 
 
+def test_a_sheet_is_none_of_the_images(run: TinyRun) -> None:
+    image = sorted((run.root / "data" / "images").iterdir())[0]
+    before = image.read_bytes()
+    for source in (["--input", str(image.parent)], ["--dataset", run.dataset]):
+        with pytest.raises(UserError, match=f"{image.name}: is an input too, and would be lost"):
+            make(run, *source, "--sheet", str(image))
+    assert image.read_bytes() == before and not (run.root / "masks").exists()
+
+
 def test_a_broken_image_is_told_and_the_others_are_done(
     run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from frozenseg.commands import convert_checkpoint, mean_results, score, view_samples
+from frozenseg.commands.output_argument import output_file
 from frozenseg.devtools.commands import (
     analyze_model,
     benchmark,
@@ -77,6 +78,14 @@ def test_trying_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "there.json").read_text() == "before"
     with files_end_at(100), pytest.raises(UserError, match="new.json: cannot be written"):
         check_writable(tmp_path / "new.json")
+
+
+def test_trying_an_argument_makes_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    assert output_file(str(tmp_path / "there" / "new" / "x.json")).name == "x.json"
+    with pytest.raises(UserError, match="cannot be written"):
+        output_file(str(tmp_path / "new" / f"{'x' * 300}.json"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
 def test_devices_are_written_to_as_they_stand() -> None:

@@ -12,6 +12,7 @@ from frozenseg.build.models import build_model
 from frozenseg.config import load_config
 from frozenseg.devtools.commands.analyze_model import count_flops
 from frozenseg.devtools.commands.benchmark import main
+from frozenseg.devtools.commands.measure_memory import main as measure_memory_command
 from frozenseg.devtools.speed import clock
 from frozenseg.devtools.speed.clock import Place, Stopwatch
 from frozenseg.devtools.speed.memory import measure_memory
@@ -150,6 +151,8 @@ def test_a_sweep(name: str, works: list[float], tmp_path: Path) -> None:
         (["--size", "65x64", "--training"], "--size: multiples of 32"),
         (["--size", "800"], "--size 800: HEIGHTxWIDTH"),
         (["--size", "0x8"], "--size 0x8: HEIGHTxWIDTH"),
+        (["--size", "8x8", "--tiny"], "--size 8x8: one side must be longer than 32 pixels"),
+        (["--threads", "-1"], "--threads -1: must be at least 1"),
         (["--names", "10"], "--names 10: each of 150 classes needs one"),
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--batch", "2"], "--batch: only with --training"),
@@ -159,6 +162,14 @@ def test_a_sweep(name: str, works: list[float], tmp_path: Path) -> None:
 def test_what_does_not_go_together(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(argv)
+
+
+@pytest.mark.parametrize("size", [("0", "0"), ("64", "-1")])
+def test_memory_of_nothing_is_refused(size: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=f"--size {size[1]}: must be at least 1"):
+        measure_memory_command(["--size", *size])
+    with pytest.raises(UserError, match="--classes 0: must be at least 1"):
+        measure_memory_command(["--classes", "0"])
 
 
 @pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's own, when oneDNN is switched off

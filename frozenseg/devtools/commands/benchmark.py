@@ -41,6 +41,8 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
     "queries": ("queries", (50, 100, 250, 500, 1000), (10, 20)),
 }
 
+STRIDE = 32  # of CLIP's last stage
+
 
 def main(argv: list[str]) -> int | None:
     """Time one image, one training step or a sweep, and print and write the report."""
@@ -168,13 +170,18 @@ def _check(arguments: argparse.Namespace) -> None:
     tiny, training = arguments.tiny, arguments.training
     default = ("64x64" if tiny else "1024x1024") if training else "64x96" if tiny else "800x1199"
     arguments.size = _size(arguments.size or default)
-    if training and any(side % 32 for side in arguments.size):
-        raise UserError("--size: multiples of 32 are needed with --training")
+    if max(arguments.size) <= STRIDE:  # one cell, whose groups of channels have no variance
+        height, width = arguments.size
+        raise UserError(f"--size {height}x{width}: one side must be longer than {STRIDE} pixels")
+    if training and any(side % STRIDE for side in arguments.size):
+        raise UserError(f"--size: multiples of {STRIDE} are needed with --training")
     if arguments.names is None:
         arguments.names = -(-arguments.classes * 403 // 150)
     for name in ("classes", "queries", "batch", "repeats"):
         if (given := getattr(arguments, name)) is not None and given < 1:
             raise UserError(f"--{name} {given}: must be at least 1")
+    if arguments.threads < 0:
+        raise UserError(f"--threads {arguments.threads}: must be at least 1; 0: PyTorch's choice")
     if arguments.names < arguments.classes:
         raise UserError(f"--names {arguments.names}: each of {arguments.classes} classes needs one")
     if training and arguments.precision in ("bf16", "fp16"):
@@ -212,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", type=int, default=150, help="default: %(default)s")
     add("--names", type=int, help="of all classes (default: 403 for 150 classes)")
     add("--queries", type=int, help="default: the configuration's, 250")
-    add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's)")
+    add("--threads", type=int, default=0, help="of the CPU (default: 0, PyTorch's choice)")
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--precision", choices=CHOICES, default="fp32", help="default: %(default)s")
     add("--compile", action="store_true", help="compile the stages of the model")

@@ -14,6 +14,7 @@ from frozenseg.build.prediction import build_predictor
 from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
 from frozenseg.devtools.speed.memory import measure_memory
+from frozenseg.errors import UserError
 from frozenseg.files import writing
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -35,6 +36,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=output_file, help="append a line of numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)
+    for name, given in (("size", min(arguments.size)), ("classes", arguments.classes)):
+        if given < 1:
+            raise UserError(f"--{name} {given}: must be at least 1")
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]
     cfg = load_config(arguments.config_file, options)
     predictor = build_predictor(cfg)
@@ -59,5 +63,7 @@ def main(argv: list[str]) -> None:
     }
     print(json.dumps(numbers))
     if arguments.json:
-        with writing(arguments.json), open(arguments.json, "a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers) + "\n")
+        with writing(arguments.json):
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            with open(arguments.json, "a", encoding="utf-8") as file:
+                file.write(json.dumps(numbers) + "\n")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from frozenseg.checkpoints.state_dict import packed, read_state, write_state
-from frozenseg.commands.output_argument import output_file
+from frozenseg.commands.output_argument import output_file, refuse_input
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 
@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if arguments.output.suffix != ".safetensors":
         raise UserError(f"{arguments.output}: must end in .safetensors")
+    refuse_input(arguments.output, [arguments.weights])
     state = read_state(arguments.weights)
     write_state(
         arguments.output, packed({name: _halved(tensor, name) for name, tensor in state.items()})
