@@ -13,8 +13,7 @@ from frozenseg.small_world.experiment.paired import Difference
 
 COLUMNS = 6  # of a table, that it can be read on a page
 
-SPREAD = 1.6  # of the steps, between the first and the last gain that stand beside each other
-COLOURS, MARKERS = 10, "os^Dv"  # matplotlib repeats its colours after so many
+DECIDED, UNDECIDED = ("tab:blue", 2.0), ("tab:gray", 1.0)  # colours and widths in the picture
 
 
 def report(outcome: Outcome) -> str:
@@ -122,36 +121,30 @@ def _tables(
 
 
 def plot(outcome: Outcome, path: Path) -> None:
-    """Draw every gain over the steps, with its interval; one panel for each metric."""
+    """Draw every gain with its interval, a row for each; one panel for each of the main metrics."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the scores").Figure
     experiment, gains = outcome.of, outcome.gains
-    columns = -(-len(experiment.metrics) // 2)
-    figure = Figure(figsize=(2.6 * columns, 6.5), layout="constrained")
-    panels = figure.subplots(2, columns, squeeze=False).T.flat
-    pairs = list(dict.fromkeys(pair for of_steps in gains.values() for pair in of_steps))
-    for axes, (key, label) in zip(panels, experiment.metrics.items(), strict=False):
-        axes.axhline(0, color="black", linewidth=0.8)
-        for number, pair in enumerate(pairs):
-            points = [(n, gains[n][pair][key]) for n in sorted(gains) if pair in gains[n]]
-            means = [gain.mean for _, gain in points]
-            bars = [[m - g.low, g.high - m] for m, (_, g) in zip(means, points, strict=True)]
-            axes.errorbar(
-                [steps * SPREAD ** (number / len(pairs) - 0.5) for steps, _ in points],
-                means,
-                yerr=np.nan_to_num(np.array(bars).T).clip(0),
-                marker=MARKERS[number // COLOURS % len(MARKERS)],
-                markersize=4,
-                capsize=2,
-                label=pair,
-            )
-        axes.set(title=label, xscale="log")
-        ticks = sorted(gains)
-        axes.set_xticks(ticks, [f"{steps:,}" for steps in ticks])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
-    figure.supylabel("gain in points, 95 % interval")
-    figure.supxlabel("steps of training")
+    names = [pair.name for pair in experiment.comparisons]
+    rows = [(name, n, gains[n][name]) for name in names for n in sorted(gains) if name in gains[n]]
+    size = (3 + 3.5 * len(experiment.main), 1.5 + 0.22 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(experiment.main), sharey=True, squeeze=False)[0]
+    for axes, key in zip(panels, experiment.main, strict=True):
+        axes.axvline(0, color="black", linewidth=0.8)
+        for place, (_, _, of_row) in enumerate(rows):
+            gain, (colour, width) = of_row[key], DECIDED if of_row[key].decided else UNDECIDED
+            axes.plot([gain.low, gain.high], [place, place], color=colour, linewidth=width)
+            axes.plot(gain.mean, place, "o", color=colour, markersize=4)
+        # Intervals over two or three seeds may go on beyond the frame.
+        means = [abs(of_row[key].mean) for _, _, of_row in rows]
+        reach = 1.4 * float(np.nanmax([1, *means]))
+        axes.set(title=experiment.metrics[key], xlim=(-reach, reach))
+        axes.grid(axis="x", alpha=0.3)
+    seeds = [len(of_row[experiment.main[0]].per_seed) for _, _, of_row in rows]
+    labels = [
+        f"{name}, {n:,} steps, {k} seeds" for (name, n, _), k in zip(rows, seeds, strict=True)
+    ]
+    panels[0].set_yticks(range(len(rows)), labels, fontsize=8)
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    figure.supxlabel("gain in points, 95 % interval; blue: decided", fontsize=10)
     figure.savefig(path, dpi=100)
