@@ -210,30 +210,23 @@ class Predictor:
             True
         """
         words, known = Vocabulary.parse(vocabulary, things), tracker or tracker_of(threshold)
-        names: deque[str | None] = deque()
+        named: Iterator[tuple[str | None, np.ndarray]]
         if isinstance(frames, str | os.PathLike) and not is_many(frames):
-            images = self._frames_of_video(frames, names)
+            stem = "frame" if is_live(frames) else Path(frames).stem
+            video = read_video(os.path.expanduser(frames))
+            named = ((f"{stem}_{frame.number:06d}", frame.pixels) for frame in video.frames())
         else:
-            images = self._frames_of_images(frames, names)
+            named = ((file_name(image), self.read(image)) for image in each_image(frames))
+        names: deque[str | None] = deque()  # of the frames whose results are to come
+
+        def pixels() -> Iterator[np.ndarray]:
+            for name, frame in named:
+                names.append(name)
+                yield frame
+
         segment = partial(self.stream, vocabulary=words, threshold=known.keep)
-        results = _raising(follow(segment, images, tracker=known, still=still))
+        results = _raising(follow(segment, pixels(), tracker=known, still=still))
         return (replace(result, file_name=names.popleft()) for result in results)
-
-    def _frames_of_images(self, images: Any, names: deque[str | None]) -> Iterator[np.ndarray]:
-        """Read the frames; what each is called goes into `names`."""
-        for image in each_image(images):
-            pixels = self.read(image)
-            names.append(file_name(image))
-            yield pixels
-
-    def _frames_of_video(
-        self, video: str | os.PathLike[str], names: deque[str | None]
-    ) -> Iterator[np.ndarray]:
-        """As `_frames_of_images`; the frames of clip.mp4 are clip_000001, clip_000002, ..."""
-        stem = "frame" if is_live(video) else Path(video).stem
-        for frame in read_video(os.path.expanduser(video)).frames():
-            names.append(f"{stem}_{frame.number:06d}")
-            yield frame.pixels
 
     def _stream(
         self, images: Any, words: Vocabulary, threshold: float, batch_size: int

@@ -85,15 +85,13 @@ def main(argv: list[str]) -> int | None:
 
 def _inputs(arguments: argparse.Namespace) -> list[Path | str]:
     """Return the files, but for results of earlier runs, and after them the cameras and streams."""
-    unique: dict[Path, Path] = {}
-    for entry in arguments.input:
-        if is_live(entry):
-            continue
-        leave_out = arguments.output or OUTPUT
-        found = list_images([entry], recursive=arguments.recursive, leave_out=leave_out)
-        for path in found if user_path(entry).is_file() else _without_results(entry, found):
-            unique.setdefault(path.resolve(), path)
-    return [*unique.values(), *filter(is_live, arguments.input)]
+    found = list_images(
+        [entry for entry in arguments.input if not is_live(entry)],
+        recursive=arguments.recursive,
+        leave_out=arguments.output or OUTPUT,
+        keep=_without_results,
+    )
+    return [*found, *filter(is_live, arguments.input)]
 
 
 def _without_results(entry: str, found: list[Path]) -> list[Path]:

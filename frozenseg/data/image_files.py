@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +21,11 @@ ALSO_TEXT = (".ts", ".mts")
 
 
 def list_images(
-    inputs: list[str], *, recursive: bool = False, leave_out: Path | None = None
+    inputs: list[str],
+    *,
+    recursive: bool = False,
+    leave_out: Path | None = None,
+    keep: Callable[[str, list[Path]], list[Path]] | None = None,
 ) -> list[Path]:
     """List the files that `inputs` name, each file once.
 
@@ -31,6 +36,7 @@ def list_images(
     recursive: whether folders are searched deeper too, but for hidden folders in them.
     leave_out: the folder of results, in which no input is looked for, unless an input names a file
         or a folder in it. An input of which nothing is left then is refused.
+    keep: is called with each folder or glob and its files, and returns those that are taken.
     """
     unique: dict[Path, Path] = {}
     for entry in map(os.path.expanduser, inputs):
@@ -43,6 +49,8 @@ def list_images(
                     f"{entry}: lies in the folder of results, {leave_out}, in which no image is "
                     "looked for; choose another --output"
                 )
+        if keep is not None and not Path(entry).is_file():
+            found = [(path.resolve(), path) for path in keep(entry, [path for _, path in found])]
         for whole, path in found:
             unique.setdefault(whole, path)
     return list(unique.values())

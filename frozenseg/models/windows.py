@@ -14,7 +14,7 @@ def windows(
     The last window of a row or column may reach beyond the image, as does the only window of an
     image smaller than `side`. There the encoders see `padding`, a value after normalisation.
     """
-    (height, width) = images.sizes[0]
+    height, width = images.sizes[0]
     for top in window_starts(height, side, stride):
         for left in window_starts(width, side, stride):
             inside = images.pixels[..., top : top + side, left : left + side]

@@ -22,8 +22,9 @@ def write_beginnings(configs: Mapping[str, CfgNode], folder: Path) -> dict[str, 
     missing = [name for name, path in paths.items() if not path.is_file()]
     shared: dict[tuple[str, torch.Size], Tensor] = {}
     if missing:
-        for name in configs.keys() - set(missing):
-            _share(read_state(paths[name]), shared)
+        for name in configs:  # in their order: of two tensors that fit, the first one's is shared
+            if name not in missing:
+                _share(read_state(paths[name]), shared)
     for name in missing:
         write_state(paths[name], _share(trainable_state(build_model(configs[name])), shared))
     return paths
