@@ -14,7 +14,7 @@ class Limits:
     pixels: of one image, known from its header before anything is decoded.
     names: of one vocabulary, synonyms counted.
     letters: of one name.
-    images: of one request to `/v1/segment/batch`.
+    images: of one request to `/v1/segment/batch`; the service takes no more than `queue`.
     timeout: seconds in which a batch must be done; after them the model's process is replaced.
     """
 

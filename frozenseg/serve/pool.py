@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -76,7 +76,9 @@ class Pool:
         devices: of each process; None: the best there is. work: what a process does, see
         `frozenseg.serve.worker.work`.
         """
-        self.source, self.devices, self.limits, self.metrics = source, devices, limits, metrics
+        self.source, self.devices, self.metrics = source, devices, metrics
+        # More images than the queue holds would be refused again and again.
+        self.limits = replace(limits, images=min(limits.images, limits.queue))
         self.info: ModelInfo | None = None
         self.failure: str | None = None
         self._on_ready, self._on_failure, self._work = on_ready, on_failure, work

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -24,8 +25,8 @@ from tests.serve import echo
 LIMITS = Limits(upload=2**20, names=50, letters=20, images=3, batch=2)
 
 
-def client_of(model: str = "echo", **settings) -> TestClient:
-    pool = Pool(ModelSource(model), [None], LIMITS, Metrics(), work=echo.work)
+def client_of(model: str = "echo", limits: Limits = LIMITS, **settings) -> TestClient:
+    pool = Pool(ModelSource(model), [None], limits, Metrics(), work=echo.work)
     return TestClient(make_app(pool, **settings), raise_server_exceptions=False)
 
 
@@ -142,6 +143,15 @@ def test_a_batch_answers_in_order(http) -> None:
     files += files
     answer = http.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
     assert answer.status_code == 422 and "at most 3" in answer.json()["error"]
+
+
+def test_a_batch_that_never_finds_room_is_not_asked_to_try_again() -> None:
+    with client_of(limits=replace(LIMITS, queue=2)) as http:
+        wait_until_ready(http)
+        assert http.get("/v1/models").json()["models"][0]["limits"]["images"] == 2
+        files = [("images", b"a")] * 3
+        answer = http.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
+        assert answer.status_code == 422 and "at most 2" in answer.json()["error"]
 
 
 def test_requests_at_once_do_not_see_each_other(http) -> None:
