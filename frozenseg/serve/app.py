@@ -112,10 +112,6 @@ def _handle_errors(app: FastAPI) -> None:
         lines = [f"{row['loc'][-1]}: {row['msg']}" for row in error.errors()]
         return _error(422, "; ".join(lines[:5]))
 
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        return _error(500, "an error of the service; its log has the details")
-
 
 def _error(status: int, line: str, retry_after: int | None = None) -> JSONResponse:
     headers = None if retry_after is None else {"Retry-After": str(retry_after)}

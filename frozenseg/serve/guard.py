@@ -35,7 +35,7 @@ PROTECTED = ("/v1/", "/metrics")  # paths that need the token, if there is one
 
 class Stamp:
     """An ASGI middleware around the whole service: every answer gets security headers and is
-    counted."""
+    counted, also the one to a request that the service fails at."""
 
     def __init__(self, app: AsgiApp, *, metrics: Metrics, paths: set[str]) -> None:
         """Take where the counts go. paths: those that are counted apart."""
@@ -48,14 +48,22 @@ class Stamp:
             return
         start = time.monotonic()
         path = scope["path"] if scope["path"] in self.paths else "other"
+        begun = False
 
         async def stamped(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message.get("headers", []), *HEADERS]
                 self.metrics.request(path, message["status"], time.monotonic() - start)
             await send(message)
 
-        await self.app(scope, receive, stamped)
+        try:
+            await self.app(scope, receive, stamped)
+        except Exception:
+            if not begun:
+                await _refuse(stamped, 500, "an error of the service; its log has the details")
+            raise  # the server logs it
 
 
 class Guard:

@@ -187,6 +187,18 @@ def test_every_answer_has_its_headers_and_errors_their_form(http) -> None:
         assert status == 200 or set(answer.json()) == {"error"}
 
 
+def test_a_fault_of_the_service_is_stamped_and_counted_too(http, monkeypatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a secret of the machine")
+
+    monkeypatch.setattr("frozenseg.serve.app.class_lists", broken)
+    answer = http.get("/v1/models")
+    line = "an error of the service; its log has the details"
+    assert (answer.status_code, answer.json()) == (500, {"error": line})
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert 'requests_total{path="/v1/models",status="500"} 1.0' in http.get("/metrics").text
+
+
 def test_metrics_count_requests_and_batches(http) -> None:
     def counts() -> dict[str, float]:
         lines = http.get("/metrics").text.splitlines()
