@@ -73,6 +73,7 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
         Limits(
             queue=arguments.max_queue,
             batch=arguments.batch_size,
+            requests=4 * arguments.max_queue + 64,
             upload=arguments.max_upload_mb * 2**20,
             pixels=int(arguments.max_megapixels * 1e6),
             timeout=timeout,
@@ -88,7 +89,6 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=4 * arguments.max_queue + 64,
             timeout_graceful_shutdown=int(Limits.timeout),
         )
     )

@@ -154,6 +154,28 @@ def test_a_batch_that_never_finds_room_is_not_asked_to_try_again() -> None:
         assert answer.status_code == 422 and "at most 2" in answer.json()["error"]
 
 
+def test_too_many_requests_are_refused_like_a_full_queue_and_probes_answered(monkeypatch) -> None:
+    begun, on = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        assert on.wait(20)
+        return read_vocabulary(*arguments)
+
+    monkeypatch.setattr("frozenseg.serve.app.read_vocabulary", slow)
+    with client_of(limits=replace(LIMITS, requests=1)) as http, ThreadPoolExecutor(1) as threads:
+        wait_until_ready(http)
+        first = threads.submit(post, http)
+        assert begun.wait(20)
+        refused = post(http)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert "try again soon" in refused.json()["error"]
+        assert http.get("/healthz").status_code == 200
+        on.set()
+        assert first.result().status_code == 200
+        assert post(http).status_code == 200
+
+
 def test_requests_at_once_do_not_see_each_other(http) -> None:
     outcomes: dict[int, list] = {}
 
