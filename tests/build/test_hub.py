@@ -18,6 +18,7 @@ from huggingface_hub import constants
 import frozenseg
 from frozenseg.build.families import find_family
 from frozenseg.build.hub import HubPredictor
+from frozenseg.build.model_card import read_scores
 from frozenseg.build.models import build_model
 from frozenseg.checkpoints.state_dict import model_state, write_state
 from frozenseg.config import load_config
@@ -102,6 +103,16 @@ def test_a_saved_folder_needs_nothing_of_this_machine(
     finally:
         for path in own:
             path.with_suffix(".away").rename(path)
+
+
+def test_a_card_names_data_sets_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    names = ["cityscapes_fine_panoptic_val", "/home/me/own.v2/set.yaml:val", "images:/a/b:/c"]
+    results = {name: {"images": 1, "summary": {"PQ": 1.0}} for name in names}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    found = read_scores(tmp_path / "results.json")
+    expected = ["cityscapes_fine_panoptic_val", "set.yaml:val", "images"]
+    assert [score.dataset_name for score in found] == expected
+    assert [score.dataset_type for score in found] == expected
 
 
 def test_a_model_is_pushed_and_loaded_by_its_name(
