@@ -83,6 +83,7 @@ class Pool:
         self.failure: str | None = None
         self._on_ready, self._on_failure, self._work = on_ready, on_failure, work
         self._queue: deque[_Waiting] = deque()
+        metrics.queue.set_function(lambda: len(self._queue))
         self._filled = asyncio.Condition()
         self._threads = ThreadPoolExecutor(len(devices), thread_name_prefix="model")
         self._processes: dict[int, Any] = {}
@@ -129,7 +130,6 @@ class Pool:
                     503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1
                 )
             self._queue.extend(entries)
-            self.metrics.queue.set(len(self._queue))
             self._filled.notify_all()
         done = await asyncio.gather(*(entry.answer for entry in entries), return_exceptions=True)
         return [self._checked(outcome) for outcome in done]
@@ -166,7 +166,6 @@ class Pool:
             if not entry.answer.done():
                 entry.answer.set_exception(Refusal(503, line))
         self._queue.clear()
-        self.metrics.queue.set(0)
         self._on_failure(line)
 
     def _kill_all(self) -> None:
@@ -242,7 +241,6 @@ class Pool:
             others = alike[: self.limits.batch - 1]
             for entry in others:
                 self._queue.remove(entry)
-            self.metrics.queue.set(len(self._queue))
             return [first, *[entry for entry in others if await self._is_wanted(entry)]]
 
     async def _is_wanted(self, entry: _Waiting) -> bool:

@@ -106,6 +106,7 @@ def test_a_client_that_has_left_costs_nothing() -> None:
     async def scenario(pool: Pool) -> None:
         (outcome,) = await pool.submit([job(b"die")], left)  # it would end the process
         assert isinstance(outcome, Refusal) and outcome.status == 499
+        assert b"frozenseg_queue_images 0.0" in pool.metrics.text()
         assert (await ask(pool, job(b"a")))[0]["image"] == "a"
 
     with_pool(scenario)
