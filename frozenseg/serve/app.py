@@ -109,7 +109,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        lines = [f"{row['loc'][-1]}: {row['msg']}" for row in error.errors()]
+        # Where: ("body", field, place in a list).
+        lines = [f"{row['loc'][:2][-1]}: {row['msg']}" for row in error.errors()]
         return _error(422, "; ".join(lines[:5]))
 
 

@@ -109,6 +109,9 @@ def test_wrong_fields_are_named(http, fields: dict[str, str], part: str) -> None
 def test_a_request_without_an_image_or_a_form_is_refused(http) -> None:
     assert http.post("/v1/segment", data={"vocabulary": "car"}).status_code == 422
     assert http.post("/v1/segment", content=b"{}").status_code == 422
+    texts = {"images": ["a", "b"], "vocabulary": "car"}
+    answer = http.post("/v1/segment/batch", data=texts)
+    assert answer.status_code == 422 and answer.json()["error"].startswith("images: ")
     broken = {"content-type": "multipart/form-data; boundary=x"}
     answer = http.post("/v1/segment", content=b"--y\r\nnothing", headers=broken)
     assert answer.status_code in (400, 422) and "error" in answer.json()
