@@ -29,6 +29,7 @@ from frozenseg.errors import MissingFileError, UserError
 from frozenseg.files import PACKAGED, atomic_path, check_writable, json_text, user_path
 from frozenseg.inference.proposal_sources import OnlineProposals
 from frozenseg.predictor import Predictor
+from frozenseg.recipes import CONFIG_FILES
 from frozenseg.text.templates import KNOWN as KNOWN_TEMPLATES
 
 TEMPLATES = "templates.txt"
@@ -123,7 +124,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         if not folder.is_dir():
             if str(name).startswith((".", "~")) or folder.is_absolute():
                 raise MissingFileError(f"{name}: no such folder")
-            folder = fetch_model(str(name), **fetching)
+            folder = fetch_model(str(name), one_of=CONFIG_FILES, **fetching)
         return load(folder, options=options, device=device)
 
     def generate_model_card(

@@ -175,13 +175,24 @@ def test_another_file_than_the_hub_tells_is_refused(
 def test_what_is_not_there_and_what_cannot_be_shared(
     hub: type[Hub], segmenter: HubPredictor, run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="somebody/else: the hub does not give or take it"):
+    said = "somebody/else: the hub does not give or take it .*Repository Not Found.* authenticated"
+    with pytest.raises(UserError, match=said) as told:
         frozenseg.from_pretrained("somebody/else")
+    assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="somebody/else: "):
         frozenseg.from_pretrained("somebody/else", local_files_only=True)
     options = {"MODEL.ALLOW_RANDOM_WEIGHTS": True, "MODEL.SAM_WEIGHTS": ""}
     with pytest.raises(UserError, match=r"random weights \(sam\) are not shared"):
         frozenseg.load(run, options=options).save_pretrained(tmp_path / "x")
+
+
+@pytest.mark.parametrize("fetching", [{}, {"force_download": True}])
+def test_a_model_of_another_program_is_refused(hub: type[Hub], fetching: dict) -> None:
+    hub.repositories[NAME] = {"config.json": b"{}", "model.safetensors": b"of another program"}
+    with pytest.raises(UserError, match="^somebody/tiny: no model of this package, as"):
+        frozenseg.from_pretrained(NAME, **fetching)
+    fetched = [path for way, path, _ in hub.asked if way == "GET" and path.endswith(".safetensors")]
+    assert bool(fetched) == bool(fetching), "weights are fetched in vain"
 
 
 # ---- what decides a result is in the folder, and nothing else decides it
