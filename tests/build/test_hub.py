@@ -278,6 +278,17 @@ def test_home_and_folders_that_are_not_there(
         segmenter.save_pretrained("a_file")
 
 
+def test_a_card_that_is_there_stays_and_is_told(
+    segmenter: HubPredictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    segmenter.save_pretrained(tmp_path / "shared")
+    assert not caplog.records
+    (tmp_path / "shared" / "README.md").write_text("of a person")
+    segmenter.save_pretrained(tmp_path / "shared", model_card_kwargs={"license": "mit"})
+    assert (tmp_path / "shared" / "README.md").read_text() == "of a person"
+    assert "README.md: stays as it is; for a card of this model remove it first" in caplog.text
+
+
 def test_files_that_nobody_needs_may_be_damaged(
     run: Path, segmenter: HubPredictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
