@@ -1,5 +1,6 @@
 """What goes to the process of the model and what comes back: plain values that can be pickled."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class ModelSource:
     @property
     def name(self) -> str:
         """A name for users that tells nothing of the server's folders."""
-        return Path(self.model).stem
+        path = Path(os.path.abspath(self.model))
+        return path.name if path.is_dir() else path.stem
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,16 @@ async def ask(pool: Pool, *jobs: Job):
     return [out if isinstance(out, Refusal) else json.loads(out.body) for out in outcomes]
 
 
+def test_a_model_is_called_after_its_folder_or_file(tmp_path: Path, monkeypatch) -> None:
+    run = tmp_path / "run_0.5"
+    run.mkdir()
+    assert ModelSource(str(run)).name == "run_0.5"
+    assert ModelSource(str(run / "own.yaml")).name == "own"
+    monkeypatch.chdir(run)
+    assert ModelSource(".").name == "run_0.5"
+    assert ModelSource("small").name == "small"
+
+
 def test_jobs_of_one_vocabulary_go_together_and_others_do_not() -> None:
     async def scenario(pool: Pool) -> None:
         jobs = [job(b"a"), job(b"b", "sky"), job(b"c"), job(b"d"), job(b"e")]
