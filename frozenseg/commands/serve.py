@@ -110,6 +110,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # two may bind one address as long as neither listens
     except (OSError, UnicodeError) as error:  # the latter: no name of a machine has such parts
         reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise UserError(

@@ -34,3 +34,10 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
 def test_origins_of_browsers_are_taken(origin: str) -> None:
     with pytest.raises(UserError, match="--token-file none"):
         serve.main(["--allow-origin", origin, "--token-file", "none"])
+
+
+def test_of_two_services_that_start_at_once_the_second_is_told_that_the_port_is_taken() -> None:
+    with serve._listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: Address already in use; choose"):
+            serve._listening("127.0.0.1", port)
