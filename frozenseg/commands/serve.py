@@ -24,7 +24,6 @@ NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx"
 SHORTEST_TOKEN = 16  # characters
 # As browsers name a site: without a path, in small letters, and without the port that is usual.
 ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
-MAKING_GRAPHS = 3600.0  # seconds that an image of a new size may take with a backend
 
 
 def main(argv: list[str]) -> int | None:
@@ -70,7 +69,6 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
         server.should_exit = True
 
     options = (*backend_options(arguments), *arguments.options)
-    timeout = MAKING_GRAPHS if "MODEL.BACKEND" in options else Limits.timeout
     pool = Pool(
         ModelSource(arguments.model, arguments.weights, options),
         arguments.device or [None],
@@ -80,7 +78,6 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
             requests=4 * arguments.max_queue + 64,
             upload=arguments.max_upload_mb * 2**20,
             pixels=int(arguments.max_megapixels * 1e6),
-            timeout=timeout,
         ),
         Metrics(),
         on_ready=ready,

@@ -48,12 +48,14 @@ class ModelInfo:
     """What a model's process tells once it is ready.
 
     device: where the model is. note: a warning for every result, or None. knows: a line about what
-    the model was trained on, where users should be told; else None.
+    the model was trained on, where users should be told; else None. makes_graphs: whether a graph
+    is made for each new size of images, which lasts.
     """
 
     device: str
     note: str | None
     knows: str | None
+    makes_graphs: bool = False
 
 
 @dataclass(frozen=True)

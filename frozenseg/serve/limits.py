@@ -16,7 +16,8 @@ class Limits:
     names: of one vocabulary, synonyms counted.
     letters: of one name.
     images: of one request to `/v1/segment/batch`; the service takes no more than `queue`.
-    timeout: seconds in which a batch must be done; after them the model's process is replaced.
+    timeout: seconds in which a batch must be done; after them the model's process is replaced. A
+        model that makes graphs has an hour.
     """
 
     queue: int = 32

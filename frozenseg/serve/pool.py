@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LOADING = 600.0  # seconds in which a model must be loaded
 TRIES = 3  # times in a row that a process may end before its model is ready
+MAKING_GRAPHS = 3600.0  # seconds that a batch may take where a graph may be made for it
 PAUSE = 1.0  # seconds before a process that has ended is started again
 AGAIN = 5  # seconds after which a client may try again
 
@@ -82,6 +83,7 @@ class Pool:
         self.info: ModelInfo | None = None
         self.failure: str | None = None
         self._on_ready, self._on_failure, self._work = on_ready, on_failure, work
+        self._patience = limits.timeout
         self._queue: deque[_Waiting] = deque()
         metrics.queue.set_function(lambda: len(self._queue))
         self._filled = asyncio.Condition()
@@ -193,6 +195,8 @@ class Pool:
         first = await self._receive(ours, LOADING)
         if not isinstance(first, ModelInfo):
             raise UserError(str(first))
+        if first.makes_graphs:
+            self._patience = MAKING_GRAPHS
         if self.info is None and self.failure is None:
             self.info = first
             self._on_ready(first)
@@ -214,7 +218,7 @@ class Pool:
         loop, start = asyncio.get_running_loop(), time.monotonic()
         jobs = [entry.job for entry in batch]
         await loop.run_in_executor(self._threads, connection.send, jobs)
-        done: Done = await self._receive(connection, self.limits.timeout)
+        done: Done = await self._receive(connection, self._patience)
         self.metrics.batch(len(batch), time.monotonic() - start, done.memory)
         for entry, answer in zip(batch, done.answers, strict=True):
             if not entry.answer.done():

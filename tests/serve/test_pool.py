@@ -109,6 +109,14 @@ def test_a_process_that_dies_or_hangs_is_replaced(end: bytes, monkeypatch) -> No
     with_pool(scenario, timeout=2.0)
 
 
+def test_a_model_that_makes_graphs_has_more_time() -> None:
+    async def scenario(pool: Pool) -> None:
+        (answer,) = await ask(pool, job(b"slow"))
+        assert not isinstance(answer, Refusal) and answer["image"] == "slow"
+
+    with_pool(scenario, "graphs", timeout=0.1)
+
+
 def test_a_client_that_has_left_costs_nothing() -> None:
     async def left() -> bool:
         return True
