@@ -27,7 +27,11 @@ def segment(image: Image.Image | None, words: str, threshold: float):
         raise gradio.Error(str(error), print_exception=False) from None
     regions = result.regions
     masks = [
-        ((regions.ids == region.id).astype(np.float32), f"{region.name} {region.score:.2f}")
+        # Regions of a semantic model have no score.
+        (
+            (regions.ids == region.id).astype(np.float32),
+            f"{region.name} {region.score:.2f}".removesuffix(" nan"),
+        )
         for region in regions.segments
     ]
     return (result.image, masks), result.summary()

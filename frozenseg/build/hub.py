@@ -5,6 +5,7 @@ config.json for the hub, a list of sentences where the model has its own, and a 
 executes nothing of it.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,9 +30,12 @@ from frozenseg.errors import MissingFileError, UserError
 from frozenseg.files import PACKAGED, atomic_path, check_writable, json_text, user_path
 from frozenseg.inference.proposal_sources import OnlineProposals
 from frozenseg.predictor import Predictor
+from frozenseg.recipes import CONFIG_FILES
 from frozenseg.text.templates import KNOWN as KNOWN_TEMPLATES
 
-TEMPLATES = "templates.txt"
+logger = logging.getLogger(__name__)
+
+TEMPLATES, CARD = "templates.txt", "README.md"
 # What decides a result. The rest is of a training, or of the machine.
 SHARED = ("MODEL.", "TEST.", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
 OF_A_MACHINE = ("DEVICE", "PRECISION", "BACKEND", "COMPILE", "CUDA_GRAPHS", "RECOMPUTE")
@@ -53,10 +57,14 @@ class HubPredictor(Predictor, ModelHubMixin):
         """Save the model to a folder, which then needs nothing else of this machine.
 
         arguments: model_card_kwargs, as of `push_to_hub`, and others of
-        `ModelHubMixin.save_pretrained`.
+        `ModelHubMixin.save_pretrained`. A README.md that is there stays, with a warning.
         """
         folder = user_path(save_directory)
         check_writable(folder / SAVED_WEIGHTS)
+        if (folder / CARD).exists():
+            logger.warning(
+                "%s: stays as it is; for a card of this model remove it first", folder / CARD
+            )
         return super().save_pretrained(folder, **arguments)
 
     def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
@@ -123,7 +131,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         if not folder.is_dir():
             if str(name).startswith((".", "~")) or folder.is_absolute():
                 raise MissingFileError(f"{name}: no such folder")
-            folder = fetch_model(str(name), **fetching)
+            folder = fetch_model(str(name), one_of=CONFIG_FILES, **fetching)
         return load(folder, options=options, device=device)
 
     def generate_model_card(

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import frozenseg
+from frozenseg.data.benchmarks.own_yaml import is_yaml
 from frozenseg.errors import UserError
 from frozenseg.evaluation.results_file import StoredEvaluation, read_results
 
@@ -73,8 +74,8 @@ def model_card(
 def read_scores(path: Path) -> list[EvalResult]:
     """Read the main scores, in per cent, of a run's results.json; none where it is absent.
 
-    Paths of data sets that are named by their files are left out. A file of another program is none
-    of a run, and a warning says so.
+    Paths of data sets that are named by their files are left out, and folders of their YAML files.
+    A file of another program is none of a run, and a warning says so.
     """
     found: Mapping[str, StoredEvaluation] = {}
     if path.is_file():
@@ -85,8 +86,8 @@ def read_scores(path: Path) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=name.partition(":")[0],
-            dataset_name=name.partition(":")[0],
+            dataset_type=_public_name(name),
+            dataset_name=_public_name(name),
             metric_type=metric,
             metric_value=round(score, 2),
         )
@@ -94,3 +95,8 @@ def read_scores(path: Path) -> list[EvalResult]:
         for metric, score in entry.summary.items()
         if metric.rpartition(" ")[2] in METRICS and math.isfinite(score)
     ]
+
+
+def _public_name(data_set: str) -> str:
+    """Return the name of a data set without a path of this machine."""
+    return Path(data_set).name if is_yaml(data_set) else data_set.partition(":")[0]

@@ -6,7 +6,8 @@ So large files are fetched here, into the place in its cache where it then finds
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from frozenseg.errors import UserError
 from frozenseg.files import sha256_of, writing
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+LONGEST_REASON = 500  # characters of an error of the hub's library
 SHA256 = re.compile(r"[0-9a-f]{64}")
 READ_ONLY_KINDS = ("*.yaml", "*.json", "*.safetensors", "*.txt")
 """What is fetched of a model: text and tensors. None of them can execute anything."""
@@ -45,7 +47,8 @@ def saying_what_failed(repository: str) -> Iterator[None]:
     except UserError:
         raise
     except _FAILURES as error:
-        reason = str(error).strip().partition("\n")[0]
+        # Its first line is the status alone; further ones say what was asked for, and the remedy.
+        reason = textwrap.shorten(str(error), LONGEST_REASON)
         raise UserError(f"{repository}: the hub does not give or take it ({reason})") from None
 
 
@@ -60,35 +63,47 @@ def fetch_hub_file(repository: str, file: str) -> tuple[Path, str, bool]:
     return path, *check_digest(path)
 
 
-def fetch_model(repository: str, **arguments: Any) -> Path:
+def fetch_model(repository: str, *, one_of: Sequence[str] = (), **arguments: Any) -> Path:
     """Fetch the files of a model that are text or tensors; returns their folder in the cache.
 
-    arguments: revision, cache_dir, token, local_files_only and force_download of the hub's
-    library. Weights whose SHA-256 is not the one that the hub tells are refused.
+    one_of: files of which it must have one; another program's model is refused before its weights
+    are fetched. arguments: revision, cache_dir, token, local_files_only and force_download of the
+    hub's library. Weights whose SHA-256 is not the one that the hub tells are refused.
     """
     with saying_what_failed(repository):
         if not (arguments.get("local_files_only") or arguments.get("force_download")):
-            for file in _large_files(repository, arguments):
-                _fetch_resumed(repository, file, arguments)
+            names = _names(repository, arguments)
+            if names:
+                _check_has(repository, one_of, names)
+            for file in names:
+                if file.endswith(".safetensors"):
+                    _fetch_resumed(repository, file, arguments)
         folder = Path(
             huggingface_hub.snapshot_download(
                 repository, allow_patterns=list(READ_ONLY_KINDS), **arguments
             )
         )
+    _check_has(repository, one_of, (path.name for path in folder.glob("*")))
     for path in folder.rglob("*.safetensors"):
         check_digest(path)
     return folder
 
 
-def _large_files(repository: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Name the tensor files of a model; none if the hub does not answer, which the library says."""
+def _names(repository: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Name the files of a model; none if the hub does not answer, which the library says."""
     try:
-        names = huggingface_hub.HfApi(token=arguments.get("token")).list_repo_files(
+        return huggingface_hub.HfApi(token=arguments.get("token")).list_repo_files(
             repository, revision=arguments.get("revision")
         )
     except _FAILURES:
         return []
-    return [name for name in names if name.endswith(".safetensors")]
+
+
+def _check_has(repository: str, one_of: Sequence[str], names: Iterable[str]) -> None:
+    if one_of and set(one_of).isdisjoint(names):
+        raise UserError(
+            f"{repository}: no model of this package, as it has no {' or '.join(one_of)}"
+        )
 
 
 def _fetch_resumed(repository: str, file: str, arguments: Mapping[str, Any] = NOTHING) -> None:

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import ipaddress
 import logging
+import re
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
 SHORTEST_TOKEN = 16  # characters
-MAKING_GRAPHS = 3600.0  # seconds that an image of a new size may take with a backend
+# As browsers name a site: without a path, in small letters, and without the port that is usual.
+ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
 
 def main(argv: list[str]) -> int | None:
@@ -31,6 +33,7 @@ def main(argv: list[str]) -> int | None:
     if absent:
         raise UserError(f"{absent[0]} is not installed: pip install 'frozenseg[serve]'")
     _check_numbers(arguments)
+    _check_origins(arguments.allow_origin)
     token = _token(arguments.token_file)
     if token is None and not _is_loopback(arguments.host):
         logger.warning(
@@ -66,16 +69,15 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
         server.should_exit = True
 
     options = (*backend_options(arguments), *arguments.options)
-    timeout = MAKING_GRAPHS if "MODEL.BACKEND" in options else Limits.timeout
     pool = Pool(
         ModelSource(arguments.model, arguments.weights, options),
         arguments.device or [None],
         Limits(
             queue=arguments.max_queue,
             batch=arguments.batch_size,
+            requests=4 * arguments.max_queue + 64,
             upload=arguments.max_upload_mb * 2**20,
             pixels=int(arguments.max_megapixels * 1e6),
-            timeout=timeout,
         ),
         Metrics(),
         on_ready=ready,
@@ -88,7 +90,6 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=4 * arguments.max_queue + 64,
             timeout_graceful_shutdown=int(Limits.timeout),
         )
     )
@@ -106,9 +107,11 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+        listener.listen()  # two may bind one address as long as neither listens
+    except (OSError, UnicodeError) as error:  # the latter: no name of a machine has such parts
+        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise UserError(
-            f"--host {host} --port {port}: {error.strerror}; choose another, or --port 0 for any"
+            f"--host {host} --port {port}: {reason}; choose another, or --port 0 for any"
         ) from None
     return listener
 
@@ -132,6 +135,16 @@ def _token(path: Path | None) -> str | None:
             f"--token-file {path}: a token is one word of at least {SHORTEST_TOKEN} characters"
         )
     return token
+
+
+def _check_origins(origins: list[str]) -> None:
+    """Refuse what would let no page in, such as an address with a path."""
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise UserError(
+                f"--allow-origin {origin}: no browser names a site so; write it like "
+                "https://a.example or http://a.example:8080, with nothing behind it"
+            )
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:

@@ -109,12 +109,9 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        lines = [f"{row['loc'][-1]}: {row['msg']}" for row in error.errors()]
+        # Where: ("body", field, place in a list).
+        lines = [f"{row['loc'][:2][-1]}: {row['msg']}" for row in error.errors()]
         return _error(422, "; ".join(lines[:5]))
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        return _error(500, "an error of the service; its log has the details")
 
 
 def _error(status: int, line: str, retry_after: int | None = None) -> JSONResponse:

@@ -34,14 +34,24 @@ class Client:
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
         """Take the service's address; nothing is sent yet.
 
-        token: what the service asks for, if it does. timeout: seconds to wait for an answer.
+        token: what the service asks for, if it does; white space around it does not count.
+        timeout: seconds to wait for an answer.
+
+        Raises `UserError` for what is no address or no token.
         """
         try:
             import httpx
         except ImportError:
             raise UserError("httpx is not installed: pip install 'frozenseg[serve]'") from None
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+        headers = {} if token is None else {"Authorization": f"Bearer {_word(token)}"}
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers=headers, timeout=timeout, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            raise UserError(
+                f"{url}: no address ({error}); give it like http://127.0.0.1:8000"
+            ) from None
 
     def __call__(
         self,
@@ -53,13 +63,17 @@ class Client:
     ) -> SegmentationResult:
         """Segment one image, given in any form that a `Predictor` takes.
 
-        Raises `UserError` with the service's own line if it refuses, and if it cannot be reached.
+        Raises `UserError` with the service's own line if it refuses, if it cannot be reached, and
+        after `close`.
         """
+        if self._http.is_closed:
+            raise UserError("this client is closed; make another one")
         pixels = to_array(image)
         words = Vocabulary.parse(vocabulary, things)
         fields = {
-            "vocabulary": json.dumps([list(names) for names in words.names]),
-            "things": json.dumps(_things(words)),
+            # An escaped letter would count six times against what a service takes.
+            "vocabulary": json.dumps(words.names, ensure_ascii=False),
+            "things": json.dumps(_things(words), ensure_ascii=False),
             "threshold": str(threshold),
             "format": "map",
         }
@@ -91,7 +105,7 @@ class Client:
         url = self._http.base_url
         try:
             answer = self._http.post("/v1/segment", data=fields, files={"image": image})
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:  # the latter: no name of a machine
             raise UserError(f"{url}: no answer ({error}); is the service running?") from None
         status = answer.status_code
         try:
@@ -108,9 +122,17 @@ class Client:
         )
 
 
-def _things(words: Vocabulary) -> list[list[str]]:
+def _word(token: str) -> str:
+    """Return a token as it can be sent; files of tokens often end with a line break."""
+    word = token.strip()
+    if not word or not word.isascii() or not word.isprintable():
+        raise UserError("the token is no line of ASCII characters; give the one of the service")
+    return word
+
+
+def _things(words: Vocabulary) -> list[tuple[str, ...]]:
     pairs = zip(words.names, words.is_thing, strict=True)
-    return [list(names) for names, thing in pairs if thing]
+    return [names for names, thing in pairs if thing]
 
 
 def _ids(text: str) -> np.ndarray:

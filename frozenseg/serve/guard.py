@@ -35,7 +35,7 @@ PROTECTED = ("/v1/", "/metrics")  # paths that need the token, if there is one
 
 class Stamp:
     """An ASGI middleware around the whole service: every answer gets security headers and is
-    counted."""
+    counted, also the one to a request that the service fails at."""
 
     def __init__(self, app: AsgiApp, *, metrics: Metrics, paths: set[str]) -> None:
         """Take where the counts go. paths: those that are counted apart."""
@@ -48,21 +48,30 @@ class Stamp:
             return
         start = time.monotonic()
         path = scope["path"] if scope["path"] in self.paths else "other"
+        begun = False
 
         async def stamped(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message.get("headers", []), *HEADERS]
                 self.metrics.request(path, message["status"], time.monotonic() - start)
             await send(message)
 
-        await self.app(scope, receive, stamped)
+        try:
+            await self.app(scope, receive, stamped)
+        except Exception:
+            if not begun:
+                await _refuse(stamped, 500, "an error of the service; its log has the details")
+            raise  # the server logs it
 
 
 class Guard:
     """An ASGI middleware that refuses what must not reach the service.
 
     That is a body above `limits.upload`, by its declared length or as soon as so many bytes have
-    come, a request without the token, and a form of another site's page.
+    come, a request without the token, a form of another site's page, and a form while as many as
+    `limits.requests` are being read and answered.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class Guard:
         self.app, self.limits = app, limits
         self.expected = None if token is None else b"Bearer " + token.encode()
         self.origins = {origin.encode() for origin in origins}
+        self.forms = 0  # that are being read and answered
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request; other kinds of connections go through as they are."""
@@ -85,8 +95,16 @@ class Guard:
             await _refuse(send, 401, "this service needs a token: Authorization: Bearer TOKEN")
         elif _declared(headers) > self.limits.upload:
             await _refuse(send, 413, self._too_large())
+        elif scope["method"] != "POST":
+            await self.app(scope, receive, send)
+        elif self.forms >= self.limits.requests:
+            await _refuse(send, 503, "too many requests are being answered; try again soon")
         else:
-            await self.app(scope, self._bounded(receive), send)
+            self.forms += 1
+            try:
+                await self.app(scope, self._bounded(receive), send)
+            finally:
+                self.forms -= 1
 
     def _is_foreign(self, headers: dict[bytes, bytes]) -> bool:
         """Tell whether a browser sends this for the page of another site that is not named.
@@ -130,5 +148,7 @@ async def _refuse(send: Send, status: int, line: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,6 @@
 """What goes to the process of the model and what comes back: plain values that can be pickled."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +48,14 @@ class ModelInfo:
     """What a model's process tells once it is ready.
 
     device: where the model is. note: a warning for every result, or None. knows: a line about what
-    the model was trained on, where users should be told; else None.
+    the model was trained on, where users should be told; else None. makes_graphs: whether a graph
+    is made for each new size of images, which lasts.
     """
 
     device: str
     note: str | None
     knows: str | None
+    makes_graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class ModelSource:
     @property
     def name(self) -> str:
         """A name for users that tells nothing of the server's folders."""
-        return Path(self.model).stem
+        path = Path(os.path.abspath(self.model))
+        return path.name if path.is_dir() else path.stem
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LOADING = 600.0  # seconds in which a model must be loaded
 TRIES = 3  # times in a row that a process may end before its model is ready
+MAKING_GRAPHS = 3600.0  # seconds that a batch may take where a graph may be made for it
 PAUSE = 1.0  # seconds before a process that has ended is started again
 AGAIN = 5  # seconds after which a client may try again
 
@@ -76,11 +77,15 @@ class Pool:
         devices: of each process; None: the best there is. work: what a process does, see
         `frozenseg.serve.worker.work`.
         """
-        self.source, self.devices, self.limits, self.metrics = source, devices, limits, metrics
+        self.source, self.devices, self.metrics = source, devices, metrics
+        # More images than the queue holds would be refused again and again.
+        self.limits = replace(limits, images=min(limits.images, limits.queue))
         self.info: ModelInfo | None = None
         self.failure: str | None = None
         self._on_ready, self._on_failure, self._work = on_ready, on_failure, work
+        self._patience = limits.timeout
         self._queue: deque[_Waiting] = deque()
+        metrics.queue.set_function(lambda: len(self._queue))
         self._filled = asyncio.Condition()
         self._threads = ThreadPoolExecutor(len(devices), thread_name_prefix="model")
         self._processes: dict[int, Any] = {}
@@ -127,7 +132,6 @@ class Pool:
                     503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1
                 )
             self._queue.extend(entries)
-            self.metrics.queue.set(len(self._queue))
             self._filled.notify_all()
         done = await asyncio.gather(*(entry.answer for entry in entries), return_exceptions=True)
         return [self._checked(outcome) for outcome in done]
@@ -164,7 +168,6 @@ class Pool:
             if not entry.answer.done():
                 entry.answer.set_exception(Refusal(503, line))
         self._queue.clear()
-        self.metrics.queue.set(0)
         self._on_failure(line)
 
     def _kill_all(self) -> None:
@@ -192,6 +195,8 @@ class Pool:
         first = await self._receive(ours, LOADING)
         if not isinstance(first, ModelInfo):
             raise UserError(str(first))
+        if first.makes_graphs:
+            self._patience = MAKING_GRAPHS
         if self.info is None and self.failure is None:
             self.info = first
             self._on_ready(first)
@@ -213,7 +218,7 @@ class Pool:
         loop, start = asyncio.get_running_loop(), time.monotonic()
         jobs = [entry.job for entry in batch]
         await loop.run_in_executor(self._threads, connection.send, jobs)
-        done: Done = await self._receive(connection, self.limits.timeout)
+        done: Done = await self._receive(connection, self._patience)
         self.metrics.batch(len(batch), time.monotonic() - start, done.memory)
         for entry, answer in zip(batch, done.answers, strict=True):
             if not entry.answer.done():
@@ -240,7 +245,6 @@ class Pool:
             others = alike[: self.limits.batch - 1]
             for entry in others:
                 self._queue.remove(entry)
-            self.metrics.queue.set(len(self._queue))
             return [first, *[entry for entry in others if await self._is_wanted(entry)]]
 
     async def _is_wanted(self, entry: _Waiting) -> bool:

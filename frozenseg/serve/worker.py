@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenseg.build.backend import PYTORCH
 from frozenseg.build.prediction import build_predictor
 from frozenseg.build.run_folder import model_config
 from frozenseg.data.images import open_image
@@ -54,7 +55,8 @@ def _load(source: ModelSource, device: str | None) -> tuple[Predictor, ModelInfo
     predictor.text_classifier.keep_off_disk()
     generated = any(name.startswith(SMALL_WORLD) for name in cfg.DATASETS.TRAIN)
     knows = GENERATED if generated else None
-    return predictor, ModelInfo(str(predictor.model.device), predictor.note, knows)
+    makes_graphs = cfg.MODEL.BACKEND != PYTORCH
+    return predictor, ModelInfo(str(predictor.model.device), predictor.note, knows, makes_graphs)
 
 
 def answers(predictor: Predictor, jobs: list[Job], model: str, limits: Limits) -> list[Answer]:

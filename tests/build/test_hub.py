@@ -18,6 +18,7 @@ from huggingface_hub import constants
 import frozenseg
 from frozenseg.build.families import find_family
 from frozenseg.build.hub import HubPredictor
+from frozenseg.build.model_card import read_scores
 from frozenseg.build.models import build_model
 from frozenseg.checkpoints.state_dict import model_state, write_state
 from frozenseg.config import load_config
@@ -104,6 +105,16 @@ def test_a_saved_folder_needs_nothing_of_this_machine(
             path.with_suffix(".away").rename(path)
 
 
+def test_a_card_names_data_sets_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    names = ["cityscapes_fine_panoptic_val", "/home/me/own.v2/set.yaml:val", "images:/a/b:/c"]
+    results = {name: {"images": 1, "summary": {"PQ": 1.0}} for name in names}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    found = read_scores(tmp_path / "results.json")
+    expected = ["cityscapes_fine_panoptic_val", "set.yaml:val", "images"]
+    assert [score.dataset_name for score in found] == expected
+    assert [score.dataset_type for score in found] == expected
+
+
 def test_a_model_is_pushed_and_loaded_by_its_name(
     hub: type[Hub], segmenter: HubPredictor, run: Path, tmp_path: Path
 ) -> None:
@@ -164,13 +175,24 @@ def test_another_file_than_the_hub_tells_is_refused(
 def test_what_is_not_there_and_what_cannot_be_shared(
     hub: type[Hub], segmenter: HubPredictor, run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="somebody/else: the hub does not give or take it"):
+    said = "somebody/else: the hub does not give or take it .*Repository Not Found.* authenticated"
+    with pytest.raises(UserError, match=said) as told:
         frozenseg.from_pretrained("somebody/else")
+    assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="somebody/else: "):
         frozenseg.from_pretrained("somebody/else", local_files_only=True)
     options = {"MODEL.ALLOW_RANDOM_WEIGHTS": True, "MODEL.SAM_WEIGHTS": ""}
     with pytest.raises(UserError, match=r"random weights \(sam\) are not shared"):
         frozenseg.load(run, options=options).save_pretrained(tmp_path / "x")
+
+
+@pytest.mark.parametrize("fetching", [{}, {"force_download": True}])
+def test_a_model_of_another_program_is_refused(hub: type[Hub], fetching: dict) -> None:
+    hub.repositories[NAME] = {"config.json": b"{}", "model.safetensors": b"of another program"}
+    with pytest.raises(UserError, match="^somebody/tiny: no model of this package, as"):
+        frozenseg.from_pretrained(NAME, **fetching)
+    fetched = [path for way, path, _ in hub.asked if way == "GET" and path.endswith(".safetensors")]
+    assert bool(fetched) == bool(fetching), "weights are fetched in vain"
 
 
 # ---- what decides a result is in the folder, and nothing else decides it
@@ -254,6 +276,17 @@ def test_home_and_folders_that_are_not_there(
     Path("a_file").write_text("")
     with pytest.raises(UserError, match="a_file: cannot be written .*; it is no folder"):
         segmenter.save_pretrained("a_file")
+
+
+def test_a_card_that_is_there_stays_and_is_told(
+    segmenter: HubPredictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    segmenter.save_pretrained(tmp_path / "shared")
+    assert not caplog.records
+    (tmp_path / "shared" / "README.md").write_text("of a person")
+    segmenter.save_pretrained(tmp_path / "shared", model_card_kwargs={"license": "mit"})
+    assert (tmp_path / "shared" / "README.md").read_text() == "of a person"
+    assert "README.md: stays as it is; for a card of this model remove it first" in caplog.text
 
 
 def test_files_that_nobody_needs_may_be_damaged(

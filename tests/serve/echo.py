@@ -17,7 +17,7 @@ def work(connection: Connection, source: ModelSource, device: str | None, limits
         return
     if fate == "dies":
         os._exit(9)
-    connection.send(ModelInfo(device="cpu", note=None, knows=None))
+    connection.send(ModelInfo("cpu", note=None, knows=None, makes_graphs=fate == "graphs"))
     while True:
         try:
             jobs = connection.recv()

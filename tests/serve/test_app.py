@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -24,8 +25,8 @@ from tests.serve import echo
 LIMITS = Limits(upload=2**20, names=50, letters=20, images=3, batch=2)
 
 
-def client_of(model: str = "echo", **settings) -> TestClient:
-    pool = Pool(ModelSource(model), [None], LIMITS, Metrics(), work=echo.work)
+def client_of(model: str = "echo", limits: Limits = LIMITS, **settings) -> TestClient:
+    pool = Pool(ModelSource(model), [None], limits, Metrics(), work=echo.work)
     return TestClient(make_app(pool, **settings), raise_server_exceptions=False)
 
 
@@ -108,6 +109,9 @@ def test_wrong_fields_are_named(http, fields: dict[str, str], part: str) -> None
 def test_a_request_without_an_image_or_a_form_is_refused(http) -> None:
     assert http.post("/v1/segment", data={"vocabulary": "car"}).status_code == 422
     assert http.post("/v1/segment", content=b"{}").status_code == 422
+    texts = {"images": ["a", "b"], "vocabulary": "car"}
+    answer = http.post("/v1/segment/batch", data=texts)
+    assert answer.status_code == 422 and answer.json()["error"].startswith("images: ")
     broken = {"content-type": "multipart/form-data; boundary=x"}
     answer = http.post("/v1/segment", content=b"--y\r\nnothing", headers=broken)
     assert answer.status_code in (400, 422) and "error" in answer.json()
@@ -144,6 +148,37 @@ def test_a_batch_answers_in_order(http) -> None:
     assert answer.status_code == 422 and "at most 3" in answer.json()["error"]
 
 
+def test_a_batch_that_never_finds_room_is_not_asked_to_try_again() -> None:
+    with client_of(limits=replace(LIMITS, queue=2)) as http:
+        wait_until_ready(http)
+        assert http.get("/v1/models").json()["models"][0]["limits"]["images"] == 2
+        files = [("images", b"a")] * 3
+        answer = http.post("/v1/segment/batch", files=files, data={"vocabulary": "car"})
+        assert answer.status_code == 422 and "at most 2" in answer.json()["error"]
+
+
+def test_too_many_requests_are_refused_like_a_full_queue_and_probes_answered(monkeypatch) -> None:
+    begun, on = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        assert on.wait(20)
+        return read_vocabulary(*arguments)
+
+    monkeypatch.setattr("frozenseg.serve.app.read_vocabulary", slow)
+    with client_of(limits=replace(LIMITS, requests=1)) as http, ThreadPoolExecutor(1) as threads:
+        wait_until_ready(http)
+        first = threads.submit(post, http)
+        assert begun.wait(20)
+        refused = post(http)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert "try again soon" in refused.json()["error"]
+        assert http.get("/healthz").status_code == 200
+        on.set()
+        assert first.result().status_code == 200
+        assert post(http).status_code == 200
+
+
 def test_requests_at_once_do_not_see_each_other(http) -> None:
     outcomes: dict[int, list] = {}
 
@@ -175,6 +210,18 @@ def test_every_answer_has_its_headers_and_errors_their_form(http) -> None:
         assert "access-control-allow-origin" not in answer.headers
         assert ("allow" in answer.headers) == (status == 405)
         assert status == 200 or set(answer.json()) == {"error"}
+
+
+def test_a_fault_of_the_service_is_stamped_and_counted_too(http, monkeypatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a secret of the machine")
+
+    monkeypatch.setattr("frozenseg.serve.app.class_lists", broken)
+    answer = http.get("/v1/models")
+    line = "an error of the service; its log has the details"
+    assert (answer.status_code, answer.json()) == (500, {"error": line})
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert 'requests_total{path="/v1/models",status="500"} 1.0' in http.get("/metrics").text
 
 
 def test_metrics_count_requests_and_batches(http) -> None:

@@ -3,6 +3,7 @@
 import http.server
 import json
 import math
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,10 @@ import frozenseg
 from frozenseg.errors import UserError
 from frozenseg.serve.answers import answer_of
 from frozenseg.serve.jobs import TASKS
+from frozenseg.serve.limits import Limits
+from frozenseg.serve.words import read_vocabulary
 from frozenseg.structures import PanopticResult
+from frozenseg.text.vocabulary import Vocabulary
 from tests.results.cases import SIZE, WORDS, made
 
 pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
@@ -24,12 +28,13 @@ pytest.importorskip("httpx", reason="pip install 'frozenseg[serve]'")
 class Server(http.server.ThreadingHTTPServer):
     """Answers every request with `status` and `body`."""
 
-    status, body = 200, b""
+    status, body, token = 200, b"", None
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.token = self.headers["Authorization"]
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
@@ -114,4 +119,52 @@ def test_what_is_no_json_is_no_answer_and_a_refusal_is_told(
         caller(picture(tmp_path), WORDS)
     server.status, server.body = 422, b'{"error": "the image is empty"}'
     with pytest.raises(UserError, match=r"the image is empty \(status 422\)"):
+        caller(picture(tmp_path), WORDS)
+
+
+def test_as_many_names_in_any_script_as_a_service_takes_are_sent(
+    tmp_path: Path, caller: frozenseg.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = Vocabulary.parse([["\u5b57" * 90 + str(number)] for number in range(Limits().names)])
+    read = []
+
+    def send(fields: dict[str, str], _: bytes) -> dict:
+        read.append(read_vocabulary(fields["vocabulary"], fields["things"], Limits()))
+        return json.loads(answer_of(made(), TASKS, "map", "tiny", 0.5).body)
+
+    monkeypatch.setattr(caller, "_send", send)
+    caller(picture(tmp_path), words)
+    assert read == [words]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port"])
+def test_what_is_no_address_is_named(url: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(url)}: no address .*give it like http"):
+        frozenseg.Client(url)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1", "http://127.0.0.1:1", "http://a..b", "ftp://a"])
+def test_what_cannot_be_reached_is_named(url: str, tmp_path: Path) -> None:
+    with (
+        frozenseg.Client(url) as client,
+        pytest.raises(UserError, match=f"^{url}/?: no answer .*; is the service running"),
+    ):
+        client(picture(tmp_path), WORDS)
+
+
+def test_a_token_is_sent_without_the_end_of_its_file(tmp_path: Path, server: Server) -> None:
+    url = f"http://127.0.0.1:{server.server_port}"
+    server.body = answer_of(made(), TASKS, "map", "tiny", 0.5).body
+    with frozenseg.Client(url, token="a-long-secret-word\n") as client:
+        client(picture(tmp_path), WORDS)
+    assert server.token == "Bearer a-long-secret-word"
+    for token in ("t\u00f6ken", "two\nlines", ""):
+        with pytest.raises(UserError, match="^the token is no line of ASCII characters") as told:
+            frozenseg.Client(url, token=token)
+        assert not token or token not in str(told.value)
+
+
+def test_a_closed_client_says_so(tmp_path: Path, caller: frozenseg.Client) -> None:
+    caller.close()
+    with pytest.raises(UserError, match="this client is closed; make another one"):
         caller(picture(tmp_path), WORDS)

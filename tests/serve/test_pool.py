@@ -59,6 +59,16 @@ async def ask(pool: Pool, *jobs: Job):
     return [out if isinstance(out, Refusal) else json.loads(out.body) for out in outcomes]
 
 
+def test_a_model_is_called_after_its_folder_or_file(tmp_path: Path, monkeypatch) -> None:
+    run = tmp_path / "run_0.5"
+    run.mkdir()
+    assert ModelSource(str(run)).name == "run_0.5"
+    assert ModelSource(str(run / "own.yaml")).name == "own"
+    monkeypatch.chdir(run)
+    assert ModelSource(".").name == "run_0.5"
+    assert ModelSource("small").name == "small"
+
+
 def test_jobs_of_one_vocabulary_go_together_and_others_do_not() -> None:
     async def scenario(pool: Pool) -> None:
         jobs = [job(b"a"), job(b"b", "sky"), job(b"c"), job(b"d"), job(b"e")]
@@ -99,6 +109,14 @@ def test_a_process_that_dies_or_hangs_is_replaced(end: bytes, monkeypatch) -> No
     with_pool(scenario, timeout=2.0)
 
 
+def test_a_model_that_makes_graphs_has_more_time() -> None:
+    async def scenario(pool: Pool) -> None:
+        (answer,) = await ask(pool, job(b"slow"))
+        assert not isinstance(answer, Refusal) and answer["image"] == "slow"
+
+    with_pool(scenario, "graphs", timeout=0.1)
+
+
 def test_a_client_that_has_left_costs_nothing() -> None:
     async def left() -> bool:
         return True
@@ -106,6 +124,7 @@ def test_a_client_that_has_left_costs_nothing() -> None:
     async def scenario(pool: Pool) -> None:
         (outcome,) = await pool.submit([job(b"die")], left)  # it would end the process
         assert isinstance(outcome, Refusal) and outcome.status == 499
+        assert b"frozenseg_queue_images 0.0" in pool.metrics.text()
         assert (await ask(pool, job(b"a")))[0]["image"] == "a"
 
     with_pool(scenario)

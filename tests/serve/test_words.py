@@ -1,12 +1,18 @@
 """The words of a request: what is refused costs little."""
 
 import difflib
+import json
+import shutil
+import subprocess
+from importlib import resources
+from pathlib import Path
 
 import pytest
 
 from frozenseg.serve.jobs import Refusal
 from frozenseg.serve.limits import Limits
 from frozenseg.serve.words import MOST_COMPARED, read_vocabulary
+from frozenseg.text.parsing import rows_of
 
 ALIKE = "ab" * 48  # of which names are made that resemble one another, at the length that is taken
 
@@ -57,3 +63,34 @@ def test_things_of_few_and_of_many_names_are_the_same(count: int) -> None:
     for blank in ("", "  "):
         assert not any(read_vocabulary(words, blank, Limits()).is_thing)
     assert all(read_vocabulary(words, None, Limits()).is_thing)
+
+
+# ---- the page reads what is typed as the commands do
+
+TYPED = [
+    *("car, truck; road", '"salt, sea"; x', '"a; b", c', " a ,, b ; c ; ", '"6"" pipe"; y'),
+    *('5" pipe; 6" pipe', 'the "big; one"; x', 'a "b, c" d; e', '"abc; d', 'x, "a" , y', '"a" b'),
+]
+PAGE_SAYS = """
+import { endsInQuotes, formatNames, parseWords } from "./words.mjs";
+const classes = JSON.parse(process.argv[2]).map(parseWords);
+const again = classes.map((words) => parseWords(words.map(formatNames).join("; ")));
+const open = ['"a;', 'x, "a;', '"a"";'].map(endsInQuotes);
+const closed = ['"a;b";', '5" pipe;', 'a; b', '"a" b;'].map(endsInQuotes);
+console.log(JSON.stringify({ classes, again, open, closed }));
+"""
+
+
+def test_the_page_reads_words_as_the_commands_do(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node.js: apt-get install nodejs")
+    # Without a package.json Node.js takes only this ending for a module.
+    page = resources.files("frozenseg.serve") / "page"
+    (tmp_path / "words.mjs").write_text((page / "words.js").read_text())
+    (tmp_path / "say.mjs").write_text(PAGE_SAYS)
+    command = [node, str(tmp_path / "say.mjs"), json.dumps(TYPED)]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert all(said["open"]) and not any(said["closed"])
+    assert said["again"] == said["classes"]
+    assert said["classes"] == [[list(row.names) for row in rows_of(text)] for text in TYPED]

@@ -7,6 +7,7 @@ import logging
 import threading
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pycocotools import mask as coco_mask
 from frozenseg.build.prediction import build_predictor
 from frozenseg.config import load_config
 from frozenseg.predictor import Predictor
+from frozenseg.serve import worker
 from frozenseg.serve.jobs import TASKS, Job, ModelInfo, ModelSource
 from frozenseg.serve.limits import Limits
 from frozenseg.serve.worker import answers, work
@@ -127,6 +129,21 @@ def test_words_that_the_model_cannot_read_are_an_error_of_the_request(predictor:
     long = Vocabulary.parse(["a b c d e " * 18])
     (answer,) = ask(predictor, Job(png(1), long, 0.25, TASKS, "json"))
     assert answer.status == 422 and "error" in json.loads(answer.body)
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "openvino"])
+def test_the_service_is_told_of_graphs_wherever_the_backend_stands(
+    tmp_path: Path, monkeypatch, backend: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(f"MODEL:\n  BACKEND: {backend}\n")
+    ready = SimpleNamespace(
+        text_classifier=SimpleNamespace(keep_off_disk=lambda: None),
+        model=SimpleNamespace(device="cpu"),
+        note=None,
+    )
+    monkeypatch.setattr(worker, "build_predictor", lambda cfg: ready)
+    _, info = worker._load(ModelSource(str(tmp_path / "own.yaml")), "cpu")
+    assert info.makes_graphs == (backend != "pytorch")
 
 
 def test_words_are_neither_written_to_disk_nor_logged(tmp_path: Path, monkeypatch, caplog) -> None:

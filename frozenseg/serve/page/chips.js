@@ -1,7 +1,7 @@
 /** The names to look for, as chips that can be added, changed, switched and removed. */
 
 import { announce, byId, icon, make } from "./dom.js";
-import { formatNames, parseWords, plain } from "./words.js";
+import { endsInQuotes, formatNames, parseWords, plain } from "./words.js";
 
 const MINE = "frozenseg.my-words";
 
@@ -74,8 +74,7 @@ export class Chips {
   onInput() {
     // A ";" ends a class; one inside an open quote is part of the name.
     const text = this.input.value;
-    const closed = (text.match(/"/g) ?? []).length % 2 === 0;
-    if (closed && /[;\n]/.test(text)) this.commit();
+    if (/[;\n]/.test(text) && !endsInQuotes(text)) this.commit();
   }
 
   /** Put the words of a chip back into the text field. */

@@ -1,37 +1,35 @@
 /**
  * Names as text, in the grammar of `frozenseg demo --vocabulary`: classes stand between ";" (or
- * lines), synonyms between ",", and a name in double quotes may hold either.
+ * lines), synonyms between ",", and a name in double quotes may hold either. Quotes within such a
+ * name are doubled, as in CSV; those inside another name are part of it.
  */
+
+// What stands between two separators: a name in quotes, or any other.
+const NAME = /[^\S\n]*"((?:[^"]|"")+)"[^\S\n]*(?=[,;\n]|$)|[^,;\n]*/y;
 
 /** The classes of a text, each a list of its names. */
 export function parseWords(text) {
   const classes = [];
   let names = [];
-  let name = "";
-  let quoted = false;
-  const endName = () => {
-    const clean = name.replace(/\s+/g, " ").trim();
-    if (clean) names.push(clean);
-    name = "";
-  };
-  const endClass = () => {
-    endName();
+  for (let at = 0; at <= text.length; at++) {
+    NAME.lastIndex = at;
+    const [whole, quoted] = NAME.exec(text);
+    const name = (quoted?.replaceAll('""', '"') ?? whole).replace(/\s+/g, " ").trim();
+    if (name) names.push(name);
+    at += whole.length;
+    if (text[at] === ",") continue;
     if (names.length) classes.push(names);
     names = [];
-  };
-  for (const letter of text) {
-    if (letter === '"') quoted = !quoted;
-    else if (!quoted && letter === ",") endName();
-    else if (!quoted && (letter === ";" || letter === "\n")) endClass();
-    else name += letter;
   }
-  endClass();
   return classes;
 }
 
+/** Whether a text that is being typed ends within a name in quotes. */
+export const endsInQuotes = (text) => /(^|[,;\n])[^\S\n]*"(?:[^"]|"")*$/.test(text);
+
 /** The text of one class, the inverse of `parseWords`. */
 export function formatNames(names) {
-  return names.map((name) => (/[,;]/.test(name) ? `"${name}"` : name)).join(", ");
+  return names.map((name) => (/^"|[,;]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(", ");
 }
 
 /** The form in which two spellings of a name are the same. */
