@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from frozenseg.data.image_inputs import OneFile
 from frozenseg.data.images import UnreachableFile
 from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.files import is_address
@@ -53,7 +54,7 @@ def source_of(item: Item) -> Any:
         return _Fetched(item.path, partial(_missing, item))
     if item.archive or is_address(item.path):
         return _Fetched(item.path, partial(_fetch, item))
-    return item.path
+    return OneFile(item.path)
 
 
 def check_source(item: Item, error: UserError) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import Manifest
 from frozenseg.commands import batch
 from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.errors import UserError
@@ -79,6 +81,25 @@ def test_a_later_run_says_that_images_failed_in_an_earlier_one(
     assert batch.main(arguments("--resume", "--output", folder / "out")) == 1
     line = "; 6 were done before, 2 of them could not be read, and their rows say why\n"
     assert capsys.readouterr().out.endswith(line)
+
+
+def test_a_folder_or_a_glob_in_a_list_is_one_image_that_cannot_be_read(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "in", 4)
+    (images / "00001.png").rename(images / "0000[1].png")
+    (images / "all.txt").write_text("00000.png\n.\n0000[1].png\n00002.png\n")
+    words = arguments(images / "all.txt", "--output", tmp_path / "out")
+    manifest = Manifest.items
+
+    def items(self: Manifest, shard: int) -> list[Item]:
+        (images / "0000[1].png").rename(images / "00001.png")  # which the glob matches
+        return manifest(self, shard)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Manifest, "items", items)
+        assert batch.main(words) == 1
+    errors = [row["error"] for row in rows(tmp_path / "out")]
+    assert [error is None for error in errors] == [True, False, False, True]
+    assert "is a folder" in errors[1] and "0000[1].png: no such file" in errors[2]
 
 
 def test_a_drive_that_drops_out_ends_the_run_and_no_image_is_blamed(
