@@ -59,6 +59,16 @@ def test_each_shard_is_made_once(plan: Plan) -> None:
     assert make(plan).earlier == 10
 
 
+def test_shards_without_the_manifest_of_their_images_are_refused(plan: Plan) -> None:
+    make(plan)
+    (plan.folder / "manifest.parquet").rename(plan.folder / "away.parquet")
+    others = [item._replace(path=f"/others{item.path}") for item in ITEMS]
+    with pytest.raises(UserError, match="manifest.parquet, which says of which images, is gone"):
+        make(plan, others)
+    (plan.folder / "away.parquet").rename(plan.folder / "manifest.parquet")
+    assert make(plan).earlier == 10
+
+
 def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -> None:
     with pytest.raises(UserError, match="no such file, so there is no run to go on with"):
         make(plan, None)
