@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from frozenseg.batch import read_rows
 from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import arrow
 from frozenseg.batch.rows import error_row, shard_path, write_shard
 from frozenseg.batch.run import Outcome, run
 from frozenseg.batch.worker import Plan, Seen
@@ -67,6 +69,24 @@ def test_shards_without_the_manifest_of_their_images_are_refused(plan: Plan) -> 
         make(plan, others)
     (plan.folder / "away.parquet").rename(plan.folder / "manifest.parquet")
     assert make(plan).earlier == 10
+
+
+def test_a_file_of_others_in_the_place_of_a_shard_is_damaged(plan: Plan) -> None:
+    make(plan)
+    pyarrow, parquet = arrow()
+    parquet.write_table(pyarrow.table({"id": [0, 1, 2]}), shard_path(plan.folder, 0))
+    for read in (lambda: make(plan), lambda: rows(plan.folder)):
+        with pytest.raises(UserError, match=r"0000000.parquet: damaged .it has no column error,"):
+            read()
+
+
+def test_rows_of_no_run_or_no_column_are_refused(plan: Plan) -> None:
+    make(plan)
+    assert [*read_rows(plan.folder, ["id"])] == [{"id": number} for number in range(10)]
+    with pytest.raises(ValueError, match="column 'pth': no row has it; did you mean path"):
+        read_rows(plan.folder, ["id", "pth"])
+    with pytest.raises(FileNotFoundError, match="holds no run of frozenseg batch"):
+        read_rows(plan.folder / "shards")
 
 
 def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -> None:
