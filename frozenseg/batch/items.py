@@ -36,6 +36,8 @@ class Item(NamedTuple):
 
 def file_system(address: str) -> tuple[Any, str]:
     """Return the file system of an address and the path in it, by fsspec."""
+    if "::" in address:  # what fsspec finds in it has names without the rest of the chain
+        raise UserError(f"{address}: a chain of addresses; give that of plain files or tar files")
     fsspec = import_extra("fsspec", "batch", address)
     try:
         return fsspec.core.url_to_fs(address)

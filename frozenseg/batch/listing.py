@@ -61,7 +61,8 @@ def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
         folder = os.path.dirname(os.path.abspath(os.path.expanduser(entry)))
         names = _listed(entry) if suffix in LISTS else _column(entry)
         for name in names:
-            path = name if is_address(name) else os.path.join(folder, os.path.expanduser(name))
+            # A `Path` leaves out what lists have in front, "./", so that a name is one name.
+            path = name if is_address(name) else str(Path(folder, os.path.expanduser(name)))
             yield path, _size(path)
     else:
         for found in list_images([entry], recursive=True, leave_out=leave_out):

@@ -87,6 +87,20 @@ def test_images_in_tar_files_and_stores_are_read_where_they_lie(images: Path) ->
         list(list_items(["memory://batch"]))
 
 
+def test_names_in_lists_are_those_of_the_folder(images: Path) -> None:
+    (images / "list.txt").write_text(".//00000.png\n./deep/./00002.png\n00000.png\n")
+    assert names(images / "list.txt", images) == ["00000.png", "00002.png", "00001.png"]
+
+
+def test_a_chain_of_addresses_is_refused(images: Path) -> None:
+    pytest.importorskip("fsspec")
+    chain = f"zip://*.png::{images / 'all.zip'}"
+    (images / "list.txt").write_text(chain)
+    for entry in (chain, images / "list.txt"):
+        with pytest.raises(UserError, match=r"all.zip: a chain of addresses; give"):
+            names(entry)
+
+
 def test_a_member_whose_name_is_no_text_is_left_out_and_said(
     images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
