@@ -41,6 +41,17 @@ def test_folders_globs_and_files_give_each_image_once(images: Path) -> None:
     assert item == Item(str(images / "00000.png"), "", 0, (images / "00000.png").stat().st_size)
 
 
+def test_links_to_folders_are_not_followed_and_said(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images.parent / "drive").mkdir()
+    (images / "00001.png").rename(images.parent / "drive" / "00001.png")
+    (images / "deep" / "link").symlink_to(images.parent / "drive")
+    assert names(images) == [ALL[0], ALL[2]]
+    assert f"{images}: 1 links to folders in it are not followed; name them too" in caplog.text
+    assert sorted(names(images, images / "deep" / "link")) == ALL
+
+
 def test_lists_name_files_beside_them(images: Path) -> None:
     lines = ["# of all", "00000.png", "", "deep/00002.png", "gone.png"]
     (images / "all.txt").write_text("\n".join(lines))
