@@ -76,8 +76,13 @@ def _image(row: Row) -> Row:
 def _records(row: Row) -> Iterator[Row]:
     """Yield the segments of a row as annotations, whose ids count over all images."""
     for segment in row["segments"]:
-        kept = {key: value for key, value in segment.items() if key not in ("id", "isthing")}
+        kept = _without(("id", "isthing"), segment)
         yield {"image_id": row["id"] + 1, **kept, "iscrowd": 0}
+
+
+def _without(names: tuple[str, ...], segment: Row) -> Row:
+    """Leave out these entries of a segment, and a score that there is not."""
+    return {k: v for k, v in segment.items() if k not in names and v is not None}
 
 
 def _panoptic(shards: list[Path], target: Path) -> Iterator[Row]:
@@ -87,6 +92,5 @@ def _panoptic(shards: list[Path], target: Path) -> Iterator[Row]:
         for segment, mask in zip(row["segments"], segments_of(row).masks, strict=True):
             ids[mask] = segment["id"]
         write_panoptic_png(target / PANOPTIC / name, ids)
-        left = ("name", "segmentation")
-        infos = [{k: v for k, v in s.items() if k not in left} for s in row["segments"]]
+        infos = [_without(("name", "segmentation"), segment) for segment in row["segments"]]
         yield {"image_id": row["id"] + 1, "file_name": name, "segments_info": infos}

@@ -1,5 +1,6 @@
 """Shards are made once, by whoever comes; what stops a run is one line, and loses nothing."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from frozenseg.batch import read_rows
+from frozenseg.batch.export import export_coco, export_masks
 from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import arrow
 from frozenseg.batch.rows import error_row, shard_path, write_shard
@@ -87,6 +89,18 @@ def test_rows_of_no_run_or_no_column_are_refused(plan: Plan) -> None:
         read_rows(plan.folder, ["id", "pth"])
     with pytest.raises(FileNotFoundError, match="holds no run of frozenseg batch"):
         read_rows(plan.folder / "shards")
+
+
+def test_a_segment_without_a_score_has_none_in_an_export(plan: Plan, tmp_path: Path) -> None:
+    code = {"size": [1, 2], "counts": "02"}
+    segment = {"id": 1, "category_id": 2, "name": "wall", "isthing": 0, "area": 2}
+    segment |= {"bbox": [0, 0, 2, 1], "segmentation": code}
+    row = {"id": 0, "path": "a.png", "height": 1, "width": 2, "segments": [segment]}
+    write_shard(plan.folder, 0, [row], {})
+    about = {"categories": [], "model": "", "settings": {}, "task": "panoptic"}
+    (plan.folder / "about.json").write_text(json.dumps(about))
+    for write in (export_coco, export_masks):
+        assert "score" not in write(plan.folder, tmp_path).read_text()
 
 
 def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -> None:
