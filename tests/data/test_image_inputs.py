@@ -117,6 +117,21 @@ def test_one_file_stands_for_one_image_though_it_is_gone_or_a_folder(folder: Pat
             to_array(one)
 
 
+def test_one_array_is_no_list_of_its_rows(photo: np.ndarray) -> None:
+    for one in (photo, photo[..., 0], torch.from_numpy(photo)):
+        with pytest.raises(ValueError, match=r"shape \(20, 30.* is no list of images"):
+            list(each_image(one))
+    assert (
+        len(list(each_image(photo[None]))) == len(list(each_image(list(photo[..., 0][None])))) == 1
+    )
+
+
+def test_a_folder_of_videos_alone_is_no_empty_list(folder: Path) -> None:
+    for images in (f"{folder}/*.mp4", [folder / "*.mp4"]):
+        with pytest.raises(UserError, match=r"mp4: holds videos alone; give each of them to track"):
+            list(each_image(images))
+
+
 def test_a_generator_is_drawn_as_it_is_needed(photo: np.ndarray) -> None:
     drawn = []
 
