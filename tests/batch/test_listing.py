@@ -103,6 +103,19 @@ def test_names_in_lists_are_those_of_the_folder(images: Path) -> None:
     assert names(images / "list.txt", images) == ["00000.png", "00002.png", "00001.png"]
 
 
+def test_hidden_files_are_left_out_as_in_a_folder(images: Path) -> None:
+    hidden = ("._00000.png", ".cache/00000.png")
+    archive = images.parent / "mac.tar"
+    with tarfile.open(archive, "w") as file:
+        for name in ("./00000.png", *hidden):
+            file.add(images / "00000.png", name)
+    assert names(archive) == ["00000.png"]
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.pipe({f"/mac/.box/{name}": b"image" for name in ("00000.png", *hidden)})
+    assert names("memory://mac/.box") == ["00000.png"]
+    store.rm("/mac", recursive=True)
+
+
 def test_a_chain_of_addresses_is_refused(images: Path) -> None:
     pytest.importorskip("fsspec")
     chain = f"zip://*.png::{images / 'all.zip'}"
