@@ -75,7 +75,7 @@ def _text(path: Path, chain: tuple[Path, ...]) -> str:
     try:
         mode, size = path.stat().st_mode, path.stat().st_size
         if stat.S_ISREG(mode) and size > MOST_BYTES:
-            raise UserError(f"{path}: {size:,} bytes are too many")
+            raise UserError(f"{path}: {size:,} bytes are too many for a YAML file; give one")
         if stat.S_ISREG(mode):
             return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

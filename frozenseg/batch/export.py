@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from frozenseg.batch.rows import Row, read_about, read_rows, segments_of
+from frozenseg.batch.rows import Row, read_about, rows_in, segments_of, shard_files
 from frozenseg.data.results import PANOPTIC, write_document, write_panoptic_png
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
@@ -17,9 +17,9 @@ BOX = ("x_min", "y_min", "x_max", "y_max")
 
 def export_coco(run: Path, target: Path) -> Path:
     """Write one COCO JSON whose annotations have RLE masks and scores."""
-    path = target / "coco.json"
-    annotations = (record for row in _good(run) for record in _records(row))
-    write_document(path, _start(run), images=map(_image, _good(run)), annotations=annotations)
+    path, shards = target / "coco.json", shard_files(run)
+    annotations = (record for row in _good(shards) for record in _records(row))
+    write_document(path, _start(run), images=map(_image, _good(shards)), annotations=annotations)
     return path
 
 
@@ -28,8 +28,9 @@ def export_masks(run: Path, target: Path) -> Path:
     path = target / f"{PANOPTIC}.json"
     if read_about(run)["task"] != "panoptic":
         raise UserError(f"{run}: its instances overlap, so no PNG can hold them; give --to coco")
-    images = (_image(row) for row in _good(run))
-    write_document(path, _start(run), images=images, annotations=_panoptic(run, target))
+    shards = shard_files(run)
+    images = (_image(row) for row in _good(shards))
+    write_document(path, _start(run), images=images, annotations=_panoptic(shards, target))
     return path
 
 
@@ -37,10 +38,10 @@ def export_supervision(run: Path, target: Path) -> Path:
     """Write a table as `supervision.CSVSink` does: a line for each segment with its box."""
     path = target / "detections.csv"
     columns = (*BOX, "class_id", "confidence", "tracker_id", "class_name", "file_name")
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(columns)
-        for row in _good(run):
+        for row in _good(shard_files(run)):
             for s in row["segments"]:
                 x, y, width, height = s["bbox"]
                 box = (x, y, x + width, y + height)
@@ -56,8 +57,10 @@ FORMS: dict[str, Callable[[Path, Path], Path]] = {
 """Name -> what writes a run into a folder, and returns its chief file."""
 
 
-def _good(run: Path) -> Iterator[Row]:
-    return (row for row in read_rows(run) if row["error"] is None)
+def _good(shards: list[Path]) -> Iterator[Row]:
+    """Yield the rows with results. Each list of a file reads them anew, of the same shards, because
+    a run that is at work makes more meanwhile."""
+    return (row for row in rows_in(shards) if row["error"] is None)
 
 
 def _start(run: Path) -> dict[str, Any]:
@@ -73,17 +76,21 @@ def _image(row: Row) -> Row:
 def _records(row: Row) -> Iterator[Row]:
     """Yield the segments of a row as annotations, whose ids count over all images."""
     for segment in row["segments"]:
-        kept = {key: value for key, value in segment.items() if key not in ("id", "isthing")}
+        kept = _without(("id", "isthing"), segment)
         yield {"image_id": row["id"] + 1, **kept, "iscrowd": 0}
 
 
-def _panoptic(run: Path, target: Path) -> Iterator[Row]:
-    for row in _good(run):
+def _without(names: tuple[str, ...], segment: Row) -> Row:
+    """Leave out these entries of a segment, and a score that there is not."""
+    return {k: v for k, v in segment.items() if k not in names and v is not None}
+
+
+def _panoptic(shards: list[Path], target: Path) -> Iterator[Row]:
+    for row in _good(shards):
         name = f"{row['id'] + 1:012d}.png"
         ids = np.zeros((row["height"], row["width"]), np.int32)
         for segment, mask in zip(row["segments"], segments_of(row).masks, strict=True):
             ids[mask] = segment["id"]
         write_panoptic_png(target / PANOPTIC / name, ids)
-        left = ("name", "segmentation")
-        infos = [{k: v for k, v in s.items() if k not in left} for s in row["segments"]]
+        infos = [_without(("name", "segmentation"), segment) for segment in row["segments"]]
         yield {"image_id": row["id"] + 1, "file_name": name, "segments_info": infos}

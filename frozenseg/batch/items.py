@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from frozenseg.data.image_inputs import OneFile
 from frozenseg.data.images import UnreachableFile
 from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.files import is_address
@@ -35,6 +36,8 @@ class Item(NamedTuple):
 
 def file_system(address: str) -> tuple[Any, str]:
     """Return the file system of an address and the path in it, by fsspec."""
+    if "::" in address:  # what fsspec finds in it has names without the rest of the chain
+        raise UserError(f"{address}: a chain of addresses; give that of plain files or tar files")
     fsspec = import_extra("fsspec", "batch", address)
     try:
         return fsspec.core.url_to_fs(address)
@@ -53,7 +56,7 @@ def source_of(item: Item) -> Any:
         return _Fetched(item.path, partial(_missing, item))
     if item.archive or is_address(item.path):
         return _Fetched(item.path, partial(_fetch, item))
-    return item.path
+    return OneFile(item.path)
 
 
 def check_source(item: Item, error: UserError) -> None:

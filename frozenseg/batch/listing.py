@@ -61,7 +61,8 @@ def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
         folder = os.path.dirname(os.path.abspath(os.path.expanduser(entry)))
         names = _listed(entry) if suffix in LISTS else _column(entry)
         for name in names:
-            path = name if is_address(name) else os.path.join(folder, os.path.expanduser(name))
+            # A `Path` leaves out what lists have in front, "./", so that a name is one name.
+            path = name if is_address(name) else str(Path(folder, os.path.expanduser(name)))
             yield path, _size(path)
     else:
         for found in list_images([entry], recursive=True, leave_out=leave_out):
@@ -126,7 +127,8 @@ def _remote(entry: str) -> Iterator[tuple[str, int]]:
         if glob.has_magic(path):
             found = system.glob(path, detail=True)
         elif system.isdir(path):
-            found = system.find(path, detail=True)
+            below = system.find(path, detail=True).items()
+            found = {name: info for name, info in below if not _is_hidden(name.removeprefix(path))}
         else:
             found = {path: system.info(path)}
     except UserError:
@@ -147,6 +149,11 @@ def _remote(entry: str) -> Iterator[tuple[str, int]]:
         yield system.unstrip_protocol(name), int(info["size"] or 0)
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a file or a folder of it is hidden, as what macOS adds to tar files: "._a.png"."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts if part != "..")
+
+
 def _members(path: str) -> Iterator[Item]:
     """Yield the images in a tar file, whose bytes are read later without unpacking it."""
     kinds = tuple(image_suffixes())
@@ -154,7 +161,8 @@ def _members(path: str) -> Iterator[Item]:
     try:
         with _opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
-                if member.isfile() and PurePosixPath(member.name).suffix.lower() in kinds:
+                is_image = PurePosixPath(member.name).suffix.lower() in kinds
+                if member.isfile() and is_image and not _is_hidden(member.name):
                     count += 1
                     name = f"{path}/{member.name.removeprefix('./')}"
                     if _has_text_name(name):

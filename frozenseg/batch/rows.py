@@ -14,7 +14,7 @@ from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import Manifest, arrow
 from frozenseg.data.coco_records import instance_records, segment_record
 from frozenseg.data.rle import decode_masks, encode_ids
-from frozenseg.errors import UserError
+from frozenseg.errors import MissingFileError, UserError, UserValueError, nearest
 from frozenseg.files import read_json, write_whole
 from frozenseg.results.hosts import supervision_detections
 from frozenseg.results.result import SegmentationResult, Task
@@ -105,11 +105,6 @@ def _schema() -> Any:
     )
 
 
-def is_done(folder: Path, manifest: Manifest, number: int) -> bool:
-    """Whether a shard is there; raises `UserError` if it is damaged."""
-    return shard_errors(folder, manifest, number) is not None
-
-
 def shard_errors(folder: Path, manifest: Manifest, number: int) -> list[str | None] | None:
     """Return why each image of a shard could not be segmented, None for those that could.
 
@@ -131,6 +126,8 @@ def _opened(path: Path) -> Iterator[Any]:
     pyarrow, parquet = arrow()
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            if absent := sorted({*_schema().names}.difference(file.schema_arrow.names)):
+                raise _damaged(path, f"it has no column {', '.join(absent)}")
             yield file
     except (OSError, pyarrow.ArrowException) as error:
         raise _damaged(path, str(error)) from None
@@ -152,11 +149,29 @@ def read_rows(folder: str | PathLike[str], columns: list[str] | None = None) -> 
     None), "seconds" and digests. A segment is a COCO annotation with "name": "id", "category_id",
     "isthing", "score" (0-1), "area" in pixels, "bbox" (x, y, width, height), "segmentation" (RLE).
 
+    Raises `UserError` for a folder without a run, a column that no row has, or a damaged shard.
+
     Example:
         >>> rows = frozenseg.batch.read_rows("output/batch")
         >>> dogs = [r["path"] for r in rows if any(s["name"] == "dog" for s in r["segments"])]
     """
-    for path in sorted(Path(folder, SHARDS).glob("shard-*.parquet")):
+    known = _schema().names
+    for name in columns or ():
+        if name not in known:
+            raise UserValueError(f"column {name!r}: no row has it; {nearest(name, known)}")
+    return rows_in(shard_files(Path(folder)), columns)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the shards of a run that are there now, in their order."""
+    if not (folder / SHARDS).is_dir():
+        raise MissingFileError(f"{folder}: holds no run of frozenseg batch; correct the path")
+    return sorted((folder / SHARDS).glob("shard-*.parquet"))
+
+
+def rows_in(shards: list[Path], columns: list[str] | None = None) -> Iterator[Row]:
+    """Yield the rows of these shards, as `read_rows` does."""
+    for path in shards:
         with _opened(path) as file:
             for batch in file.iter_batches(batch_size=100, columns=columns):
                 yield from batch.to_pylist()

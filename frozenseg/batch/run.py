@@ -8,11 +8,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from frozenseg.batch.items import Item
-from frozenseg.batch.manifest import Manifest, write_manifest
+from frozenseg.batch.manifest import NAME, Manifest, write_manifest
 from frozenseg.batch.rows import SHARDS, shard_errors
 from frozenseg.batch.worker import Plan, Seen, check_about
 from frozenseg.data.prediction_lines import Part
 from frozenseg.engine.lock import only_writer
+from frozenseg.errors import UserError
 from frozenseg.files import check_writable, remove_temporaries
 
 MOST_NAMED = 5  # images whose errors are kept as text; all are in the rows
@@ -51,6 +52,7 @@ def run(
         if items is None:
             manifest = Manifest(plan.folder)
         else:
+            _refuse_shards_alone(plan.folder)
             manifest = write_manifest(plan.folder, items, shard_rows)
         for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):
             remove_temporaries(plan.folder / folder, name, alone=part.total == 1)
@@ -60,6 +62,15 @@ def run(
         if left:
             _make(plan, left, outcome, engine)
     return outcome
+
+
+def _refuse_shards_alone(folder: Path) -> None:
+    """Raise `UserError` if there are shards, but no manifest that says of which images."""
+    if not (folder / NAME).exists() and any((folder / SHARDS).glob("shard-*.parquet")):
+        raise UserError(
+            f"{folder / SHARDS}: holds shards, but {NAME}, which says of which images, is gone; "
+            "bring it back, or give another --output"
+        )
 
 
 def _is_done(plan: Plan, manifest: Manifest, number: int, outcome: Outcome) -> bool:

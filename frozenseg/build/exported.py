@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 import frozenseg
 from frozenseg.build.hub import HubPredictor
 from frozenseg.build.models import build_text_classifier, load_model
-from frozenseg.build.prediction import build_online_proposals, build_post_processor
+from frozenseg.build.prediction import build_online_proposals, build_post_processor, note_of
 from frozenseg.build.setting import require_weights
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.data.transforms import image_tensor, resize_image
@@ -48,6 +48,8 @@ TEXT, VECTORS = ".text.onnx", ".vectors.npz"
 """What the names of the files beside a model end in."""
 OVER_ONNX = ("onnx", "openvino")
 """The formats that are made of an ONNX file."""
+NEEDED = {"window", "size_divisor", "rules", "training_names", "training_is_thing", "templates"}
+"""What a model says of itself that a predictor needs."""
 LARGEST_ONNX = 2_000_000_000
 """Bytes of weights. The format's own limit, 2**31, is on the whole file."""
 
@@ -82,7 +84,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
     """
     with plain_defaults(), own_random_stream(cfg.SEED):
         require_weights(cfg)
-        model, _ = load_model(cfg)
+        model, random = load_model(cfg)
         model.eval()
         _refuse_what_cannot_be(model, order)
         rules = build_post_processor(cfg)
@@ -94,10 +96,13 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             "format": order.format,
             "precision": order.precision,
             "results": list(wanted),
+            "note": note_of(random),
         }
         if order.proposals:
             about |= {"sam": _write_sam(cfg, model, order)}
         network = Results(Network(model), rules, wanted)
+        if not network.network.free_classes:
+            about |= {"classes": len(text.seen), "names": len(text.weight)}
         found = {
             path: write_graph(
                 network, words, path, about | {"window": list(window)}, parts=order.proposals
@@ -228,6 +233,7 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
         device = "openvino"
     session = open_session(path, device, [*OUTPUTS["logits"], *OUTPUTS["regions"]])
     about = session.about
+    _check_about(path, about)
     base = _base(path, about)
     proposals = _proposals(base, about.get("sam"), device)
     model = OnnxModel(session, proposals.sam if proposals else None)
@@ -251,7 +257,18 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
         ),
         short_side=min(model.window),
         long_side=max(model.window),
+        note=about.get("note"),
     )
+
+
+def _check_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a file that lies beside a model, and for one of another version."""
+    known = {field.name for field in fields(PostProcessor)}
+    if not (about.keys() >= NEEDED and known.issuperset(about["rules"])):
+        raise UserError(
+            f"{path}: is no model that this version reads, but a file beside one, or of version "
+            f"{about.get('version', 'unknown')}; give the model's own file, or export it again"
+        )
 
 
 def _proposals(

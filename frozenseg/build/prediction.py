@@ -113,16 +113,23 @@ def _build_predictor(cfg: CfgNode, digest: bool) -> HubPredictor:
     device = build_device(cfg)
     require_weights(cfg)
     network, random = load_model(cfg)
-    note = None
-    if random:
-        note = f"random weights ({', '.join(random)}): the result means nothing"
-        logger.warning(note)
+    note = note_of(random)
     if digest:
         keep_digest(network)
     kept = with_absolute_paths(cfg)
     predictor = predictor_of(cfg, network.to(device), note=note, rebuild=partial(_on_device, kept))
     predictor.cfg = kept
     return predictor
+
+
+def note_of(random: list[str]) -> str | None:
+    """Return the warning for all results of a model some of whose parts have random weights, and
+    log it; None if there are none."""
+    if not random:
+        return None
+    note = f"random weights ({', '.join(random)}): the result means nothing"
+    logger.warning(note)
+    return note
 
 
 def _on_device(cfg: CfgNode, device: str) -> HubPredictor:

@@ -18,16 +18,21 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     from frozenseg.batch.export import FORMS
     from frozenseg.batch.manifest import Manifest
-    from frozenseg.batch.rows import is_done
+    from frozenseg.batch.rows import shard_errors
 
     run = arguments.run
     manifest = Manifest(run)
-    absent = [number for number in manifest.shards if not is_done(run, manifest, number)]
-    if absent:
-        left = sum(map(manifest.rows_of, absent))
+    left, failed = manifest.total, 0
+    for number in manifest.shards:
+        errors = shard_errors(run, manifest, number) or []
+        left -= len(errors)
+        failed += sum(error is not None for error in errors)
+    if left:
         logger.warning("%s: %d of %d images are not done yet", run, left, manifest.total)
+    if failed:
+        logger.warning("%s: %d images are left out, whose rows say why", run, failed)
     path = FORMS[arguments.to](run, arguments.output or run)
-    print(one_line(f"{path}: {manifest.total} images" if not absent else str(path)))
+    print(one_line(str(path) if left else f"{path}: {manifest.total - failed} images"))
     return None
 
 

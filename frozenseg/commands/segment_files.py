@@ -19,6 +19,7 @@ from frozenseg.commands.segment_video import (
     VideoRun,
     drawing,
 )
+from frozenseg.data.image_inputs import OneFile
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import (
     FOLDER,
@@ -179,7 +180,7 @@ class _Run:
 
     def images(self, group: list[Input], bar: "tqdm[Any]") -> None:
         """Segment images; threads draw them, and the lines of the results are added in order."""
-        results = self._results(entry.path for entry in group)
+        results = self._results(OneFile(entry.path) for entry in group)
         with drawing() as pool, AsyncWriter(cores()) as out:
             for entry, result in zip(group, results, strict=True):
                 if isinstance(result, UserError):

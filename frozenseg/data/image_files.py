@@ -106,7 +106,10 @@ def _images_of(folder: Path, recursive: bool) -> list[Path]:
     line = f"; {left_out(others, len(files))}" if others else ""
     if not reads_heif() and any(name.lower().endswith(HEIF) for name in others):
         line += f" ({HOW_HEIF})"
-    deeper = f"{folders} folders in it are not searched without --recursive" if folders else ""
+    why = "links to folders in it are not followed; name them too"
+    if not recursive:
+        why = "folders in it are not searched without --recursive"
+    deeper = f"{folders} {why}" if folders else ""
     if not images:
         deeper = f"; {deeper}" if deeper else ""
         raise UserError(
@@ -131,14 +134,17 @@ def _is_source(file: Path) -> bool:
 
 
 def _content(folder: Path, recursive: bool) -> tuple[list[Path], int]:
-    """Return the files in a folder that are not hidden, and how many folders are not searched."""
+    """Return the files in a folder that are not hidden, and how many folders are not searched: all,
+    or links to folders, which may lead back to where they are."""
     files: list[Path] = []
+    links = 0
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
         if not recursive:
             return files, len(folders)
-    return files, 0
+        links += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+    return files, links
 
 
 def _refuse(error: OSError) -> None:

@@ -20,6 +20,11 @@ from frozenseg.errors import UserValueError
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter alone is a drive of Windows
 
 
+class OneFile(str):
+    """The path of one image. It never stands for several, as others do that name a folder, or of
+    which brackets make a glob once the file is gone."""
+
+
 def to_array(image: Any) -> np.ndarray:
     """Convert an image in any form to (H, W, 3) uint8 RGB.
 
@@ -70,6 +75,8 @@ def is_many(images: Any) -> bool:
     That is a folder, a glob, an array or tensor of four dimensions, a list, a generator, or
     anything else to iterate over but a file.
     """
+    if isinstance(images, OneFile):
+        return False
     if isinstance(images, str | os.PathLike):
         path = os.path.expanduser(os.fspath(images))
         return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
@@ -80,15 +87,24 @@ def is_many(images: Any) -> bool:
 
 
 def each_image(images: Any) -> Iterator[Any]:
-    """Yield the images one by one; folders and globs, also those in a list, give their files.
+    """Yield the images one by one; folders and globs, also those in a list, give their files, but
+    for those that are a `OneFile`.
 
     Videos among these files are left out. Arrays and tensors are copied, because a generator may
     write the next image into the same memory before this one is read. Raises `UserError` for a
-    folder or glob without a file.
+    folder or glob without an image, and for an array or tensor that is one image.
     """
+    if isinstance(images, np.ndarray | Tensor) and not is_many(images):
+        raise UserValueError(
+            f"an array of shape {tuple(images.shape)} is no list of images, which has four "
+            "dimensions; give [image], or list(images)"
+        )
     for entry in [images] if isinstance(images, str | os.PathLike) else images:
         if isinstance(entry, str | os.PathLike) and is_many(entry):
-            yield from (path for path in list_images([os.fspath(entry)]) if not is_video(path))
+            found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
+            if not found:
+                raise UserValueError(f"{entry}: holds videos alone; give each of them to track")
+            yield from found
         elif isinstance(entry, np.ndarray):
             yield entry.copy()
         elif isinstance(entry, Tensor):

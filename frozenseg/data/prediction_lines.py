@@ -313,7 +313,7 @@ def read_header(path: Path) -> Header | None:
     first = next(_entries(path), None)
     if first is None:
         return None
-    if first[0].get("format") != FORMAT:
+    if first[0].get("format") != FORMAT or not first[0].keys() >= {*Header._fields}:
         raise UserError(f"{path}: was written by another version; replace it with --overwrite")
     return Header(*(first[0][name] for name in Header._fields))
 
@@ -369,8 +369,8 @@ def _entries(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line), len(line)
-            except ValueError:
+                yield dict(json.loads(line)), len(line)
+            except (ValueError, TypeError):
                 raise UserError(
                     f"{path}: line {number} is damaged; start anew with --overwrite"
                 ) from None

@@ -155,8 +155,8 @@ def _errors_alone(name: str) -> Iterator[None]:
 def about_file(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Return `about` of a file's metadata; raises `UserError` for a file of others."""
     try:
-        return json.loads(metadata[KEY])
-    except (KeyError, ValueError):
+        return dict(json.loads(metadata[KEY]))
+    except (KeyError, ValueError, TypeError):
         raise UserError(
             f"{path}: is no model of `frozenseg export`; its metadata lacks {KEY!r}"
         ) from None

@@ -97,6 +97,7 @@ class OnnxModel(RegionClassifier):
         padded = (images.pixels.shape[-2], images.pixels.shape[-1])
         if padded[0] > self.window[0] or padded[1] > self.window[1]:
             raise UserError(f"an image of {padded} pixels is larger than the window {self.window}")
+        self._check_counts(text)
         if "regions" in self.session.inputs and regions is None:
             regions = [images.pixels.new_zeros(0, 1, 1)] * len(images.sizes)
         if self.sam is not None:
@@ -129,6 +130,16 @@ class OnnxModel(RegionClassifier):
             masks[..., : cells[0], : cells[1]],
             region_logits=nn.utils.rnn.pad_sequence(more[0], batch_first=True) if more else None,
         )
+
+    def _check_counts(self, text: TextEmbeddings) -> None:
+        """Raise `UserError` for another number of classes than a graph has that is fixed to it."""
+        made = tuple(self.session.about.get(name) for name in ("classes", "names"))
+        given = len(text.seen), len(text.weight)
+        if None not in made and made != given:
+            raise UserError(
+                f"{given[0]} classes with {given[1]} names: this graph takes {made[0]} with "
+                f"{made[1]}, as those that it was exported for; export it with these names"
+            )
 
 
 def _not_empty(regions: Tensor) -> Tensor:

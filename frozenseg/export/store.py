@@ -11,7 +11,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,14 @@ class GraphStore:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block of the folder."""
+    """Wait until no other process is in such a block of the folder, where its file system has
+    locks. Elsewhere two processes may make one graph, each as a whole."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "w", encoding="ascii")
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -5,16 +5,22 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from frozenseg.batch import export
+from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import Manifest
 from frozenseg.commands import batch
 from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.errors import UserError
-from tests.batch.runs import arguments, make_images, rows, shards
+from tests.batch.runs import ROOT, arguments, make_images, rows, shards
 
 pytest.importorskip("pyarrow", reason="pip install pyarrow")
 
@@ -81,6 +87,25 @@ def test_a_later_run_says_that_images_failed_in_an_earlier_one(
     assert capsys.readouterr().out.endswith(line)
 
 
+def test_a_folder_or_a_glob_in_a_list_is_one_image_that_cannot_be_read(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "in", 4)
+    (images / "00001.png").rename(images / "0000[1].png")
+    (images / "all.txt").write_text("00000.png\n.\n0000[1].png\n00002.png\n")
+    words = arguments(images / "all.txt", "--output", tmp_path / "out")
+    manifest = Manifest.items
+
+    def items(self: Manifest, shard: int) -> list[Item]:
+        (images / "0000[1].png").rename(images / "00001.png")  # which the glob matches
+        return manifest(self, shard)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Manifest, "items", items)
+        assert batch.main(words) == 1
+    errors = [row["error"] for row in rows(tmp_path / "out")]
+    assert [error is None for error in errors] == [True, False, False, True]
+    assert "is a folder" in errors[1] and "0000[1].png: no such file" in errors[2]
+
+
 def test_a_drive_that_drops_out_ends_the_run_and_no_image_is_blamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +141,50 @@ def test_exports_hold_every_segment(folder: Path, tmp_path: Path) -> None:
         assert len(list(csv.DictReader(file))) == count
     with pytest.raises(UserError, match="instances overlap"):
         batch.main(["export", str(folder / "out"), "--to", "masks"])
+
+
+def test_an_export_says_how_many_images_it_holds(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    argv = ["export", str(folder / "out"), "--to", "coco", "--output", str(tmp_path)]
+    assert batch.main(argv) is None
+    assert capsys.readouterr().out == f"{tmp_path / 'coco.json'}: 4 images\n"
+    assert "2 images are left out, whose rows say why" in caplog.text
+
+
+def test_an_export_of_a_run_at_work_names_each_image_of_an_annotation(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(folder / "out", tmp_path / "out")
+    last = run / "shards" / "shard-0000001.parquet"
+    last.rename(tmp_path / last.name)
+    write = export.write_document
+
+    def write_document(path: Path, start: dict, *, images: Iterable, annotations: Iterable) -> None:
+        def listed() -> Iterator[dict]:
+            yield from images
+            (tmp_path / last.name).rename(last)  # made while the images are written
+
+        write(path, start, images=listed(), annotations=annotations)
+
+    monkeypatch.setattr(export, "write_document", write_document)
+    assert batch.main(["export", str(run), "--to", "coco"]) is None
+    coco = json.loads((run / "coco.json").read_text())
+    assert {a["image_id"] for a in coco["annotations"]} == {i["id"] for i in coco["images"]}
+
+
+def test_names_are_utf_8_in_a_table_whatever_the_locale(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "in", 1)
+    (images / "00000.png").rename(images / "\u65e5.png")
+    assert batch.main(arguments(images, "--output", tmp_path / "out")) is None
+    argv = [sys.executable, "-m", "frozenseg", "batch", "export", tmp_path / "out"]
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*argv, "--to", "supervision"], cwd=ROOT, env=ascii_only)
+    assert done.returncode == 0
+    assert "\u65e5.png" in (tmp_path / "out" / "detections.csv").read_text(encoding="utf-8")
 
 
 def test_masks_are_panoptic_pngs(tmp_path: Path) -> None:

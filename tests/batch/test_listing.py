@@ -41,6 +41,17 @@ def test_folders_globs_and_files_give_each_image_once(images: Path) -> None:
     assert item == Item(str(images / "00000.png"), "", 0, (images / "00000.png").stat().st_size)
 
 
+def test_links_to_folders_are_not_followed_and_said(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images.parent / "drive").mkdir()
+    (images / "00001.png").rename(images.parent / "drive" / "00001.png")
+    (images / "deep" / "link").symlink_to(images.parent / "drive")
+    assert names(images) == [ALL[0], ALL[2]]
+    assert f"{images}: 1 links to folders in it are not followed; name them too" in caplog.text
+    assert sorted(names(images, images / "deep" / "link")) == ALL
+
+
 def test_lists_name_files_beside_them(images: Path) -> None:
     lines = ["# of all", "00000.png", "", "deep/00002.png", "gone.png"]
     (images / "all.txt").write_text("\n".join(lines))
@@ -85,6 +96,33 @@ def test_images_in_tar_files_and_stores_are_read_where_they_lie(images: Path) ->
         source_of(found[0]).read()
     with pytest.raises(UserError, match="no such file or folder"):
         list(list_items(["memory://batch"]))
+
+
+def test_names_in_lists_are_those_of_the_folder(images: Path) -> None:
+    (images / "list.txt").write_text(".//00000.png\n./deep/./00002.png\n00000.png\n")
+    assert names(images / "list.txt", images) == ["00000.png", "00002.png", "00001.png"]
+
+
+def test_hidden_files_are_left_out_as_in_a_folder(images: Path) -> None:
+    hidden = ("._00000.png", ".cache/00000.png")
+    archive = images.parent / "mac.tar"
+    with tarfile.open(archive, "w") as file:
+        for name in ("./00000.png", *hidden):
+            file.add(images / "00000.png", name)
+    assert names(archive) == ["00000.png"]
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.pipe({f"/mac/.box/{name}": b"image" for name in ("00000.png", *hidden)})
+    assert names("memory://mac/.box") == ["00000.png"]
+    store.rm("/mac", recursive=True)
+
+
+def test_a_chain_of_addresses_is_refused(images: Path) -> None:
+    pytest.importorskip("fsspec")
+    chain = f"zip://*.png::{images / 'all.zip'}"
+    (images / "list.txt").write_text(chain)
+    for entry in (chain, images / "list.txt"):
+        with pytest.raises(UserError, match=r"all.zip: a chain of addresses; give"):
+            names(entry)
 
 
 def test_a_member_whose_name_is_no_text_is_left_out_and_said(

@@ -1,5 +1,6 @@
 """Shards are made once, by whoever comes; what stops a run is one line, and loses nothing."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from frozenseg.batch import read_rows
+from frozenseg.batch.export import export_coco, export_masks
 from frozenseg.batch.items import Item
+from frozenseg.batch.manifest import arrow
 from frozenseg.batch.rows import error_row, shard_path, write_shard
 from frozenseg.batch.run import Outcome, run
 from frozenseg.batch.worker import Plan, Seen
@@ -57,6 +61,46 @@ def test_each_shard_is_made_once(plan: Plan) -> None:
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert [row["id"] for row in rows(plan.folder)] == list(range(10))
     assert make(plan).earlier == 10
+
+
+def test_shards_without_the_manifest_of_their_images_are_refused(plan: Plan) -> None:
+    make(plan)
+    (plan.folder / "manifest.parquet").rename(plan.folder / "away.parquet")
+    others = [item._replace(path=f"/others{item.path}") for item in ITEMS]
+    with pytest.raises(UserError, match="manifest.parquet, which says of which images, is gone"):
+        make(plan, others)
+    (plan.folder / "away.parquet").rename(plan.folder / "manifest.parquet")
+    assert make(plan).earlier == 10
+
+
+def test_a_file_of_others_in_the_place_of_a_shard_is_damaged(plan: Plan) -> None:
+    make(plan)
+    pyarrow, parquet = arrow()
+    parquet.write_table(pyarrow.table({"id": [0, 1, 2]}), shard_path(plan.folder, 0))
+    for read in (lambda: make(plan), lambda: rows(plan.folder)):
+        with pytest.raises(UserError, match=r"0000000.parquet: damaged .it has no column error,"):
+            read()
+
+
+def test_rows_of_no_run_or_no_column_are_refused(plan: Plan) -> None:
+    make(plan)
+    assert [*read_rows(plan.folder, ["id"])] == [{"id": number} for number in range(10)]
+    with pytest.raises(ValueError, match="column 'pth': no row has it; did you mean path"):
+        read_rows(plan.folder, ["id", "pth"])
+    with pytest.raises(FileNotFoundError, match="holds no run of frozenseg batch"):
+        read_rows(plan.folder / "shards")
+
+
+def test_a_segment_without_a_score_has_none_in_an_export(plan: Plan, tmp_path: Path) -> None:
+    code = {"size": [1, 2], "counts": "02"}
+    segment = {"id": 1, "category_id": 2, "name": "wall", "isthing": 0, "area": 2}
+    segment |= {"bbox": [0, 0, 2, 1], "segmentation": code}
+    row = {"id": 0, "path": "a.png", "height": 1, "width": 2, "segments": [segment]}
+    write_shard(plan.folder, 0, [row], {})
+    about = {"categories": [], "model": "", "settings": {}, "task": "panoptic"}
+    (plan.folder / "about.json").write_text(json.dumps(about))
+    for write in (export_coco, export_masks):
+        assert "score" not in write(plan.folder, tmp_path).read_text()
 
 
 def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -> None:

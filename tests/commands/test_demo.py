@@ -25,6 +25,7 @@ from frozenseg.commands.result_names import named_inputs
 from frozenseg.commands.segment_files import Outcome, segment_files
 from frozenseg.data.coco_records import categories_of
 from frozenseg.data.image_files import root_of
+from frozenseg.data.image_inputs import each_image
 from frozenseg.data.images import read_image
 from frozenseg.data.prediction_lines import Header, PredictionLines, images_of
 from frozenseg.data.video import read_video, video_writer
@@ -41,9 +42,9 @@ def streaming(segment: Callable) -> Callable:
     """Gives a function of one image the `stream` of a predictor."""
 
     def stream(images: Iterable, vocabulary: Vocabulary, *, threshold: float) -> Iterator:
-        for image in images:
+        for image in each_image(images):
             try:
-                pixels = read_image(image) if isinstance(image, Path) else image
+                pixels = read_image(image) if isinstance(image, str | Path) else image
                 result = segment(pixels, vocabulary).filter(threshold=threshold)
             except UserError as error:
                 result = error
@@ -129,6 +130,15 @@ def _exit(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> int | None:
     with pytest.raises(SystemExit) as caught:
         run(main)
     return caught.value.code or 0
+
+
+def test_an_image_that_goes_is_not_taken_for_a_glob(tmp_path: Path) -> None:
+    paths = [_photo(tmp_path / f"{name}.png") for name in ("x[1]", "y")]
+    _photo(tmp_path / "x1.png")
+    paths[0].unlink()
+    outcome = segment(fake_segmenter, paths, tmp_path / "out")
+    assert len(outcome.failures) == 1 and "x[1].png: no such file" in outcome.failures[0]
+    assert _names(tmp_path / "out") == ["y.png"]
 
 
 def test_files_of_an_image(tmp_path: Path, loaded: list[tuple]) -> None:

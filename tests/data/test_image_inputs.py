@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenseg.data.image_inputs import each_image, is_many, to_array
+from frozenseg.data.image_inputs import OneFile, each_image, is_many, to_array
 from frozenseg.data.images import file_name
 from frozenseg.errors import MissingFileError, UserError
 
@@ -104,6 +104,32 @@ def test_folders_and_globs_give_their_images(folder: Path, photo: np.ndarray) ->
     assert [path.name for path in each_image(f"{folder}/?.png")] == names[:2]
     mixed = list(each_image([photo, str(folder), folder / "b.png"]))
     assert [getattr(entry, "name", None) for entry in mixed] == [None, *names, "b.png"]
+
+
+def test_one_file_stands_for_one_image_though_it_is_gone_or_a_folder(folder: Path) -> None:
+    (folder / "x1.png").write_bytes((folder / "x[1].png").read_bytes())
+    (folder / "x[1].png").unlink()  # what is left is a glob, which x1.png matches
+    ones = [OneFile(folder / "x[1].png"), OneFile(folder)]
+    assert list(each_image(ones)) == ones
+    for one, message in zip(ones, ("no such file", "is a folder"), strict=True):
+        assert not is_many(one)
+        with pytest.raises(UserError, match=message):
+            to_array(one)
+
+
+def test_one_array_is_no_list_of_its_rows(photo: np.ndarray) -> None:
+    for one in (photo, photo[..., 0], torch.from_numpy(photo)):
+        with pytest.raises(ValueError, match=r"shape \(20, 30.* is no list of images"):
+            list(each_image(one))
+    assert (
+        len(list(each_image(photo[None]))) == len(list(each_image(list(photo[..., 0][None])))) == 1
+    )
+
+
+def test_a_folder_of_videos_alone_is_no_empty_list(folder: Path) -> None:
+    for images in (f"{folder}/*.mp4", [folder / "*.mp4"]):
+        with pytest.raises(UserError, match=r"mp4: holds videos alone; give each of them to track"):
+            list(each_image(images))
 
 
 def test_a_generator_is_drawn_as_it_is_needed(photo: np.ndarray) -> None:

@@ -216,9 +216,14 @@ def test_what_is_cut_off_is_done_again_and_what_is_damaged_is_said(tmp_path: Pat
     lines.path.write_bytes(whole[: header_size + 9] + b"\n" + whole[header_size:])
     with pytest.raises(UserError, match="line 2 is damaged; start anew with --overwrite"):
         _lines(tmp_path)
-    lines.path.write_text("{}\n")
-    with pytest.raises(UserError, match="was written by another version"):
-        _lines(tmp_path)
+    for other in (b"5\n", b"[1]\n", b'"text"\n'):  # of other programs, or mended by hand
+        lines.path.write_bytes(whole[:header_size] + other)
+        with pytest.raises(UserError, match="line 2 is damaged"):
+            _lines(tmp_path)
+    for other in ("{}", "[]", '{"format": 1}'):
+        lines.path.write_text(f"{other}\n")
+        with pytest.raises(UserError, match="was written by another version"):
+            _lines(tmp_path)
     _lines(tmp_path, overwrite=True).close()
     assert list(tmp_path.iterdir()) == []  # a run that did nothing
 

@@ -15,6 +15,7 @@ from tests.data.films import damage, film
 from tests.disk import files_end_at
 
 av = pytest.importorskip("av", reason='pip install "frozenseg[video]"')
+from frozenseg.data.video.film import ENCODERS  # noqa: E402
 from frozenseg.data.video.sound import Sound  # noqa: E402
 from frozenseg.data.video.with_pyav import PyAVDecoder  # noqa: E402
 
@@ -103,6 +104,18 @@ def test_codecs_that_browsers_play(tmp_path: Path, codec: str) -> None:
     data = (tmp_path / "a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # a player can start before it has all
     assert len(list(read_video(tmp_path / "a.mp4").frames())) == 5
+
+
+def test_what_ffmpeg_cannot_encode_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for codec, line in (("av1", "frames of 2 x 48 pixels"), ("h264", "films by it .libabsent")):
+        if codec == "h264":  # some builds lack it
+            monkeypatch.setitem(ENCODERS, codec, ("libabsent", {}))
+        with pytest.raises(UserError, match=f"codec {codec}: the FFmpeg here cannot encode {line}"):
+            with video_writer(tmp_path / "a.mp4", fps=5, codec=codec) as append:
+                append(np.zeros((47, 2, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_codec(tmp_path: Path) -> None:

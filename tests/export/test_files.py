@@ -1,5 +1,6 @@
 """Exported files: written by the command, loaded by `frozenseg.load`, run without this package."""
 
+import copy
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +19,14 @@ import frozenseg
 from frozenseg.build import exported as exported_files
 from frozenseg.build.exported import ExportedPredictor
 from frozenseg.commands.export import main
+from frozenseg.devtools.tiny import TINY
 from frozenseg.errors import MissingFileError, UserError
 from frozenseg.export import agreement, formats, write
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.session import OnnxModel
 from frozenseg.files import shipped
+from frozenseg.structures import ImageBatch
 from tests.conftest import FC_CLIP_OPTIONS
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -143,6 +147,70 @@ def test_a_file_of_others_is_one_line(tmp_path: Path) -> None:
         frozenseg.load(path)
     with pytest.raises(UserError, match="neither weights, options nor backend"):
         frozenseg.load(path, options={"SEED": 1})
+
+
+@needs_onnx
+def test_a_file_beside_a_model_or_of_another_version_is_one_line(tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "small.text.onnx"
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    same = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([same], "g", [value], [copy.deepcopy(value)])
+    graph.output[0].name = "y"
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    of_text = {"version": "0.1.0", "rules": {}, "clip": "tiny", "context_length": 77}
+    newer = {**ABOUT, "version": "9.0.0", "rules": {"unheard_of": 1}}
+    for about, message in ((of_text, "a file beside one"), (newer, "9.0.0"), ([1], "no model of")):
+        onnx.helper.set_model_props(model, {"frozenseg": json.dumps(about)})
+        onnx.save(model, path)
+        with pytest.raises(UserError, match=message):
+            frozenseg.load(path)
+
+
+ABOUT = {
+    **{"window": [64, 96], "size_divisor": 32, "rules": {}, "templates": ["a {}."]},
+    **{"training_names": [["lamp"]], "training_is_thing": [True]},
+}
+
+
+def loaded_with(
+    about: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ExportedPredictor:
+    """A predictor over a graph that computes nothing."""
+    session = SimpleNamespace(about={**ABOUT, **about}, inputs=set())
+    monkeypatch.setattr(exported_files, "open_session", lambda *arguments: session)
+    return exported_files.load_exported(tmp_path / "model.onnx", None)
+
+
+def test_a_graph_with_fixed_classes_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = loaded_with({"classes": 2, "names": 3}, tmp_path, monkeypatch)
+    assert isinstance(predictor.model, OnnxModel)
+    images = ImageBatch(torch.zeros(1, 3, 64, 96), [(64, 96)])
+    with pytest.raises(UserError, match="4 classes with 5 names: this graph takes 2 with 3"):
+        predictor.model.predict(images, agreement.random_words(4, 5, 8).text)
+
+
+def test_random_weights_are_said_by_an_exported_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    abouts: list[dict[str, object]] = []
+
+    def write_graph(results: object, words: object, path: Path, about: dict, **parts: bool) -> list:
+        abouts.append(about)
+        path.touch()
+        return []
+
+    monkeypatch.setattr(exported_files, "write_graph", write_graph)
+    line = ["--format", "torch", "--size", "64x96", "--output", str(tmp_path / "tiny.pt2")]
+    line += ["--config-file", "fc_clip_convnext_large", "--vocabulary", "lamp; wall"]
+    main([*line, *TINY, "MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
+    note = "random weights (clip, decoder): the result means nothing"
+    assert note in caplog.text and abouts[0]["note"] == note
+    assert loaded_with(abouts[0], tmp_path, monkeypatch).note == note
 
 
 @pytest.mark.parametrize(

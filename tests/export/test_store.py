@@ -1,5 +1,6 @@
 """Graphs that a backend keeps on disk: made once, made again where they are damaged."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def test_weights_beside_a_graph_count(tmp_path: Path, made: list[str], lost: boo
     weights.unlink() if lost else weights.write_text("weighty")
     graphs.open("a large graph", make)
     assert made == ["large"] * 2
+
+
+def test_a_file_system_without_locks_is_enough(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(store.fcntl, "flock", flock)
+    graphs = GraphStore(tmp_path / "graphs", {"weights": "1"}, "cpu")
+    assert [graphs.open("64 x 96 pixels", maker(made, "a graph")) for _ in "ab"] == ["a graph"] * 2
+    assert made == ["a graph"]
 
 
 def test_what_cannot_be_made_leaves_nothing(tmp_path: Path, made: list[str]) -> None:

@@ -15,6 +15,7 @@ from av.error import FFmpegError
 
 from frozenseg.data.video.frames import even
 from frozenseg.data.video.sound import Sound, open_sound
+from frozenseg.errors import UserError, one_line
 
 ENCODERS = {
     "h264": ("libx264", {"crf": "20", "preset": "fast"}),
@@ -58,7 +59,9 @@ class PyAVFilm:
         encoder, options = ENCODERS[codec]
         self.container: Any = av.open(str(path), "w", options={"movflags": "+faststart"})
         rate = Fraction(fps).limit_denominator(1001)
-        stream: Any = self.container.add_stream(encoder, rate=rate, options=options)
+        self.codec = codec
+        with self._encoding("films"):
+            stream: Any = self.container.add_stream(encoder, rate=rate, options=options)
         self.stream = stream
         self.stream.pix_fmt = "yuv420p"
         self.stream.time_base = self.stream.codec_context.time_base = Fraction(1, CLOCK)
@@ -79,12 +82,28 @@ class PyAVFilm:
         else:
             ticks = max(self.last + 1, round((time - self.first) * CLOCK))
         picture.pts, picture.time_base, picture.duration = ticks, Fraction(1, CLOCK), step
-        with leaving_priorities() if begins else contextlib.nullcontext():
-            packets = self.stream.encode(picture)  # the first picture opens the encoder
+        if begins:  # which opens the encoder
+            size = f"frames of {picture.width} x {picture.height} pixels"
+            with leaving_priorities(), self._encoding(size):
+                packets = self.stream.encode(picture)
+        else:
+            packets = self.stream.encode(picture)
         self.container.mux(packets)
         self.last = ticks
         if self.sound is not None:
             self.sound.until(ticks / CLOCK)
+
+    @contextlib.contextmanager
+    def _encoding(self, what: str) -> Iterator[None]:
+        """Say that FFmpeg cannot encode something, where it has no encoder or a limited one."""
+        try:
+            yield
+        except ValueError as error:  # of PyAV, and `av.error.ArgumentError`
+            reason = one_line(getattr(error, "strerror", None) or str(error))
+            raise UserError(
+                f"codec {self.codec}: the FFmpeg here cannot encode {what} by it ({reason}); "
+                "choose another codec"
+            ) from None
 
     def _begin(self, picture: Any, time: float) -> None:
         self.first = time
