@@ -28,13 +28,21 @@ logger = logging.getLogger(__name__)
 
 
 def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
-    """Join all sets of DATASETS.TRAIN, which must have the same classes."""
+    """Join all sets of DATASETS.TRAIN, which must have the same classes and kind of annotation."""
     names = data_sets(cfg, "TRAIN")
+    targets = find_benchmark(names[0]).targets
     records: list[Record] = []
     categories: Categories | None = None
     for name in names:
+        kind = find_benchmark(name).targets
+        # Semantic targets can be made of every annotation.
+        if kind != targets and targets != "semantic":
+            raise UserError(
+                f"DATASETS.TRAIN: {name} is annotated as {kind}, {names[0]} as {targets}; name "
+                "sets of one kind"
+            )
         of_name, classes = load_records(name)
-        require_objects(of_name, find_benchmark(name).targets, name)
+        require_objects(of_name, kind, name)
         if categories is not None and classes != categories:
             raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         records, categories = records + of_name, classes
@@ -46,7 +54,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
         records=records,
         categories=categories,
         transform=training_transform(cfg),
-        targets=find_benchmark(names[0]).targets,
+        targets=targets,
         keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
         seed=cfg.SEED,
         fixed_views=cfg.INPUT.FIXED_VIEWS or None,
