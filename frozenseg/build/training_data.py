@@ -47,9 +47,10 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
             raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         records, categories = records + of_name, classes
     assert categories is not None, "names is not empty"
+    images = records
     if cfg.DATASETS.PAIRS:
-        images, records = len(records), _pairs(cfg, records)
-        logger.info("%d images, %d pairs of an image and a class", images, len(records))
+        records = _pairs(cfg, images)
+        logger.info("%d images, %d pairs of an image and a class", len(images), len(records))
     dataset = SegmentationDataset(
         records=records,
         categories=categories,
@@ -63,7 +64,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
     vocabulary = build_vocabulary(cfg, names[0], categories)
     if is_main():
         summary = vocabulary.summary(build_training_vocabulary(cfg))
-        log_data_set(", ".join(names), records, summary, categories.names)
+        log_data_set(", ".join(names), images, summary, categories.names)
     return dataset, vocabulary
 
 
