@@ -170,6 +170,10 @@ def test_label_maps_of_a_description(tmp_path):
         ({"train": {"images": "i"}}, "needs 'images', and 'annotations' or 'labels'"),
         ({"train": {"images": "i", "label": "l"}}, "unknown key 'label'; did you mean labels"),
         ({"train": {"images": "i", "annotations": "a", "instances": "b"}}, "describe two data"),
+        (
+            {"train": {"images": "i", "annotations": "a", "labels": "l", "semantic_labels": "m"}},
+            "train: semantic_labels: .*m: no such folder; correct it",
+        ),
         ({"train": {"images": "i", "labels": "l", "ignore": -1}, "names": ["a"]}, "'ignore' is -1"),
         ({"train": {"images": "i", "annotations": "a"}}, "no such file or folder; correct it in"),
         ({"train": "images", "names": "nothing"}, "vocabulary nothing: not in the package"),
