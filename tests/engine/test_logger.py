@@ -151,6 +151,17 @@ def test_the_legend_hides_no_curve_and_steps_are_whole(tmp_path: Path, monkeypat
         assert all(step == int(step) for step in axes.get_xticks() if low <= step <= high)
 
 
+def test_folders_may_have_names_that_matplotlib_reads_otherwise(tmp_path, monkeypatch) -> None:
+    """A formula that is none, and what it hides from legends."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rows = [{"step": 1, "total_loss": 1.0}, {"step": 2, "total_loss": 0.5}]
+    draw_curves({"$a_{$": rows, "_b": rows}, tmp_path / "curves.png")
+    drawn[0].draw_without_rendering()
+    texts = drawn[0].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == ["$a_{$: total", "_b: total"]
+
+
 def test_two_sets_of_ones_own_have_two_labels() -> None:
     one, other = (f"coco_panoptic:/data/{name}/panoptic.json:p:i" for name in ("a", "b"))
     rows = [{"step": 1, "total_loss": 1.0}, {"step": 1, "evaluation": {one: {"PQ": 1.0}}}]
