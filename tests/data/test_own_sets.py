@@ -249,6 +249,20 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
 
 
+def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, capsys):
+    write_dataset(tmp_path, [(40, 60), (33, 21)])
+    name = f"images:{tmp_path}/panoptic.json:{tmp_path}/images"
+    assert check_dataset.main([name]) == 0
+    printed = capsys.readouterr().out
+    assert "ok:      2 images decoded" in printed and "view_samples" not in printed
+    assert "TEST.SAVE_PREDICTIONS True DATASETS.TEST" in printed
+    picture = tmp_path / "images" / "2.png"
+    picture.write_bytes(picture.read_bytes()[:-40])
+    assert check_dataset.main([name]) == 1
+    printed = capsys.readouterr().out
+    assert "images/2.png: damaged image" in printed and "--fix" not in printed
+
+
 def test_sets_that_are_trained_on_together_are_annotated_alike(tmp_path):
     """Of other classes they are refused anyway; objects alone may have those of a panoptic set."""
     content = write_dataset(tmp_path, [(40, 60)])
