@@ -66,7 +66,7 @@ def _of_runs(runs: Mapping[str, Rows]) -> tuple[Curves, Curves]:
             points = [(row["step"], row[key]) for row in steps if _is_number(row.get(key))]
             if points:  # a model family need not have them all
                 losses[f"{before}{label}"] = points
-        found = _scores(row for row in rows if isinstance(row.get("evaluation"), dict))
+        found = _scores(row for row in rows if "evaluation" in row)
         scores |= {f"{before}{label}": points for label, points in found.items()}
     return losses, scores
 

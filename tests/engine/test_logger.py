@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -71,6 +72,14 @@ def test_a_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
     log(tmp_path, start_step=6)  # only the last evaluation is made again
     assert [row["step"] for row in read_metrics(path)][-1] == 6
     assert "evaluation" not in read_metrics(path)[-1]
+
+
+@pytest.mark.parametrize("found", ["5", "null", '{"set": 5}', '{"set": {"PQ": 1}, "b": [1]}'])
+def test_a_row_of_damaged_scores_is_skipped(tmp_path: Path, caplog, found: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "total_loss": 1.0}}\n{{"step": 1, "evaluation": {found}}}\n')
+    assert read_metrics(path) == [{"step": 1, "total_loss": 1.0}]
+    assert "skipping 1 of 2 lines" in caplog.text
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
