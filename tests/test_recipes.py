@@ -1,5 +1,6 @@
 """The recipes in `configs/`: what the published ones and ours hold, key by key."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,9 @@ def test_the_depths_of_the_fusion(depth: str) -> None:
     assert len(build_model(load_config(FUSIONER_RECIPE, options)).fusion.blocks) == int(depth)
 
 
-def test_fusioner_goes_through_pairs(run: TinyRun) -> None:
+def test_fusioner_goes_through_pairs(run: TinyRun, caplog: pytest.LogCaptureFixture) -> None:
     """Every image once for each class in it, and is asked for that class, crop it as you may."""
+    caplog.set_level(logging.INFO, "frozenseg")
     options = [
         *tiny_fusioner("INPUT.IMAGE_SIZE", "32", "INPUT.MIN_SCALE", "4", "INPUT.MAX_SCALE", "4"),
         *("DATASETS.TRAIN", f"('{run.dataset}',)", "DATASETS.PAIRS", "True"),
@@ -173,6 +175,8 @@ def test_fusioner_goes_through_pairs(run: TinyRun) -> None:
     cfg = load_config(run.config, options)
     dataset, vocabulary = training_dataset(cfg)
     images = {record.image_id for record in dataset.records}
+    assert "5 images, 15 pairs of an image" in caplog.text and ": 5 images; classes" in caplog.text
+    assert "objects by class: dog 5, cat 5, grass 5" in caplog.text
     pairs = [(record.image_id, record.asked) for record in dataset.records]
     assert sorted(pairs) == [(image, k) for image in sorted(images) for k in range(3)]
     model = build_model(cfg)

@@ -63,7 +63,7 @@ def _read(path: Path, label: str) -> PastRun:
 
 
 def _last_evaluation(metrics: Sequence[Mapping[str, Any]]) -> dict[str, StoredEvaluation]:
-    rows = [row["evaluation"] for row in metrics if isinstance(row.get("evaluation"), dict)]
+    rows = [row["evaluation"] for row in metrics if "evaluation" in row]
     entries = rows[-1] if rows else {}
     return {name: stored_evaluation({"summary": summary}) for name, summary in entries.items()}
 

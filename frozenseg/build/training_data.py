@@ -28,25 +28,34 @@ logger = logging.getLogger(__name__)
 
 
 def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
-    """Join all sets of DATASETS.TRAIN, which must have the same classes."""
+    """Join all sets of DATASETS.TRAIN, which must have the same classes and kind of annotation."""
     names = data_sets(cfg, "TRAIN")
+    targets = find_benchmark(names[0]).targets
     records: list[Record] = []
     categories: Categories | None = None
     for name in names:
+        kind = find_benchmark(name).targets
+        # Semantic targets can be made of every annotation.
+        if kind != targets and targets != "semantic":
+            raise UserError(
+                f"DATASETS.TRAIN: {name} is annotated as {kind}, {names[0]} as {targets}; name "
+                "sets of one kind"
+            )
         of_name, classes = load_records(name)
-        require_objects(of_name, find_benchmark(name).targets, name)
+        require_objects(of_name, kind, name)
         if categories is not None and classes != categories:
             raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
         records, categories = records + of_name, classes
     assert categories is not None, "names is not empty"
+    images = records
     if cfg.DATASETS.PAIRS:
-        images, records = len(records), _pairs(cfg, records)
-        logger.info("%d images, %d pairs of an image and a class", images, len(records))
+        records = _pairs(cfg, images)
+        logger.info("%d images, %d pairs of an image and a class", len(images), len(records))
     dataset = SegmentationDataset(
         records=records,
         categories=categories,
         transform=training_transform(cfg),
-        targets=find_benchmark(names[0]).targets,
+        targets=targets,
         keep_empty=cfg.INPUT.KEEP_EMPTY_OBJECTS,
         seed=cfg.SEED,
         fixed_views=cfg.INPUT.FIXED_VIEWS or None,
@@ -55,7 +64,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
     vocabulary = build_vocabulary(cfg, names[0], categories)
     if is_main():
         summary = vocabulary.summary(build_training_vocabulary(cfg))
-        log_data_set(", ".join(names), records, summary, categories.names)
+        log_data_set(", ".join(names), images, summary, categories.names)
     return dataset, vocabulary
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from typing import TextIO
 
 import frozenseg
@@ -116,6 +117,11 @@ def _status(main: Callable[[list[str]], int | None]) -> int | None:
         return 130
     except MemoryError as error:
         return _failed(f"memory ran out ({error}); give smaller images or fewer at once")
+    except BrokenExecutor:
+        return _failed(
+            "one of the processes was killed, often for a lack of memory; start again with fewer "
+            "--processes"
+        )
     except BrokenPipeError:  # the reader, e.g. `head`, has gone
         _drop(sys.stdout)
         return 141

@@ -93,12 +93,18 @@ def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
 
 
 def _next_of_own(name: str, row: Benchmark, wrong: bool) -> str:
+    if row.reader == "images" and not wrong:
+        return (
+            f"frozenseg evaluate --config-file {SMALL_CONFIG} TEST.SAVE_PREDICTIONS True "
+            f"DATASETS.TEST '(\"{name}\",)' (docs/guides/runs.md)"
+        )
     if not wrong:
         return (
             f"look at it: frozenseg view_samples --config-file {SMALL_CONFIG} --dataset '{name}' "
             "--output samples.png; then train (docs/guides/data.md)"
         )
-    mendable = f", or try frozenseg check_dataset '{name}' --fix" if row.annotations else ""
+    annotated = row.annotations and row.reader != "images"
+    mendable = f", or try frozenseg check_dataset '{name}' --fix" if annotated else ""
     return f"correct what is named above{mendable}"
 
 

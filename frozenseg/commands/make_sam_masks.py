@@ -59,6 +59,11 @@ class Entry:
     path: Path
     record: Record | None = None
 
+    @property
+    def pictures(self) -> list[Path]:
+        """The file of the image, and of a data set those of its annotation."""
+        return [self.path] if self.record is None else self.record.pictures
+
     def image(self) -> np.ndarray:
         """Read the picture, turned as the evaluation and the training turn it."""
         return read_image(self.path) if self.record is None else load_image(self.record)
@@ -82,7 +87,7 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
     """Make the proposals of a part of the images; returns the exit status."""
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
-    refuse_input(arguments.sheet, (entry.path for entry in entries))
+    refuse_input(arguments.sheet, (path for entry in entries for path in entry.pictures))
     check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))
     folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)

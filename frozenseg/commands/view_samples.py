@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from frozenseg.build.training_data import training_dataset
-from frozenseg.commands.output_argument import output_picture
+from frozenseg.commands.output_argument import output_picture, refuse_input
 from frozenseg.config import load_config
 from frozenseg.data.benchmarks import OWN_FORMS
 from frozenseg.data.dataset import Sample
@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int | None:
     cfg = load_config(arguments.config_file, options, freeze=False)
     cfg.SEED = max(cfg.SEED, 0)  # -1 asks for any
     dataset, vocabulary = training_dataset(cfg)
+    inputs = (path for record in dataset.records for path in record.pictures)
+    refuse_input(arguments.output, inputs)
     order = TrainingSampler(len(dataset), seed=cfg.SEED)
     tiles = [sample_picture(dataset[draw], vocabulary) for draw in islice(order, arguments.count)]
     sheet = image_grid(tiles, columns=2)

@@ -60,6 +60,7 @@ def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Fin
     if benchmark.reader == "images":
         yield Finding(f"{len(all_records)} images, without annotation")
         yield Finding(class_names(benchmark, root, categories).summary())
+        yield from decoded(benchmark, root, _spread(records, sample), categories)
         return
     yield _count(benchmark, len(all_records))
     try:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,9 @@ class Record:
     scored: tuple[int, ...] | None = None
     present: tuple[int, ...] | None = None
     asked: int | None = None
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The files of the image, its panoptic PNG and its label map, of those that it has."""
+        paths = (self.image_path, self.panoptic_path, self.semantic_path)
+        return [Path(path) for path in paths if path is not None]

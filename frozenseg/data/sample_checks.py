@@ -80,7 +80,8 @@ def decoded(
         yield _sizes(benchmark.short_side, sample.notes)
     if not seen:
         compared = ", label maps compared with the published ones" if sample.source else ""
-        yield Finding(f"{len(records)} images and annotations decoded{compared}")
+        what = "images" if benchmark.reader == "images" else "images and annotations"
+        yield Finding(f"{len(records)} {what} decoded{compared}")
     yield from _turns(records)
 
 

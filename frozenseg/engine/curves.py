@@ -38,11 +38,16 @@ def draw_curves(runs: Mapping[str, Rows], picture: Path) -> None:
     figure = Figure(figsize=(13, 4.5), layout="constrained")  # no pyplot: needs no display
     left, right = figure.subplots(1, 2)
     for axes, curves, marker in ((left, losses, ""), (right, scores, "o")):
-        for label, points in curves.items():
-            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
+        lines = [
+            axes.plot(*zip(*points, strict=True), marker=marker)[0] for points in curves.values()
+        ]
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if curves:  # beside the axes, so that it hides no curve
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
+            place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": "small"}
+            # A name that begins with "_" is shown if it is given beside its line. Between two "$"
+            # matplotlib would read a formula, and fail where it is none.
+            for text in axes.legend(lines, [*curves], **place).get_texts():
+                text.set_parse_math(False)
     losses_of = "total loss" if len(runs) > 1 else "loss of the last output, unweighted; total"
     left.set(xlabel="step", ylabel=losses_of, yscale="log")
     right.set(xlabel="step", ylabel="per cent", title="evaluation")
@@ -61,7 +66,7 @@ def _of_runs(runs: Mapping[str, Rows]) -> tuple[Curves, Curves]:
             points = [(row["step"], row[key]) for row in steps if _is_number(row.get(key))]
             if points:  # a model family need not have them all
                 losses[f"{before}{label}"] = points
-        found = _scores(row for row in rows if isinstance(row.get("evaluation"), dict))
+        found = _scores(row for row in rows if "evaluation" in row)
         scores |= {f"{before}{label}": points for label, points in found.items()}
     return losses, scores
 

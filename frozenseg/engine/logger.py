@@ -167,8 +167,9 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file, each with a whole number "step". Other lines (cut off by a
-    killed run, or damaged) are skipped and counted in a warning."""
+    """Return the rows of a metrics file, each with a whole number "step"; those of an evaluation
+    have tables of scores by data set. Other lines (cut off by a killed run, or damaged) are skipped
+    and counted in a warning."""
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = [row for row in map(_row, lines) if row is not None]
     if len(rows) < len(lines):
@@ -186,7 +187,11 @@ def _row(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):  # no JSON, or no UTF-8
         return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    scores = row.get("evaluation", {})
+    whole = isinstance(scores, dict) and all(isinstance(entry, dict) for entry in scores.values())
+    return row if whole else None
 
 
 def trim_metrics(path: Path, step: int, total_steps: int) -> None:

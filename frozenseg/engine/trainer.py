@@ -74,11 +74,11 @@ def train(
         checkpoints.prove()
         log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
         last = state.step == max_iter
-        is_best = False
+        if last or _due(state.step, checkpoint_period):
+            save_checkpoint(state, checkpoints)  # first: an evaluation may fail, or be killed
         if evaluate is not None and _due(state.step, evaluation_period) and not last:
-            is_best = evaluate_now(state, evaluate, log, keep_best)
-        if last or is_best or _due(state.step, checkpoint_period):
-            save_checkpoint(state, checkpoints)
+            if evaluate_now(state, evaluate, log, keep_best):
+                save_checkpoint(state, checkpoints)
     checkpoints.prove()  # no step follows that could show it bad
     return True
 

@@ -112,6 +112,9 @@ def test_a_sheet_is_none_of_the_images(run: TinyRun) -> None:
         with pytest.raises(UserError, match=f"{image.name}: is an input too, and would be lost"):
             make(run, *source, "--sheet", str(image))
     assert image.read_bytes() == before and not (run.root / "masks").exists()
+    annotation = run.root / "data" / "png" / "1.png"
+    with pytest.raises(UserError, match=r"1\.png: is an input too"):
+        make(run, "--dataset", run.dataset, "--sheet", str(annotation))
 
 
 def test_a_broken_image_is_told_and_the_others_are_done(

@@ -48,6 +48,14 @@ def test_a_reader_that_has_gone() -> None:
     assert found.returncode == 141 and found.stderr == b""
 
 
+def test_a_process_that_is_killed() -> None:
+    """As the system does where memory runs out, with a process of a preparation."""
+    pool = "from concurrent.futures import ProcessPoolExecutor as Pool"
+    found = script(f"import os; {pool}; Pool(1).submit(os.abort).result()")
+    assert found.returncode == 2 and found.stderr.count(b"\n") == 1
+    assert b"error: one of the processes was killed" in found.stderr
+
+
 def test_letters_that_the_terminal_lacks() -> None:
     code = "print('\\u6f22\\xe9 \\udce9'); print('\\u6f22', file=sys.stderr)"
     found = script(code, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": "."})

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from frozenseg.build.evaluator import EvalDataset, build_tasks
+from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.commands import check_dataset, score
 from frozenseg.config import load_config
@@ -21,7 +22,7 @@ from frozenseg.data.rle import decode_segmentations, encode_segmentation
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
-from tests.data.tiny import SEGMENTS, dataset_name, id_map, write_dataset
+from tests.data.tiny import SEGMENTS, dataset_name, id_map, write_dataset, write_json
 
 POLYGON = "1 0.25 0.5 0.75 0.5 0.75 1.0 0.25 1.0\n"
 
@@ -169,6 +170,10 @@ def test_label_maps_of_a_description(tmp_path):
         ({"train": {"images": "i"}}, "needs 'images', and 'annotations' or 'labels'"),
         ({"train": {"images": "i", "label": "l"}}, "unknown key 'label'; did you mean labels"),
         ({"train": {"images": "i", "annotations": "a", "instances": "b"}}, "describe two data"),
+        (
+            {"train": {"images": "i", "annotations": "a", "labels": "l", "semantic_labels": "m"}},
+            "train: semantic_labels: .*m: no such folder; correct it",
+        ),
         ({"train": {"images": "i", "labels": "l", "ignore": -1}, "names": ["a"]}, "'ignore' is -1"),
         ({"train": {"images": "i", "annotations": "a"}}, "no such file or folder; correct it in"),
         ({"train": "images", "names": "nothing"}, "vocabulary nothing: not in the package"),
@@ -242,6 +247,37 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
     assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
+
+
+def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, capsys):
+    write_dataset(tmp_path, [(40, 60), (33, 21)])
+    name = f"images:{tmp_path}/panoptic.json:{tmp_path}/images"
+    assert check_dataset.main([name]) == 0
+    printed = capsys.readouterr().out
+    assert "ok:      2 images decoded" in printed and "view_samples" not in printed
+    assert "TEST.SAVE_PREDICTIONS True DATASETS.TEST" in printed
+    picture = tmp_path / "images" / "2.png"
+    picture.write_bytes(picture.read_bytes()[:-40])
+    assert check_dataset.main([name]) == 1
+    printed = capsys.readouterr().out
+    assert "images/2.png: damaged image" in printed and "--fix" not in printed
+
+
+def test_sets_that_are_trained_on_together_are_annotated_alike(tmp_path):
+    """Of other classes they are refused anyway; objects alone may have those of a panoptic set."""
+    content = write_dataset(tmp_path, [(40, 60)])
+    for category in content["categories"]:
+        category |= {"isthing": 1}
+    write_json(tmp_path, content)
+    entry = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [[2, 2, 30, 2, 30, 30]]}
+    (tmp_path / "objects.json").write_text(json.dumps(content | {"annotations": [entry]}))
+    names = [dataset_name(tmp_path), f"coco_instances:{tmp_path}/objects.json:{tmp_path}/images"]
+    for first, second, said in (
+        (*names, "is annotated as instances, coco_panoptic:"),
+        (*names[::-1], "is annotated as panoptic, coco_instances:"),
+    ):
+        with pytest.raises(UserError, match=f"DATASETS.TRAIN: {second} {said}.*of one kind"):
+            training_dataset(load_config(None, {"DATASETS.TRAIN": (first, second)}))
 
 
 # Names that nobody has

@@ -51,6 +51,15 @@ def test_samples_are_those_of_the_run(tmp_path, name):
     assert first.read_bytes() != third.read_bytes()
 
 
+@pytest.mark.parametrize("file", ["images/1.png", "png/2.png"])
+def test_the_sheet_is_no_picture_of_the_data_set(tmp_path, name, file):
+    picture = tmp_path / "set" / file
+    before = picture.read_bytes()
+    with pytest.raises(UserError, match="is an input too"):
+        main(["--dataset", name, "--count", "1", "--output", str(picture)])
+    assert picture.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

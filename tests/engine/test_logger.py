@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -71,6 +72,14 @@ def test_a_resumed_run_drops_what_it_writes_again(tmp_path: Path) -> None:
     log(tmp_path, start_step=6)  # only the last evaluation is made again
     assert [row["step"] for row in read_metrics(path)][-1] == 6
     assert "evaluation" not in read_metrics(path)[-1]
+
+
+@pytest.mark.parametrize("found", ["5", "null", '{"set": 5}', '{"set": {"PQ": 1}, "b": [1]}'])
+def test_a_row_of_damaged_scores_is_skipped(tmp_path: Path, caplog, found: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "total_loss": 1.0}}\n{{"step": 1, "evaluation": {found}}}\n')
+    assert read_metrics(path) == [{"step": 1, "total_loss": 1.0}]
+    assert "skipping 1 of 2 lines" in caplog.text
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
@@ -149,6 +158,17 @@ def test_the_legend_hides_no_curve_and_steps_are_whole(tmp_path: Path, monkeypat
         assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
         low, high = axes.get_xlim()
         assert all(step == int(step) for step in axes.get_xticks() if low <= step <= high)
+
+
+def test_folders_may_have_names_that_matplotlib_reads_otherwise(tmp_path, monkeypatch) -> None:
+    """A formula that is none, and what it hides from legends."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rows = [{"step": 1, "total_loss": 1.0}, {"step": 2, "total_loss": 0.5}]
+    draw_curves({"$a_{$": rows, "_b": rows}, tmp_path / "curves.png")
+    drawn[0].draw_without_rendering()
+    texts = drawn[0].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == ["$a_{$: total", "_b: total"]
 
 
 def test_two_sets_of_ones_own_have_two_labels() -> None:

@@ -21,6 +21,7 @@ from frozenseg.engine import trainer
 from frozenseg.engine.training_loss import LossNormalizers
 from frozenseg.errors import UserError, WriteError
 from tests.checkpoints.test_schema import state_of
+from tests.data.tiny import dataset_name, write_dataset
 from tests.engine.tiny import TinyRun
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
@@ -271,6 +272,20 @@ def test_two_processes_equal_one(run: TinyRun) -> None:
     flags = ("--num-gpus", "2", "--eval-only")
     assert start(run, "eval_two", *only, flags=flags).wait() == 0
     assert run.results("eval_one") == run.results("eval_two")
+
+
+def test_an_evaluation_that_fails_loses_no_step(run: TinyRun) -> None:
+    """A picture of the tests, which nobody has read before, is damaged."""
+    periods = (*SIX, "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "2")
+    assert main(run.arguments("whole", *periods)) == 0
+    write_dataset(run.root / "other", [(60, 80)])
+    other = ("DATASETS.TEST", f"('{dataset_name(run.root / 'other')}',)")
+    (run.root / "other" / "images" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1\.png.*the last good checkpoint is .*step_00000002\.pt"):
+        main(run.arguments("parts", *periods, *other))
+    assert main(run.arguments("parts", *periods, flags=("--resume",))) == 0
+    ours, theirs = run.weights("whole"), run.weights("parts")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:

@@ -87,6 +87,9 @@ def _described(
         if entry.get(key) is not None
     }
     reader = _reader(paths, where)
+    maps = paths.get("semantic_labels")
+    if maps and not Path(maps).is_dir():  # where there are none, others would be derived
+        raise UserError(f"{where}: semantic_labels: {maps}: no such folder; correct it")
     if reader == "semantic" and shared["class_list"] is None:
         raise UserError(f"{where}: label maps hold numbers alone; list the classes as 'names'")
     options: dict[str, Any] = {**paths, **shared}
