@@ -187,6 +187,16 @@ def test_a_run_knows_its_classes_without_its_data(tmp_path: Path) -> None:
     assert untouched.DATASETS.TRAIN_VOCABULARY == ""  # the package's list is everywhere
 
 
+def test_a_run_knows_classes_that_share_a_name(tmp_path: Path) -> None:
+    """As A-847 and PC-459 have them, whose lists a preparation makes."""
+    (tmp_path / "classes.txt").write_text("0:bank\n1:bank\n2:sky, bank\n")
+    cfg = config(f"label_maps:{tmp_path}:{tmp_path}:{tmp_path / 'classes.txt'}")
+    settle_training_vocabulary(cfg)
+    again = build_training_vocabulary(cfg)
+    assert again.names == (("bank",), ("bank",), ("sky", "bank"))
+    assert again == Vocabulary.from_file(tmp_path / "classes.txt")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
