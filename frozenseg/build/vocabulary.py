@@ -21,7 +21,7 @@ from frozenseg.data.benchmarks import (
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
-from frozenseg.text.parsing import rows_of
+from frozenseg.text.parsing import FILES, rows_of
 from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
 INLINE = "classes:"  # begins a value of TRAIN_VOCABULARY that holds the names themselves, as JSON
@@ -76,7 +76,7 @@ def named_list(value: str, key: str) -> Vocabulary:
     """Read the class list that a key names: a file, or a list of the package."""
     path = Path(value)
     with setting(f"{key}:"):
-        if path.suffix.lower() in (".txt", ".json", ".csv") or len(path.parts) > 1:
+        if path.suffix.lower() in FILES or len(path.parts) > 1:
             return Vocabulary.from_file(path)
         return Vocabulary.packaged(value)
 

@@ -13,6 +13,7 @@ from frozenseg.build.vocabulary import (
     build_seen_vocabulary,
     build_training_vocabulary,
     build_vocabulary,
+    named_list,
     settle_training_vocabulary,
 )
 from frozenseg.config import load_config
@@ -195,6 +196,15 @@ def test_a_run_knows_classes_that_share_a_name(tmp_path: Path) -> None:
     again = build_training_vocabulary(cfg)
     assert again.names == (("bank",), ("bank",), ("sky", "bank"))
     assert again == Vocabulary.from_file(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("name", ["words.txt", "words.json", "words.CSV", "words.tsv"])
+def test_a_list_without_a_folder_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text('["dog", "cat"]' if name.endswith("json") else "dog\ncat\n")
+    assert named_list(name, "DATASETS.VOCABULARY").labels == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,9 @@ def test_names_and_things_of_a_description(tmp_path):
     assert words.names == (("dog", "hound"), ("cat",), ("grass", "meadow"))
     assert words.is_thing == (True, False, False)
     assert all(words.seen(build_seen_vocabulary(cfg, name)))
+    (tmp_path / "classes.tsv").write_text("name\tsynonyms\ngrass\tmeadow\ndog\thound\ncat\t\n")
+    table = described(tmp_path, train=files, names="classes.tsv", things="hound")
+    assert build_vocabulary(cfg, table, categories) == words
 
 
 def test_label_maps_of_a_description(tmp_path):
