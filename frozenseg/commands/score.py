@@ -2,11 +2,12 @@
 
 import argparse
 import functools
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.commands.output_argument import output_file
+from frozenseg.commands.output_argument import output_file, refuse_input
 from frozenseg.data.benchmarks import data_root, find_benchmark, is_data_set, load_records
 from frozenseg.data.detection_truth import objects_of_records
 from frozenseg.data.notes import note
@@ -28,6 +29,8 @@ def main(argv: list[str]) -> int | None:
         scorer = score_semantic_set if "records" in options else scorer
     elif "gt_file" in options:
         options |= _truth(task, **{key: options[key] for key in TRUTH if key in options})
+    files = (value for key, value in options.items() if key.endswith("_file"))
+    refuse_input(output, (Path(value) for value in files if isinstance(value, str)))
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
     scores = scorer(**options, progress=progress)
