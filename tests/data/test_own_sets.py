@@ -293,6 +293,30 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
             score.main([*maps, *more])
     with pytest.raises(UserError, match="has no panoptic annotation"):
         score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
+    with pytest.raises(UserError, match="the data set tells its PNGs; give no --gt-dir"):
+        score.main(["panoptic", "--gt", name, "--gt-dir", "a", *found])
+    unlabelled = f"images:{files / 'panoptic.json'}:{files / 'images'}"
+    for argv in (["panoptic", *found], ["instances", *found[:2]], maps):
+        with pytest.raises(UserError, match="has no annotation to score"):
+            score.main([*argv, "--gt", unlabelled])
+    for task, more in (("panoptic", found), ("instances", found[:2])):
+        with pytest.raises(UserError, match=r"check_dataset small_world_val says"):
+            score.main([task, "--gt", "small_world_val", *more])
+
+
+def test_things_of_a_description_are_those_of_the_score(tmp_path):
+    """As in the evaluation of a model, also where the annotation tells none."""
+    content = write_dataset(tmp_path, [(40, 60)])
+    plain = [{"id": entry["id"], "name": entry["name"]} for entry in content["categories"]]
+    found = ["--pred", str(tmp_path / "panoptic.json"), "--pred-dir", str(tmp_path / "png")]
+    files = {"images": "images", "annotations": "panoptic.json", "labels": "png"}
+    name = described(tmp_path, train=files, things=["grass"])
+    out = ["--json", str(tmp_path / "scores.json")]
+    for categories in (content["categories"], plain):
+        (tmp_path / "panoptic.json").write_text(json.dumps({**content, "categories": categories}))
+        assert score.main(["panoptic", "--gt", name, *found, *out]) == 0
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        assert (scores["Things"]["n"], scores["Stuff"]["n"]) == (1, 2)
 
 
 def test_objects_are_scored_pixel_by_pixel(tmp_path):
