@@ -150,9 +150,9 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     return (*tasks, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else tasks
 
 
-def build_scoring(cfg: CfgNode, entry: EvalDataset, *, clear: bool = True) -> Scoring:
-    """Read the ground truth of every task. clear: as of `kept_files`."""
-    kept = kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks, clear=clear)
+def build_scoring(cfg: CfgNode, entry: EvalDataset) -> Scoring:
+    """Read the ground truth of every task."""
+    kept = kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks)
     return Scoring(name=entry.name, tasks=build_tasks(entry), kept=kept)
 
 
@@ -173,7 +173,7 @@ def build_evaluator(
     return Evaluator(
         sets=[
             ScoredDataset(
-                **vars(build_scoring(cfg, entry, clear=part is None)),
+                **vars(build_scoring(cfg, entry)),
                 dataset=entry.dataset,
                 vocabulary=entry.vocabulary,
                 text=embed(cfg, model, entry.vocabulary, entry.training),

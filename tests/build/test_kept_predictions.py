@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from frozenseg.build.kept_predictions import predictions_folder
 from frozenseg.commands import score
 from frozenseg.commands.train_net import main
+from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.data.records import Categories, Record
@@ -66,6 +68,18 @@ def test_panoptic_and_semantic_predictions_score_as_the_evaluation(run: TinyRun)
     found = scored(run, "semantic", "--gt", run.dataset, "--pred-dir", str(folder / "semantic"))
     assert "mIoU" in found
     assert found == {name: details["semantic"][name] for name in found}
+
+
+def test_predictions_stay_until_the_next_evaluation_begins(run: TinyRun) -> None:
+    """A wrong setting ends a command after the data sets are read; it costs nothing."""
+    options = ("DATASETS.TEST", f"('{run.dataset}',)", "TEST.SAVE_PREDICTIONS", "True")
+    before = run.root / "eval" / "predictions" / "data_panoptic" / "panoptic.json"
+    before.parent.mkdir(parents=True)
+    before.write_text("of before")
+    expected = ("TEST.EXPECTED_RESULTS", f"[['{run.dataset}', 'misspelt', 1, 1]]")
+    with pytest.raises(UserError, match="has no misspelt"):
+        main(run.arguments("eval", *options, *expected, flags=("--eval-only",)))
+    assert before.read_text() == "of before"
 
 
 def test_instance_predictions_score_as_the_evaluation(run: TinyRun) -> None:
@@ -165,3 +179,22 @@ def test_short_names_differ() -> None:
     assert list(short_names(["coco_panoptic:p.json:x:y", "own/set.yaml"]).values()) == [
         "p", "own/set",
     ]  # fmt: skip
+    here = ["label_maps:.:maps:c.txt", "label_maps:..:maps:c.txt", "label_maps:/:maps:c.txt"]
+    assert list(short_names([*here, "coco_panoptic:a/p.json:x:y"]).values()) == [*here, "a/p"]
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("coco_panoptic:val/a_b.json:x:y", "coco_panoptic:val_a/b.json:x:y"),
+        tuple(f"coco_panoptic:{'long/' * 60}p.json:x:{images}" for images in "yz"),
+        (f"coco_panoptic:{'é' * 200}.json:x:y", "label_maps:..:x:c.txt", "small_world_val"),
+    ],
+)
+def test_folders_of_predictions_differ(tmp_path: Path, sets: tuple[str, ...]) -> None:
+    options = {"OUTPUT_DIR": str(tmp_path / "out"), "DATASETS.TEST": sets}
+    folders = [predictions_folder(load_config(None, options), name) for name in sets]
+    assert len(set(folders)) == len(sets)
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert folder.resolve().parent == tmp_path / "out" / "predictions"
