@@ -1,5 +1,6 @@
 """TEST.SAVE_PREDICTIONS: which predictions of a data set are kept, where, and in which form."""
 
+import re
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -58,10 +59,8 @@ def kept_files(
 def predictions_folder(cfg: CfgNode, name: str) -> Path:
     """Return the folder of a set of DATASETS.TEST below OUTPUT_DIR."""
     short = short_names(cfg.DATASETS.TEST)
-    folders = {
-        other: text.strip("/").replace("/", "_").replace(":", "_").encode(errors="ignore")[-LONGEST:]
-        for other, text in short.items()
-    }
+    plain = {other: re.sub("[/:]", "_", text.strip("/")) for other, text in short.items()}
+    folders = {other: text.encode(errors="ignore")[-LONGEST:] for other, text in plain.items()}
     place = folders[name].decode(errors="ignore")
     if list(folders.values()).count(folders[name]) > 1:
         place = f"{list(folders).index(name) + 1}_{place}"

@@ -119,7 +119,14 @@ def test_images_without_annotation_are_kept_and_not_scored(run: TinyRun) -> None
         )
         assert json.loads((folder / "coco_instances_results.json").read_text())
         shutil.rmtree(folder)
-    assert find_benchmark(own).kept_labels((3, 7, 90)) == ([3, 7, 90], 0)
+    row = find_benchmark(own)
+    assert row.kept_labels((3, 7, 90)) == ([3, 7, 90], 0)
+    # The value of no class is that of none, whatever the ids.
+    assert row.kept_labels((0, 7, 90)) == ([0, 7, 90], 255)
+    assert row.kept_labels(range(300)) == ([*range(300)], 65535)
+    assert row.kept_labels((0, 255, 65535)) == ([0, 255, 65535], 65534)
+    with pytest.raises(UserError, match=r"list.json: category id 65536 does not fit"):
+        row.kept_labels((1, 65536))
     tested = ("DATASETS.TEST", f"('{name}',)")
     with pytest.raises(UserError, match=r"no annotation to score; TEST.SAVE_PREDICTIONS"):
         main(run.arguments("eval", *tested, flags=("--eval-only",)))
