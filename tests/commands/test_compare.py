@@ -123,7 +123,9 @@ def test_what_is_no_run_ends_in_one_line(runs: list[str], tmp_path: Path) -> Non
     refused(str(tmp_path / "absent"), match="absent: no such file or folder")
     (tmp_path / "empty").mkdir()
     refused(str(tmp_path / "empty"), match=r"holds no run, neither results.json nor metrics.jsonl")
-    refused(runs[0], match="is given twice")
+    for path in (runs[0], f"{runs[0]}/results.json", f"{runs[1]}/../base"):
+        refused(path, match="is given twice")
+    refused(runs[1], "--classes", "-1", match="--classes -1: give 0 or more")
     (tmp_path / "none.json").write_text("{}")
     refused(str(tmp_path / "none.json"), match=r"none\.json: holds no evaluation")
     for text in ("[1]", "{", '{"set": {"summary": {"PQ": "x"}}}', '{"set": 1}'):
