@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from frozenseg.commands.output_argument import output_file, refuse_input
+from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import (
     Benchmark,
     benchmark_categories,
@@ -97,6 +98,7 @@ def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
     if row.reader == "instances":
         raise UserError(f"--gt {name}: has no label maps; use frozenseg score instances")
     records, categories = load_records(name)
+    require_objects(records, "semantic", name)
     labels, none = row.kept_labels(categories.dataset_ids)
     ignore = none if options["ignore"] is None else options["ignore"]
     if labels != [*range(len(labels))]:

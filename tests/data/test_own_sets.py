@@ -304,6 +304,17 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
             score.main([task, "--gt", "small_world_val", *more])
 
 
+def test_label_maps_without_a_class_are_not_scored(tmp_path):
+    """As neither the evaluation of a model nor the scores of two folders are."""
+    for folder, value in (("images", 0), ("truth", 255), ("found", 0)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (9, 8), value).save(tmp_path / folder / "a.png")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    name = f"label_maps:{tmp_path}/images:{tmp_path}/truth:{tmp_path}/classes.txt"
+    with pytest.raises(UserError, match="none of its 1 images has an object"):
+        score.main(["semantic", "--gt", name, "--pred-dir", str(tmp_path / "found")])
+
+
 def test_things_of_a_description_are_those_of_the_score(tmp_path):
     """As in the evaluation of a model, also where the annotation tells none."""
     content = write_dataset(tmp_path, [(40, 60)])
