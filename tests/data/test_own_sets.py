@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from frozenseg.build.evaluator import EvalDataset, build_tasks
+from frozenseg.build.evaluator import EvalDataset, build_tasks, eval_datasets
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.commands import check_dataset, score
 from frozenseg.config import load_config
@@ -223,6 +223,36 @@ def test_objects_of_a_panoptic_annotation_are_scored(tmp_path):
             [categories.dataset_ids[class_id] for class_id in segments.class_ids[kept]],
         )
     assert metric.compute()["AP"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        (
+            "images",
+            lambda rows: rows[1:],
+            r"objects.json: lacks image 1\d* of .*/panoptic.json \(1 in",
+        ),
+        ("categories", lambda rows: rows[1:], "lacks category 3 of .*, a thing"),
+        (
+            "categories",
+            lambda rows: [*rows, {"id": 8, "name": "cow"}],
+            "has category 8, which .* lacks",
+        ),
+    ],
+)
+def test_objects_of_another_annotation_are_refused_at_once(tmp_path, key, change, message):
+    """A prediction would show it, perhaps that of the last image."""
+    write_dataset(tmp_path, [(40, 60), (30, 50)])
+    truth = objects_of_records(*load_records(dataset_name(tmp_path)))
+    truth |= {"annotations": [], key: change(truth[key])}
+    (tmp_path / "objects.json").write_text(json.dumps(truth))
+    files = {"images": "images", "annotations": "panoptic.json", "labels": "png"}
+    name = described(tmp_path, train={**files, "instances": "objects.json"})
+    cfg = load_config(None, {"DATASETS.TRAIN": (name,), "DATASETS.TEST": (name,)})
+    (entry,) = eval_datasets(cfg)
+    with pytest.raises(UserError, match=message):
+        build_tasks(entry)
 
 
 def test_tasks_of_a_description_choose_what_is_scored(tmp_path):
