@@ -85,6 +85,8 @@ def _evaluate(cfg: CfgNode, output: Path, spread: Spread | None) -> dict[str, di
     else:
         scorings = [build_scoring(cfg, entry) for entry in sets]
         _begin(cfg, output, scorings)
+        for entry in scorings:
+            entry.clear()
         shares, about = _one_model(spread(partial(evaluate_part, cfg)))
         evaluations = {
             entry.name: entry.evaluation([share[entry.name] for share in shares])

@@ -24,7 +24,7 @@ from frozenseg.data.benchmarks import (
     require_in_place,
 )
 from frozenseg.data.benchmarks.row import Benchmark
-from frozenseg.data.coco_json import check_categories_agree
+from frozenseg.data.coco_json import ImageId, check_categories_agree
 from frozenseg.data.dataset import SegmentationDataset
 from frozenseg.data.detection_truth import objects_of_records
 from frozenseg.data.prediction_lines import Part
@@ -150,9 +150,9 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
     return (*tasks, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else tasks
 
 
-def build_scoring(cfg: CfgNode, entry: EvalDataset, *, clear: bool = True) -> Scoring:
-    """Read the ground truth of every task. clear: as of `kept_files`."""
-    kept = kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks, clear=clear)
+def build_scoring(cfg: CfgNode, entry: EvalDataset) -> Scoring:
+    """Read the ground truth of every task."""
+    kept = kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks)
     return Scoring(name=entry.name, tasks=build_tasks(entry), kept=kept)
 
 
@@ -173,7 +173,7 @@ def build_evaluator(
     return Evaluator(
         sets=[
             ScoredDataset(
-                **vars(build_scoring(cfg, entry, clear=part is None)),
+                **vars(build_scoring(cfg, entry)),
                 dataset=entry.dataset,
                 vocabulary=entry.vocabulary,
                 text=embed(cfg, model, entry.vocabulary, entry.training),
@@ -217,8 +217,32 @@ def build_tasks(eval_dataset: EvalDataset) -> dict[str, Task]:
             images = {record.image_id for record in records}
             for kind, suffix in (("segm", ""), ("bbox", "_boxes")):
                 average = metric(ground_truth=truth, kind=kind, images=images)
-                check_categories_agree(
-                    average.categories, categories, source, benchmark.annotations
-                )
+                _check_objects(average, categories, images, source, benchmark.annotations)
                 tasks[name + suffix] = DetectionEvaluator(categories, seen, average, prefix=prefix)
     return tasks
+
+
+def _check_objects(
+    metric: InstanceAP | LvisAP,
+    categories: Categories,
+    images: set[ImageId],
+    source: str,
+    annotation: str,
+) -> None:
+    """Refuse a truth of AP with other images or classes than the annotation, before a prediction
+    shows it.
+
+    images: the ids of all that are scored. source, annotation: the files, for messages.
+    """
+    check_categories_agree(metric.categories, categories, source, annotation)
+    flags = zip(categories.dataset_ids, categories.is_thing, strict=True)
+    things = {number for number, is_thing in flags if is_thing}
+    ids = set(metric.categories.dataset_ids)
+    for absent, what in (
+        (images - metric.sizes.keys(), "lacks image {!r} of {}"),
+        (things - ids, "lacks category {} of {}, a thing"),
+        (ids - set(categories.dataset_ids), "has category {}, which {} lacks"),
+    ):
+        if absent:
+            told = what.format(min(absent, key=str), annotation)
+            raise UserError(f"{source}: {told} ({len(absent)} in all); make both again")

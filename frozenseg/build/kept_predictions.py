@@ -1,6 +1,6 @@
 """TEST.SAVE_PREDICTIONS: which predictions of a data set are kept, where, and in which form."""
 
-import shutil
+import re
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.data.dataset import SegmentationDataset
-from frozenseg.engine.distributed import barrier, is_main
+from frozenseg.engine.distributed import is_main
 from frozenseg.evaluation.kept_files import (
     CityscapesInstanceFiles,
     InstanceFiles,
@@ -17,9 +17,10 @@ from frozenseg.evaluation.kept_files import (
     PanopticFiles,
     file_stems,
 )
-from frozenseg.files import writing
+from frozenseg.files import check_writable
 
 FOLDER = "predictions"
+LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
 def kept_files(
@@ -28,21 +29,16 @@ def kept_files(
     benchmark: Benchmark,
     dataset: SegmentationDataset,
     tasks: tuple[str, ...],
-    *,
-    clear: bool,
 ) -> dict[str, KeptFiles]:
     """Return what keeps the predictions of a data set, by task; none without TEST.SAVE_PREDICTIONS.
 
-    clear: whether files of an earlier evaluation of the set are removed first.
+    Files of an earlier evaluation of the set stay until this one begins, see `Scoring.clear`.
     """
     if not cfg.TEST.SAVE_PREDICTIONS:
         return {}
     folder = predictions_folder(cfg, name)
-    if clear and is_main():
-        with writing(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-    barrier()
+    if is_main():
+        check_writable(folder / "panoptic.json")
     stems, categories = file_stems(dataset.records), dataset.categories
     kept: dict[str, KeptFiles] = {}
     for task in tasks:
@@ -62,5 +58,10 @@ def kept_files(
 
 def predictions_folder(cfg: CfgNode, name: str) -> Path:
     """Return the folder of a set of DATASETS.TEST below OUTPUT_DIR."""
-    short = short_names(cfg.DATASETS.TEST)[name]
-    return Path(cfg.OUTPUT_DIR) / FOLDER / short.strip("/").replace("/", "_").replace(":", "_")
+    short = short_names(cfg.DATASETS.TEST)
+    plain = {other: re.sub("[/:]", "_", text.strip("/")) for other, text in short.items()}
+    folders = {other: text.encode(errors="ignore")[-LONGEST:] for other, text in plain.items()}
+    place = folders[name].decode(errors="ignore")
+    if list(folders.values()).count(folders[name]) > 1:
+        place = f"{list(folders).index(name) + 1}_{place}"
+    return Path(cfg.OUTPUT_DIR) / FOLDER / place

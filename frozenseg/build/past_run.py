@@ -21,8 +21,9 @@ def read_runs(paths: Sequence[Path]) -> list[PastRun]:
     evaluation. Raises `UserError` for a path that is no run, or is given twice.
     """
     places = {str(path): _place(path) for path in paths}
-    if len(places) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+    real = [_place(path).resolve() for path in paths]  # one run may be given by several names
+    if len(set(real)) < len(paths):
+        twice = next(path for path, place in zip(paths, real, strict=True) if real.count(place) > 1)
         raise UserError(f"{twice}: is given twice; give each run once")
     labels = different_ends({name: place.parts for name, place in places.items()})
     return [_read(path, labels[str(path)]) for path in paths]

@@ -26,6 +26,7 @@ from frozenseg.files import resolve_packaged_path, sha256_of
 from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.environment import code_version, device_name, library_versions
 from frozenseg.runtime.precision import Precision
+from frozenseg.text.names import distinct
 
 logger = logging.getLogger(__name__)
 
@@ -129,14 +130,17 @@ def about_sets(
 
 def _classes(entry: EvalDataset) -> dict[str, str]:
     categories = entry.categories
-    return dict(zip(map(str, categories.dataset_ids), entry.vocabulary.labels, strict=True))
+    labels = distinct(entry.vocabulary.labels)  # a list of one's own may repeat a name
+    return dict(zip(map(str, categories.dataset_ids), labels, strict=True))
 
 
 def _data_digests(entry: EvalDataset) -> dict[str, str]:
     """SHA-256 of the annotation files by their names, and of the list of label maps."""
     row = entry.benchmark.located(data_root())
     paths = [data_root() / name for name in (row.annotations, row.instances) if name]
-    digests = {path.name: sha256_of(path) for path in paths if path.is_file()}
+    names = distinct(path.name for path in paths)
+    pairs = zip(names, paths, strict=True)
+    digests = {name: sha256_of(path) for name, path in pairs if path.is_file()}
     maps = label_maps_digest(entry.dataset.records)
     return digests | ({"label maps, by name and size": maps} if maps else {})
 

@@ -5,7 +5,6 @@ TRAIN_VOCABULARY.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -22,7 +21,8 @@ from frozenseg.data.benchmarks import (
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
-from frozenseg.text.vocabulary import Vocabulary
+from frozenseg.text.parsing import FILES, rows_of
+from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
 INLINE = "classes:"  # begins a value of TRAIN_VOCABULARY that holds the names themselves, as JSON
 
@@ -76,7 +76,7 @@ def named_list(value: str, key: str) -> Vocabulary:
     """Read the class list that a key names: a file, or a list of the package."""
     path = Path(value)
     with setting(f"{key}:"):
-        if path.suffix.lower() in (".txt", ".json", ".csv") or len(path.parts) > 1:
+        if path.suffix.lower() in FILES or len(path.parts) > 1:
             return Vocabulary.from_file(path)
         return Vocabulary.packaged(value)
 
@@ -143,4 +143,6 @@ def _inline(value: str) -> Vocabulary:
         raise UserError(f"DATASETS.TRAIN_VOCABULARY: no JSON behind {INLINE} ({error})") from None
     if not isinstance(names, list) or not all(isinstance(group, list) for group in names):
         raise UserError(f"DATASETS.TRAIN_VOCABULARY: lists of names were expected after {INLINE}")
-    return replace(Vocabulary.parse(names), source="the training")
+    # What counts as seen may repeat a name, as some of the field's lists do.
+    groups = tuple(row.names for row in rows_of(names, "DATASETS.TRAIN_VOCABULARY"))
+    return Vocabulary(groups, tuple(not is_known_stuff(group) for group in groups), "the training")

@@ -11,6 +11,7 @@ from frozenseg.build.past_run import read_runs, run_files
 from frozenseg.commands.output_argument import output_file, output_picture, refuse_input
 from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.engine.curves import draw_curves
+from frozenseg.errors import UserError
 from frozenseg.evaluation.comparison import (
     PastRun,
     change_lines,
@@ -29,6 +30,8 @@ from frozenseg.files import user_path, write_json
 def main(argv: list[str]) -> int | None:
     """Print the comparison, and write it as JSON and its curves as a picture if asked to."""
     arguments = _parser().parse_args(argv)
+    if arguments.classes < 0:
+        raise UserError(f"--classes {arguments.classes}: give 0 or more")
     refuse_input(arguments.json, (file for path in arguments.runs for file in run_files(path)))
     runs = read_runs(arguments.runs)
     print("\n".join(_report(runs, arguments.classes)))

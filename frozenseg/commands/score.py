@@ -2,12 +2,22 @@
 
 import argparse
 import functools
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from frozenseg.commands.output_argument import output_file
-from frozenseg.data.benchmarks import data_root, find_benchmark, is_data_set, load_records
+from frozenseg.commands.output_argument import output_file, refuse_input
+from frozenseg.data.annotations import require_objects
+from frozenseg.data.benchmarks import (
+    Benchmark,
+    benchmark_categories,
+    data_root,
+    find_benchmark,
+    is_data_set,
+    load_records,
+    require_in_place,
+)
 from frozenseg.data.detection_truth import objects_of_records
 from frozenseg.data.notes import note
 from frozenseg.errors import UserError, one_line
@@ -28,6 +38,8 @@ def main(argv: list[str]) -> int | None:
         scorer = score_semantic_set if "records" in options else scorer
     elif "gt_file" in options:
         options |= _truth(task, **{key: options[key] for key in TRUTH if key in options})
+    files = (value for key, value in options.items() if key.endswith("_file"))
+    refuse_input(output, (Path(value) for value in files if isinstance(value, str)))
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
     scores = scorer(**options, progress=progress)
@@ -43,16 +55,33 @@ def _truth(task: str, gt_file: str, gt_dir: str | None = None) -> dict[str, Any]
         if task == "panoptic" and gt_dir is None:
             raise UserError("--gt-dir: name the folder of the PNGs of --gt")
         return {}
-    row, root = find_benchmark(gt_file).located(data_root()), data_root()
+    if gt_dir is not None:
+        raise UserError("--gt: the data set tells its PNGs; give no --gt-dir")
+    root = data_root()
+    row = _annotated(gt_file).located(root)
     if task == "panoptic":
         if row.reader != "panoptic":
             raise UserError(f"--gt {gt_file}: has no panoptic annotation; score its instances")
-        return {"gt_file": str(root / row.annotations), "gt_dir": str(root / row.labels)}
+        require_in_place(gt_file, (row.annotations, row.labels), root)
+        # The data set may say itself which classes are things.
+        categories = None if row.things is None else benchmark_categories(row, root)
+        files = {"gt_file": str(root / row.annotations), "gt_dir": str(root / row.labels)}
+        return {**files, "categories": categories}
     if row.reader == "semantic":
         raise UserError(f"--gt {gt_file}: label maps have no objects; use frozenseg score semantic")
     if row.derives_objects:
         return {"gt_file": objects_of_records(*load_records(gt_file))}
-    return {"gt_file": str(root / (row.instances or row.annotations))}
+    source = row.instances or row.annotations
+    require_in_place(gt_file, (source,), root)
+    return {"gt_file": str(root / source)}
+
+
+def _annotated(name: str) -> Benchmark:
+    """Return the row of a data set, which must have an annotation."""
+    row = find_benchmark(name)
+    if row.reader == "images":
+        raise UserError(f"--gt {name}: has no annotation to score; name a data set that has one")
+    return row
 
 
 def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
@@ -65,10 +94,11 @@ def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
         return {"gt_dir": folder, "classes_file": classes, "ignore": ignore}
     if folder is not None or classes is not None:
         raise UserError("--gt: the data set tells its label maps and classes; give no others")
-    row = find_benchmark(name)
+    row = _annotated(name)
     if row.reader == "instances":
         raise UserError(f"--gt {name}: has no label maps; use frozenseg score instances")
     records, categories = load_records(name)
+    require_objects(records, "semantic", name)
     labels, none = row.kept_labels(categories.dataset_ids)
     ignore = none if options["ignore"] is None else options["ignore"]
     if labels != [*range(len(labels))]:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ from frozenseg.errors import UserError
 from frozenseg.evaluation.kept_files import KeptFiles
 from frozenseg.evaluation.runner import Evaluation, Gather, Share, combined, score
 from frozenseg.evaluation.tasks import Task
+from frozenseg.files import writing
 from frozenseg.inference.augmentation import average_scores, views
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.segment import Pipeline, Request
@@ -52,6 +54,13 @@ class Scoring:
     def fed(self) -> dict[str, Task]:
         """All that takes the results of each image, by names of their own."""
         return {**self.tasks, **{f"{name}, kept": task for name, task in self.kept.items()}}
+
+    def clear(self) -> None:
+        """Remove the predictions that an earlier evaluation has kept."""
+        for folder in {kept.folder for kept in self.kept.values()}:
+            with writing(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
 
     def evaluation(
         self, shares: Sequence[Share], gather: Gather = lambda value: [value], *, main: bool = True
@@ -126,6 +135,10 @@ class Evaluator:
         found: dict[str, Evaluation] = {}
         with evaluation_mode(self.pipeline.model):
             for entry in self.sets:
+                if entry.kept:
+                    if self.rank == 0:
+                        entry.clear()
+                    self.gather(None)  # no process writes before the old files are gone
                 found[entry.name] = entry.evaluation(
                     [self._score(entry)], self.gather, main=self.rank == 0
                 )

@@ -76,12 +76,20 @@ class _PanopticFiles:
 
 
 def score_panoptic(
-    gt_file: str, gt_dir: str, pred_file: str, pred_dir: str, progress: Progress = iter
+    gt_file: str,
+    gt_dir: str,
+    pred_file: str,
+    pred_dir: str,
+    progress: Progress = iter,
+    categories: Categories | None = None,
 ) -> Scores:
-    """Score the panoptic quality of a prediction in COCO panoptic format: a JSON file and PNGs."""
+    """Score the panoptic quality of a prediction in COCO panoptic format: a JSON file and PNGs.
+
+    categories: those of the ground truth, where something else than its JSON tells the things.
+    """
     gt_folder, pred_folder = existing_folder(gt_dir), existing_folder(pred_dir)
     content = read_json(gt_file)
-    categories = read_categories(content, gt_file, panoptic=True)
+    categories = categories or read_categories(content, gt_file, panoptic=True)
     gt = _PanopticFiles(gt_file, gt_folder, read_panoptic_entries(content, categories, gt_file))
     if not gt.entries:
         raise UserError(f"{gt_file}: lists no annotations; is it the right file?")

@@ -71,8 +71,11 @@ def stored_evaluation(entry: Mapping[str, Any]) -> StoredEvaluation:
     }
     names = dict(entry.get("classes", {}))
     found: dict[str, dict[str, float]] = {}
-    for task, details in dict(entry.get("details", {})).items():
+    tasks = dict(entry.get("details", {}))
+    for task, details in tasks.items():
         metric, rows = _of_classes(task, details)
+        if task.startswith("lvis") and "instances" in tasks:  # as in the summary
+            metric = f"LVIS {metric}"
         scored = {key: value for key, value in rows.items() if value is not None}
         if scored:
             found[metric] = {names.get(key, key): float(value) for key, value in scored.items()}

@@ -88,6 +88,12 @@ class VideoQuality(Metric):
         for name in sorted(self._videos):
             of_video = self._videos[name]
             frames = [of_video[frame] for frame in sorted(of_video, key=_place)]
+            sizes = sorted({tuple(entry["size"]) for entry in frames})
+            if len(sizes) > 1:
+                raise UserError(
+                    f"{name}: its frames have sizes {sizes[0]} and {sizes[-1]} (height, width); "
+                    "a video has one: resize them, or name them as two videos"
+                )
             truth, found = _truth(frames, self.is_thing), tubes_of(frames)
             quality.add(name, found, truth)
             tracking.add(found, truth)

@@ -4,9 +4,11 @@
     FOLDER/IMAGE_ID.npz     codes (P, h, w) int8, predicted_iou (P,) float32, and a checksum of the
                             pixels that SAM saw
 
+The id is percent-encoded, and ends in a digest where no file can have so long a name.
 Files are written atomically, and many processes may write into one folder.
 """
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -32,6 +34,8 @@ from frozenseg.inference.proposals import Proposals
 VERSION = 1
 ABOUT = "proposals.json"
 ARRAYS = ("codes", "predicted_iou", "pixels")
+LONGEST = 251  # characters of a name without its suffix; file systems take 255
+HASHED = 160  # of these characters, how many stay where a digest follows
 MOST_BYTES = 2**30  # of one image; a small file may not ask for more
 
 
@@ -72,7 +76,10 @@ class ProposalFolder:
 
     def path(self, image_id: int | str) -> Path:
         """Return the file of an image."""
-        return self.folder / f"{quote(str(image_id), safe='')}.npz"
+        name = quote(str(image_id), safe="")
+        if len(name) > LONGEST:  # as that of 28 Chinese letters: each byte takes three characters
+            name = f"{name[:HASHED]}-{hashlib.sha256(name.encode()).hexdigest()}"
+        return self.folder / f"{name}.npz"
 
     def require(self, image_ids: Iterable[int | str]) -> None:
         """Raise `UserError` if images have no file; what is in the files is not looked at."""

@@ -29,6 +29,7 @@ QUOTED = re.compile(r'(?<![^,;])\s*"(?:[^"]|"")+"\s*(?=[,;]|$)')  # such a name 
 NOT_IN_LINES = re.compile(r'[,;]|(^|\s)#|^\d{1,9}\s*[:\uff1a]|^[\["{]')
 # Keys under which files of other programs have their classes.
 TABLES = ("categories", "names")
+FILES = (".txt", ".json", ".csv", ".tsv")  # suffixes of class lists
 NO_LIST = (bytes, bytearray, memoryview, io.IOBase)
 ACCEPTED_FORMS = 'give names as "car, truck; road", a list, {number: name}, or a Path to a file'
 
@@ -75,7 +76,7 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
 
 
 def _rows_of_text(text: str, what: str) -> list[Row]:
-    if text.strip().lower().endswith((".txt", ".json", ".csv", ".tsv")):
+    if text.strip().lower().endswith(FILES):
         raise UserValueError(
             f"{what} is {shown(text, 100)}: class names were expected; give a file by "
             "--vocabulary-file, and in Python as a pathlib.Path"

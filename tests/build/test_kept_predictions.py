@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from frozenseg.build.kept_predictions import predictions_folder
 from frozenseg.commands import score
 from frozenseg.commands.train_net import main
+from frozenseg.config import load_config
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.benchmarks.short_names import short_names
 from frozenseg.data.records import Categories, Record
@@ -68,6 +70,18 @@ def test_panoptic_and_semantic_predictions_score_as_the_evaluation(run: TinyRun)
     assert found == {name: details["semantic"][name] for name in found}
 
 
+def test_predictions_stay_until_the_next_evaluation_begins(run: TinyRun) -> None:
+    """A wrong setting ends a command after the data sets are read; it costs nothing."""
+    options = ("DATASETS.TEST", f"('{run.dataset}',)", "TEST.SAVE_PREDICTIONS", "True")
+    before = run.root / "eval" / "predictions" / "data_panoptic" / "panoptic.json"
+    before.parent.mkdir(parents=True)
+    before.write_text("of before")
+    expected = ("TEST.EXPECTED_RESULTS", f"[['{run.dataset}', 'misspelt', 1, 1]]")
+    with pytest.raises(UserError, match="has no misspelt"):
+        main(run.arguments("eval", *options, *expected, flags=("--eval-only",)))
+    assert before.read_text() == "of before"
+
+
 def test_instance_predictions_score_as_the_evaluation(run: TinyRun) -> None:
     content = write_dataset(run.root / "own", SIZES[:2])
     objects = [
@@ -105,7 +119,14 @@ def test_images_without_annotation_are_kept_and_not_scored(run: TinyRun) -> None
         )
         assert json.loads((folder / "coco_instances_results.json").read_text())
         shutil.rmtree(folder)
-    assert find_benchmark(own).kept_labels((3, 7, 90)) == ([3, 7, 90], 0)
+    row = find_benchmark(own)
+    assert row.kept_labels((3, 7, 90)) == ([3, 7, 90], 0)
+    # The value of no class is that of none, whatever the ids.
+    assert row.kept_labels((0, 7, 90)) == ([0, 7, 90], 255)
+    assert row.kept_labels(range(300)) == ([*range(300)], 65535)
+    assert row.kept_labels((0, 255, 65535)) == ([0, 255, 65535], 65534)
+    with pytest.raises(UserError, match=r"list.json: category id 65536 does not fit"):
+        row.kept_labels((1, 65536))
     tested = ("DATASETS.TEST", f"('{name}',)")
     with pytest.raises(UserError, match=r"no annotation to score; TEST.SAVE_PREDICTIONS"):
         main(run.arguments("eval", *tested, flags=("--eval-only",)))
@@ -165,3 +186,22 @@ def test_short_names_differ() -> None:
     assert list(short_names(["coco_panoptic:p.json:x:y", "own/set.yaml"]).values()) == [
         "p", "own/set",
     ]  # fmt: skip
+    here = ["label_maps:.:maps:c.txt", "label_maps:..:maps:c.txt", "label_maps:/:maps:c.txt"]
+    assert list(short_names([*here, "coco_panoptic:a/p.json:x:y"]).values()) == [*here, "a/p"]
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("coco_panoptic:val/a_b.json:x:y", "coco_panoptic:val_a/b.json:x:y"),
+        tuple(f"coco_panoptic:{'long/' * 60}p.json:x:{images}" for images in "yz"),
+        (f"coco_panoptic:{'é' * 200}.json:x:y", "label_maps:..:x:c.txt", "small_world_val"),
+    ],
+)
+def test_folders_of_predictions_differ(tmp_path: Path, sets: tuple[str, ...]) -> None:
+    options = {"OUTPUT_DIR": str(tmp_path / "out"), "DATASETS.TEST": sets}
+    folders = [predictions_folder(load_config(None, options), name) for name in sets]
+    assert len(set(folders)) == len(sets)
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert folder.resolve().parent == tmp_path / "out" / "predictions"

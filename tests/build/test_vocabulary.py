@@ -13,6 +13,7 @@ from frozenseg.build.vocabulary import (
     build_seen_vocabulary,
     build_training_vocabulary,
     build_vocabulary,
+    named_list,
     settle_training_vocabulary,
 )
 from frozenseg.config import load_config
@@ -185,6 +186,25 @@ def test_a_run_knows_its_classes_without_its_data(tmp_path: Path) -> None:
     untouched = load_config(None, freeze=False)
     settle_training_vocabulary(untouched)
     assert untouched.DATASETS.TRAIN_VOCABULARY == ""  # the package's list is everywhere
+
+
+def test_a_run_knows_classes_that_share_a_name(tmp_path: Path) -> None:
+    """As A-847 and PC-459 have them, whose lists a preparation makes."""
+    (tmp_path / "classes.txt").write_text("0:bank\n1:bank\n2:sky, bank\n")
+    cfg = config(f"label_maps:{tmp_path}:{tmp_path}:{tmp_path / 'classes.txt'}")
+    settle_training_vocabulary(cfg)
+    again = build_training_vocabulary(cfg)
+    assert again.names == (("bank",), ("bank",), ("sky", "bank"))
+    assert again == Vocabulary.from_file(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("name", ["words.txt", "words.json", "words.CSV", "words.tsv"])
+def test_a_list_without_a_folder_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text('["dog", "cat"]' if name.endswith("json") else "dog\ncat\n")
+    assert named_list(name, "DATASETS.VOCABULARY").labels == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(

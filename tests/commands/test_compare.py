@@ -81,6 +81,15 @@ def test_json_and_curves(runs: list[str], tmp_path: Path) -> None:
         assert picture.width > 1000
 
 
+def test_objects_by_both_rules_stand_apart(tmp_path: Path, capsys) -> None:
+    runs = []
+    for name, coco, lvis in (("a", 0.1, 0.5), ("b", 0.2, 0.5)):
+        both = {"instances": {"per_class": {"7": coco}}, "lvis": {"per_class": {"7": lvis}}}
+        runs.append(write_run(tmp_path / name, entry(1.0, 1.0, 1.0) | {"details": both}, [1.0]))
+    main(runs)
+    assert "AP, largest gains: cat 10.0 -> 20.0 (+10.0)" in capsys.readouterr().out
+
+
 def test_other_data_is_told(tmp_path: Path, capsys) -> None:
     one = write_run(tmp_path / "a", entry(1.0, 1.0, 1.0, data={"p.json": "x"}), [1.0])
     two = write_run(tmp_path / "b", entry(1.0, 1.0, 1.0, data={"p.json": "y"}), [1.0])
@@ -123,7 +132,9 @@ def test_what_is_no_run_ends_in_one_line(runs: list[str], tmp_path: Path) -> Non
     refused(str(tmp_path / "absent"), match="absent: no such file or folder")
     (tmp_path / "empty").mkdir()
     refused(str(tmp_path / "empty"), match=r"holds no run, neither results.json nor metrics.jsonl")
-    refused(runs[0], match="is given twice")
+    for path in (runs[0], f"{runs[0]}/results.json", f"{runs[1]}/../base"):
+        refused(path, match="is given twice")
+    refused(runs[1], "--classes", "-1", match="--classes -1: give 0 or more")
     (tmp_path / "none.json").write_text("{}")
     refused(str(tmp_path / "none.json"), match=r"none\.json: holds no evaluation")
     for text in ("[1]", "{", '{"set": {"summary": {"PQ": "x"}}}', '{"set": 1}'):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from frozenseg.commands import run
 from frozenseg.commands.score import main
+from frozenseg.errors import UserError
 from tests.evaluation.cases import assert_close
 
 TOLERANCE = {"panoptic": 1e-9, "instances": 1e-9, "lvis": 1e-9, "semantic": 1e-7, "recall": 1e-7}
@@ -283,6 +284,16 @@ def test_output_is_checked_first(case: Path, tmp_path: Path, capsys, monkeypatch
             run(main)
         assert ended.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("task", TOLERANCE)
+def test_scores_are_not_written_over_what_is_scored(task: str, case: Path):
+    given = arguments(task, case)
+    for file in (Path(word) for word in given if word.endswith(".json")):
+        before = file.read_bytes()
+        with pytest.raises(UserError, match="is an input too"):
+            main([*given, "--json", str(file)])
+        assert file.read_bytes() == before
 
 
 def test_images_without_results(case: Path, tmp_path: Path, caplog):

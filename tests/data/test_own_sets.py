@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from frozenseg.build.evaluator import EvalDataset, build_tasks
+from frozenseg.build.evaluator import EvalDataset, build_tasks, eval_datasets
 from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.commands import check_dataset, score
@@ -142,6 +142,9 @@ def test_names_and_things_of_a_description(tmp_path):
     assert words.names == (("dog", "hound"), ("cat",), ("grass", "meadow"))
     assert words.is_thing == (True, False, False)
     assert all(words.seen(build_seen_vocabulary(cfg, name)))
+    (tmp_path / "classes.tsv").write_text("name\tsynonyms\ngrass\tmeadow\ndog\thound\ncat\t\n")
+    table = described(tmp_path, train=files, names="classes.tsv", things="hound")
+    assert build_vocabulary(cfg, table, categories) == words
 
 
 def test_label_maps_of_a_description(tmp_path):
@@ -225,6 +228,36 @@ def test_objects_of_a_panoptic_annotation_are_scored(tmp_path):
             [categories.dataset_ids[class_id] for class_id in segments.class_ids[kept]],
         )
     assert metric.compute()["AP"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        (
+            "images",
+            lambda rows: rows[1:],
+            r"objects.json: lacks image 1\d* of .*/panoptic.json \(1 in",
+        ),
+        ("categories", lambda rows: rows[1:], "lacks category 3 of .*, a thing"),
+        (
+            "categories",
+            lambda rows: [*rows, {"id": 8, "name": "cow"}],
+            "has category 8, which .* lacks",
+        ),
+    ],
+)
+def test_objects_of_another_annotation_are_refused_at_once(tmp_path, key, change, message):
+    """A prediction would show it, perhaps that of the last image."""
+    write_dataset(tmp_path, [(40, 60), (30, 50)])
+    truth = objects_of_records(*load_records(dataset_name(tmp_path)))
+    truth |= {"annotations": [], key: change(truth[key])}
+    (tmp_path / "objects.json").write_text(json.dumps(truth))
+    files = {"images": "images", "annotations": "panoptic.json", "labels": "png"}
+    name = described(tmp_path, train={**files, "instances": "objects.json"})
+    cfg = load_config(None, {"DATASETS.TRAIN": (name,), "DATASETS.TEST": (name,)})
+    (entry,) = eval_datasets(cfg)
+    with pytest.raises(UserError, match=message):
+        build_tasks(entry)
 
 
 def test_tasks_of_a_description_choose_what_is_scored(tmp_path):
@@ -326,6 +359,41 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
             score.main([*maps, *more])
     with pytest.raises(UserError, match="has no panoptic annotation"):
         score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
+    with pytest.raises(UserError, match="the data set tells its PNGs; give no --gt-dir"):
+        score.main(["panoptic", "--gt", name, "--gt-dir", "a", *found])
+    unlabelled = f"images:{files / 'panoptic.json'}:{files / 'images'}"
+    for argv in (["panoptic", *found], ["instances", *found[:2]], maps):
+        with pytest.raises(UserError, match="has no annotation to score"):
+            score.main([*argv, "--gt", unlabelled])
+    for task, more in (("panoptic", found), ("instances", found[:2])):
+        with pytest.raises(UserError, match=r"check_dataset small_world_val says"):
+            score.main([task, "--gt", "small_world_val", *more])
+
+
+def test_label_maps_without_a_class_are_not_scored(tmp_path):
+    """As neither the evaluation of a model nor the scores of two folders are."""
+    for folder, value in (("images", 0), ("truth", 255), ("found", 0)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (9, 8), value).save(tmp_path / folder / "a.png")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    name = f"label_maps:{tmp_path}/images:{tmp_path}/truth:{tmp_path}/classes.txt"
+    with pytest.raises(UserError, match="none of its 1 images has an object"):
+        score.main(["semantic", "--gt", name, "--pred-dir", str(tmp_path / "found")])
+
+
+def test_things_of_a_description_are_those_of_the_score(tmp_path):
+    """As in the evaluation of a model, also where the annotation tells none."""
+    content = write_dataset(tmp_path, [(40, 60)])
+    plain = [{"id": entry["id"], "name": entry["name"]} for entry in content["categories"]]
+    found = ["--pred", str(tmp_path / "panoptic.json"), "--pred-dir", str(tmp_path / "png")]
+    files = {"images": "images", "annotations": "panoptic.json", "labels": "png"}
+    name = described(tmp_path, train=files, things=["grass"])
+    out = ["--json", str(tmp_path / "scores.json")]
+    for categories in (content["categories"], plain):
+        (tmp_path / "panoptic.json").write_text(json.dumps({**content, "categories": categories}))
+        assert score.main(["panoptic", "--gt", name, *found, *out]) == 0
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        assert (scores["Things"]["n"], scores["Stuff"]["n"]) == (1, 2)
 
 
 def test_objects_are_scored_pixel_by_pixel(tmp_path):

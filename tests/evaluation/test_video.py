@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from frozenseg.errors import UserError
 from frozenseg.evaluation.stq import TrackingQuality
 from frozenseg.evaluation.tubes import Tubes
 from frozenseg.evaluation.video import VideoQuality
@@ -152,3 +153,14 @@ def test_frames_are_ordered_by_their_numbers() -> None:
         return repr(metric.compute())  # NaN equals NaN
 
     assert scores("frame_{}") == scores("frame_{:04d}")
+
+
+def test_frames_of_two_sizes_are_named() -> None:
+    quality = VideoQuality(is_thing=[True])
+    for frame, size in (("1", (4, 4)), ("2", (4, 6))):
+        found = PanopticResult(
+            np.ones(size, np.int32), [Segment(1, 0, "a", True, 0.9, 16, (0,) * 4)]
+        )
+        quality.update("street", frame, found, np.ones(size, int), {1: 0})
+    with pytest.raises(UserError, match=r"street: its frames have sizes \(4, 4\) and \(4, 6\)"):
+        quality.compute()

@@ -41,6 +41,15 @@ def test_proposals_come_back_as_they_were(folder: ProposalFolder) -> None:
     assert folder.path("city/a_1").parent == folder.folder
 
 
+def test_images_may_have_long_names_in_any_script(folder: ProposalFolder) -> None:
+    names = ["a" * 251, "b" * 255, *(f"{'中' * 84}{end}" for end in "yz")]
+    for count, name in enumerate(names):
+        folder.save(name, IMAGE, some(count, (6, 8)))
+    folder.require(names)
+    assert [len(folder.load(name, IMAGE)) for name in names] == [0, 1, 2, 3]
+    assert folder.path(names[0]).stem == names[0]
+
+
 def test_fifty_masks_of_a_full_size_sam_take_less_than_a_megabyte(folder: ProposalFolder) -> None:
     """SAM's low resolution is 256: at 3:4, 192 x 256 cells."""
     folder.save(1, IMAGE, some())

@@ -31,6 +31,7 @@ from frozenseg.data.json_fields import whole
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import user_path
 from frozenseg.text.names import shown
+from frozenseg.text.parsing import FILES
 from frozenseg.text.vocabulary import Vocabulary
 from frozenseg.yaml_file import read_yaml
 
@@ -160,7 +161,7 @@ def _classes(file: Path, values: Mapping[Any, Any]) -> Vocabulary | None:
     names = values.get("names")
     if names is None:
         return None
-    if isinstance(names, str) and not names.lower().endswith((".txt", ".json", ".csv")):
+    if isinstance(names, str) and not names.lower().endswith(FILES):
         return Vocabulary.packaged(names)
     if isinstance(names, str):
         return Vocabulary.from_file(file.parent / user_path(names), may_repeat=True)

@@ -114,7 +114,13 @@ class Benchmark:
         if self.image_names == "cityscapes":
             return [*dataset_ids], 0
         if self.reader == "images" and self.annotations:  # whoever lists images chooses
-            return [*dataset_ids], 255 if 0 in dataset_ids else 0
+            if max(dataset_ids) >= 2**16:
+                raise UserError(
+                    f"{self.annotations}: category id {max(dataset_ids)} does not fit into label "
+                    "maps of 16 bits; number the categories anew"
+                )
+            values = (0, 255, *range(2**16 - 1, 0, -1))
+            return [*dataset_ids], next(value for value in values if value not in dataset_ids)
         count = len(dataset_ids)
         if self.vocabulary in COUNTED_FROM_ONE:
             return [*range(1, count + 1)], 0

@@ -8,8 +8,10 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     """Return a short name for each data set, all of them different: a name of the table as it is,
     and of files the end of the first path, e.g. "val/panoptic"."""
     names = list(dict.fromkeys(names))
-    paths = {name: _first_path(name).parts for name in names if "/" in name or ":" in name}
-    ends = different_ends(paths, least=2)  # "val/panoptic" says more than "panoptic"
+    paths = {name: _first_path(name) for name in names if "/" in name or ":" in name}
+    # The whole name says more than "." or "..", and "val/panoptic" more than "panoptic".
+    parts = {name: path.parts for name, path in paths.items() if path.name not in ("", "..")}
+    ends = different_ends(parts, least=2)
     return {name: ends.get(name, name) for name in names}
 
 
@@ -25,4 +27,5 @@ def different_ends(paths: Mapping[str, Sequence[str]], least: int = 1) -> dict[s
 
 
 def _first_path(name: str) -> PurePath:
-    return PurePath(name.partition(":")[2].split(":")[0] or name).with_suffix("")
+    path = PurePath(name.partition(":")[2].split(":")[0] or name)
+    return path.with_suffix("") if path.name else path
