@@ -96,6 +96,26 @@ def test_lists_of_images_and_equal_names(tmp_path):
     assert [record.image_id for record in records] == ["images/1", "images/2", "images/deep/1"]
 
 
+def test_links_to_folders_are_told_and_hidden_folders_are_left_out(tmp_path, caplog):
+    name = ultralytics(tmp_path / "set")
+    images = tmp_path / "set" / "images"
+    (images / "deep").rename(tmp_path / "elsewhere")
+    (images / "deep").symlink_to(tmp_path / "elsewhere")
+    (images / ".hidden").mkdir()
+    Image.new("RGB", (12, 8)).save(images / ".hidden" / "3.png")
+    (tmp_path / "set" / "labels" / "2.txt").write_text(POLYGON)
+    assert [record.image_id for record in load_records(name)[0]] == ["2"]
+    assert f"{images}: 1 links to folders in it are not followed" in caplog.text
+    name = described(tmp_path / "set", train=["images", "images/deep"], names=["sky", "dog"])
+    assert [record.image_id for record in load_records(name)[0]] == ["2", "1"]
+
+
+def test_an_image_is_no_list_of_images(tmp_path):
+    name = ultralytics(tmp_path, train=["images/2.png"])
+    with pytest.raises(UserError, match=r"images/2\.png: an image; name its folder, or a text"):
+        load_records(name)
+
+
 def test_folders_as_roboflow_and_ultralytics_write_them(tmp_path, monkeypatch):
     name = ultralytics(tmp_path / "own", train="../images", roboflow={"project": "p"}, nc=2)
     assert len(load_records(name)[0]) == 2
@@ -179,7 +199,8 @@ def test_label_maps_of_a_description(tmp_path):
         ),
         ({"train": {"images": "i", "labels": "l", "ignore": -1}, "names": ["a"]}, "'ignore' is -1"),
         ({"train": {"images": "i", "annotations": "a"}}, "no such file or folder; correct it in"),
-        ({"train": "images", "names": "nothing"}, "vocabulary nothing: not in the package"),
+        ({"train": "images", "names": "nothing"}, "set.yaml: names: vocabulary nothing: not in"),
+        ({"train": "images", "names": ""}, "set.yaml: names: the name of a list is '': text was"),
     ],
 )  # fmt: skip
 def test_wrong_descriptions(tmp_path, content, message):
@@ -294,6 +315,14 @@ def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, ca
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
     assert "images/2.png: damaged image" in printed and "--fix" not in printed
+
+
+def test_the_suffix_of_a_list_of_images_may_be_large(tmp_path):
+    content = write_dataset(tmp_path, [(40, 60)])
+    listed = {key: content[key] for key in ("images", "categories")}
+    (tmp_path / "LIST.JSON").write_text(json.dumps(listed))
+    records, categories = load_records(f"images:{tmp_path}/LIST.JSON:{tmp_path}/images")
+    assert len(records) == 1 and len(categories) == len(content["categories"])
 
 
 def test_sets_that_are_trained_on_together_are_annotated_alike(tmp_path):
