@@ -1,6 +1,7 @@
 """Data sets of one's own: named by files, described in YAML, and in ultralytics' form."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -293,14 +294,29 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     name = ultralytics(tmp_path / "polygons")
     assert check_dataset.main([name]) == 0
     printed = capsys.readouterr().out
-    assert f"frozenseg view_samples --config-file small/frozenseg --dataset '{name}'" in printed
+    assert f"frozenseg view_samples --config-file small/frozenseg --dataset {name} " in printed
     assert "RELEASED" not in printed and "convnext" not in printed
     write_dataset(tmp_path / "own", [(40, 60)])
     (tmp_path / "own" / "png" / "1.png").unlink()
     name = dataset_name(tmp_path / "own")
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
-    assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
+    assert f"correct what is named above, or try frozenseg check_dataset {name} --fix" in printed
+
+
+def test_the_next_step_can_be_typed_whatever_a_path_holds(tmp_path, capsys):
+    folder = tmp_path / "jo's own"
+    name = ultralytics(folder)
+    assert check_dataset.main([name]) == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("frozenseg view_samples")[2])
+    assert words[words.index("--dataset") + 1] == name
+    Image.new("RGB", (4, 4)).save(folder / "1.png")
+    (tmp_path / "words.txt").write_text("sky\n")
+    name = f"images:{tmp_path}/words.txt:{folder}"
+    assert check_dataset.main([name]) == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("frozenseg evaluate")[2])
+    cfg = load_config(None, ["DATASETS.TEST", words[words.index("DATASETS.TEST") + 1]])
+    assert cfg.DATASETS.TEST == (name,)
 
 
 def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, capsys):
