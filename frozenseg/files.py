@@ -72,6 +72,8 @@ def is_address(text: str) -> bool:
 def user_path(name: str | os.PathLike[str]) -> Path:
     """Turn what a user typed into a path, in which "~" is the home folder, as in a shell."""
     text = os.fspath(name)
+    if not text:  # which would be the working folder
+        raise UserError("the name of a file or folder is empty (an unset variable?); give one")
     if is_address(text):
         raise UserError(f"{text}: an address; fetch the file and give its path")
     path = os.path.expanduser(text)

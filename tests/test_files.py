@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from frozenseg.errors import WriteError
-from frozenseg.files import atomic_path, remove_temporaries, write_json, write_torch
+from frozenseg.build.hub import from_pretrained
+from frozenseg.errors import UserError, WriteError
+from frozenseg.files import atomic_path, remove_temporaries, user_path, write_json, write_torch
+from frozenseg.recipes import find_config
 from tests.disk import files_end_at
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -78,3 +80,10 @@ def test_half_written_files_of_others_stay_for_an_hour(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([alive, *others])
     remove_temporaries(tmp_path, "*.png", alone=True)
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_an_empty_name_is_not_the_working_folder() -> None:
+    for call in (user_path, find_config, from_pretrained):
+        with pytest.raises(UserError, match="^the name of a file or folder is empty"):
+            call("")
+    assert user_path(".") == Path(".")

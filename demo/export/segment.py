@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 model, vectors, source, target = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -19,9 +19,9 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["frozenseg"])
 words = dict(np.load(vectors))  # names, vectors, class_index, seen, is_thing
 
 # The image fills the window along one axis and lies at its top left.
-image, window = Image.open(source).convert("RGB"), about["window"]
+image, window = ImageOps.exif_transpose(Image.open(source)).convert("RGB"), about["window"]
 scale = min(window[0] / image.height, window[1] / image.width)
-height, width = (round(length * scale) for length in (image.height, image.width))
+height, width = (max(1, round(length * scale)) for length in (image.height, image.width))
 pixels = np.zeros((1, 3, *window), dtype=np.float32)
 resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 pixels[0, :, :height, :width] = resized.transpose(2, 0, 1)

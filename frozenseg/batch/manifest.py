@@ -73,14 +73,19 @@ def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Mani
     return Manifest(folder)
 
 
-def _check(before: Manifest, temporary: Path, shard_rows: int) -> None:
-    _, parquet = arrow()
-    now = parquet.read_metadata(temporary)
+def check_shard_rows(before: Manifest, shard_rows: int) -> None:
+    """Raise `UserError` if the shards of a manifest have another number of images."""
     if before.shard_rows != shard_rows:
         raise UserError(
             f"{before.path}: has {before.shard_rows} images a shard, now {shard_rows}; give "
             f"--shard-rows {before.shard_rows}, or another --output"
         )
+
+
+def _check(before: Manifest, temporary: Path, shard_rows: int) -> None:
+    check_shard_rows(before, shard_rows)
+    _, parquet = arrow()
+    now = parquet.read_metadata(temporary)
     if before.digest != now.metadata[DIGEST].decode():
         raise UserError(
             f"{before.path}: the images have changed since it was made ({before.total} then, "

@@ -181,7 +181,10 @@ def read_about(folder: Path) -> dict[str, Any]:
     """Return what a run's rows were made with: "categories", "model", "settings", "task"."""
     try:
         about = read_json(folder / ABOUT)
-        return {name: about[name] for name in ("categories", "model", "settings", "task")}
+        found = {name: about[name] for name in ("categories", "model", "settings", "task")}
+        if not isinstance(found["settings"], dict):
+            raise UserError(f"{ABOUT}: its settings are no JSON object")
+        return found
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: holds no run of frozenseg batch ({error})") from None
 

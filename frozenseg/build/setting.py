@@ -31,10 +31,14 @@ def setting(key: str, remedy: str = "") -> Iterator[None]:
 
 
 def data_sets(cfg: CfgNode, key: str) -> tuple[str, ...]:
-    """Return the names in DATASETS.TRAIN or DATASETS.TEST; it is an error if there are none."""
+    """Return the names in DATASETS.TRAIN or DATASETS.TEST; it is an error if there are none, or if
+    one is to be tested twice. A set that is named twice is trained on twice as often."""
     names = tuple(cfg.DATASETS[key])
     if not names:
         raise UserError(f"DATASETS.{key} is empty: name at least one data set")
+    twice = [name for name in names if names.count(name) > 1]
+    if key == "TEST" and twice:
+        raise UserError(f"DATASETS.TEST names {twice[0]} twice; name it once")
     return names
 
 

@@ -64,7 +64,6 @@ from frozenseg.engine.trainer import (
     Scores,
     evaluate_now,
     parallel,
-    save_checkpoint,
     saying_how_to_go_on,
 )
 from frozenseg.engine.trainer import train as run_steps
@@ -227,8 +226,8 @@ class _Run:
             )
             if self.evaluator is not None:
                 evaluate = partial(self._evaluate, partial(write_so_far, self.output, about))
-                if evaluate_now(self.state, evaluate, self.log, self._keep_best):
-                    save_checkpoint(self.state, self.checkpoints)  # a longer run has to beat it
+                evaluate_now(self.state, evaluate, self.log, self._keep_best, self.checkpoints)
+                self.checkpoints.prove()  # which deletes the checkpoint of the best one before
             self.log.close()
             rows = {self.output.name: read_metrics(self.log.path)}
             curves = partial(draw_curves, rows, self.output / "curves.png")

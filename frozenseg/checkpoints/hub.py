@@ -52,6 +52,17 @@ def saying_what_failed(repository: str) -> Iterator[None]:
         raise UserError(f"{repository}: the hub does not give or take it ({reason})") from None
 
 
+def sendable_token(token: str | bool | None) -> str | bool | None:
+    """Return a token as it can be sent, without the line break at the end of its file; one that
+    cannot be is refused here, because the error of the transport would tell it."""
+    if not isinstance(token, str):
+        return token
+    word = token.strip()
+    if not word.isascii() or not word.isprintable():
+        raise UserError("the token is no line of ASCII characters; give the one of the hub")
+    return word
+
+
 def fetch_hub_file(repository: str, file: str) -> tuple[Path, str, bool]:
     """Fetch a file into the hub's cache, or find it there.
 
@@ -70,6 +81,8 @@ def fetch_model(repository: str, *, one_of: Sequence[str] = (), **arguments: Any
     are fetched. arguments: revision, cache_dir, token, local_files_only and force_download of the
     hub's library. Weights whose SHA-256 is not the one that the hub tells are refused.
     """
+    if "token" in arguments:
+        arguments["token"] = sendable_token(arguments["token"])
     with saying_what_failed(repository):
         if not (arguments.get("local_files_only") or arguments.get("force_download")):
             names = _names(repository, arguments)

@@ -161,6 +161,7 @@ def _log_on_console() -> Iterator[None]:
     runs: a caller in the same process may close that stream."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines("%(message)s"))
+    handler.addFilter(lambda record: not hasattr(record, "file_only"))  # as of engine.log_file
     package = logging.getLogger("frozenseg")
     level = package.level
     package.addHandler(handler)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frozenseg.commands.engine_arguments import add_engine, ray_of
-from frozenseg.commands.model_arguments import add_model, model_options
+from frozenseg.commands.model_arguments import add_model, device_of, model_options
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
 from frozenseg.data.prediction_lines import WHOLE
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int | None:
     import_extra("pyarrow", "batch", "frozenseg batch")
     # Only now, because torch takes seconds.
     from frozenseg.batch.listing import list_items
+    from frozenseg.batch.manifest import Manifest, check_shard_rows
     from frozenseg.batch.run import run
     from frozenseg.batch.worker import Plan
 
@@ -53,12 +54,14 @@ def main(argv: list[str]) -> int | None:
         threshold=checked_threshold(arguments.threshold),
         task=arguments.task,
     )
+    if arguments.resume and arguments.shard_rows:
+        check_shard_rows(Manifest(plan.folder), arguments.shard_rows)
     start = time.monotonic()
     outcome = run(
         plan,
         list_items(arguments.inputs, plan.folder) if arguments.inputs else None,
         part=arguments.part,
-        shard_rows=arguments.shard_rows,
+        shard_rows=arguments.shard_rows or SHARD_ROWS,
         engine=_engine(arguments.device or [None], ray),
     )
     seconds = time.monotonic() - start
@@ -92,7 +95,7 @@ def _check(arguments: argparse.Namespace) -> None:
             if arguments.resume
             else "nothing to segment: give folders, globs, lists, tar files or addresses"
         )
-    if not 1 <= arguments.shard_rows <= MOST_ROWS:
+    if arguments.shard_rows is not None and not 1 <= arguments.shard_rows <= MOST_ROWS:
         raise UserError(f"--shard-rows {arguments.shard_rows}: must lie in 1-{MOST_ROWS}")
     if arguments.engine == "ray" and arguments.device:
         raise UserError("--device: Ray chooses the devices of its actors; give --actors")
@@ -131,7 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--shard-rows",
         type=int,
-        default=SHARD_ROWS,
         help=f"images of a shard; a killed process loses at most one shard (default: {SHARD_ROWS})",
     )
     add(
@@ -150,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--device",
         nargs="+",
+        type=device_of,
         metavar="DEVICE",
         help="one process of the model on each, e.g. cuda:0 cuda:1; a device may be named twice",
     )

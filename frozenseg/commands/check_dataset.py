@@ -1,6 +1,8 @@
 """Check that data sets are in place and whole; without a name, list the benchmarks."""
 
 import argparse
+import json
+import shlex
 from functools import partial
 
 from tqdm import tqdm
@@ -85,7 +87,7 @@ def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
             weights = "MODEL.WEIGHTS model_final.safetensors "
         elif small:
             config, weights = SMALL_CONFIG, ""
-        return f"frozenseg evaluate --config-file {config} {weights}DATASETS.TEST '(\"{name}\",)'"
+        return f"frozenseg evaluate --config-file {config} {weights}DATASETS.TEST {_set(name)}"
     if not row.prepared_by:
         return f"get the data set as {GUIDE} describes it"
     again = "" if missing else " --again"
@@ -96,16 +98,21 @@ def _next_of_own(name: str, row: Benchmark, wrong: bool) -> str:
     if row.reader == "images" and not wrong:
         return (
             f"frozenseg evaluate --config-file {SMALL_CONFIG} TEST.SAVE_PREDICTIONS True "
-            f"DATASETS.TEST '(\"{name}\",)' (docs/guides/runs.md)"
+            f"DATASETS.TEST {_set(name)} (docs/guides/runs.md)"
         )
     if not wrong:
         return (
-            f"look at it: frozenseg view_samples --config-file {SMALL_CONFIG} --dataset '{name}' "
-            "--output samples.png; then train (docs/guides/data.md)"
+            f"look at it: frozenseg view_samples --config-file {SMALL_CONFIG} --dataset "
+            f"{shlex.quote(name)} --output samples.png; then train (docs/guides/data.md)"
         )
     annotated = row.annotations and row.reader != "images"
-    mendable = f", or try frozenseg check_dataset '{name}' --fix" if annotated else ""
+    mendable = f", or try frozenseg check_dataset {shlex.quote(name)} --fix" if annotated else ""
     return f"correct what is named above{mendable}"
+
+
+def _set(name: str) -> str:
+    """Return a list of one data set as it is typed in a shell; a path may have any letter."""
+    return shlex.quote(f"({json.dumps(name, ensure_ascii=False)},)")
 
 
 def _parser() -> argparse.ArgumentParser:

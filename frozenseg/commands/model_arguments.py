@@ -1,7 +1,8 @@
 """--config-file, --weights, --batch-size, --precision and --backend: the model of a command that
-segments."""
+segments; and what --device may be, where it starts a process for each."""
 
 import argparse
+import re
 
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.config_keys import BACKENDS
@@ -30,6 +31,16 @@ def model_options(arguments: argparse.Namespace) -> list[str]:
         raise UserError(f"--batch-size {size}: must be at least 1")
     batch = [] if size is None else ["TEST.IMS_PER_BATCH", str(size)]
     return [*precision_options(arguments), *backend_options(arguments), *batch]
+
+
+def device_of(text: str) -> str:
+    """Return the type of a --device that takes several, which takes KEY VALUE pairs, too."""
+    if not re.fullmatch(r"auto|(cuda|mps|cpu)(:\d+)?", text):
+        raise UserError(
+            f"--device {text}: use auto, cuda, cuda:1, mps or cpu; KEY VALUE pairs cannot follow "
+            "--device"
+        )
+    return text
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from frozenseg.commands.model_arguments import add_backend, backend_options
+from frozenseg.commands.model_arguments import add_backend, backend_options, device_of
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 
@@ -178,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--device",
         nargs="+",
+        type=device_of,
         metavar="DEVICE",
         help="one process of the model on each, e.g. cuda:0 cuda:1 (default: the best one)",
     )

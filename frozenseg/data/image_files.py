@@ -38,6 +38,8 @@ def list_images(
         or a folder in it. An input of which nothing is left then is refused.
     keep: is called with each folder or glob and its files, and returns those that are taken.
     """
+    if "" in inputs:  # which would be the working folder
+        raise UserError("the name of an input is empty (an unset variable?); give one, or .")
     unique: dict[Path, Path] = {}
     for entry in map(os.path.expanduser, inputs):
         found = [(path.resolve(), path) for path in _expand(entry, recursive)]
@@ -95,7 +97,7 @@ def _expand(entry: str, recursive: bool) -> list[Path]:
 
 def _images_of(folder: Path, recursive: bool) -> list[Path]:
     """List the images and videos of a folder; a warning counts other files that are not hidden."""
-    files, folders = _content(folder, recursive)
+    files, folders = files_below(folder, recursive)
     known = {*image_suffixes(), *VIDEO_SUFFIXES}
     images = [
         file
@@ -133,7 +135,7 @@ def _is_source(file: Path) -> bool:
         return False  # told where it is read
 
 
-def _content(folder: Path, recursive: bool) -> tuple[list[Path], int]:
+def files_below(folder: Path, recursive: bool) -> tuple[list[Path], int]:
     """Return the files in a folder that are not hidden, and how many folders are not searched: all,
     or links to folders, which may lead back to where they are."""
     files: list[Path] = []

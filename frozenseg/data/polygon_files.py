@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from frozenseg.data.image_files import image_suffixes
+from frozenseg.data.image_files import files_below, image_suffixes
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.notes import note
 from frozenseg.errors import UserError
@@ -24,8 +24,8 @@ TOLERANCE = 0.01  # by which real files leave the range 0-1
 def polygon_content(sources: Sequence[str], root: str, names: Sequence[str]) -> dict[str, Any]:
     """Return {"images", "annotations", "categories"} of a split, with absolute file names.
 
-    sources: folders, searched with all folders in them, and text files that list images.
-    root: the folder that all of them lie in. names: of the classes, by their numbers.
+    sources: folders, searched with all folders in them that are not hidden, and text files that
+    list images. root: the folder that all of them lie in. names: of the classes, by their numbers.
 
     An image is called by its name without suffix; if two share it, by its path below `root`.
     """
@@ -63,15 +63,16 @@ def label_file(image: Path) -> Path:
 
 def _images_of(source: Path) -> list[Path]:
     """List the images in a folder and all folders below, or those that a file lists by line."""
+    suffixes = frozenset(image_suffixes())
+    if source.is_file() and source.suffix.lower() in suffixes:
+        raise UserError(f"{source}: an image; name its folder, or a text file that lists images")
     if not source.is_dir():
         lines = (line.strip() for line in _text(source).splitlines())
         return [Path(os.path.normpath(source.parent / line)) for line in lines if line]
-    suffixes = frozenset(image_suffixes())
-    return sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
+    files, links = files_below(source, recursive=True)
+    if links:
+        note(f"{source}: {links} links to folders in it are not followed; name them in the split")
+    return sorted(path for path in files if path.suffix.lower() in suffixes and path.is_file())
 
 
 def _objects(path: Path, height: int, width: int, classes: int) -> list[tuple[int, list[float]]]:

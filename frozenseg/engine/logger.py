@@ -117,6 +117,12 @@ class TrainingLog:
         self._since = self._step_end = time.perf_counter()
         self._last_step, self._data_seconds = step, 0.0
 
+    def lacks_evaluation(self, step: int) -> bool:
+        """Tell whether metrics.jsonl has rows of this run, but none of an evaluation after `step`
+        steps: it was killed before or in it."""
+        rows = read_metrics(self.path)
+        return bool(rows) and not any("evaluation" in r and r["step"] == step for r in rows)
+
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Show an image (H, W, 3) uint8 in TensorBoard and W&B."""
         with self._board_may_fail():

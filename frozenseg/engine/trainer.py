@@ -59,7 +59,12 @@ def train(
     checkpoint_period, evaluation_period: in steps; 0: only at the end.
     evaluate: returns scores by data set.
     keep_best: called after the best evaluation so far, while the model has the evaluated weights.
+
+    A resumed run first makes the evaluation of its step if a killed one has not.
     """
+    if evaluate is not None and _due(state.step, evaluation_period) and state.step < max_iter:
+        if all_gather_json(is_main() and log.lacks_evaluation(state.step))[0]:
+            evaluate_now(state, evaluate, log, keep_best, checkpoints)
     while state.step < max_iter:
         micro_batches = list(islice(batches, accumulate))
         log.data_ready()
@@ -77,8 +82,7 @@ def train(
         if last or _due(state.step, checkpoint_period):
             save_checkpoint(state, checkpoints)  # first: an evaluation may fail, or be killed
         if evaluate is not None and _due(state.step, evaluation_period) and not last:
-            if evaluate_now(state, evaluate, log, keep_best):
-                save_checkpoint(state, checkpoints)
+            evaluate_now(state, evaluate, log, keep_best, checkpoints)
     checkpoints.prove()  # no step follows that could show it bad
     return True
 
@@ -149,16 +153,19 @@ def evaluate_now(
     evaluate: Callable[[], Scores],
     log: TrainingLog,
     keep_best: Callable[[], object],
-) -> bool:
-    """Evaluate with the averaged weights, if there are any; returns whether the result is the best
-    so far, judged by the first metric of the first data set."""
+    checkpoints: CheckpointFolder,
+) -> None:
+    """Evaluate with the averaged weights, if there are any. If the result is the best so far,
+    judged by the first metric of the first data set, it is noted in a checkpoint: later ones, also
+    of a run that is resumed, have to beat it."""
     with state.average.applied() if state.average is not None else nullcontext():
         results = evaluate()
         is_best = _is_best(state, results)
         if is_best:
             keep_best()
     log.evaluation(state.step, results)
-    return is_best
+    if is_best:
+        save_checkpoint(state, checkpoints)
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:

@@ -79,7 +79,7 @@ class Guard:
     ) -> None:
         """Take what a request is held to. origins: sites whose pages may call."""
         self.app, self.limits = app, limits
-        self.expected = None if token is None else b"Bearer " + token.encode()
+        self.expected = None if token is None else token.encode()
         self.origins = {origin.encode() for origin in origins}
         self.forms = 0  # that are being read and answered
 
@@ -119,7 +119,10 @@ class Guard:
     def _is_known(self, headers: dict[bytes, bytes]) -> bool:
         if self.expected is None:
             return True
-        return hmac.compare_digest(headers.get(b"authorization", b""), self.expected)
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        # RFC 9110, section 11.1: the letters of a scheme may be large or small.
+        is_bearer = scheme.lower() == b"bearer"
+        return hmac.compare_digest(token.lstrip(b" "), self.expected) and is_bearer
 
     def _too_large(self) -> str:
         return f"the request has more than {self.limits.upload / 2**20:g} MB; send less"

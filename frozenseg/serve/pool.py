@@ -156,6 +156,8 @@ class Pool:
             except (EOFError, OSError, TimeoutError) as error:
                 reason = str(error) or "it was killed, or memory ran out"
                 logger.warning("the model's process ended (%s); it is started again", reason)
+            except Exception:  # no request may wait for what will never come
+                logger.exception("the model's process is started again after an error")
             finally:
                 self._kill(number)
             await asyncio.sleep(PAUSE)
@@ -251,7 +253,10 @@ class Pool:
         """Tell whether anyone still waits for a job; a client that has left costs no more."""
         if entry.answer.done():
             return False
-        if not await entry.gone():
-            return True
-        entry.answer.set_exception(Refusal(499, "the client has left"))
+        try:
+            if not await entry.gone():
+                return True
+            entry.answer.set_exception(Refusal(499, "the client has left"))
+        except Exception as error:  # of this request alone
+            entry.answer.set_exception(error)
         return False

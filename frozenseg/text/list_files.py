@@ -52,9 +52,14 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
     if Path(path).suffix.lower() in (".yaml", ".yml"):
         raise UserValueError(f"{what}: YAML is not read; write one name in each line, or JSON")
     text = text.replace("\ufeff", "")  # byte order marks remain where files were concatenated
+    return rows_of_content(text, Path(path).suffix.lower(), what)
+
+
+def rows_of_content(text: str, suffix: str, what: str) -> list[Row]:
+    """As `rows_of_file`, of the content of a file. suffix: of its name. what: it, for messages."""
     rows = [
         row
-        for row in _rows_of_text(text, Path(path).suffix.lower(), what)
+        for row in _rows_of_text(text, suffix, what)
         if [spelling(name) for name in row.names] != [PLACEHOLDER]
     ]
     if not rows:

@@ -9,8 +9,8 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from frozenseg.errors import UserValueError, nearest
-from frozenseg.text.list_files import rows_of_file
+from frozenseg.errors import UserError, UserValueError, nearest
+from frozenseg.text.list_files import rows_of_content, rows_of_file
 from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
 from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of
 
@@ -111,7 +111,10 @@ class Vocabulary:
         return f"classes: {len(self)}, from {self.source}: {first}{more}{seen}"
 
     def text(self) -> str:
-        """Return the content of a file that `from_file` reads as this vocabulary."""
+        """Return the content of a file that `from_file` reads as this vocabulary.
+
+        Raises `UserError` for names that it would not read so.
+        """
         if odd := [name for name in self.flat_names if NOT_IN_LINES.search(name)]:
             raise UserValueError(
                 f"{self.source}: {shown(odd[0])} cannot be written in a file of lines"
@@ -121,8 +124,21 @@ class Vocabulary:
         for names, is_thing in zip(self.names, self.is_thing, strict=True):
             if is_thing != before:
                 lines += ["[things]" if is_thing else "[stuff]"]
-            lines, before = [*lines, ", ".join(names)], is_thing
-        return "\n".join(lines) + "\n"
+            # A column of numbers would be that of a table.
+            first = (
+                '"{}"'.format(names[0].replace('"', '""')) if names[0][0].isdigit() else names[0]
+            )
+            lines, before = [*lines, ", ".join([first, *names[1:]])], is_thing
+        text = "\n".join(lines) + "\n"
+        try:
+            again = [row.names for row in rows_of_content(text, ".txt", self.source)]
+        except UserError:  # the first class would be the heading of a table, or none is left
+            again = []
+        if odd := [names[0] for names in self.names if names not in again]:
+            raise UserValueError(
+                f"{self.source}: {shown(odd[0])} cannot be written in a file of lines"
+            )
+        return text
 
     @classmethod
     def parse(cls, source: "Source | Vocabulary", things: Source | None = None) -> "Vocabulary":

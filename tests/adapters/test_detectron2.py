@@ -594,6 +594,16 @@ def test_without_panopticapi_the_line_says_so(tiny: Tiny, monkeypatch) -> None:
         host.build_evaluators(tiny.cfg(), tiny.name, str(tiny.root))
 
 
+def test_objects_are_scored_where_the_set_has_a_json_of_them(tiny: Tiny) -> None:
+    row = find_benchmark(tiny.name)
+    assert "instances" in row.tasks and not row.instances
+    evaluators = host.build_evaluators(tiny.cfg(), tiny.name, str(tiny.root))
+    assert {type(one).__name__ for one in evaluators} == {
+        "COCOPanopticEvaluator",
+        "SemSegEvaluator",
+    }
+
+
 def test_the_command_trains_and_evaluates(tiny: Tiny) -> None:
     from frozenseg.commands.detectron2_train_net import main
 

@@ -61,6 +61,9 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert batch.main(arguments("--resume", "--output", copy)) == 1
     assert "2 of 6 images" in capsys.readouterr().out and rows(copy) == rows(folder / "out")
     words = ("--resume", "--output", copy)
+    with pytest.raises(UserError, match="4 images a shard, now 3; give --shard-rows 4"):
+        batch.main(arguments(*words, "--shard-rows", 3))
+    assert batch.main(arguments(*words, "--shard-rows", 4)) == 1
     other = arguments(*words)
     other[other.index("--vocabulary") + 1] = "lamp; wall; sky; floor"
     with pytest.raises(UserError, match="made otherwise .*another vocabulary"):
@@ -210,6 +213,7 @@ def test_masks_are_panoptic_pngs(tmp_path: Path) -> None:
         (["in", "--resume", "--vocabulary", "a"], "goes without inputs"),
         (["in", "--shard-rows", "0", "--vocabulary", "a"], "must lie in 1-100000"),
         (["in", "--actors", "2", "--vocabulary", "a"], "is for --engine ray"),
+        (["in", "--device", "cpu", "SEED", "0"], "--device SEED: use auto, cuda, cuda:1, mps or"),
         (["in"], "name the classes"),
     ],
 )

@@ -34,6 +34,13 @@ def names(*inputs: object) -> list[str]:
 ALL = ["00000.png", "00001.png", "00002.png"]
 
 
+def test_an_empty_name_is_not_the_working_folder(images: Path, monkeypatch) -> None:
+    monkeypatch.chdir(images)
+    with pytest.raises(UserError, match="^the name of an input is empty"):
+        names("")
+    assert names(".") == ALL
+
+
 def test_folders_globs_and_files_give_each_image_once(images: Path) -> None:
     assert names(images) == ALL
     assert names(images / "**" / "*.png", images, images / "00001.png") == ALL

@@ -116,6 +116,14 @@ def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -
     assert make(plan, None).earlier == 10
 
 
+def test_settings_that_are_none_are_no_run(plan: Plan) -> None:
+    make(plan)
+    about = {"categories": [], "model": "", "settings": [], "task": "panoptic"}
+    (plan.folder / "about.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="holds no run of frozenseg batch .*its settings are no"):
+        make(plan)
+
+
 def test_a_damaged_shard_is_named_and_made_again(plan: Plan) -> None:
     make(plan)
     path = shard_path(plan.folder, 2)

@@ -161,6 +161,18 @@ def test_a_download_goes_on_after_a_kill(
     assert not [*(tmp_path / "cache").rglob("*.incomplete")]
 
 
+def test_a_token_is_sent_without_the_end_of_its_file_and_never_told(
+    hub: type[Hub], segmenter: HubPredictor
+) -> None:
+    segmenter.push_to_hub(NAME, token="hf_of_nobody\n")
+    frozenseg.from_pretrained(NAME, token="hf_of_nobody\n", device="cpu").close()
+    for token in ("hf_\u00f6f_nobody", "hf_of\nnobody"):
+        for call in (segmenter.push_to_hub, frozenseg.from_pretrained):
+            with pytest.raises(UserError, match="^the token is no line of ASCII") as told:
+                call(NAME, token=token)
+            assert "nobody" not in str(told.value)
+
+
 def test_another_file_than_the_hub_tells_is_refused(
     hub: type[Hub], segmenter: HubPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from frozenseg.build.device import prepare_for_inference
 from frozenseg.build.models import build_model
 from frozenseg.build.prediction import build_predictor
+from frozenseg.build.setting import data_sets
 from frozenseg.build.training_data import training_dataset
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
@@ -103,3 +104,10 @@ def test_names_with_commas_point_to_the_key_for_synonyms(
     training_dataset(load_config(None, ["DATASETS.TRAIN", f"('{name}',)"]))
     hint = "to give its classes synonyms, name a list of them in DATASETS.VOCABULARIES"
     assert f"{name}: {hint}" in caplog.text
+
+
+def test_a_set_is_tested_once_and_trained_on_as_often_as_it_is_named() -> None:
+    cfg = load_config(None, {"DATASETS.TRAIN": ("a", "a"), "DATASETS.TEST": ("b", "a", "b")})
+    assert data_sets(cfg, "TRAIN") == ("a", "a")
+    with pytest.raises(UserError, match=r"^DATASETS\.TEST names b twice; name it once$"):
+        data_sets(cfg, "TEST")

@@ -12,6 +12,7 @@ import pytest
 
 import frozenseg
 from frozenseg.commands import ALIASES, COMMANDS, main, run
+from frozenseg.engine.log_file import FILE_ONLY
 from frozenseg.errors import UserError, one_line
 from frozenseg.recipes import packaged_config
 
@@ -54,6 +55,18 @@ def test_a_process_that_is_killed() -> None:
     found = script(f"import os; {pool}; Pool(1).submit(os.abort).result()")
     assert found.returncode == 2 and found.stderr.count(b"\n") == 1
     assert b"error: one of the processes was killed" in found.stderr
+
+
+def test_lines_for_a_file_are_not_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a command writes no log.txt, as `view_samples`."""
+
+    def says(argv: list[str]) -> None:
+        logger = logging.getLogger("frozenseg.build.training_data")
+        logger.info("images")
+        logger.info("each class", extra=FILE_ONLY)
+
+    assert ended(says) == 0
+    assert capsys.readouterr().err == "images\n"
 
 
 def test_letters_that_the_terminal_lacks() -> None:

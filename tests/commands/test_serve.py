@@ -15,6 +15,11 @@ def test_a_host_that_no_machine_can_be_called_is_named(host: str) -> None:
         serve.main(["--host", host, "--port", "0"])
 
 
+def test_a_setting_behind_the_devices_is_not_taken_for_one() -> None:
+    with pytest.raises(UserError, match="^--device SEED: use .*; KEY VALUE pairs cannot follow"):
+        serve.main(["--device", "cpu", "cuda:1", "SEED", "0"])
+
+
 @pytest.mark.parametrize(
     "origin",
     [

@@ -335,6 +335,8 @@ def test_inputs_that_name_nothing(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words) as caught:
             list_images([f"{tmp_path}/{entry}"])
         assert str(tmp_path) in str(caught.value)
+    with pytest.raises(UserError, match="^the name of an input is empty"):
+        list_images([str(tmp_path), ""])  # not the working folder
 
 
 def test_the_folder_of_results_is_left_out(tmp_path: Path) -> None:

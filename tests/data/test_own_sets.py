@@ -1,6 +1,7 @@
 """Data sets of one's own: named by files, described in YAML, and in ultralytics' form."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,26 @@ def test_lists_of_images_and_equal_names(tmp_path):
     assert [record.image_id for record in records] == ["images/1", "images/2", "images/deep/1"]
 
 
+def test_links_to_folders_are_told_and_hidden_folders_are_left_out(tmp_path, caplog):
+    name = ultralytics(tmp_path / "set")
+    images = tmp_path / "set" / "images"
+    (images / "deep").rename(tmp_path / "elsewhere")
+    (images / "deep").symlink_to(tmp_path / "elsewhere")
+    (images / ".hidden").mkdir()
+    Image.new("RGB", (12, 8)).save(images / ".hidden" / "3.png")
+    (tmp_path / "set" / "labels" / "2.txt").write_text(POLYGON)
+    assert [record.image_id for record in load_records(name)[0]] == ["2"]
+    assert f"{images}: 1 links to folders in it are not followed" in caplog.text
+    name = described(tmp_path / "set", train=["images", "images/deep"], names=["sky", "dog"])
+    assert [record.image_id for record in load_records(name)[0]] == ["2", "1"]
+
+
+def test_an_image_is_no_list_of_images(tmp_path):
+    name = ultralytics(tmp_path, train=["images/2.png"])
+    with pytest.raises(UserError, match=r"images/2\.png: an image; name its folder, or a text"):
+        load_records(name)
+
+
 def test_folders_as_roboflow_and_ultralytics_write_them(tmp_path, monkeypatch):
     name = ultralytics(tmp_path / "own", train="../images", roboflow={"project": "p"}, nc=2)
     assert len(load_records(name)[0]) == 2
@@ -179,7 +200,8 @@ def test_label_maps_of_a_description(tmp_path):
         ),
         ({"train": {"images": "i", "labels": "l", "ignore": -1}, "names": ["a"]}, "'ignore' is -1"),
         ({"train": {"images": "i", "annotations": "a"}}, "no such file or folder; correct it in"),
-        ({"train": "images", "names": "nothing"}, "vocabulary nothing: not in the package"),
+        ({"train": "images", "names": "nothing"}, "set.yaml: names: vocabulary nothing: not in"),
+        ({"train": "images", "names": ""}, "set.yaml: names: the name of a list is '': text was"),
     ],
 )  # fmt: skip
 def test_wrong_descriptions(tmp_path, content, message):
@@ -272,14 +294,29 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     name = ultralytics(tmp_path / "polygons")
     assert check_dataset.main([name]) == 0
     printed = capsys.readouterr().out
-    assert f"frozenseg view_samples --config-file small/frozenseg --dataset '{name}'" in printed
+    assert f"frozenseg view_samples --config-file small/frozenseg --dataset {name} " in printed
     assert "RELEASED" not in printed and "convnext" not in printed
     write_dataset(tmp_path / "own", [(40, 60)])
     (tmp_path / "own" / "png" / "1.png").unlink()
     name = dataset_name(tmp_path / "own")
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
-    assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
+    assert f"correct what is named above, or try frozenseg check_dataset {name} --fix" in printed
+
+
+def test_the_next_step_can_be_typed_whatever_a_path_holds(tmp_path, capsys):
+    folder = tmp_path / "jo's own"
+    name = ultralytics(folder)
+    assert check_dataset.main([name]) == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("frozenseg view_samples")[2])
+    assert words[words.index("--dataset") + 1] == name
+    Image.new("RGB", (4, 4)).save(folder / "1.png")
+    (tmp_path / "words.txt").write_text("sky\n")
+    name = f"images:{tmp_path}/words.txt:{folder}"
+    assert check_dataset.main([name]) == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("frozenseg evaluate")[2])
+    cfg = load_config(None, ["DATASETS.TEST", words[words.index("DATASETS.TEST") + 1]])
+    assert cfg.DATASETS.TEST == (name,)
 
 
 def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, capsys):
@@ -294,6 +331,14 @@ def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, ca
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
     assert "images/2.png: damaged image" in printed and "--fix" not in printed
+
+
+def test_the_suffix_of_a_list_of_images_may_be_large(tmp_path):
+    content = write_dataset(tmp_path, [(40, 60)])
+    listed = {key: content[key] for key in ("images", "categories")}
+    (tmp_path / "LIST.JSON").write_text(json.dumps(listed))
+    records, categories = load_records(f"images:{tmp_path}/LIST.JSON:{tmp_path}/images")
+    assert len(records) == 1 and len(categories) == len(content["categories"])
 
 
 def test_sets_that_are_trained_on_together_are_annotated_alike(tmp_path):

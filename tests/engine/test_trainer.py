@@ -288,6 +288,41 @@ def test_an_evaluation_that_fails_loses_no_step(run: TinyRun) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def killed(*arguments: object) -> None:
+    raise SystemExit
+
+
+def test_an_evaluation_that_was_cut_off_is_made_on_resuming(run: TinyRun, monkeypatch) -> None:
+    periods = (*SIX, "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "2")
+    assert main(run.arguments("whole", *periods)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_evaluate", killed)
+        with pytest.raises(SystemExit):
+            main(run.arguments("parts", *periods))
+    assert [row["step"] for row in run.rows("parts")] == [1, 2]
+    assert main(run.arguments("parts", *periods, flags=("--resume",))) == 0
+    assert_same_run(run, "whole", "parts")
+    assert main(run.arguments("parts", *periods, flags=("--resume",))) == 0  # nothing is left
+    assert_same_run(run, "whole", "parts")
+
+
+def test_the_best_one_before_goes_when_the_last_one_is_better(run: TinyRun, monkeypatch) -> None:
+    from frozenseg.evaluation.evaluator import Evaluator
+    from frozenseg.evaluation.runner import Evaluation
+
+    scores = iter([30.0, 20.0, 10.0, 40.0])
+
+    def evaluate(self, so_far: object = None) -> dict[str, Evaluation]:
+        return {run.dataset: Evaluation(5, {"PQ": next(scores)}, {}, 1.0, 0.1)}
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    periods = ("TEST.EVAL_PERIOD", "1", "SOLVER.CHECKPOINT_PERIOD", "1")
+    assert main(run.arguments("out", *periods, "SOLVER.CHECKPOINT_KEEP", "1")) == 0
+    folder = run.root / "out" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step_00000004.pt"]
+    assert torch.load(folder / "step_00000004.pt")["best"]["score"] == 40.0
+
+
 def test_best_checkpoint_is_kept(run: TinyRun, monkeypatch) -> None:
     """By the first metric of the first data set, here made to be best after step 2."""
     from frozenseg.evaluation.evaluator import Evaluator

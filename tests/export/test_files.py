@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 import frozenseg
 from frozenseg.build import exported as exported_files
@@ -119,6 +119,54 @@ def test_the_example_runs_where_there_is_no_torch(exported: Path, tmp_path: Path
     found = [line.partition(":")[0] for line in done.stdout.splitlines()]
     assert found == [segment.name for segment in expected.panoptic.segments]
     assert Image.open(result).size == Image.open(SCENE).size
+
+
+STAND_IN = """
+import json
+from types import SimpleNamespace
+import numpy as np
+
+
+class InferenceSession:
+    def __init__(self, path, providers):
+        pass
+
+    def get_modelmeta(self):
+        return SimpleNamespace(custom_metadata_map={"frozenseg": json.dumps({"window": [60, 90]})})
+
+    def get_inputs(self):
+        return [SimpleNamespace(name="pixels"), SimpleNamespace(name="size")]
+
+    def run(self, names, inputs):
+        print("size", *inputs["size"])
+        return np.zeros((60, 90), np.int64), [], []
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "turn", "shown", "taken"),
+    [((5000, 1), 1, (5000, 1), "1 90"), ((30, 60), 6, (60, 30), "45 90")],
+)
+def test_the_example_takes_narrow_pictures_and_turned_ones(
+    tmp_path: Path, size: tuple[int, int], turn: int, shown: tuple[int, int], taken: str
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text(STAND_IN)
+    words = {"names": ["sky"], "class_index": [0], "seen": [True]}
+    np.savez(tmp_path / "words.npz", **{key: np.array(value) for key, value in words.items()})
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    Image.new("RGB", size).save(tmp_path / "in.png", exif=exif)
+    files = ["model.onnx", "words.npz", "in.png", "out.png"]
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), *files],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"size {taken}\n"
+    assert Image.open(tmp_path / "out.png").size == shown
 
 
 @needs_onnx

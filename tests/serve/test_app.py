@@ -259,13 +259,15 @@ def test_a_token_is_asked_for_but_of_the_page_and_the_probes() -> None:
             {},
             {"Authorization": "Bearer wrong"},
             {"Authorization": "a-long-secret-word"},
+            {"Authorization": "Basic a-long-secret-word"},
         ):
             refused = http.post("/v1/segment", headers=headers)
             assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
             assert http.get("/metrics", headers=headers).status_code == 401
         assert http.get("/healthz").status_code == 200
-        http.headers["Authorization"] = "Bearer a-long-secret-word"
-        assert post(http).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            http.headers["Authorization"] = f"{scheme} a-long-secret-word"
+            assert post(http).status_code == 200, scheme
 
 
 def test_other_sites_may_call_only_where_named() -> None:

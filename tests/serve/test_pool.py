@@ -109,6 +109,33 @@ def test_a_process_that_dies_or_hangs_is_replaced(end: bytes, monkeypatch) -> No
     with_pool(scenario, timeout=2.0)
 
 
+@pytest.mark.parametrize("times", [1, pool_module.TRIES + 1])
+def test_an_answer_that_nobody_expected_ends_no_service(times: int, monkeypatch) -> None:
+    monkeypatch.setattr(pool_module, "PAUSE", 0.05)
+
+    async def scenario(pool: Pool) -> None:
+        for _ in range(times):
+            (ended,) = await asyncio.wait_for(ask(pool, job(b"odd")), 20)
+            assert isinstance(ended, Refusal) and ended.status == 503
+        (after,) = await asyncio.wait_for(ask(pool, job(b"a")), 20)
+        assert after["image"] == "a"
+
+    with_pool(scenario)
+
+
+def test_an_error_of_one_request_is_not_that_of_the_others() -> None:
+    async def fails() -> bool:
+        raise RuntimeError("of this request")
+
+    async def scenario(pool: Pool) -> None:
+        with pytest.raises(RuntimeError, match="of this request"):
+            await asyncio.wait_for(pool.submit([job(b"a")], fails), 20)
+        (after,) = await asyncio.wait_for(ask(pool, job(b"b")), 20)
+        assert after["image"] == "b"
+
+    with_pool(scenario)
+
+
 def test_a_model_that_makes_graphs_has_more_time() -> None:
     async def scenario(pool: Pool) -> None:
         (answer,) = await ask(pool, job(b"slow"))

@@ -144,15 +144,24 @@ def test_memory_is_flat_over_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_finishes_what_runs(tmp_path: Path, number: int) -> None:
     """The signal reaches all processes, as from a terminal or a service manager."""
-    service = Service(tmp_path)
+    service = Service(tmp_path, "--batch-size", "1")
     outcome: list[int] = []
+    files = [("images", SCENE.read_bytes())] * 2
 
     def ask() -> None:
-        outcome.append(post(service.url, SCENE.read_bytes(), "grass; sky").status_code)
+        url, data = service.url + "/v1/segment/batch", {"vocabulary": "grass; sky"}
+        answer = httpx.post(url, files=files, data=data, timeout=300, trust_env=False)
+        outcome.append(answer.status_code)
+
+    def is_idle() -> bool:
+        metrics = httpx.get(service.url + "/metrics", timeout=300, trust_env=False)
+        return "frozenseg_queue_images 0.0" in metrics.text
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.1)
+    while is_idle():  # the second image waits for as long as the model has the first one
+        assert thread.is_alive(), "the answer came before the signal"
+        time.sleep(0.01)
     for process in (*service.workers(), service.process.pid):
         os.kill(process, number)
     thread.join()

@@ -178,6 +178,18 @@ def test_a_comma_within_a_name_of_a_list_of_lists() -> None:
         vocabulary.text()
 
 
+def test_what_a_file_of_lines_would_not_be_read_as_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    for words in ("1 cat; 2 dog; 3 cow", "7, seven; 8, eight", '5" pipe; 6" pipe', "cat; label"):
+        vocabulary = Vocabulary.parse(words)
+        path.write_text(vocabulary.text(), encoding="utf-8")
+        assert Vocabulary.from_file(path) == vocabulary
+    for words in ("label; cat", "invalid class id; x", "invalid_class_id"):
+        odd = words.partition(";")[0]
+        with pytest.raises(UserError, match=f"'{odd}' cannot be written in a file of lines"):
+            Vocabulary.parse(words).text()
+
+
 def test_an_annotations_names_are_one_each(caplog: pytest.LogCaptureFixture) -> None:
     names, flags = ["road, route", "sky", " "], (False, False, True)
     found = Vocabulary.of_categories(names[:2], flags[:2], (4, 9), "a.json")

@@ -132,11 +132,17 @@ def register_dataset(name: str, root: Path | None = None) -> None:
 def evaluator_type(benchmark: Benchmark) -> str:
     """ "" for folds and mosaics: they ask for some classes, or by other rules than detectron2's."""
     tasks = tuple(task for task in benchmark.evaluators or benchmark.tasks if task != "video")
-    if benchmark.reader == "panoptic" and not benchmark.instances:
-        # detectron2 makes no objects of a panoptic annotation
-        tasks = tuple(task for task in tasks if task != "instances")
+    tasks = scored_tasks(benchmark, tasks)
     few_shot = bool(benchmark.classes) or benchmark.background >= 0
     return "" if few_shot else EVALUATOR_TYPES.get(tasks, "")
+
+
+def scored_tasks(benchmark: Benchmark, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out the task that detectron2 cannot score: it makes no objects of a panoptic
+    annotation."""
+    if benchmark.reader == "panoptic" and not benchmark.instances:
+        return tuple(task for task in tasks if task != "instances")
+    return tasks
 
 
 def ensure_registered(names: tuple[str, ...]) -> None:

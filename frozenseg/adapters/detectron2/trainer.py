@@ -28,7 +28,7 @@ from detectron2.evaluation import (
 )
 from torch import nn
 
-from frozenseg.adapters.detectron2.datasets import ensure_registered, table_row
+from frozenseg.adapters.detectron2.datasets import ensure_registered, scored_tasks, table_row
 from frozenseg.adapters.detectron2.mapper import FrozenSegMapper
 from frozenseg.build.evaluator import wanted_tasks
 from frozenseg.build.optimization import training_groups
@@ -155,7 +155,7 @@ def build_evaluators(cfg: CfgNode, name: str, output: str) -> list[DatasetEvalua
 def _tasks(cfg: CfgNode, name: str) -> tuple[str, ...]:
     row, metadata = table_row(name), MetadataCatalog.get(name)
     if row is not None:
-        return wanted_tasks(select_config(cfg), row)
+        return scored_tasks(row, wanted_tasks(select_config(cfg), row))
     evaluator_type = metadata.get("evaluator_type")
     if evaluator_type not in TASKS:
         raise UserError(

@@ -43,7 +43,7 @@ def row_of_files(name: str) -> Benchmark:
         return own_row("panoptic", annotations=first, labels=others[0], images=others[1])
     if form == "coco_instances":
         return own_row("instances", annotations=first, images=others[0])
-    if form == "images" and first.endswith(".json"):
+    if form == "images" and first.lower().endswith(".json"):
         return own_row("images", annotations=first, images=others[0])
     if form == "images":
         named = Vocabulary.from_file(first, may_repeat=True)

@@ -161,11 +161,11 @@ def _classes(file: Path, values: Mapping[Any, Any]) -> Vocabulary | None:
     names = values.get("names")
     if names is None:
         return None
-    if isinstance(names, str) and not names.lower().endswith(FILES):
-        return Vocabulary.packaged(names)
-    if isinstance(names, str):
+    if isinstance(names, str) and names.lower().endswith(FILES):
         return Vocabulary.from_file(file.parent / user_path(names), may_repeat=True)
     try:
+        if isinstance(names, str):
+            return Vocabulary.packaged(_text(names, "the name of a list"))
         classes = replace(Vocabulary.parse(names), source=str(file))
     except UserError as error:
         raise UserError(f"{file}: names: {error}") from None
