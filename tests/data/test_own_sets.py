@@ -1,6 +1,7 @@
 """Data sets of one's own: named by files, described in YAML, and in ultralytics' form."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -272,14 +273,34 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     name = ultralytics(tmp_path / "polygons")
     assert check_dataset.main([name]) == 0
     printed = capsys.readouterr().out
-    assert f"frozenseg view_samples --config-file small/frozenseg --dataset '{name}'" in printed
+    assert f"frozenseg view_samples --config-file small/frozenseg --dataset {name} " in printed
     assert "RELEASED" not in printed and "convnext" not in printed
     write_dataset(tmp_path / "own", [(40, 60)])
     (tmp_path / "own" / "png" / "1.png").unlink()
     name = dataset_name(tmp_path / "own")
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
-    assert f"correct what is named above, or try frozenseg check_dataset '{name}' --fix" in printed
+    assert f"correct what is named above, or try frozenseg check_dataset {name} --fix" in printed
+    (tmp_path / "own" / "panoptic.json").unlink()  # there is nothing to mend
+    assert check_dataset.main([name]) == 1
+    printed = capsys.readouterr().out
+    assert "no annotation" in printed and "--fix" not in printed
+
+
+@pytest.mark.parametrize("form", ["coco_panoptic:{0}/panoptic.json:{0}/png", "images:{0}/list.txt"])
+def test_the_next_step_can_be_given_to_a_shell_as_it_is(form, tmp_path, capsys):
+    folder = tmp_path / 'Zoë\'s "best" (set), $1'
+    write_dataset(folder, [(40, 60)])
+    (folder / "list.txt").write_text("thing\nstuff\n")
+    name = f"{form.format(folder)}:{folder}/images"
+    assert check_dataset.main([name]) == 0
+    command = capsys.readouterr().out.partition("frozenseg ")[2].partition(" (docs")[0]
+    words = shlex.split(command.partition(";")[0])
+    if form.startswith("images"):
+        config = load_config(None, ["DATASETS.TEST", words[words.index("DATASETS.TEST") + 1]])
+        assert config.DATASETS.TEST == (name,)
+    else:
+        assert words[words.index("--dataset") + 1] == name
 
 
 def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, capsys):
