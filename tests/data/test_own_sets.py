@@ -320,8 +320,8 @@ def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, ca
 def test_sets_that_are_trained_on_together_are_annotated_alike(tmp_path):
     """Of other classes they are refused anyway; objects alone may have those of a panoptic set."""
     content = write_dataset(tmp_path, [(40, 60)])
-    for category in content["categories"]:
-        category |= {"isthing": 1}
+    # Not in place: all tests share the categories.
+    content["categories"] = [category | {"isthing": 1} for category in content["categories"]]
     write_json(tmp_path, content)
     entry = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [[2, 2, 30, 2, 30, 30]]}
     (tmp_path / "objects.json").write_text(json.dumps(content | {"annotations": [entry]}))
