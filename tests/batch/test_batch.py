@@ -208,6 +208,7 @@ def test_masks_are_panoptic_pngs(tmp_path: Path) -> None:
     [
         (["--vocabulary", "a"], "nothing to segment"),
         (["in", "--resume", "--vocabulary", "a"], "goes without inputs"),
+        (["in", "SEED", "1", "--vocabulary", "a"], "SEED: is a setting, no input; .* --opts"),
         (["in", "--shard-rows", "0", "--vocabulary", "a"], "must lie in 1-100000"),
         (["in", "--actors", "2", "--vocabulary", "a"], "is for --engine ray"),
         (["in"], "name the classes"),
