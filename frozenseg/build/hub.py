@@ -39,7 +39,10 @@ TEMPLATES, CARD = "templates.txt", "README.md"
 # What decides a result. The rest is of a training, or of the machine.
 SHARED = ("MODEL.", "TEST.", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
 OF_A_MACHINE = ("DEVICE", "PRECISION", "BACKEND", "COMPILE", "CUDA_GRAPHS", "RECOMPUTE")
-OF_A_RUN = ("MODEL.ALLOW_RANDOM_WEIGHTS", "TEST.EXPECTED_RESULTS", "TEST.IMS_PER_BATCH")
+OF_A_RUN = (
+    "MODEL.ALLOW_RANDOM_WEIGHTS",
+    *("TEST.EXPECTED_RESULTS", "TEST.IMS_PER_BATCH", "TEST.EVAL_PERIOD", "TEST.SAVE_PREDICTIONS"),
+)
 
 
 class HubPredictor(Predictor, ModelHubMixin):

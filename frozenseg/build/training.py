@@ -49,7 +49,11 @@ from frozenseg.build.provenance import (
     run_log,
 )
 from frozenseg.build.training_data import micro_batch_size, training_batches, training_dataset
-from frozenseg.build.vocabulary import build_training_vocabulary, settle_training_vocabulary
+from frozenseg.build.vocabulary import (
+    build_training_vocabulary,
+    require_seen,
+    settle_training_vocabulary,
+)
 from frozenseg.checkpoints.state_dict import trainable_state, write_state
 from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.data.dataset import SegmentationDataset
@@ -277,6 +281,8 @@ def _prepare(
     schedule_of(cfg)
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
+    if resumed is None:  # a run that has begun with other names goes on with them
+        require_seen(cfg, vocabulary)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device, training=True).train()
     frozen = frozen_digests(cfg, model) if sets else {}

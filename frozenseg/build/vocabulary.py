@@ -21,6 +21,7 @@ from frozenseg.data.benchmarks import (
 from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
+from frozenseg.text.names import shown
 from frozenseg.text.parsing import FILES, rows_of
 from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
@@ -134,6 +135,23 @@ def settle_training_vocabulary(cfg: CfgNode) -> None:
         return
     vocabulary = build_vocabulary(cfg, name, benchmark_categories(row, data_root()))
     cfg.DATASETS.TRAIN_VOCABULARY = INLINE + json.dumps(vocabulary.names)
+
+
+def require_seen(cfg: CfgNode, vocabulary: Vocabulary) -> None:
+    """Raise `UserError` where a training begins from the configuration of another one, whose names
+    would count as seen in place of its own.
+
+    vocabulary: the classes that are trained on. A list that the user names may lack some of them.
+    """
+    if not cfg.DATASETS.TRAIN_VOCABULARY.startswith(INLINE):
+        return
+    seen = vocabulary.seen(build_training_vocabulary(cfg))
+    if not all(seen):
+        raise UserError(
+            "DATASETS.TRAIN_VOCABULARY holds the classes of another training, and "
+            f"{shown(vocabulary.labels[seen.index(False)])} of DATASETS.TRAIN would count as "
+            'unseen; set it to "" for the classes of DATASETS.TRAIN, or to a list of all seen ones'
+        )
 
 
 def _inline(value: str) -> Vocabulary:

@@ -16,6 +16,7 @@ from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.model_arguments import add_model, device_of, model_options
 from frozenseg.commands.part_argument import part_of
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
+from frozenseg.config_keys import KEYS
 from frozenseg.data.prediction_lines import WHOLE
 from frozenseg.errors import UserError, import_extra, one_line
 from frozenseg.files import user_path
@@ -95,6 +96,8 @@ def _check(arguments: argparse.Namespace) -> None:
             if arguments.resume
             else "nothing to segment: give folders, globs, lists, tar files or addresses"
         )
+    if settings := [entry for entry in arguments.inputs if entry in KEYS]:
+        raise UserError(f"{settings[0]}: is a setting, no input; give it behind --opts, at the end")
     if arguments.shard_rows is not None and not 1 <= arguments.shard_rows <= MOST_ROWS:
         raise UserError(f"--shard-rows {arguments.shard_rows}: must lie in 1-{MOST_ROWS}")
     if arguments.engine == "ray" and arguments.device:

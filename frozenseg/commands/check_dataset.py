@@ -78,7 +78,7 @@ def _fix(name: str) -> None:
 def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
     """Say what a person does next with a data set."""
     if name not in BENCHMARKS:
-        return _next_of_own(name, row, wrong)
+        return _next_of_own(name, row, wrong, missing)
     if not wrong:
         few_shot, small = name in FEW_SHOT_BENCHMARKS, name.startswith("small_world")
         config, weights = CONFIG, "MODEL.WEIGHTS RELEASED.pth "
@@ -87,32 +87,32 @@ def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
             weights = "MODEL.WEIGHTS model_final.safetensors "
         elif small:
             config, weights = SMALL_CONFIG, ""
-        return f"frozenseg evaluate --config-file {config} {weights}DATASETS.TEST {_set(name)}"
+        return f"frozenseg evaluate --config-file {config} {weights}DATASETS.TEST {_as_sets(name)}"
     if not row.prepared_by:
         return f"get the data set as {GUIDE} describes it"
     again = "" if missing else " --again"
     return f"frozenseg prepare_dataset {row.prepared_by}{again} (published files: {GUIDE})"
 
 
-def _next_of_own(name: str, row: Benchmark, wrong: bool) -> str:
+def _as_sets(name: str) -> str:
+    """Return a data set as the value of DATASETS.TEST on a command line."""
+    return shlex.quote(f"({json.dumps(name, ensure_ascii=False)},)")
+
+
+def _next_of_own(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
     if row.reader == "images" and not wrong:
         return (
             f"frozenseg evaluate --config-file {SMALL_CONFIG} TEST.SAVE_PREDICTIONS True "
-            f"DATASETS.TEST {_set(name)} (docs/guides/runs.md)"
+            f"DATASETS.TEST {_as_sets(name)} (docs/guides/runs.md)"
         )
     if not wrong:
         return (
             f"look at it: frozenseg view_samples --config-file {SMALL_CONFIG} --dataset "
             f"{shlex.quote(name)} --output samples.png; then train (docs/guides/data.md)"
         )
-    annotated = row.annotations and row.reader != "images"
+    annotated = row.annotations and row.reader != "images" and not missing
     mendable = f", or try frozenseg check_dataset {shlex.quote(name)} --fix" if annotated else ""
     return f"correct what is named above{mendable}"
-
-
-def _set(name: str) -> str:
-    """Return a list of one data set as it is typed in a shell; a path may have any letter."""
-    return shlex.quote(f"({json.dumps(name, ensure_ascii=False)},)")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,11 +34,14 @@ def main(argv: list[str]) -> int | None:
         raise UserError(f"--classes {arguments.classes}: give 0 or more")
     refuse_input(arguments.json, (file for path in arguments.runs for file in run_files(path)))
     runs = read_runs(arguments.runs)
-    print("\n".join(_report(runs, arguments.classes)))
-    if arguments.json is not None:
-        write_json(arguments.json, _as_json(runs), indent=1)
-    if arguments.curves is not None:
-        draw_curves({run.label: run.metrics for run in runs}, arguments.curves)
+    report = "\n".join(_report(runs, arguments.classes))
+    try:  # a reader of the report that has gone, such as `head`, does not cost the files
+        if arguments.json is not None:
+            write_json(arguments.json, _as_json(runs), indent=1)
+        if arguments.curves is not None:
+            draw_curves({run.label: run.metrics for run in runs}, arguments.curves)
+    finally:
+        print(report)
     return None
 
 

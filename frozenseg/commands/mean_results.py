@@ -21,10 +21,12 @@ def main(argv: list[str]) -> int | None:
         raise UserError(
             f"nothing to average: no two folds of one benchmark among {', '.join(summaries)}"
         )
-    for name, summary in (summaries | means).items():
-        print("\n".join([name, *summary_lines(summary)]))
-    if arguments.json is not None:
-        write_json(arguments.json, means, indent=1)
+    try:  # a reader of the lines that has gone, such as `head`, does not cost the file
+        if arguments.json is not None:
+            write_json(arguments.json, means, indent=1)
+    finally:
+        for name, summary in (summaries | means).items():
+            print("\n".join([name, *summary_lines(summary)]))
     return None
 
 

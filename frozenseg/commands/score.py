@@ -43,9 +43,11 @@ def main(argv: list[str]) -> int | None:
     # disable=None: the bar shows only where standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
     scores = scorer(**options, progress=progress)
-    _print_table(scores)
-    if output is not None:
-        write_json(output, scores, indent=1)
+    try:  # a full disk does not cost the table, nor a reader that has gone the file
+        if output is not None:
+            write_json(output, scores, indent=1)
+    finally:
+        _print_table(scores)
     return 0
 
 

@@ -211,6 +211,7 @@ def test_masks_are_panoptic_pngs(tmp_path: Path) -> None:
     [
         (["--vocabulary", "a"], "nothing to segment"),
         (["in", "--resume", "--vocabulary", "a"], "goes without inputs"),
+        (["in", "SEED", "1", "--vocabulary", "a"], "SEED: is a setting, no input; .* --opts"),
         (["in", "--shard-rows", "0", "--vocabulary", "a"], "must lie in 1-100000"),
         (["in", "--actors", "2", "--vocabulary", "a"], "is for --engine ray"),
         (["in", "--device", "cpu", "SEED", "0"], "--device SEED: use auto, cuda, cuda:1, mps or"),

@@ -260,14 +260,17 @@ def test_a_bert_is_refused() -> None:
         find_family(cfg).shared(cfg, None)
 
 
-def test_what_is_of_the_machine_stays_there(run: Path, tmp_path: Path) -> None:
+def test_what_is_of_the_machine_or_the_run_stays_there(run: Path, tmp_path: Path) -> None:
     loaded = frozenseg.load(run)
     assert loaded.cfg is not None
     loaded.cfg = loaded.cfg.clone()
     loaded.cfg.defrost()
     loaded.cfg.MODEL.BACKEND = "openvino"
+    loaded.cfg.TEST.SAVE_PREDICTIONS, loaded.cfg.TEST.EVAL_PERIOD = True, 100
     loaded.save_pretrained(tmp_path / "shared")
-    assert load_config(tmp_path / "shared").MODEL.BACKEND == "pytorch"
+    shared = load_config(tmp_path / "shared")
+    assert shared.MODEL.BACKEND == "pytorch"
+    assert not shared.TEST.SAVE_PREDICTIONS and not shared.TEST.EVAL_PERIOD
 
 
 # ---- names of folders, and files that are of no use

@@ -8,12 +8,14 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from frozenseg.build.evaluator import eval_datasets
+from frozenseg.build.training import train
 from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import (
     build_seen_vocabulary,
     build_training_vocabulary,
     build_vocabulary,
     named_list,
+    require_seen,
     settle_training_vocabulary,
 )
 from frozenseg.config import load_config
@@ -186,6 +188,24 @@ def test_a_run_knows_its_classes_without_its_data(tmp_path: Path) -> None:
     untouched = load_config(None, freeze=False)
     settle_training_vocabulary(untouched)
     assert untouched.DATASETS.TRAIN_VOCABULARY == ""  # the package's list is everywhere
+
+
+def test_a_training_is_not_begun_with_the_seen_classes_of_another(tmp_path: Path) -> None:
+    first, other = own_set(tmp_path / "first"), own_set(tmp_path / "other")
+    path = tmp_path / "other" / "panoptic.json"
+    path.write_text(path.read_text().replace('"cat"', '"lion"'))
+    cfg = config(first, "OUTPUT_DIR", str(tmp_path / "run"))
+    settle_training_vocabulary(cfg)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    begun = load_config(tmp_path / "config.yaml", ["DATASETS.TRAIN", f"('{other}',)"])
+    message = "TRAIN_VOCABULARY holds the classes of another training, and 'lion' of DATASETS.TRAIN"
+    with pytest.raises(UserError, match=message):
+        train(begun)
+    classes = Vocabulary.parse("dog; lion; grass")
+    require_seen(cfg, classes.select([0, 2]))
+    for value in ("", "small_world_seen"):  # what the user names may lack some
+        options = ["DATASETS.TRAIN", f"('{other}',)", "DATASETS.TRAIN_VOCABULARY", value]
+        require_seen(load_config(tmp_path / "config.yaml", options), classes)
 
 
 def test_a_run_knows_classes_that_share_a_name(tmp_path: Path) -> None:

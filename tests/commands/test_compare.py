@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -79,6 +80,16 @@ def test_json_and_curves(runs: list[str], tmp_path: Path) -> None:
     assert found["classes"]["fast"][SET]["PQ"]["dog"] == [30.0, 42.0]
     with Image.open(files[1]) as picture:
         assert picture.width > 1000
+
+
+def test_a_reader_that_has_gone_does_not_cost_the_files(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.print", Mock(side_effect=BrokenPipeError))
+    files = tmp_path / "out.json", tmp_path / "curves.png"
+    with pytest.raises(BrokenPipeError):
+        main([*runs, "--json", str(files[0]), "--curves", str(files[1])])
+    assert json.loads(files[0].read_text())["runs"] == ["base", "fast"] and files[1].is_file()
 
 
 def test_objects_by_both_rules_stand_apart(tmp_path: Path, capsys) -> None:

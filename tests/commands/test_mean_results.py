@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,6 +51,15 @@ def test_folds_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(UserError, match=r"bad.json: is no results.json"):
         main([str(tmp_path / "bad.json")])
+
+
+def test_a_reader_that_has_gone_does_not_cost_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.print", Mock(side_effect=BrokenPipeError))
+    with pytest.raises(BrokenPipeError):
+        main([write(tmp_path / "all.json", FOLDS), "--json", str(tmp_path / "out.json")])
+    assert "pascal5i, mean of 4" in json.loads((tmp_path / "out.json").read_text())
 
 
 def test_what_is_no_number_has_no_mean(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from frozenseg.commands import run
 from frozenseg.commands.score import main
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, WriteError
 from tests.evaluation.cases import assert_close
 
 TOLERANCE = {"panoptic": 1e-9, "instances": 1e-9, "lvis": 1e-9, "semantic": 1e-7, "recall": 1e-7}
@@ -52,6 +53,25 @@ def test_equals_the_reference(task: str, reference: Path, tmp_path: Path, capsys
     assert_close(found, defined, TOLERANCE[task])
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) >= len(expected)
+
+
+def test_a_reader_that_has_gone_does_not_cost_the_file(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("builtins.print", Mock(side_effect=BrokenPipeError))
+    out = tmp_path / "out.json"
+    with pytest.raises(BrokenPipeError):
+        main([*arguments("semantic", reference / "evaluation"), "--json", str(out)])
+    assert "mIoU" in json.loads(out.read_text())
+
+
+def test_a_full_disk_does_not_cost_the_table(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr("frozenseg.commands.score.write_json", Mock(side_effect=WriteError("full")))
+    with pytest.raises(WriteError):
+        main([*arguments("semantic", reference / "evaluation"), "--json", str(tmp_path / "o.json")])
+    assert "mIoU" in capsys.readouterr().out
 
 
 def edit(name: str, change: Callable) -> Callable[[Path], None]:

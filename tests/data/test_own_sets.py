@@ -302,21 +302,26 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
     assert f"correct what is named above, or try frozenseg check_dataset {name} --fix" in printed
+    (tmp_path / "own" / "panoptic.json").unlink()  # there is nothing to mend
+    assert check_dataset.main([name]) == 1
+    printed = capsys.readouterr().out
+    assert "no annotation" in printed and "--fix" not in printed
 
 
-def test_the_next_step_can_be_typed_whatever_a_path_holds(tmp_path, capsys):
-    folder = tmp_path / "jo's own"
-    name = ultralytics(folder)
+@pytest.mark.parametrize("form", ["coco_panoptic:{0}/panoptic.json:{0}/png", "images:{0}/list.txt"])
+def test_the_next_step_can_be_given_to_a_shell_as_it_is(form, tmp_path, capsys):
+    folder = tmp_path / 'Zoë\'s "best" (set), $1'
+    write_dataset(folder, [(40, 60)])
+    (folder / "list.txt").write_text("thing\nstuff\n")
+    name = f"{form.format(folder)}:{folder}/images"
     assert check_dataset.main([name]) == 0
-    words = shlex.split(capsys.readouterr().out.rpartition("frozenseg view_samples")[2])
-    assert words[words.index("--dataset") + 1] == name
-    Image.new("RGB", (4, 4)).save(folder / "1.png")
-    (tmp_path / "words.txt").write_text("sky\n")
-    name = f"images:{tmp_path}/words.txt:{folder}"
-    assert check_dataset.main([name]) == 0
-    words = shlex.split(capsys.readouterr().out.rpartition("frozenseg evaluate")[2])
-    cfg = load_config(None, ["DATASETS.TEST", words[words.index("DATASETS.TEST") + 1]])
-    assert cfg.DATASETS.TEST == (name,)
+    command = capsys.readouterr().out.partition("frozenseg ")[2].partition(" (docs")[0]
+    words = shlex.split(command.partition(";")[0])
+    if form.startswith("images"):
+        config = load_config(None, ["DATASETS.TEST", words[words.index("DATASETS.TEST") + 1]])
+        assert config.DATASETS.TEST == (name,)
+    else:
+        assert words[words.index("--dataset") + 1] == name
 
 
 def test_images_without_annotation_are_decoded_and_never_trained_on(tmp_path, capsys):
@@ -344,8 +349,8 @@ def test_the_suffix_of_a_list_of_images_may_be_large(tmp_path):
 def test_sets_that_are_trained_on_together_are_annotated_alike(tmp_path):
     """Of other classes they are refused anyway; objects alone may have those of a panoptic set."""
     content = write_dataset(tmp_path, [(40, 60)])
-    for category in content["categories"]:
-        category |= {"isthing": 1}
+    # Not in place: all tests share the categories.
+    content["categories"] = [category | {"isthing": 1} for category in content["categories"]]
     write_json(tmp_path, content)
     entry = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [[2, 2, 30, 2, 30, 30]]}
     (tmp_path / "objects.json").write_text(json.dumps(content | {"annotations": [entry]}))
