@@ -94,3 +94,14 @@ def import_package(module: str, purpose: str, install: str = "") -> ModuleType:
         raise MissingPackageError(
             f"{purpose} needs {absent}: pip install {install or absent}"
         ) from None
+
+
+def sendable_token(token: str) -> str:
+    """Return a token as it can be sent, without the line break at the end of its file.
+
+    Raises `UserError` for one that cannot be, because the error of the transport would tell it.
+    """
+    word = token.strip()
+    if not word or not word.isascii() or not word.isprintable():
+        raise UserError("the token is no line of ASCII characters; give it as you were given it")
+    return word

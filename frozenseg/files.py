@@ -30,6 +30,8 @@ UNREADABLE = (
     *(AssertionError, ArithmeticError, MemoryError, ImportError, NameError, SyntaxError),
     *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SafetensorError),
 )
+# Errors of file systems without locks, such as some network and overlay ones.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
 RANDOM_CHARACTERS = 8  # that `tempfile` puts into a name
 SURELY_DEAD = 3600.0  # seconds without a change after which nobody writes a temporary file any more

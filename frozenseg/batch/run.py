@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from frozenseg.batch.items import Item
-from frozenseg.batch.manifest import NAME, Manifest, write_manifest
+from frozenseg.batch.manifest import NAME, Manifest, check_shard_rows, write_manifest
 from frozenseg.batch.rows import SHARDS, shard_errors
 from frozenseg.batch.worker import Plan, Seen, check_about
 from frozenseg.data.prediction_lines import Part
@@ -38,11 +38,12 @@ class Outcome:
 
 
 def run(
-    plan: Plan, items: Iterable[Item] | None, *, part: Part, shard_rows: int, engine: Engine
+    plan: Plan, items: Iterable[Item] | None, *, part: Part, shard_rows: int | None, engine: Engine
 ) -> Outcome:
     """Make the shards of a part that are not there yet.
 
-    items: the images; None: those of the manifest that is there. A run that is killed loses the
+    items: the images; None: those of the manifest that is there. shard_rows: images of a shard;
+    None: as many as that manifest has. A run that is killed loses the
     shards that it was making, and the next one makes them.
     """
     # Another name than those of shards: for a moment there is a file of that name.
@@ -51,7 +52,9 @@ def run(
         check_about(plan)
         if items is None:
             manifest = Manifest(plan.folder)
+            check_shard_rows(manifest, shard_rows or manifest.shard_rows)
         else:
+            assert shard_rows is not None, "images come with the size of shards"
             _refuse_shards_alone(plan.folder)
             manifest = write_manifest(plan.folder, items, shard_rows)
         for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):

@@ -21,7 +21,7 @@ from frozenseg.build.families import find_family
 from frozenseg.build.model_card import model_card, read_scores
 from frozenseg.build.models import load_model
 from frozenseg.build.vocabulary import INLINE
-from frozenseg.checkpoints.hub import fetch_model, saying_what_failed, sendable_token
+from frozenseg.checkpoints.hub import fetch_model, saying_what_failed, with_sendable_token
 from frozenseg.checkpoints.state_dict import model_state, packed, write_state
 from frozenseg.config import flat_config, merge_options
 from frozenseg.config_keys import KEYS
@@ -76,10 +76,8 @@ class HubPredictor(Predictor, ModelHubMixin):
         arguments: private, token, branch and others of `ModelHubMixin.push_to_hub`; the licence and
         data sets of the card are `model_card_kwargs={"license": ..., "datasets": [...]}`.
         """
-        if "token" in arguments:
-            arguments["token"] = sendable_token(arguments["token"])
         with saying_what_failed(repo_id):
-            return super().push_to_hub(repo_id, **arguments)
+            return super().push_to_hub(repo_id, **with_sendable_token(arguments))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the configuration and all weights, as they are in their files: in full precision,

@@ -21,7 +21,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers
 
 from frozenseg.checkpoints.resuming import Remote, fetched
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, sendable_token
 from frozenseg.files import sha256_of, writing
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -52,15 +52,12 @@ def saying_what_failed(repository: str) -> Iterator[None]:
         raise UserError(f"{repository}: the hub does not give or take it ({reason})") from None
 
 
-def sendable_token(token: str | bool | None) -> str | bool | None:
-    """Return a token as it can be sent, without the line break at the end of its file; one that
-    cannot be is refused here, because the error of the transport would tell it."""
-    if not isinstance(token, str):
-        return token
-    word = token.strip()
-    if not word.isascii() or not word.isprintable():
-        raise UserError("the token is no line of ASCII characters; give the one of the hub")
-    return word
+def with_sendable_token(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments for the hub's library whose token, if they have one, can be sent."""
+    token = arguments.get("token")
+    if token and isinstance(token, str):  # others say whether to take the one that is stored
+        return {**arguments, "token": sendable_token(token)}
+    return dict(arguments)
 
 
 def fetch_hub_file(repository: str, file: str) -> tuple[Path, str, bool]:
@@ -81,8 +78,7 @@ def fetch_model(repository: str, *, one_of: Sequence[str] = (), **arguments: Any
     are fetched. arguments: revision, cache_dir, token, local_files_only and force_download of the
     hub's library. Weights whose SHA-256 is not the one that the hub tells are refused.
     """
-    if "token" in arguments:
-        arguments["token"] = sendable_token(arguments["token"])
+    arguments = with_sendable_token(arguments)
     with saying_what_failed(repository):
         if not (arguments.get("local_files_only") or arguments.get("force_download")):
             names = _names(repository, arguments)

@@ -42,7 +42,6 @@ def main(argv: list[str]) -> int | None:
     import_extra("pyarrow", "batch", "frozenseg batch")
     # Only now, because torch takes seconds.
     from frozenseg.batch.listing import list_items
-    from frozenseg.batch.manifest import Manifest, check_shard_rows
     from frozenseg.batch.run import run
     from frozenseg.batch.worker import Plan
 
@@ -55,14 +54,12 @@ def main(argv: list[str]) -> int | None:
         threshold=checked_threshold(arguments.threshold),
         task=arguments.task,
     )
-    if arguments.resume and arguments.shard_rows:
-        check_shard_rows(Manifest(plan.folder), arguments.shard_rows)
     start = time.monotonic()
     outcome = run(
         plan,
         list_items(arguments.inputs, plan.folder) if arguments.inputs else None,
         part=arguments.part,
-        shard_rows=arguments.shard_rows or SHARD_ROWS,
+        shard_rows=arguments.shard_rows or (None if arguments.resume else SHARD_ROWS),
         engine=_engine(arguments.device or [None], ray),
     )
     seconds = time.monotonic() - start

@@ -12,13 +12,11 @@ from datetime import datetime
 from pathlib import Path
 
 from frozenseg.errors import UserError
-from frozenseg.files import writing
+from frozenseg.files import WITHOUT_LOCKS, writing
 
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "run.lock"
-# Errors of file systems without locks, such as some network and overlay ones.
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
@@ -54,7 +52,7 @@ def _locked(path: Path) -> int:
             os.close(file)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UserError(_held(path, holder)) from None
-            if error.errno not in _WITHOUT_LOCKS:
+            if error.errno not in WITHOUT_LOCKS:
                 raise
             logger.warning(
                 "%s: this file system has no locks (%s): nothing keeps a second run out of the "

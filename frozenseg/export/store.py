@@ -11,14 +11,14 @@ import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from frozenseg.export.session import AnySession, open_session
-from frozenseg.files import atomic_path, writing
+from frozenseg.files import WITHOUT_LOCKS, atomic_path, writing
 from frozenseg.tensor_store import prune
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,11 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "w", encoding="ascii")
     with file:
-        with suppress(OSError):
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         yield
 
 

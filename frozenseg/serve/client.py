@@ -15,7 +15,7 @@ from frozenseg.data.images import file_name
 from frozenseg.data.label_maps import decode_panoptic
 from frozenseg.data.results import png_bytes
 from frozenseg.data.rle import decode_masks
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, sendable_token
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Source, Vocabulary
@@ -43,7 +43,9 @@ class Client:
             import httpx
         except ImportError:
             raise UserError("httpx is not installed: pip install 'frozenseg[serve]'") from None
-        headers = {} if token is None else {"Authorization": f"Bearer {_word(token)}"}
+        headers = {}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {sendable_token(token)}"
         try:
             self._http = httpx.Client(
                 base_url=url, headers=headers, timeout=timeout, trust_env=False
@@ -120,14 +122,6 @@ class Client:
         raise UserError(
             f"{url}: status {status}, not an answer of ours; does frozenseg serve run there?"
         )
-
-
-def _word(token: str) -> str:
-    """Return a token as it can be sent; files of tokens often end with a line break."""
-    word = token.strip()
-    if not word or not word.isascii() or not word.isprintable():
-        raise UserError("the token is no line of ASCII characters; give the one of the service")
-    return word
 
 
 def _things(words: Vocabulary) -> list[tuple[str, ...]]:

@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 # A name between commas. It may be in double quotes; quotes within it are doubled, as in CSV.
 SYNONYM = re.compile(r'\s*"((?:[^"]|"")+)"\s*(?:,|$)|([^,]*)(?:,|$)')
 QUOTED = re.compile(r'(?<![^,;])\s*"(?:[^"]|"")+"\s*(?=[,;]|$)')  # such a name in a whole list
-# What a name in a file of lines must not have: a separator or a comment, or at its beginning a
-# number, a section or a quote.
-NOT_IN_LINES = re.compile(r'[,;]|(^|\s)#|^\d{1,9}\s*[:\uff1a]|^[\["{]')
 # Keys under which files of other programs have their classes.
 TABLES = ("categories", "names")
 FILES = (".txt", ".json", ".csv", ".tsv")  # suffixes of class lists

@@ -12,7 +12,7 @@ from pathlib import Path
 from frozenseg.errors import UserError, UserValueError, nearest
 from frozenseg.text.list_files import rows_of_content, rows_of_file
 from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
-from frozenseg.text.parsing import NOT_IN_LINES, Row, rows_of
+from frozenseg.text.parsing import Row, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +115,6 @@ class Vocabulary:
 
         Raises `UserError` for names that it would not read so.
         """
-        if odd := [name for name in self.flat_names if NOT_IN_LINES.search(name)]:
-            raise UserValueError(
-                f"{self.source}: {shown(odd[0])} cannot be written in a file of lines"
-            )
         lines: list[str] = []
         before: bool | None = None
         for names, is_thing in zip(self.names, self.is_thing, strict=True):
@@ -131,9 +127,9 @@ class Vocabulary:
             lines, before = [*lines, ", ".join([first, *names[1:]])], is_thing
         text = "\n".join(lines) + "\n"
         try:
-            again = [row.names for row in rows_of_content(text, ".txt", self.source)]
+            again = {row.names for row in rows_of_content(text, ".txt", self.source)}
         except UserError:  # the first class would be the heading of a table, or none is left
-            again = []
+            again = set()
         if odd := [names[0] for names in self.names if names not in again]:
             raise UserValueError(
                 f"{self.source}: {shown(odd[0])} cannot be written in a file of lines"
