@@ -168,6 +168,9 @@ MASK_FORMER = {
         # Panoptic and instances: a query is left out if a more probable one of its class has about
         # the same mask, with at least this IoU. 0.0: none is left out, as published.
         "DUPLICATE_IOU": Key(0.0, SHARE),
+        # Panoptic: a query is left out if a more probable one that stays covers at least this share
+        # of its mask, whatever its class. 0.0: none is left out, as published.
+        "COVERED_SHARE": Key(0.0, SHARE),
         # Semantic scores at output size from masks at output size; False: resize the scores.
         # Panoptic or instance results switch it on, as published.
         "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,

@@ -195,6 +195,7 @@ def build_post_processor(cfg: CfgNode) -> PostProcessor:
         object_mask_threshold=test.OBJECT_MASK_THRESHOLD,
         overlap_threshold=test.OVERLAP_THRESHOLD,
         duplicate_iou=test.DUPLICATE_IOU,
+        covered_share=test.COVERED_SHARE,
         detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
         sam_epsilon=cfg.TEST.SAM_MASK_PRED_ALPHA,
         sam_threshold=cfg.TEST.SAM_MASKS.THRESHOLD,

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frozenseg.export.network import Network, Window
-from frozenseg.inference.duplicates import duplicates
+from frozenseg.inference.duplicates import duplicates, uncovered
 from frozenseg.inference.postprocess import PostProcessor
-from frozenseg.runtime.mask_ious import mask_ious
 
 OUTPUTS = {
     "logits": ("class_logits", "mask_logits"),
@@ -62,17 +61,19 @@ class Results(nn.Module):
             height, width = pixels.shape[-2:]
             inside = Window(pixels, size).inside()
             masks = self._at_window(mask_logits, size, (height, width))
-            same = self._same(mask_logits[0], size, (height, width))
+            pairs = self._pairs(mask_logits[0], size, (height, width))
         for name in self.wanted:
             if name == "panoptic":
-                found += self._panoptic(probs, _sigmoid(masks), inside, is_thing, same)
+                found += self._panoptic(probs, _sigmoid(masks), inside, is_thing, **pairs)
             elif name == "semantic":
                 scores, ids = (probs[:, :-1].T @ _sigmoid(masks).flatten(1)).max(0)
                 if self.rules.semantic_threshold:
                     ids = torch.where(scores > self.rules.semantic_threshold, ids, -1)
                 found.append(ids.unflatten(0, (height, width)).int())
             else:
-                found += self._instances(probs, masks, inside, is_thing, same)
+                found += self._instances(
+                    probs, masks, inside, is_thing, pairs.get("same")
+                )
         return tuple(found)
 
     def _at_window(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor:
@@ -85,16 +86,15 @@ class Results(nn.Module):
                 mask_logits = mask_logits.index_select(axis + 2, index)
         return F.interpolate(mask_logits, size=window, mode="bilinear", align_corners=False)[0]
 
-    def _same(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor | None:
-        """Tell which masks (Q, h, w) are about the same: (Q, Q) bool; None: all stay."""
-        if not self.rules.duplicate_iou:
-            return None
+    def _pairs(
+        self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Compare masks (Q, h, w) as `PostProcessor.pairs` does."""
         rows, columns = (
             torch.arange(cells) < _whole_cells(size[axis], cells, window[axis])
             for axis, cells in enumerate(mask_logits.shape[1:])
         )
-        inside = (mask_logits > 0) & rows[:, None] & columns
-        return mask_ious(inside, inside) >= self.rules.duplicate_iou
+        return self.rules.pairs(torch.where(rows[:, None] & columns, mask_logits, -1.0))
 
     def _panoptic(
         self,
@@ -102,13 +102,16 @@ class Results(nn.Module):
         mask_probs: Tensor,
         inside: Tensor,
         is_thing: Tensor,
-        same: Tensor | None,
+        same: Tensor | None = None,
+        covers: Tensor | None = None,
     ) -> list[Tensor]:
         queries, void = class_probs.shape[0], class_probs.shape[1] - 1
         scores, labels = class_probs.max(-1)
         valid = (labels != void) & (scores > self.rules.object_mask_threshold)
         if same is not None:
             valid = valid & ~duplicates(labels, scores, same)
+        if covers is not None:
+            valid = valid & uncovered(scores, covers & valid)
         factors = torch.where(valid, scores, -1.0)[:, None, None]
         best = (mask_probs * factors).argmax(0)
         own = (mask_probs.gather(0, best[None])[0] >= 0.5) & valid[best] & inside

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenseg.inference.duplicates import duplicates
+from frozenseg.inference.duplicates import duplicates, uncovered
 from frozenseg.inference.regions import label_segments, mask_boxes, spans
 from frozenseg.runtime.linear import linear
 from frozenseg.structures import InstanceResult, PanopticResult
@@ -134,16 +134,20 @@ class PanopticAccumulator:
         threshold: float,
         device: torch.device,
         same: Tensor | None = None,
+        covers: Tensor | None = None,
     ) -> None:
         """class_probs: (Q, K + 1), void last, on the host. size: (H, W). threshold: least class
-        probability. device: of the masks. same: (Q, Q) bool, on the host, whether two masks are
-        about the same; None: duplicates stay."""
+        probability. device: of the masks. same and covers: (Q, Q) bool, on the host, as of
+        `duplicates` and `uncovered`; None: those that they would leave out stay."""
         scores, labels = class_probs.max(-1)
         void = class_probs.shape[-1] - 1
         counts = (labels != void) & (scores > threshold)
         if same is not None:
             counts &= ~duplicates(labels, scores, same)
         self.queries = counts.nonzero()[:, 0]
+        if covers is not None:
+            among = covers[self.queries][:, self.queries]
+            self.queries = self.queries[uncovered(scores[self.queries], among)]
         self.scores, self.labels = scores[self.queries], labels[self.queries]
         self.factors = self.scores[:, None, None].to(device)
         self.winner = torch.full(size, -1, dtype=torch.int32, device=device)

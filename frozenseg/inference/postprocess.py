@@ -30,7 +30,7 @@ from frozenseg.inference.join_proposals import (
 )
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.inference.scan import scan
-from frozenseg.runtime.mask_ious import mask_ious
+from frozenseg.runtime.mask_ious import covered_shares, mask_ious
 from frozenseg.runtime.memory import require_memory
 from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
@@ -49,6 +49,8 @@ class PostProcessor:
     overlap_threshold: panoptic; least share of its own mask that a query must win.
     duplicate_iou: panoptic and instances; from this IoU with a more probable mask of its class on,
         a mask is left out; 0: none is.
+    covered_share: panoptic; a mask is left out if a more probable one that stays covers this share
+        of it, whatever its class; 0: none is.
     detections_per_image: instances; pairs of query and class taken before stuff is dropped.
     masks_at_output_size: semantic; compute scores from masks at output size. False resizes scores
         made at input size, as published for semantic-only runs.
@@ -67,6 +69,7 @@ class PostProcessor:
     object_mask_threshold: float = 0.0
     overlap_threshold: float = 0.8
     duplicate_iou: float = 0.0
+    covered_share: float = 0.0
     detections_per_image: int = 100
     masks_at_output_size: bool = True
     semantic_scores: bool = False
@@ -112,22 +115,22 @@ class PostProcessor:
         mask_logits = mask_logits.float()
         if sam_proposals is not None:
             mask_logits = torch.cat((mask_logits, sam_proposals.mask_logits))
-        small = [class_probs]  # which queries count is decided on the host
-        if self.duplicate_iou and (self.panoptic or self.instances):
-            rows, columns = resizer.whole_cells
-            inside = mask_logits[:, :rows, :columns] > 0
-            small.append(mask_ious(inside, inside) >= self.duplicate_iou)
-        wait = start_copies(small)
+        rows, columns = resizer.whole_cells
+        pairs = self.pairs(mask_logits[:, :rows, :columns])
+        wait = start_copies([class_probs, *pairs.values()])  # which count is decided on the host
         yield None
-        on_host, *same = wait()
+        on_host, *on_host_pairs = wait()
+        pairs = dict(zip(pairs, on_host_pairs, strict=True))
         size, device = resizer.output_size, mask_logits.device
         self._require_memory(size, len(mask_logits), device)
         panoptic = instances = proposals = None
         if self.panoptic:
-            panoptic = PanopticAccumulator(on_host, size, self.object_mask_threshold, device, *same)
+            least = self.object_mask_threshold
+            panoptic = PanopticAccumulator(on_host, size, least, device, **pairs)
         if self.instances:
             most = self.detections_per_image
-            instances = InstanceAccumulator(on_host, vocabulary, size, most, device, *same)
+            same = pairs.get("same")
+            instances = InstanceAccumulator(on_host, vocabulary, size, most, device, same)
         if self.proposals:
             proposals = ProposalAccumulator(mask_logits, size)
         semantic = self._semantic(class_weights, size)
@@ -151,6 +154,22 @@ class PostProcessor:
             semantic_scores=semantic.all_scores if semantic else None,
             proposals=proposals.masks.numpy() if proposals else None,
         )
+
+    def pairs(self, mask_logits: Tensor) -> dict[str, Tensor]:
+        """Compare all masks (N, h, w): (N, N) bool by name, where a threshold asks for it.
+
+        "same": whether two are about the same. "covers": whether the second covers the first.
+        """
+        same = self.duplicate_iou and (self.panoptic or self.instances)
+        covers = self.covered_share and self.panoptic
+        pairs = {}
+        if same or covers:
+            inside = mask_logits > 0
+        if same:
+            pairs["same"] = mask_ious(inside, inside) >= self.duplicate_iou
+        if covers:
+            pairs["covers"] = covered_shares(inside, inside) >= self.covered_share
+        return pairs
 
     def _semantic(self, weights: Tensor, size: tuple[int, int]) -> SemanticAccumulator | None:
         if not (self.semantic or self.semantic_scores):

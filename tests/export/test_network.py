@@ -113,6 +113,14 @@ def test_duplicates_are_left_out() -> None:
     assert 0 < (scores[1] > 0).sum() < (scores[0] > 0).sum()
 
 
+@pytest.mark.parametrize("share", [0.02, 0.9])
+def test_covered_masks_are_left_out(share: float) -> None:
+    rules = replace(RULES, covered_share=share)
+    for case in compared(build_tiny(), rules, cases(32)):
+        assert case.within(LIMITS["fp32"]), str(case)
+        assert case.pixels > 1 - 1e-6 or not case.usual
+
+
 def test_cells_inside_are_chosen_by_the_size_of_the_image(tiny_model: SegmentationModel) -> None:
     small = [case for case in cases(32) if case.name == "smaller than the window"]
     (found,) = compared(tiny_model, replace(RULES, cells_inside=True), small)

@@ -30,6 +30,7 @@ PROCESSORS = {
     "panoptic": PostProcessor(semantic=False, instances=False, overlap_threshold=0.3),
     "instances": PostProcessor(semantic=False, panoptic=False),
     "without duplicates": PostProcessor(semantic=False, duplicate_iou=0.2),
+    "without covered ones": PostProcessor(semantic=False, covered_share=0.5),
     "semantic, with a threshold": PostProcessor(
         panoptic=False, instances=False, semantic_threshold=0.4, cells_inside=True
     ),

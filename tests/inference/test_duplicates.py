@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from frozenseg.inference.duplicates import duplicates
+from frozenseg.inference.duplicates import duplicates, uncovered
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.inference.resize import MaskResizer
 from frozenseg.runtime import mask_ious as module
-from frozenseg.runtime.mask_ious import mask_ious
+from frozenseg.runtime.mask_ious import covered_shares, mask_ious
 from tests.inference.test_postprocess_exact import CLASSES, WORDS, proposals_of_sam
 
 SIZE = (12, 16)
@@ -17,14 +17,16 @@ def test_ious_equal_counting(monkeypatch) -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.rand(n, 7, 9, generator=generator) > 0.6 for n in (5, 4))
     first[2] = second[1] = False  # two empty masks
-    expected = np.zeros((5, 4))
+    expected, shares = np.zeros((2, 5, 4))
     for row, one in enumerate(first.numpy()):
         for column, other in enumerate(second.numpy()):
             both = (one | other).sum()
             expected[row, column] = (one & other).sum() / both if both else 0
+            shares[row, column] = (one & other).sum() / one.sum() if one.any() else 0
     for at_once in (10, module.PIXELS_AT_ONCE):  # in parts, and whole
         monkeypatch.setattr(module, "PIXELS_AT_ONCE", at_once)
         np.testing.assert_allclose(mask_ious(first, second), expected, atol=1e-7)
+        np.testing.assert_allclose(covered_shares(first, second), shares, atol=1e-7)
 
 
 def test_a_find_is_left_out_for_a_better_one_of_its_class_and_mask() -> None:
@@ -45,6 +47,18 @@ def test_a_find_is_left_out_for_a_better_one_of_its_class_and_mask() -> None:
     ]
     assert 5 < sum(expected) < 25
     assert duplicates(class_ids, scores, same).tolist() == expected
+
+
+def test_a_find_is_left_out_for_a_better_one_that_stays_and_covers_it() -> None:
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randint(6, (30,), generator=generator) / 6  # many are equal
+    covers = torch.rand(30, 30, generator=generator) > 0.9
+    expected: list[int] = []
+    for find in sorted(range(30), key=lambda find: (-scores[find], find)):
+        if not any(covers[find, better] for better in expected):
+            expected.append(find)
+    assert 10 < len(expected) < 25
+    assert uncovered(scores, covers).nonzero()[:, 0].tolist() == sorted(expected)
 
 
 def seen_by(finds: list[tuple[int, float, slice]], **options: float):
@@ -69,6 +83,21 @@ def test_an_object_found_twice_is_lost_as_published_and_stays_without_duplicates
     assert published.instances.class_ids[best].tolist().count(2) == 2
     best = without.instances.scores > 0.5
     assert sorted(without.instances.class_ids[best].tolist()) == [2, 4]
+
+
+def test_a_mask_over_two_objects_loses_one_as_published_and_none_where_covered_ones_go() -> None:
+    finds = [(2, 8.0, slice(0, 8)), (1, 4.0, slice(4, 16)), (4, 3.0, slice(8, 16))]
+    published, without = seen_by(finds), seen_by(finds, covered_share=0.2)
+    # The second is more probable than the third, whose pixels it takes, and loses too many itself.
+    assert [segment.class_id for segment in published.panoptic.segments] == [2]
+    assert [(s.class_id, s.area) for s in without.panoptic.segments] == [(2, 96), (4, 96)]
+    spared = seen_by(finds, covered_share=0.4)  # a third of it is covered
+    np.testing.assert_array_equal(spared.panoptic.ids, published.panoptic.ids)
+
+
+def test_a_mask_of_no_class_covers_nothing() -> None:
+    finds = [(CLASSES, 6.0, slice(0, 16)), (4, 4.0, slice(8, 16))]
+    assert [s.class_id for s in seen_by(finds, covered_share=0.2).panoptic.segments] == [4]
 
 
 def test_other_classes_and_other_masks_are_no_duplicates() -> None:
