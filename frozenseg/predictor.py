@@ -349,6 +349,13 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be pickled or copied: what the model has prepared on its device cannot be."""
+        raise UserError(
+            "a predictor is neither pickled nor copied; threads may share one, and other processes "
+            "load the model themselves"
+        )
+
     def __repr__(self) -> str:
         if "pipeline" not in self.__dict__:
             return "<Predictor, closed>"
