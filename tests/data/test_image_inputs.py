@@ -138,6 +138,15 @@ def test_one_array_is_no_list_of_its_rows(photo: np.ndarray) -> None:
     )
 
 
+def test_what_is_no_list_is_neither_empty_nor_a_list_of_its_parts(folder: Path) -> None:
+    """The bytes of a file would be numbers, an open file lines, and a mapping its keys."""
+    path = folder / "a.png"
+    with open(path, "rb") as file, Image.open(path) as image:
+        for one in (path.read_bytes(), file, image, {"a": image}, {}, None, 5):
+            with pytest.raises(UserError, match=f"expected, got {type(one).__name__}; give a list"):
+                list(each_image(one))
+
+
 def test_a_folder_of_videos_alone_is_no_empty_list(folder: Path) -> None:
     for images in (f"{folder}/*.mp4", [folder / "*.mp4"]):
         with pytest.raises(UserError, match=r"mp4: holds videos alone; give each of them to track"):
