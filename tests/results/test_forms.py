@@ -87,6 +87,12 @@ def test_a_filter_leaves_the_identities_of_a_video_in_the_pixels() -> None:
     np.testing.assert_array_equal(some.ids, expected)
 
 
+@pytest.mark.parametrize("threshold", [1.5, -1, float("nan"), 10**400, 1 + 0j, "1", True, None])
+def test_a_threshold_that_is_none(threshold: object) -> None:
+    with pytest.raises(UserError, match="^threshold .*: must (lie in|be a number from) 0"):
+        made().filter(threshold=threshold)
+
+
 @pytest.mark.parametrize("opacity", [-0.1, 50, float("nan")])
 def test_an_opacity_that_is_none(opacity: float) -> None:
     with pytest.raises(UserError, match="opacity .*: must lie in 0-1"):
