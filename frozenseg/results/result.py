@@ -12,7 +12,7 @@ from PIL import Image
 from frozenseg.data.results import png_bytes, write_panoptic_png
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, UserValueError
-from frozenseg.files import atomic_path, write_json
+from frozenseg.files import atomic_path, user_path, write_json
 from frozenseg.inference.regions import class_regions, instance_regions
 from frozenseg.results.coco import coco_documents
 from frozenseg.results.hosts import detectron2_output, supervision_detections, transformers_dict
@@ -115,7 +115,7 @@ class SegmentationResult:
 
         name: NAME; None: that of the image's file without its ending, or "image".
         """
-        target = Path(folder)
+        target = user_path(folder)
         stem = Path(self.file_name or "image").stem if name is None else name
         picture = target / f"{stem}_drawn.png"
         with atomic_path(picture) as temporary:

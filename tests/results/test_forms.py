@@ -218,7 +218,7 @@ def test_coco_documents_through_pycocotools(tmp_path: Path) -> None:
     assert isinstance(found[0]["segmentation"]["counts"], str)
 
 
-def test_saved_files_are_coco_panoptic(tmp_path: Path) -> None:
+def test_saved_files_are_coco_panoptic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = made()
     assert result.save(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
     names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
@@ -233,6 +233,8 @@ def test_saved_files_are_coco_panoptic(tmp_path: Path) -> None:
     ids = read_panoptic_ids(str(tmp_path / "new/folder" / annotation["file_name"]))
     np.testing.assert_array_equal(ids, result.panoptic.ids)
     assert [entry["id"] for entry in annotation["segments_info"]] == [1, 2, 3]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert result.save("~/at_home") == tmp_path / "at_home"
     assert made(file_name=None).save(tmp_path, "x") and (tmp_path / "x_drawn.png").is_file()
 
 
