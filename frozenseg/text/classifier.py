@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST = 2_000_000_000  # bytes of all vectors on disk: 600,000 names of the published CLIP
 WRITES_BETWEEN = 100  # looks at how much that is, which takes a second with 100,000 files
-AT_ONCE = 1000  # names: the vectors of their 14 sentences each take 0.2 GB, however long a list is
+AT_ONCE = 1000  # names: 43 MB for the vectors of their sentences, by the published CLIP
 MOST_IN_MEMORY = 50_000  # names: 300 MB of the published CLIP; a service may be asked for any
 FILE_FORMAT = "3"  # part of the folder's name, so that a new format does not find old files
 PREFIX = "name:"  # of the keys of vectors, so that no name is a reserved word of safetensors
