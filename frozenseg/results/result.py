@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageShow
 
 from frozenseg.data.results import png_bytes, write_panoptic_png
 from frozenseg.drawing.visualize import draw_segments
@@ -100,8 +100,12 @@ class SegmentationResult:
         )
 
     def show(self) -> None:
-        """Show `draw` in a notebook, or in the viewer of the machine."""
-        self.draw().show()
+        """Show `draw` in the viewer of the machine, or in a notebook where there is none.
+
+        Raises `UserError` where there is neither, as on a server.
+        """
+        if not ImageShow.show(self.draw()):
+            raise UserError("nothing here shows pictures; write one by result.draw().save(...)")
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.draw())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 
 from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.data.rle import decode_masks, encode_segmentation
@@ -236,6 +236,22 @@ def test_saved_files_are_coco_panoptic(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     assert result.save("~/at_home") == tmp_path / "at_home"
     assert made(file_name=None).save(tmp_path, "x") and (tmp_path / "x_drawn.png").is_file()
+
+
+def test_a_machine_that_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    class Viewer(ImageShow.Viewer):
+        def show(self, image: Image.Image, **_: object) -> int:
+            shown.append(image.size)
+            return 1
+
+    monkeypatch.setattr(ImageShow, "_viewers", [Viewer()])
+    made().show()
+    assert shown == [made().draw().size]
+    monkeypatch.setattr(ImageShow, "_viewers", [])
+    with pytest.raises(UserError, match="nothing here shows pictures; write one"):
+        made().show()
 
 
 def test_a_notebook_shows_the_drawing() -> None:
