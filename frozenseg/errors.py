@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from types import ModuleType
+from typing import Any
 
 
 class UserError(Exception):
@@ -19,6 +20,15 @@ class UserError(Exception):
         ...     print(error)
         configuration smal: no such file, ... did you mean small?
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the constructor, which takes other arguments in some subclasses: a pool
+        of processes would wait for ever for an error that cannot be read."""
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(kind: type[UserError], arguments: tuple[Any, ...]) -> UserError:
+    return kind.__new__(kind, *arguments)
 
 
 class UserValueError(UserError, ValueError):

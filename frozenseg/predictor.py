@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Source, Vocabulary
 from frozenseg.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of `typing` from Python 3.11 on
 
 logger = logging.getLogger(__name__)
 
@@ -321,7 +324,7 @@ class Predictor:
             self._texts = dict([*others[1 - TEXTS_KEPT :], (vocabulary, text)])
         return text
 
-    def to(self, device: str | torch.device) -> "Predictor":
+    def to(self, device: str | torch.device) -> "Self":
         """Move the predictor to another device, and return it.
 
         The model is loaded anew, because it was prepared for the device where it is.
@@ -343,11 +346,18 @@ class Predictor:
         gc.collect()
         give_back_memory()
 
-    def __enter__(self) -> "Predictor":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be pickled or copied: what the model has prepared on its device cannot be."""
+        raise UserError(
+            "a predictor is neither pickled nor copied; threads may share one, and other processes "
+            "load the model themselves"
+        )
 
     def __repr__(self) -> str:
         if "pipeline" not in self.__dict__:

@@ -1,7 +1,10 @@
 """One predictor, several callers: what is returned is of the vocabulary that was asked for."""
 
+import copy
+import pickle
 import sys
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -97,3 +100,9 @@ def test_a_closed_predictor_says_so(predictor: Predictor) -> None:
     predictor.close()
     with pytest.raises(UserError, match="this predictor is closed; load the model again"):
         predictor(np.zeros((20, 20, 3), np.uint8), "car")
+
+
+@pytest.mark.parametrize("doubled", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_predictor_is_not_copied(predictor: Predictor, doubled: Callable) -> None:
+    with pytest.raises(UserError, match="neither pickled nor copied; threads may share one"):
+        doubled(predictor)

@@ -63,6 +63,22 @@ def test_training_and_evaluation_leave_the_configuration_as_it_is(recipe: TinyRu
     assert cfg.dump() == before and not cfg.is_frozen()
 
 
+def test_training_and_evaluation_do_without_the_defaults_of_the_process(recipe: TinyRun) -> None:
+    options = {"OUTPUT_DIR": "out", "SOLVER.MAX_ITER": 1, "SOLVER.STEPS": ()}
+    cfg = frozenseg.load_config("recipe.yaml", options)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        trained = frozenseg.train(cfg)
+        scores = frozenseg.evaluate(cfg)
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert_same_scores(scores, trained.scores)
+
+
 def test_a_model_without_weights_is_no_public_name() -> None:
     from frozenseg.build import build_model
 

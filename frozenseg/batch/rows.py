@@ -15,7 +15,7 @@ from frozenseg.batch.manifest import Manifest, arrow
 from frozenseg.data.coco_records import instance_records, segment_record
 from frozenseg.data.rle import decode_masks, encode_ids
 from frozenseg.errors import MissingFileError, UserError, UserValueError, nearest
-from frozenseg.files import read_json, write_whole
+from frozenseg.files import read_json, user_path, write_whole
 from frozenseg.results.hosts import supervision_detections
 from frozenseg.results.result import SegmentationResult, Task
 from frozenseg.structures import InstanceResult
@@ -159,7 +159,7 @@ def read_rows(folder: str | PathLike[str], columns: list[str] | None = None) -> 
     for name in columns or ():
         if name not in known:
             raise UserValueError(f"column {name!r}: no row has it; {nearest(name, known)}")
-    return rows_in(shard_files(Path(folder)), columns)
+    return rows_in(shard_files(user_path(folder)), columns)
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from frozenseg.evaluation.evaluator import Evaluator, Scoring
 from frozenseg.evaluation.results_file import table, write_results
 from frozenseg.evaluation.runner import Evaluation, Share
 from frozenseg.files import check_writable
-from frozenseg.runtime.isolation import on_device
+from frozenseg.runtime.isolation import on_device, plain_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def evaluate(
             )
         cfg.MODEL.WEIGHTS = str(weights)
         cfg.freeze()
-        with run_log(output):
+        with run_log(output), plain_defaults():
             return _evaluate(cfg, output, spread)
 
 

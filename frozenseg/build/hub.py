@@ -62,6 +62,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         arguments: model_card_kwargs, as of `push_to_hub`, and others of
         `ModelHubMixin.save_pretrained`. A README.md that is there stays, with a warning.
         """
+        self._open()  # a closed predictor is an error before anything is written
         folder = user_path(save_directory)
         check_writable(folder / SAVED_WEIGHTS)
         if (folder / CARD).exists():
@@ -76,6 +77,8 @@ class HubPredictor(Predictor, ModelHubMixin):
         arguments: private, token, branch and others of `ModelHubMixin.push_to_hub`; the licence and
         data sets of the card are `model_card_kwargs={"license": ..., "datasets": [...]}`.
         """
+        self._open()  # what cannot be saved is an error before a repository is made
+        self._configuration()
         with saying_what_failed(repo_id):
             return super().push_to_hub(repo_id, **with_sendable_token(arguments))
 

@@ -76,7 +76,7 @@ from frozenseg.errors import WriteError
 from frozenseg.evaluation.evaluator import Evaluator, SoFar
 from frozenseg.evaluation.runner import Evaluation
 from frozenseg.files import atomic_path
-from frozenseg.runtime.isolation import on_device
+from frozenseg.runtime.isolation import on_device, plain_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def train(cfg: CfgNode, resume: bool = False) -> TrainingResult:
         if is_main() and not resume:
             refuse_another_run(output, checkpoints)
         device = process_device(cfg)
-        with run_log(output), on_device(device):
+        with run_log(output), on_device(device), plain_defaults():
             return _started(cfg, device, output, checkpoints, resume).run()
 
 

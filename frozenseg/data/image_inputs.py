@@ -92,14 +92,21 @@ def each_image(images: Any) -> Iterator[Any]:
 
     Videos among these files are left out. Arrays and tensors are copied, because a generator may
     write the next image into the same memory before this one is read. Raises `UserError` for a
-    folder or glob without an image, and for an array or tensor that is one image.
+    folder or glob without an image, and for what is one image but no path, or none at all.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
         raise UserValueError(
             f"an array of shape {tuple(images.shape)} is no list of images, which has four "
             "dimensions; give [image], or list(images)"
         )
-    for entry in [images] if isinstance(images, str | os.PathLike) else images:
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    elif not is_many(images):
+        raise UserValueError(
+            f"several images were expected, got {type(images).__name__}; give a list of images, a "
+            "generator or a folder"
+        )
+    for entry in images:
         if isinstance(entry, str | os.PathLike) and is_many(entry):
             found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
             if not found:

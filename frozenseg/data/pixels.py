@@ -19,7 +19,8 @@ def rgb_of_array(values: np.ndarray) -> np.ndarray:
     values = _to_uint8(values)
     if values.shape[2] == 4:
         return over_white(values)
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    # A broadcast view of the right shape would be read-only.
+    return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

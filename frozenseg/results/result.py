@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageShow
 
 from frozenseg.data.results import png_bytes, write_panoptic_png
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, UserValueError
-from frozenseg.files import atomic_path, write_json
+from frozenseg.files import atomic_path, user_path, write_json
 from frozenseg.inference.regions import class_regions, instance_regions
 from frozenseg.results.coco import coco_documents
 from frozenseg.results.hosts import detectron2_output, supervision_detections, transformers_dict
@@ -100,8 +100,12 @@ class SegmentationResult:
         )
 
     def show(self) -> None:
-        """Show `draw` in a notebook, or in the viewer of the machine."""
-        self.draw().show()
+        """Show `draw` in the viewer of the machine, or in a notebook where there is none.
+
+        Raises `UserError` where there is neither, as on a server.
+        """
+        if not ImageShow.show(self.draw()):
+            raise UserError("nothing here shows pictures; write one by result.draw().save(...)")
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.draw())
@@ -115,7 +119,7 @@ class SegmentationResult:
 
         name: NAME; None: that of the image's file without its ending, or "image".
         """
-        target = Path(folder)
+        target = user_path(folder)
         stem = Path(self.file_name or "image").stem if name is None else name
         picture = target / f"{stem}_drawn.png"
         with atomic_path(picture) as temporary:

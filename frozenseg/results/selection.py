@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 
@@ -15,10 +16,10 @@ THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks ha
 
 def checked_threshold(threshold: float) -> float:
     """Return a threshold of scores, which must be a number from 0 to 1."""
-    if isinstance(threshold, bool) or not isinstance(threshold, float | int | np.number):
+    if isinstance(threshold, bool) or not isinstance(threshold, Real):
         raise UserValueError(f"threshold {shown(threshold)}: must be a number from 0 to 1")
     if not 0 <= threshold <= 1:
-        raise UserValueError(f"threshold {threshold:g}: must lie in 0-1")
+        raise UserValueError(f"threshold {shown(threshold)}: must lie in 0-1")
     return float(threshold)
 
 

@@ -82,13 +82,17 @@ def test_a_file_of_others_in_the_place_of_a_shard_is_damaged(plan: Plan) -> None
             read()
 
 
-def test_rows_of_no_run_or_no_column_are_refused(plan: Plan) -> None:
+def test_rows_of_no_run_or_no_column_are_refused(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(plan)
     assert [*read_rows(plan.folder, ["id"])] == [{"id": number} for number in range(10)]
     with pytest.raises(ValueError, match="column 'pth': no row has it; did you mean path"):
         read_rows(plan.folder, ["id", "pth"])
     with pytest.raises(FileNotFoundError, match="holds no run of frozenseg batch"):
         read_rows(plan.folder / "shards")
+    monkeypatch.setenv("HOME", str(plan.folder.parent))
+    assert len([*read_rows(f"~/{plan.folder.name}")]) == 10
 
 
 def test_a_segment_without_a_score_has_none_in_an_export(plan: Plan, tmp_path: Path) -> None:

@@ -198,6 +198,20 @@ def test_what_is_not_there_and_what_cannot_be_shared(
         frozenseg.load(run, options=options).save_pretrained(tmp_path / "x")
 
 
+def test_a_predictor_that_cannot_be_shared_leaves_nothing_behind(
+    hub: type[Hub], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with frozenseg.load(run) as by_hand:
+        by_hand.cfg = None
+        with pytest.raises(UserError, match="this predictor has no configuration"):
+            by_hand.push_to_hub("somebody/new")
+    for share in (by_hand.save_pretrained, by_hand.push_to_hub):
+        with pytest.raises(UserError, match="this predictor is closed; load the model again"):
+            share("somebody/new")
+    assert "somebody/new" not in hub.repositories and not Path("somebody").exists()
+
+
 @pytest.mark.parametrize("fetching", [{}, {"force_download": True}])
 def test_a_model_of_another_program_is_refused(hub: type[Hub], fetching: dict) -> None:
     hub.repositories[NAME] = {"config.json": b"{}", "model.safetensors": b"of another program"}

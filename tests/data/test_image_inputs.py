@@ -79,6 +79,18 @@ def test_errors_that_people_catch(folder: Path) -> None:
     assert issubclass(MissingFileError, UserError)
 
 
+@pytest.mark.parametrize("scale", [1, np.uint16(257), np.float32(1 / 255), 1 / 255])
+@pytest.mark.parametrize("channels", [slice(0, 3), slice(0, 1), 0])
+def test_the_pixels_of_every_type_can_be_written(
+    photo: np.ndarray, scale: float, channels: slice | int
+) -> None:
+    given = (photo[..., channels] * scale).astype(np.asarray(scale).dtype if scale != 1 else "u1")
+    given.flags.writeable = False
+    found = to_array(given)
+    np.testing.assert_array_equal(found, photo if channels == slice(0, 3) else photo[..., [0] * 3])
+    assert found.flags.writeable and found.flags.c_contiguous
+
+
 def test_what_stands_for_several_images(folder: Path, photo: np.ndarray) -> None:
     for many in (
         [photo],
@@ -124,6 +136,15 @@ def test_one_array_is_no_list_of_its_rows(photo: np.ndarray) -> None:
     assert (
         len(list(each_image(photo[None]))) == len(list(each_image(list(photo[..., 0][None])))) == 1
     )
+
+
+def test_what_is_no_list_is_neither_empty_nor_a_list_of_its_parts(folder: Path) -> None:
+    """The bytes of a file would be numbers, an open file lines, and a mapping its keys."""
+    path = folder / "a.png"
+    with open(path, "rb") as file, Image.open(path) as image:
+        for one in (path.read_bytes(), file, image, {"a": image}, {}, None, 5):
+            with pytest.raises(UserError, match=f"expected, got {type(one).__name__}; give a list"):
+                list(each_image(one))
 
 
 def test_a_folder_of_videos_alone_is_no_empty_list(folder: Path) -> None:

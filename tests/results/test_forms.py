@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 
 from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.data.rle import decode_masks, encode_segmentation
@@ -85,6 +85,12 @@ def test_a_filter_leaves_the_identities_of_a_video_in_the_pixels() -> None:
     assert [segment.track_id for segment in some.segments] == left == [2, 3]
     expected = np.where(np.isin(result.panoptic.ids, left), result.panoptic.ids, 0)
     np.testing.assert_array_equal(some.ids, expected)
+
+
+@pytest.mark.parametrize("threshold", [1.5, -1, float("nan"), 10**400, 1 + 0j, "1", True, None])
+def test_a_threshold_that_is_none(threshold: object) -> None:
+    with pytest.raises(UserError, match="^threshold .*: must (lie in|be a number from) 0"):
+        made().filter(threshold=threshold)
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 50, float("nan")])
@@ -212,7 +218,7 @@ def test_coco_documents_through_pycocotools(tmp_path: Path) -> None:
     assert isinstance(found[0]["segmentation"]["counts"], str)
 
 
-def test_saved_files_are_coco_panoptic(tmp_path: Path) -> None:
+def test_saved_files_are_coco_panoptic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = made()
     assert result.save(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
     names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
@@ -227,7 +233,25 @@ def test_saved_files_are_coco_panoptic(tmp_path: Path) -> None:
     ids = read_panoptic_ids(str(tmp_path / "new/folder" / annotation["file_name"]))
     np.testing.assert_array_equal(ids, result.panoptic.ids)
     assert [entry["id"] for entry in annotation["segments_info"]] == [1, 2, 3]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert result.save("~/at_home") == tmp_path / "at_home"
     assert made(file_name=None).save(tmp_path, "x") and (tmp_path / "x_drawn.png").is_file()
+
+
+def test_a_machine_that_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    class Viewer(ImageShow.Viewer):
+        def show(self, image: Image.Image, **_: object) -> int:
+            shown.append(image.size)
+            return 1
+
+    monkeypatch.setattr(ImageShow, "_viewers", [Viewer()])
+    made().show()
+    assert shown == [made().draw().size]
+    monkeypatch.setattr(ImageShow, "_viewers", [])
+    with pytest.raises(UserError, match="nothing here shows pictures; write one"):
+        made().show()
 
 
 def test_a_notebook_shows_the_drawing() -> None:

@@ -122,6 +122,28 @@ def write_many(folder: str, start: int, barrier: object) -> None:
         classifier.vectors(["shared", f"name {number}"])
 
 
+def test_a_long_list_is_encoded_in_portions_that_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frozenseg.text.classifier.AT_ONCE", 3)
+    asked: list[int] = []
+
+    class Stopped(CountingEncoder):
+        def encode_text(self, texts: list[str]) -> Tensor:
+            asked.append(len(texts))
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            return super().encode_text(texts)
+
+    names = [f"thing {number}" for number in range(8)]
+    with pytest.raises(KeyboardInterrupt):
+        TextClassifier(Stopped(), folder=tmp_path).vectors(names)
+    assert asked == [3 * 14, 3 * 14, 2 * 14]
+    again = make(tmp_path)
+    torch.testing.assert_close(again.vectors(names), expected(names))
+    assert again.encoded == 2
+
+
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
