@@ -71,9 +71,7 @@ class Results(nn.Module):
                     ids = torch.where(scores > self.rules.semantic_threshold, ids, -1)
                 found.append(ids.unflatten(0, (height, width)).int())
             else:
-                found += self._instances(
-                    probs, masks, inside, is_thing, pairs.get("same")
-                )
+                found += self._instances(probs, masks, inside, is_thing, pairs.get("same"))
         return tuple(found)
 
     def _at_window(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor:
