@@ -80,6 +80,13 @@ def _resolve(dotted: str, page_name: str) -> None:
         return
 
 
+def test_commands_of_the_logs_are_those_of_now() -> None:
+    """Programs that have moved into `frozenseg` are no longer told by their old files."""
+    for path in (ROOT / "logs").rglob("README.md"):
+        for file in re.findall(r"(?:tools|demo)/\w+\.py", path.read_text(encoding="utf-8")):
+            assert (ROOT / file).is_file(), f"{path.relative_to(ROOT)}: {file} is not there"
+
+
 def test_the_reference_names_what_exists() -> None:
     text = (DOCS / "api" / "python.md").read_text(encoding="utf-8")
     for dotted in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
