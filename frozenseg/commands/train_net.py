@@ -109,7 +109,7 @@ def _evaluate(request: Request, spread: Spread | None = None) -> int:
 def argument_parser(
     program: str,
     description: str,
-    epilog: str = "Also runs under torchrun, which then says how many processes there are.",
+    epilog: str = "Also runs under torchrun, which then sets the number of processes.",
 ) -> argparse.ArgumentParser:
     """Make the parser of the published command line."""
     parser = argparse.ArgumentParser(prog=program, description=description, epilog=epilog)
@@ -124,20 +124,21 @@ def argument_parser(
         "--num-gpus",
         type=int,
         default=1,
-        help="how many processes to start on this machine, each with a GPU of its own, or on the "
-        "CPU with MODEL.DEVICE cpu (default: %(default)s)",
+        help="number of processes to start on this machine, each with a GPU of its own, or, with "
+        "MODEL.DEVICE cpu, on the CPU (default: %(default)s)",
     )
     add(
         "--num-machines",
         type=int,
         default=1,
-        help="how many machines train together; start the command on each (default: %(default)s)",
+        help="number of machines that train together; start the command on each (default: "
+        "%(default)s)",
     )
     add(
         "--machine-rank",
         type=int,
         default=0,
-        help="the number of this machine, from 0 (default: %(default)s)",
+        help="number of this machine, from 0 (default: %(default)s)",
     )
     add(
         "--dist-url",
@@ -147,7 +148,7 @@ def argument_parser(
     add(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in OUTPUT_DIR, or start where there is none",
+        help="continue from the newest checkpoint in OUTPUT_DIR, or start if there is none",
     )
     add(
         "--eval-only",
@@ -159,7 +160,7 @@ def argument_parser(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="KEY VALUE pairs, as the published command lines give them",
+        help="KEY VALUE pairs, as in the published command lines",
     )
     add("options", nargs="*", metavar="KEY VALUE", help="settings that replace those of the file")
     return parser
