@@ -23,7 +23,9 @@ def add_vocabulary(parser: argparse.ArgumentParser) -> None:
 def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary:
     """Return the classes that are asked for."""
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
-        raise UserError('name the classes with either --vocabulary "a, b; c" or --vocabulary-file F')
+        raise UserError(
+            'name the classes with either --vocabulary "a, b; c" or --vocabulary-file F'
+        )
     if arguments.vocabulary_file is None:
         vocabulary = Vocabulary.parse(arguments.vocabulary, arguments.things)
         return replace(vocabulary, source="--vocabulary")
