@@ -1,6 +1,7 @@
 """Train a model, or evaluate it on every set of DATASETS.TEST (--eval-only)."""
 
 import argparse
+import logging
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,14 @@ from frozenseg.build.device import build_device
 from frozenseg.build.evaluation import Spread, evaluate, unexpected_results
 from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.build.training import train
+from frozenseg.checkpoints.published_files import PUBLISHED
 from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.config import load_config
-from frozenseg.engine.distributed import INTERRUPTED, LaunchConfig, launch
+from frozenseg.engine.distributed import INTERRUPTED, LaunchConfig, is_main, launch
 from frozenseg.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,14 @@ def work(request: Request) -> int:
     if request.eval_only:
         return _evaluate(request)
     cfg = load_config(request.config, request.options)
+    published = PUBLISHED.get(request.config or "")
+    if published is not None and not cfg.MODEL.WEIGHTS and is_main():
+        logger.warning(
+            "%s stands for its recipe alone in a training; to start from its weights, add "
+            "MODEL.WEIGHTS %s",
+            request.config,
+            published.path,
+        )
     result = train(cfg, resume=request.resume)
     if not result.finished:
         return INTERRUPTED
