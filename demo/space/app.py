@@ -1,6 +1,6 @@
 """A Hugging Face Space: upload a picture, write names, see the masks.
 
-The Space needs this file, and `frozenseg` and `gradio` in its requirements.txt.
+The Space needs this file, and `gradio` and a wheel of FrozenSeg in its requirements.txt.
 """
 
 import os

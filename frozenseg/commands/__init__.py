@@ -29,16 +29,19 @@ COMMANDS = {
     "Using a model": {
         "demo": (HERE, "segment images and videos"),
         "batch": (HERE, "segment folders of millions into Parquet shards, on one machine or many"),
-        "download": (HERE, "fetch published weights, resumed and checked"),
+        "download": (HERE, "download published weights, with resuming and checking"),
         "export": (HERE, "write a model as a graph that runs without this package"),
         "serve": (HERE, "serve a model over HTTP, with a page to try it on"),
         "score": (HERE, "score predictions on disk, without a model"),
-        "convert_checkpoint": (HERE, "published checkpoint <-> our safetensors"),
+        "convert_checkpoint": (HERE, "convert between published checkpoints and our safetensors"),
     },
     "Data": {
-        "prepare_dataset": (HERE, "make a benchmark's files out of those published"),
-        "check_dataset": (HERE, "say whether data sets are in place and whole, and mend a JSON"),
-        "view_samples": (HERE, "write training samples as a run sees them as a picture"),
+        "prepare_dataset": (HERE, "make a benchmark's files from the published ones"),
+        "check_dataset": (
+            HERE,
+            "check that data sets are in place and complete, and repair a JSON",
+        ),
+        "view_samples": (HERE, "draw training samples as a run sees them"),
         "make_sam_masks": (HERE, "write SAM's mask proposals of a data set to disk"),
         "make_small_world": (SMALL_WORLD, "write the small world, a synthetic benchmark, to disk"),
     },
@@ -49,28 +52,43 @@ COMMANDS = {
         ),
         "detectron2_train_net": (HERE, "the same with detectron2's trainer"),
         "compare": (HERE, "show the scores, settings and curves of runs side by side"),
-        "mean_results": (HERE, "average over folds that were evaluated one by one"),
+        "mean_results": (HERE, "average the scores of folds that were evaluated one by one"),
     },
     "For developers": {
         "analyze_model": (DEVTOOLS, "count parameters and FLOPs by stage"),
-        "benchmark": (DEVTOOLS, "time and memory of an image or a training step, by stage"),
-        "measure_memory": (DEVTOOLS, "peak memory of segmenting one image"),
-        "measure_gpu": (DEVTOOLS, "tests, equality, speed, training on the GPU that is there"),
-        "benchmark_scoring": (DEVTOOLS, "time our scoring beside the usual one"),
+        "benchmark": (DEVTOOLS, "measure time and memory of an image or a training step, by stage"),
+        "measure_memory": (DEVTOOLS, "measure the peak memory of segmenting one image"),
+        "measure_gpu": (
+            DEVTOOLS,
+            "run tests, comparisons, timings and trainings on this machine's GPU",
+        ),
+        "benchmark_scoring": (DEVTOOLS, "compare the speed of our scoring with the usual one's"),
         "benchmark_service": (DEVTOOLS, "time `serve` under load"),
-        "benchmark_deformable": (DEVTOOLS, "time deformable attention beside a loop over levels"),
-        "benchmark_proposals": (DEVTOOLS, "time SAM's proposals beside segment-anything's own"),
+        "benchmark_deformable": (
+            DEVTOOLS,
+            "compare the speed of deformable attention with a loop over levels",
+        ),
+        "benchmark_proposals": (
+            DEVTOOLS,
+            "compare the speed of SAM's proposals with segment-anything's own",
+        ),
         "benchmark_export": (DEVTOOLS, "compare exported files with the model"),
         "check_reference": (DEVTOOLS, "compare our numbers with reference vectors"),
-        "fuzz": (DEVTOOLS, "give every reader damaged files, and keep those at which one fails"),
+        "fuzz": (DEVTOOLS, "give every reader damaged files, and keep those that make one fail"),
         "pack_weights": (DEVTOOLS, "store weights in half precision, small enough to ship"),
         "train_small_clip": (SMALL_WORLD, "train the small CLIP on the small world"),
         "train_small_sam": (SMALL_WORLD, "train the small SAM on the small world"),
         "train_small_vit": (SMALL_WORLD, "train a small ViT on the small world without names"),
         "train_small_bert": (SMALL_WORLD, "train a small BERT on sentences of the small world"),
-        "measure_video": (SMALL_WORLD, "what tracks are worth on clips of the small world"),
-        "small_world_probe": (SMALL_WORLD, "what SAM's feature map holds that CLIP's lacks"),
-        "small_world_experiment": (SMALL_WORLD, "what each part of FrozenSeg adds, over seeds"),
+        "measure_video": (SMALL_WORLD, "measure what tracking gains on clips of the small world"),
+        "small_world_probe": (
+            SMALL_WORLD,
+            "measure what SAM's feature map holds that CLIP's lacks",
+        ),
+        "small_world_experiment": (
+            SMALL_WORLD,
+            "measure what each part of FrozenSeg adds, over several seeds",
+        ),
     },
 }
 """Group -> command -> (package of its module, what it does)."""
@@ -190,16 +208,16 @@ def main() -> None:
 
 
 def _usage() -> str:
-    lines = ["usage: frozenseg COMMAND ...   (frozenseg COMMAND --help says more of each)"]
+    lines = ["usage: frozenseg COMMAND ...   (frozenseg COMMAND --help explains each)"]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:"]
         lines += [f"  {name:24s} {summary}" for name, (_, summary) in commands.items()]
     last = [
         "Every command:",
-        "  --import MODULE          import a module of yours first, which adds to the tables of "
-        "benchmarks, encoders, losses or families",
+        "  --import MODULE          first import a module of yours that adds benchmarks, encoders, "
+        "losses or families",
         "",
-        "  --version                the version of this package",
+        "  --version                print the version of this package",
     ]
     return "\n".join([*lines, "", *last])
 

@@ -106,23 +106,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="frozenseg batch",
         description=__doc__,
         epilog="Exit status: 0 if all images were done, 1 if some could not be read, now or in an "
-        "earlier run, 2 if the run could not go on, 130 after Ctrl-C or SIGTERM. What was done is "
-        "kept.",
+        "earlier run, 2 if the run could not continue, 130 after Ctrl-C or SIGTERM. Finished "
+        "shards are kept.",
     )
     add = parser.add_argument
     add(
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="a folder, which is searched whole; a glob; an image; a list of images (.txt, or "
+        help="a folder, with its subfolders; a glob; an image; a list of images (.txt, or "
         ".parquet with a column path); a tar file of images; or an address such as s3://bucket/name",
     )
     add_vocabulary(parser)
-    add("--output", type=user_path, required=True, help="folder of the results, for all parts")
+    add(
+        "--output",
+        type=user_path,
+        required=True,
+        help="folder of the results, the same for all parts",
+    )
     add(
         "--resume",
         action="store_true",
-        help="take the images of the manifest in the output folder instead of listing them again",
+        help="use the manifest in the output folder instead of listing the images again",
     )
     add(
         "--part",
@@ -134,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--shard-rows",
         type=int,
-        help=f"images of a shard; a killed process loses at most one shard (default: {SHARD_ROWS})",
+        help=f"images in a shard; a killed process loses at most one shard (default: {SHARD_ROWS})",
     )
     add(
         "--task",
@@ -146,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         default=THRESHOLD,
-        help=f"least score, 0-1, of the segments that are kept (default: {THRESHOLD})",
+        help=f"lowest score, 0-1, of the segments that are kept (default: {THRESHOLD})",
     )
     add_model(parser)
     add(
@@ -154,8 +159,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=device_of,
         metavar="DEVICE",
-        help="one process of the model on each, e.g. cuda:0 cuda:1; a device may be named twice",
+        help="devices, e.g. cuda:0 cuda:1, each of which gets a process with the model; a device "
+        "may be named twice (default: MODEL.DEVICE)",
     )
     add_engine(parser, actors="models")
-    add("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... over the YAML file")
+    add(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="KEY VALUE pairs that override the YAML file",
+    )
     return parser

@@ -117,16 +117,18 @@ def _next_of_own(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg check_dataset", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="as in DATASETS.TEST")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="names or files, as in DATASETS.TEST"
+    )
     parser.add_argument(
         "--sample",
         type=int,
         default=20,
-        help="images that are decoded, 0 for all (default: %(default)s)",
+        help="number of images to decode, 0 for all (default: %(default)s)",
     )
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="write a copy of the JSON beside it in which is mended what is safe to mend",
+        help="write a copy of the JSON beside it, with everything repaired that is safe to repair",
     )
     return parser

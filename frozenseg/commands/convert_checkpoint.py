@@ -33,15 +33,22 @@ PUBLISHED = {
 def main(argv: list[str]) -> None:
     """Read a checkpoint, check it against the model, and write it in the other form."""
     parser = argparse.ArgumentParser(prog="frozenseg convert_checkpoint", description=__doc__)
-    parser.add_argument("source", type=user_path, help="published .pth or our .safetensors")
+    parser.add_argument("source", type=user_path, help="a published .pth or our .safetensors")
     parser.add_argument(
-        "target", type=output_file, help=".safetensors: ours; .pth: published names"
+        "target",
+        type=output_file,
+        help="file to write: .safetensors for our format, .pth for published names",
     )
     parser.add_argument(
-        "--config-file", help="the model's YAML file; default: published ConvNeXt-L"
+        "--config-file", help="the model's YAML file (default: the published ConvNeXt-L model)"
     )
     parser.add_argument("--keep-frozen", action="store_true", help="write the frozen encoders too")
-    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file",
+    )
     arguments = parser.parse_intermixed_args(argv)  # KEY VALUE may follow --config-file FILE
     if arguments.target.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{arguments.target}: the target must end in .safetensors or .pth")

@@ -198,21 +198,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="frozenseg demo",
         description=__doc__,
         epilog="A class is a thing unless COCO knows it as stuff. Exit status: 0 if all inputs "
-        "were done, 1 if some were not, or a video in part (their names come last), 2 if none was, "
-        "or the results could not be written; 130 after Ctrl-C or SIGTERM. What was done is kept, "
-        "and the same command goes on with the rest.",
+        "were done; 1 if some were not, or a video only in part (their names are printed last); 2 "
+        "if none was, or the results could not be written; 130 after Ctrl-C or SIGTERM. Finished "
+        "results are kept, and the same command continues with the rest.",
     )
     add = parser.add_argument
-    files = "image files, a folder, a glob, videos, the number of a camera, or an address rtsp://; "
-    files += "without it and without a vocabulary, two scenes that ship with the package"
+    files = "image files, folders, globs, videos, the number of a camera, or an rtsp:// address "
+    files += "(default: without a vocabulary, two scenes that ship with the package)"
     add("--input", "--video-input", nargs="+", action="extend", help=files)
-    add("--recursive", action="store_true", help="search the folders in a folder too")
+    add("--recursive", action="store_true", help="search subfolders too")
     add_vocabulary(parser)
     add(
         "--output",
         type=user_path,
-        help="folder for the results; what it holds of a run with the same model, classes and "
-        f"settings is not done again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
+        help="folder for the results; results there of the same model, classes and settings are "
+        f"not made again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
     )
     add(
         "--overwrite",
@@ -224,22 +224,27 @@ def _parser() -> argparse.ArgumentParser:
         type=part_of,
         default=WHOLE,
         metavar="K/N",
-        help="do the K-th of N shares of the inputs; the last of them makes the JSON files of all",
+        help="do the K-th of N shares of the inputs; the last to end makes the JSON files of all",
     )
     add(
         "--threshold",
         type=float,
         default=THRESHOLD,
-        help=f"least score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
+        help=f"lowest score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
     )
-    add("--no-pictures", action="store_true", help="write the predictions alone, which is faster")
+    add("--no-pictures", action="store_true", help="write only the predictions, which is faster")
     add_video(parser)
     add_model(parser)
     add(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="KEY VALUE pairs, as the published command lines give them",
+        help="KEY VALUE pairs, as in the published command lines",
     )
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add(
+        "options",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file",
+    )
     return parser

@@ -73,27 +73,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg export", description=__doc__)
     add = parser.add_argument
     add("--output", type=output_file, help="file to write (default: model.onnx, .xml or .pt2)")
-    add("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
+    add("--format", choices=FORMATS, default="onnx", help="format of the file (default: onnx)")
     add(
         "--size",
         type=_sizes,
         required=True,
         metavar="HxW[,HxW...]",
-        help="sizes of the window in pixels, each in a file of its own; images that are smaller "
-        "lie at its top left",
+        help="sizes of the window in pixels, each for a file of its own; smaller images go into "
+        "the top left corner",
     )
     add(
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="of the weights (default: fp32)",
+        help="precision of the weights (default: fp32)",
     )
     add(
         "--results",
         nargs="*",
         choices=("panoptic", "semantic", "instances"),
-        help="results that the graph finishes, beside the logits of classes and masks (default: "
-        "panoptic and semantic, where the configuration makes them)",
+        help="results that the graph computes besides the logits of classes and masks (default: "
+        "panoptic and semantic, if the configuration makes them)",
     )
     add(
         "--proposals",
@@ -103,9 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     words = 'classes whose vectors are written beside the model: "car, truck; road"'
     add("--vocabulary", help=f"{words} (default: the names of the small world)")
-    add("--vocabulary-file", type=user_path, help="a file of such classes, as `frozenseg demo`")
-    add("--things", help="the classes that are countable things, in the same form")
-    add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
-    add("--weights", help="checkpoint of the trained parts, instead of the model's own")
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add("--vocabulary-file", type=user_path, help="a file of such classes, as for `frozenseg demo`")
+    add("--things", help="those classes that are countable things, in the same form")
+    add(
+        "--config-file",
+        default="small",
+        help="the model: a name, a YAML file, or the folder of a run (default: %(default)s)",
+    )
+    add("--weights", help="a checkpoint to use instead of the model's own")
+    add(
+        "options",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file",
+    )
     return parser

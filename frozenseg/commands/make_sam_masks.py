@@ -161,8 +161,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config-file", default="small", help="a recipe, or a packaged one (default: %(default)s)")
-    add("--dataset", help="a name of the benchmark table, or files; images keep their ids")
+    add(
+        "--config-file",
+        default="small",
+        help="a YAML file, or the name of a model or recipe (default: %(default)s)",
+    )
+    add("--dataset", help="a data set, by its name or its files; images keep their ids")
     add("--input", nargs="+", default=[], metavar="PATH", help="images, folders, globs")
     add("--output", type=user_path, required=True, help="folder of the proposals")
     add(
@@ -170,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         type=part_of,
         default=WHOLE,
         metavar="K/N",
-        help="make every N-th image, from the K-th on",
+        help="process every N-th image, starting with the K-th",
     )
     add(
         "--sheet",
@@ -178,11 +182,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a picture of the first {MOST_ON_SHEET} images' masks (.png)",
     )
     add_engine(parser, actors="processes")
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add(
+        "options",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file",
+    )
     add(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="KEY VALUE pairs; needed behind --input, which takes all words that follow",
+        help="KEY VALUE pairs; needed after --input, which takes all words that follow it",
     )
     return parser

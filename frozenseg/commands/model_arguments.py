@@ -12,13 +12,18 @@ from frozenseg.errors import UserError
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name the model and how it runs to a command line."""
     add = parser.add_argument
-    add("--config-file", default="small", help="model: a YAML file, a folder, or a shipped name")
-    add("--weights", help="checkpoint of the trained parts, instead of the model's own")
+    add(
+        "--config-file",
+        default="small",
+        help="the model: a name (small, frozenseg-convnext-large, ...), a YAML file, or the folder "
+        "of a run (default: %(default)s)",
+    )
+    add("--weights", help="a checkpoint to use instead of the model's own")
     add(
         "--batch-size",
         type=int,
-        help="images of one padded size, or frames, that the model takes at once, faster on a GPU: "
-        "short for TEST.IMS_PER_BATCH",
+        help="images of one padded size, or frames, that the model processes at once; more are "
+        "faster on a GPU: short for TEST.IMS_PER_BATCH",
     )
     add_precision(parser)
     add_backend(parser)

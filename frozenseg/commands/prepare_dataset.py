@@ -48,19 +48,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("dataset", choices=list(PREPARATIONS), metavar="DATASET", help="one of the above")
-    add("--split", nargs="+", help="default: the one that is tested on")
+    add("--split", nargs="+", help="splits to prepare (default: the one that is tested on)")
     add(
         "--processes",
         type=int,
         default=os.cpu_count() or 1,
-        help="the files do not depend on it (default: %(default)s)",
+        help="number of processes; the files do not depend on it (default: %(default)s)",
     )
-    add("--count", type=int, help="mosaic4: how many (default: 1,000, of the small world 200)")
+    add(
+        "--count",
+        type=int,
+        help="mosaic4: number of mosaics (default: 1,000, of the small world 200)",
+    )
     add(
         "--full-size",
         action="store_true",
-        help="ade20k_full: images and labels as they are; else those with a shorter side above "
-        f"{ADE20K_FULL_SIDE} pixels are shrunk to it, as for the published numbers",
+        help="ade20k_full: keep the size of images and labels (default: reduce them to a shorter "
+        f"side of at most {ADE20K_FULL_SIDE} pixels, as for the published numbers)",
     )
-    add("--again", action="store_true", help="make also what is there; else only what is missing")
+    add(
+        "--again",
+        action="store_true",
+        help="also make files again that are there (default: only missing ones)",
+    )
     return parser

@@ -166,31 +166,37 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--model",
         default="small",
-        help=f"a shipped name, a YAML file, or the folder of a run {default}",
+        help=f"the model: a name, a YAML file, or the folder of a run {default}",
     )
-    add("--weights", help="a checkpoint of the trained parts, instead of the model's own")
+    add("--weights", help="a checkpoint to use instead of the model's own")
     add(
         "--host",
         default="127.0.0.1",
-        help=f"the address of this machine that it listens on {default}",
+        help=f"address of this machine to listen on {default}",
     )
-    add("--port", type=int, default=8000, help=f"its port; 0 takes one that is free {default}")
+    add("--port", type=int, default=8000, help=f"port to listen on; 0 chooses a free one {default}")
     add(
         "--device",
         nargs="+",
         type=device_of,
         metavar="DEVICE",
-        help="one process of the model on each, e.g. cuda:0 cuda:1 (default: the best one)",
+        help="devices, e.g. cuda:0 cuda:1, each of which gets a process with the model (default: "
+        "the best one)",
     )
     add_backend(parser)
-    add("--batch-size", type=int, default=4, help=f"images that the model takes at once {default}")
+    add(
+        "--batch-size",
+        type=int,
+        default=4,
+        help=f"images that the model processes at once {default}",
+    )
     waiting = f"images that may wait; more are refused (503) {default}"
     add("--max-queue", type=int, default=32, help=waiting)
     upload = f"largest request in MB; larger ones are refused {default}"
     add("--max-upload-mb", type=int, default=20, help=upload)
     image = f"largest image in megapixels; larger ones are refused {default}"
     add("--max-megapixels", type=float, default=40, help=image)
-    token = "file with a word that every request must bring (default: no token)"
+    token = "file with the token that every request must carry (default: no token)"
     add("--token-file", type=user_path, help=token)
     add(
         "--allow-origin",
@@ -199,5 +205,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="other sites whose pages may call this service from a browser (default: none)",
     )
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add(
+        "options",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file",
+    )
     return parser

@@ -1,6 +1,7 @@
 """Train a model, or evaluate it on every set of DATASETS.TEST (--eval-only)."""
 
 import argparse
+import logging
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,14 @@ from frozenseg.build.device import build_device
 from frozenseg.build.evaluation import Spread, evaluate, unexpected_results
 from frozenseg.build.run_folder import evaluation_weights
 from frozenseg.build.training import train
+from frozenseg.checkpoints.published_files import PUBLISHED
 from frozenseg.commands.engine_arguments import add_engine, ray_of
 from frozenseg.commands.precision_argument import add_precision, precision_options
 from frozenseg.config import load_config
-from frozenseg.engine.distributed import INTERRUPTED, LaunchConfig, launch
+from frozenseg.engine.distributed import INTERRUPTED, LaunchConfig, is_main, launch
 from frozenseg.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,14 @@ def work(request: Request) -> int:
     if request.eval_only:
         return _evaluate(request)
     cfg = load_config(request.config, request.options)
+    published = PUBLISHED.get(request.config or "")
+    if published is not None and not cfg.MODEL.WEIGHTS and is_main():
+        logger.warning(
+            "%s stands for its recipe alone in a training; to start from its weights, add "
+            "MODEL.WEIGHTS %s",
+            request.config,
+            published.path,
+        )
     result = train(cfg, resume=request.resume)
     if not result.finished:
         return INTERRUPTED
@@ -109,7 +121,7 @@ def _evaluate(request: Request, spread: Spread | None = None) -> int:
 def argument_parser(
     program: str,
     description: str,
-    epilog: str = "Also runs under torchrun, which then says how many processes there are.",
+    epilog: str = "Also runs under torchrun, which then sets the number of processes.",
 ) -> argparse.ArgumentParser:
     """Make the parser of the published command line."""
     parser = argparse.ArgumentParser(prog=program, description=description, epilog=epilog)
@@ -124,20 +136,21 @@ def argument_parser(
         "--num-gpus",
         type=int,
         default=1,
-        help="how many processes to start on this machine, each with a GPU of its own, or on the "
-        "CPU with MODEL.DEVICE cpu (default: %(default)s)",
+        help="number of processes to start on this machine, each with a GPU of its own, or, with "
+        "MODEL.DEVICE cpu, on the CPU (default: %(default)s)",
     )
     add(
         "--num-machines",
         type=int,
         default=1,
-        help="how many machines train together; start the command on each (default: %(default)s)",
+        help="number of machines that train together; start the command on each (default: "
+        "%(default)s)",
     )
     add(
         "--machine-rank",
         type=int,
         default=0,
-        help="the number of this machine, from 0 (default: %(default)s)",
+        help="number of this machine, from 0 (default: %(default)s)",
     )
     add(
         "--dist-url",
@@ -147,7 +160,7 @@ def argument_parser(
     add(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in OUTPUT_DIR, or start where there is none",
+        help="continue from the newest checkpoint in OUTPUT_DIR, or start if there is none",
     )
     add(
         "--eval-only",
@@ -159,7 +172,7 @@ def argument_parser(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="KEY VALUE pairs, as the published command lines give them",
+        help="KEY VALUE pairs, as in the published command lines",
     )
     add("options", nargs="*", metavar="KEY VALUE", help="settings that replace those of the file")
     return parser

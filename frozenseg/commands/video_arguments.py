@@ -12,7 +12,7 @@ def add_video(parser: argparse.ArgumentParser) -> None:
     """Add the arguments about videos to a command line; images do not heed them."""
     group = parser.add_argument_group("videos, cameras and streams")
     add = group.add_argument
-    add("--stride", type=int, default=1, help="take every N-th frame", metavar="N")
+    add("--stride", type=int, default=1, help="take every N-th frame (default: 1)", metavar="N")
     add("--start", type=float, default=0.0, help="begin at this second", metavar="S")
     add("--end", type=float, default=math.inf, help="end before this second", metavar="S")
     add(
@@ -20,7 +20,7 @@ def add_video(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="PIXELS",
-        help="reduce larger frames to this longer side, for the film and its results too",
+        help="reduce larger frames to this longer side, in the film and the results too",
     )
     add(
         "--track",
@@ -32,10 +32,15 @@ def add_video(parser: argparse.ArgumentParser) -> None:
         "--reuse-still",
         type=float,
         metavar="LEVEL",
-        help="take the result of the frame before where no part of a frame has changed by more "
-        "than so many grey levels (0-255); such frames cost nothing",
+        help="do not segment a frame of which no part has changed by more than LEVEL grey levels "
+        "(0-255) since the last segmented frame, but take the result of that one (default: off)",
     )
-    add("--codec", choices=CODECS, default=CODECS[0], help="of the film (default: %(default)s)")
+    add(
+        "--codec",
+        choices=CODECS,
+        default=CODECS[0],
+        help="codec of the film (default: %(default)s)",
+    )
     add("--legend", action="store_true", help="draw a legend beside the frames of the film")
 
 

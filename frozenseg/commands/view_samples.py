@@ -95,17 +95,19 @@ def _segment(number: int, mask: np.ndarray, class_id: int, vocabulary: Vocabular
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg view_samples", description=__doc__)
     parser.add_argument(
-        "--config-file", help="the recipe of the run (without it the defaults of all settings)"
+        "--config-file", help="the recipe of the run (default: the published recipe)"
     )
     parser.add_argument(
         "--dataset",
-        help="a name as in DATASETS.TRAIN, whose place it takes; your own: " + ", ".join(OWN_FORMS),
+        help="replaces DATASETS.TRAIN: a name, or for your own data " + ", ".join(OWN_FORMS),
     )
     parser.add_argument(
         "--output", required=True, type=output_picture, help="the picture to write (.png)"
     )
-    parser.add_argument("--count", type=int, default=8, help="samples (default: %(default)s)")
     parser.add_argument(
-        "options", nargs="*", metavar="KEY VALUE", help="settings over those of the recipe"
+        "--count", type=int, default=8, help="number of samples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "options", nargs="*", metavar="KEY VALUE", help="settings that override the recipe"
     )
     return parser

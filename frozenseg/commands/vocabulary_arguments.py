@@ -11,19 +11,21 @@ from frozenseg.text.vocabulary import Vocabulary
 def add_vocabulary(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name the classes to a command line."""
     add = parser.add_argument
-    add("--vocabulary", help='classes separated by ";", their synonyms by ",": "car, truck; road"')
+    add("--vocabulary", help='classes separated by ";", synonyms by ",": "car, truck; road"')
     add(
         "--vocabulary-file",
         type=user_path,
-        help="file with one class a line, name,synonym or id:name,synonym, or JSON, or CSV",
+        help="file with one class a line, name,synonym or id:name,synonym; or a JSON or CSV file",
     )
-    add("--things", help='the classes that are countable things, in the same form ("": none)')
+    add("--things", help='those classes that are countable things, in the same form ("": none)')
 
 
 def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary:
     """Return the classes that are asked for."""
     if (arguments.vocabulary is None) == (arguments.vocabulary_file is None):
-        raise UserError('name the classes by either --vocabulary "a, b; c" or --vocabulary-file F')
+        raise UserError(
+            'name the classes with either --vocabulary "a, b; c" or --vocabulary-file F'
+        )
     if arguments.vocabulary_file is None:
         vocabulary = Vocabulary.parse(arguments.vocabulary, arguments.things)
         return replace(vocabulary, source="--vocabulary")

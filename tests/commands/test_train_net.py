@@ -20,7 +20,7 @@ import frozenseg
 from frozenseg.build import training
 from frozenseg.build.prediction import load
 from frozenseg.commands import run as run_command
-from frozenseg.commands import score
+from frozenseg.commands import score, train_net
 from frozenseg.commands.train_net import Request, argument_parser, main
 from frozenseg.config import load_config
 from frozenseg.data import dataset
@@ -375,6 +375,19 @@ def test_a_data_worker_that_dies_leaves_the_checkpoint_and_says_how_to_go_on(
     assert list((run.root / "out" / "checkpoints").iterdir())
     assert main(run.arguments("out", *options, "SOLVER.MAX_ITER", "6", flags=("--resume",))) == 0
     assert run.rows("out")[-1]["step"] == 6
+
+
+@pytest.mark.parametrize("options", [[], ["MODEL.WEIGHTS", "published.pth"]])
+def test_a_training_says_that_a_published_name_is_its_recipe_alone(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = training.TrainingResult(
+        output=Path("output"), step=0, finished=False, weights=None, scores={}
+    )
+    monkeypatch.setattr(train_net, "train", lambda cfg, resume: stopped)
+    train_net.work(Request("fc-clip-convnext-large", options, resume=False, eval_only=False))
+    told = "add MODEL.WEIGHTS pretrained_checkpoint/fc_clip_convnext_large.pth" in caplog.text
+    assert told == (not options)
 
 
 def test_evaluation_needs_weights(run: TinyRun) -> None:

@@ -1,5 +1,5 @@
-"""Makes docs/api/configuration.md out of `frozenseg/config_keys.py`: every key, its default, and what is
-said of it there.
+"""Makes docs/api/configuration.md from `frozenseg/config_keys.py`: every key, its default, and its
+comment.
 
     python -m tests.docs.configuration_page
 """
@@ -20,18 +20,18 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "api" / "configuration.md"
 TYPES = {str: "text", bool: "`True`, `False`", tuple: "a list", list: "a list"}
 HEAD = """# Configuration
 
-<!-- Made by `python -m tests.docs.configuration_page` out of frozenseg/config_keys.py; edit the comments there. -->
+<!-- Made by `python -m tests.docs.configuration_page` from frozenseg/config_keys.py; edit the comments there. -->
 
-A YAML file sets keys over the defaults below, which are the published ConvNeXt-L + SAM ViT-B model and recipe; `KEY VALUE` pairs at
-the end of a command line set keys over that, and `_BASE_` in a file names the file that it starts from. An unknown key is an error that
-suggests the nearest ones. Nothing in a YAML file is ever executed.
+The defaults below are the published ConvNeXt-L + SAM ViT-B model and recipe. A YAML file overrides the defaults, and `KEY VALUE` pairs at the
+end of a command line override the file. `_BASE_` in a file names another file that it builds on. An unknown key is an error that suggests
+similar keys. Nothing in a YAML file is ever executed.
 
 ```bash
 frozenseg demo --input demo/images/scene_1.png --vocabulary "car; sky" --output output/keys \\
   TEST.USE_SAM_MASKS False MODEL.MASK_FORMER.TEST.INSTANCE_ON False
 ```
 
-In Python a mapping takes the place of the pairs:
+In Python, pass a mapping instead of the pairs:
 
 ```python
 import frozenseg
@@ -58,23 +58,27 @@ def page() -> str:
     """The text of the page."""
     words = explanations()
     lines = [HEAD]
-    section = None
     fixed = {name: key.default for name, key in KEYS.items() if key.rule is FIXED}
+    sections: dict[str, list[str]] = {}
     for key in (key for key in KEYS if key not in fixed):
-        if (head := key.rpartition(".")[0]) != section:
-            section = head
-            lines += [
-                f"\n## {section or 'General'}\n",
-                "| key | default | values | what |",
-                "| --- | --- | --- | --- |",
-            ]
-        default, allowed = _code(KEYS[key].default), _allowed(KEYS[key])
-        lines.append(f"| `{key}` | {default} | {allowed} | {words[key]} |")
-    lines += ["\n## Keys with one value\n", "Only this value is built; another is an error.\n"]
+        sections.setdefault(key.rpartition(".")[0], []).append(key)
+    for section, keys in sections.items():
+        lines += [
+            f"\n## {section or 'General'}\n",
+            "| key | default | values | what |",
+            "| --- | --- | --- | --- |",
+        ]
+        for key in keys:
+            default, allowed = _code(KEYS[key].default), _allowed(KEYS[key])
+            lines.append(f"| `{key}` | {default} | {allowed} | {words[key]} |")
+    lines += [
+        "\n## Keys with one value\n",
+        "Only this value is supported; any other is an error.\n",
+    ]
     lines += ["| key | value |", "| --- | --- |"]
     lines += [f"| `{key}` | {_code(value)} |" for key, value in fixed.items()]
     lines += ["\n## Keys without effect\n"]
-    lines += ["Published files hold them; they are accepted and named once in the log.\n"]
+    lines += ["Published files contain them. They are accepted, and named once in the log.\n"]
     lines += [f"- `{key}`" for key in IGNORED]
     return "\n".join(lines) + "\n"
 

@@ -80,6 +80,13 @@ def _resolve(dotted: str, page_name: str) -> None:
         return
 
 
+def test_commands_of_the_logs_are_those_of_now() -> None:
+    """Programs that have moved into `frozenseg` are no longer told by their old files."""
+    for path in (ROOT / "logs").rglob("README.md"):
+        for file in re.findall(r"(?:tools|demo)/\w+\.py", path.read_text(encoding="utf-8")):
+            assert (ROOT / file).is_file(), f"{path.relative_to(ROOT)}: {file} is not there"
+
+
 def test_the_reference_names_what_exists() -> None:
     text = (DOCS / "api" / "python.md").read_text(encoding="utf-8")
     for dotted in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
@@ -109,6 +116,21 @@ def test_every_key_is_explained() -> None:
     assert PAGE.read_text(encoding="utf-8") == page()
     words = explanations()
     assert [key for key in KEYS if not words[key] and KEYS[key].rule is not FIXED] == []
+
+
+def test_the_table_of_extras_says_what_each_brings() -> None:
+    """Every extra has a row of docs/install.md, which names every package and extra it brings."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.partition("[project.optional-dependencies]\n")[2].partition("\n\n")[0]
+    rows = (DOCS / "install.md").read_text(encoding="utf-8").splitlines()
+    for line in section.splitlines():
+        extra, _, brought = line.partition(" = ")
+        (row,) = (row for row in rows if row.startswith(f"| `{extra}` |"))
+        for requirement in re.findall(r'"([^"]+)"', brought) if extra != "all" else []:
+            package = re.match(r"frozenseg\[(\w+)\]|([\w-]+)", requirement)
+            assert package is not None
+            word = f"`{package[1]}`" if package[1] else package[2]
+            assert word in row.partition("|")[2].partition("|")[2], f"{extra}: {word}"
 
 
 def test_the_picture_of_imports_is_that_of_now() -> None:

@@ -216,12 +216,16 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", "--config", help="YAML file (default: the published ConvNeXt-L model)")
     add("--size", help="HEIGHTxWIDTH (default: 800x1199, with --training 1024x1024)")
-    add("--classes", type=int, default=150, help="default: %(default)s")
-    add("--names", type=int, help="of all classes (default: 403 for 150 classes)")
-    add("--queries", type=int, help="default: the configuration's, 250")
+    add("--classes", type=int, default=150, help="number of classes (default: %(default)s)")
+    add(
+        "--names",
+        type=int,
+        help="number of names, of all classes together (default: 403 for 150 classes)",
+    )
+    add("--queries", type=int, help="number of queries (default: the configuration's, 250)")
     add("--threads", type=int, default=0, help="of the CPU (default: 0, PyTorch's choice)")
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
-    add("--precision", choices=CHOICES, default="fp32", help="default: %(default)s")
+    add("--precision", choices=CHOICES, default="fp32", help="precision (default: %(default)s)")
     add("--compile", action="store_true", help="compile the stages of the model")
     eager = "our own model in float32, not compiled, runs in turn too"
     add("--beside-eager", action="store_true", help=eager)

@@ -190,13 +190,25 @@ def _shape(text: str) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_deformable", description=__doc__)
     levels = ["25x38", "50x75", "100x150"]
-    parser.add_argument("--levels", nargs="+", default=levels, metavar="HxW", help="(%(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="images (%(default)s)")
-    parser.add_argument("--heads", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--channels", type=int, default=32, help="of a head (%(default)s)")
-    parser.add_argument("--points", type=int, default=4, help="in each level (%(default)s)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(%(default)s)")
+    parser.add_argument(
+        "--levels",
+        nargs="+",
+        default=levels,
+        metavar="HxW",
+        help="sizes of the levels (%(default)s)",
+    )
+    parser.add_argument("--batch", type=int, default=1, help="number of images (%(default)s)")
+    parser.add_argument("--heads", type=int, default=8, help="attention heads (%(default)s)")
+    parser.add_argument("--channels", type=int, default=32, help="channels of a head (%(default)s)")
+    parser.add_argument(
+        "--points", type=int, default=4, help="points of a head in each level (%(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="CPU threads (%(default)s)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="runs of each way (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     return parser

@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config-file", default="small", help="the model that they were made of")
     where = "where the files run (default: cpu, which is ONNX Runtime's)"
     add("--device", nargs="+", default=["cpu"], help=where)
-    add("--scenes", type=int, default=50, help="how many (default: 50)")
-    add("--threads", type=int, default=2, help="(default: 2)")
+    add("--scenes", type=int, default=50, help="number of scenes (default: 50)")
+    add("--threads", type=int, default=2, help="CPU threads (default: 2)")
     add("--json", type=output_file, help="file for the numbers")
     return parser

@@ -146,13 +146,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--sam", default="small", help="its size (default: %(default)s)")
-    add("--weights", default="frozenseg://small/sam.safetensors", help="default: %(default)s")
+    add(
+        "--weights",
+        default="frozenseg://small/sam.safetensors",
+        help="SAM's weights (default: %(default)s)",
+    )
     add("--input", nargs="+", default=[], metavar="PATH", help="images (default: made-up scenes)")
     add("--images", type=int, default=4, help="made-up scenes (default: %(default)s)")
-    add("--repeats", type=int, default=3, help="default: %(default)s")
-    add("--points-per-side", type=int, default=32, help="default: %(default)s")
-    add("--predicted-iou", type=float, default=0.8, help="default: %(default)s")
-    add("--stability", type=float, default=0.7, help="default: %(default)s")
-    add("--device", default="cpu", help="default: %(default)s")
+    add("--repeats", type=int, default=3, help="runs of each (default: %(default)s)")
+    add("--points-per-side", type=int, default=32, help="side of the grid (default: %(default)s)")
+    add(
+        "--predicted-iou",
+        type=float,
+        default=0.8,
+        help="lowest predicted IoU (default: %(default)s)",
+    )
+    add("--stability", type=float, default=0.7, help="lowest stability (default: %(default)s)")
+    add("--device", default="cpu", help="device (default: %(default)s)")
     add("--json", type=output_file, help="write the numbers to this file")
     return parser

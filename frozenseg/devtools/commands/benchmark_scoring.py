@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int | None:
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_scoring", description=__doc__)
     parser.add_argument("--images", type=int, default=20, help="number of images (%(default)s)")
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
-    parser.add_argument("--segments", type=int, default=40, help="per image (%(default)s)")
+    parser.add_argument("--segments", type=int, default=40, help="segments per image (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     options = parser.parse_args(argv)

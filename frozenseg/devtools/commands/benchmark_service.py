@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     """Print a table of latency by clients at once, then the memory over many requests."""
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_service", description=__doc__)
     add = parser.add_argument
-    add("--clients", type=int, nargs="+", default=[1, 4, 16], help="at once (%(default)s)")
+    add("--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at once (%(default)s)")
     add("--requests", type=int, default=64, help="answers of each row, at least (%(default)s)")
     add("--max-queue", type=int, default=8, help="of the service (%(default)s)")
     add("--memory-requests", type=int, default=0, help="requests over which memory is watched")

@@ -99,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     counts = ", ".join(f"{count} of {split}" for split, count in COUNTS.items())
     add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
-    add("--split", nargs="+", choices=list(SPLITS), help="default: train val")
+    add("--split", nargs="+", choices=list(SPLITS), help="splits to write (default: train val)")
     add("--count", type=int, help=f"scenes or frames of a split (default: {counts})")
-    add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
+    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     more = "more classes whose masks are left out of the training split"
     add("--unannotated", nargs="+", default=[], metavar="NAME", help=more)
     cores = os.cpu_count() or 1

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config-file", default="small", help="model (default: %(default)s)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clips (%(default)s)")
     add("--clips", type=int, default=2, help="of each motion and seed (default: %(default)s)")
-    add("--frames", type=int, default=24, help="of a clip (default: %(default)s)")
+    add("--frames", type=int, default=24, help="frames of a clip (default: %(default)s)")
     add("--threshold", type=float, default=THRESHOLD, help="as of the demo (%(default)s)")
     add("--reuse-still", type=float, metavar="LEVEL", help="as of the demo")
     add("--json", type=user_path, help="write all measures there")

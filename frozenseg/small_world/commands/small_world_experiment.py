@@ -253,8 +253,12 @@ def _parser() -> argparse.ArgumentParser:
         help="which one (default: %(default)s)",
     )
     add("--config-file", type=user_path, help="recipe (default: the experiment's own)")
-    add("--output", type=user_path, help="default: output/small_world_EXPERIMENT")
-    add("--seeds", type=int, nargs="+", default=list(range(8)), help="default: 0 to 7")
+    add(
+        "--output",
+        type=user_path,
+        help="folder of the runs (default: output/small_world_EXPERIMENT)",
+    )
+    add("--seeds", type=int, nargs="+", default=list(range(8)), help="seeds (default: 0 to 7)")
     steps = "; ".join(f"{name} {' '.join(map(str, of.steps))}" for name, of in EXPERIMENTS.items())
     add("--steps", type=int, nargs="+", help=f"numbers of steps to score after (default: {steps})")
     add(
@@ -263,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         help="share of more steps in which the rate falls, e.g. 0.3 (default: none)",
     )
-    add("--arms", nargs="+", help="default: those of the main question")
+    add("--arms", nargs="+", help="variants (default: those of the main question)")
     folder = Path("output/small_encoders")
     add("--encoders", type=user_path, default=folder, help="of fusioner (default: %(default)s)")
     add(

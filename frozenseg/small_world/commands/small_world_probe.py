@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", default="small", help="model (default: %(default)s)")
-    add("--device", default="cpu", help="default: %(default)s")
+    add("--device", default="cpu", help="device (default: %(default)s)")
     add("--train", type=int, default=150, help="scenes to fit to (default: %(default)s)")
     add("--test", type=int, default=100, help="scenes to test on (default: %(default)s)")
     add("--json", type=user_path, help="write all numbers there")

@@ -22,8 +22,8 @@ def add_run_arguments(
     add("--resume", action="store_true", help="go on after the checkpoint in --output")
     add("--steps", type=int, default=steps, help="of training (default: %(default)s)")
     add("--batch", type=int, default=batch, help=f"{of} a step (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
-    add("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
+    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    add("--learning-rate", type=float, default=1e-3, help="learning rate (default: %(default)s)")
     precisions, precision_help = ("auto", "fp32", "bf16"), "auto: what the machine is fast in"
     add("--precision", choices=precisions, default="auto", help=f"{precision_help} (default)")
     add(
