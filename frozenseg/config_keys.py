@@ -168,8 +168,8 @@ MASK_FORMER = {
         # Panoptic and instances: a query is dropped if a more probable one of its class has almost
         # the same mask, with at least this IoU. 0.0: none is dropped, as published.
         "DUPLICATE_IOU": Key(0.0, SHARE),
-        # Panoptic: a query is dropped if a more probable one that is kept covers at least this share
-        # of its mask, whatever its class. 0.0: none is dropped, as published.
+        # Panoptic: a query is dropped if a more probable one that is kept covers at least this
+        # share of its mask, whatever its class. 0.0: none is dropped, as published.
         "COVERED_SHARE": Key(0.0, SHARE),
         # True: compute semantic scores from masks at output size; False: resize the scores.
         # Panoptic or instance results switch it on, as published.
