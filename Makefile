@@ -5,6 +5,8 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 # As many tests at once as there are cores, each on one thread: half the time of one after the other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Whole files, in the order of tests/conftest.py: that with the most tests is not the longest.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 STAMP = $(VENV)/.installed-$(shell cat requirements*.txt pyproject.toml Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: demo test test-slow lint types docs gpu check clean
@@ -13,10 +15,10 @@ demo: $(STAMP)
 	$(PY) demo/demo.py --input demo/images --vocabulary-file demo/vocabulary.txt
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

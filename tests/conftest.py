@@ -40,6 +40,27 @@ FC_CLIP_OPTIONS = [
     "MODEL.FROZEN_SEG.FEATURE_INJECTOR", "False",
 ]  # fmt: skip
 
+# Files of minutes, the longest first; see `pytest_collection_modifyitems`.
+LONGEST = (
+    "tests/test_small_model.py",
+    "tests/test_compile_triton.py",
+    "tests/devtools/test_gpu.py",
+    "tests/inference/test_scan.py",
+    "tests/faults/test_campaign.py",
+    "tests/engine/test_trainer.py",
+    "tests/engine/test_distributed.py",
+    "tests/docs/test_commands.py",
+    "tests/export/test_files.py",
+    "tests/test_wheel.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: a process is given whole files in this order, and none is
+    left with a long one at the end, while the others have nothing to do."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 def build_tiny(*options: str, seed: int = 0) -> FrozenSeg:
     """A tiny model with the weights of `seed`; options over `TINY_OPTIONS`."""

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import frozenseg
 from frozenseg.commands.train_net import main as train_net
+from frozenseg.inference.proposal_sources import ProposalSource
+from frozenseg.inference.proposals import Proposals
 from frozenseg.predictor import Predictor
 from frozenseg.results.result import SegmentationResult
 from frozenseg.small_world.commands.make_small_world import COUNTS
@@ -18,6 +21,7 @@ from frozenseg.small_world.nouns import NOUNS
 from frozenseg.small_world.pictures import demo_scenes
 from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
 from frozenseg.small_world.vocabulary import world_vocabulary
+from frozenseg.structures import ImageBatch
 from frozenseg.text.vocabulary import Vocabulary
 
 ZOO = Path(str(resources.files("frozenseg") / "model_zoo"))
@@ -31,7 +35,25 @@ UNSEEN = [name for name, noun in NOUNS.items() if not noun.seen]
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FROZENSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield frozenseg.load("small", options=["MODEL.DEVICE", "cpu"])
+        segmenter = frozenseg.load("small", options=["MODEL.DEVICE", "cpu"])
+        assert segmenter.pipeline.proposals is not None
+        segmenter.pipeline.proposals = once_per_image(segmenter.pipeline.proposals)
+        yield segmenter
+
+
+def once_per_image(source: ProposalSource) -> ProposalSource:
+    """SAM's proposals take most of the time, and are the same whatever names are asked for."""
+    found: dict[bytes, tuple[list[Proposals], Tensor | None]] = {}
+
+    def proposals(
+        images: ImageBatch, image_ids: Sequence[int | str | None]
+    ) -> tuple[list[Proposals], Tensor | None]:
+        key = images.pixels.numpy().tobytes() + str(images.sizes).encode()
+        if key not in found:
+            found[key] = source(images, image_ids)
+        return found[key]
+
+    return proposals
 
 
 def scenes(count: int) -> list[Scene]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from frozenseg.batch import read_rows
 from frozenseg.devtools.tiny import TINY
+from tests.faults.processes import Started
 
 ROOT = Path(__file__).parents[2]
 WORDS = "lamp; wall; sky"
@@ -37,13 +38,13 @@ def arguments(*words: Any) -> list[str]:
     return [*map(str, words), *MODEL]
 
 
-def start(log: Path, *words: Any, paths: tuple[Path, ...] = ()) -> subprocess.Popen:
-    """Start a run in a process of its own. paths: further places of modules."""
-    return start_command(log, "batch", *arguments(*words), paths=paths)
+def start(log: Path, *words: Any) -> Started:
+    """Start a run in a process of its own."""
+    return Started(["batch", *arguments(*words)], log.parent, log)
 
 
 def start_command(log: Path, *words: Any, paths: tuple[Path, ...] = ()) -> subprocess.Popen:
-    """Start any command of the program so."""
+    """Start any command with an interpreter of its own. paths: further places of modules."""
     argv = [sys.executable, "-m", "frozenseg", *map(str, words)]
     modules = os.pathsep.join(map(str, [ROOT, *paths]))
     with open(log, "ab") as file:

@@ -6,7 +6,6 @@ FROZENSEG_IMAGES=20000 pytest -s -m slow, here, does the same with 20,000 images
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,19 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.batch.runs import make_images, rows, shards, start
+from tests.faults.processes import Started
 
 pytest.importorskip("pyarrow", reason="pip install pyarrow")
 IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "240"))
 SHARDS = 20
 
 
-def _resident(run: subprocess.Popen) -> int:
-    """The memory of a process in MB."""
-    status = Path(f"/proc/{run.pid}/status").read_text()
-    return next((int(row.split()[1]) for row in status.splitlines() if "VmRSS" in row), 0) // 1000
-
-
-def _killed_at_random(run: subprocess.Popen, output: Path, chance: random.Random) -> None:
+def _killed_at_random(run: Started, output: Path, chance: random.Random) -> None:
     """Kill a run after 1-4 more shards, somewhere in the next one."""
     began, before = time.monotonic(), shards(output)
     until = before + chance.randint(1, 4)
@@ -38,11 +32,11 @@ def _killed_at_random(run: subprocess.Popen, output: Path, chance: random.Random
     assert run.wait() == -signal.SIGKILL
 
 
-def _memory(run: subprocess.Popen, output: Path) -> list[tuple[int, int]]:
+def _memory(run: Started, output: Path) -> list[tuple[int, int]]:
     """(shards, MB) until the run ends."""
     found = []
     while run.poll() is None:
-        found.append((shards(output), _resident(run)))
+        found.append((shards(output), run.megabytes()))
         time.sleep(0.1)
     return found
 

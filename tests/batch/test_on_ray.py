@@ -20,7 +20,7 @@ from frozenseg.batch.rows import error_row, write_shard
 from frozenseg.batch.worker import Plan
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
-from tests.batch.runs import ROOT, make_images, rows, shards, start, start_command
+from tests.batch.runs import ROOT, arguments, make_images, rows, shards, start, start_command
 from tests.engine.tiny import TinyRun
 
 # $FROZENSEG_RAY may name a folder: pip install --target FOLDER "ray[data]".
@@ -59,15 +59,15 @@ def test_driver_and_actor_are_killed_and_the_rows_are_those_of_one_process(
     tmp_path: Path,
 ) -> None:
     images, output, log = make_images(tmp_path / "in", IMAGES), tmp_path / "out", tmp_path / "log"
-    words = (images, "--output", output, *SIZE, *RAY)
-    driver = start(log, *words, paths=(Path(PLACE),))
+    words = ("batch", *arguments(images, "--output", output, *SIZE, *RAY))
+    driver = start_command(log, *words, paths=(Path(PLACE),))
     _until(driver, output, 3)
     driver.kill()
     assert driver.wait() == -signal.SIGKILL
     time.sleep(10)  # Ray's own processes follow their driver
     sys.stdout.write(f"driver killed after {shards(output)} of 20 shards\n")
 
-    driver = start(log, *words, paths=(Path(PLACE),))
+    driver = start_command(log, *words, paths=(Path(PLACE),))
     _until(driver, output, shards(output) + 3)
     actors = _actors()
     os.kill(actors[0], signal.SIGKILL)

@@ -2,19 +2,19 @@
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.batch.runs import make_images, rows, shards, start
+from tests.faults.processes import Started
 
 pytest.importorskip("pyarrow", reason="pip install pyarrow")
 IMAGES = 120
 
 
-def _models(run: subprocess.Popen) -> list[int]:
+def _models(run: Started) -> list[int]:
     """The processes of the model that a run has started."""
     tasks = Path(f"/proc/{run.pid}/task").glob("*/children")
     children = [int(number) for task in tasks for number in task.read_text().split()]

@@ -7,7 +7,6 @@ here, and with a film of it: FROZENSEG_PICTURES=1.
 import hashlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,19 +17,19 @@ import pytest
 
 from frozenseg.data.video import video_writer
 from tests.commands.test_many_images import MODEL, PICTURES
+from tests.faults.processes import Started
 
 pytest.importorskip("av", reason='pip install "frozenseg[video]"')
 
 SECONDS = int(os.environ.get("FROZENSEG_SECONDS", "150"))
 
 
-def _start(folder: Path, output: Path) -> subprocess.Popen:
-    argv = [sys.executable, "-m", "frozenseg", "demo", "--config-file", "fc_clip_convnext_large"]
+def _start(folder: Path, output: Path) -> Started:
+    argv = ["demo", "--config-file", "fc_clip_convnext_large"]
     argv += ["--input", str(folder / "a.mp4"), "--output", str(output), "--batch-size", "8"]
     argv += ["--vocabulary", "lamp; cup; sky", "--things", "lamp; cup", "--threshold", "0"]
     argv += [] if PICTURES else ["--no-pictures"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*argv, *MODEL], cwd=Path(__file__).parents[2], **quiet)
+    return Started([*argv, *MODEL], folder)
 
 
 def _frames(output: Path) -> int:
@@ -38,17 +37,11 @@ def _frames(output: Path) -> int:
     return path.read_bytes().count(b'"image":') if path.exists() else 0
 
 
-def _resident(run: subprocess.Popen) -> int:
-    """The memory of a process in MB."""
-    status = Path(f"/proc/{run.pid}/status").read_text()
-    return next((int(row.split()[1]) for row in status.splitlines() if "VmRSS" in row), 0) // 1000
-
-
-def _watch(run: subprocess.Popen, output: Path) -> list[tuple[int, int]]:
+def _watch(run: Started, output: Path) -> list[tuple[int, int]]:
     """Wait for the end of a run; frames and MB on the way."""
     memory = []
     while run.poll() is None:
-        memory.append((_frames(output), _resident(run)))
+        memory.append((_frames(output), run.megabytes()))
         time.sleep(0.5)
     assert run.wait() == 0
     return [entry for entry in memory if 0 < entry[0] < SECONDS]

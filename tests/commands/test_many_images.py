@@ -7,7 +7,6 @@ of 2,000 with a picture of each: FROZENSEG_IMAGES=2000 FROZENSEG_PICTURES=1.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from frozenseg.devtools.tiny import TINY
+from tests.faults.processes import Started
 
 IMAGES = int(os.environ.get("FROZENSEG_IMAGES", "200"))
 PICTURES = bool(os.environ.get("FROZENSEG_PICTURES"))
@@ -27,24 +27,17 @@ MODEL = [
 ]
 
 
-def _start(folder: Path) -> subprocess.Popen:
-    argv = [sys.executable, "-m", "frozenseg", "demo", "--config-file", "fc_clip_convnext_large"]
+def _start(folder: Path) -> Started:
+    argv = ["demo", "--config-file", "fc_clip_convnext_large"]
     argv += ["--input", str(folder / "in"), "--output", str(folder / "out")]
     argv += ["--vocabulary", "lamp; wall; sky", "--threshold", "0", "--batch-size", "8"]
     argv += [] if PICTURES else ["--no-pictures"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*argv, *MODEL], cwd=Path(__file__).parents[2], **quiet)
+    return Started([*argv, *MODEL], folder)
 
 
 def _lines(folder: Path) -> int:
     path = folder / "out" / "predictions" / "lines.jsonl"
     return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
-
-
-def _resident(run: subprocess.Popen) -> int:
-    """The memory of a process in MB."""
-    status = Path(f"/proc/{run.pid}/status").read_text()
-    return next((int(row.split()[1]) for row in status.splitlines() if "VmRSS" in row), 0) // 1000
 
 
 @pytest.mark.slow
@@ -66,7 +59,7 @@ def test_killed_twice_each_image_is_there_once_and_memory_is_flat(tmp_path: Path
     start, run = _lines(tmp_path), _start(tmp_path)
     memory: list[tuple[int, int]] = []
     while run.poll() is None:
-        memory.append((_lines(tmp_path), _resident(run)))
+        memory.append((_lines(tmp_path), run.megabytes()))
         time.sleep(0.2)
     assert run.wait() == 0
     working = [entry for entry in memory if start < entry[0] < IMAGES]

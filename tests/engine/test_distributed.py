@@ -23,8 +23,10 @@ from frozenseg.engine.distributed import (
     world_size,
 )
 from frozenseg.errors import UserError
-from tests.engine.test_trainer import TOOL, assert_close_losses, assert_same_run
+from tests.engine.test_trainer import assert_close_losses, assert_same_run
 from tests.engine.tiny import TinyRun
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 
 
 def test_one_process_is_a_group_of_itself() -> None:

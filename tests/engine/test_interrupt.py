@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from frozenseg.engine.interrupt import GracefulShutdown, ends_as_by_ctrl_c
-from tests.engine.test_trainer import TOOL
+from tests.engine.test_trainer import start
 from tests.engine.tiny import TinyRun
 
 ENDLESS = ("SOLVER.MAX_ITER", "50000", "DATASETS.TEST", "()")
@@ -36,12 +34,6 @@ def test_nohup_is_respected() -> None:
             assert stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def start(run: TinyRun, output: str, *options: str, flags: tuple[str, ...] = ()):
-    """A run in a process group of its own."""
-    command = [sys.executable, str(TOOL), *run.arguments(output, *options, flags=flags)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 240) -> bool:

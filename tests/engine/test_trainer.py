@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -23,8 +22,8 @@ from frozenseg.errors import UserError, WriteError
 from tests.checkpoints.test_schema import state_of
 from tests.data.tiny import dataset_name, write_dataset
 from tests.engine.tiny import TinyRun
+from tests.faults.processes import Started
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 # Times a run is killed; more for a thorough check by hand: FROZENSEG_KILLS=10 pytest ... -s
 KILLS = int(os.environ.get("FROZENSEG_KILLS", "2"))
 SIX = ("SOLVER.MAX_ITER", "6")
@@ -217,11 +216,8 @@ def test_predictions_that_are_not_finite_stop_the_run(run: TinyRun, monkeypatch)
         main(run.arguments("nan"))
 
 
-def start(
-    run: TinyRun, output: str, *options: str, flags: tuple[str, ...] = ()
-) -> subprocess.Popen:
-    command = [sys.executable, str(TOOL), *run.arguments(output, *options, flags=flags)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def start(run: TinyRun, output: str, *options: str, flags: tuple[str, ...] = ()) -> Started:
+    return Started(["train_net", *run.arguments(output, *options, flags=flags)], run.root)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Run one command in a process of its own, which is not trusted to end or to stay small.
+"""Run commands in processes of their own, which are not trusted to end or to stay small.
 
 Each process is forked from a server that has imported the package, so it starts in milliseconds,
 and no case sees what another one has left behind.
@@ -7,9 +7,11 @@ and no case sees what another one has left behind.
 import contextlib
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +57,7 @@ def run_command(
     full disk.
     """
     path = folder / output
-    process = _processes.Process(target=_command, args=([*arguments], folder, path, largest_file))
-    process.start()
+    process = _start([*arguments], folder, path, path, largest_file)
     process.join(seconds)
     hung = process.is_alive()
     with contextlib.suppress(ProcessLookupError):
@@ -66,11 +67,69 @@ def run_command(
     return Outcome(process.exitcode, hung, text)
 
 
-def _command(arguments: list[str], folder: Path, output: Path, largest_file: int | None) -> None:
+class Started:
+    """`frozenseg ARGUMENTS`, which runs in `folder` beside the tests and leads a process group of
+    its own. It has what tests use of `subprocess.Popen`."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path, log: Path | None = None) -> None:
+        """log: the file for all that it writes; without one, only its standard error is kept."""
+        self._errors = log or folder / f"errors_{uuid.uuid4().hex}.txt"
+        output = log or Path(os.devnull)
+        self._process = _start([*arguments], folder, output, self._errors, None)
+        assert self._process.pid is not None, "it was started"
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"not over after {timeout} s; it wrote:\n{self._errors.read_text()}")
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[None, str]:
+        """Return, at its end, what it wrote to standard error."""
+        self.wait(timeout)
+        return None, self._errors.read_text(errors="backslashreplace")
+
+    def megabytes(self) -> int:
+        """The memory that it has, by /proc; 0 once it is over."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        return int(found[1]) // 1000 if found else 0
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.send_signal(signal.SIGKILL)
+
+
+def _start(
+    arguments: list[str], folder: Path, output: Path, errors: Path, largest_file: int | None
+) -> multiprocessing.process.BaseProcess:
+    process = _processes.Process(
+        target=_command, args=(arguments, folder, output, errors, largest_file)
+    )
+    process.start()
+    return process
+
+
+def _command(
+    arguments: list[str], folder: Path, output: Path, errors: Path, largest_file: int | None
+) -> None:
     os.setsid()
-    handle = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(handle, stream)
+    for stream, path in ((1, output), (2, errors)):  # which may be one file
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
