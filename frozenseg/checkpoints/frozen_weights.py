@@ -146,13 +146,12 @@ def find_clip(name: str, weights: str) -> Path:
         path = FOLDER / f"{name}-{weights}{suffix}"
         if path.is_file():
             return path
-    source = open_clip.pretrained.get_pretrained_cfg(name, weights).get("hf_hub", "").strip("/")
+    source, files = clip_repository(name, weights)
     if not source:
         raise UserError(
             f"{weights}: no such tag for {name}; known: "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'}, or give a file"
         )
-    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     for file in files:
         cached = try_to_load_from_cache(source, file)
         if isinstance(cached, str):
@@ -163,7 +162,18 @@ def find_clip(name: str, weights: str) -> Path:
             raise AbsentWeights(row_name, absent)
     raise UserError(
         f"{absent}; fetch them with `hf download {source} {files[0]}`, or put the file at "
-        f"{FOLDER / f'{name}-{weights}.safetensors'}"
+        f"{FOLDER / f'{name}-{weights}{Path(files[0]).suffix}'}"
+    )
+
+
+def clip_repository(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
+    """Return the repository on the hub of a CLIP's weights, "" if open_clip knows none for the tag,
+    and the names that their file may have there."""
+    address = open_clip.pretrained.get_pretrained_cfg(name, tag).get("hf_hub", "")
+    source, _, file = address.rpartition("/")  # OWNER/NAME/ or, as for ViTamin, OWNER/NAME/FILE
+    return source, (file,) if file else (
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-from frozenseg.checkpoints.frozen_weights import CLIP_DESCRIPTIONS, is_clip_file
+from frozenseg.checkpoints.frozen_weights import CLIP_DESCRIPTIONS, clip_repository, is_clip_file
 from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.encoders.clip_config import OWN, clip_config
 
@@ -61,7 +61,7 @@ def _is_called(path: Path, name: str, tag: str) -> bool:
     repository, as the Hugging Face hub's program makes it."""
     if _plain(path.stem) == _plain(f"{name}-{tag}"):
         return True
-    repository = _row(name, tag).get("hf_hub", "").strip("/").rpartition("/")[2]
+    repository = clip_repository(name, tag)[0].rpartition("/")[2]
     folders = (part.rpartition("--")[2] for part in path.parts[:-1])
     return bool(repository) and repository in folders
 

@@ -232,7 +232,8 @@ def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
     return (
         values.ndim == 2
         and places.shape == (len(values),)
-        and 0 <= rows * values.shape[1] <= LARGEST_TABLE
+        and rows >= 0
+        and rows * values.shape[1] <= LARGEST_TABLE
         and bool(((places >= 0) & (places < rows)).all())
     )
 

@@ -34,9 +34,11 @@ _POINTER = b"version https://git-lfs"
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the name or the first bytes (the length of a JSON header, and its brace) say so."""
-    if path.suffix.lower() == ".safetensors" or not path.is_file():
-        return path.suffix.lower() == ".safetensors"
+    """Whether the name or the first bytes (the length of a JSON header, and its brace) say so;
+    raises `UserError` for what is no file, or may not be read."""
+    _check_file(path, "weights")
+    if path.suffix.lower() == ".safetensors":
+        return True
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 

@@ -122,7 +122,7 @@ class PostProcessor:
         on_host, *on_host_pairs = wait()
         pairs = dict(zip(pairs, on_host_pairs, strict=True))
         size, device = resizer.output_size, mask_logits.device
-        self._require_memory(size, len(mask_logits), device)
+        self._require_memory(size, len(mask_logits), class_weights.shape[1], device)
         panoptic = instances = proposals = None
         if self.panoptic:
             least = self.object_mask_threshold
@@ -176,8 +176,14 @@ class PostProcessor:
             return None
         return SemanticAccumulator(weights, size, self.semantic_scores, self.semantic_threshold)
 
-    def _require_memory(self, size: tuple[int, int], queries: int, device: torch.device) -> None:
-        """Refuse an image whose masks at output size, a byte for each pixel, are too large."""
+    def _require_memory(
+        self, size: tuple[int, int], queries: int, classes: int, device: torch.device
+    ) -> None:
+        """Refuse an image whose masks at output size, a byte for each pixel, are too large, or
+        whose scores, four bytes each, which the host keeps."""
+        if self.semantic_scores:
+            purpose = f"the scores of {classes} classes at {size[0]} x {size[1]} pixels"
+            require_memory(4 * classes * size[0] * size[1], torch.device("cpu"), purpose)
         masks = queries if self.proposals else 0
         if self.instances:  # they are put in order of their scores, which copies them
             masks += 2 * min(queries, self.detections_per_image)

@@ -189,6 +189,18 @@ def test_an_absent_tag_says_how_to_fetch_it_and_where_to_put_it() -> None:
     )
 
 
+def test_a_tag_whose_file_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError) as caught:
+        find_clip("ViTamin-S", "datacomp1b")
+    assert str(caught.value) == (
+        "datacomp1b: these weights of ViTamin-S are not here; fetch them with `hf download "
+        "jienengchen/ViTamin-S pytorch_model.bin`, or put the file at "
+        "pretrained_checkpoint/ViTamin-S-datacomp1b.bin"
+    )
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *names: "/".join(names))
+    assert find_clip("ViTamin-S", "datacomp1b") == Path("jienengchen/ViTamin-S/pytorch_model.bin")
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

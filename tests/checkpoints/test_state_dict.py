@@ -297,6 +297,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_state(tmp_path)
     with pytest.raises(UserError, match=r"https://a\.b/c\.pth: an address; fetch the file"):
         read_state("https://a.b/c.pth")
+    with pytest.raises(UserError, match=r"cannot be read \(File name too long\)"):
+        read_state("a" * 300)
 
 
 def test_views_and_transposed_tensors_are_written_right(tmp_path: Path) -> None:
@@ -346,6 +348,11 @@ def test_packed_tables_come_back_whole(tmp_path: Path) -> None:
         {"table@places": torch.tensor([3, 1000], dtype=torch.int32)},
         {"table@places": torch.tensor([3], dtype=torch.int32)},
         {"table@values": torch.randn(2)},
+        {
+            "table@length": torch.tensor([-1]),
+            "table@places": torch.zeros(0, dtype=torch.int32),
+            "table@values": torch.zeros(0, 0),
+        },
     ],
 )
 def test_packed_rows_that_do_not_fit(tmp_path: Path, wrong: dict[str, torch.Tensor]) -> None:

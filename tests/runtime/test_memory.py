@@ -9,9 +9,12 @@ import torch
 from frozenseg.build.prediction import build_predictor
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
+from frozenseg.inference.postprocess import PostProcessor
+from frozenseg.inference.resize import MaskResizer
 from frozenseg.inference.segment import Pipeline
 from frozenseg.runtime import memory
 from frozenseg.runtime.memory import out_of_memory_named, require_memory
+from frozenseg.text.vocabulary import Vocabulary
 from tests.conftest import TINY_OPTIONS
 
 CPU = torch.device("cpu")
@@ -72,3 +75,17 @@ def test_masks_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch)
     segmenter = build_predictor(load_config(None, TINY_OPTIONS))
     with pytest.raises(UserError, match="the masks of 40 x 40 pixels need 0.0 GB"):
         segmenter(np.zeros((40, 40, 3), np.uint8), ["car"])
+
+
+def test_scores_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SMALL", 0)
+    size, vocabulary = (10, 20), Vocabulary.parse(["car", "road", "sky"])
+    given = (torch.zeros(2, 4), torch.zeros(2, 10, 20), MaskResizer.identity(size), vocabulary)
+    make = PostProcessor(
+        panoptic=False, semantic=False, instances=False, semantic_scores=True
+    )  # 3 x 10 x 20 scores of 4 bytes
+    monkeypatch.setattr(memory, "free_memory", lambda: 2399)
+    with pytest.raises(UserError, match="the scores of 3 classes at 10 x 20 pixels need 0.0 GB"):
+        make(*given)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2400)
+    assert make(*given).semantic_scores is not None
