@@ -77,7 +77,9 @@ def load_bert(folder: str) -> BertText:
             "with `hf download google-bert/bert-base-uncased --local-dir DIR`, and give DIR"
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
         model, report = transformers.BertModel.from_pretrained(
             path, local_files_only=True, add_pooling_layer=False, output_loading_info=True
         )
