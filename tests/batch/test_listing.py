@@ -192,9 +192,12 @@ def test_a_file_that_is_gone_with_its_folder_is_no_fault_of_the_image(images: Pa
     check_source(item, gone)
     (images / "deep" / "another.png").unlink()
     for _ in range(2):  # a drive that was taken away may leave an empty folder, or none
-        with pytest.raises(SourceLost, match="deep: cannot be reached .* bring it back and give"):
+        with pytest.raises(SourceLost, match="deep: cannot be .* make it with any file in it, and"):
             check_source(item, gone)
         shutil.rmtree(images / "deep", ignore_errors=True)
+    (images / "deep").mkdir()
+    (images / "deep" / "note").touch()  # as that line says for images that were deleted
+    check_source(item, gone)
 
 
 def test_a_drive_that_does_not_answer_is_no_fault_of_the_image(
