@@ -83,7 +83,8 @@ def _check_folder(folder: Path) -> None:
         pass
     except OSError as error:
         raise _lost(str(folder), reason_of(error)) from None
-    raise _lost(str(folder), "no such folder, or an empty one")
+    deleted = "bring it back, or where its images were deleted make it with any file in it,"
+    raise _lost(str(folder), "no such folder, or an empty one", deleted)
 
 
 def _missing(item: Item) -> bytes:
@@ -116,8 +117,8 @@ def reason_of(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _lost(place: str, reason: str) -> SourceLost:
-    return SourceLost(f"{place}: cannot be reached any more ({reason}); bring it back {GO_ON}")
+def _lost(place: str, reason: str, remedy: str = "bring it back") -> SourceLost:
+    return SourceLost(f"{place}: cannot be reached any more ({reason}); {remedy} {GO_ON}")
 
 
 class _Fetched(io.RawIOBase):

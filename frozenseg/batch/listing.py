@@ -155,18 +155,18 @@ def _is_hidden(name: str) -> bool:
 
 
 def _members(path: str) -> Iterator[Item]:
-    """Yield the images in a tar file, whose bytes are read later without unpacking it."""
+    """Yield the images in a tar file, whose bytes are read later without unpacking it. Of members
+    with one name the last counts, as where it is unpacked."""
     kinds = tuple(image_suffixes())
-    count = 0
+    found: dict[str, Item | None] = {}
     try:
         with _opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 is_image = PurePosixPath(member.name).suffix.lower() in kinds
                 if member.isfile() and is_image and not _is_hidden(member.name):
-                    count += 1
                     name = f"{path}/{member.name.removeprefix('./')}"
-                    if _has_text_name(name):
-                        yield Item(name, path, member.offset_data, member.size)
+                    item = Item(name, path, member.offset_data, member.size)
+                    found[name] = item if _has_text_name(name) else None
     except UserError:
         raise
     except FileNotFoundError:
@@ -177,8 +177,9 @@ def _members(path: str) -> Iterator[Item]:
         ) from None
     except Exception as error:  # every store has errors of its own
         raise _unreadable(path, error) from None
-    if not count:
+    if not found:
         raise UserError(f"{path}: no image in this tar file")
+    yield from filter(None, found.values())
 
 
 def _opened(path: str) -> Any:

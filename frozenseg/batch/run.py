@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import NAME, Manifest, check_shard_rows, write_manifest
-from frozenseg.batch.rows import SHARDS, shard_errors
+from frozenseg.batch.rows import ABOUT, SHARDS, shard_errors
 from frozenseg.batch.worker import Plan, Seen, check_about
 from frozenseg.data.prediction_lines import Part
 from frozenseg.engine.lock import only_writer
@@ -49,13 +49,13 @@ def run(
     # Another name than those of shards: for a moment there is a file of that name.
     check_writable(plan.folder / SHARDS / f"part_{part.number}_of_{part.total}")
     with _only_run(plan.folder, part):
+        _refuse_shards_alone(plan.folder)
         check_about(plan)
         if items is None:
             manifest = Manifest(plan.folder)
             check_shard_rows(manifest, shard_rows or manifest.shard_rows)
         else:
             assert shard_rows is not None, "images come with the size of shards"
-            _refuse_shards_alone(plan.folder)
             manifest = write_manifest(plan.folder, items, shard_rows)
         for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):
             remove_temporaries(plan.folder / folder, name, alone=part.total == 1)
@@ -68,12 +68,15 @@ def run(
 
 
 def _refuse_shards_alone(folder: Path) -> None:
-    """Raise `UserError` if there are shards, but no manifest that says of which images."""
-    if not (folder / NAME).exists() and any((folder / SHARDS).glob("shard-*.parquet")):
-        raise UserError(
-            f"{folder / SHARDS}: holds shards, but {NAME}, which says of which images, is gone; "
-            "bring it back, or give another --output"
-        )
+    """Raise `UserError` if there are shards without the files that say of what they are."""
+    if not any((folder / SHARDS).glob("shard-*.parquet")):
+        return  # asked first: a part that has just begun writes its shards after those files
+    for name, told in ((NAME, "of which images"), (ABOUT, "how they were made")):
+        if not (folder / name).exists():
+            raise UserError(
+                f"{folder / SHARDS}: holds shards, but {name}, which says {told}, is gone; "
+                "bring it back, or give another --output"
+            )
 
 
 def _is_done(plan: Plan, manifest: Manifest, number: int, outcome: Outcome) -> bool:

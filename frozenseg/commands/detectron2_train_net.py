@@ -56,6 +56,7 @@ def read_config(request: Request) -> Any:
             output=cfg.OUTPUT_DIR,
         )
         require_weights(cfg)
+    if request.eval_only or cfg.DATASETS.TEST:
         data_sets(cfg, "TEST")
     cfg.freeze()
     return cfg

@@ -71,6 +71,8 @@ def _truth(task: str, gt_file: str, gt_dir: str | None = None) -> dict[str, Any]
         return {**files, "categories": categories}
     if row.reader == "semantic":
         raise UserError(f"--gt {gt_file}: label maps have no objects; use frozenseg score semantic")
+    if row.classes:  # whose file has the objects of all classes
+        raise UserError(f"--gt {gt_file}: a fold has no objects; use frozenseg score semantic")
     if row.derives_objects:
         return {"gt_file": objects_of_records(*load_records(gt_file))}
     source = row.instances or row.annotations
@@ -97,7 +99,7 @@ def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
     if folder is not None or classes is not None:
         raise UserError("--gt: the data set tells its label maps and classes; give no others")
     row = _annotated(name)
-    if row.reader == "instances":
+    if row.reader == "instances" and not row.classes:  # those of a fold are made of its objects
         raise UserError(f"--gt {name}: has no label maps; use frozenseg score instances")
     records, categories = load_records(name)
     require_objects(records, "semantic", name)

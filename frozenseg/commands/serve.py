@@ -70,7 +70,7 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
 
     options = (*backend_options(arguments), *arguments.options)
     pool = Pool(
-        ModelSource(arguments.model, arguments.weights, options),
+        ModelSource(arguments.config_file, arguments.weights, options),
         arguments.device or [None],
         Limits(
             queue=arguments.max_queue,
@@ -164,10 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg serve", description=__doc__)
     add, default = parser.add_argument, "(default: %(default)s)"
     add(
-        "--model",
+        "--config-file",
         default="small",
         help=f"the model: a name, a YAML file, or the folder of a run {default}",
     )
+    # Its former name, which still works.
+    add("--model", dest="config_file", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     add("--weights", help="a checkpoint to use instead of the model's own")
     add(
         "--host",

@@ -1,7 +1,8 @@
 """Read the ground truth of one record as arrays, for training and for evaluators."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +25,15 @@ class LabelMaps:
     With L = 1 object n is `maps[0] == values[n]`; objects that may overlap have a plane each
     (L = N). In both cases `maps == values[:, None, None]` gives the (N, H, W) masks.
 
-    maps: (L, H, W) unsigned integers, 0 where unlabelled.
+    maps: L maps (H, W) of unsigned integers, 0 where unlabelled; an array, or a collection that
+        makes one after the other, because all planes of a large picture need gigabytes.
     values: (N,) the value of each object in its map.
     class_ids: (N,) the class of each object.
     has_background: whether pixels of no object that are not 0 are labelled as none of the classes;
         otherwise they count as unlabelled.
     """
 
-    maps: np.ndarray
+    maps: Collection[np.ndarray]
     values: np.ndarray
     class_ids: np.ndarray
     has_background: bool = False
@@ -154,11 +156,28 @@ def semantic_labels(record: Record) -> LabelMaps:
     )
 
 
+@dataclass(frozen=True)
+class _Planes(Sequence[np.ndarray]):
+    """A plane (height, width) uint8 for each object, which is decoded when it is asked for."""
+
+    segmentations: list[Any]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.segmentations)
+
+    def __getitem__(self, index: Any) -> Any:
+        one = [self.segmentations[index]]
+        return decode_segmentations(one, self.height, self.width)[0].view(np.uint8)
+
+
 def instance_labels(record: Record) -> LabelMaps:
     """Make one object of each instance, in a plane of its own; crowd regions are unlabelled."""
-    masks, instances = load_instances(record)
+    instances, height, width = record.instances, record.height, record.width
+    assert instances is not None and height and width, "a record of an instance JSON"
     kept = np.flatnonzero(~instances.is_crowd)
-    planes = masks[kept].astype(np.uint8)
+    planes = _Planes([instances.segmentations[index] for index in kept], height, width)
     return LabelMaps(planes, np.ones(len(kept), dtype=np.int64), instances.class_ids[kept])
 
 
@@ -175,7 +194,7 @@ def has_objects(record: Record, targets: str) -> bool:
     if targets != "semantic" and listed is not None and listed.is_crowd.all():
         return False  # true of an empty list too; nothing needs to be decoded
     labels = LABELS[targets](record)
-    return bool(np.isin(labels.values, labels.maps).any())
+    return any(np.isin(labels.values, plane).any() for plane in labels.maps)
 
 
 def require_objects(records: list[Record], targets: str, name: str) -> None:

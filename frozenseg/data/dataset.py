@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -98,10 +100,12 @@ class SegmentationDataset(Dataset[Sample]):
             return Sample(image_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
         # A plane of ones is transformed too: it is 1 where the picture is and 0 in the padding.
-        further = [np.ones((height, width), labels.maps.dtype)]
+        further = [np.ones((height, width), np.uint8)]
         if self.unnamed is not None:
-            further.append(self.unnamed(record, image, np.logical_or.reduce(labels.maps)))
-        image, planes = self.transform(image, np.concatenate([labels.maps, further]), generator)
+            nothing = np.zeros((height, width), bool)
+            annotated = reduce(np.logical_or, labels.maps, nothing)
+            further.append(self.unnamed(record, image, annotated))
+        image, planes = self.transform(image, chain(labels.maps, further), generator)
         maps = len(labels.maps)
         labels.maps, inside = planes[:maps], planes[maps]
         unpadded_size = int(inside[:, 0].sum()), int(inside[0].sum())
@@ -122,8 +126,9 @@ class SegmentationDataset(Dataset[Sample]):
 
 def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
     """Cut out the masks (N, H, W) of all objects; those without a pixel only if `keep_empty`."""
-    dtype = labels.maps.dtype
-    masks = labels.maps == labels.values.astype(dtype)[:, None, None]
+    maps = np.asarray(labels.maps)
+    dtype = maps.dtype
+    masks = maps == labels.values.astype(dtype)[:, None, None]
     # The value of an object without a pixel may be too large for the type of the map, in which it
     # would wrap to the value of another object.
     masks &= (labels.values <= np.iinfo(dtype).max)[:, None, None]
@@ -131,7 +136,7 @@ def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
     return Targets(
         class_ids=torch.from_numpy(labels.class_ids[kept].astype(np.int64)),
         masks=torch.from_numpy(masks[kept]),
-        labelled=torch.from_numpy(labels.maps[0] != 0) if labels.has_background else None,
+        labelled=torch.from_numpy(maps[0] != 0) if labels.has_background else None,
     )
 
 

@@ -1,11 +1,13 @@
 """Flip, resize and crop images together with their label maps.
 
-A transform takes an image (H, W, 3) uint8 RGB, label maps (L, H, W) with 0 for unlabelled, and a
-generator, and returns both in their new size. Images are resized by Pillow's bilinear filter, as in
-the published work, and labels by the nearest pixel. Labels are maps, not masks: one map holds all
-segments of an image, and masks are cut out afterwards.
+A transform takes an image (H, W, 3) uint8 RGB, L label maps (H, W) with 0 for unlabelled, and a
+generator, and returns both in their new size, the maps as one array (L, h, w). It takes the maps
+one after the other, so that they need not all be in memory. Images are resized by Pillow's bilinear
+filter, as in the published work, and labels by the nearest pixel. Labels are maps, not masks: one
+map holds all segments of an image, and masks are cut out afterwards.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +21,7 @@ class Transform(Protocol):
     """Changes an image and its label maps together."""
 
     def __call__(
-        self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+        self, image: np.ndarray, labels: Iterable[np.ndarray], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image and its label maps in their new size."""
 
@@ -77,6 +79,12 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels.take(rows, axis=-2).take(columns, axis=-1)
 
 
+def _stacked(maps: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Return label maps of one size (height, width) as one array (L, H, W)."""
+    listed = [*maps]
+    return np.stack(listed) if listed else np.zeros((0, *size), np.uint8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShortestEdgeResize:
     """The resize at test time, which draws no random number."""
@@ -85,11 +93,12 @@ class ShortestEdgeResize:
     long: int = 1333
 
     def __call__(
-        self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+        self, image: np.ndarray, labels: Iterable[np.ndarray], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image and its label maps in their new size."""
         size = resize_shortest_edge(image.shape[0], image.shape[1], self.short, self.long)
-        return resize_image(image, size), resize_labels(labels, size)
+        resized = (resize_labels(label, size) for label in labels)
+        return resize_image(image, size), _stacked(resized, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +121,7 @@ class LargeScaleJitter:
     diagonal: bool = True
 
     def __call__(
-        self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+        self, image: np.ndarray, labels: Iterable[np.ndarray], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image and its label maps in their new size."""
         # The number of draws is always the same, so that no choice shifts the ones after it.
@@ -129,10 +138,13 @@ class LargeScaleJitter:
         window = resize_image(image, scaled)[rows, columns]
         row_source = nearest_positions(height, scaled[0])[rows]
         column_source = nearest_positions(width, scaled[1])[columns]
-        cut = labels.take(row_source, axis=1).take(column_source, axis=2)
-        if flipped:
-            window, cut = window[:, ::-1], cut[:, :, ::-1]
-        return self._padded(window, cut)
+        step = -1 if flipped else 1
+
+        def cut(label: np.ndarray) -> np.ndarray:
+            return self._padded(label.take(row_source, 0).take(column_source, 1)[:, ::step], 0)
+
+        maps = _stacked(map(cut, labels), (self.size, self.size))
+        return self._padded(window[:, ::step], self.pad_value), maps
 
     @property
     def num_views(self) -> int | None:
@@ -145,10 +157,8 @@ class LargeScaleJitter:
         start = round(max(scaled - self.size, 0) * share)
         return slice(start, start + min(scaled, self.size))
 
-    def _padded(self, window: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        height, width = window.shape[:2]
-        image = np.full((self.size, self.size, 3), self.pad_value, dtype=np.uint8)
-        image[:height, :width] = window
-        labels = np.zeros((len(cut), self.size, self.size), dtype=cut.dtype)
-        labels[:, :height, :width] = cut
-        return image, labels
+    def _padded(self, window: np.ndarray, value: int) -> np.ndarray:
+        """Put a window (h, w, ...) at the top left of a square; the rest of it is `value`."""
+        square = np.full((self.size, self.size, *window.shape[2:]), value, dtype=window.dtype)
+        square[: window.shape[0], : window.shape[1]] = window
+        return square

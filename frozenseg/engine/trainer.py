@@ -163,9 +163,9 @@ def evaluate_now(
         is_best = _is_best(state, results)
         if is_best:
             keep_best()
-    log.evaluation(state.step, results)
     if is_best:
         save_checkpoint(state, checkpoints)
+    log.evaluation(state.step, results)  # last: without it, a resumed run evaluates again
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:

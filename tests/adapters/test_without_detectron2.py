@@ -4,11 +4,15 @@ import ast
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from frozenseg.commands import run as run_command
-from frozenseg.commands.detectron2_train_net import main
+from frozenseg.commands.detectron2_train_net import main, read_config
+from frozenseg.commands.train_net import Request
+from frozenseg.config import default_config
+from frozenseg.errors import UserError
 from tests.test_imports import PACKAGE, imported
 
 HOST = re.compile(r"detectron2(\.|$)|frozenseg\.adapters\.")
@@ -50,6 +54,18 @@ def test_the_command_says_it_in_one_line(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0 and "detectron2 is needed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_a_set_that_is_named_twice_is_refused_before_a_training_too(monkeypatch, eval_only) -> None:
+    """detectron2's loop would evaluate it twice; its configuration is ours here."""
+    cfg = default_config()
+    cfg.DATASETS.TEST = ("small_world_val", "small_world_val")
+    cfg.MODEL.ALLOW_RANDOM_WEIGHTS = True
+    adapter = SimpleNamespace(frozenseg_config=lambda: cfg)
+    monkeypatch.setitem(sys.modules, "frozenseg.adapters.detectron2", adapter)
+    with pytest.raises(UserError, match="DATASETS.TEST names small_world_val twice; name it once"):
+        read_config(Request(config=None, options=[], resume=False, eval_only=eval_only))
 
 
 def test_a_detectron2_that_does_not_load_is_told_apart(tmp_path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from frozenseg.batch.items import Item
 from frozenseg.batch.manifest import arrow
 from frozenseg.batch.rows import error_row, shard_path, write_shard
 from frozenseg.batch.run import Outcome, run
-from frozenseg.batch.worker import Plan, Seen
+from frozenseg.batch.worker import Plan, Seen, _settle
 from frozenseg.data.prediction_lines import WHOLE, Part
 from frozenseg.errors import UserError, WriteError
 from frozenseg.text.vocabulary import Vocabulary
@@ -32,13 +33,14 @@ def plan(tmp_path: Path) -> Plan:
 
 def without_model(plan: Plan, numbers: list[int], seen: Seen) -> None:
     """An engine that fails at every image."""
+    digests = _settle(plan, {"weights": ""}, None)
     for number in numbers:
         items = ITEMS[3 * number : 3 * number + 3]
         write_shard(
             plan.folder,
             number,
             [error_row(i, item, "no") for i, item in enumerate(items, 3 * number)],
-            {},
+            digests,
         )
         for _ in items:
             seen("no")
@@ -70,6 +72,19 @@ def test_shards_without_the_manifest_of_their_images_are_refused(plan: Plan) -> 
     with pytest.raises(UserError, match="manifest.parquet, which says of which images, is gone"):
         make(plan, others)
     (plan.folder / "away.parquet").rename(plan.folder / "manifest.parquet")
+    assert make(plan).earlier == 10
+
+
+def test_shards_of_which_nothing_says_how_they_were_made_are_refused(plan: Plan) -> None:
+    make(plan)
+    (plan.folder / "about.json").rename(plan.folder / "away.json")
+    others = replace(plan, vocabulary=Vocabulary.parse("cup"))
+    for items in (ITEMS, None):
+        with pytest.raises(UserError, match="about.json, which says how they were made, is gone"):
+            make(others, items)
+    (plan.folder / "away.json").rename(plan.folder / "about.json")
+    with pytest.raises(UserError, match="another vocabulary"):
+        make(others)
     assert make(plan).earlier == 10
 
 
@@ -149,7 +164,7 @@ def test_images_that_failed_earlier_are_counted(plan: Plan) -> None:
         for number in numbers:
             found = [error_row(i, item, "no") for i, item in enumerate(ITEMS[:4])]
             found[0]["error"] = found[2]["error"] = None
-            write_shard(plan.folder, number, found, {})
+            write_shard(plan.folder, number, found, _settle(plan, {"weights": ""}, None))
 
     for earlier in (0, 4):
         outcome = run(plan, ITEMS[:4], part=WHOLE, shard_rows=4, engine=half)

@@ -13,7 +13,10 @@ from PIL import Image
 
 from frozenseg.commands import run
 from frozenseg.commands.score import main
+from frozenseg.data.annotations import load_semantic
+from frozenseg.data.benchmarks import load_records
 from frozenseg.errors import UserError, WriteError
+from tests.data.replicas import write_coco_2014
 from tests.evaluation.cases import assert_close
 
 TOLERANCE = {"panoptic": 1e-9, "instances": 1e-9, "lvis": 1e-9, "semantic": 1e-7, "recall": 1e-7}
@@ -327,3 +330,25 @@ def test_images_without_results(case: Path, tmp_path: Path, caplog):
     main([*arguments("recall", case), "--json", str(out)])
     assert set(json.loads(out.read_text()).values()) == {0}
     assert "24 of 24 images" in caplog.text
+
+
+def test_a_fold_of_objects_is_scored_by_its_classes_alone(tmp_path, monkeypatch) -> None:
+    """Its instance JSON has the objects of all 80 classes."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    write_coco_2014(tmp_path)
+    name, folder = "coco20i_fold3_val", tmp_path / "predicted"
+    (tmp_path / "x.json").write_text("[]")
+    for task in ("instances", "lvis"):
+        with pytest.raises(UserError, match="fold has no objects; use frozenseg score semantic"):
+            main([task, "--gt", name, "--pred", str(tmp_path / "x.json")])
+    records, categories = load_records(name)
+    folder.mkdir()
+    for record in records:
+        labels = load_semantic(record)
+        labels[labels < 0] = 255
+        path = folder / Path(record.image_path).with_suffix(".png").name
+        Image.fromarray(labels.astype(np.uint8)).save(path)
+    scores = tmp_path / "scores.json"
+    main(["semantic", "--gt", name, "--pred-dir", str(folder), "--json", str(scores)])
+    found = json.loads(scores.read_text())
+    assert found["mIoU"] == 100 and len(categories) == 20

@@ -46,3 +46,10 @@ def test_of_two_services_that_start_at_once_the_second_is_told_that_the_port_is_
         port = first.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: Address already in use; choose"):
             serve._listening("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("name", ["--config-file", "--model"])
+def test_the_model_has_the_name_of_all_commands_and_its_former_one(name: str) -> None:
+    assert serve._parser().parse_intermixed_args([name, "run"]).config_file == "run"
+    assert serve._parser().parse_intermixed_args([]).config_file == "small"
+    assert "--model" not in serve._parser().format_help()

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenseg.data.annotations import LabelMaps
+from frozenseg.data import annotations
+from frozenseg.data.annotations import LabelMaps, load_image, load_instances
 from frozenseg.data.benchmarks import load_records
-from frozenseg.data.dataset import SampleIndex, SegmentationDataset, cut_masks
+from frozenseg.data.dataset import SAMPLE_STREAM, SampleIndex, SegmentationDataset, cut_masks
 from frozenseg.data.records import Instances, Record
-from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize
+from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize, seeded_generator
 from frozenseg.errors import UserError
 from tests.data.tiny import SEGMENTS, VOID_COLOUR, dataset_name, write_dataset
 
@@ -240,3 +241,37 @@ def test_background_goes_with_the_picture(root, position):
 def test_without_background_nothing_more_is_carried(root):
     for targets in ("panoptic", "semantic"):
         assert make(root, ShortestEdgeResize(), targets)[0].targets.labelled is None
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_objects_are_decoded_one_after_the_other(root, position, monkeypatch):
+    """Planes of all objects of a large picture need gigabytes; the masks are those of all of them
+    at once."""
+    boxes = [[2, 3, 30, 3, 30, 20, 2, 20], [0, 0, 60, 0, 60, 40, 0, 40], [50, 9, 59, 9, 55, 39]]
+    instances = Instances(
+        segmentations=[[box] for box in boxes],
+        class_ids=np.array([2, 0, 1], np.int32),
+        is_crowd=np.array([False, True, False]),
+    )
+    image = str(root / "images" / "1.png")
+    record = Record("1", image, 40, 60, 3, instances=instances)
+    jitter = LargeScaleJitter(size=48, min_scale=0.5, max_scale=3)
+    dataset = SegmentationDataset(
+        records=[record], categories=None, transform=jitter, targets="instances", seed=3
+    )
+    planes, _ = load_instances(record)
+    generator = seeded_generator(3, SAMPLE_STREAM, position, 0)
+    pixels, expected = jitter(load_image(record), planes[[0, 2]], generator)
+
+    counts, decode = [], annotations.decode_segmentations
+
+    def decode_segmentations(segmentations, height, width):
+        counts.append(len(segmentations))
+        return decode(segmentations, height, width)
+
+    monkeypatch.setattr(annotations, "decode_segmentations", decode_segmentations)
+    sample = dataset[SampleIndex(position, 0)]
+    assert counts == [1, 1]
+    assert np.array_equal(sample.targets.masks.numpy(), expected)
+    assert sample.targets.class_ids.tolist() == [2, 1]
+    assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), pixels)

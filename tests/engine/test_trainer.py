@@ -302,6 +302,33 @@ def test_an_evaluation_that_was_cut_off_is_made_on_resuming(run: TinyRun, monkey
     assert_same_run(run, "whole", "parts")
 
 
+def test_a_kill_before_the_best_score_is_noted_costs_the_evaluation_alone(
+    run: TinyRun, monkeypatch
+) -> None:
+    """The resumed run evaluates again: no worse one behind it is then taken for the best."""
+    from frozenseg.evaluation.evaluator import Evaluator
+    from frozenseg.evaluation.runner import Evaluation
+
+    whole, scores = trainer.CheckpointFolder.save, iter([30.0, 30.0, 20.0, 25.0, 10.0])
+
+    def evaluate(self, so_far: object = None) -> dict[str, Evaluation]:
+        return {run.dataset: Evaluation(5, {"PQ": next(scores)}, {}, 1.0, 0.1)}
+
+    def save(self, checkpoint) -> Path:
+        return killed() if checkpoint.best else whole(self, checkpoint)
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    periods = ("TEST.EVAL_PERIOD", "1", "SOLVER.CHECKPOINT_PERIOD", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.CheckpointFolder, "save", save)
+        with pytest.raises(SystemExit):
+            main(run.arguments("out", *periods))
+    assert main(run.arguments("out", *periods, flags=("--resume",))) == 0
+    last = torch.load(run.root / "out" / "checkpoints" / "step_00000004.pt")
+    assert last["best"] == {"metric": f"PQ of {run.dataset}", "score": 30.0, "step": 1}
+    assert [row["step"] for row in run.rows("out") if "evaluation" in row] == [1, 2, 3, 4]
+
+
 def test_the_best_one_before_goes_when_the_last_one_is_better(run: TinyRun, monkeypatch) -> None:
     from frozenseg.evaluation.evaluator import Evaluator
     from frozenseg.evaluation.runner import Evaluation

@@ -175,7 +175,7 @@ def test_a_stop_finishes_what_runs(tmp_path: Path, number: int) -> None:
     [
         (("--port", "99999"), "--port"),
         (("--max-queue", "0"), "--max-queue"),
-        (("--model", "smal"), "small"),
+        (("--config-file", "smal"), "small"),
         (("--token-file", "none"), "--token-file"),
         (("--weights", "none.safetensors"), "none.safetensors"),
     ],
