@@ -24,6 +24,7 @@ import yaml
 
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.commands import make_sam_masks
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.config import default_config, load_config, merge_values
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
@@ -52,6 +53,7 @@ MOST_FEATURES = "20"  # GB of frozen features on disk
 def main(argv: list[str]) -> int | None:
     """Train and score each arm with each seed, and write the report."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, seeds=0, steps=1, hours=0)
     if arguments.report:
         _write_report(Outcome.read(arguments.report), arguments.report.parent)
         return 0

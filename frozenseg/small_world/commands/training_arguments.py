@@ -5,6 +5,7 @@ import os
 
 import torch
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 from frozenseg.small_world.pretraining.loop import PretrainingConfig, RunOptions
@@ -75,13 +76,9 @@ def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> Pretra
 
 def run_from(arguments: argparse.Namespace) -> RunOptions:
     """Take from the arguments where and how the training runs."""
-    for option, given, least in (
-        ("--workers", arguments.workers, 0),
-        (arguments.test_option, arguments.test_samples, 1),
-        ("--save-period", arguments.save_period, 1),
-    ):
-        if given < least:
-            raise UserError(f"{option} {given}: must be at least {least}")
+    check_least(arguments, workers=0, save_period=1)
+    if arguments.test_samples < 1:
+        raise UserError(f"{arguments.test_option} {arguments.test_samples}: must be at least 1")
     try:
         device = torch.device(arguments.device)
         torch.empty(0, device=device)
