@@ -29,11 +29,16 @@ def main(argv: list[str]) -> int | None:
     if not 0 <= arguments.easy_share <= 1:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
     check_least(arguments, mosaic_steps=0)
-    config, run = training_arguments.settings_from(arguments, weight_decay=0.1)
+    config, run = training_arguments.settings_from(
+        arguments, weight_decay=0.1, of_task=("easy_share",)
+    )
     model = build_clip_model(NAME, quick_gelu=False)
     steps, resume = arguments.mosaic_steps, arguments.resume
     images = replace(run, folder=run.folder / "images") if steps else run
+    if not resume:
+        loop.check_unused(run.folder)  # before hours of images, which come first
     if steps and resume and (images.folder / loop.WEIGHTS).is_file():
+        loop.check_config(images.folder, config)
         model.load_state_dict(read_state(images.folder / loop.WEIGHTS))
     else:
         prepare(model)

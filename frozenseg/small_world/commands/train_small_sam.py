@@ -13,7 +13,9 @@ def main(argv: list[str]) -> int | None:
     """Train, and print the scores."""
     arguments = _parser().parse_args(argv)
     check_least(arguments, masks=1, rounds=1)
-    config, run = training_arguments.settings_from(arguments, weight_decay=0.05)
+    config, run = training_arguments.settings_from(
+        arguments, weight_decay=0.05, of_task=("masks", "rounds")
+    )
     task = SamTask(
         model=build_sam_model("small"),
         seed=config.seed,
