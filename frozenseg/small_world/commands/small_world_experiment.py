@@ -16,6 +16,7 @@ rate falls to a hundredth. Such scores need an --output of their own.
 import argparse
 import itertools
 import logging
+import math
 import random
 import time
 from pathlib import Path
@@ -220,7 +221,11 @@ def _write_report(outcome: Outcome, folder: Path) -> None:
 
 
 def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[int, Scored]]]:
-    """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed."""
+    """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed.
+
+    A score that the test did not have, because --options left it out, is NaN.
+    """
+    missing = dict.fromkeys(experiment.metrics, math.nan)
     found: dict[int, dict[str, dict[int, Scored]]] = {}
     for arm, suffix in [*((name, "") for name in experiment.arms), (CONTROL, f"_{CONTROL}")]:
         folders = "*" if arm == CONTROL else arm
@@ -229,7 +234,8 @@ def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[in
                 int(path.parent.name.rpartition("_")[2]),
                 int(path.stem.rpartition("_")[2]),
             )
-            found.setdefault(steps, {}).setdefault(arm, {})[seed] = read(path.parent, steps, suffix)
+            summary, counts = read(path.parent, steps, suffix)
+            found.setdefault(steps, {}).setdefault(arm, {})[seed] = missing | summary, counts
     return {steps: found[steps] for steps in sorted(found)}
 
 
