@@ -191,7 +191,7 @@ class ClipTask:
         return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return those of the whole model."""
+        """Return the weights of the whole model."""
         return self.model.state_dict()
 
     @torch.no_grad()

@@ -89,7 +89,7 @@ class Task(Protocol):
         """Return scores in per cent, on what no sample shows."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what is written in the end: of the model, what is wanted of it later."""
+        """Return the weights that are written in the end: those that are used later."""
 
 
 @dataclass(frozen=True)
