@@ -11,7 +11,10 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def output_file(text: str) -> Path:
-    """Return the type of an option such as --json; folders are made when it is written."""
+    """Return the path of an option such as --json, at which a file can be written.
+
+    No folder is left behind; those of the path are made when the file is written.
+    """
     path = user_path(text)
     new = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -24,7 +27,7 @@ def output_file(text: str) -> Path:
 
 
 def output_picture(text: str) -> Path:
-    """Return the type of an option that names a picture, whose ending says of which kind."""
+    """Return the path of an option that names a picture, whose ending says of which kind."""
     if Path(text).suffix.lower() not in PICTURES:
         raise UserError(f"{text}: end the name of a picture in {', '.join(PICTURES)}")
     return output_file(text)

@@ -81,13 +81,15 @@ def export_split(
 ) -> WorldFiles:
     """Write `count` scenes of a split; the files do not depend on the number of processes.
 
-    unannotated: names of classes that are not annotated either, as if they were unseen ones.
+    unannotated: names of classes that training splits leave out too, as if they were unseen ones;
+    a test split has the truth of all classes.
     """
     files = small_world_files(root, split)
     settings: dict[str, Any] = {"version": VERSION, "split": split, "count": count, "seed": seed}
-    if unannotated:
-        settings["unannotated"] = sorted(unannotated)
-    vocabulary = world_vocabulary(seen_only=SPLITS[split].seen_only, but=unannotated)
+    left_out = unannotated if SPLITS[split].seen_only else ()
+    if left_out:
+        settings["unannotated"] = sorted(left_out)
+    vocabulary = world_vocabulary(seen_only=SPLITS[split].seen_only, but=left_out)
     if _is_complete(files, settings):
         progress(count)
         return files

@@ -124,7 +124,7 @@ def _visible(owner: np.ndarray, things: list[Thing]) -> list[Thing]:
 def _number(
     layout: Layout, things: list[Thing], owner: np.ndarray
 ) -> tuple[np.ndarray, list[Region]]:
-    """Return number the grounds that are still visible from 1, then the things."""
+    """Give numbers from 1 to the visible grounds, then to the things: ids (H, W), regions."""
     bare = np.unique(layout.index[owner == 0]).tolist()
     regions = [Region(n, layout.grounds[i], False) for n, i in enumerate(bare, 1)]
     ground_ids = np.zeros(len(layout.grounds), np.int32)

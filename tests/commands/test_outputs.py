@@ -21,7 +21,13 @@ from frozenseg.devtools.commands import (
 )
 from frozenseg.errors import UserError
 from frozenseg.files import check_writable, write_json
-from frozenseg.small_world.commands import make_small_world, train_small_sam, train_small_vit
+from frozenseg.small_world.commands import (
+    make_small_world,
+    measure_video,
+    small_world_probe,
+    train_small_sam,
+    train_small_vit,
+)
 from tests.disk import files_end_at
 
 DETECTIONS = ["instances", "--gt", "gone.json", "--pred", "gone.json"]
@@ -36,6 +42,8 @@ WRITERS: dict[str, tuple[Callable[[list[str]], object], list[str], str]] = {
     "benchmark_scoring": (benchmark_scoring.main, ["--json"], ".json"),
     "benchmark_service": (benchmark_service.main, ["--json"], ".json"),
     "measure_memory": (measure_memory.main, ["--json"], ".json"),
+    "measure_video": (measure_video.main, ["--json"], ".json"),
+    "small_world_probe": (small_world_probe.main, ["--json"], ".json"),
     "view_samples": (view_samples.main, ["--dataset", "gone", "--output"], ".png"),
     "make_small_world": (make_small_world.main, ["--sheet"], ".png"),
     "convert_checkpoint": (convert_checkpoint.main, ["gone.pth"], ".safetensors"),

@@ -152,7 +152,7 @@ def test_a_sweep(name: str, works: list[float], tmp_path: Path) -> None:
         (["--size", "800"], "--size 800: HEIGHTxWIDTH"),
         (["--size", "0x8"], "--size 0x8: HEIGHTxWIDTH"),
         (["--size", "8x8", "--tiny"], "--size 8x8: one side must be longer than 32 pixels"),
-        (["--threads", "-1"], "--threads -1: must be at least 1"),
+        (["--threads", "-1"], "--threads -1: must be at least 0"),
         (["--names", "10"], "--names 10: each of 150 classes needs one"),
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--batch", "2"], "--batch: only with --training"),

@@ -116,6 +116,20 @@ def test_classes_left_without_annotation(world: dict[str, WorldFiles], tmp_path:
         main(["--output", str(tmp_path / "other"), "--unannotated", "gras"])
 
 
+def test_a_test_split_keeps_the_truth_of_classes_without_annotation_in_training(
+    world: dict[str, WorldFiles], tmp_path: Path
+) -> None:
+    few = ["--count", "2", "--processes", "1"]
+    main(["--output", str(tmp_path), *few, "--unannotated", "grass", "star"])
+    categories = {
+        split: {row["name"] for row in json.loads(files.read_text())["categories"]}
+        for split in ("train", "val")
+        for files in [tmp_path / split / "panoptic.json"]
+    }
+    assert categories["val"] - categories["train"] >= {"grass", "star"}
+    main(["--output", str(tmp_path), "--split", "val", *few])  # it is no other world
+
+
 def test_semantic_maps_are_what_panoptic_ones_say(world: dict[str, WorldFiles]) -> None:
     files = world["train"]
     panoptic, categories = read_panoptic(files.annotations, files.labels, files.images)

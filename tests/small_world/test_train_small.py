@@ -22,6 +22,7 @@ from frozenseg.small_world.commands import (
     train_small_vit,
 )
 from frozenseg.small_world.commands.training_arguments import add_run_arguments, config_from
+from frozenseg.small_world.pretraining.loop import PretrainingConfig
 from frozenseg.small_world.pretraining.without_names import VIT
 
 
@@ -57,6 +58,38 @@ def test_a_share_beyond_the_whole_is_refused(tmp_path: Path) -> None:
 def test_negative_steps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--mosaic-steps -1"):
         train_small_clip.main(["--output", str(tmp_path), "--mosaic-steps", "-1"])
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that one command alone has: they decide its samples or its losses."""
+    asked: list[dict[str, object]] = []
+
+    def noted(task: object, config: PretrainingConfig, *_: object, **__: object) -> dict:
+        asked.append(dict(config.task))
+        return {}
+
+    monkeypatch.setattr(train_small_sam, "train", noted)
+    monkeypatch.setattr(train_small_vit, "train", noted)
+    train_small_sam.main(["--output", str(tmp_path), "--masks", "2"])
+    train_small_vit.main(["--output", str(tmp_path), "--method", "moco"])
+    assert asked == [{"masks": 2, "rounds": 1}, {"method": "moco"}]
+
+
+def test_images_of_another_run_are_not_taken_for_mosaics(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "weights.safetensors").touch()
+    (tmp_path / "images" / "settings.json").write_text(json.dumps({"steps": 1800}))
+    with pytest.raises(UserError, match="images: is of a run with .*resume with the same"):
+        train_small_clip.main(["--output", str(tmp_path), "--resume"])
+
+
+def test_a_run_in_the_place_of_mosaics_is_told_of_before_the_images(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    with pytest.raises(UserError, match="holds a run"):
+        train_small_clip.main(["--output", str(tmp_path)])
+    assert not (tmp_path / "images").exists()
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frozenseg.build.models import build_model
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
 from frozenseg.devtools.speed.clock import Place, replaced, stage_places
-from frozenseg.errors import UserError
 from frozenseg.files import write_json
 from frozenseg.models.base import SegmentationModel
 from frozenseg.runtime.linear import flop_formulas
@@ -37,8 +37,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=output_file, help="write the numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)
-    if min(arguments.size) < 1 or arguments.classes < 1:
-        raise UserError("--size and --classes must be positive")
+    check_least(arguments, size=1, classes=1)
     model = build_model(load_config(arguments.config_file, arguments.options)).eval()
     parameters = count_parameters(model)
     print(f"{'parameters':32s} {'frozen':>15s} {'trained':>15s}")

@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 
 from frozenseg.build.device import build_device, build_precision
 from frozenseg.build.families import find_family
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file, output_picture
 from frozenseg.config import load_config
 from frozenseg.devtools.speed.baselines import (
@@ -177,11 +178,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--size: multiples of {STRIDE} are needed with --training")
     if arguments.names is None:
         arguments.names = -(-arguments.classes * 403 // 150)
-    for name in ("classes", "queries", "batch", "repeats"):
-        if (given := getattr(arguments, name)) is not None and given < 1:
-            raise UserError(f"--{name} {given}: must be at least 1")
-    if arguments.threads < 0:
-        raise UserError(f"--threads {arguments.threads}: must be at least 1; 0: PyTorch's choice")
+    check_least(arguments, classes=1, queries=1, batch=1, repeats=1, threads=0)
     if arguments.names < arguments.classes:
         raise UserError(f"--names {arguments.names}: each of {arguments.classes} classes needs one")
     if training and arguments.precision in ("bf16", "fp16"):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
 from frozenseg.devtools.speed.memory import measure_memory
 from frozenseg.errors import UserError
@@ -58,6 +59,7 @@ class Row:
 def main(argv: list[str]) -> int | None:
     """Time deformable attention for each number of threads, and print the table."""
     options = _parser().parse_args(argv)
+    check_least(options, batch=1, heads=1, channels=1, points=1, threads=1, repeats=1)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is present: leave --device out to time the CPU")
     device = torch.device(options.device)

@@ -24,6 +24,7 @@ from frozenseg.build.evaluator import EvalDataset, build_tasks, eval_datasets
 from frozenseg.build.exported import load_exported
 from frozenseg.build.prediction import build_predictor
 from frozenseg.build.run_folder import model_config
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
 from frozenseg.data.images import read_image
 from frozenseg.devtools.speed.report import machine
@@ -100,6 +101,7 @@ class Runner:
 def main(argv: list[str]) -> None:
     """Measure, print a table, and write it as JSON."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, scenes=1, threads=1)
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         _make_scenes(Path(folder), arguments.scenes)

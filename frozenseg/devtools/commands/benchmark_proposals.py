@@ -16,8 +16,11 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
+from frozenseg.build.device import build_device
 from frozenseg.checkpoints.frozen_weights import FrozenPart, find_sam, load_part
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
+from frozenseg.config import load_config
 from frozenseg.data.image_files import list_images
 from frozenseg.data.images import read_image
 from frozenseg.data.transforms import resize_image
@@ -35,11 +38,13 @@ ALIKE = 0.99
 def main(argv: list[str]) -> int | None:
     """Time our proposals and segment-anything's on the same images, and print both."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, images=1, repeats=1)
+    device = build_device(load_config(None, ["MODEL.DEVICE", arguments.device]))
     torch.manual_seed(0)
     sam = build_sam_model(arguments.sam)
     weights = resolve_packaged_path(arguments.weights)
     loaded = load_part(FrozenPart("sam", sam, lambda: find_sam(arguments.sam, weights)), True)
-    sam.eval().to(arguments.device)
+    sam.eval().to(device)
     settings = ProposalSettings(
         points_per_side=arguments.points_per_side,
         predicted_iou=arguments.predicted_iou,
@@ -49,7 +54,7 @@ def main(argv: list[str]) -> int | None:
     rows = [compare(sam, image, settings, arguments.repeats) for image in images]
     report: dict[str, Any] = {
         "sam": arguments.sam + ("" if loaded else ", random weights"),
-        "device": device_name(torch.device(arguments.device)),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "images": len(rows),
@@ -60,7 +65,7 @@ def main(argv: list[str]) -> int | None:
         "masks": sum(row["masks"] for row in rows),
         "masks_ours": sum(row["masks_ours"] for row in rows),
         "agree": sum(row["agree"] for row in rows),
-        "gflop_per_s_of_a_matrix_product": matrix_rate(arguments.device),
+        "gflop_per_s_of_a_matrix_product": matrix_rate(device),
     }
     for key, value in report.items():
         print(f"{key:34s} {round(value, 3) if isinstance(value, float) else value}")
@@ -115,7 +120,7 @@ def agreeing(expected: np.ndarray, others: np.ndarray) -> int:
     return int(((both / union).max(axis=1) >= ALIKE).sum())
 
 
-def matrix_rate(device: str, side: int = 1024) -> float:
+def matrix_rate(device: torch.device, side: int = 1024) -> float:
     """Measure the machine's own rate in GFLOP/s."""
     left = torch.randn(side, side, device=device)
     times = [_seconds(lambda: (left @ left).sum().item()) for _ in range(10)]

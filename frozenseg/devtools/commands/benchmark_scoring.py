@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
 from frozenseg.data.rle import encode_masks
 from frozenseg.evaluation.instance import InstanceAP
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int | None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     options = parser.parse_args(argv)
+    check_least(options, images=1, size=16, segments=1, repeats=1)
 
     rng = np.random.default_rng(0)
     maps = [_panoptic(rng, options.size, options.segments) for _ in range(options.images)]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import frozenseg
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
 from frozenseg.files import shipped, write_json
@@ -38,8 +39,7 @@ def main(argv: list[str]) -> None:
     add("--json", type=output_file, help="write the numbers to this file")
     add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the small model")
     arguments = parser.parse_intermixed_args(argv)
-    if min(*arguments.clients, arguments.requests, arguments.max_queue) < 1:
-        raise UserError("--clients, --requests and --max-queue must be positive")
+    check_least(arguments, clients=1, requests=1, max_queue=1, memory_requests=0)
     images = [shipped("demo") / "images" / f"scene_{number}.png" for number in (1, 2)]
     works = [(image, words) for image in images for words in WORDS]
     with _service(arguments.max_queue, arguments.options) as (url, process):

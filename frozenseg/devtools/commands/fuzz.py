@@ -4,6 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.devtools.fuzz.hunt import Hunt
 from frozenseg.devtools.fuzz.targets import TARGETS
 from frozenseg.errors import UserError, nearest
@@ -13,6 +14,7 @@ from frozenseg.files import user_path
 def main(argv: list[str]) -> int:
     """Hunt, print what became of the files, and exit with status 1 if there was a leak."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, files=1)
     names = [target.name for target in TARGETS]
     for name in arguments.only:
         if name not in names:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from frozenseg.build.device import build_device
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.config import load_config
 from frozenseg.devtools.gpu import activations, equality, kernel_tests, small_world, speed, training
 from frozenseg.devtools.gpu.report import as_json, headlines, markdown
@@ -41,6 +42,7 @@ SECTIONS = {
 def main(argv: list[str]) -> int:
     """Measure, write the report; exit status 1 if something did not come to its end."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, limit=1)
     device = build_device(load_config(None, ["MODEL.DEVICE", arguments.device]))
     about = _machine(device)
     folder = arguments.output or Path("logs", "gpu", _folder_name(about["device"]))

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.build.prediction import build_predictor
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_file
 from frozenseg.config import load_config
 from frozenseg.devtools.speed.memory import measure_memory
-from frozenseg.errors import UserError
 from frozenseg.files import writing
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
@@ -36,9 +36,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=output_file, help="append a line of numbers to this file")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
     arguments = parser.parse_intermixed_args(argv)
-    for name, given in (("size", min(arguments.size)), ("classes", arguments.classes)):
-        if given < 1:
-            raise UserError(f"--{name} {given}: must be at least 1")
+    check_least(arguments, size=1, classes=1)
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]
     cfg = load_config(arguments.config_file, options)
     predictor = build_predictor(cfg)

@@ -66,7 +66,7 @@ class Hunt:
             self._one(target, self.counts[target.name])
 
     def damaged(self, target: Target, number: int) -> bytes:
-        """File `number` of a target."""
+        """Return the bytes of file `number` of a target."""
         numbers = random.Random(f"{self.seed} {target.name} {number}")
         whole = self._whole[target.name]
         data, other = numbers.choice(whole), numbers.choice(whole)

@@ -146,7 +146,7 @@ def odd_short(data: bytearray, other: bytes, numbers: random.Random) -> bytearra
 
 
 def odd_long(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Return the same with four or eight bytes."""
+    """Write a number of four or eight bytes that is near an end of its range."""
     return _written(data, *numbers.choice((("I", 2**32), ("Q", 2**64))), numbers)
 
 

@@ -48,7 +48,7 @@ class Largest(TorchDispatchMode):
         return output
 
     def of_stages(self) -> dict[str, float]:
-        """{stage: its largest activation}."""
+        """Return {stage: its largest activation}."""
         return self._largest(0)
 
     def of_modules(self) -> dict[str, float]:
@@ -106,14 +106,14 @@ def largest_activations(model: SegmentationModel) -> Iterator[Largest]:
 
 
 def published(trial: Trial) -> Results:
-    """Return the published model with random weights, on an image of noise."""
+    """Measure the published model with random weights, on an image of noise."""
     height, width = trial.setting().size
     model = random_model(trial.config("MODEL.PRECISION", "fp32"), trial.device).eval()
     yield from _measure(trial, model, torch.rand(3, height, width) * 255)
 
 
 def small(trial: Trial) -> Results:
-    """Return the small model with its trained weights, on the demo's first scene."""
+    """Measure the small model with its trained weights, on the demo's first scene."""
     scene = min((shipped("demo") / "images").glob("*.png"))
     options = ("MODEL.PRECISION", "fp32")
     with load("small", device=str(trial.device), options=options) as segmenter:
@@ -122,7 +122,7 @@ def small(trial: Trial) -> Results:
 
 
 def reference(trial: Trial) -> Results:
-    """Return the published model with the weights of the reference vectors, on their image."""
+    """Measure the published model with the weights of the reference vectors, on their image."""
     if trial.reference is None or trial.tiny:
         yield "skipped", "tiny" if trial.tiny else "no reference vectors were given (--reference)"
         return

@@ -18,8 +18,8 @@ REFERENCES = ("convnext_large", "losses", "postprocess")
 
 
 def small_model(trial: Trial, proposals: bool) -> Results:
-    """Return the share of pixels of the demo's scenes that have the class of the CPU in float32,
-    over all names of the demo, in per cent.
+    """Compare each precision on the card with the CPU in float32: in how many pixels, in per cent,
+    do the demo's scenes get the same class of all names of the demo?
 
     proposals: whether SAM's masks join, as they do in the model that ships.
     """
@@ -56,7 +56,7 @@ def _results(segmenter: Predictor, count: int) -> list[Any]:
 
 
 def reference(trial: Trial, precision: str) -> Results:
-    """Return the error of each entry of the reference vectors, as `check_reference` has them."""
+    """Compare with the reference vectors: the error of each entry, as `check_reference` has it."""
     if trial.reference is None:
         yield "skipped", "no reference vectors were given (--reference)"
         return

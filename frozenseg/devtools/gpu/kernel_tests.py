@@ -15,7 +15,7 @@ OUTCOMES = ("failure", "error", "skipped")
 
 
 def marked(trial: Trial) -> Results:
-    """Return the outcome of each test marked `gpu`."""
+    """Run the tests marked `gpu`; raises `AssertionError` if one of them fails."""
     checkout = shipped("configs").parent
     files = [
         str(path.relative_to(checkout))
@@ -37,7 +37,7 @@ def marked(trial: Trial) -> Results:
 
 
 def _outcomes(report: Path) -> dict[str, str]:
-    """{test: "passed", or how it ended and its message}."""
+    """Return {test: "passed", or how it ended and its message}."""
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname', '')}::{case.get('name', '')}"

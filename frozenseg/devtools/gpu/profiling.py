@@ -27,7 +27,7 @@ class Profile:
     copies: int
 
     def results(self) -> dict[str, float]:
-        """By the names that reports have."""
+        """Return the numbers by the names that reports have."""
         return {
             "kernels": self.kernels,
             "copies": self.copies,
@@ -36,7 +36,7 @@ class Profile:
 
 
 def take_profile(work: Callable[[], object], device: torch.device, path: Path | None) -> Profile:
-    """Of one run of `work`.
+    """Profile one run of `work`.
 
     path: of the table, sorted by the device's own time; None: none is written.
     """

@@ -35,7 +35,7 @@ HEADLINES = (
 
 
 def as_json(found: dict[str, dict[str, Part]]) -> dict[str, Any]:
-    """{section: {part: {"seconds", "results", "failure"}}}."""
+    """Return {section: {part: {"seconds", "results", "failure"}}}."""
     return {
         section: {
             name: {"seconds": round(part.seconds, 1), "results": part.results}
@@ -49,7 +49,7 @@ def as_json(found: dict[str, dict[str, Part]]) -> dict[str, Any]:
 def markdown(
     machine: dict[str, Any], sections: dict[str, Section], found: dict[str, dict[str, Part]]
 ) -> str:
-    """One heading a section; parts with results of the same names share a table."""
+    """Write a heading for each section; parts with results of the same names share a table."""
     lines = ["# " + str(machine["device"]), ""]
     lines += [f"- {key}: {value}" for key, value in machine.items()]
     for name, parts in found.items():
@@ -81,7 +81,7 @@ def headlines(found: dict[str, dict[str, Part]]) -> str:
 
 
 def flat(results: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """{"outer: inner": value} of results within results."""
+    """Return results within results as {"outer: inner": value}."""
     found: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, dict):

@@ -53,7 +53,7 @@ class Part:
 
 
 def run_section(section: Section, trial: Trial) -> dict[str, Part]:
-    """All parts of a section; those for which no time was left say so.
+    """Run all parts of a section; those for which no time was left say so.
 
     They run in a process of their own, a new one after each failure: an error of a kernel leaves
     CUDA unusable for the whole process.

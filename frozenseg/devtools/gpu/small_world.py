@@ -18,8 +18,7 @@ SCENES = 200  # for which the recipe states its expected results
 
 
 def scores(trial: Trial) -> Results:
-    """Return the scores of the shipped small model, beside those that the recipe expects of a
-    CPU."""
+    """Evaluate the small model that ships, and put the scores that its recipe expects beside."""
     count = 2 if trial.tiny else SCENES
     _make_scenes(trial, count)
     cfg = _config(trial, str(trial.device), "evaluated", "TEST.EXPECTED_RESULTS", "[]")
@@ -32,8 +31,8 @@ def scores(trial: Trial) -> Results:
 
 
 def losses(trial: Trial) -> Results:
-    """Return the loss of each step of the small recipe, in float32 and mixed precision, beside
-    those of a CPU with the same seed."""
+    """Train a few steps of the small recipe in float32 and in mixed precision, and compare their
+    losses with those of a CPU with the same seed."""
     _make_scenes(trial, 2 if trial.tiny else SCENES)
     steps = 2 if trial.tiny else 5
     expected = _train(trial, "cpu", steps, "expected", mixed=False)

@@ -28,8 +28,7 @@ UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters that no imag
 
 
 def card(trial: Trial) -> Results:
-    """Return the rates of the card, the operations and bytes of one image, and the time they
-    need."""
+    """Measure the rates of the card, and what time one image needs at least at these rates."""
     device, side = trial.device, 128 if trial.tiny else 8192
     left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     rate = 2.0 * side**3 / _median(lambda: left @ right, trial)
@@ -51,7 +50,7 @@ def card(trial: Trial) -> Results:
 
 
 def whole(trial: Trial, precision: str) -> Results:
-    """From an image's file to its results, beside the encoders that anyone can install."""
+    """Time all from an image's file to its results, beside the encoders that anyone can install."""
     device, ours = trial.device, _timed(trial, precision)
     memory = measure_memory(ours.run, device)
     yield "memory, GB", memory.report()
@@ -76,7 +75,7 @@ def whole(trial: Trial, precision: str) -> Results:
 
 
 def network(trial: Trial, precision: str, batch: int) -> Results:
-    """Return the model alone on a batch of images, then with its post-processing, then from files
+    """Time the model alone on a batch of images, then with its post-processing, then from files
     on."""
     device, ours = trial.device, _timed(trial, precision)
     predictor = ours.predictor
@@ -123,7 +122,7 @@ def network(trial: Trial, precision: str, batch: int) -> Results:
 
 
 def _median(work: Callable[[], object], trial: Trial) -> float:
-    """Seconds by the clock, of repetitions after two that warm up."""
+    """Return the median seconds of repetitions, after two that warm up."""
     times = [seconds(work, trial.device) for _ in range(2 + trial.repeats)]
     return statistics.median(times[2:])
 
@@ -134,7 +133,7 @@ def _milliseconds(rows: dict[str, float]) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=1)
 def _timed(trial: Trial, precision: str) -> TimedPrediction:
-    """Return the model in one precision, its weights made on the device."""
+    """Make a model of one precision and an image for it; both are kept for the next part."""
     cfg = trial.config("MODEL.PRECISION", precision)
     predictor = predictor_of(cfg, random_model(cfg, trial.device))
     ours = TimedPrediction(predictor, trial.setting(), trial.scratch)

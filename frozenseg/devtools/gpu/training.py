@@ -18,8 +18,10 @@ BATCHES = (4, 16)
 
 
 def step(trial: Trial, batch: int) -> Results:
-    """Return a step of mixed precision, by its parts; memory is that of the first two, so that the
-    optimiser's own state is in it."""
+    """Time a training step in mixed precision, and its parts.
+
+    The memory is that of the first two steps, so that it includes the optimiser's state.
+    """
     if trial.tiny:
         batch //= 4
     cfg = trial.config("SOLVER.AMP.ENABLED", "True", "SOLVER.IMS_PER_BATCH", str(batch))

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.commands.output_argument import output_picture
 from frozenseg.data.benchmarks.small_world_files import WorldFiles, small_world_files
 from frozenseg.errors import UserError, nearest
@@ -83,9 +84,7 @@ def dataset_name(files: WorldFiles) -> str:
 def _check(arguments: argparse.Namespace) -> None:
     if not (arguments.output or arguments.sheet or arguments.demo or arguments.clips):
         raise UserError(f"nothing to do: give {WHAT}")
-    for name, least in (("count", 1), ("seed", 0), ("processes", 1)):
-        if (given := getattr(arguments, name)) is not None and given < least:
-            raise UserError(f"--{name} {given}: must be at least {least}")
+    check_least(arguments, count=1, seed=0, processes=1)
     known = world_vocabulary().labels
     for name in arguments.unannotated:
         if name not in known:

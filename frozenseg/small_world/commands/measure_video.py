@@ -8,9 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 import frozenseg
+from frozenseg.commands.number_arguments import check_least
+from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
 from frozenseg.evaluation.video import VideoQuality
-from frozenseg.files import user_path, write_json
+from frozenseg.files import write_json
 from frozenseg.predictor import Predictor
 from frozenseg.results.following import KEEP_SHARE, follow, tracker_of
 from frozenseg.results.selection import THRESHOLD, checked_threshold
@@ -24,6 +26,7 @@ SHOWN = ("VPQ", "VPQ 1", "VPQ 6", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ", 
 def main(argv: list[str]) -> int | None:
     """Print the measures of each seed and motion, and their means."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, seeds=0, clips=1, frames=1)
     words = world_vocabulary()
     rows: list[dict[str, Any]] = []
     options = ClipOptions(frames=arguments.frames)
@@ -87,5 +90,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--frames", type=int, default=24, help="frames of a clip (default: %(default)s)")
     add("--threshold", type=float, default=THRESHOLD, help="as of the demo (%(default)s)")
     add("--reuse-still", type=float, metavar="LEVEL", help="as of the demo")
-    add("--json", type=user_path, help="write all measures there")
+    add("--json", type=output_file, help="write all measures there")
     return parser

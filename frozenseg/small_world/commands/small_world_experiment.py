@@ -16,6 +16,7 @@ rate falls to a hundredth. Such scores need an --output of their own.
 import argparse
 import itertools
 import logging
+import math
 import random
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ import yaml
 
 from frozenseg.build.vocabulary import build_training_vocabulary
 from frozenseg.commands import make_sam_masks
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.config import default_config, load_config, merge_values
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, read_json, user_path, write_json
@@ -52,6 +54,7 @@ MOST_FEATURES = "20"  # GB of frozen features on disk
 def main(argv: list[str]) -> int | None:
     """Train and score each arm with each seed, and write the report."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, seeds=0, steps=1, hours=0)
     if arguments.report:
         _write_report(Outcome.read(arguments.report), arguments.report.parent)
         return 0
@@ -218,7 +221,11 @@ def _write_report(outcome: Outcome, folder: Path) -> None:
 
 
 def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[int, Scored]]]:
-    """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed."""
+    """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed.
+
+    A score that the test did not have, because --options left it out, is NaN.
+    """
+    missing = dict.fromkeys(experiment.metrics, math.nan)
     found: dict[int, dict[str, dict[int, Scored]]] = {}
     for arm, suffix in [*((name, "") for name in experiment.arms), (CONTROL, f"_{CONTROL}")]:
         folders = "*" if arm == CONTROL else arm
@@ -227,7 +234,8 @@ def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[in
                 int(path.parent.name.rpartition("_")[2]),
                 int(path.stem.rpartition("_")[2]),
             )
-            found.setdefault(steps, {}).setdefault(arm, {})[seed] = read(path.parent, steps, suffix)
+            summary, counts = read(path.parent, steps, suffix)
+            found.setdefault(steps, {}).setdefault(arm, {})[seed] = missing | summary, counts
     return {steps: found[steps] for steps in sorted(found)}
 
 

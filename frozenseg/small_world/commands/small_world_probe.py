@@ -14,8 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 import frozenseg
+from frozenseg.commands.number_arguments import check_least
+from frozenseg.commands.output_argument import output_file
 from frozenseg.errors import UserError
-from frozenseg.files import user_path, write_json
+from frozenseg.files import write_json
 from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.small_world.experiment.probes import Cells, cells_of, choices_of, probe
 from frozenseg.small_world.scene import make_scene
@@ -27,6 +29,7 @@ SEED = 21  # of scenes that no training has seen
 def main(argv: list[str]) -> int | None:
     """Fit and test all probes, and print their table."""
     arguments = _parser().parse_args(argv)
+    check_least(arguments, train=1, test=1)
     with frozenseg.load(arguments.config_file, device=arguments.device) as segmenter:
         model = segmenter.pipeline.model
         if not isinstance(model, FrozenSeg) or model.sam is None:
@@ -69,5 +72,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="device (default: %(default)s)")
     add("--train", type=int, default=150, help="scenes to fit to (default: %(default)s)")
     add("--test", type=int, default=100, help="scenes to test on (default: %(default)s)")
-    add("--json", type=user_path, help="write all numbers there")
+    add("--json", type=output_file, help="write all numbers there")
     return parser

@@ -10,6 +10,7 @@ import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from frozenseg.checkpoints.state_dict import read_state
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.encoders.clip import build_clip_model
 from frozenseg.errors import UserError
 from frozenseg.small_world.commands import training_arguments
@@ -27,13 +28,17 @@ def main(argv: list[str]) -> int | None:
     arguments = _parser().parse_args(argv)
     if not 0 <= arguments.easy_share <= 1:
         raise UserError(f"--easy-share {arguments.easy_share}: must lie in 0-1")
-    if arguments.mosaic_steps < 0:
-        raise UserError(f"--mosaic-steps {arguments.mosaic_steps}: must not be negative")
-    config, run = training_arguments.settings_from(arguments, weight_decay=0.1)
+    check_least(arguments, mosaic_steps=0)
+    config, run = training_arguments.settings_from(
+        arguments, weight_decay=0.1, of_task=("easy_share",)
+    )
     model = build_clip_model(NAME, quick_gelu=False)
     steps, resume = arguments.mosaic_steps, arguments.resume
     images = replace(run, folder=run.folder / "images") if steps else run
+    if not resume:
+        loop.check_unused(run.folder)  # before hours of images, which come first
     if steps and resume and (images.folder / loop.WEIGHTS).is_file():
+        loop.check_config(images.folder, config)
         model.load_state_dict(read_state(images.folder / loop.WEIGHTS))
     else:
         prepare(model)

@@ -2,8 +2,8 @@
 
 import argparse
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.encoders.sam import build_sam_model
-from frozenseg.errors import UserError
 from frozenseg.small_world.commands import training_arguments
 from frozenseg.small_world.pretraining.loop import train
 from frozenseg.small_world.pretraining.sam import SamTask
@@ -12,9 +12,10 @@ from frozenseg.small_world.pretraining.sam import SamTask
 def main(argv: list[str]) -> int | None:
     """Train, and print the scores."""
     arguments = _parser().parse_args(argv)
-    if arguments.masks < 1 or arguments.rounds < 1:
-        raise UserError("--masks and --rounds must be at least 1")
-    config, run = training_arguments.settings_from(arguments, weight_decay=0.05)
+    check_least(arguments, masks=1, rounds=1)
+    config, run = training_arguments.settings_from(
+        arguments, weight_decay=0.05, of_task=("masks", "rounds")
+    )
     task = SamTask(
         model=build_sam_model("small"),
         seed=config.seed,

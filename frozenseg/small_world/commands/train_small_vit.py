@@ -13,7 +13,7 @@ from frozenseg.small_world.pretraining.without_names import METHODS, make_task
 def main(argv: list[str]) -> int | None:
     """Train, and print the scores."""
     arguments = _parser().parse_args(argv)
-    config, run = training_arguments.settings_from(arguments, weight_decay=0.1)
+    config, run = training_arguments.settings_from(arguments, weight_decay=0.1, of_task=("method",))
     task = make_task(
         arguments.method,
         seed=config.seed,

@@ -5,6 +5,7 @@ import os
 
 import torch
 
+from frozenseg.commands.number_arguments import check_least
 from frozenseg.errors import UserError
 from frozenseg.files import user_path
 from frozenseg.small_world.pretraining.loop import PretrainingConfig, RunOptions
@@ -51,14 +52,20 @@ def add_run_arguments(
 
 
 def settings_from(
-    arguments: argparse.Namespace, *, weight_decay: float
+    arguments: argparse.Namespace, *, weight_decay: float, of_task: tuple[str, ...] = ()
 ) -> tuple[PretrainingConfig, RunOptions]:
-    """Take both kinds of settings from the arguments, and seed torch, as a model is made next."""
-    torch.manual_seed(arguments.seed)
-    return config_from(arguments, weight_decay=weight_decay), run_from(arguments)
+    """Take both kinds of settings from the arguments, and seed torch, as a model is made next.
+
+    of_task: the arguments of one command alone that decide the result.
+    """
+    config = config_from(arguments, weight_decay=weight_decay, of_task=of_task)
+    torch.manual_seed(config.seed)
+    return config, run_from(arguments)
 
 
-def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> PretrainingConfig:
+def config_from(
+    arguments: argparse.Namespace, *, weight_decay: float, of_task: tuple[str, ...] = ()
+) -> PretrainingConfig:
     """Take from the arguments what decides the result."""
     if arguments.precision == "auto":
         arguments.precision = "bf16" if _has_bfloat16() else "fp32"
@@ -70,18 +77,15 @@ def config_from(arguments: argparse.Namespace, *, weight_decay: float) -> Pretra
         weight_decay=weight_decay,
         warmup=max(1, min(500, arguments.steps // 20)),
         precision=arguments.precision,
+        task={name: getattr(arguments, name) for name in of_task},
     )
 
 
 def run_from(arguments: argparse.Namespace) -> RunOptions:
     """Take from the arguments where and how the training runs."""
-    for option, given, least in (
-        ("--workers", arguments.workers, 0),
-        (arguments.test_option, arguments.test_samples, 1),
-        ("--save-period", arguments.save_period, 1),
-    ):
-        if given < least:
-            raise UserError(f"{option} {given}: must be at least {least}")
+    check_least(arguments, workers=0, save_period=1)
+    if arguments.test_samples < 1:
+        raise UserError(f"{arguments.test_option} {arguments.test_samples}: must be at least 1")
     try:
         device = torch.device(arguments.device)
         torch.empty(0, device=device)

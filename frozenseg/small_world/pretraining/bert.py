@@ -133,7 +133,7 @@ class BertTask:
         return {"masked_words": 100 * float(right.float().mean())}
 
     def weights(self) -> dict[str, Tensor]:
-        """Return those of the whole model; `write_encoder` writes the encoder alone."""
+        """Return the weights of the whole model; `write_encoder` writes the encoder alone."""
         return self.model.state_dict()
 
     def write_encoder(self, folder: Path) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from frozenseg.encoders.clip import image_trunk
-from frozenseg.errors import UserError
 from frozenseg.small_world import captions
 from frozenseg.small_world.grounds import GROUNDS
 from frozenseg.small_world.nouns import NOUNS
@@ -172,8 +171,7 @@ class ClipTask:
         Images that fill no whole mosaic are left out.
         """
         count = len(pixels) // tiles**2
-        if count == 0:
-            raise UserError(f"--batch {len(pixels)}: must be at least {tiles**2} for a mosaic")
+        assert count, "a batch fills at least one mosaic"
         side = max(CELL, round(2 * self.side / tiles / CELL) * CELL)
         images = self.normalized(pixels[: count * tiles**2])
         if side != self.side:
@@ -193,7 +191,7 @@ class ClipTask:
         return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return those of the whole model."""
+        """Return the weights of the whole model."""
         return self.model.state_dict()
 
     @torch.no_grad()

@@ -7,8 +7,8 @@ while here each encoder has its own loss and the number of a step decides all it
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ class PretrainingConfig:
     weight_decay: of weights with more than one axis.
     warmup: the number of steps in which the learning rate rises.
     precision: of the forward pass, "fp32" or "bf16".
+    task: what decides the result of one kind of training only, by the name of its option.
     """
 
     steps: int
@@ -57,12 +58,13 @@ class PretrainingConfig:
     weight_decay: float
     warmup: int
     precision: str = "fp32"
+    task: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise UserError(f"--steps {self.steps} --batch {self.batch}: must be at least 1")
-        if self.learning_rate <= 0:
-            raise UserError(f"--learning-rate {self.learning_rate}: must be above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning-rate {self.learning_rate}: must be above 0, and finite")
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: must not be negative")
 
@@ -87,7 +89,7 @@ class Task(Protocol):
         """Return scores in per cent, on what no sample shows."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what is written in the end: of the model, what is wanted of it later."""
+        """Return the weights that are written in the end: those that are used later."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,10 @@ def train(
     with only_writer(run.folder), GracefulShutdown().listening() as stop:
         state = _initial_state(task.model, config, run)
         if resume:
-            _restore(state, config, run.folder, checkpoints)
+            check_config(run.folder, config)
+            _restore(state, checkpoints)
         else:
-            if has_checkpoint(run.folder) or (run.folder / WEIGHTS).exists():
-                raise UserError(
-                    f"{run.folder}: holds a run; go on with --resume, or give another --output"
-                )
+            check_unused(run.folder)
             write_json(run.folder / CONFIG, asdict(config))
         log = TrainingLog(
             run.folder,
@@ -148,6 +148,23 @@ def train(
 def has_checkpoint(folder: Path) -> bool:
     """Whether a training in this folder can be resumed."""
     return bool(_checkpoints(folder).paths())
+
+
+def check_unused(folder: Path) -> None:
+    """Raise `UserError` if the folder holds a training, which a new one would overwrite."""
+    if has_checkpoint(folder) or (folder / WEIGHTS).exists():
+        raise UserError(f"{folder}: holds a run; go on with --resume, or give another --output")
+
+
+def check_config(folder: Path, config: PretrainingConfig) -> None:
+    """Raise `UserError` if the training in the folder was begun with another configuration."""
+    begun_with, asked = read_json(folder / CONFIG), asdict(config)
+    older = {name: value for name, value in asked.items() if name != "task"}  # they lack it
+    if begun_with not in (asked, older):
+        raise UserError(
+            f"{folder}: is of a run with {json.dumps(begun_with)}, asked for "
+            f"{json.dumps(asked)}; resume with the same, or give another --output"
+        )
 
 
 def _run_steps(
@@ -257,16 +274,8 @@ def _checkpoints(folder: Path) -> CheckpointFolder:
     return CheckpointFolder(folder / "checkpoints", keep=1)
 
 
-def _restore(
-    state: TrainingState, config: PretrainingConfig, folder: Path, checkpoints: CheckpointFolder
-) -> None:
-    """Go on after the last checkpoint if its run had the same configuration."""
-    begun_with = read_json(folder / CONFIG)
-    if begun_with != asdict(config):
-        raise UserError(
-            f"{folder}: is of a run with {json.dumps(begun_with)}, asked for "
-            f"{json.dumps(asdict(config))}; resume with the same, or give another --output"
-        )
+def _restore(state: TrainingState, checkpoints: CheckpointFolder) -> None:
+    """Go on after the last checkpoint."""
     newest = checkpoints.newest()
     assert newest is not None, "`has_checkpoint` was true"
     checkpoint, path = newest

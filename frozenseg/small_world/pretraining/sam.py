@@ -153,7 +153,7 @@ class SamTask:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """Return those of the whole model."""
+        """Return the weights of the whole model."""
         return self.model.state_dict()
 
     @torch.no_grad()

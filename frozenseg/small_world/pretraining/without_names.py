@@ -96,7 +96,7 @@ class WithoutNames:
         raise NotImplementedError
 
     def weights(self) -> dict[str, Tensor]:
-        """Return those of the ViT alone."""
+        """Return the weights of the ViT alone."""
         return self.kept().vit.state_dict()
 
     def kept(self) -> Encoder:
@@ -160,7 +160,7 @@ class MocoTask(WithoutNames):
         self.model = Pair(Encoder(head), predictor=perceptron(self.DIM, HIDDEN, self.DIM))
 
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
-        """As of `WithoutNames`."""
+        """Return the loss, as `WithoutNames` says."""
         queries = self.model.get_submodule("predictor")(self.model.trained(pixels)).chunk(2)
         with torch.no_grad():
             keys = self.model.average(pixels).chunk(2)
@@ -201,7 +201,10 @@ class DinoTask(WithoutNames):
         self.model.register_buffer("centre", torch.zeros(self.DIM))
 
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
-        """As of `WithoutNames`. The entropy of the mean target tells whether it has collapsed."""
+        """Return the loss, as `WithoutNames` says, and the entropy of the mean target.
+
+        The entropy falls to 0 where all pictures get the same target: the training has collapsed.
+        """
         predicted = (self.model.trained(pixels).float() / self.TEMPERATURE).log_softmax(1)
         centre = self.model.get_buffer("centre")
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """The experiment's arms, its control, its bookkeeping, and a whole one of tiny runs."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -15,11 +16,15 @@ from safetensors.torch import load_file, save_file
 from frozenseg.build.evaluation import evaluate
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
+from frozenseg.files import write_json
 from frozenseg.small_world.commands import small_world_experiment as command
 from frozenseg.small_world.experiment import arms, runs
 from frozenseg.small_world.experiment.arms import EXPERIMENTS, FROZENSEG, Arm
 from frozenseg.small_world.experiment.beginnings import write_beginnings
 from frozenseg.small_world.experiment.encoders import check_encoders
+from frozenseg.small_world.experiment.outcome import Outcome
+from frozenseg.small_world.experiment.report import report
+from frozenseg.small_world.experiment.scenes import SceneCounts
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 from tests.engine.tiny import TinyRun
@@ -125,6 +130,16 @@ def test_a_cooldown_is_a_share(value: str, capsys) -> None:
     with pytest.raises(SystemExit):
         command.main(["--cooldown", value])
     assert "must be between 0 and 1" in capsys.readouterr().err
+
+
+def test_a_score_that_the_options_left_out_costs_no_report(tmp_path: Path) -> None:
+    counts = SceneCounts.of_states({}, np.array([True, False]))
+    for arm, seed in itertools.product(("a", "b"), (0, 1)):
+        folder = tmp_path / f"{arm}_seed_{seed}"
+        write_json(folder / "scores_1000.json", {"PQ-seen": 40.0 + seed})
+        counts.write(folder / "scenes_1000.npz")
+    text = report(Outcome.of_runs("frozenseg", command.collect(tmp_path, FROZENSEG)))
+    assert "2 seeds: PQ seen +0.0 (+0.0 to +0.0): undecided; PQ unseen no score in" in text
 
 
 def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from frozenseg.encoders.clip import build_clip_model
-from frozenseg.errors import UserError
 from frozenseg.small_world.captions import region_caption
 from frozenseg.small_world.grounds import GROUNDS
 from frozenseg.small_world.nouns import NOUNS
@@ -135,11 +134,6 @@ def test_a_tiles_vector_is_that_of_its_place_alone(tiles: int) -> None:
             mask = F.interpolate(mask, size=dense.shape[-2:], mode="area")
             torch.testing.assert_close(task.trunk.encode_regions(dense, mask)[0, 0], vectors[n])
     assert len(vectors) == tiles**2  # the image that fills no mosaic is left out
-
-
-def test_too_few_images_for_a_mosaic_are_one_line() -> None:
-    with pytest.raises(UserError, match="--batch 3: must be at least 4 for a mosaic"):
-        mosaic_task()._tile_vectors(torch.zeros(3, 3, 64, 64, dtype=torch.uint8), 2)
 
 
 def test_windows_show_what_their_captions_say() -> None:

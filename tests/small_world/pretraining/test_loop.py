@@ -101,9 +101,20 @@ def test_a_folder_in_use_and_another_runs_checkpoint_are_refused(tmp_path: Path)
         train(LineTask(), CONFIG, run_in(tmp_path), resume=False)
     with pytest.raises(UserError, match="resume with the same"):
         train(LineTask(), replace(CONFIG, seed=4), run_in(tmp_path), resume=True)
+    with pytest.raises(UserError, match="resume with the same"):
+        train(LineTask(), replace(CONFIG, task={"masks": 4}), run_in(tmp_path), resume=True)
     (tmp_path / "checkpoints" / "step_00000012.pt").write_bytes(b"half a file")
     train(LineTask(), CONFIG, run_in(tmp_path), resume=True)  # from the one before
     assert list(losses_of(tmp_path)) == list(range(1, 13))
+
+
+def test_a_run_from_before_the_settings_of_a_task_were_written_goes_on(tmp_path: Path) -> None:
+    config = replace(CONFIG, task={"masks": 4})
+    train(LineTask(), config, run_in(tmp_path), resume=False)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings.pop("task") == {"masks": 4}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    train(LineTask(), config, run_in(tmp_path), resume=True)
 
 
 def test_a_damaged_line_of_the_metrics_is_no_obstacle(tmp_path: Path, caplog) -> None:
@@ -131,5 +142,8 @@ def test_a_step_that_is_not_finite_is_not_taken(tmp_path: Path) -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(UserError, match="--steps 0"):
         replace(CONFIG, steps=0)
+    for rate in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"--learning-rate {rate}: must be above 0"):
+            replace(CONFIG, learning_rate=rate)
     with pytest.raises(UserError, match="--seed -1"):
         replace(CONFIG, seed=-1)
