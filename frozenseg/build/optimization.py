@@ -4,6 +4,7 @@ The criterion itself is made where the family is: `frozenseg.build.frozenseg`, `
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from frozenseg.build.families import find_loss
 from frozenseg.build.models import feature_fingerprint
 from frozenseg.build.setting import setting
 from frozenseg.build.transforms import training_transform
-from frozenseg.engine.distributed import world_size
+from frozenseg.engine.distributed import all_gather_json, world_size
 from frozenseg.engine.feature_cache import FeatureCache
 from frozenseg.engine.optim import (
     CosineSchedule,
@@ -75,11 +76,18 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
     return TrainingState(
         model=model,
         optimizer=adamw(groups, solver.BASE_LR),
-        precision=Precision.for_training(model.device, mixed=solver.AMP.ENABLED),
+        precision=_precision_of_all(model.device, mixed=solver.AMP.ENABLED),
         seed=cfg.SEED,
         average=average,
         decay=decay_of(cfg),
     )
+
+
+def _precision_of_all(device: torch.device, *, mixed: bool) -> Precision:
+    """As `Precision.for_training`, the same in all processes, whose GPUs may be of several kinds:
+    gradients of float16 are scaled, and must not be averaged with others."""
+    own = Precision.for_training(device, mixed=mixed)
+    return replace(own, dtype=torch.float16) if "fp16" in all_gather_json(own.name) else own
 
 
 @setting("SOLVER:", "; see WEIGHT_DECAY and WEIGHT_DECAY_END")

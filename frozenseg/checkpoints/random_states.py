@@ -13,10 +13,10 @@ CUDA_BYTES = 16  # seed and offset
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of all generators of this process."""
+    """Return the states of all generators of this process; of GPUs, if it has used one."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
         "torch": torch.get_rng_state().tolist(),
         "cuda": [state.tolist() for state in cuda],
@@ -48,7 +48,7 @@ def restore_random_state(states: list[dict[str, Any]], rank: int) -> None:
         return
     state = states[rank]
     _set_torch(torch.default_generator, state["torch"], len(state["torch"]))
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if torch.cuda.is_initialized() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(
             [torch.tensor(row, dtype=torch.uint8) for row in state["cuda"]]
         )

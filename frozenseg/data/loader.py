@@ -180,7 +180,8 @@ class Loader:
             num_workers=self.num_workers,
             worker_init_fn=partial(_note_process, self.progress),
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            # A run on the CPU leaves a GPU alone, which others may have filled.
+            pin_memory=torch.cuda.is_initialized(),
             # The default generator draws from torch's global state, which a resumed run must find
             # as it left it.
             generator=torch.Generator(),

@@ -188,6 +188,11 @@ def _in_group(
 ) -> int:
     """Join the group as process `number` of `count` (-1: as the environment says), and run."""
     if "nccl" in backend:
+        if local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local_rank()} of this machine has no GPU, PyTorch finds "
+                f"{torch.cuda.device_count()}: start no more processes than there are GPUs"
+            )
         torch.cuda.set_device(local_rank())
     try:
         if keeps_a_store():

@@ -216,8 +216,9 @@ def trim_metrics(path: Path, step: int, total_steps: int) -> None:
 
 
 def memory_mib() -> float:
-    """Return the peak of memory so far in MiB: of the GPU if there is one, else of this process."""
-    if torch.cuda.is_available():
+    """Return the peak of memory so far in MiB: of the GPU if this process has used one, else of
+    the process."""
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frozenseg.runtime.mask_ious import mask_ious
+from frozenseg.runtime.precision import in_float32
 from frozenseg.structures import MaskPredictions, Targets
 
 MOST_OBJECTS = 16  # of an image that train the adapter in a step, as published
@@ -90,6 +91,12 @@ class RegionLoss:
     ) -> tuple[Tensor, Tensor]:
         """Return the predicted masks (P, h, w) of objects, as shares of cells, and the objects (P,)
         that they are of. masks: (N, H, W) of the objects."""
+        with in_float32(masks):  # half precision rounds counts of cells, and 65,536 overflow it
+            return self._of_largest_iou(outputs, image, masks, grid)
+
+    def _of_largest_iou(
+        self, outputs: MaskPredictions, image: int, masks: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         assert outputs.mask_embed is not None and outputs.mask_features is not None
         features = outputs.mask_features[image].float()
         inside = torch.einsum("qc,chw->qhw", outputs.mask_embed[image].float(), features) > 0

@@ -14,6 +14,7 @@ import torch
 
 from frozenseg.engine.distributed import (
     LaunchConfig,
+    _in_group,
     _starting,
     all_gather_json,
     all_sum,
@@ -65,6 +66,15 @@ def test_a_start_says_for_what_it_waits() -> None:
         "machine rank 1 of 2 machines: starting 1 process, which will wait at tcp://first:29500 "
         "until all 2 of the run are there"
     )
+
+
+def test_more_processes_than_gpus_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="process 2 of this machine has no GPU, PyTorch finds 2"):
+        _in_group(len, "", "cpu:gloo,cuda:nccl", "env://")
 
 
 @pytest.mark.slow

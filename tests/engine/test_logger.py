@@ -9,11 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from frozenseg.checkpoints.random_states import random_state, restore_random_state
+from frozenseg.data.dataset import SegmentationDataset
+from frozenseg.data.loader import eval_loader
 from frozenseg.engine.curves import _of_runs, draw_curves
-from frozenseg.engine.logger import TrainingLog, read_metrics
+from frozenseg.engine.logger import TrainingLog, memory_mib, read_metrics
 
 LOSSES = {"total_loss": 3.0, "loss_ce": 1.0, "loss_mask": 0.5, "loss_dice": 0.25, "loss_ce_0": 9.0}
 
@@ -80,6 +84,18 @@ def test_a_row_of_damaged_scores_is_skipped(tmp_path: Path, caplog, found: str) 
     path.write_text(f'{{"step": 1, "total_loss": 1.0}}\n{{"step": 1, "evaluation": {found}}}\n')
     assert read_metrics(path) == [{"step": 1, "total_loss": 1.0}]
     assert "skipping 1 of 2 lines" in caplog.text
+
+
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(monkeypatch) -> None:
+    """PyTorch says that there is one; to use it would fail here, or take its memory."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert memory_mib() > 1
+    state = random_state()
+    assert state["cuda"] == []
+    restore_random_state([{**state, "cuda": [[0] * 16]}], 0)
+    dataset = SegmentationDataset(records=[], categories=None, transform=None, targets=None)
+    assert not eval_loader(dataset, num_workers=0).batches.pin_memory
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:

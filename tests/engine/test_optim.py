@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from frozenseg.build import optimization
 from frozenseg.build.models import build_model
 from frozenseg.commands.train_net import main
 from frozenseg.config import load_config
@@ -294,3 +295,14 @@ def test_moving_average_by_hand() -> None:
         assert parameter.item() == pytest.approx(expected)
     assert parameter.item() == 5.0
     assert float(average.average["weight"]) == pytest.approx(expected)
+
+
+def test_gpus_of_several_kinds_train_in_one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which each process would choose its own; one with bfloat16 learns of the others."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    device = torch.device("cuda", 0)
+    for others, dtype in ((["bf16"], torch.bfloat16), (["fp16", "bf16"], torch.float16)):
+        monkeypatch.setattr(optimization, "all_gather_json", lambda own, o=others: [own, *o])
+        assert optimization._precision_of_all(device, mixed=True).dtype == dtype
+    monkeypatch.setattr(optimization, "all_gather_json", lambda own: [own, own])
+    assert optimization._precision_of_all(device, mixed=False).dtype is None

@@ -117,6 +117,21 @@ def test_no_predicted_mask_is_good_enough() -> None:
     assert losses["loss_consistency"] == 0 < losses["loss_adapter"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_finds_the_same_predicted_masks(dtype: torch.dtype) -> None:
+    """Half of an object of 4,098 cells is not more than half; in half precision 2,049 are 2,048 or
+    2,050, and 351 are 352."""
+    for count in (351, 2049):
+        cells = torch.arange(96 * 96).view(1, 96, 96)
+        predictions, _ = batch()
+        predictions.mask_embed = torch.ones(1, 1, 1)
+        predictions.mask_features = (2.0 * (cells < count) - 1)[None]
+        for size, found in ((2 * count, 0), (2 * count - 1, 1)):
+            with torch.autocast("cpu", dtype=dtype):
+                _, pairs = criterion(Embedder())._predicted(predictions, 0, cells < size, (8, 8))
+            assert len(pairs) == found
+
+
 def test_images_with_many_objects_choose_by_their_seed() -> None:
     predictions, targets = batch()
     many = MOST_OBJECTS + 4
