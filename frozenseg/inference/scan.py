@@ -28,7 +28,7 @@ from frozenseg.runtime.triton_launch import kernels_work, launch, runs_triton
 Kind = TypeVar("Kind", bound=Accumulator)
 
 PART = "post-processing"  # in warnings
-INSTEAD = "operations of PyTorch take its place"
+INSTEAD = "operations of PyTorch are used instead"
 ELEMENTS = 1 << 28  # of the probabilities of a band, two bytes each; its masks have as many bytes
 WEIGHT_SCALE = 4096.0  # keeps small class probabilities away from the end of float16
 OWNER_BLOCK = {"BLOCK_COLUMNS": 256, "num_warps": 4}
