@@ -1,1 +1,1 @@
-"""Frozen encoders: CLIP, SAM, DINO, MoCo v3 and BERT, each behind a small interface of ours."""
+"""Frozen encoders: CLIP, SAM, DINO, MoCo v3 and BERT, each behind a small common interface."""

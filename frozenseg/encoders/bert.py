@@ -1,4 +1,4 @@
-"""A frozen BERT as text encoder, trained on text alone (Fusioner, arXiv 2210.15138, Table 1)."""
+"""A frozen BERT as text encoder, trained only on text (Fusioner, arXiv 2210.15138, Table 1)."""
 
 import hashlib
 from importlib import import_module
@@ -16,23 +16,26 @@ from frozenseg.errors import TextTooLong, UserError
 class BertText(Frozen):
     """Encodes a text as the mean of BERT's last hidden states over its tokens.
 
-    The paper does not say how it makes one vector of them; the mean is our choice.
+    The paper does not say how it combines the hidden states; taking the mean is our choice.
     """
 
     def __init__(self, *, model: Any, tokenizer: Any) -> None:
-        """model, tokenizer: from `load_bert`; untyped, as transformers is an optional package."""
+        """model, tokenizer: see `load_bert`; untyped, since transformers is an optional package."""
         super().__init__()
         self.model = self.freeze(model)
         self.tokenizer = tokenizer
 
     @property
     def embed_dim(self) -> int:
-        """D, 768 for BERT-B and 1024 for BERT-L."""
+        """D, the length of a vector: 768 for BERT-B and 1024 for BERT-L."""
         return self.model.config.hidden_size
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
-        """Vectors (N, D) in the order of `texts`, not normalised; raises `TextTooLong`."""
+        """Return vectors (N, D), not normalised, in the order of `texts`.
+
+        Raises `TextTooLong` for a text with more tokens than BERT has positions.
+        """
         limit = self.model.config.max_position_embeddings
         for index, tokens in enumerate(self.tokenizer(texts)["input_ids"]):
             if len(tokens) > limit:
@@ -50,7 +53,7 @@ class BertText(Frozen):
         return torch.cat(vectors).float()
 
     def text_fingerprint(self) -> str:
-        """Return a digest of all that the vectors depend on: configuration, vocabulary and
+        """Return a digest of everything that the vectors depend on: configuration, vocabulary and
         weights."""
         digest = hashlib.sha256(self.model.config.to_json_string().encode())
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
@@ -59,10 +62,11 @@ class BertText(Frozen):
 
 
 def load_bert(folder: str) -> BertText:
-    """Load BERT from a folder of the Hugging Face hub: config.json, vocab.txt, model.safetensors.
+    """Load BERT from a folder in the format of the Hugging Face hub: config.json, vocab.txt and
+    model.safetensors.
 
-    Nothing is downloaded. Raises `UserError` if the transformers package is missing, or if the
-    folder has no readable BERT.
+    Nothing is downloaded. Raises `UserError` if the package transformers is missing, or if the
+    folder contains no readable BERT.
     """
     try:
         transformers = import_module("transformers")
@@ -83,7 +87,7 @@ def load_bert(folder: str) -> BertText:
         model, report = transformers.BertModel.from_pretrained(
             path, local_files_only=True, add_pooling_layer=False, output_loading_info=True
         )
-        if report["missing_keys"]:  # transformers would leave them random
+        if report["missing_keys"]:  # transformers would leave these weights random
             raise ValueError(f"entries are missing, e.g. {sorted(report['missing_keys'])[0]}")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]

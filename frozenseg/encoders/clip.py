@@ -1,4 +1,4 @@
-"""A frozen CLIP of open_clip: image features, text vectors, and embeddings of image regions.
+"""A frozen CLIP from open_clip: image features, text vectors, and embeddings of image regions.
 
 Legend: B images, Q regions, C channels of the last stage, D dimension of the joint space, h x w
 cells.
@@ -30,10 +30,13 @@ from frozenseg.structures import ClipFeatures
 
 
 class FrozenClip(ClipText):
-    """CLIP whose image tower is both backbone and classifier of regions."""
+    """A frozen CLIP whose image tower is both the backbone and the classifier of regions."""
 
     def __init__(self, *, model: Any, name: str, mean: list[float], std: list[float]):
-        """model: from `build_clip_model`. name: of its architecture. mean, std: of RGB in 0-255."""
+        """Use the towers of an open_clip model.
+
+        model: from `build_clip_model`. name: of its architecture. mean, std: of RGB in 0-255.
+        """
         super().__init__(model=model, name=name)
         self.trunk = image_trunk(model.visual, name)
         self.trunk_dtype = torch.float32
@@ -44,26 +47,27 @@ class FrozenClip(ClipText):
 
     @property
     def channels(self) -> dict[str, int]:
-        """Channels of "res2" (stride 4) to "res5" (stride 32); of a ViT, of "res4" alone."""
+        """Channels of "res2" (stride 4) to "res5" (stride 32); for a ViT only of "res4"."""
         return self.trunk.channels
 
     @property
     def logit_scale(self) -> Tensor:
-        """The logarithm of the scale of CLIP's cosines."""
+        """The logarithm of the factor by which CLIP multiplies cosines."""
         return self.model.logit_scale
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> ClipFeatures:
-        """Return the feature pyramid of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        """Return the features of normalised pixels (B, 3, H, W), with H and W multiples of 32."""
         pixels = pixels.to(self.trunk_dtype)
         with in_type_of(pixels):
             return self.trunk(pixels)
 
     def set_pool_temperature(self, temperature: float) -> None:
-        """Divide the scores by which attention pools the cells of a region.
+        """Set the temperature that divides the scores when attention pools the cells of a region.
 
-        Where a CLIP's scores are so large that each head looks at one cell, a temperature above 1
-        makes it look at several. Only a ResNet has such an attention; raises `UserError` otherwise.
+        In some CLIPs the scores are so large that each head attends to a single cell; a temperature
+        above 1 lets it attend to several. Only the ResNet tower supports it: for other towers, any
+        temperature but 1 raises `UserError`.
         """
         if isinstance(self.trunk, ResNetTrunk):
             self.trunk.temperature = temperature
@@ -71,9 +75,9 @@ class FrozenClip(ClipText):
             raise UserError(f"{temperature:g}: {self.name} pools without attention; leave it at 1")
 
     def cast_trunk(self, dtype: torch.dtype) -> None:
-        """Keep the weights of the trunk in `dtype`, in which it then computes.
+        """Store the weights of the trunk in `dtype`, in which it then computes.
 
-        The layers behind the pooling of regions stay in float32.
+        The layers after the pooling of regions stay in float32.
         """
         self.trunk_dtype = dtype
         for part in self.trunk.backbone():
@@ -86,25 +90,28 @@ class FrozenClip(ClipText):
 
     @torch.no_grad()
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """CLIP's embeddings (B, Q, D) of regions, in float32.
+        """Return CLIP's embeddings (B, Q, D) of regions, in float32.
 
-        dense: (B, C, h, w) of `ClipFeatures`. mask_logits: (B, Q, h, w), on the same grid.
+        dense: (B, C, h, w), see `ClipFeatures`. mask_logits: (B, Q, h, w), on the same grid.
         """
         with in_float32(dense):
             return self.trunk.encode_regions(dense.float(), mask_logits)
 
     @torch.no_grad()
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """CLIP's embeddings (B, D, h, w) of the cells of dense (B, C, h, w), each a region."""
+        """Return CLIP's embeddings (B, D, h, w) of the cells of dense (B, C, h, w), where each cell
+        is a region."""
         with in_float32(dense):
             embedded = self.trunk.encode_cells(dense.float())
         return embedded.transpose(1, 2).unflatten(2, dense.shape[-2:])
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """CLIP's embeddings (B, Q, D) of regions given by M maps each, in float32, with gradients.
+        """Return CLIP's embeddings (B, Q, D) of regions that are each given by M activation maps.
 
-        dense: (B, C, h, w). maps: (B, Q, M, h, w), logits of how much each cell counts; the
-        embeddings of a region's maps are averaged (Mask-Adapter, arXiv 2412.04533).
+        The embeddings of the M maps of a region are averaged (Mask-Adapter, arXiv 2412.04533). The
+        result is in float32, and gradients flow through it.
+
+        dense: (B, C, h, w). maps: (B, Q, M, h, w), logits; their sigmoids are the weights of cells.
         """
         with in_float32(dense):
             embedded = self.trunk.encode_activations(dense.float(), maps.float().flatten(1, 2))
@@ -112,10 +119,11 @@ class FrozenClip(ClipText):
 
 
 def build_clip_model(name: str, *, quick_gelu: bool) -> Any:
-    """Return an open_clip model without weights: `open_clip.CLIP`, or `CustomTextCLIP` where the
-    text tower is a part of its own, with the same methods.
+    """Return an open_clip model without pretrained weights: an `open_clip.CLIP`, or a
+    `CustomTextCLIP` if the text tower is a separate module; both have the same methods.
 
-    quick_gelu: the activation that OpenAI's weights need, in place of GELU.
+    quick_gelu: whether to use QuickGELU, which OpenAI's weights need, instead of GELU. Raises
+    `UserError` if the text tower is not CLIP's own.
     """
     config = clip_config(name)
     own_text = config.pop("custom_text", False)
@@ -126,31 +134,33 @@ def build_clip_model(name: str, *, quick_gelu: bool) -> Any:
 
 
 class Trunk(Protocol):
-    """An image tower as features. channels: of its levels, as in `ClipFeatures`.
+    """An image tower that returns features instead of one vector per image.
 
-    The levels are "res2" to "res5", or "res4" alone, from which `SimpleFeaturePyramid` makes them.
+    channels: number of channels of each level, see `ClipFeatures`. The levels are "res2" to "res5",
+    or only "res4", from which `SimpleFeaturePyramid` computes the others.
     """
 
     channels: dict[str, int]
 
     def backbone(self) -> list[nn.Module]:
-        """Return the parts that may be kept in half precision."""
+        """Return the parts whose weights may be stored in half precision."""
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
         """Return the features of normalised pixels (B, 3, H, W)."""
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+        """Return embeddings (B, Q, D) of the regions of mask_logits (B, Q, h, w) in dense (B, C, h,
+        w)."""
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        """Return embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each as a region."""
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """As `encode_regions`, where cells count as much as the sigmoid of maps (B, Q, h, w)."""
+        """Like `encode_regions`, with cells weighted by the sigmoid of maps (B, Q, h, w)."""
 
 
 def _timm_trunk(visual: Any) -> Trunk | None:
-    """Return the tower in open_clip's adapter of timm; None for a network of another kind."""
+    """Return the trunk of a timm network in open_clip's adapter; None if it is unsupported."""
     network = visual.trunk
     if isinstance(network, ConvNeXt):
         return ConvNeXtTrunk(visual)
@@ -168,19 +178,19 @@ TRUNKS: dict[type[nn.Module], Callable[[Any], Trunk | None]] = {
     TimmModel: _timm_trunk,
     VisionTransformer: _vit_trunk,
 }
-"""By the class of open_clip's image tower. None: it is one that cannot be used."""
+"""Builds the trunk for each class of image tower in open_clip; None if it cannot be used."""
 
 
 def image_trunk(visual: nn.Module, name: str) -> Trunk:
-    """Return the image tower as features; raises `UserError` for a kind of tower that is in no row.
+    """Return the trunk of an image tower; raises `UserError` if `TRUNKS` has none for it.
 
-    name: of the model, for messages.
+    name: name of the model, for the message.
     """
     make = TRUNKS.get(type(visual))
     trunk = None if make is None else make(visual)
     if trunk is None:
         raise UserError(
-            f"{name}: its image tower gives no pyramid of features; take e.g. convnext_large_d_320,"
-            " RN50x64, ViT-B-16 or MobileCLIP2-S2"
+            f"{name}: its image tower gives no pyramid of features; use e.g. convnext_large_d_320, "
+            "RN50x64, ViT-B-16 or MobileCLIP2-S2"
         )
     return trunk

@@ -1,4 +1,4 @@
-"""The sizes of CLIP models by name: open_clip's, and our own small ones, in open_clip's format."""
+"""The architectures of CLIP models by name: open_clip's, and the small ones of this package."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,11 @@ OWN = {path.stem: path for path in (Path(__file__).parent / "clip_configs").glob
 
 
 def clip_config(name: str) -> dict[str, Any]:
-    """Return the arguments of `open_clip.CLIP` for a model; open_clip's registry, which the whole
-    process shares, stays as it is."""
+    """Return the arguments of `open_clip.CLIP` for a model; raises `UserError` for an unknown name.
+
+    The small models of this package are not added to open_clip's registry, because the entire
+    process shares that registry.
+    """
     if name in OWN:
         return json.loads(OWN[name].read_text(encoding="utf-8"))
     known = open_clip.list_models()

@@ -14,12 +14,12 @@ from frozenseg.structures import ClipFeatures
 
 
 class ConvNeXtTrunk:
-    """Calls a tower that it does not own: the parameters belong to the open_clip model."""
+    """Runs a tower that it does not own: the parameters belong to the open_clip model."""
 
     def __init__(self, visual: Any) -> None:
-        """visual: the tower of open_clip; untyped, because its parts are found by name.
+        """visual: open_clip's image tower; untyped, because its parts are accessed by name.
 
-        Its blocks become `FusedConvNeXtBlock`s.
+        Its blocks are turned into `FusedConvNeXtBlock`s.
         """
         self.visual = visual
         fuse_blocks(visual.trunk)
@@ -29,7 +29,7 @@ class ConvNeXtTrunk:
         }
 
     def backbone(self) -> list[nn.Module]:
-        """Return the parts that make the pyramid."""
+        """Return the parts that compute the pyramid."""
         return [part for name, part in self.visual.trunk.named_children() if name != "head"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
@@ -41,18 +41,19 @@ class ConvNeXtTrunk:
         return ClipFeatures(levels, self.visual.trunk.norm_pre(features))
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """CLIP's embeddings (B, Q, D) of regions: the head on the mean of each region's features.
+        """Return CLIP's embeddings (B, Q, D) of regions: the head, applied to the mean of each
+        region's features.
 
         dense: (B, C, h, w). mask_logits: (B, Q, h, w).
         """
         return self._embedded(pool_masks(dense, mask_logits))
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        """Return embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each as a region."""
         return self._embedded(dense.flatten(2).mT)
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w), see
+        """Like `encode_regions`, with means weighted by maps (B, Q, h, w), see
         `pool_activations`."""
         return self._embedded(pool_activations(dense, maps))
 

@@ -14,15 +14,15 @@ from frozenseg.structures import ClipFeatures
 
 
 class ResNetTrunk:
-    """Calls a tower that it does not own: the parameters belong to the open_clip model.
+    """Runs a tower that it does not own: the parameters belong to the open_clip model.
 
-    temperature: what the scores of the attention pooling are divided by.
+    temperature: the scores of the attention pooling are divided by it.
     """
 
     temperature = 1.0
 
     def __init__(self, visual: Any) -> None:
-        """visual: the tower of open_clip; untyped, because its parts are found by name."""
+        """visual: open_clip's image tower; untyped, because its parts are accessed by name."""
         self.visual = visual
         self.channels = {
             f"res{number + 1}": getattr(visual, f"layer{number}")[-1].conv3.out_channels
@@ -30,7 +30,7 @@ class ResNetTrunk:
         }
 
     def backbone(self) -> list[nn.Module]:
-        """Return the parts that make the pyramid."""
+        """Return the parts that compute the pyramid."""
         return [part for name, part in self.visual.named_children() if name != "attnpool"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
@@ -42,10 +42,11 @@ class ResNetTrunk:
         return ClipFeatures(levels, features)
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """CLIP's attention pooling, in which the query (the image's mean) attends to one region.
+        """Return embeddings (B, Q, D) of regions by CLIP's attention pooling, in which the query
+        (the mean of the image) attends only to the cells of one region.
 
-        A region without a positive cell attends to the whole image, because its attention would be
-        undefined otherwise. dense (B, C, h, w), mask_logits (B, Q, h, w); returns (B, Q, D).
+        For a region without a positive cell it attends to the entire image, because attention to no
+        cell is undefined. dense: (B, C, h, w). mask_logits: (B, Q, h, w).
         """
         inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
         inside = inside | ~inside.any(-1, keepdim=True)
@@ -54,8 +55,8 @@ class ResNetTrunk:
         return self._pooled(weights, values)
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """As `encode_regions`, with the logarithm of the sigmoid of maps (B, Q, h, w) added to the
-        scores of the cells, for maps of large numbers the same."""
+        """Like `encode_regions`, but with log(sigmoid(maps)) added to the scores of the cells; for
+        maps (B, Q, h, w) of large absolute values, both give the same result."""
         scores, values = self._scores(dense)
         weights = (scores + log_sigmoid(maps.flatten(2))[:, None]).softmax(-1)  # (B, M, Q, h*w)
         return self._pooled(weights, values)
@@ -63,7 +64,7 @@ class ResNetTrunk:
     def _scores(self, dense: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores (B, M, 1, h*w) of the cells, and their values (B, M, h*w, C / M).
 
-        The query is the same for all regions: its scores are computed once.
+        The query is the same for all regions, so its scores are computed only once.
         """
         pool = self.visual.attnpool
         tokens = dense.flatten(2).transpose(1, 2)  # (B, h*w, C)
@@ -82,16 +83,16 @@ class ResNetTrunk:
         return self.visual.attnpool.c_proj(pooled.flatten(2))
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each pooled alone.
+        """Return embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each pooled separately.
 
-        Attention to a single key returns the value of that key, so no query and no softmax is
+        Attention to a single key returns the value of that key, so neither a query nor a softmax is
         needed.
         """
         pool = self.visual.attnpool
         return pool.c_proj(pool.v_proj(self._keys(dense)))
 
     def _keys(self, dense: Tensor) -> Tensor:
-        """Return the cells (B, h*w, C) with positional embeddings, interpolated to this size."""
+        """Return the cells (B, h*w, C) plus positional embeddings, interpolated to their grid."""
         table = self.visual.attnpool.positional_embedding[1:]
         grid = round(len(table) ** 0.5)
         positions = F.interpolate(

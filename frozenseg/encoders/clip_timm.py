@@ -1,4 +1,4 @@
-"""Convolutional image towers of CLIP from timm as feature pyramids, e.g. MobileCLIP's FastViT.
+"""CLIP's convolutional image towers from timm as feature pyramids, e.g. MobileCLIP's FastViT.
 
 Legend: B images, Q regions, C channels of the last stage, D dimension of the joint space, h x w
 cells.
@@ -15,13 +15,13 @@ STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class TimmTrunk:
-    """Calls a network of timm in open_clip's adapter, neither of which it owns.
+    """Runs a timm network inside open_clip's adapter; it owns neither of them.
 
-    Of a region, the mean of its features goes through the head, as `ConvNeXtTrunk` has it.
+    As in `ConvNeXtTrunk`, the mean of a region's features goes through the head.
     """
 
     def __init__(self, visual: Any) -> None:
-        """visual: the adapter, of a network for which `has_pyramid` is True."""
+        """visual: the adapter of a network for which `has_pyramid` is True."""
         self.visual, self.network = visual, visual.trunk
         found = {stage["reduction"]: place for place, stage in enumerate(self.network.feature_info)}
         self.stages = {name: found[stride] for name, stride in STRIDES.items()}
@@ -30,11 +30,11 @@ class TimmTrunk:
         }
 
     def backbone(self) -> list[nn.Module]:
-        """Return the parts that make the pyramid."""
+        """Return the parts that compute the pyramid."""
         return [part for name, part in self.network.named_children() if name != "head"]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the network itself, which are in none of its parts."""
+        """Return the parameters that belong to the network itself, not to one of its submodules."""
         return list(self.network.parameters(recurse=False))
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
@@ -45,15 +45,16 @@ class TimmTrunk:
         return ClipFeatures(dict(zip(self.stages, levels, strict=True)), dense)
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+        """Return embeddings (B, Q, D) of the regions of mask_logits (B, Q, h, w) in dense (B, C, h,
+        w)."""
         return self._embedded(pool_masks(dense, mask_logits))
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        """Return embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each as a region."""
         return self._embedded(dense.flatten(2).mT)
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w)."""
+        """Like `encode_regions`, with means weighted by maps (B, Q, h, w)."""
         return self._embedded(pool_activations(dense, maps))
 
     def _embedded(self, pooled: Tensor) -> Tensor:
@@ -63,10 +64,10 @@ class TimmTrunk:
 
 
 def has_pyramid(network: Any) -> bool:
-    """Whether a network of timm gives features at all of `STRIDES`, for images of any size."""
+    """Return whether a timm network has features at all `STRIDES`, for images of any size."""
     stages = getattr(network, "feature_info", None) or ()
     reductions = {stage["reduction"] for stage in stages}
-    any_size = not hasattr(network, "patch_embed")  # windows and positions have one size
+    any_size = not hasattr(network, "patch_embed")  # its windows and positions fit one size only
     return (
         any_size
         and reductions >= set(STRIDES.values())

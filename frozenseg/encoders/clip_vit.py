@@ -1,7 +1,8 @@
-"""ViTs as image towers of CLIP: one map of cells at stride 16, and regions pooled from it.
+"""ViTs as image towers of CLIP: one map of cells at stride 16, from which regions are pooled.
 
-Two kinds: open_clip's own ViT, and ViTs of timm (SigLIP, EVA02, MobileCLIP-B, PE). The pyramid that
-Mask2Former needs is made behind them, by trained layers (`frozenseg.models.simple_pyramid`).
+There are two kinds: open_clip's own ViT, and ViTs from timm (SigLIP, EVA02, MobileCLIP-B, PE). The
+pyramid that Mask2Former needs is computed from the map by trained layers
+(`frozenseg.models.simple_pyramid`).
 
 Legend: B images, Q regions, C channels of a token, D dimension of the joint space, h x w cells,
 M heads.
@@ -21,84 +22,86 @@ from frozenseg.structures import ClipFeatures
 
 STRIDE = 16
 LEVEL = "res4"
-"""The name of the one level, that of stride 16."""
+"""The name of the only level, which has stride 16."""
 
 
 class VitTrunk:
-    """Calls open_clip's ViT, which it does not own.
+    """Runs open_clip's ViT, which it does not own.
 
-    Inputs are resized so that a patch of any size stands for 16 x 16 pixels. Of a region, the
-    patch tokens behind the last norm are averaged and projected; the class token, which has seen
-    the whole image, is left out.
+    Inputs are resized so that a patch, whatever its size, covers 16 x 16 pixels of the image. The
+    embedding of a region is the projected mean of its patch tokens after the last norm; the class
+    token is left out, since it describes the entire image.
     """
 
     def __init__(self, visual: Any) -> None:
-        """visual: the tower of open_clip; untyped, because its parts are found by name."""
+        """visual: open_clip's image tower; untyped, because its parts are accessed by name."""
         self.visual = visual
         self.patch = visual.patch_size[0]
         self.channels = {LEVEL: visual.conv1.out_channels}
 
     def backbone(self) -> list[nn.Module]:
-        """Return the parts that make the cells."""
+        """Return the parts that compute the cells."""
         return [part for name, part in self.visual.named_children() if name != "attn_pool"]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the tower itself, which are in none of its parts, but the
-        last."""
+        """Return the parameters that belong to the tower itself, not to one of its submodules,
+        except the last projection."""
         own = self.visual.named_parameters(recurse=False)
         return [parameter for name, parameter in own if name != "proj"]
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """Return the cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        """Return the cells of normalised pixels (B, 3, H, W), with H and W multiples of 32."""
         tokens, grid = clip_vit_tokens(self.visual, at_stride_16(pixels, self.patch))
         cells = tokens.transpose(1, 2).unflatten(2, grid)
         return ClipFeatures({LEVEL: cells}, cells)
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+        """Return embeddings (B, Q, D) of the regions of mask_logits (B, Q, h, w) in dense (B, C, h,
+        w)."""
         return pool_masks(dense, mask_logits) @ self.visual.proj.float()
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        """Return embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each as a region."""
         return dense.flatten(2).mT @ self.visual.proj.float()
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w)."""
+        """Like `encode_regions`, with means weighted by maps (B, Q, h, w)."""
         return pool_activations(dense, maps) @ self.visual.proj.float()
 
 
 class TimmVitTrunk:
-    """Calls a ViT of timm in open_clip's adapter, neither of which it owns.
+    """Runs a timm ViT inside open_clip's adapter; it owns neither of them.
 
-    As `VitTrunk`; where the tower pools by attention with a learned query (SigLIP), that query
-    attends to the cells of the region alone.
+    It works like `VitTrunk`, except that if the tower pools by attention with a learned query
+    (SigLIP), that query attends only to the cells of the region.
     """
 
     def __init__(self, visual: Any) -> None:
-        """visual: the adapter. It takes images of any size from now on."""
+        """visual: the adapter. From now on its ViT accepts images of any size."""
         self.visual, self.vit = visual, visual.trunk
         accept_any_size(self.vit)
         self.patch = self.vit.feature_info[-1]["reduction"]
         self.channels = {LEVEL: self.vit.embed_dim}
 
     def backbone(self) -> list[nn.Module]:
-        """Return the parts that make the cells."""
+        """Return the parts that compute the cells."""
         after = ("attn_pool", "fc_norm", "head_drop", "head")
         return [part for name, part in self.vit.named_children() if name not in after]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the ViT itself, which are in none of its parts."""
+        """Return the parameters that belong to the ViT itself, not to one of its submodules."""
         return list(self.vit.parameters(recurse=False))
 
     def __call__(self, pixels: Tensor) -> ClipFeatures:
-        """Return the cells of normalised pixels (B, 3, H, W), H and W multiples of 32."""
+        """Return the cells of normalised pixels (B, 3, H, W), with H and W multiples of 32."""
         (cells,) = self.vit.forward_intermediates(
             at_stride_16(pixels, self.patch), indices=1, norm=True, intermediates_only=True
         )
         return ClipFeatures({LEVEL: cells}, cells)
 
     def encode_regions(self, dense: Tensor, mask_logits: Tensor) -> Tensor:
-        """Embeddings (B, Q, D) of regions. dense: (B, C, h, w). mask_logits: (B, Q, h, w)."""
+        """Return embeddings (B, Q, D) of the regions of mask_logits (B, Q, h, w) in dense (B, C, h,
+        w)."""
         pool = getattr(self.vit, "attn_pool", None)
         if pool is None:
             pooled = pool_masks(dense, mask_logits)
@@ -107,7 +110,7 @@ class TimmVitTrunk:
         return self._embedded(pooled)
 
     def encode_cells(self, dense: Tensor) -> Tensor:
-        """Embeddings (B, h*w, D) of the cells of dense (B, C, h, w), as of regions of one cell."""
+        """Return embeddings (B, h*w, D) of the cells of dense (B, C, h, w), each as a region."""
         pool = getattr(self.vit, "attn_pool", None)
         if pool is None:
             return self._embedded(dense.flatten(2).mT)
@@ -116,8 +119,8 @@ class TimmVitTrunk:
         return self._embedded(_projected(pool, values))
 
     def encode_activations(self, dense: Tensor, maps: Tensor) -> Tensor:
-        """As `encode_regions`, of means that are weighted by maps (B, Q, h, w), or of attention to
-        whose scores the logarithm of their sigmoids is added."""
+        """Like `encode_regions`, with means weighted by maps (B, Q, h, w); if the tower pools by
+        attention, log(sigmoid(maps)) is added to the scores instead."""
         pool = getattr(self.vit, "attn_pool", None)
         if pool is None:
             return self._embedded(pool_activations(dense, maps))
@@ -128,11 +131,11 @@ class TimmVitTrunk:
 
 
 def attend_under_masks(pool: AttentionPoolLatent, dense: Tensor, mask_logits: Tensor) -> Tensor:
-    """Return the pooling (B, Q, C) of timm, whose learned query attends to the cells of a region
-    alone.
+    """Return regions (B, Q, C) pooled by timm's attention, whose learned query attends only to the
+    cells of a region.
 
-    A region without a positive cell attends to the whole image, because its attention would be
-    undefined otherwise.
+    For a region without a positive cell it attends to the entire image, because attention to no
+    cell is undefined.
     """
     inside = (mask_logits > 0).flatten(2)  # (B, Q, h*w)
     inside = inside | ~inside.any(-1, keepdim=True)
@@ -142,8 +145,8 @@ def attend_under_masks(pool: AttentionPoolLatent, dense: Tensor, mask_logits: Te
 
 
 def attend_under_activations(pool: AttentionPoolLatent, dense: Tensor, maps: Tensor) -> Tensor:
-    """As `attend_under_masks`, with the logarithm of the sigmoid of maps (B, Q, h, w) added to the
-    scores of the cells, for maps of large numbers the same."""
+    """Like `attend_under_masks`, but with log(sigmoid(maps)) added to the scores of the cells; for
+    maps (B, Q, h, w) of large absolute values, both give the same result."""
     scores, values = _scores(pool, dense)
     weights = (scores + log_sigmoid(maps.flatten(2))[:, None]).softmax(-1)
     return _projected(pool, weights @ values)
@@ -152,7 +155,7 @@ def attend_under_activations(pool: AttentionPoolLatent, dense: Tensor, maps: Ten
 def _scores(pool: AttentionPoolLatent, dense: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scores (B, M, 1, h*w) of the cells, and their values (B, M, h*w, c).
 
-    The query is the same for all regions: its scores are computed once.
+    The query is the same for all regions, so its scores are computed only once.
     """
     query = pool.q(pool.latent).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # (1, M, 1, c)
     pairs = pool.kv(dense.flatten(2).transpose(1, 2)).unflatten(-1, (2, pool.num_heads, -1))
@@ -162,17 +165,17 @@ def _scores(pool: AttentionPoolLatent, dense: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _projected(pool: AttentionPoolLatent, values: Tensor) -> Tensor:
-    """Return what the heads (B, M, Q, c) have found, joined and projected: (B, Q, C)."""
+    """Join the outputs (B, M, Q, c) of the heads and project them to (B, Q, C)."""
     pooled = pool.proj(values.transpose(1, 2).flatten(2))
     return pooled if pool.mlp is None else pooled + pool.mlp(pool.norm(pooled))
 
 
 def at_stride_16(pixels: Tensor, patch: int) -> Tensor:
-    """Resize pixels (B, 3, H, W) so that each patch stands for 16 x 16 of them."""
+    """Resize pixels (B, 3, H, W) so that each patch covers 16 x 16 pixels of the input."""
     if patch == STRIDE:
         return pixels
     size = (pixels.shape[-2] * patch // STRIDE, pixels.shape[-1] * patch // STRIDE)
-    # In float32, as PyTorch does not smooth in half precision on a CPU.
+    # In float32, since PyTorch on a CPU does not support antialiasing in half precision.
     resized = F.interpolate(
         pixels.float(), size=size, mode="bilinear", align_corners=False, antialias=True
     )
@@ -180,19 +183,19 @@ def at_stride_16(pixels: Tensor, patch: int) -> Tensor:
 
 
 def accept_any_size(vit: Any) -> None:
-    """Let a ViT of timm take images of any size, as its argument `dynamic_img_size` would have."""
+    """Let a timm ViT accept images of any size, as if made with `dynamic_img_size=True`."""
     embed = vit.patch_embed
     embed.strict_img_size, embed.flatten, embed.output_fmt = False, False, Format.NHWC
     vit.dynamic_img_size = True
-    if getattr(vit, "rope", None) is not None:  # it was made for one size, and has no weights
+    if getattr(vit, "rope", None) is not None:  # it was built for one size, and has no weights
         name = vit.pretrained_cfg["architecture"]
         vit.rope = timm.create_model(name, dynamic_img_size=True, depth=1).rope
 
 
 def clip_vit_tokens(vit: Any, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Patch tokens (B, h*w, C) of open_clip's ViT behind its last norm, and (h, w).
+    """Return patch tokens (B, h*w, C) of open_clip's ViT after its last norm, and (h, w).
 
-    pixels: normalised (B, 3, H, W), multiples of the patch size.
+    pixels: normalised (B, 3, H, W), with H and W multiples of the patch size.
     """
     patches = vit.conv1(pixels)  # (B, C, h, w)
     grid = (patches.shape[-2], patches.shape[-1])
@@ -205,9 +208,9 @@ def clip_vit_tokens(vit: Any, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
 
 
 def interpolate_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a ViT's positional embeddings (1 + n*n, C) to a grid (h, w): (1 + h*w, C).
+    """Resize a ViT's positional embeddings (1 + n*n, C) to a grid (h, w); returns (1 + h*w, C).
 
-    The first embedding is that of the class token. The resize is bicubic, as in open_clip and timm.
+    The first embedding is that of the class token. Resizing is bicubic, as in open_clip and timm.
     """
     side = round((len(table) - 1) ** 0.5)
     if grid == (side, side):

@@ -1,4 +1,4 @@
-"""The block of timm's ConvNeXt for frozen trunks: fewer operations, fused ones on a CPU.
+"""timm's ConvNeXt block for frozen trunks, with fewer operations, which are fused on a CPU.
 
 Legend: B images, C channels, h x w cells.
 """
@@ -24,34 +24,34 @@ from frozenseg.runtime.linear import (
 from frozenseg.runtime.precision import compute_dtype
 
 # Floats of a block's hidden layer that are computed at once. ConvNeXt-L's first stage has 47
-# million at 800 x 1216. That is more than the heap keeps (`frozenseg.runtime.allocator`), and new
-# memory from the system costs 0.1 s in each block.
+# million at 800 x 1216. That is more memory than the heap retains (`frozenseg.runtime.allocator`),
+# and getting new memory from the system costs 0.1 s in each block.
 HIDDEN_ELEMENTS = 1 << 24
 
-ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # timm's
+ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # timm's classes
 
 
 class FusedConvNeXtBlock(ConvNeXtBlock):
-    """timm's block for a frozen trunk; equal parameters and outputs.
+    """timm's block for a frozen trunk, with the same parameters and outputs.
 
-    Where linear layers run fused (`frozenseg.runtime.linear`), and where the trunk computes in half
-    precision without gradients, features stay channels-last from block to block, and the layer
+    If linear layers run fused (`frozenseg.runtime.linear`), or if the trunk computes on CUDA in
+    half precision without gradients, features stay channels-last from block to block, and the layer
     scale (a factor for each channel) is multiplied into the weights of the linear layer before it.
-    Elsewhere the block runs as timm's.
+    Otherwise the block runs as in timm.
     """
 
     scale_folded = False  # whether the last layer includes the layer scale
-    mlp: Any  # a `Mlp` of linear layers, see `_is_plain`
+    mlp: Any  # an `Mlp` of linear layers, see `_is_plain`
     _taps: Tensor | None = None  # the weights of the convolution as (7, 7, C)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, h, w) to the same shape."""
+        """Map features (B, C, h, w) to the same shape."""
         weight = self.mlp.fc1.weight
         on_cuda = x.device.type == "cuda" and not torch.is_grad_enabled()
         dtype = compute_dtype(weight) if on_cuda else weight.dtype
         if dtype == torch.float32 and not runs_fused(x, *self.mlp.parameters()):
             return super().forward(x)
-        # No copy behind another such block.
+        # This copies nothing after another block of this class.
         cells = x.to(dtype).permute(0, 2, 3, 1).contiguous()
         mixed, normed = self._mixed(cells)
         scaled = None
@@ -71,7 +71,7 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
     def _mlp_fused(
         self, tokens: Tensor, residual: Tensor, scaled: tuple[Tensor, Tensor | None] | None
     ) -> Tensor:
-        """Return the MLP of a block, for n cells (n, C) behind the norm.
+        """Apply the MLP of the block to n cells (n, C) after the norm, and add `residual`.
 
         scaled: the result of `_scaled`, or None to use the last layer as it is.
         """
@@ -82,8 +82,8 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         return linear(hidden, *scaled, residual=residual)
 
     def _mixed(self, cells: Tensor) -> tuple[Tensor, bool]:
-        """Return the depthwise convolution of cells (B, h, w, C), and whether the norm behind it is
-        done as well."""
+        """Return the depthwise convolution of cells (B, h, w, C), and whether the result already
+        includes the norm after it."""
         maps, conv, norm = cells.permute(0, 3, 1, 2), self.conv_dw, self.norm
         if not runs_kernels(maps):
             return conv(maps).permute(0, 2, 3, 1), False
@@ -94,15 +94,14 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         return depthwise_layer_norm(cells, *given, norm.eps), True
 
     def _scaled(self, gamma: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the last layer, multiplied by the layer scale."""
+        """Return weight and bias of the last layer, multiplied by the layer scale."""
         out = self.mlp.fc2
         return out.weight * gamma[:, None], None if out.bias is None else out.bias * gamma
 
     def fold_scale(self) -> None:
-        """Multiply the layer scale into the last layer for good, in a trunk that only predicts.
+        """Multiply the layer scale into the last layer permanently, in a trunk that only predicts.
 
-        The scale is 1 afterwards, so the state dict changes, but not the function that it
-        describes.
+        The scale is 1 afterwards: the state dict changes, but not the output of the block.
         """
         if self.gamma is None or self.scale_folded:
             return
@@ -122,7 +121,7 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         super()._load_from_state_dict(*arguments)
 
     def prepack(self, *, int8: bool = False) -> None:
-        """Prepack the weights of a trunk that only predicts, or turn them into 8 bits."""
+        """Prepack the weights of a trunk that only predicts, or quantise them to 8 bits."""
         if isinstance(self.mlp.fc2, PrepackedLinear) or not runs_fused(*self.mlp.parameters()):
             return
         self.fold_scale()
@@ -132,9 +131,9 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
 
 
 def fuse_blocks(trunk: nn.Module) -> None:
-    """Make the plain blocks of timm's trunk `FusedConvNeXtBlock`s, in place.
+    """Turn the plain blocks of timm's trunk into `FusedConvNeXtBlock`s, in place.
 
-    Modules and names of parameters stay the same.
+    The modules and the names of parameters stay the same.
     """
     for block in trunk.modules():
         if type(block) is ConvNeXtBlock and _is_plain(block):

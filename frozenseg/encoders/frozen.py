@@ -1,4 +1,4 @@
-"""Frozen encoders: their class, and which parts and entries of a model are frozen."""
+"""Frozen encoders: their base class, and functions that find the frozen parts of a model."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -11,26 +11,28 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Frozen(nn.Module):
-    """A module that never trains: no gradients, and eval mode whatever its parent does.
+    """A module that is never trained: it has no gradients and always stays in evaluation mode.
 
-    Batch statistics of a "frozen" encoder left in training mode drift, which the published code
-    of FrozenSeg lets happen to MobileSAM.
+    If a "frozen" encoder is left in training mode, its batch statistics drift. In the published
+    code of FrozenSeg this happens to MobileSAM.
     """
 
     def freeze(self, module: Module) -> Module:
-        """Take `module` out of training and return it."""
+        """Disable gradients and training mode of `module`, and return it."""
         return module.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Stay in evaluation mode."""
+        """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
 
 def frozen_parts(model: nn.Module) -> set[str]:
-    """Return the names of the frozen parts of a model, the outermost ones. Checkpoints of training
-    leave them out."""
+    """Return the names of the outermost frozen parts of a model.
+
+    Checkpoints of training do not contain their weights.
+    """
     parts: set[str] = set()
-    # Parents come before their children; one module may stand under two names.
+    # Parents come before their children; a module may have two names.
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, Frozen) and part_of(name, parts) is None:
             parts.add(name)
@@ -38,26 +40,29 @@ def frozen_parts(model: nn.Module) -> set[str]:
 
 
 def part_of(name: str, parts: Iterable[str]) -> str | None:
-    """Return the part that a parameter, a buffer or a module belongs to, by its full name."""
+    """Return the one of `parts` that contains the parameter, buffer or module of this full name."""
     return next((part for part in parts if name.startswith(f"{part}.")), None)
 
 
 def add_tensors(digest: Any, state: Mapping[str, Tensor]) -> None:
-    """Feed names and values of tensors, in the order of the names, to a digest of hashlib."""
+    """Add the names and values of tensors, sorted by name, to a hashlib digest."""
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
 
 
 def keep_digest(model: nn.Module) -> None:
-    """Let `weights_digest` return what it is now, also when weights have been cast or folded for
-    inference, which is done otherwise on each device. No weight may be trained from now on."""
-    setattr(model, "kept_digest", weights_digest(model))  # noqa: B010 (nn.Module's type is other)
+    """Store the current digest, so that `weights_digest` returns it even after weights have been
+    cast or folded for inference, which differs between devices.
+
+    No weight may be trained from now on.
+    """
+    setattr(model, "kept_digest", weights_digest(model))  # noqa: B010 (nn.Module declares another type)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return a digest of all weights of a model, of which none has been cast or folded, or that of
-    `keep_digest`."""
+    """Return a digest of all weights of a model: the one stored by `keep_digest`, or else of the
+    current weights, which must not have been cast or folded."""
     kept = getattr(model, "kept_digest", None)
     if isinstance(kept, str):
         return kept

@@ -1,8 +1,8 @@
-"""Frozen visual encoders with one interface: from a padded batch to normalised patch tokens.
+"""Frozen visual encoders with one interface: they map a padded batch to normalised patch tokens.
 
-They were trained with words (CLIP), on images alone (DINO, MoCo v3), or with masks (SAM). Fusioner
-(arXiv 2210.15138) joins any of them with any text encoder. Inputs may have any size that is a
-multiple of `stride`; positional embeddings are interpolated to it.
+They were trained with texts (CLIP), on images only (DINO, MoCo v3), or with masks (SAM). Fusioner
+(arXiv 2210.15138) combines any of them with any text encoder. The height and width of an input may
+be any multiples of `stride`; positional embeddings are interpolated to its size.
 
 Legend: B images, C channels of a token, h x w cells.
 """
@@ -38,11 +38,11 @@ class PatchEncoder(Frozen):
 
     @property
     def network(self) -> nn.Module:
-        """The module that the weights of the encoder's file are loaded into."""
+        """The module into which the encoder's weight file is loaded."""
         raise NotImplementedError
 
     def cells(self, images: ImageBatch) -> Tensor:
-        """Features (B, C, h, w) over the padded images, not normalised."""
+        """Return features (B, C, h, w) that span the padded images, not normalised."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class PatchEncoder(Frozen):
 
 
 class _Normalizing(PatchEncoder):
-    """Base of encoders of normalised pixels. mean, std: of RGB in 0-255."""
+    """Base class of encoders that read normalised pixels. mean, std: of RGB in 0-255."""
 
     def __init__(self, *, model: nn.Module, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -66,14 +66,14 @@ class _Normalizing(PatchEncoder):
 
     @property
     def network(self) -> nn.Module:
-        """As of `PatchEncoder`."""
+        """See `PatchEncoder`."""
         return self.model
 
 
 class ClipVitPatches(_Normalizing):
     """Patch tokens of CLIP's ViT after the last norm and the projection to the joint space.
 
-    C is therefore that of the text vectors. The class token is dropped.
+    C is therefore the dimension of the text vectors. The class token is dropped.
     """
 
     def __init__(self, *, model: VisionTransformer, mean: list[float], std: list[float]) -> None:
@@ -82,16 +82,16 @@ class ClipVitPatches(_Normalizing):
         self.stride = model.patch_size[0]
 
     def cells(self, images: ImageBatch) -> Tensor:
-        """As of `PatchEncoder`."""
+        """See `PatchEncoder`."""
         vit: Any = self.model
         tokens, grid = clip_vit_tokens(vit, images.normalized(self.mean, self.std))
         return (tokens @ vit.proj).transpose(1, 2).unflatten(2, grid)
 
 
 class ClipResNetPatches(_Normalizing):
-    """Cells of the last stage of CLIP's ResNet, each pooled alone into the joint space.
+    """Cells of the last stage of CLIP's ResNet, each mapped separately into the joint space.
 
-    The published code has no ResNet; this is our reading of "after the projection".
+    The published code has no ResNet; this is our interpretation of "after the projection".
     """
 
     stride = 32
@@ -102,17 +102,17 @@ class ClipResNetPatches(_Normalizing):
         self.channels = model.attnpool.c_proj.out_features
 
     def cells(self, images: ImageBatch) -> Tensor:
-        """As of `PatchEncoder`."""
+        """See `PatchEncoder`."""
         dense = self.trunk(images.normalized(self.mean, self.std)).dense
         return self.trunk.encode_cells(dense).transpose(1, 2).unflatten(2, dense.shape[-2:])
 
 
 class TimmPatches(_Normalizing):
-    """Patch tokens of a ViT of timm after the last norm, without prefix tokens."""
+    """Patch tokens of a timm ViT after the last norm, without prefix tokens."""
 
     def __init__(self, *, model: TimmVisionTransformer | Eva) -> None:
-        """model: from `build_timm_vit`; DINO, DINOv3 and MoCo v3 normalise by ImageNet's
-        statistics."""
+        """model: from `build_timm_vit`. DINO, DINOv3 and MoCo v3 normalise pixels by the statistics
+        of ImageNet."""
         mean, std = (
             [255 * value for value in values]
             for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -122,7 +122,7 @@ class TimmPatches(_Normalizing):
         self.stride = model.patch_embed.patch_size[0]
 
     def cells(self, images: ImageBatch) -> Tensor:
-        """As of `PatchEncoder`."""
+        """See `PatchEncoder`."""
         pixels = images.normalized(self.mean, self.std)
         grid = (pixels.shape[-2] // self.stride, pixels.shape[-1] // self.stride)
         vit: Any = self.model
@@ -131,7 +131,7 @@ class TimmPatches(_Normalizing):
 
 
 class SamPatches(PatchEncoder):
-    """SAM's image embedding, made at SAM's input size and resampled over the padded images."""
+    """SAM's image embedding, computed at SAM's input size and aligned with the padded images."""
 
     def __init__(self, *, sam: FrozenSam) -> None:
         super().__init__()
@@ -141,11 +141,11 @@ class SamPatches(PatchEncoder):
 
     @property
     def network(self) -> nn.Module:
-        """As of `PatchEncoder`."""
+        """See `PatchEncoder`."""
         return self.sam.model
 
     def cells(self, images: ImageBatch) -> Tensor:
-        """As of `PatchEncoder`."""
+        """See `PatchEncoder`."""
         return self.sam(images)
 
 
@@ -154,7 +154,8 @@ def clip_patches(
 ) -> ClipVitPatches | ClipResNetPatches:
     """Return the image tower of an open_clip model as a patch encoder.
 
-    name: of the model, for messages. Raises `UserError` for other towers than ViT and ResNet.
+    name: name of the model, for the message. Raises `UserError` if the tower is neither a ViT nor a
+    ResNet.
     """
     if isinstance(visual, ModifiedResNet):
         return ClipResNetPatches(model=visual, mean=mean, std=std)
@@ -166,11 +167,11 @@ def clip_patches(
 
 
 def build_timm_vit(name: str) -> TimmVisionTransformer | Eva:
-    """Return a ViT of timm without head and weights, for inputs of any size.
+    """Return a timm ViT without head and without pretrained weights, for inputs of any size.
 
-    Those of DINOv3, with rotary positions, are of timm's class `Eva`.
+    The ViTs of DINOv3, which have rotary positions, are of timm's class `Eva`.
 
-    Raises `UserError` for a name that is unknown or is no plain ViT.
+    Raises `UserError` if the name is unknown or is not that of a plain ViT.
     """
     known = timm.list_models("*vit*")
     if name.partition(".")[0] not in known:
@@ -179,9 +180,9 @@ def build_timm_vit(name: str) -> TimmVisionTransformer | Eva:
     if "vit" in name:
         try:
             model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
-        # timm raises these for other architectures, and for tags of weights that it does not know.
+        # timm raises these for other architectures, and for unknown weight tags.
         except (TypeError, RuntimeError):
             model = None
     if not isinstance(model, TimmVisionTransformer | Eva):
-        raise UserError(f"{name}: not a plain ViT of timm; take e.g. vit_base_patch16_224")
+        raise UserError(f"{name}: not a plain ViT of timm; use e.g. vit_base_patch16_224")
     return model

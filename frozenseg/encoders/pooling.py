@@ -1,4 +1,4 @@
-"""Mask pooling, and masks on the grid of a padded image; used by encoders and decoders."""
+"""Mask pooling, and resampling of masks to the grid of a padded image."""
 
 from typing import Any
 
@@ -8,56 +8,57 @@ from torch import Tensor
 
 from frozenseg.runtime.precision import in_compute_type, in_float32
 
-OUTSIDE = -6.0  # logit of a mask where there is no image
+OUTSIDE = -6.0  # the mask logit of cells outside the image
 
 
 def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
-    """Mean of features (B, C, h, w) over the cells where mask_logits (B, Q, h, w) > 0: (B, Q, C).
+    """Return the mean (B, Q, C) of features (B, C, h, w) where mask_logits (B, Q, h, w) > 0.
 
-    A mask without a positive cell pools to zero. No gradient reaches the masks. The sums are in
-    float32, because those over a large image overflow float16.
+    A mask without a positive cell pools to zero. No gradient reaches the masks. The sums are
+    computed in float32, because sums over a large image overflow float16.
     """
     features = features.float()
     inside = (mask_logits.detach() > 0).flatten(2)
     areas = inside.sum(-1, keepdim=True, dtype=torch.int32)
     with in_float32(features):
         pooled = inside.to(features.dtype) @ features.flatten(2).transpose(1, 2)
-    # The published areas + 1e-8 give the same numbers, since an empty mask sums to zero, but other
-    # runtimes round 1e-8 away.
+    # The published code divides by areas + 1e-8, with the same result, since an empty mask sums to
+    # zero; but other runtimes round 1e-8 to zero.
     return pooled / areas.clamp(min=1)
 
 
 def pool_activations(features: Tensor, maps: Tensor) -> Tensor:
-    """Mean of features (B, C, h, w) weighted by the sigmoid of maps (B, Q, h, w): (B, Q, C).
+    """Return the mean (B, Q, C) of features (B, C, h, w), weighted by the sigmoid of maps (B, Q, h,
+    w).
 
-    For maps of large numbers it is `pool_masks`.
+    For maps of large absolute values the result equals that of `pool_masks`.
     """
     with in_float32(features):
-        weights = log_sigmoid(maps.float().flatten(2)).softmax(-1)  # sigmoids that add up to 1
+        weights = log_sigmoid(maps.float().flatten(2)).softmax(-1)  # sigmoids with the sum 1
         return weights @ features.float().flatten(2).transpose(1, 2)
 
 
 def log_sigmoid(maps: Tensor) -> Tensor:
     """Return the logarithm of the sigmoid of maps.
 
-    PyTorch's own becomes that of a sigmoid which is 0 in exported graphs, and a region without a
-    cell of its own then has no number for a result.
+    In exported graphs, PyTorch's own function becomes the logarithm of a sigmoid that may be 0, and
+    the result for a region without any cell is then NaN.
     """
     return -F.softplus(-maps)
 
 
 def pool_predicted_masks(mask_embed: Tensor, features: Tensor) -> Tensor:
-    """As `pool_masks`, of masks that are not kept: mask_embed (B, N, C) times features (B, C, h, w)
-    gives their logits, here and again in the backward pass.
+    """Like `pool_masks`, for masks that are not stored: their logits are the products of mask_embed
+    (B, N, C) and features (B, C, h, w), computed here and again in the backward pass.
 
-    Without gradients, or for few masks, `pool_masks` does the same with less work.
+    Without gradients, or for few masks, `pool_masks` gives the same result with less work.
     """
     return _PredictedMaskMeans.apply(in_compute_type(mask_embed.detach()), features)
 
 
 class _PredictedMaskMeans(torch.autograd.Function):
-    """`pool_predicted_masks`, one image at a time: the masks of all outputs of a decoder take 0.2
-    GB as bool."""
+    """`pool_predicted_masks`, one image at a time, because the masks of all outputs of a decoder
+    take 0.2 GB as bool."""
 
     @staticmethod
     def forward(ctx: Any, mask_embed: Tensor, features: Tensor) -> Tensor:
@@ -84,20 +85,20 @@ class _PredictedMaskMeans(torch.autograd.Function):
 
     @staticmethod
     def inside(embed: Tensor, maps: Tensor) -> Tensor:
-        """(N, h*w) bool, from (N, C) and (C, h, w)."""
+        """Return the masks (N, h*w) as bool, from embeddings (N, C) and maps (C, h, w)."""
         return embed @ maps.flatten(1).to(embed.dtype) > 0
 
 
 def resample_to_padded_grid(
     masks: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
-    """Resample mask logits (P, h, w) over an image to (P, *grid) over the padded image.
+    """Resample mask logits (P, h, w) that span an image to (P, *grid) that span the padded image.
 
-    A cell takes the bilinear value at its centre; cells whose centre is in the padding get
-    `OUTSIDE`.
+    A cell gets the bilinearly interpolated value at its centre; cells whose centre is in the
+    padding get `OUTSIDE`.
 
-    image_size: (height, width) in pixels of the image, at the network's input.
-    padded_size: the same of the padded image.
+    image_size: (height, width) of the image in pixels, at the network's input.
+    padded_size: (height, width) of the padded image in pixels.
     """
     axes = []
     for length, padded, cells in zip(image_size, padded_size, grid, strict=True):

@@ -1,6 +1,6 @@
-"""A frozen SAM (segment-anything): its image encoder feeds the injectors and makes proposals.
+"""A frozen SAM (segment-anything), whose image embedding serves the injectors and the proposals.
 
-Legend: B images, C channels of the embedding (256), side: of SAM's square input in pixels (1024).
+Legend: B images, C channels of the embedding (256), side of SAM's square input in pixels (1024).
 """
 
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ VIEWS = ("stretch", "keep_aspect")
 class SamSize:
     """The sizes of a SAM.
 
-    dim, depth, num_heads: of the image encoder (a ViT).
-    global_attention: the blocks that attend globally; the others attend within windows.
-    side: of the square input, in pixels.
-    patch_size: in pixels.
-    window_size: in cells.
+    dim, depth, num_heads: sizes of the image encoder (a ViT).
+    global_attention: indices of the blocks that attend globally; the others attend within windows.
+    side: side of the square input, in pixels.
+    patch_size: side of a patch, in pixels.
+    window_size: side of a window, in cells.
     out_channels: C of the embedding.
     decoder_hidden_dim: width of the feed-forward layers of the mask decoder.
     """
@@ -74,7 +74,7 @@ SIZES = {
 
 
 def plain_image_encoder(name: str) -> ImageEncoderViT:
-    """Return the image encoder of segment-anything in one of `SIZES`, without weights."""
+    """Return segment-anything's image encoder in one of `SIZES`, without pretrained weights."""
     size = SIZES[name]
     return ImageEncoderViT(
         img_size=size.side,
@@ -91,7 +91,11 @@ def plain_image_encoder(name: str) -> ImageEncoderViT:
 
 
 def build_sam_model(name: str) -> Sam:
-    """Return a SAM of segment-anything's own classes, without weights."""
+    """Return a SAM of segment-anything's classes, with fused attention, without pretrained
+    weights.
+
+    Raises `UserError` for an unknown name.
+    """
     if name not in SIZES:
         raise UserError(f"{name}: unknown; {nearest(name, list(SIZES))}")
     size = SIZES[name]
@@ -120,13 +124,15 @@ def build_sam_model(name: str) -> Sam:
 
 
 class FrozenSam(Frozen):
-    """SAM's image encoder on a padded batch; the result always spans the whole padded image."""
+    """SAM's image encoder for a padded batch; its features always span the entire padded image."""
 
     def __init__(self, *, model: Sam, view: str) -> None:
-        """model: from `build_sam_model`.
+        """Freeze a SAM.
 
-        view: "stretch" stretches the padded image to a square, as FrozenSeg publishes it;
-        "keep_aspect" resizes the unpadded image by its long side and pads it, as SAM was trained.
+        model: from `build_sam_model`.
+        view: "stretch" stretches the padded image to a square, as in the published FrozenSeg;
+            "keep_aspect" scales the long side of the unpadded image to the square and pads the
+            other side, as in SAM's training.
         """
         super().__init__()
         if view not in VIEWS:
@@ -147,28 +153,30 @@ class FrozenSam(Frozen):
 
     @torch.no_grad()
     def forward(self, images: ImageBatch, image_embedding: Tensor | None = None) -> Tensor:
-        """SAM's features (B, C, h, w), float32, over the padded image like the levels of CLIP.
+        """Return SAM's features (B, C, h, w), float32, which span the padded image as CLIP's do.
 
-        image_embedding: the result of `image_embedding` for these images, if it is known; only the
-        view "keep_aspect" can use it.
+        image_embedding: the result of `image_embedding` for these images, if it is known already;
+        only the view "keep_aspect" can use it.
         """
         embedding = self.embed(images, image_embedding)
         return embedding if self.view == "stretch" else self._aligned(embedding, images)
 
     @torch.no_grad()
     def embed(self, images: ImageBatch, image_embedding: Tensor | None = None) -> Tensor:
-        """SAM's embedding (B, C, h, w) in its view, over SAM's square input; as of `forward`."""
+        """Return SAM's embedding (B, C, h, w) of its square input in this view; image_embedding as
+        in `forward`."""
         if self.view == "stretch":
             return self.encode(self._stretched(images))
         return self.image_embedding(images) if image_embedding is None else image_embedding
 
     @torch.no_grad()
     def image_embedding(self, images: ImageBatch) -> Tensor:
-        """SAM's own embedding (B, C, side / 16, side / 16), over SAM's square input."""
+        """Return SAM's own embedding (B, C, side / 16, side / 16) of its square input, in the view
+        "keep_aspect"."""
         return self.encode(self.keep_aspect(images))
 
     def cast_encoder(self, dtype: torch.dtype) -> None:
-        """Keep the weights of the image encoder in `dtype`, in which it then computes."""
+        """Store the weights of the image encoder in `dtype`, in which it then computes."""
         self.encoder_dtype = dtype
         self.model.image_encoder.to(dtype)
 
@@ -185,7 +193,7 @@ class FrozenSam(Frozen):
         )
 
     def keep_aspect(self, images: ImageBatch) -> Tensor:
-        """SAM's own preprocessing: (B, 3, side, side), normalised, the image at the top left."""
+        """Apply SAM's own preprocessing: (B, 3, side, side), normalised, image at the top left."""
         canvas = images.pixels.new_zeros((len(images.sizes), 3, self.side, self.side))
         for target, pixels, (height, width) in zip(
             canvas, images.pixels, images.sizes, strict=True
@@ -197,7 +205,7 @@ class FrozenSam(Frozen):
                 size=size,
                 mode="bilinear",
                 align_corners=False,
-                antialias=True,  # as SAM's own transform, which resizes with Pillow
+                antialias=True,  # as in SAM's own transform, which resizes with Pillow
             )[0]
             mean, std = self.model.pixel_mean, self.model.pixel_std
             target[:, : size[0], : size[1]] = (resized - mean) / std

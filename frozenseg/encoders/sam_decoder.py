@@ -1,12 +1,13 @@
-"""SAM's mask decoder for many points on one image: equal numbers for less work.
+"""SAM's mask decoder for many points on one image: the same results with less work.
 
 The two steps of `PointDecoder` are those of segment-anything's `predict_masks` in another order:
-the quality of a mask, which depends on tokens only, is known before the mask is computed.
+the quality of a mask depends only on tokens, so it is known before the mask is computed.
 
-A prompt has a few tokens, the image has thousands of cells. segment-anything projects every cell
-for every prompt. Here the projections are applied to the tokens instead, since q W_q (x W_k)^T =
-(q W_q W_k^T) x^T; all prompts share one image up to the first layer that updates it; and softmax
-never runs along the short axis in memory.
+A prompt has a few tokens, while the image has thousands of cells. segment-anything projects every
+cell for every prompt. Here the projections are applied to the tokens instead, since q W_q (x W_k)^T
+= (q W_q W_k^T) x^T. All prompts share the cells of the image up to the first layer that updates
+them. In all scores of tokens and cells, the cells are the last axis, so that softmax never runs
+along a short axis in memory.
 
 Legend: N prompts, T tokens of a prompt, A heads of c channels, P cells, C channels.
 """
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 class PointDecoder:
     """A SAM's prompt encoder and mask decoder for prompts of one point each.
 
-    attend and masks are functions of tensors alone, and others may stand in their places.
+    attend and masks are functions that take and return only tensors; they may be replaced by other
+    functions with the same signature.
     """
 
     def __init__(self, sam: Sam) -> None:
-        """Take the parts of a SAM."""
+        """Use the prompt encoder and the mask decoder of a SAM."""
         self.sam = sam
         self.attend: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = _Attend(sam)
         self.masks: Callable[[Tensor, Tensor], Tensor] = _Masks(sam)
@@ -38,20 +40,20 @@ class PointDecoder:
 
 
 class _Attend(nn.Module):
-    """The first step: tokens and cells of each point, and the quality of its masks."""
+    """The first step: computes the tokens and cells of each point, and the quality of its masks."""
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
 
     def forward(self, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (N, T, C), cells (N, P, C), and the predicted IoU (N, 3) of the masks.
+        """Return tokens (N, T, C), cells (N, P, C), and the predicted IoU (N, 3) of the masks.
 
         embedding: (1, C, h, w). points: (N, 2), x and y in pixels of SAM's square input.
         """
         encoder, decoder = self.encoder, self.decoder
         fixed = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        # As segment-anything encodes a point inside a mask, which an empty one follows.
+        # As segment-anything encodes a point inside a mask: an empty point follows it.
         place = encoder.pe_layer.forward_with_coords(
             points[:, None] + 0.5, encoder.input_image_size
         )
@@ -63,19 +65,19 @@ class _Attend(nn.Module):
         image = (embedding + encoder.no_mask_embed.weight[..., None, None]).flatten(2).mT
         positions = encoder.get_dense_pe().flatten(2).mT
         tokens, cells = two_way(decoder.transformer, image, positions, prompts)
-        # The first of SAM's four masks is for prompts that have a single answer.
+        # The first of SAM's four masks is meant for unambiguous prompts and is left out.
         return tokens, cells, decoder.iou_prediction_head(tokens[:, 0])[:, 1:]
 
 
 class _Masks(nn.Module):
-    """The second step: the masks of prompts that are worth it."""
+    """The second step: computes the masks of the prompts that are worth it."""
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.decoder, self.grid = sam.mask_decoder, sam.prompt_encoder.image_embedding_size
 
     def forward(self, tokens: Tensor, cells: Tensor) -> Tensor:
-        """Mask logits (N, 3, s, s) of tokens (N, T, C) and cells (N, P, C)."""
+        """Return mask logits (N, 3, s, s) from tokens (N, T, C) and cells (N, P, C)."""
         decoder = self.decoder
         features = decoder.output_upscaling(cells.transpose(1, 2).unflatten(2, self.grid))
         weights = torch.stack(
@@ -91,7 +93,7 @@ class _Masks(nn.Module):
 def two_way(
     transformer: TwoWayTransformer, cells: Tensor, positions: Tensor, prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the forward pass of segment-anything's `transformer`.
+    """Run the forward pass of segment-anything's `transformer`.
 
     cells, positions: (1, P, C) of the image. prompts: (N, T, C).
     Returns tokens (N, T, C) and cells (N, P, C).
@@ -109,7 +111,7 @@ def two_way(
 def _layer(
     layer: TwoWayAttentionBlock, tokens: Tensor, cells: Tensor, positioned: Tensor, prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One block; positioned: cells plus their positional encodings."""
+    """Run one block. positioned: cells plus their positional encodings."""
     if layer.skip_first_layer_pe:
         tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
     else:
@@ -135,16 +137,17 @@ def _heads(tokens: Tensor, attention: Attention) -> Tensor:
 def _attend_to_cells(
     attention: Attention, queries: Tensor, positioned: Tensor, cells: Tensor
 ) -> Tensor:
-    """Attention (N, T, C) of tokens to keys `positioned` with values `cells`, (1 or N, P, C)."""
+    """Return the attention (N, T, C) of tokens to the keys `positioned` and the values `cells`,
+    both (1 or N, P, C)."""
     heads, count = attention.num_heads, queries.shape[1]
     query = _heads(attention.q_proj(queries), attention)  # (N, A, T, c)
-    # The bias of the keys adds the same to the scores of all cells, which softmax ignores.
+    # The bias of the keys adds the same number to the scores of all cells; softmax ignores it.
     key_weight = attention.k_proj.weight.unflatten(0, (heads, -1))  # (A, c, C)
     query = (query @ key_weight / query.shape[-1] ** 0.5).flatten(1, 2)  # (N, A * T, C)
     weights = _product(query, positioned.mT).softmax(-1)  # (N, A * T, P)
     pooled = _product(weights, cells).unflatten(1, (heads, count))  # (N, A, T, C)
     value_weight = attention.v_proj.weight.unflatten(0, (heads, -1)).mT  # (A, C, c)
-    # The weights of a query sum to 1, so the bias of the values is added once.
+    # The weights of a query sum to 1, so the bias of the values is added only once.
     values = (pooled @ value_weight).transpose(1, 2).flatten(2)
     return attention.out_proj(values + attention.v_proj.bias)
 
@@ -152,7 +155,7 @@ def _attend_to_cells(
 def _attend_to_tokens(
     attention: Attention, positioned: Tensor, cells: Tensor, keys: Tensor, values: Tensor
 ) -> Tensor:
-    """(N, P, C): `cells` plus their attention, as queries `positioned`, to the tokens."""
+    """Return `cells` plus their attention, as queries `positioned`, to the tokens: (N, P, C)."""
     heads, count = attention.num_heads, keys.shape[1]
     key = (
         _heads(attention.k_proj(keys), attention) / (attention.k_proj.out_features // heads) ** 0.5
@@ -171,7 +174,8 @@ def _attend_to_tokens(
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """(N, R, S) @ (1 or N, S, P); a single image for all prompts needs one matrix product."""
+    """Return (N, R, S) @ (1 or N, S, P); for one image shared by all prompts it is a single matrix
+    product."""
     if right.shape[0] == left.shape[0]:
         return torch.bmm(left, right)
     return (left.flatten(0, 1) @ right[0]).unflatten(0, left.shape[:2])

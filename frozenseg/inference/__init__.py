@@ -1,1 +1,1 @@
-"""From images to results: resizing, post-processing, and SAM's masks at inference."""
+"""Inference: from images to results, with resizing, post-processing and SAM's proposals."""

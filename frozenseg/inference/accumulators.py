@@ -1,4 +1,4 @@
-"""Running results of the post-processing: each takes in one band of output rows after another.
+"""Accumulators of the post-processing: each builds one result, band by band of output rows.
 
 The rules are those of MaskFormer (arXiv 2107.06278) and FC-CLIP (arXiv 2308.02487).
 
@@ -20,28 +20,28 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 class Accumulator(Protocol):
-    """One result in the making.
+    """Builds one result from all bands of output rows.
 
-    queries: the indices of those whose masks it needs.
+    queries: the indices of the queries whose masks it needs.
     """
 
     queries: Tensor
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the attributes, tensors on the device, that make up its result."""
+        """The names of the attributes, tensors on the device, that make up the result."""
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
-        """Take in a band of output rows: mask logits (Q, R, W) and their sigmoid."""
+        """Add a band of output rows: mask logits (Q, R, W) and their sigmoid."""
 
     def finish(self) -> None:
-        """Compute on the device what follows from all bands."""
+        """Compute, on the device, everything that needs all bands."""
 
 
 def bring_to_host(accumulators: Sequence[Accumulator]) -> Callable[[], None]:
     """Start to copy the outputs of all accumulators to the host.
 
-    They are there, in place of those on the device, once the function that is returned has waited.
+    The returned function waits for the copies, and then replaces the outputs on the device by them.
     """
     places = []
     for accumulator in accumulators:
@@ -57,11 +57,11 @@ def bring_to_host(accumulators: Sequence[Accumulator]) -> Callable[[], None]:
 
 
 def start_copies(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-    """Start to copy tensors to the host; the function that is returned waits for the copies."""
+    """Start to copy tensors to the host; the returned function waits for the copies."""
     copies, event = [], None
     for tensor in tensors:
         if tensor.device.type == "cuda":
-            # Asynchronous only to pinned memory.
+            # Only copies to pinned memory are asynchronous.
             host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             host.copy_(tensor, non_blocking=True)
             event = torch.cuda.current_stream(tensor.device).record_event(event)
@@ -78,16 +78,19 @@ def start_copies(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
 
 
 class SemanticAccumulator:
-    """The class with the largest sum over queries of class weight times mask probability."""
+    """Gives each pixel the class with the largest sum over queries of class weight times mask
+    probability."""
 
     outputs = ("ids",)
 
     def __init__(
         self, weights: Tensor, size: tuple[int, int], keep_scores: bool, threshold: float
     ) -> None:
-        """weights: (Q, K). size: (H, W). threshold: as `PostProcessor.semantic_threshold`.
+        """Allocate the result.
 
-        keep_scores: also keep the scores of all classes, as `all_scores` (K, H, W).
+        weights: (Q, K), class weights. size: (H, W). threshold: as in
+        `PostProcessor.semantic_threshold`. keep_scores: whether to keep the scores of all classes
+        as well, in `all_scores` (K, H, W).
         """
         self.threshold = threshold
         self.weights = weights.T.contiguous()  # (K, Q)
@@ -98,16 +101,16 @@ class SemanticAccumulator:
         )
 
     def scores(self, mask_probs: Tensor) -> Tensor:
-        """Class scores (K, R, W) of mask probabilities (Q, R, W)."""
+        """Return class scores (K, R, W) from mask probabilities (Q, R, W)."""
         # oneDNN is faster with the pixels as rows of the weight matrix than as rows of the input.
         return linear(self.weights, mask_probs.flatten(1).T).unflatten(1, mask_probs.shape[1:])
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
-        """As `Accumulator.add`."""
+        """See `Accumulator.add`."""
         self.add_scores(rows, self.scores(mask_probs))
 
     def add_scores(self, rows: slice, scores: Tensor) -> None:
-        """Take in the class scores (K, R, W) of a band of output rows."""
+        """Add the class scores (K, R, W) of a band of output rows."""
         if self.all_scores is not None:
             self.all_scores[:, rows] = scores.cpu().numpy()
         best, ids = max_with_first_index(scores)
@@ -116,13 +119,14 @@ class SemanticAccumulator:
         self.ids[rows] = ids
 
     def finish(self) -> None:
-        """As `Accumulator.finish`."""
+        """See `Accumulator.finish`."""
 
 
 class PanopticAccumulator:
-    """Assigns each pixel to the query with the largest class times mask probability.
+    """Assigns each pixel to the query with the largest product of class and mask probability.
 
-    A query that keeps too little of its own mask is dropped, and queries of one stuff class merge.
+    A query that wins too little of its own mask is dropped, and queries of one stuff class are
+    merged.
     """
 
     outputs = ("winner", "counts", "in_rows", "in_columns")
@@ -136,9 +140,13 @@ class PanopticAccumulator:
         same: Tensor | None = None,
         covers: Tensor | None = None,
     ) -> None:
-        """class_probs: (Q, K + 1), void last, on the host. size: (H, W). threshold: least class
-        probability. device: of the masks. same and covers: (Q, Q) bool, on the host, as of
-        `duplicates` and `uncovered`; None: those that they would leave out stay."""
+        """Choose the queries and allocate the result.
+
+        class_probs: (Q, K + 1), void last, on the host. size: (H, W). threshold: the class
+        probability that a query must exceed. device: device of the masks. same, covers: (Q, Q)
+        bool, on the host, as in `duplicates` and `uncovered`; None: no query is left out for this
+        reason.
+        """
         scores, labels = class_probs.max(-1)
         void = class_probs.shape[-1] - 1
         counts = (labels != void) & (scores > threshold)
@@ -151,23 +159,23 @@ class PanopticAccumulator:
         self.scores, self.labels = scores[self.queries], labels[self.queries]
         self.factors = self.scores[:, None, None].to(device)
         self.winner = torch.full(size, -1, dtype=torch.int32, device=device)
-        # Three counts for each query: pixels that it wins, pixels of its own mask, and both. The
-        # last column takes the pixels that no query has.
+        # Three counts for each query: pixels that it wins, pixels of its own mask, and pixels that
+        # are both. The last column counts the pixels that belong to no query.
         self.counts = torch.zeros((3, len(self.queries) + 1), dtype=torch.long, device=device)
-        # Whether a query has pixels in a row and in a column, from which the boxes follow.
+        # Whether a query has pixels in each row and in each column; this determines the boxes.
         self.in_rows, self.in_columns = (
             torch.zeros((len(self.queries) + 1, length), dtype=torch.bool, device=device)
             for length in size
         )
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
-        """As `Accumulator.add`."""
+        """See `Accumulator.add`."""
         none = len(self.queries)
         mask_probs = mask_probs.index_select(0, self.queries)
         _, best = max_with_first_index(mask_probs * self.factors)
         own = mask_probs.gather(0, best[None])[0] >= 0.5
         self.winner[rows] = torch.where(own, best, -1).int()
-        # `bincount`, and masks as indices, would wait for the device.
+        # `bincount` and boolean indexing would wait for the device.
         one = self.counts.new_ones(()).expand(best.numel())
         self.counts[0].scatter_add_(0, best.flatten(), one)
         self.counts[1, :none] += _count_pixels(mask_probs.ge_(0.5))
@@ -180,29 +188,30 @@ class PanopticAccumulator:
         self.in_columns.view(-1).scatter_(0, (owner * width + column).flatten(), True)
 
     def add_sizes(self, by_probability: Tensor) -> None:
-        """Take in the pixels (N,) of the masks of all queries in a band, of which `scan` knows."""
+        """Add the mask sizes (N,), in pixels, of all queries in a band, as counted by `scan`."""
         self.counts[1, :-1] += by_probability.index_select(0, self.queries)
 
     def add_owned(self, start: int, owned: Tensor) -> None:
-        """Take in what `scan` has counted in a band when it wrote `winner` and `in_columns`.
+        """Add the counts of a band for which `scan` has written `winner` and `in_columns`.
 
-        owned: (R, 2, more than N) of each row, as of `scan_kernels.find_owners`.
+        start: first row of the band. owned: (R, 2, more than N), for each row the histograms of
+        `scan_kernels.find_owners`.
         """
         owned = owned.index_select(2, self.queries)
         self.counts[::2, :-1] += owned.sum(0)
         self.in_rows[:-1, start : start + len(owned)] = owned[:, 1].T > 0
 
     def finish(self) -> None:
-        """As `Accumulator.finish`."""
+        """See `Accumulator.finish`."""
 
     def result(self, vocabulary: Vocabulary, overlap_threshold: float) -> PanopticResult:
-        """Return the result of all bands; overlap_threshold: as of `PostProcessor`."""
-        won, whole, both = self.counts[:, :-1].numpy()
+        """Return the result of all bands; overlap_threshold: as in `PostProcessor`."""
+        won, mask_size, both = self.counts[:, :-1].numpy()
         labels, scores = self.labels.numpy(), self.scores.numpy()
-        kept = (both > 0) & (won / np.maximum(whole, 1) >= overlap_threshold)
+        kept = (both > 0) & (won / np.maximum(mask_size, 1) >= overlap_threshold)
         order = np.flatnonzero(kept)
         is_thing = np.asarray(vocabulary.is_thing)[labels]
-        # Queries of one stuff class share a key and so merge; each thing has a key of its own.
+        # Queries of one stuff class share a key and are merged; each thing has its own key.
         keys = np.where(is_thing, len(vocabulary) + np.arange(len(labels)), labels)[order]
         _, first, group = np.unique(keys, return_index=True, return_inverse=True)
         # Ids are numbered in the order of the queries.
@@ -226,7 +235,8 @@ class PanopticAccumulator:
 
 
 class InstanceAccumulator:
-    """The best pairs of query and class; the score is class times mean mask probability."""
+    """Finds the best pairs of query and class; their score is the class probability times the mean
+    mask probability."""
 
     outputs = ("masks", "boxes", "scores", "class_ids")
 
@@ -239,8 +249,12 @@ class InstanceAccumulator:
         device: torch.device,
         same: Tensor | None = None,
     ) -> None:
-        """class_probs: (Q, K + 1), void last, on the host. size: (H, W). count: of pairs that are
-        taken. device: of the masks. same: as of `PanopticAccumulator`."""
+        """Choose the pairs and allocate the result.
+
+        class_probs: (Q, K + 1), void last, on the host. size: (H, W). count: number of pairs that
+        are taken, before stuff is dropped. device: device of the masks. same: as in
+        `PanopticAccumulator`.
+        """
         classes = class_probs.shape[-1] - 1
         flat = class_probs[:, :-1].flatten()
         scores, pairs = flat.topk(min(count, len(flat)))
@@ -256,20 +270,20 @@ class InstanceAccumulator:
         self.sums = torch.zeros((2, len(self.queries)), device=device)
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
-        """As `Accumulator.add`."""
+        """See `Accumulator.add`."""
         inside = mask_logits.index_select(0, self.queries).gt_(0)
         self.masks[:, rows].copy_(inside)
         self.sums[0] += mask_probs.index_select(0, self.queries).mul_(inside).flatten(1).sum(1)
         self.sums[1] += _count_pixels(inside)
 
     def add_sizes(self, by_logit: Tensor, sums: Tensor) -> None:
-        """Take in what `scan` has counted of all queries in a band when it wrote `masks`: pixels
-        (N,) of their masks, and the sums (N,) of their probabilities there."""
+        """Add the counts of a band for which `scan` has written `masks`: for all queries, the
+        pixels (N,) of their masks and the sums (N,) of the probabilities of these pixels."""
         self.sums[0] += sums.index_select(0, self.queries)
         self.sums[1] += by_logit.index_select(0, self.queries)
 
     def finish(self) -> None:
-        """As `Accumulator.finish`: the best score first."""
+        """See `Accumulator.finish`; sorts the instances, the best score first."""
         device = self.masks.device
         row = self.row.to(device)
         quality = (self.sums[0] / (self.sums[1] + 1e-6))[row]
@@ -291,7 +305,7 @@ class InstanceAccumulator:
 
 
 class ProposalAccumulator:
-    """The mask of every query, whatever its class (class-free proposals)."""
+    """Keeps the mask of every query, whatever its class (class-free proposals)."""
 
     outputs = ("masks",)
 
@@ -300,19 +314,19 @@ class ProposalAccumulator:
         self.masks = mask_logits.new_zeros((len(mask_logits), *size), dtype=torch.bool)
 
     def add(self, rows: slice, mask_logits: Tensor, mask_probs: Tensor) -> None:
-        """As `Accumulator.add`."""
+        """See `Accumulator.add`."""
         self.masks[:, rows] = mask_logits > 0
 
     def finish(self) -> None:
-        """As `Accumulator.finish`."""
+        """See `Accumulator.finish`."""
 
 
-# On a CPU, PyTorch's comparisons are several times faster with a float than with a bool result, and
-# `amax` is ten times as fast as `max`, which also finds the index.
+# On a CPU, PyTorch's comparisons are several times faster with a float result than with a bool one,
+# and `amax` is ten times as fast as `max`, which also finds the index.
 
 
 def _count_pixels(inside: Tensor) -> Tensor:
-    """How many pixels of each mask (N, R, W) of 0.0 and 1.0 are 1: (N,).
+    """Return how many pixels (N,) of each mask (N, R, W) of 0.0 and 1.0 are 1.
 
     The float sum is exact, because a band has less than 2^24 pixels.
     """
@@ -320,11 +334,12 @@ def _count_pixels(inside: Tensor) -> Tensor:
 
 
 def max_with_first_index(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """`scores.max(0)` of (N, R, W), with the first index among equals; overwrites `scores`."""
+    """Return `scores.max(0)` of (N, R, W), with the first index among equals; `scores` may be
+    overwritten."""
     if scores.device.type != "cpu":
         return scores.max(0)
     best = scores.amax(0)
-    # Entries that equal the maximum get N for the first index down to 1 for the last, others 0.
+    # Entries equal to the maximum get N at the first index down to 1 at the last, all others 0.
     count = len(scores)
     weights = torch.arange(count, 0, -1, dtype=scores.dtype)[:, None, None]
     index = count - scores.eq_(best).mul_(weights).amax(0)

@@ -1,7 +1,7 @@
-"""Test-time augmentation: semantic scores averaged over sizes and flips of an image.
+"""Test-time augmentation: semantic scores averaged over several sizes and flips of an image.
 
 Masks of different views belong to different queries and cannot be averaged. Panoptic and instance
-results are therefore those of the plain view, as in detectron2's `SemanticSegmentorWithTTA`.
+results are therefore taken from the plain view, as in detectron2's `SemanticSegmentorWithTTA`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from torch import Tensor
 from frozenseg.data.transforms import resize_to_tensor
 
 Scorer = Callable[[Tensor], np.ndarray]
-"""From an image (3, h, w), RGB 0-255, to scores (K, H, W) at output size."""
+"""Maps an image (3, h, w), RGB 0-255, to scores (K, H, W) at output size."""
 
 
 @dataclass(frozen=True)
 class View:
     """One version of an image.
 
-    image: (3, h, w) uint8. flipped: whether it is mirrored left to right.
+    image: (3, h, w) uint8. flipped: whether the image is mirrored left to right.
     """
 
     image: Tensor
@@ -30,7 +30,10 @@ class View:
 def views(
     image: np.ndarray, *, short_sides: tuple[int, ...], long_side: int, flip: bool
 ) -> Iterator[View]:
-    """Resize the image (H, W, 3) uint8 to each shorter side; with `flip`, also mirror each view."""
+    """Yield the image (H, W, 3) uint8 resized to each shorter side; with `flip`, also mirrored.
+
+    long_side: limit of the longer side, in pixels.
+    """
     for short in short_sides:
         resized = resize_to_tensor(image, short, long_side)
         yield View(resized, flipped=False)
@@ -46,5 +49,5 @@ def average_scores(score: Scorer, all_views: Iterator[View]) -> np.ndarray:
         scores = scores[..., ::-1] if view.flipped else scores
         total = scores.copy() if total is None else np.add(total, scores, out=total)
         count += 1
-    assert total is not None, "at least one view"
+    assert total is not None, "there must be at least one view"
     return total / count

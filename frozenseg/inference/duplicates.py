@@ -1,11 +1,12 @@
-"""Objects that several queries find, of which one counts.
+"""Finds the duplicates among candidates when several queries predict the same object.
 
-Training gives each object one query, yet at test several may give one mask the same class. In
-panoptic results they divide its pixels until none keeps enough of them, and the object has no name;
-among instances all but one are wrong. A mask that reaches over several objects does the same harm,
-whatever its class: it takes pixels of each, and is then dropped itself.
+Training assigns one query to each object, but at inference several queries may predict the same
+mask with the same class. In panoptic results they split the pixels of the object until none of them
+keeps enough, and the object is lost; among instances, all but one are wrong. A mask that covers
+several objects is equally harmful, whatever its class: it takes pixels of each of them and is then
+dropped itself.
 
-Legend: N finds, each a mask with a class.
+Legend: N candidates, each a mask with a class.
 """
 
 import torch
@@ -13,12 +14,12 @@ from torch import Tensor
 
 
 def duplicates(class_ids: Tensor, scores: Tensor, same: Tensor) -> Tensor:
-    """Tell which finds have the class and the mask of a better one: (N,) bool.
+    """Return which candidates have the class and the mask of a better candidate: (N,) bool.
 
-    As Fast NMS (YOLACT, arXiv 1904.02689): the better one need not stay itself. Of equal ones the
-    first is the better.
+    As in Fast NMS (YOLACT, arXiv 1904.02689), the better candidate may itself be a duplicate. Of
+    candidates with equal scores, the first is the better one.
 
-    class_ids, scores: (N,). same: (N, N) bool, whether two of them have about the same mask.
+    class_ids, scores: (N,). same: (N, N) bool, whether two candidates have about the same mask.
     """
     places = torch.arange(len(scores), device=scores.device)
     better = (scores > scores[:, None]) | ((scores == scores[:, None]) & (places < places[:, None]))
@@ -26,17 +27,18 @@ def duplicates(class_ids: Tensor, scores: Tensor, same: Tensor) -> Tensor:
 
 
 def uncovered(scores: Tensor, covers: Tensor) -> Tensor:
-    """Tell which finds no better one covers, where only those that stay cover others: (N,) bool.
+    """Return which candidates are kept, because no better kept candidate covers them: (N,) bool.
 
-    The best one stays, and then one after another, as instances become a panoptic result in arXiv
-    1801.00868 (section 7); but a find is compared with one better find at a time. Of equal ones the
-    first is the better.
+    Candidates are accepted one after another, the best first, as in the conversion of instances to
+    a panoptic result in arXiv 1801.00868 (section 7); but here a candidate is compared with each
+    better candidate separately. Of candidates with equal scores, the first is the better one.
 
-    scores: (N,). covers: (N, N) bool, whether the second one's mask covers that of the first.
+    scores: (N,). covers: (N, N) bool, whether the mask of the second candidate (column) covers that
+    of the first (row).
     """
     order = scores.argsort(descending=True, stable=True)
-    stays = torch.ones_like(order, dtype=torch.bool)
-    covers = covers[order][:, order].tril(-1)  # by better ones
+    kept = torch.ones_like(order, dtype=torch.bool)
+    covers = covers[order][:, order].tril(-1)  # only by better candidates
     for place in range(len(order)):
-        stays = stays & ~(covers[:, place] & stays[place])
-    return torch.zeros_like(stays).scatter(0, order, stays)
+        kept = kept & ~(covers[:, place] & kept[place])
+    return torch.zeros_like(kept).scatter(0, order, kept)

@@ -1,6 +1,6 @@
-"""OpenSeg Ensemble (FrozenSeg, section 3.3): SAM's masks join those of the queries in the results.
+"""OpenSeg Ensemble (FrozenSeg, section 3.3): SAM's masks are added to the queries' masks.
 
-This is not the ensemble of two classifiers; that is `frozenseg.models.geometric_ensemble`.
+This is not the ensemble of two classifiers, which is in `frozenseg.models.geometric_ensemble`.
 
 Legend: Q queries, P proposals of SAM, K classes, h x w cells.
 """
@@ -17,8 +17,8 @@ class ClassifiedProposals:
 
     class_logits: (P, K + 1), void last.
     mask_logits: (P, h, w) on the grid of the queries' masks.
-    predicted_iou: (P,) SAM's own estimate of their quality.
-    seen: (K,) bool.
+    predicted_iou: (P,), SAM's own estimate of the masks' quality.
+    seen: (K,) bool, whether a class is a seen class.
     """
 
     class_logits: Tensor
@@ -35,15 +35,16 @@ def semantic_weights(
     epsilon: float,
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Class weights (Q, K) of the queries and (P, K) of the proposals for semantic results.
+    """Return class weights (Q, K) of queries and (P, K) of proposals for semantic results.
 
-    The semantic score is the sum over both of weight times mask probability. For seen classes only
-    the queries count; for unseen classes the queries have the share 1 - epsilon, and proposals
-    whose best unseen class is more probable than `threshold` (xi in the paper) have epsilon.
+    The semantic score is the sum of weight times mask probability over queries and proposals. For
+    seen classes only the queries count. For unseen classes the queries have the share 1 - epsilon,
+    and proposals whose best unseen class is more probable than `threshold` (xi in the paper) have
+    the share epsilon.
 
     class_logits: (Q, K + 1), void last.
     proposal_class_logits: (P, K + 1), void last.
-    seen: (K,) bool.
+    seen: (K,) bool, whether a class is a seen class.
     """
     query_probs = class_logits.softmax(-1)[:, :-1]
     query_weights = query_probs * torch.where(seen, 1.0, 1 - epsilon)
@@ -52,7 +53,7 @@ def semantic_weights(
 
 
 def unseen_probabilities(class_logits: Tensor, seen: Tensor, threshold: float) -> Tensor:
-    """Probabilities (P, K) of unseen classes; those of seen classes are 0.
+    """Return the probabilities (P, K) of unseen classes; those of seen classes are 0.
 
     All are 0 for a proposal whose best unseen class is not more probable than `threshold`.
     """
@@ -65,10 +66,11 @@ def unseen_probabilities(class_logits: Tensor, seen: Tensor, threshold: float) -
 def proposal_class_probs(
     proposals: ClassifiedProposals, *, weight: float, threshold: float
 ) -> Tensor:
-    """Class probabilities (P, K + 1), void last, by which proposals compete with the queries.
+    """Return class probabilities (P, K + 1), void last, with which proposals compete with queries.
 
-    This is our extension: the published ensemble covers semantic results only. An unseen class gets
-    `weight` times its probability by CLIP times SAM's own estimate of the mask; void gets the rest.
+    This is our extension: the published ensemble covers only semantic results. An unseen class gets
+    `weight` times its probability by CLIP times SAM's estimate of the mask's quality; void gets the
+    rest.
     """
     classes = unseen_probabilities(proposals.class_logits, proposals.seen, threshold)
     quality = proposals.predicted_iou.clamp(0, 1)[:, None]

@@ -1,8 +1,8 @@
 """From class and mask predictions of one image to semantic, panoptic and instance results.
 
-All results are made together in one pass over bands of output rows, so that memory grows neither
-with the vocabulary nor with the image, and nothing loops over queries or classes. The rules are
-those of MaskFormer (arXiv 2107.06278) and FC-CLIP (arXiv 2308.02487).
+All results are computed together in one pass over bands of output rows, so that temporary memory
+grows neither with the vocabulary nor with the image, and nothing loops over queries or classes. The
+rules are those of MaskFormer (arXiv 2107.06278) and FC-CLIP (arXiv 2308.02487).
 
 Legend: Q queries, K classes, P proposals of SAM, H x W output pixels.
 """
@@ -35,32 +35,34 @@ from frozenseg.runtime.memory import require_memory
 from frozenseg.structures import Prediction
 from frozenseg.text.vocabulary import Vocabulary
 
-# Floats of the largest tensor of a band. On a CPU it should stay in the cache, which halves the
-# time (logs/speed/benchmark.md); elsewhere about 250 MB.
+# Floats of the largest tensor of a band. On a CPU it should fit into the cache, which halves the
+# time (logs/speed/benchmark.md); on other devices it takes about 250 MB.
 BAND_ELEMENTS = {"cpu": 4_000_000, "other": 64_000_000}
 
 
 @dataclass(frozen=True)
 class PostProcessor:
-    """Which results to make, and the thresholds for them.
+    """Which results to compute, and the thresholds for them.
 
-    panoptic, semantic, instances: whether to make these results.
-    object_mask_threshold: panoptic; least class probability of a query.
-    overlap_threshold: panoptic; least share of its own mask that a query must win.
-    duplicate_iou: panoptic and instances; from this IoU with a more probable mask of its class on,
-        a mask is left out; 0: none is.
-    covered_share: panoptic; a mask is left out if a more probable one that stays covers this share
-        of it, whatever its class; 0: none is.
-    detections_per_image: instances; pairs of query and class taken before stuff is dropped.
-    masks_at_output_size: semantic; compute scores from masks at output size. False resizes scores
-        made at input size, as published for semantic-only runs.
+    panoptic, semantic, instances: whether to compute these results.
+    object_mask_threshold: panoptic; the class probability that a query must exceed.
+    overlap_threshold: panoptic; the least share of its own mask that a query must win.
+    duplicate_iou: panoptic and instances; a mask is left out if its IoU with a more probable mask
+        of the same class is at least this; 0: no mask is left out.
+    covered_share: panoptic; a mask is left out if a more probable mask that is kept covers at least
+        this share of it, whatever its class; 0: no mask is left out.
+    detections_per_image: instances; number of pairs of query and class before stuff is dropped.
+    masks_at_output_size: semantic; whether scores are computed from masks at output size. If False,
+        scores are computed at input size and resized, as published for semantic-only runs.
     semantic_scores: whether to return the scores of all classes as well.
     proposals: whether to return the mask of every query, whatever its class.
-    sam_epsilon: share of SAM's proposals in semantic scores of unseen classes, 0-1.
-    sam_threshold: least class probability of SAM's proposals.
-    sam_weight: weight of SAM's proposals in panoptic and instance results; 0: they take no part.
-    semantic_threshold: a pixel gets -1 unless its best class scores more; 0: no threshold.
-    cells_inside: resize only mask cells that are all image, as of `MaskResizer`.
+    sam_epsilon: share of SAM's proposals in the semantic scores of unseen classes, 0-1.
+    sam_threshold: the class probability that SAM's proposals must exceed.
+    sam_weight: weight of SAM's proposals in panoptic and instance results; 0: they are not used.
+    semantic_threshold: a pixel gets -1 unless the score of its best class exceeds this; 0: no
+        threshold.
+    cells_inside: whether only mask cells that lie entirely in the image are used, see
+        `MaskResizer`.
     """
 
     panoptic: bool = True
@@ -82,15 +84,15 @@ class PostProcessor:
 
     @property
     def has_outputs(self) -> bool:
-        """Whether there is any result to make."""
+        """Whether there is any result to compute."""
         return any(
             (self.panoptic, self.semantic, self.instances, self.semantic_scores, self.proposals)
         )
 
     def __call__(self, *given: Any, **named: Any) -> Prediction:
-        """Make the results of one image at once; the arguments are those of `in_steps`."""
+        """Compute the results of one image at once; the arguments are those of `in_steps`."""
         prediction = [*self.in_steps(*given, **named)][-1]
-        assert prediction is not None, "the last step makes it"
+        assert prediction is not None, "the last step yields the results"
         return prediction
 
     @torch.no_grad()
@@ -102,14 +104,15 @@ class PostProcessor:
         vocabulary: Vocabulary,
         sam_proposals: ClassifiedProposals | None = None,
     ) -> Iterator[Prediction | None]:
-        """Make the results of one image: yield nothing, nothing, and them.
+        """Compute the results of one image in three steps: yield None twice, then the results.
 
-        A device works between the steps; each begins with waiting for what it was told before.
+        The device works asynchronously: each later step begins by waiting for the work that the
+        step before it started, so the caller can do other work between the steps.
 
         class_logits: (Q, K + 1), void last.
         mask_logits: (Q, h, w) on the grid that `resizer` expects.
-        sam_proposals: masks of SAM that join the queries; in `Prediction.proposals` they follow
-            them.
+        sam_proposals: SAM's masks, which are added to the queries; in `Prediction.proposals` they
+            follow the queries.
         """
         class_probs, class_weights = self._joined(class_logits.float(), sam_proposals)
         mask_logits = mask_logits.float()
@@ -117,7 +120,7 @@ class PostProcessor:
             mask_logits = torch.cat((mask_logits, sam_proposals.mask_logits))
         rows, columns = resizer.whole_cells
         pairs = self.pairs(mask_logits[:, :rows, :columns])
-        wait = start_copies([class_probs, *pairs.values()])  # which count is decided on the host
+        wait = start_copies([class_probs, *pairs.values()])  # the host decides which queries count
         yield None
         on_host, *on_host_pairs = wait()
         pairs = dict(zip(pairs, on_host_pairs, strict=True))
@@ -138,7 +141,7 @@ class PostProcessor:
         from_scores = None if self.masks_at_output_size else semantic
         made: tuple[Accumulator | None, ...] = (panoptic, instances, proposals, at_output_size)
         from_masks = [accumulator for accumulator in made if accumulator is not None]
-        # The same bands whatever is made: the sums of instances are rounded band by band.
+        # The bands do not depend on which results are computed, since sums are rounded per band.
         depth = sum(class_probs.shape)
         _accumulate(from_masks, from_scores, mask_logits, resizer, depth)
         if from_scores is not None:
@@ -156,9 +159,10 @@ class PostProcessor:
         )
 
     def pairs(self, mask_logits: Tensor) -> dict[str, Tensor]:
-        """Compare all masks (N, h, w): (N, N) bool by name, where a threshold asks for it.
+        """Compare all pairs of masks (N, h, w), as far as the thresholds need it.
 
-        "same": whether two are about the same. "covers": whether the second covers the first.
+        Returns (N, N) bool by name. "same": whether two masks are about the same. "covers": whether
+        the second mask (column) covers the first (row).
         """
         same = self.duplicate_iou and (self.panoptic or self.instances)
         covers = self.covered_share and self.panoptic
@@ -179,13 +183,13 @@ class PostProcessor:
     def _require_memory(
         self, size: tuple[int, int], queries: int, classes: int, device: torch.device
     ) -> None:
-        """Refuse an image whose masks at output size, a byte for each pixel, are too large, or
-        whose scores, four bytes each, which the host keeps."""
+        """Raise `UserError` if memory is too small for the masks at output size, one byte per
+        pixel, or for the semantic scores, four bytes each, which the host keeps."""
         if self.semantic_scores:
             purpose = f"the scores of {classes} classes at {size[0]} x {size[1]} pixels"
             require_memory(4 * classes * size[0] * size[1], torch.device("cpu"), purpose)
         masks = queries if self.proposals else 0
-        if self.instances:  # they are put in order of their scores, which copies them
+        if self.instances:  # sorting them by their scores copies them
             masks += 2 * min(queries, self.detections_per_image)
         require_memory(
             (masks + 8) * size[0] * size[1], device, f"the masks of {size[0]} x {size[1]} pixels"
@@ -194,7 +198,7 @@ class PostProcessor:
     def _joined(
         self, class_logits: Tensor, sam_proposals: ClassifiedProposals | None
     ) -> tuple[Tensor, Tensor]:
-        """Class probabilities (Q + P, K + 1) and semantic weights (Q + P, K)."""
+        """Return class probabilities (Q + P, K + 1) and semantic weights (Q + P, K)."""
         class_probs = class_logits.softmax(-1)
         if sam_proposals is None:
             return class_probs, class_probs[:, :-1]
@@ -218,7 +222,7 @@ def _accumulate(
     resizer: MaskResizer,
     depth: int,
 ) -> None:
-    """Feed the accumulators band by band; `from_scores` takes scores made at input size."""
+    """Feed the accumulators band by band; `from_scores` gets scores computed at input size."""
     from_masks, needed_logits = _restrict_to_needed(from_masks, mask_logits)
     from_masks = scan(from_masks, needed_logits, resizer)
     if not from_masks and from_scores is None:
@@ -240,9 +244,9 @@ def _accumulate(
 def _restrict_to_needed(
     accumulators: Sequence[Accumulator], mask_logits: Tensor
 ) -> tuple[list[Accumulator], Tensor]:
-    """Return the accumulators that need any mask, and the masks that they need together.
+    """Return the accumulators that need any mask, and all masks that at least one of them needs.
 
-    Their `queries` are changed to index these masks, on their device.
+    The accumulators' `queries` are changed to indices of these masks, on the masks' device.
     """
     accumulators = [accumulator for accumulator in accumulators if len(accumulator.queries)]
     device = mask_logits.device
@@ -258,7 +262,7 @@ def _restrict_to_needed(
 
 
 def _bands(size: tuple[int, int], depth: int, elements: int) -> Iterator[tuple[int, int]]:
-    """Bands (start, stop) of rows whose (depth, rows, W) tensor has at most `elements` elements."""
+    """Yield bands (start, stop) of rows whose (depth, rows, W) tensor has at most `elements`."""
     step = max(1, elements // (depth * size[1]))
     for start in range(0, size[0], step):
         yield start, min(start + step, size[0])

@@ -1,6 +1,6 @@
-"""Where the proposals of images come from: SAM runs now, or a folder has them.
+"""Sources of proposals: SAM computes them when they are needed, or they are read from a folder.
 
-`proposals` makes them, `proposal_files` keeps them on disk, and `join_proposals` joins them with
+`proposals` computes them, `proposal_files` stores them on disk, and `join_proposals` adds them to
 the queries.
 """
 
@@ -20,24 +20,24 @@ from frozenseg.structures import ImageBatch
 
 
 class ProposalSource(Protocol):
-    """Gives the proposals of images."""
+    """Returns the proposals of images."""
 
     def __call__(
         self, images: ImageBatch, image_ids: Sequence[int | str | None]
     ) -> tuple[list[Proposals], Tensor | None]:
         """Return the proposals of each image of a batch, and SAM's embedding of the batch or None.
 
-        The embedding (`FrozenSam.image_embedding`) spares the injectors a second pass of SAM.
+        With the embedding (`FrozenSam.image_embedding`), the injectors need no second pass of SAM.
         """
 
 
 @dataclass(frozen=True)
 class OnlineProposals:
-    """SAM makes the proposals when they are needed.
+    """SAM computes the proposals when they are needed.
 
-    decoder: of `sam`.
-    shared: whether this SAM also feeds the model's injectors, in a view that proposals can use, so
-    that one pass of its image encoder serves both.
+    decoder: the point decoder of `sam`.
+    shared: whether this SAM also provides the features for the model's injectors, in a view that
+        proposals can use, so that one pass of its image encoder serves both.
     """
 
     sam: FrozenSam
@@ -49,7 +49,7 @@ class OnlineProposals:
     def __call__(
         self, images: ImageBatch, image_ids: Sequence[int | str | None]
     ) -> tuple[list[Proposals], Tensor | None]:
-        """As `ProposalSource`; image_ids are not used."""
+        """See `ProposalSource`; image_ids are not used."""
         embedding = self.sam.image_embedding(images)
         # bfloat16 is too coarse for the thresholds of quality.
         with in_float32(embedding):
@@ -62,18 +62,18 @@ class OnlineProposals:
 
 @dataclass(frozen=True)
 class StoredProposals:
-    """Proposals that `frozenseg make_sam_masks` has written to disk."""
+    """Reads proposals that `frozenseg make_sam_masks` has written to disk."""
 
     folder: ProposalFolder
 
     def __call__(
         self, images: ImageBatch, image_ids: Sequence[int | str | None]
     ) -> tuple[list[Proposals], Tensor | None]:
-        """As `ProposalSource`; the images must be those that the files were made from."""
+        """See `ProposalSource`; the files must have been made from these images."""
         found = []
         for image_id, pixels, (height, width) in zip(
             image_ids, images.pixels, images.sizes, strict=True
         ):
-            assert image_id is not None, "images with proposals on disk have ids"
+            assert image_id is not None, "images with proposals on disk must have ids"
             found.append(self.folder.load(image_id, pixels[:, :height, :width]))
         return found, None

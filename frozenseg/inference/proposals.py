@@ -1,13 +1,13 @@
 """Class-free mask proposals: SAM is prompted with a grid of points.
 
-`frozenseg.inference.join_proposals` classifies them and joins them with the queries' masks.
+`frozenseg.inference.join_proposals` adds the classified proposals to the queries' masks.
 
 The masks equal those of segment-anything's `SamAutomaticMaskGenerator` with the published settings
-of FrozenSeg, for less work: the decoder's attention is rearranged (`encoders.sam_decoder`), only
-masks whose predicted quality passes are computed, and all steps are batched.
+of FrozenSeg, with less work: the decoder's attention is rearranged (`encoders.sam_decoder`), only
+masks with sufficient predicted quality are computed, and all steps are batched.
 
 Legend: N prompts, M candidate masks, P proposals, C channels, H x W pixels of the image, S SAM's
-side in pixels, s side of its low-resolution masks (S / 4), h x w cells of a proposal.
+side in pixels, s side of SAM's low-resolution masks (S / 4), h x w cells of a proposal.
 """
 
 from dataclasses import asdict, dataclass
@@ -23,12 +23,12 @@ from frozenseg.encoders.sam_decoder import PointDecoder
 from frozenseg.errors import UserError
 from frozenseg.inference.regions import mask_boxes
 
-# Proposals keep logits of -6 to 6 (probabilities 0.25 to 99.75 %) in 8 bits.
+# Proposals store logits of -6 to 6 (probabilities of 0.25 to 99.75 %) in 8 bits.
 LOGIT_STEP = 1 / 8
 MOST_CODE = 48
-# Pixels of all masks at image size that exist at one time.
+# The most pixels of masks at image size that exist at one time.
 PIXELS_AT_ONCE = 24_000_000
-# All eight neighbours of a pixel, within its own mask only.
+# All eight neighbours of a pixel, but only within its own mask.
 NEIGHBOURS = np.zeros((3, 3, 3), dtype=bool)
 NEIGHBOURS[1] = True
 
@@ -37,13 +37,13 @@ NEIGHBOURS[1] = True
 class ProposalSettings:
     """The settings of the proposals; the defaults are FrozenSeg's (its save_sam_masks.py).
 
-    points_per_side: of the grid of prompts.
-    predicted_iou: least quality by SAM's own estimate, exclusive.
-    stability: least IoU of the mask at logit +1 with that at -1, inclusive.
-    box_iou: of two masks whose boxes overlap more, only the better is kept.
-    min_region_area: smaller islands and holes of a mask are removed, in pixels.
+    points_per_side: points along each side of the grid of prompts.
+    predicted_iou: the quality, by SAM's own estimate, that a mask must exceed.
+    stability: the least IoU of the mask at logit threshold +1 with the mask at threshold -1.
+    box_iou: of two masks whose boxes have a larger IoU, only the better one is kept.
+    min_region_area: islands and holes of a mask with fewer pixels are removed.
     max_masks: how many masks are kept, the largest first.
-    points_per_batch: changes time and memory only. None: 64, but 16 on a CPU, where small tensors
+    points_per_batch: affects only time and memory. None: 64, but 16 on a CPU, where small tensors
         stay in the cache (measured: a third less time).
     """
 
@@ -68,11 +68,11 @@ class ProposalSettings:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Soft class-free masks of one image, the largest first, in the form kept on disk.
+    """Soft class-free masks of one image, the largest first, in the form stored on disk.
 
     codes: (P, h, w) int8, logits in steps of `LOGIT_STEP`; they span the image without padding, at
         SAM's low resolution.
-    predicted_iou: (P,) float32, SAM's own estimate of their quality.
+    predicted_iou: (P,) float32, SAM's own estimate of the masks' quality.
     """
 
     codes: Tensor
@@ -82,12 +82,12 @@ class Proposals:
         return len(self.codes)
 
     def logits(self, device: torch.device | str = "cpu") -> Tensor:
-        """Mask logits (P, h, w), float32."""
+        """Return the mask logits (P, h, w), float32."""
         return self.codes.to(device).float() * LOGIT_STEP
 
     def masks(self, size: tuple[int, int]) -> Tensor:
-        """Masks (P, *size) bool on the CPU; size: (height, width) of the image."""
-        if not len(self):  # which `interpolate` refuses
+        """Return the masks (P, *size) bool on the CPU; size: (height, width) of the image."""
+        if not len(self):  # `interpolate` refuses empty tensors
             return torch.zeros((0, *size), dtype=torch.bool)
         logits = F.interpolate(self.logits()[None], size, mode="bilinear", align_corners=False)
         return logits[0] > 0
@@ -96,7 +96,7 @@ class Proposals:
     def from_logits(cls, logits: Tensor, predicted_iou: Tensor) -> "Proposals":
         """Round logits (P, h, w) to codes."""
         codes = (logits / LOGIT_STEP).round().clamp(-MOST_CODE, MOST_CODE)
-        # Rounding must not move a pixel inside the mask onto its border, which is logit 0.
+        # Rounding must not change a pixel inside the mask to logit 0, which counts as outside.
         codes = torch.where((codes == 0) & (logits > 0), torch.ones_like(codes), codes)
         return cls(codes.to(torch.int8).cpu(), predicted_iou.float().cpu())
 
@@ -104,8 +104,8 @@ class Proposals:
 class _Candidates:
     """Masks that passed the filters of quality and stability.
 
-    low: (M, s, s) logits. predicted_iou: (M,). boxes: (M, 4) float x0, y0, x1, y1, where x1 and y1
-    are inclusive, as in segment-anything.
+    low: (M, s, s), logits. predicted_iou: (M,). boxes: (M, 4) float, x0, y0, x1, y1, where x1 and
+    y1 are inclusive, as in segment-anything.
     """
 
     def __init__(self, low: Tensor, predicted_iou: Tensor, boxes: Tensor) -> None:
@@ -132,10 +132,10 @@ def propose(
     image_size: tuple[int, int],
     settings: ProposalSettings,
 ) -> Proposals:
-    """Make the proposals of one image.
+    """Compute the proposals of one image.
 
-    embedding: (1, C, S / 16, S / 16) of the image as SAM expects it: the longer side has S pixels,
-        the image is at the top left.
+    embedding: (1, C, S / 16, S / 16), of the image as SAM expects it: the longer side has S pixels,
+        and the image is at the top left.
     image_size: (H, W) before that resize; areas, boxes and stability are measured at this size.
     """
     masks, low, quality = automatic_masks(decoder, embedding, image_size, settings)
@@ -144,7 +144,7 @@ def propose(
     if not len(order):
         return Proposals(torch.zeros((0, *_low_size(content)), dtype=torch.int8), torch.zeros(0))
     kept = _spanning_content(low[order], content, decoder.side)
-    # Remove islands and fill holes at low resolution too.
+    # Remove islands and fill holes at low resolution as well.
     clean = F.interpolate(masks[order, None].float(), size=kept.shape[-2:], mode="area")[:, 0]
     kept = torch.where((clean < 0.5) & (kept > 0), -kept, kept)
     kept = torch.where((clean > 0.5) & (kept <= 0), (-kept).clamp(min=LOGIT_STEP), kept)
@@ -157,7 +157,7 @@ def automatic_masks(
     image_size: tuple[int, int],
     settings: ProposalSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All masks of segment-anything's generator, before the largest are chosen.
+    """Compute all masks of segment-anything's generator, before the largest are chosen.
 
     Returns masks (P, H, W) bool, their low-resolution logits (P, s, s), and predicted IoU (P,).
     """
@@ -169,8 +169,8 @@ def automatic_masks(
     candidates = _Candidates.cat(parts)
     candidates = candidates[nms(candidates.boxes, candidates.predicted_iou, settings.box_iou)]
     masks, changed = _cleaned(candidates.low, decoder, image_size, settings.min_region_area)
-    # Of masks that cleaning has made alike, those that it did not change are kept. NMS keeps the
-    # order of equal scores.
+    # If masks have become duplicates by cleaning, those that it did not change are preferred. NMS
+    # preserves the order of equal scores.
     if settings.min_region_area > 0 and len(masks):
         kept = nms(_boxes(masks), (~changed).float(), settings.box_iou)
         masks, candidates = masks[kept], candidates[kept]
@@ -178,7 +178,7 @@ def automatic_masks(
 
 
 def _content(decoder: PointDecoder, image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels of the image within SAM's square input."""
+    """Return the (height, width), in pixels, of the image within SAM's square input."""
     scale = decoder.side / max(image_size)
     return max(1, int(image_size[0] * scale + 0.5)), max(1, int(image_size[1] * scale + 0.5))
 
@@ -188,7 +188,7 @@ def _low_size(content: tuple[int, int]) -> tuple[int, int]:
 
 
 def _grid(decoder: PointDecoder, image_size: tuple[int, int], per_side: int) -> Tensor:
-    """Return the grid of prompts (N, 2): x, y in pixels of SAM's square input, row by row."""
+    """Return the grid of prompts (N, 2), row by row: x and y in pixels of SAM's square input."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     height, width = _content(decoder, image_size)
     y, x = torch.meshgrid(steps * height, steps * width, indexing="ij")
@@ -208,7 +208,7 @@ def _batch(
         logits = _at_image_size(part, decoder, image_size)
         inner = (logits > 1).flatten(1).sum(1)
         outer = (logits > -1).flatten(1).sum(1)
-        stable.append(inner / outer >= settings.stability)  # 0 / 0 is not
+        stable.append(inner / outer >= settings.stability)  # 0 / 0 (NaN) does not pass
         boxes.append(_boxes(logits > 0))
     if not stable:
         return _Candidates(low, quality, low.new_zeros((0, 4)))
@@ -219,8 +219,8 @@ def _batch(
 def _decode(
     decoder: PointDecoder, embedding: Tensor, points: Tensor, least_quality: float
 ) -> tuple[Tensor, Tensor]:
-    """Logits (M, s, s) and predicted IoU (M,) of the masks of points (N, 2) that pass
-    `least_quality`."""
+    """Return the logits (M, s, s) and the predicted IoU (M,) of the masks of points (N, 2) whose
+    predicted IoU exceeds `least_quality`."""
     tokens, cells, quality = decoder.attend(embedding, points)
     rows, columns = (quality > least_quality).nonzero(as_tuple=True)
     prompts, prompt_index = rows.unique(return_inverse=True)
@@ -236,7 +236,7 @@ def _at_once(image_size: tuple[int, int]) -> int:
 
 
 def _at_image_size(low: Tensor, decoder: PointDecoder, image_size: tuple[int, int]) -> Tensor:
-    """Logits (M, s, s) at image size (M, H, W), by the same two resizes as segment-anything."""
+    """Resize logits (M, s, s) to image size (M, H, W), in the two steps of segment-anything."""
     height, width = _content(decoder, image_size)
     square = F.interpolate(
         low[:, None], size=(decoder.side,) * 2, mode="bilinear", align_corners=False
@@ -248,14 +248,14 @@ def _at_image_size(low: Tensor, decoder: PointDecoder, image_size: tuple[int, in
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """Boxes (M, 4) with inclusive ends, as in segment-anything; zeros for empty masks."""
+    """Return boxes (M, 4) with inclusive ends, as in segment-anything; zeros for empty masks."""
     boxes = mask_boxes(masks)
     boxes[:, 2:] = (boxes[:, 2:] - 1).clamp(min=0)
     return boxes
 
 
 def _spanning_content(low: Tensor, content: tuple[int, int], side: int) -> Tensor:
-    """Resample masks (P, s, s) over SAM's square to (P, h, w) over the image's part of it."""
+    """Resample masks (P, s, s) over SAM's square input to (P, h, w) over the image within it."""
     size = _low_size(content)
     theta = low.new_zeros((1, 2, 3))
     for axis, (length, row) in enumerate(((content[1], 0), (content[0], 1))):
@@ -269,7 +269,7 @@ def _spanning_content(low: Tensor, content: tuple[int, int], side: int) -> Tenso
 def _cleaned(
     low: Tensor, decoder: PointDecoder, image_size: tuple[int, int], least_area: int
 ) -> tuple[Tensor, Tensor]:
-    """Masks (M, H, W) bool without small holes and islands, and which of them had any (M,)."""
+    """Return masks (M, H, W) bool without small holes and islands, and which masks had any (M,)."""
     masks, changed = [], []
     for part in low.split(_at_once(image_size)):
         inside = _at_image_size(part, decoder, image_size) > 0
@@ -290,10 +290,11 @@ def _cleaned(
 def remove_small_regions(
     masks: np.ndarray, least_area: int, *, holes: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fill the holes of masks (M, H, W) bool, or remove their islands, below `least_area` pixels.
+    """Fill the holes, or remove the islands, of masks (M, H, W) bool below `least_area` pixels.
 
     Pixels that touch at a corner are connected. If all islands of a mask are small, the largest is
-    kept, and among equally large ones the first. Returns the masks and which of them changed (M,).
+    kept; among equally large ones it is the first. Returns the masks, and which of them changed:
+    (M,) bool.
     """
     pixels = ~masks if holes else masks
     regions, count = ndimage.label(pixels, structure=NEIGHBOURS)

@@ -1,4 +1,4 @@
-"""Areas, boxes and labels of regions: from masks and label maps to `Segment` and boxes."""
+"""Boxes of masks, and conversion of label maps and instances to `Segment`s."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Boxes (N, 4) of masks (N, H, W) bool: float (x0, y0, x1, y1), x1 and y1 exclusive.
+    """Return boxes (N, 4) of masks (N, H, W) bool: float (x0, y0, x1, y1), x1 and y1 exclusive.
 
-    The box of an empty mask is zero.
+    The box of an empty mask is all zeros.
     """
     boxes = []
     bits = masks.view(torch.uint8)  # far faster on a CPU than `any` of bool
@@ -29,9 +29,10 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def spans(in_rows: np.ndarray, in_columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    """x0, y0, x1, y1 of N regions, each (N,), x1 and y1 exclusive; no region may be empty.
+    """Return x0, y0, x1, y1 of N regions, each (N,), x1 and y1 exclusive; no region may be empty.
 
-    in_rows (N, H), in_columns (N, W): bool, whether a region has pixels there.
+    in_rows: (N, H) bool, whether a region has pixels in a row. in_columns: (N, W) bool, the same
+    for columns.
     """
     (y0, y1), (x0, x1) = (
         (inside.argmax(1), inside.shape[1] - inside[:, ::-1].argmax(1))
@@ -49,7 +50,7 @@ def label_segments(
 ) -> list[Segment]:
     """Return the segments 1 to N of a panoptic map.
 
-    labels: (N,) class ids. scores, areas: (N,). boxes: (N, 4) integers, as of `Segment`.
+    labels: (N,), class ids. scores, areas: (N,). boxes: (N, 4) integers, as in `Segment`.
     """
     return [
         Segment(
@@ -68,10 +69,10 @@ def label_segments(
 
 
 def class_regions(semantic: np.ndarray, names: Sequence[str]) -> PanopticResult:
-    """Return a semantic map (H, W) as one stuff segment for each class in it, for drawing.
+    """Convert a semantic map (H, W) to one stuff segment for each class in it, for drawing.
 
-    The id of a segment is its class id + 1, and its score is NaN. Values that are no index into
-    `names` belong to no segment.
+    The id of a segment is its class id + 1, and its score is NaN. Pixels whose value is not an
+    index of `names` belong to no segment.
     """
     ids = np.where((semantic >= 0) & (semantic < len(names)), semantic + 1, 0).astype(np.int32)
     areas = np.bincount(ids.ravel(), minlength=len(names) + 1)
@@ -94,9 +95,9 @@ def class_regions(semantic: np.ndarray, names: Sequence[str]) -> PanopticResult:
 
 
 def instance_regions(found: InstanceResult, vocabulary: Vocabulary) -> PanopticResult:
-    """Instances as segments, for drawing: each pixel belongs to the best instance that has it.
+    """Convert instances to segments, for drawing: each pixel goes to the best instance that has it.
 
-    An instance that others cover wholly is no segment.
+    An instance that is completely covered by better ones has no segment.
     """
     covered = found.masks.any(0)
     best = found.masks[:, covered].argmax(0) if len(found) else np.zeros(0, dtype=np.int64)

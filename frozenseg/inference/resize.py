@@ -1,12 +1,13 @@
 """Resizes mask logits to output size in bands of rows, so that memory is bounded for any image.
 
-The masks of a model have stride 4 of the padded input. As published, they are resized to the padded
-input, cropped to the image, and resized to the output, bilinearly each time. Vertically both steps
-are one small matrix; horizontally both are computed, but only for the rows of a band.
+The masks of a model have stride 4 relative to the padded input. As published, they are resized to
+the padded input, cropped to the image, and resized to the output size, both times bilinearly. Along
+the vertical axis both resizes are combined into one small matrix; along the horizontal axis both
+are computed, but only for the rows of a band.
 
-The last pixels before the padding are thus interpolated from cells that lie in the padding, wholly
-or in part, where the model predicts no object: a stripe without class remains at the image's end.
-With `cells_inside` those cells take the value of the last cell that is all image.
+The last pixels before the padding are thus interpolated from cells that lie entirely or partly in
+the padding, where the model predicts no object: a stripe without class remains at the image's edge.
+With `cells_inside`, these cells get the value of the last cell that lies entirely in the image.
 """
 
 import functools
@@ -18,9 +19,10 @@ from torch import Tensor
 
 
 class MaskResizer:
-    """Computes any rows of (Q, *output_size) from mask logits (Q, h, w).
+    """Computes any rows of masks at output size from mask logits (Q, h, w).
 
-    whole_cells: how many rows and columns of the masks are all image, at least one.
+    whole_cells: the number of rows and of columns of the masks that lie entirely in the image, at
+        least 1.
     """
 
     def __init__(
@@ -34,11 +36,12 @@ class MaskResizer:
     ) -> None:
         """Prepare the matrices; all sizes are (height, width).
 
-        mask_size: of the masks, at stride 4 of the padded input.
-        padded_size: of the network's input.
-        image_size: of the image within that input.
-        output_size: of the results.
-        cells_inside: whether only cells that are all image count; False as published.
+        mask_size: size of the masks, at stride 4 of the padded input.
+        padded_size: size of the network's input.
+        image_size: size of the image within that input.
+        output_size: size of the results.
+        cells_inside: whether only cells that lie entirely in the image are used; False as
+            published.
         """
         self.padded_size = padded_size
         self.image_size = image_size
@@ -52,31 +55,30 @@ class MaskResizer:
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "MaskResizer":
-        """Return a resizer for masks that are at output size already."""
+        """Return a resizer for masks that already have the output size."""
         return cls(mask_size=size, padded_size=size, image_size=size, output_size=size)
 
     def rows(self, masks: Tensor, start: int, stop: int) -> Tensor:
-        """Output rows start..stop of masks (Q, h, w): (Q, stop - start, output width)."""
+        """Return output rows start..stop of masks (Q, h, w): (Q, stop - start, output width)."""
         cells = self._widened(self.cell_rows(masks, start, stop))
         return _stretch(cells, self.output_size[1])
 
     def cell_rows(self, masks: Tensor, start: int, stop: int) -> Tensor:
-        """As `rows`, but with the columns of the masks: (Q, stop - start, w)."""
+        """Like `rows`, but with the columns of the masks: (Q, stop - start, w)."""
         first, last = self._vertical.cells_of(start, stop)
         matrix = self._vertical.matrix_on(masks.device)[start:stop, first:last]
         return matrix.to(masks) @ masks[:, first:last]
 
     @property
     def has_column_shares(self) -> bool:
-        """Whether `column_shares` describes the columns: for masks with no more columns than the
-        padded input."""
+        """Whether `column_shares` is valid: masks have no more columns than the padded input."""
         return self._horizontal.cells <= self.padded_size[1]
 
     def column_shares(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which columns of the masks each column of the output is made of.
+        """Return from which columns of the masks each column of the output is interpolated.
 
-        Returns the first column (output width,) int32, and the shares (3, output width) of it and
-        the next two. A share of a column that does not exist is 0.
+        Returns the first column (output width,) int32, and the shares (3, output width) of this
+        column and the next two. The share of a column that does not exist is 0.
         """
         return self._horizontal.shares_on(device)
 
@@ -93,11 +95,11 @@ class MaskResizer:
         return self._widened(band), matrix[:, first:last]
 
     def finish(self, matrix: Tensor, scores: Tensor) -> Tensor:
-        """Output rows (K, rows, output width) from input rows (K, n, image width)."""
+        """Return output rows (K, rows, output width) from input rows (K, n, image width)."""
         return _stretch(_apply(matrix, scores), self.output_size[1])
 
     def _widened(self, rows: Tensor) -> Tensor:
-        """Rows (Q, R, w) of mask cells, resized to the padded input and cropped to the image."""
+        """Resize rows (Q, R, w) of mask cells to the padded input, and crop them to the image."""
         used = self._horizontal.used
         rows[..., used:] = rows[..., used - 1 : used]
         return _stretch(rows, self.padded_size[1])[..., : self.image_size[1]]
@@ -105,9 +107,9 @@ class MaskResizer:
 
 @dataclass(frozen=True)
 class _Shares:
-    """A bilinear resize along one axis: each target is two sources, each times its share.
+    """A bilinear resize along one axis: each target is the weighted sum of two sources.
 
-    first, second: (target,) the sources. left, right: (target,) their shares.
+    first, second: (target,), indices of the sources. left, right: (target,), their weights.
     """
 
     first: Tensor
@@ -117,7 +119,7 @@ class _Shares:
 
     @classmethod
     def of(cls, source: int, target: int) -> "_Shares":
-        """Those of PyTorch's resize, bit for bit where it fuses a product and a sum."""
+        """Return the shares of PyTorch's resize, bit for bit if it fuses products and sums."""
         scale = torch.tensor(source, dtype=torch.float32) / target
         centres = torch.arange(target, dtype=torch.float64) + 0.5
         places = (centres * scale.double() - 0.5).float().clamp(min=0)
@@ -126,11 +128,11 @@ class _Shares:
         return cls(first, (first + 1).clamp(max=source - 1), 1 - right, right)
 
     def sums(self, rows: Tensor) -> Tensor:
-        """Rows (source, n) to (target, n)."""
+        """Resize rows (source, n) to (target, n)."""
         return self.left[:, None] * rows[self.first] + self.right[:, None] * rows[self.second]
 
     def matrix(self, source: int) -> Tensor:
-        """As a matrix (target, source)."""
+        """Return the resize as a matrix (target, source)."""
         matrix = torch.zeros(len(self.first), source)
         matrix.scatter_add_(1, self.first[:, None], self.left[:, None])
         return matrix.scatter_add_(1, self.second[:, None], self.right[:, None])
@@ -139,9 +141,8 @@ class _Shares:
 class _Axis:
     """How mask cells become output pixels along one axis.
 
-    cells: of the mask.
-    used: how many of them count; what would come from those behind them comes from the last of
-        these.
+    cells: number of cells of the mask.
+    used: how many of the cells are used, from the first on; the last of them replaces all others.
     matrix: (output, cells), on the CPU, so that the rows which a band needs are known without
         waiting for the device.
     """
@@ -162,14 +163,14 @@ class _Axis:
         self._shares: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def cells_of(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the range of cells that output start..stop is made of."""
+        """Return the range of cells from which the outputs start..stop are computed."""
         first = self.to_input.first[self.to_output.first[start]]
         last = self.to_input.second[self.to_output.second[stop - 1]]
         return int(first), int(last) + 1
 
     @functools.cached_property
     def output_matrix(self) -> Tensor:
-        """(output, image)."""
+        """The matrix (output, image) of the second resize."""
         return self.to_output.matrix(len(self.to_input.first))
 
     def matrix_on(self, device: torch.device) -> Tensor:
@@ -179,7 +180,7 @@ class _Axis:
         return self._matrices[device]
 
     def shares_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """As `MaskResizer.column_shares`."""
+        """See `MaskResizer.column_shares`."""
         if device not in self._shares:
             inner, outer = self.to_input, self.to_output
             first = inner.first[outer.first]
@@ -192,13 +193,13 @@ class _Axis:
         return self._shares[device]
 
 
-@functools.lru_cache(maxsize=64)  # images of a data set have few sizes
+@functools.lru_cache(maxsize=64)  # the images of a data set have few sizes
 def _axis(cells: int, padded: int, image: int, output: int, used: int) -> _Axis:
     return _Axis(cells, padded, image, output, used)
 
 
 def _cells_inside(cells: int, padded: int, image: int) -> int:
-    """How many of the cells along an axis are all image, but at least one."""
+    """Return how many cells along an axis lie entirely in the image, at least 1."""
     return max(1, image * cells // padded)
 
 
@@ -209,7 +210,7 @@ def _band(matrix: Tensor) -> tuple[int, int]:
 
 
 def _apply(matrix: Tensor, maps: Tensor) -> Tensor:
-    """(R, h) x (N, h, w) to (N, R, w); reads only the rows of `maps` that the matrix uses."""
+    """Multiply (R, h) by (N, h, w): (N, R, w); reads only the rows of `maps` that are used."""
     first, last = _band(matrix)
     return matrix[:, first:last].to(maps) @ maps[:, first:last]
 
@@ -224,7 +225,7 @@ def _stretch(maps: Tensor, width: int) -> Tensor:
 
 
 def _stretch_in_two_axes(maps: Tensor, width: int) -> Tensor:
-    """As `_stretch`, with the same numbers: on CUDA, PyTorch's resize of one axis has a thread for
-    each column only and takes thirty times as long as that of two."""
+    """Like `_stretch`, with the same result: on CUDA, PyTorch's resize of one axis has only one
+    thread per column and takes thirty times as long as the resize of two axes."""
     size = (maps.shape[1], width)
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -1,7 +1,8 @@
-"""Post-processing on CUDA in one look at the masks, through Triton kernels.
+"""Post-processing on CUDA in a single pass over the masks, by Triton kernels.
 
-PyTorch writes masks and scores at output size many times over: of an image of 800 x 1199 pixels and
-250 queries each takes 1 GB. The kernels resize the masks on the way, and write them once at most.
+With PyTorch's operations, masks and scores at output size are written many times; for 250 queries
+and an image of 800 x 1199 pixels, each such tensor takes 1 GB. The kernels resize the masks while
+they read them, and write them at most once.
 
 Legend: N queries, K classes, H x W output pixels, R rows of a band.
 """
@@ -27,10 +28,10 @@ from frozenseg.runtime.triton_launch import kernels_work, launch, runs_triton
 
 Kind = TypeVar("Kind", bound=Accumulator)
 
-PART = "post-processing"  # in warnings
-INSTEAD = "operations of PyTorch take its place"
-ELEMENTS = 1 << 28  # of the probabilities of a band, two bytes each; its masks have as many bytes
-WEIGHT_SCALE = 4096.0  # keeps small class probabilities away from the end of float16
+PART = "post-processing"  # the name of these operations in warnings
+INSTEAD = "operations of PyTorch are used instead"
+ELEMENTS = 1 << 28  # the most probabilities of a band, two bytes each
+WEIGHT_SCALE = 4096.0  # keeps small class probabilities from underflowing in float16
 OWNER_BLOCK = {"BLOCK_COLUMNS": 256, "num_warps": 4}
 MASK_BLOCK = {"BLOCK_ROWS": 16, "BLOCK_COLUMNS": 256, "num_warps": 4}
 CLASS_BLOCK = {"BLOCK_CLASSES": 128, "BLOCK_QUERIES": 32, "BLOCK_PIXELS": 128, "num_warps": 4}
@@ -39,21 +40,22 @@ CLASS_BLOCK = {"BLOCK_CLASSES": 128, "BLOCK_QUERIES": 32, "BLOCK_PIXELS": 128, "
 def scan(
     accumulators: Sequence[Accumulator], masks: Tensor, resizer: MaskResizer
 ) -> list[Accumulator]:
-    """Feed the accumulators that the kernels serve with whole images; return the others.
+    """Run the kernels for the accumulators that they support, over the entire image; return the
+    other accumulators.
 
-    masks: (N, h, w) logits. Semantic results take products of float16, as TF32 has no more digits,
-    and so only where TF32 is allowed.
+    masks: (N, h, w), logits. Semantic results are computed from products in float16, which is as
+    precise as TF32; they are therefore supported only if TF32 is allowed.
     """
     works = runs_triton(masks) and kernels_work(PART) and resizer.has_column_shares
     if not (accumulators and works):
         return list(accumulators)
-    served = [accumulator for accumulator in accumulators if _is_served(accumulator)]
-    if not served or not _Scan(served, masks, resizer).run():
+    supported = [accumulator for accumulator in accumulators if _is_supported(accumulator)]
+    if not supported or not _Scan(supported, masks, resizer).run():
         return list(accumulators)
-    return [accumulator for accumulator in accumulators if accumulator not in served]
+    return [accumulator for accumulator in accumulators if accumulator not in supported]
 
 
-def _is_served(accumulator: Accumulator) -> bool:
+def _is_supported(accumulator: Accumulator) -> bool:
     if isinstance(accumulator, SemanticAccumulator):
         return accumulator.all_scores is None and tf32_settings()[0]
     return isinstance(accumulator, PanopticAccumulator | InstanceAccumulator)
@@ -64,7 +66,7 @@ def _first(accumulators: Sequence[Accumulator], kind: type[Kind]) -> Kind | None
 
 
 class _Scan:
-    """The work on one image."""
+    """Runs the kernels on one image."""
 
     def __init__(
         self, accumulators: Sequence[Accumulator], masks: Tensor, resizer: MaskResizer
@@ -77,7 +79,7 @@ class _Scan:
         self.semantic = _first(accumulators, SemanticAccumulator)
         self.counted: list[Callable[[], None]] = []
         numbers = torch.arange(len(masks), dtype=torch.int32, device=self.device)
-        # By query: its number among the results, -1 for none; and the factor of its probability.
+        # For each query: its index in the results, or -1; and its class probability, or -1.
         self.slots, self.order = torch.full_like(numbers, -1).repeat(2, 1)
         self.factors = masks.new_full((len(masks),), -1.0)
         if self.instances is not None:
@@ -89,7 +91,7 @@ class _Scan:
             self.weights = _padded(self.semantic.weights)
 
     def run(self) -> bool:
-        """Make all results; False, and nothing is counted, if a kernel fails here."""
+        """Compute all results. If a kernel fails, return False and add no counts."""
         height, count = self.resizer.output_size[0], len(self.masks)
         step = max(1, ELEMENTS // (count * self.width))
         for start in range(0, height, step):
@@ -111,7 +113,7 @@ class _Scan:
 
     def _measure_masks(self, start: int, cells: Tensor, probs: Tensor) -> bool:
         count, rows, width = cells.shape
-        masks = self.slots  # never written to where there are no slots
+        masks = self.slots  # a placeholder; without slots it is never written to
         if self.instances is not None:
             masks = self.instances.masks.view(torch.int8).view(-1)[start * self.width :]
         blocks = -(-rows // MASK_BLOCK["BLOCK_ROWS"])
@@ -167,7 +169,7 @@ class _Scan:
 
 
 def _padded(weights: Tensor) -> Tensor:
-    """Class weights (K, N) as `scan_kernels.find_classes` takes them."""
+    """Return class weights (K, N) in the form that `scan_kernels.find_classes` expects."""
     classes, queries = (
         -length % CLASS_BLOCK[name]
         for length, name in zip(weights.shape, ("BLOCK_CLASSES", "BLOCK_QUERIES"), strict=True)

@@ -1,8 +1,8 @@
-"""The Triton kernels of `scan`: mask logits become results, resized along rows on the way.
+"""The Triton kernels of `scan`: they resize mask logits along rows and compute results from them.
 
-cells: (N, R, w), the masks of N queries with the rows of a band of the output. first_cells (W,) and
-shares (3, W): as of `MaskResizer.column_shares`. This module is imported only where Triton is
-installed.
+cells: (N, R, w), the masks of N queries; they have the rows of a band of the output, but the
+columns of the masks. first_cells (W,) and shares (3, W): see `MaskResizer.column_shares`. This
+module is imported only if Triton is installed.
 """
 
 # mypy: disallow-untyped-defs=False, disable-error-code="no-any-return"
@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def _place(first_cells, shares, column, columns, width):
-    """Return the three cells around some columns of the output, and their shares."""
+    """Return the three cells around each of several output columns, and their shares."""
     known = column < columns
     first = tl.load(first_cells + column, mask=known, other=0)
     left = tl.load(shares + column, mask=known, other=0)
@@ -25,7 +25,7 @@ def _place(first_cells, shares, column, columns, width):
 
 @triton.jit
 def _logit(row, first, second, third, left, middle, right, known):
-    """Mask logits at some columns of one row of cells."""
+    """Return the mask logits at several columns of one row of cells."""
     total = left * tl.load(row + first, mask=known, other=0).to(tl.float32)
     total += middle * tl.load(row + second, mask=known, other=0).to(tl.float32)
     return total + right * tl.load(row + third, mask=known, other=0).to(tl.float32)
@@ -48,14 +48,18 @@ def find_owners(
     BINS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Find the query that each pixel goes to, and count what follows from that.
+    """Find the query that wins each pixel, and count the pixels of each query.
 
-    A program makes some pixels of a row. factors: (N,) class probability of each query; less than 0
-    if it takes no part. order: (N,) its number in the results.
-    winner: (R, W) int32, that number, or -1 where the pixel is not within the query's own mask.
-    in_columns: (N, W) int8, 1 where a query of that number has a pixel in a column.
-    histograms: (programs, 2, BINS) int32: pixels that each query has the largest score of, and
-        those of them within its mask; the last bin takes the others. BINS is more than N.
+    A program processes several pixels of one row.
+    factors: (N,), the class probability of each query; negative if it is not in the results.
+    order: (N,), the index of each query in the results.
+    winner: (R, W) int32, the index in the results of the query that wins the pixel, or -1 if the
+        pixel is not in the query's own mask.
+    in_columns: (N, W) int8, 1 where the query with this index in the results has a pixel in a
+        column.
+    histograms: (programs, 2, BINS) int32: for each query the pixels for which it has the largest
+        score, and how many of them lie in its own mask; the last bin counts all other pixels. BINS
+        is larger than N.
     """
     row = tl.program_id(1)
     column = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
@@ -70,7 +74,7 @@ def find_owners(
         logit = _logit(source, first, second, third, left, middle, right, known)
         prob = tl.sigmoid(logit)
         score = tl.where(factor >= 0, prob * factor, -1.0)
-        better = score > best  # the first among equals
+        better = score > best  # among equals the first wins
         best = tl.where(better, score, best)
         owner = tl.where(better, query, owner)
         within = tl.where(better, (prob >= 0.5).to(tl.int32), within)
@@ -105,13 +109,15 @@ def measure_masks(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Masks and probabilities at output size, and the sizes of the masks.
+    """Compute masks and probabilities at output size, and the sizes of the masks.
 
-    A program makes some rows of one query. slots: (N,) the query's number among `masks`, -1 if it
-    has none. masks: int8, mask_size pixels for each slot, from the first pixel of the band on.
-    probs: (N, R, W) float16, only if WRITE_PROBS.
-    counts: (programs along rows, 2, N) int32: pixels of each mask by probability and by logit.
-    sums: (programs along rows, N), of the probabilities where the logit is positive.
+    A program processes several rows of one query.
+    slots: (N,), the index of each query in `masks`, or -1 if it has none.
+    masks: int8, mask_size pixels for each slot; the pointer is at the first pixel of the band.
+    probs: (N, R, W) float16, written only if WRITE_PROBS is set.
+    counts: (programs along rows, 2, N) int32, the pixels of each mask: those with a probability of
+        at least 0.5, and those with a positive logit.
+    sums: (programs along rows, N), the sums of the probabilities where the logit is positive.
     """
     query = tl.program_id(0)
     first_row = tl.program_id(1) * BLOCK_ROWS
@@ -158,11 +164,11 @@ def find_classes(
     BLOCK_QUERIES: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
-    """Find the class of each pixel: that with the largest sum of weight times mask probability.
+    """Find the class of each pixel: the one with the largest sum of weight times mask probability.
 
-    probs: (N, pixels) float16. weights: (classes, padded_queries) float16, with zeros up to whole
-    blocks along both axes. ids: (pixels,) int32; -1 where the largest sum is not above `threshold`.
-    The products are of float16, and the sums of float32.
+    probs: (N, pixels) float16. weights: (classes, padded_queries) float16, padded with zeros to
+    complete blocks along both axes. ids: (pixels,) int32; -1 where the largest sum does not exceed
+    `threshold`. The inputs of products are float16, and the sums float32.
     """
     pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     best = tl.full((BLOCK_PIXELS,), -1.0, dtype=tl.float32)

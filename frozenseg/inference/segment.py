@@ -27,8 +27,8 @@ from frozenseg.text.vocabulary import Vocabulary
 class Request:
     """One image to segment.
 
-    image: (3, h, w) RGB 0-255, as the network shall see it. output_size: (height, width) of the
-    results. image_id: by which proposals are found on disk.
+    image: (3, h, w), RGB 0-255, as the network's input, without padding. output_size: (height,
+    width) of the results. image_id: the id by which stored proposals are found.
     """
 
     image: Tensor
@@ -38,9 +38,10 @@ class Request:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model has found in a batch, on its device and perhaps not computed yet.
+    """The output of a model for a batch, on its device; it may still be being computed.
 
-    proposals: of each image, and `regions` the same as mask logits (P, h, w); None: none join.
+    proposals: the proposals of each image; None if proposals are not used.
+    regions: the same proposals as mask logits (P, h, w) on the device.
     """
 
     requests: Sequence[Request]
@@ -53,12 +54,12 @@ class ModelOutput:
 
 @dataclass
 class Pipeline:
-    """A model and all that stands between its resized input and the results.
+    """A model and everything between its resized input and the results.
 
-    model: in evaluation mode while it is called.
-    post_processor: what is made of the model's masks; it computes in float32.
-    precision: of the model; in half precision, post-processing may use TF32.
-    proposals: where SAM's proposals come from, if they shall join; the model must then be a
+    model: must be in evaluation mode while it is called.
+    post_processor: computes the results from the model's masks, in float32.
+    precision: precision of the model; in half precision, post-processing may use TF32.
+    proposals: the source of SAM's proposals, if they are used; the model must then be a
         `RegionClassifier`.
     """
 
@@ -70,23 +71,24 @@ class Pipeline:
     def __call__(
         self, request: Request, text: TextEmbeddings, vocabulary: Vocabulary
     ) -> Prediction:
-        """Segment one image. text: the vectors of `vocabulary`."""
+        """Segment one image. text: the embeddings of `vocabulary`. Raises `UserError` if memory is
+        too small."""
         (found,) = self.finish(self.predict([request], text), vocabulary)
         if isinstance(found, UserError):
             raise found
         return found
 
     def padded_size(self, image: Tensor) -> tuple[int, int]:
-        """(height, width) of an image (3, h, w) with its padding: what images of a batch share."""
+        """Return the (height, width) of an image (3, h, w) after padding, which batches share."""
         divisor = self.model.size_divisor
         return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
 
     @torch.inference_mode()
     def predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
-        """Start the model on images of one padded size; their results equal those of each alone.
+        """Start the model on images of one padded size; each gets the same result as on its own.
 
-        Without proposals, nothing waits for the device here. Raises `UserError` if the memory does
-        not suffice for these images together.
+        Without proposals, this does not wait for the device. Raises `UserError` if the memory is
+        too small for these images together.
         """
         height, width = self.padded_size(requests[0].image)
         named = out_of_memory_named(f"the features of {height} x {width} pixels")
@@ -101,7 +103,7 @@ class Pipeline:
             if self.proposals is None:
                 predictions = self.model.predict(images, text)
                 return ModelOutput(requests, images, predictions, text.seen)
-            assert isinstance(self.model, RegionClassifier), "as the constructor says"
+            assert isinstance(self.model, RegionClassifier), "proposals need a RegionClassifier"
             ids = [request.image_id for request in requests]
             proposals, embedding = self.proposals(images, ids)
             regions = [found.logits(self.model.device) for found in proposals]
@@ -112,10 +114,10 @@ class Pipeline:
 
     @torch.inference_mode()
     def finish(self, output: ModelOutput, vocabulary: Vocabulary) -> list[Prediction | UserError]:
-        """Make the results of each image, on the host; waits for the device.
+        """Compute the results of each image on the host; this waits for the device.
 
-        The device works on an image while the host completes the one before. For an image whose
-        results the memory does not hold, its error stands in place of them.
+        The device works on an image while the host completes the previous one. If the memory is too
+        small for the results of an image, its `UserError` is returned instead of them.
         """
         with on_device(self.model.device):
             return self._finish(output, vocabulary)
@@ -126,7 +128,7 @@ class Pipeline:
             self._caught(output, index, partial(next, steps)) for index, steps in enumerate(work)
         ]
         for index in range(len(work) + 1):
-            for number in (index, index - 1):  # starts one, and completes the one before
+            for number in (index, index - 1):  # start this image, and complete the previous one
                 if number in range(len(work)) and not isinstance(found[number], UserError):
                     found[number] = self._caught(output, number, partial(next, work[number]))
         return cast(list[Prediction | UserError], found)
@@ -134,18 +136,18 @@ class Pipeline:
     def _in_steps(
         self, output: ModelOutput, index: int, vocabulary: Vocabulary
     ) -> Iterator[Prediction | None]:
-        """As `PostProcessor.in_steps`, for one image."""
+        """Run `PostProcessor.in_steps` for one image."""
         found, resizer = output.predictions, self._resizer(output, index)
         yield from self.post_processor.in_steps(
             found.class_logits[index],
             found.mask_logits[index],
             resizer,
             vocabulary,
-            _evidence(output, index, resizer),
+            _classified_proposals(output, index, resizer),
         )
 
     def _caught(self, output: ModelOutput, index: int, step: Callable[[], Any]) -> Any:
-        """Return the result of a step of the work on one image, or its `UserError`."""
+        """Return the result of one step of the work on an image, or its `UserError`."""
         height, width = output.requests[index].output_size
         named = out_of_memory_named(f"the masks of {height} x {width} pixels")
         try:
@@ -165,12 +167,14 @@ class Pipeline:
         )
 
 
-def _evidence(output: ModelOutput, index: int, resizer: MaskResizer) -> ClassifiedProposals | None:
-    """Return the proposals of one image with their classes, on the grid of the queries' masks."""
+def _classified_proposals(
+    output: ModelOutput, index: int, resizer: MaskResizer
+) -> ClassifiedProposals | None:
+    """Return the classified proposals of one image, on the grid of the queries' masks."""
     logits = output.predictions.region_logits
     if output.proposals is None or output.regions is None:
         return None
-    assert logits is not None, "regions were given"
+    assert logits is not None, "the model returned no region_logits"
     proposals, regions = output.proposals[index], output.regions[index]
     return ClassifiedProposals(
         class_logits=logits[index, : len(proposals)].float(),

@@ -1,7 +1,7 @@
-"""Segments a stream of images: the loop of the demo, of the predictor's batches, of evaluations.
+"""Segments a stream of images, for the demo, the predictor's batches and evaluations.
 
-Images of one padded size go through the model together. On a GPU, the results of one batch are made
-on a stream of their own, by a thread, while the model works on the next batch.
+Images of one padded size go through the model together. On a GPU, a thread computes the results of
+one batch, on its own CUDA stream, while the model works on the next batch.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ Source = TypeVar("Source")
 Result = Prediction | UserError
 _Group = list[tuple[int, tuple[Source, Request | UserError]]]
 
-# How many batches of further images an image waits for partners of its padded size.
+# An image waits for partners of its padded size while this many batches of images are read.
 WAIT = 2
 
 
@@ -38,13 +38,14 @@ def segment_stream(
 ) -> Iterator[tuple[Source, Result]]:
     """Yield each source with the results of its request, in the order of the items.
 
-    A `UserError` in place of a request, or of the model on that image alone, stands in place of the
-    results. Any other error ends the stream, after the results of all images that were done.
+    If an item has a `UserError` instead of a request, or if the model raises one for its image
+    alone, the error is yielded instead of the results. Any other error ends the stream, after the
+    results of all images that were completed.
 
-    items: sources of any kind, each with its request. text: the vectors of `vocabulary`.
-    batch_size: the most images of one padded size that the model takes at once.
-    overlap: whether results are made while the model works on the next batch; None: not on a CPU,
-        whose cores both would share.
+    items: sources of any kind, each with its request. text: the embeddings of `vocabulary`.
+    batch_size: the most images of one padded size that the model processes at once.
+    overlap: whether results are computed while the model works on the next batch; None: on all
+        devices but a CPU, whose cores both would share.
     """
     if overlap is None:
         overlap = pipeline.model.device.type != "cpu"
@@ -53,7 +54,7 @@ def segment_stream(
     expected = 0
 
     def collect(most: int) -> None:
-        """Take the results of all but the last `most` groups."""
+        """Collect the results of all but the last `most` groups."""
         while len(waiting) > most:
             group, future = waiting.popleft()
             for (number, (source, _)), result in zip(group, future.result(), strict=True):
@@ -81,7 +82,7 @@ def segment_stream(
 def _groups(
     pipeline: Pipeline, items: Iterable[tuple[Source, Request | UserError]], batch_size: int
 ) -> Iterator[_Group[Source]]:
-    """Numbered items that go through the model together."""
+    """Yield groups of numbered items that go through the model together."""
 
     def padded_size(entry: tuple[int, tuple[Source, Request | UserError]]) -> object:
         request = entry[1][1]
@@ -93,9 +94,10 @@ def _groups(
 def _start(
     pipeline: Pipeline, requests: list[Request | UserError], text: TextEmbeddings
 ) -> list[ModelOutput | UserError]:
-    """Start the model on a group. If it refuses, each image goes alone, so that others go on."""
+    """Start the model on a group. If that raises a `UserError`, start each image separately, so
+    that only the images that cause the error fail."""
     good = [request for request in requests if isinstance(request, Request)]
-    if len(good) < len(requests):  # what failed before is a group of its own
+    if len(good) < len(requests):  # an item with an error is a group of its own
         return [request for request in requests if isinstance(request, UserError)]
     try:
         with plain_defaults(), evaluation_mode(pipeline.model):
@@ -107,7 +109,7 @@ def _start(
 
 
 class _Finisher:
-    """Makes results of model outputs; with `overlap` in a thread, which has its own CUDA stream."""
+    """Computes results from model outputs; with `overlap`, in a thread with its own CUDA stream."""
 
     def __init__(self, pipeline: Pipeline, vocabulary: Vocabulary, *, overlap: bool) -> None:
         self.pipeline, self.vocabulary = pipeline, vocabulary
@@ -115,7 +117,7 @@ class _Finisher:
         device = pipeline.model.device
         self.stream = None
         if overlap and device.type == "cuda":
-            # A small kernel of the results goes before those of the next batch, not behind them.
+            # High priority: small kernels of the results run before those of the next batch.
             self.stream = torch.cuda.Stream(device, priority=-1)
 
     def __enter__(self) -> "_Finisher":
@@ -126,7 +128,7 @@ class _Finisher:
             self.pool.shutdown()
 
     def finish(self, outputs: list[ModelOutput | UserError]) -> "Future[list[Result]]":
-        """Return the results of a group; done already without a thread."""
+        """Return the future results of a group; without a thread they are already computed."""
         started = None
         if self.stream is not None:
             started = torch.cuda.current_stream(self.stream.device).record_event()
@@ -139,8 +141,8 @@ class _Finisher:
     def _results(
         self, outputs: list[ModelOutput | UserError], started: torch.cuda.Event | None
     ) -> list[Result]:
-        # What the model's stream has made is kept alive by `outputs` until this stream, which the
-        # results wait for, has read it.
+        # `outputs` keeps the tensors of the model's stream alive until this stream has read them,
+        # since the results wait for this stream.
         with plain_defaults(), torch.cuda.stream(self.stream):
             if started is not None:
                 torch.cuda.current_stream().wait_event(started)

@@ -1,1 +1,1 @@
-"""The training losses of both model families, matching included."""
+"""The training losses of both model families, including the matching of queries and objects."""

@@ -18,10 +18,10 @@ from frozenseg.structures import UNNAMED, MaskPredictions, Targets
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """The objects of all images of a batch, one after another.
+    """The objects of all images of a batch, concatenated in the order of the images.
 
-    class_ids: (T,) int64, `UNNAMED` where only the mask is known. masks: (T, H, W) bool. counts:
-    the number of objects in each image.
+    class_ids: (T,) int64, `UNNAMED` for objects of which only the mask is known. masks: (T, H, W)
+    bool. counts: the number of objects in each image.
     """
 
     class_ids: Tensor
@@ -32,20 +32,20 @@ class TargetBatch:
     def collate(
         cls, targets: list[Targets], *, num_classes: int, device: torch.device
     ) -> "TargetBatch":
-        """Join the targets of a batch; raises `ValueError` for targets that do not fit together."""
+        """Concatenate the targets of a batch; raises `ValueError` if they are inconsistent."""
         for image, target in enumerate(targets):
             if len(target.class_ids) != len(target.masks):
                 raise ValueError(
                     f"targets of image {image} of the batch: {len(target.class_ids)} class ids, "
                     f"but {len(target.masks)} masks; give one of each per object"
                 )
-        # The masks of an image without objects may have any size, (0, 0, 0) for example.
+        # The masks of an image without objects may have any size, e.g. (0, 0, 0).
         filled = [target.masks for target in targets if len(target.masks)] or [targets[0].masks]
         sizes = sorted({tuple(masks.shape[-2:]) for masks in filled})
         if len(sizes) > 1:
-            raise ValueError(f"target masks of one batch have the sizes {sizes}: pad them alike")
+            raise ValueError(f"target masks of a batch have the sizes {sizes}; pad them alike")
         class_ids = torch.cat([target.class_ids for target in targets])
-        if class_ids.device.type == "cpu":  # on a GPU this check would wait for it in every step
+        if class_ids.device.type == "cpu":  # on a GPU, this check would wait for the device
             invalid = class_ids[(class_ids < UNNAMED) | (class_ids >= num_classes)].tolist()
             if invalid:
                 raise ValueError(f"target class ids {invalid} lie outside 0-{num_classes - 1}")
@@ -59,8 +59,8 @@ class TargetBatch:
         return tuple(sum(self.counts[:image]) for image in range(len(self.counts)))
 
     def padded_rows(self) -> Tensor:
-        """Return the rows (B, N) of the n-th object of each image; beyond its last object any
-        row."""
+        """Return the row of the n-th object of each image, (B, N); beyond the last object of an
+        image, the row is arbitrary."""
         first = torch.tensor(self.offsets).unsqueeze(1)
         rows = first + torch.arange(max(self.counts))
         return rows.clamp(max=sum(self.counts) - 1).to(self.masks.device)
@@ -70,9 +70,10 @@ class TargetBatch:
 class Matching:
     """Matched pairs of queries and objects, ordered by image and then by query.
 
-    An image has min(Q, its objects) pairs in every output, so M is the same for all outputs.
+    In every output, an image has min(Q, number of its objects) pairs, so M is the same for all
+    outputs.
 
-    images: (M,) the image of each pair. queries: (L, M) in 0..Q-1. objects: (L, M) rows of the
+    images: (M,), the image of each pair. queries: (L, M), in 0..Q-1. objects: (L, M), rows of the
     `TargetBatch`.
     """
 
@@ -85,9 +86,9 @@ class HungarianMatcher:
     """Finds the assignment of least cost between queries and objects, for each output and image.
 
     The cost of a pair (Mask2Former, arXiv 2112.01527) is mask_weight * binary cross entropy
-    + dice_weight * dice - class_weight * probability of the object's class, if that is known. The
-    first two are computed at `num_points` random points, the same for all pairs of an output and
-    image.
+    + dice_weight * dice - class_weight * probability of the object's class; the last term is left
+    out if the class is unknown. The first two terms are computed at `num_points` random points,
+    which are the same for all pairs of an output and an image.
     """
 
     def __init__(
@@ -110,12 +111,13 @@ class HungarianMatcher:
         targets: TargetBatch,
         seeds: Tensor,
     ) -> Matching:
-        """Match every output.
+        """Match the queries of every output with the objects.
 
-        outputs: the auxiliary ones in order, then the last one.
-        seeds: (B,) int64, one per image, of the random points.
+        outputs: the auxiliary outputs in order, then the last output.
+        seeds: (B,) int64, the seed of the random points of each image.
 
-        Raises `FloatingPointError`, naming output and image, for predictions that are not finite.
+        Raises `FloatingPointError`, which names the output and the image, if predictions are not
+        finite.
         """
         num_outputs, device = len(outputs), targets.masks.device
         if len(targets.class_ids) == 0:
@@ -127,10 +129,10 @@ class HungarianMatcher:
         )  # (L, B)
         points = random_points(keys, self.num_points)
         rows = targets.padded_rows()
-        # One output at a time bounds the memory: its logits at the points are B * Q * P floats. A
-        # single copy then brings the costs of all outputs to the CPU.
+        # Processing one output at a time limits memory: the logits of an output at the points are
+        # B * Q * P floats. A single copy then brings the costs of all outputs to the CPU.
         features = outputs[0].mask_features
-        features = None if features is None else features.float()  # once for all outputs
+        features = None if features is None else features.float()  # cast once for all outputs
         costs = torch.stack(
             [
                 self.costs(replace(output, mask_features=features), own, targets, rows)
@@ -142,7 +144,10 @@ class HungarianMatcher:
     def costs(
         self, output: MaskPredictions, points: Tensor, targets: TargetBatch, rows: Tensor
     ) -> Tensor:
-        """Costs (B, Q, N) of one output; points (B, P, 2), rows (B, N) from `padded_rows`."""
+        """Return the costs (B, Q, N) of one output.
+
+        points: (B, P, 2). rows: (B, N), from `padded_rows`.
+        """
         images, most = rows.shape
         class_probs = output.class_logits.float().softmax(-1)
         class_ids = targets.class_ids[rows].unsqueeze(1)  # (B, 1, N)
@@ -159,10 +164,10 @@ class HungarianMatcher:
 
 
 def logits_at(output: MaskPredictions, points: Tensor) -> Tensor:
-    """Mask logits (B, Q, P), float32, of all queries at points (B, P, 2).
+    """Return the mask logits (B, Q, P), float32, of all queries at points (B, P, 2).
 
-    Bilinear sampling is linear, so the features are sampled in place of the masks where they are
-    known. Their product with `mask_embed` has the type of the latter.
+    Bilinear sampling is linear, so the mask features, if they are given, are sampled instead of the
+    masks. Their product with `mask_embed` is computed in the dtype of `mask_embed`.
     """
     if output.mask_embed is None or output.mask_features is None:
         return sample_logits(output.mask_logits, points)
@@ -171,16 +176,16 @@ def logits_at(output: MaskPredictions, points: Tensor) -> Tensor:
 
 
 def pairwise_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross entropy (B, Q, N) of logits (B, Q, P) against labels (B, N, P) in 0-1.
+    """Return the mean binary cross entropy (B, Q, N) of logits (B, Q, P) and labels (B, N, P), 0-1.
 
-    At a point it is softplus(x) - x * t, so a single matrix product computes all pairs.
+    For logit x and label t it is softplus(x) - x * t, so one matrix product computes all pairs.
     """
     constant = F.softplus(logits).sum(-1, keepdim=True)
     return (constant - logits @ labels.mT) / logits.shape[-1]
 
 
 def pairwise_dice(logits: Tensor, labels: Tensor) -> Tensor:
-    """Dice cost (B, Q, N) in 0-1 of logits (B, Q, P) against labels (B, N, P) in 0-1."""
+    """Return the dice cost (B, Q, N), 0-1, of logits (B, Q, P) and labels (B, N, P), 0-1."""
     probs = logits.sigmoid()
     overlap = probs @ labels.mT
     total = probs.sum(-1).unsqueeze(2) + labels.sum(-1).unsqueeze(1)
@@ -201,7 +206,8 @@ def assign(costs: np.ndarray, targets: TargetBatch) -> Matching:
                 which = "last output" if output == len(costs) - 1 else f"auxiliary output {output}"
                 raise FloatingPointError(
                     f"predictions of the {which} for image {image} of the batch are not finite; "
-                    "look for a learning rate too high, or a weight or pixel that is not finite"
+                    "check for a learning rate that is too high, or weights or pixels that are not "
+                    "finite"
                 )
             query, row = linear_sum_assignment(problem)  # sorted by query
             queries.append(query)

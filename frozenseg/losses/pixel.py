@@ -1,6 +1,7 @@
 """The loss of Fusioner (arXiv 2210.15138): binary cross entropy of each class and labelled pixel.
 
-It is a mean for each image, so images have the same weight whatever share of them is labelled.
+It is averaged within each image, so all images have the same weight, whatever share of their pixels
+is labelled.
 
 Legend: B images, K queried classes, H x W pixels.
 """
@@ -11,9 +12,9 @@ from torch import Tensor
 
 
 def pixel_losses(logits: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
-    """Mean binary cross entropy (B,) of each image, over its labelled pixels and queried classes.
+    """Return the mean binary cross entropy (B,) over the labelled pixels and the queried classes.
 
-    logits: (B, K, h, w) over the area of the targets, to which they are resized bilinearly.
+    logits: (B, K, h, w); they span the same area as the targets and are resized to them bilinearly.
     targets: (B, K, H, W) bool.
     labelled: (B, H, W) bool, the pixels that count; an image without any has the loss 0.
     """

@@ -1,4 +1,4 @@
-"""The losses of Mask-Adapter (arXiv 2412.04533, section 3.3): regions get their object's class.
+"""The losses of Mask-Adapter (arXiv 2412.04533, section 3.3), which teach it to classify regions.
 
 Legend: N objects of an image, Q queries, P pairs, C channels, D joint CLIP space, K classes, h x w
 cells of the grid on which regions are given.
@@ -14,19 +14,19 @@ from frozenseg.runtime.mask_ious import mask_ious
 from frozenseg.runtime.precision import in_float32
 from frozenseg.structures import MaskPredictions, Targets
 
-MOST_OBJECTS = 16  # of an image that train the adapter in a step, as published
+MOST_OBJECTS = 16  # objects of an image that train the adapter in one step, as published
 
 Embed = Callable[[Tensor, Tensor], Tensor]
-"""From CLIP's features (1, C, h', w') and the masks (1, N, h, w) of regions, shares of cells, to
-their embeddings (1, N, D)."""
+"""Maps CLIP's features (1, C, h', w') and the masks (1, N, h, w) of regions, given as shares of
+cells, to the embeddings (1, N, D) of the regions."""
 
 
 class RegionLoss:
-    """Cross entropy of CLIP's own classifier on annotated and on predicted masks, and consistency.
+    """Cross entropy of CLIP's own classifier on annotated and predicted masks, and consistency.
 
-    An object's predicted mask is the one of largest IoU with it, if that exceeds a threshold; its
-    embedding should be that of the annotated mask. No gradient reaches the masks: what makes them
-    trains as without these losses.
+    The predicted mask of an object is the mask with the largest IoU with it, if that IoU exceeds a
+    threshold. The consistency loss draws its embedding towards that of the annotated mask. No
+    gradient reaches the masks, so the layers that predict them train as without these losses.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class RegionLoss:
         class_weight: float,
         consistency_weight: float,
     ) -> None:
-        """Set parts and weights.
+        """Set the functions and weights.
 
-        embed: makes embeddings of regions. classify: makes class logits (1, N, K + 1), void last,
-        of embeddings. finer: cells of masks for each of CLIP's, along each axis.
-        iou_threshold: 0-1. class_weight, consistency_weight: of the two losses.
+        embed: computes embeddings of regions. classify: computes class logits (1, N, K + 1), void
+        last, from embeddings. finer: mask cells per cell of CLIP, along each axis. iou_threshold:
+        0-1. class_weight, consistency_weight: weights of the two losses.
         """
         self.embed = embed
         self.classify = classify
@@ -56,19 +56,20 @@ class RegionLoss:
     ) -> dict[str, Tensor]:
         """Return the unweighted `loss_adapter` and `loss_consistency` of a batch.
 
-        outputs: with `mask_embed`, `mask_features` and `clip_dense`. num_masks: the number of
-        objects of the whole step, which divides both (the published code divides by the number of
-        regions). seeds: (B,) int64, of the choice of objects where an image has many.
+        outputs: predictions with `mask_embed`, `mask_features` and `clip_dense`. num_masks: the
+        number of objects of the entire step, by which both losses are divided (the published code
+        divides by the number of regions). seeds: (B,) int64, seeds for the choice of objects in
+        images with more than `MOST_OBJECTS`.
         """
         dense = outputs.clip_dense
-        assert dense is not None, "the model has a mask adapter"
+        assert dense is not None, "the predictions have no clip_dense, which a mask adapter gives"
         grid = (self.finer * dense.shape[-2], self.finer * dense.shape[-1])
         class_loss = consistency = dense.new_zeros(())
         for image, (target, seed) in enumerate(zip(targets, seeds.tolist(), strict=True)):
             chosen = _chosen(len(target.class_ids), seed).to(dense.device)
             masks = target.masks.to(dense.device)[chosen]
             class_ids = target.class_ids.to(dense.device)[chosen]
-            # Without any object a blank mask, which does not count: every weight gets a gradient.
+            # Without objects an empty mask is used, with a factor 0: every weight gets a gradient.
             annotated = _shares(masks if len(masks) else dense.new_zeros(1, *grid), grid)
             predicted, pairs = self._predicted(outputs, image, masks, grid)
             embedded = self.embed(
@@ -77,7 +78,7 @@ class RegionLoss:
             if not len(masks):
                 class_loss = class_loss + 0 * embedded.sum()
                 continue
-            logits = self.classify(embedded)[0, :, :-1]  # whether it is an object is known
+            logits = self.classify(embedded)[0, :, :-1]  # without void: each is an object
             labels = torch.cat((class_ids, class_ids[pairs]))
             class_loss = class_loss + F.cross_entropy(logits, labels, reduction="sum")
             of_masks, of_predictions = embedded[0].split((len(masks), len(pairs)))
@@ -89,8 +90,8 @@ class RegionLoss:
     def _predicted(
         self, outputs: MaskPredictions, image: int, masks: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Return the predicted masks (P, h, w) of objects, as shares of cells, and the objects (P,)
-        that they are of. masks: (N, H, W) of the objects."""
+        """Return predicted masks (P, h, w) of objects, as shares of cells, and the indices (P,) of
+        these objects. masks: (N, H, W), the annotated masks of the objects."""
         with in_float32(masks):  # half precision rounds counts of cells, and 65,536 overflow it
             return self._of_largest_iou(outputs, image, masks, grid)
 
@@ -109,7 +110,7 @@ class RegionLoss:
 
 
 def _chosen(count: int, seed: int) -> Tensor:
-    """Return the objects (N,) that train the adapter."""
+    """Return the indices (N,) of the objects that train the adapter."""
     if count <= MOST_OBJECTS:
         return torch.arange(count)
     generator = torch.Generator().manual_seed(seed)
@@ -117,7 +118,7 @@ def _chosen(count: int, seed: int) -> Tensor:
 
 
 def _shares(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return the share (N, h, w) of each cell that is in masks (N, H, W)."""
+    """Return the share (N, h, w) of each cell that masks (N, H, W) cover."""
     if not len(masks):
         return torch.zeros((0, *grid), device=masks.device)
     return F.interpolate(masks[None].float(), grid, mode="area")[0]

@@ -1,6 +1,6 @@
 """The training losses of FrozenSeg: class, mask and dice losses of all outputs of the decoder.
 
-They are those of Mask2Former (arXiv 2112.01527, section 3.3), as in the published FrozenSeg.
+They are the losses of Mask2Former (arXiv 2112.01527, section 3.3), as in the published FrozenSeg.
 
 Legend: L outputs of the decoder, B images, Q queries, K classes, M matched pairs of one output, P
 points.
@@ -20,12 +20,12 @@ from frozenseg.losses.points import (
 )
 from frozenseg.structures import UNNAMED, MaskPredictions, Targets, named_masks
 
-# Pairs whose candidate points exist at one time; 128 pairs of 3 * 12,544 points take 100 MB.
+# Pairs whose candidate points exist at once; 128 pairs of 3 * 12,544 points take 100 MB.
 PAIRS_AT_ONCE = 128
 
 
 class SetCriterion:
-    """The losses of predictions against targets, matched for every output (DETR)."""
+    """Computes the losses of predictions against targets, which are matched per output (DETR)."""
 
     def __init__(
         self,
@@ -40,15 +40,16 @@ class SetCriterion:
         no_object_weight: float = 0.1,
         annotated_only: bool = False,
     ) -> None:
-        """Set sizes and weights; raises `UserError` for values that make no sense.
+        """Set sizes and weights; raises `UserError` for invalid values.
 
         num_classes: K.
-        num_points: points at which masks are compared.
-        oversample_ratio, importance_sample_ratio: as of `uncertain_points`.
-        class_weight, mask_weight, dice_weight: of the losses, and of the matching costs.
+        num_points: number of points at which masks are compared.
+        oversample_ratio, importance_sample_ratio: as in `uncertain_points`.
+        class_weight, mask_weight, dice_weight: weights of the losses, and of the matching costs.
         no_object_weight: weight of queries without an object in the class loss.
-        annotated_only: whether such a query counts only if at least half of its mask is annotated.
-            What nobody annotated may well be an object, of a class that is yet to be named.
+        annotated_only: whether a query without an object counts only if at least half of its mask
+            is annotated. A region that nobody annotated may well be an object, of a class that is
+            only named later.
         """
         if num_points < 1:
             raise UserError(f"num_points is {num_points}: mask losses need at least one point")
@@ -87,16 +88,19 @@ class SetCriterion:
     ) -> dict[str, Tensor]:
         """Return the unweighted losses `loss_ce`, `loss_mask` and `loss_dice`.
 
-        Those of auxiliary output i have the suffix `_i`.
+        The losses of the auxiliary output i have the suffix `_i`.
 
-        targets: one for each image; the masks of a batch have one size, that of the padded images.
-        num_masks: divides the mask losses: the number of objects of the whole step (at least 1).
-            None: the objects given here.
-        class_normalizer: divides the class loss: the sum of the weights of all queries of the whole
-            step (1 if matched with an object of a known class, else no_object_weight). None: those
-            given here. Both count the micro-batches of all ranks; as averaging gradients divides by
-            the number of ranks, the trainer multiplies the loss by it.
-        seeds: (B,) int64, one for each image, of its random points. None: from torch's generator.
+        targets: one for each image; all masks of a batch have the size of the padded images.
+        num_masks: divisor of the mask losses: the number of objects of the entire step (at least
+            1). None: the number of objects given here.
+        class_normalizer: divisor of the class loss: the sum of the weights of all queries of the
+            entire step (1 for a query matched with an object of a known class, otherwise
+            no_object_weight). None: the sum over the queries given here.
+        seeds: (B,) int64, the seed of each image's random points. None: drawn from torch's
+            generator.
+
+        Both divisors cover the micro-batches of all ranks. Averaging gradients divides by the
+        number of ranks, so the trainer multiplies the loss by that number.
         """
         outputs = [*predictions.auxiliary, predictions]
         device = predictions.class_logits.device
@@ -126,13 +130,14 @@ class SetCriterion:
         matching: Matching,
         total: float | None = None,
     ) -> Tensor:
-        """Weighted cross entropy (L,) over K + 1 classes; queries without an object are void.
+        """Return the weighted cross entropy (L,) over K + 1 classes; queries without an object are
+        void.
 
-        A query whose object has no known class has no loss, as one that `annotated_only` leaves
-        out.
+        A query whose object has no known class has no loss, like a query that `annotated_only`
+        leaves out.
 
-        total: divides the losses; None: the sum of the weights of the queries given here, where
-            those without a loss weigh as void.
+        total: divisor of the losses. None: the sum of the weights of the queries given here;
+            queries without a loss have the weight of void in it.
         """
         logits = torch.stack([output.class_logits for output in outputs]).float()
         class_ids = torch.full(
@@ -150,11 +155,11 @@ class SetCriterion:
             reduction="none",
         )
         if self.annotated_only:
-            excused = elsewhere(outputs, targets) & (class_ids == self.num_classes)
-            losses = losses.masked_fill(excused.flatten(), 0.0)
+            ignored = elsewhere(outputs, targets) & (class_ids == self.num_classes)
+            losses = losses.masked_fill(ignored.flatten(), 0.0)
         class_ids = class_ids.where(class_ids != UNNAMED, self.num_classes)
         divisor = weight[class_ids].flatten(1).sum(1) if total is None else weight.new_tensor(total)
-        # Without objects, and with no_object_weight 0, the sum of the weights is 0.
+        # The sum of the weights is 0 if there are no objects and no_object_weight is 0.
         return losses.view(len(outputs), -1).sum(1) / divisor.clamp(min=torch.finfo().tiny)
 
     def mask_losses(
@@ -164,7 +169,7 @@ class SetCriterion:
         matching: Matching,
         seeds: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Binary cross entropy (L,) and dice (L,) of matched pairs, summed over the pairs."""
+        """Return binary cross entropy (L,) and dice loss (L,), each summed over matched pairs."""
         masks = matched_masks(outputs, targets, matching)
         points, labels = self._points_and_labels(masks, targets, matching, seeds)
         logits = sample_logits(masks.unsqueeze(1), points).squeeze(1)  # (L*M, P)
@@ -183,7 +188,7 @@ class SetCriterion:
         matching: Matching,
         seeds: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Points (L*M, P, 2) of each pair and the annotated mask (L*M, P) in 0-1 at them."""
+        """Return points (L*M, P, 2) for each pair, and the annotated mask (L*M, P), 0-1, there."""
         points, labels = [], []
         objects = matching.objects.flatten().split(PAIRS_AT_ONCE)
         keys = pair_keys(matching, seeds).flatten().split(PAIRS_AT_ONCE)
@@ -212,13 +217,13 @@ class SetCriterion:
 
 @torch.no_grad()
 def elsewhere(outputs: list[MaskPredictions], targets: TargetBatch) -> Tensor:
-    """Return whether less than half of each query's mask is annotated, (L, B, Q) bool."""
-    # The masks of no object at all may be of size 0.
+    """Return for each query whether less than half of its mask is annotated: (L, B, Q) bool."""
+    # If there are no objects at all, the masks may have size 0.
     masks = named_masks(targets.class_ids, targets.masks)
     masks = masks if masks.numel() else masks.new_zeros(0, 1, 1)
     annotated = torch.stack([of_image.any(0) for of_image in masks.split(targets.counts)])
     found = []
-    for output in outputs:  # the masks of all outputs at once would take gigabytes
+    for output in outputs:  # the masks of all outputs together would take gigabytes
         logits = output.mask_logits
         if output.mask_embed is not None and output.mask_features is not None:
             logits = torch.einsum("bqc,bchw->bqhw", output.mask_embed, output.mask_features)
@@ -232,11 +237,11 @@ def elsewhere(outputs: list[MaskPredictions], targets: TargetBatch) -> Tensor:
 def matched_masks(
     outputs: list[MaskPredictions], targets: TargetBatch, matching: Matching
 ) -> Tensor:
-    """Return the mask logits (L*M, h, w) of all matched pairs, with gradients, in the type of the
+    """Return the mask logits (L*M, h, w) of all matched pairs, with gradients, in the dtype of the
     outputs.
 
-    The masks of all queries and outputs take gigabytes, and so do their gradients, nearly all of
-    which are zero. Where the outputs have `mask_embed` and `mask_features`, only the masks of
+    The masks of all queries and outputs would take gigabytes, and so would their gradients, nearly
+    all of which are zero. If the outputs have `mask_embed` and `mask_features`, only the masks of
     matched pairs are computed from them.
     """
     mask_embeds = [output.mask_embed for output in outputs if output.mask_embed is not None]
@@ -262,10 +267,10 @@ def matched_masks(
 
 
 def pair_keys(matching: Matching, seeds: Tensor) -> Tensor:
-    """Return the random stream (L, M) of each matched pair, by image, output, and number in the
-    image.
+    """Return the key (L, M) of the random stream of each matched pair.
 
-    The matcher uses the first L streams of an image; each of its pairs uses L of the following.
+    The stream depends on the image, the output, and the number of the pair within the image. The
+    matcher uses the first L streams of an image; each pair uses L of the streams that follow.
     """
     outputs, pairs = matching.queries.shape
     images = matching.images

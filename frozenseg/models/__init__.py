@@ -1,1 +1,1 @@
-"""The two model families, FrozenSeg and Fusioner, and the parts that they train."""
+"""The two model families, FrozenSeg and Fusioner, and the modules that are trained."""

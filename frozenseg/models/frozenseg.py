@@ -1,4 +1,4 @@
-"""FrozenSeg (arXiv 2409.03525). Without SAM and its injectors it is FC-CLIP (arXiv 2308.02487).
+"""FrozenSeg (arXiv 2409.03525); without SAM and the injectors it is FC-CLIP (arXiv 2308.02487).
 
 Legend: B images, Q queries, K classes, D joint CLIP space.
 """
@@ -29,7 +29,8 @@ from frozenseg.structures import (
 
 
 class FrozenSeg(WithEmbeddings, RegionClassifier):
-    """A frozen CLIP classifies, a frozen SAM localises, and the decoders behind them train."""
+    """A frozen CLIP classifies and a frozen SAM localises; the decoders that read their features
+    are trained."""
 
     embeddings = frozenset({"void_embedding"})
 
@@ -50,26 +51,29 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         void_to_unseen: float = 0.0,
         mask_adapter: MaskAdapter | None = None,
     ) -> None:
-        """Join the parts.
+        """Combine the parts of the model.
 
         clip: both the backbone and the out-of-vocabulary classifier.
-        sam: feeds the injectors; None if there are none.
-        pixel_decoder: Mask2Former's, on the levels of CLIP.
-        sam_pixel_decoder: prepares SAM's embedding for the Feature Injector; None without it.
+        sam: provides the features for the injectors; None if there are no injectors.
+        pixel_decoder: Mask2Former's pixel decoder, on CLIP's feature levels.
+        sam_pixel_decoder: prepares SAM's embedding for the Feature Injector; None without that
+            injector.
         mask_decoder: Mask2Former's transformer decoder, with the injectors.
         ensemble_alpha: weight of CLIP's own classifier for seen classes, 0-1.
         ensemble_beta: the same for unseen classes.
-        ensemble_on_valid_mask: let CLIP's classifier count only for masks that are not empty.
+        ensemble_on_valid_mask: whether CLIP's classifier counts only for masks that are not empty.
         size_divisor: images are padded to a multiple of it, in pixels.
-        pyramid: makes CLIP's levels of the one at stride 16, as of a ViT; None: its own ones.
-        void_factor, void_to_unseen: how void is decided, as of `geometric_ensemble`.
-        mask_adapter: says where in and around a region CLIP's features are pooled; None: in it.
+        pyramid: builds CLIP's levels from its only level at stride 16 (CLIP is a ViT); None if
+            CLIP has all levels itself.
+        void_factor, void_to_unseen: adjust the probability of void, see `geometric_ensemble`.
+        mask_adapter: decides where in and around a region CLIP's features are pooled; None: they
+            are pooled inside the region.
         """
         super().__init__()
         self.clip = clip
         self.sam = sam
         self.pixel_decoder = pixel_decoder
-        # The attribute keeps the name that the entries of checkpoints have.
+        # The attribute has this name because the entries of checkpoints have it.
         self.sam_branch = sam_pixel_decoder
         self.mask_decoder = mask_decoder
         self.void_embedding = nn.Parameter(torch.randn(1, clip.embed_dim))
@@ -88,7 +92,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         return self.clip
 
     def stages(self) -> list[Stage]:
-        """Both encoders, both pixel decoders, the transformer decoder, and classification."""
+        """Return the encoders, the pixel decoders, the transformer decoder, and classification."""
         stages = [Stage("CLIP trunk", self.clip, frozen=True)]
         if self.sam is not None:
             encoder = self.sam.model.image_encoder
@@ -105,9 +109,10 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ]
 
     def cast_for_inference(self, dtype: torch.dtype) -> None:
-        """As of `SegmentationModel`: both encoders, and the products of the decoders.
+        """Cast both encoders, and the linear layers and convolutions of the decoders.
 
-        Residual sums and norms of tokens and the places of samples stay in float32.
+        The residual sums and norms of tokens stay in float32, and so do the locations at which
+        deformable attention samples.
         """
         self.clip.cast_trunk(dtype)
         if self.sam is not None:
@@ -115,14 +120,14 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         decoders = nn.ModuleList([self.pixel_decoder, self.mask_decoder])
         if self.sam_branch is not None:
             decoders.append(self.sam_branch)
-        places = {
+        sampling_layers = {
             layer
             for part in decoders.modules()
             if isinstance(part, DeformableAttention)
             for layer in (part.sampling_offsets, part.attention_weights)
         }
         for part in decoders.modules():
-            if isinstance(part, nn.Linear | nn.Conv2d | GroupNorm) and part not in places:
+            if isinstance(part, nn.Linear | nn.Conv2d | GroupNorm) and part not in sampling_layers:
                 part.to(dtype)
             elif isinstance(part, Attention):
                 part.in_proj_weight.data = part.in_proj_weight.to(dtype)
@@ -134,14 +139,14 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         text: TextEmbeddings,
         features: FrozenFeatures | None = None,
     ) -> MaskPredictions:
-        """Mask logits and in-vocabulary class logits (scaled cosines) of every decoder layer, for
-        training.
+        """Return the mask logits and in-vocabulary class logits (scaled cosines) of every decoder
+        layer, for training.
 
         features: the result of `encode` for these images, if it is known already.
         """
         features = features or self.encode(images)
         predictions = self.decode(features, text, auxiliary=True)
-        if self.mask_adapter is not None:  # whose loss needs them
+        if self.mask_adapter is not None:  # its loss needs CLIP's dense features
             predictions.clip_dense = features.clip.dense
         return predictions
 
@@ -154,11 +159,13 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         regions: Sequence[Tensor] | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """As `forward`, but the class logits are log-probabilities of the geometric ensemble.
+        """Like `forward`, for the last layer only, and with the log-probabilities of the geometric
+        ensemble as class logits.
 
-        regions: mask logits (B, P, h, w), spanning each image without its padding, that CLIP alone
-        shall classify as well.
-        image_embedding: `FrozenSam.image_embedding` of these images, if it is known already.
+        regions: mask logits (P, h, w) for each image, which span the image without its padding;
+        they are classified as well, by CLIP's own classifier only.
+        image_embedding: SAM's embedding of these images, as returned by
+        `FrozenSam.image_embedding`, if it is known already.
         """
         features = self.encode(images, image_embedding)
         predictions = self.decode(features, text, auxiliary=False)
@@ -176,7 +183,7 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
 
     @torch.no_grad()
     def encode(self, images: ImageBatch, image_embedding: Tensor | None = None) -> FrozenFeatures:
-        """CLIP's feature pyramid and SAM's embedding; image_embedding as in `predict`."""
+        """Return CLIP's features and SAM's embedding; image_embedding as in `predict`."""
         clip = self.clip(images.normalized(self.clip.mean, self.clip.std))
         return FrozenFeatures(
             clip, self.sam(images, image_embedding) if self.sam is not None else None
@@ -189,7 +196,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
     def decode(
         self, features: FrozenFeatures, text: TextEmbeddings, *, auxiliary: bool
     ) -> MaskPredictions:
-        """Masks and in-vocabulary class logits. auxiliary: also those of the earlier layers."""
+        """Return masks and in-vocabulary class logits; with `auxiliary` also those of the earlier
+        decoder layers."""
         clip_levels = features.clip.levels
         if self.pyramid is not None:
             clip_levels = self.pyramid(clip_levels)
@@ -208,7 +216,8 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
     def ensemble_logits(
         self, features: ClipFeatures, predictions: MaskPredictions, text: TextEmbeddings
     ) -> Tensor:
-        """Log-probabilities (B, Q, K + 1) of the geometric ensemble of both classifiers."""
+        """Return the log-probabilities (B, Q, K + 1) of the geometric ensemble of both classifiers,
+        the trained one and CLIP's own."""
         grid = self.region_grid(features.dense)
         masks = resize(self._as_regions(predictions.mask_logits), grid)
         return geometric_ensemble(
@@ -223,9 +232,9 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         )
 
     def clip_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
-        """Logits (B, Q, K + 1) of CLIP's own classifier for masks.
+        """Return the logits (B, Q, K + 1) of CLIP's own classifier for masks.
 
-        masks: (B, Q, h, w), logits on CLIP's grid; with a mask adapter as of `region_embeddings`.
+        masks: (B, Q, h, w), logits on CLIP's grid; with a mask adapter as in `region_embeddings`.
         """
         if self.mask_adapter is None:
             regions = self.clip.encode_regions(features.dense, masks)
@@ -234,28 +243,29 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         return self.class_logits_of_regions(regions, text)
 
     def class_logits_of_regions(self, regions: Tensor, text: TextEmbeddings) -> Tensor:
-        """Logits (B, Q, K + 1) of CLIP's own classifier for its embeddings (B, Q, D) of regions."""
+        """Return logits (B, Q, K + 1) of CLIP's own classifier for region embeddings (B, Q, D)."""
         return class_logits(regions, text, self.void_embedding, self.clip.logit_scale)
 
     def region_logits(self, features: ClipFeatures, masks: Tensor, text: TextEmbeddings) -> Tensor:
-        """As `clip_logits`, of mask logits (B, P, h, w) on the `region_grid`."""
+        """Like `clip_logits`, for mask logits (B, P, h, w) on the grid of `region_grid`."""
         return self.clip_logits(features, self._as_regions(masks), text)
 
     def _as_regions(self, mask_logits: Tensor) -> Tensor:
-        """Return masks as `clip_logits` takes them: a mask adapter reads what is inside, 0-1."""
+        """Return masks as `clip_logits` expects them: 1 inside and 0 outside for a mask adapter."""
         return mask_logits if self.mask_adapter is None else (mask_logits > 0).float()
 
     def region_embeddings(self, dense: Tensor, masks: Tensor) -> Tensor:
-        """CLIP's embeddings (B, Q, D) of regions by the mask adapter, for training with gradients.
+        """Return CLIP's embeddings (B, Q, D) of regions, pooled where the mask adapter decides; in
+        training with gradients.
 
-        dense: (B, C, h, w) of `ClipFeatures`. masks: (B, Q, 4h, 4w) in 0-1, as of `MaskAdapter`.
+        dense: (B, C, h, w), see `ClipFeatures`. masks: (B, Q, 4h, 4w) in 0-1, see `MaskAdapter`.
         """
-        assert self.mask_adapter is not None, "there is a mask adapter"
+        assert self.mask_adapter is not None, "the model has no mask adapter"
         maps = self.mask_adapter(self.clip.encode_cells(dense), masks)
         return self.clip.encode_activations(dense, maps)
 
     def region_grid(self, dense: Tensor) -> tuple[int, int]:
-        """Height and width of the grid on which masks of regions are expected: CLIP's, or a finer
-        one."""
+        """Return the height and width of the grid on which masks of regions are expected: CLIP's
+        grid, or a finer one for the mask adapter."""
         finer = 1 if self.mask_adapter is None else FINER
         return finer * dense.shape[-2], finer * dense.shape[-1]

@@ -1,6 +1,6 @@
 """Fusioner (arXiv 2210.15138): a small transformer joins a frozen visual and a frozen text encoder.
 
-Sizes and order of the layers are those of the published model.
+The sizes and the order of the layers are those of the published model.
 
 Legend: B images, K classes queried together, N = h*w cells of the visual encoder, C fusion width.
 """
@@ -30,14 +30,15 @@ class TransformerBlock(nn.Module):
         self.linear2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, tokens, C) -> the same shape."""
+        """Map (B, tokens, C) to the same shape."""
         normed = self.attention_norm(tokens)
         tokens = tokens + self.attention(normed, normed, normed)
         return tokens + self.linear2(F.gelu(self.linear1(self.feed_forward_norm(tokens))))
 
 
 class Fusion(WithEmbeddings):
-    """Base of both fusions: brings both encoders' vectors to one width and projects the result.
+    """Base class of both fusions: maps the vectors of both encoders to one width, mixes them, and
+    projects the result.
 
     classes_interact: whether the mask of a class depends on the other classes of the query.
     """
@@ -51,7 +52,7 @@ class Fusion(WithEmbeddings):
             nn.LayerNorm(visual_channels), nn.Linear(visual_channels, dim), nn.LayerNorm(dim)
         )
         self.text_input = nn.Sequential(nn.LayerNorm(text_channels), nn.Linear(text_channels, dim))
-        # Added to all words, so that the transformer can tell them from patches.
+        # Added to all words, so that the transformer can distinguish them from patches.
         self.text_embedding = nn.Parameter(0.02 * torch.randn(dim))
         self.visual_projection = nn.Linear(dim, dim, bias=False)
         self.text_projection = nn.Linear(dim, dim, bias=False)
@@ -60,8 +61,8 @@ class Fusion(WithEmbeddings):
     def start_as_published(self) -> None:
         """Initialise the weights as the published code does.
 
-        The embedding of words is drawn from N(0, 1), both projections from N(0, 1 / dim), and the
-        attention as PyTorch initialises linear layers.
+        `text_embedding` is drawn from N(0, 1) and both projections from N(0, 1 / dim); the
+        attention is initialised as PyTorch initialises linear layers.
         """
         self.text_embedding.normal_()
         for projection in (self.visual_projection, self.text_projection):
@@ -76,8 +77,8 @@ class Fusion(WithEmbeddings):
     def forward(self, tokens: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse tokens (B, N, visual_channels) with class vectors (B, K, text_channels).
 
-        Returns patches (B, N, C) and words (B, K, C). No positional encoding is added: that of the
-        visual encoder is in its tokens already.
+        Returns patches (B, N, C) and words (B, K, C). No positional encoding is added, because the
+        tokens already include that of the visual encoder.
         """
         patches, words = self.mix(
             self.visual_input(tokens), self.text_input(vectors) + self.text_embedding
@@ -85,7 +86,8 @@ class Fusion(WithEmbeddings):
         return self.visual_projection(patches), self.text_projection(words)
 
     def mix(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the transformer: patches (B, N, C) and words (B, K, C), to the same, normalised."""
+        """Run the transformer on patches (B, N, C) and words (B, K, C); returns the same shapes,
+        after a layer norm."""
         raise NotImplementedError
 
 
@@ -112,18 +114,18 @@ class EarlyFusion(Fusion):
         self.norm = nn.LayerNorm(dim)
 
     def mix(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Fusion.mix`."""
+        """See `Fusion.mix`."""
         mixed = self.norm(self.blocks(torch.cat((patches, words), dim=1)))
         return mixed[:, : patches.shape[1]], mixed[:, patches.shape[1] :]
 
 
 class LateFusion(Fusion):
-    """One transformer for patches and one for words; they meet in the cosine similarity only.
+    """One transformer for patches and one for words; they meet only in the cosine similarity.
 
-    This is our reading, since the exact form was not published. Each transformer has half of
+    This is our interpretation, since the exact form was not published. Each transformer has half of
     `num_layers`, so that late fusion trains as many weights as early fusion. Words do not attend to
-    each other, as in the published training, which queries one class at a time; one pass for K
-    classes therefore equals K passes.
+    each other, as in the published training, which queries one class at a time. One pass for K
+    classes therefore gives the same result as K passes.
     """
 
     classes_interact = False
@@ -138,46 +140,47 @@ class LateFusion(Fusion):
         hidden_dim: int = 2048,
         num_layers: int = 12,
     ) -> None:
-        """num_layers: of both transformers together, an even number."""
+        """num_layers: the number of layers of both transformers together, an even number."""
         super().__init__(visual_channels=visual_channels, text_channels=text_channels, dim=dim)
-        assert num_layers % 2 == 0, "both transformers have half of the layers"
+        assert num_layers % 2 == 0, "num_layers must be even: each transformer has half of them"
         self.visual_blocks = _stack(num_layers // 2, dim, num_heads, hidden_dim)
         self.visual_norm = nn.LayerNorm(dim)
         self.text_blocks = _stack(num_layers // 2, dim, num_heads, hidden_dim)
         self.text_norm = nn.LayerNorm(dim)
 
     def mix(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Fusion.mix`."""
+        """See `Fusion.mix`."""
         alone = words.flatten(0, 1)[:, None]  # (B*K, 1, C): sequences of one word
         alone = self.text_norm(self.text_blocks(alone))
         return self.visual_norm(self.visual_blocks(patches)), alone.view_as(words)
 
 
 class UpsamplingDecoder(nn.Module):
-    """Upsamples the fused patches: four 3 x 3 convolutions, with a doubling between each two.
+    """Upsamples the fused patches by four 3 x 3 convolutions; between consecutive convolutions the
+    resolution is doubled.
 
-    An instance norm without weights and ReLU follow each of them, and a 1 x 1 convolution ends the
-    decoder. The published code then resizes the features to the input; here the logits are resized
-    instead, which are K maps in place of C.
+    Each convolution is followed by an instance norm without weights and a ReLU, and the last layer
+    is a 1 x 1 convolution. The published code then resizes the features to the size of the input;
+    here the logits are resized instead, which have K maps instead of C.
     """
 
     def __init__(self, *, dim: int = 512, doublings: int = 3) -> None:
-        """doublings: 3 as published; fewer save time where the cells are small already."""
+        """doublings: 3 as published; fewer save time where the cells are already small."""
         super().__init__()
         self.doublings = doublings
-        self.scale = 2**doublings  # pixels of the result along a side of a cell
+        self.scale = 2**doublings  # pixels of the result along each side of a cell
         self.convolutions = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(4))
         self.output = nn.Conv2d(dim, dim, 1)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patches (B, h*w, C) on a grid (h, w) to pixel features (B, C, scale * h, scale * w)."""
+        """Map patches (B, h*w, C) on a grid (h, w) to features (B, C, scale * h, scale * w)."""
         features = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
         for number, convolution in enumerate(self.convolutions):
             if 0 < number <= self.doublings:
                 features = resize(features, (2 * features.shape[-2], 2 * features.shape[-1]))
             features = convolution(features)
-            # An instance norm: the layer norm over the two axes of a map, which, unlike
-            # `F.instance_norm`, also takes a map of a single cell.
+            # An instance norm, written as a layer norm over the two axes of a map: unlike
+            # `F.instance_norm`, it also accepts a map of a single cell.
             features = F.relu(F.layer_norm(features, features.shape[-2:]))
         return self.output(features)
 
@@ -199,23 +202,26 @@ class Fusioner(SegmentationModel):
         window_stride: int = 0,
         window_padding: float = 0.0,
     ) -> None:
-        """Join the parts.
+        """Combine the parts of the model.
 
         visual: the frozen visual encoder.
-        text: the frozen text encoder; its vectors come to `forward` and `predict` ready-made.
+        text: the frozen text encoder; `forward` and `predict` receive its vectors ready-made.
         fusion: early or late fusion.
         decoder: upsamples the fused patches.
-        temperature: divides the cosines, 0.07 as published.
+        temperature: the cosines are divided by it; 0.07 as published.
         classes_at_once: how many classes `predict` queries in one pass; 0: all of them.
-        size_divisor: images are padded to a multiple of it; itself a multiple of `visual.stride`.
+        size_divisor: images are padded to a multiple of it, in pixels; it must be a multiple of
+            `visual.stride`.
         window: side in pixels of the windows that `predict` slides over images, a multiple of
-            `visual.stride`; 0: the image in one piece.
-        window_stride: pixels from one window to the next.
-        window_padding: value, after normalisation, that windows show beyond an image.
+            `visual.stride`; 0: images are not divided into windows.
+        window_stride: distance in pixels from one window to the next.
+        window_padding: value, after normalisation, of the pixels of a window beyond the image.
         """
         super().__init__()
         for length in (size_divisor, window):
-            assert length % visual.stride == 0, "images and windows consist of whole cells"
+            assert length % visual.stride == 0, (
+                "size_divisor and window must be multiples of visual.stride"
+            )
         self.visual = visual
         self.text = text
         self.fusion = fusion
@@ -233,7 +239,7 @@ class Fusioner(SegmentationModel):
         return self.text
 
     def stages(self) -> list[Stage]:
-        """Return the visual encoder, fusion, and upsampling."""
+        """Return the visual encoder, the fusion, and the upsampling decoder."""
         return [
             Stage("visual encoder", self.visual, frozen=True),
             Stage("fusion", self.fusion),
@@ -243,24 +249,24 @@ class Fusioner(SegmentationModel):
     def forward(
         self, images: ImageBatch, vectors: Tensor, features: PatchTokens | None = None
     ) -> Tensor:
-        """Mask logits (B, K, s*h, s*w) over the padded images, where s is `decoder.scale`.
+        """Return mask logits (B, K, s*h, s*w) over the padded images, where s is `decoder.scale`.
 
-        vectors: (B, K, D) unit vectors, the classes that are queried in each image.
+        vectors: (B, K, D) unit vectors of the classes that are queried in each image.
         features: the result of `encode` for these images, if it is known already.
         """
         return self.decode(features or self.encode(images), vectors)
 
     @torch.no_grad()
     def encode(self, images: ImageBatch) -> PatchTokens:
-        """Patch tokens of the visual encoder."""
+        """Return the patch tokens of the visual encoder."""
         return self.visual(images)
 
     def feature_channels(self) -> dict[str, int]:
-        """Return the channels of a patch token."""
+        """Return the number of channels of a patch token."""
         return {"cells": self.visual.channels}
 
     def decode(self, patches: PatchTokens, vectors: Tensor) -> Tensor:
-        """As `forward`, for images that are encoded already."""
+        """Like `forward`, for images that are already encoded."""
         tokens, words = self.fusion(patches.tokens, vectors)
         pixels = F.normalize(self.decoder(tokens, patches.grid), dim=1)
         cosine = torch.einsum("bkc,bchw->bkhw", F.normalize(words, dim=-1), pixels)
@@ -268,7 +274,8 @@ class Fusioner(SegmentationModel):
 
     @torch.no_grad()
     def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
-        """Query k is always class k; its mask decides whether the class is present.
+        """Return one query per class: query k always has class k, and its mask decides whether the
+        class is present.
 
         A class with several names is queried by the mean of their vectors.
         """
@@ -280,8 +287,8 @@ class Fusioner(SegmentationModel):
         return MaskPredictions(class_logits.expand(len(masks), -1, -1), masks)
 
     def _all_classes(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """Mask logits (B, K, s*h, s*w) of classes (K, D), `classes_at_once` in a pass."""
-        # Where classes do not interact, one pass gives the same masks as many.
+        """Return mask logits (B, K, s*h, s*w) of classes (K, D), `classes_at_once` per pass."""
+        # If classes do not interact, one pass gives the same masks as several passes.
         at_once = self.classes_at_once if self.fusion.classes_interact else 0
         patches, batch = self.encode(images), len(images.sizes)
         parts = vectors.split(at_once or len(vectors))
@@ -290,10 +297,10 @@ class Fusioner(SegmentationModel):
         )
 
     def _windowed(self, images: ImageBatch, vectors: Tensor) -> Tensor:
-        """Mask logits (B, K, H, W): at each pixel the mean over all windows that cover it.
+        """Return mask logits (B, K, H, W): at each pixel the mean over all windows that cover it.
 
-        Pixels that no window covers are padding and get 0. Images of other sizes have other
-        windows.
+        Pixels that no window covers are padding and get 0. Images of different sizes are processed
+        one by one, since their windows differ.
         """
         if len(set(images.sizes)) > 1:
             single = zip(images.pixels.split(1), images.sizes, strict=True)

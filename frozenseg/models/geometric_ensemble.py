@@ -17,14 +17,14 @@ from frozenseg.structures import TextEmbeddings
 def class_logits(
     embeddings: Tensor, text: TextEmbeddings, void: Tensor, logit_scale: Tensor
 ) -> Tensor:
-    """Class logits (B, Q, K + 1), void last: scaled cosines of embeddings and text.
+    """Return class logits (B, Q, K + 1), void last: scaled cosines of embeddings and text.
 
-    A class with several names takes the logit of the best of them (OpenSeg, arXiv 2112.12143). The
-    product is computed in float32, because bfloat16 has steps of 0.5 at a logit of 100.
+    A class with several names takes the largest of their logits (OpenSeg, arXiv 2112.12143). The
+    product is computed in float32, because near a logit of 100 bfloat16 numbers are 0.5 apart.
 
     embeddings: (B, Q, D), not normalised.
     void: (1, D), the learned embedding of "no object", not normalised.
-    logit_scale: the logarithm of the scale, which is limited to 100.
+    logit_scale: the logarithm of the scale; the scale itself is limited to 100.
     """
     weight = torch.cat((text.weight, F.normalize(void, dim=-1)))  # (S + 1, D)
     scale = logit_scale.exp().clamp(max=100)
@@ -39,13 +39,13 @@ def class_logits(
 
 @dataclass
 class TextAndVoid:
-    """Classifies embeddings by a vocabulary. text, void: as of `class_logits`."""
+    """Classifies embeddings by a vocabulary. text, void: as in `class_logits`."""
 
     text: TextEmbeddings
     void: Tensor
 
     def __call__(self, embeddings: Tensor, logit_scale: Tensor) -> Tensor:
-        """As `class_logits`."""
+        """See `class_logits`."""
         return class_logits(embeddings, self.text, self.void, logit_scale)
 
 
@@ -62,17 +62,17 @@ def geometric_ensemble(
 ) -> Tensor:
     """Return the geometric ensemble of the in-vocabulary and the out-of-vocabulary classifier.
 
-    After FC-CLIP (arXiv 2308.02487, section 3): p = p_in^(1 - w) * p_out^w, where w is alpha for
-    seen and beta for unseen classes. All steps start from log-softmax, so that no probability
+    It follows FC-CLIP (arXiv 2308.02487, section 3): p = p_in^(1 - w) * p_out^w, where w is alpha
+    for seen and beta for unseen classes. All steps start from log-softmax, so that no probability
     underflows to log(0).
 
-    in_logits: (B, Q, K + 1) of the trained classifier, void last.
-    out_logits: (B, Q, K + 1) of CLIP's own classifier; its void logit is not used.
-    seen: (K,) bool.
-    valid: (B, Q) bool; where False, the in-vocabulary classifier alone counts.
-    void_factor: what the odds of void are multiplied by; 1: as published.
-    void_to_unseen: share of the claim of CLIP's own classifier on void, see `unseen_in_void`; 0: as
-        published.
+    in_logits: (B, Q, K + 1), logits of the trained classifier, void last.
+    out_logits: (B, Q, K + 1), logits of CLIP's own classifier; its void logit is not used.
+    seen: (K,) bool, whether a class is a seen class.
+    valid: (B, Q) bool; where it is False, only the in-vocabulary classifier counts.
+    void_factor: factor by which the odds of void are multiplied; 1: as published.
+    void_to_unseen: share of the probability `unseen_in_void` that is moved from void to the unseen
+        classes; 0: as published.
     Returns log-probabilities (B, Q, K + 1).
     """
     weight = torch.where(seen, alpha, beta).to(in_logits.dtype)  # (K,)
@@ -81,7 +81,7 @@ def geometric_ensemble(
     mixed = (1 - weight) * in_logits[..., :-1].log_softmax(-1) + weight * out_logits[
         ..., :-1
     ].log_softmax(-1)
-    if void_factor != 1:  # as logits, since odds may be infinite
+    if void_factor != 1:  # applied to the logits, since the odds may be infinite
         shift = math.log(void_factor) if void_factor else -math.inf
         in_logits = torch.cat((in_logits[..., :-1], in_logits[..., -1:] + shift), dim=-1)
     void = in_logits.softmax(-1)[..., -1:]
@@ -96,13 +96,14 @@ def geometric_ensemble(
 def unseen_in_void(
     out_logits: Tensor, seen: Tensor, void: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Return the probabilities (B, Q, K) of void and of an unseen class at once; 0 for seen ones.
+    """Return the joint probabilities (B, Q, K) of void and each unseen class; 0 for seen classes.
 
-    In training regions of unseen classes are without annotation and are called void, so the void of
-    the in-vocabulary classifier stands for both: nothing, or an unseen class. Which of the two, and
-    which class, is up to CLIP's own classifier: p(unseen class k, void) = p_void * p_out(k).
+    In training, regions of unseen classes have no annotation and are labelled void. The void of the
+    in-vocabulary classifier therefore means one of two things: no object, or an unseen class.
+    CLIP's own classifier decides between the two, and between the unseen classes:
+    p(unseen class k, void) = p_void * p_out(k).
 
-    void: (B, Q, 1) probability of void. The rest as of `geometric_ensemble`.
+    void: (B, Q, 1), the probability of void. The other arguments are as in `geometric_ensemble`.
     """
     claims = void * out_logits[..., :-1].softmax(-1) * ~seen
     return claims if valid is None else claims * valid[..., None]

@@ -15,7 +15,7 @@ from frozenseg.runtime.precision import in_compute_type
 
 
 class WithEmbeddings(nn.Module):
-    """A module of which some parameters are learned tables, as the weight of an `nn.Embedding` is.
+    """A module with parameters that are learned tables, like the weight of an `nn.Embedding`.
 
     embeddings: the names of these parameters; weight decay treats them as embeddings.
     """
@@ -34,7 +34,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., input_dim) to (..., output_dim)."""
+        """Map (..., input_dim) to (..., output_dim)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
@@ -43,7 +43,7 @@ class MLP(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention on (B, N, C) tokens through PyTorch's fused kernel.
 
-    The parameters are those of `nn.MultiheadAttention`, so its weights load unchanged.
+    It has the same parameters as `nn.MultiheadAttention`, whose weights load unchanged.
     """
 
     def __init__(self, *, dim: int, num_heads: int) -> None:
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Let queries (B, N, C) attend to key and value (B, M, C): (B, N, C).
+        """Let queries (B, N, C) attend to key and value (B, M, C); returns (B, N, C).
 
         mask: (B, N, M) bool, True where a query may attend to a key.
         """
@@ -81,7 +81,8 @@ class Attention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention, residual, LayerNorm (post-norm). Positions are added to queries and keys only."""
+    """Attention with residual and LayerNorm (post-norm); positional encodings are added to queries
+    and keys only."""
 
     def __init__(self, *, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -97,11 +98,12 @@ class AttentionBlock(nn.Module):
         positions: Tensor,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Tokens (B, N, C) attend to memory (B, M, C); returns (B, N, C).
+        """Let tokens (B, N, C) attend to memory (B, M, C); returns (B, N, C).
 
         memory: the values; None: the tokens attend to themselves.
-        key: memory with its positional encodings; None if the keys shall have none.
-        mask: as of `Attention`.
+        key: memory with its positional encodings added; None if the keys have no such encodings.
+        positions: the positional encodings of the tokens.
+        mask: as in `Attention`.
         """
         query = in_compute_type(tokens + positions)
         if memory is None:
@@ -111,7 +113,7 @@ class AttentionBlock(nn.Module):
 
 
 class FeedForwardBlock(nn.Module):
-    """Two linear layers with ReLU, residual, LayerNorm (post-norm)."""
+    """Two linear layers with ReLU between them, then residual and LayerNorm (post-norm)."""
 
     def __init__(self, *, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -122,16 +124,16 @@ class FeedForwardBlock(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., C) to the same shape."""
+        """Map (..., C) to the same shape."""
         hidden = apply_linear(self.linear1, tokens, activation="relu")
         return self.norm(apply_linear(self.linear2, hidden, residual=tokens))
 
 
 def call(function: Callable[..., Any], *given: Any, recompute: bool) -> Any:
-    """Call a function.
+    """Call a function, with activation checkpointing if requested.
 
-    recompute: whether training computes what is inside again in the backward pass, in place of
-        keeping it; nothing in it may be random then.
+    recompute: whether training recomputes the function's intermediate results in the backward pass
+        instead of storing them; the function must then contain nothing random.
     """
     if not (recompute and torch.is_grad_enabled()):
         return function(*given)
@@ -141,7 +143,7 @@ def call(function: Callable[..., Any], *given: Any, recompute: bool) -> Any:
 def sine_positions(
     height: int, width: int, dim: int, *, device: torch.device | str, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine positional encodings (1, dim, height, width) of a feature map, after DETR (2005.12872).
+    """Return sine positional encodings (1, dim, height, width), after DETR (arXiv 2005.12872).
 
     The first half of the channels encodes the row, the second half the column.
     """
@@ -151,11 +153,11 @@ def sine_positions(
     return torch.cat((rows, columns))[None]
 
 
-# Every level of every image needs one of these small tables. They are kept, and made outside
-# inference mode, so that they can take part in training as well.
+# Every level of every image needs one of these small tables, so they are cached. They are created
+# outside inference mode, so that they can be used in training as well.
 @functools.lru_cache(maxsize=64)
 def _sine_table(count: int, half: int, device: torch.device, temperature: float) -> Tensor:
-    """Return the encodings (half, count) of the places of one axis."""
+    """Return the encodings (half, count) of the positions along one axis."""
     with torch.inference_mode(False), torch.no_grad():
         pair = torch.arange(half, dtype=torch.float32, device=device).div(2, rounding_mode="floor")
         frequency = temperature ** (2 * pair / half)
@@ -166,10 +168,10 @@ def _sine_table(count: int, half: int, device: torch.device, temperature: float)
 
 
 def _channels_last(features: Tensor) -> Tensor:
-    """Feature maps (B, C, h, w) with their channels last in memory, and strides that say so.
+    """Return feature maps (B, C, h, w) with channels last in memory, and the matching strides.
 
-    PyTorch's resize reads the layout from the strides; of a batch of one image, that of the batch
-    can be any.
+    PyTorch's resize derives the layout from the strides. In a batch of one image, the stride of the
+    batch axis is arbitrary, so it is set here.
     """
     features = features.contiguous(memory_format=torch.channels_last)
     _, channels, height, width = features.shape
@@ -180,10 +182,10 @@ def _channels_last(features: Tensor) -> Tensor:
 
 
 def fast_layout(features: Tensor) -> Tensor:
-    """Return feature maps in the layout that PyTorch resizes fast.
+    """Return feature maps in the layout that PyTorch resizes fastest.
 
-    On CUDA channels should be last in memory, else there is one thread for all channels of a cell;
-    on a CPU that layout takes three times as long.
+    On CUDA, channels should be last in memory; otherwise a single thread processes all channels of
+    a cell. On a CPU, that layout takes three times as long.
     """
     return _channels_last(features) if _is_on_gpu(features) else features.contiguous()
 

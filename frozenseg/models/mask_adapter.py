@@ -1,6 +1,6 @@
 """Mask-Adapter (arXiv 2412.04533): where in and around a region CLIP's features are pooled.
 
-Legend: B images, Q regions, M maps of a region, D dimension of the joint space, h x w cells.
+Legend: B images, Q regions, M maps per region, D dimension of the joint space, h x w cells.
 """
 
 import torch
@@ -8,16 +8,16 @@ from timm.layers import LayerNorm2d
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-FINER = 4  # masks have so many cells for each of CLIP's, along each axis
-MASKS_AT_ONCE = 32  # at test; 250 masks of 32 x 32 cells take gigabytes inside the blocks
+FINER = 4  # mask cells per cell of CLIP, along each axis
+MASKS_AT_ONCE = 32  # in inference: 250 masks of 32 x 32 cells take gigabytes inside the blocks
 
 
 class MaskAdapter(nn.Module):
-    """Makes semantic activation maps from masks and CLIP's features (section 3.2 of the paper).
+    """Computes semantic activation maps from masks and CLIP's features (section 3.2 of the paper).
 
-    A mask, embedded by two convolutions, is added to CLIP's cells in the joint space; ConvNeXt
-    blocks read the sum. Under a binary mask CLIP's few cells say only where a region is; here the
-    cells around it may count as well, and those in it may count less.
+    A mask is embedded by convolutions and added to CLIP's cells in the joint space; ConvNeXt blocks
+    read the sum. A binary mask on CLIP's coarse grid only tells where a region is; with activation
+    maps, the cells around the region may count as well, and cells inside it may count less.
     """
 
     def __init__(
@@ -25,8 +25,8 @@ class MaskAdapter(nn.Module):
     ) -> None:
         """Make the layers.
 
-        embed_dim: D. mask_channels: of an embedded mask, a multiple of 4. channels: of the blocks.
-        num_maps: M.
+        embed_dim: D. mask_channels: channels of an embedded mask, a multiple of 4. channels:
+        channels of the blocks. num_blocks: number of ConvNeXt blocks. num_maps: M.
         """
         super().__init__()
         self.mask_embedding = nn.Sequential(
@@ -44,10 +44,10 @@ class MaskAdapter(nn.Module):
         self.maps = nn.Conv2d(channels, num_maps, kernel_size=1)
 
     def forward(self, cells: Tensor, masks: Tensor) -> Tensor:
-        """Activation maps (B, Q, M, h, w), logits.
+        """Return the activation maps (B, Q, M, h, w) as logits.
 
         cells: (B, D, h, w), CLIP's features in the joint space. masks: (B, Q, 4h, 4w), the share of
-        each cell that is in the region, 0-1.
+        each cell that lies in the region, 0-1.
         """
         if torch.is_grad_enabled():
             return self._of_masks(cells, masks)

@@ -28,7 +28,7 @@ from frozenseg.structures import MaskPredictions
 NUM_LEVELS = 3  # strides 32, 16, 8, visited in turn
 
 Classify = Callable[[Tensor, Tensor], Tensor]
-"""From class embeddings (B, Q, D) and the logit scale to class logits (B, Q, K + 1), void last."""
+"""Maps class embeddings (B, Q, D) and the logit scale to class logits (B, Q, K + 1), void last."""
 
 
 class DecoderLayer(nn.Module):
@@ -50,7 +50,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """Let queries (B, Q, C) attend to memory (B, L, C) where mask (B, Q, L) is True.
 
-        key: as of `AttentionBlock`.
+        key: as in `AttentionBlock`.
         """
         queries = self.cross_attention(queries, memory, key, positions=query_positions, mask=mask)
         return self.feed_forward(self.self_attention(queries, positions=query_positions))
@@ -59,13 +59,13 @@ class DecoderLayer(nn.Module):
 class MaskDecoder(WithEmbeddings):
     """Refines queries layer by layer and predicts a mask and a class from each of them.
 
-    The Query Injector works after the layers l with `l % 3 == query_injector_level`, the Feature
-    Injector before the layers with `l % 3 == feature_injector_level`; None switches one off. After
-    the last layer the Query Injector would have no effect and is left out.
+    The Query Injector runs after the layers l with `l % 3 == query_injector_level`, the Feature
+    Injector before the layers with `l % 3 == feature_injector_level`; None disables an injector.
+    After the last layer the Query Injector would have no effect and is left out.
     """
 
     embeddings = frozenset({"query_features", "query_positions", "level_embedding"})
-    """`nn.Embedding`s in Mask2Former."""
+    """In Mask2Former these parameters are `nn.Embedding`s."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class MaskDecoder(WithEmbeddings):
 
         num_queries: Q.
         dim: C.
-        num_heads: of all attention layers.
+        num_heads: number of heads of all attention layers.
         hidden_dim: width of the feed-forward networks.
         num_layers: 9 as published.
         mask_dim: channels of the mask features.
@@ -145,20 +145,20 @@ class MaskDecoder(WithEmbeddings):
         classify: turns class embeddings into class logits.
         sam_embedding: (B, C, h, w), which the Query Injector pools.
         sam_level: (B, C, h, w), which the Feature Injector attends to.
-        auxiliary: for training; also return the outputs of all layers, all of them with
-            `mask_embed` and `mask_features` in place of `mask_logits`.
+        auxiliary: whether to return the outputs of all layers, for training; they have
+            `mask_embed` and `mask_features`, and their `mask_logits` are empty.
         """
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         memories = [self._memory(number, levels, sam_level) for number in range(NUM_LEVELS)]
         masks = MaskHead(mask_features)
         queries = self.query_features.expand(mask_features.shape[0], -1, -1)
-        # The queries of each earlier output, and their mask embeddings.
-        seen: list[tuple[Tensor, Tensor]] = []
+        # The normalised queries before each layer, and their mask embeddings.
+        earlier: list[tuple[Tensor, Tensor]] = []
         for number, layer in enumerate(self.layers):
             level = number % NUM_LEVELS
             embedded = self.norm(queries)
             mask_embed = self.mask_embedding(embedded)
-            seen.append((embedded, mask_embed))
+            earlier.append((embedded, mask_embed))
             if number > 0 and (number - 1) % NUM_LEVELS == self.query_injector_level:
                 assert self.query_injector is not None and sam_embedding is not None
                 size = (sam_embedding.shape[-2], sam_embedding.shape[-1])
@@ -177,7 +177,7 @@ class MaskDecoder(WithEmbeddings):
         embedded = self.norm(queries)
         mask_embed = self.mask_embedding(embedded)
         if auxiliary:
-            return self._predict_all([*seen, (embedded, mask_embed)], masks.features, classify)
+            return self._predict_all([*earlier, (embedded, mask_embed)], masks.features, classify)
         mask_logits = masks.logits(mask_embed)
         pooled = pool_masks(masks.features, mask_logits)
         return MaskPredictions(self._classify(pooled, embedded, classify), mask_logits)
@@ -185,10 +185,10 @@ class MaskDecoder(WithEmbeddings):
     def _memory(
         self, number: int, levels: list[Tensor], sam_level: Tensor | None
     ) -> tuple[Tensor, Tensor, Memory]:
-        """Tokens (B, L, C) of a level, their positional encodings (1, L, C), and what is attended
-        to: the tokens themselves, or SAM's where the Feature Injector works.
+        """Return the tokens (B, L, C) of a level, their positional encodings (1, L, C), and the
+        memory: the tokens themselves, or SAM's tokens at the level of the Feature Injector.
 
-        Several layers read them, so they take the type of products here, once.
+        Several layers read the memory, so it is cast to the dtype of matrix products here, once.
         """
         level, embedding = levels[number], self.level_embedding[number]
         size = (level.shape[-2], level.shape[-1])
@@ -205,9 +205,9 @@ class MaskDecoder(WithEmbeddings):
     def _predict_all(
         self, outputs: list[tuple[Tensor, Tensor]], mask_features: Tensor, classify: Classify
     ) -> MaskPredictions:
-        """Predictions of all outputs, for training, made together.
+        """Return the predictions of all outputs, computed together, for training.
 
-        outputs: for each output its queries (B, Q, C) behind the norm, and their mask embeddings.
+        outputs: for each output its queries (B, Q, C) after the norm, and their mask embeddings.
         """
         embedded, mask_embed = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
         pooled = pool_predicted_masks(mask_embed, mask_features)
@@ -220,18 +220,18 @@ class MaskDecoder(WithEmbeddings):
         return replace(last, auxiliary=auxiliary)
 
     def _classify(self, pooled: Tensor, embedded: Tensor, classify: Classify) -> Tensor:
-        """Class logits (B, N, K + 1) from features pooled under the masks of queries, and the
-        queries, each (B, N, C)."""
+        """Return class logits (B, N, K + 1) from the features pooled under the queries' masks and
+        from the queries themselves, both (B, N, C)."""
         embeddings = self.class_embedding(self.pooling_projection(pooled) + embedded)
         return classify(embeddings, self.logit_scale)
 
 
 class MaskHead:
-    """Mask logits at any size: products of the queries' mask embeddings and the mask features.
+    """Computes mask logits at any size: products of mask embeddings and the mask features.
 
     Resizing is linear, so resizing the features once per size gives the same numbers as resizing Q
     masks in each layer, for a fraction of the work. The logits carry no gradient: the losses
-    compute those of matched queries anew (see `MaskPredictions.mask_embed`).
+    recompute the logits of matched queries (see `MaskPredictions.mask_embed`).
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -240,12 +240,13 @@ class MaskHead:
 
     @functools.cached_property
     def _to_resize(self) -> Tensor:
-        """The features in the layout that resizes need, which is brought about once for all."""
+        """The features in the memory layout that resizing needs, converted once for all sizes."""
         return fast_layout(self.features)
 
     @torch.no_grad()
     def logits(self, mask_embed: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Mask logits (B, Q, *size) of mask_embed (B, Q, C); size None: that of the features."""
+        """Return mask logits (B, Q, *size) of mask_embed (B, Q, C); by default at the size of the
+        mask features."""
         size = size or (self.features.shape[-2], self.features.shape[-1])
         if size not in self._resized:
             self._resized[size] = in_compute_type(resize(self._to_resize, size))
@@ -253,10 +254,10 @@ class MaskHead:
 
 
 def attention_mask(mask_logits: Tensor) -> Tensor:
-    """Where queries may attend: (B, Q, h*w) bool, True where mask_logits (B, Q, h, w) >= 0.
+    """Return where queries may attend: (B, Q, h*w) bool, True where mask_logits (B, Q, h, w) >= 0.
 
-    A query whose mask is empty attends everywhere, because its attention would be undefined
-    otherwise.
+    A query whose mask is empty attends everywhere, because its attention would otherwise be
+    undefined.
     """
     inside = mask_logits.detach().flatten(2) >= 0
     return inside | ~inside.any(-1, keepdim=True)

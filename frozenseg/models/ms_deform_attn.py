@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 def deformable_attention(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Return the weighted sum of bilinear samples, computed at least in float32.
+    """Return the weighted sum of bilinear samples, computed in float32 or wider.
 
-    value: (N, sum of h * w, M, C / M), the cells of all levels one after another.
+    value: (N, sum of h * w, M, C / M), the cells of all levels, concatenated.
     shapes: (height, width) of each level.
-    locations: (N, L, M, V, P, 2) as (x, y), 0-1 over each level; samples outside are zero.
+    locations: (N, L, M, V, P, 2) as (x, y), 0-1 over each level; samples outside a level are zero.
     weights: (N, L, M, V, P), the attention weight of each sample.
     Returns (N, L, C) with the dtype of `value`.
     """
@@ -47,15 +47,15 @@ def deformable_attention(
 
 @functools.cache
 def triton_operator() -> CustomOpDef | None:
-    """Return the operator made of Triton kernels; None, with a warning, where it cannot be
+    """Return the operator that runs Triton kernels; None, with a warning, if it cannot be
     imported."""
     try:
         from frozenseg.models.ms_deform_triton import deformable_triton
-    # An incomplete package lacks files or names; one made for another PyTorch raises other errors.
+    # An incomplete Triton lacks files or names; one built for another PyTorch raises other errors.
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         logger.warning(
-            "deformable attention: Triton cannot be imported (%s: %s); PyTorch's grid_sample takes "
-            "its place, which is slower",
+            "deformable attention: Triton cannot be imported (%s: %s); PyTorch's grid_sample is "
+            "used instead, which is slower",
             type(error).__name__,
             error,
         )
@@ -64,12 +64,13 @@ def triton_operator() -> CustomOpDef | None:
 
 
 def remap_to_single_level(locations: Tensor, weights: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Read offsets and weights made for V levels as the published CUDA kernel does for `levels`.
+    """Read locations and weights made for V levels as the published CUDA kernel does for `levels`.
 
     The kernel takes the number of levels from the feature shapes, but the published SAM pixel
-    decoder makes its buffers for three levels and has one. Sample `query * heads + head` then uses
-    the consecutive entries from the flat position `sample * levels * points` on. Released weights
-    were trained so; this function reproduces it, image by image.
+    decoder builds its buffers for three levels and has only one. The sample with the number
+    `query * heads + head` therefore reads consecutive entries that start at the flat position
+    `sample * levels * points`. The released weights were trained this way, so this function
+    reproduces it, image by image.
 
     locations: (N, L, M, V, P, 2). weights: (N, L, M, V, P). Returns both with `levels` for V.
     """
@@ -85,7 +86,7 @@ def remap_to_single_level(locations: Tensor, weights: Tensor, levels: int) -> tu
 def small_softmax(x: Tensor) -> Tensor:
     """Softmax over a short last axis (a dozen numbers).
 
-    On a CPU without gradients this is five times as fast as PyTorch's own.
+    On a CPU and without gradients it is five times as fast as PyTorch's softmax.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return x.softmax(-1)
@@ -96,7 +97,8 @@ def small_softmax(x: Tensor) -> Tensor:
 class DeformableAttention(nn.Module):
     """Each query samples `num_points` points of every level around its own reference point.
 
-    recompute: whether training computes what leads to the places again in the backward pass.
+    recompute: whether training recomputes the sampling locations and weights in the backward pass
+        instead of storing their intermediate results.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class DeformableAttention(nn.Module):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Start each head in a direction of its own, point p at distance p + 1 (section A.4)."""
+        """Start each head in its own direction, with point p at distance p + 1 (section A.4)."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), -1)
         directions = directions / directions.abs().max(-1, keepdim=True).values
@@ -136,34 +138,35 @@ class DeformableAttention(nn.Module):
         references: Tensor,
         shapes: list[tuple[int, int]],
     ) -> Tensor:
-        """Let queries (N, L, C) sample tokens (N, L, C) around references (L, 2): (N, L, C).
+        """Let queries sample tokens (N, L, C) around reference points (L, 2); returns (N, L, C).
 
-        positions: (1, L, C), added to the tokens to make the queries.
+        positions: (1, L, C), positional encodings; tokens + positions are the queries.
         references: (x, y), 0-1 over the image. shapes: (height, width) of each level.
         """
         value = apply_linear(self.value_proj, tokens).unflatten(-1, (self.num_heads, -1))
         given = (tokens, positions, references, shapes)
-        locations, weights = call(self._places, *given, recompute=self.recompute)
+        locations, weights = call(self._samples, *given, recompute=self.recompute)
         if len(shapes) != self.num_levels:
             locations, weights = remap_to_single_level(locations, weights, len(shapes))
         sampled = deformable_attention(value, shapes, locations, weights)
         return apply_linear(self.output_proj, sampled)
 
-    def _places(
+    def _samples(
         self,
         tokens: Tensor,
         positions: Tensor,
         references: Tensor,
         shapes: list[tuple[int, int]],
     ) -> tuple[Tensor, Tensor]:
-        """Locations (N, L, M, V, P, 2) and weights (N, L, M, V, P) of the samples.
+        """Return the locations (N, L, M, V, P, 2) and weights (N, L, M, V, P) of the samples.
 
-        Half precision is too coarse for the places of samples: they stay in float32 under autocast.
+        Half precision is too coarse for the locations, so they stay in float32 under autocast.
         """
         query = tokens + positions
         layout = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
-        # Offsets are in cells; divided by (width, height) they are in units of the level. The sizes
-        # are written out in full, since PyTorch broadcasts slowly over the two numbers of a point.
+        # Offsets are in cells; dividing them by (width, height) makes them relative to the level.
+        # The sizes are repeated for all samples, since PyTorch broadcasts slowly over a last axis
+        # of two numbers.
         sizes = level_sizes(tuple(shapes), layout[2:], query.device).to(query.dtype)
         with in_float32(query):
             offsets = (apply_linear(self.sampling_offsets, query) / sizes).view(*layout, 2)
@@ -175,9 +178,9 @@ class DeformableAttention(nn.Module):
 class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention and a feed-forward network, each with residual and post-norm.
 
-    recompute_parts: whether training computes the cheap parts whose insides are large (the
-        feed-forward network, and what leads to the places of samples) again in the backward pass:
-        at 1024 x 1024 and bfloat16 it then keeps 0.12 GB of 0.18.
+    recompute_parts: whether training recomputes, in the backward pass, the parts that are cheap but
+        have large intermediate results (the feed-forward network, and the locations and weights of
+        the samples): at 1024 x 1024 in bfloat16 it then stores 0.12 GB instead of 0.18 GB.
     """
 
     def __init__(
@@ -213,7 +216,7 @@ class DeformableEncoderLayer(nn.Module):
         references: Tensor,
         shapes: list[tuple[int, int]],
     ) -> Tensor:
-        """Tokens (N, L, C) and their positional encodings (1, L, C); returns (N, L, C)."""
+        """Refine tokens (N, L, C) with positional encodings (1, L, C); returns (N, L, C)."""
         attended = self.self_attn(tokens, positions, references, shapes)
         tokens = self.norm1(tokens + attended)
         return call(self._feed_forward, tokens, recompute=self.recompute_parts)
@@ -223,17 +226,17 @@ class DeformableEncoderLayer(nn.Module):
         return self.norm2(apply_linear(self.linear2, hidden, residual=tokens))
 
 
-# Both are needed in every layer or image. They are made once, outside inference mode, so that they
-# can take part in training as well.
+# Every layer or image needs the results of the next two functions, so they are cached. They are
+# created outside inference mode, so that they can be used in training as well.
 
 
 @functools.lru_cache(maxsize=16)
 def level_sizes(
     shapes: tuple[tuple[int, int], ...], layout: tuple[int, int, int], device: torch.device
 ) -> Tensor:
-    """(width, height) of the levels, repeated for each number of the offsets.
+    """Return (width, height) of the levels, repeated so that it matches all offsets of a query.
 
-    layout: (heads, levels, points), where the attention may have more levels than `shapes`.
+    layout: (heads, levels, points); the attention may have more levels than `shapes`.
     """
     with torch.inference_mode(False), torch.no_grad():
         sizes = torch.tensor([(width, height) for height, width in shapes], dtype=torch.float32)
@@ -242,7 +245,7 @@ def level_sizes(
 
 @functools.lru_cache(maxsize=16)
 def reference_points(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Centres of the cells of all levels: (L, 2) as (x, y), 0-1 over the image."""
+    """Return the centres (L, 2) of the cells of all levels, as (x, y), 0-1 over the image."""
     with torch.inference_mode(False), torch.no_grad():
         centres = []
         for height, width in shapes:

@@ -2,10 +2,12 @@
 
 A bilinear sample is a weighted sum of four cells, so the output of a query and head is a weighted
 sum of levels * points * 4 rows of the value table. `embedding_bag` computes it in one pass without
-storing the samples. Its own backward sorts all rows and is slow; ours sorts the samples once and
-sums four bags, one for each corner.
+storing the samples. PyTorch's backward pass of `embedding_bag` sorts all rows and is slow; the one
+in this module sorts the samples once and computes four such sums, one for each corner.
 
-Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in all.
+A "bag" is the set of rows that are summed for one query and head, or their sum.
+
+Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in total.
 """
 
 import functools
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from frozenseg.models.ms_deform_operator import connect
 
-# Sizes of the chunks: they bound the memory, and give the threads enough to do.
+# Sizes of the chunks: small enough to limit memory, large enough to keep all threads busy.
 CHUNK_SAMPLES = 2**18
 CHUNK_CELLS = 2**16
 
@@ -31,7 +33,7 @@ def deformable_gather(
     locations: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """`deformable_attention` by gathering; heights and widths are those of the levels.
+    """Compute `deformable_attention` by gathering; heights and widths are those of the levels.
 
     value (N, S, M, D), locations (N, L, M, V, P, 2) and weights (N, L, M, V, P) have one dtype,
     float32 or float64. Returns (N, L, M * D).
@@ -59,7 +61,8 @@ def deformable_gather_backward(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights; grad (N, L, M * D) is that of the output."""
+    """Return the gradients of value, locations and weights; grad (N, L, M * D) is the gradient of
+    the output."""
     batch, length, heads, levels, points, _ = locations.shape
     depth = value.shape[-1]
     constants = _constants(tuple(heights), tuple(widths), heads, points, locations.dtype)
@@ -89,7 +92,7 @@ def deformable_gather_backward(
 
 
 def _dots(table: Tensor, rows: Tensor, bags: Tensor) -> Tensor:
-    """Dot products (B, K) of each bag (B, D) with the rows (B, K) of the table it sums."""
+    """Return the dot products (B, K) of each bag (B, D) with the table rows (B, K) that it sums."""
     dots = table.new_empty(rows.shape)
     count = rows.shape[1]
     buffer = table.new_empty(min(len(rows), max(1, CHUNK_CELLS // count)) * count, table.shape[1])
@@ -106,8 +109,9 @@ def _scatter(
 ) -> Tensor:
     """Return the gradient (S * M, D) of the table: each bag is added to the rows that it sums.
 
-    Samples are sorted by their first row, so that those of one row are neighbours and the gradient
-    of a row is a bag as well. Within a level the other corners lie at a fixed distance in rows.
+    Samples are sorted by the row of their first corner, so that all samples of one row are adjacent
+    and the gradient of a row can be computed by `embedding_bag` as well. Within a level, the rows
+    of the other corners are at a fixed distance from that row.
     """
     cells = sum(height * width for height, width in shapes)
     order = first_rows.argsort()
@@ -142,9 +146,9 @@ def _times(part: slice, factor: int) -> slice:
 
 
 def _steps(height: int, width: int, heads: int) -> tuple[int, int, int, int]:
-    """Distance in rows from the first corner of a sample to all four corners.
+    """Return the distances in rows from the first corner of a sample to all four corners.
 
-    It is 0 along a side of a single cell, which has no second corner.
+    Along an axis with a single cell there is no second corner, and the distance is 0.
     """
     right, down = heads * (width > 1), heads * width * (height > 1)
     return 0, right, down, right + down
@@ -152,12 +156,12 @@ def _steps(height: int, width: int, heads: int) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class _Constants:
-    """Constants of the levels and heads, for every sample of one query."""
+    """Constants of the levels and heads, for all samples of one query."""
 
     size: Tensor  # (M, V, P, 2) as (width, height)
-    last: Tensor  # (M, V, P, 2), the greatest (column, row) of a first corner
-    second: Tensor  # (M, V, P, 2), cells from first to second corner; infinity where there is none
-    stride: Tensor  # (2, M, V, P), rows of the table from cell to cell: right, down
+    last: Tensor  # (M, V, P, 2), the largest (column, row) that a first corner can have
+    second: Tensor  # (M, V, P, 2), cells from first to second corner; infinity if there is none
+    stride: Tensor  # (2, M, V, P), rows of the table from a cell to the next: right, down
     start: Tensor  # (M, V, P), table row of the level's first cell
     steps: Tensor  # (4, M, V, P), see `_steps`
 
@@ -166,8 +170,8 @@ class _Constants:
 def _constants(
     heights: tuple[int, ...], widths: tuple[int, ...], heads: int, points: int, dtype: torch.dtype
 ) -> _Constants:
-    """Return the constants are cached: making them takes longer than the attention of a small
-    image."""
+    """Return the constants; they are cached, because computing them takes longer than the attention
+    of a small image."""
     shapes = list(zip(heights, widths, strict=True))
     starts = [sum(h * w for h, w in shapes[:i]) * heads for i in range(len(shapes))]
 
@@ -191,17 +195,18 @@ def _constants(
 class _Corners:
     """The two columns and two rows of cells around each sample; all tensors (L, M, V, P, 2)."""
 
-    first: Tensor  # column and row of the first corner, moved inside where it lies outside
-    shift: Tensor  # the first corner's distance from where it would be without that move
-    near: Tensor  # bilinear weight of the first column and row
-    far: Tensor  # of the second
+    first: Tensor  # column and row of the first corner, moved into the level if it lies outside
+    shift: Tensor  # column and row of the first corner before that move, relative to `first`
+    near: Tensor  # bilinear weights of the first column and row
+    far: Tensor  # bilinear weights of the second column and row
 
     @classmethod
     def of(cls, locations: Tensor, constants: _Constants) -> "_Corners":
-        """For first corner j and sample x the weights are the hat function of x - j and x - j - 1.
+        """Find the corners around samples at `locations` (L, M, V, P, 2).
 
-        A first corner outside the level is moved inside; cells inside keep their weights by this,
-        and cells outside are never read.
+        For a first corner j and a sample at x, the weights are the hat function of x - j and
+        x - j - 1. A first corner outside the level is moved inside. Cells inside the level keep
+        their weights, and cells outside are never read.
         """
         position = locations * constants.size
         position -= 0.5
@@ -215,7 +220,7 @@ class _Corners:
         return cls(first=first, shift=floor, near=near, far=far)
 
     def shares(self, weights: Tensor) -> Tensor:
-        """Weights (L, M, V, P, 4) of the four cells, multiplied by that of the sample."""
+        """Return weights (L, M, V, P, 4) of the four cells, multiplied by those of the samples."""
         shares = weights.new_empty(*weights.shape, 4)
         near, far = self.near[..., 1] * weights, self.far[..., 1] * weights
         torch.mul(near, self.near[..., 0], out=shares[..., 0])
@@ -225,8 +230,8 @@ class _Corners:
         return shares
 
     def rows(self, constants: _Constants) -> Tensor:
-        """Rows of the four cells in the value table: (L, M, V, P, 4), int32."""
-        # NaN stays in the weights, but an index must be a number.
+        """Return the rows of the four cells in the value table: (L, M, V, P, 4), int32."""
+        # NaN stays in the bilinear weights, but an index must be a number.
         first = self.first.nan_to_num(nan=0.0).int()
         start = torch.addcmul(constants.start, first[..., 0], constants.stride[0])
         start.addcmul_(first[..., 1], constants.stride[1])
@@ -238,12 +243,12 @@ class _Corners:
     def gradients(
         self, dots: Tensor, weights: Tensor, constants: _Constants
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of locations (L, M, V, P, 2) and weights (L, M, V, P), from those of shares.
+        """Return the gradients of locations (L, M, V, P, 2) and weights (L, M, V, P).
 
-        Bilinear sampling is not differentiable at cell centres; there we take the derivative from
-        the right, as `grid_sample` does.
+        dots: (L, M, V, P, 4), the gradients of `shares`. Bilinear sampling is not differentiable at
+        cell centres; there the derivative from the right is used, as in `grid_sample`.
         """
-        # A hat rises (+1) over the cell before its middle and falls (-1) over the one after it.
+        # The hat function rises (slope +1) before its middle and falls (slope -1) after it.
         middle = self.shift == 0
         near = (self.shift == -1).to(dots.dtype).sub_(middle.to(dots.dtype))
         far = middle.to(dots.dtype).sub_((self.shift == 1).to(dots.dtype))

@@ -1,8 +1,8 @@
 """The Triton kernels of deformable attention; neither forward nor backward stores the samples.
 
-This module is imported only where Triton is installed. A program processes some (image, query,
-head) triples ("bags") with all their samples, a tile of bags x channels at a time. Arithmetic and
-sums are in float32 for every dtype of the inputs. Layouts and sizes are those of
+This module is imported only if Triton is installed. A program processes several (image, query,
+head) triples ("bags") with all their samples, as a tile of bags x channels. All arithmetic is in
+float32, whatever the dtype of the inputs. The memory layouts and sizes are those of
 `ms_deform_triton`.
 """
 
@@ -14,10 +14,10 @@ import triton.language as tl
 
 @triton.jit
 def _position(locations, number, size, inside):
-    """Locations, which are 0-1 over `size` cells, in cells from the centre of the first cell.
+    """Convert locations, 0-1 over `size` cells, to cells from the centre of the first cell.
 
-    Positions far outside, or infinite, are moved to just outside, where no corner exists either and
-    the shares stay finite. NaN stays NaN.
+    Positions far outside the level, or infinite, are moved to just outside it: there no corner
+    exists either, and the shares stay finite. NaN stays NaN.
     """
     position = tl.load(locations + number, mask=inside, other=0).to(tl.float32) * size - 0.5
     position = tl.maximum(position, -2.0, propagate_nan=tl.PropagateNan.ALL)
@@ -26,10 +26,11 @@ def _position(locations, number, size, inside):
 
 @triton.jit
 def _corner(x, y, right, below, height, width):
-    """One of the four cells around (x, y): its index, bilinear shares, and whether it exists.
+    """Return one of the four cells around (x, y): its index, its bilinear shares along x and y, and
+    whether it exists.
 
-    The index is kept inside by arithmetic, not by `tl.where`: Triton 3.6 and 3.7 fail to compile a
-    selection per bag whose condition also masks a tile, because they lose its layout.
+    The index is kept within the level by arithmetic, not by `tl.where`: Triton 3.6 and 3.7 fail to
+    compile a selection per bag whose condition also masks a tile, because they lose its layout.
     """
     column = tl.floor(x) + right
     row = tl.floor(y) + below
@@ -76,8 +77,8 @@ def deformable_forward(
                     x, y, corner % 2, corner // 2, height, width
                 )
                 row = first + (start + cell) * heads
-                # A cell that does not exist is zero, so that its share counts only where that is
-                # not a number: then the result is none either.
+                # A cell that does not exist is read as zero, so its share has no effect unless the
+                # share is NaN; then the result is NaN as well.
                 tile = tl.load(
                     value + row[:, None] * CHANNELS + channel,
                     mask=(exists & inside)[:, None] & (channel < CHANNELS),
@@ -148,7 +149,7 @@ def deformable_backward(
                 )
                 dot = tl.sum(tile * out, axis=1)
                 by_weight += share_x * share_y * dot
-                # A corner's share grows towards it: +1 a cell for the right one, -1 for the left.
+                # As x grows, the share of a right corner rises (+1) and of a left one falls (-1).
                 by_x += (2 * (corner % 2) - 1) * share_y * dot
                 by_y += (2 * (corner // 2) - 1) * share_x * dot
             kind = grad_locations.dtype.element_ty

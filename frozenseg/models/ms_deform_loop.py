@@ -1,6 +1,6 @@
-"""Deformable attention through PyTorch's `grid_sample`, level by level; it runs on every device.
+"""Deformable attention by PyTorch's `grid_sample`, level by level; it runs on every device.
 
-Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in all.
+Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in total.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 def loop_over_levels(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` for tensors of one dtype; returns (N, L, M * D)."""
+    """Compute `deformable_attention` for tensors of one dtype; returns (N, L, M * D)."""
     batch, length, heads = weights.shape[:3]
     output = value.new_zeros(batch * heads, value.shape[-1], length)
     maps, grids = _maps(value, shapes), _grids(locations)
@@ -30,9 +30,10 @@ def loop_gradients(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights in `loop_over_levels`; grad (N, L, M * D).
+    """Return the gradients of value, locations and weights in `loop_over_levels`.
 
-    They are computed without autograd, which cannot record inside a custom operator.
+    grad: (N, L, M * D), the gradient of the output. Autograd is not used, because it cannot record
+    inside a custom operator.
     """
     batch, length, heads = weights.shape[:3]
     by_output = grad.transpose(1, 2).reshape(batch * heads, -1, length, 1)  # (N*M, D, L, 1)
@@ -49,7 +50,7 @@ def loop_gradients(
 
 
 def _maps(value: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    """(N, S, M, D) -> for each level (N*M, D, h, w)."""
+    """(N, S, M, D) -> (N*M, D, h, w) for each level."""
     levels = value.split([height * width for height, width in shapes], dim=1)
     return [
         level.permute(0, 2, 3, 1).reshape(-1, value.shape[-1], *shape)

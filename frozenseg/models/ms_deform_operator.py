@@ -1,6 +1,6 @@
-"""Registers shape inference and autograd for both deformable attention operators.
+"""Registers shape inference and autograd for the custom operators of deformable attention.
 
-As custom operators they appear in a compiled graph as one node each.
+Because it is a custom operator, deformable attention is a single node of a compiled graph.
 """
 
 from collections.abc import Sequence

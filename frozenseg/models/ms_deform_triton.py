@@ -1,9 +1,9 @@
-"""Deformable attention on CUDA, through the Triton kernels of `ms_deform_kernels`.
+"""Deformable attention on CUDA, by the Triton kernels of `ms_deform_kernels`.
 
-This module is imported only where Triton is installed. Where a kernel fails to compile or launch,
-`ms_deform_loop` takes its place.
+This module is imported only if Triton is installed. If a kernel fails to compile or launch,
+`ms_deform_loop` is used instead.
 
-Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in all.
+Legend: N images, L queries, V levels, P points, M heads, D channels per head, S cells in total.
 """
 
 import functools
@@ -20,9 +20,9 @@ from frozenseg.models.ms_deform_loop import loop_gradients, loop_over_levels
 from frozenseg.models.ms_deform_operator import connect
 from frozenseg.runtime.triton_launch import launch
 
-PART = "deformable attention"  # in warnings
+PART = "deformable attention"  # the name of this operation in warnings
 
-# Bags x channels of a program: four numbers a thread at Triton's default of four warps.
+# Bags x channels of a program: four numbers per thread with Triton's default of four warps.
 TILE = 512
 
 
@@ -34,7 +34,7 @@ def deformable_triton(
     locations: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """`deformable_attention` in one kernel; heights and widths are those of the levels.
+    """Compute `deformable_attention` in one kernel; heights and widths are those of the levels.
 
     value (N, S, M, D), locations (N, L, M, V, P, 2) and weights (N, L, M, V, P) are each in
     float32, float16 or bfloat16. Returns (N, L, M * D) with the dtype of `value`.
@@ -59,10 +59,11 @@ def deformable_triton_backward(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights; grad (N, L, M * D) is that of the output.
+    """Return the gradients of value, locations and weights; grad (N, L, M * D) is the gradient of
+    the output.
 
     Many samples share a cell, so the gradient of `value` is summed by atomic additions. Their order
-    differs from run to run, and with it the last digits.
+    differs from run to run, and so do the last digits of the result.
     """
     grad, value = grad.contiguous(), value.contiguous()
     locations, weights = locations.contiguous(), weights.contiguous()
@@ -91,15 +92,16 @@ def _run(kernel: Any, tensors: tuple[Tensor, ...], value: Tensor, weights: Tenso
         return True  # an empty grid cannot be launched
     grid, sizes = _grid_and_sizes(value, weights)
     return launch(
-        PART, kernel, grid, *tensors, instead="PyTorch's grid_sample takes its place", **sizes
+        PART, kernel, grid, *tensors, instead="PyTorch's grid_sample is used instead", **sizes
     )
 
 
-# Saves a copy to the device in every layer. Recorded CUDA graphs read the tables too, and do not
-# keep them alive, so that none may go; each has a few bytes for all images of one padded size.
+# The cache saves a copy to the device in every layer. Recorded CUDA graphs also read these tables
+# without keeping them alive, so none may be evicted. A table has a few bytes and serves all images
+# of one padded size.
 @functools.cache
 def _level_table(heights: tuple[int, ...], widths: tuple[int, ...], device: torch.device) -> Tensor:
-    """(V, 3): height, width and first cell of each level."""
+    """Return a table (V, 3): height, width and index of the first cell of each level."""
     rows, start = [], 0
     for height, width in zip(heights, widths, strict=True):
         rows.append((height, width, start))

@@ -1,4 +1,4 @@
-"""Two pixel decoders: Mask2Former's on CLIP's levels, and a smaller one on SAM's embedding.
+"""Two pixel decoders: Mask2Former's for CLIP's levels, and a smaller one for SAM's embedding.
 
 Legend: B images, C channels, levels from coarse to fine (strides 32, 16, 8).
 """
@@ -22,9 +22,9 @@ ENCODER_HIDDEN_DIM = 1024  # feed-forward width of the deformable encoder, fixed
 class DeformableEncoder(nn.Module):
     """Deformable self-attention over the cells of all levels together, in several layers.
 
-    recompute: what training computes again in the backward pass, in place of keeping it
-        (activation checkpointing): whole "layers", each of which then keeps 0.02 of 0.18 GB at
-        1024 x 1024 in bfloat16; "parts", as of `DeformableEncoderLayer`; or "nothing".
+    recompute: what training recomputes in the backward pass instead of storing it (activation
+        checkpointing): entire "layers", each of which then stores 0.02 GB instead of 0.18 GB at
+        1024 x 1024 in bfloat16; the "parts" that `DeformableEncoderLayer` describes; or "nothing".
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DeformableEncoder(nn.Module):
         self.level_embedding = nn.Parameter(torch.randn(num_levels, dim))
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Levels (B, C, h, w) to refined levels of the same shapes."""
+        """Map levels (B, C, h, w) to refined levels of the same shapes."""
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         positions = torch.cat(
@@ -82,8 +82,7 @@ class DeformableEncoder(nn.Module):
 def conv(
     in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """Return a convolution that keeps the size at stride 1, with the initialisation of
-    Mask2Former."""
+    """Return a convolution that keeps the size at stride 1, initialised as in Mask2Former."""
     layer = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
     )
@@ -102,11 +101,11 @@ def conv_norm(
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's, which stays in half precision where its weights are in it: a kernel adds up in
-    float32 either way, and maps at stride 4 are large."""
+    """PyTorch's GroupNorm, but in half precision if its weights are: the kernels sum in float32 in
+    either case, and feature maps at stride 4 are large."""
 
     def forward(self, input: Tensor, *, relu: bool = False) -> Tensor:
-        """(B, C, h, w) to the same shape, then ReLU if asked for."""
+        """Normalise (B, C, h, w), and apply ReLU if requested."""
         with in_type_of(self.weight):
             if (
                 input.dtype == self.weight.dtype
@@ -120,7 +119,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class PixelDecoder(nn.Module):
-    """Mask2Former's pixel decoder (arXiv 2112.01527): refined levels, and mask features."""
+    """Mask2Former's pixel decoder (arXiv 2112.01527): returns refined levels and mask features."""
 
     def __init__(
         self,
@@ -136,13 +135,13 @@ class PixelDecoder(nn.Module):
     ) -> None:
         """Make the layers.
 
-        in_channels: of "res2" to "res5".
+        in_channels: numbers of channels of "res2" to "res5".
         dim: channels of the levels.
         mask_dim: channels of the mask features.
-        num_layers, num_heads, num_points: of the deformable encoder.
-        published_init: initialise the input projections by fan-in and fan-out (Xavier), as
-            Mask2Former does, and not by fan-in alone.
-        recompute: as of `DeformableEncoder`.
+        num_layers, num_heads, num_points: sizes of the deformable encoder.
+        published_init: whether the input projections are initialised by fan-in and fan-out
+            (Xavier), as in Mask2Former, and not only by fan-in.
+        recompute: as in `DeformableEncoder`.
         """
         super().__init__()
         projections = [
@@ -166,9 +165,10 @@ class PixelDecoder(nn.Module):
         self.mask_features = conv(dim, mask_dim, kernel_size=1)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Mask features (B, mask_dim, h, w) at stride 4, and levels (B, dim, h, w) at 32, 16, 8.
+        """Return mask features (B, mask_dim, h, w) at stride 4, and levels (B, dim, h, w) at
+        strides 32, 16 and 8.
 
-        features: "res2" to "res5".
+        features: "res2" to "res5", each (B, C, h, w).
         """
         dtype = autocast_dtype(features["res2"])
         levels = self.encoder(
@@ -186,7 +186,8 @@ class PixelDecoder(nn.Module):
 
 
 class SAMPixelDecoder(nn.Module):
-    """Halves SAM's embedding and refines it by a deformable encoder (arXiv 2409.03525)."""
+    """Halves the resolution of SAM's embedding and refines it by a deformable encoder (arXiv
+    2409.03525)."""
 
     def __init__(
         self,
@@ -202,13 +203,14 @@ class SAMPixelDecoder(nn.Module):
     ) -> None:
         """Make the layers.
 
-        in_channels: of SAM's embedding.
+        in_channels: channels of SAM's embedding.
         dim: channels of the result.
-        num_levels: levels that the attention is built for. There is one, so 1 is right; the
-            published model was built for 3, and its weights need that (`remap_to_single_level`).
-        num_layers, num_heads, num_points: of the deformable encoder.
-        published_init: initialise the convolution as PyTorch does, and not as `conv` does.
-        recompute: as of `DeformableEncoder`.
+        num_levels: number of levels that the attention is built for. SAM's embedding has one level,
+            so 1 is correct, but the published model was built for 3 and its weights need that
+            number (see `remap_to_single_level`).
+        num_layers, num_heads, num_points: sizes of the deformable encoder.
+        published_init: whether the convolution is initialised as PyTorch does, not as `conv` does.
+        recompute: as in `DeformableEncoder`.
         """
         super().__init__()
         self.downsample = conv_norm(in_channels, dim, kernel_size=3, stride=2, bias=True)
@@ -224,7 +226,7 @@ class SAMPixelDecoder(nn.Module):
         )
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """SAM's embedding (B, C, h, w) to (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
+        """Map SAM's embedding (B, C, h, w) to (B, dim, ceil(h / 2), ceil(w / 2)), in float32."""
         convolution, norm = self.downsample
         halved = norm(convolution(embedding.to(autocast_dtype(embedding))), relu=True)
         return self.encoder([halved.float()])[0]

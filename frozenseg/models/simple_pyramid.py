@@ -5,15 +5,15 @@ from torch import Tensor, nn
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """Makes levels at strides 4, 8, 16 and 32 from the last map of a plain ViT, at stride 16.
+    """Computes levels at strides 4, 8, 16 and 32 from the last map of a plain ViT, at stride 16.
 
-    Its layers train: what a token knows of the pixels within its patch is in its channels, from
-    which no fixed resampling can take it. ViTDet's last two convolutions of each level are left
-    out, since the pixel decoder begins with a convolution and a norm of its own.
+    Its layers are trained: the detail within a patch is encoded in the channels of its token, and
+    fixed resampling cannot recover it. ViTDet's last two convolutions of each level are left out,
+    since the pixel decoder begins with its own convolution and norm.
     """
 
     def __init__(self, *, channels: int) -> None:
-        """channels: of the map."""
+        """channels: number of channels of the map."""
         super().__init__()
         half, quarter = channels // 2, channels // 4
         self.channels = {"res2": quarter, "res3": half, "res4": channels, "res5": channels}
@@ -27,7 +27,7 @@ class SimpleFeaturePyramid(nn.Module):
         self.to_res5 = nn.MaxPool2d(kernel_size=2, stride=2)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """features: {"res4": (B, C, h, w)}, h and w even; gives "res2" to "res5"."""
+        """Map {"res4": (B, C, h, w)}, with even h and w, to the levels "res2" to "res5"."""
         cells = features["res4"].to(self.to_res3.weight.dtype)
         return {
             "res2": self.to_res2(cells),

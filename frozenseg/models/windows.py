@@ -8,10 +8,10 @@ from frozenseg.structures import ImageBatch
 def windows(
     images: ImageBatch, *, side: int, stride: int, padding: float
 ) -> Iterator[tuple[int, int, ImageBatch]]:
-    """Yield (top, left, part) of square windows that cover images of one size, all lengths in
+    """Yield (top, left, part) for square windows that cover images of one size; all lengths are in
     pixels.
 
-    The last window of a row or column may reach beyond the image, as does the only window of an
+    The last window of a row or column may extend beyond the image, as does the only window of an
     image smaller than `side`. There the encoders see `padding`, a value after normalisation.
     """
     height, width = images.sizes[0]
@@ -25,6 +25,6 @@ def windows(
 
 
 def window_starts(length: int, side: int, stride: int) -> range:
-    """Where windows begin along an axis of `length` pixels; the last window covers its end."""
+    """Return where windows begin along an axis of `length` pixels; the last one covers its end."""
     beyond = max(length - side, 0)
     return range(0, beyond + stride, stride) if beyond % stride else range(0, beyond + 1, stride)

@@ -1,1 +1,1 @@
-"""How models are run: precision, compilation, CPU memory, fused layers, background threads."""
+"""How models run: precision, compilation, CPU memory, fused layers, background threads."""

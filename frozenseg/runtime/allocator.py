@@ -1,32 +1,34 @@
-"""CPU allocator settings on Linux (glibc thresholds, huge pages), for programs of our own.
+"""CPU allocator settings on Linux (glibc thresholds, huge pages), for the package's own programs.
 
-Only commands call this: a library must not change the memory of its host process.
+Only commands call `configure_allocator`: a library must not change the memory settings of its host
+process.
 """
 
 import ctypes
 import os
 
-DEFAULT = "FROZENSEG_DEFAULT_ALLOCATOR"  # set to any value: change no settings
+DEFAULT = "FROZENSEG_DEFAULT_ALLOCATOR"  # if set to any value, no settings are changed
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # PyTorch's own switch, read at its first allocation
-KEPT = 2_000_000_000  # free bytes at the end of the heap that are not returned to the system
-MAPPED = 128 * 1024 * 1024  # larger tensors, in bytes, get memory mappings of their own
+KEPT = 2_000_000_000  # free bytes at the end of the heap that are kept for reuse
+MAPPED = 128 * 1024 * 1024  # larger tensors, in bytes, get their own memory mappings
 MAPPINGS = "/proc/self/maps"  # Linux's list of the mappings of this process
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_MADV_HUGEPAGE = 14  # of madvise(2)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
+_MADV_HUGEPAGE = 14  # an advice of madvise(2)
 
 
 def configure_allocator() -> None:
     """Keep freed memory for reuse and use huge pages; call it before the first tensor is allocated.
 
-    The settings hold for the whole process and for those that it starts. PyTorch has no memory
-    cache on a CPU: every large tensor comes from the system, which clears it page by page. Keeping
-    memory saves 6 % of the published model's time at inference and 14 % in training; huge pages
-    save a fifth of SAM's encoder (two cores, logs/speed/benchmark.md). It costs the memory that is
-    free between tensors, 0.1 GB at inference. Only glibc has these settings, and the user's own
-    settings (GLIBC_TUNABLES, MALLOC_*_, THP_MEM_ALLOC_ENABLE) take precedence.
+    The settings hold for the entire process and for the processes that it starts. PyTorch has no
+    memory cache on a CPU: the memory of every large tensor comes from the system, which clears it
+    page by page. Keeping memory saves 6 % of the published model's time at inference and 14 % in
+    training; huge pages save a fifth of the time of SAM's encoder (two cores,
+    logs/speed/benchmark.md). The cost is the free memory that is kept between tensors, 0.1 GB at
+    inference. Only glibc has these settings, and the user's own settings (GLIBC_TUNABLES,
+    MALLOC_*_, THP_MEM_ALLOC_ENABLE) take precedence.
 
     Example:
-        >>> frozenseg.configure_allocator()  # the first line of a script of one's own
+        >>> frozenseg.configure_allocator()  # the first line of your script
     """
     if DEFAULT in os.environ:
         return
@@ -39,10 +41,10 @@ def configure_allocator() -> None:
 
 
 def release_fragmented_memory() -> None:
-    """Return memory that preparing a model has freed, and put the heap into huge pages.
+    """Return the memory that was freed while a model was prepared, and use huge pages for the heap.
 
     Freed weights leave the heap fragmented. Prepacked weights are allocated by oneDNN, which does
-    not request huge pages: those of ConvNeXt-L and SAM ViT-B would take 270,000 small pages.
+    not request huge pages: the weights of ConvNeXt-L and SAM ViT-B would take 270,000 small pages.
     """
     if DEFAULT in os.environ or not _is_glibc():
         return
@@ -58,7 +60,7 @@ def release_fragmented_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library would keep it."""
+    """Return freed memory to the system, which glibc would otherwise keep."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

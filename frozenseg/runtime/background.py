@@ -16,9 +16,9 @@ _END: Any = object()
 
 
 def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Yield the items in order, while a thread makes up to `depth` further items.
+    """Yield the items in order, while a thread draws up to `depth` further items.
 
-    An error in making an item is raised in its place.
+    If drawing an item fails, the error is raised in place of that item.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
@@ -32,10 +32,10 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
 
 
 def newest(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield items of a source that does not wait, such as a camera, in order.
+    """Yield, in order, items of a source that does not wait, such as a camera.
 
-    A thread draws them all; those that come while the caller is busy are dropped but for the last.
-    An error in making an item is raised in its place.
+    A thread draws all items. Of the items that arrive while the caller is busy, all but the last
+    are dropped. If drawing an item fails, the error is raised in place of that item.
     """
     latest: deque[Item] = deque(maxlen=1)
     ready, stop = threading.Condition(), threading.Event()
@@ -71,10 +71,10 @@ def newest(items: Iterable[Item]) -> Iterator[Item]:
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int
 ) -> Iterator[Result]:
-    """Yield `function(item)` of all items in order; threads compute up to `depth` further ones.
+    """Yield `function(item)` for all items in order; threads compute up to `depth` further results.
 
-    The items themselves are drawn by the caller's thread. An error of the function is raised in
-    place of its result.
+    The items themselves are drawn in the caller's thread. If the function fails, its error is
+    raised in place of the result.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="map_ahead")
@@ -91,15 +91,15 @@ def map_ahead(
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class AsyncWriter:
     """A thread that runs calls one after another, with at most `depth` of them pending.
 
-    An error of a call is raised by a later `do`, or at the end of the `with` block. If the block
-    itself fails, pending calls still run.
+    The error of a failed call is raised by a later `do`, or at the end of the `with` block. If the
+    block itself fails, pending calls still run.
     """
 
     def __init__(self, depth: int) -> None:
@@ -108,7 +108,7 @@ class AsyncWriter:
         self._waiting: deque[Future[Any]] = deque()
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Run a call in the thread; waits while `depth` calls are pending."""
+        """Run a call in the thread; wait first while `depth` calls are pending."""
         while len(self._waiting) >= self.depth:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(function, *arguments))
@@ -137,10 +137,10 @@ class AsyncWriter:
 def bucketed(
     items: Iterable[Item], size: int, key: Callable[[Item], Any], window: int
 ) -> Iterator[list[Item]]:
-    """Yield groups of at most `size` items that have the same key; items without one (None) go
-    alone.
+    """Yield groups of at most `size` items that have the same key.
 
-    An item waits for partners until its group is full or `window` further items have come.
+    An item whose key is None forms its own group. Any other item waits for partners until its group
+    is full or `window` further items have been drawn.
     """
     groups: dict[Any, tuple[int, list[Item]]] = {}  # by key, the oldest first
     for number, item in enumerate(items):

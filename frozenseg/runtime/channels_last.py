@@ -1,8 +1,8 @@
-"""Norms of maps whose channels are last in memory, on CUDA through Triton kernels.
+"""Norms of feature maps whose channels are last in memory, by Triton kernels on CUDA.
 
-PyTorch's depthwise convolution, with the norm over channels behind it, takes two to three times as
-long as the kernel here, and its group norm, which copies such maps, up to five times
-(logs/gpu/README.md). The kernels are for half precision without gradients.
+PyTorch's depthwise convolution, followed by the norm over channels, takes two to three times as
+long as the kernel of this module; its group norm, which copies such maps, takes up to five times as
+long (logs/gpu/README.md). The kernels are for half precision without gradients.
 
 Legend: B images, C channels, h x w cells.
 """
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from frozenseg.runtime.triton_launch import kernels_work, launch, runs_triton
 
-PART = "norms of features"  # in warnings
-TILE = 1024  # numbers of a row that a program holds at once, for each of four rows
+PART = "norms of features"  # the name of these operations in warnings
+TILE = 1024  # values of a row that a program holds at once, for each of its four rows
 MOST_CHANNELS = 4096
-GROUP_TILE = 8192  # the same of a program of eight warps that knows no rows
-SUM_PARTS = 256  # parts of an image whose sums are made at once, two for each multiprocessor
+GROUP_TILE = 8192  # values that a program of `group_norm`, with eight warps, holds at once
+SUM_PARTS = 256  # parts of an image that are summed in parallel, two for each multiprocessor
 
 
 def runs_kernels(maps: Tensor) -> bool:
-    """Whether the kernels of this module take maps (B, C, h, w)."""
+    """Return whether the kernels of this module support maps (B, C, h, w)."""
     return (
         maps.dtype in (torch.float16, torch.bfloat16)
         and not torch.is_grad_enabled()
@@ -37,12 +37,12 @@ def runs_kernels(maps: Tensor) -> bool:
 
 
 def groups_are_powers_of_two(channels: int, groups: int) -> bool:
-    """Whether `group_norm` takes so many channels in so many groups."""
+    """Return whether both numbers are powers of two, as `group_norm` requires."""
     return channels == _power_of_two(channels) and groups == _power_of_two(groups)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether `depthwise_layer_norm` computes this convolution."""
+    """Return whether `depthwise_layer_norm` supports this convolution."""
     return (
         isinstance(layer, nn.Conv2d)
         and layer.groups == layer.in_channels == layer.out_channels
@@ -57,10 +57,11 @@ def is_depthwise(layer: nn.Module) -> bool:
 def depthwise_layer_norm(
     cells: Tensor, taps: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, eps: float
 ) -> Tensor:
-    """Compute a depthwise convolution of 7 x 7, and the layer norm over channels behind it.
+    """Compute a depthwise 7 x 7 convolution, followed by a layer norm over channels.
 
-    cells: (B, h, w, C) contiguous. taps: (7, 7, C) contiguous, the weights of the convolution,
-    which pads by 3 zeros. bias: (C,). scale, shift, eps: of the norm. Returns (B, h, w, C).
+    cells: (B, h, w, C), contiguous. taps: (7, 7, C), contiguous, the weights of the convolution,
+    which pads with 3 zeros. bias: (C,). scale, shift, eps: parameters of the norm. Returns (B, h,
+    w, C).
     """
     output = torch.empty_like(cells)
     batch, height, width, channels = cells.shape
@@ -71,7 +72,7 @@ def depthwise_layer_norm(
         _kernels().depthwise_norm,
         (-(-width // columns), -(-height // 4), batch),
         *(cells, taps, bias, scale, shift, output, height, width, eps),
-        instead="PyTorch's convolution and norm take its place",
+        instead="PyTorch's convolution and norm are used instead",
         CHANNELS=channels,
         BLOCK_CHANNELS=block,
         BLOCK_COLUMNS=columns,
@@ -95,9 +96,9 @@ def _(
 def group_norm(
     maps: Tensor, groups: int, scale: Tensor, shift: Tensor, eps: float, relu: bool
 ) -> Tensor:
-    """PyTorch's group norm of maps (B, C, h, w), then ReLU if asked for; channels last.
+    """Compute PyTorch's group norm of maps (B, C, h, w), then ReLU if requested.
 
-    C and C / groups must be powers of two.
+    The result has its channels last in memory. C and `groups` must be powers of two.
     """
     maps = maps.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = maps.shape
@@ -107,7 +108,7 @@ def group_norm(
     factors = maps.new_empty((batch, 2, channels), dtype=torch.float32)
     output = torch.empty_like(maps)
     run = functools.partial(
-        launch, PART, instead="PyTorch's group norm takes its place", CHANNELS=channels, num_warps=8
+        launch, PART, instead="PyTorch's group norm is used instead", CHANNELS=channels, num_warps=8
     )
     kernels = _kernels()
     if (

@@ -1,6 +1,6 @@
 """The Triton kernels of `channels_last`: maps (B, h, w, C) whose channels are last in memory.
 
-This module is imported only where Triton is installed. Arithmetic and sums are in float32 for every
+This module is imported only if Triton is installed. All arithmetic is in float32, whatever the
 dtype of the maps.
 """
 
@@ -12,7 +12,7 @@ import triton.language as tl
 
 @triton.jit
 def _normed(total, channel, known, scale, shift, eps, CHANNELS: tl.constexpr):
-    """Numbers (n, C) normed over the channels; those of channels that do not exist are zero."""
+    """Normalise (n, C) values over the channels; padding channels are ignored."""
     mean = tl.sum(total, axis=1) / CHANNELS
     centred = tl.where(known, total - mean[:, None], 0.0)
     variance = tl.sum(centred * centred, axis=1) / CHANNELS
@@ -36,15 +36,15 @@ def depthwise_norm(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Depthwise convolution of 7 x 7 and the norm over channels behind it.
+    """Compute a depthwise 7 x 7 convolution, followed by the norm over channels.
 
-    A program makes some columns of four rows, with all their channels: the cells that it loads, ten
-    rows of them, serve up to four sums each. taps: (49, C), the weights of the convolution. scale,
-    shift: (C,), of the norm.
+    A program computes several columns of four rows, with all their channels. It loads ten rows of
+    cells, and each loaded cell contributes to up to four sums. taps: (49, C), the weights of the
+    convolution. scale, shift: (C,), parameters of the norm.
     """
     column = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     row = tl.program_id(1) * 4
-    first_row = tl.program_id(2).to(tl.int64) * height  # of the image
+    first_row = tl.program_id(2).to(tl.int64) * height  # the image's first row
     channel = tl.arange(0, BLOCK_CHANNELS)
     known = channel < CHANNELS
     sum0 = tl.zeros((BLOCK_COLUMNS, BLOCK_CHANNELS), dtype=tl.float32)
@@ -53,7 +53,7 @@ def depthwise_norm(
     for right in range(7):
         x = column + right - 3
         inside = ((x >= 0) & (x < width))[:, None] & known
-        # The rows of weights that meet the loaded row: that of the first sum, and the last three.
+        # The weights for the loaded row in the first sum, and those loaded for the last three rows.
         tap = tl.zeros((BLOCK_CHANNELS,), dtype=tl.float32)
         tap1, tap2, tap3 = tap, tap, tap
         for below in tl.static_range(10):
@@ -99,10 +99,11 @@ def group_sums(
     BLOCK_CELLS: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Add up the channels, and their squares, over one of PARTS parts of an image's cells.
+    """Sum the channels, and their squares, over one of PARTS parts of an image's cells.
 
-    The numbers are taken from the first cell of the image, so that squares of a large mean do not
-    swallow the variance. C is a power of two. sums: (B, PARTS, 2, C) float32.
+    The values of the image's first cell are subtracted first, because with a large mean the
+    variance would be lost in the sum of squares. C is a power of two. sums: (B, PARTS, 2, C)
+    float32.
     """
     part, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, CHANNELS)
@@ -136,10 +137,11 @@ def group_factors(
     PARTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Find how a group norm changes each channel, from `group_sums`: by a factor and a number.
+    """Compute the factor and the offset by which a group norm changes each channel, from the sums
+    of `group_sums`.
 
-    A program makes those of whole groups of one image. PARTS, and GROUP, the channels of a group,
-    are powers of two. factors: (B, 2, C) float32.
+    A program handles complete groups of one image. PARTS and GROUP, the number of channels per
+    group, are powers of two. factors: (B, 2, C) float32.
     """
     image = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * BLOCK_CHANNELS
@@ -149,8 +151,8 @@ def group_factors(
     total = tl.sum(tl.load(source), axis=0)
     squares = tl.sum(tl.load(source + CHANNELS), axis=0)
     pivot = tl.load(maps + image * cells * CHANNELS + channel).to(tl.float32)
-    means = total / cells  # about the pivot
-    # The variance of a group: within its channels, and of their means.
+    means = total / cells  # relative to the pivot
+    # The variance of a group: the variance within its channels, plus that of their means.
     groups: tl.constexpr = BLOCK_CHANNELS // GROUP
     within = tl.reshape(squares / cells - means * means, (groups, GROUP))
     of_channels = tl.reshape(means + pivot, (groups, GROUP))
@@ -175,7 +177,7 @@ def scale_and_shift(
     CHANNELS: tl.constexpr,
     BLOCK_CELLS: tl.constexpr,
 ):
-    """Multiply each channel by a factor and add a number. factors: (B, 2, C) float32."""
+    """Multiply each channel by a factor and add an offset. factors: (B, 2, C) float32."""
     image = tl.program_id(1).to(tl.int64)
     cell = tl.program_id(0) * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)
     channel = tl.arange(0, CHANNELS)

@@ -1,4 +1,4 @@
-"""`torch.compile` where it works; elsewhere the method runs uncompiled, with a warning."""
+"""`torch.compile` if it works; otherwise the method runs uncompiled, with a warning."""
 
 import functools
 import logging
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 def compile_where_possible(
     method: Callable[..., Any], name: str, *, dynamic: bool | None
 ) -> Callable[..., Any]:
-    """Compile `method`, and run it uncompiled from the first call on that fails to compile.
+    """Compile `method`; once a call fails to compile, that call and all later ones run uncompiled.
 
-    name: for the warning. dynamic: as of `torch.compile`. Errors of the method itself are raised as
-    without compiling.
+    name: the name of the method in the warning. dynamic: as in `torch.compile`. Errors of the
+    method itself are raised as they would be without compiling.
     """
     made = torch.compile(method, dynamic=dynamic)
     compiled: Callable[..., Any] | None = made

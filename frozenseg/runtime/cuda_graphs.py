@@ -1,7 +1,7 @@
-"""CUDA graphs: a stage of a model whose inputs have a size seen before is launched as a whole.
+"""CUDA graphs: a stage of a model is launched in one call if its input sizes were seen before.
 
-A stage launches hundreds of small kernels, which takes a CPU longer than the kernels take a GPU. A
-graph holds them all, and one call launches it.
+A stage launches hundreds of small kernels, and launching them takes the CPU longer than running
+them takes the GPU. A graph contains all these kernels and is launched by one call.
 """
 
 import functools
@@ -22,13 +22,13 @@ from frozenseg.runtime.precision import tf32_settings
 
 logger = logging.getLogger(__name__)
 
-GRAPHS = 48  # kept at most: six stages at eight sizes
-COUNTED = 4096  # combinations of shapes whose calls are counted
+GRAPHS = 48  # the most graphs that are kept: six stages at eight sizes
+COUNTED = 4096  # the most combinations of shapes whose calls are counted
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Return the same tuples, lists, dictionaries and dataclasses with `function` of each
-    tensor."""
+    """Return the same nested tuples, lists, dictionaries and dataclasses, with `function` applied
+    to each tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple | list):
@@ -45,7 +45,9 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
 class StageGraph:
     """A recorded call of a stage.
 
-    inputs, outputs: the tensors that the graph reads and writes, as arguments and result.
+    replay: launches the graph.
+    inputs, outputs: the recorded arguments and result, with the tensors that the graph reads and
+        writes.
     others: weights and tables that it reads as well; they must live as long as the graph.
     """
 
@@ -55,21 +57,21 @@ class StageGraph:
     others: list[Tensor]
 
     def __call__(self, arguments: Any) -> Any:
-        """Return the stage's result for arguments of the recorded shapes."""
+        """Return the stage's result for arguments that have the recorded shapes."""
         for static, given in zip(_tensors(self.inputs), _tensors(arguments), strict=True):
             static.copy_(given)
         self.replay()
-        # The next call, or another graph in the same memory, overwrites the outputs.
+        # Cloned, since the next call, or another graph in the same memory, overwrites them.
         return map_tensors(self.outputs, Tensor.clone)
 
 
 class StageGraphs:
     """Records the stages of one model as CUDA graphs, which share their memory.
 
-    The first call with new shapes runs the stage as it is; the second one records it. When there
-    are `GRAPHS` graphs, shapes have to come more often than those of another graph to replace it.
-    The weights must stay where they are: after moving or casting a model, make new graphs. Threads
-    take turns.
+    The first call with new shapes runs the stage without a graph; the second one records it. Once
+    there are `GRAPHS` graphs, new shapes replace the graph with the fewest calls, if they have been
+    called more often. The weights must stay at their addresses: after moving or casting a model,
+    create a new `StageGraphs`. Threads take turns.
     """
 
     def __init__(self) -> None:
@@ -81,7 +83,10 @@ class StageGraphs:
         self._works = True
 
     def wrap(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """Return `method` with graphs on CUDA where no gradients are needed. name: of the stage."""
+        """Return `method` with graphs, which are used on CUDA if no gradients are needed.
+
+        name: name of the stage.
+        """
 
         @functools.wraps(method)
         def run(*arguments: Any, **options: Any) -> Any:
@@ -101,23 +106,23 @@ class StageGraphs:
         self, key: str, name: str, method: Callable[..., Any], given: Any
     ) -> StageGraph | None:
         self._calls[key] += 1
-        if len(self._calls) > COUNTED:  # a service meets ever new sizes and numbers of names
+        if len(self._calls) > COUNTED:  # a service keeps meeting new sizes and numbers of names
             self._calls = Counter(dict(self._calls.most_common(COUNTED // 2)))
         if key not in self._graphs and self._calls[key] > 1 and self._has_room(self._calls[key]):
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 self._graphs[key] = record(method, given, self._pool)
-            except RuntimeError as error:  # PyTorch's for whatever a graph cannot hold
+            except RuntimeError as error:  # raised for what a graph cannot contain
                 self._works = False
                 logger.warning(
-                    "%s cannot be recorded as a CUDA graph and runs as it is, more slowly (%s)",
+                    "%s cannot be recorded as a CUDA graph and runs without one, more slowly (%s)",
                     name,
                     " ".join(str(error).split())[:300],
                 )
         return self._graphs.get(key)
 
     def _has_room(self, calls: int) -> bool:
-        """Whether shapes that came so often get a graph; makes room for it."""
+        """Return whether shapes with this many calls get a graph; if needed, drop another graph."""
         if len(self._graphs) < GRAPHS:
             return True
         rarest = min(self._graphs, key=self._calls.__getitem__)
@@ -127,7 +132,7 @@ class StageGraphs:
         return True
 
     def _in_turn(self, graph: StageGraph, given: Any) -> Any:
-        """Replay behind the last replay, which another thread may have put on another stream."""
+        """Replay a graph after the last replay, which may be on another thread's stream."""
         stream = torch.cuda.current_stream()
         if self._last_use is not None:
             stream.wait_event(self._last_use)
@@ -137,21 +142,22 @@ class StageGraphs:
 
 
 def record(method: Callable[..., Any], given: Any, pool: Any) -> StageGraph:
-    """Record a call. given: (arguments, options). pool: of the memory for all graphs of a model.
+    """Record a call.
 
-    Raises `RuntimeError` for what a graph cannot hold, such as waiting for the device.
+    given: (arguments, options). pool: the memory pool that all graphs of a model share. Raises
+    `RuntimeError` for anything that a graph cannot contain, such as waiting for the device.
     """
     with torch.inference_mode(False), torch.no_grad():
         inputs = map_tensors(given, lambda tensor: torch.empty_like(tensor).copy_(tensor))
     with _without_autocast_cache():
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
-        with torch.cuda.stream(stream):  # makes tables and workspaces
+        with torch.cuda.stream(stream):  # a first run, which creates tables and workspaces
             method(*inputs[0], **inputs[1])
         current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile.
-        # The stream is given, because that of `torch.cuda.graph` itself is of one GPU for good.
+        # "thread_local" lets other threads allocate memory during the capture. The stream is given
+        # because the default one of `torch.cuda.graph` belongs to one GPU permanently.
         with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             with _OtherInputs() as others:
                 outputs = method(*inputs[0], **inputs[1])
@@ -159,21 +165,21 @@ def record(method: Callable[..., Any], given: Any, pool: Any) -> StageGraph:
 
 
 class _OtherInputs(TorchDispatchMode):
-    """Collects the tensors that operations inside read but that none of them has made."""
+    """Collects the tensors that operations inside read but that none of them created."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tensors: dict[int, Tensor] = {}
-        self._made: set[int] = set()
+        self._created: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor) and _storage(leaf) not in self._made:
+            if isinstance(leaf, Tensor) and _storage(leaf) not in self._created:
                 self.tensors[_storage(leaf)] = leaf
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and _storage(leaf) not in self.tensors:
-                self._made.add(_storage(leaf))
+                self._created.add(_storage(leaf))
         return result
 
 
@@ -183,7 +189,7 @@ def _storage(tensor: Tensor) -> int:
 
 @contextmanager
 def _without_autocast_cache() -> Iterator[None]:
-    """Keep what autocast caches out of the memory of a graph."""
+    """Disable autocast's cache of casted weights, which would lie in the memory of the graph."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
@@ -207,6 +213,6 @@ def _describe(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _mode() -> tuple[Any, ...]:
-    """Return what decides, beside the inputs, which kernels run."""
+    """Return the settings that decide, besides the inputs, which kernels run."""
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
     return autocast, *tf32_settings()

@@ -1,4 +1,4 @@
-"""What a run computes with: the code, the libraries and the device, on which its numbers depend."""
+"""The environment of a run, on which its results depend: code, libraries and device."""
 
 import json
 import platform
@@ -12,7 +12,7 @@ import torch
 
 import frozenseg
 
-# As the package index names them. Of these depend encoders, resized images and scores.
+# By their names on the package index. Encoders, resized images and scores depend on them.
 LIBRARIES = (
     "torchvision",
     "open_clip_torch",
@@ -27,10 +27,10 @@ LIBRARIES = (
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of the card, or of the processor with the number of its cores."""
+    """Return the name of the GPU, or of the CPU with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")  # because `platform` often knows no name on Linux
+    cpuinfo = Path("/proc/cpuinfo")  # since `platform` often has no name on Linux
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     if names:
@@ -39,7 +39,7 @@ def device_name(device: torch.device) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python, PyTorch, its CUDA, and the libraries that are installed."""
+    """Return the versions of Python, PyTorch, PyTorch's CUDA, and the installed `LIBRARIES`."""
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     if torch.version.cuda:
         versions["cuda"] = torch.version.cuda
@@ -52,17 +52,17 @@ def library_versions() -> dict[str, str]:
 
 
 def code_version() -> dict[str, str | None]:
-    """Return the version of this package, and its commit where that is known.
+    """Return the version of this package, and its commit if that is known.
 
-    A commit is known in a checkout, and where pip has installed from git. "+changes" behind it says
-    that files of the package differ from it.
+    The commit is known in a checkout, and if pip installed the package from git. The suffix
+    "+changes" means that files of the package differ from that commit.
     """
     return {"version": frozenseg.__version__, "commit": _checkout() or _installed_from()}
 
 
 def _checkout() -> str | None:
     package = Path(str(frozenseg.__file__)).parent
-    # Files that git does not track lie in the checkout of another project, as in its .venv.
+    # If git does not track the package, it is inside another project's checkout, e.g. its .venv.
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = _git(package, "rev-parse", "HEAD")
@@ -71,7 +71,7 @@ def _checkout() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """Return what git says, or None where it fails or is not there."""
+    """Return the output of git, or None if git fails or is not installed."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -81,7 +81,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def _installed_from() -> str | None:
-    """Return the commit that pip notes beside a package that it has installed from git."""
+    """Return the commit that pip recorded if it installed the package from git."""
     try:
         noted: Any = json.loads(
             metadata.distribution("frozenseg").read_text("direct_url.json") or "{}"

@@ -1,4 +1,4 @@
-"""Keeps global settings of the host process (random stream, defaults) apart from our own."""
+"""Isolates the package from global settings of the host process (random stream, defaults)."""
 
 import secrets
 import threading
@@ -11,9 +11,10 @@ import torch
 
 @contextmanager
 def own_random_stream(seed: int) -> Iterator[None]:
-    """Draw random numbers on the CPU from a stream of our own, and restore that of the process.
+    """Draw random numbers on the CPU from a separate stream, and restore the process's stream
+    afterwards.
 
-    seed: of the stream; below 0, a random one.
+    seed: seed of the separate stream; if it is below 0, a random seed is used.
     """
     with torch.random.fork_rng(devices=[]):
         # `torch.manual_seed` would seed every GPU as well.
@@ -22,15 +23,15 @@ def own_random_stream(seed: int) -> Iterator[None]:
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a GPU the current one inside: streams, graphs and Triton's kernels are of the current
-    GPU, whatever the tensors are on."""
+    """Make a GPU the current one inside: streams, graphs and Triton's kernels use the current GPU,
+    whatever device the tensors are on."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class _Float32:
-    """Makes float32 the default dtype while at least one thread is inside, then restores it.
+    """Makes float32 the default dtype while at least one thread is inside.
 
-    PyTorch has one default dtype for all threads.
+    PyTorch has one default dtype for all threads. It is restored when the last thread leaves.
     """
 
     def __init__(self) -> None:
@@ -62,10 +63,10 @@ _float32 = _Float32()
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """Make new tensors inside float32 and on the CPU, whatever the defaults of the process are.
+    """Let new tensors inside be float32 and on the CPU, whatever the defaults of the process are.
 
-    segment-anything, open_clip and timm rely on these defaults. Another thread of the host that
-    makes tensors meanwhile gets float32 too, because PyTorch has no default dtype per thread.
+    segment-anything, open_clip and timm rely on these defaults. Tensors that other threads of the
+    host create meanwhile are float32 too, because PyTorch has no default dtype per thread.
     """
     cpu = torch.device("cpu")
     with _float32, nullcontext() if torch.get_default_device() == cpu else cpu:

@@ -1,9 +1,10 @@
-"""Linear layers fused with an activation or a residual sum, through oneDNN on a CPU.
+"""Linear layers fused with an activation or a residual sum, by oneDNN on a CPU.
 
 PyTorch computes float32 linear layers by MKL and writes the result to memory before the activation
-reads it. oneDNN, which PyTorch includes for convolutions, applies both while the result is in
-registers, and its product is faster too: on an AMD EPYC with two cores a ConvNeXt-L trunk takes
-7.2 s in place of 8.5 s (logs/speed/benchmark.md). Frozen layers may also multiply whole numbers.
+reads it. oneDNN, which PyTorch includes for convolutions, applies the activation while the result
+is in registers, and its matrix product is faster too: on an AMD EPYC with two cores, a ConvNeXt-L
+trunk takes 7.2 s instead of 8.5 s (logs/speed/benchmark.md). Frozen layers may also use 8-bit
+integers.
 """
 
 import functools
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
-# For each activation: our function, oneDNN's name for it, and oneDNN's algorithm.
+# For each activation: PyTorch's function, oneDNN's name for it, and oneDNN's algorithm.
 _ACTIVATIONS: dict[Activation | None, tuple[Callable[[Tensor], Tensor], str, str]] = {
     None: (lambda x: x, "none", ""),
     "gelu": (F.gelu, "gelu", "none"),
@@ -25,7 +26,7 @@ _ACTIVATIONS: dict[Activation | None, tuple[Callable[[Tensor], Tensor], str, str
     "relu": (F.relu, "relu", ""),
 }
 
-# The schemas of the operator, which is not public, as of PyTorch 2.14.
+# The schemas of the operator in PyTorch 2.14; it is not public.
 _SCHEMAS = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
     "str? algorithm) -> Tensor Y",
@@ -42,10 +43,10 @@ def linear(
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """Return the activation of x W^T + bias, or that product plus residual.
+    """Return the activation of x W^T + bias, or x W^T + bias + residual.
 
-    x (..., I), weight (O, I), bias (O), residual (..., O); returns (..., O). Raises `ValueError`
-    for both an activation and a residual, which no layer here needs.
+    x (..., I), weight (O, I), bias (O), residual (..., O); returns (..., O). Raises `ValueError` if
+    both an activation and a residual are given, which no layer here needs.
     """
     if activation is not None and residual is not None:
         raise ValueError("give either an activation or a residual")
@@ -66,7 +67,7 @@ def apply_linear(
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """`linear` with the weights of a layer; hooks of the layer do not run."""
+    """Compute `linear` with the weights of a layer; hooks of the layer do not run."""
     if isinstance(layer, Int8Linear) and x.numel() and runs_fused(x, layer.weight):
         return layer.product(x, activation, residual)
     if isinstance(layer, PrepackedLinear):
@@ -78,23 +79,23 @@ def apply_linear(
 
 
 class PrepackedLinear(nn.Linear):
-    """A frozen layer whose weight is prepacked: kept in oneDNN's own layout.
+    """A frozen layer whose weight is prepacked, i.e. stored in oneDNN's own memory layout.
 
-    Otherwise oneDNN reorders the weight at every call, 4 % of the time of a product in ConvNeXt-L
-    or SAM ViT-B. The layer still looks like an `nn.Linear`: `weight` and `state_dict` return the
-    plain weight, converted each time, and moving, casting or loading the layer makes it an
-    `nn.Linear` again.
+    Without prepacking, oneDNN reorders the weight at every call, which is 4 % of the time of a
+    product in ConvNeXt-L or SAM ViT-B. The layer still looks like an `nn.Linear`: `weight` and
+    `state_dict` return the plain weight, converted each time, and moving, casting or loading the
+    layer turns it into an `nn.Linear` again.
     """
 
     prepacked: Tensor
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """(O, I): the plain weight."""
+        """The plain weight (O, I)."""
         return self.prepacked.to_dense()
 
     def forward(self, x: Tensor) -> Tensor:
-        """As of `nn.Linear`."""
+        """See `nn.Linear`."""
         return apply_linear(self, x)
 
     def restore(self) -> None:
@@ -132,7 +133,7 @@ def _plain_linear(attributes: dict[str, Any], weight: Tensor) -> nn.Linear:
 
 
 def prepack(layer: nn.Linear) -> None:
-    """Make a frozen layer a `PrepackedLinear`, in place, if it can run fused."""
+    """Turn a frozen layer into a `PrepackedLinear`, in place, if it can run fused."""
     if type(layer) is nn.Linear and runs_fused(*layer.parameters()):
         prepacked = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         del layer.weight
@@ -141,11 +142,11 @@ def prepack(layer: nn.Linear) -> None:
 
 
 class Int8Linear(nn.Linear):
-    """A frozen layer that multiplies whole numbers, through oneDNN on a CPU.
+    """A frozen layer that multiplies 8-bit integers, by oneDNN on a CPU.
 
-    Weights have 8 bits and a scale for each output (O,); inputs are rounded at every call, with
-    one scale for all. The float weights stay, so the layer moves, casts and saves as an
-    `nn.Linear`; elsewhere than on a CPU in float32 it computes as one.
+    Weights have 8 bits and a scale for each output (O,); inputs are quantised at every call, with
+    one scale for all values. The float weights are kept, so the layer can be moved, cast and saved
+    like an `nn.Linear`; unless it runs on a CPU in float32, it computes like one.
     """
 
     packed: Tensor  # (O, I) int8, in oneDNN's own layout
@@ -153,8 +154,8 @@ class Int8Linear(nn.Linear):
     zeros: Tensor
 
     def product(self, x: Tensor, activation: Activation | None, residual: Tensor | None) -> Tensor:
-        """As `linear`."""
-        # Contiguous rows: for other layouts oneDNN's kernel takes hundreds of times as long.
+        """Compute `linear` with 8-bit integers."""
+        # The rows must be contiguous: oneDNN's kernel is hundreds of times slower otherwise.
         numbers, scale, zero = whole_numbers(_rows(x))
         about = (numbers, scale, zero, self.packed, self.scales, self.zeros)
         out = (1.0, 0, torch.float32)
@@ -168,7 +169,7 @@ class Int8Linear(nn.Linear):
         return rows.unflatten(0, x.shape[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """As of `nn.Linear`."""
+        """See `nn.Linear`."""
         return apply_linear(self, x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -182,7 +183,7 @@ class Int8Linear(nn.Linear):
         self.pack()
 
     def pack(self) -> None:
-        """Make the whole numbers of the present weights."""
+        """Quantise the current weights."""
         weight = self.weight.detach()
         self.scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(weight.dtype).tiny)
         numbers = (weight / self.scales[:, None]).round().to(torch.int8)
@@ -195,9 +196,9 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def whole_numbers(x: Tensor) -> tuple[Tensor, float, int]:
-    """Return x as uint8, and the scale and the zero point by which it is (numbers - zero) * scale.
+    """Quantise x to uint8: return numbers, scale and zero, with x about (numbers - zero) * scale.
 
-    Sums of two products must fit 16 bits on CPUs that have no instruction for more; there the
+    On CPUs without VNNI instructions, sums of two products must fit into 16 bits, so there the
     numbers have 7 bits.
     """
     most = 254 if torch.cpu._is_vnni_supported() else 126  # 1 is left for rounding `zero`
@@ -205,19 +206,19 @@ def whole_numbers(x: Tensor) -> tuple[Tensor, float, int]:
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / most or 1.0
     zero = round(-low / scale)
-    # The conversion cuts off what stands behind the point, so this rounds.
+    # The conversion truncates, so adding 0.5 makes it round.
     return torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8), scale, zero
 
 
 def to_int8(layer: nn.Linear) -> None:
-    """Make a frozen layer an `Int8Linear`, in place, if it can run fused."""
+    """Turn a frozen layer into an `Int8Linear`, in place, if it can run fused."""
     if type(layer) is nn.Linear and runs_fused(*layer.parameters()):
         layer.__class__ = Int8Linear
         Int8Linear.pack(layer)  # type: ignore[arg-type]
 
 
 def runs_fused(*tensors: Tensor) -> bool:
-    """Whether oneDNN computes these: float32 on a CPU, without gradients, autocast or compiling."""
+    """Return whether oneDNN is used: float32 on a CPU, without gradients, autocast or compiling."""
     return (
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.compiler.is_compiling()
@@ -230,9 +231,9 @@ def runs_fused(*tensors: Tensor) -> bool:
 
 @functools.cache
 def onednn_present() -> bool:
-    """Whether PyTorch has the operator with the schemas used here, on an x86 CPU with AVX2.
+    """Return whether PyTorch has the operator with these schemas, on an x86 CPU with AVX2.
 
-    Other CPUs were not tried.
+    Other CPUs have not been tested.
     """
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if operator is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
@@ -242,7 +243,7 @@ def onednn_present() -> bool:
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:
-    """Return the FLOPs of the operator, for PyTorch's `FlopCounterMode`, which does not know it."""
+    """Return a FLOP formula for the operator, which PyTorch's `FlopCounterMode` does not know."""
 
     def product(x: torch.Size, *others: Any, out_shape: torch.Size, **options: Any) -> int:
         return 2 * math.prod(out_shape) * x[-1]

@@ -1,4 +1,4 @@
-"""Memory that runs out costs one image, with a line that names it, and not the run."""
+"""Running out of memory fails one image, with an error that names it, and not the entire run."""
 
 import resource
 from collections.abc import Iterator
@@ -9,17 +9,18 @@ import torch
 
 from frozenseg.errors import UserError
 
-# Of this process and of the container that it runs in; absent outside Linux.
+# Memory of the system, of this process and of its container; absent outside Linux.
 MEMINFO, PAGES = Path("/proc/meminfo"), Path("/proc/self/statm")
 CONTAINER = Path("/sys/fs/cgroup")
-SMALL = 2**28  # bytes for which nobody is asked
+SMALL = 2**28  # bytes; for less, the free memory is not checked
 WORDS = ("allocate memory", "out of memory", "not enough memory")  # of PyTorch's allocators
 
 
 def require_memory(needed: int, device: torch.device, purpose: str) -> None:
-    """Raise `UserError` if a CPU has less than `needed` bytes free; begins with `purpose`.
+    """Raise `UserError` if `device` is a CPU and fewer than `needed` bytes are free.
 
-    The system grants more than there is, and ends the process when the memory is used.
+    The message begins with `purpose`. The check is needed because the system grants more memory
+    than there is, and kills the process when that memory is used.
     """
     if device.type != "cpu" or needed < SMALL:
         return
@@ -32,7 +33,7 @@ def require_memory(needed: int, device: torch.device, purpose: str) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still use; None where the system does not say."""
+    """Return the bytes that this process may still use; None if the system does not tell."""
     return min(_limits(), default=None)
 
 
@@ -40,7 +41,7 @@ def _limits() -> Iterator[int]:
     with suppress(OSError, ValueError, IndexError):
         (line,) = (row for row in MEMINFO.read_text().splitlines() if row.startswith("MemAvail"))
         yield int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError, IndexError):  # "max" is no number: no limit
+    with suppress(OSError, ValueError, IndexError):  # "max" is not a number and means no limit
         limit = int((CONTAINER / "memory.max").read_text())
         rows = dict(row.split() for row in (CONTAINER / "memory.stat").read_text().splitlines())
         used = int((CONTAINER / "memory.current").read_text()) - int(rows.get("inactive_file", 0))
@@ -54,13 +55,13 @@ def _limits() -> Iterator[int]:
 
 @contextmanager
 def out_of_memory_named(purpose: str) -> Iterator[None]:
-    """Turn an error of an allocator into a `UserError` that begins with `purpose`."""
+    """Turn an allocator's error into a `UserError` whose message begins with `purpose`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(w in str(error).lower() for w in WORDS):
             raise
-        # Without its traceback, whose frames hold what has filled the memory.
+        # The traceback is dropped, because its frames keep alive the tensors that fill the memory.
         raise UserError(
             f"{purpose} need more memory than there is; scale the image down"
         ) from error.with_traceback(None)

@@ -1,4 +1,4 @@
-"""Launches Triton kernels; where one fails, operations of PyTorch take its place."""
+"""Launches Triton kernels; if one fails, operations of PyTorch are used instead."""
 
 import importlib.util
 import logging
@@ -12,19 +12,19 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Triton compiles a small launcher with the machine's C compiler: without one it cannot run.
+# Triton compiles a small launcher with the machine's C compiler and cannot run without one.
 TRITON_PRESENT = importlib.util.find_spec("triton") is not None and any(
     (os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang"))
 )
-TRITON_CAPABILITY = (7, 5)  # of the oldest GPUs that the kernels were compiled for
-BFLOAT16_CAPABILITY = (8, 0)  # of the oldest GPUs that compute in bfloat16
+TRITON_CAPABILITY = (7, 5)  # the oldest GPUs for which the kernels were compiled
+BFLOAT16_CAPABILITY = (8, 0)  # the oldest GPUs that compute in bfloat16
 
 _failed: set[str] = set()
 _first_failure = threading.Lock()
 
 
 def runs_triton(*tensors: Tensor) -> bool:
-    """Whether the Triton kernels support these tensors: on a recent GPU, and not in float64."""
+    """Return whether Triton kernels support these tensors: on a recent GPU, not in float64."""
     if not TRITON_PRESENT or any(tensor.device.type != "cuda" for tensor in tensors):
         return False
     dtypes = {tensor.dtype for tensor in tensors}
@@ -34,7 +34,7 @@ def runs_triton(*tensors: Tensor) -> bool:
 
 
 def kernels_work(part: str) -> bool:
-    """Whether no kernel of this part has failed in this process so far."""
+    """Return whether no kernel of this part has failed in this process so far."""
     return part not in _failed
 
 
@@ -43,11 +43,12 @@ def launch(
 ) -> bool:
     """Launch a kernel and return whether it ran.
 
-    A kernel that once failed to compile or launch will fail again, so the first failure of a part
-    is logged and none of its kernels is tried from then on. Errors that end a process, such as a
-    device error of an earlier kernel, are raised again by the code that takes the kernel's place.
+    A kernel that failed to compile or launch would fail again, so the first failure of a part is
+    logged and none of its kernels is tried from then on. Fatal errors, such as a device error of an
+    earlier kernel, are raised again by the code that replaces the kernel.
 
-    part: what the kernel is for, and `instead` what takes its place, both for the warning.
+    part: the purpose of the kernel, for the warning.
+    instead: for the warning, a clause that says what is used instead of the kernel.
     tensors, sizes: the arguments of the kernel; the first one is a tensor.
     """
     if not kernels_work(part):
@@ -55,7 +56,7 @@ def launch(
     try:
         with torch.cuda.device_of(tensors[0]):
             kernel[grid](*tensors, **sizes)
-    # Compiler, assembler, linker, driver and the cache on disk raise errors of no common class.
+    # The errors of compiler, assembler, linker, driver and disk cache have no common class.
     except Exception as error:
         _warn_once(part, kernel.fn.__name__, instead, error)
         return False

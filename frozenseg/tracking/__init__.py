@@ -1,1 +1,1 @@
-"""Identities over the frames of a video: which region is which from frame to frame."""
+"""Tracking: regions keep their identities over the frames of a video."""

@@ -1,4 +1,4 @@
-"""One thing over time: where it is expected, how it looks, and what it is called."""
+"""The track of one thing: its expected position, its shape, and its class."""
 
 import base64
 import zlib
@@ -9,24 +9,24 @@ import numpy as np
 
 from frozenseg.structures import Segment
 
-# A thing that shows less than this share of its usual area is covered in part: its shape stays as
-# it was, and it goes on at its speed. The usual area decays, so that a thing may become smaller.
+# If a thing shows less than the share COVERED of its usual area, it counts as partly covered: its
+# shape and its speed stay as they were. The usual area decays, so that a thing may become smaller.
 COVERED, DECAY = 0.6, 0.95
-NEW_SPEED = 0.3  # weight of the last motion in the speed; the rest is as before
+NEW_SPEED = 0.3  # weight of the latest motion in the speed; the previous speed has the rest
 
 
 @dataclass
 class Track:
     """A thing over time.
 
-    id: from 1, for the whole video.
-    mask: (h, w) bool, its shape when it was last seen whole.
-    corner: (2,) float, the row and the column of the mask's first pixel now.
+    id: from 1, the same for the entire video.
+    mask: (h, w) bool, the shape of the thing when it was last seen uncovered.
+    corner: (2,) float, the row and the column where the mask's top left pixel is expected now.
     speed: (2,) float, rows and columns per frame.
     area: usual number of pixels.
-    missed: frames since it was last seen; 0: it is in the last frame.
-    votes: the sum of its scores in each class.
-    names: of these classes.
+    missed: frames since the thing was last seen; 0: it was found in the latest frame.
+    votes: for each class, the sum of the scores of this thing's segments of that class.
+    names: the names of these classes.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Track:
 
     @classmethod
     def of(cls, number: int, segment: Segment, ids: np.ndarray) -> "Track":
-        """Begin a track with a segment of the map `ids`."""
+        """Begin a track with a segment of the map `ids` (H, W). number: the id of the track."""
         x0, y0, x1, y1 = segment.box
         mask = ids[y0:y1, x0:x1] == segment.id
         track = cls(number, mask, np.array([y0, x0], float), np.zeros(2), segment.area)
@@ -49,24 +49,25 @@ class Track:
 
     @property
     def class_id(self) -> int:
-        """The class with most votes."""
+        """The class with the most votes."""
         return max(self.votes, key=self.votes.__getitem__)
 
     def move(self) -> None:
-        """Go on by one frame."""
+        """Move the expected position on by one frame."""
         self.corner = self.corner + self.speed
         self.missed += 1
 
     @property
     def box(self) -> tuple[float, ...]:
-        """Where the mask is expected: (x0, y0, x1, y1), as `Segment.box`."""
+        """The box where the mask is expected: (x0, y0, x1, y1), as in `Segment.box`."""
         (y, x), (height, width) = self.corner.tolist(), self.mask.shape
         return x, y, x + width, y + height
 
     def counts(self, index: np.ndarray, total: int) -> tuple[np.ndarray, int]:
-        """Count the pixels of each segment in the mask where it is expected, and all of them.
+        """Count the pixels of each segment that lie in the mask at its expected position, and all
+        pixels of the mask that lie in the image.
 
-        index: (H, W), at each pixel the number of its segment, 1 to `total`, or 0.
+        index: (H, W), the number of the segment at each pixel, 1 to `total`, or 0 for none.
         """
         y, x = np.rint(self.corner).astype(int)
         height, width = self.mask.shape
@@ -76,10 +77,10 @@ class Track:
         return np.bincount(window[part], minlength=total + 1)[1:], int(part.sum())
 
     def see(self, segment: Segment, ids: np.ndarray) -> None:
-        """Go on with a segment of the map `ids`."""
-        whole = segment.area >= COVERED * self.area
+        """Continue the track with a segment of the map `ids`."""
+        uncovered = segment.area >= COVERED * self.area
         self.area = max(segment.area, DECAY * self.area)
-        if whole:
+        if uncovered:
             x0, y0, x1, y1 = segment.box
             mask = ids[y0:y1, x0:x1] == segment.id
             center, side = np.array([y0 + y1, x0 + x1]) / 2, np.array(self.mask.shape) / 2
@@ -92,13 +93,13 @@ class Track:
         self.vote(segment)
 
     def vote(self, segment: Segment) -> None:
-        """Count the class of a segment; regions without a score (NaN) count as 1."""
+        """Add the score of a segment to the votes for its class; no score (NaN) counts as 1."""
         score = 1.0 if np.isnan(segment.score) else segment.score
         self.votes[segment.class_id] = self.votes.get(segment.class_id, 0.0) + score
         self.names[segment.class_id] = segment.name
 
     def state(self) -> dict[str, Any]:
-        """Return a copy of all of it, as JSON can carry it."""
+        """Return a copy of the track's data that can be written as JSON."""
         bits = zlib.compress(np.packbits(self.mask).tobytes())
         return {
             **vars(self),
@@ -111,7 +112,7 @@ class Track:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Track":
-        """Return the track that had this state."""
+        """Return a track with the data that `state` returned."""
         height, width, text = state["mask"]
         bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
         mask = np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)

@@ -1,4 +1,4 @@
-"""Give the regions of a video their identities, by the overlap of masks that move along."""
+"""Give the regions of a video identities, by the overlap of masks with moving tracks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,24 +13,29 @@ from frozenseg.tracking.track import Track
 
 
 class Tracker:
-    """Finds the things of one frame again in the next; one for each video.
+    """Finds the things of one frame again in the next frame; each video needs its own tracker.
 
-    A thing of a frame is a track of the frames before if their masks overlap where the track is
-    expected: its last shape, moved on at its constant speed. Assignments are optimal (Hungarian
-    method) and come in rounds: things of the track's class by IoU; then of any class, by a higher
-    IoU, because the class of a thing may flicker; then those of the track's class again, by the IoU
-    of the boxes, because the masks of thin things hardly overlap; and by the share of the smaller
-    mask that lies in the other, because a thing that is covered shows a part of itself. A track
-    that is not found is kept for a while. Its class is the one with most votes, the sum of the
-    scores over its frames. Stuff has one identity for each class.
+    A track predicts where its thing is in the next frame: its last shape, moved at constant speed.
+    Things of that frame are assigned to tracks by their overlap with these predictions. The
+    assignments are optimal (Hungarian method) and are made in four rounds:
 
-    start: the least score, 0-1, at which a region begins a track.
-    keep: the least score at which it goes on with one, below `start` (hysteresis); regions of which
-        neither holds are left out.
-    overlap: the least IoU with a track of the same class, of masks or boxes.
-    other_class: the least IoU with a track of another class.
-    within: the least share of the smaller mask in the last round.
-    patience: how many frames a track is kept that is not found.
+    1. things of the track's class, by the IoU of masks;
+    2. things of any class, by a higher IoU of masks, because the class of a thing may flicker;
+    3. things of the track's class, by the IoU of boxes, because thin masks hardly overlap;
+    4. things of the track's class, by the share of the smaller mask that lies in the other mask,
+       because only a part of a covered thing is visible.
+
+    A track whose thing is not found is kept for a while. The class of a track is the one with the
+    most votes; a vote is the score of a segment, summed over the frames. Stuff has one identity for
+    each class.
+
+    start: the least score, 0-1, with which a region starts a track.
+    keep: the least score with which a region continues a track, at most `start` (hysteresis).
+        Regions that neither start nor continue a track are left out.
+    overlap: the least IoU, of masks or boxes, with a track of the same class.
+    other_class: the least IoU of masks with a track of another class.
+    within: the least share of the smaller mask, in the last round.
+    patience: for how many frames a track is kept while its thing is not found.
 
     Example:
         >>> tracker = Tracker(start=0.5, keep=0.3)
@@ -54,14 +59,14 @@ class Tracker:
         self.overlap, self.other_class, self.within = overlap, other_class, within
         self.patience = patience
         self.tracks: list[Track] = []
-        self._stuff: dict[int, tuple[int, int]] = {}  # class -> its id, frames since it was there
-        self._last = 0  # id
+        self._stuff: dict[int, tuple[int, int]] = {}  # class -> its id, frames since seen
+        self._last = 0  # the last id that was given
 
     def update(self, found: PanopticResult) -> PanopticResult:
         """Return the regions of the next frame with their identities.
 
-        The `id` of a segment, and of its pixels, is its `track_id`; a thing has the class of its
-        track. Regions that are left out become 0.
+        The `id` of a segment and the ids of its pixels become its `track_id`; a thing gets the
+        class of its track. Pixels of regions that are left out become 0.
         """
         for track in self.tracks:
             track.move()
@@ -83,7 +88,7 @@ class Tracker:
         return _renumbered(found, named)
 
     def state(self) -> dict[str, Any]:
-        """Return what the next frames depend on, as JSON can carry it."""
+        """Return the data on which the next frames depend; it can be written as JSON."""
         return {
             "tracks": [track.state() for track in self.tracks],
             "stuff": [[label, *seen] for label, seen in self._stuff.items()],
@@ -91,7 +96,7 @@ class Tracker:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where a tracker of the same parameters had this state."""
+        """Continue from the state of a tracker that had the same parameters."""
         self.tracks = [Track.from_state(track) for track in state["tracks"]]
         self._stuff = {label: (number, missed) for label, number, missed in state["stuff"]}
         self._last = state["last"]
@@ -101,7 +106,7 @@ class Tracker:
         return self._last
 
     def _stuff_of(self, segments: Iterable[Segment]) -> "list[_Named]":
-        """Return the stuff that is kept, with the identities of its classes."""
+        """Return the stuff segments that are kept, with the identities of their classes."""
         self._stuff = {label: (number, n + 1) for label, (number, n) in self._stuff.items()}
         named = []
         for segment in segments:
@@ -114,7 +119,7 @@ class Tracker:
         return named
 
     def _assign(self, things: list[Segment], ids: np.ndarray) -> dict[int, Track]:
-        """Choose the tracks of N things, by their places in the list."""
+        """Return the tracks of things, by the index of the thing in the list."""
         if not things or not self.tracks:
             return {}
         iou, share = self._overlaps(things, ids)
@@ -137,7 +142,7 @@ class Tracker:
         return chosen
 
     def _overlaps(self, things: list[Segment], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (T, N) the IoU, and the shared part of the smaller, of T tracks and N things."""
+        """Return the IoU of T tracks and N things, and the share of the smaller mask: (T, N)."""
         numbers = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
         numbers[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
         index, total = numbers[ids], len(things)
@@ -150,11 +155,11 @@ class Tracker:
 
 Box = tuple[float, ...]
 _Named = tuple[Segment, int, int, str]
-"""A segment, its identity, its class and the name of that."""
+"""A segment, its identity, its class, and the name of the class."""
 
 
 def _score(segment: Segment) -> float:
-    """Return the score; regions of a semantic result, which have none (NaN), are sure."""
+    """Return the score; regions of a semantic result, which have none (NaN), count as 1."""
     return 1.0 if np.isnan(segment.score) else segment.score
 
 
@@ -168,7 +173,7 @@ def _box_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
 
 
 def _renumbered(found: PanopticResult, named: list[_Named]) -> PanopticResult:
-    """Return the named segments alone, their identities in place of their ids."""
+    """Return only the named segments, with their identities as ids."""
     numbers = np.zeros(int(found.ids.max(initial=0)) + 1, np.int32)
     numbers[[segment.id for segment, *_ in named]] = [number for _, number, *_ in named]
     segments = [

@@ -67,7 +67,7 @@ def test_masks_of_another_setting_are_refused(folder: ProposalFolder) -> None:
 
 
 def test_a_folder_that_holds_no_proposals_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="make one with frozenseg make_sam_masks"):
+    with pytest.raises(UserError, match="create one with frozenseg make_sam_masks"):
         ProposalFolder(tmp_path, ABOUT, create=False)
 
 
@@ -140,5 +140,5 @@ def test_arrays_that_are_no_proposals_are_refused(folder: ProposalFolder, change
     with np.load(folder.path(7)) as file:
         codes, quality = change(file["codes"], file["predicted_iou"])
         np.savez(folder.path(7), codes=codes, predicted_iou=quality, pixels=file["pixels"])
-    with pytest.raises(UserError, match=r"7\.npz: (not a file of|its masks have another shape)"):
+    with pytest.raises(UserError, match=r"7\.npz: (not a file of|its masks do not have the shape)"):
         folder.load(7, IMAGE)

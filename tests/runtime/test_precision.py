@@ -240,11 +240,11 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         build_predictor(load_config(None, [*TINY_OPTIONS, "MODEL.COMPILE", "True"]))
 
 
-def test_int8_runs_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_runs_only_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision_module, "onednn_present", lambda: True)
     assert Precision.choose(CPU, "int8").name == "int8"
-    with pytest.raises(UserError, match="int8: runs on x86 CPUs .* alone"):
+    with pytest.raises(UserError, match="int8: runs only on x86 CPUs with AVX2"):
         Precision.choose(torch.device("cuda"), "int8")
     monkeypatch.setattr(precision_module, "onednn_present", lambda: False)
-    with pytest.raises(UserError, match="int8: runs on x86 CPUs .* alone"):
+    with pytest.raises(UserError, match="int8: runs only on x86 CPUs with AVX2"):
         Precision.choose(CPU, "int8")
