@@ -177,7 +177,7 @@ def test_label_maps_of_a_description(tmp_path):
     records, categories = load_records(described(tmp_path, train=files, names="classes.json"))
     assert categories.names == ("car", "sky") and categories.is_thing == (True, False)
     assert (load_semantic(records[0]) == -1).all()
-    with pytest.raises(UserError, match="label maps hold numbers alone; list the classes"):
+    with pytest.raises(UserError, match="label maps hold only numbers; list the classes"):
         find_benchmark(described(tmp_path, train=files))
 
 

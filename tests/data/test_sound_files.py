@@ -174,7 +174,7 @@ def test_heic_without_its_package_says_how(tmp_path: Path, monkeypatch, caplog) 
     assert len(list_images([str(tmp_path)])) == 1
     with pytest.raises(UserError, match=r"b\.HEIC: .*save it as PNG or JPEG \(HEIC .*\[heif\]"):
         read_image(tmp_path / "b.HEIC")
-    assert 'left out: .heic (1) (HEIC and HEIF are read after: pip install "froz' in caplog.text
+    assert 'left out: .heic (1) (to read HEIC and HEIF: pip install "froz' in caplog.text
 
 
 def test_two_files_of_one_stem_are_refused_and_hidden_ones_passed_over(tmp_path, caplog):
@@ -447,7 +447,7 @@ def test_numbers_of_a_list_and_values_of_label_maps(tmp_path, caplog):
         return load_records(name)
 
     assert read("0:cat\n1:dog\n")[1].names == ("cat", "dog") and not caplog.text
-    with pytest.raises(UserError, match="numbers its 3 classes otherwise than 0 to 2"):
+    with pytest.raises(UserError, match="its 3 classes are not numbered 0 to 2"):
         read("0:car\n2:road\n5:sky\n")
     read("0:invalid_class_id\n1:wall\n2:sky\n")
     assert "counts from 1, label maps from 0: label 0 is 'wall'" in caplog.text
