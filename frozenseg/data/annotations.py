@@ -210,8 +210,8 @@ def require_objects(records: list[Record], targets: str, name: str) -> None:
     _note_crowds_and_empty_images(records, targets, name)
     if not any(has_objects(record, targets) for record in records):
         raise UserError(
-            f"{name}: none of its {len(records)} images has an annotated object that has a pixel "
-            "and is not a crowd region, so nothing would be found; correct the annotation"
+            f"{name}: none of its {len(records)} images has an object that has a pixel in its "
+            "annotation and is not a crowd region; nothing would be found: correct the annotation"
         )
 
 
