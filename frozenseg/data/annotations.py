@@ -13,8 +13,9 @@ from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.rle import decode_segmentations
 from frozenseg.errors import UserError
 
-# In semantic ground truth, VOID_CLASS is unlabelled and not scored. BACKGROUND_CLASS is labelled as
-# none of the queried classes, so it counts against every class that is predicted there.
+# In semantic ground truth, VOID_CLASS marks pixels that are unlabelled and not scored.
+# BACKGROUND_CLASS marks pixels that are labelled as none of the queried classes, so that every
+# class that is predicted there is an error.
 VOID_CLASS, BACKGROUND_CLASS = -1, -2
 
 
@@ -22,15 +23,15 @@ VOID_CLASS, BACKGROUND_CLASS = -1, -2
 class LabelMaps:
     """The annotation of one image as maps that can be flipped, scaled and cropped cheaply.
 
-    With L = 1 object n is `maps[0] == values[n]`; objects that may overlap have a plane each
-    (L = N). In both cases `maps == values[:, None, None]` gives the (N, H, W) masks.
+    With L = 1 the mask of object n is `maps[0] == values[n]`; objects that may overlap have one map
+    each (L = N). In both cases `maps == values[:, None, None]` gives the (N, H, W) masks.
 
     maps: L maps (H, W) of unsigned integers, 0 where unlabelled; an array, or a collection that
-        makes one after the other, because all planes of a large picture need gigabytes.
+        makes one map after the other, because all maps of a large picture together need gigabytes.
     values: (N,) the value of each object in its map.
     class_ids: (N,) the class of each object.
-    has_background: whether pixels of no object that are not 0 are labelled as none of the classes;
-        otherwise they count as unlabelled.
+    has_background: whether pixels that are neither 0 nor part of an object are labelled as none of
+        the classes; otherwise they count as unlabelled.
     """
 
     maps: Collection[np.ndarray]
@@ -40,12 +41,12 @@ class LabelMaps:
 
 
 def load_image(record: Record) -> np.ndarray:
-    """Read the picture of a record, (H, W, 3) uint8 RGB, turned so that its annotation fits it."""
+    """Read the image of a record, (H, W, 3) uint8 RGB, in the orientation of its annotation."""
     return read_image(record.image_path, annotated_size(record))
 
 
 def annotated_size(record: Record) -> tuple[int, int] | None:
-    """(height, width) that the annotation states, else those of its label map."""
+    """Return the (height, width) that the annotation states, else the size of its label map."""
     path = record.panoptic_path or record.semantic_path
     return _stated_size(record) or (None if path is None else image_size(path))
 
@@ -65,10 +66,10 @@ def load_panoptic(record: Record) -> tuple[np.ndarray, Segments]:
 def load_semantic(record: Record) -> np.ndarray:
     """Read the class ids (H, W) int32 of a record, `VOID_CLASS` where unlabelled.
 
-    Without a label map they come from the panoptic annotation, crowd regions included, as in the
-    `panoptic_semseg_*` of detectron2's preparation of COCO; or from the objects, the smaller above
-    the larger, with `BACKGROUND_CLASS` where there is none. Classes that are not among
-    `record.classes` become `BACKGROUND_CLASS` too.
+    Without a label map they are derived from the panoptic annotation, crowd regions included, as in
+    the `panoptic_semseg_*` folders of detectron2's preparation of COCO; or from the objects, where
+    smaller objects cover larger ones and pixels without an object are `BACKGROUND_CLASS`. Classes
+    that are not among `record.classes` become `BACKGROUND_CLASS` too.
     """
     labels = _source_classes(record)
     if record.classes is None:
@@ -79,7 +80,7 @@ def load_semantic(record: Record) -> np.ndarray:
 
 
 def _source_classes(record: Record) -> np.ndarray:
-    """Read what `load_semantic` does, with the class ids of the files."""
+    """Read a semantic map as `load_semantic` does, before classes are selected."""
     if record.semantic_path is None and record.panoptic_path is None:
         return _painted(record)
     if record.semantic_path is None:
@@ -87,7 +88,7 @@ def _source_classes(record: Record) -> np.ndarray:
         return np.concatenate([[VOID_CLASS], segments.class_ids]).astype(np.int32)[positions]
     labels = read_labels(record.semantic_path, _stated_size(record)).astype(np.int64)
     void = labels == record.semantic_ignore
-    # A background of -1 means that the map has none.
+    # A background value of -1 means that the map has no background.
     background = (labels == record.semantic_background) & (labels >= 0)
     outside = (labels < 0) | (labels >= record.num_classes)
     unknown = labels[outside & ~void & ~background]
@@ -103,7 +104,10 @@ def _source_classes(record: Record) -> np.ndarray:
 
 
 def _painted(record: Record) -> np.ndarray:
-    """Paint objects that may overlap as class ids (H, W): crowds lowest, small objects on top."""
+    """Paint objects that may overlap into a map (H, W) of class ids.
+
+    Crowd regions lie below all other objects, and small objects above large ones.
+    """
     masks, instances = load_instances(record)
     labels = np.full((record.height or 0, record.width or 0), BACKGROUND_CLASS, dtype=np.int32)
     areas = masks.sum(axis=(1, 2))
@@ -120,7 +124,7 @@ def present_classes(labels: np.ndarray) -> list[int]:
 def scored_classes(record: Record, labels: np.ndarray) -> list[int]:
     """List the class ids that an image is queried with under oracle presence.
 
-    labels: (H, W), what `load_semantic` reads for it.
+    labels: the semantic map (H, W) of the image, from `load_semantic`.
     """
     present = present_classes(labels)
     return present if record.scored is None else [c for c in present if c in record.scored]
@@ -134,15 +138,15 @@ def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
 
 
 def panoptic_labels(record: Record) -> LabelMaps:
-    """Make one object of each segment, things and stuff; crowd regions are unlabelled."""
+    """Make one object of each segment, thing or stuff; crowd regions count as unlabelled."""
     _, segments, positions = _panoptic(record)
     kept = np.flatnonzero(~segments.is_crowd)
-    # The type must also hold the values of listed segments that have no pixel.
+    # The data type must also hold the values of listed segments that have no pixel.
     return LabelMaps(_narrow(positions, len(segments))[None], kept + 1, segments.class_ids[kept])
 
 
 def semantic_labels(record: Record) -> LabelMaps:
-    """Make one object of each class that is present; pixels of no class stay background."""
+    """Make one object of each class that is present; pixels of no class are background."""
     labels = load_semantic(record)
     classes = np.array(present_classes(labels), dtype=np.int64)
     background = labels == BACKGROUND_CLASS
@@ -158,7 +162,7 @@ def semantic_labels(record: Record) -> LabelMaps:
 
 @dataclass(frozen=True)
 class _Planes(Sequence[np.ndarray]):
-    """A plane (height, width) uint8 for each object, which is decoded when it is asked for."""
+    """A map (height, width) uint8 for each object, which is decoded when it is accessed."""
 
     segmentations: list[Any]
     height: int
@@ -173,7 +177,7 @@ class _Planes(Sequence[np.ndarray]):
 
 
 def instance_labels(record: Record) -> LabelMaps:
-    """Make one object of each instance, in a plane of its own; crowd regions are unlabelled."""
+    """Make one object of each instance, in its own map; crowd regions count as unlabelled."""
     instances, height, width = record.instances, record.height, record.width
     assert instances is not None and height and width, "a record of an instance JSON"
     kept = np.flatnonzero(~instances.is_crowd)
@@ -189,10 +193,10 @@ LABELS: dict[str, Callable[[Record], LabelMaps]] = {
 
 
 def has_objects(record: Record, targets: str) -> bool:
-    """Tell whether the annotation of an image has an object to learn, or to be scored on."""
+    """Tell whether the annotation of an image has an object to train on or to score."""
     listed = record.segments if targets == "panoptic" else record.instances
     if targets != "semantic" and listed is not None and listed.is_crowd.all():
-        return False  # true of an empty list too; nothing needs to be decoded
+        return False  # also for an empty list, so that nothing is decoded
     labels = LABELS[targets](record)
     return any(np.isin(labels.values, plane).any() for plane in labels.maps)
 
@@ -200,13 +204,14 @@ def has_objects(record: Record, targets: str) -> bool:
 def require_objects(records: list[Record], targets: str, name: str) -> None:
     """Raise `UserError` if no image of a data set has an object; warn of crowds and empty images.
 
-    Annotations are decoded up to the first image with an object. name: the data set, for messages.
+    Annotations are decoded only up to the first image with an object. name: the data set, for
+    messages.
     """
     _note_crowds_and_empty_images(records, targets, name)
     if not any(has_objects(record, targets) for record in records):
         raise UserError(
-            f"{name}: none of its {len(records)} images has an object that is not crowd and has a "
-            "pixel in its annotation; nothing would be found: correct the annotation"
+            f"{name}: none of its {len(records)} images has an object that has a pixel in its "
+            "annotation and is not a crowd region; nothing would be found: correct the annotation"
         )
 
 
@@ -232,7 +237,7 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
     order = np.argsort(segments.ids)
     known = np.concatenate([[0], segments.ids[order]])
     ranks = np.searchsorted(known, ids)
-    ranks[ranks == len(known)] = 0  # ids above all known ones, which the next line finds
+    ranks[ranks == len(known)] = 0  # ids above all known ones; the next line finds them
     stray = ids[known[ranks] != ids]
     if stray.size:
         raise UserError(
@@ -244,5 +249,5 @@ def _panoptic(record: Record) -> tuple[np.ndarray, Segments, np.ndarray]:
 
 
 def _narrow(labels: np.ndarray, largest: int) -> np.ndarray:
-    """Convert labels 0-`largest` to the smallest unsigned type, which transforms move faster."""
+    """Convert labels 0-`largest` to the smallest unsigned type, to speed up the transforms."""
     return labels.astype(np.min_scalar_type(largest))

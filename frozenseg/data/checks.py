@@ -25,7 +25,8 @@ NO_AP = "no instance annotation, so no AP"
 def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
     """List the files and folders of a row that are missing."""
     benchmark = benchmark.located(root)
-    # COCO's and Mapillary's label maps can be derived; ADE20K's hold more than its objects do.
+    # COCO's and Mapillary's label maps can be derived from the panoptic annotation; ADE20K's
+    # cannot, because they label more than its objects.
     maps = benchmark.semantic_labels if benchmark.prepared_by else ""
     parts = (
         (benchmark.images, "no images"),
@@ -45,7 +46,7 @@ def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
 
 
 def check(benchmark: Benchmark, root: Path, *, sample: int = 20) -> Iterator[Finding]:
-    """Check a row and yield what is found. sample: how many images are decoded; 0: all of them."""
+    """Check a row and yield the findings. sample: how many images are decoded; 0: all of them."""
     benchmark = benchmark.located(root)
     missing = missing_parts(benchmark, root)
     yield from missing
@@ -110,16 +111,16 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
 def _instances(
     benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
 ) -> Iterator[Finding]:
-    """Read the annotation that AP needs in the way in which its metric reads it."""
+    """Read the annotation that AP needs in the same way as its metric does."""
     try:
         if "lvis" in benchmark.evaluators:
             load_lvis_truth(root / benchmark.annotations, boxes=False)
-            yield Finding("LVIS annotation: frequencies and lists of absent classes are there")
+            yield Finding("LVIS annotation: frequencies and lists of absent classes are present")
         elif "cityscapes" in benchmark.evaluators:
             yield _cityscapes_instances(root / benchmark.instances, records)
         elif "instances" in benchmark.tasks and benchmark.derives_objects:
             things = sum(categories.is_thing)
-            yield Finding(f"the objects of {things} classes are scored for AP as annotated")
+            yield Finding(f"AP is scored on the annotated objects of {things} classes")
         elif "instances" in benchmark.tasks:
             path = root / (benchmark.instances or benchmark.annotations)
             load_truth(path, boxes=True)
@@ -127,14 +128,14 @@ def _instances(
             if benchmark.instances:
                 source = str(root / benchmark.annotations)
                 check_categories_agree(truth.categories, categories, str(path), source)
-                yield _beside_records(path, truth, records, categories)
-            else:  # it is the annotation itself
+                yield _compared_with_panoptic(path, truth, records, categories)
+            else:  # the annotation of the row is itself the instance annotation
                 yield Finding(f"instance annotation of {len(truth.sizes)} images, as AP reads it")
     except UserError as error:
         yield Finding(str(error), wrong=True)
 
 
-def _beside_records(
+def _compared_with_panoptic(
     path: Path, truth: Truth, records: list[Record], categories: Categories
 ) -> Finding:
     """Compare the instance annotation with the panoptic one."""

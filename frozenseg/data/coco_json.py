@@ -32,7 +32,7 @@ ImageId = int | str
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An entry of `images`. entry: the object of the file, for fields that only some files have."""
+    """An entry of `images`. entry: the JSON object, for fields that only some files have."""
 
     image_id: ImageId
     height: int
@@ -43,8 +43,9 @@ class ListedImage:
 class ListedObject(NamedTuple):
     """An entry of `annotations` of an instance JSON.
 
-    segmentation: as `checked_segmentation` returns it; None where boxes alone were asked for.
-    box: x, y, width, height in pixels; None where masks alone were asked for.
+    segmentation: as `checked_segmentation` returns it; None if boxes were requested and the entry
+        has one.
+    box: x, y, width, height in pixels; None if only masks were requested and the entry has no box.
     area: the area that the file states, in pixels; None where no object of the image can have it.
     position: the index of the entry in the file.
     """
@@ -71,7 +72,7 @@ class InstanceFile:
 def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Categories:
     """Read the categories of an annotation file, by ascending id.
 
-    panoptic: whether each category must say if it is a thing; else it is a thing by default.
+    panoptic: whether each category must say if it is a thing; otherwise it is a thing by default.
     """
     rows: dict[int, tuple[str, bool]] = {}
     for i, entry in enumerate(section(content, "categories", source)):
@@ -86,7 +87,7 @@ def read_categories(content: Any, source: str, *, panoptic: bool = False) -> Cat
     if not rows:
         raise UserError(f"{source}: the list of categories is empty; add the classes")
     ids = sorted(rows)
-    refuse_repeated(  # nothing tells them apart, and a model can find one alone
+    refuse_repeated(  # classes of one name cannot be distinguished; a model could find only one
         [[rows[i][0]] for i in ids],
         [f"category {i}" for i in ids],
         source,
@@ -113,7 +114,7 @@ def read_image_entries(content: Any, source: str) -> dict[ImageId, dict[str, Any
             name = file_name(entry, "file_name", where)
             if files.setdefault(name, key) != key:
                 raise UserError(
-                    f"{where}: {name} is image {files[name]!r} already; one file has one id"
+                    f"{where}: {name} is already listed as image {files[name]!r}; remove one"
                 )
     if not images:
         raise UserError(f"{source}: lists no images; is it the right file?")
@@ -141,7 +142,8 @@ def read_images(content: Any, source: str) -> dict[ImageId, ListedImage]:
 def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> InstanceFile:
     """Read all objects that enclose a pixel; a warning says how many do not.
 
-    boxes: read `bbox`, and derive it from `segmentation` where it is absent; else read masks alone.
+    boxes: whether boxes are needed instead of masks. A box that is absent is derived from the
+        segmentation; the segmentation of an object that has a box is then not read.
     """
     images, categories = read_images(content, source), read_categories(content, source)
     rows = section(content, "annotations", source)
@@ -170,18 +172,18 @@ def read_instance_file(content: Any, source: str, *, boxes: bool = False) -> Ins
             "segmentations enclose nothing in the image"
         )
     if cut:
-        note(f"{source}: of {cut} objects some polygons are left out: they enclose nothing")
+        note(f"{source}: some polygons of {cut} objects left out: they enclose nothing")
     return InstanceFile(images, categories, section(content, "categories", source), objects)
 
 
 def check_names_agree(
     names: Mapping[ImageId, str], others: Mapping[ImageId, str], source: str, other: str
 ) -> None:
-    """Refuse a file that is listed for one image but has the name of another one.
+    """Refuse a file that is listed for one image but has the name of another image.
 
-    names, others: {image id: file name} in `source` and in `other`. A name that only one has
-    proves nothing, and a name that is the number of its image is right. A warning says how many
-    files have the name of another image.
+    names, others: {image id: file name} in `source` and in `other`. A name that only one of them
+    has is not compared. A name that is the number of its own image is accepted, even if `other` has
+    it for another image; a warning says how many files this concerns.
     """
     owners: dict[str, set[ImageId]] = {}
     for key, name in others.items():
@@ -195,13 +197,13 @@ def check_names_agree(
         numbered += 1
         if (stem.lstrip("0") or "0") != str(key):
             raise UserError(
-                f"{source}: lists {name} for image {key!r}, but by {other} that is the name of "
+                f"{source}: lists {name} for image {key!r}, but in {other} that is the name of "
                 f"image {next(iter(named))!r}; correct the id or the name"
             )
     if numbered:
         note(
             f"{source}: {numbered} of {len(names)} files have the number of their image as name, "
-            f"which by {other} is the name of another image: the number counts"
+            f"which in {other} is the name of another image: the number is used"
         )
 
 
@@ -212,16 +214,16 @@ def _stem(name: str) -> str:
 def check_categories_agree(
     categories: Categories, others: Categories, source: str, other: str
 ) -> None:
-    """Refuse two files of which one gives an id to the class that has another id in the other.
+    """Refuse two files that use the same ids for different classes.
 
-    Names that only one of them has prove nothing: vocabularies add synonyms.
+    A name that only one of them has is not compared, because vocabularies add synonyms.
     """
     rows = zip(others.names, others.dataset_ids, strict=True)
     known = {spelling(name): number for name, number in rows}
     for name, number in zip(categories.names, categories.dataset_ids, strict=True):
         if number in others.class_ids and known.get(spelling(name), number) != number:
             raise UserError(
-                f"{source}: category {number} is {name!r}, which by {other} is category "
+                f"{source}: category {number} is {name!r}, which in {other} is category "
                 f"{known[spelling(name)]}; correct the ids"
             )
 
@@ -233,7 +235,7 @@ def unknown_image(
     remedy = "remove it or list the image"
     if not any(type(other) is type(key) for other in images):
         types = ("text", "numbers") if isinstance(key, str) else ("a number", "text")
-        remedy = f"it is {types[0]}, their ids are {types[1]}: write both alike"
+        remedy = f"it is {types[0]}, but their ids are {types[1]}: use one kind"
     return UserError(f"{where}: image {key!r} is not among {whose}; {remedy}")
 
 

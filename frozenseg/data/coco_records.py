@@ -1,4 +1,4 @@
-"""Results as the records of COCO JSON: categories, segments of panoptic files, instances."""
+"""Convert results to the entries of COCO JSON: categories, panoptic segments, instances."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ def categories_of(
 ) -> list[dict[str, Any]]:
     """Return the categories of a vocabulary.
 
-    An id is the position in the vocabulary plus 1, because tools for COCO take 0 for "nothing"; a
-    name is the first synonym.
+    The id of a category is its position in the vocabulary plus 1, because COCO tools read 0 as "no
+    class"; its name is the first synonym.
     """
     return [
         {"id": index + 1, "name": synonyms[0], "isthing": int(thing), "synonyms": [*synonyms]}
@@ -55,7 +55,7 @@ def track_records(found: PanopticResult) -> list[dict[str, Any]]:
 
 
 def segment_of(record: dict[str, Any], name: str) -> Segment:
-    """Return the segment whose `segment_record` this is. name: of its class."""
+    """Return the segment that `segment_record` has converted. name: the name of its class."""
     x0, y0, width, height = record["bbox"]
     return Segment(
         id=record["id"],

@@ -30,14 +30,14 @@ class SampleIndex(NamedTuple):
 
 @dataclass
 class Sample:
-    """One image as a model gets it.
+    """One image in the form that a model receives.
 
     image: (3, H, W) uint8 RGB, transformed.
-    height, width: pixels of the image before the transform.
+    height, width: the size of the image in pixels before the transform.
     record: where the image and its annotation come from.
     targets: (N, H, W) masks and their classes for training, else None.
     unpadded_size: (height, width) of the picture at the top left of `image`; the rest is padding.
-        None: there is no padding.
+        None if there is no padding.
     """
 
     image: Tensor
@@ -48,31 +48,33 @@ class Sample:
     unpadded_size: tuple[int, int] | None = None
 
     def pin_memory(self) -> "Sample":
-        """Return the sample in page-locked memory, as `DataLoader` asks for it."""
+        """Return a copy of the sample in page-locked memory; `DataLoader` calls this method."""
         targets = None if self.targets is None else self.targets.pin_memory()
         return replace(self, image=self.image.pin_memory(), targets=targets)
 
 
 @dataclass(kw_only=True, eq=False)
 class SegmentationDataset(Dataset[Sample]):
-    """Samples of a list of records.
+    """A dataset with one sample for each record of a list.
 
-    The random part of a sample depends on (seed, position, item) alone, so neither the number of
-    workers nor a resumed run changes it. With `fixed_views` it depends on the item and on the
-    number of the view.
+    The random augmentation of a sample depends only on (seed, position, item), so neither the
+    number of workers nor resuming a run changes it. With `fixed_views` it depends only on the item
+    and on the number of the view.
 
     records: the images, one sample each.
     categories: the classes of the records.
     transform: resizes or crops an image together with its label maps.
     targets: the annotation that becomes masks ("panoptic", "semantic" or "instances"); None for
         testing, where evaluators read the annotation of `sample.record` themselves.
-    keep_empty: whether objects of which the transform leaves no pixel stay targets.
-    seed: of all random numbers, but for those of fixed views, which are the same in all runs.
-    fixed_views: how many views of an image there are; epoch after epoch shows them in turn. None:
-        every draw makes a new one.
-    unnamed: finds regions that are not annotated, which become targets without a class: of a
-        record, its image (H, W, 3) and what is annotated (H, W) bool, it makes a map (H, W) of
-        their numbers, 0 where there is none. None: there are none.
+    keep_empty: whether an object of which the transform leaves no pixel stays among the targets.
+    seed: the seed of all random numbers except those of fixed views, which are the same in all
+        runs.
+    fixed_views: the number of different views of each image; successive epochs show them in turn.
+        None: every draw makes a new view.
+    unnamed: a function that finds regions that are not annotated, which become targets without a
+        class. It takes a record, its image (H, W, 3) and a map (H, W) bool of the annotated pixels,
+        and returns a map (H, W) of region numbers, 0 where there is no region. None: there are no
+        such targets.
     """
 
     records: list[Record]
@@ -94,12 +96,13 @@ class SegmentationDataset(Dataset[Sample]):
         image = load_image(record)
         height, width = image.shape[:2]
         _check_size(record, height, width)
-        record = replace(record, height=height, width=width)  # a label map must have that size
+        # Label maps are checked against the size of the image.
+        record = replace(record, height=height, width=width)
         if self.targets is None:
             image, _ = self.transform(image, np.zeros((0, height, width), np.uint8), generator)
             return Sample(image_tensor(image), height, width, record)
         labels = LABELS[self.targets](record)
-        # A plane of ones is transformed too: it is 1 where the picture is and 0 in the padding.
+        # A map of ones is transformed as well: it is then 1 inside the picture, 0 in the padding.
         further = [np.ones((height, width), np.uint8)]
         if self.unnamed is not None:
             nothing = np.zeros((height, width), bool)
@@ -117,7 +120,7 @@ class SegmentationDataset(Dataset[Sample]):
         return Sample(image_tensor(image), height, width, record, targets, unpadded_size)
 
     def _generator(self, draw: SampleIndex) -> np.random.Generator:
-        """Return the random numbers of the view that a draw shows."""
+        """Return the random generator of the view that a draw shows."""
         if self.fixed_views is None:
             return seeded_generator(self.seed, SAMPLE_STREAM, draw.position, draw.item)
         epoch = draw.position // len(self)
@@ -125,12 +128,12 @@ class SegmentationDataset(Dataset[Sample]):
 
 
 def cut_masks(labels: LabelMaps, *, keep_empty: bool) -> Targets:
-    """Cut out the masks (N, H, W) of all objects; those without a pixel only if `keep_empty`."""
+    """Cut out the masks (N, H, W) of all objects; keep empty ones only if `keep_empty`."""
     maps = np.asarray(labels.maps)
     dtype = maps.dtype
     masks = maps == labels.values.astype(dtype)[:, None, None]
-    # The value of an object without a pixel may be too large for the type of the map, in which it
-    # would wrap to the value of another object.
+    # The value of an object without a pixel may be too large for the data type of the maps, where
+    # it would wrap around to the value of another object.
     masks &= (labels.values <= np.iinfo(dtype).max)[:, None, None]
     kept = masks.any(axis=(1, 2)) | keep_empty
     return Targets(
@@ -144,6 +147,6 @@ def _check_size(record: Record, height: int, width: int) -> None:
     if record.height is not None and (record.height, record.width) != (height, width):
         raise UserError(
             f"{record.image_path}: is {height} x {width} (height x width), but its annotation says "
-            f"{record.height} x {record.width}; is it another version of the image, or one that "
-            "was turned (EXIF)?"
+            f"{record.height} x {record.width}; is it another version of the image, or was it "
+            "rotated (EXIF)?"
         )

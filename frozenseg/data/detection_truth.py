@@ -1,4 +1,4 @@
-"""Read the ground truth of detections: an instance JSON, checked, as hotcoco scores against it."""
+"""Read and check the ground truth of detections, an instance JSON, in the form for hotcoco."""
 
 import os
 from collections.abc import Mapping, Sequence, Set
@@ -16,7 +16,8 @@ from frozenseg.data.rle import encode_masks, encode_segmentation, rle_area
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
 
-# hotcoco holds the precision of every class at 101 x 10 points of 4 sizes and 3 limits.
+# For every class, hotcoco holds the precision at 101 recalls and 10 IoU thresholds, for 4 object
+# sizes and 3 limits on the number of detections.
 MOST_CATEGORIES = 20_000
 
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -28,7 +29,7 @@ class Truth:
 
     dataset: images, categories and annotations with the fields that evaluators read; its image ids
         are numbers.
-    numbers: {image id of the file: its number in `dataset`}. COCO's ids are numbers already, those
+    numbers: {image id of the file: its number in `dataset`}. COCO's ids already are numbers; those
         of Mask2Former's ADE20K are names.
     sizes: {image id: (height, width)}.
     categories: the categories of the file.
@@ -51,15 +52,15 @@ def load_truth(
 ) -> Truth:
     """Read the ground truth of masks, or of boxes, from an instance file or its content.
 
-    images: the ids of those that count, where not all do.
+    images: the ids of the images that are evaluated; None: all of them.
 
-    Annotations are numbered anew from 1: evaluators misread an id that is 0, missing or repeated,
-    and no score depends on it. Fields that only some files have are passed on where they are named
-    in image_fields, category_fields and annotation_fields.
+    Annotations are renumbered from 1, because evaluators misread ids that are 0, missing or
+    repeated; no score depends on the ids. Fields that only some files have are passed on if they
+    are named in image_fields, category_fields or annotation_fields.
 
-    The area that a file states decides, as in pycocotools, whether an object is small, medium or
-    large, if it is above 0 and at most that of the image. Otherwise, and where there is none, that
-    of the mask or of the box does.
+    As in pycocotools, the area that the file states decides whether an object is small, medium or
+    large. If it states none, or one that is not above 0 or exceeds that of the image, the area of
+    the mask or of the box is used.
     """
     if isinstance(source, Mapping):
         content, named = source, "ground truth"
@@ -100,24 +101,24 @@ def load_truth(
 def _scored_file(
     content: Mapping[str, Any], source: str, boxes: bool, images: Set[ImageId] | None
 ) -> InstanceFile:
-    """Read what is scored of an instance file, and refuse one of too many categories."""
+    """Read the scored images of an instance file; refuse a file with too many categories."""
     file = read_instance_file(content, source, boxes=boxes)
     if len(file.categories) > MOST_CATEGORIES:
         raise UserError(
-            f"{source}: {len(file.categories)} categories are more than {MOST_CATEGORIES}, for "
-            "which the scores do not fit into memory; list those that occur"
+            f"{source}: has {len(file.categories)} categories, but scores of more than "
+            f"{MOST_CATEGORIES} do not fit into memory; list only those that occur"
         )
     if images is None or file.images.keys() <= images:
         return file
-    return _of_images(file, images, source)
+    return _only_images(file, images, source)
 
 
-def _of_images(file: InstanceFile, images: Set[ImageId], source: str) -> InstanceFile:
-    """Leave out the images that are not evaluated: what is in them cannot be found."""
+def _only_images(file: InstanceFile, images: Set[ImageId], source: str) -> InstanceFile:
+    """Leave out the images that are not evaluated: all of their objects would count as missed."""
     kept = {key: image for key, image in file.images.items() if key in images}
     note(
-        f"{source}: {len(file.images) - len(kept)} of {len(file.images)} images left out, which "
-        "are not among those that are evaluated"
+        f"{source}: {len(file.images) - len(kept)} of {len(file.images)} images left out, because "
+        "they are not evaluated"
     )
     return replace(file, images=kept, objects=[o for o in file.objects if o.image_id in kept])
 
@@ -128,7 +129,7 @@ def load_lvis_truth(
     boxes: bool,
     images: Set[ImageId] | None = None,
 ) -> Truth:
-    """Read the truth of `load_truth` from an LVIS file, with the fields that only LVIS has."""
+    """Read an LVIS file as `load_truth` does, with the fields that only LVIS has."""
     truth = load_truth(
         source,
         boxes=boxes,
@@ -139,14 +140,15 @@ def load_lvis_truth(
     )
     _check_lvis(truth.dataset, "ground truth" if isinstance(source, Mapping) else os.fspath(source))
     for annotation in truth.dataset["annotations"]:
-        annotation["iscrowd"] = 0  # hotcoco would excuse matches with crowds, lvis does not
+        # hotcoco would ignore detections that match a crowd; the package lvis does not.
+        annotation["iscrowd"] = 0
     return truth
 
 
 def objects_of_records(records: Sequence[Record], categories: Categories) -> dict[str, Any]:
-    """Make the content of an instance JSON of records: their objects, or the things of their PNGs.
+    """Make the content of an instance JSON from the objects of records, or things in their PNGs.
 
-    Images are numbered as in the records. Panoptic PNGs are decoded for this, all of them.
+    Image ids are those of the records. All panoptic PNGs are decoded for this.
     """
     annotations: list[dict[str, Any]] = []
     images = []
@@ -209,7 +211,7 @@ def _check_lvis(dataset: Mapping[str, Any], source: str) -> None:
             )
     for i, annotation in enumerate(dataset["annotations"]):
         if flag(annotation, "ignore", f"{source}: object {i}", False):
-            raise UserError(f"{source}: annotations with 'ignore' are no part of LVIS; remove them")
+            raise UserError(f"{source}: LVIS has no annotations with 'ignore'; remove them")
 
 
 def _annotation(
@@ -235,7 +237,7 @@ def _annotation(
 
 
 def _note_wrong_areas(file: InstanceFile, content: Mapping[str, Any], named: str) -> None:
-    """Warn of objects whose stated area is impossible."""
+    """Warn of objects for which the file states an impossible area."""
     stated = [content["annotations"][row.position].get("area") for row in file.objects]
     wrong = sum(
         row.area is None and area is not None
@@ -243,8 +245,8 @@ def _note_wrong_areas(file: InstanceFile, content: Mapping[str, Any], named: str
     )
     if wrong:
         note(
-            f"{named}: {wrong} of {len(stated)} objects state an area that they cannot have (not "
-            "above 0, or above that of the image): their pixels are counted instead"
+            f"{named}: {wrong} of {len(stated)} objects state an area that is impossible (not "
+            "above 0, or above that of the image): that of the mask or box is used instead"
         )
 
 

@@ -1,4 +1,4 @@
-"""A digest by which two runs can tell whether they had the same label maps."""
+"""A digest that shows whether two runs had the same label maps."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from frozenseg.data.records import Record
 
 
 def label_maps_digest(records: Iterable[Record]) -> str | None:
-    """Return a SHA-256 of the names and sizes in bytes of all label maps and panoptic PNGs, in the
-    order of the records; None where there are none.
+    """Return the SHA-256 of the names and file sizes of all label maps and panoptic PNGs.
 
-    Their content is not read, because that takes as long as scoring a whole data set.
+    The files are taken in the order of the records; if there are none, the result is None. Their
+    content is not read, because that takes as long as scoring a whole data set.
     """
     paths = [path for r in records for path in (r.panoptic_path, r.semantic_path) if path]
     digest = hashlib.sha256()

@@ -10,9 +10,9 @@ from frozenseg.errors import UserError
 def files_by_stem(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
     """Return {name without suffix: path} of the files with one of these suffixes, sorted by name.
 
-    Hidden files, such as a killed run leaves, are ignored, and a warning counts other files that
-    are left out. Two files of one stem are refused, because either may be meant. what: "images" or
-    the like, for messages.
+    Hidden files, such as those that a killed run leaves, are ignored, and a warning counts other
+    files that are left out. Two files with one stem are refused, because either could be meant.
+    what: what the files are, e.g. "images", for messages.
     """
     names = sorted(name for name in file_names(folder, what) if not name.startswith("."))
     matching = [name for name in names if name.lower().endswith(suffixes)]
@@ -33,7 +33,8 @@ def files_by_stem(folder: str | Path, suffixes: tuple[str, ...], what: str) -> d
 def require_files(paths: list[str], what: str, source: Path) -> None:
     """Check that all `paths` exist, with one directory listing per folder (not one call per file).
 
-    what: "images" or the like, and source: the file or folder that asks for them, for the message.
+    what: what the files are, e.g. "images". source: the file or folder that lists them. Both only
+    appear in the message.
     """
     names: dict[str, set[str]] = {}
     missing: list[str] = []

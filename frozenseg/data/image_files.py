@@ -15,8 +15,8 @@ VIDEO_SUFFIXES = frozenset(
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .3gp .3g2 .ts .mts .m2ts .flv .ogv .asf "
     ".mxf".split()
 )
-# Sources of TypeScript have these suffixes too. In a folder such a file is a video only if its
-# beginning holds a zero byte: text has none, a transport stream many.
+# Source files of TypeScript have these suffixes too. In a folder, a file with such a suffix counts
+# as a video only if its first bytes hold a zero: text has no zero bytes, a transport stream many.
 ALSO_TEXT = (".ts", ".mts")
 
 
@@ -29,16 +29,16 @@ def list_images(
 ) -> list[Path]:
     """List the files that `inputs` name, each file once.
 
-    An input is a file, a folder, of which the images and videos directly in it are taken, or a
-    glob, in which `**` searches deeper. Folders and globs are listed in the order of their names.
+    An input is a file; a folder, which stands for the images and videos directly in it; or a glob,
+    in which `**` matches folders of any depth. The files of a folder or glob are sorted by name.
     Raises `UserError` for an input that names nothing.
 
-    recursive: whether folders are searched deeper too, but for hidden folders in them.
-    leave_out: the folder of results, in which no input is looked for, unless an input names a file
-        or a folder in it. An input of which nothing is left then is refused.
-    keep: is called with each folder or glob and its files, and returns those that are taken.
+    recursive: whether the folders inside a folder are searched too, except hidden ones.
+    leave_out: the folder of results. Files in it are left out, unless an input names a file or a
+        folder in it. An input that has no other files is refused.
+    keep: a function that takes each folder or glob and its files, and returns the files to keep.
     """
-    if "" in inputs:  # which would be the working folder
+    if "" in inputs:  # it would stand for the working folder
         raise UserError("the name of an input is empty (an unset variable?); give one, or .")
     unique: dict[Path, Path] = {}
     for entry in map(os.path.expanduser, inputs):
@@ -59,13 +59,13 @@ def list_images(
 
 
 def _names_a_part(entry: str, folder: Path) -> bool:
-    """Tell whether an input is a file or a folder in another folder, or a glob of such files."""
+    """Tell whether an input names a file or a folder inside `folder`, or files in it by a glob."""
     named, whole = Path(root_of([entry])).resolve(), folder.resolve()
     return named.is_relative_to(whole) and (named != whole or Path(entry).is_file())
 
 
 def root_of(inputs: list[str]) -> Path:
-    """Return the folder that holds all inputs: folders, files, and what globs may match."""
+    """Return the deepest folder that holds all inputs: folders, files, and matches of globs."""
     folders = []
     for entry in map(os.path.expanduser, inputs):
         path = Path(entry)
@@ -84,7 +84,7 @@ def _expand(entry: str, recursive: bool) -> list[Path]:
     path = Path(entry)
     if path.is_dir():
         return _images_of(path, recursive)
-    if path.exists():  # asked before globs, because a name may hold brackets
+    if path.exists():  # checked before globs, because a name may hold brackets
         return [path]
     if glob.has_magic(entry):
         files = [Path(name) for name in sorted(glob.glob(entry, recursive=True))]
@@ -125,19 +125,21 @@ def _images_of(folder: Path, recursive: bool) -> list[Path]:
 
 
 def _is_source(file: Path) -> bool:
-    """Tell whether this is no video but a text, see `ALSO_TEXT`."""
+    """Tell whether a file is text rather than a video, see `ALSO_TEXT`."""
     if file.suffix.lower() not in ALSO_TEXT:
         return False
     try:
         with open(file, "rb") as opened:
             return b"\0" not in opened.read(4096)
     except OSError:
-        return False  # told where it is read
+        return False  # the error is reported when the file is read
 
 
 def files_below(folder: Path, recursive: bool) -> tuple[list[Path], int]:
-    """Return the files in a folder that are not hidden, and how many folders are not searched: all,
-    or links to folders, which may lead back to where they are."""
+    """Return the files below a folder that are not hidden, and how many folders are not searched.
+
+    These are all folders in it or, if `recursive`, the links to folders, which may lead in circles.
+    """
     files: list[Path] = []
     links = 0
     for parent, folders, names in os.walk(folder, onerror=_refuse):
@@ -150,10 +152,10 @@ def files_below(folder: Path, recursive: bool) -> tuple[list[Path], int]:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its rights")
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
 
 
 def image_suffixes() -> list[str]:
-    """List the suffixes of the formats that are read, with their dots."""
+    """List the file suffixes of all readable formats, with their dots."""
     known = {*readable_formats(), "MPO"}  # Pillow opens MPO as JPEG
     return [end for end, name in Image.registered_extensions().items() if name in known]

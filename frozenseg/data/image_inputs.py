@@ -1,4 +1,4 @@
-"""Images in every form that a call takes: one, or many."""
+"""Convert one image, or each of many, from every form that the library accepts."""
 
 import glob
 import io
@@ -17,12 +17,15 @@ from frozenseg.data.images import read_image, read_pil
 from frozenseg.data.pixels import rgb_of_array
 from frozenseg.errors import UserValueError
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter alone is a drive of Windows
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a single letter is a drive of Windows
 
 
 class OneFile(str):
-    """The path of one image. It never stands for several, as others do that name a folder, or of
-    which brackets make a glob once the file is gone."""
+    """The path of one image, which never stands for several images.
+
+    A plain path stands for several if it is a folder, or if it holds brackets and the file is gone,
+    because it is then read as a glob.
+    """
 
 
 def to_array(image: Any) -> np.ndarray:
@@ -32,7 +35,8 @@ def to_array(image: Any) -> np.ndarray:
         array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16 or float in 0-1; a
         tensor of the same types, (3, H, W) or (H, W, 3).
 
-    Raises `UserError` for what is none of them or cannot be read; addresses are not followed.
+    Raises `UserError` for anything else, and for an image that cannot be read; addresses (URLs) are
+    refused.
     """
     if isinstance(image, str | os.PathLike):
         _refuse_address(image)
@@ -49,7 +53,7 @@ def to_array(image: Any) -> np.ndarray:
         image = image.detach().cpu()
         if image.ndim == 3 and image.shape[0] == 3:
             image = image.permute(1, 2, 0)
-        # numpy knows no bfloat16
+        # numpy has no bfloat16
         return _own_rgb((image.float() if image.is_floating_point() else image).numpy())
     if isinstance(image, np.ndarray):
         return _own_rgb(image)
@@ -64,7 +68,7 @@ def to_array(image: Any) -> np.ndarray:
 
 
 def _own_rgb(values: np.ndarray) -> np.ndarray:
-    """As `rgb_of_array`, in memory that nobody else writes to."""
+    """Convert as `rgb_of_array` does, into memory that is not shared with `values`."""
     rgb = rgb_of_array(values)
     return rgb.copy() if np.may_share_memory(rgb, values) else rgb
 
@@ -72,8 +76,8 @@ def _own_rgb(values: np.ndarray) -> np.ndarray:
 def is_many(images: Any) -> bool:
     """Tell whether this stands for several images.
 
-    That is a folder, a glob, an array or tensor of four dimensions, a list, a generator, or
-    anything else to iterate over but a file.
+    That is the case for a folder, a glob, an array or tensor of four dimensions, a list, a
+    generator, and any other iterable that is not an open file.
     """
     if isinstance(images, OneFile):
         return False
@@ -87,16 +91,16 @@ def is_many(images: Any) -> bool:
 
 
 def each_image(images: Any) -> Iterator[Any]:
-    """Yield the images one by one; folders and globs, also those in a list, give their files, but
-    for those that are a `OneFile`.
+    """Yield the images one by one.
 
-    Videos among these files are left out. Arrays and tensors are copied, because a generator may
-    write the next image into the same memory before this one is read. Raises `UserError` for a
-    folder or glob without an image, and for what is one image but no path, or none at all.
+    A folder or glob, even inside a list, stands for its files, without videos; a `OneFile` is one
+    file. Arrays and tensors are copied, because a generator may write the next image into the same
+    memory before this one is read. Raises `UserError` for a folder or glob without images, for a
+    single image that is not given as a path, and for anything that is not an image.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
         raise UserValueError(
-            f"an array of shape {tuple(images.shape)} is no list of images, which has four "
+            f"an array of shape {tuple(images.shape)} is no list of images, which would have four "
             "dimensions; give [image], or list(images)"
         )
     if isinstance(images, str | os.PathLike):
@@ -110,7 +114,7 @@ def each_image(images: Any) -> Iterator[Any]:
         if isinstance(entry, str | os.PathLike) and is_many(entry):
             found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
             if not found:
-                raise UserValueError(f"{entry}: holds videos alone; give each of them to track")
+                raise UserValueError(f"{entry}: holds only videos; give each of them to track")
             yield from found
         elif isinstance(entry, np.ndarray):
             yield entry.copy()

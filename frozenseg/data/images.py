@@ -20,14 +20,15 @@ from frozenseg.data.notes import note, note_first
 from frozenseg.data.pixels import over_white, rgb_of_array
 from frozenseg.errors import MissingFileError, UserError, UserValueError
 
-MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; Pillow's own guard against bombs stops at 179 million
-# Bytes of one profile or comment of a PNG, and of all comments. Some editors keep the history of a
-# picture in its comments and exceed Pillow's limits of 1 MB and 64 MB.
+# 1.2 GB as RGB. Pillow's own limit, against decompression bombs, is 179 million.
+MAX_PIXELS = 400_000_000
+# The most bytes of one profile or comment of a PNG, and of all its comments together. Some editors
+# keep the history of a picture in its comments and exceed Pillow's limits of 1 MB and 64 MB.
 MAX_TEXT, MAX_TEXTS = 2**26, 2**28
 
 # The formats that Pillow decodes itself, in the order in which they are tried: the frequent ones
-# first, then by name. EPS is left out because Pillow hands it to Ghostscript whatever the name of
-# the file, WMF because Pillow hands it to Windows.
+# first, then by name. EPS is left out because Pillow would hand it to Ghostscript, whatever the
+# suffix of the file; WMF is left out because Pillow would hand it to Windows.
 FORMATS = (
     *("JPEG", "PNG", "TIFF", "WEBP"),
     *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF"),
@@ -35,50 +36,50 @@ FORMATS = (
     *("PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM"),
 )
 HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read with the package pillow_heif
-HOW_HEIF = 'HEIC and HEIF are read after: pip install "frozenseg[heif]"'
+HOW_HEIF = 'to read HEIC and HEIF: pip install "frozenseg[heif]"'
 # Formats whose further pictures are pages or frames; in MPO they are previews, in PSD layers.
 _PAGED = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
 
-# What Pillow's decoders raised on damaged files of 30 formats. They trust the numbers in a file and
-# fail wherever these lead them.
+# The exceptions that Pillow's decoders raised on damaged files of 30 formats. Decoders trust the
+# numbers in a file, so a wrong number can end in any of these.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error),
     *(AttributeError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError),
 )
-# The numbers of errors that a decoder has for damage: Pillow's own have none, and the system says
-# EINVAL where a number in a file leads to a place that no file has.
-_OF_CONTENT = (None, errno.EINVAL)
-# What the system says of one file, each with the remedy. What else it says is no fault of the file:
-# a network drive that has dropped out answers so for every file on it.
-_OF_ONE_FILE = {
+# The `errno` of an `OSError` that means damaged content: Pillow's own errors have none, and the
+# system reports EINVAL if a damaged number makes a decoder seek to an impossible position.
+_DAMAGE_NUMBERS = (None, errno.EINVAL)
+# System errors that concern a single file, each with its remedy. Other system errors are not the
+# fault of the file: a network drive that has dropped out causes them for every file on it.
+_FILE_REMEDIES = {
     errno.EISDIR: "give an image file",
     errno.ENAMETOOLONG: "choose a shorter file name",
     errno.EILSEQ: "choose another name",
     errno.ELOOP: "copy the file itself in place of its links",
     errno.ENOMEM: "scale it down",
     **dict.fromkeys((errno.EFBIG, errno.EOVERFLOW), "copy it again"),
-    **dict.fromkeys((errno.EBADF, errno.ESPIPE), "open it again"),  # of a file that is given open
+    **dict.fromkeys((errno.EBADF, errno.ESPIPE), "open it again"),  # for a file object
 }
 # The EXIF orientation that undoes another; all others undo themselves.
 _INVERSE = {6: 8, 8: 6}
 
 
 class UnreachableFile(UserError):
-    """The drive or the network that a file lies on does not answer; the file may be whole."""
+    """The drive or the network that a file lies on does not answer; the file may be intact."""
 
 
 def read_image(
     source: str | os.PathLike[str] | BinaryIO, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Read a file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+    """Read a file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Transparent parts are laid over white. 16-bit values are scaled to 0-255, not clipped. Of
-    several pages or frames the first is read, and a warning tells of the others. Raises `UserError`
-    if the file cannot be read whole; it is an `UnreachableFile` where that is no fault of the file.
+    Transparent pixels are blended with white. 16-bit values are scaled to 0-255, not clipped. Of
+    several pages or frames only the first is read, with a warning. Raises `UserError` if the file
+    cannot be read completely, and `UnreachableFile`, a subclass, if that is not the file's fault.
 
     source: a path, or a file that is opened as binary.
     size: (height, width) of its annotation. Many tools annotate the picture as it is stored, so the
-        picture stays unturned if only then it has this size.
+        EXIF orientation is ignored if the picture has this size only as stored.
     """
     name = file_name(source) or "the image"
     with open_image(source) as image:
@@ -97,20 +98,20 @@ def read_image(
 def _as_annotated(
     upright: np.ndarray, stored: np.ndarray, size: tuple[int, int], path: Any
 ) -> np.ndarray:
-    """Choose the form of an image with an EXIF turn that has the size of its annotation."""
+    """Choose the form of an image, upright or as stored, that has the size of its annotation."""
     if upright.shape[:2] == size:
         if stored.shape[:2] == size:
             note_first(
                 "ambiguous turn",
-                f"{path}: EXIF asks for a turn, and the size of its annotation does not tell "
-                "whether it is meant; it is turned, like all others",
+                f"{path}: has an EXIF orientation, and the size of its annotation does not show "
+                "whether the annotation follows it; all such pictures are turned upright",
             )
         return upright
     if stored.shape[:2] == size:
         note_first(
             "turn not meant",
-            f"{path}: annotated as stored, so the turn that its EXIF asks for is not made; other "
-            "pictures of the kind are not named",
+            f"{path}: annotated as stored, so its EXIF orientation is ignored; further pictures of "
+            "this kind are not reported",
         )
         return stored
     return upright
@@ -142,7 +143,8 @@ def _errors_named(name: str) -> Iterator[None]:
     except Image.UnidentifiedImageError:
         more = f" ({HOW_HEIF})" if name.lower().endswith(HEIF) and not reads_heif() else ""
         raise UserValueError(
-            f"{name}: not an image, or of a format that is not read; save it as PNG or JPEG{more}"
+            f"{name}: not an image, or of a format that is not supported; save it as PNG or "
+            f"JPEG{more}"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserValueError(
@@ -152,7 +154,7 @@ def _errors_named(name: str) -> Iterator[None]:
         raise MissingFileError(f"{name}: no such file; copy it there") from None
     except PermissionError as error:
         raise UserValueError(
-            f"{name}: cannot be read ({error.strerror}); check its rights"
+            f"{name}: cannot be read ({error.strerror}); check its permissions"
         ) from None
     except MemoryError:
         raise UserValueError(f"{name}: needs more memory than there is; scale it down") from None
@@ -165,12 +167,12 @@ def _errors_named(name: str) -> Iterator[None]:
 
 def _is_of_the_system(error: BaseException) -> TypeGuard[OSError]:
     """Tell whether the system could not read a file, which says nothing about its bytes."""
-    return isinstance(error, OSError) and error.errno not in _OF_CONTENT
+    return isinstance(error, OSError) and error.errno not in _DAMAGE_NUMBERS
 
 
 def _unread(name: str, error: OSError) -> UserError:
     """Return the error of a file that the system could not read."""
-    if remedy := _OF_ONE_FILE.get(error.errno or 0):
+    if remedy := _FILE_REMEDIES.get(error.errno or 0):
         return UserValueError(f"{name}: cannot be read ({error.strerror}); {remedy}")
     return UnreachableFile(
         f"{name}: cannot be reached ({error.strerror}); bring its drive or network back"
@@ -181,8 +183,8 @@ def _check_file(path: Path) -> None:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UserValueError(f"{path}: is a folder, an image file was expected")
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-        raise UserValueError(f"{path}: is no regular file; copy the image into one")
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
+        raise UserValueError(f"{path}: is not a regular file; copy the image into one")
     if status.st_size == 0:
         raise UserValueError(f"{path}: the file is empty (0 bytes); copy it again")
 
@@ -200,10 +202,10 @@ def _open(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
 
 @functools.cache
 def readable_formats() -> list[str]:
-    """List the names in Pillow of the formats that are read on this machine."""
+    """List the formats that can be read on this machine, by their names in Pillow."""
     Image.init()  # a Pillow built without a decoder does not know its format
     with suppress(ImportError):
-        # turns pictures as they ask for, so that they come upright
+        # This opener returns pictures upright.
         importlib.import_module("pillow_heif").register_heif_opener()
     return [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
 
@@ -215,23 +217,23 @@ def reads_heif() -> bool:
 
 def raw_mode(image: Image.Image) -> str:
     """Return how an opened file packs its values, e.g. "RGB;16B"; "" if Pillow does not say."""
-    tiles = getattr(image, "tile", [])  # only files have it
+    tiles = getattr(image, "tile", [])  # only images that were opened from a file have it
     arguments = tiles[0].args if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
 def load(image: Image.Image) -> None:
-    """Decode under the limits of this module: some decoders ask for Pillow's limits again."""
+    """Decode under the limits of this module, because some decoders check Pillow's limits again."""
     with _own_limits:
         image.load()
 
 
 def say_pages_left_out(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Warn of pages or frames besides the first, which alone is read."""
+    """Warn of pages or frames besides the first, which are not read."""
     pages = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
     if pages > 1:
-        note(f"{path}: {pages - 1} of {pages} pages left out: the first is read")
+        note(f"{path}: {pages - 1} of {pages} pages left out: only the first is read")
 
 
 class _OwnLimits:
@@ -275,17 +277,17 @@ def _set_pillows_limits(pixels: int | None, text: int, texts: int) -> None:
 def orientation(image: Image.Image) -> int:
     """Read the EXIF orientation of a picture, 1 to 8; 1 is upright."""
     try:
-        with _own_limits:  # a PNG is read to its end, where its EXIF may stand
+        with _own_limits:  # a PNG is read to its end, because its EXIF data may be there
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGE as error:
         if _is_of_the_system(error):
-            raise  # who takes the picture for upright may read it in the wrong turn
-        return 1  # the EXIF is damaged, the pixels need not be
+            raise  # to take the picture for upright could give it a wrong orientation
+        return 1  # the EXIF data are damaged, the pixels need not be
     return int(value) if value in range(1, 9) else 1
 
 
 def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """Turn an array (H, W, ...) that is stored with an EXIF orientation upright."""
+    """Turn an array (H, W, ...) upright. turn: its EXIF orientation, 1 to 8."""
     if turn == 1:
         return pixels
     if turn in (5, 6, 7, 8):
@@ -305,7 +307,7 @@ def read_pil(image: Image.Image) -> np.ndarray:
 
 
 def file_name(image: Any) -> str | None:
-    """Return the name of the file of a path, a PIL image or a file object, if it has one."""
+    """Return the file name of a path, a PIL image or a file object, if it has one."""
     if not isinstance(image, str | os.PathLike):
         image = getattr(image, "filename", None) or getattr(image, "name", None)
     return os.fspath(image) if image and isinstance(image, str | os.PathLike) else None
@@ -321,7 +323,7 @@ def _unturned_pixels(image: Image.Image) -> np.ndarray:
                 )
             values = values.astype(np.uint16)
         return rgb_of_array(values)
-    if image.mode == "La":  # Pillow converts it to no other mode
+    if image.mode == "La":  # Pillow can convert it only to LA
         image = image.convert("LA")
     if image.has_transparency_data:
         return over_white(np.asarray(image.convert("RGBA")))
@@ -329,6 +331,6 @@ def _unturned_pixels(image: Image.Image) -> np.ndarray:
 
 
 def _error_context(name: str, error: UserError) -> UserError:
-    """Begin the message of an error with the file, unless it does already."""
+    """Put the file name in front of an error message, unless it is already there."""
     message = str(error)
     return error if message.startswith(name) else type(error)(f"{name}: {message}")

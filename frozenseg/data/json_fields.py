@@ -12,10 +12,10 @@ from typing import Any
 from frozenseg.errors import UserError
 
 LARGEST_ID = 2**63 - 1
-LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that file systems take
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that file systems allow
 
 Groups = Sequence[tuple[str, list[dict[str, Any]]]]
-"""Groups of entries: of each the `where` that begins its messages, and the entries."""
+"""Groups of entries: for each group, the text `where` that begins its messages, and its entries."""
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
@@ -41,7 +41,7 @@ def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
     """Read a field that must be there."""
     value = entry.get(key)
     if value is None:
-        raise UserError(f"{where}: has no {key!r}; add it, as COCO has it")
+        raise UserError(f"{where}: has no {key!r}; add it as in COCO's format")
     return value
 
 
@@ -50,7 +50,7 @@ def whole(
 ) -> int:
     """Read a whole number from `low` to `high`."""
     value = required(entry, key, where)
-    if type(value) is float and value.is_integer():  # NaN and infinity are none
+    if type(value) is float and value.is_integer():  # NaN and infinity are not integers
         value = int(value)
     if type(value) is not int or not low <= value <= high:
         raise unusable(value, key, where, f"a whole number from {low} to {high}")
@@ -74,7 +74,7 @@ def number(entry: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number that a float can hold; true and false are none."""
+    """Tell whether a JSON value is a finite number; true and false are not numbers."""
     if type(value) is float:
         return math.isfinite(value)
     return type(value) is int and abs(value) < 2**63
@@ -112,7 +112,7 @@ def file_name(entry: Mapping[str, Any], key: str, where: str) -> str:
     value = text(entry, key, where)
     if value.rpartition("/")[2] in ("", ".", "..") or "\0" in value:
         raise unusable(value, key, where, "the name of a file")
-    if 4 * len(value) <= LONGEST_NAME:  # a letter has at most four bytes
+    if 4 * len(value) <= LONGEST_NAME:  # a character has at most four bytes
         return value
     parts = value.encode("utf-8", "replace").split(b"/")
     if sum(map(len, parts)) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME:

@@ -1,7 +1,7 @@
 """Read label maps: the ids in the pixels of an annotation or prediction file.
 
-Optimizers and editors change the channels, bit depths and palettes of pictures. All forms that have
-one meaning only are read.
+Image optimizers and editors change the channels, bit depths and palettes of pictures. Every form
+whose meaning is unambiguous is accepted.
 """
 
 from pathlib import Path
@@ -14,13 +14,14 @@ from frozenseg.data.images import open_image, orientation, turned
 from frozenseg.errors import UserError
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")  # label maps of ADE20K-847 are TIFF
-# Formats for photographs. Some can be exact, but a file does not always tell whether it is.
+# Formats for photographs. Some can be lossless, but a file does not always say whether it is.
 LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
 
-# A PNG without these bytes has no orientation: EXIF as a chunk, as ImageMagick writes it, and XMP.
-_MARKS_OF_A_TURN = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+# A PNG that holds none of these bytes has no orientation. They mark EXIF data in a chunk of their
+# own or as ImageMagick writes them, and XMP data.
+_ORIENTATION_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
-# Pillow stretches greys of 2 and 4 bits to 0-255 by these factors, which is wrong for labels.
+# Pillow multiplies greys of 2 and 4 bits by these factors to reach 255, which is wrong for labels.
 _SCALED_BY = {"L;2": 85, "L;4": 17}
 
 
@@ -28,10 +29,10 @@ def read_panoptic_ids(path: str | Path, size: tuple[int, int] | None = None) -> 
     """Read the ids (H, W) int32 of a COCO panoptic PNG: red + 256 green + 65536 blue; 0 is void.
 
     Palettes and greys are read as the colours they stand for; transparency is ignored. With 16 bits
-    a channel the values are 0-255 as well, or 257 times that where a tool has scaled them.
+    per channel, the values are 0-255 as well, or 257 times as large if a tool has scaled them.
 
-    size: (height, width) of its image, where that is known. A file of another size is refused, and
-        one of another number of pixels before these are decoded.
+    size: (height, width) of its image, if known. A file of another size is refused, before it is
+        decoded if its number of pixels differs too.
     """
     samples, mode = _samples(path, palette=True, size=size)
     if samples.ndim == 2 and samples.dtype != np.uint8:
@@ -45,14 +46,14 @@ def read_panoptic_ids(path: str | Path, size: tuple[int, int] | None = None) -> 
         return ids
     if samples.dtype != np.uint8 and samples.max(initial=0) > 255:
         if (samples % 257).any():
-            raise UserError(f"{path}: has channels above 255, which are no ids; save it in 8 bits")
+            raise UserError(f"{path}: has ids whose channels exceed 255; save it in 8 bits")
         samples = samples // 257
     return decode_panoptic(np.ascontiguousarray(samples, dtype=np.uint8))
 
 
 def decode_panoptic(colours: np.ndarray) -> np.ndarray:
     """Return the ids (H, W) int32 that colours (H, W, 3) uint8 stand for: R + 256 G + 65536 B."""
-    # Red, green, blue and a fourth byte are one number, whose lowest byte comes first.
+    # Red, green, blue and a fourth byte are read as one little-endian number.
     four = cv2.cvtColor(colours, cv2.COLOR_RGB2RGBA)
     return four.view("<i4")[..., 0] & np.int32(2**24 - 1)
 
@@ -73,19 +74,19 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
     if samples.dtype.kind == "f":
         labels = np.nan_to_num(samples, nan=-1).astype(np.int64)
         if (labels != samples).any():
-            raise UserError(f"{path}: holds values that are no whole numbers, so no class ids")
+            raise UserError(f"{path}: holds values that are not whole numbers, so not class ids")
         samples = labels
     return samples.astype(np.uint8) if samples.dtype.kind == "b" else samples
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Read (height, width); the pixels are decoded only where EXIF may ask for a turn."""
+    """Read (height, width) of the upright picture, without decoding its pixels where possible."""
     with open_image(path) as image:
-        # Pillow gives the size of a TIFF after the turn, and decodes a PNG to look for EXIF.
+        # Pillow states the size of a TIFF as upright, and decodes a PNG to look for EXIF data.
         upright = image.format == "TIFF" or image.width == image.height
         if image.format == "PNG" and not upright:
             content = Path(path).read_bytes()
-            upright = not any(mark in content for mark in _MARKS_OF_A_TURN)
+            upright = not any(mark in content for mark in _ORIENTATION_MARKS)
         swapped = not upright and orientation(image) in (5, 6, 7, 8)
         return (image.width, image.height) if swapped else (image.height, image.width)
 
@@ -95,8 +96,8 @@ def _samples(
 ) -> tuple[np.ndarray, str]:
     """Read the values of a picture upright, (H, W) or (H, W, 3), and Pillow's name of its mode.
 
-    Transparency is left out. palette: give the colours of a palette; else give its indices. size:
-    (height, width) that it must have.
+    Transparency is left out. palette: whether to return the colours of a palette, or else its
+    indices. size: the (height, width) that the picture must have.
     """
     values, mode = _decoded(path, palette, size)
     if size is not None and values.shape[:2] != size:
@@ -115,7 +116,7 @@ def _decoded(
     path: str | Path, palette: bool, size: tuple[int, int] | None
 ) -> tuple[np.ndarray, str]:
     with open_image(path) as image:
-        # A turn keeps the number of pixels.
+        # Turning a picture does not change its number of pixels.
         if size is not None and image.width * image.height != size[0] * size[1]:
             raise _of_another_size(path, (image.height, image.width), size)
         if image.format in LOSSY or image.info.get("compression") in ("jpeg", "webp"):
@@ -138,7 +139,7 @@ def _decoded(
     if mode in ("LA", "La", "PA") and values.ndim == 3 and values.shape[2] == 2:
         values = values[..., 0]
     if values.ndim == 3 and mode not in ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa"):
-        raise UserError(f"{path}: has the mode {mode}, which no label map has; save it as PNG")
+        raise UserError(f"{path}: has the mode {mode}, not that of a label map; save it as PNG")
     if not palette and packing in _SCALED_BY:
         values = values // _SCALED_BY[packing]
     return (values if values.ndim == 2 else values[..., :3]), mode
@@ -149,5 +150,5 @@ def _sixteen_bits(path: str | Path) -> np.ndarray:
     data = np.fromfile(path, dtype=np.uint8)
     values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise UserError(f"{path}: cannot be read with 16 bits a channel; save it in 8 bits")
+        raise UserError(f"{path}: cannot be read with 16 bits per channel; save it in 8 bits")
     return values if values.ndim == 2 else values[..., 2::-1]  # BGR or BGRA -> RGB

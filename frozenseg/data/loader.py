@@ -28,10 +28,11 @@ from frozenseg.errors import UserError
 class TrainingSampler(Sampler[SampleIndex]):
     """An endless stream of draws: epoch after epoch, each a permutation made from (seed, epoch).
 
-    Position p of the stream is drawn by rank p mod world_size, so that ranks together draw every
-    image once an epoch, and the stream is the same for any number of ranks.
+    Position p of the stream is drawn by rank p mod world_size, so that all ranks together draw
+    every image once per epoch, and the stream is the same for any number of ranks.
 
-    start: the position to begin at, which is the number of images that all ranks have drawn before.
+    start: the position to begin at, which is the number of images that all ranks together have
+        already drawn.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class TrainingSampler(Sampler[SampleIndex]):
 class ShardSampler(Sampler[int]):
     """The share of one rank in an evaluation.
 
-    Each image is in one share, and the sizes of shares differ by at most one.
+    Each image is in exactly one share, and the sizes of the shares differ by at most one.
     """
 
     def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
@@ -66,7 +67,7 @@ class ShardSampler(Sampler[int]):
         return iter(self.items)
 
 
-LONGEST_WAIT = 1800  # seconds for a batch, after which nobody hopes for it any more
+LONGEST_WAIT = 1800  # seconds without a batch after which the workers are given up
 
 
 def training_loader(
@@ -81,7 +82,8 @@ def training_loader(
 ) -> "Loader":
     """Load endless batches of `batch_size` samples for one rank.
 
-    start: images that all ranks together have drawn before, i.e. steps * batch_size * world_size.
+    start: the number of images that all ranks together have already drawn, i.e. steps * batch_size
+        * world_size.
     """
     size = len(dataset)
     sampler = TrainingSampler(size, seed=seed, start=start, rank=rank, world_size=world_size)
@@ -102,20 +104,22 @@ def eval_loader(
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start `iter(loader)` with workers that never get Ctrl-C, SIGTERM or SIGHUP.
+    """Start `iter(loader)` with workers that never receive Ctrl-C, SIGTERM or SIGHUP.
 
     A terminal or a scheduler sends these signals to all processes of a group. The main process
     handles them and ends its workers when it ends; workers also end when it has died.
 
-    The workers inherit the blocked signals of the thread that starts them. Outside the main thread
-    torch installs no signal handler, either: its handler would raise the error of a dead worker
-    wherever the main thread is, in a backward pass as well. The next batch raises the same error.
+    The workers are started from a separate thread that blocks these signals, and they inherit this
+    block. Outside the main thread torch also installs no signal handler. Its handler would raise
+    the error of a dead worker wherever the main thread happens to be, even in a backward pass; the
+    request for the next batch raises the same error.
     """
 
     def start() -> Iterator[Any]:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         batches = iter(loader)
-        # At its exit, a process asks its workers to end by SIGTERM, and waits for them.
+        # At its exit, a process asks its workers to end by SIGTERM, which they block, and waits
+        # for them; they are therefore killed first.
         Finalize(batches, _kill, [getattr(batches, "_workers", [])], exitpriority=1)
         return batches
 
@@ -129,7 +133,11 @@ def _kill(workers: list[BaseProcess]) -> None:
 
 
 class Loader:
-    """Batches from worker processes; the message of a failed worker is one line with the file."""
+    """Batches from worker processes; a worker that fails gives an error of one line with the file.
+
+    Iteration raises `UserError` for an image or annotation that cannot be used, and for a worker
+    process that has died or sends nothing.
+    """
 
     def __init__(
         self,
@@ -153,18 +161,18 @@ class Loader:
                 with self._patience():
                     batch = next(batches, None)
             except (ConnectionError, EOFError, FileNotFoundError):
-                # The other end of a pipe is gone; at the next try torch finds out whose it was.
+                # The other end of a pipe is gone; the next attempt lets torch find the dead worker.
                 if self.num_workers == 0:
                     raise
                 continue
-            except RuntimeError:  # what torch raises for a dead worker, and for other faults
-                batch = self._death_of_a_worker()
+            except RuntimeError:  # torch raises it for a dead worker, and for other faults
+                batch = self._dead_worker_error()
                 if batch is None:
                     raise
             if batch is None:
                 return
             if isinstance(batch, UserError):
-                self.batches = self._data_loader()  # running workers end with the old one
+                self.batches = self._data_loader()  # the running workers end with the old loader
                 raise batch from None
             yield batch
 
@@ -180,15 +188,15 @@ class Loader:
             num_workers=self.num_workers,
             worker_init_fn=partial(_note_process, self.progress),
             persistent_workers=self.num_workers > 0,
-            # A run on the CPU leaves a GPU alone, which others may have filled.
+            # A run on the CPU leaves a GPU alone: others may have filled its memory.
             pin_memory=torch.cuda.is_initialized(),
-            # The default generator draws from torch's global state, which a resumed run must find
-            # as it left it.
+            # The default generator would draw from torch's global random state, which must be the
+            # same after resuming a run as without an interruption.
             generator=torch.Generator(),
         )
 
-    def _death_of_a_worker(self) -> UserError | None:
-        """Make an error that names the images at which workers died; None if all are alive."""
+    def _dead_worker_error(self) -> UserError | None:
+        """Return an error that names the images at which workers died; None if all are alive."""
         alive = {child.pid for child in multiprocessing.active_children()}
         rows = [(process, item) for process, item in self.progress.tolist() if process >= 0]
         died_at = [item for process, item in rows if process not in alive]
@@ -198,17 +206,17 @@ class Loader:
         reason = "a worker process died here; if memory or /dev/shm ran out, use fewer workers"
         if self.silent:
             reason = (
-                f"the processes that read images sent nothing for {LONGEST_WAIT} seconds; one is "
-                "stopped, or the disk does not answer"
+                f"the processes that read images sent nothing for {LONGEST_WAIT} seconds; one of "
+                "them is stopped, or the disk does not answer"
             )
         return UserError(f"{', '.join(paths) or 'before the first image'}: {reason}")
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """End the workers if no batch comes for `LONGEST_WAIT` seconds; torch then finds them dead.
+        """Kill the workers if no batch comes for `LONGEST_WAIT` seconds; torch then reports it.
 
-        The timeout of torch's own DataLoader will not do: with it, dead workers are looked for
-        only when it has passed.
+        The timeout of torch's own DataLoader cannot be used for this: with a timeout, torch looks
+        for dead workers only when it has passed.
         """
         timer = threading.Timer(LONGEST_WAIT, self._end_workers)
         timer.daemon = True
@@ -222,15 +230,16 @@ class Loader:
     def _end_workers(self) -> None:
         self.silent = True
         for process in self.progress[:, 0].tolist():
-            if process > 1:  # -1: it has not started
+            if process > 1:  # it is -1 if the worker has not started
                 with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)  # one that is stopped heeds no other signal
+                    # A stopped process reacts to no other signal.
+                    os.kill(process, signal.SIGKILL)
 
 
 class _Reporting(Dataset[Sample | UserError]):
-    """Notes the image that each worker reads, and returns a `UserError` as a value.
+    """Records which image each worker reads, and returns a `UserError` as a value.
 
-    An error that a worker raises would arrive wrapped in a traceback.
+    If a worker raised the error, it would arrive wrapped in a traceback.
     """
 
     def __init__(self, dataset: SegmentationDataset, progress: Tensor) -> None:

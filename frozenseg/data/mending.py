@@ -1,8 +1,8 @@
-"""Mend what is safe to mend in the JSON of a data set: nothing that was annotated changes.
+"""Repair the JSON of a data set where this is safe: nothing that was annotated changes.
 
-Other programs refuse, or misread without a word, what ours reads: annotations that are numbered
-from 0 or not at all, runs that are not packed, and missing fields that follow from the others. Ids
-of categories and of images stay, because other files name them.
+FrozenSeg reads some things that other programs refuse or silently misread: annotations that are
+numbered from 0 or not at all, runs that are not packed, and missing fields that follow from other
+fields. The ids of categories and images are kept, because other files refer to them.
 """
 
 from collections import Counter
@@ -29,18 +29,18 @@ Entry = dict[str, Any]
 def mend(
     row: Benchmark, root: Path, progress: Callable[[list[Entry]], Iterable[Entry]] = iter
 ) -> tuple[Path, Counter[str]]:
-    """Write a mended copy of a row's JSON beside it, unless nothing is to be mended.
+    """Write a repaired copy of a row's JSON beside it, unless there is nothing to repair.
 
     Returns the path of the copy and {what was changed: how often}. The JSON itself is never
-    written. Raises `UserError` where the row has no JSON, the JSON has a fault that only its maker
-    can mend, or the copy is there already. progress: wraps the list of panoptic annotations.
+    written. Raises `UserError` if the row has no JSON, if the JSON has a fault that only its author
+    can repair, or if the copy already exists. progress: wraps the list of panoptic annotations.
     """
     source = root / row.annotations
     if not row.annotations:
-        raise UserError(f"{root / row.truth}: has no JSON, which alone can be mended")
+        raise UserError(f"{root / row.truth}: has no JSON; only a JSON can be repaired")
     target = source.with_name(f"{source.stem}.fixed.json")
     if target.exists():
-        raise UserError(f"{target}: is there already; remove it, or use it")
+        raise UserError(f"{target}: already exists; remove it, or use it")
     content, changes = read_json(source), Counter[str]()
     _mend_sizes(content, str(source), root / row.images, changes)
     if row.reader == "panoptic":
@@ -53,7 +53,7 @@ def mend(
 
 
 def _mend_sizes(content: Any, source: str, folder: Path, changes: Counter[str]) -> None:
-    """Take sizes that are missing from the pictures."""
+    """Fill in the sizes that images lack, as read from the image files."""
     for i, image in enumerate(section(content, "images", source)):
         if image.get("height") is None or image.get("width") is None:
             path = folder / coco_name(image, f"{source}: images[{i}]")
@@ -62,7 +62,7 @@ def _mend_sizes(content: Any, source: str, folder: Path, changes: Counter[str]) 
 
 
 def _mend_objects(content: Any, source: str, changes: Counter[str]) -> None:
-    """Mend the annotations of an instance JSON."""
+    """Repair the annotations of an instance JSON."""
     file, entries = read_instance_file(content, source), content["annotations"]
     if empty := len(entries) - len(file.objects):
         changes["objects that enclose nothing were removed"] += empty
@@ -88,7 +88,7 @@ def _mend_objects(content: Any, source: str, changes: Counter[str]) -> None:
     numbers = [entry.get("id") for entry in kept]
     sound = all(type(number) is int and number > 0 for number in numbers)
     if not sound or len(set(numbers)) < len(numbers):
-        changes["annotations were numbered anew, from 1"] += len(kept)
+        changes["annotations were renumbered from 1"] += len(kept)
         for number, entry in enumerate(kept, 1):
             entry["id"] = number
     content["annotations"] = kept
@@ -101,7 +101,7 @@ def _mend_segments(
     changes: Counter[str],
     progress: Callable[[list[Entry]], Iterable[Entry]],
 ) -> None:
-    """Mend the segments of a panoptic JSON by the pixels of its PNGs."""
+    """Repair the segments of a panoptic JSON by the pixels of its PNGs."""
     for i, category in enumerate(section(content, "categories", source)):
         if category.get("isthing") is not None:
             is_thing = flag(category, "isthing", f"{source}: categories[{i}]", True)
@@ -116,13 +116,13 @@ def _mend_segments(
 def _mend_by_pixels(
     infos: list[Entry], segments: Segments, ids: np.ndarray, changes: Counter[str]
 ) -> None:
-    """Mend the entries of the segments of one PNG, whose ids are (H, W)."""
+    """Repair the entries of the segments of one PNG. ids: the ids (H, W) of its pixels."""
     for info, number, crowd in zip(infos, segments.ids, segments.is_crowd, strict=True):
         mask = ids == number
         area = int(mask.sum())
         _mend_flag(info, "iscrowd", bool(crowd), changes)
         if info.get("area") != area:
-            changes["areas were missing or not those of the pixels"] += 1
+            changes["areas were missing or did not match the pixels"] += 1
             info["area"] = area
         if info.get("bbox") is None:
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -135,5 +135,5 @@ def _mend_by_pixels(
 def _mend_flag(entry: Entry, key: str, value: bool, changes: Counter[str]) -> None:
     """Write a flag as 0 or 1."""
     if type(entry.get(key)) is not int:
-        changes[f"{key} was missing, or no 0 or 1"] += 1
+        changes[f"{key} was missing, or not 0 or 1"] += 1
         entry[key] = int(value)

@@ -9,9 +9,9 @@ from pathlib import PurePath
 logger = logging.getLogger(__name__)
 
 
-@functools.lru_cache(maxsize=1024)  # bounded: what was said longest ago may be said again
+@functools.lru_cache(maxsize=1024)  # bounded, so the oldest messages may be logged again
 def note(message: str) -> None:
-    """Log a warning, the same one once per process."""
+    """Log a warning; the same message is logged only once per process."""
     logger.warning("%s", message)
 
 
@@ -19,7 +19,7 @@ _said: set[str] = set()
 
 
 def note_first(topic: str, message: str) -> None:
-    """Log the first warning of each topic: many files may have the same fault."""
+    """Log only the first warning of each topic, because many files may have the same fault."""
     if topic not in _said:
         _said.add(topic)
         logger.warning("%s", message)

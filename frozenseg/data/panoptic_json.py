@@ -26,7 +26,7 @@ LARGEST_PANOPTIC_ID = 256**3 - 1
 
 @dataclass(frozen=True)
 class PanopticEntry:
-    """The segments of one image. areas: as the file states them, None where it states none."""
+    """The PNG and the segments of one image. areas: as the file states them, or None."""
 
     file_name: str
     segments: Segments
@@ -44,12 +44,12 @@ def read_panoptic_entries(
         where = f"{source}: annotations[{i}]"
         if "segments_info" not in entry and "segmentation" in entry:
             raise UserError(
-                f"{where}: is an object of an instance JSON; as a data set that is "
+                f"{where}: is an object of an instance JSON; name the data set "
                 "coco_instances:JSON:IMAGE_DIR"
             )
         key = image_id(entry, "image_id", where)
         if key in names:
-            raise UserError(f"{where} is the second of image {key!r}; remove it")
+            raise UserError(f"{where} is the second annotation of image {key!r}; remove it")
         name = file_name(entry, "file_name", where)
         if owners.setdefault(name, key) != key:
             raise UserError(
@@ -70,14 +70,15 @@ def read_panoptic_entries(
 def _note_crowded_stuff(segments: list[Segments], categories: Categories, source: str) -> None:
     """Warn of stuff that is marked as a crowd, as BDD100K's toolkit does.
 
-    The mark keeps its meaning, as in panopticapi: the segment is not trained on and never missed.
+    The mark keeps its meaning, as in panopticapi: the segment is not trained on and never counts as
+    missed.
     """
     crowds = np.concatenate([np.zeros(0, int), *(row.class_ids[row.is_crowd] for row in segments)])
     marked = int((~np.array(categories.is_thing, dtype=bool)[crowds]).sum())
     if marked:
         note(
             f"{source}: {marked} segments of stuff are marked as crowds; they are not trained on "
-            "and never missed (set their iscrowd to 0 if that is not meant)"
+            "and never count as missed (set their iscrowd to 0 if this is not intended)"
         )
 
 
@@ -93,7 +94,7 @@ def check_images_listed(
 
 
 def _segments(groups: Groups, categories: Categories) -> list[Segments]:
-    """Read the segments of each image, as views of arrays that hold those of all images."""
+    """Read the segments of each image, as views of arrays that hold the segments of all images."""
     ids = wholes(groups, "id", 1, LARGEST_PANOPTIC_ID)
     category_ids = wholes(groups, "category_id")
     crowds = np.array(flags(groups, "iscrowd", False), dtype=bool)

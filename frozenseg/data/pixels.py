@@ -1,4 +1,4 @@
-"""Arrays of any shape and type as (H, W, 3) uint8 RGB."""
+"""Convert image arrays of all supported shapes and types to (H, W, 3) uint8 RGB."""
 
 import numpy as np
 from PIL import Image
@@ -7,14 +7,18 @@ from frozenseg.errors import UserValueError
 
 
 def rgb_of_array(values: np.ndarray) -> np.ndarray:
-    """Return an array of any shape and type that an image may have as (H, W, 3) uint8 RGB."""
+    """Convert an image array to (H, W, 3) uint8 RGB.
+
+    values: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, which is blended with white; uint8,
+        uint16 or float in 0-1. Raises `UserValueError` for anything else.
+    """
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.size == 0:
         hint = "; channels come last in numpy" if values.ndim == 3 and values.shape[0] == 3 else ""
         raise UserValueError(
             f"an image array must have the shape (H, W, 3) RGB, (H, W, 4), (H, W, 1) or (H, W), "
-            f"none of them 0; got {values.shape}{hint}"
+            f"with no side of 0; got {values.shape}{hint}"
         )
     values = _to_uint8(values)
     if values.shape[2] == 4:
@@ -30,7 +34,7 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
     if np.issubdtype(values.dtype, np.floating):
         low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):  # so written, NaN is refused too
+        if not (low >= 0 and high <= 1):  # written this way, the condition refuses NaN too
             raise UserValueError(
                 f"float images must lie in 0-1, these values go from {low:g} to {high:g}; "
                 "convert 0-255 values to uint8"

@@ -1,9 +1,9 @@
 """Read ultralytics' label files as the content of a COCO instance JSON.
 
 Each image has a text file with one line for each object: the number of its class and the corners of
-its outline, "class x y x y ...", as shares of the width and the height of the image. The file lies
-where the image does, with `labels` in place of the last folder `images` and the suffix `.txt`. An
-image without a file, or with an empty one, has no objects.
+its outline, "class x y x y ...", as fractions of the width and the height of the image. The path of
+the file is that of the image, with `labels` in place of the last folder `images` and the suffix
+`.txt`. An image without a file, or with an empty file, has no objects.
 """
 
 import os
@@ -16,18 +16,20 @@ from frozenseg.data.label_maps import image_size
 from frozenseg.data.notes import note
 from frozenseg.errors import UserError
 
-FEWEST = 7  # numbers of an object: a class and three corners
-BOX = 5  # numbers of an object of which only the box is annotated
-TOLERANCE = 0.01  # by which real files leave the range 0-1
+FEWEST = 7  # the fewest numbers of an object: a class and three corners
+BOX = 5  # the numbers of an object of which only the box is annotated
+TOLERANCE = 0.01  # corners in real files may lie outside 0-1 by this much
 
 
 def polygon_content(sources: Sequence[str], root: str, names: Sequence[str]) -> dict[str, Any]:
     """Return {"images", "annotations", "categories"} of a split, with absolute file names.
 
     sources: folders, searched with all folders in them that are not hidden, and text files that
-    list images. root: the folder that all of them lie in. names: of the classes, by their numbers.
+    list images. root: the folder that all of them lie in. names: the classes, in the order of their
+    numbers.
 
-    An image is called by its name without suffix; if two share it, by its path below `root`.
+    The id of an image is its file name without suffix; if two images share one, all ids are paths
+    below `root`.
     """
     images = list(dict.fromkeys(path for source in sources for path in _images_of(Path(source))))
     if not images:
@@ -38,7 +40,7 @@ def polygon_content(sources: Sequence[str], root: str, names: Sequence[str]) -> 
     labels = [label_file(image) for image in images]
     absent = [label for label in labels if not label.is_file()]
     if len(absent) == len(images):
-        raise UserError(f"{absent[0]}: no such file, and no other of {len(images)} images has one")
+        raise UserError(f"{absent[0]}: no such file; none of {len(images)} images has a label file")
     if absent:
         note(f"{root}: {len(absent)} of {len(images)} images have no label file: no objects")
     entries, annotations = [], []
@@ -62,7 +64,7 @@ def label_file(image: Path) -> Path:
 
 
 def _images_of(source: Path) -> list[Path]:
-    """List the images in a folder and all folders below, or those that a file lists by line."""
+    """List the images in a folder and all folders below it, or those that a text file lists."""
     suffixes = frozenset(image_suffixes())
     if source.is_file() and source.suffix.lower() in suffixes:
         raise UserError(f"{source}: an image; name its folder, or a text file that lists images")
@@ -85,15 +87,17 @@ def _objects(path: Path, height: int, width: int, classes: int) -> list[tuple[in
         try:
             values = [float(word) for word in words]
         except ValueError:
-            raise UserError(f"{where}: holds a word that is no number; correct it") from None
+            raise UserError(f"{where}: holds a word that is not a number; correct it") from None
         if len(values) < FEWEST or len(values) % 2 == 0:
-            what = "is a box, which has no mask" if len(values) == BOX else "is no polygon"
+            what = "is a box, which has no mask" if len(values) == BOX else "is not a polygon"
             raise UserError(f"{where}: {what}; 'class x y x y x y ...' was expected")
         if values[0] not in range(classes):
-            raise UserError(f"{where}: class {words[0]} is none of 0 to {classes - 1}; correct it")
-        # A comparison with NaN is false.
+            raise UserError(f"{where}: class {words[0]} is not in 0 to {classes - 1}; correct it")
+        # NaN is refused too, because comparisons with it are false.
         if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values[1:]):
-            raise UserError(f"{where}: corners are shares of the image's sides, 0 to 1; correct it")
+            raise UserError(
+                f"{where}: corners must be fractions of the image's sides, 0 to 1; correct it"
+            )
         sides = [width, height] * (len(values) // 2)
         polygon = [min(max(v, 0.0), 1.0) * side for v, side in zip(values[1:], sides, strict=True)]
         found.append((int(values[0]), polygon))
@@ -106,4 +110,4 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}); save it so") from None
+        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}); save it as such") from None

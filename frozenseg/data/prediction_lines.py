@@ -1,12 +1,12 @@
-"""Predictions as they come: one line of JSON for each image, and where a stopped run goes on.
+"""Write predictions as they are made, one line of JSON per image, and resume a stopped run.
 
 The first line of a file says how its predictions were made; a run with other settings is refused.
-Each image adds {"input", "image", "panoptic", "instances", "note"}. A frame of a video does too,
-with "tracks" if it is tracked, and what says that a video is whole is a line {"input", "frames"}
-after its frames, with "loss" if a part of it could not be read. Among them stand lines
-{"input", "begun", "tracker"}, from which a stopped run goes on. Before the inputs of a part among
-several stands {"names"}, of the results to come. The last line of a run that has done all its
-inputs is {"end": true}.
+Each image adds a line {"input", "image", "panoptic", "instances", "note"}. Each frame of a video
+does too, with "tracks" if the video is tracked. A line {"input", "frames"} after its frames says
+that a video is complete, with "loss" if a part of it could not be read. Between the frames there
+are lines {"input", "begun", "tracker"}, from which a stopped run resumes. If a run is divided into
+parts, a line {"names"} before the inputs of a part holds the names of their results. The last line
+of a run that has done all its inputs is {"end": true}.
 """
 
 import itertools
@@ -29,18 +29,18 @@ NAME = re.compile(r"lines(?:_(\d+)_of_(\d+))?\.jsonl")
 
 
 class Part(NamedTuple):
-    """The share of a run among several: the number-th of `total` parts, counted from 1."""
+    """One of the `total` parts into which a run is divided; `number` counts them from 1."""
 
     number: int
     total: int
 
     @property
     def file_name(self) -> str:
-        """The name of the lines of this part."""
+        """The name of the file of lines of this part."""
         return "lines.jsonl" if self.total == 1 else f"lines_{self.number}_of_{self.total}.jsonl"
 
     def has(self, name: str) -> bool:
-        """Whether an input belongs to this part. Inputs that are added later change nothing."""
+        """Tell whether an input belongs to this part, which depends only on its name."""
         return zlib.crc32(name.encode("utf-8", "surrogateescape")) % self.total == self.number - 1
 
 
@@ -48,9 +48,10 @@ WHOLE = Part(1, 1)
 
 
 def as_text(name: str) -> str:
-    """Return the name of a file as text in UTF-8, of each name another one.
+    """Return a file name as valid UTF-8 text; different names give different texts.
 
-    A byte that is none becomes `\\xff`, and a backslash that would look like one `\\x5c`.
+    A byte that is not valid UTF-8 is written like `\\xff`, and a backslash that would look like the
+    beginning of such a byte is written as `\\x5c`.
     """
     plain = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", name)
     return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -59,9 +60,9 @@ def as_text(name: str) -> str:
 class Header(NamedTuple):
     """How predictions were made.
 
-    categories: of COCO, see `coco_records.categories_of`.
-    settings: what the results depend on beside the vocabulary, by name.
-    root: the folder below which the names of images begin.
+    categories: the classes in COCO's format, see `coco_records.categories_of`.
+    settings: the settings, by name, on which the results depend besides the vocabulary.
+    root: the folder to which the names of images are relative.
     """
 
     categories: list[dict[str, Any]]
@@ -72,8 +73,9 @@ class Header(NamedTuple):
 class Begun(NamedTuple):
     """A video of which a stopped run has done a part.
 
-    source: the name of the input. name: of its results. frames: how many are done.
-    tracker: its state after them, or None. start: where its first line begins, in bytes.
+    source: the name of the input. name: the name of its results. frames: how many are done.
+    tracker: the state of the tracker after them, or None. start: the byte where its first line
+    begins.
     """
 
     source: str
@@ -84,12 +86,12 @@ class Begun(NamedTuple):
 
 
 class PredictionLines:
-    """The lines of one run, or of one part of it.
+    """The file of lines of one run, or of one part of a run.
 
-    A file that is there is gone on with: `done` says what it has, and `begun` which video it has a
-    part of. A last line that is cut off, and what no later run goes on from, is removed from it.
-    Memory does not grow with the predictions. Call `close` in any case. One process at a time may
-    write.
+    An existing file is continued: `done` holds the inputs that it has, and `begun` the video of
+    which it has a part. A last line that is cut off is removed, as are frames after the last line
+    from which a run can resume. Memory does not grow with the predictions. Always call `close` at
+    the end. Only one process at a time may write.
     """
 
     def __init__(
@@ -97,32 +99,33 @@ class PredictionLines:
     ) -> None:
         """Open the file, or raise `UserError` if the folder holds predictions of another kind.
 
-        overwrite: whether those are replaced.
+        overwrite: whether such predictions are replaced instead.
         """
         self.path, self.part = folder / part.file_name, part
-        self.continued = bool(line_files(folder))  # else nothing there is of an earlier run
-        self.done: dict[str, str] = {}  # inputs, and the names of their results without endings
-        self.losses: dict[str, str] = {}  # inputs among them, and what of them could not be read
+        self.continued = bool(line_files(folder))  # False: the folder has no lines of earlier runs
+        self.done: dict[str, str] = {}  # inputs, and the names of their results without suffixes
+        self.losses: dict[str, str] = {}  # those of which a part could not be read, and which part
         self.begun: Begun | None = None
         self.ended = False
         self._claimed: dict[str, str] = {}  # inputs of this part, and the names of their results
-        self._video: int | None = None  # where the first line of the present video begins
+        self._video: int | None = None  # the byte where the first line of the current video begins
         with writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
         if not overwrite:
             header = check_header(folder, header, part)
         self.root = Path(header.root)
         with writing(self.path):
-            # Unbuffered, so that a line that a full disk refuses is not written with the next one.
+            # Unbuffered, so that a line that did not fit on a full disk is not kept and written
+            # together with the next one.
             self._file = open(self.path, "ab", buffering=0)
         if overwrite:
             remove_lines(folder, part)
-        self._whole = self._read()
+        self._kept_end = self._read()  # the byte up to which a later run keeps the file
         with writing(self.path):
-            self._file.truncate(self._whole)
-        if not self._whole:
+            self._file.truncate(self._kept_end)
+        if not self._kept_end:
             self._append({"format": FORMAT, **header._asdict()})
-            self._whole = self._file.tell()
+            self._kept_end = self._file.tell()
 
     def add(
         self,
@@ -136,18 +139,18 @@ class PredictionLines:
         time: float | None = None,
         tracks: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Add an image, or a frame of a video, whose `end_video` is called after the last.
+        """Add an image, or a frame of a video; after its last frame, call `end_video`.
 
-        source: the name of the input, which is that of the image unless the image is a frame.
+        source: the name of the input: equal to `file_name`, or the name of the video of a frame.
         file_name: the name of the image. panoptic_file: the name of its PNG.
-        note: a warning for readers of these numbers, e.g. that the weights are random.
-        time: of a frame in its video, in seconds. tracks: its tracked things, see
-            `coco_records.track_records`.
+        note: a warning for readers of the results, e.g. that the weights are random.
+        time: the time of a frame in its video, in seconds. tracks: the tracked things of a frame,
+            see `coco_records.track_records`.
         """
         height, width = panoptic.ids.shape
         image = {"file_name": file_name, "height": height, "width": width}
         if source != file_name and self._video is None:
-            self._video = self._whole
+            self._video = self._kept_end
         self._append(
             {
                 "input": source,
@@ -162,72 +165,74 @@ class PredictionLines:
             }
         )
         if source == file_name:
-            self._whole = self._file.tell()
+            self._kept_end = self._file.tell()
 
     def end_video(self, source: str, frames: int, loss: str = "") -> None:
-        """Say that all frames of a video have been added. loss: what could not be read, or ""."""
+        """Record that all frames of a video were added. loss: what could not be read, or ""."""
         self._append({"input": source, "frames": frames, **({"loss": loss} if loss else {})})
-        self._whole, self._video, self.begun = self._file.tell(), None, None
+        self._kept_end, self._video, self.begun = self._file.tell(), None, None
 
     def mark(self, source: str, frames: int, tracker: dict[str, Any] | None) -> None:
-        """Say from where a video may be gone on with.
+        """Record a point from which a stopped run can resume a video.
 
-        frames: how many have been added. tracker: its state after them.
+        frames: how many frames have been added. tracker: the state of the tracker after them.
         """
         self._append({"input": source, "begun": frames, "tracker": tracker})
-        self._whole = self._file.tell()
+        self._kept_end = self._file.tell()
 
     def frames_begun(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of the frames of `begun`."""
-        assert self.begun is not None, "ask only where a part is done"
+        assert self.begun is not None, "call this only if a part of a video is done"
         lines = (entry for entry, _ in _entries(self.path, self.begun.start) if "image" in entry)
         return itertools.islice(lines, self.begun.frames)
 
     def drop_video(self) -> None:
         """Remove the frames of a video that cannot be finished."""
-        self._whole = self._whole if self._video is None else self._video
-        self._file.truncate(self._whole)
+        self._kept_end = self._kept_end if self._video is None else self._video
+        self._file.truncate(self._kept_end)
         self.begun = self._video = None
 
     def claim(self, names: dict[str, str]) -> None:
         """Tell the other parts which names the results of the inputs will have.
 
-        Files may be added between the starts of two parts, and would have the same names else.
+        Inputs may be added between the starts of two parts; without this, two results could get the
+        same name.
         """
         new = dict(names.items() - self._claimed.items())
         if self.part.total > 1 and new:
             ended = self.ended
             self._append({"names": new})
-            if ended:  # so it stays if none of the inputs can be done
+            if ended:  # the part stays ended even if none of the new inputs can be done
                 self.end()
-            self._whole = self._file.tell()
+            self._kept_end = self._file.tell()
 
     def others(self) -> dict[str, str]:
-        """Return the inputs of other parts, also those to come, and the names of their results."""
+        """Return the inputs of other parts, done or not, and the names of their results."""
         files = line_files(self.path.parent).items()
         found = (names_in(path) for part, path in files if part != self.part)
         return {source: name for names in found for source, name in names.items()}
 
     def end(self) -> None:
-        """Say that all inputs of the run are done."""
+        """Record that all inputs of the run are done."""
         self._append({"end": True})
         self.ended = True
 
     def is_empty(self) -> bool:
-        """Whether there is no image yet."""
+        """Tell whether the file has no image yet."""
         return next(images_of(self.path), None) is None
 
     def close(self) -> None:
-        """Stop writing; a file without an image is removed.
+        """Close the file, and remove it if it has no image.
 
-        That of a part that is done stays, and one beside label maps: it says whose they are.
+        The file is kept if its part has ended, and if there are label maps beside it, because it
+        shows that they are results of FrozenSeg.
         """
         self._file.close()
         if not self.ended and self.is_empty() and not (self.path.parent / PANOPTIC).exists():
             self.path.unlink(missing_ok=True)
 
     def _append(self, entry: dict[str, Any]) -> None:
-        """Add a line as a whole, or leave the file as it was."""
+        """Append a complete line, or leave the file as it was."""
         line = memoryview((json_text(entry) + "\n").encode("ascii"))
         before = self._file.seek(0, 2)
         try:
@@ -239,8 +244,11 @@ class PredictionLines:
             raise
 
     def _read(self) -> int:
-        """Fill `done`, and return where the last line of a whole input ends."""
-        png, whole, position = "", 0, 0
+        """Restore the state from the lines; return the byte up to which they are kept.
+
+        Lines are kept up to the last complete input, or the last `mark` inside a video.
+        """
+        png, kept_end, position = "", 0, 0
         for entry, size in _entries(self.path):
             begin, position = position, position + size
             self.ended = "end" in entry
@@ -249,7 +257,7 @@ class PredictionLines:
                 png = entry["panoptic"]["file_name"]
                 if entry["image"]["file_name"] != entry["input"]:
                     self._video = begin if self._video is None else self._video
-                    continue  # of a video, which is whole with the line that follows its frames
+                    continue  # a video is complete only with the line that follows its frames
                 self.done[entry["input"]] = png.removesuffix(".png")
             elif "begun" in entry and self._video is not None:
                 source, frames, tracker = entry["input"], entry["begun"], entry["tracker"]
@@ -260,14 +268,14 @@ class PredictionLines:
                 if loss := entry.get("loss"):
                     self.losses[entry["input"]] = loss
                 self.begun = self._video = None
-            whole = position
+            kept_end = position
         if self.begun is None:
             self._video = None
-        return whole
+        return kept_end
 
 
 def line_files(folder: Path) -> dict[Part, Path]:
-    """Return the files of lines in a folder, by the parts that wrote them."""
+    """Return the files of lines in a folder, by the part that wrote each."""
     found = {}
     for path in folder.glob("lines*.jsonl"):
         if match := NAME.fullmatch(path.name):
@@ -276,9 +284,10 @@ def line_files(folder: Path) -> dict[Part, Path]:
 
 
 def remove_lines(folder: Path, part: Part) -> None:
-    """Remove what a run that starts anew replaces: its own lines, and those of other divisions.
+    """Remove what a new run replaces: its lines, and files of runs with another number of parts.
 
-    Its own file stays, empty: at no time does a kill leave results without lines beside them.
+    Its own file is emptied, not deleted, so that even a kill leaves no results without a file of
+    lines beside them.
     """
     for other, path in line_files(folder).items():
         if other == part:
@@ -301,7 +310,7 @@ def check_header(folder: Path, header: Header, part: Part) -> Header:
             differences.append(f"{other.total} parts, now {part.total}")
         if differences:
             raise UserError(
-                f"{folder}: holds predictions that were made otherwise ({'; '.join(differences)}); "
+                f"{folder}: holds predictions made with other settings ({'; '.join(differences)}); "
                 "choose another folder, or replace them with --overwrite"
             )
         header = found
@@ -309,7 +318,7 @@ def check_header(folder: Path, header: Header, part: Part) -> Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """Return the first line of a file; None if a killed run has left none that is whole."""
+    """Return the header in the first line of a file; None if a killed run has not completed it."""
     first = next(_entries(path), None)
     if first is None:
         return None
@@ -324,7 +333,7 @@ def images_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def names_in(path: Path) -> dict[str, str]:
-    """Return the inputs in a file, also those to come, and the names of their results."""
+    """Return the inputs in a file, done or not, and the names of their results."""
     names: dict[str, str] = {}
     for entry, _ in _entries(path):
         names.update(entry.get("names", {}))
@@ -336,7 +345,7 @@ def names_in(path: Path) -> dict[str, str]:
 
 
 def lines_of_frames(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the lines of tracked frames, each with the byte where it begins."""
+    """Yield the lines of tracked frames, each after the byte where it begins."""
     position = 0
     for entry, size in _entries(path):
         if "tracks" in entry:
@@ -345,12 +354,12 @@ def lines_of_frames(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def line_at(path: Path, place: int) -> dict[str, Any]:
-    """Return the line that begins at a byte."""
+    """Return the line that begins at the byte `place`."""
     return next(_entries(path, place))[0]
 
 
 def has_ended(path: Path) -> bool:
-    """Whether the last line says that all inputs are done."""
+    """Tell whether the last line of a file says that all inputs are done."""
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 100))
@@ -358,10 +367,9 @@ def has_ended(path: Path) -> bool:
 
 
 def _entries(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the whole lines of a file with their sizes in bytes; a last one that is cut off is
-    left.
+    """Yield the complete lines of a file with their sizes in bytes; omit a truncated last line.
 
-    start: where the first of them begins, in bytes.
+    start: the byte where the first of them begins.
     """
     with open(path, "rb") as file:
         file.seek(start)
@@ -372,7 +380,7 @@ def _entries(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]
                 yield dict(json.loads(line)), len(line)
             except (ValueError, TypeError):
                 raise UserError(
-                    f"{path}: line {number} is damaged; start anew with --overwrite"
+                    f"{path}: line {number} is damaged; start again with --overwrite"
                 ) from None
 
 

@@ -1,6 +1,7 @@
-"""Read annotation files as records: no picture is decoded, and all that needs no pixels is checked.
+"""Read annotation files as records; everything is checked that can be checked without any pixels.
 
-Formats: COCO panoptic (arXiv 1801.00868), folders of label maps, COCO and LVIS instance JSON.
+Formats: COCO panoptic (arXiv 1801.00868), folders of label maps, COCO and LVIS instance JSON. No
+image and no label map is decoded.
 """
 
 import os
@@ -31,7 +32,7 @@ from frozenseg.files import read_json
 
 
 def coco_name(image: Mapping[str, Any], where: str) -> str:
-    """Return the path of an image below its folder; in LVIS it is the end of `coco_url`."""
+    """Return the path of an image below the image folder; in LVIS it is the end of `coco_url`."""
     if image.get("file_name") is not None or image.get("coco_url") is None:
         return file_name(image, "file_name", where)
     path = "/".join(urlsplit(text(image, "coco_url", where)).path.split("/")[-2:])
@@ -39,7 +40,7 @@ def coco_name(image: Mapping[str, Any], where: str) -> str:
 
 
 def cityscapes_name(image: Mapping[str, Any], where: str) -> str:
-    """Return the path that follows from the id: no file has the `file_name` that is stated."""
+    """Return the path that follows from the id; no file has the `file_name` of the JSON."""
     return cityscapes_file(image["id"], "leftImg8bit")
 
 
@@ -64,9 +65,9 @@ def read_panoptic(
     semantic_dir: folder of label maps, one PNG per image; without it `load_semantic` derives the
         same maps from the panoptic PNGs.
     ignore: the value of unlabelled pixels in these label maps.
-    image_name: gives the path below `image_dir` of an entry of `images`.
-    image_suffix: where the entries of `images` cannot be relied on, the suffix of the images. Each
-        then has the stem of its PNG, and its size is not known before it is read.
+    image_name: a function that returns the path below `image_dir` for an entry of `images`.
+    image_suffix: the suffix of the images where the entries of `images` cannot be relied on. Each
+        image then has the stem of its PNG, and its size is unknown until it is read.
     needs_flags: whether each category must say if it is a thing.
     """
     content, source = read_json(json_path), str(json_path)
@@ -113,9 +114,10 @@ def read_semantic(
 ) -> tuple[list[Record], Categories]:
     """Read the records of a folder of images and a folder of label maps with the same stems.
 
-    A label map holds class ids (positions in `categories`), `ignore` where it is unlabelled, as
-    detectron2's preparation scripts write them, and `background` where it is labelled as none of
-    the classes. Images without a label map are left out, and a warning says how many they are.
+    A label map, as detectron2's preparation scripts write it, holds class ids (positions in
+    `categories`) and `ignore` where it is unlabelled; it may also hold `background` where it is
+    labelled as none of the classes. Images without a label map are left out, and a warning states
+    their number.
     """
     images = files_by_stem(image_dir, tuple(image_suffixes()), "images")
     labels = files_by_stem(label_dir, LABEL_SUFFIXES, "label maps")
@@ -152,14 +154,17 @@ def read_semantic(
 def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
     """Read the records of a COCO or LVIS instance JSON, in the order of its images.
 
-    Images without objects are kept, because detections on them count as errors. LVIS names its
-    files only by the end of `coco_url` (`train2017/000000000001.jpg`), below `image_dir`.
+    Images without objects are kept, because detections in them count as errors. LVIS gives the path
+    of an image below `image_dir` only as the end of `coco_url` (`train2017/000000000001.jpg`).
     """
     return instance_records(read_json(json_path), json_path, image_dir)
 
 
 def instance_records(content: Any, path: Path, image_dir: Path) -> tuple[list[Record], Categories]:
-    """Make the records of `read_instances` of the content of a file. path: for messages."""
+    """Make records as `read_instances` does, from content that is already read.
+
+    path: the file or folder of the annotation, for messages.
+    """
     source = str(path)
     file = read_instance_file(content, source)
     objects: dict[ImageId, list[ListedObject]] = {key: [] for key in file.images}

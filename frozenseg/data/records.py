@@ -1,4 +1,4 @@
-"""Records: what is known of the images of a dataset before any pixel is read."""
+"""Records: what is known about the images of a dataset before any pixel is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ import numpy as np
 class Categories:
     """The classes of a dataset; a class id is a position in these tuples.
 
-    dataset_ids: the ids that the annotation files use, ascending (COCO's have gaps: 1-200 for 133).
+    dataset_ids: the ids that the annotation files use, ascending. They may have gaps: COCO numbers
+        its 133 classes from 1 to 200.
     """
 
     names: tuple[str, ...]
@@ -25,11 +26,11 @@ class Categories:
 
     @cached_property
     def class_ids(self) -> dict[int, int]:
-        """Dataset id -> class id."""
+        """The class id of each dataset id."""
         return {dataset_id: index for index, dataset_id in enumerate(self.dataset_ids)}
 
     def select(self, classes: Sequence[int]) -> "Categories":
-        """Select these classes alone, in this order."""
+        """Return only these classes, in this order. classes: class ids."""
         return Categories(
             names=tuple(self.names[i] for i in classes),
             is_thing=tuple(self.is_thing[i] for i in classes),
@@ -41,8 +42,9 @@ class Categories:
 class Segments:
     """The segments of one panoptic PNG, as its JSON lists them.
 
-    ids: (N,) int32, values in the decoded PNG. class_ids: (N,) int32. is_crowd: (N,) bool.
-    Arrays, not a list of objects: COCO's training set has 1.3 million segments.
+    ids: (N,) int32, the values in the decoded PNG. class_ids: (N,) int32. is_crowd: (N,) bool.
+    They are arrays rather than a list of objects because COCO's training set has 1.3 million
+    segments.
     """
 
     ids: np.ndarray
@@ -57,8 +59,8 @@ class Segments:
 class Instances:
     """The objects of one image of a COCO or LVIS instance JSON; they may overlap.
 
-    segmentations: N, as `checked_segmentation` returns them. class_ids: (N,) int32. is_crowd: (N,)
-    bool.
+    segmentations: N masks, as `checked_segmentation` returns them. class_ids: (N,) int32.
+    is_crowd: (N,) bool.
     """
 
     segmentations: list[Any]
@@ -73,21 +75,24 @@ class Instances:
 class Record:
     """One image of a dataset and where its annotation lies; what a dataset lacks is None.
 
-    image_id: as the annotation names it; the name without suffix where there are only files.
+    image_id: the id in the annotation, or the file name without suffix if no JSON lists the images.
     image_path: the image file.
-    height, width: pixels as the annotation states them; None where it does not, or not reliably.
-    num_classes: class ids in the annotation lie below it.
+    height, width: the size in pixels that the annotation states; None where it states none, or none
+        that is reliable.
+    num_classes: the number of classes; the class ids in the annotation lie below it.
     panoptic_path: a panoptic PNG, whose segments are `segments`.
     semantic_path: a label map of class ids.
-    semantic_ignore: its value where a pixel is unlabelled.
-    instances: objects of an instance JSON.
-    semantic_background: its value where a pixel is labelled, but of no class; -1: there is none.
-    classes: the selected class ids, in the order of the class ids that come out; all others become
-        background. None: all classes, as they are.
+    semantic_ignore: the value of unlabelled pixels in the label map.
+    instances: the objects of an instance JSON.
+    semantic_background: the value in the label map of pixels that are labelled as none of the
+        classes; -1 if there is no such value.
+    classes: the selected class ids; a position in this tuple is the new class id, and all other
+        classes become background. None: all classes, with their own ids.
     scored: the selected classes for which the image is scored with oracle presence, see
-        `frozenseg.data.benchmarks.scored_pairs`. None: all that its annotation holds.
-    present: the selected classes that the image holds. None: only its label map tells.
-    asked: the class of a pair of image and class, see `training_pairs`. None: this is no pair.
+        `frozenseg.data.benchmarks.scored_pairs`. None: all classes that its annotation holds.
+    present: the selected classes that the image holds. None: this is known only from its label map.
+    asked: the class, if the record is a pair of an image and a class, see `training_pairs`. None:
+        it is not a pair.
     """
 
     image_id: int | str
@@ -108,6 +113,6 @@ class Record:
 
     @property
     def pictures(self) -> list[Path]:
-        """The files of the image, its panoptic PNG and its label map, of those that it has."""
+        """The files of the image, its panoptic PNG and its label map, as far as they exist."""
         paths = (self.image_path, self.panoptic_path, self.semantic_path)
         return [Path(path) for path in paths if path is not None]

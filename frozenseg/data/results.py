@@ -1,8 +1,8 @@
 """Write predictions in the standard formats: panoptic PNGs, COCO panoptic and COCO instance JSON.
 
-A folder of predictions holds `lines.jsonl` (`frozenseg.data.prediction_lines`), and what
-`write_standard_files` makes of it: `panoptic.json` with the PNGs in `panoptic/`, where panopticapi
-looks for them, and `instances.json`.
+A folder of predictions holds `lines.jsonl` (see `frozenseg.data.prediction_lines`) and the files
+that `write_standard_files` makes from it: `panoptic.json`, whose PNGs lie in `panoptic/`, where
+panopticapi looks for them, and `instances.json`.
 """
 
 import functools
@@ -28,18 +28,22 @@ from frozenseg.errors import UserError
 from frozenseg.files import atomic_path, write_json_pieces
 
 FOLDER, INSTANCES = "predictions", "instances"
-FRAMES = "[0-9]" * 6 + "*.png"  # the label maps of a film
+FRAMES = "[0-9]" * 6 + "*.png"  # the label maps of the frames of a video
 
 
 def panoptic_path(output: Path, png: str) -> Path:
-    """Return where a run with this output has a PNG of its lines, "NAME.png"."""
+    """Return the path of a panoptic PNG below the output folder of a run.
+
+    png: the name in the prediction lines, "NAME.png".
+    """
     return output / FOLDER / PANOPTIC / png
 
 
 def has_label_maps(output: Path, name: str, film: bool) -> bool:
-    """Whether there are label maps for the results of this name.
+    """Tell whether there are label maps for the results of this name.
 
-    They are written before NAME.png or NAME.mp4, so they tell that a run of ours has written that.
+    They are written before NAME.png or NAME.mp4, so their presence shows that this file is a result
+    of FrozenSeg. film: whether the result is a video.
     """
     path = panoptic_path(output, f"{name}.png")
     return any(path.with_suffix("").glob(FRAMES)) if film else path.exists()
@@ -75,7 +79,7 @@ def encode_panoptic(ids: np.ndarray) -> np.ndarray:
 def png_bytes(picture: Image.Image) -> bytes:
     """Return a picture as the content of a PNG file."""
     with io.BytesIO() as file:
-        # A quarter of the time of Pillow's own level, for files a tenth larger.
+        # This takes a quarter of the time of Pillow's default level; files are a tenth larger.
         picture.save(file, "PNG", compress_level=1)
         return file.getvalue()
 
@@ -93,7 +97,7 @@ def write_panoptic_png(path: str | os.PathLike[str], ids: np.ndarray) -> None:
 
 
 def missing_parts(folder: Path) -> list[int]:
-    """Return the numbers of the parts that have not done all their inputs."""
+    """Return the numbers of the parts of a run that have not done all their inputs."""
     files = line_files(folder)
     total = max((part.total for part in files), default=1)
     ended = {part.number for part, path in files.items() if has_ended(path)}
@@ -101,25 +105,26 @@ def missing_parts(folder: Path) -> list[int]:
 
 
 def standard_files(folder: Path) -> list[Path]:
-    """Return the files that `write_standard_files` makes."""
+    """Return the paths of `panoptic.json` and `instances.json`."""
     return [folder / f"{name}.json" for name in (PANOPTIC, INSTANCES)]
 
 
 def check_own(folder: Path) -> None:
-    """Raise `UserError` if a folder has files of such names that no run of ours has written."""
+    """Raise `UserError` if a folder has files of these names that no FrozenSeg run has written."""
     names = (PANOPTIC, *(path.name for path in standard_files(folder)), YOUTUBE_VIS, VIPSEG)
     there = [name for name in names if (folder / name).exists()]
     if there and not line_files(folder):
         raise UserError(
-            f"{folder}: holds {', '.join(there)}, but no lines*.jsonl of an earlier run; it may be "
-            "of another program: choose another --output, or replace it with --overwrite"
+            f"{folder}: holds {', '.join(there)}, but no lines*.jsonl of an earlier run; another "
+            "program may have made it: choose another --output, or replace it with --overwrite"
         )
 
 
 def write_standard_files(folder: Path) -> None:
-    """Write `panoptic.json` and `instances.json` of all lines.
+    """Write `panoptic.json` and `instances.json` from all prediction lines, and files of videos.
 
-    The lines are read once for each list in these files, so that memory does not grow with them.
+    The lines are read once for each list in these files, so that memory does not grow with the
+    number of lines.
     """
     headers = map(read_header, line_files(folder).values())
     header = next(found for found in headers if found is not None)
@@ -135,9 +140,10 @@ def write_standard_files(folder: Path) -> None:
 
 
 def write_document(path: Path, start: dict[str, Any], **lists: Iterable[dict[str, Any]]) -> None:
-    """Write a COCO JSON, atomically, of which no list need fit in memory.
+    """Write a COCO JSON atomically; its lists need not fit in memory.
 
-    start: what stands before the lists. lists: entries; those without an "id" are counted from 1.
+    start: the fields before the lists. lists: their entries; those without an "id" are numbered
+    from 1.
     """
     numbered = {
         name: ({"id": number, **entry} for number, entry in enumerate(entries, 1))
@@ -147,7 +153,7 @@ def write_document(path: Path, start: dict[str, Any], **lists: Iterable[dict[str
 
 
 def _images(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the lines of images with their ids, which count from 1 over all parts."""
+    """Yield the lines of images with their ids, which are counted from 1 over all parts."""
     lines = (line for path in line_files(folder).values() for line in images_of(path))
     return enumerate(lines, 1)
 

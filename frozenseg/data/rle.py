@@ -4,10 +4,10 @@ A code (RLE) is {"size": [height, width], "counts": text}. Its runs of 0 and 1 a
 columns, and `counts` packs them as pycocotools does. A segmentation is a code or a list of polygons
 [x0, y0, x1, y1, ...] in pixels.
 
-hotcoco reads them: it gives pycocotools' results to the bit, is faster, and refuses codes on which
-pycocotools reads beyond its buffers. It comes with the extras for training and evaluation and is
-imported at first use. Encoding is our own, because the predictions of the demo hold codes too, and
-a plain installation makes them.
+Codes are read by hotcoco: its results are identical to those of pycocotools to the bit, it is
+faster, and it refuses codes on which pycocotools reads beyond its buffers. It comes with the extras
+for training and evaluation and is imported at first use. The encoder is our own, because the demo
+writes codes too, and it must run in an installation without extras.
 """
 
 import functools
@@ -24,12 +24,13 @@ from frozenseg.errors import UserError, import_extra
 Rle = dict[str, Any]
 Masks = np.ndarray | Sequence[Rle]
 
-# What hotcoco raises on bytes that are no code, on runs below 0 or beyond the image, and on numbers
-# that its integers do not hold.
-_NO_CODE = (ValueError, TypeError, OverflowError)
-# From these numbers on, a packed run needs one more character: each holds 5 bits, one is the sign.
+# The exceptions of hotcoco for text that is not a code, for runs below 0 or beyond the image, and
+# for numbers that its integers cannot hold.
+_CODE_ERRORS = (ValueError, TypeError, OverflowError)
+# From each of these numbers on, a packed run needs one more character. A character holds 5 bits of
+# the run, and one bit of the run is its sign.
 _LIMITS = 2 ** np.arange(4, 60, 5)
-_PIXELS_AT_ONCE = 2**20  # of masks that are encoded together
+_PIXELS_AT_ONCE = 2**20  # the number of pixels of the masks that are encoded together
 
 
 @functools.cache
@@ -47,10 +48,10 @@ def encode_masks(masks: np.ndarray) -> list[Rle]:
         some = masks[first : first + at_once]
         filled = np.flatnonzero(some.any(axis=(0, 1)))
         left, right = (filled[0], filled[-1] + 2) if len(filled) else (0, 1)
-        some = some[:, :, left:right] != 0  # with an empty column behind, where there is one
+        some = some[:, :, left:right] != 0  # with the empty column behind them, if there is one
         flat = some.transpose(0, 2, 1).reshape(len(some), -1)
         changes = np.empty_like(flat)
-        changes[:, 0] = flat[:, 0]  # a code begins with a run of 0, be it empty
+        changes[:, 0] = flat[:, 0]  # a code begins with a run of 0, which may be empty
         np.not_equal(flat[:, 1:], flat[:, :-1], out=changes[:, 1:])
         owners, places = np.divmod(np.flatnonzero(changes), flat.shape[1])
         places += left * height
@@ -59,7 +60,7 @@ def encode_masks(masks: np.ndarray) -> list[Rle]:
 
 
 def encode_ids(ids: np.ndarray, numbers: Sequence[int]) -> list[Rle]:
-    """Encode the masks `ids == number` of a map (H, W), for numbers that differ."""
+    """Encode the masks `ids == number` of a map (H, W), for numbers that are all different."""
     if not len(numbers):
         return []
     flat = ids.ravel(order="F")
@@ -69,7 +70,8 @@ def encode_ids(ids: np.ndarray, numbers: Sequence[int]) -> list[Rle]:
     ranked = np.asarray(numbers)[ranks]
     place = np.searchsorted(ranked[:-1], flat[starts])
     known = np.flatnonzero(ranked[place] == flat[starts])
-    owners = ranks[place[known]].astype(np.min_scalar_type(len(numbers)))  # small ones sort faster
+    # Small integers sort faster.
+    owners = ranks[place[known]].astype(np.min_scalar_type(len(numbers)))
     order = np.argsort(owners, kind="stable")
     owners, places = owners[order].repeat(2), found.take(known[order], 0).ravel()
     inside = places < len(flat)
@@ -84,7 +86,7 @@ def _codes(owners: np.ndarray, places: np.ndarray, count: int, size: tuple[int, 
     """
     changes = np.bincount(owners, minlength=count)
     last = np.cumsum(changes + 1) - 1
-    ends = np.empty(len(places) + count, dtype=np.int64)  # of the runs
+    ends = np.empty(len(places) + count, dtype=np.int64)  # the ends of the runs
     ends[np.arange(len(places)) + owners] = places
     ends[last] = size[0] * size[1]
     runs = np.diff(ends, prepend=0)
@@ -94,10 +96,12 @@ def _codes(owners: np.ndarray, places: np.ndarray, count: int, size: tuple[int, 
 
 
 def _packed(runs: np.ndarray, counts: np.ndarray) -> list[str]:
-    """Pack the runs of several codes, one after the other, as texts. counts: how many each has.
+    """Pack the runs of several codes into one text per code.
 
-    From the fourth on, a run is written as its difference to the one before the last. A character
-    is 48 plus 5 bits of the number, low bits first, plus 32 where more bits follow.
+    runs: the runs of all codes, one code after the other. counts: the number of runs of each code.
+
+    From the fourth run on, the difference to the run two places before is written. A character is
+    48 plus 5 bits of the number, low bits first, plus 32 if more bits follow.
     """
     firsts = np.cumsum(counts) - counts
     numbers = runs.copy()
@@ -175,25 +179,25 @@ def checked_rle(rle: Any, size: tuple[int, int], where: str) -> tuple[Rle, int]:
         if isinstance(counts, list):
             code["counts"] = mask.rle_to_string(code)
         inside = int(mask.area(code))
-    except _NO_CODE as error:
-        raise UserError(f"{where}: malformed RLE ({error}); write it again") from None
+    except _CODE_ERRORS as error:
+        raise UserError(f"{where}: malformed RLE ({error}); encode the mask again") from None
     # hotcoco accepts runs that end too early. Runs that reach the last pixel are too long for an
-    # image that has one pixel less.
+    # image with one pixel less, so hotcoco must refuse them there.
     try:
         mask.area({**code, "size": [1, size[0] * size[1] - 1]})
-    except _NO_CODE:
+    except _CODE_ERRORS:
         return code, inside
     raise UserError(
         f"{where}: malformed RLE, its runs do not cover the {size[0]} x {size[1]} pixels of "
-        "its image; write it again"
+        "its image; encode the mask again"
     )
 
 
 def checked_segmentation(segmentation: Any, height: int, width: int, where: str) -> Any:
     """Check a segmentation and return a code with packed counts, or the polygons that hold a pixel.
 
-    None if nothing is enclosed: COCO has a few outlines of two points. A malformed one is a
-    `UserError` that begins with `where`.
+    Returns None if nothing is enclosed: COCO has a few outlines of two points. A malformed
+    segmentation raises a `UserError` that begins with `where`.
     """
     if isinstance(segmentation, dict):
         code, inside = checked_rle(segmentation, (height, width), where)
@@ -202,7 +206,7 @@ def checked_segmentation(segmentation: Any, height: int, width: int, where: str)
         raise UserError(f"{where}: 'segmentation' is neither a list of polygons nor COCO RLE")
     try:
         polygons = [p for p in segmentation if _encloses(p, height, width)]
-    except TypeError:  # letters, lists
+    except TypeError:  # not numbers, but text or lists, for example
         raise UserError(
             f"{where}: 'segmentation' is malformed (a polygon is a list of numbers); correct it"
         ) from None
@@ -214,8 +218,8 @@ def checked_segmentation(segmentation: Any, height: int, width: int, where: str)
 def _encloses(polygon: Any, height: int, width: int) -> bool:
     """Tell whether a polygon can hold a pixel of its image.
 
-    It can if it has three points and its box has an area that reaches into the image. Polygons that
-    are smaller than a pixel are not told apart.
+    It can if it has three points and its box has an area that reaches into the image. A polygon
+    that is too small to cover a pixel is not recognised as empty.
     """
     if not isinstance(polygon, list):
         raise TypeError
@@ -227,7 +231,7 @@ def _encloses(polygon: Any, height: int, width: int) -> bool:
         raise ValueError(f"a polygon of {len(polygon)} numbers lacks an x or a y")
     left, right = min(polygon[0::2]), max(polygon[0::2])
     top, bottom = min(polygon[1::2]), max(polygon[1::2])
-    margin = max(height, width)  # real files are off by some pixels, not by an image
+    margin = max(height, width)  # real polygons exceed the image by some pixels, not by its size
     inside = -margin <= min(left, top) and max(right, bottom) <= 2 * margin
     if not (inside and math.isfinite(sum(polygon))):
         raise ValueError(f"polygon far outside its image of {height} x {width}")

@@ -1,6 +1,6 @@
 """Decode some images and annotations and check that they hold what the metrics assume.
 
-Each kind of fault is reported once. Variants that are no fault are counted.
+Each kind of fault is reported once. Variants that are not faults are counted.
 """
 
 from collections import Counter
@@ -20,12 +20,12 @@ from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
 
-# The least share of pixels on which two annotations of one image must agree; real ones differ on
-# the borders of objects.
+# The smallest share of pixels on which two annotations of one image must agree; real annotations
+# differ at the borders of objects.
 AGREEMENT = 0.5
-# Kinds of `Comparison.notes`, which are no faults.
+# The keys of `Comparison.notes`: variants that are not faults.
 COVERED = (
-    "segments of stuff are listed without a pixel, as files of Mask2Former and FC-CLIP do where "
+    "segments of stuff are listed without a pixel, as in files of Mask2Former and FC-CLIP where "
     "objects cover them; they count as missed, as in panopticapi"
 )
 ORIGINAL, SHRUNK = "images larger than published", "images shrunk as published"
@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What decoded images are compared with. notes: counts of variants that are no fault."""
+    """What decoded images are compared with. notes: counts of variants that are not faults."""
 
     benchmark: Benchmark
     is_thing: np.ndarray
@@ -65,7 +65,7 @@ class Comparison:
 def decoded(
     benchmark: Benchmark, root: Path, records: list[Record], categories: Categories
 ) -> Iterator[Finding]:
-    """Yield the problems of the records, each kind once, and the counts of what is no fault."""
+    """Yield the faults of the records, each kind once, and the counts of other variants."""
     things = np.array(categories.is_thing, dtype=bool)
     sample = Comparison(benchmark, things, _source(benchmark, root))
     seen: set[str] = set()
@@ -86,7 +86,7 @@ def decoded(
 
 
 def _turns(records: list[Record]) -> Iterator[Finding]:
-    """Count the pictures whose EXIF asks for a turn, and those whose annotation leaves it open."""
+    """Count the pictures with an EXIF orientation, and how many may be annotated as stored."""
     to_turn, unknown = 0, 0
     for record in records:
         try:
@@ -101,23 +101,23 @@ def _turns(records: list[Record]) -> Iterator[Finding]:
             continue  # `_problems` reports it
     if to_turn:
         yield Finding(
-            f"{to_turn} of {len(records)} pictures ask to be turned (EXIF). Of {unknown} the size "
-            "does not tell whether the annotation is of the turned picture: they are turned"
+            f"{to_turn} of {len(records)} pictures have an EXIF orientation. For {unknown} of them "
+            "the size does not show whether the annotation follows it: they are turned upright"
         )
 
 
 def _sizes(short_side: int, notes: Counter[str]) -> Finding:
-    """Tell whether images and label maps have the published or their original size."""
+    """Say whether images and label maps have the published or their original size."""
     if notes[ORIGINAL] and notes[SHRUNK]:
         return Finding(
             f"{notes[ORIGINAL]} images are in their original size, {notes[SHRUNK]} are shrunk to a "
-            f"shorter side of {short_side}: make all of them in one way",
+            f"shorter side of {short_side}: prepare all of them in the same way",
             wrong=True,
         )
     if notes[ORIGINAL]:
         return Finding(
             f"images are in their original size, {notes[ORIGINAL]} of them larger than published: "
-            f"published numbers are of images shrunk to a shorter side of {short_side}"
+            f"published numbers are for images shrunk to a shorter side of {short_side}"
         )
     return Finding(f"no image has a shorter side above {short_side}, as published")
 
@@ -154,8 +154,8 @@ def _problems(record: Record, sample: Comparison) -> Iterator[tuple[str, str]]:
                 yield (
                     "segments",
                     f"{record.panoptic_path}: has no pixel of segment "
-                    f"{segments.ids[absent & is_thing][0]}, which the JSON lists; picture and JSON "
-                    "do not belong together",
+                    f"{segments.ids[absent & is_thing][0]}, which the JSON lists; the PNG and the "
+                    "JSON do not belong together",
                 )
             classes = _classes_of(ids, segments.ids, segments.class_ids)
         if record.instances is not None:
@@ -185,12 +185,12 @@ def _label_problem(
     path = source.files.get(Path(str(record.semantic_path)).stem) if source else None
     if source and path is not None and path.is_file():
         expected = _expected(source.conversion, path, labels.shape, sample.notes)
-        return _beside_source(labels, expected.astype(np.int64), record)
+        return _difference_to_source(labels, expected.astype(np.int64), record)
     short_side = sample.benchmark.short_side
     if short_side is not None and min(labels.shape) > short_side:
         sample.notes[ORIGINAL] += 1
     ignore, num_classes = record.semantic_ignore, record.num_classes
-    # A background of -1 means that the map has none.
+    # A background value of -1 means that the map has no background.
     background = (labels == record.semantic_background) & (labels >= 0)
     special = (labels == ignore) | background
     outside = np.unique(labels[((labels < 0) | (labels >= num_classes)) & ~special])
@@ -198,9 +198,9 @@ def _label_problem(
         both = (classes != VOID_CLASS) & (labels != ignore)
         agree = {step: _share(labels[both] == classes[both] + step) for step in (0, 1, -1)}
         if max(agree[1], agree[-1]) > agree[0]:
-            return "labels are shifted by one beside the panoptic annotation; prepare them again"
+            return "labels are shifted by one against the panoptic annotation; prepare them again"
         if both.any() and agree[0] < AGREEMENT and not outside.size:
-            return f"agrees with the panoptic annotation on {agree[0]:.0%} of the pixels only"
+            return f"agrees with the panoptic annotation on only {agree[0]:.0%} of the pixels"
     if not outside.size:
         return ""
     if outside.tolist() == [num_classes] and not (labels == ignore).any():
@@ -229,8 +229,8 @@ def _expected(
     return full_size if original else expected
 
 
-def _beside_source(labels: np.ndarray, expected: np.ndarray, record: Record) -> str:
-    """Describe how a label map differs from one that was made again; "" if it does not."""
+def _difference_to_source(labels: np.ndarray, expected: np.ndarray, record: Record) -> str:
+    """Describe how a label map differs from the converted published file; "" if it does not."""
     if labels.shape != expected.shape:
         return "is of another size than the published label map"
     ignore = record.semantic_ignore

@@ -1,4 +1,4 @@
-"""What is in a data set, counted without reading a picture."""
+"""Count what a data set holds, without reading any image or label map."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from frozenseg.data.records import Record
 def class_counts(records: Sequence[Record], num_classes: int) -> tuple[str, np.ndarray] | None:
     """Return what was counted, "objects" or "images", and how many there are of each class (K,).
 
-    None where label maps alone would tell. Crowd regions are not counted.
+    Returns None where only label maps hold the classes. Crowd regions are not counted.
     """
     if all(record.present is not None for record in records):
         ids = [np.array(record.present, dtype=int) for record in records]
@@ -23,10 +23,10 @@ def class_counts(records: Sequence[Record], num_classes: int) -> tuple[str, np.n
 
 
 def counts_line(records: Sequence[Record], names: Sequence[str]) -> str:
-    """How many objects, or images, there are of each class, the most frequent class first."""
+    """Say how many objects or images there are of each class, the most frequent class first."""
     counted = class_counts(records, len(names))
     if counted is None:
-        return "label maps alone tell how frequent each class is, and are not read for that"
+        return "the frequency of each class is known only from the label maps, which are not read"
     what, counts = counted
     order = np.argsort(-counts, kind="stable")
     frequent = ", ".join(f"{names[i]} {counts[i]}" for i in order if counts[i])

@@ -1,10 +1,11 @@
 """Flip, resize and crop images together with their label maps.
 
 A transform takes an image (H, W, 3) uint8 RGB, L label maps (H, W) with 0 for unlabelled, and a
-generator, and returns both in their new size, the maps as one array (L, h, w). It takes the maps
-one after the other, so that they need not all be in memory. Images are resized by Pillow's bilinear
-filter, as in the published work, and labels by the nearest pixel. Labels are maps, not masks: one
-map holds all segments of an image, and masks are cut out afterwards.
+random generator. It returns the image and the maps in their new size, the maps as one array
+(L, h, w). It processes the maps one after the other, so that they need not all be in memory. Images
+are resized by Pillow's bilinear filter, as in the published work, and labels by the nearest pixel.
+Labels are maps rather than masks: one map holds all segments of an image, and masks are cut out
+afterwards.
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,10 @@ class Transform(Protocol):
 
 
 def seeded_generator(seed: int, *key: int) -> np.random.Generator:
-    """Make a generator of the seed and the key alone; different keys are independent."""
+    """Make a random generator that depends only on the seed and the key.
+
+    Generators of different keys are independent of each other.
+    """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
@@ -36,8 +40,8 @@ def resize_shortest_edge(
 ) -> tuple[int, int]:
     """Return the (height, width) whose shorter side is `short`, or whose longer side is `long`.
 
-    The smaller of the two sizes is taken; with `short` 0 the size stays as it is. Sides are rounded
-    as in detectron2, so that published numbers are met to the pixel.
+    The smaller of the two sizes is taken; if `short` is 0, the size stays as it is. Sides are
+    rounded as in detectron2, so that images have exactly the size of the published evaluations.
     """
     if short == 0:
         return height, width
@@ -57,19 +61,19 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def image_tensor(image: np.ndarray) -> Tensor:
-    """Return an image (H, W, 3) as a tensor (3, H, W) with memory of its own."""
+    """Return an image (H, W, 3) as a tensor (3, H, W) with its own memory."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def resize_to_tensor(image: np.ndarray, short: int, long: int) -> Tensor:
-    """Return an image (H, W, 3) uint8 in the size of `resize_shortest_edge` as (3, h, w) uint8."""
+    """Resize an image (H, W, 3) uint8 as `resize_shortest_edge` says; return (3, h, w) uint8."""
     size = resize_shortest_edge(image.shape[0], image.shape[1], short, long)
     return image_tensor(resize_image(image, size))
 
 
 def nearest_positions(size: int, new_size: int) -> np.ndarray:
     """Return, for each of `new_size` pixels along an axis, the old pixel under its centre."""
-    # Whole numbers need no rounding.
+    # Integer arithmetic avoids rounding errors.
     return (2 * np.arange(new_size) + 1) * size // (2 * new_size)
 
 
@@ -87,7 +91,7 @@ def _stacked(maps: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortestEdgeResize:
-    """The resize at test time, which draws no random number."""
+    """The resize at test time, which draws no random numbers."""
 
     short: int = 800
     long: int = 1333
@@ -124,7 +128,7 @@ class LargeScaleJitter:
         self, image: np.ndarray, labels: Iterable[np.ndarray], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image and its label maps in their new size."""
-        # The number of draws is always the same, so that no choice shifts the ones after it.
+        # The number of draws is always the same, so that no option shifts the draws after it.
         flip, scale, top, left = generator.random(4)
         flipped = flip < self.flip_probability
         if self.diagonal:
@@ -148,7 +152,7 @@ class LargeScaleJitter:
 
     @property
     def num_views(self) -> int | None:
-        """The number of views of an image; None if scale or crop give any number of them."""
+        """The number of different views of an image; None if a random scale or crop varies them."""
         if self.min_scale != self.max_scale or self.max_scale > 1:
             return None
         return 2 if 0 < self.flip_probability < 1 else 1

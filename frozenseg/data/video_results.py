@@ -1,7 +1,7 @@
 """Write the tracks of videos in the formats of YouTube-VIS and VIPSeg.
 
-`write_video_files` makes them of the lines of predictions (`frozenseg.data.prediction_lines`), in
-memory that grows by some bytes for each thing in each frame, not with masks.
+`write_video_files` makes them from the prediction lines (`frozenseg.data.prediction_lines`). Its
+memory grows by some bytes for each thing in each frame, but masks are never held all at once.
 """
 
 from array import array
@@ -24,9 +24,10 @@ YOUTUBE_VIS, VIPSEG = "youtube_vis.json", "video_panoptic.json"
 
 @dataclass
 class _Track:
-    """A thing over time. frames, places: where it is: numbers from 0, and bytes in the lines.
+    """The track of a thing.
 
-    category: the one of its last frame, which the votes of all have decided.
+    category: that of its last frame, which the votes of all frames have decided.
+    frames: the numbers of its frames, from 0. places: the bytes where the lines of these begin.
     """
 
     category: int = 0
@@ -37,7 +38,10 @@ class _Track:
 
 @dataclass
 class _Video:
-    """A tracked video. name: of its folder of PNGs. places: where the lines of its frames begin."""
+    """A tracked video.
+
+    name: the name of its folder of PNGs. places: the bytes where the lines of its frames begin.
+    """
 
     number: int
     name: str
@@ -53,12 +57,12 @@ class _Video:
 
 
 def write_video_files(folder: Path, header: Header) -> None:
-    """Write `youtube_vis.json` and `video_panoptic.json`, if a video of the lines is tracked; else
-    remove those of an earlier run.
+    """Write `youtube_vis.json` and `video_panoptic.json` of the tracked videos.
 
-    YouTube-VIS: one annotation for each thing, with a mask or null for each frame. VIPSeg: the
-    segments of each frame, whose ids are those of the PNGs in `panoptic/NAME`, and those of the
-    tracks. In both a track has one category, that of its last frame.
+    If no video is tracked, the files of an earlier run are removed. YouTube-VIS has one annotation
+    for each thing, with a mask or null for each frame. VIPSeg has the segments of each frame; their
+    ids are the ids in the PNGs in `panoptic/NAME`, and those of the tracks. In both formats a track
+    has one category, that of its last frame.
     """
     videos = list(_tracked(folder))
     if not videos:
@@ -170,7 +174,7 @@ def _stem(line: dict[str, Any]) -> str:
 
 
 def _segments(video: _Video, line: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the segments of a frame, those of tracks with their category."""
+    """Return the segments of a frame; things have the category of their track."""
     return [
         {**row, "category_id": video.tracks[row["id"]].category} if row["isthing"] else row
         for row in line["panoptic"]["segments_info"]

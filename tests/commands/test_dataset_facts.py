@@ -123,7 +123,7 @@ def test_what_another_list_of_fss_has_made_is_never_mixed_in(
             target.write_bytes(source.read_bytes())
     prepare("fss1000", "--split", "train")
     write_list(root / "FSS-1000" / "trn.txt", ["other", "a_first"])
-    with pytest.raises(UserError, match=r"classes_train.txt: was made by another list.*--again"):
+    with pytest.raises(UserError, match=r"classes_train.txt: was made from another list.*--again"):
         prepare("fss1000", "--split", "train")
     with caplog.at_level(logging.WARNING):
         prepare("fss1000", "--split", "train", "--again")

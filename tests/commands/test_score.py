@@ -133,7 +133,7 @@ SPOILED = {
             ),
             edit("panoptic_pred.json", swap_names)(c),
         ),
-        "which by",
+        "which in",
     ),
     "image ids as text": (
         "panoptic",
@@ -141,7 +141,7 @@ SPOILED = {
             "panoptic_pred.json",
             lambda d: [a.update(image_id=str(a["image_id"])) for a in d["annotations"]],
         ),
-        "it is text, their ids are numbers",
+        "it is text, but their ids are numbers",
     ),
     "truth of no image": (
         "panoptic",

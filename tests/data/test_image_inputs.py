@@ -149,7 +149,7 @@ def test_what_is_no_list_is_neither_empty_nor_a_list_of_its_parts(folder: Path) 
 
 def test_a_folder_of_videos_alone_is_no_empty_list(folder: Path) -> None:
     for images in (f"{folder}/*.mp4", [folder / "*.mp4"]):
-        with pytest.raises(UserError, match=r"mp4: holds videos alone; give each of them to track"):
+        with pytest.raises(UserError, match=r"mp4: holds only videos; give each of them to track"):
             list(each_image(images))
 
 

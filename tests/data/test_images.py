@@ -212,7 +212,7 @@ def test_a_drive_that_drops_out_is_no_damage(
     ("number", "words"),
     [
         (errno.EINVAL, "damaged image .*; copy it again"),  # a place that no file has
-        (errno.EACCES, "cannot be read .Permission denied.; check its rights"),
+        (errno.EACCES, "cannot be read .Permission denied.; check its permissions"),
         (errno.ENOENT, "no such file; copy it there"),  # removed since it was found
         (errno.ENOMEM, "cannot be read .Cannot allocate memory.; scale it down"),
     ],

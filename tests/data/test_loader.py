@@ -207,9 +207,9 @@ def test_of_several_workers_the_dead_one_is_told_by_its_process(root):
     stream = iter(batches)
     for _ in range(4):  # both workers have begun
         next(stream)
-    assert batches._death_of_a_worker() is None
+    assert batches._dead_worker_error() is None
     batches.progress[1] = torch.tensor([2**22 + 1, 4])  # no process has such a number
-    message = str(batches._death_of_a_worker())
+    message = str(batches._dead_worker_error())
     assert message.startswith(f"{root}") and "images/5.png: a worker" in message
     assert message.count(".png") == 1
 

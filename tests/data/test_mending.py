@@ -44,13 +44,13 @@ def fixed(folder, content, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"id": 0}, "1 annotations were numbered anew, from 1"),
-        ({"id": None}, "1 annotations were numbered anew, from 1"),
+        ({"id": 0}, "1 annotations were renumbered from 1"),
+        ({"id": None}, "1 annotations were renumbered from 1"),
         ({"area": None}, "1 areas were missing or impossible"),
         ({"area": -25.0}, "1 areas were missing or impossible"),
         ({"bbox": None}, "1 boxes were missing"),
-        ({"iscrowd": None}, "1 iscrowd was missing, or no 0 or 1"),
-        ({"iscrowd": "0"}, "1 iscrowd was missing, or no 0 or 1"),
+        ({"iscrowd": None}, "1 iscrowd was missing, or not 0 or 1"),
+        ({"iscrowd": "0"}, "1 iscrowd was missing, or not 0 or 1"),
         ({"segmentation": RUNS}, "1 masks were written as packed runs"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_copy_is_never_overwritten(tmp_path, capsys):
     content = copy.deepcopy(SOUND)
     del content["annotations"][0]["area"]
     (tmp_path / "a.fixed.json").write_text("mine")
-    with pytest.raises(UserError, match=r"a.fixed.json: is there already; remove it"):
+    with pytest.raises(UserError, match=r"a.fixed.json: already exists; remove it"):
         fixed(tmp_path, content, capsys)
     assert (tmp_path / "a.fixed.json").read_text() == "mine"
 
@@ -113,7 +113,7 @@ def test_segments_are_mended_by_their_pixels(tmp_path, capsys):
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
     assert check_dataset.main([dataset_name(tmp_path), "--fix"]) == 0
     printed = capsys.readouterr().out
-    assert "4 areas were missing or not those of the pixels" in printed
+    assert "4 areas were missing or did not match the pixels" in printed
     assert "3 isthing was" in printed and "1 iscrowd was" in printed
     made = json.loads((tmp_path / "panoptic.fixed.json").read_text())
     assert [entry["isthing"] for entry in made["categories"]] == [1, 1, 0]

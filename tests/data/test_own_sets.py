@@ -75,12 +75,12 @@ def test_polygons_are_checked_and_scored(tmp_path):
     ("text", "message"),
     [
         ("1 0.5 0.5 0.2 0.2\n", "line 1: is a box, which has no mask"),
-        ("\n1 0.5 0.5 0.2 0.2 0.3 0.4 0.5\n", "line 2: is no polygon"),
-        ("2 0 0 1 0 1 1\n", "line 1: class 2 is none of 0 to 1"),
+        ("\n1 0.5 0.5 0.2 0.2 0.3 0.4 0.5\n", "line 2: is not a polygon"),
+        ("2 0 0 1 0 1 1\n", "line 1: class 2 is not in 0 to 1"),
         ("0.5 0 0 1 0 1 1\n", "line 1: class 0.5 is none of"),
-        ("1 0 0 11 0 11 8\n", "line 1: corners are shares"),
-        ("1 0 0 nan 0 1 1\n", "line 1: corners are shares"),
-        ("dog 0 0 1 0 1 1\n", "line 1: holds a word that is no number"),
+        ("1 0 0 11 0 11 8\n", "line 1: corners must be fractions"),
+        ("1 0 0 nan 0 1 1\n", "line 1: corners must be fractions"),
+        ("dog 0 0 1 0 1 1\n", "line 1: holds a word that is not a number"),
     ],
 )
 def test_damaged_label_files(tmp_path, text, message):
@@ -177,7 +177,7 @@ def test_label_maps_of_a_description(tmp_path):
     records, categories = load_records(described(tmp_path, train=files, names="classes.json"))
     assert categories.names == ("car", "sky") and categories.is_thing == (True, False)
     assert (load_semantic(records[0]) == -1).all()
-    with pytest.raises(UserError, match="label maps hold numbers alone; list the classes"):
+    with pytest.raises(UserError, match="label maps hold only numbers; list the classes"):
         find_benchmark(described(tmp_path, train=files))
 
 

@@ -94,7 +94,7 @@ BAD_PANOPTIC = {
     "image id twice": (lambda c: c["images"][1].update(id=1), "image id 1 is listed twice"),
     "annotation twice": (
         lambda c: c["annotations"][1].update(image_id=1),
-        r"annotations\[1\] is the second of image 1",
+        r"annotations\[1\] is the second annotation of image 1",
     ),
     "category twice": (lambda c: c["categories"][1].update(id=7), "category id 7 is listed twice"),
     "no categories": (lambda c: c.pop("categories"), "'categories'"),

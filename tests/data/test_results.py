@@ -214,7 +214,7 @@ def test_what_is_cut_off_is_done_again_and_what_is_damaged_is_said(tmp_path: Pat
         again.close()
         assert lines.path.read_bytes() == whole
     lines.path.write_bytes(whole[: header_size + 9] + b"\n" + whole[header_size:])
-    with pytest.raises(UserError, match="line 2 is damaged; start anew with --overwrite"):
+    with pytest.raises(UserError, match="line 2 is damaged; start again with --overwrite"):
         _lines(tmp_path)
     for other in (b"5\n", b"[1]\n", b'"text"\n'):  # of other programs, or mended by hand
         lines.path.write_bytes(whole[:header_size] + other)

@@ -174,7 +174,7 @@ def test_heic_without_its_package_says_how(tmp_path: Path, monkeypatch, caplog) 
     assert len(list_images([str(tmp_path)])) == 1
     with pytest.raises(UserError, match=r"b\.HEIC: .*save it as PNG or JPEG \(HEIC .*\[heif\]"):
         read_image(tmp_path / "b.HEIC")
-    assert 'left out: .heic (1) (HEIC and HEIF are read after: pip install "froz' in caplog.text
+    assert 'left out: .heic (1) (to read HEIC and HEIF: pip install "froz' in caplog.text
 
 
 def test_two_files_of_one_stem_are_refused_and_hidden_ones_passed_over(tmp_path, caplog):
@@ -415,7 +415,7 @@ def test_objects_that_enclose_nothing_are_left_out_by_all(tmp_path, segmentation
 def test_a_polygon_of_two_points_beside_a_sound_one(tmp_path, caplog):
     path = _instances(tmp_path, segmentation=[*_square(0, 2, 2), [1, 1, 3, 3]])
     assert len(read_instances(path, tmp_path)[0][0].instances) == 4
-    assert "of 1 objects some polygons are left out" in caplog.text
+    assert "some polygons of 1 objects left out" in caplog.text
 
 
 def test_own_sets_are_named_by_their_files(tmp_path):
@@ -447,7 +447,7 @@ def test_numbers_of_a_list_and_values_of_label_maps(tmp_path, caplog):
         return load_records(name)
 
     assert read("0:cat\n1:dog\n")[1].names == ("cat", "dog") and not caplog.text
-    with pytest.raises(UserError, match="numbers its 3 classes otherwise than 0 to 2"):
+    with pytest.raises(UserError, match="its 3 classes are not numbered 0 to 2"):
         read("0:car\n2:road\n5:sky\n")
     read("0:invalid_class_id\n1:wall\n2:sky\n")
     assert "counts from 1, label maps from 0: label 0 is 'wall'" in caplog.text

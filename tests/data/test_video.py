@@ -109,10 +109,10 @@ def test_codecs_that_browsers_play(tmp_path: Path, codec: str) -> None:
 def test_what_ffmpeg_cannot_encode_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for codec, line in (("av1", "frames of 2 x 48 pixels"), ("h264", "films by it .libabsent")):
+    for codec, line in (("av1", "frames of 2 x 48 pixels"), ("h264", "films with it .libabsent")):
         if codec == "h264":  # some builds lack it
             monkeypatch.setitem(ENCODERS, codec, ("libabsent", {}))
-        with pytest.raises(UserError, match=f"codec {codec}: the FFmpeg here cannot encode {line}"):
+        with pytest.raises(UserError, match=f"codec {codec}: .* FFmpeg cannot encode {line}"):
             with video_writer(tmp_path / "a.mp4", fps=5, codec=codec) as append:
                 append(np.zeros((47, 2, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
@@ -191,7 +191,7 @@ def test_a_truncated_video(tmp_path: Path) -> None:
     assert video.loss == f"{len(found)} of the 30 frames that it declares can be read"
     whole = film(tmp_path / "b.mp4", times=range(30))  # its table stands at its end
     whole.write_bytes(whole.read_bytes()[:-200])
-    with pytest.raises(UserError, match="b.mp4: is no video, holds no frame, or is damaged"):
+    with pytest.raises(UserError, match="b.mp4: is not a video, holds no frame, or is damaged"):
         read_video(whole)
 
 
@@ -244,7 +244,8 @@ def test_no_frame(tmp_path: Path, name: str) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         out.start_encoding()
     with pytest.raises(
-        UserError, match=f"{name}: (is no video, )?(holds no pictures|holds no frame|no frame can)"
+        UserError,
+        match=f"{name}: (is not a video, )?(holds no pictures|holds no frame|no frame can)",
     ):
         read_video(tmp_path / name)
 

@@ -14,13 +14,13 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def benchmark_categories(benchmark: Benchmark, root: Path) -> Categories:
-    """Read the categories of a row alone, without its records."""
+    """Read only the categories of a row, without its records."""
     categories = categories_of_files(benchmark, root)
     return categories.select(benchmark.classes) if benchmark.classes else categories
 
 
 def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
-    """Read the categories in the files of a row, whatever its `classes`."""
+    """Read all categories in the files of a row, also those that its `classes` do not select."""
     benchmark = benchmark.located(root)
     if benchmark.annotations:
         path = root / benchmark.annotations
@@ -30,14 +30,14 @@ def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
     if not benchmark.prepared_by:
         _check_numbers(vocabulary)
     count = len(vocabulary)
-    # An object is a thing, as in an instance JSON, whatever COCO says of its name.
+    # All classes are things, as in an instance JSON, even if the name is that of stuff in COCO.
     flags = (True,) * count if benchmark.reader == "polygons" else vocabulary.is_thing
     categories = Categories(tuple(vocabulary.labels), flags, tuple(range(count)))
     return marked(categories, benchmark, root)
 
 
 def marked(categories: Categories, benchmark: Benchmark, root: Path) -> Categories:
-    """Return the categories with the flags that the things of a row give them, if it names any."""
+    """Return the categories with `is_thing` set by the `things` of a row, if it names any."""
     if benchmark.things is None:
         return categories
     words = name_categories(categories, str(root / benchmark.truth), listed=benchmark.class_list)
@@ -48,15 +48,15 @@ def marked(categories: Categories, benchmark: Benchmark, root: Path) -> Categori
 def _check_numbers(vocabulary: Vocabulary) -> None:
     """Compare the numbers in a class list with label maps, which count classes from 0.
 
-    Many lists of the field count from 1, which a warning tells; other numbers are refused.
+    Many published lists count from 1, which gives a warning; other numbers raise `UserError`.
     """
     source, size, numbers = vocabulary.source, len(vocabulary), vocabulary.ids
     if numbers == tuple(range(1, size + 1)):
         note(f"{source}: counts from 1, label maps from 0: label 0 is {vocabulary.labels[0]!r}")
     elif numbers not in (None, tuple(range(size))):
         raise UserError(
-            f"{source}: numbers its {size} classes otherwise than 0 to {size - 1}, which label "
-            "maps hold; number the classes so, or leave the numbers out"
+            f"{source}: its {size} classes are not numbered 0 to {size - 1}, as label maps number "
+            "them; correct the numbers, or leave them out"
         )
 
 
@@ -92,10 +92,10 @@ def class_names(
 ) -> Vocabulary:
     """Return the names of a data set's classes, in the order of its class ids.
 
-    Training, evaluation, checks and the detectron2 adapter all name classes by this function.
+    Training, evaluation, checks and the detectron2 adapter all name classes with this function.
 
     listed: a list that replaces the row's own; without either, the annotation names the classes.
-    by_order: join the list by the order of the ids, whatever the names say.
+    by_order: join the list to the classes by the order of their ids, even if the names differ.
     """
     annotation, listed = str(root / benchmark.truth), listed or benchmark.class_list
     own = benchmark_vocabulary(benchmark, root) if listed is None else None
@@ -108,7 +108,10 @@ def class_names(
 def name_categories(
     categories: Categories, annotation: str, *, listed: Vocabulary | None, by_order: bool = False
 ) -> Vocabulary:
-    """Name categories of any source as `class_names` does. annotation: where they come from."""
+    """Name categories of any source as `class_names` does.
+
+    annotation: the file that they come from, for messages.
+    """
     names, ids = categories.names, categories.dataset_ids
     if listed is None:
         return Vocabulary.of_categories(names, categories.is_thing, ids, annotation)

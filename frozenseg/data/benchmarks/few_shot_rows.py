@@ -1,10 +1,11 @@
 """The rows of the few-shot benchmarks: folds of VOC and COCO, FSS-1000, and mosaics.
 
-A row of a fold names the classes it asks for; what else is labelled is background, and images
-without any of these classes are left out. In training they are those outside the fold, at test
-those of the fold, all of them unseen. `_val` scores all pairs of an image and a class in it; the
-rows of `PUBLISHED_PAIRS` score those of published protocols. The numbers are those of the papers,
-as each counted. Images of VOC and COCO are tested at their original size, as Fusioner does.
+The row of a fold selects classes: all other labelled pixels become background, and images without
+any of these classes are left out. A training row selects the classes outside the fold, a test row
+those of the fold, which are all unseen. Rows that end in `_val` score all pairs of an image and a
+class in it; the rows of `PUBLISHED_PAIRS` score the pairs of published protocols. The published
+numbers are those of the papers, each by its own protocol. Images of VOC and COCO are tested at
+their original size, as in Fusioner.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,12 +36,13 @@ TRANSFER_PUBLISHED = {
     FUSIONER_VIT_L: (39.9, 70.7, 47.8, 67.6),
     LSEG_RN101: (24.6, None, 34.7, 35.9),
 }
-# {benchmark: {the `pairs` of a row beside `_val`: models whose published numbers were made so}}
+# {benchmark: {`pairs` of a row besides `_val`: models whose published numbers use these pairs}}
 PUBLISHED_PAIRS: dict[str, dict[PairsName, tuple[str, ...]]] = {
     "pascal5i": {"oslsm": (FUSIONER_RN101, FUSIONER_VIT_L)},
     "coco20i": {"first_1000": (FUSIONER_RN101, FUSIONER_VIT_L), "hsnet_1000": ()},
 }
-# PASCAL-5i's training images: ours are the first; a copy of other label maps may have others.
+# The number of PASCAL-5i's training images: our preparation makes the first; copies with other
+# label maps may have another.
 TRAINING_LISTS = {10_582: "Fusioner's lists", 10_092: "HSNet's lists", 5953: "PFENet's lists"}
 FEW_SHOT = ("oracle", "whole")  # both protocols, see `frozenseg.evaluation.tasks`
 MOSAICS = ("mosaic", "oracle")
@@ -57,7 +59,7 @@ def _published(
 
 
 def _voc(split: str, classes: tuple[int, ...], **fields: Any) -> Benchmark:
-    """Return a row of VOC's label maps with background. classes: among the 20, from 0."""
+    """Return a row of VOC's label maps with background. classes: ids among the 20, from 0."""
     testing = split == "validation"
     return Benchmark(
         vocabulary="pascal_voc_21",
@@ -74,7 +76,7 @@ def _voc(split: str, classes: tuple[int, ...], **fields: Any) -> Benchmark:
 
 
 def _coco(split: str, classes: tuple[int, ...], **fields: Any) -> Benchmark:
-    """Return a row of COCO 2014, as the published folds have it. classes: of the 80, from 0."""
+    """Return a row of COCO 2014, as in the published folds. classes: ids among the 80, from 0."""
     return Benchmark(
         reader="instances",
         vocabulary="coco_panoptic",  # begins with the 80 things
@@ -106,9 +108,9 @@ def _folds() -> Iterator[tuple[str, Benchmark]]:
 
 
 def _with_pairs(row: Benchmark, pairs: PairsName, models: tuple[str, ...]) -> Benchmark:
-    """Return the row with other pairs, which oracle presence alone knows.
+    """Return the row with other pairs, which only the evaluation with oracle presence uses.
 
-    models: those whose published numbers were made with these pairs.
+    models: the models whose published numbers were measured on these pairs.
     """
     listed = "pascal_voc_d2/oslsm_pairs_in_validation.json" if pairs == "oslsm" else row.present
     return replace(

@@ -1,4 +1,4 @@
-"""The folds of the few-shot benchmarks: which classes are held out of training, to be tested on.
+"""The folds of the few-shot benchmarks: which classes are held out of training and tested.
 
 PASCAL-5i (Shaban et al., arXiv 1709.03410) and COCO-20i (Nguyen and Todorovic, arXiv 1909.13140),
 in the order of classes that HSNet (arXiv 2104.01538), LSeg and Fusioner use.
@@ -6,9 +6,9 @@ in the order of classes that HSNet (arXiv 2104.01538), LSeg and Fusioner use.
 
 NUM_FOLDS = 4
 FOLDED = {"pascal5i": 20, "coco20i": 80}
-"""Benchmarks in folds and their number of classes, background not counted."""
+"""The benchmarks that have folds, and their number of classes without background."""
 TRANSFER = ((0, 3, 8, 10, 11, 14), (1, 5, 12, 17), (2, 6, 15, 16, 18, 19), (4, 7, 9, 13))
-"""For each fold of COCO-20i the class ids, from 0, of VOC's 20 whose COCO class it holds out."""
+"""For each fold of COCO-20i, the class ids (from 0) of VOC whose COCO class it holds out."""
 
 
 def fold_classes(benchmark: str, fold: int) -> tuple[int, ...]:

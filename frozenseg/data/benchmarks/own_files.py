@@ -1,4 +1,4 @@
-"""Data sets of one's own that are named by their files, as "FORM:PATH:PATH"."""
+"""The user's own data sets, named by their files as "FORM:PATH:PATH"."""
 
 import os
 from typing import Any
@@ -14,21 +14,22 @@ FILES_FORMS = {
     "label_maps": "label_maps:IMAGE_DIR:LABEL_DIR:CLASSES",
     "images": "images:LIST:IMAGE_DIR",
 }
-# What the truth of each reader can be scored for. Objects make a semantic truth as well, but a
-# model that gives every pixel a class is wrong wherever there is none, so it is not the rule.
+# The tasks for which the ground truth of each reader can be scored. Objects can serve as semantic
+# ground truth too, but a model that gives every pixel a class is then wrong wherever there is no
+# object, so this is not done by default.
 POSSIBLE = {
     "panoptic": ("panoptic", "semantic", "instances"),
     "instances": ("instances", "semantic", "lvis"),
     "polygons": ("instances", "semantic"),
     "semantic": ("semantic",),
-    "images": ("panoptic", "semantic", "instances"),  # made, and kept for a server
+    "images": ("panoptic", "semantic", "instances"),  # predicted, and kept for a server
 }
 USUAL = {**POSSIBLE, "instances": ("instances",), "polygons": ("instances",)}
 LARGEST_BYTE = 255
 
 
 def is_form(name: str) -> bool:
-    """Tell whether a name is one of files."""
+    """Tell whether a name begins with one of the forms of `FILES_FORMS`."""
     return name.partition(":")[0] in FILES_FORMS
 
 
@@ -38,7 +39,8 @@ def row_of_files(name: str) -> Benchmark:
     parts = paths.split(":")
     if len(parts) != FILES_FORMS[form].count(":") or not all(parts):
         raise UserError(f"{name}: other paths were expected, as in {FILES_FORMS[form]}")
-    first, *others = [os.path.abspath(user_path(part)) for part in parts]  # not below the root
+    # These paths are relative to the working folder, not to the data root.
+    first, *others = [os.path.abspath(user_path(part)) for part in parts]
     if form == "coco_panoptic":
         return own_row("panoptic", annotations=first, labels=others[0], images=others[1])
     if form == "coco_instances":
@@ -53,8 +55,8 @@ def row_of_files(name: str) -> Benchmark:
 
 
 def own_row(reader: Reader, *, class_list: Vocabulary | None = None, **fields: Any) -> Benchmark:
-    """Make the row of a data set of one's own. fields: of `Benchmark`, with absolute paths."""
-    # The value of unlabelled pixels must be no class of the list.
+    """Make the row of a user's own data set. fields: those of `Benchmark`, with absolute paths."""
+    # The value of unlabelled pixels must not be a class id of the list.
     many = class_list is not None and len(class_list) > LARGEST_BYTE
     usual: dict[str, Any] = {
         "tasks": USUAL[reader],

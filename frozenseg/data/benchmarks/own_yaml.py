@@ -1,18 +1,18 @@
-"""Data sets of one's own that a YAML file describes: in our form, or in that of ultralytics.
+"""The user's own data sets, described by a YAML file: in our form, or in that of ultralytics.
 
-    path: gizmos                  # folder that the paths start from; without it that of this file
-    names: classes.txt            # class list: a file, a list or {number: name}; without it the
-                                  # names of the annotation
-    things: [star, circle]        # without it as the annotation or the list says
+    path: gizmos                  # folder of all relative paths; default: the folder of this file
+    names: classes.txt            # class list: a file, a list or {number: name}; default: the
+                                  # names in the annotation
+    things: [star, circle]        # default: as the annotation or the class list says
     train:                        # a split, by any name
       images: train/images
       annotations: train/panoptic.json
       labels: train/panoptic
     val: {images: val/images, annotations: val/panoptic.json, labels: val/panoptic}
 
-A split has a COCO panoptic JSON and its PNGs (`annotations`, `labels`), an instance JSON alone
-(`annotations`), or label maps alone (`labels`). A panoptic one may have `instances`, a JSON for AP,
-and `semantic_labels`, label maps for mIoU; both are derived from the PNGs where they are absent.
+A split has a COCO panoptic JSON and its PNGs (`annotations`, `labels`), only an instance JSON
+(`annotations`), or only label maps (`labels`). A panoptic split may also have `instances`, a JSON
+for AP, and `semantic_labels`, label maps for mIoU; if absent, they are derived from the PNGs.
 `tasks` chooses what is scored, and `ignore` is the value of unlabelled pixels. In ultralytics' form
 a split is a folder of images, a file that lists images, or a list of these, and its objects are
 polygons in text files beside them. Its `download` is never run.
@@ -39,19 +39,19 @@ YAML_FORM = "DATA.yaml:SPLIT"
 NAME = re.compile(r"(.+\.ya?ml)(?::([^:]+))?", re.IGNORECASE | re.DOTALL)
 USUAL_SPLITS = ("train", "val", "test", "minival")
 SETTINGS = ("path", "names", "things", "tasks", "ignore")
-# Keys of ultralytics and Roboflow that say nothing we need.
+# Keys of ultralytics and Roboflow that are accepted and not used.
 FOREIGN = ("nc", "download", "roboflow", "channels", "kpt_shape", "flip_idx", "kpt_names")
 PATHS = ("images", "annotations", "labels", "semantic_labels", "instances")
 OF_SPLIT = (*PATHS, "tasks", "ignore")
 
 
 def is_yaml(name: str) -> bool:
-    """Tell whether a name is that of a YAML file, with or without a split."""
+    """Tell whether a name is the name of a YAML file, with or without a split."""
     return NAME.fullmatch(name) is not None
 
 
 def row_of_yaml(name: str, root: Path) -> Benchmark:
-    """Make the row of a split. root: the data root, where a relative `path` may lie too."""
+    """Make the row of a split. root: the data root, below which a relative `path` may lie too."""
     match = NAME.fullmatch(name)
     assert match is not None, "asked for with is_yaml"
     file = Path(os.path.abspath(user_path(match[1])))
@@ -89,10 +89,10 @@ def _described(
     }
     reader = _reader(paths, where)
     maps = paths.get("semantic_labels")
-    if maps and not Path(maps).is_dir():  # where there are none, others would be derived
+    if maps and not Path(maps).is_dir():  # else label maps would silently be derived instead
         raise UserError(f"{where}: semantic_labels: {maps}: no such folder; correct it")
     if reader == "semantic" and shared["class_list"] is None:
-        raise UserError(f"{where}: label maps hold numbers alone; list the classes as 'names'")
+        raise UserError(f"{where}: label maps hold only numbers; list the classes as 'names'")
     options: dict[str, Any] = {**paths, **shared}
     if (ignore := entry.get("ignore", values.get("ignore"))) is not None:
         options["ignore"] = whole({"ignore": ignore}, "ignore", where, high=2**32 - 1)
@@ -101,15 +101,15 @@ def _described(
 
 
 def _reader(paths: Mapping[str, str], where: str) -> Reader:
-    """Tell by the paths of a split what format they have."""
+    """Find the format of a split by which paths it has."""
     if "images" not in paths or not paths.keys() & {"annotations", "labels"}:
         raise UserError(f"{where}: needs 'images', and 'annotations' or 'labels' or both")
     if paths.keys() >= {"annotations", "labels"}:
         return "panoptic"
     if paths.keys() & {"instances", "semantic_labels"}:
         raise UserError(
-            f"{where}: 'instances' and 'semantic_labels' go beside a panoptic annotation; describe "
-            "two data sets"
+            f"{where}: 'instances' and 'semantic_labels' are only for a panoptic annotation; "
+            "describe two data sets"
         )
     return "instances" if "annotations" in paths else "semantic"
 
@@ -120,7 +120,7 @@ def _of_polygons(
     """Make the row of a split in the form of ultralytics."""
     where = f"{file}: {split}"
     if shared["class_list"] is None:
-        raise UserError(f"{file}: label files hold numbers alone; list the classes as 'names'")
+        raise UserError(f"{file}: label files hold only numbers; list the classes as 'names'")
     sources = [_beside(folder, user_path(text)) for text in _texts(values[split], where)]
     return own_row(
         "polygons",
@@ -132,7 +132,7 @@ def _of_polygons(
 
 
 def _beside(folder: Path, path: Path) -> Path:
-    """Return a path from `folder`; Roboflow writes "../train/images" for a folder in it."""
+    """Return the path below `folder`; Roboflow writes "../train/images" for a folder inside it."""
     inside = Path(*(part for part in path.parts if part != ".."))
     return folder / (inside if not (folder / path).exists() else path)
 
@@ -145,19 +145,19 @@ def _scored(reader: Reader, tasks: object, where: str) -> dict[str, Any]:
     for task in chosen:
         if task not in POSSIBLE[reader]:
             possible = ", ".join(POSSIBLE[reader])
-            raise UserError(f"{where}: tasks: {shown(task)} is not possible here, but {possible}")
+            raise UserError(f"{where}: tasks: {shown(task)} is not possible here, only {possible}")
     return {"evaluators": tuple(task for task in POSSIBLE[reader] if task in chosen)}
 
 
 def _folder(file: Path, values: Mapping[Any, Any], root: Path) -> Path:
-    """Find the folder that paths start from: beside the file, or below the data root."""
+    """Find the folder of relative paths: beside the file, or below the data root."""
     stated = user_path(_text(values.get("path") or ".", f"{file}: path"))
     places = [file.parent / stated, Path(os.path.abspath(root)) / stated]
     return next((place for place in places if place.is_dir()), places[0])
 
 
 def _classes(file: Path, values: Mapping[Any, Any]) -> Vocabulary | None:
-    """Read the class list: a file, a list of the package, or names that stand in the YAML."""
+    """Read the class list: a file, a list that ships with the package, or names in the YAML."""
     names = values.get("names")
     if names is None:
         return None
@@ -177,7 +177,7 @@ def _classes(file: Path, values: Mapping[Any, Any]) -> Vocabulary | None:
 def _refuse_unknown(
     table: Mapping[Any, Any], known: Sequence[str], others: Sequence[str], where: str
 ) -> None:
-    """Refuse keys that are neither known nor among others, which are not suggested."""
+    """Refuse keys that are neither in `known` nor in `others`; only known keys are suggested."""
     for key in table:
         if key not in known and key not in others:
             raise UserError(f"{where}: unknown key {shown(key)}; {nearest(str(key), list(known))}")

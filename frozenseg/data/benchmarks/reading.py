@@ -24,7 +24,7 @@ from frozenseg.files import shipped
 
 
 def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Categories]:
-    """Read the records and categories of a dataset; they are checked as far as JSON and names tell.
+    """Read the records and categories of a dataset; JSON and file names are checked, not pixels.
 
     root: the data root, by default `data_root()`.
     """
@@ -36,9 +36,9 @@ def load_records(name: str, root: Path | None = None) -> tuple[list[Record], Cat
 
 
 def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
-    """Check that files and folders of a dataset exist, or say what to do without them.
+    """Check that files and folders of a dataset exist; else raise `UserError` with the remedy.
 
-    paths: below `root`; "" for none.
+    paths: relative to `root`; "" for none.
     """
     absent = [root / path for path in paths if path and not (root / path).exists()]
     if absent and name not in BENCHMARKS:
@@ -47,7 +47,7 @@ def require_in_place(name: str, paths: Iterable[str], root: Path) -> None:
         raise UserError(
             f"{absent[0]}: no such file or folder; {name} is looked for below {root} (set "
             "$DETECTRON2_DATASETS to look elsewhere): frozenseg check_dataset "
-            f"{name} says what is missing, {shipped('datasets')}/README.md where it comes from"
+            f"{name} says what is missing, {shipped('datasets')}/README.md where to get it"
         )
 
 
@@ -82,7 +82,7 @@ def select_benchmark_classes(
 
 
 def read_all_classes(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
-    """Read all records and categories in the files of a row, whatever its `classes`."""
+    """Read all records and categories in the files of a row, before its `classes` are selected."""
     benchmark = benchmark.located(root)
     records, categories = READERS[benchmark.reader](benchmark, root)
     return records, marked(categories, benchmark, root)
@@ -130,4 +130,4 @@ READERS: dict[Reader, Callable[[Benchmark, Path], tuple[list[Record], Categories
     "polygons": _polygons,
     "images": read_unlabelled,
 }
-"""Format of an annotation -> its reader; the row that it takes is `located`."""
+"""The reader of each annotation format; it takes a row that `Benchmark.located` has returned."""

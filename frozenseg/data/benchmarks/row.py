@@ -12,49 +12,50 @@ PairsName = Literal["all", "oslsm", "first_1000", "hsnet_1000"]
 """See `frozenseg.data.benchmarks.scored_pairs`."""
 Reader = Literal["panoptic", "semantic", "instances", "polygons", "images"]
 ORIGINAL_SIZE = (0, 0)
-"""As detectron2 has it: no shorter side is asked for."""
+"""The test size that keeps images as they are; as in detectron2, its shorter side is 0."""
 COUNTED_FROM_ONE = ("ade20k_150",)
-"""Class lists whose server counts the classes from 1, and 0 is none."""
+"""Class lists whose evaluation server counts the classes from 1; label 0 is no class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """One dataset split. Paths are relative to the data root; "" stands for "none".
 
-    tasks: what its annotation can train and test.
+    tasks: the tasks that its annotation can train and test.
     reader: the format of its annotation: COCO panoptic, label maps, COCO instances, or ultralytics'
-        text files of polygons; "images": there is none.
+        text files of polygons; "images": there is no annotation.
     vocabulary: the class list: a name of `data/vocabularies`, or a `.txt` file below the root that
         the preparation makes; "": the category names of the annotation.
-    class_list: the class list itself, as a data set of one's own has it, in place of `vocabulary`.
+    class_list: the class list itself, which a user's own data set has in place of `vocabulary`.
     things: names of the classes that are things; None: as the annotation or the class list says.
     images: folder of the images.
-    image_sources: of the reader "polygons": folders of images, and text files that list images,
+    image_sources: for the reader "polygons": folders of images, and text files that list images,
         all below `images`.
     annotations: JSON file. The reader "semantic" needs none if there is a vocabulary, whose order
-        is then that of the label ids; else a JSON with `categories` alone.
+        is then that of the label ids; otherwise the JSON needs only `categories`.
     labels: folder of panoptic PNGs or of label maps.
-    semantic_labels: folder of label maps beside panoptic PNGs; derived from those where absent.
+    semantic_labels: folder of label maps beside panoptic PNGs; if it is absent, they are derived
+        from the PNGs.
     instances: JSON file for AP; for Cityscapes the folder of its `instanceIds` PNGs.
-    version: folder that some archives put around annotations, labels and semantic_labels.
-    image_names: the dataset whose way of naming image files holds.
+    version: folder inside which some archives hold annotations, labels and semantic_labels.
+    image_names: the dataset whose convention for naming image files is followed.
     ignore: the value of unlabelled pixels in label maps.
-    background: the value of pixels that are labelled, but of no class; -1: there is none.
+    background: the value of pixels that are labelled as none of the classes; -1: there is none.
     classes: indices into the vocabulary of the classes that are scored; (): all. Other labelled
         pixels become background, and images that hold none of the classes are left out.
-    present: JSON file of the classes in each label map, which tells those images.
+    present: JSON file of the classes in each label map, by which these images are found.
     pairs: the pairs of image and class that are scored with oracle presence.
-    trained_on: the row whose classes count as seen in this test; "": those of the training.
+    trained_on: the row whose classes count as seen in this test; "": the classes of the training.
     family: the group of rows whose mean is reported too.
     test_size: shorter side and limit of the longer side in pixels; or `ORIGINAL_SIZE`.
     evaluators: the evaluations of this row: its tasks, "lvis", "cityscapes", "oracle" and others.
     prepared_by: arguments of `frozenseg prepare_dataset`, which makes these files out of the
         published ones; "": the published files are used as they are.
-    counts: {number of images that a whole copy has, before classes are selected: who publishes that
-        number, "" for everybody}, the usual number first; {}: any number will do.
+    counts: {number of images in a complete copy, before classes are selected: who publishes that
+        number, "" if everybody does}, the usual number first; {}: any number is accepted.
     short_side: the published preparation shrinks larger images to this shorter side in pixels, and
-        so does ours unless asked otherwise; None: nothing is shrunk.
-    published: {model: {metric: per cent}}, as papers print them.
+        so does ours unless the user asks for the full size; None: nothing is shrunk.
+    published: {model: {metric: per cent}}, as printed in papers.
     """
 
     images: str
@@ -105,19 +106,22 @@ class Benchmark:
 
     @property
     def derives_objects(self) -> bool:
-        """Tell whether the truth of AP is made of the records: no instance JSON holds it."""
+        """Whether the ground truth of AP is derived from the records, without an instance JSON."""
         return not self.instances and self.reader in ("panoptic", "polygons")
 
     def kept_labels(self, dataset_ids: Sequence[int]) -> tuple[list[int], int]:
-        """Return the label of each class in label maps of predictions, as its server or its readers
-        expect them, and that of pixels without a class. dataset_ids: the category ids."""
+        """Return the label of each class in predicted label maps, and the label for no class.
+
+        The labels are those that the evaluation server, or others who read the maps, expect.
+        dataset_ids: the category ids.
+        """
         if self.image_names == "cityscapes":
             return [*dataset_ids], 0
-        if self.reader == "images" and self.annotations:  # whoever lists images chooses
+        if self.reader == "images" and self.annotations:  # the labels are the ids of the JSON
             if max(dataset_ids) >= 2**16:
                 raise UserError(
                     f"{self.annotations}: category id {max(dataset_ids)} does not fit into label "
-                    "maps of 16 bits; number the categories anew"
+                    "maps of 16 bits; renumber the categories"
                 )
             values = (0, 255, *range(2**16 - 1, 0, -1))
             return [*dataset_ids], next(value for value in values if value not in dataset_ids)
@@ -127,7 +131,7 @@ class Benchmark:
         return [*range(count)], 255 if count <= 255 else 65535
 
     def located(self, root: Path) -> "Benchmark":
-        """Return the row with its annotation where it lies below `root`: with `version` or not."""
+        """Return the row with the paths that exist below `root`: inside `version` or without it."""
         if not self.version or (root / self.annotations).exists():
             return self
         split = Path(self.images).parent
@@ -143,7 +147,7 @@ class Benchmark:
     def training_set(self, split: str, counts: Mapping[int, str]) -> "Benchmark":
         """Return the row of the training set that belongs to this validation set.
 
-        split: of its preparation.
+        split: the split of its preparation.
         """
         names = ("images", "annotations", "labels", "semantic_labels", "instances")
         paths: dict[str, Any] = {

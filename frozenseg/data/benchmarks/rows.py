@@ -1,7 +1,7 @@
-"""The rows of the table of benchmarks, few-shot ones apart.
+"""The rows of the table of benchmarks, except the few-shot ones.
 
-Paths are those of detectron2's datasets. The numbers are those of FrozenSeg (arXiv 2409.03525,
-tables 1-3) and FC-CLIP (arXiv 2308.02487).
+Paths are those of detectron2's datasets. The published numbers are those of FrozenSeg (arXiv
+2409.03525, tables 1-3) and FC-CLIP (arXiv 2308.02487).
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ ALL_TASKS = ("panoptic", "semantic", "instances")
 
 
 def _published(**metrics: tuple[float | None, ...]) -> dict[str, dict[str, float]]:
-    """Return {model: {metric: per cent}} of the numbers of each metric in the order of `MODELS`.
+    """Return {model: {metric: per cent}}.
 
-    None stands for a number that no paper prints.
+    metrics: the numbers of each metric in the order of `MODELS`; None: no paper prints this number.
     """
     published: dict[str, dict[str, float]] = {}
     for metric, numbers in metrics.items():
@@ -127,7 +127,8 @@ TEST_ROWS: dict[str, Benchmark] = {
         "val2017", evaluators=SEMANTIC, prepared_by="coco_stuff"
     ),
     "openvocab_ade20k_panoptic_val": _ADE20K_VAL,
-    # The two scores on their own. The names of the 100 things are those of the annotation.
+    # The semantic and the instance score of ADE20K on their own. The names of the 100 things are
+    # those of the annotation.
     "openvocab_ade20k_sem_seg_val": _label_maps(
         "ADEChallengeData2016",
         "ade20k_150",
@@ -226,7 +227,7 @@ TEST_ROWS: dict[str, Benchmark] = {
         labels="mapillary_vistas/validation/panoptic",
         semantic_labels="mapillary_vistas/validation/labels",
         version="v1.2",  # in archives that hold version 2.0 too
-        ignore=65,  # unlike all others
+        ignore=65,  # unlike in all other data sets
         test_size=(1024, 2560),
         evaluators=("panoptic", "semantic"),
         counts={2000: ""},
@@ -234,7 +235,7 @@ TEST_ROWS: dict[str, Benchmark] = {
             PQ=(18.5, 18.1, 18.1, 18.2, 18.3), mIoU=(27.3, 27.7, 27.9, 27.4, 27.8)
         ),
     ),
-    # No semantic score: the published one is that of the other row, with 19 classes.
+    # This row has no semantic score: the published one is that of the next row, with 19 classes.
     "bdd10k_40_panoptic_val": Benchmark(
         tasks=("panoptic",),
         reader="panoptic",

@@ -3,13 +3,13 @@
 With oracle presence, a model is queried class by class and scored on pairs of an image and a class
 in it. Papers score different pairs of the same images:
 
-- `all`: every pair there is, which is our own choice.
-- `oslsm`: the pairs of PASCAL-5i's published lists. A preparation makes the list by the rule of
-  OSLSM (arXiv 1709.03410), which leaves out classes of a few pixels.
-- `first_1000`: the first 1,000 pairs by file name, then class, as Fusioner takes them of COCO-20i.
-- `hsnet_1000`: 1,000 draws of a class, then of an image that has it, as HSNet (arXiv 2104.01538)
-  takes them of COCO-20i; a pair may come twice. HSNet draws from its own lists with numpy's old
-  generator, we draw with `SEED`: the draws differ, their rule does not.
+- `all`: every pair, which is the choice of this project.
+- `oslsm`: the pairs of PASCAL-5i's published lists. The preparation makes the list by the rule of
+  OSLSM (arXiv 1709.03410), which leaves out classes that have only a few pixels.
+- `first_1000`: the first 1,000 pairs by file name, then class, as Fusioner does for COCO-20i.
+- `hsnet_1000`: 1,000 draws of a class and then of an image that has it, as HSNet (arXiv 2104.01538)
+  does for COCO-20i; a pair may be drawn twice. HSNet draws from its own lists with numpy's legacy
+  generator, we draw with `SEED`: the rule is the same, but the pairs differ.
 """
 
 import os
@@ -28,7 +28,7 @@ Pairs = Callable[[list[Record]], list[Record]]
 
 
 def oslsm_pairs(records: list[Record]) -> list[Record]:
-    """Query each image for the classes of its list, whatever else is in its annotation."""
+    """Query each image only for the classes of its list, even if its annotation has others."""
     return [replace(record, scored=_listed(record)) for record in records]
 
 
@@ -47,7 +47,7 @@ def first_pairs(records: list[Record]) -> list[Record]:
 
 
 def drawn_pairs(records: list[Record]) -> list[Record]:
-    """Draw `NUM_PAIRS` times a class, then an image that contains it."""
+    """Make `NUM_PAIRS` draws, each of a class and then of an image that contains it."""
     images: dict[int, list[Record]] = {}
     for record in records:
         for class_id in _listed(record):
@@ -61,7 +61,7 @@ def drawn_pairs(records: list[Record]) -> list[Record]:
         if class_id in _visible(record):
             chosen.append(replace(record, scored=(class_id,)))
             continue
-        del images[class_id][row]  # other objects cover it
+        del images[class_id][row]  # other objects cover the class completely
         if not images[class_id]:
             del images[class_id]
     return chosen
@@ -82,5 +82,5 @@ def _listed(record: Record) -> tuple[int, ...]:
 
 
 def _visible(record: Record) -> tuple[int, ...]:
-    """Return the selected classes that have a pixel: other objects may cover an object wholly."""
+    """Return the selected classes that have a pixel: other objects may cover a class completely."""
     return tuple(present_classes(load_semantic(record)))

@@ -28,7 +28,7 @@ def select_classes(
 
 
 def training_pairs(records: list[Record]) -> list[Record]:
-    """Return one record for every pair of an image and a class in it, which is `Record.asked`.
+    """Return one record for every pair of an image and a class in it; `Record.asked` is the class.
 
     Label maps are read where `Record.present` is None.
     """
@@ -47,7 +47,11 @@ def objects_present(record: Record) -> set[int]:
 
 
 def listed_present(path: Path, records: list[Record], script: str) -> Present:
-    """Read the classes that a preparation found in label maps: {stem: [class ids]}."""
+    """Look up the classes that a preparation found in each label map.
+
+    path: a JSON file {stem: [class ids]}. script: the arguments of `prepare_dataset` that make it,
+    for messages.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file; run frozenseg prepare_dataset {script}")
     listed: Any = read_json(path)

@@ -1,6 +1,6 @@
 """Where the files of the small world lie, for its rows among the benchmarks.
 
-`frozenseg.small_world` writes them; nothing else of the product needs to know that package.
+`frozenseg.small_world` writes them. This module keeps the benchmarks independent of that package.
 """
 
 from pathlib import Path
@@ -19,6 +19,6 @@ class WorldFiles(NamedTuple):
 
 
 def small_world_files(root: Path, split: str) -> WorldFiles:
-    """Return the paths of a split below `root`, written or not."""
+    """Return the paths of a split below `root`, whether or not they exist."""
     names = ("images", "panoptic.json", "panoptic", "semantic", "instances.json", "world.json")
     return WorldFiles(*(root / split / name for name in names))

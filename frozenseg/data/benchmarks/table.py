@@ -18,7 +18,7 @@ from frozenseg.files import user_path
 
 BENCHMARKS: dict[str, Benchmark] = {**TRAINING_ROWS, **TEST_ROWS, **FEW_SHOT_BENCHMARKS}
 OWN_FORMS = (*FILES_FORMS.values(), YAML_FORM)
-"""How a data set is named that is not in the table."""
+"""The forms of the name of a data set that is not in the table."""
 
 
 def register_benchmark(name: str, row: Benchmark) -> None:
@@ -29,12 +29,12 @@ def register_benchmark(name: str, row: Benchmark) -> None:
 
 
 def data_root() -> Path:
-    """Return the folder of all datasets; nothing else reads the environment for it."""
+    """Return the folder of all datasets; only this function reads its environment variable."""
     return user_path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """Return the row of a published name, or make one for a data set of one's own."""
+    """Return the row of a published name, or make the row of a user's own data set."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
     if is_form(name):
@@ -45,7 +45,7 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def is_data_set(name: str) -> bool:
-    """Tell whether a value names a data set: one of the table, or one of one's own."""
+    """Tell whether a value names a data set: a benchmark of the table, or a user's own data set."""
     return name in BENCHMARKS or is_form(name) or is_yaml(name)
 
 

@@ -19,12 +19,12 @@ from frozenseg.files import read_json
 
 
 def read_unlabelled(benchmark: Benchmark, root: Path) -> tuple[list[Record], Categories]:
-    """Read the records of such a row; they have no annotation."""
+    """Read the records and categories of a row of images without annotation."""
     categories, folder = categories_of_files(benchmark, root), root / benchmark.images
     if not benchmark.annotations:
         stems = files_by_stem(folder, tuple(image_suffixes()), "images")
         if not stems:
-            raise UserError(f"{folder}: holds no images")
+            raise UserError(f"{folder}: holds no images; copy them there, or correct the path")
         return [
             Record(stem, str(path), None, None, len(categories)) for stem, path in stems.items()
         ], categories

@@ -1,7 +1,7 @@
-"""Make the files that a row in the table of benchmarks names out of the published ones.
+"""Make the files that a row in the table of benchmarks names from the published files.
 
-Every preparation can be stopped and started again: a file is written as a whole or not at all, and
-one that is there is not made again. The same published files give the same bytes.
+Every preparation can be stopped and started again: a file is written completely or not at all, and
+an existing file is not made again. The same published files always give the same bytes.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ PREPARATIONS = {
         "COCO-Stuff, 171 classes", ("val2017", "train2017"), coco.prepare_stuff
     ),
     "coco_semantic": Preparation(
-        "COCO: label maps from the panoptic annotation (not needed: they are derived as well)",
+        "COCO: label maps from the panoptic annotation (optional: without them they are derived)",
         ("val2017", "train2017"),
         coco.prepare_semantic,
     ),

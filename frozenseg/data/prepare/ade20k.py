@@ -1,7 +1,8 @@
 """ADE20K with 150 classes (SceneParse150): label maps, instance and panoptic annotation.
 
-Published: `annotations` with 1-150 and 0 for nothing, and `annotations_instance`, whose red channel
-is one of 100 classes of things and whose green one counts the objects of an image from 1.
+Published: `annotations`, label maps of 1-150 with 0 for no class, and `annotations_instance`, whose
+red channel is one of 100 classes of things and whose green channel numbers the objects of an image
+from 1.
 """
 
 import functools
@@ -27,7 +28,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "ADEChallengeData2016"
 FOLDERS = {"train": "training", "val": "validation"}
-REMEDY = "unpack ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu there"
+REMEDY = "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu there"
 INSTANCE_REMEDY = (
     "unpack annotations_instance.tar (http://sceneparsing.csail.mit.edu/data/ChallengeData2017/) "
     "there; the label maps alone are not enough"
@@ -52,7 +53,7 @@ def class_ids(path: Path) -> np.ndarray:
     """Read class ids: 1-150 become 0-149, and 0 becomes 255."""
     labels = read_labels(path)
     if labels.dtype != np.uint8 or labels.max(initial=0) > 150:
-        raise UserError(f"{path}: labels are not 0-150; is it of the release with 150 classes?")
+        raise UserError(f"{path}: labels are not 0-150; is it from the release with 150 classes?")
     return labels - np.uint8(1)
 
 
@@ -60,7 +61,7 @@ LABELS = LabelConversion(f"{FOLDER}/annotations_detectron2", published_labels, c
 
 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write label maps, panoptic and instance annotation, which share their objects."""
+    """Write the label maps, and panoptic and instance annotations of the same objects."""
     LABELS.write(root, FOLDERS[split], options)
     folder = root / FOLDER
     panoptic = folder / f"ade20k_panoptic_{split}.json"
@@ -89,7 +90,7 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def image_id(stem: str) -> int:
-    """Return 2000 of `ADE_val_00002000`: evaluators need numbers."""
+    """Return the number in a name, e.g. 2000 for `ADE_val_00002000`: evaluators need numbers."""
     return int(stem.rsplit("_", 1)[-1])
 
 
@@ -116,10 +117,10 @@ def _annotate(
 
 
 def panoptic_ids(labels: np.ndarray, thing_class: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Make ids (H, W): class + 1 for stuff, and 1000 (class + 1) + number for things above it.
+    """Make ids (H, W): class + 1 for stuff, covered by 1000 (class + 1) + number for things.
 
-    labels: (H, W) class ids, 255 for none; only those of stuff are used.
-    thing_class, number: (H, W) class id and number of the object; the number 0 is no object.
+    labels: (H, W) class ids, 255 for no class; only those of stuff are used.
+    thing_class, number: (H, W) class id and number of the object; the number 0 means no object.
     """
     is_stuff = np.ones(256, dtype=bool)
     is_stuff[list(THINGS)] = is_stuff[255] = False
@@ -138,7 +139,7 @@ def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
     if colours.shape[:2] != size:
         raise UserError(f"{path}: is of another size than its label map; copy both again")
     if (category > len(THINGS)).any() or (category[number > 0] == 0).any():
-        raise UserError(f"{path}: objects of a class that is not 1-100; copy the file again")
+        raise UserError(f"{path}: has objects of a class that is not 1-100; copy the file again")
     return np.array((0, *THINGS))[category], number
 
 

@@ -1,14 +1,14 @@
 """ADE20K with 847 classes, from the full release ADE20K_2021_17_01.
 
 Published: beside `X.jpg` a picture `X_seg.png`, whose red and green channels hold a number between
-1 and some 3,700 for each object's name (`name_ndx` in `X.json`). 847 of them are scored:
-`ade20k_full_ids.txt` lists these numbers in the order of their class ids, both MaskFormer's choice.
-Their names are taken from the JSON files.
+1 and about 3,700 for the name of each object (`name_ndx` in `X.json`). 847 of these names are
+scored: `ade20k_full_ids.txt` lists their numbers in the order of their class ids. Both the
+selection and the order are MaskFormer's. The names are read from the JSON files.
 
 As in MaskFormer's preparation, which FC-CLIP and others use, images and label maps whose shorter
-side is above 512 are shrunk to it: images by OpenCV's bilinear filter (no averaging over the pixels
-that go), stored as JPEG of Pillow's usual quality; labels by the pixel at the upper left of each
-new one. `PreparationOptions.full_size` leaves both as they are.
+side is above 512 are shrunk to it: images by OpenCV's bilinear filter (without averaging over the
+pixels that are dropped), stored as JPEG with Pillow's default quality; labels by the pixel at the
+upper left of each new pixel. `PreparationOptions.full_size` leaves both as they are.
 """
 
 import functools
@@ -50,7 +50,7 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 
 
 def _walk(root: Path, split: str, ending: str) -> list[Path]:
-    """List the files of all scenes by name.
+    """List the files with this ending in the folders of all scenes, sorted by name.
 
     The folders beside the images are not entered: they hold the objects of each image in more than
     a hundred thousand files.
@@ -74,11 +74,11 @@ def full_size_class_ids(path: Path) -> np.ndarray:
 
 
 def class_ids(path: Path) -> np.ndarray:
-    """Read what `full_size_class_ids` does, shrunk as published."""
+    """Read class ids as `full_size_class_ids` does, shrunk to the published size."""
     labels = full_size_class_ids(path)
     size = published_size(*labels.shape)
     rows, columns = (
-        # as OpenCV's nearest neighbour finds them, whatever its version
+        # the same positions as OpenCV's nearest neighbour, but in every version
         np.floor(np.arange(new) * (1 / (new / old))).astype(int)
         for old, new in zip(labels.shape, size, strict=True)
     )
@@ -86,7 +86,7 @@ def class_ids(path: Path) -> np.ndarray:
 
 
 def published_size(height: int, width: int) -> tuple[int, int]:
-    """Return (height, width) of which the shorter is at most `ADE20K_FULL_SIDE`."""
+    """Return the (height, width) whose shorter side is at most `ADE20K_FULL_SIDE`."""
     side = ADE20K_FULL_SIDE
     if min(height, width) <= side:
         return height, width
@@ -151,7 +151,7 @@ def _write_classes(root: Path, options: PreparationOptions) -> None:
 
 
 def _names(root: Path, options: PreparationOptions) -> dict[int, str]:
-    """Read {published number: names} from as many files as it takes."""
+    """Read {published number: names} of all scored objects, from as few files as needed."""
     paths = _walk(root, "validation", ending=".json")
     if (root / FOLDER / "images" / "ADE" / "training").is_dir():
         paths += _walk(root, "training", ending=".json")

@@ -1,8 +1,8 @@
 """BDD100K panoptic annotation in COCO's format.
 
-Published: `bitmasks`, pictures with red = class 1-40 (0 for nothing), green = attributes (bit 1
-crowd, bit 0 ignore), and 256 blue + alpha = number of the object in its image. Stuff is one segment
-a class. The label maps for the semantic score are used as they are.
+Published: `bitmasks`, pictures with red = class 1-40 (0 for no class), green = attributes (bit 1
+crowd, bit 0 ignore), and 256 blue + alpha = number of the object in its image. Stuff has one
+segment per class. The label maps for the semantic score are used as they are.
 """
 
 import functools
@@ -18,7 +18,7 @@ from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "bdd100k"
-REMEDY = "get the labels of panoptic segmentation of https://bdd-data.berkeley.edu"
+REMEDY = "get the labels of panoptic segmentation from https://bdd-data.berkeley.edu"
 CROWD_OR_IGNORE = 0b11
 
 
@@ -43,7 +43,7 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def panoptic_ids(colours: np.ndarray, is_thing: tuple[bool, ...]) -> np.ndarray:
-    """Make ids (H, W) of a bitmask (H, W, 4): 65536 x class, plus the number of a thing."""
+    """Make ids (H, W) from a bitmask (H, W, 4): 65536 x class, plus the number of a thing."""
     category = colours[..., 0].astype(np.int64)
     number = colours[..., 2].astype(np.int64) * 256 + colours[..., 3]
     things = np.array((False, *is_thing))[category]
@@ -55,10 +55,10 @@ def _annotate(pictures: Path, options: PreparationOptions, job: tuple[int, Path]
     vocabulary = Vocabulary.packaged("bdd100k_panoptic")
     with open_image(source) as picture:
         if picture.mode != "RGBA":
-            raise UserError(f"{source}: is no bitmask (mode {picture.mode}); {REMEDY}")
+            raise UserError(f"{source}: is not a bitmask (mode {picture.mode}); {REMEDY}")
         colours = np.asarray(picture)
     if colours[..., 0].max() > len(vocabulary):
-        raise UserError(f"{source}: holds a class above {len(vocabulary)}; is it of another task?")
+        raise UserError(f"{source}: holds a class above {len(vocabulary)}; is it for another task?")
     ids = panoptic_ids(colours, vocabulary.is_thing)
     marked = set(np.unique(ids[(colours[..., 1] & CROWD_OR_IGNORE) > 0]).tolist())
     segments = []

@@ -1,7 +1,7 @@
 """Cityscapes: label maps of train ids, and panoptic annotation as its own scripts write it.
 
 Published: for each image `*_gtFine_labelIds.png` (0-33) and `*_gtFine_instanceIds.png`, which holds
-1000 label + number for single objects and the bare label elsewhere, also for groups of objects.
+1000 x label + number for single objects and only the label elsewhere, also for groups of objects.
 """
 
 import functools
@@ -17,9 +17,9 @@ from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
 from frozenseg.errors import UserError
 
 FOLDER = "cityscapes/gtFine"
-REMEDY = "unpack gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com there"
+REMEDY = "unpack gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com there"
 
-# The labels that are scored; their train ids are their places here.
+# The labels that are scored; their train ids are their positions here.
 LABELS = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole",
     19: "traffic light", 20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky",
@@ -70,7 +70,7 @@ def _annotate(pictures: Path, options: PreparationOptions, source: Path) -> dict
         segments.append({**region, "category_id": label, "iscrowd": int(crowd)})
     kept = np.where(np.isin(values, [segment["id"] for segment in segments]), values, 0)
     image_id = source.name.removesuffix("_gtFine_instanceIds.png")
-    # The name is as published; no file is called so.
+    # This is the published file name, although no file has it.
     image = {"id": image_id, "file_name": f"{image_id}_gtFine_leftImg8bit.png"}
     picture = pictures / f"{image_id}_gtFine_panoptic.png"
     return annotate_image(image, picture, kept, segments, options)

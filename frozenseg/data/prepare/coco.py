@@ -1,7 +1,7 @@
 """COCO-Stuff's 171 classes, and label maps of COCO's panoptic annotation.
 
-Published for COCO-Stuff: `stuffthingmaps/SPLIT/X.png` with COCO's ids less 1 (0-181, with gaps) and
-255 for nothing.
+Published for COCO-Stuff: `stuffthingmaps/SPLIT/X.png` with COCO's ids minus 1 (0-181, with gaps)
+and 255 for no class.
 """
 
 import functools
@@ -19,9 +19,9 @@ from frozenseg.data.records import Record
 from frozenseg.errors import UserError
 
 STUFF_REMEDY = (
-    "unpack stuffthingmaps_trainval2017.zip of https://github.com/nightrome/cocostuff there"
+    "unpack stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff there"
 )
-# Ids between 1 and 182 that COCO never used: 11 of the things, and 91.
+# Ids between 1 and 182 that COCO never used: 10 among those of things (1-90), and 91.
 UNUSED = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91))
 STUFF_IDS = tuple(number for number in range(1, 183) if number not in UNUSED)
 
@@ -37,7 +37,7 @@ def stuff_class_ids(path: Path) -> np.ndarray:
     known = {number - 1: i for i, number in enumerate(STUFF_IDS)}
     class_ids = lookup(labels, known, 255)
     if ((class_ids == 255) & (labels != 255)).any():
-        raise UserError(f"{path}: holds a label that COCO-Stuff has not; unpack it again")
+        raise UserError(f"{path}: holds a label that COCO-Stuff does not have; unpack it again")
     return class_ids
 
 
@@ -50,7 +50,7 @@ def prepare_stuff(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def prepare_semantic(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write label maps of the panoptic annotation; crowds keep their class, as in detectron2."""
+    """Write label maps from the panoptic annotation; crowds keep their class, as in detectron2."""
     name = f"openvocab_coco_2017_{split.removesuffix('2017')}_panoptic_with_sem_seg"
     row = find_benchmark(name)
     target = root / row.semantic_labels

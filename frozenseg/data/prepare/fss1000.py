@@ -2,12 +2,12 @@
 
 Published: `CLASS/1.jpg` ... `CLASS/10.jpg` and beside each a picture of its object, white on black,
 `CLASS/1.png`; and `fss_test_set.txt`, the names of the 240 test classes. The other 760 are split
-into 520 for training and 240 for validation by lists that are not part of the data set: HSNet's
-(arXiv 2104.01538) were drawn at random. They are read, never made up. Class names are written with
-spaces; class ids follow the lists.
+into 520 for training and 240 for validation by lists that are not part of the data set, such as
+HSNet's (arXiv 2104.01538), which were drawn at random. These lists must be present; they are never
+drawn here. Class names are written with spaces; class ids follow the order of the lists.
 
-A few pictures of objects are of another size than their image (`peregine_falcon/8`): they are
-resized to it by the nearest pixel, as the field does on reading.
+A few pictures of objects differ in size from their image (`peregine_falcon/8`). They are resized to
+it by the nearest pixel, as other projects do when they read them.
 """
 
 import functools
@@ -28,12 +28,12 @@ SOURCE = "FSS-1000"
 FOLDER = "fss1000_d2"
 LISTS = {"test": "fss_test_set.txt", "train": "trn.txt", "val": "val.txt"}
 REMEDY = (
-    "unpack the images (fewshot_data.zip) and put fss_test_set.txt there, both of "
+    "unpack the images (fewshot_data.zip) and put fss_test_set.txt there, both from "
     "https://github.com/HKUSTCV/FSS-1000"
 )
 SPLIT_REMEDY = (
-    "put the lists of classes of training (trn.txt, 520) and validation (val.txt, 240) there, one "
-    "a line: those of HSNet (https://github.com/juhongm999/hsnet, data/splits/fss), or your own"
+    "put the lists of classes for training (trn.txt, 520) and validation (val.txt, 240) there, one "
+    "per line: those of HSNet (https://github.com/juhongm999/hsnet, data/splits/fss), or your own"
 )
 BACKGROUND = 65534  # labelled, but of no class; all pixels are labelled
 INNER = "fewshot_data"  # the folder in the archive; the classes may also lie directly in SOURCE
@@ -48,7 +48,7 @@ def class_names(root: Path, split: str) -> list[str]:
 
 @functools.cache
 def _classes(source: Path, split: str) -> tuple[str, ...]:
-    """Read the list of a split; a name may occur once, and in no list of the splits before it."""
+    """Read the class list of a split; a name may occur only once, and not in an earlier list."""
     path = source / LISTS[split]
     if not path.is_file():
         raise UserError(f"{path}: no such file; {REMEDY if split == 'test' else SPLIT_REMEDY}")
@@ -59,7 +59,7 @@ def _classes(source: Path, split: str) -> tuple[str, ...]:
         taken |= dict.fromkeys(_classes(source, before), LISTS[before])
     for name in names:
         if name in taken:
-            raise UserError(f"{path}: {name} is in {taken[name]} too; a class is of one split")
+            raise UserError(f"{path}: {name} is in {taken[name]} too; a class has only one split")
         taken[name] = "this list"
     return names
 
@@ -85,7 +85,7 @@ def published_labels(root: Path, split: str) -> dict[str, Path]:
 def class_ids(path: Path) -> np.ndarray:
     """Read labels (H, W) uint16 in the size of the image.
 
-    Where the picture is bright, they are the class of its folder, elsewhere `BACKGROUND`.
+    Bright pixels of the picture get the class of its folder, all others `BACKGROUND`.
     """
     with open_image(path) as picture:
         object_mask = np.asarray(picture.convert("L")) > 127
@@ -128,8 +128,8 @@ def _say_resized(pictures: list[Path], split: str, options: PreparationOptions) 
     resized = [path for path, differs in zip(pictures, flags, strict=True) if differs]
     if resized:
         logger.warning(
-            "%d of %d pictures of objects are of another size than their image and are resized to "
-            "it by the nearest pixel: %s",
+            "%d of %d pictures of objects differ in size from their image and are resized to it "
+            "by the nearest pixel: %s",
             *(len(resized), len(pictures), ", ".join(map(str, resized[:3]))),
         )
 
@@ -139,7 +139,7 @@ def _is_resized(path: Path) -> bool:
 
 
 def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the names by class id, or refuse a file that another list of classes has made."""
+    """Write the names by class id; refuse an existing file made from another list of classes."""
     path = root / FOLDER / f"classes_{split}.txt"
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
@@ -147,7 +147,7 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
     if not options.must_write(path):
         if path.read_text(encoding="utf-8") != text:
             raise UserError(
-                f"{path}: was made by another list than {LISTS[split]}, as were the label maps; "
+                f"{path}: was made from another list than {LISTS[split]}, as were the label maps; "
                 f"run frozenseg prepare_dataset fss1000 --split {split} --again"
             )
         return
@@ -156,7 +156,7 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def _remove_others(root: Path, split: str, stems: set[str]) -> None:
-    """Remove the files of an earlier run with another list: their class ids mean other classes."""
+    """Remove files of an earlier run with another list, whose class ids mean other classes."""
     folders = [root / FOLDER / name / split for name in ("annotations", "images")]
     paths = [path for folder in folders for path in folder.glob("*_[0-9][0-9].*")]
     others = [path for path in paths if path.stem not in stems]

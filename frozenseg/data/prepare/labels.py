@@ -1,4 +1,4 @@
-"""Convert label maps as published to label maps of class ids, one file each."""
+"""Convert published label maps to label maps of class ids, one file each."""
 
 import functools
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from frozenseg.data.prepare.options import PreparationOptions, write_picture
 
 @dataclass(frozen=True)
 class LabelConversion:
-    """How the label maps of one dataset are made; `check_dataset` makes them again to compare.
+    """How the label maps of one dataset are made; `check_dataset` repeats this to compare them.
 
     target: folder below the data root, with a folder for each split.
-    sources: (root, split) -> {stem: published file}.
-    convert: published file -> (H, W) class ids, or `ignore` where there is no class.
+    sources: takes (root, split) and returns {stem: published file}.
+    convert: takes a published file and returns (H, W) class ids, or `ignore` where there is none.
     ignore: the value of unlabelled pixels.
-    suffix: of the files that are written.
-    full_size: as `convert`, in the original size, where `convert` shrinks; else None.
+    suffix: the suffix of the files that are written.
+    full_size: converts like `convert`, but in the original size; None if `convert` never shrinks.
     """
 
     target: str
@@ -47,7 +47,7 @@ def _write(convert: Callable[[Path], np.ndarray], job: tuple[Path, Path]) -> Non
 
 
 def lookup(labels: np.ndarray, classes: dict[int, int], ignore: int) -> np.ndarray:
-    """Map published labels to class ids; labels that are no key of `classes` become `ignore`."""
+    """Map published labels to class ids; labels that are not in `classes` become `ignore`."""
     largest = max(int(labels.max(initial=0)), max(classes))
     table = np.full(largest + 1, ignore, dtype=np.uint8 if ignore < 256 else np.uint16)
     table[list(classes)] = list(classes.values())

@@ -1,16 +1,19 @@
 """Mosaic-4, a protocol of this project: does a model know which name belongs where?
 
-Fusioner's paper names a test of mosaics made of FSS-1000, but not its layout, numbers and metric.
-Here a mosaic is 2 x 2 tiles of equal size, samples of four different test classes. All four names
-are queried, a pixel takes the most probable of them if its probability is above one half, and the
-score is the mean IoU over classes.
+Fusioner's paper mentions a test with mosaics of FSS-1000 samples, but not their layout, their
+number or the metric. Here a mosaic has 2 x 2 tiles of equal size, samples of four different test
+classes. All four names are queried, a pixel gets the most probable of them if its probability is
+above one half, and the score is the mean IoU over classes.
 
-Sources: `fss1000`, its 240 test classes, tiles of 224 pixels, 1,000 mosaics. `small_world`: square
-crops of its validation scenes, each around one thing, tiles of 96 pixels, 200 mosaics, things of
-four different unseen nouns (`small_world_seen`: of seen ones). In these a pixel of the four classes
-is labelled as such wherever it lies; all other pixels are background.
+Sources:
 
-Mosaic number n of a source is drawn with the seed (SEED, n) alone.
+- `fss1000`: its 240 test classes; tiles of 224 pixels; 1,000 mosaics.
+- `small_world`: square crops of its validation scenes, each around one thing; tiles of 96 pixels;
+  200 mosaics, each with things of four different unseen nouns. A pixel of any of the four classes
+  is labelled in whichever tile it lies; all other pixels are background.
+- `small_world_seen`: the same with seen nouns.
+
+Mosaic number n of a source depends only on the seed (SEED, n).
 """
 
 import functools
@@ -56,8 +59,8 @@ class Source:
     tiles: returns the tiles of each class.
     side: the side of a tile in pixels.
     count: the usual number of mosaics.
-    background: the value of label maps where there is none of the four classes.
-    suffix: of the label maps.
+    background: the value in the label maps of pixels of none of the four classes.
+    suffix: the suffix of the label maps.
     """
 
     tiles: Callable[[Path], dict[int, list[Tile]]]
@@ -87,7 +90,7 @@ def prepare(root: Path, name: str, options: PreparationOptions) -> None:
 
 
 def _write(name: str, job: tuple[Path, list[Tile]]) -> None:
-    """Write one mosaic; the label map comes last, so that its presence means that all is there."""
+    """Write one mosaic; the label map is last, so that its presence means a complete mosaic."""
     target, tiles = job
     image, labels = mosaic(tiles, SOURCES[name])
     with atomic_path(target.parents[1] / "images" / f"{target.stem}.jpg") as temporary:
@@ -96,7 +99,7 @@ def _write(name: str, job: tuple[Path, list[Tile]]) -> None:
 
 
 def draw(by_class: dict[int, list[Tile]], number: int) -> list[Tile]:
-    """Draw four tiles of four different classes, in the order of rows."""
+    """Draw four tiles of four different classes, in the order upper row, lower row."""
     chance = seeded_generator(SEED, number)
     chosen = chance.choice(sorted(by_class), size=4, replace=False)
     return [by_class[c][int(chance.integers(len(by_class[c])))] for c in chosen.tolist()]
@@ -129,7 +132,7 @@ def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
-    """Take the whole samples of the test classes of FSS-1000."""
+    """Make a tile of each sample of the test classes of FSS-1000."""
     records, _ = read_benchmark(find_benchmark("fss1000_test"), root)
     places = {name: i for i, name in enumerate(fss1000.class_names(root, "test"))}
     tiles: dict[int, list[Tile]] = {}
@@ -140,7 +143,7 @@ def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
 
 
 def _small_world_tiles(seen: bool, root: Path) -> dict[int, list[Tile]]:
-    """Take crops around the things of seen or unseen nouns in the validation scenes."""
+    """Make a tile around each thing of a seen or unseen noun in the validation scenes."""
     row = find_benchmark("small_world_val")
     records, categories = read_benchmark(row, root)
     vocabulary = Vocabulary.packaged("small_world")

@@ -1,4 +1,4 @@
-"""What all preparations share: processes, progress, and files that are there already."""
+"""What all preparations share: processes, progress, and the handling of existing files."""
 
 import os
 import shutil
@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 class PreparationOptions:
     """How a preparation is done.
 
-    processes: how many work at once; no file depends on their number.
-    again: whether files that are there already are written again.
+    processes: how many processes work in parallel; the files do not depend on their number.
+    again: whether existing files are written again.
     count: how many samples are drawn at random; None for the usual number.
     full_size: whether images and labels keep their size where the published preparation shrinks
         them.
@@ -49,7 +49,7 @@ class PreparationOptions:
                 return [_ticked(bar, result) for result in results]
 
     def must_write(self, path: Path) -> bool:
-        """Whether `path` has to be written."""
+        """Tell whether `path` has to be written."""
         return self.again or not path.exists()
 
 
@@ -74,13 +74,13 @@ def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write labels (H, W) of 8 or 16 bits or colours (H, W, 3) uint8; the suffix is the format."""
+    """Write labels (H, W) of 8 or 16 bits, or colours (H, W, 3) uint8, in the suffix's format."""
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary)
 
 
 def place_image(source: Path, target: Path) -> None:
-    """Put a file at a second place: as a hard link where the disk has them, else as a copy."""
+    """Put a file at a second place: as a hard link if the disk supports them, else as a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def place_image(source: Path, target: Path) -> None:
 
 
 def regions(ids: np.ndarray) -> list[dict[str, Any]]:
-    """List id, area and bbox (x, y, width, height) of all regions of ids (H, W) but 0, by id."""
+    """List id, area and bbox (x, y, width, height) of all ids but 0 in a map (H, W), by id."""
     values, positions = np.unique(ids, return_inverse=True)
     positions = positions.reshape(ids.shape)
     areas = np.bincount(positions.ravel(), minlength=len(values))

@@ -1,4 +1,4 @@
-"""Write panoptic annotation in COCO's format, as several preparations make it."""
+"""Write panoptic annotation in COCO's format, for several preparations."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def annotate_image(
 def write_panoptic_json(
     target: Path, rows: list[dict[str, Any]], categories: list[dict[str, Any]]
 ) -> None:
-    """Write the panoptic JSON of the entries of all images."""
+    """Write the panoptic JSON from the entries of all images."""
     content = {
         "images": [row["image"] for row in rows],
         "annotations": [row["panoptic"] for row in rows],

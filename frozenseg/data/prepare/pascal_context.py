@@ -1,8 +1,8 @@
 """PASCAL Context with 59 and with 459 classes, from the annotation that its authors published.
 
-Published: `trainval/X.mat` with a `LabelMap` of 1-459 (0 for nothing) for all images of VOC 2010,
-and `labels.txt` with their names. The lists of VOC 2010 say which images are validation. The 59
-classes are the most frequent of the 459; all else is unlabelled for them.
+Published: `trainval/X.mat` with a `LabelMap` of 1-459 (0 for no class) for all images of VOC 2010,
+and `labels.txt` with the class names. The lists of VOC 2010 say which images are for validation.
+The 59 classes are the most frequent of the 459; in their label maps all others are unlabelled.
 """
 
 import re
@@ -24,7 +24,7 @@ VOC_REMEDY = (
     "in the data root"
 )
 REMEDY = (
-    "get trainval.tar.gz and labels.txt of https://www.cs.stanford.edu/~roozbeh/pascal-context/ "
+    "get trainval.tar.gz and labels.txt from https://www.cs.stanford.edu/~roozbeh/pascal-context/ "
     f"into {VOC}"
 )
 
@@ -34,7 +34,7 @@ FREQUENT = (
     115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326,
     347, 349, 354, 355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458,
 )  # fmt: skip
-# The annotation writes these in one word; CLIP has read them in two.
+# More usual names for some of the annotation's, which CLIP has read more often.
 SPACED = {
     "pottedplant": "potted plant",
     "tvmonitor": "tv monitor",
@@ -75,7 +75,7 @@ def _published(path: Path) -> np.ndarray:
             f"{path}: cannot be read as a label map ({error}); unpack it again"
         ) from None
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.max(initial=0) > 459:
-        raise UserError(f"{path}: its LabelMap is no map of labels 0-459; unpack it again")
+        raise UserError(f"{path}: its LabelMap is not a map of labels 0-459; unpack it again")
     return labels.astype(np.int64)
 
 

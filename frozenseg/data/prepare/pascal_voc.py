@@ -1,8 +1,8 @@
 """PASCAL VOC 2012 with and without its background, and which classes each image has.
 
 Published: palette pictures with 0 for background, 1-20, and 255 on the borders of objects. The
-split `training_aug` is VOC's training set with that of SBD: all of `SegmentationClassAug`, as it is
-usually handed on, that is not validation (10,582 images).
+split `training_aug` joins the training sets of VOC and SBD: all images of `SegmentationClassAug`,
+in its usual distribution, that are not in the validation set (10,582 images).
 """
 
 import functools
@@ -33,7 +33,7 @@ AUGMENTED_REMEDY = (
 
 
 def image_list(folder: Path, remedy: str) -> list[str]:
-    """Read the image names in a list of VOC, one a line."""
+    """Read the image names in a list of VOC, one per line."""
     if not folder.is_file():
         raise UserError(f"{folder}: no such file; {remedy}")
     return folder.read_text(encoding="utf-8").split()
@@ -81,7 +81,7 @@ LABELS_21 = LabelConversion(f"{FOLDER}/annotations_pascal21", published_labels, 
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     """Write the label maps, the images, and the classes in each image of a split."""
     LABELS_21.write(root, split, options)
-    if split != AUGMENTED:  # no row asks for these without background
+    if split != AUGMENTED:  # no benchmark uses this split without background
         LABELS_20.write(root, split, options)
     names = stems(root, split)
     place_images(root, VOC, FOLDER, split, names, options)
@@ -98,7 +98,7 @@ def write_present(
     classes_of: Callable[[np.ndarray], list[int]],
     options: PreparationOptions,
 ) -> None:
-    """Write {stem: classes 0-20 of its label map}, by which folds choose their images."""
+    """Write {stem: classes 0-20 of its label map}, from which folds choose their images."""
     if options.must_write(target):
         folder = target.parent / "annotations_pascal21" / split
         one = functools.partial(_listed, folder, classes_of)
@@ -118,7 +118,8 @@ def _classes_in(labels: np.ndarray) -> list[int]:
 def oslsm_pairs(labels: np.ndarray) -> list[int]:
     """List the classes 1-20 that OSLSM (arXiv 1709.03410) queries an image with.
 
-    labels: (H, W). The classes have more than two pixels among every 32nd of both directions.
+    labels: (H, W). A class is listed if it has more than two pixels in a grid of every 32nd pixel
+    of every 32nd row.
     """
     classes, pixels = np.unique(labels[1::32, 1::32], return_counts=True)
     return [int(c) for c, n in zip(classes, pixels, strict=True) if 1 <= c <= 20 and n > 2]

@@ -8,7 +8,7 @@ STREAMS = ("rtsp://", "rtsps://")
 
 
 def is_live(source: str | os.PathLike[str]) -> bool:
-    """Tell whether this is the number of a camera, or the address of a stream, and no file."""
+    """Tell whether this is the number of a camera or the address of a stream, and not a file."""
     name = os.fspath(source)
     return name.lower().startswith(STREAMS) or (name.isdecimal() and not Path(name).exists())
 

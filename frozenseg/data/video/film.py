@@ -22,17 +22,17 @@ ENCODERS = {
     "vp9": ("libvpx-vp9", {"crf": "32", "b": "0", "cpu-used": "4", "row-mt": "1"}),
     "av1": ("libsvtav1", {"crf": "32", "preset": "8"}),
 }
-"""Codec -> (FFmpeg's encoder, its options)."""
-CLOCK = 90_000  # ticks a second
+"""For each codec, FFmpeg's encoder and its options."""
+CLOCK = 90_000  # ticks per second
 
 
 @contextlib.contextmanager
 def leaving_priorities() -> Iterator[None]:
-    """Take back the real-time priority that threads have got inside.
+    """Take back the real-time priority that threads have got inside the block.
 
-    Run by root, the encoder of AV1 gives it to its own threads and to the one that opens it. While
-    that one computed, nothing else on the machine would get its processor, not even a thread of the
-    same process for which it waits.
+    If it is run by root, the encoder of AV1 gives real-time priority to its own threads and to the
+    thread that opens it. While that thread computed, nothing else could use its processor, not even
+    a thread of the same process for which it waits.
     """
     if sys.platform != "linux":
         yield
@@ -42,7 +42,7 @@ def leaving_priorities() -> Iterator[None]:
         yield
     finally:
         for thread in () if before in real_time else os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(OSError):  # the thread has ended
                 if os.sched_getscheduler(int(thread)) in real_time:
                     os.sched_setscheduler(int(thread), before, os.sched_param(0))
 
@@ -82,7 +82,7 @@ class PyAVFilm:
         else:
             ticks = max(self.last + 1, round((time - self.first) * CLOCK))
         picture.pts, picture.time_base, picture.duration = ticks, Fraction(1, CLOCK), step
-        if begins:  # which opens the encoder
+        if begins:  # the first frame opens the encoder
             size = f"frames of {picture.width} x {picture.height} pixels"
             with leaving_priorities(), self._encoding(size):
                 packets = self.stream.encode(picture)
@@ -95,14 +95,14 @@ class PyAVFilm:
 
     @contextlib.contextmanager
     def _encoding(self, what: str) -> Iterator[None]:
-        """Say that FFmpeg cannot encode something, where it has no encoder or a limited one."""
+        """Raise a `UserError` where FFmpeg has no encoder for something, or only a limited one."""
         try:
             yield
-        except ValueError as error:  # of PyAV, and `av.error.ArgumentError`
+        except ValueError as error:  # from PyAV; `av.error.ArgumentError` is one too
             reason = one_line(getattr(error, "strerror", None) or str(error))
             raise UserError(
-                f"codec {self.codec}: the FFmpeg here cannot encode {what} by it ({reason}); "
-                "choose another codec"
+                f"codec {self.codec}: the installed FFmpeg cannot encode {what} with it "
+                f"({reason}); choose another codec"
             ) from None
 
     def _begin(self, picture: Any, time: float) -> None:
@@ -121,6 +121,6 @@ class PyAVFilm:
         self.container.close()
 
     def abandon(self) -> None:
-        """End without the last frames, after an error."""
-        with contextlib.suppress(FFmpegError):  # the error that ended the film is the one to tell
+        """Close the file without the last frames, after an error."""
+        with contextlib.suppress(FFmpegError):  # only the error that ended the film is reported
             self.container.close()

@@ -9,16 +9,16 @@ import numpy as np
 
 from frozenseg.errors import UserValueError
 
-USUAL_FPS = 25.0  # of videos whose header states none
+USUAL_FPS = 25.0  # assumed for videos whose header states no frame rate
 
 
 def stated_fps(fps: float) -> float:
-    """Return the frames per second that a header states, or `USUAL_FPS` for what cannot be."""
+    """Return the frames per second that a header states, or `USUAL_FPS` if they are impossible."""
     return fps if 0 < fps <= 1000 else USUAL_FPS
 
 
 class Frame(NamedTuple):
-    """A frame.
+    """A decoded frame of a video.
 
     number: its place in the video, from 1. time: in seconds from the beginning of the video.
     pixels: (H, W, 3) uint8 RGB, upright.
@@ -33,8 +33,9 @@ class Frame(NamedTuple):
 class Selection:
     """Which frames of a video are taken, and how large.
 
-    stride: every how many-th frame. start, end: in seconds; a frame at `end` is not taken.
-    max_side: the most pixels of the longer side, to which larger frames are reduced; 0: no limit.
+    stride: only every stride-th frame is taken. start, end: in seconds; a frame at `end` is not
+        taken.
+    max_side: the largest longer side in pixels; larger frames are reduced to it. 0: no limit.
 
     Raises `UserValueError` for values out of range.
     """
@@ -49,7 +50,7 @@ class Selection:
             raise UserValueError(f"stride {self.stride}: must be at least 1")
         if not 0 <= self.start < self.end:
             raise UserValueError(
-                f"start {self.start:g}, end {self.end:g}: seconds, of which the start comes first"
+                f"start {self.start:g}, end {self.end:g}: give seconds, the start before the end"
             )
         if self.max_side < 0:
             raise UserValueError(f"max_side {self.max_side}: must be at least 0 pixels")
@@ -59,7 +60,7 @@ class Selection:
         return (number - 1) % self.stride == 0 and self.start <= time < self.end
 
     def expected(self, num_frames: int, fps: float) -> int:
-        """Return how many of so many frames are taken, where their times are regular."""
+        """Return how many of `num_frames` frames are taken if their times are regular."""
         last = num_frames if math.isinf(self.end) else min(num_frames, math.ceil(self.end * fps))
         return max(0, -(-last // self.stride) - -(-math.ceil(self.start * fps) // self.stride))
 
@@ -74,6 +75,6 @@ class Selection:
 
 
 def even(frame: np.ndarray) -> np.ndarray:
-    """Pad odd sides (H, W, 3), which codecs cannot have, by a pixel."""
+    """Pad odd sides of a frame (H, W, 3), which codecs do not support, by one pixel."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -16,7 +16,7 @@ ALL = Selection()
 
 
 class Decoder(Protocol):
-    """What decodes a source; `with_pyav` and `with_opencv` have one each."""
+    """A decoder of a source; see the classes in `with_pyav` and `with_opencv`."""
 
     fps: float
     num_frames: int
@@ -28,12 +28,12 @@ class Decoder(Protocol):
 
 @dataclass
 class Video:
-    """A video.
+    """An opened video file, camera or network stream.
 
     name: its path, its address, or the number of a camera.
     fps: frames per second, on average.
-    num_frames: as its header states, or 0.
-    live: whether it is a camera or a stream, whose end nobody knows.
+    num_frames: the number of frames that its header states, or 0.
+    live: whether it is a camera or a stream, whose end is unknown.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Video:
 
     @property
     def loss(self) -> str:
-        """What the last pass over the frames could not decode; "" if all was whole."""
+        """What the last pass over the frames could not decode; "" if it decoded everything."""
         return self._decoder.loss
 
 
@@ -57,8 +57,8 @@ def has_pyav() -> bool:
     if importlib.util.find_spec("av") is not None:
         return True
     note(
-        "PyAV is not installed, so OpenCV reads and writes videos: no AV1, times or sound, and "
-        'films that no browser plays; for all of these: pip install "frozenseg[video]"'
+        "PyAV is not installed, so OpenCV reads and writes videos: without AV1, frame times and "
+        'sound, and browsers cannot play its films; for these: pip install "frozenseg[video]"'
     )
     return False
 

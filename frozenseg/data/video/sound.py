@@ -10,15 +10,16 @@ from av.error import FFmpegError
 from frozenseg.data.notes import note
 from frozenseg.errors import one_line
 
-COPIED = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}  # that MP4 files may hold
-LEAST_MP3 = 16_000  # samples a second; FFmpeg puts no slower MP3 into MP4
-FAILURES = (FFmpegError, ValueError)  # the latter of PyAV itself, e.g. where the rate changes
+COPIED = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}  # codecs that MP4 files may hold
+LEAST_MP3 = 16_000  # samples per second; FFmpeg writes no MP3 of a lower rate into MP4
+FAILURES = (FFmpegError, ValueError)  # the latter from PyAV itself, e.g. where the rate changes
 
 
 class Sound:
     """Copies the sound of a video into a film, in step with its frames.
 
-    Sound of a codec that MP4 lacks becomes AAC. A note tells of sound that cannot be kept.
+    Sound in a codec that MP4 does not support is converted to AAC. A warning names sound that
+    cannot be kept.
     """
 
     def __init__(self, source: Any, film: Any, begin: float) -> None:
@@ -37,7 +38,7 @@ class Sound:
             self.stream = film.add_stream_from_template(stream)
             pieces = source.demux(stream)
         else:
-            # Files need not name the places of their channels, which AAC must know.
+            # Files need not state the layout of their channels, but AAC needs it.
             layout = "mono" if stream.channels == 1 else "stereo"
             rates = av.codec.Codec("aac", "w").audio_rates or [stream.rate]
             rate = min(rates, key=lambda rate: abs(rate - stream.rate))
@@ -50,7 +51,7 @@ class Sound:
         self._advance()
 
     def until(self, time: float) -> None:
-        """Write what sounds before this time of the film, in seconds."""
+        """Write the sound before this time of the film, in seconds."""
         while self.next is not None:
             moment = float(self.next.pts * self.next.time_base) - self.begin
             if moment >= time:
@@ -60,7 +61,7 @@ class Sound:
             self._advance()
 
     def close(self) -> None:
-        """End the stream."""
+        """Write the sound that the encoder still holds, and close the source."""
         if self.resampler is not None:
             self._write(None)
         self.source.close()
@@ -73,7 +74,7 @@ class Sound:
             _tell(self.source.name, error)
 
     def _write(self, piece: Any) -> None:
-        """Write a piece; None: what the encoder still holds. A piece that fails is the last."""
+        """Write a piece, or for None what the encoder still holds; nothing after a failure."""
         try:
             if self.resampler is None:
                 self._copy(piece)
@@ -81,7 +82,7 @@ class Sound:
                 self._encode(piece)
         except FAILURES as error:
             if isinstance(error, OSError):
-                raise  # about the film: the disk is full
+                raise  # this concerns the film, e.g. a full disk
             self.pieces, self.resampler = iter(()), None
             _tell(self.source.name, error)
 
@@ -97,7 +98,8 @@ class Sound:
         if frame is None:
             frames = [*self.resampler.resample(None), None]
         else:
-            # Counted in samples: the ticks of some files, e.g. AVI, are longer than frames of AAC.
+            # Times are counted in samples, because a tick of some files, e.g. AVI, is longer than a
+            # frame of AAC.
             rate = frame.sample_rate
             time = float(frame.pts * frame.time_base) - self.begin
             frame.pts, frame.time_base = max(round(time * rate), self.decoded), Fraction(1, rate)
@@ -108,7 +110,7 @@ class Sound:
 
 
 def _may_be_copied(codec: Any) -> bool:
-    name = codec.codec.canonical_name  # the decoder has another one, e.g. "mp3float"
+    name = codec.codec.canonical_name  # the decoder may have another name, e.g. "mp3float"
     return name in COPIED and not (name == "mp3" and codec.sample_rate < LEAST_MP3)
 
 

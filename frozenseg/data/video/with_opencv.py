@@ -10,7 +10,7 @@ from frozenseg.errors import UserError
 
 
 class OpenCVDecoder:
-    """A video file. The attributes are those of `Video`; times follow from the frame rate."""
+    """A video file. The attributes are those of `Video`; times are derived from the frame rate."""
 
     def __init__(self, name: str) -> None:
         self.name, self.loss = name, ""
@@ -18,8 +18,8 @@ class OpenCVDecoder:
         try:
             if not capture.isOpened() or not capture.grab():
                 raise UserError(
-                    f"{name}: is no video, damaged, or of a codec that OpenCV lacks; for more "
-                    'codecs: pip install "frozenseg[video]"'
+                    f"{name}: is not a video, is damaged, or has a codec that OpenCV lacks; for "
+                    'more codecs: pip install "frozenseg[video]"'
                 )
             self.fps = stated_fps(capture.get(cv2.CAP_PROP_FPS))
             self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -48,7 +48,7 @@ class OpenCVDecoder:
 
 
 class Camera:
-    """A camera of this machine, by its number; times are those of the clock."""
+    """A camera of this machine, by its number; times are measured by the clock."""
 
     num_frames, loss = 0, ""
 
@@ -57,13 +57,13 @@ class Camera:
         self.capture = cv2.VideoCapture(number)
         if not self.capture.isOpened():
             raise UserError(
-                f"{number}: no such camera, or another program uses it; a file of this name needs "
-                f"its folder: ./{number}"
+                f"{number}: no such camera, or another program uses it; write a file of this name "
+                f"with its folder: ./{number}"
             )
         self.fps = stated_fps(self.capture.get(cv2.CAP_PROP_FPS))
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
-        """Take frames until the selection ends, or the camera does."""
+        """Yield frames until the selection ends, or the camera stops."""
         number, begin = 0, time.monotonic()
         try:
             while True:

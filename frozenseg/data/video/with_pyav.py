@@ -13,17 +13,17 @@ from frozenseg.data.video.addresses import without_password
 from frozenseg.data.video.frames import Frame, Selection, stated_fps
 from frozenseg.errors import UserError, one_line
 
-# Containers that hold their frames themselves. Playlists, which FFmpeg follows to other files and
-# addresses, are not among them.
+# Containers that hold their frames themselves. Playlists, which FFmpeg would follow to other files
+# and addresses, are not among them.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,gif,h264,hevc,"
     "obu,ivf,mjpeg,m4v,mxf,wav,mp3,flac,aac"
 )
 FILE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-THREADS = 4  # of a decoder; where one meets damage, frames that the others hold may be lost
+THREADS = 4  # of a decoder; if one meets damage, frames that the others hold may be lost
 STREAM_OPTIONS = {"rtsp_transport": "tcp"}
 TIMEOUT = 10.0  # seconds that a stream may be silent
-LENGTH = re.compile(r"(\d+):(\d+):([\d.]+)")  # of a stream, in Matroska
+LENGTH = re.compile(r"(\d+):(\d+):([\d.]+)")  # the length of a stream, as Matroska states it
 
 
 class PyAVDecoder:
@@ -38,13 +38,13 @@ class PyAVDecoder:
             self.fps = stated_fps(float(stream.average_rate or stream.guessed_rate or 0))
             self.num_frames = stream.frames
             if not live and next(self._decoded(container, stream), None) is None:
-                raise UserError(f"{name}: no frame can be decoded; is the file whole?")
+                raise UserError(f"{name}: no frame can be decoded; is the file complete?")
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
         """Decode the frames that are taken; damaged pieces are left out.
 
-        Frames are counted. Behind a damaged piece their times tell how many are missing, as far as
-        they are regular, so that the others keep their numbers.
+        Frames are numbered by counting them. After a damaged piece, their times show how many are
+        missing, provided that they are regular, so that later frames keep their numbers.
         """
         self.loss, number, end = "", 0, -1 / self.fps
         with self._stream or self._open() as container:
@@ -69,13 +69,14 @@ class PyAVDecoder:
         try:
             return av.open(self.name, options=options, timeout=timeout, metadata_errors="replace")
         except (FFmpegError, ValueError) as error:
-            what = "no such stream" if self.live else "is no video, holds no frame, or is damaged"
+            what = "is not a video, holds no frame, or is damaged"
+            what = "no such stream" if self.live else what
             reason = one_line(getattr(error, "strerror", None) or str(error))
             name = without_password(self.name)
             raise UserError(f"{name}: {what} ({reason})") from None
 
     def _pictures(self, container: Any) -> Any:
-        cover = av.stream.Disposition.attached_pic  # the picture of a record
+        cover = av.stream.Disposition.attached_pic  # the cover picture of an audio file
         for stream in container.streams.video:
             if not stream.disposition & cover:
                 stream.thread_type = "AUTO"
@@ -85,13 +86,13 @@ class PyAVDecoder:
         raise UserError(f"{self.name}: holds {found}; give a video")
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Decode what can be decoded, and count what became of it."""
+        """Decode what can be decoded; count decoded frames, damaged pieces and omitted packets."""
         self._read, self._damaged, self._left_out = 0, 0, 0
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets)
-                self._left_out += packet.is_discard  # a part that an edit has cut off
+                self._left_out += packet.is_discard  # an edit list has cut this part off
                 frames = packet.decode()
             except StopIteration:
                 return
@@ -106,10 +107,10 @@ class PyAVDecoder:
                 yield frame
 
     def _missing(self, container: Any, stream: Any, end: float) -> str:
-        """Say what the file lacks of what it declares. end: the time of the last frame."""
+        """Say what is missing of what the file declares. end: the time of the last frame."""
         declared = self.num_frames - self._left_out
         length = max(_length(container, stream), declared / self.fps)
-        # Some headers count frames that were left out in recording, so the time decides too.
+        # Some headers count frames that were dropped in recording, so the length is checked too.
         short = end + max(2 / self.fps, 0.5) < length
         if short and self._read < declared:
             return f"{self._read} of the {declared} frames that it declares can be read"
@@ -119,13 +120,13 @@ class PyAVDecoder:
 
 
 def _length(container: Any, stream: Any) -> float:
-    """Return the length of the pictures in seconds as the header has it, or 0."""
+    """Return the length of the video stream in seconds as the header states it, or 0."""
     if match := LENGTH.fullmatch(stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = map(float, match.groups())
         return 3600 * hours + 60 * minutes + seconds
     if stream.frames and stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1  # else the sound may be longer
+    alone = len(container.streams) == 1  # otherwise the sound may be longer
     return (container.duration or 0) / av.time_base if alone else 0.0
 
 

@@ -34,17 +34,18 @@ def video_writer(
 ) -> Iterator[Append]:
     """Yield a function that appends frames to an MP4 file, which appears when the block succeeds.
 
-    The film begins with its first frame. Frames of another size than the first are resized, and odd
-    sizes are padded by a pixel. Raises `WriteError` for a full disk. Without PyAV it is MPEG-4 Part
-    2, which browsers do not play, of constant rate and without sound.
+    The time of the first frame is the beginning of the film. Frames that differ in size from the
+    first are resized to it, and odd sizes are padded by a pixel. Raises `WriteError` for a full
+    disk. Without PyAV the film is MPEG-4 Part 2, which browsers do not play, with a constant frame
+    rate and without sound.
 
-    fps: frames per second where no times are given. codec: of `CODECS`.
-    sound: a video whose sound the film keeps, cut where its frames begin and end.
+    fps: frames per second where no times are given. codec: one of `CODECS`.
+    sound: a video whose sound the film keeps, cut to the time from its first to its last frame.
     """
     if codec not in CODECS:
         raise UserError(f"codec {codec!r}: known are {', '.join(CODECS)}")
     with atomic_path(path) as temporary, ExitStack() as stack:
-        film: Any = None  # of one of two classes, of which one is imported where PyAV is there
+        film: Any = None  # a `PyAVFilm`, which can be imported only with PyAV, or `_OpenCVFilm`
         if has_pyav():
             from frozenseg.data.video.film import PyAVFilm
 
@@ -53,7 +54,7 @@ def video_writer(
             film = _OpenCVFilm(temporary, fps, path)
         stack.callback(film.abandon)
         yield film.append
-        stack.pop_all()  # it has come to its end
+        stack.pop_all()  # the film is complete, so it is not abandoned
         film.close()
 
 
@@ -85,7 +86,7 @@ class _OpenCVFilm:
         except UserError:
             readable = 0
         if readable < self.written:
-            raise WriteError(f"{self.name}: cannot be written whole; make room there")
+            raise WriteError(f"{self.name}: cannot be written completely; free space on its disk")
 
     def abandon(self) -> None:
         if self.writer is not None:
