@@ -104,8 +104,7 @@ def write_detections(
 
 @contextlib.contextmanager
 def _numpy_with_in1d() -> Iterator[None]:
-    """Provide `np.in1d`, which NumPy 2.4 has removed and release 2.3.0 of the scripts still calls.
-    """
+    """Provide `np.in1d`, which NumPy 2.4 has removed and version 2.3.0 of the scripts calls."""
     added = not hasattr(np, "in1d")
     if added:
         setattr(np, "in1d", np.isin)  # noqa: B010 (type checkers know no such attribute)

@@ -147,8 +147,7 @@ def setting_cell(value: Any, first: Any) -> str:
 
 
 def change_lines(changes: Mapping[str, Sequence[ClassChange]], most: int) -> Iterable[str]:
-    """Yield for each metric the classes with the largest gains and losses, at most `most` of each.
-    """
+    """Yield lines with the classes of largest gain and loss, for each metric `most` of each."""
     for metric, rows in changes.items():
         gains = [row for row in rows[:most] if row.change > 0]
         losses = [row for row in rows[::-1][:most] if row.change < 0]
