@@ -1,4 +1,4 @@
-"""Instance AP on Cityscapes, computed by its own scripts (an optional extra)."""
+"""Instance AP on Cityscapes, computed by the scripts of Cityscapes (an optional extra)."""
 
 import contextlib
 import copy
@@ -20,11 +20,11 @@ from frozenseg.evaluation.metric import Scores
 
 
 class CityscapesAP(DetectionMetric):
-    """AP, AP50 and AP by label id, as fractions; NaN for a class that no image shows.
+    """AP and AP50, and the AP of each label id, as fractions; NaN for a class in no image.
 
     The category ids of `update` are the label ids of Cityscapes (24 person, 26 car, ...).
 
-    ground_truth: {image id: its "..._gtFine_instanceIds.png"}.
+    ground_truth: {image id: path of its "..._gtFine_instanceIds.png"}.
     """
 
     keys = ("AP", "AP50")
@@ -41,9 +41,10 @@ class CityscapesAP(DetectionMetric):
         )
 
     def compute(self) -> Scores:
-        """AP, AP50 and "per_class", by the scripts of Cityscapes.
+        """Return AP, AP50 and {label id: AP} as "per_class".
 
-        They read files, so the detections are written to a temporary folder first.
+        The scripts of Cityscapes read files, so the detections are first written to a temporary
+        folder.
         """
         truths = [str(path) for path in self.ground_truth.values()]
         with tempfile.TemporaryDirectory() as folder, _numpy_with_in1d():
@@ -88,10 +89,10 @@ def write_detections(
     label_ids: Sequence[int],
     scores: Sequence[float],
 ) -> None:
-    """Write the detections of an image as the server and the scripts of Cityscapes take them.
+    """Write the detections of an image in the format of Cityscapes' test server and scripts.
 
-    Each mask (H, W) bool becomes a picture, `stem` and its number, beside `path`, which lists
-    picture, label id and score line by line.
+    Each mask (H, W) bool is written as a PNG, "STEM_NUMBER.png", beside the text file `path`, each
+    line of which has the name of a PNG, a label id and a score.
     """
     rows = []
     for i, (mask, label_id, score) in enumerate(zip(masks, label_ids, scores, strict=True)):
@@ -103,14 +104,14 @@ def write_detections(
 
 @contextlib.contextmanager
 def _numpy_with_in1d() -> Iterator[None]:
-    """Lend NumPy 2.4 and newer the function that release 2.3.0 of the scripts still calls."""
-    lent = not hasattr(np, "in1d")
-    if lent:
+    """Provide `np.in1d`, which NumPy 2.4 has removed and version 2.3.0 of the scripts calls."""
+    added = not hasattr(np, "in1d")
+    if added:
         setattr(np, "in1d", np.isin)  # noqa: B010 (type checkers know no such attribute)
     try:
         yield
     finally:
-        if lent:
+        if added:
             delattr(np, "in1d")
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: their scores, the settings that differ, and the classes that changed most."""
+"""Compare runs: their scores, the settings that differ, and the classes that changed most."""
 
 import json
 import math
@@ -9,17 +9,17 @@ from typing import Any
 from frozenseg.evaluation.results_file import StoredEvaluation
 
 ABSENT, UNKNOWN = "absent", "?"
-LONGEST = 40  # characters of a setting that are shown
-# Of what was noted beside the scores, what is compared; the settings are a table of their own.
+LONGEST = 40  # at most this many characters of a setting are shown
+# The notes on a run (its provenance) that are compared; the settings have a table of their own.
 NOTED = ("code", "weights", "device", "precision", "processes", "versions", "data")
 
 Columns = dict[str, list[Any]]
-"""Row -> its value in each run."""
+"""{row: its value in each run}."""
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """What is left of a run.
+    """What the output files of a past run hold.
 
     label: its name in tables.
     evaluations: its last scores, by data set.
@@ -43,7 +43,7 @@ class ClassChange:
 
     @property
     def change(self) -> float:
-        """After less before."""
+        """The difference, after minus before."""
         return self.after - self.before
 
 
@@ -53,8 +53,8 @@ def data_sets(runs: Sequence[PastRun]) -> list[str]:
 
 
 def scores(runs: Sequence[PastRun], data_set: str) -> Columns:
-    """Metric -> the score in each run; NaN where there was nothing to score, None where the run
-    does not have it."""
+    """Return {metric: its score in each run}; NaN where there was nothing to score, None where the
+    run does not have the metric."""
     summaries = [
         run.evaluations[data_set].summary if data_set in run.evaluations else {} for run in runs
     ]
@@ -63,18 +63,21 @@ def scores(runs: Sequence[PastRun], data_set: str) -> Columns:
 
 
 def differing_settings(runs: Sequence[PastRun]) -> Columns:
-    """KEY -> its value in each run, where they are not the same in all whose settings are known."""
+    """Return {KEY: its value in each run} for the settings that are not the same in all runs.
+
+    Runs whose settings are not known are not compared.
+    """
     return _differing([run.settings for run in runs])
 
 
 def differing_notes(runs: Sequence[PastRun], data_set: str) -> Columns:
-    """Return what was noted beside the scores of a data set (code, weights, device, versions,
-    digests of the annotation), where it is not the same in all runs with such notes."""
+    """Return {note: its value in each run} for the notes on a data set that are not the same in all
+    runs with notes: code, weights, device, versions, digests of the annotation."""
     return _differing([_notes(run.evaluations.get(data_set)) for run in runs])
 
 
 def _differing(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Return the entries that are not the same in all rows but the empty ones."""
+    """Return the entries that are not the same in all rows; empty rows are not compared."""
     known = [row for row in rows if row]
     keys = sorted({key for row in known for key in row})
     return {
@@ -94,7 +97,7 @@ def _notes(stored: StoredEvaluation | None) -> dict[str, Any]:
 
 
 def class_changes(first: StoredEvaluation, other: StoredEvaluation) -> dict[str, list[ClassChange]]:
-    """Metric -> the classes that both have a score of, the largest gain first."""
+    """Return {metric: the classes that both runs have a score for}, the largest gain first."""
     before, after = first.class_scores, other.class_scores
     changes = {
         metric: [
@@ -113,8 +116,10 @@ def class_changes(first: StoredEvaluation, other: StoredEvaluation) -> dict[str,
 
 
 def table(title: str, labels: Sequence[str], rows: Columns, show: Callable[..., str]) -> list[str]:
-    """Return the lines of a table. show: makes a cell of a value and the value in the first
-    column."""
+    """Return the lines of a table.
+
+    show: makes a cell from a value and the value in the first column of the same row.
+    """
     cells = {name: [show(value, row[0]) for value in row] for name, row in rows.items()}
     head = {title: list(labels), **cells}
     width = max(len(name) for name in head)
@@ -126,7 +131,7 @@ def table(title: str, labels: Sequence[str], rows: Columns, show: Callable[..., 
 
 
 def score_cell(value: float | None, first: float | None) -> str:
-    """Return a score, and how much it is above the first; nothing of one that is not there."""
+    """Return a score and its difference from the first run's score; "-" if there is no score."""
     if value is None:
         return "-"
     shown = f"{value:.3f}"
@@ -136,13 +141,13 @@ def score_cell(value: float | None, first: float | None) -> str:
 
 
 def setting_cell(value: Any, first: Any) -> str:
-    """Return a value of a setting, cut if it is long."""
+    """Return the value of a setting as text, cut after `LONGEST` characters."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def change_lines(changes: Mapping[str, Sequence[ClassChange]], most: int) -> Iterable[str]:
-    """For each metric, the classes with the largest gains and losses, at most `most` of each."""
+    """Yield lines with the classes of largest gain and loss, for each metric `most` of each."""
     for metric, rows in changes.items():
         gains = [row for row in rows[:most] if row.change > 0]
         losses = [row for row in rows[::-1][:most] if row.change < 0]

@@ -1,4 +1,4 @@
-"""Run a model over data sets with annotations, and score its results for every image."""
+"""Run a model on annotated data sets, and score its results for every image."""
 
 import itertools
 import logging
@@ -29,21 +29,21 @@ from frozenseg.text.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 SoFar = Callable[[Mapping[str, Evaluation]], object]
-"""Takes the scores of all sets that are done, each time that one is."""
+"""Called with the scores of all sets that are finished, each time that one more is finished."""
 
-DETECTION = ("instances", "lvis", "cityscapes")
-PRESENT = 0.5  # a class is there if it is more likely than not (arXiv 2210.15138)
+DETECTION = ("instances", "lvis", "cityscapes")  # the tasks that need instances
+PRESENT = 0.5  # a class is present if it is more likely than not (Fusioner, arXiv 2210.15138)
 SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, semantic_scores=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What a data set is scored for; it needs no model.
+    """How the predictions for a data set are scored and kept; no model is needed for this.
 
     name: the name under which its scores are reported.
-    tasks: by name, the evaluators that compute the scores; they hold the ground truth. A set
-        without truth has none.
-    kept: by name, the predictions that are written to disk.
+    tasks: {name: evaluator}. The evaluators hold the ground truth and compute the scores; a set
+        without ground truth has no evaluators.
+    kept: {name: files}, the predictions that are written to disk.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Scoring:
 
     @property
     def fed(self) -> dict[str, Task]:
-        """All that takes the results of each image, by names of their own."""
+        """Everything that receives the results of each image, under unique names."""
         return {**self.tasks, **{f"{name}, kept": task for name, task in self.kept.items()}}
 
     def clear(self) -> None:
-        """Remove the predictions that an earlier evaluation has kept."""
+        """Remove the predictions that an earlier evaluation has written."""
         for folder in {kept.folder for kept in self.kept.values()}:
             with writing(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -65,7 +65,11 @@ class Scoring:
     def evaluation(
         self, shares: Sequence[Share], gather: Gather = lambda value: [value], *, main: bool = True
     ) -> Evaluation:
-        """Return the scores of all shares; with `main`, finish the files of the predictions."""
+        """Return the scores of all shares together.
+
+        shares: what the processes have found in their shares of the images. gather: see `combined`.
+        main: whether this process also finishes the files of the predictions.
+        """
         found = combined(self.fed, shares, gather)
         if main:
             for name, kept in self.kept.items():
@@ -80,8 +84,8 @@ class ScoredDataset(Scoring):
 
     dataset: its images, without targets.
     vocabulary: the names of its classes.
-    text: the vectors of `vocabulary`, on the model's device.
-    wanted: the tasks to score or to keep, such as "panoptic" or "lvis".
+    text: the text embeddings of `vocabulary`, on the model's device.
+    wanted: the tasks whose results are scored or kept, such as "panoptic" or "lvis".
     """
 
     dataset: SegmentationDataset
@@ -92,10 +96,10 @@ class ScoredDataset(Scoring):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalAugmentation:
-    """Test-time augmentation: semantic scores are the mean over resized, and mirrored, images.
+    """Test-time augmentation: semantic scores are the mean over resized and mirrored images.
 
-    short_sides: the shorter side of each size, in pixels. long_side: the most that the longer side
-    may have. flip: whether each size is also shown mirrored.
+    short_sides: the shorter side of each size, in pixels. long_side: the maximum of the longer
+    side, in pixels. flip: whether each size is also mirrored.
     """
 
     short_sides: tuple[int, ...]
@@ -109,12 +113,13 @@ class Evaluator:
 
     pipeline: the model with its post-processing; each data set switches on the results it needs.
     sets: the data sets, in the order in which they are evaluated.
-    augmentation: views whose mean is the semantic result; None: the image alone.
-    batch_size: the most images of one padded size that the model takes at once.
-    num_workers: processes that read images.
-    scorers: threads that compute scores while the model works.
+    augmentation: the views over which semantic scores are averaged; None: only the image itself.
+    batch_size: the maximum number of images in a batch; all images of a batch have the same padded
+        size.
+    num_workers: the number of processes that read images.
+    scorers: the number of threads that compute scores while the model runs.
     rank, world_size: which share of the images this process takes.
-    gather: returns the values that all processes hold.
+    gather: takes the value of this process and returns the values of all processes.
     """
 
     pipeline: Pipeline
@@ -128,9 +133,9 @@ class Evaluator:
     gather: Gather = lambda value: [value]
 
     def evaluate(self, so_far: SoFar | None = None) -> dict[str, Evaluation]:
-        """Score every set in turn, its images shared by the processes.
+        """Score one set after the other; the processes share its images.
 
-        so_far: is called after each set.
+        so_far: called after each set with the scores so far.
         """
         found: dict[str, Evaluation] = {}
         with evaluation_mode(self.pipeline.model):
@@ -138,7 +143,7 @@ class Evaluator:
                 if entry.kept:
                     if self.rank == 0:
                         entry.clear()
-                    self.gather(None)  # no process writes before the old files are gone
+                    self.gather(None)  # a barrier: no process writes before the old files are gone
                 found[entry.name] = entry.evaluation(
                     [self._score(entry)], self.gather, main=self.rank == 0
                 )
@@ -147,7 +152,7 @@ class Evaluator:
         return found
 
     def shares(self) -> dict[str, Share]:
-        """Return what is found in this process's share of each set, for `Scoring.evaluation`."""
+        """Return {set: this process's share of its results}, for `Scoring.evaluation`."""
         with evaluation_mode(self.pipeline.model):
             return {entry.name: self._score(entry) for entry in self.sets}
 
@@ -170,8 +175,7 @@ class Evaluator:
     def predictions(
         self, entry: ScoredDataset, samples: Iterable[Sample]
     ) -> Iterator[tuple[Record, Prediction]]:
-        """Yield the results of each sample that the set's tasks need, in the order of the
-        samples."""
+        """Yield for each sample, in order, its record and the results that the set's tasks need."""
         wanted = entry.wanted
         post_processor = replace(
             self.pipeline.post_processor,
@@ -198,7 +202,7 @@ class Evaluator:
     def _results(
         self, entry: ScoredDataset, samples: Iterable[Sample], post_processor: PostProcessor
     ) -> Iterator[tuple[Sample, Prediction]]:
-        """Yield what the post-processor makes of each sample; raises an image's first error."""
+        """Yield the results of the post-processor for each sample; raise the first error."""
         if not post_processor.has_outputs:
             for sample in samples:
                 yield sample, Prediction(size=(sample.height, sample.width))
@@ -213,7 +217,7 @@ class Evaluator:
             yield sample, result
 
     def previews(self, count: int) -> Iterator[tuple[np.ndarray, PanopticResult]]:
-        """Yield the first `count` images (H, W, 3) of the first set, and what is found in them."""
+        """Yield the first `count` images (H, W, 3) of the first set, and their panoptic results."""
         entry = self.sets[0]
         panoptic = replace(
             self.pipeline.post_processor, panoptic=True, semantic=False, instances=False
@@ -228,9 +232,11 @@ class Evaluator:
     def _present_scores(
         self, sample: Sample, entry: ScoredDataset, present: list[int]
     ) -> np.ndarray:
-        """Probabilities (P, H, W) of the P classes in the annotation when only these are queried.
+        """Return the probabilities (P, H, W) of the P classes in the annotation when only these are
+        queried.
 
-        The model decides how many go through one pass, and so whether they influence each other.
+        The model decides how many classes are queried in one pass, and thus whether they influence
+        each other.
         """
         if not present:
             return np.zeros((0, sample.height, sample.width), dtype=np.float32)
@@ -242,7 +248,7 @@ class Evaluator:
     def _augmented(
         self, augmentation: EvalAugmentation, sample: Sample, entry: ScoredDataset
     ) -> np.ndarray:
-        """Semantic scores (K, H, W), the mean over all views."""
+        """Return the semantic scores (K, H, W), the mean over all views."""
         return average_scores(
             lambda image: self._scores(sample, image, entry),
             views(
@@ -254,7 +260,7 @@ class Evaluator:
         )
 
     def _scores(self, sample: Sample, image: Tensor, entry: ScoredDataset) -> np.ndarray:
-        """Semantic scores (K, H, W) of one view."""
+        """Return the semantic scores (K, H, W) of one view."""
         scores = self._segment(sample, image, entry, SCORES_ONLY).semantic_scores
         assert scores is not None, "the post-processor makes them"
         return scores
@@ -271,9 +277,9 @@ def _request(sample: Sample, image: Tensor) -> Request:
 
 
 def best_class(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the class ids (H, W) int32 of the best of the scores (K, H, W).
+    """Return for each pixel the class with the highest of the scores (K, H, W): (H, W) int32.
 
-    They are -1 where no score is above the threshold, unless the threshold is 0.
+    It is -1 where no score is above the threshold, unless the threshold is 0.
     """
     best = scores.argmax(0).astype(np.int32)
     return np.where(scores.max(0) > threshold, best, -1) if threshold else best

@@ -1,4 +1,4 @@
-"""Masks of single classes, as the few-shot benchmarks count them: mIoU and FB-IoU."""
+"""mIoU and FB-IoU of the masks of single classes, as in the few-shot benchmarks."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from frozenseg.text.names import distinct
 
 
 class ClassMaskIoU(CountingMetric):
-    """IoU of the masks of queried classes, each class in the images that it is queried in.
+    """IoU of the masks of queried classes, each class in the images in which it is queried.
 
     Intersections and unions of a class are summed over its images, then divided. "mIoU" is the mean
     over the queried classes (HSNet, arXiv 2104.01538). "FB-IoU" ignores which class is which: it is
     the mean of the IoU of foreground and the IoU of background, each over all pairs of an image and
     a class. All scores are in per cent, and NaN where no class was queried.
 
-    names: of the classes, by label. seen: (K,) whether a class was met in training.
+    names: the class names, by label. seen: (K,) whether a class was seen in training.
     """
 
     def __init__(self, *, names: Sequence[str], seen: Sequence[bool]) -> None:
@@ -26,7 +26,7 @@ class ClassMaskIoU(CountingMetric):
             raise UserError(f"{len(names)} class names, but {len(seen)} entries in `seen`")
         self.names = distinct(names)
         self.seen = np.array(seen, dtype=bool)
-        # Pixels in prediction and truth, in one of them at least, in none, and not in both.
+        # Pixels in both prediction and truth, in at least one, in neither, and not in both.
         super().__init__(pixels=(4, len(self.names)))
 
     def update(self, class_ids: Sequence[int], masks: np.ndarray, gt: np.ndarray) -> None:
@@ -34,6 +34,7 @@ class ClassMaskIoU(CountingMetric):
 
         class_ids: the labels of the P queried classes. masks: (P, H, W) bool. gt: (H, W) labels,
         `VOID_CLASS` where unlabelled, `BACKGROUND_CLASS` where labelled as none of the classes.
+        Raises `UserError` if the shapes do not agree.
         """
         if masks.shape != (len(class_ids), *gt.shape):
             raise UserError(
@@ -52,9 +53,9 @@ class ClassMaskIoU(CountingMetric):
             )
 
     def compute(self) -> Scores:
-        """mIoU of all, seen and unseen classes, FB-IoU, and "IoU-NAME" of each class."""
+        """Return the mIoU of all, seen and unseen classes, FB-IoU, and "IoU-NAME" of each class."""
         both, either, neither, not_both = self.counts["pixels"]
-        scored = either > 0  # a class that is predicted on unlabelled pixels alone has no score
+        scored = either > 0  # a class that is predicted only on unlabelled pixels has no score
         with np.errstate(invalid="ignore"):
             iou = 100 * np.where(scored, both / either, np.nan)
             background, foreground = neither.sum() / not_both.sum(), both.sum() / either.sum()

@@ -1,4 +1,4 @@
-"""Average precision of detections: COCO's rules, computed by hotcoco (equal to pycocotools)."""
+"""Average precision of detections by COCO's rules; hotcoco computes the same as pycocotools."""
 
 import contextlib
 import io
@@ -19,11 +19,11 @@ COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class DetectionMetric(Metric):
-    """Keeps the detections of each image, masks as run-length codes, for a subclass to score.
+    """Keeps the detections of each image, with masks as run-length codes; a subclass scores them.
 
     keys: the names of the scores, which a subclass defines.
     sizes: {image id: (height, width)} of all images that may be scored.
-    category_ids: of all categories of the ground truth.
+    category_ids: the ids of all categories of the ground truth.
     kind: "segm" for masks, "bbox" for boxes.
     """
 
@@ -53,8 +53,8 @@ class DetectionMetric(Metric):
     ) -> None:
         """Keep the N detections of one image; their order decides between equal scores.
 
-        masks: (N, H, W) or N codes, for kind "segm". The area of a detection is that of its mask,
-            as in detectron2.
+        masks: (N, H, W) or N run-length codes, for kind "segm". The area of a detection is the area
+            of its mask, as in detectron2.
         boxes: (N, 4) as x0, y0, x1, y1 in pixels, for kind "bbox".
         scores: N finite numbers. category_ids: N ids of the ground truth's categories.
         """
@@ -87,7 +87,7 @@ class DetectionMetric(Metric):
         given = masks if self.kind == "segm" else boxes
         if given is None:
             raise UserError(
-                f"image {image_id}: kind {self.kind!r} needs masks or boxes of its kind"
+                f"image {image_id}: give masks for kind 'segm', or boxes for kind 'bbox'"
             )
         if masks is not None and self.kind == "segm":
             codes = as_rles(masks, self.sizes[image_id], f"image {image_id}")
@@ -110,19 +110,20 @@ class DetectionMetric(Metric):
             self._detections[image_id] = rows
 
     def _results(self) -> list[dict[str, Any]]:
-        """All detections in the order of image ids, however the images were shared by processes."""
+        """Return all detections ordered by image id, however the processes shared the images."""
         return [
             result for image_id in sorted(self._detections) for result in self._detections[image_id]
         ]
 
 
 class InstanceAP(DetectionMetric):
-    """COCO's AP, AP50, AP75 and APs, APm, APl, as fractions; NaN where there was nothing to find.
-    `per_class` holds {category id: AP}.
+    """COCO's AP, AP50, AP75, APs, APm and APl, as fractions; NaN where there was nothing to find.
 
-    All images of the ground truth count, also those without an `update`. ground_truth: a COCO
-    instance file or its content; its images may have names as ids. kind: "segm" (masks) or "bbox"
-    (boxes). images: the ids of those that count, where not all do.
+    "per_class" holds {category id: AP}. All images of the ground truth count, also those without an
+    `update`.
+
+    ground_truth: a COCO instance file or its content; the ids of its images may be text. kind:
+    "segm" (masks) or "bbox" (boxes). images: the ids of the images that count; None: all count.
     """
 
     keys = COCO_KEYS
@@ -142,7 +143,7 @@ class InstanceAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        """Return the scores of `keys`, and AP by category id under "per_class", by hotcoco's
+        """Return the scores of `keys`, and {category id: AP} as "per_class", from hotcoco's
         COCOeval."""
         results = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
@@ -152,17 +153,18 @@ class InstanceAP(DetectionMetric):
 
 
 def summarize(evaluator: Any, keys: Sequence[str]) -> Scores:
-    """Run an evaluator of hotcoco; return the scores of `keys`, and AP by category id.
+    """Run an evaluator of hotcoco; return the scores of `keys`, and {category id: AP} as
+    "per_class".
 
-    A score of something that has no objects is -1 in the evaluators and NaN here.
+    A score for which there are no objects is -1 in hotcoco and NaN here.
     """
     evaluator.evaluate()
     evaluator.accumulate()
-    with contextlib.redirect_stdout(io.StringIO()):  # it always prints its table
+    with contextlib.redirect_stdout(io.StringIO()):  # hotcoco always prints its table
         evaluator.summarize()
     results = evaluator.get_results()
     assert evaluator.eval is not None, "accumulated above"
-    # (thresholds, recalls, categories), of objects of all areas and the largest limit of detections
+    # (thresholds, recalls, categories), for objects of all areas and the largest maxDets
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     known = precision >= 0
     averages = np.where(known, precision, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)

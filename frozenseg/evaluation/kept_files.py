@@ -1,7 +1,7 @@
-"""Predictions on disk, in the forms that the servers of the benchmarks take.
+"""Write predictions to disk, in the formats that the benchmarks' test servers accept.
 
-Each class is a `Task` without scores: threads and processes feed it, and the first process calls
-`finish` at the end.
+Each class is a `Task` without scores: all threads and processes call `update`, and the first
+process calls `finish` at the end.
 """
 
 from abc import ABC, abstractmethod
@@ -23,13 +23,13 @@ from frozenseg.structures import Prediction
 
 
 class KeptRows(Metric):
-    """Rows of JSON by image, which are gathered as scores are, but give none."""
+    """Keeps JSON rows by image, which are gathered from all processes but give no scores."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self._rows: dict[int | str, list[dict[str, Any]]] = {}
 
     def add(self, image_id: int | str, rows: list[dict[str, Any]]) -> None:
@@ -37,7 +37,7 @@ class KeptRows(Metric):
         self._rows[image_id] = rows
 
     def compute(self) -> Scores:
-        """Nothing."""
+        """Return no scores."""
         return {}
 
     def state(self) -> State:
@@ -49,14 +49,14 @@ class KeptRows(Metric):
         self._rows.update(dict(state["rows"]))
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, in the order of the image ids."""
+        """Return all rows, in the order of the image ids."""
         return [row for image_id in sorted(self._rows) for row in self._rows[image_id]]
 
 
 class KeptFiles(ABC):
     """The files of one task of a data set.
 
-    folder: where they go. stems: {image id: the name of its files, without suffix}.
+    folder: where the files are written. stems: {image id: the name of its files, without suffix}.
     """
 
     names: tuple[str, ...] = ()
@@ -66,21 +66,21 @@ class KeptFiles(ABC):
         self.metric = KeptRows()
 
     def summary(self, scores: Scores) -> Summary:
-        """No scores."""
+        """Return no scores."""
         return {}
 
     @abstractmethod
     def update(self, record: Record, result: Prediction) -> None:
-        """Write the files of an image, and keep what goes into the JSON of all."""
+        """Write the files of an image, and keep its rows of the JSON file of all images."""
 
     def finish(self) -> None:
-        """Write the JSON file of all images, in forms that have one."""
+        """Write the JSON file of all images, if the format has one."""
         return
 
 
 class PanopticFiles(KeptFiles):
-    """COCO panoptic format, which Cityscapes, Mapillary and others take too: panoptic.json, and a
-    PNG of segment ids for each image in panoptic/."""
+    """The COCO panoptic format, which Cityscapes, Mapillary and others accept too: panoptic.json,
+    and in panoptic/ a PNG of segment ids for each image."""
 
     def __init__(
         self, folder: Path, stems: Mapping[int | str, str], categories: Categories
@@ -89,7 +89,7 @@ class PanopticFiles(KeptFiles):
         self.categories = categories
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Write the PNG."""
+        """Write the PNG of an image, and keep its annotation."""
         assert result.panoptic is not None, "the post-processor makes it"
         name = f"{self.stems[record.image_id]}.png"
         write_panoptic_png(self.folder / "panoptic" / name, result.panoptic.ids)
@@ -132,8 +132,11 @@ class PanopticFiles(KeptFiles):
 
 
 class InstanceFiles(KeptFiles):
-    """COCO's list of results with masks in RLE, which LVIS takes too. All scored detections are in
-    it, in the order of their scores, also those without a pixel."""
+    """COCO's list of results with masks in RLE, which LVIS accepts too.
+
+    It has all detections that are scored, in the order of their scores, also those with an empty
+    mask. name: the name of the file.
+    """
 
     def __init__(
         self, folder: Path, stems: Mapping[int | str, str], categories: Categories, name: str
@@ -142,7 +145,7 @@ class InstanceFiles(KeptFiles):
         self.categories, self.name = categories, name
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Encode the masks."""
+        """Keep the detections of an image, with encoded masks."""
         found = result.instances
         assert found is not None, "the post-processor makes it"
         rows = zip(
@@ -167,13 +170,13 @@ class InstanceFiles(KeptFiles):
         )
 
     def finish(self) -> None:
-        """Write the list."""
+        """Write the list of results."""
         write_json(self.folder / self.name, self.metric.rows())
 
 
 class CityscapesInstanceFiles(KeptFiles):
-    """The form of Cityscapes' instance server: a text file for each image, and a PNG for each mask,
-    in instances/."""
+    """The format of Cityscapes' test server for instances: a text file for each image and a PNG for
+    each mask, both in instances/."""
 
     def __init__(
         self, folder: Path, stems: Mapping[int | str, str], categories: Categories
@@ -196,14 +199,14 @@ class CityscapesInstanceFiles(KeptFiles):
 class LabelFiles(KeptFiles):
     """A PNG of labels for each image, in semantic/.
 
-    labels: of each class in these files. none: the value of pixels without a class.
+    labels: the label of each class in these files. none: the value of pixels without a class.
     """
 
     def __init__(
         self, folder: Path, stems: Mapping[int | str, str], *, labels: Sequence[int], none: int
     ) -> None:
         super().__init__(folder, stems)
-        values = np.array([*labels, none])  # class id -1 takes the last
+        values = np.array([*labels, none])  # as an index, class id -1 selects the last: `none`
         self.values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
 
     def update(self, record: Record, result: Prediction) -> None:
@@ -215,8 +218,8 @@ class LabelFiles(KeptFiles):
 
 
 def file_stems(records: Sequence[Record]) -> dict[int | str, str]:
-    """Return the names of the images' files without folder and suffix; numbered if two are
-    alike."""
+    """Return {image id: the name of its file without folder and suffix}; all names begin with a
+    number if two of them are the same."""
     stems = [Path(record.image_path).stem for record in records]
     if len(set(stems)) < len(stems):
         stems = [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]

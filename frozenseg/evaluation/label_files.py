@@ -1,4 +1,4 @@
-"""Match label maps in folders with images and with each other."""
+"""Find the label maps in folders, and match them with images or with each other."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,7 @@ def check_same_size(path: Path, truth: Path) -> None:
 
 
 def existing_folder(path: str | Path) -> Path:
-    """Return `path`, which must be a folder."""
+    """Return `path`; raise `UserError` if it is not a folder."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -27,7 +27,7 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """List the label maps of a folder, {name without suffix: path}, in the order of their names."""
+    """Return the label maps of a folder, {name without suffix: path}, in the order of names."""
     by_stem = files_by_stem(folder, LABEL_SUFFIXES, "label maps")
     if not by_stem:
         raise UserError(f"{folder}: holds no label maps ({', '.join(LABEL_SUFFIXES)})")
@@ -35,7 +35,10 @@ def label_files(folder: Path) -> dict[str, Path]:
 
 
 def matching_files(gt_folder: Path, pred_folder: Path) -> list[tuple[Path, Path]]:
-    """Pair the label maps (ground truth, prediction) of two folders with the same names."""
+    """Return pairs (ground truth, prediction) of the label maps with the same name in two folders.
+
+    Raises `UserError` if one of the folders lacks a label map that the other has.
+    """
     truths, predictions = label_files(gt_folder), label_files(pred_folder)
     _check_names(truths.keys() - predictions.keys(), pred_folder, gt_folder)
     _check_names(predictions.keys() - truths.keys(), gt_folder, pred_folder)
@@ -43,14 +46,17 @@ def matching_files(gt_folder: Path, pred_folder: Path) -> list[tuple[Path, Path]
 
 
 def label_file_of(file_name: str, folder: Path) -> Path:
-    """Find the label map of an image: its name with another suffix, with or without its folders."""
+    """Find the label map of an image: a file with its name and another suffix, which lies in
+    `folder` either below the folders of `file_name` or directly."""
     name = Path(file_name)
     suffixes = (*LABEL_SUFFIXES, *map(str.upper, LABEL_SUFFIXES))
     for stem in (name.with_suffix(""), Path(name.stem)):
         paths = [folder / f"{stem}{suffix}" for suffix in suffixes]
         files = [path for path in paths if path.is_file()]
         if len(files) > 1 and not files[0].samefile(files[1]):
-            raise UserError(f"{files[1]}: {files[0].name} is of the same image; keep one of them")
+            raise UserError(
+                f"{files[1]}: {files[0].name} belongs to the same image; keep one of them"
+            )
         if files:
             return files[0]
     raise UserError(f"{folder / name.stem}.png: no such file, but image {file_name} is listed")
@@ -59,5 +65,5 @@ def label_file_of(file_name: str, folder: Path) -> Path:
 def _check_names(absent: Iterable[str], folder: Path, other: Path) -> None:
     names = sorted(absent)
     if names:
-        more = f" (nor {len(names) - 1} others)" if len(names) > 1 else ""
-        raise UserError(f"{folder}: has no {names[0]}.png{more}, which {other} has")
+        more = f" and {len(names) - 1} others" if len(names) > 1 else ""
+        raise UserError(f"{folder}: lacks {names[0]}.png{more}, which {other} has")

@@ -1,4 +1,4 @@
-"""Average precision on LVIS, whose images are annotated for some of the categories only."""
+"""Average precision on LVIS, whose images are annotated for only some of the categories."""
 
 import os
 from collections.abc import Mapping, Set
@@ -14,14 +14,15 @@ from frozenseg.evaluation.metric import Scores
 class LvisAP(DetectionMetric):
     """AP as the lvis package computes it, with APr, APc, APf for rare, common, frequent categories.
 
-    Scores are fractions, and NaN where there was nothing to find. Of each image the
-    `max_detections` detections of highest score count, over all categories together. Detections of
-    a category count only where it is annotated or known to be absent (`neg_category_ids`). Where
-    its annotation is not exhaustive (`not_exhaustive_category_ids`), surplus detections are no
-    mistakes. LVIS has no crowd regions: what is marked as one is an object like others.
+    Scores are fractions, and NaN where there was nothing to find. In each image only the
+    `max_detections` detections with the highest scores count, over all categories together.
+    Detections of a category count only in images where it is annotated or known to be absent
+    (`neg_category_ids`). Where its annotation is not exhaustive (`not_exhaustive_category_ids`),
+    unmatched detections are not false positives. LVIS has no crowd regions: an object that is
+    marked as crowd counts like any other.
 
     ground_truth: an LVIS file or its content. kind: "segm" (masks) or "bbox" (boxes). images: the
-    ids of those that count, where not all do.
+    ids of the images that count; None: all count.
     """
 
     keys = (*COCO_KEYS, "APr", "APc", "APf")
@@ -43,7 +44,7 @@ class LvisAP(DetectionMetric):
         self._coco = hotcoco().COCO(truth.dataset)
 
     def compute(self) -> Scores:
-        """Return the scores of `keys`, and AP by category id under "per_class", by hotcoco's
+        """Return the scores of `keys`, and {category id: AP} as "per_class", from hotcoco's
         LVISeval."""
         detections = [
             {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()

@@ -8,7 +8,7 @@ from frozenseg.evaluation.tasks import Summary
 
 
 def by_family(names: Iterable[str]) -> dict[str, list[str]]:
-    """Group data sets by the benchmark whose folds they are, e.g. those of PASCAL-5i."""
+    """Return {benchmark: the data sets among `names` that are its folds}, e.g. of PASCAL-5i."""
     families: dict[str, list[str]] = {}
     for name in names:
         family = BENCHMARKS[name].family if name in BENCHMARKS else ""
@@ -18,10 +18,10 @@ def by_family(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def family_means(summaries: Mapping[str, Summary]) -> dict[str, Summary]:
-    """Average the metrics over the folds of each benchmark that has at least two of them here.
+    """Average the metrics over the folds of each benchmark of which at least two are given.
 
-    Returns e.g. {"pascal5i, mean of 4": metrics}. A metric that is absent from one of the folds, or
-    NaN there because no image has such a class, is NaN in the mean.
+    Returns e.g. {"pascal5i, mean of 4": metrics}. The mean of a metric is NaN if a fold does not
+    have the metric, or if it is NaN in a fold because no image has such a class.
     """
     means = {}
     for family, names in by_family(summaries).items():

@@ -1,4 +1,4 @@
-"""What all metrics share: they take one image at a time, and several processes can be combined."""
+"""The interface of all metrics: they take one image at a time, and can merge several processes."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -12,12 +12,12 @@ Scores = dict[str, Any]
 
 
 class Metric(ABC):
-    """Scores a stream of images in memory that does not grow with their pixels.
+    """Scores a stream of images without keeping their pixels in memory.
 
-    Each subclass has `update(...)`, which takes the prediction and the truth of one image and keeps
-    counts or run-length codes of them, never the maps themselves. Several processes that each saw a
-    part of the images give exactly the numbers of one process: gather the `state()` of all of them,
-    in any order, and `merge` them in one metric.
+    Each subclass has `update(...)`, which takes the prediction and the ground truth of one image
+    and keeps counts or run-length codes of them, never the maps themselves. Several processes that
+    each saw a part of the images give exactly the same scores as one process: gather the `state()`
+    of all of them, in any order, and `merge` them in one metric.
     """
 
     @abstractmethod
@@ -25,8 +25,7 @@ class Metric(ABC):
         """Forget all images."""
 
     def fresh(self) -> "Metric":
-        """Return a metric with the same ground truth, in the same memory, that has seen no
-        image."""
+        """Return a metric that shares the ground truth of this one, but has seen no image."""
         found = copy.copy(self)
         found.reset()
         return found
@@ -37,27 +36,27 @@ class Metric(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """All that was kept of the images, as plain lists and numbers that JSON can carry."""
+        """Return all that was kept of the images, as lists and numbers that JSON can hold."""
 
     @abstractmethod
     def add_state(self, state: State) -> None:
-        """Take in what another metric kept, as if its images had been seen here."""
+        """Add the state of another metric, as if this one had seen its images."""
 
     def merge(self, states: Iterable[State]) -> None:
-        """Hold the images of `states` in place of its own, which a gather has among them."""
+        """Replace the state of this metric by `states`, which after a gather include its own."""
         self.reset()
         for state in states:
             self.add_state(state)
 
 
 class CountingMetric(Metric):
-    """A metric that keeps whole numbers alone, which add up over images and over processes.
+    """A metric that keeps only integer counts, which are summed over images and processes.
 
     counts: arrays int64 by name. A subclass adds to them in `update`.
     """
 
     def __init__(self, **shapes: tuple[int, ...]) -> None:
-        """shapes: of each array of `counts`."""
+        """shapes: the shape of each array of `counts`, by name."""
         self._shapes = shapes
         self.reset()
 
@@ -76,5 +75,5 @@ class CountingMetric(Metric):
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of the scores (N,) of some classes; NaN where there is none."""
+    """Return the mean of the scores (N,) of some classes; NaN if N is 0."""
     return float(values.mean()) if len(values) else float("nan")

@@ -1,4 +1,4 @@
-"""Score predictions on disk: read the files, check their JSON, then feed the metrics by image.
+"""Score predictions on disk: read the files, check their JSON, and pass each image to a metric.
 
 Each `score_*` returns the scores of its metric. Files that do not belong together raise a
 `UserError` that names the file and the entry. `progress` wraps the list of images, e.g. in a
@@ -53,8 +53,8 @@ Progress = Callable[[list[Item]], Iterable[Item]]
 Truth = str | Mapping[str, Any]
 """An instance JSON, or its content."""
 
-UNKNOWN = -3  # a label that is none, beside VOID_CLASS and BACKGROUND_CLASS
-MOST_LABELS = 1 << 16  # of 16-bit label maps
+UNKNOWN = -3  # marks labels that are no class and not `ignore`; differs from VOID and BACKGROUND
+MOST_LABELS = 1 << 16  # the number of different labels in a 16-bit label map
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def score_panoptic(
 ) -> Scores:
     """Score the panoptic quality of a prediction in COCO panoptic format: a JSON file and PNGs.
 
-    categories: those of the ground truth, where something else than its JSON tells the things.
+    categories: the categories of the ground truth, if its JSON does not say which are things.
     """
     gt_folder, pred_folder = existing_folder(gt_dir), existing_folder(pred_dir)
     content = read_json(gt_file)
@@ -144,28 +144,28 @@ def _note_what_pixels_decide(gt: _PanopticFiles, wrong_areas: int, resized: int)
     if wrong_areas:
         total = sum(len(entry.areas) for entry in gt.entries.values())
         note(
-            f"{gt.json_path}: {wrong_areas} of {total} segments have another 'area' than pixels in "
-            "their PNG: the pixels count"
+            f"{gt.json_path}: {wrong_areas} of {total} segments state an 'area' that differs from "
+            "the number of their pixels in the PNG; the pixels are used"
         )
     if resized:
         note(
-            f"{gt.json_path}: {resized} of {len(gt.entries)} images state another size than their "
-            "PNG has: the PNG counts"
+            f"{gt.json_path}: {resized} of {len(gt.entries)} images state a size that differs from "
+            "that of their PNG; the size of the PNG is used"
         )
 
 
 def _require_truth(some: bool, source: str) -> None:
-    """Refuse a ground truth without an object, as `require_objects` does for data sets."""
+    """Refuse a ground truth without objects, as `require_objects` does for data sets."""
     if not some:
         raise UserError(
-            f"{source}: nothing can be scored, all of it is crowd or void; correct the annotation"
+            f"{source}: nothing can be scored, since all is crowd or void; correct the annotation"
         )
 
 
 def _listed_images(content: Any, gt: _PanopticFiles) -> Mapping[ImageId, ListedImage]:
     """Read the images that a ground truth lists, if it lists any.
 
-    No score depends on them, but the readers for training refuse what is wrong there, and so do we.
+    No score depends on the list, but errors in it are refused here as in the readers for training.
     """
     if "images" not in content:
         return {}
@@ -178,7 +178,7 @@ def _listed_images(content: Any, gt: _PanopticFiles) -> Mapping[ImageId, ListedI
 
 
 def _wrong_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
-    """Count the segments whose stated area is not the number of their pixels (G,)."""
+    """Count the segments whose stated area differs from the number of their pixels, (G,)."""
     return sum(
         area is not None and area != counted
         for area, counted in zip(entry.areas, pixels.tolist(), strict=True)
@@ -186,13 +186,13 @@ def _wrong_areas(entry: PanopticEntry, pixels: np.ndarray) -> int:
 
 
 def score_instances(gt_file: Truth, pred_file: str, progress: Progress = iter) -> Scores:
-    """Score the COCO mask AP of a results file, whose masks are RLE."""
+    """Score the COCO mask AP of a results file with masks in RLE."""
     metric = InstanceAP(ground_truth=gt_file)
     return _score_detections(metric, gt_file, pred_file, progress)
 
 
 def score_lvis(gt_file: Truth, pred_file: str, progress: Progress = iter) -> Scores:
-    """Score the LVIS mask AP of a results file, whose masks are RLE."""
+    """Score the LVIS mask AP of a results file with masks in RLE."""
     metric = LvisAP(ground_truth=gt_file)
     return _score_detections(metric, gt_file, pred_file, progress)
 
@@ -200,7 +200,7 @@ def score_lvis(gt_file: Truth, pred_file: str, progress: Progress = iter) -> Sco
 def score_semantic(
     gt_dir: str, pred_dir: str, classes_file: str, ignore: int, progress: Progress = iter
 ) -> Scores:
-    """Score the IoU of label maps in two folders, matched by their names."""
+    """Score the IoU of the label maps in two folders, which are matched by file name."""
     names, seen = read_classes(classes_file, needs_seen=False)
     metric = SemanticIoU(names=names, seen=seen, ignore=ignore)
     pairs = matching_files(existing_folder(gt_dir), existing_folder(pred_dir))
@@ -224,11 +224,14 @@ def score_semantic_set(
 ) -> Scores:
     """Score label maps against those of a data set, as the evaluation of a model does.
 
-    names, labels: of the classes, and their labels in the predictions. These are named as the
-    evaluation names those that it keeps: as the images, with another suffix.
+    names: the class names. labels: the label of each class in the predictions. The predictions must
+    have the file names that the evaluation gives to kept predictions: those of the images, with
+    another suffix.
     """
     if ignore in labels or not 0 <= ignore < MOST_LABELS:
-        raise UserError(f"label {ignore} is that of a class, or cannot stand in a label map")
+        raise UserError(
+            f"ignore label {ignore}: is the label of a class, or does not fit in a label map"
+        )
     classes = np.full(MOST_LABELS, UNKNOWN, np.int32)
     classes[list(labels)], classes[ignore] = range(len(names)), VOID_CLASS
     metric = SemanticIoU(names=names, ignore=VOID_CLASS, background=BACKGROUND_CLASS)
@@ -240,11 +243,11 @@ def score_semantic_set(
     for record, path in progress(pairs):
         with _error_context(f"{path} against {record.image_path}"):
             found = read_labels(path)
-            strange = np.unique(found[classes[found] == UNKNOWN])
-            if len(strange):
+            unknown = np.unique(found[classes[found] == UNKNOWN])
+            if len(unknown):
                 raise UserError(
-                    f"label {strange[0]} is no class; labels are {min(labels)} to {max(labels)}, "
-                    f"or {ignore} for none, as the evaluation keeps predictions"
+                    f"label {unknown[0]} is not a class; labels are {min(labels)} to "
+                    f"{max(labels)}, or {ignore} for no class, as in kept predictions"
                 )
             metric.update(classes[found], load_semantic(record))
     return metric.compute()
@@ -258,7 +261,12 @@ def score_recall(
     ignore: int = 255,
     progress: Progress = iter,
 ) -> Scores:
-    """Score the recall of proposals, [{"image_id", "masks": [RLE, ...]}], of label maps."""
+    """Score how many regions of label maps are found by proposals.
+
+    images_file: a JSON file that lists the images. gt_dir: the folder of the label maps.
+    proposals_file: [{"image_id", "masks": [RLE, ...]}]. seen_file: the class names and whether each
+    was seen in training, see `read_classes`. ignore: the label of pixels without a class.
+    """
     folder = existing_folder(gt_dir)
     names, seen = read_classes(seen_file, needs_seen=True)
     metric = ProposalRecall(names=names, seen=seen or [], ignore=ignore)
@@ -286,7 +294,8 @@ def _label_files(images_file: str, folder: Path) -> dict[ImageId, Path]:
         path = label_file_of(file_name(image, "file_name", where), folder)
         if owners.setdefault(path, key) != key:
             raise UserError(
-                f"{where}: {path} is that of image {owners[path]!r} already; one image has one map"
+                f"{where}: {path} is already the label map of image {owners[path]!r}; each image "
+                "needs its own"
             )
         paths[key] = path
     return paths
@@ -304,7 +313,7 @@ def _check_same_images(
         absent = min(expected - predicted, key=str)
         raise UserError(
             f"{source}: has no annotation for image {absent!r} ({len(expected - predicted)} of "
-            f"{len(expected)} are missing); an image without segments needs an empty one"
+            f"{len(expected)} are missing); an image without segments needs an empty annotation"
         )
 
 
@@ -313,7 +322,7 @@ def _check_same_ids(
 ) -> None:
     """Refuse predictions whose categories or images have other ids than in the ground truth.
 
-    categories: of the ground truth. content: of the predictions.
+    categories: the categories of the ground truth. content: the content of the predictions.
     """
     source = gt_file if isinstance(gt_file, str) else "the ground truth"
     truth = read_json(gt_file) if isinstance(gt_file, str) else gt_file
@@ -325,7 +334,7 @@ def _check_same_ids(
 
 
 def _image_names(content: Any, source: str) -> dict[ImageId, str]:
-    """Return the names of image files by id, as far as they are given. LVIS gives addresses."""
+    """Return {image id: file name} of the images whose names are given. LVIS gives URLs instead."""
     entries = read_image_entries(content, source)
     given = {key: row.get("file_name") or row.get("coco_url") for key, row in entries.items()}
     return {key: name for key, name in given.items() if name}
@@ -335,7 +344,7 @@ def _score_detections(
     metric: InstanceAP | LvisAP, gt_file: Truth, pred_file: str, progress: Progress
 ) -> Scores:
     content = read_json(pred_file)
-    if isinstance(content, dict):  # a data set, which has ids of its own
+    if isinstance(content, dict):  # a whole data set, with its own lists of images and categories
         _check_same_ids(metric.categories, gt_file, content, pred_file)
     by_image = read_detections(content, pred_file, metric.sizes.keys(), metric.category_ids)
     for key, results in progress(list(by_image.items())):
@@ -364,7 +373,7 @@ SCORERS: dict[str, Callable[..., Scores]] = {
 
 @contextmanager
 def _error_context(source: str) -> Iterator[None]:
-    """Begin the message of a metric, which knows no files, with the file."""
+    """Put the file before the message of a metric, which does not know the file."""
     with _memory_named(source):
         try:
             yield
@@ -374,7 +383,7 @@ def _error_context(source: str) -> Iterator[None]:
 
 @contextmanager
 def _memory_named(source: object) -> Iterator[None]:
-    """Name the label map at which memory runs out."""
+    """Turn a `MemoryError` into a `UserError` that names the file which was being read."""
     try:
         yield
     except MemoryError as error:

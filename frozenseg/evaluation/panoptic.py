@@ -1,4 +1,4 @@
-"""Panoptic quality (Kirillov et al., Panoptic Segmentation, 2019) by panopticapi's rules."""
+"""Panoptic quality (Kirillov et al., Panoptic Segmentation, 2019), by the rules of panopticapi."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ MAX_ID = 2**24 - 1  # ids are written as three bytes in the PNGs of the COCO pan
 class _Regions:
     """The N segments of one id map.
 
-    ids: (N,) as in the map. classes: (N,) rows of the categories. is_crowd: (N,) bool.
-    index: (H * W,) for each pixel the row of its segment plus 1, or 0 for void.
+    ids: (N,) the ids in the map. classes: (N,) positions in the list of categories. is_crowd: (N,)
+    bool. index: (H * W,) for each pixel the position of its segment plus 1, or 0 for void.
     """
 
     ids: np.ndarray
@@ -29,16 +29,17 @@ class _Regions:
 
 
 class PanopticQuality(Metric):
-    """PQ, SQ and RQ, as fractions, over all categories, things, stuff, and per category.
+    """PQ, SQ and RQ, as fractions, over all categories, things and stuff, and per category.
 
     A predicted and a true segment of one category match if their IoU, without the void pixels of
-    the prediction, exceeds 0.5. True crowd segments match nothing and are never missed. A
-    predicted segment without a match that lies by more than half in void, or in the last crowd of
-    its category, is no false positive. The means run over the categories that occur in truth or
-    prediction; the others, and a group of which none occurs, have no score (NaN).
+    the prediction, exceeds 0.5. True crowd segments match nothing and never count as missed. A
+    predicted segment without a match is not a false positive if more than half of it lies in void
+    or in the last crowd of its category. The means are taken over the categories that occur in the
+    ground truth or in a prediction; other categories, and a group in which no category occurs, have
+    no score (NaN).
 
-    categories: [{"id", "isthing", ...}], ids in any order and with gaps. seen: whether each was met
-        in training; with it, the groups Seen and Unseen are scored too.
+    categories: [{"id", "isthing", ...}]; the ids may have any order and gaps. seen: whether each
+        category was seen in training; with it, the groups Seen and Unseen are scored too.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class PanopticQuality(Metric):
         """Count one image and return the pixels (G,) of its true segments.
 
         pred_ids, gt_ids: (H, W) segment ids, 0 for void.
-        pred_segments, gt_segments: [{"id", "category_id"}], those of the truth with "iscrowd".
-            Areas are counted here; panopticapi takes the "area" that the truth states, which is the
-            same in sound files.
-        sources: what messages call the prediction and the truth.
+        pred_segments, gt_segments: [{"id", "category_id"}], with "iscrowd" in the ground truth.
+            Areas are counted here; panopticapi reads the "area" of the ground truth, which is the
+            same in correct files.
+        sources: the names of the prediction and of the ground truth in error messages.
         """
         if image_id in self._images:
             raise UserError(f"image {image_id} was scored twice")
@@ -97,7 +98,8 @@ class PanopticQuality(Metric):
         if (pred_areas == 0).any():
             absent = pred.ids[pred_areas == 0][0]
             raise UserError(f"{named[0]}: segment {absent} is listed, but has no pixel in the map")
-        _check_agreement(gt_ids, gt, gt_areas, named[1])  # truth without a pixel counts as missed
+        # A true segment may have no pixel; it counts as missed.
+        _check_agreement(gt_ids, gt, gt_areas, named[1])
         self._count(pred, pred_areas, gt, gt_areas, shared[:, 1:])
         self._images.add(image_id)
         return gt_areas
@@ -105,7 +107,7 @@ class PanopticQuality(Metric):
     def _regions(
         self, ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str
     ) -> _Regions:
-        """Check the listed segments and give each pixel of the map the row of its segment."""
+        """Check the listed segments, and find the segment of each pixel of the map."""
         flat = np.ascontiguousarray(ids).ravel()
         if not all(0 < segment["id"] <= MAX_ID for segment in segments) or (
             flat.min(initial=0) < 0 or flat.max(initial=0) > MAX_ID
@@ -118,8 +120,8 @@ class PanopticQuality(Metric):
         unknown = [s["category_id"] for s in segments if s["category_id"] not in self._row]
         if unknown:
             raise UserError(f"{source}: category {unknown[0]} is not among the categories")
-        # A lookup table is far cheaper than sorting the pixels, and of a large one the system
-        # allocates only the pages that are written.
+        # A lookup table is far cheaper than sorting the pixels, and the operating system allocates
+        # only those pages of a large table that are written.
         rows = np.zeros(int(largest) + 1, dtype=np.int32)
         rows[segment_ids] = np.arange(1, len(segments) + 1)
         return _Regions(
@@ -137,7 +139,8 @@ class PanopticQuality(Metric):
         gt_areas: np.ndarray,
         shared: np.ndarray,
     ) -> None:
-        """Find the matches of P predicted and G true segments, and the misses on both sides.
+        """Count the matches of P predicted and G true segments, the true segments that are missed,
+        and the false positives.
 
         shared: (G + 1, P) pixels of each predicted segment in void (row 0) and in each true
         segment.
@@ -152,7 +155,7 @@ class PanopticQuality(Metric):
         missed = ~gt.is_crowd & ~match.any(axis=1)
         in_crowd = np.zeros_like(in_void)
         crowd = same_class & gt.is_crowd[:, None]
-        if crowd.any():  # of several crowds of one category panopticapi keeps the last
+        if crowd.any():  # panopticapi keeps only the last of several crowds of one category
             last = len(crowd) - 1 - crowd[::-1].argmax(axis=0)
             in_last = intersection[last, np.arange(len(pred_areas))]
             in_crowd = np.where(crowd.any(axis=0), in_last, 0)
@@ -171,14 +174,14 @@ class PanopticQuality(Metric):
         n is the number of categories of the group that occur.
         """
         classes, iou = self._matches()
-        # Summed in one order, however the images were shared by processes.
+        # A fixed order of summation: the scores do not depend on how processes share the images.
         order = np.lexsort((iou, classes))
         num_classes = len(self.category_ids)
         matched = np.bincount(classes, minlength=num_classes)
         iou_sum = np.bincount(classes[order], weights=iou[order], minlength=num_classes)
         present = matched + self._missed + self._false > 0
-        effort = np.where(present, matched + 0.5 * self._missed + 0.5 * self._false, 1)
-        pq, sq, rq = iou_sum / effort, iou_sum / np.maximum(matched, 1), matched / effort
+        divisor = np.where(present, matched + 0.5 * self._missed + 0.5 * self._false, 1)
+        pq, sq, rq = iou_sum / divisor, iou_sum / np.maximum(matched, 1), matched / divisor
         pq, sq, rq = (np.where(present, values, np.nan) for values in (pq, sq, rq))
 
         scores: Scores = {}
@@ -203,7 +206,8 @@ class PanopticQuality(Metric):
         )
 
     def state(self) -> State:
-        """Return the misses of each category, and the category and IoU of each match."""
+        """Return the misses and false positives of each category, and the category and IoU of each
+        match."""
         classes, iou = self._matches()
         return {
             "images": sorted(self._images, key=str),

@@ -1,4 +1,4 @@
-"""Read the JSON files that are scored: check each entry and group the entries by image."""
+"""Read the JSON files of predictions to score: check each entry and group the entries by image."""
 
 from collections.abc import Collection
 from typing import Any
@@ -10,9 +10,10 @@ from frozenseg.files import read_json
 
 
 def read_classes(path: str, needs_seen: bool) -> tuple[list[str], list[bool] | None]:
-    """Read the class names by label, and whether each was seen in training (None: not said).
+    """Read the class names by label, and whether each was seen in training (None: not given).
 
-    The file is a JSON object {"names": [...], "seen": [...]}. needs_seen: `seen` must be there.
+    The file is a JSON object {"names": [...], "seen": [...]}. needs_seen: whether a file without
+    "seen" is an error.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -31,9 +32,9 @@ def read_classes(path: str, needs_seen: bool) -> tuple[list[str], list[bool] | N
 def read_detections(
     content: Any, path: str, image_ids: Collection[ImageId], category_ids: Collection[int]
 ) -> dict[ImageId, list[dict[str, Any]]]:
-    """Read the content of a COCO results file: the results of each image, in the order of the file.
+    """Return {image id: its results} from the content of a COCO results file, in its order.
 
-    It may also be a COCO data set, whose list "annotations" has the results.
+    The content may also be a COCO data set; then the results are in its list "annotations".
     """
     by_image: dict[ImageId, list[dict[str, Any]]] = {}
     if isinstance(content, dict) and "annotations" in content:
@@ -56,7 +57,7 @@ def read_detections(
 
 
 def read_proposals(path: str, image_ids: Collection[ImageId]) -> dict[ImageId, list[Any]]:
-    """Read a list of {"image_id", "masks"}: the masks of each image, not yet checked."""
+    """Read a list of {"image_id", "masks"}; return {image id: its masks}, not yet checked."""
     by_image: dict[ImageId, list[Any]] = {}
     for i, entry in enumerate(entries(read_json(path), path)):
         where = f"{path}: entry {i}"

@@ -13,12 +13,12 @@ from frozenseg.evaluation.semantic import check_ignore
 class ProposalRecall(CountingMetric):
     """Share of (image, class) regions that some proposal covers, in per cent (FrozenSeg, Tab. 8).
 
-    In each image, all pixels of a class are one region. It is found at a threshold if a proposal
-    has an IoU above it. Regions are pooled over all images, not averaged per class; pixels without
-    a class stay in the union. Scores are "S_Recall@IoU=0.50" for seen classes and "U_..." for
-    unseen ones, and NaN where there was no region.
+    In each image, all pixels of a class are one region. It is found at a threshold if its IoU with
+    a proposal is above the threshold. Regions are pooled over all images, not averaged per class;
+    pixels without a class stay in the union. Scores are "S_Recall@IoU=0.50" for seen classes and
+    "U_..." for unseen ones, and NaN where there was no region.
 
-    names: of the classes, by label. seen: (K,) whether a class was met in training. ignore: the
+    names: the class names, by label. seen: (K,) whether a class was seen in training. ignore: the
     label of pixels without a class.
     """
 
@@ -43,13 +43,18 @@ class ProposalRecall(CountingMetric):
         super().__init__(regions=(2,), found=(2, len(self.thresholds)))  # rows: unseen, seen
 
     def update(self, proposals: Masks, gt: np.ndarray) -> None:
-        """Count one image. proposals: (P, H, W) masks or P codes; P may be 0. gt: (H, W) labels."""
+        """Count one image.
+
+        proposals: (P, H, W) masks or P run-length codes; P may be 0. gt: (H, W) labels.
+        """
         codes = as_rles(proposals, (gt.shape[0], gt.shape[1]), "proposals")
         labels = np.unique(gt)
         labels = labels[labels != self.ignore]
         if len(labels) and (labels[0] < 0 or labels[-1] >= len(self.names)):
             wrong = labels[0] if labels[0] < 0 else labels[-1]
-            raise UserError(f"ground truth: label {wrong} is no class of {len(self.names)}")
+            raise UserError(
+                f"ground truth: label {wrong} is not one of the {len(self.names)} classes"
+            )
         seen = self.seen[labels].astype(np.int64)
         self.counts["regions"] += np.bincount(seen, minlength=2)
         if not len(labels) or not codes:

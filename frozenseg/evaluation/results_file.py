@@ -1,4 +1,4 @@
-"""results.json of a run: all scores of each data set, and what they were made with."""
+"""Write and read results.json: all scores of each data set, and what they were computed with."""
 
 import math
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from frozenseg.files import read_json, write_json
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """The scores of one data set, as a file holds them.
+    """The scores of one data set, as read from a file.
 
     summary: the headline numbers in per cent; NaN where there was nothing to score.
-    class_scores: {metric (PQ, AP, box AP, IoU): {class: per cent}}, where there was something to
-        score. Classes are named by their ids where older versions wrote no names.
-    provenance: what the scores were made with; empty in files of older versions.
+    class_scores: {metric (PQ, AP, box AP, IoU): {class: per cent}}, for the classes that had
+        something to score. In files of older versions without names, a class is given by its id.
+    provenance: what the scores were computed with; empty in files of older versions.
     """
 
     summary: Summary
@@ -35,7 +35,7 @@ def write_results(
 ) -> None:
     """Write all numbers as JSON, by data set.
 
-    about: more entries of each data set, "classes" and "provenance".
+    about: {data set: further entries}, "classes" and "provenance".
     """
     write_json(
         path,
@@ -55,16 +55,19 @@ def write_results(
 
 
 def read_results(path: Path) -> dict[str, StoredEvaluation]:
-    """Read the evaluations of results.json, by data set; `UserError` for another file."""
+    """Return {data set: its evaluation} from results.json; raise `UserError` for any other file."""
     content = read_json(path)
     try:
         return {str(name): stored_evaluation(entry) for name, entry in content.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: is no results.json of an evaluation") from None
+        raise UserError(f"{path}: is not the results.json of an evaluation") from None
 
 
 def stored_evaluation(entry: Mapping[str, Any]) -> StoredEvaluation:
-    """Read the entry of one data set; raises what Python raises for one of another form."""
+    """Read the entry of one data set.
+
+    An entry of another form raises `AttributeError`, `KeyError`, `TypeError` or `ValueError`.
+    """
     summary = {
         str(key): math.nan if value is None else float(value)
         for key, value in entry["summary"].items()
@@ -74,7 +77,7 @@ def stored_evaluation(entry: Mapping[str, Any]) -> StoredEvaluation:
     tasks = dict(entry.get("details", {}))
     for task, details in tasks.items():
         metric, rows = _of_classes(task, details)
-        if task.startswith("lvis") and "instances" in tasks:  # as in the summary
+        if task.startswith("lvis") and "instances" in tasks:  # the same prefix as in the summary
             metric = f"LVIS {metric}"
         scored = {key: value for key, value in rows.items() if value is not None}
         if scored:
@@ -83,8 +86,7 @@ def stored_evaluation(entry: Mapping[str, Any]) -> StoredEvaluation:
 
 
 def _of_classes(task: str, details: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of a task's metric, and its value in per cent for each class, by id or by
-    name."""
+    """Return the name of a task's metric, and {class id or name: its value in per cent}."""
     if keys := [key for key in details if key.startswith("IoU-")]:
         metric = "IoU" if task == "semantic" else f"{task} IoU"
         return metric, {key.removeprefix("IoU-"): details[key] for key in keys}
@@ -96,7 +98,7 @@ def _of_classes(task: str, details: Mapping[str, Any]) -> tuple[str, dict[str, A
 
 
 def table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Return the headline numbers of each dataset as text, and then the means over folds."""
+    """Return the headline numbers of each dataset as text, followed by the means over folds."""
     lines = []
     for name, evaluation in evaluations.items():
         lines += [f"{name} ({evaluation.images} images)", *summary_lines(evaluation.summary)]
@@ -107,9 +109,9 @@ def table(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """Return the headline numbers of one dataset, one number a line.
+    """Return the headline numbers of one dataset, one number in each line.
 
-    Those that are NaN share the last line.
+    The last line names the metrics that are NaN.
     """
     width = max(map(len, summary), default=0)
     nothing = [metric for metric, value in summary.items() if math.isnan(value)]

@@ -1,4 +1,4 @@
-"""Score the predictions for a dataset, in threads beside the model that makes them."""
+"""Score the predictions for a dataset, in threads that run beside the model."""
 
 import copy
 import itertools
@@ -23,10 +23,10 @@ Gather = Callable[[Any], list[Any]]
 
 @dataclass(frozen=True)
 class Share:
-    """What the metrics have kept of a share of a dataset, in a form that can be sent and pickled.
+    """The metrics' state for a share of a dataset, in a form that can be sent and pickled.
 
-    images: the number of its images. states: {task: of each of its metrics}. model_seconds,
-    scoring_seconds: as of `Evaluation`.
+    images: the number of images in the share. states: {task: the states of its metrics}.
+    model_seconds, scoring_seconds: see `Evaluation`.
     """
 
     images: int
@@ -41,10 +41,10 @@ class Evaluation:
 
     images: the number of images, over all processes.
     summary: the headline numbers in per cent.
-    details: {task: all that its metric computes}.
-    model_seconds: time in which this process waited for the model, and for images to be read.
-    scoring_seconds: time in the metrics, of all threads of this process; most of it passes beside
-        the model.
+    details: {task: all scores that its metric computes}.
+    model_seconds: the time that this process waited for the model, and for images to be read.
+    scoring_seconds: the time spent in the metrics, summed over all threads of this process; for
+        most of it the model runs at the same time.
     """
 
     images: int
@@ -64,9 +64,9 @@ def evaluate(
     title: str = "evaluation",
     progress: bool = True,
 ) -> Evaluation:
-    """Score the results of this process's share of a dataset; returns the scores of the whole.
+    """Score this process's share of a dataset, and return the scores of the entire dataset.
 
-    predictions, total, scorers, title, progress: as of `score`. gather: as of `combined`.
+    predictions, total, scorers, title, progress: see `score`. gather: see `combined`.
     """
     share = score(predictions, tasks, total=total, scorers=scorers, title=title, progress=progress)
     return combined(tasks, [share], gather)
@@ -81,10 +81,11 @@ def score(
     title: str = "evaluation",
     progress: bool = True,
 ) -> Share:
-    """Feed results to the metrics, in threads, while the model makes the next ones.
+    """Pass results to the metrics, in threads, while the model computes the next results.
 
-    predictions: the results of each image. total: their number, for the progress bar. scorers: the
-    number of threads. title, progress: of the bar, and whether there is one.
+    predictions: the results of each image. total: the number of images, for the progress bar.
+    scorers: the number of threads. title: the title of the progress bar. progress: whether there is
+    a progress bar.
     """
     images, model_seconds = 0, 0.0
     found = iter(predictions)
@@ -108,7 +109,8 @@ def combined(
 ) -> Evaluation:
     """Return the scores of a dataset, which do not depend on how its images were shared.
 
-    shares: what this process knows of; other processes may have others, which `gather` brings.
+    shares: the shares of this process. gather: takes a value of this process and returns the values
+    of all processes, and thus brings their shares.
     """
     start = time.perf_counter()
     summary: Summary = {}
@@ -129,11 +131,10 @@ def combined(
 
 
 class Scorers:
-    """Threads that score results, each with evaluators of its own.
+    """Threads that score results, each with its own evaluators.
 
-    As many results as there are threads may wait to be scored; not more, because they hold masks in
-    full size. An error of an evaluator is raised by a later `score`, or at the end of the `with`
-    block.
+    No more results than there are threads may wait to be scored, because they hold masks at full
+    size. An error of an evaluator is raised by a later `score`, or at the end of the `with` block.
     """
 
     def __init__(self, tasks: Mapping[str, Task], threads: int) -> None:
@@ -146,13 +147,13 @@ class Scorers:
         self._waiting: deque[Future[float]] = deque()
 
     def score(self, record: Record, result: Prediction) -> None:
-        """Score the results of an image in one of the threads."""
+        """Score the results of an image in one of the threads; wait if too many are waiting."""
         while len(self._waiting) > len(self._copies):
             self.seconds += self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._score, record, result))
 
     def states(self, name: str) -> list[State]:
-        """Return what the threads' evaluators of one task have kept."""
+        """Return the states of the threads' metrics for one task."""
         return [copied[name].metric.state() for copied in self._copies]
 
     def _score(self, record: Record, result: Prediction) -> float:

@@ -1,4 +1,4 @@
-"""Semantic segmentation: intersection over union and accuracy, as detectron2 counts them."""
+"""Semantic segmentation: intersection over union and accuracy, as detectron2 computes them."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,18 @@ from frozenseg.text.names import distinct
 
 
 class SemanticIoU(CountingMetric):
-    """mIoU, fwIoU, mACC, pACC and IoU, ACC of each class, in per cent.
+    """mIoU, fwIoU, mACC and pACC, and the IoU and ACC of each class, in per cent.
 
-    Only pixels with a true class count. A class that never occurs in the truth has no score (NaN)
-    and no part in the means, even when it was predicted, as in detectron2's SemSegEvaluator. All
-    sums are whole numbers, so the order of the images does not matter.
+    Only pixels with a class or with `background` in the ground truth count. A class that never
+    occurs in the ground truth has no score (NaN) and does not enter the means, even if it was
+    predicted, as in detectron2's SemSegEvaluator. All sums are integers, so the order of the images
+    does not matter.
 
-    names: of the classes, by label. seen: (K,) whether a class was met in training; adds
-    "mIoU-seen" and "mIoU-unseen". ignore: the label of pixels without a class; as a prediction it
+    names: the class names, by label. seen: (K,) whether a class was seen in training; adds
+    "mIoU-seen" and "mIoU-unseen". ignore: the label of pixels without a class; in a prediction it
     means that the model gives the pixel no class, which counts as wrong. background: the label of
-    pixels that are known to be of no class: what is predicted there is wrong. None: there is none.
+    pixels that are known to belong to no class, so that any class predicted there is wrong; None:
+    there is no such label.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class SemanticIoU(CountingMetric):
         super().__init__(true=shape, predicted=shape, correct=shape)
 
     def update(self, pred: np.ndarray, gt: np.ndarray) -> None:
-        """Count the pixels of one image; both maps (H, W) with labels 0..K-1 or `ignore`, the
-        second also with `background`."""
+        """Count the pixels of one image.
+
+        pred, gt: (H, W) labels, 0 to K-1 or `ignore`; in `gt` also `background`.
+        """
         if pred.shape != gt.shape:
             raise UserError(f"the prediction has shape {pred.shape}, the ground truth {gt.shape}")
         num_classes = len(self.names)
@@ -59,16 +63,16 @@ class SemanticIoU(CountingMetric):
         `background`."""
         num_classes = len(self.names)
         flat = labels.ravel().astype(np.int64)
-        none = flat == background
-        outside = ((flat < 0) | (flat >= num_classes)) & ~none
+        is_background = flat == background
+        outside = ((flat < 0) | (flat >= num_classes)) & ~is_background
         wrong = flat[outside & (flat != self.ignore)]
         if len(wrong):
             raise UserError(
-                f"{source}: label {wrong[0]} is no class; labels are 0 to {num_classes - 1}, "
-                f"or {self.ignore} for none"
+                f"{source}: label {wrong[0]} is not a class; labels are 0 to {num_classes - 1}, "
+                f"or {self.ignore} for no class"
             )
         flat[flat == self.ignore] = num_classes
-        flat[none] = num_classes + 1
+        flat[is_background] = num_classes + 1
         return flat
 
     def compute(self) -> Scores:

@@ -12,16 +12,17 @@ class TrackingQuality:
     """STQ, the geometric mean of association quality and segmentation quality.
 
     SQ is the mIoU of the classes that occur, over all pixels of all videos. AQ is the mean over
-    true things g of sum(|p and g| IoU(p, g)) / |g|, over the predicted things p that share a pixel
-    with g, whatever their classes; all are counted over a whole video. Pixels that are void in the
-    truth do not count.
+    true things g of sum(|p and g| IoU(p, g)) / |g|, where the sum runs over the predicted things p
+    that share a pixel with g, whatever their classes. All sizes are counted over an entire video.
+    Pixels that are void in the ground truth do not count.
 
-    Identity switches: how often the predicted thing that covers a true one, with an IoU above 0.5
-    in a frame, is another than the last time one did.
+    Identity switches: a predicted thing covers a true thing in a frame if their IoU is above 0.5. A
+    switch is counted whenever the covering thing differs from the last one that covered the same
+    true thing.
     """
 
     def __init__(self, is_thing: Sequence[bool]) -> None:
-        """is_thing: of each class."""
+        """is_thing: whether each class is a thing."""
         self.num_classes = len(is_thing)
         self.confusion = np.zeros((self.num_classes + 1, self.num_classes + 1), np.int64)
         self.associations: list[float] = []
@@ -42,7 +43,7 @@ class TrackingQuality:
         self.frames += len(true)
 
     def scores(self) -> dict[str, float]:
-        """Return {"STQ", "AQ", "SQ"} as fractions, and the numbers "switches" and "frames"."""
+        """Return {"STQ", "AQ", "SQ"} as fractions, and the counts "switches" and "frames"."""
         rows = self.confusion[:-1]
         both = np.diag(rows)
         union = rows.sum(1) + self.confusion[:, :-1].sum(0) - both
@@ -54,20 +55,21 @@ class TrackingQuality:
 
 
 def _associations(shared: np.ndarray, rows: list[int], columns: list[int]) -> list[float]:
-    """Return the association of each true thing.
+    """Return the association quality of each true thing.
 
-    shared: (G, P + 1) pixels of G true and P predicted segments, void first.
+    shared: (G, P + 1) the numbers of pixels that G true and P predicted segments share; column 0 is
+    void. rows, columns: the things among the true and the predicted segments.
     """
     common = shared[np.ix_(rows, columns)].astype(float)  # (things, predicted things)
     true_sizes = shared[rows].sum(1)
     sizes = shared[:, columns].sum(0)
     iou = common / np.maximum(true_sizes[:, None] + sizes - common, 1)
-    seen = true_sizes > 0
-    return ((common * iou).sum(1)[seen] / true_sizes[seen]).tolist()
+    visible = true_sizes > 0
+    return ((common * iou).sum(1)[visible] / true_sizes[visible]).tolist()
 
 
 def _switches(true: np.ndarray, pred: np.ndarray, rows: list[int], columns: list[int]) -> int:
-    """Count the switches of the true things `rows` among the predicted things `columns`."""
+    """Count the identity switches of the true things `rows`, covered by the predicted `columns`."""
     count, last = 0, dict[int, int]()
     sizes = int(true.max(initial=0)), int(pred.max(initial=0))
     columns = [column for column in columns if column <= sizes[1]]

@@ -1,6 +1,6 @@
-"""Evaluators: each reads the annotation of a record from disk and feeds its metric.
+"""Evaluators: each reads the annotation of a record from disk and passes it to its metric.
 
-Their summaries are in per cent, as papers print them.
+Their summaries are in per cent, as in papers.
 """
 
 import math
@@ -39,15 +39,15 @@ PANOPTIC_GROUPS = {
 
 
 class Task(Protocol):
-    """What `frozenseg.evaluation.runner.evaluate` needs of an evaluator.
+    """The interface of an evaluator that `frozenseg.evaluation.runner.evaluate` needs.
 
-    metric: what is gathered and merged over processes.
+    metric: the metric, whose state is gathered from all processes and merged.
     names: the keys of `summary`, known before the first image, the most important first.
     """
 
     @property
     def metric(self) -> Metric:
-        """The metric that `update` feeds; each evaluator has one of its own class."""
+        """The metric that `update` fills; its class depends on the evaluator."""
 
     names: tuple[str, ...]
 
@@ -55,7 +55,7 @@ class Task(Protocol):
         """Compare the results for one image with the annotation of its record."""
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the scores to report, in per cent; NaN: there was nothing to score."""
+        """Return the scores to report, in per cent; NaN where there was nothing to score."""
 
 
 class PanopticEvaluator:
@@ -90,7 +90,7 @@ class PanopticEvaluator:
         )
 
     def summary(self, scores: Scores) -> Summary:
-        """PQ, SQ and RQ of each group, e.g. "PQ-things"."""
+        """Return PQ, SQ and RQ of each group, e.g. "PQ-things"."""
         return {
             f"{key}{suffix}": 100 * scores[group][key.lower()]
             for group, suffix in PANOPTIC_GROUPS.items()
@@ -99,10 +99,10 @@ class PanopticEvaluator:
 
 
 class VideoEvaluator:
-    """VPQ, STQ and identity switches of frames, with tracks and, "untracked", without.
+    """VPQ, STQ and identity switches of videos, with tracks and without ("untracked").
 
-    The names of a video's frames differ in their last number alone, by which they are ordered, or
-    the frames lie in a folder of their own. The ids of the annotation are identities.
+    Frames are of the same video if they lie in the same folder and their names differ only in the
+    number at the end, by which they are ordered. The ids of the annotation are identities.
     """
 
     KEYS = ("VPQ", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ")
@@ -115,7 +115,7 @@ class VideoEvaluator:
         self.metric = VideoQuality(is_thing=categories.is_thing)
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Keep the panoptic result beside the segments of the record's PNG."""
+        """Keep the panoptic result together with the segments of the record's PNG."""
         assert result.panoptic is not None, "the post-processor makes it"
         truth, segments = load_panoptic(record)
         classes = dict(zip(segments.ids.tolist(), segments.class_ids.tolist(), strict=True))
@@ -124,7 +124,7 @@ class VideoEvaluator:
         self.metric.update(video, path.stem, result.panoptic, truth, classes)
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the means in per cent, and the numbers of switches."""
+        """Return the scores in per cent, and the numbers of identity switches."""
         found: Summary = {}
         for kind, prefix in (("with tracks", ""), ("without", "untracked ")):
             found |= {f"{prefix}{key}": 100 * scores[kind][key] for key in self.KEYS}
@@ -148,15 +148,15 @@ class SemanticEvaluator:
         self.metric.update(result.semantic, load_semantic(record))
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the means alone, without the scores of single classes."""
+        """Return only the means, without the scores of single classes."""
         return {key: scores[key] for key in self.names}
 
 
 class OracleEvaluator:
-    """mIoU and FB-IoU where an image is queried only with classes it holds ("oracle presence").
+    """mIoU and FB-IoU if each image is queried only with the classes in it ("oracle presence").
 
-    This is the published protocol of Fusioner. Its numbers do not compare with those of
-    `SemanticEvaluator`, where every image is queried with the whole vocabulary, so their names
+    This is the published protocol of Fusioner. Its scores cannot be compared with those of
+    `SemanticEvaluator`, where every image is queried with the entire vocabulary, so their names
     begin with "oracle".
     """
 
@@ -178,15 +178,16 @@ class OracleEvaluator:
         self.metric.update(classes, result.present_masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the means alone, with "oracle" before their names."""
+        """Return only the means, with "oracle" before their names."""
         return {name: scores[name.removeprefix("oracle ")] for name in self.names}
 
 
 class BestClassEvaluator:
-    """mIoU of a map of the most probable class, or of no class where none is probable enough.
+    """mIoU of a map with the most probable class of each pixel, or no class if the probability of
+    all is too low.
 
     A pixel that is labelled as none of the classes counts against the class that is predicted
-    there. A class that is predicted, but is nowhere in the truth, has an IoU of 0.
+    there. A class that is predicted but never occurs in the ground truth has an IoU of 0.
     """
 
     KEYS = ("mIoU", "mIoU-seen", "mIoU-unseen")
@@ -197,11 +198,11 @@ class BestClassEvaluator:
         self.names = tuple(f"{self.prefix} {key}" for key in self.KEYS)
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """Class ids (H, W), negative for no class; None if no class was queried."""
+        """Return class ids (H, W), negative for no class; None if no class was queried."""
         raise NotImplementedError
 
     def update(self, record: Record, result: Prediction) -> None:
-        """Compare `class_map`, where there is one, with the record's label map."""
+        """Compare `class_map`, if it is not None, with the record's label map."""
         predicted, truth = self.class_map(result), load_semantic(record)
         if predicted is None:
             return
@@ -210,24 +211,24 @@ class BestClassEvaluator:
         self.metric.update(classes, masks, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """Return the means alone, with `prefix` before their names."""
+        """Return only the means, with `prefix` before their names."""
         return {f"{self.prefix} {key}": scores[key] for key in self.KEYS}
 
 
 class MosaicEvaluator(BestClassEvaluator):
     """Mosaic-4, a protocol of this project: only the classes of the mosaic are queried, and a pixel
-    takes the most probable of them if its probability is above one half."""
+    gets the most probable of them if its probability is above one half."""
 
     prefix = "mosaic"
 
     def class_map(self, result: Prediction) -> np.ndarray | None:
-        """Return the best of the classes in the image."""
+        """Return the best of the classes in the image at each pixel."""
         return result.present_best
 
 
 class WholeEvaluator(BestClassEvaluator):
     """The few-shot benchmarks without an oracle: every image is queried with all classes, and a
-    pixel takes the most probable of them if its probability is above one half."""
+    pixel gets the most probable of them if its probability is above one half."""
 
     prefix = "whole"
 
@@ -240,7 +241,7 @@ class WholeEvaluator(BestClassEvaluator):
 class DetectionEvaluator:
     """AP of masks or boxes by the rules of a metric, and its mean over seen and unseen classes.
 
-    prefix: of the names of the scores, where another metric has the same.
+    prefix: put before the names of the scores if another metric has the same names.
     """
 
     def __init__(
@@ -275,7 +276,7 @@ class DetectionEvaluator:
         """Return the scores of `metric.keys`, and the mean AP of seen and of unseen classes."""
         groups: dict[bool, list[float]] = {True: [], False: []}
         for category_id, value in scores["per_class"].items():
-            if not math.isnan(value):  # there was something to find
+            if not math.isnan(value):  # the ground truth has objects of this category
                 groups[self.seen[int(category_id)]].append(value)
         means = {
             f"AP{suffix}": sum(groups[seen]) / len(groups[seen]) if groups[seen] else math.nan
@@ -300,5 +301,5 @@ class RecallEvaluator:
         self.metric.update(result.proposals, truth)
 
     def summary(self, scores: Scores) -> Summary:
-        """All scores, which are in per cent already."""
+        """Return all scores, which are in per cent already."""
         return dict(scores)

@@ -1,4 +1,4 @@
-"""Segments over time: what the measures of videos compare."""
+"""Tubes, which are segments over the frames of a video; the video metrics compare them."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ import numpy as np
 
 @dataclass
 class Tubes:
-    """The segments of a video, predicted or true.
+    """The tubes of a video, predicted or true.
 
-    ids: (T, H, W) int, the identity at each pixel of each frame, 0 for void.
-    classes: the class of each identity. things: the identities of things.
+    ids: (T, H, W) int, the identity at each pixel of each of T frames, 0 for void.
+    classes: {identity: its class}. things: the identities whose class is a thing.
     """
 
     ids: np.ndarray
@@ -18,7 +18,8 @@ class Tubes:
     things: set[int]
 
     def compact(self) -> tuple[np.ndarray, list[int]]:
-        """Return the map (T, H, W) with numbers from 1 for identities, and these in their order."""
+        """Return `ids` with the identities renumbered from 1, and the list of N identities, where
+        number n stands for entry n - 1."""
         known = sorted(self.classes)
         index = np.searchsorted(known, self.ids).clip(max=max(0, len(known) - 1))
         numbers = np.where(self.ids > 0, index + 1, 0) if known else np.zeros_like(self.ids)
@@ -26,9 +27,9 @@ class Tubes:
 
 
 def shared_pixels(one: np.ndarray, other: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
-    """Count the pixels that two maps share, (M + 1, N + 1), for their numbers 0-M and 0-N.
+    """Return (M + 1, N + 1) int64, how many pixels have each pair of numbers in two maps.
 
-    sizes: (M, N).
+    sizes: (M, N), the largest numbers of the two maps.
     """
     width = sizes[1] + 1
     pairs = one.ravel().astype(np.int64) * width + other.ravel()

@@ -1,4 +1,4 @@
-"""Score the frames of videos, with the identities of a tracker and without."""
+"""Score the panoptic results of videos, with the identities of a tracker and without."""
 
 import base64
 import zlib
@@ -22,10 +22,10 @@ class VideoQuality(Metric):
     """VPQ, STQ and identity switches of videos, with tracks and without.
 
     Frames may come in any order, and to several processes: they are kept, compressed, and tracked
-    in their order when the scores are computed. Without tracks, an identity is what regions of
-    different frames have in common that have the same id and the same class.
+    in the order of the video when the scores are computed. Without tracks, regions of different
+    frames have the same identity if they have the same id and the same class.
 
-    is_thing: of each class. make_tracker: makes the tracker of a video.
+    is_thing: whether each class is a thing. make_tracker: makes a new tracker for each video.
     """
 
     def __init__(
@@ -51,12 +51,15 @@ class VideoQuality(Metric):
     ) -> None:
         """Keep a frame.
 
-        video, frame: names; frames are ordered by the number at the end of theirs. truth_ids:
-        (H, W), 0 for void; in all frames of a video an identity has one id. truth_classes: the
-        class of each id.
+        video, frame: their names; frames are ordered by the number at the end of their names.
+        truth_ids: (H, W) int, 0 for void; an identity has the same id in all frames of a video.
+        truth_classes: the class of each id.
         """
         if found.ids.shape != truth_ids.shape:
-            raise UserError(f"{video}, {frame}: {found.ids.shape}, but the truth {truth_ids.shape}")
+            raise UserError(
+                f"{video}, {frame}: the prediction has shape {found.ids.shape}, the ground truth "
+                f"{truth_ids.shape}"
+            )
         frames = self._videos.setdefault(video, {})
         if frame in frames:
             raise UserError(f"{video}: frame {frame} was scored twice")
@@ -71,7 +74,7 @@ class VideoQuality(Metric):
     def compute(self) -> Scores:
         """Return {"with tracks": scores, "without": scores}.
 
-        Scores are {"VPQ", ..., "STQ", "AQ", "SQ"}, as fractions, and the numbers "switches" and
+        Scores are {"VPQ", ..., "STQ", "AQ", "SQ"}, as fractions, and the counts "switches" and
         "frames".
         """
         return {
@@ -92,7 +95,8 @@ class VideoQuality(Metric):
             if len(sizes) > 1:
                 raise UserError(
                     f"{name}: its frames have sizes {sizes[0]} and {sizes[-1]} (height, width); "
-                    "a video has one: resize them, or name them as two videos"
+                    "all frames of a video need the same size: resize them, or name them as two "
+                    "videos"
                 )
             truth, found = _truth(frames, self.is_thing), tubes_of(frames)
             quality.add(name, found, truth)
@@ -113,7 +117,7 @@ class VideoQuality(Metric):
 
 
 def _place(frame: str) -> tuple[int, str]:
-    """Return by what a frame is ordered. Not all names pad their numbers with zeros."""
+    """Return the sort key of a frame: its number, because not all names pad it with zeros."""
     digits = frame[len(frame.rstrip("0123456789")) :]
     return int(digits or 0), frame
 
@@ -157,7 +161,7 @@ def _last_classes(frames: Iterator[PanopticResult]) -> Tubes:
 
 
 def _by_id_and_class(frames: Iterator[PanopticResult]) -> Tubes:
-    """Return the tubes of frames that nobody has tracked."""
+    """Return the tubes of frames without tracks; regions are joined by id and class."""
     numbers: dict[tuple[int, int], int] = {}
     maps, things = [], set[int]()
     for found in frames:

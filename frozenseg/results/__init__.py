@@ -1,1 +1,1 @@
-"""The result of a call, and its forms for other tools."""
+"""The result of segmenting an image, and its conversion to the formats of other tools."""

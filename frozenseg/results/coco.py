@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 def coco_documents(
     result: "SegmentationResult", image_id: int, panoptic_file: str
 ) -> dict[str, dict[str, Any]]:
-    """Return {"panoptic": document, "instances": document}; see `SegmentationResult.to_coco`."""
+    """Return {"panoptic": document, "instances": document}; see `SegmentationResult.to_coco`.
+
+    image_id: the id of the image in both documents. panoptic_file: the name of the PNG of ids.
+    """
     height, width = result.image.shape[:2]
     image = {
         "id": image_id,

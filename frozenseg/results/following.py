@@ -14,13 +14,17 @@ from frozenseg.tracking.tracker import Tracker
 
 Outcome = SegmentationResult | UserError
 
-KEEP_SHARE = 0.6  # of the threshold, at which a region goes on with its track
-SMALL = 64  # pixels of the sides at which frames are compared
-AFRESH = 16  # frames after which one is segmented in any case, so that no more wait for a result
+KEEP_SHARE = 0.6  # a region continues its track if its score is at least this share of `threshold`
+SMALL = 64  # frames are compared at this height and width, in pixels
+# Every 16th frame is segmented in any case, so that no more frames than these wait for a result.
+AFRESH = 16
 
 
 def tracker_of(threshold: float) -> Tracker:
-    """Return a tracker whose tracks begin at a threshold of scores, 0-1, and end below it."""
+    """Return a tracker whose tracks start at scores of at least `threshold`, 0-1.
+
+    A track continues down to `KEEP_SHARE` of the threshold.
+    """
     return Tracker(start=checked_threshold(threshold), keep=KEEP_SHARE * threshold)
 
 
@@ -34,48 +38,52 @@ def follow(
     """Yield the results of the frames of one video.
 
     segment: yields the results of frames, in their order, with the threshold `tracker.keep`.
-    tracker: gives them identities; None: they have none.
-    still: as `level` of `Still`; None: all frames are segmented.
+    tracker: gives the regions their identities; None: they have no identities.
+    still: the argument `level` of `Still`; None: all frames are segmented.
     """
     if still is None:
         results = segment(iter(frames))
     else:
-        calm = Still(still)
-        results = calm.spread(segment(calm.moved(frames)))
+        motion = Still(still)
+        results = motion.spread(segment(motion.moved(frames)))
     return results if tracker is None else tracked(results, tracker)
 
 
 def tracked(results: Iterable[Outcome], tracker: Tracker) -> Iterator[Outcome]:
     """Yield the results of the frames of one video with the identities of their regions.
 
-    results: made with the threshold `tracker.keep`. Errors in place of results stay as they are.
+    results: the results with the threshold `tracker.keep`. Errors in place of results are yielded
+        unchanged.
     """
     for result in results:
         if isinstance(result, SegmentationResult):
-            sure = result.filter(threshold=tracker.start).instances
-            result = replace(result, panoptic=tracker.update(result.regions), instances=sure)
+            confident = result.filter(threshold=tracker.start).instances
+            result = replace(result, panoptic=tracker.update(result.regions), instances=confident)
         yield result
 
 
 class Still:
-    """Leaves out frames that hardly differ from the last one that was segmented.
+    """Skips frames that hardly differ from the last one that was segmented.
 
-    level: the most difference, in grey levels 0-255, that may be the mean of any of the 8 x 8 parts
-        of a frame.
+    level: a frame is skipped if none of its 8 x 8 parts has a mean difference above this, in grey
+        levels 0-255.
 
-    `moved` chooses the frames that a model gets, `spread` gives its results to the others too.
+    `moved` chooses the frames that the model segments; `spread` reuses their results for the
+    others.
     """
 
     def __init__(self, level: float) -> None:
         if not 0 <= level <= 255:
             raise UserValueError(f"still {level:g}: must lie in 0-255")
         self.level, self.reused = level, 0
-        self._waiting: deque[np.ndarray | None] = deque()  # None: the next result is of this frame
+        # The frames that still need a result: None for one that is being segmented, the frame
+        # itself for one that reuses the result before it.
+        self._waiting: deque[np.ndarray | None] = deque()
 
     def moved(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the frames (H, W, 3) uint8 that differ from the last one that was yielded."""
         last: np.ndarray | None = None
-        shape: tuple[int, ...] = ()  # of the frame itself; `last` is small
+        shape: tuple[int, ...] = ()  # of the frame at its full size; `last` is scaled down
         for number, frame in enumerate(frames):
             small = cv2.resize(frame, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
             due = number % AFRESH == 0 or frame.shape != shape
@@ -87,7 +95,10 @@ class Still:
                 self._waiting.append(frame)
 
     def spread(self, results: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Yield the results of all frames in their order, of those from `moved`."""
+        """Yield the results of all frames, in their order.
+
+        results: the results of the frames from `moved`.
+        """
         for result in results:
             yield from self._reused()
             self._waiting.popleft()

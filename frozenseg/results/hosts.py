@@ -1,4 +1,4 @@
-"""A result in the forms of Transformers, supervision and detectron2."""
+"""Convert a result to the formats of Transformers, supervision and detectron2."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ DETECTRON2 = "--no-build-isolation git+https://github.com/facebookresearch/detec
 
 
 def transformers_dict(found: PanopticResult) -> dict[str, Any]:
-    """Return what Transformers' `post_process_panoptic_segmentation` gives for one image."""
+    """Return the format of Transformers' `post_process_panoptic_segmentation` for one image."""
     segments = [
         {
             "id": segment.id,
@@ -27,7 +27,7 @@ def transformers_dict(found: PanopticResult) -> dict[str, Any]:
 
 
 def supervision_detections(objects: InstanceResult) -> Any:
-    """Return `supervision.Detections`, with names in `data["class_name"]`."""
+    """Return `supervision.Detections`, with the class names in `data["class_name"]`."""
     supervision = import_package("supervision", "to_supervision")
     scored = not np.isnan(objects.scores).any()
     return supervision.Detections(
@@ -45,10 +45,10 @@ def detectron2_output(
     size: tuple[int, int],
     thing_ids: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Return what a model of detectron2 gives for one image.
+    """Return the output of a detectron2 model for one image.
 
-    size: (height, width). thing_ids: detectron2's number of each class that is a thing for it;
-    None: things are those of the vocabulary, and the numbers are the class ids.
+    size: (height, width). thing_ids: {class id: detectron2's number} of the classes that are things
+    in detectron2; None: the things are those of the vocabulary, and the numbers are the class ids.
     """
     numbers = thing_ids or {}
     output: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A result as a prediction that Label Studio imports: brush masks or polygons."""
+"""Convert a result to a prediction that Label Studio imports: brush masks or polygons."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 from frozenseg.results.outlines import outlines
 from frozenseg.structures import InstanceResult
 
-# The sizes in bits of the lengths of runs among which each run chooses, and the code of a choice.
+# The numbers of bits that may hold the length of a run. Each run writes the index of its choice.
 RUN_BITS = (8, 12, 16, 16)
 
 
@@ -16,7 +16,8 @@ def regions_of(
 ) -> list[dict[str, Any]]:
     """Return the entries of "result" in a prediction; see `SegmentationResult.to_label_studio`.
 
-    brush: masks as they are, one entry for each object. Otherwise polygons, one for each part.
+    brush: whether the entries are exact masks, one for each object, or polygons, one for each
+        connected part.
     """
     height, width = objects.masks.shape[1:]
     kind = "brushlabels" if brush else "polygonlabels"
@@ -48,7 +49,7 @@ def regions_of(
 
 
 def _points(mask: np.ndarray) -> list[list[list[float]]]:
-    """Return the outlines of a mask in per cent of its width and height."""
+    """Return the outlines of a mask (H, W), with x and y in per cent of its width and height."""
     height, width = mask.shape
     return [(100 * ring / [width, height]).tolist() for ring in outlines(mask)]
 
@@ -56,9 +57,9 @@ def _points(mask: np.ndarray) -> list[list[list[float]]]:
 def brush_code(mask: np.ndarray) -> list[int]:
     """Pack a mask (H, W) bool as the bytes of Label Studio's brush masks.
 
-    The format is that of rle-pack (https://github.com/thi-ng/umbrella): a head, then runs of equal
-    values, of four channels 0 or 255 for each pixel. A run has a bit 1, two bits for the size of
-    its length, its length minus 1, and its value.
+    The format is rle-pack (https://github.com/thi-ng/umbrella): a header, then runs of equal
+    values, where each pixel has four channels, which are all 0 or all 255. A run is written as a
+    bit 1, two bits that choose one of `RUN_BITS`, its length minus 1, and its value.
     """
     values = mask.ravel()
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1
@@ -70,7 +71,7 @@ def brush_code(mask: np.ndarray) -> list[int]:
     for length, value in zip(lengths.tolist(), values[starts].tolist(), strict=True):
         for rest in range(length, 0, -longest):
             part = min(rest, longest)
-            choice = next(place for place, size in enumerate(RUN_BITS) if part <= 1 << size)
+            choice = next(index for index, size in enumerate(RUN_BITS) if part <= 1 << size)
             length_code = _bits(part - 1, RUN_BITS[choice])
             runs.append(f"1{choice:02b}{length_code}{int(value) * 255:08b}")
     bits = "".join([*head, *runs])

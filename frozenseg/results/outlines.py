@@ -1,4 +1,4 @@
-"""Outlines of masks as polygons, exact to the pixel, and the text of YOLO's segmentation sets."""
+"""Outlines of masks as polygons, exact to the pixel, and label files in YOLO's format."""
 
 import cv2
 import numpy as np
@@ -9,12 +9,12 @@ from frozenseg.structures import InstanceResult
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
     """Return a polygon (M, 2) for each connected part of a mask (H, W) bool.
 
-    A polygon follows the edges of pixels, in coordinates (x, y) from 0 to W and 0 to H; filled, it
-    gives the part again. A part with holes is one polygon, which reaches each hole over a bridge
-    without area. Parts that touch at a corner are one.
+    A polygon follows the edges of pixels, in coordinates (x, y) from 0 to W and 0 to H; filling it
+    gives the part again. A part with holes is one polygon, which is connected to each hole by a
+    bridge without area. Parts that touch at a corner are one part.
     """
-    # At twice the size the first pixel of a pair lies at an even place and the last at an odd one,
-    # so the place of a border pixel tells on which of its sides the border is.
+    # At twice the size, a pixel becomes a pair whose first element has an even coordinate and whose
+    # last has an odd one, so the coordinate of a border pixel shows on which side the border is.
     doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     found, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if tree is None:
@@ -28,7 +28,8 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def joined(rings: list[np.ndarray]) -> np.ndarray:
-    """Join rings (M, 2) to one: from the start of the first to each other one, and back."""
+    """Join rings (M, 2) into one, which goes from the start of the first to each other ring and
+    back."""
     first, *others = rings
     if not others:
         return first
@@ -41,16 +42,17 @@ def joined(rings: list[np.ndarray]) -> np.ndarray:
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
-    """Leave out repeated points of a ring, and those between two others on a straight line."""
+    """Remove the points of a ring that are repeated or on a line between their neighbours."""
     ring = ring[(ring != np.roll(ring, 1, 0)).any(1)]
     before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
     return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def yolo_text(objects: InstanceResult) -> str:
-    """Return a line for each object: its class id, then x and y of its outline from 0 to 1.
+    """Return one line for each object: its class id, then x and y of its outline from 0 to 1.
 
-    An object of several parts is one polygon, as the format asks; bridges join the parts.
+    An object of several parts is one polygon, as the format requires; bridges without area join
+    the parts.
     """
     height, width = objects.masks.shape[1:]
     lines = []

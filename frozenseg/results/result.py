@@ -31,20 +31,21 @@ from frozenseg.structures import InstanceResult, PanopticResult
 from frozenseg.text.vocabulary import Source, Vocabulary
 
 Task = Literal["panoptic", "instances"]
-"""Which objects a form holds: segments, things and stuff without overlaps, or instances."""
+"""Which objects an output format holds: "panoptic" has the segments of things and stuff, which do
+not overlap; "instances" has the instances."""
 
 
-@dataclass(repr=False, eq=False)  # arrays have no single answer to `==`
+@dataclass(repr=False, eq=False)  # `==` of two arrays is an array, not one truth value
 class SegmentationResult:
-    """The result for one image. A task that is switched off is None.
+    """The result for one image. The result of a task that is switched off is None.
 
     image: (H, W, 3) uint8 RGB, as read.
-    vocabulary: the queried classes, which class ids index.
+    vocabulary: the queried classes; class ids are indices into it.
     panoptic: ids (H, W) and segments, see `frozenseg.structures`.
-    semantic: (H, W) class ids, -1 for none.
-    instances: masks, boxes, scores and names, see `frozenseg.structures`. None has an empty mask.
-    note: a warning that belongs on every picture, e.g. that weights are random; else None.
-    file_name: of the image, where it was read from a file; else None.
+    semantic: (H, W) class ids, -1 for pixels without a class.
+    instances: masks, boxes, scores and names, see `frozenseg.structures`. No mask is empty.
+    note: a warning that every drawing must show, e.g. that the weights are random; else None.
+    file_name: the file that the image was read from; None if it was not read from a file.
     seconds: the time that the image took; in a batch or stream, the mean of the images so far.
 
     Example:
@@ -75,24 +76,25 @@ class SegmentationResult:
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
         off = self.panoptic is None and self.semantic is None and self.instances is None
-        said = "all results are switched off" if off else self.summary()
-        return f"<SegmentationResult {width} x {height}: {said}>"
+        text = "all results are switched off" if off else self.summary()
+        return f"<SegmentationResult {width} x {height}: {text}>"
 
     @property
     def track_ids(self) -> list[int | None]:
-        """The identities of the segments of `regions` over a video, in their order; None of an
-        image."""
+        """The video identity of each segment of `regions`, in the same order; each is None for the
+        segments of a single image."""
         return [segment.track_id for segment in self.regions.segments]
 
     def summary(self) -> str:
-        """Say in one line what was found and how long it took, e.g. "2 dogs, 1 sky; 31 ms"."""
+        """Return one line with what was found and how long it took, "2 dogs, 1 sky; 31 ms"."""
         return summary((segment.name for segment in self.regions.segments), self.seconds)
 
     def draw(self, *, legend: bool | Literal["fixed"] = True, opacity: float = 0.5) -> Image.Image:
         """Draw `regions` over the image.
 
-        legend: whether there is one; "fixed": of a size that depends on the vocabulary alone, as
-            the frames of a film need it. opacity: of the colours, 0 to 1.
+        legend: whether to add a legend. With "fixed" its size depends only on the vocabulary, so
+            that all frames of a video have the same size.
+        opacity: the opacity of the colours, 0 to 1.
         """
         found, names = self.regions, self.vocabulary.labels if legend == "fixed" else ()
         return draw_segments(
@@ -100,24 +102,24 @@ class SegmentationResult:
         )
 
     def show(self) -> None:
-        """Show `draw` in the viewer of the machine, or in a notebook where there is none.
+        """Show the picture of `draw` in the system's image viewer, or else in a notebook.
 
-        Raises `UserError` where there is neither, as on a server.
+        Raises `UserError` where there is neither, for example on a server.
         """
         if not ImageShow.show(self.draw()):
-            raise UserError("nothing here shows pictures; write one by result.draw().save(...)")
+            raise UserError("no image viewer was found; write a file with result.draw().save(...)")
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.draw())
 
     def save(self, folder: str | os.PathLike[str], name: str | None = None) -> Path:
-        """Write the result into a folder, which is made if need be; return the folder.
+        """Write the result into a folder, which is created if necessary; return the folder.
 
         NAME_drawn.png has the drawing and NAME_panoptic.png the ids as in COCO panoptic files.
-        NAME_panoptic.json and NAME_instances.json are COCO JSON, see `to_coco`. Files of these
-        names are replaced, each as a whole.
+        NAME_panoptic.json and NAME_instances.json are COCO JSON, see `to_coco`. Existing files with
+        these names are replaced, each one atomically.
 
-        name: NAME; None: that of the image's file without its ending, or "image".
+        name: NAME; None: the name of the image's file without its suffix, or "image".
         """
         target = user_path(folder)
         stem = Path(self.file_name or "image").stem if name is None else name
@@ -131,10 +133,11 @@ class SegmentationResult:
 
     @cached_property
     def regions(self) -> PanopticResult:
-        """The panoptic result, or what takes its place where it is switched off.
+        """The panoptic result, or a substitute if it is switched off.
 
-        That is a region for each class that `semantic` has (Fusioner), or else the instances, of
-        which the better ones cover the others. Raises `UserError` where all are switched off.
+        The substitute has one region for each class that occurs in `semantic` (Fusioner), or else
+        the instances, where those with higher scores cover the others. Raises `UserError` if all
+        results are switched off.
         """
         if self.panoptic is not None:
             return self.panoptic
@@ -147,12 +150,13 @@ class SegmentationResult:
     def filter(
         self, *, threshold: float = 0.0, names: Source | None = None
     ) -> "SegmentationResult":
-        """Return a copy without what is not wanted.
+        """Return a copy with only some of the segments, classes and instances.
 
-        What is kept is numbered anew, in its order; in a video it keeps its identity.
+        The segments that remain are numbered from 1 again, in the same order; in a video they keep
+        their numbers, which are their identities.
 
-        threshold: the least score of segments and instances, 0-1; `semantic` has no scores. A
-            segment whose score is NaN, of a model that gives none, is kept.
+        threshold: the lowest score of segments and instances that are kept, 0-1; `semantic` has no
+            scores. A segment whose score is NaN (its model gives no scores) is kept.
         names: keep only the classes that have one of these names, in the forms of
             `Vocabulary.parse`; the pixels of others become 0 in panoptic ids and -1 in `semantic`.
 
@@ -176,52 +180,53 @@ class SegmentationResult:
         return replace(self, panoptic=panoptic, semantic=semantic, instances=instances)
 
     def objects(self, task: Task = "panoptic") -> InstanceResult:
-        """Return what was found as one list of masks, boxes, scores and names.
+        """Return the objects that were found, as N masks, boxes, scores and names.
 
-        task: "panoptic": `regions`, things and stuff; "instances": `instances`.
+        task: "panoptic" for the things and stuff of `regions`, or "instances" for `instances`.
         """
         if task == "panoptic":
             return segments_as_instances(self.regions)
         if task != "instances":
             raise UserValueError(f"task {task!r}: must be 'panoptic' or 'instances'")
         if self.instances is None:
-            raise UserError("instances are switched off in this model; take task='panoptic'")
+            raise UserError("instances are switched off in this model; use task='panoptic'")
         return self.instances
 
     def polygons(self, task: Task = "panoptic") -> list[list[np.ndarray]]:
-        """Return the outlines of each of `objects`, as `outlines` makes them: arrays (M, 2)."""
+        """Return for each of `objects` its polygons, arrays (M, 2) as made by `outlines`."""
         return [outlines(mask) for mask in self.objects(task).masks]
 
     def to_yolo(self, task: Task = "panoptic") -> str:
-        """Return the text of a label file of YOLO's segmentation sets, see `yolo_text`."""
+        """Return the text of a label file in YOLO's segmentation format, see `yolo_text`."""
         return yolo_text(self.objects(task))
 
     def to_coco(self, image_id: int = 1) -> dict[str, dict[str, Any]]:
         """Return {"panoptic": document, "instances": document}, each a COCO file of this image.
 
-        Masks of instances are compressed RLE as text. Category ids are class ids plus 1. The
-        panoptic document names its PNG, which `save` writes.
+        The masks of instances are compressed RLE, as text. Category ids are class ids plus 1. The
+        panoptic document names its PNG file, which `save` writes.
         """
         stem = Path(self.file_name or "image").stem
         return coco_documents(self, image_id, f"{stem}_panoptic.png")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the form of Transformers' `post_process_panoptic_segmentation`.
+        """Return the result in the format of Transformers' `post_process_panoptic_segmentation`.
 
-        "segmentation": (H, W) int32 tensor of ids, 0 for none. "segments_info": a list of "id",
-        "label_id" (the class id), "was_fused" (whether it is stuff) and "score", which is None
-        for regions of a semantic result.
+        "segmentation" is an (H, W) int32 tensor of ids, 0 for no segment. "segments_info" is a list
+        of dicts with "id", "label_id" (the class id), "was_fused" (whether the segment is stuff)
+        and "score", which is None for regions of a semantic result.
         """
         return transformers_dict(self.regions)
 
     def to_supervision(self, task: Task = "panoptic") -> Any:
-        """Return `supervision.Detections` of `objects`; needs the package supervision."""
+        """Return `objects` as `supervision.Detections`; needs the package supervision."""
         return supervision_detections(self.objects(task))
 
     def to_detectron2(self) -> dict[str, Any]:
-        """Return "panoptic_seg" and "instances" as a model of detectron2 gives them.
+        """Return "panoptic_seg" and "instances" in the format of detectron2's models.
 
-        Their class numbers are class ids, for things and stuff alike. "instances" needs detectron2.
+        Their class numbers are class ids, both for things and for stuff. "instances" needs the
+        package detectron2.
         """
         height, width = self.image.shape[:2]
         return detectron2_output(self.panoptic, self.instances, (height, width))
@@ -234,11 +239,11 @@ class SegmentationResult:
         from_name: str = "label",
         to_name: str = "image",
     ) -> dict[str, Any]:
-        """Return a prediction that Label Studio imports beside a task's "data".
+        """Return a prediction that Label Studio imports together with a task's "data".
 
-        kind: "brush" for `<BrushLabels>`, exact masks, or "polygon" for `<PolygonLabels>`.
-        from_name, to_name: the names of the labels and of the image in the labelling interface,
-            whose labels have the first names of the classes.
+        kind: "brush" for exact masks (`<BrushLabels>`), or "polygon" for `<PolygonLabels>`.
+        from_name, to_name: the names of the labels and of the image in the labelling interface.
+            Its labels must be the first names of the classes.
         """
         if kind not in ("brush", "polygon"):
             raise UserValueError(f"kind {kind!r}: must be 'brush' or 'polygon'")

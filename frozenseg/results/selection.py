@@ -1,4 +1,4 @@
-"""Choose among what was found: by score, by class, and as a list of objects."""
+"""Select segments and instances by score and by class, and list segments as objects."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,11 +11,12 @@ from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.names import shown, spelling
 from frozenseg.text.vocabulary import Source, Vocabulary
 
-THRESHOLD = 0.25  # the least score in results, as in other tools; benchmarks have no such limit
+# The default score threshold of results, as in other tools; benchmarks are scored without it.
+THRESHOLD = 0.25
 
 
 def checked_threshold(threshold: float) -> float:
-    """Return a threshold of scores, which must be a number from 0 to 1."""
+    """Return a score threshold as a float; raise `UserError` unless it is a number from 0 to 1."""
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
         raise UserValueError(f"threshold {shown(threshold)}: must be a number from 0 to 1")
     if not 0 <= threshold <= 1:
@@ -24,9 +25,9 @@ def checked_threshold(threshold: float) -> float:
 
 
 def classes_named(vocabulary: Vocabulary, names: Source) -> set[int]:
-    """Return the ids of the classes that have one of these names, in any of `spelling`'s forms.
+    """Return the ids of the classes that have one of these names.
 
-    Raises `UserError` for a name that no class has.
+    Names are compared by `spelling`. Raises `UserError` for a name that no class has.
     """
     known = {spelling(name) for name in vocabulary.flat_names}
     wanted = Vocabulary.parse(names).flat_names
@@ -39,9 +40,9 @@ def classes_named(vocabulary: Vocabulary, names: Source) -> set[int]:
 
 
 def keep_segments(found: PanopticResult, kept: Iterable[Segment]) -> PanopticResult:
-    """Return only these segments; the pixels of others become 0.
+    """Return only the segments `kept`; the pixels of all others become 0.
 
-    They are numbered anew from 1, but those of a video keep their numbers, which are identities.
+    The segments are numbered from 1 again, except in a video, where the numbers are identities.
     """
     segments = list(kept)
     if len(segments) == len(found.segments):
@@ -57,7 +58,7 @@ def keep_segments(found: PanopticResult, kept: Iterable[Segment]) -> PanopticRes
 
 
 def keep_instances(found: InstanceResult, kept: np.ndarray) -> InstanceResult:
-    """Return only some instances. kept: (N,) bool."""
+    """Return only the instances where `kept`, (N,) bool, is true."""
     if kept.all():
         return found
     return InstanceResult(
@@ -70,7 +71,7 @@ def keep_instances(found: InstanceResult, kept: np.ndarray) -> InstanceResult:
 
 
 def has_pixels(found: InstanceResult) -> np.ndarray:
-    """Tell which instances (N,) have a mask and a score that are not zero."""
+    """Return (N,) bool, whether each instance has a non-empty mask and a score above 0."""
     return (found.boxes[:, 2] > found.boxes[:, 0]) & (found.scores > 0)
 
 

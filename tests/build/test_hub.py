@@ -325,7 +325,7 @@ def test_files_that_nobody_needs_may_be_damaged(
     shutil.copytree(run, model)
     (model / "results.json").write_text("[1, 2]")
     frozenseg.load(model).save_pretrained(tmp_path / "shared")
-    assert "results.json: is no results.json of an evaluation; the model card" in caplog.text
+    assert "results.json: is not the results.json of an evaluation; the model card" in caplog.text
     assert "## Scores" not in (tmp_path / "shared" / "README.md").read_text()
     (tmp_path / "shared" / "config.json").write_text('{"a":')
     assert same(segmenter, frozenseg.from_pretrained(tmp_path / "shared"))

@@ -49,7 +49,7 @@ def test_folds_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(UserError, match=r"3\.json: is an input too, and would be lost"):
         main([*files, "--json", files[3]])
     (tmp_path / "bad.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"bad.json: is no results.json"):
+    with pytest.raises(UserError, match=r"bad.json: is not the results.json"):
         main([str(tmp_path / "bad.json")])
 
 

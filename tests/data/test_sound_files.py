@@ -261,7 +261,7 @@ def test_sizes_and_names_that_truth_contradicts_are_counted(tmp_path, caplog):
 
     _change(tmp_path, contradict)
     assert score_panoptic(source, pngs, source, pngs)["All"]["pq"] == 1
-    assert "1 of 3 images state another size than their PNG has" in caplog.text
+    assert "1 of 3 images state a size that differs from that of their PNG" in caplog.text
     assert "2 of 3 files have the number of their image as name" in caplog.text
 
 
@@ -358,7 +358,7 @@ def test_areas_of_panoptic_truth_are_counted(tmp_path, area, caplog):
     with caplog.at_level(logging.WARNING):
         scores = score_panoptic(str(tmp_path / "panoptic.json"), pngs, str(plain), pngs)
     assert scores["All"] == {"pq": 1, "sq": 1, "rq": 1, "n": 3}
-    assert ("4 of 4 segments have another 'area'" in caplog.text) == (area is not None)
+    assert ("4 of 4 segments state an 'area' that" in caplog.text) == (area is not None)
 
 
 def _square(x, y, side):

@@ -157,7 +157,7 @@ def test_bad_input():
         ((image["id"], mask, None, [float("nan")], [7]), "not a finite number"),
         ((image["id"], mask, None, [0.5, 0.6], [7]), "one of each"),
         ((image["id"], mask[:, 1:], None, [0.5], [7]), "shape"),
-        ((image["id"], None, None, [0.5], [7]), "needs masks"),
+        ((image["id"], None, None, [0.5], [7]), "give masks for kind 'segm'"),
     ):
         with pytest.raises(UserError, match=message):
             metric.update(*arguments)

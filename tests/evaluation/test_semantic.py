@@ -66,9 +66,9 @@ def test_sixteen_bits_and_pixels_without_prediction():
 
 def test_bad_labels():
     metric = SemanticIoU(names=NAMES)
-    with pytest.raises(UserError, match="ground truth: label 200 is no class"):
+    with pytest.raises(UserError, match="ground truth: label 200 is not a class"):
         metric.update(np.zeros((1, 2), int), np.array([[0, 200]]))
-    with pytest.raises(UserError, match="prediction: label -1 is no class"):
+    with pytest.raises(UserError, match="prediction: label -1 is not a class"):
         metric.update(np.array([[0, -1]]), np.zeros((1, 2), int))
     with pytest.raises(UserError, match="shape"):
         metric.update(np.zeros((2, 2), int), np.zeros((2, 3), int))
@@ -88,5 +88,5 @@ def test_what_is_found_where_no_class_is_counts_as_wrong():
         true, predicted = GT == label, (found == label) & valid
         iou = 100 * (true & predicted).sum() / (true | predicted).sum()
         assert scores[f"IoU-{NAMES[label]}"] == pytest.approx(iou)
-    with pytest.raises(UserError, match="prediction: label -2 is no class"):
+    with pytest.raises(UserError, match="prediction: label -2 is not a class"):
         metric.update(truth, truth)

@@ -250,7 +250,7 @@ def test_a_machine_that_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> No
     made().show()
     assert shown == [made().draw().size]
     monkeypatch.setattr(ImageShow, "_viewers", [])
-    with pytest.raises(UserError, match="nothing here shows pictures; write one"):
+    with pytest.raises(UserError, match="no image viewer was found; write a file"):
         made().show()
 
 
