@@ -315,7 +315,7 @@ def test_a_card_that_is_there_stays_and_is_told(
     (tmp_path / "shared" / "README.md").write_text("of a person")
     segmenter.save_pretrained(tmp_path / "shared", model_card_kwargs={"license": "mit"})
     assert (tmp_path / "shared" / "README.md").read_text() == "of a person"
-    assert "README.md: stays as it is; for a card of this model remove it first" in caplog.text
+    assert "README.md: kept as it is; for a card of this model remove it first" in caplog.text
 
 
 def test_files_that_nobody_needs_may_be_damaged(
