@@ -73,8 +73,8 @@ def load(
     if str(model).endswith((".onnx", ".xml")):
         if weights is not None or options or backend is not None:
             raise UserError(
-                f"{model}: an exported model takes neither weights, options nor backend; set device "
-                "to choose where it runs"
+                f"{model}: an exported model takes neither weights, options nor backend; set "
+                "device to choose where it runs"
             )
         return _load_exported(str(model), device)
     if backend is not None:
