@@ -7,20 +7,20 @@ In three lines:
     result = segmenter("street.jpg", vocabulary=["car, truck", "road", "sky"])
     result.draw().save("street.png")
 
-The public names are those below; what they take and return stays compatible until a release says
-otherwise. Everything else may change from one release to the next.
+These are the public names. Their arguments and return values stay compatible unless a release
+announces otherwise; everything else may change from one release to the next.
 
-    load                 a model ready to segment
+    load                 load a model, ready to segment
     from_pretrained      the same from the Hugging Face hub, or from a folder of save_pretrained
-    Predictor            what `load` returns: called with an image and a vocabulary
-    SegmentationResult   what a call returns: masks, names, a drawing, forms for other tools
-    Vocabulary           names of classes, with synonyms, and which of them are things
-    load_config          a configuration from a YAML file and options
+    Predictor            what `load` returns: call it with an image and a vocabulary
+    SegmentationResult   what a call returns: masks, names, a drawing, exports for other tools
+    Vocabulary           class names with synonyms, and which classes are things
+    load_config          read a configuration from a YAML file and options
     train                train the model of a configuration
     evaluate             score a model on data sets
     Client               the same calls, answered by a service (`frozenseg serve`)
-    UserError            whatever cannot be used, told in one line
-    configure_allocator  settings of the process's memory, for scripts of one's own
+    UserError            an error in the user's input, explained in one line
+    configure_allocator  settings of the memory allocator, for your own scripts
 """
 
 from importlib import import_module
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from frozenseg.serve.client import Client as Client
     from frozenseg.text.vocabulary import Vocabulary as Vocabulary
 
-# Name -> module. Loaded at first use: `import frozenseg` stays instant, without torch.
+# Name -> module. A module is imported at first use, so that `import frozenseg` is instant and does
+# not import torch.
 _PUBLIC = {
     "load": "frozenseg.build.prediction",
     "from_pretrained": "frozenseg.build.hub",

@@ -1,4 +1,4 @@
-"""`python -m frozenseg COMMAND ...`: the same as the console script."""
+"""`python -m frozenseg COMMAND ...` does the same as the console script `frozenseg`."""
 
 from frozenseg.commands import main
 

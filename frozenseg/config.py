@@ -1,7 +1,7 @@
-"""Configuration: the defaults of `frozenseg.config_keys` as yacs nodes, YAML files over them, and
-KEY VALUE over those.
+"""The configuration as yacs nodes: defaults, which YAML files and KEY VALUE options override.
 
-Only `frozenseg.build` reads a configuration; models get plain arguments.
+The defaults are in `frozenseg.config_keys`. Options take precedence over YAML files. Only
+`frozenseg.build` reads a configuration; models get plain arguments.
 """
 
 import logging
@@ -21,16 +21,16 @@ from frozenseg.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
 
-# Keys of published files (detectron2, Mask2Former, FC-CLIP) that mean nothing here. They are
-# accepted, whatever they hold, and named once in the log.
+# Keys of published configuration files (detectron2, Mask2Former, FC-CLIP) that have no effect here.
+# They are accepted with any value and named once in the log.
 IGNORED = (
     "MODEL.RESNETS",
     "MODEL.SWIN",
     "MODEL.BACKBONE.FREEZE_AT",
     "MODEL.BACKBONE.NAME",
     "MODEL.SEM_SEG_HEAD.NAME",
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",  # the data set says how many there are
-    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # and which value of its label maps is none
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",  # the data set determines the number of classes
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # and the value of unlabelled pixels in its label maps
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
     "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
     "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
@@ -38,7 +38,7 @@ IGNORED = (
     "MODEL.MASK_FORMER.ENC_LAYERS",
     "SOLVER.BACKBONE_MULTIPLIER",
     "INPUT.COLOR_AUG_SSD",
-    "INPUT.DATASET_MAPPER_NAME",  # the data set says what becomes a mask
+    "INPUT.DATASET_MAPPER_NAME",  # the data set determines how annotations become masks
     "INPUT.CROP",
     "INPUT.SIZE_DIVISIBILITY",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
@@ -46,7 +46,7 @@ IGNORED = (
 
 
 def default_config() -> CfgNode:
-    """All keys of `frozenseg.config_keys` with their defaults."""
+    """Return all keys of `frozenseg.config_keys` with their defaults."""
     cfg = CfgNode()
     for name, key in KEYS.items():
         _set(cfg, name, copy(key.default))
@@ -54,8 +54,11 @@ def default_config() -> CfgNode:
 
 
 class Source(NamedTuple):
-    """Keys with their values from one place. origin: begins the messages. folder: of a YAML file,
-    beside which what it names may lie."""
+    """Keys with their values from one source.
+
+    origin: names the source at the beginning of error messages.
+    folder: the folder of a YAML file; the files that it names may lie there. None for options.
+    """
 
     origin: str
     pairs: list[tuple[str, Any]]
@@ -68,14 +71,16 @@ def load_config(
     *,
     freeze: bool = True,
 ) -> CfgNode:
-    """Return the defaults, a YAML file with its `_BASE_` over them, and `KEY VALUE ...` options
-    over that.
+    """Return the defaults, overridden by a YAML file with its `_BASE_`, then by the options.
 
-    path may also name a recipe or a model that ships with the package, e.g. "small/frozenseg"
-    (`frozenseg.recipes.find_config`). options may also be a mapping of keys to values. Unknown
-    keys, keys given twice, values of another type or out of their range and options without value
-    are `UserError`s that name the file and the nearest keys. Nothing in a YAML file is ever
-    executed.
+    path: a YAML file, or the name of a recipe or model that ships with the package, e.g.
+        "small/frozenseg" (see `frozenseg.recipes.find_config`). None: only the defaults.
+    options: `KEY VALUE ...` as a flat list, or a mapping of keys to values.
+    freeze: make the configuration immutable.
+
+    Unknown keys, keys that are given twice, values of the wrong type or out of range, and options
+    without a value raise a `UserError` that names the file and the nearest keys. Nothing in a YAML
+    file is ever executed.
 
     Example:
         >>> cfg = frozenseg.load_config("recipe.yaml", {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": ()})
@@ -93,19 +98,24 @@ def load_config(
 
 
 def merge_yaml(cfg: CfgNode, path: str | Path) -> None:
-    """Take over the values of a YAML file, those of its `_BASE_` first, by the rules of
-    `load_config`. `cfg` may have more keys than ours."""
+    """Merge a YAML file into `cfg`, after the files of its `_BASE_`, by the rules of `load_config`.
+
+    `cfg` may also have keys that are not in `frozenseg.config_keys`.
+    """
     tables = read_yaml(find_config(path))
     _merge(cfg, [Source(str(file), flat_values(values), file.parent) for file, values in tables])
 
 
 def merge_options(cfg: CfgNode, options: Sequence[str] | Mapping[str, Any]) -> None:
-    """Take over KEY VALUE ... options, or a mapping of keys to values, as `merge_yaml`."""
+    """Merge KEY VALUE ... options, or a mapping of keys to values, by the rules of `load_config`.
+
+    Where a key is given more than once, the last value counts.
+    """
     _merge(cfg, [Source("options", option_pairs(options))], repeats=True)
 
 
 def option_pairs(options: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Options in either form as keys with their values."""
+    """Return options of either form as pairs of a key and its value."""
     if isinstance(options, Mapping):
         return flat_values(options)
     if (
@@ -120,12 +130,12 @@ def option_pairs(options: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, 
 
 
 def merge_values(cfg: CfgNode, values: Mapping[str, Any], origin: str) -> None:
-    """Take over nested keys, as `merge_yaml`; `origin` begins the messages."""
+    """Merge nested tables of keys, as `merge_yaml` does; `origin` begins the error messages."""
     _merge(cfg, [Source(origin, flat_values(values))])
 
 
 def select_config(host: Mapping[str, Any]) -> CfgNode:
-    """Our keys alone out of a configuration that has others too (detectron2's), frozen."""
+    """Return only our keys from a configuration that also has others (detectron2's), frozen."""
     cfg = default_config()
     known = dict(flat_values(cfg))
     pairs = [pair for pair in flat_values(host) if pair[0] in known]
@@ -136,7 +146,10 @@ def select_config(host: Mapping[str, Any]) -> CfgNode:
 
 
 def flat_values(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Keys with dots and their values. A section without keys stays, so that it can be checked."""
+    """Flatten nested tables to dotted keys and their values.
+
+    An empty section is kept as a key with the value {}, so that its name can be checked.
+    """
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -147,14 +160,17 @@ def flat_values(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
 
 
 def _merge(cfg: CfgNode, sources: Iterable[Source], *, repeats: bool = False) -> None:
-    """Take over the values of each source in turn. repeats: of a key given twice in one source the
-    last counts, as on a command line; otherwise it is an error."""
+    """Merge the values of each source in turn.
+
+    repeats: whether one source may give a key twice; as on a command line, the last value counts.
+    Otherwise a repeated key is an error.
+    """
     known = dict(flat_values(cfg))
     ignored: list[str] = []
     for source in sources:
         keys = set()
         for written, value in source.pairs:
-            # FC-CLIP's files hold the same keys under its own name.
+            # The configuration files of FC-CLIP have the same keys in a section of their own name.
             key = re.sub(r"^MODEL\.FC_CLIP\b", "MODEL.FROZEN_SEG", written)
             if key in keys and not repeats:
                 raise UserError(f"{source.origin}: {key} is given twice")
@@ -178,18 +194,18 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
     if below:
         return f"{key}: it is a section, with keys like {below[0]}"
     close = nearest(key, list(known))
-    if close.startswith("known: "):  # all of them are too many to be read
+    if close.startswith("known: "):  # a list of all keys would be too long, so name the sections
         close = nearest(key, sorted({name.split(".")[0] for name in known}))
     return f"{key}; {close}"
 
 
 def flat_config(cfg: CfgNode) -> dict[str, Any]:
-    """All keys with dots and their values."""
+    """Return a dict of all dotted keys and their values."""
     return dict(flat_values(cfg))
 
 
 def _choose_test_size(cfg: CfgNode, keys: set[str]) -> None:
-    """Who sets a test size chooses it: a benchmark's own does not come before it any more."""
+    """Let a test size that the user sets take precedence over the test size of a benchmark."""
     sizes = {"INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
     if keys & sizes and "INPUT.SIZE_TEST_OF_BENCHMARK" not in keys:
         cfg.INPUT.SIZE_TEST_OF_BENCHMARK = False

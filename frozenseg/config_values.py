@@ -1,6 +1,6 @@
-"""What the values of configuration keys may be: types, ranges, choices, paths.
+"""The rules for values of configuration keys: types, ranges, choices, paths.
 
-The keys themselves stand in `frozenseg.config_keys`.
+The keys themselves are in `frozenseg.config_keys`.
 """
 
 import ast
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a key takes, or that each entry of a list takes.
+    """The allowed numbers of a key, or of each entry if its value is a list.
 
-    low, high: the bounds, which are allowed themselves.
-    above: whether `low` is not allowed. below: whether `high` is not allowed.
-    only: the few numbers that are allowed, in place of bounds.
-    length: the number of entries of a list; None: any number, or the key has no list.
-    fewest: the fewest entries of a list.
+    low, high: the bounds, inclusive unless `above` or `below` is set.
+    above: exclude `low` itself. below: exclude `high` itself.
+    only: the only allowed numbers, in place of bounds.
+    length: the number of entries of a list; None if it is free, or if the value is not a list.
+    fewest: the minimum number of entries of a list.
     """
 
     low: float = 0
@@ -41,7 +41,7 @@ class Range:
     fewest: int = 0
 
     def holds(self, number: float) -> bool:
-        """Whether a number is allowed; NaN never is."""
+        """Return whether a number is allowed; NaN never is."""
         if self.only:
             return number in self.only
         low = number > self.low if self.above else number >= self.low
@@ -61,13 +61,15 @@ def _plain(number: float) -> str:
 
 
 class Rule(Enum):
-    """A rule of a key that neither a range nor choices can say.
+    """A rule of a key that is neither a range nor a list of choices.
 
-    FIXED: only the default is built; another value would silently make the wrong model.
-    READ, WRITTEN: the key names a file or folder that is read or written, and may begin with "~".
-    What is read is looked for in the working folder, then beside the YAML file that names it, and
-    in the folders above that. In a folder of `save_pretrained`, what lies there comes first.
-    READ_BY_SET: each entry of the list is SET=FILE, and the file is READ.
+    FIXED: only the default is implemented; with another value, a wrong model would be built
+    silently.
+    READ, WRITTEN: the key names a file or folder that is read or written; it may begin with "~".
+    A path that is read is looked up in the working folder, then beside the YAML file that names
+    it, then in the folders above that file. If the YAML file is in a folder of `save_pretrained`,
+    files in that folder take precedence.
+    READ_BY_SET: each entry of the list is SET=FILE, and the rule READ applies to the file.
     """
 
     FIXED = "fixed"
@@ -79,17 +81,17 @@ class Rule(Enum):
 FIXED, READ, WRITTEN, READ_BY_SET = Rule
 
 SAVED_CONFIG, SAVED_WEIGHTS = "frozenseg.yaml", "model.safetensors"
-"""Files of a folder of `save_pretrained`, which together tell that it is one."""
+"""The two files by which a folder of `save_pretrained` is recognised."""
 
 
 @dataclass(frozen=True)
 class Key:
     """A key of the configuration.
 
-    default: its value where nobody sets it; other values must be of the same type. None, in keys of
-        detectron2, takes any type.
-    rule: what else a value must be: within a range, or one of some choices, or by a `Rule`; None:
-        the type is all.
+    default: the value if nothing sets the key; other values must have the same type. With None,
+        in keys of detectron2, any type is accepted.
+    rule: what a value must satisfy besides its type: a range, a tuple of choices, or a `Rule`;
+        None if any value of the type is allowed.
     """
 
     default: Any
@@ -97,10 +99,10 @@ class Key:
 
 
 def coerce(name: str, value: Any, key: Key, origin: str, folder: Path | None = None) -> Any:
-    """Convert a value to the type of the default of its key; raise `UserError` if that fails.
+    """Convert a value to the type of its key's default; raise `UserError` if that fails.
 
-    A list may be given as a tuple, a float as a whole number, and numbers of numpy and paths are
-    taken too. origin: begins the messages. folder: that of the YAML file with the value.
+    A tuple is accepted for a list, an int for a float; NumPy numbers and paths are accepted too.
+    origin: begins the error messages. folder: the folder of the YAML file that holds the value.
     """
     default = key.default
     if isinstance(value, np.generic):
@@ -108,13 +110,14 @@ def coerce(name: str, value: Any, key: Key, origin: str, folder: Path | None = N
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
-        # YAML reads ("a", "b") and 1e-4 as text, and all options of a command line are text.
+        # YAML reads ("a", "b") and 1e-4 as text, and all command-line options are text.
         literal = _literal(value)
-        # The name of a folder may spell a number, as 2026_11 does, so text stays text.
+        # The name of a folder may look like a number, as 2026_11 does; where text is expected, a
+        # number stays text.
         if isinstance(literal, str) or not isinstance(default, str):
             value = literal
     if isinstance(key.rule, tuple) and "yes" in key.rule and isinstance(value, (bool, str)):
-        said = str(value).lower()  # YAML reads yes and no as truth values
+        said = str(value).lower()  # YAML reads yes and no as booleans
         value = {"true": "yes", "false": "no"}.get(said, said)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         return type(default)(_element(name, entry, key, origin, folder) for entry in value)
@@ -131,7 +134,7 @@ def coerce(name: str, value: Any, key: Key, origin: str, folder: Path | None = N
 
 
 def _text(name: str, text: str, key: Key, origin: str, folder: Path | None) -> str:
-    """Refuse text with half a character or a NUL, which no file can hold, and find files."""
+    """Refuse text that no file can hold (a lone surrogate, a NUL) and resolve paths."""
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(
             f"{origin}: {name} is {shown(text)}: not text that can be written to a file"
@@ -142,8 +145,11 @@ def _text(name: str, text: str, key: Key, origin: str, folder: Path | None) -> s
 
 
 def _element(name: str, entry: Any, key: Key, origin: str, folder: Path | None = None) -> Any:
-    """Convert an entry of a list: to a name for data sets, and to a number where the key has a
-    range, a whole one if those of the default are. Other keys take anything."""
+    """Convert an entry of a list.
+
+    Entries of DATASETS keys must be names. Where the key has a range, entries must be numbers, and
+    whole numbers if all numbers of the default are. Other keys accept any entry.
+    """
     if name.startswith("DATASETS."):
         if not isinstance(entry, str):
             raise UserError(f"{origin}: {name} holds {shown(entry)}, names were expected")
@@ -175,7 +181,7 @@ def _float(value: int) -> float:
 
 
 def _literal(text: str) -> Any:
-    """Read the Python literal that a text spells, or return the text."""
+    """Evaluate a text as a Python literal; return the text itself if it is not one."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -185,16 +191,20 @@ def _literal(text: str) -> Any:
 def shown(value: Any, most: int = 80, *, quoted: bool = True) -> str:
     """Format a value for a message, cut to `most` characters. quoted: put text in quotes."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**most:
-        return "a number of more digits than can be shown"
+        return "a number with too many digits to show"
     text = value if isinstance(value, str) and value.isprintable() and not quoted else repr(value)
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def _beside(name: str, text: str, folder: Path) -> str:
-    """Find a file that a YAML file in `folder` names, unless it is in the working folder; a folder
-    of `save_pretrained` is whole, whatever lies in the working folder."""
+    """Find a file that a YAML file in `folder` names; return the path where it exists.
+
+    The working folder comes first, then `folder` and the folders above it. In a folder of
+    `save_pretrained`, its own files come first, because such a folder is self-contained.
+    """
     path = Path(text)
-    is_file = (os.sep in text or path.suffix) and "://" not in text  # else a tag or a name
+    # A text without a separator or a suffix is a tag or a name, not a path.
+    is_file = (os.sep in text or path.suffix) and "://" not in text
     saved = all((folder / name).is_file() for name in (SAVED_CONFIG, SAVED_WEIGHTS))
     own = saved and os.path.exists(folder / path)
     if is_file and not path.is_absolute() and (own or not os.path.exists(text)):

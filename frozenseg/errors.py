@@ -1,4 +1,4 @@
-"""Errors that a user can act on, each with a message of one line."""
+"""Errors that a user can act on, each with a one-line message."""
 
 import difflib
 import importlib
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class UserError(Exception):
-    """The user's input cannot be used; the message names it and the remedy.
+    """The user's input cannot be used; the message names the input and the remedy.
 
     Commands print the message as one line and exit with status 2 (`frozenseg.commands.run`);
-    callers of the library catch it like any other exception. Where a value is wrong or a file is
-    missing, it is also the built-in error that people catch for that.
+    callers of the library catch it like any other exception. The subclasses for wrong values and
+    missing files also derive from the built-in error that one would catch in that case.
 
     Example:
         >>> try:
@@ -22,8 +22,10 @@ class UserError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without the constructor, which takes other arguments in some subclasses: a pool
-        of processes would wait for ever for an error that cannot be read."""
+        """Pickle without the constructor, because some subclasses take other arguments.
+
+        A process pool would wait forever for an error that cannot be unpickled.
+        """
         return _restored, (type(self), self.args), vars(self)
 
 
@@ -32,7 +34,7 @@ def _restored(kind: type[UserError], arguments: tuple[Any, ...]) -> UserError:
 
 
 class UserValueError(UserError, ValueError):
-    """A value that the user gives cannot be used: an image, a name, a threshold."""
+    """A value from the user, such as an image, a name or a threshold, cannot be used."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
@@ -40,13 +42,14 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 class MissingPackageError(UserError, ImportError):
-    """A package that only some uses need is not installed."""
+    """An optional package that is needed here is not installed."""
 
 
 class TextTooLong(UserError):
-    """A text that is longer than the text encoder's context.
+    """A text is longer than the context of the text encoder.
 
-    index: of the text among those given. tokens: its length. limit: the encoder's context.
+    index: the index of the text among the given ones. tokens: its length in tokens.
+    limit: the maximum number of tokens that the encoder reads.
     """
 
     def __init__(self, text: str, index: int, tokens: int, limit: int) -> None:
@@ -57,17 +60,17 @@ class TextTooLong(UserError):
 
 
 class WriteError(UserError):
-    """A file or folder cannot be written: the disk is full, or there is no permission.
+    """A file or folder cannot be written, e.g. for a full disk or a lack of permission.
 
-    Callers whose files only save time (a cache, a plot) go on without them; for others the command
-    ends.
+    Callers whose file is dispensable (a cache, a plot) continue without it; in all other cases the
+    command ends.
     """
 
 
 def one_line(text: str) -> str:
     """Return the text with control characters escaped, e.g. a line break as `\\n`.
 
-    Names of files may have any of them, and a terminal would obey them.
+    File names may contain any control characters, and a terminal would execute them.
     """
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
@@ -81,22 +84,25 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
 
 
 def listed(names: list[str], most: int = 6) -> str:
-    """Names separated by commas; of many names, the first and how many more there are."""
+    """Join names by commas; after `most` names, only say how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import a package that only some uses need, or raise a `UserError` that says how to get it.
+    """Import an optional package, or raise a `MissingPackageError` that says how to install it.
 
-    extra: the extra of our package that brings it. purpose: what it is needed for; begins the
-    message.
+    extra: the extra of frozenseg that installs it.
+    purpose: what the package is needed for; begins the message.
     """
     return import_package(module, purpose, f'"frozenseg[{extra}]"')
 
 
 def import_package(module: str, purpose: str, install: str = "") -> ModuleType:
-    """As `import_extra`, for a package of others. install: what pip installs; "": its name."""
+    """Do the same as `import_extra` for a package that no extra of frozenseg installs.
+
+    install: the argument of pip install; "": the name of the missing module.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -107,11 +113,12 @@ def import_package(module: str, purpose: str, install: str = "") -> ModuleType:
 
 
 def sendable_token(token: str) -> str:
-    """Return a token as it can be sent, without the line break at the end of its file.
+    """Return a token that can be sent, stripped of the line break at the end of its file.
 
-    Raises `UserError` for one that cannot be, because the error of the transport would tell it.
+    Raises `UserError` for a token that cannot be sent in an HTTP header; the error of the HTTP
+    library would reveal the token.
     """
     word = token.strip()
     if not word or not word.isascii() or not word.isprintable():
-        raise UserError("the token is no line of ASCII characters; give it as you were given it")
+        raise UserError("the token is not one line of ASCII characters; give it as you received it")
     return word

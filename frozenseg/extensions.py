@@ -1,7 +1,7 @@
-"""Modules of users that add rows to the package's tables: benchmarks, encoders, losses, families.
+"""User modules that add rows to the package's tables of benchmarks, encoders, losses and families.
 
-A command imports them where it is started (`--import MODULE`), and every process that it starts
-does so again.
+A command imports them when it starts (`--import MODULE`), and each process that it starts imports
+them again.
 """
 
 import importlib
@@ -17,9 +17,9 @@ _imported: list[str] = []
 
 
 def import_extensions(names: Iterable[str]) -> None:
-    """Import modules by their full names, also from the working folder.
+    """Import modules by their full names; the working folder is searched too.
 
-    A module that cannot be imported is a `UserError` that says where in it the error is.
+    Raises `UserError` for a module that cannot be imported, with the file and line of the error.
     """
     here = os.getcwd()
     for name in names:
@@ -27,7 +27,7 @@ def import_extensions(names: Iterable[str]) -> None:
             sys.path.append(here)
         try:
             importlib.import_module(name)
-        except Exception as error:  # whatever a module of a user raises
+        except Exception as error:  # a user's module may raise anything
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = "" if "importlib" in last.filename else f", {last.filename}:{last.lineno}"
             reason = f"{type(error).__name__}: {error}{where}"
@@ -37,12 +37,12 @@ def import_extensions(names: Iterable[str]) -> None:
 
 
 def imported_extensions() -> tuple[str, ...]:
-    """Return what this process has imported, for the processes that it starts."""
+    """Return the names of the modules imported so far, for the processes that this one starts."""
     return tuple(_imported)
 
 
 def take_extensions(arguments: list[str]) -> list[str]:
-    """Import what `--import MODULE` names among the arguments of a command; return the others."""
+    """Import the modules of `--import MODULE` in a command's arguments; return the others."""
     names, others = [], []
     left = iter(arguments)
     for argument in left:

@@ -1,4 +1,4 @@
-"""Read and write files so that a killed run never leaves half a file that looks whole."""
+"""Read and write files so that a killed run never leaves a partial file that looks complete."""
 
 import errno
 import hashlib
@@ -24,27 +24,28 @@ from safetensors import SafetensorError
 
 from frozenseg.errors import UserError, WriteError
 
-# What libraries raise for bytes that are no file of their kind: readers fail wherever these lead.
+# What libraries raise for a file that is damaged or of another format: their readers do not check
+# the content, so the first error may be of almost any type.
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, ImportError, NameError, SyntaxError),
     *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SafetensorError),
 )
-# Errors of file systems without locks, such as some network and overlay ones.
+# Errors of file systems that do not support locks, such as some network and overlay file systems.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
-RANDOM_CHARACTERS = 8  # that `tempfile` puts into a name
-SURELY_DEAD = 3600.0  # seconds without a change after which nobody writes a temporary file any more
-PACKAGED = "frozenseg://"  # names a file that ships with the package
-LONGEST_PREFIX, LONGEST_SUFFIX = 16, 16  # characters of a path's name that a temporary one keeps
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a single letter would be a Windows drive
+RANDOM_CHARACTERS = 8  # the number of random characters that `tempfile` puts into a name
+SURELY_DEAD = 3600.0  # after so many seconds without a change, a temporary file is abandoned
+PACKAGED = "frozenseg://"  # prefix of the name of a file that ships with the package
+LONGEST_PREFIX, LONGEST_SUFFIX = 16, 16  # characters of the path's name kept in a temporary name
 REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EISDIR: "it is a folder: choose another name",
-    errno.EACCES: "choose another place, or ask for the right to write there",
+    errno.EACCES: "choose another place, or ask for write permission there",
     errno.EROFS: "choose another place",
     errno.ENOENT: "choose another place",
-    errno.ENOTDIR: "it is no folder: choose another place",
-    errno.EEXIST: "it is no folder: choose another place",
+    errno.ENOTDIR: "it is not a folder: choose another place",
+    errno.EEXIST: "it is not a folder: choose another place",
 }
 
 
@@ -58,9 +59,9 @@ def resolve_packaged_path(name: str) -> str:
 
 
 def shipped(name: str) -> Path:
-    """Return a folder of the repository that wheels hold in the package: configs, demo, datasets.
+    """Return the path of a folder that ships with the package: configs, demo or datasets.
 
-    In a checkout it lies beside the package.
+    In a wheel it is inside the package; in a checkout of the repository it is beside the package.
     """
     package = Path(str(resources.files("frozenseg")))
     return package / name if (package / name).is_dir() else package.parent / name
@@ -72,15 +73,15 @@ def is_address(text: str) -> bool:
 
 
 def user_path(name: str | os.PathLike[str]) -> Path:
-    """Turn what a user typed into a path, in which "~" is the home folder, as in a shell."""
+    """Turn a user's text into a path; "~" stands for the home folder, as in a shell."""
     text = os.fspath(name)
-    if not text:  # which would be the working folder
+    if not text:  # `Path("")` would be the working folder
         raise UserError("the name of a file or folder is empty (an unset variable?); give one")
     if is_address(text):
-        raise UserError(f"{text}: an address; fetch the file and give its path")
+        raise UserError(f"{text}: an address; fetch the file first and give its path")
     path = os.path.expanduser(text)
     if text.split(os.sep)[0] == "~" and path == text:
-        raise UserError(f"{text}: there is no home folder (HOME is not set); give the whole path")
+        raise UserError(f"{text}: there is no home folder (HOME is not set); give the full path")
     return Path(path)
 
 
@@ -88,8 +89,8 @@ def user_path(name: str | os.PathLike[str]) -> Path:
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn the errors of a full disk, a lack of permission and the like into a `WriteError`.
 
-    It names `path`, or the folder of it that cannot be made. An error about a file elsewhere, such
-    as one that is read inside the block, is raised as it is.
+    The `WriteError` names `path`, or its parent folder that cannot be made. An error about an
+    unrelated file, such as one that the block reads, is raised unchanged.
     """
     try:
         yield
@@ -99,17 +100,17 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         if not _is_about(error.filename, Path(path)):
             raise
         if error.filename and Path(error.filename) in Path(path).parents:
-            path = error.filename  # the folder is what is wrong
+            path = error.filename  # the problem is this parent folder
         raise WriteError(_cannot_write(path, error.strerror or str(error), error.errno)) from None
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds.
+    """Yield a temporary path beside `path`; it replaces `path` if the block succeeds.
 
     The temporary name keeps the suffix of `path`, because writers such as Pillow choose their
-    format by it, and only the beginning of a long name. Two processes that write the same path do
-    not meet: each has its own temporary file. Raises `WriteError` for a full disk and the like. A
+    format by it, but only the beginning of a long name. Two processes may write the same path,
+    because each has its own temporary file. Raises `WriteError` for a full disk and the like. A
     device or a pipe, such as /dev/stdout, is written to directly.
     """
     path = Path(path)
@@ -121,7 +122,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = _temporary_beside(path)
         try:
             yield temporary
-            # mkstemp makes files that only their owner reads
+            # mkstemp makes files that only their owner may read.
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         finally:
@@ -129,9 +130,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise `WriteError` if no file can be written at `path`, before long work begins.
+    """Raise `WriteError` if no file can be written at `path`; to be called before long work begins.
 
-    A file is written beside it and removed.
+    To find out, a temporary file is written beside `path` and removed.
     """
     path = Path(path)
     with writing(path):
@@ -140,26 +141,26 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():  # the name itself may be longer than the temporary one
+        if not path.exists():  # the name itself may be too long, unlike the temporary name
             path.touch()
             path.unlink()
         temporary = _temporary_beside(path)
         try:
-            temporary.write_bytes(bytes(4096))  # an empty file fits on a full disk
+            temporary.write_bytes(bytes(4096))  # even a full disk has room for an empty file
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path, name: str, *, alone: bool) -> None:
-    """Remove temporary files that killed processes have left behind in `atomic_path`.
+    """Remove temporary files of `atomic_path` that killed processes have left behind.
 
-    name: the file that they were writing, or a pattern such as `*.png`.
-    alone: whether no other process can be writing now. Else files that were changed in the last
-        hour stay.
+    name: the name of the file that was being written, or a pattern such as `*.png`.
+    alone: whether no other process can be writing such files now. If one can, temporary files that
+        were changed in the last hour are kept.
     """
     prefix, suffix = _temporary_name(folder / name)
     for path in folder.glob(f"{prefix}{'[a-z0-9_]' * RANDOM_CHARACTERS}{suffix}"):
-        with suppress(FileNotFoundError):  # another process removes it, too
+        with suppress(FileNotFoundError):  # another process may remove it at the same time
             if alone or time.time() - path.stat().st_mtime > SURELY_DEAD:
                 path.unlink()
 
@@ -167,7 +168,7 @@ def remove_temporaries(folder: Path, name: str, *, alone: bool) -> None:
 def write_torch(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` as `torch.save` does, atomically, and flush it to the disk.
 
-    It is built in memory first, because torch's own file writer reports a full disk as a
+    The file is built in memory first, because torch's own file writer reports a full disk as a
     `RuntimeError` about the inner layout of the file.
     """
     import torch
@@ -178,7 +179,7 @@ def write_torch(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
-    """Write bytes atomically, and flush them to the disk."""
+    """Write bytes atomically and flush them to the disk."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
         file.flush()
@@ -186,13 +187,16 @@ def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> No
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:
-    """Write `value` as JSON, atomically; numbers as in `json_text`."""
+    """Write `value` as JSON, atomically; NaN and infinity become null."""
     with atomic_path(path) as temporary:
         temporary.write_text(json_text(value, indent) + "\n", encoding="utf-8")
 
 
 def write_json_pieces(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as JSON, atomically, in memory that its iterators do not need."""
+    """Write `value` as JSON, atomically; iterators in it are written entry by entry as lists.
+
+    The entries of an iterator are never in memory together.
+    """
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(_pieces(value))
         file.write("\n")
@@ -221,7 +225,7 @@ def _pieces(value: Any) -> Iterator[str]:
 
 
 def _is_lazy(value: Any) -> bool:
-    """Whether this is an iterator, or a mapping that holds one."""
+    """Return whether `value` is an iterator, or a mapping that contains one."""
     if isinstance(value, Mapping):
         return any(map(_is_lazy, value.values()))
     return isinstance(value, Iterator)
@@ -241,8 +245,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; raise `UserError` if it is missing or damaged.
 
     A byte order mark is ignored. A key that occurs twice in one object is refused, because other
-    readers keep the last silently, and so is text with half a character (a lone surrogate), which
-    no file name or terminal can hold.
+    readers would silently keep the last value. Text with half a character (a lone surrogate) is
+    refused too, because it can be neither a file name nor printed to a terminal.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -264,8 +268,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: holds half a character (a lone surrogate); correct it") from None
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply to be data; is it the right file?") from None
-    except ValueError as error:  # a `JSONDecodeError`, a key twice, a number of 5,000 digits
-        raise UserError(f"{path}: not whole JSON ({error}); copy or make the file again") from None
+    except ValueError as error:  # a `JSONDecodeError`, a repeated key, a number of 5,000 digits
+        raise UserError(f"{path}: not valid JSON ({error}); copy or make the file again") from None
 
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -298,7 +302,7 @@ def _temporary_beside(path: Path) -> Path:
     prefix, suffix = _temporary_name(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
-    return path.with_name(os.path.basename(name))  # as `path` is given, not from the root on
+    return path.with_name(os.path.basename(name))  # relative if `path` is; mkstemp's is absolute
 
 
 def _temporary_name(path: Path) -> tuple[str, str]:
@@ -314,9 +318,9 @@ def _cannot_write(path: str | os.PathLike[str], reason: str, number: int | None 
 
 
 def _is_about(filename: Any, path: Path) -> bool:
-    """Whether an error is about `path`, its folders or a temporary file beside it.
+    """Return whether an error is about `path`, a parent folder or a temporary file beside it.
 
-    An error of the device, such as a full disk, names no file and counts too.
+    An error of the device, such as a full disk, names no file and counts as well.
     """
     if not isinstance(filename, str | os.PathLike):
         return True

@@ -1,4 +1,4 @@
-"""Segment images with a vocabulary: the main entrance of the package.
+"""Segment images with a vocabulary: the main entry point of the package.
 
 `frozenseg.load` returns a `Predictor`, and calling it returns a `SegmentationResult`.
 """
@@ -40,18 +40,19 @@ from frozenseg.text.vocabulary import Source, Vocabulary
 from frozenseg.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # of `typing` from Python 3.11 on
+    from typing_extensions import Self  # `typing` has it from Python 3.11 on
 
 logger = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 16  # images of a list that the model takes together
-TEXTS_KEPT = 8  # vocabularies whose vectors a predictor holds
+MOST_AT_ONCE = 16  # largest batch that the model takes from a list of images
+TEXTS_KEPT = 8  # vocabularies whose text vectors a predictor keeps
 
 
 class Predictor:
-    """Segments images, with another vocabulary in each call if need be.
+    """Segments images; each call may use a different vocabulary.
 
-    Several threads may call it at once. `close`, or the end of a `with` block, frees its memory.
+    Several threads may call one predictor at the same time. `close`, or the end of a `with` block,
+    frees its memory.
 
     Example:
         >>> segmenter = frozenseg.load("small", device="cpu")
@@ -74,17 +75,18 @@ class Predictor:
         note: str | None = None,
         rebuild: "Callable[[str], Predictor] | None" = None,
     ) -> None:
-        """Take ready parts; `frozenseg.load` makes them of a configuration.
+        """Take finished parts; `frozenseg.load` builds them from a configuration.
 
         pipeline: the model with its post-processing.
         text_classifier: makes the text vectors of a vocabulary.
         training_vocabulary: the classes that count as seen.
-        short_side: the shorter side in pixels to which images are resized.
-        long_side: the most pixels that the longer side may have.
-        batch_size: the most images of one padded size that `stream` gives the model at once.
-        readers: threads that read and resize the images of `stream`.
-        note: a warning for every result.
-        rebuild: makes this predictor on another device, for `to`; None: it cannot be moved.
+        short_side: the length in pixels to which the shorter side of an image is resized.
+        long_side: the maximum length in pixels of the longer side after resizing.
+        batch_size: the maximum number of images that `stream` gives the model at once; the images
+            of a batch have the same padded size.
+        readers: the number of threads that read and resize the images of `stream`.
+        note: a warning that is attached to every result.
+        rebuild: makes this predictor on another device, for `to`; None if it cannot be moved.
         """
         self.pipeline = pipeline
         self.text_classifier = text_classifier
@@ -92,7 +94,8 @@ class Predictor:
         self.short_side, self.long_side = short_side, long_side
         self.batch_size, self.readers = batch_size, readers
         self.note, self._rebuild = note, rebuild
-        # Replaced as a whole, never changed, so that reading needs no lock. The last used is last.
+        # This dict is replaced, never modified, so that reading it needs no lock. The vocabulary
+        # that was used last comes last.
         self._texts: dict[Vocabulary, TextEmbeddings] = {}
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -125,12 +128,12 @@ class Predictor:
         *,
         threshold: float = THRESHOLD,
     ) -> SegmentationResult | list[SegmentationResult]:
-        """Segment one image; several, in any form that `batch` takes, give a list.
+        """Segment one image; for several images, in any form that `batch` takes, return a list.
 
-        image: a path, bytes, a binary file, a PIL image, an (H, W, 3) RGB uint8 array or a tensor,
+        image: a path, bytes, a binary file, a PIL image, an (H, W, 3) RGB uint8 array or a tensor;
             see `frozenseg.data.image_inputs.to_array`.
-        vocabulary, things: as `Vocabulary.parse` takes them.
-        threshold: the least score, 0-1, of segments and instances in the result.
+        vocabulary, things: the class names, in any form that `Vocabulary.parse` takes.
+        threshold: the minimum score, 0-1, of segments and instances in the result.
         """
         if is_many(image):
             return self.batch(image, vocabulary, things, threshold=threshold)
@@ -148,13 +151,15 @@ class Predictor:
         *,
         threshold: float = THRESHOLD,
     ) -> list[SegmentationResult]:
-        """Segment several images; the results equal those of single calls.
+        """Segment several images; the results equal the results of single calls.
 
-        images: a list, a generator or the like, an array or tensor with one dimension more, a
-            folder or a glob, whose images are taken in the order of their names.
+        images: a list, generator or other iterable of images; an array or tensor with a leading
+            batch dimension; or a folder or glob, whose images are taken in the order of their
+            names.
 
-        Images of one padded size go through the model together. The first image that cannot be
-        read ends the call with its `UserError`; see `stream` for that, and for many images.
+        Images with the same padded size go through the model together. The first image that cannot
+        be read ends the call with its `UserError`. To continue after such an image, or for a large
+        number of images, use `stream`.
         """
         if not is_many(images):
             raise UserValueError(
@@ -172,11 +177,13 @@ class Predictor:
         *,
         threshold: float = THRESHOLD,
     ) -> Iterator[SegmentationResult | UserError]:
-        """Segment images of any number, as of `batch`, one result for each in their order.
+        """Segment any number of images and yield one result for each, in their order.
 
-        Images are read and resized by threads while the model works, and `batch_size` of them go
-        through it together where they have one padded size. An image that cannot be read or
-        segmented gives its `UserError` in place of a result, and the others go on.
+        images: in any form that `batch` takes.
+
+        Threads read and resize images while the model works. Up to `batch_size` images with the
+        same padded size go through the model together. For an image that cannot be read or
+        segmented, its `UserError` is yielded in place of a result, and the stream continues.
 
         Example:
             >>> with frozenseg.load("small", device="cpu") as segmenter:
@@ -197,14 +204,15 @@ class Predictor:
         tracker: Tracker | None = None,
         still: float | None = None,
     ) -> Iterator[SegmentationResult]:
-        """Segment the frames of one video; what is the same thing has the same id in all of them.
+        """Segment the frames of one video; the same object has the same id in all frames.
 
-        frames: images of any form, in their order; or a video: a file, the number of a
-            camera ("0"), or an address rtsp://. The first that cannot be read ends the call.
-        threshold: the least score, 0-1, at which a region appears; it may then sink below that.
-        tracker: how identities are found, with thresholds of its own in place of `threshold`.
-        still: if given, a frame gets the result of the one before where no part of it has changed
-            by more than so many grey levels (0-255).
+        frames: images in any form, in the order of the video; or a video: a file, the number of a
+            camera ("0"), or an rtsp:// address. The first frame that cannot be read ends the call.
+        threshold: the minimum score, 0-1, at which a region first appears; in later frames its
+            score may fall below this value.
+        tracker: assigns the ids, with its own thresholds in place of `threshold`.
+        still: if given, a frame gets the result of the previous frame when no part of it has
+            changed by more than this many grey levels (0-255).
 
         Example:
             >>> with frozenseg.load("small", device="cpu") as segmenter:
@@ -220,7 +228,7 @@ class Predictor:
             named = ((f"{stem}_{frame.number:06d}", frame.pixels) for frame in video.frames())
         else:
             named = ((file_name(image), self.read(image)) for image in each_image(frames))
-        names: deque[str | None] = deque()  # of the frames whose results are to come
+        names: deque[str | None] = deque()  # file names of the frames whose results are pending
 
         def pixels() -> Iterator[np.ndarray]:
             for name, frame in named:
@@ -249,7 +257,7 @@ class Predictor:
             start = time.perf_counter()
 
     def _prepare(self, image: Any) -> tuple[tuple[Any, np.ndarray], Request | UserError]:
-        """Read and resize an image; an image that cannot be read is empty beside its error."""
+        """Read and resize an image; one that cannot be read gives empty pixels and its error."""
         try:
             with out_of_memory_named("its pixels"):
                 pixels = self.read(image)
@@ -269,7 +277,7 @@ class Predictor:
         threshold: float,
         seconds: float,
     ) -> SegmentationResult:
-        """Return the result for a user: without segments and instances below the threshold."""
+        """Return the result without segments and instances whose score is below the threshold."""
         result = SegmentationResult(
             image=pixels,
             vocabulary=vocabulary,
@@ -283,11 +291,11 @@ class Predictor:
         return result.filter(threshold=threshold)
 
     def read(self, image: Any) -> np.ndarray:
-        """Read an image in any form that a call takes as (H, W, 3) uint8 RGB."""
+        """Read an image, in any form that a call takes, and return it as (H, W, 3) uint8 RGB."""
         return to_array(image)
 
     def resize(self, pixels: np.ndarray) -> Tensor:
-        """Resize (H, W, 3) uint8 to (3, h, w) uint8, as the network gets it."""
+        """Resize (H, W, 3) uint8 pixels to the (3, h, w) uint8 tensor that the network takes."""
         size = resize_shortest_edge(
             pixels.shape[0], pixels.shape[1], self.short_side, self.long_side
         )
@@ -297,7 +305,10 @@ class Predictor:
     def segment(
         self, pixels: np.ndarray, vocabulary: Vocabulary, text: TextEmbeddings
     ) -> Prediction:
-        """Segment (H, W, 3) uint8 RGB; results have the same size. text: from `embed`."""
+        """Segment (H, W, 3) uint8 RGB pixels; results have the size of the image.
+
+        text: the text vectors of the vocabulary, from `embed`.
+        """
         pipeline = self._open()
         with plain_defaults(), evaluation_mode(pipeline.model):
             return pipeline(self._request(pixels), text, vocabulary)
@@ -305,15 +316,15 @@ class Predictor:
     def embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """Return the text vectors of a vocabulary on the model's device.
 
-        Those of the last `TEXTS_KEPT` vocabularies are kept. Other threads may embed other
-        vocabularies meanwhile.
+        The vectors of the `TEXTS_KEPT` most recently used vocabularies are kept. Other threads may
+        embed other vocabularies at the same time.
         """
         texts = self._texts
         text = texts.get(vocabulary)
         if text is not None and next(reversed(texts)) == vocabulary:
             return text
         if text is None:
-            device = self.device  # raises an error of its own once the predictor is closed
+            device = self.device  # raises `UserError` if the predictor is closed
             with plain_defaults():
                 found = self.text_classifier.embed(
                     vocabulary, self.training_vocabulary, plurals=True
@@ -325,9 +336,9 @@ class Predictor:
         return text
 
     def to(self, device: str | torch.device) -> "Self":
-        """Move the predictor to another device, and return it.
+        """Move the predictor to another device and return it.
 
-        The model is loaded anew, because it was prepared for the device where it is.
+        The model is loaded again, because it was prepared for its present device.
         """
         if str(device) in (str(self.device), self.device.type):
             return self
@@ -339,7 +350,7 @@ class Predictor:
         return self
 
     def close(self) -> None:
-        """Free the memory of the model; after that no call is possible."""
+        """Free the memory of the model; the predictor cannot be used afterwards."""
         if "pipeline" in self.__dict__:
             del self.pipeline, self.text_classifier
         self._texts = {}
@@ -353,7 +364,7 @@ class Predictor:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse to be pickled or copied: what the model has prepared on its device cannot be."""
+        """Refuse pickling and copying: what the model prepared on its device cannot be copied."""
         raise UserError(
             "a predictor is neither pickled nor copied; threads may share one, and other processes "
             "load the model themselves"
@@ -379,7 +390,7 @@ class Predictor:
         if "pipeline" not in self.__dict__:
             raise UserError("this predictor is closed; load the model again")
         if os.getpid() != self._process and torch.get_num_threads() > 1:
-            raise UserError(  # it would wait for ever for threads that a fork does not copy
+            raise UserError(  # torch would wait forever for threads that a fork does not copy
                 "this process was forked from the one that loaded the model; load it here, start "
                 "processes by 'spawn', or call torch.set_num_threads(1) first"
             )

@@ -1,4 +1,4 @@
-"""What ships with the package and is taken by a bare name: models, and recipes (YAML files).
+"""Models and recipes (YAML files) that ship with the package and can be given by name.
 
 A model is a folder with weights and a configuration, e.g. "small". A recipe is a file of `configs/`
 and is named by the end of its path, e.g. "convnext_large_eval_ade20k" or "small/frozenseg".
@@ -13,7 +13,8 @@ from frozenseg.checkpoints.published_files import PUBLISHED
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import shipped, user_path
 
-CONFIG_FILES = ("frozenseg.yaml", "config.yaml")  # the first beside detectron2's own config.yaml
+# "frozenseg.yaml" comes first: it is our file where a folder also has a config.yaml of detectron2.
+CONFIG_FILES = ("frozenseg.yaml", "config.yaml")
 
 
 def packaged_models() -> list[str]:
@@ -23,7 +24,7 @@ def packaged_models() -> list[str]:
 
 
 def published_models() -> list[str]:
-    """Return the names of whole models that others have published (`frozenseg download`)."""
+    """Return the names of complete models that others have published (`frozenseg download`)."""
     return [name for name, row in PUBLISHED.items() if row.recipe]
 
 
@@ -34,19 +35,19 @@ def packaged_config(name: str) -> Path | None:
 
 
 def packaged_recipes() -> dict[str, Path]:
-    """Return the recipes that ship with the package: name with its folders -> YAML file."""
+    """Return the recipes that ship with the package: full name, with folders -> YAML file."""
     folder = shipped("configs")
     files = sorted(folder.rglob("*.yaml"))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def find_config(given: str | os.PathLike[str]) -> Path:
-    """Return the YAML file that a user named: a path, else the name of a recipe or a model.
+    """Return the YAML file for a path, or for the name of a recipe or a model.
 
-    A file that exists, or a folder with one of `CONFIG_FILES`, e.g. the OUTPUT_DIR of a run, comes
-    before a recipe of that name. A recipe is found by the end of its path
-    from "configs/" on, with or without ".yaml". A name that is unknown or that several recipes
-    share is a `UserError` with the nearest names.
+    A file that exists, or a folder with one of `CONFIG_FILES`, e.g. the OUTPUT_DIR of a run, takes
+    precedence over a recipe of that name. A recipe is found by the end of its path below
+    "configs/", with or without ".yaml". Raises `UserError` for an unknown name, with the nearest
+    names, and for a name that several recipes share.
     """
     path = user_path(given)
     if path.is_dir() and packaged_config(str(given)) is None:
@@ -74,7 +75,7 @@ def find_config(given: str | os.PathLike[str]) -> Path:
         }
     )
     close = nearest(name.rpartition("/")[2], known)
-    if close.startswith("known: "):  # all of them are too many to be read
+    if close.startswith("known: "):  # a list of all recipes would be too long, so name the models
         close = f"known models: {', '.join([*packaged_models(), *published_models()])}"
         if not path.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.yaml)", str(given)):
             close += "; a model of the Hugging Face hub is loaded by frozenseg.from_pretrained"

@@ -1,7 +1,8 @@
-"""Files of tensors that only save time, the caches: each proves that it is what was written.
+"""Cache files of tensors, with a checksum that proves their content.
 
-A file is written whole or not at all and never changed, so processes may share a folder. One that
-is damaged, or that stands under the name of another, is named in a warning and counts as absent.
+A file is written completely or not at all and is never changed, so processes may share a folder. A
+file that is damaged, or that has the name of another, is reported in a warning and counts as
+absent.
 """
 
 import logging
@@ -20,11 +21,11 @@ from frozenseg.files import UNREADABLE, atomic_path
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
-FORMAT = "1"  # of what a checksum covers; files of another format count as absent
+FORMAT = "1"  # the version of what a checksum covers; files of other versions count as absent
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors in their own types, with a checksum and their layout in memory."""
+    """Write tensors in their own types, with a checksum and their memory layout."""
     layout = [name for name, tensor in tensors.items() if _is_channels_last(tensor)]
     stored = {
         name: (tensor.permute(0, 2, 3, 1) if name in layout else tensor).cpu().contiguous()
@@ -36,16 +37,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors that `write_tensors` has written, on the CPU; None without a file to
-    use."""
+    """Return the tensors that `write_tensors` wrote, on the CPU; None if no usable file exists."""
     if not path.exists():
         return None
     try:
         _require_file(path)
         with safetensors.safe_open(path, framework="pt") as file:
             about = dict(file.metadata() or {})
-            # Copies: a file that is cut short while it is mapped would end the process. They also
-            # begin where any tensor does, and so go the same way through a product.
+            # The tensors are copied: if a mapped file were truncated, an access would end the
+            # process. Copies are also aligned in memory as any tensor is, so that a matrix product
+            # takes the same path through the kernels.
             stored = {name: file.get_tensor(name).clone() for name in file.keys()}
     except FileNotFoundError:
         return None
@@ -58,7 +59,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     if about.pop("crc32", None) != str(checksum(path, stored, about)):
         _warn_of_damage(path, "wrong checksum")
         return None
-    # With another layout a convolution takes another path and rounds differently.
+    # With a different memory layout, a convolution would use another kernel and round differently.
     for name in about.get("channels_last", "").split():
         if name not in stored or stored[name].dim() != 4:
             _warn_of_damage(path, f"the layout of {name!r}")
@@ -68,7 +69,10 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the names of the tensors in a file, which are not read; none if it is no such file."""
+    """Return the names of the tensors in a file, without reading the tensors.
+
+    The list is empty if the file cannot be read or is of another format.
+    """
     try:
         _require_file(path)
         with safetensors.safe_open(path, framework="pt") as file:
@@ -79,8 +83,11 @@ def names_in(path: Path) -> list[str]:
 
 
 def checksum(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> int:
-    """Return a CRC-32 of all that a file is: its folder and name, and its tensors, contiguous on
-    the CPU, with their names, types and shapes."""
+    """Return a CRC-32 over all that identifies a file.
+
+    It covers the names of the folder and of the file, the metadata `about`, and the names, types,
+    shapes and values of the tensors, which must be contiguous and on the CPU.
+    """
     value = zlib.crc32(f"{path.parent.name} {path.stem} {sorted(about.items())}".encode())
     for name, tensor in sorted(tensors.items()):
         kind = f"{name!r} {tensor.dtype} {tuple(tensor.shape)}"
@@ -95,8 +102,10 @@ def folder_bytes(folder: Path) -> int:
 
 
 def prune(folder: Path, limit: int) -> None:
-    """If the files below a folder have more than `limit` bytes, remove the oldest until they have
-    half of that. Files that other processes read meanwhile stay readable for these."""
+    """If the files below a folder exceed `limit` bytes, remove the oldest down to half the limit.
+
+    A process that has a removed file open can still read it.
+    """
     files = sorted(_files(folder))
     held = sum(size for _, size, _ in files)
     if held <= limit:
@@ -110,11 +119,14 @@ def prune(folder: Path, limit: int) -> None:
             logger.warning("cache %s: cannot be removed (%s)", path, error.strerror)
             return
         held -= size
-    logger.info("cache %s: older files removed, it had more than %g GB", folder, limit / 1e9)
+    logger.info("cache %s: was above %g GB, so older files were removed", folder, limit / 1e9)
 
 
 def _files(folder: Path) -> list[tuple[float, int, str]]:
-    """Time of writing, size and path of each file; files removed meanwhile are left out."""
+    """Return the modification time, size and path of each file.
+
+    Files that are removed during the search are left out.
+    """
     found = []
     for inner, _, names in os.walk(folder):
         for name in names:
@@ -128,7 +140,7 @@ def _files(folder: Path) -> list[tuple[float, int, str]]:
 
 
 def _require_file(path: Path) -> None:
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
         raise OSError("no regular file")
 
 

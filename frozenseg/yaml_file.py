@@ -1,4 +1,7 @@
-"""YAML files as plain tables: bounded in size, nothing executed, nothing dropped without a word."""
+"""Read YAML files as plain tables, with limits on their size; nothing in them is executed.
+
+Whatever cannot be used raises an error; nothing is dropped silently.
+"""
 
 import stat
 from pathlib import Path
@@ -9,22 +12,25 @@ import yaml
 from frozenseg.errors import UserError
 from frozenseg.files import resolve_packaged_path, user_path
 
-# The key under which a file names the file, or the files, that it goes over: paths from its own
-# folder, or `frozenseg://small/config.yaml` of a model that ships with the package.
+# The key by which a file names its base file or files, whose values it overrides. Paths are
+# relative to the file's own folder; `frozenseg://small/config.yaml` is the file of a model that
+# ships with the package.
 BASE = "_BASE_"
 MOST_BYTES = 300_000
-MOST_VALUES = 20_000  # once every alias is written out
-MOST_LEVELS = 30  # of tables and lists inside each other
-MOST_FILES = 50  # read for one configuration
+MOST_VALUES = 20_000  # after every alias is expanded
+MOST_LEVELS = 30  # the maximum depth of nested tables and lists
+MOST_FILES = 50  # the maximum number of files read for one configuration
 
-# What PyYAML raises for text that its tags do not fit; `!!bool x`, for one, is a KeyError.
+# What PyYAML raises for text that does not fit its tag; `!!bool x`, for example, is a KeyError.
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
 
 
 class _Loader(yaml.SafeLoader):
-    """Numbers that are not written as Python writes them, and dates, stay text: YAML 1.1 makes 64
-    of 0100, 90 of 1:30 and 202611 of 2026_11, which may be the name of a folder. What a text
-    stands for is decided where the type of its key is known (`frozenseg.config_values`)."""
+    """A loader that leaves dates, and numbers not spelled as in Python, as text.
+
+    YAML 1.1 reads 0100 as 64, 1:30 as 90 and 2026_11, which may be the name of a folder, as 202611.
+    The text is converted later, where the type of its key is known (`frozenseg.config_values`).
+    """
 
     def number(self, node: yaml.ScalarNode) -> int | float | str:
         is_int = node.tag.endswith(":int")
@@ -41,10 +47,11 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.valu
 
 
 def read_yaml(path: Path, what: str = "configuration") -> list[tuple[Path, dict[Any, Any]]]:
-    """Read the table of a file, behind those of the files in its `_BASE_`, each with its path.
+    """Return the tables of the files in `_BASE_`, then the table of `path`, each with its path.
 
-    Whatever cannot be read is a `UserError` that names the file: no file, no table, a key that is
-    given twice, bases that lead in a circle, tables too deep or too many. what: begins the message.
+    Raises a `UserError` that names the file if it is missing, is not a table, gives a key twice,
+    is its own base (directly or not), or has tables nested too deeply or too many values.
+    what: begins the error message.
     """
     tables: list[tuple[Path, dict[Any, Any]]] = []
     try:
@@ -55,7 +62,10 @@ def read_yaml(path: Path, what: str = "configuration") -> list[tuple[Path, dict[
 
 
 def _add(path: Path, chain: tuple[Path, ...], tables: list[tuple[Path, dict[Any, Any]]]) -> None:
-    """Append the tables of `path`; chain: the files that led here, from the first one on."""
+    """Append the tables of `path` and its bases.
+
+    chain: the files whose `_BASE_` led here, starting with the first.
+    """
     place = path.resolve()
     if place in [above.resolve() for above in chain]:
         way = " -> ".join(str(step) for step in (*chain, path))
@@ -92,7 +102,7 @@ def _text(path: Path, chain: tuple[Path, ...]) -> str:
 
 def _table(path: Path, text: str) -> dict[Any, Any]:
     try:
-        loader = _Loader(text)  # refuses characters that YAML has not
+        loader = _Loader(text)  # refuses characters that YAML does not allow
         try:
             node = loader.get_single_node()
             if node is not None:
@@ -111,9 +121,10 @@ def _table(path: Path, text: str) -> dict[Any, Any]:
 
 
 def _check(root: yaml.Node, path: Path) -> None:
-    """Refuse tables too deep, too many values, and keys that stand twice in one table.
+    """Refuse tables nested too deeply, too many values, and keys given twice in one table.
 
-    An alias counts as often as it is used: nested, a few lines of them spell billions of values.
+    An alias counts each time it is used, because a few lines of nested aliases can expand to
+    billions of values.
     """
     open_nodes, count = [(root, 1)], 0
     while open_nodes:
@@ -139,7 +150,7 @@ def _check_keys(node: yaml.MappingNode, path: Path) -> None:
         if key.value in lines:
             raise UserError(
                 f"{path}: {key.value} is given twice, in line {lines[key.value]} and "
-                f"in line {line}; make one of the two"
+                f"in line {line}; keep one of them"
             )
         lines[key.value] = line
 

@@ -1,4 +1,4 @@
-"""A configuration as objects: the only part of the package that reads one."""
+"""Build objects from a configuration; no other part of the package reads a configuration."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """`build_model`, loaded at first use: a module of this folder loads no more than it needs."""
+    """Import `build_model` at first use, so that a module here imports no more than it needs."""
     if name != "build_model":
         raise AttributeError(f"module 'frozenseg.build' has no attribute {name!r}")
     from frozenseg.build.models import build_model

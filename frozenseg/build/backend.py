@@ -1,4 +1,4 @@
-"""MODEL.BACKEND: what computes a model that only predicts."""
+"""MODEL.BACKEND: the runtime that computes a model at inference."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from frozenseg.export.store import GraphStore
 
 PYTORCH = "pytorch"
-# By the name of the backend: its extra, and where a graph runs, as `open_session` is told.
+# Backend -> its extra, and the device of its graphs as `open_session` takes it.
 GRAPHS = {"onnxruntime": ("onnx", "cpu"), "openvino": ("openvino", "openvino")}
 MAKERS = ("torch", "onnx", "onnxscript")
-# Of the keys of a model, those that decide no graph. Weights count by their values.
+# Keys of MODEL that do not affect a graph. Weights count by their values, not by their paths.
 WITHOUT_EFFECT = ("DEVICE", "PRECISION", "COMPILE", "CUDA_GRAPHS", "RECOMPUTE", "WEIGHTS")
 
 
 def use_backend(cfg: CfgNode, model: SegmentationModel) -> bool:
-    """Let the backend compute a model; returns whether it is another than PyTorch."""
+    """Let the backend compute a model; return False if the backend is PyTorch."""
     name = cfg.MODEL.BACKEND
     if name == PYTORCH:
         return False
@@ -41,7 +41,7 @@ def use_backend(cfg: CfgNode, model: SegmentationModel) -> bool:
             "MODEL.COMPILE False"
         )
     store = _graph_store(cfg, model)
-    from frozenseg.export.stand_in import stand_in  # which needs much, and seldom
+    from frozenseg.export.stand_in import stand_in  # slow to import, and seldom needed
 
     if isinstance(model, RegionClassifier) and model.sam is not None:
         _encode_by_graph(model.sam, _graph_store(cfg, model.sam))
@@ -50,8 +50,11 @@ def use_backend(cfg: CfgNode, model: SegmentationModel) -> bool:
 
 
 def build_point_decoder(cfg: CfgNode, sam: FrozenSam, *, own: bool) -> PointDecoder:
-    """Build what decodes SAM's proposals. own: whether the SAM is no part of a model, so that
-    nobody else gives its encoder to the backend."""
+    """Build the decoder of SAM's proposals.
+
+    own: whether the SAM is used only for proposals. If it is, the backend takes over its encoder
+    here; otherwise `use_backend` has done so with the rest of the model.
+    """
     if cfg.MODEL.BACKEND == PYTORCH:
         return PointDecoder(sam.model)
     from frozenseg.export.sam_parts import stand_in_for_decoder
@@ -79,7 +82,7 @@ def _part(name: str, sam: FrozenSam, store: "GraphStore") -> "AnySession":
 
 
 def _graph_store(cfg: CfgNode, module: nn.Module) -> "GraphStore":
-    """Return the place of the graphs that are made of a module."""
+    """Return the store on disk for the graphs that are made from a module."""
     name = cfg.MODEL.BACKEND
     extra, device = GRAPHS[name]
     import_extra(name, extra, f"MODEL.BACKEND {name}")

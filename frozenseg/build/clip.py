@@ -1,4 +1,4 @@
-"""Choose the activation of a CLIP."""
+"""Choose the activation function of a CLIP model: GELU or QuickGELU."""
 
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from frozenseg.errors import UserError
 
 
 def uses_quick_gelu(*, name: str, weights: str, choice: str, key: str, allow_random: bool) -> bool:
-    """Whether the CLIP `name` with these weights is built with QuickGELU.
+    """Return whether the CLIP model `name` with these weights is built with QuickGELU.
 
     weights: a tag of open_clip or a file.
     choice: "yes", "no" or "auto", which asks `tell_quick_gelu`.
-    key: the key of `choice`, named in the error if that cannot tell.
-    allow_random: absent weights may be random, for which the activation does not matter.
+    key: the configuration key of `choice`, for the `UserError` if `tell_quick_gelu` cannot tell.
+    allow_random: whether absent weights are replaced by random ones, for which the activation does
+        not matter.
     """
     if choice != "auto":
         return choice == "yes"
@@ -29,5 +30,5 @@ def uses_quick_gelu(*, name: str, weights: str, choice: str, key: str, allow_ran
 
 
 def said_quick_gelu(module: nn.Module) -> str:
-    """Return the value of a key of QuickGELU that makes this module: "yes" or "no"."""
+    """Return the value of a *_QUICK_GELU key that builds this module: "yes" or "no"."""
     return "yes" if has_quick_gelu(module) else "no"

@@ -21,8 +21,12 @@ from frozenseg.runtime.precision import Precision
 
 
 def build_device(cfg: CfgNode) -> torch.device:
-    """Return the device of MODEL.DEVICE; "auto" takes CUDA, then Apple's, then the CPU, and
-    always this for MODEL.BACKEND."""
+    """Return the device of MODEL.DEVICE.
+
+    "auto" chooses CUDA if available, then Apple's GPU (mps), then the CPU; with a MODEL.BACKEND
+    other than PyTorch it always chooses the CPU. Raises `UserError` for a device that is unknown or
+    absent.
+    """
     name = cfg.MODEL.DEVICE
     if name == "auto":
         if cfg.MODEL.BACKEND != PYTORCH:
@@ -47,25 +51,26 @@ def build_device(cfg: CfgNode) -> torch.device:
 
 
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
-    """How the model computes at inference: MODEL.PRECISION."""
+    """Return the precision of MODEL.PRECISION, in which the model computes at inference."""
     with setting("MODEL.PRECISION"):
         return Precision.choose(device, cfg.MODEL.PRECISION)
 
 
 def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
-    """Make a model that only predicts from now on faster on the device where it is.
+    """Make a model faster on its device, in place; afterwards it can only predict.
 
-    With MODEL.COMPILE its stages are compiled in place. Sizes are symbolic from the first call on:
-    most stages compile once, the decoders again for a few shapes (at three sizes there were no
-    graph breaks, and ten graphs for six stages). Otherwise, on a CPU in float32, the blocks of the
-    frozen encoders store their weights in the layout that its kernels need, or in 8 bits. In half
-    precision the encoders and the products of the decoders keep their weights in it, so that
-    nothing is cast anew for every image. With MODEL.CUDA_GRAPHS the stages are launched as CUDA
-    graphs. With MODEL.BACKEND, graphs of other runtimes do all of that.
+    With MODEL.COMPILE, the stages of the model are compiled. Sizes are symbolic from the first call
+    on: most stages compile once, and the decoders again for a few shapes (with three image sizes
+    there were no graph breaks, and ten graphs for six stages). Without it, on a CPU in float32, the
+    blocks of the frozen encoders store their weights in the layout that the CPU kernels need, or in
+    8 bits. In half precision, the encoders and the matrix products of the decoders store their
+    weights in half precision, so that they are not cast again for every image. With
+    MODEL.CUDA_GRAPHS, the stages are launched as CUDA graphs. With a MODEL.BACKEND other than
+    PyTorch, graphs of that runtime replace all of this.
     """
     sam = model.sam if isinstance(model, RegionClassifier) else None
     if sam is not None and cfg.TEST.USE_SAM_MASKS and cfg.TEST.SAM_MASKS.FOLDER:
-        keep_digest(sam.model)  # by which the masks on disk are recognised
+        keep_digest(sam.model)  # the masks on disk are identified by this digest
     if use_backend(cfg, model):
         return
     precision = build_precision(cfg, model.device)
@@ -89,10 +94,10 @@ def prepare_for_inference(cfg: CfgNode, model: SegmentationModel) -> None:
 
 
 def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:
-    """With MODEL.COMPILE, compile the frozen encoders of a model that trains, in place.
+    """With MODEL.COMPILE, compile the frozen encoders of a model for training, in place.
 
-    All training images have one size, for which the encoders are compiled first. An evaluation in
-    between compiles them again with symbolic sizes.
+    All training images have the same size, so the encoders are first compiled for that size. An
+    evaluation during the training compiles them again with symbolic sizes.
     """
     if _compiles(cfg, model):
         for stage in model.stages():
@@ -101,10 +106,10 @@ def compile_encoders(cfg: CfgNode, model: SegmentationModel) -> None:
 
 
 def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
-    """MODEL.COMPILE; raises `UserError` where there is no compiler."""
+    """Return MODEL.COMPILE; raise `UserError` if it cannot be used, e.g. without a compiler."""
     compiler = os.environ.get("CXX", "")
     if cfg.MODEL.COMPILE and cfg.MODEL.PRECISION == "int8":
-        raise UserError("MODEL.COMPILE: not with MODEL.PRECISION int8; set one of them otherwise")
+        raise UserError("MODEL.COMPILE: not possible with MODEL.PRECISION int8; change one of them")
     needed = cfg.MODEL.COMPILE and model.device.type == "cpu"
     if needed and not any(map(shutil.which, (compiler, "g++", "clang++"))):
         raise UserError("MODEL.COMPILE: a C++ compiler is needed on a CPU (g++); or set it False")
@@ -114,15 +119,18 @@ def _compiles(cfg: CfgNode, model: SegmentationModel) -> bool:
 def _compile(stage: Stage, *, dynamic: bool | None) -> None:
     """Replace a stage's method by its compiled form.
 
-    dynamic: True: sizes are symbolic from the first call on; None: from the second size on.
+    dynamic: True makes sizes symbolic from the first call on; None, from the second size on.
     """
     method, name = getattr(stage.owner, stage.method), f"MODEL.COMPILE: {stage.name}"
     setattr(stage.owner, stage.method, compile_where_possible(method, name, dynamic=dynamic))
 
 
 def process_device(cfg: CfgNode) -> torch.device:
-    """Return the device of this process: each of several processes has a GPU of its own. A process
-    alone has the one that MODEL.DEVICE says."""
+    """Return the device of this process.
+
+    Each of several processes gets its own GPU, that of its local rank. A single process gets the
+    device of MODEL.DEVICE.
+    """
     device = build_device(cfg)
     if device.type != "cuda" or (world_size() == 1 and device.index is not None):
         return device

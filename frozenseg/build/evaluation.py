@@ -34,24 +34,27 @@ from frozenseg.runtime.isolation import on_device, plain_defaults
 logger = logging.getLogger(__name__)
 
 About = Mapping[str, Mapping[str, Any]]
-"""What results.json says of each data set besides its scores, see `about_sets`."""
+"""The entries of results.json for each data set besides its scores; see `about_sets`."""
 Found = tuple[dict[str, Share], About]
 Spread = Callable[[Callable[[Part], Found]], list[Found]]
-"""Calls a function, which can be pickled, for each part of the images; elsewhere, for instance."""
+"""Calls a picklable function for each part of the images, e.g. on other machines, and returns the
+results."""
 
 
 def evaluate(
     cfg: CfgNode, *, weights: str | Path | None = None, spread: Spread | None = None
 ) -> dict[str, dict[str, float]]:
-    """Score a model on every set of DATASETS.TEST; returns the scores in per cent, by data set.
+    """Score a model on every set of DATASETS.TEST; return the scores in per cent, by data set.
 
-    cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed. weights: the
-    checkpoint to score. Without it, that is what a training with this configuration has left in
-    OUTPUT_DIR, else MODEL.WEIGHTS. All numbers are written to OUTPUT_DIR/results.json, the
-    configuration to config_eval.yaml, and the log is added to log.txt. spread: what shares the
-    images, e.g. among the machines of a cluster; None: they are scored here.
+    cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed.
+    weights: the checkpoint to score. Without it, the weights that a training with this
+    configuration has written to OUTPUT_DIR are scored, or MODEL.WEIGHTS if there are none.
+    spread: distributes the images, e.g. to the machines of a cluster; None: this process scores
+    them all.
 
-    Raises `UserError` for a data set or weights that cannot be used, before the first image.
+    In OUTPUT_DIR, all scores are written to results.json and the configuration to config_eval.yaml,
+    and the log is appended to log.txt. Raises `UserError` for a data set or weights that cannot be
+    used, before the first image.
 
     Example:
         >>> cfg = frozenseg.load_config("recipe.yaml", ["OUTPUT_DIR", "scored"])
@@ -116,7 +119,10 @@ def _begin(cfg: CfgNode, output: Path, sets: Sequence[Scoring]) -> None:
 
 
 def evaluate_part(cfg: CfgNode, part: Part) -> Found:
-    """Score a part of the images of every set, and say with what; writes no scores."""
+    """Score a part of the images of every set; return the shares of the scores, and `About`.
+
+    No scores are written.
+    """
     with on_device(process_device(cfg)):
         evaluator, about = _evaluator(cfg, eval_datasets(cfg), part)
         return evaluator.shares(), about
@@ -132,13 +138,13 @@ def _one_model(parts: Sequence[Found]) -> tuple[list[dict[str, Share]], About]:
                 if one[key] != two[key]:
                     raise UserError(
                         f"{name}: two machines differ in their {key} ({one[key]}, {two[key]}); "
-                        "make them alike"
+                        "use the same on both"
                     )
     return [shares for shares, _ in parts], about
 
 
 def write_so_far(output: Path, about: About, evaluations: Mapping[str, Evaluation]) -> None:
-    """Write the scores of the sets that are done, should a later one fail."""
+    """Write the scores of the finished sets, so that they are kept if a later set fails."""
     if is_main():
         try:
             write_results(output / SCORES_SO_FAR, evaluations, about)
@@ -168,10 +174,11 @@ def write_evaluations(
     more: Sequence[Callable[[], object]] = (),
     failures: Sequence[str] = (),
 ) -> None:
-    """Log the results and write them to disk, on the first process alone.
+    """Log the results and write them to disk, on the first process only.
 
-    about: of `about_sets`. more: functions that write other files. If one file cannot be written,
-    the others still are, and one `WriteError` names them all at the end. failures: of before.
+    about: from `about_sets`. more: functions that write further files. failures: messages about
+    files that could not be written earlier. If a file cannot be written, the others are written
+    nevertheless, and a single `WriteError` at the end names all failures.
     """
     if not is_main():
         return
@@ -196,7 +203,7 @@ def _write_scores(output: Path, evaluations: Mapping[str, Evaluation], about: Ab
 
 
 def attempt(writes: Sequence[Callable[[], object]], failures: list[str]) -> None:
-    """Call all, and add the messages for the files that could not be written to `failures`."""
+    """Call all functions; add the messages about files that cannot be written to `failures`."""
     for write in writes:
         try:
             write()

@@ -1,4 +1,4 @@
-"""Make the evaluator of a model and the data sets that it scores it on, from a configuration."""
+"""Build the evaluator of a model, and the data sets of its evaluation, from a configuration."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -68,14 +68,14 @@ BY_CLASS: dict[str, Callable[[Categories, list[bool]], Task]] = {
     "whole": WholeEvaluator,
     "recall": RecallEvaluator,
 }
-"""Task -> its evaluator, where the annotation of the data set is all the ground truth it needs."""
+"""Task -> its evaluator, for tasks whose only ground truth is the annotation of the data set."""
 
 
 @dataclass(frozen=True)
 class EvalDataset:
-    """One set of DATASETS.TEST: its images, its classes, and what it can be scored for.
+    """One set of DATASETS.TEST: its images, its classes, and the tasks that are scored on it.
 
-    training: the classes that count as seen.
+    vocabulary: the names of its classes. training: the classes that count as seen.
     """
 
     name: str
@@ -87,12 +87,12 @@ class EvalDataset:
 
     @property
     def categories(self) -> Categories:
-        """The classes of the annotation."""
+        """The categories of the annotation."""
         return self.dataset.categories
 
 
 def eval_datasets(cfg: CfgNode) -> list[EvalDataset]:
-    """Read and check all sets of DATASETS.TEST, before the first image is segmented."""
+    """Read and check all sets of DATASETS.TEST; called before the first image is segmented."""
     return [_test_set(cfg, name) for name in data_sets(cfg, "TEST")]
 
 
@@ -103,7 +103,8 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
         require_objects(records, benchmark.targets, name)
     elif not cfg.TEST.SAVE_PREDICTIONS:
         raise UserError(
-            f"{name}: has no annotation to score; TEST.SAVE_PREDICTIONS True keeps the predictions"
+            f"{name}: has no annotation for scores; set TEST.SAVE_PREDICTIONS True to save the "
+            "predictions"
         )
     dataset = SegmentationDataset(
         records=records,
@@ -125,7 +126,7 @@ def _test_set(cfg: CfgNode, name: str) -> EvalDataset:
 
 
 def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
-    """Return the tasks that the benchmark can be scored for and the configuration switches on."""
+    """Return the tasks that the benchmark supports and that the configuration switches on."""
     test, by_class = cfg.MODEL.MASK_FORMER.TEST, find_family(cfg).queries_classes
     switches = {
         "panoptic": test.PANOPTIC_ON,
@@ -144,14 +145,16 @@ def wanted_tasks(cfg: CfgNode, benchmark: Benchmark) -> tuple[str, ...]:
         return tasks
     if cfg.TEST.ORACLE_PRESENCE and not by_class:
         name = cfg.MODEL.META_ARCHITECTURE
-        raise UserError(f"TEST.ORACLE_PRESENCE: the masks of {name} do not stand by themselves")
+        raise UserError(
+            f"TEST.ORACLE_PRESENCE: {name} does not make a mask for a single class; set it False"
+        )
     if cfg.TEST.ORACLE_PRESENCE and "semantic" in benchmark.tasks and "oracle" not in tasks:
         tasks = (*tasks, "oracle")
     return (*tasks, "recall") if test.RECALL_ON and "semantic" in benchmark.tasks else tasks
 
 
 def build_scoring(cfg: CfgNode, entry: EvalDataset) -> Scoring:
-    """Read the ground truth of every task."""
+    """Return the scoring of a data set, with the ground truth of every task."""
     kept = kept_files(cfg, entry.name, entry.benchmark, entry.dataset, entry.tasks)
     return Scoring(name=entry.name, tasks=build_tasks(entry), kept=kept)
 
@@ -162,9 +165,10 @@ def build_evaluator(
     sets: Sequence[EvalDataset],
     part: Part | None = None,
 ) -> Evaluator:
-    """Make the evaluator; it reads the ground truth of every task, so that errors show at once.
+    """Build the evaluator; it reads the ground truth of every task, so that errors show at once.
 
-    part: of the images, where others score the rest; None: the share of this process.
+    part: the part of the images to score, if other machines score the rest; None: the share of
+        this process.
     """
     test = cfg.TEST.AUG
     augmentation = EvalAugmentation(
@@ -229,10 +233,10 @@ def _check_objects(
     source: str,
     annotation: str,
 ) -> None:
-    """Refuse a truth of AP with other images or classes than the annotation, before a prediction
-    shows it.
+    """Refuse a ground truth of AP whose images or classes differ from those of the annotation.
 
-    images: the ids of all that are scored. source, annotation: the files, for messages.
+    Otherwise only a prediction would reveal the difference. images: the ids of all scored images.
+    source, annotation: the names of both files, for messages.
     """
     check_categories_agree(metric.categories, categories, source, annotation)
     flags = zip(categories.dataset_ids, categories.is_thing, strict=True)
@@ -244,5 +248,5 @@ def _check_objects(
         (ids - set(categories.dataset_ids), "has category {}, which {} lacks"),
     ):
         if absent:
-            told = what.format(min(absent, key=str), annotation)
-            raise UserError(f"{source}: {told} ({len(absent)} in all); make both again")
+            difference = what.format(min(absent, key=str), annotation)
+            raise UserError(f"{source}: {difference} ({len(absent)} in all); make both again")

@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Expected:
-    """A score that a recipe expects; it may differ from the value by the tolerance.
+    """A score that a recipe expects, with the tolerance by which it may differ.
 
-    A value of NaN means that there is nothing to score.
+    A value of NaN means that the score is expected to be undefined.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Expected:
     tolerance: float
 
     def difference(self, summary: Summary) -> str | None:
-        """One line on the difference from a summary; None if there is none."""
+        """Return one line on the difference from a summary; None if there is none."""
         score = summary[self.metric]
         both_undefined = math.isnan(self.value) and math.isnan(score)
         if both_undefined or abs(score - self.value) <= self.tolerance:  # False where one is NaN
@@ -36,15 +36,16 @@ class Expected:
 
 
 def check_expected(expected: Iterable[Expected], metrics: Mapping[str, Collection[str]]) -> None:
-    """Check rows before anything is computed.
+    """Check rows of TEST.EXPECTED_RESULTS before anything is computed.
 
-    metrics: the names of all scores of each data set that will be evaluated. A row of another set,
-    such as a recipe's own when other sets were chosen, only brings a warning. A misspelt set or
-    metric is a `UserError`.
+    metrics: the names of all scores of each data set that will be evaluated.
+
+    A row for a data set that is not evaluated, e.g. because the user has chosen other sets than the
+    recipe, is only warned about. A misspelt set or metric raises `UserError`.
     """
     for row in expected:
         if row.name not in metrics:
-            find_benchmark(row.name)  # complains of a name that no data set has
+            find_benchmark(row.name)  # raises an error if there is no data set of this name
             logger.warning(
                 "the expected %s of %s will not be compared: the set is not evaluated",
                 *(row.metric, row.name),
@@ -55,7 +56,10 @@ def check_expected(expected: Iterable[Expected], metrics: Mapping[str, Collectio
 
 
 def differences(scores: Mapping[str, Summary], expected: Iterable[Expected]) -> list[str]:
-    """List the differences of the scores by data set, one line each."""
+    """Return one line for each score that differs from the expected one.
+
+    scores: the summary of each data set.
+    """
     lines = (row.difference(scores[row.name]) for row in expected if row.name in scores)
     return [line for line in lines if line is not None]
 

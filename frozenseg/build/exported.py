@@ -1,4 +1,4 @@
-"""A configuration as files that run without this package, and such a file as a predictor."""
+"""Export a configuration to files that run without this package, and load such a file."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -45,26 +45,27 @@ from frozenseg.text.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 TEXT, VECTORS = ".text.onnx", ".vectors.npz"
-"""What the names of the files beside a model end in."""
+"""Endings of the names of the files beside an exported model."""
 OVER_ONNX = ("onnx", "openvino")
-"""The formats that are made of an ONNX file."""
+"""The formats that are made from an ONNX file."""
 NEEDED = {"window", "size_divisor", "rules", "training_names", "training_is_thing", "templates"}
-"""What a model says of itself that a predictor needs."""
+"""The entries of a model's metadata that a predictor needs."""
 LARGEST_ONNX = 2_000_000_000
-"""Bytes of weights. The format's own limit, 2**31, is on the whole file."""
+"""The limit for the weights in bytes. The format itself limits the entire file to 2**31 bytes."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What shall be exported.
+    """What to export.
 
-    output: the file; with several windows, each adds its size to the name.
-    format: a key of `FORMATS`. precision: of the weights, one of `export.precision.PRECISIONS`.
-    windows: (height, width) of each graph in pixels.
-    wanted: "panoptic", "semantic" and "instances", what each graph finishes; None: panoptic and
-        semantic results, where the configuration makes them.
-    vocabulary: whose vectors are written beside, and used for the check.
-    proposals: whether SAM's proposals shall be possible, by graphs of their own.
+    output: the file; with several windows, the size of each is added to the name.
+    format: a key of `FORMATS`.
+    precision: the precision of the weights, one of `export.precision.PRECISIONS`.
+    windows: the input size of each graph, (height, width) in pixels.
+    wanted: the results that each graph computes, of "panoptic", "semantic" and "instances"; None:
+        panoptic and semantic results, if the configuration switches them on.
+    vocabulary: the classes whose text vectors are written beside the model and used for its check.
+    proposals: whether to export separate graphs for SAM's proposals as well.
     """
 
     output: Path
@@ -77,10 +78,10 @@ class Order:
 
 
 def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
-    """Write a model as graphs that were checked against it; text tower and vectors stand beside.
+    """Write a model as graphs that are checked against it, with its text tower and text vectors.
 
-    Returns how each file agrees. Raises `UserError` for a graph that does not, which is not
-    written.
+    Returns, for each graph's file, how well it agrees with the model. A graph that disagrees raises
+    `UserError` and is not written.
     """
     with plain_defaults(), own_random_stream(cfg.SEED):
         require_weights(cfg)
@@ -116,7 +117,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
 
 
 def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
-    """Raise `UserError` for an order that would fail after minutes of work."""
+    """Raise `UserError` at once for an order that would otherwise fail after minutes of work."""
     for height, width in order.windows:
         if height % model.size_divisor or width % model.size_divisor or not height * width:
             raise UserError(f"--size {height}x{width}: must be multiples of {model.size_divisor}")
@@ -129,7 +130,7 @@ def _refuse_what_cannot_be(model: SegmentationModel, order: Order) -> None:
 
 
 def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str, Any]:
-    """Write the parts of SAM beside, and return what a reader has to know of them."""
+    """Write the parts of SAM beside the model; return their metadata for readers of the model."""
     sam = model.sam if isinstance(model, RegionClassifier) else None
     if sam is None or order.format not in OVER_ONNX:
         raise UserError("--proposals: needs a model that has a SAM, and --format onnx or openvino")
@@ -137,7 +138,7 @@ def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str
     if online.sam is not sam:
         raise UserError(
             "--proposals: TEST.PKL_SAM_MODEL_NAME and TEST.SAM_MASKS.WEIGHTS are not those "
-            "of MODEL.SAM_NAME and MODEL.SAM_WEIGHTS; let them be one SAM"
+            "of MODEL.SAM_NAME and MODEL.SAM_WEIGHTS; choose the same SAM for both"
         )
     about = {"name": cfg.MODEL.SAM_NAME, "view": sam.view, "settings": asdict(online.settings)}
     for part in PARTS:
@@ -149,7 +150,7 @@ def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str
 
 
 def _about(cfg: CfgNode, model: Any, rules: PostProcessor, training: Vocabulary) -> dict[str, Any]:
-    """Return what a reader of the file has to know; JSON can hold it."""
+    """Return the metadata that a reader of the file needs; it is valid JSON."""
     text = model.text_encoder
     return {
         "version": frozenseg.__version__,
@@ -209,25 +210,28 @@ def _write_text(encoder: Any, path: Path, about: dict[str, Any]) -> None:
         likeness = float(F.cosine_similarity(vectors, encoder.encode_text(texts)).min())
         if not likeness > LIMITS[about["precision"]].vectors:
             raise UserError(
-                f"{path}: its vectors differ from those of the text tower (least cosine "
+                f"{path}: its vectors differ from those of the text tower (smallest cosine "
                 f"{likeness:.6f}); not written"
             )
 
 
 class ExportedPredictor(HubPredictor):
-    """A predictor whose network is an exported graph. Images are resized to fill its window."""
+    """A predictor whose network is an exported graph; images are resized to fit its window."""
 
     def resize(self, pixels: np.ndarray) -> Tensor:
-        """As of `Predictor`: the image fills the window, with its aspect kept."""
+        """Resize an image as `Predictor.resize` does, to the largest size that fits the window.
+
+        The aspect ratio is kept.
+        """
         model = self.model
-        assert isinstance(model, OnnxModel), "as the constructor is called"
+        assert isinstance(model, OnnxModel), "`load_exported` passes such a model"
         return image_tensor(resize_image(pixels, fitting(pixels.shape[:2], model.window)))
 
 
 def load_exported(path: Path, device: str | None) -> ExportedPredictor:
-    """Load a file of `frozenseg export`, an ONNX file or OpenVINO's own, with the files beside it.
+    """Load a model of `frozenseg export`, an ONNX or OpenVINO file, with the files beside it.
 
-    device: as of `open_session`.
+    device: as in `open_session`.
     """
     if device is None and path.suffix == openvino.SUFFIX:
         device = "openvino"
@@ -262,11 +266,11 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
 
 
 def _check_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a file that lies beside a model, and for one of another version."""
+    """Raise `UserError` for a model of another version, or for a file that lies beside a model."""
     known = {field.name for field in fields(PostProcessor)}
     if not (about.keys() >= NEEDED and known.issuperset(about["rules"])):
         raise UserError(
-            f"{path}: is no model that this version reads, but a file beside one, or of version "
+            f"{path}: is not a model that this version reads; it lies beside one, or is of version "
             f"{about.get('version', 'unknown')}; give the model's own file, or export it again"
         )
 
@@ -274,7 +278,7 @@ def _check_about(path: Path, about: Mapping[str, Any]) -> None:
 def _proposals(
     base: Path, about: Mapping[str, Any] | None, device: str | None
 ) -> OnlineProposals | None:
-    """Return SAM's proposals out of the files beside a model that has been exported with them."""
+    """Return the source of SAM's proposals from the files beside a model; None without them."""
     if about is None:
         return None
     sessions = {part: open_session(_beside(base, f".{part}.onnx"), device) for part in PARTS}
@@ -284,6 +288,9 @@ def _proposals(
 
 
 def _base(path: Path, about: dict[str, Any]) -> Path:
-    """Return the name that the files beside a model go by: without the size of its window."""
+    """Return the path from which the names of the files beside a model are derived.
+
+    It is the path of the model without the size of its window.
+    """
     height, width = about["window"]
     return path.with_stem(path.stem.removesuffix(f"_{height}x{width}"))

@@ -1,4 +1,4 @@
-"""The families of models, one row here and one file beside it, and the losses of users."""
+"""Tables of the model families, each with a module in this folder, and of the users' losses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,16 +37,16 @@ MODELS: dict[str, Family[Any]] = {
         queries_classes=True,
     ),
 }
-"""By MODEL.META_ARCHITECTURE."""
+"""MODEL.META_ARCHITECTURE -> the family."""
 
 
 Loss = Callable[[CfgNode, Any, TextEmbeddings, InputPreparation], TrainingLoss[Any, Any]]
 LOSSES: dict[str, Loss] = {}
-"""By MODEL.LOSS: losses besides those of the families, each made like the field `loss` of a row."""
+"""MODEL.LOSS -> a loss other than those of the families; takes the arguments of `Family.loss`."""
 
 
 def find_loss(cfg: CfgNode) -> Loss:
-    """Return the loss of MODEL.LOSS; where that is empty, that of the family."""
+    """Return the loss of MODEL.LOSS, or the loss of the family if the key is empty."""
     name = cfg.MODEL.LOSS
     if name and name not in LOSSES:
         known = nearest(name, list(LOSSES)) if LOSSES else "the table LOSSES has none"

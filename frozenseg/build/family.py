@@ -1,6 +1,6 @@
 """`Family`: the fields by which a family of models is built, loaded and trained.
 
-`frozenseg.build.families` lists the families there are.
+`frozenseg.build.families` lists all families.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,19 +23,18 @@ Identity = dict[str, tuple[list[Any], nn.Module]]
 class Family(Generic[Model]):
     """A family of models: a row of `frozenseg.build.families.MODELS`.
 
-    build: makes the model of a configuration, with new weights everywhere.
-    frozen_parts: says where the weights of the frozen encoders are.
-    loss: makes the training loss. It gets the text vectors of the training vocabulary, which are
-        on the model's device.
-    encoders: gives the names of the frozen encoders, by what they are for.
-    identity: gives, by name, all that decides `SegmentationModel.encode` besides the image: the
-        settings, and the encoder whose weights count.
-    queries_classes: whether the model is queried with classes and makes one mask for each, apart
-        from the others; it can then train on pairs of an image and a class, and be scored mask by
-        mask.
-    shared: gives the keys that a configuration needs where the weights of the encoders come with
-        those of the model, and not from their own files.
-    remedies: what to do about a `WeightsMismatch`, by its difference.
+    build: builds the model of a configuration, with all weights newly initialised.
+    frozen_parts: returns the frozen encoders and where their weights are.
+    loss: builds the training loss from the text vectors of the training vocabulary, which are on
+        the model's device.
+    encoders: returns the names of the frozen encoders, by their role in the model.
+    identity: returns, by name, everything besides the image that determines the output of
+        `SegmentationModel.encode`: the settings, and the encoder whose weights count.
+    queries_classes: whether the model is queried with classes and makes one independent mask for
+        each; it can then be trained on pairs of an image and a class, and scored mask by mask.
+    shared: returns the keys that a configuration needs if the weights of the encoders are stored
+        with those of the model rather than in their own files.
+    remedies: what to do about a `WeightsMismatch`, by its field `difference`.
     """
 
     build: Callable[[CfgNode], Model]

@@ -1,8 +1,8 @@
-"""A predictor to share: saved to a folder, pushed to the Hugging Face hub, loaded by its name.
+"""Share a predictor: save it to a folder, push it to the Hugging Face hub, load it by name.
 
-What is shared is text and tensors: frozenseg.yaml, model.safetensors (frozen encoders included),
-config.json for the hub, a list of sentences where the model has its own, and a model card. Loading
-executes nothing of it.
+The shared files hold only text and tensors: frozenseg.yaml, model.safetensors (with the frozen
+encoders), config.json for the hub, the prompt templates if the model has its own, and a model card.
+Loading them executes no code.
 """
 
 import logging
@@ -36,7 +36,8 @@ from frozenseg.text.templates import KNOWN as KNOWN_TEMPLATES
 logger = logging.getLogger(__name__)
 
 TEMPLATES, CARD = "templates.txt", "README.md"
-# What decides a result. The rest is of a training, or of the machine.
+# Prefixes of the keys that affect results. All other keys concern the training or the machine, and
+# so do the exceptions below.
 SHARED = ("MODEL.", "TEST.", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
 OF_A_MACHINE = ("DEVICE", "PRECISION", "BACKEND", "COMPILE", "CUDA_GRAPHS", "RECOMPUTE")
 OF_A_RUN = (
@@ -48,43 +49,46 @@ OF_A_RUN = (
 class HubPredictor(Predictor, ModelHubMixin):
     """The predictor of `frozenseg.load`, with `save_pretrained` and `push_to_hub`.
 
-    cfg: its configuration, with absolute paths; None for one that was put together by hand and
-    cannot be saved.
+    cfg: the configuration, with absolute paths; None for a predictor that was assembled by hand,
+    which cannot be saved.
     """
 
     cfg: CfgNode | None = None
-    # The hub's library would guess it from the arguments of the constructor.
+    # Without this, the hub's library would derive config.json from the constructor's arguments.
     _hub_mixin_config = {"library_name": "frozenseg", "version": frozenseg.__version__}
 
     def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
-        """Save the model to a folder, which then needs nothing else of this machine.
+        """Save the model to a self-contained folder, which can be used on any machine.
 
-        arguments: model_card_kwargs, as of `push_to_hub`, and others of
-        `ModelHubMixin.save_pretrained`. A README.md that is there stays, with a warning.
+        arguments: model_card_kwargs, as in `push_to_hub`, and others of
+        `ModelHubMixin.save_pretrained`. An existing README.md is kept, with a warning.
         """
-        self._open()  # a closed predictor is an error before anything is written
+        self._open()  # raises an error for a closed predictor before anything is written
         folder = user_path(save_directory)
         check_writable(folder / SAVED_WEIGHTS)
         if (folder / CARD).exists():
             logger.warning(
-                "%s: stays as it is; for a card of this model remove it first", folder / CARD
+                "%s: kept as it is; for a card of this model remove it first", folder / CARD
             )
         return super().save_pretrained(folder, **arguments)
 
     def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
-        """Save the model to a repository of the hub, which is made if there is none.
+        """Save the model to a repository of the hub, which is created if it does not exist.
 
         arguments: private, token, branch and others of `ModelHubMixin.push_to_hub`; the licence and
-        data sets of the card are `model_card_kwargs={"license": ..., "datasets": [...]}`.
+        data sets of the card are given as `model_card_kwargs={"license": ..., "datasets": [...]}`.
         """
-        self._open()  # what cannot be saved is an error before a repository is made
+        self._open()  # both checks fail before a repository is created
         self._configuration()
         with saying_what_failed(repo_id):
             return super().push_to_hub(repo_id, **with_sendable_token(arguments))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the configuration and all weights, as they are in their files: in full precision,
-        whatever the device computes in."""
+        """Write the configuration and all weights.
+
+        The weights are loaded from their files again, because those in memory may have been cast
+        to a lower precision or converted for the device.
+        """
         cfg = self._configuration()
         self._check_proposals(cfg)
         model, random = load_model(cfg)
@@ -106,7 +110,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         write_state(save_directory / SAVED_WEIGHTS, packed(model_state(model)))
 
     def _check_proposals(self, cfg: CfgNode) -> None:
-        """Refuse a second SAM, which makes proposals: its weights are not among the model's."""
+        """Refuse a separate SAM for proposals, because its weights are not part of the model."""
         proposals, masks = self.pipeline.proposals, cfg.TEST.SAM_MASKS
         if not isinstance(proposals, OnlineProposals) or masks.WEIGHTS.startswith(PACKAGED):
             return
@@ -128,9 +132,12 @@ class HubPredictor(Predictor, ModelHubMixin):
         device: Any = None,
         **fetching: Any,
     ) -> "HubPredictor":
-        """As `frozenseg.from_pretrained`. The hub's library would read config.json first, of which
-        nothing is needed."""
-        from frozenseg.build.prediction import load  # which makes predictors of this class
+        """Do the same as `frozenseg.from_pretrained`.
+
+        This overrides the method of the hub's library, which would require config.json; nothing in
+        that file is needed.
+        """
+        from frozenseg.build.prediction import load  # a circular import: it needs this class
 
         name = pretrained_model_name_or_path
         folder = user_path(name)
@@ -143,10 +150,11 @@ class HubPredictor(Predictor, ModelHubMixin):
     def generate_model_card(
         self, *, license: str | None = None, datasets: list[str] | None = None, **more: Any
     ) -> ModelCard:
-        """Make the card of this model, with the scores of results.json beside its weights.
+        """Make the card of this model, with the scores of the results.json beside its weights.
 
-        license: an identifier of the hub, such as "apache-2.0"; nothing is said without it.
-        datasets: names of the hub. more: other fields of `huggingface_hub.ModelCardData`.
+        license: an identifier of the hub, such as "apache-2.0"; without it the card states no
+        licence. datasets: names of data sets on the hub.
+        more: other fields of `huggingface_hub.ModelCardData`.
         """
         cfg = self._configuration()
         return model_card(
@@ -159,7 +167,10 @@ class HubPredictor(Predictor, ModelHubMixin):
 
     def _configuration(self) -> CfgNode:
         if self.cfg is None:
-            raise UserError("this predictor has no configuration; one of `frozenseg.load` has")
+            raise UserError(
+                "this predictor has no configuration, so it cannot be saved; get one from "
+                "`frozenseg.load`"
+            )
         return self.cfg
 
 
@@ -176,14 +187,15 @@ def from_pretrained(
 ) -> HubPredictor:
     """Load a model of the Hugging Face hub ("owner/name"), or of a folder of `save_pretrained`.
 
-    The files are fetched into the hub's cache, once, and only text and tensors of them. A broken
-    connection is taken up again, and weights whose SHA-256 is not the hub's are refused.
+    The files are downloaded once into the hub's cache; only files of text and tensors are
+    downloaded. An interrupted download is resumed. Weights whose SHA-256 differs from the one that
+    the hub states are refused.
 
-    revision: a branch, tag or commit. options, device: as of `load`. token: for private models.
-    cache_dir: in place of the hub's cache. local_files_only: take what the cache has, and ask
-    nobody. force_download: fetch again what is there.
+    revision: a branch, tag or commit. options, device: as in `load`. token: for private models.
+    cache_dir: a folder in place of the hub's cache. local_files_only: use only files in the cache,
+    without any connection. force_download: download files even if the cache has them.
 
-    Raises `UserError` for what cannot be fetched or used.
+    Raises `UserError` for a model that cannot be downloaded or used.
 
     Example:
         >>> segmenter = frozenseg.load("small", device="cpu")
@@ -205,7 +217,7 @@ def from_pretrained(
 
 
 def with_absolute_paths(cfg: CfgNode) -> CfgNode:
-    """Return a configuration that names the same files, whatever folder one works in later."""
+    """Return a configuration with absolute paths, independent of the working folder."""
     files = {
         name: str(Path(value).absolute())
         for name, value in flat_config(cfg).items()
@@ -219,8 +231,7 @@ def with_absolute_paths(cfg: CfgNode) -> CfgNode:
 
 
 def _shared_values(cfg: CfgNode) -> dict[str, Any]:
-    """Return the keys that decide a result and are not at their default, without paths of this
-    machine."""
+    """Return the keys that affect results and differ from their default, without local paths."""
     values = {}
     for name, value in flat_config(cfg).items():
         rule = KEYS[name].rule
@@ -232,7 +243,10 @@ def _shared_values(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _known_everywhere(value: str) -> bool:
-    """Whether a name of something to read is none of a file: a tag, a list of the package."""
+    """Return whether a value to be read is valid on every machine: a tag, or part of the package.
+
+    Anything else is a path on this machine.
+    """
     return value.startswith(PACKAGED) or not (Path(value).suffix or len(Path(value).parts) > 1)
 
 

@@ -1,4 +1,4 @@
-"""A configuration as a predictor: `load`, and the parts that only prediction needs."""
+"""Build a predictor from a configuration: `load`, and the parts that only prediction needs."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -46,22 +46,22 @@ def load(
 ) -> HubPredictor:
     """Load a model that is ready to segment.
 
-    model: the name of one that ships with the package ("small", "small-fusioner") or that others
-    have published (`frozenseg download --list`), a YAML file, or a folder with `config.yaml` and
-    weights, e.g. the OUTPUT_DIR of a training. The weights in such a folder count, whatever
-    MODEL.WEIGHTS the training began from. Or a file of `frozenseg export` that ends in ".onnx" or
-    ".xml".
-    weights: a checkpoint in place of them.
-    options: KEY, VALUE, ... or a mapping of keys to values, over the configuration.
-    device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE; of an exported model, an execution
+    model: the name of a model that ships with the package ("small", "small-fusioner") or that
+    others have published (`frozenseg download --list`); a YAML file; a folder with `config.yaml`
+    and weights, e.g. the OUTPUT_DIR of a training; or a file of `frozenseg export` that ends in
+    ".onnx" or ".xml". From a folder, its own weights are loaded, whatever MODEL.WEIGHTS the
+    training began from.
+    weights: a checkpoint to load in place of the model's own weights.
+    options: KEY, VALUE, ... or a mapping of keys to values; they override the configuration.
+    device: "cuda", "cpu" or "mps", in place of MODEL.DEVICE; for an exported model, an execution
     provider of ONNX Runtime ("cpu", "cuda", "coreml"), or "openvino" or "openvino-bf16".
-    backend: "openvino", "onnxruntime" or "pytorch", in place of MODEL.BACKEND: what computes the
-    model on a CPU.
-    download: fetch published weights that are absent, as `frozenseg download` does. Without it
+    backend: "openvino", "onnxruntime" or "pytorch", in place of MODEL.BACKEND: the runtime that
+    computes the model on a CPU.
+    download: fetch published weights that are absent, as `frozenseg download` does. Otherwise
     nothing is ever fetched.
 
-    Raises `UserError` for whatever cannot be used. The process keeps its random streams, defaults
-    and environment.
+    Raises `UserError` for any input that cannot be used. The random streams, defaults and
+    environment of the process do not change.
 
     Example:
         >>> segmenter = frozenseg.load("small", device="cpu")
@@ -73,8 +73,8 @@ def load(
     if str(model).endswith((".onnx", ".xml")):
         if weights is not None or options or backend is not None:
             raise UserError(
-                f"{model}: an exported model takes neither weights, options nor backend; device "
-                "says where it runs"
+                f"{model}: an exported model takes neither weights, options nor backend; set "
+                "device to choose where it runs"
             )
         return _load_exported(str(model), device)
     if backend is not None:
@@ -95,7 +95,7 @@ def load(
 
 
 def _load_exported(path: str, device: str | None) -> HubPredictor:
-    from frozenseg.build.exported import load_exported  # which needs this module
+    from frozenseg.build.exported import load_exported  # a circular import: it needs this module
 
     return load_exported(user_path(path), device)
 
@@ -103,7 +103,7 @@ def _load_exported(path: str, device: str | None) -> HubPredictor:
 def build_predictor(cfg: CfgNode, *, digest: bool = False) -> HubPredictor:
     """Build the predictor of a configuration and load its weights.
 
-    digest: `weights_digest` shall know the weights as they are in the files.
+    digest: compute `weights_digest` of the model before its weights are prepared for the device.
     """
     with plain_defaults(), own_random_stream(cfg.SEED):
         return _build_predictor(cfg, digest)
@@ -123,8 +123,10 @@ def _build_predictor(cfg: CfgNode, digest: bool) -> HubPredictor:
 
 
 def note_of(random: list[str]) -> str | None:
-    """Return the warning for all results of a model some of whose parts have random weights, and
-    log it; None if there are none."""
+    """Log and return the warning for the results of a model with random weights.
+
+    random: the names of the parts that have random weights; None is returned if there are none.
+    """
     if not random:
         return None
     note = f"random weights ({', '.join(random)}): the result means nothing"
@@ -146,10 +148,10 @@ def predictor_of(
     note: str | None = None,
     rebuild: Callable[[str], HubPredictor] | None = None,
 ) -> HubPredictor:
-    """Return a predictor with a model that is on its device already; the model only predicts from
-    now on.
+    """Return a predictor with a model that is already on its device.
 
-    note: a warning for every result. rebuild: as of `Predictor`.
+    The model is prepared for inference in place and cannot be trained afterwards.
+    note, rebuild: as in `Predictor`.
     """
     model.eval()
     prepare_for_inference(cfg, model)
@@ -160,8 +162,10 @@ def predictor_of(
             "results have nothing to draw until one is True"
         )
     pipeline = build_pipeline(cfg, model)
-    if isinstance(pipeline.proposals, StoredProposals):  # which are found by ids
-        raise UserError("TEST.SAM_MASKS.FOLDER: only data sets have masks on disk; leave it empty")
+    if isinstance(pipeline.proposals, StoredProposals):  # they are found by ids of a data set
+        raise UserError(
+            "TEST.SAM_MASKS.FOLDER: only images of data sets have masks on disk; leave it empty"
+        )
     return HubPredictor(
         pipeline=pipeline,
         text_classifier=build_text_classifier(cfg, model),
@@ -186,7 +190,7 @@ def build_pipeline(cfg: CfgNode, model: SegmentationModel) -> Pipeline:
 
 
 def build_post_processor(cfg: CfgNode) -> PostProcessor:
-    """Build what turns masks into results, from MODEL.MASK_FORMER.TEST and TEST."""
+    """Build the post-processor of MODEL.MASK_FORMER.TEST and TEST; it turns masks into results."""
     test = cfg.MODEL.MASK_FORMER.TEST
     return PostProcessor(
         panoptic=test.PANOPTIC_ON,
@@ -232,7 +236,10 @@ def build_sam_masks(cfg: CfgNode, model: SegmentationModel) -> ProposalSource | 
 def build_online_proposals(
     cfg: CfgNode, injected: FrozenSam | None, device: torch.device
 ) -> OnlineProposals:
-    """Build the SAM that makes proposals; it is that of the injectors, where both are the same."""
+    """Build the SAM that makes proposals.
+
+    injected: the SAM of the injectors; it is used for proposals too if both are the same SAM.
+    """
     masks = cfg.TEST.SAM_MASKS
     settings = ProposalSettings(
         points_per_side=masks.POINTS_PER_SIDE,
@@ -255,14 +262,14 @@ def build_online_proposals(
         return find_sam(name, resolve_packaged_path(weights))
 
     if not load_part(FrozenPart("sam", sam, sam_file), cfg.MODEL.ALLOW_RANDOM_WEIGHTS):
-        logger.warning("SAM %s, whose masks shall join, has random weights", name)
+        logger.warning("SAM %s, which makes the proposals, has random weights", name)
     frozen = FrozenSam(model=sam, view="keep_aspect").to(device)
     decoder = build_point_decoder(cfg, frozen, own=True)
     return OnlineProposals(frozen, decoder, settings, shared=False)
 
 
 def proposal_identity(cfg: CfgNode, online: OnlineProposals) -> dict[str, Any]:
-    """List all that decides proposals on disk, but for the images."""
+    """Return everything besides the images that determines the proposals on disk."""
     return {
         "sam": cfg.TEST.PKL_SAM_MODEL_NAME,
         "weights": weights_digest(online.sam.model),

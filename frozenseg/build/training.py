@@ -1,7 +1,7 @@
-"""`frozenseg.train`: a configuration as a run of training, with its evaluations and its files.
+"""`frozenseg.train`: run the training of a configuration, with its evaluations and output files.
 
-Its parts are made in `training_data` (the data set), `optimization` (optimiser and schedules) and
-the file of the model's family (the loss).
+The parts of a training are built in `training_data` (the data set), `optimization` (the optimiser
+and the schedules) and the module of the model's family (the loss).
 """
 
 import logging
@@ -88,9 +88,9 @@ class TrainingResult:
     """The outcome of a training.
 
     output: the folder of the run, with its configuration, checkpoints, weights and results.
-    step: the number of steps that are done.
-    finished: False if the user has stopped the run before its end; resuming goes on.
-    weights: the file of the trained weights; None before the end.
+    step: the number of completed steps.
+    finished: False if the user stopped the run before its end; it can be resumed.
+    weights: the file of the trained weights; None if the run is not finished.
     scores: the scores of the last evaluation in per cent, by data set of DATASETS.TEST.
     """
 
@@ -104,14 +104,14 @@ class TrainingResult:
 def train(cfg: CfgNode, resume: bool = False) -> TrainingResult:
     """Train the model of a configuration on DATASETS.TRAIN, and score it on DATASETS.TEST.
 
-    cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed. resume: go on from
-    the newest checkpoint in OUTPUT_DIR, to the same result as without the break. A folder that
-    holds another run is refused otherwise. Ctrl-C ends the run after the step at hand, with a
-    checkpoint.
+    cfg: a configuration, e.g. from `frozenseg.load_config`; it is not changed.
+    resume: continue from the newest checkpoint in OUTPUT_DIR; the result is the same as without
+    the interruption. Without it, a folder that holds another run is refused.
 
-    One process trains on the device of MODEL.DEVICE; `frozenseg train_net` starts several. The
-    random stream of torch is seeded with SEED. Raises `UserError` for whatever cannot be used,
-    before the first step wherever it can be known by then.
+    Ctrl-C ends the run after the current step, with a checkpoint. One process trains on the device
+    of MODEL.DEVICE; `frozenseg train_net` can start several processes. The random stream of torch
+    is seeded with SEED. Raises `UserError` for any input that cannot be used, before the first
+    step if possible.
 
     Example:
         >>> options = {"OUTPUT_DIR": "out", "SOLVER.MAX_ITER": 2, "SOLVER.STEPS": (1,)}
@@ -147,12 +147,12 @@ def _started(
 
 @dataclass
 class _Run:
-    """A training that is about to begin, or to go on.
+    """A training that is ready to begin or to be resumed.
 
-    evaluator: None without DATASETS.TEST.
-    sets: those of DATASETS.TEST.
+    cache: the cache of the frozen encoders' features, or None.
+    sets: the data sets of DATASETS.TEST.
     frozen: the digests of the frozen encoders' weights.
-    cache: of the frozen encoders' features, or None.
+    evaluator: None without DATASETS.TEST.
     latest: the last evaluation of each data set.
     """
 
@@ -178,7 +178,7 @@ class _Run:
             self._finish()
         elif is_main():
             step = self.state.step
-            logger.info("stopped after step %d; the same command with --resume goes on", step)
+            logger.info("stopped after step %d; the same command with --resume continues", step)
         return TrainingResult(
             output=self.output,
             step=self.state.step,
@@ -188,7 +188,7 @@ class _Run:
         )
 
     def _train(self) -> bool:
-        """All steps that are left; False if the user has stopped them."""
+        """Take the remaining steps; return False if the user stopped the run before the last."""
         cfg, solver, stop = self.cfg, self.cfg.SOLVER, GracefulShutdown()
         more = f"raise SOLVER.ACCUMULATE (now {solver.ACCUMULATE}): each pass takes fewer images"
         guard = saying_how_to_go_on(self.state, self.checkpoints, to_save_memory=more)
@@ -212,9 +212,9 @@ class _Run:
             )
 
     def _finish(self) -> None:
-        """Write the files of a run that has ended, after a last evaluation.
+        """Evaluate a last time and write the files of a finished run.
 
-        The weights come first, so that they are there whatever the evaluation meets.
+        The weights are written first, so that they exist even if the evaluation fails.
         """
         failures: list[str] = []
         less = "set TEST.IMS_PER_BATCH 1, or a smaller INPUT.MIN_SIZE_TEST"
@@ -231,7 +231,8 @@ class _Run:
             if self.evaluator is not None:
                 evaluate = partial(self._evaluate, partial(write_so_far, self.output, about))
                 evaluate_now(self.state, evaluate, self.log, self._keep_best, self.checkpoints)
-                self.checkpoints.prove()  # which deletes the checkpoint of the best one before
+                # The evaluation may have found a new best: delete the replaced checkpoints.
+                self.checkpoints.prove()
             self.log.close()
             rows = {self.output.name: read_metrics(self.log.path)}
             curves = partial(draw_curves, rows, self.output / "curves.png")
@@ -248,7 +249,7 @@ class _Run:
         return {name: evaluation.summary for name, evaluation in self.latest.items()}
 
     def _draw(self, evaluator: Evaluator) -> None:
-        """Pictures of the first LOG.PICTURES images of the first set, the same ones every time."""
+        """Draw the results of the first LOG.PICTURES images of the first set, always the same."""
         if not self.cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
             return
         step = self.state.step
@@ -258,7 +259,7 @@ class _Run:
             try:
                 with atomic_path(path) as temporary:
                     picture.save(temporary, quality=85)
-            except WriteError as error:  # the run goes on without its pictures
+            except WriteError as error:  # the run continues without its pictures
                 logger.warning("picture: %s", error)
             self.log.picture(step, f"prediction_{index}", np.asarray(picture))
 
@@ -267,7 +268,7 @@ class _Run:
             write_state(self.output / BEST_WEIGHTS, trainable_state(self.state.model))
 
     def _write_weights(self) -> None:
-        """Write the trained parts, averaged if there is an average."""
+        """Write the weights of the trained parts, or their moving average if there is one."""
         average = self.state.average
         with average.applied() if average is not None else nullcontext():
             write_state(self.output / WEIGHTS, trainable_state(self.state.model))
@@ -276,12 +277,12 @@ class _Run:
 def _prepare(
     cfg: CfgNode, device: torch.device, checkpoints: CheckpointFolder, resumed: Found | None
 ) -> _Run:
-    """All that a run needs; what is quick to check comes before what is slow to build."""
+    """Build all parts of a run; quick checks come before parts that are slow to build."""
     micro_batch_size(cfg)
     schedule_of(cfg)
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
-    if resumed is None:  # a run that has begun with other names goes on with them
+    if resumed is None:  # a resumed run keeps the class names with which it began
         require_seen(cfg, vocabulary)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device, training=True).train()

@@ -168,7 +168,7 @@ def test_a_token_is_sent_without_the_end_of_its_file_and_never_told(
     frozenseg.from_pretrained(NAME, token="hf_of_nobody\n", device="cpu").close()
     for token in ("hf_\u00f6f_nobody", "hf_of\nnobody"):
         for call in (segmenter.push_to_hub, frozenseg.from_pretrained):
-            with pytest.raises(UserError, match="^the token is no line of ASCII") as told:
+            with pytest.raises(UserError, match="^the token is not one line of ASCII") as told:
                 call(NAME, token=token)
             assert "nobody" not in str(told.value)
 
@@ -303,7 +303,7 @@ def test_home_and_folders_that_are_not_there(
         with pytest.raises(UserError, match=rf"^{name}: no such folder$"):
             frozenseg.from_pretrained(name)
     Path("a_file").write_text("")
-    with pytest.raises(UserError, match="a_file: cannot be written .*; it is no folder"):
+    with pytest.raises(UserError, match="a_file: cannot be written .*; it is not a folder"):
         segmenter.save_pretrained("a_file")
 
 
@@ -315,7 +315,7 @@ def test_a_card_that_is_there_stays_and_is_told(
     (tmp_path / "shared" / "README.md").write_text("of a person")
     segmenter.save_pretrained(tmp_path / "shared", model_card_kwargs={"license": "mit"})
     assert (tmp_path / "shared" / "README.md").read_text() == "of a person"
-    assert "README.md: stays as it is; for a card of this model remove it first" in caplog.text
+    assert "README.md: kept as it is; for a card of this model remove it first" in caplog.text
 
 
 def test_files_that_nobody_needs_may_be_damaged(

@@ -89,7 +89,7 @@ def test_what_cannot_be_written_is_known_before_the_first_step(
 
 def test_checkpoints_that_is_no_folder(tmp_path: Path, checkpoints) -> None:
     checkpoints.folder.write_text("")
-    with pytest.raises(WriteError, match=r"checkpoints: cannot be written .*it is no folder"):
+    with pytest.raises(WriteError, match=r"checkpoints: cannot be written .*it is not a folder"):
         check_places(tmp_path, checkpoints)
 
 

@@ -125,7 +125,7 @@ def test_json_cut_off_and_folders_gone(root):
     path = root / "panoptic.json"
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="panoptic.json: not whole JSON"):
+    with pytest.raises(UserError, match="panoptic.json: not valid JSON"):
         read(root)
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="panoptic.json: has no list 'categories'; a JSON object"):

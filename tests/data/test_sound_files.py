@@ -193,8 +193,8 @@ BAD_JSON = {
     "a key twice": (b'{"a": [], "b": 1, "a": [1]}', "the key 'a' occurs twice"),
     "deep": (b"[" * 100_000, "nested too deeply"),
     "half a character": (b'{"a": "\\ud800"}', "half a character"),
-    "a number without end": (b'{"a": ' + b"9" * 5000 + b"}", "not whole JSON"),
-    "cut off": (b'{"a": 1', "not whole JSON"),
+    "a number without end": (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+    "cut off": (b'{"a": 1', "not valid JSON"),
 }
 
 

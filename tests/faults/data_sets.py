@@ -33,14 +33,14 @@ def segment(key: str, to: object) -> Make:
 
 # name, recipe, what the line says; refused by training, checking and scoring alike
 JSON: list[tuple[str, Make, str]] = [
-    ("cut", text_of(PANOPTIC, lambda text: text[:500]), "not whole JSON"),
-    ("empty_file", text_of(PANOPTIC, lambda text: ""), "not whole JSON"),
+    ("cut", text_of(PANOPTIC, lambda text: text[:500]), "not valid JSON"),
+    ("empty_file", text_of(PANOPTIC, lambda text: ""), "not valid JSON"),
     ("null", text_of(PANOPTIC, lambda text: "null"), "has no list"),
     ("list", text_of(PANOPTIC, lambda text: "[]"), "has no list"),
     ("utf16", text_of(PANOPTIC, lambda text: text.encode("utf-16")), "UTF-8"),
-    ("nul", text_of(PANOPTIC, lambda text: "\0" * 50), "not whole JSON"),
+    ("nul", text_of(PANOPTIC, lambda text: "\0" * 50), "not valid JSON"),
     ("deep", text_of(PANOPTIC, lambda text: "[" * 20_000), "nested too deeply"),
-    ("tail", text_of(PANOPTIC, lambda text: text + "x"), "not whole JSON"),
+    ("tail", text_of(PANOPTIC, lambda text: text + "x"), "not valid JSON"),
     ("twice_a_key", text_of(PANOPTIC, lambda text: text.replace('{"id": 1,', '{"id": 1, "id": 2,')),
      "occurs twice"),
     ("segment_id_5.5", segment("id", 5.5), "'id' is 5.5"),

@@ -88,7 +88,7 @@ CASES = [
     *_truth("list", "[]", "has no list"),
     *_truth("number", "0.5", "has no list"),
     *_truth("deep", DEEP, "nested too deeply"),
-    *_truth("cut", '{"images": [', "not whole JSON"),
+    *_truth("cut", '{"images": [', "not valid JSON"),
     Case("instances-pred_deep", INSTANCES.format(**{**PLACES, "pred": "results.json"}), 2,
          "nested too deeply", text_of("results.json", lambda _: DEEP), fast=True),
     *_results("score_1e400", "score", 0, "score", to=10**400),

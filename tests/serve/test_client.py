@@ -159,7 +159,7 @@ def test_a_token_is_sent_without_the_end_of_its_file(tmp_path: Path, server: Ser
         client(picture(tmp_path), WORDS)
     assert server.token == "Bearer a-long-secret-word"
     for token in ("t\u00f6ken", "two\nlines", ""):
-        with pytest.raises(UserError, match="^the token is no line of ASCII characters") as told:
+        with pytest.raises(UserError, match="^the token is not one line of ASCII") as told:
             frozenseg.Client(url, token=token)
         assert not token or token not in str(told.value)
 
