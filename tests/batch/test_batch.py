@@ -86,7 +86,7 @@ def test_a_later_run_says_that_images_failed_in_an_earlier_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert batch.main(arguments("--resume", "--output", folder / "out")) == 1
-    line = "; 6 were done before, 2 of them could not be read, and their rows say why\n"
+    line = "; 6 were done before, 2 of them could not be read (their rows say why)\n"
     assert capsys.readouterr().out.endswith(line)
 
 
@@ -155,7 +155,7 @@ def test_an_export_says_how_many_images_it_holds(
     argv = ["export", str(folder / "out"), "--to", "coco", "--output", str(tmp_path)]
     assert batch.main(argv) is None
     assert capsys.readouterr().out == f"{tmp_path / 'coco.json'}: 4 images\n"
-    assert "2 images are left out, whose rows say why" in caplog.text
+    assert "2 images could not be read and are left out" in caplog.text
 
 
 def test_an_export_of_a_run_at_work_names_each_image_of_an_annotation(
@@ -210,11 +210,11 @@ def test_masks_are_panoptic_pngs(tmp_path: Path) -> None:
     ("words", "line"),
     [
         (["--vocabulary", "a"], "nothing to segment"),
-        (["in", "--resume", "--vocabulary", "a"], "goes without inputs"),
-        (["in", "SEED", "1", "--vocabulary", "a"], "SEED: is a setting, no input; .* --opts"),
+        (["in", "--resume", "--vocabulary", "a"], "give no inputs with it"),
+        (["in", "SEED", "1", "--vocabulary", "a"], "SEED: is a setting, not an input; .* --opts"),
         (["in", "--shard-rows", "0", "--vocabulary", "a"], "must lie in 1-100000"),
-        (["in", "--actors", "2", "--vocabulary", "a"], "is for --engine ray"),
-        (["in", "--wait", "9", "--vocabulary", "a"], "--wait: is for --engine ray"),
+        (["in", "--actors", "2", "--vocabulary", "a"], "only applies to --engine ray"),
+        (["in", "--wait", "9", "--vocabulary", "a"], "--wait: only applies to --engine ray"),
         (["in", "--engine", "ray", "--wait", "nan", "--vocabulary", "a"], "--wait nan: must be"),
         (["in", "--engine", "ray", "--wait", "-1", "--vocabulary", "a"], "--wait -1: must be"),
         (["in", "--device", "cpu", "SEED", "0"], "--device SEED: use auto, cuda, cuda:1, mps or"),

@@ -46,7 +46,7 @@ def test_folds_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
         main([files[0], files[0]])
     with pytest.raises(UserError, match="nothing to average"):
         main(files[:1])
-    with pytest.raises(UserError, match=r"3\.json: is an input too, and would be lost"):
+    with pytest.raises(UserError, match=r"3\.json: is an input too, and would be overwritten"):
         main([*files, "--json", files[3]])
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(UserError, match=r"bad.json: is no results.json"):

@@ -401,15 +401,15 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
         score.main(["panoptic", "--gt", str(files / "panoptic.json"), *found])
     maps = ["semantic", "--pred-dir", str(files / "png")]
     for more, message in (
-        ([], "--gt-dir and --classes name the ground truth, or --gt"),
-        (["--gt", name, "--gt-dir", "a"], "the data set tells"),
+        ([], "by --gt-dir and --classes, or a data set by --gt"),
+        (["--gt", name, "--gt-dir", "a"], "the data set defines"),
         (["--gt", "coco_instances:a:b"], "has no label maps"),
     ):
         with pytest.raises(UserError, match=message):
             score.main([*maps, *more])
     with pytest.raises(UserError, match="has no panoptic annotation"):
         score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
-    with pytest.raises(UserError, match="the data set tells its PNGs; give no --gt-dir"):
+    with pytest.raises(UserError, match="the data set defines its PNGs; give no --gt-dir"):
         score.main(["panoptic", "--gt", name, "--gt-dir", "a", *found])
     unlabelled = f"images:{files / 'panoptic.json'}:{files / 'images'}"
     for argv in (["panoptic", *found], ["instances", *found[:2]], maps):

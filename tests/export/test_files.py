@@ -266,8 +266,8 @@ def test_random_weights_are_said_by_an_exported_file_too(
     [
         (["--size", "192"], "HEIGHTxWIDTH"),
         (["--size", "100x256"], "multiples of 32"),
-        (["--size", "192x256", "--format", "torch"], "ends in .pt2"),
-        (["--size", "192x256", "--format", "torch", "--precision", "int8"], "has fp32"),
+        (["--size", "192x256", "--format", "torch"], "must end in .pt2"),
+        (["--size", "192x256", "--format", "torch", "--precision", "int8"], "supports fp32"),
         (
             ["--size", "192x256", "--config-file", "small-fusioner", "--results", "instances"],
             "this model makes semantic",
