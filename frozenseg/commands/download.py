@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
         done = download(row)
         print(one_line(f"{name}: {done.path}"))
         print(f"  licence: {row.licence}")
-        known = "as published" if done.checked else "no digest is published; note this one"
+        known = "as published" if done.checked else "no digest is published; keep this one"
         print(f"  SHA-256: {done.sha256} ({known})")
         if row.recipe:
             print(f"  use it: frozenseg demo --config-file {name} ...")

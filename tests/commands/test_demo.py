@@ -430,7 +430,7 @@ def test_parts_make_one_result(
     for part in ("3/3", "1/3"):
         assert main([*argv, "--part", part]) is None
         assert not (output / "predictions" / "panoptic.json").exists()
-    assert "will be made when part 2 of 3 has ended too" in caplog.text
+    assert "will be written once part 2 of 3 has ended too" in caplog.text
     assert main([*argv, "--part", "2/3"]) is None
     assert sorted(_names(output)) == [f"{number}.png" for number in range(9)]
     assert [image["id"] for image in _content(output)["images"]] == list(range(1, 10))

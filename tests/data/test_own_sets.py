@@ -301,7 +301,7 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     name = dataset_name(tmp_path / "own")
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
-    assert f"correct what is named above, or try frozenseg check_dataset {name} --fix" in printed
+    assert f"correct the problems above, or try frozenseg check_dataset {name} --fix" in printed
     (tmp_path / "own" / "panoptic.json").unlink()  # there is nothing to mend
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
@@ -397,7 +397,7 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
     name, files = dataset_name(tmp_path / "own"), tmp_path / "own"
     found = ["--pred", str(files / "panoptic.json"), "--pred-dir", str(files / "png")]
     assert score.main(["panoptic", "--gt", name, *found]) == 0
-    with pytest.raises(UserError, match="--gt-dir: name the folder"):
+    with pytest.raises(UserError, match="--gt-dir: give the folder"):
         score.main(["panoptic", "--gt", str(files / "panoptic.json"), *found])
     maps = ["semantic", "--pred-dir", str(files / "png")]
     for more, message in (
