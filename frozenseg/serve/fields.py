@@ -64,7 +64,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: _error(
         "The request or an image is too large.", "the request has more than 20 MB; send less"
     ),
-    422: _error("The image or a field cannot be used.", "vocabulary: 3000 names, at most 2000 are allowed"),
+    422: _error(
+        "The image or a field cannot be used.", "vocabulary: 3000 names, at most 2000 are allowed"
+    ),
     503: _error(
         "The queue is full, or the model is not ready.",
         "the queue is full (32 images are waiting); try again soon",

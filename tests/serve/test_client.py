@@ -139,7 +139,7 @@ def test_as_many_names_in_any_script_as_a_service_takes_are_sent(
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port"])
 def test_what_is_no_address_is_named(url: str) -> None:
-    with pytest.raises(UserError, match=f"^{re.escape(url)}: no address .*give it like http"):
+    with pytest.raises(UserError, match=f"^{re.escape(url)}: not a valid address .*write it like"):
         frozenseg.Client(url)
 
 
