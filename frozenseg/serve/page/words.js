@@ -32,7 +32,7 @@ export function formatNames(names) {
   return names.map((name) => (/^"|[,;]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(", ");
 }
 
-/** Normalize a name, so that different spellings of it become equal. */
+/** Normalise a name, so that different spellings of it become equal. */
 export function plain(name) {
   return name.normalize("NFC").toLowerCase().replace(/\s+/g, " ").trim();
 }
