@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int | None:
     means = family_means(summaries)
     if not means:
         raise UserError(
-            f"nothing to average: {', '.join(summaries)} are no two folds of the same benchmark; "
+            f"nothing to average: no two folds of the same benchmark among {', '.join(summaries)}; "
             "give the results of several folds"
         )
     try:  # the file is written first: printing fails if its reader, such as `head`, has ended
