@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Segment images; see --help."""
+"""Segment images and videos; see --help."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so it runs without installation
 
 from frozenseg.commands import run  # noqa: E402
 from frozenseg.commands.demo import main  # noqa: E402

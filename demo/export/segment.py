@@ -1,9 +1,9 @@
-"""Segment an image by a file of `frozenseg export`, without FrozenSeg and without PyTorch.
+"""Segment an image with a model from `frozenseg export`, without FrozenSeg and without PyTorch.
 
 python segment.py model.onnx model.vectors.npz image.png result.png
 
-The first file is the model, the second has the vectors of the class names. Needed are numpy, Pillow
-and onnxruntime.
+The first file is the model, and the second one contains the text vectors of the class names. The
+script needs numpy, Pillow and onnxruntime.
 """
 
 import json
@@ -18,7 +18,7 @@ session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]
 about = json.loads(session.get_modelmeta().custom_metadata_map["frozenseg"])
 words = dict(np.load(vectors))  # names, vectors, class_index, seen, is_thing
 
-# The image fills the window along one axis and lies at its top left.
+# Resize the image to fit the window, and place it at the top left.
 image, window = ImageOps.exif_transpose(Image.open(source)).convert("RGB"), about["window"]
 scale = min(window[0] / image.height, window[1] / image.width)
 height, width = (max(1, round(length * scale)) for length in (image.height, image.width))

@@ -1,11 +1,11 @@
-"""A Hugging Face Space: upload a picture, write names, see the masks.
+"""A Hugging Face Space: upload a picture, write class names, and see the masks.
 
-The Space needs this file, and `gradio` and a wheel of FrozenSeg in its requirements.txt.
+The Space needs this file, and a requirements.txt with `gradio` and a wheel of FrozenSeg.
 """
 
 import os
 
-# Gradio asks its own hosts for its newest version otherwise.
+# Otherwise Gradio contacts its own servers to look for a newer version.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio
@@ -18,7 +18,7 @@ segmenter = frozenseg.load(os.environ.get("FROZENSEG_MODEL", "small"))
 
 
 def segment(image: Image.Image | None, words: str, threshold: float):
-    """Give the picture with its named masks, and a line of what was found."""
+    """Return the picture with its named masks, and a line about what was found."""
     if image is None:
         raise gradio.Error("choose a picture first", print_exception=False)
     try:
@@ -27,7 +27,7 @@ def segment(image: Image.Image | None, words: str, threshold: float):
         raise gradio.Error(str(error), print_exception=False) from None
     regions = result.regions
     masks = [
-        # Regions of a semantic model have no score.
+        # The score is NaN for the regions of a semantic model.
         (
             (regions.ids == region.id).astype(np.float32),
             f"{region.name} {region.score:.2f}".removesuffix(" nan"),
@@ -41,11 +41,11 @@ page = gradio.Interface(
     segment,
     inputs=[
         gradio.Image(type="pil", label="Picture"),
-        gradio.Textbox("grass; sky; circle, disc", label="Names: car, truck; road"),
-        gradio.Slider(0, 1, 0.25, label="Least score"),
+        gradio.Textbox("grass; sky; circle, disc", label="Class names, such as: car, truck; road"),
+        gradio.Slider(0, 1, 0.25, label="Lowest score"),
     ],
     outputs=[gradio.AnnotatedImage(label="Segments"), gradio.Textbox(label="Found")],
-    title="FrozenSeg: segment by any names",
+    title="FrozenSeg: segment what you name",
     flagging_mode="never",
 )
 

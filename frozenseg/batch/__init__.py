@@ -1,6 +1,6 @@
-"""Segment folders of millions: a manifest of the images, and their results as Parquet shards.
+"""Segment millions of images: a manifest lists the images, and Parquet shards hold the results.
 
-`frozenseg batch` writes such a folder, and `read_rows` reads it.
+`frozenseg batch` writes a folder with both, and `read_rows` reads it.
 """
 
 from frozenseg.batch.rows import detections_of, read_rows

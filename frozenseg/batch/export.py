@@ -1,4 +1,4 @@
-"""A batch run as files of other tools: COCO JSON, panoptic PNGs, supervision's table."""
+"""Write a batch run as files for other tools: COCO JSON, panoptic PNGs, supervision's table."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ BOX = ("x_min", "y_min", "x_max", "y_max")
 
 
 def export_coco(run: Path, target: Path) -> Path:
-    """Write one COCO JSON whose annotations have RLE masks and scores."""
+    """Write coco.json in `target`, one COCO JSON whose annotations have RLE masks and scores."""
     path, shards = target / "coco.json", shard_files(run)
     annotations = (record for row in _good(shards) for record in _records(row))
     write_document(path, _start(run), images=map(_image, _good(shards)), annotations=annotations)
@@ -24,10 +24,15 @@ def export_coco(run: Path, target: Path) -> Path:
 
 
 def export_masks(run: Path, target: Path) -> Path:
-    """Write a COCO panoptic JSON and a PNG for each image, named by its id."""
+    """Write a COCO panoptic JSON, and a PNG for each image, named after its id.
+
+    Raises `UserError` if the run has instances, which may overlap.
+    """
     path = target / f"{PANOPTIC}.json"
     if read_about(run)["task"] != "panoptic":
-        raise UserError(f"{run}: its instances overlap, so no PNG can hold them; give --to coco")
+        raise UserError(
+            f"{run}: its instances may overlap, which a PNG cannot store; use --to coco"
+        )
     shards = shard_files(run)
     images = (_image(row) for row in _good(shards))
     write_document(path, _start(run), images=images, annotations=_panoptic(shards, target))
@@ -35,7 +40,7 @@ def export_masks(run: Path, target: Path) -> Path:
 
 
 def export_supervision(run: Path, target: Path) -> Path:
-    """Write a table as `supervision.CSVSink` does: a line for each segment with its box."""
+    """Write a table as `supervision.CSVSink` does: one line with the box of each segment."""
     path = target / "detections.csv"
     columns = (*BOX, "class_id", "confidence", "tracker_id", "class_name", "file_name")
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
@@ -54,12 +59,15 @@ FORMS: dict[str, Callable[[Path, Path], Path]] = {
     "masks": export_masks,
     "supervision": export_supervision,
 }
-"""Name -> what writes a run into a folder, and returns its chief file."""
+"""Format -> the function that writes a run into a folder and returns the path of its main file."""
 
 
 def _good(shards: list[Path]) -> Iterator[Row]:
-    """Yield the rows with results. Each list of a file reads them anew, of the same shards, because
-    a run that is at work makes more meanwhile."""
+    """Yield the rows of the images that could be segmented.
+
+    Exports read the rows several times. `shards` is the same list each time, because a run in
+    progress adds shards in the meantime.
+    """
     return (row for row in rows_in(shards) if row["error"] is None)
 
 
@@ -74,14 +82,17 @@ def _image(row: Row) -> Row:
 
 
 def _records(row: Row) -> Iterator[Row]:
-    """Yield the segments of a row as annotations, whose ids count over all images."""
+    """Yield the segments of a row as annotations. Their own ids are left out.
+
+    `write_document` numbers the annotations over all images.
+    """
     for segment in row["segments"]:
         kept = _without(("id", "isthing"), segment)
         yield {"image_id": row["id"] + 1, **kept, "iscrowd": 0}
 
 
 def _without(names: tuple[str, ...], segment: Row) -> Row:
-    """Leave out these entries of a segment, and a score that there is not."""
+    """Leave out these entries of a segment, and those that are None, such as a missing score."""
     return {k: v for k, v in segment.items() if k not in names and v is not None}
 
 

@@ -12,20 +12,20 @@ from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.files import is_address
 
 MISSING = -1
-GO_ON = "and give the same command, which goes on with the rest"
+CONTINUE = "and give the same command, which continues with the rest"
 
 
 class SourceLost(UserError):
-    """The place that images come from cannot be reached any more; no image of it is at fault."""
+    """The source of images can no longer be reached, so the error is not that of an image."""
 
 
 class Item(NamedTuple):
     """One image.
 
-    path: what names it, a file, an address, or ARCHIVE/MEMBER.
-    archive: the tar file or the address of one that holds it; "" if none does.
-    offset: where its bytes begin in the archive.
-    size: in bytes; `MISSING` if there was no such file when the manifest was made.
+    path: its name: the path of a file, a URL, or ARCHIVE/MEMBER.
+    archive: the path or URL of the tar file that holds it; "" if it is not in an archive.
+    offset: the position in the archive at which its bytes begin.
+    size: in bytes; `MISSING` if the file did not exist when the manifest was made.
     """
 
     path: str
@@ -35,23 +35,23 @@ class Item(NamedTuple):
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """Return the file system of an address and the path in it, by fsspec."""
-    if "::" in address:  # what fsspec finds in it has names without the rest of the chain
-        raise UserError(f"{address}: a chain of addresses; give that of plain files or tar files")
+    """Return fsspec's file system for a URL, and the path in it."""
+    if "::" in address:  # fsspec would return names that lack the rest of the chain
+        raise UserError(f"{address}: a chain of URLs; give the URL of plain files or tar files")
     fsspec = import_extra("fsspec", "batch", address)
     try:
         return fsspec.core.url_to_fs(address)
-    except ImportError as error:  # each store has a package of its own
+    except ImportError as error:  # each kind of store needs its own package
         raise UserError(f"{address}: {error}") from None
     except ValueError as error:
-        raise UserError(
-            f"{address}: {error}; give a path or an address that fsspec knows"
-        ) from None
+        raise UserError(f"{address}: {error}; give a path or a URL that fsspec supports") from None
 
 
 def source_of(item: Item) -> Any:
-    """Return the image in a form that `Predictor.stream` takes; what is not a plain file is fetched
-    by the thread that decodes it."""
+    """Return the image in a form that `Predictor.stream` takes.
+
+    If it is not a plain file, the thread that decodes it fetches its bytes.
+    """
     if item.size == MISSING:
         return _Fetched(item.path, partial(_missing, item))
     if item.archive or is_address(item.path):
@@ -60,13 +60,17 @@ def source_of(item: Item) -> Any:
 
 
 def check_source(item: Item, error: UserError) -> None:
-    """Raise `SourceLost` if an image could not be read because the place that it comes from is
-    gone: it does not answer, or the folder is gone or empty, as that of a drive that was taken
-    away."""
+    """Raise `SourceLost` if an image could not be read because its source is gone.
+
+    That is the case if a store does not answer, or if the folder of the image is missing or empty,
+    as after a drive was removed.
+
+    error: the error that occurred when the image was read.
+    """
     if isinstance(error, SourceLost):
         raise error
     if isinstance(error, UnreachableFile):
-        raise SourceLost(f"{error}, {GO_ON}")
+        raise SourceLost(f"{error}, {CONTINUE}")
     local = not item.archive and not is_address(item.path)
     if local and item.size != MISSING:
         _check_folder(Path(item.path).parent)
@@ -74,21 +78,21 @@ def check_source(item: Item, error: UserError) -> None:
 
 def _check_folder(folder: Path) -> None:
     try:
-        with os.scandir(folder) as entries:  # a folder of millions is not read to its end
+        with os.scandir(folder) as entries:  # stops at the first entry of a large folder
             if any(entries):
                 return
-    except PermissionError:  # files in it may be read
+    except PermissionError:  # the folder cannot be listed, but its files may be readable
         return
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise _lost(str(folder), reason_of(error)) from None
-    deleted = "bring it back, or where its images were deleted make it with any file in it,"
-    raise _lost(str(folder), "no such folder, or an empty one", deleted)
+    remedy = "restore it, or if its images were deleted on purpose, make it with any file in it,"
+    raise _lost(str(folder), "the folder is missing or empty", remedy)
 
 
 def _missing(item: Item) -> bytes:
-    raise MissingFileError(f"{item.path}: no such file when the manifest was made")
+    raise MissingFileError(f"{item.path}: did not exist when the manifest was made")
 
 
 def _fetch(item: Item) -> bytes:
@@ -101,28 +105,28 @@ def _fetch(item: Item) -> bytes:
         with open(place, "rb") as file:
             file.seek(item.offset)
             return file.read(item.size)
-    except UserError as error:  # no package for the store, which is no fault of the image
-        raise SourceLost(f"{error}, {GO_ON}") from None
+    except UserError as error:  # the store's package is missing; the image is not at fault
+        raise SourceLost(f"{error}, {CONTINUE}") from None
     except FileNotFoundError:
         if item.archive:
             raise _lost(place, "no such file") from None
         raise MissingFileError(f"{item.path}: no such file") from None
-    except Exception as error:  # every store has errors of its own
+    except Exception as error:  # each kind of store raises its own errors
         raise _lost(place, reason_of(error)) from None
 
 
 def reason_of(error: Exception) -> str:
-    """Say in a few words why a file system or a store could not do what it was asked for."""
+    """Say in a few words why a file system or a store failed."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
-def _lost(place: str, reason: str, remedy: str = "bring it back") -> SourceLost:
-    return SourceLost(f"{place}: cannot be reached any more ({reason}); {remedy} {GO_ON}")
+def _lost(place: str, reason: str, remedy: str = "restore it") -> SourceLost:
+    return SourceLost(f"{place}: can no longer be reached ({reason}); {remedy} {CONTINUE}")
 
 
 class _Fetched(io.RawIOBase):
-    """A binary file whose bytes are fetched when they are first asked for."""
+    """A binary file whose bytes are fetched when they are first needed."""
 
     def __init__(self, name: str, fetch: Any) -> None:
         self.name = os.fspath(name)

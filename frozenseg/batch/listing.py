@@ -1,4 +1,4 @@
-"""Find the images that a batch run is given: folders, globs, lists, tar files, addresses."""
+"""Find the images in the inputs of a batch run: folders, globs, lists, tar files, URLs."""
 
 import glob
 import os
@@ -14,17 +14,18 @@ from frozenseg.errors import UserError, import_extra, one_line
 from frozenseg.files import is_address
 
 LISTS = (".txt", ".lst")
-COLUMNS = ("path", "file_name", "url")  # of a Parquet list, the first that it has
+COLUMNS = ("path", "file_name", "url")  # the first of these columns in a Parquet list is read
 
 
 def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Item]:
-    """Yield the images that the inputs name, each once, in the order of the inputs.
+    """Yield the images in the inputs, each once, in the order of the inputs.
 
-    An input is a folder, which is searched whole; a glob; a file, which may be a list of files
-    (.txt with a path in each line, .parquet with a column of `COLUMNS`) or a tar file of images; or
-    an address of one of these but a list. Raises `UserError` for an input without an image.
+    An input is a folder, which is searched with its subfolders; a glob; a file, which may be an
+    image, a tar file of images, or a list of files (.txt or .lst with one path per line, .parquet
+    with one of `COLUMNS`); or the URL of any of these except a list. Raises `UserError` for an
+    input without an image.
 
-    leave_out: a folder in which no image is looked for.
+    leave_out: a folder that is not searched.
     """
     seen: set[str] = set()
     for entry in inputs:
@@ -37,23 +38,23 @@ def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Ite
             if path.lower().endswith(".tar"):
                 yield from _members(path)
             elif is_video(Path(path)):
-                note(f"{path}: a video, which is left out; frozenseg demo segments videos")
+                note(f"{path}: is a video and is left out; frozenseg demo segments videos")
             else:
                 yield Item(path, size=size)
 
 
 def _has_text_name(path: str) -> bool:
-    """Whether a name can stand in a manifest; a warning tells of one that cannot."""
+    """Whether a name can be stored in a manifest; a warning names one that cannot."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        note(one_line(f"{path}: left out, its name is no text in UTF-8; rename it"))
+        note(one_line(f"{path}: left out, because its name is not valid UTF-8; rename it"))
         return False
     return True
 
 
 def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
-    """Yield absolute paths or addresses, and their sizes."""
+    """Yield the absolute paths or the URLs of files, and their sizes in bytes."""
     suffix = Path(entry).suffix.lower()
     if is_address(entry):
         yield from _remote(entry)
@@ -61,7 +62,8 @@ def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
         folder = os.path.dirname(os.path.abspath(os.path.expanduser(entry)))
         names = _listed(entry) if suffix in LISTS else _column(entry)
         for name in names:
-            # A `Path` leaves out what lists have in front, "./", so that a name is one name.
+            # A `Path` drops the "./" that some lists begin names with, so that equal files have
+            # equal names.
             path = name if is_address(name) else str(Path(folder, os.path.expanduser(name)))
             yield path, _size(path)
     else:
@@ -77,27 +79,29 @@ def _size(path: str) -> int:
         raise
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
-    except Exception as error:  # every store has errors of its own
+    except Exception as error:  # each kind of store raises its own errors
         raise _unreadable(path, error) from None
 
 
 def _unreadable(path: str, error: Exception) -> UserError:
-    what = "the address and your credentials" if is_address(path) else "its rights and its drive"
+    what = "the URL and your credentials" if is_address(path) else "its permissions and its drive"
     return UserError(f"{path}: cannot be read ({reason_of(error)}); check {what}")
 
 
 def _listed(entry: str) -> list[str]:
-    """Read the lines of a text file; empty ones and comments are left out."""
+    """Read the lines of a text file, without empty lines and comments."""
     try:
         text = Path(os.path.expanduser(entry)).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{entry}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{entry}: is not text in UTF-8 ({error.reason}); save it so") from None
+        raise UserError(
+            f"{entry}: is not text in UTF-8 ({error.reason}); save it in that encoding"
+        ) from None
     lines = [line.strip() for line in text.splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
-        raise UserError(f"{entry}: has no line that names an image; write one path a line")
+        raise UserError(f"{entry}: has no line that names an image; write one path per line")
     return names
 
 
@@ -110,18 +114,19 @@ def _column(entry: str) -> list[str]:
         column = next((name for name in COLUMNS if name in names), None)
         if column is None:
             raise UserError(
-                f"{entry}: has the columns {', '.join(names)}; name one of them {COLUMNS[0]}"
+                f"{entry}: has the columns {', '.join(names)}; rename the one with the paths "
+                f"to {COLUMNS[0]}"
             )
         values = parquet.read_table(path, columns=[column])[column].to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{entry}: cannot be read as Parquet ({error})") from None
     if not values or not all(isinstance(value, str) and value for value in values):
-        raise UserError(f"{entry}: its column {column} must hold a path in each row")
+        raise UserError(f"{entry}: the column {column} must contain a path in each row")
     return values
 
 
 def _remote(entry: str) -> Iterator[tuple[str, int]]:
-    """List a file, a folder or a glob of a remote store in one pass, with the sizes."""
+    """List a file, a folder or a glob of a remote store in one pass, with the sizes in bytes."""
     try:
         system, path = file_system(entry)
         if glob.has_magic(path):
@@ -134,8 +139,8 @@ def _remote(entry: str) -> Iterator[tuple[str, int]]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{entry}: no such file or folder; correct the address") from None
-    except Exception as error:  # every store has errors of its own
+        raise UserError(f"{entry}: no such file or folder; correct the URL") from None
+    except Exception as error:  # each kind of store raises its own errors
         raise _unreadable(entry, error) from None
     kinds = (*image_suffixes(), ".tar")
     files = [
@@ -144,19 +149,21 @@ def _remote(entry: str) -> Iterator[tuple[str, int]]:
         if info["type"] == "file" and (name == path or name.lower().endswith(kinds))
     ]
     if not files:
-        raise UserError(f"{entry}: no image and no tar file there")
+        raise UserError(f"{entry}: holds no image and no tar file; correct the URL")
     for name, info in files:
         yield system.unstrip_protocol(name), int(info["size"] or 0)
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file or a folder of it is hidden, as what macOS adds to tar files: "._a.png"."""
+    """Whether a file or one of its folders is hidden, like "._a.png", which macOS adds to tars."""
     return any(part.startswith(".") for part in PurePosixPath(name).parts if part != "..")
 
 
 def _members(path: str) -> Iterator[Item]:
-    """Yield the images in a tar file, whose bytes are read later without unpacking it. Of members
-    with one name the last counts, as where it is unpacked."""
+    """Yield the images in a tar file, whose bytes are read later, without unpacking the file.
+
+    If several members have the same name, the last one counts, as when the file is unpacked.
+    """
     kinds = tuple(image_suffixes())
     found: dict[str, Item | None] = {}
     try:
@@ -171,14 +178,15 @@ def _members(path: str) -> Iterator[Item]:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; correct the list") from None
-    except (tarfile.TarError, ValueError, OverflowError) as error:  # wrong numbers lead anywhere
+    # Wrong numbers in a damaged file may cause a `ValueError` or an `OverflowError`.
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: no tar file, or a damaged or compressed one ({error}); give plain tar files"
+            f"{path}: not a tar file, or damaged or compressed ({error}); give plain tar files"
         ) from None
-    except Exception as error:  # every store has errors of its own
+    except Exception as error:  # each kind of store raises its own errors
         raise _unreadable(path, error) from None
     if not found:
-        raise UserError(f"{path}: no image in this tar file")
+        raise UserError(f"{path}: this tar file contains no image")
     yield from filter(None, found.values())
 
 

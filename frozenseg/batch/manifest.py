@@ -1,6 +1,6 @@
-"""The manifest of a batch run: all its images in a fixed order, made before the first is read.
+"""The manifest of a batch run: all its images in a fixed order, written before any image is read.
 
-The number of an image in it is its id. A row group holds the images of one shard.
+The position of an image in the manifest is its id. A row group lists the images of one shard.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ DIGEST, SHARD_ROWS = b"frozenseg.digest", b"frozenseg.shard_rows"
 
 
 def arrow() -> tuple[Any, Any]:
-    """Return pyarrow and its Parquet module."""
+    """Return pyarrow and its Parquet module; raises `UserError` if they are not installed."""
     purpose = "frozenseg batch"
     return (
         import_extra("pyarrow", "batch", purpose),
@@ -27,7 +27,7 @@ def arrow() -> tuple[Any, Any]:
 
 
 class Manifest:
-    """An open manifest. total: how many images it has. shard_rows: how many a shard holds."""
+    """An open manifest. total: number of images. shard_rows: number of images in a full shard."""
 
     def __init__(self, folder: Path) -> None:
         """Open the manifest in the folder of a run; raises `UserError` if there is none."""
@@ -40,11 +40,12 @@ class Manifest:
             self.shard_rows = int(about[SHARD_ROWS])
         except FileNotFoundError:
             raise UserError(
-                f"{self.path}: no such file, so there is no run to go on with"
+                f"{self.path}: no such file, so there is no run to continue; correct --output"
             ) from None
         except (KeyError, OSError, pyarrow.ArrowException) as error:
             raise UserError(
-                f"{self.path}: damaged, or not of frozenseg batch ({error}); make the folder anew"
+                f"{self.path}: damaged, or not written by frozenseg batch ({error}); give another "
+                "--output"
             ) from None
         self.total = self._file.metadata.num_rows
 
@@ -54,17 +55,20 @@ class Manifest:
         return range(self._file.metadata.num_row_groups)
 
     def rows_of(self, shard: int) -> int:
-        """How many images a shard has."""
+        """Return the number of images of a shard."""
         return self._file.metadata.row_group(shard).num_rows
 
     def items(self, shard: int) -> list[Item]:
-        """Return the images of a shard; the id of the first is shard * shard_rows."""
+        """Return the images of a shard; the first one has the id shard * shard_rows."""
         columns = self._file.read_row_group(shard).to_pydict()
         return list(map(Item, *(columns[name] for name in Item._fields)))
 
 
 def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Manifest:
-    """Write the manifest, or check that the one in the folder is the same."""
+    """Write the manifest; if the folder has one, check that it lists the same images.
+
+    Raises `UserError` if it does not, or if there is no image.
+    """
     path = folder / NAME
     with atomic_path(path) as temporary:
         _write(temporary, items, shard_rows)
@@ -74,10 +78,10 @@ def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Mani
 
 
 def check_shard_rows(before: Manifest, shard_rows: int) -> None:
-    """Raise `UserError` if the shards of a manifest have another number of images."""
+    """Raise `UserError` if the shards of a manifest have a different number of images."""
     if before.shard_rows != shard_rows:
         raise UserError(
-            f"{before.path}: has {before.shard_rows} images a shard, now {shard_rows}; give "
+            f"{before.path}: has {before.shard_rows} images per shard, now {shard_rows}; give "
             f"--shard-rows {before.shard_rows}, or another --output"
         )
 
@@ -89,8 +93,8 @@ def _check(before: Manifest, temporary: Path, shard_rows: int) -> None:
     if before.digest != now.metadata[DIGEST].decode():
         raise UserError(
             f"{before.path}: the images have changed since it was made ({before.total} then, "
-            f"{now.num_rows} now, or other sizes); go on with those that it lists by --resume, or "
-            "give another --output"
+            f"{now.num_rows} now, or files of other sizes); continue with the images that it lists "
+            "by --resume, or give another --output"
         )
 
 

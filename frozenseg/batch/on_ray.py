@@ -1,8 +1,8 @@
-"""The engine of a cluster: Ray Data gives the numbers of shards to a pool of actors.
+"""The engine for clusters: Ray Data distributes the numbers of shards over a pool of actors.
 
 An actor holds the same `Worker` as a process of the other engine, and writes the same files. A
-shard that exists is done, so a driver or an actor that is killed costs the shards that were being
-made, and nothing is there twice. Only numbers go through Ray's object store.
+shard that exists is done. So if the driver or an actor is killed, only the shards that were being
+made are lost, and none is made twice. Only shard numbers go through Ray's object store.
 """
 
 import os
@@ -21,24 +21,29 @@ from frozenseg.errors import UserError, import_extra
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.runtime.background import cores
 
-BLOCKS = 4  # of shards, or parts, for each actor: what it loses when it is killed
-FREE = 1.0  # CPUs that Ray Data needs beside the actors, or it waits for ever
+# Blocks of shards, or parts, for each actor. An actor that is killed loses at most one of them.
+BLOCKS = 4
+FREE = 1.0  # CPUs that Ray Data needs in addition to those of the actors; without them it hangs
 ACTOR_CPUS = 1.0
-RETRIES = 3  # of a part whose process is killed
-PAUSE = 2.0  # seconds between two looks at the cluster
+RETRIES = 3  # how many times a part is run again if its process is killed
+PAUSE = 2.0  # seconds between two checks of the cluster's resources
 
 Result = TypeVar("Result")
 
 
 class ShardMaker:
-    """An actor: makes the shards of the numbers that it gets."""
+    """An actor, which makes the shards whose numbers it receives."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.worker: Worker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Return for each shard its number, its errors, and the line that ends the run, or None."""
+        """Make the shards of a batch of numbers.
+
+        Returns, for each shard, its number, its errors (one text for each image, "" if there was
+        none), and the line of an error that ends the run ("" if there was none).
+        """
         numbers = [int(number) for number in batch["shard"]]
         made = [self._make(number) for number in numbers]
         return {"shard": numbers, "errors": [m[0] for m in made], "failure": [m[1] for m in made]}
@@ -46,12 +51,13 @@ class ShardMaker:
     def _make(self, number: int) -> tuple[list[str], str]:
         seen: list[str] = []
         try:
-            # Here and not in the constructor, whose errors make Ray start the actor for ever.
+            # The model is not loaded in the constructor, because after an error there Ray would
+            # start the actor again and again.
             self.worker = self.worker or Worker(self.plan)
             errors = shard_errors(self.plan.folder, self.worker.manifest, number)
             if errors is None:
                 self.worker.make(number, lambda error: seen.append(error or ""))
-            else:  # made by an actor that was killed before it could say so
+            else:  # the shard was made by an actor that was killed before it could report it
                 seen = [error or "" for error in errors]
         except UserError as error:
             return [], str(error)
@@ -67,10 +73,12 @@ def make_shards(
     actors: int | None,
     patience: float,
 ) -> None:
-    """Make shards on a Ray cluster, or on Ray started on this machine.
+    """Make shards on a Ray cluster, or with Ray started on this machine.
 
-    actors: models; None: one for each GPU, or for every two CPUs. patience: seconds to wait until
-    the cluster has what they ask for.
+    seen: called for each image, see `frozenseg.batch.worker.Seen`.
+    address: of the cluster; None: start Ray on this machine.
+    actors: number of models; None: one for each GPU or, without GPUs, one for every two CPUs.
+    patience: seconds to wait until the cluster has the resources that the actors need.
     """
     with _cluster(address, actors, patience, most=len(numbers)) as (ray, count, needs):
         data = import_extra("ray.data", "ray", "--engine ray")
@@ -100,11 +108,13 @@ def run_parts(
     actors: int | None,
     patience: float,
 ) -> list[Result]:
-    """Run work that can be divided on a cluster, a task for each part; returns what each returns.
+    """Run work that can be divided into parts on a cluster, and return the results of all parts.
 
-    A part whose process is killed is run again, up to `RETRIES` times. What it prints is shown.
+    Each part is a task of its own. A part whose process is killed is run again, up to `RETRIES`
+    times. What the tasks print is shown.
 
-    work: a function of a module, or a partial one. address, actors, patience: as of `make_shards`.
+    work: a function of a module, or a `partial` of one, which is called with each part.
+    address, actors, patience: see `make_shards`.
     """
     with _cluster(address, actors, patience, prints=True) as (ray, count, needs):
         task = ray.remote(max_retries=RETRIES, **needs)(_run_part)
@@ -123,17 +133,17 @@ def run_parts(
             return [found[task] for task in tasks]
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             raise UserError(
-                "a process was killed again and again, or its memory ran out; give fewer --actors, "
-                "and the same command goes on with the rest"
+                "a process was killed repeatedly, or its memory ran out; give fewer --actors, and "
+                "the same command continues with the rest"
             ) from None
 
 
 def _run_part(
     work: Callable[[Part], Result], part: Part, argv: list[str], extensions: tuple[str, ...]
 ) -> tuple[Result | None, str]:
-    """Return the result of a part, and the line that ends the run, or "".
+    """Return the result of a part, and the line of an error that ends the run, or "".
 
-    argv: of the command, which logs and results name, as `multiprocessing` hands it on.
+    argv: the command line, which logs and results mention; `multiprocessing` passes it on likewise.
     """
     sys.argv = argv
     try:
@@ -152,11 +162,12 @@ def _cluster(
     most: int | None = None,
     prints: bool = False,
 ) -> Iterator[tuple[Any, int, dict[str, Any]]]:
-    """Inside, Ray runs: the package, how many processes work, at most `most`, and what each needs.
+    """Inside, Ray runs. Yields its module, the number of processes, and the resources of each.
 
-    prints: whether their output is shown here.
+    most: the largest number of processes. prints: whether their output is shown here.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    # Otherwise Ray sends usage statistics to its developers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = import_extra("ray", "ray", "--engine ray")
     _start(ray, address, actors, prints=prints)
     try:
@@ -171,7 +182,11 @@ def _cluster(
 
 
 def _start(ray: Any, address: str | None, actors: int | None, *, prints: bool) -> None:
-    """Join a cluster, or start Ray here with as many CPUs in name as the actors need."""
+    """Connect to a cluster, or start Ray on this machine.
+
+    On this machine, Ray is told that there are as many CPUs as the actors need, even if there are
+    fewer.
+    """
     options: dict[str, Any] = {"log_to_driver": prints}
     if address is None:
         options["include_dashboard"] = False
@@ -180,7 +195,7 @@ def _start(ray: Any, address: str | None, actors: int | None, *, prints: bool) -
         options["address"] = address
     try:
         ray.init(**options)
-    except Exception as error:  # Ray raises plain ones
+    except Exception as error:  # Ray raises errors of general types
         reason = str(error).partition("\n")[0] or type(error).__name__
         place = "on this machine" if address is None else f"at --address {address}"
         raise UserError(f"Ray cannot be used {place} ({reason}); see `ray status`") from None
@@ -191,7 +206,10 @@ def _cpus(ray: Any) -> float:
 
 
 def check_resources(ray: Any, need: dict[str, float], address: str | None, patience: float) -> None:
-    """Raise `UserError` where Ray would wait for ever; a cluster that grows gets time to do so."""
+    """Raise `UserError` if the cluster lacks resources, so that Ray would wait forever.
+
+    A cluster that can grow is asked to, and gets `patience` seconds to do so.
+    """
     if address is not None and patience > 0:
         sdk = import_extra("ray.autoscaler.sdk", "ray", "--wait")
         sdk.request_resources(
@@ -209,6 +227,6 @@ def check_resources(ray: Any, need: dict[str, float], address: str | None, patie
     name = short[0]
     raise UserError(
         f"the Ray cluster has {have.get(name, 0):g} {name}s, and {need[name]:g} are needed (one "
-        "for each actor, and one CPU to hand out the work): give fewer --actors, or --wait "
+        "for each actor, and one CPU to distribute the work): give fewer --actors, or --wait "
         "SECONDS for a cluster that grows"
     )

@@ -1,4 +1,4 @@
-"""The engine of one machine: a process for each device, or this process for a single one."""
+"""The engine for one machine: one process per device, or only this process for a single device."""
 
 import multiprocessing
 import signal
@@ -16,9 +16,9 @@ from frozenseg.runtime.background import cores
 
 
 def make_shards(plan: Plan, numbers: list[int], seen: Seen, *, devices: list[str | None]) -> None:
-    """Make shards on these devices; an entry of a device is a process, so it may occur twice.
+    """Make shards on these devices. Each entry is a process, so a device may be given twice.
 
-    An error of one process, or its death, ends all.
+    If a process fails or is killed, all processes end, and `UserError` is raised.
     """
     if len(devices) == 1:
         worker = Worker(plan, devices[0])
@@ -39,13 +39,13 @@ def make_shards(plan: Plan, numbers: list[int], seen: Seen, *, devices: list[str
 
 
 def _heard(connection: Connection, seen: Seen) -> bool:
-    """Take a message; return whether the process waits for a shard."""
+    """Handle a message from a process; return whether the process waits for its next shard."""
     try:
         kind, line = connection.recv()
     except (EOFError, OSError):
         raise UserError(
             "a process of the model was killed, or its memory ran out; give the same command "
-            "again, which goes on with the rest"
+            "again, which continues with the rest"
         ) from None
     if kind == "failed":
         raise UserError(line)
@@ -56,7 +56,7 @@ def _heard(connection: Connection, seen: Seen) -> bool:
 
 @contextmanager
 def _started(plan: Plan, devices: list[str | None]) -> Iterator[list[Connection]]:
-    """Start the processes; at the end none is left."""
+    """Inside, the processes run, and their connections are given; at the end all are stopped."""
     context = multiprocessing.get_context("spawn")
     connections, processes = [], []
     try:
@@ -81,8 +81,9 @@ def _started(plan: Plan, devices: list[str | None]) -> Iterator[list[Connection]
 
 
 def _work(connection: Connection, plan: Plan, device: str | None, count: int) -> None:
-    """Make the shards whose numbers come, until the other end is closed or its process killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the starter too, which kills us
+    """Make the shards whose numbers arrive, until the other end is closed or its process killed."""
+    # Ctrl-C reaches the parent process too, which kills this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_allocator()
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // count)))
     try:

@@ -1,4 +1,4 @@
-"""The results of a batch run: a row for each image, in shards of Parquet."""
+"""The results of a batch run: one row for each image, in Parquet shards."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def row_of(number: int, item: Item, result: SegmentationResult, task: Task) -> Row:
-    """Return the row of an image that was segmented. number: its id."""
+    """Return the row of a segmented image. number: the id of the image."""
     height, width = result.image.shape[:2]
     segments = _regions(result) if task == "panoptic" else _instances(result)
     found = {"height": height, "width": width, "segments": segments, "seconds": result.seconds}
@@ -38,7 +38,7 @@ def row_of(number: int, item: Item, result: SegmentationResult, task: Task) -> R
 
 
 def error_row(number: int, item: Item, reason: str) -> Row:
-    """Return the row of an image that could not be segmented."""
+    """Return the row of an image that could not be segmented. number: the id of the image."""
     nothing: Row = {"height": None, "width": None, "segments": [], "seconds": None}
     return {"id": number, "path": item.path, **nothing, "error": reason}
 
@@ -53,7 +53,7 @@ def _regions(result: SegmentationResult) -> list[Row]:
 
 
 def _instances(result: SegmentationResult) -> list[Row]:
-    """Return the instances, which may overlap; each has a pixel, see `SegmentationResult`."""
+    """Return the instances, which may overlap; each has at least one pixel."""
     found = result.objects("instances")
     return [
         {**record, "id": number, "name": name, "isthing": 1}
@@ -64,7 +64,10 @@ def _instances(result: SegmentationResult) -> list[Row]:
 
 
 def write_shard(folder: Path, number: int, rows: list[Row], digests: Mapping[str, str]) -> None:
-    """Write a shard, atomically and to the disk. digests: columns that are the same in all rows."""
+    """Write a shard atomically, and flush it to disk.
+
+    digests: columns with the same value in all rows.
+    """
     pyarrow, parquet = arrow()
     table = pyarrow.Table.from_pylist([{**row, **digests} for row in rows], _schema())
     whole = io.BytesIO()
@@ -106,23 +109,23 @@ def _schema() -> Any:
 
 
 def shard_errors(folder: Path, manifest: Manifest, number: int) -> list[str | None] | None:
-    """Return why each image of a shard could not be segmented, None for those that could.
+    """Return, for each image of a shard, why it could not be segmented, or None if it could.
 
-    None in place of the list: the shard is not there. Raises `UserError` if it is damaged.
+    Returns None instead of a list if the shard does not exist. Raises `UserError` if it is damaged.
     """
     path = shard_path(folder, number)
     if not path.exists():
         return None
-    with _opened(path) as file:  # only this column and the end of the file are read
+    with _opened(path) as file:  # only this column and the footer of the file are read
         errors: list[str | None] = file.read(columns=["error"])["error"].to_pylist()
     if len(errors) != manifest.rows_of(number):
-        raise _damaged(path, f"{len(errors)} rows in place of {manifest.rows_of(number)}")
+        raise _damaged(path, f"{len(errors)} rows instead of {manifest.rows_of(number)}")
     return errors
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a shard; what Parquet raises inside becomes a `UserError` that names it."""
+    """Open a shard; errors of Parquet inside become a `UserError` that names the shard."""
     pyarrow, parquet = arrow()
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
@@ -135,21 +138,22 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _damaged(path: Path, reason: str) -> UserError:
     return UserError(
-        f"{path}: damaged ({' '.join(reason.split())}); delete it, and the command of the run "
-        "makes it again"
+        f"{path}: damaged ({' '.join(reason.split())}); delete it, and run the same command "
+        "again, which makes it anew"
     )
 
 
 def read_rows(folder: str | PathLike[str], columns: list[str] | None = None) -> Iterator[Row]:
-    """Yield the rows of a run in the order of their ids; shards that are not made yet are left out.
+    """Yield the rows of a run in the order of their ids; missing shards are left out.
 
-    folder: the output of `frozenseg batch`. columns: only these, e.g. ["path", "error"].
+    folder: the output of `frozenseg batch`. columns: the columns to read, e.g. ["path", "error"];
+        None: all.
 
     A row has "id", "path", "height", "width" in pixels, "segments", "error" (why there are none, or
     None), "seconds" and digests. A segment is a COCO annotation with "name": "id", "category_id",
     "isthing", "score" (0-1), "area" in pixels, "bbox" (x, y, width, height), "segmentation" (RLE).
 
-    Raises `UserError` for a folder without a run, a column that no row has, or a damaged shard.
+    Raises `UserError` for a folder without a run, for an unknown column, and for a damaged shard.
 
     Example:
         >>> rows = frozenseg.batch.read_rows("output/batch")
@@ -158,12 +162,12 @@ def read_rows(folder: str | PathLike[str], columns: list[str] | None = None) -> 
     known = _schema().names
     for name in columns or ():
         if name not in known:
-            raise UserValueError(f"column {name!r}: no row has it; {nearest(name, known)}")
+            raise UserValueError(f"column {name!r}: does not exist; {nearest(name, known)}")
     return rows_in(shard_files(user_path(folder)), columns)
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return the shards of a run that are there now, in their order."""
+    """Return the shards of a run that exist now, in their order."""
     if not (folder / SHARDS).is_dir():
         raise MissingFileError(f"{folder}: holds no run of frozenseg batch; correct the path")
     return sorted((folder / SHARDS).glob("shard-*.parquet"))
@@ -178,12 +182,12 @@ def rows_in(shards: list[Path], columns: list[str] | None = None) -> Iterator[Ro
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return what a run's rows were made with: "categories", "model", "settings", "task"."""
+    """Return how the rows of a run were made: "categories", "model", "settings", "task"."""
     try:
         about = read_json(folder / ABOUT)
         found = {name: about[name] for name in ("categories", "model", "settings", "task")}
         if not isinstance(found["settings"], dict):
-            raise UserError(f"{ABOUT}: its settings are no JSON object")
+            raise UserError(f"{ABOUT}: its settings are not a JSON object")
         return found
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: holds no run of frozenseg batch ({error})") from None
@@ -211,5 +215,5 @@ def detections_of(row: Row) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Return JSON in one spelling, for digests."""
+    """Return a value as JSON in a canonical form, for digests."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Run a batch: list its images once, and make the shards that are not there yet."""
+"""Run a batch: list its images once, and make the shards that do not exist yet."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,18 +16,20 @@ from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError
 from frozenseg.files import check_writable, remove_temporaries
 
-MOST_NAMED = 5  # images whose errors are kept as text; all are in the rows
+MOST_NAMED = 5  # number of errors that are reported; the rows have all of them
 Engine = Callable[[Plan, list[int], Seen], None]
-"""Makes the shards of these numbers, and tells of every image."""
+"""Makes the shards with these numbers, and reports each image."""
 
 
 @dataclass
 class Outcome:
-    """What became of the images of a part.
+    """What was done with the images of a part.
 
-    total: how many there are. earlier: how many of them earlier runs had done. earlier_failed: how
-    many of these could not be segmented. failed: how many of the others could not. errors: why, of
-    the first of the others.
+    total: number of images.
+    earlier: how many of them had been done by earlier runs.
+    earlier_failed: how many of those could not be segmented.
+    failed: how many of the other images could not be segmented, in this run.
+    errors: the reasons for the first `MOST_NAMED` of the images that failed in this run.
     """
 
     total: int
@@ -40,13 +42,14 @@ class Outcome:
 def run(
     plan: Plan, items: Iterable[Item] | None, *, part: Part, shard_rows: int | None, engine: Engine
 ) -> Outcome:
-    """Make the shards of a part that are not there yet.
+    """Make the shards of a part that do not exist yet.
 
-    items: the images; None: those of the manifest that is there. shard_rows: images of a shard;
-    None: as many as that manifest has. A run that is killed loses the
-    shards that it was making, and the next one makes them.
+    If a run is killed, the shards that it was making are lost, and the next run makes them.
+
+    items: the images; None: those of the existing manifest. shard_rows: number of images in a
+    shard; None: that of the existing manifest.
     """
-    # Another name than those of shards: for a moment there is a file of that name.
+    # The check writes a file for a moment, whose name must not be that of a shard.
     check_writable(plan.folder / SHARDS / f"part_{part.number}_of_{part.total}")
     with _only_run(plan.folder, part):
         _refuse_shards_alone(plan.folder)
@@ -55,32 +58,33 @@ def run(
             manifest = Manifest(plan.folder)
             check_shard_rows(manifest, shard_rows or manifest.shard_rows)
         else:
-            assert shard_rows is not None, "images come with the size of shards"
+            assert shard_rows is not None, "`items` needs `shard_rows`"
             manifest = write_manifest(plan.folder, items, shard_rows)
         for folder, name in ((SHARDS, "shard-*.parquet"), ("", "manifest.parquet")):
             remove_temporaries(plan.folder / folder, name, alone=part.total == 1)
         mine = [number for number in manifest.shards if number % part.total == part.number - 1]
         outcome = Outcome(sum(map(manifest.rows_of, mine)))
-        left = [number for number in mine if not _is_done(plan, manifest, number, outcome)]
+        left = [number for number in mine if not _count_done(plan, manifest, number, outcome)]
         if left:
             _make(plan, left, outcome, engine)
     return outcome
 
 
 def _refuse_shards_alone(folder: Path) -> None:
-    """Raise `UserError` if there are shards without the files that say of what they are."""
+    """Raise `UserError` if there are shards without the files that describe them."""
+    # Shards are looked for first: another part that starts now writes them after those files.
     if not any((folder / SHARDS).glob("shard-*.parquet")):
-        return  # asked first: a part that has just begun writes its shards after those files
-    for name, told in ((NAME, "of which images"), (ABOUT, "how they were made")):
+        return
+    for name, content in ((NAME, "lists their images"), (ABOUT, "says how they were made")):
         if not (folder / name).exists():
             raise UserError(
-                f"{folder / SHARDS}: holds shards, but {name}, which says {told}, is gone; "
-                "bring it back, or give another --output"
+                f"{folder / SHARDS}: holds shards, but {name}, which {content}, is missing; "
+                "restore it, or give another --output"
             )
 
 
-def _is_done(plan: Plan, manifest: Manifest, number: int, outcome: Outcome) -> bool:
-    """Whether an earlier run has made a shard, whose images are counted then."""
+def _count_done(plan: Plan, manifest: Manifest, number: int, outcome: Outcome) -> bool:
+    """Return whether a shard exists; if so, count its images as done by earlier runs."""
     errors = shard_errors(plan.folder, manifest, number)
     if errors is None:
         return False
@@ -104,8 +108,10 @@ def _make(plan: Plan, numbers: list[int], outcome: Outcome, engine: Engine) -> N
 
 @contextmanager
 def _only_run(folder: Path, part: Part) -> Iterator[None]:
-    """Keep a second run of this part, and runs that divide the images otherwise, out of the folder;
-    raises `UserError` with the name of the run that is there."""
+    """Inside, no other run of this part, and none with another number of parts, uses the folder.
+
+    Raises `UserError` with the name of such a run if there is one.
+    """
     own = f"part_{part.number}_of_{part.total}.lock"
     with only_writer(folder, own):
         for other in folder.glob("part_*.lock"):

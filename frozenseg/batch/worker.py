@@ -1,4 +1,4 @@
-"""What makes the shards of a batch run: the same class in every engine."""
+"""The worker that makes the shards of a batch run; all engines use the same class."""
 
 import gc
 import hashlib
@@ -22,17 +22,20 @@ from frozenseg.runtime.background import map_ahead
 from frozenseg.text.vocabulary import Vocabulary
 
 FORMAT = 1
-DIGITS = 16  # of a digest in a row
+DIGITS = 16  # number of hexadecimal digits of a digest in a row
 Seen = Callable[[str | None], None]
-"""Is told of every image: why it failed, or None."""
+"""Called for each image, with the reason why it failed, or None."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What every process of a run must know; it can be pickled.
+    """The settings that every process of a run needs; it can be pickled.
 
-    folder: the output. model, weights, options: as of `frozenseg.load`. threshold: the least score
-    of a segment. task: which objects are the segments. extensions: modules to import first.
+    folder: the output folder.
+    model, weights, options: see `frozenseg.load`.
+    threshold: the lowest score of the segments to keep.
+    task: whether the segments are panoptic segments or instances.
+    extensions: modules to import first.
     """
 
     folder: Path
@@ -46,12 +49,12 @@ class Plan:
 
 
 class Worker:
-    """A model in a process, which makes one shard after the other."""
+    """A model in a process, which makes one shard after another."""
 
     def __init__(self, plan: Plan, device: str | None = None) -> None:
-        """Load the model; raises `UserError` if the folder holds results that were made otherwise.
+        """Load the model; raise `UserError` if the folder holds results of other settings.
 
-        device: the model's, in place of that of the configuration.
+        device: the device of the model; None: that of the configuration.
         """
         import_extensions(plan.extensions)
         options = list(plan.options) + ([] if device is None else ["MODEL.DEVICE", device])
@@ -59,20 +62,21 @@ class Worker:
         self.predictor, settings = load_with_settings(
             plan.model, weights=plan.weights, options=options
         )
-        self.predictor.embed(plan.vocabulary)  # a name that cannot be encoded ends the run here
+        self.predictor.embed(plan.vocabulary)  # ends the run here if a name cannot be encoded
         self.digests = _settle(plan, settings, self.predictor.note)
         self._only_the_task()
-        # Rows are so many objects that the collector looks through all others again and again,
-        # which took longer than to make the rows of a tiny model. What is loaded stays.
+        # Rows are so many objects that the garbage collector would search all other objects again
+        # and again, which took longer than making the rows of a tiny model. The objects that exist
+        # now stay for the entire run, so the collector may ignore them.
         gc.collect()
         gc.freeze()
 
     def _only_the_task(self) -> None:
-        """Switch results off that no row holds; semantic ones take longest to make."""
+        """Switch off the results that the rows do not hold; semantic results take the longest."""
         pipeline, task = self.predictor.pipeline, self.plan.task
         made = pipeline.post_processor
         if task == "instances" and not made.instances:
-            raise UserError("--task instances: this model makes none; give --task panoptic")
+            raise UserError("--task instances: this model gives no instances; use --task panoptic")
         if task == "instances" or made.panoptic:
             instances = task == "instances"
             pipeline.post_processor = replace(
@@ -80,9 +84,13 @@ class Worker:
             )
 
     def make(self, number: int, seen: Seen = lambda error: None) -> None:
-        """Make a shard. Images are decoded, and masks are encoded, while the model works."""
+        """Make a shard. Images are decoded, and masks are encoded, while the model works.
+
+        number: the number of the shard. seen: called for each image.
+        """
         rows = []
-        # The results of a whole batch come at once: they wait, so that the next one can start.
+        # The results of a batch arrive all at once; up to `depth` of them are queued, so that the
+        # model can start with the next batch.
         for row in map_ahead(
             self._row,
             self._results(number),
@@ -94,7 +102,10 @@ class Worker:
         write_shard(self.plan.folder, number, rows, self.digests)
 
     def _results(self, number: int) -> Iterator[tuple[int, Item, SegmentationResult | UserError]]:
-        """Yield the images of a shard with their ids and results; raises `SourceLost`."""
+        """Yield the id, the image and the result for each image of a shard.
+
+        Raises `SourceLost` if the source of the images can no longer be reached.
+        """
         items = self.manifest.items(number)
         results = self.predictor.stream(
             map(source_of, items), self.plan.vocabulary, threshold=self.plan.threshold
@@ -113,8 +124,10 @@ class Worker:
 
 
 def check_about(plan: Plan) -> None:
-    """Raise `UserError` if the folder holds results of another vocabulary, task or threshold; with
-    what else they were made, the model must be loaded to know."""
+    """Raise `UserError` if the folder holds results of another vocabulary, task or threshold.
+
+    Other differences are only known once the model is loaded (`Worker`).
+    """
     if (plan.folder / ABOUT).exists():
         before = read_about(plan.folder)
         _refuse_others(plan.folder, before, {**before, **_of_plan(plan, before["settings"])})
@@ -130,9 +143,9 @@ def _of_plan(plan: Plan, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settle(plan: Plan, settings: dict[str, Any], note: str | None) -> dict[str, str]:
-    """Write what the rows are made with beside them, or check it; return its digests.
+    """Write how the rows are made beside them, or check it if it exists; return its digests.
 
-    Every process does so, because no other has the model.
+    Every process does so, because only these processes have the model.
     """
     path = plan.folder / ABOUT
     about = {"format": FORMAT, "note": note, "model": settings["weights"]}
@@ -153,7 +166,7 @@ def _settle(plan: Plan, settings: dict[str, Any], note: str | None) -> dict[str,
 def _refuse_others(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     if differences := list(_differences(before, now)):
         raise UserError(
-            f"{folder}: holds results that were made otherwise ({'; '.join(differences)}); "
+            f"{folder}: holds results that were made differently ({'; '.join(differences)}); "
             "give another --output"
         )
 

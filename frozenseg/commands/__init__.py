@@ -1,6 +1,6 @@
-"""The command lines, one module each.
+"""The command-line interface; each command has a module of its own.
 
-Installed, they are subcommands of `frozenseg`: `frozenseg demo --help`.
+Once the package is installed, they are subcommands of `frozenseg`: `frozenseg demo --help`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from frozenseg.runtime.allocator import configure_allocator
 
 HERE, DEVTOOLS = "frozenseg.commands", "frozenseg.devtools.commands"
 SMALL_WORLD = "frozenseg.small_world.commands"
-LONGEST_LINE = 1400  # letters of an error
+LONGEST_LINE = 1400  # characters of an error message
 
 COMMANDS = {
     "Using a model": {
@@ -62,7 +62,10 @@ COMMANDS = {
             DEVTOOLS,
             "run tests, comparisons, timings and trainings on this machine's GPU",
         ),
-        "benchmark_scoring": (DEVTOOLS, "compare the speed of our scoring with the usual one's"),
+        "benchmark_scoring": (
+            DEVTOOLS,
+            "compare the speed of our scoring with that of the usual libraries",
+        ),
         "benchmark_service": (DEVTOOLS, "time `serve` under load"),
         "benchmark_deformable": (
             DEVTOOLS,
@@ -91,28 +94,30 @@ COMMANDS = {
         ),
     },
 }
-"""Group -> command -> (package of its module, what it does)."""
+"""Group -> command -> (package of its module, what the command does)."""
 
 ALIASES = {
     "train": ("train_net",),
     "evaluate": ("train_net", "--eval-only"),
     "eval": ("train_net", "--eval-only"),
 }
-"""Other name -> the command that it stands for, and its first arguments."""
+"""Alias -> the command that it stands for, followed by the first arguments to pass to it."""
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Run a command's `main` and exit: 0, its own status, 2 with one line on a `UserError`, or
-    130 on Ctrl-C, SIGTERM and SIGHUP.
+    """Run a command's `main` and exit with its status.
 
-    Letters that the terminal's encoding lacks are written as escapes. Warnings of libraries stay
-    away unless Python is told to show them (-W, PYTHONWARNINGS).
+    The status is 0 or the one that `main` returns, 2 after a `UserError`, which is printed as one
+    line, or 130 after Ctrl-C, SIGTERM or SIGHUP.
+
+    Characters that the terminal's encoding lacks are written as escapes. Warnings from libraries
+    are hidden unless Python is asked to show them (-W, PYTHONWARNINGS).
     """
-    configure_allocator()  # a command is a process of its own, whose memory it may set up
+    configure_allocator()  # a command has the process to itself, so it may configure the allocator
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # What FFmpeg says of a damaged file comes before our own line, and names none.
+    # FFmpeg's messages about a damaged file would appear before our own line, and name no file.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     with warnings.catch_warnings(), _log_on_console():
@@ -126,7 +131,7 @@ def _status(main: Callable[[list[str]], int | None]) -> int | None:
     try:
         with ends_as_by_ctrl_c():
             status = main(take_extensions(sys.argv[1:]))
-        sys.stdout.flush()  # a full disk shows here at the latest
+        sys.stdout.flush()  # raises here at the latest if the disk is full
         return status
     except UserError as error:
         return _failed(str(error))
@@ -134,40 +139,40 @@ def _status(main: Callable[[list[str]], int | None]) -> int | None:
         print("interrupted", file=sys.stderr)
         return 130
     except MemoryError as error:
-        return _failed(f"memory ran out ({error}); give smaller images or fewer at once")
+        return _failed(f"out of memory ({error}); use smaller images, or fewer at once")
     except BrokenExecutor:
         return _failed(
-            "one of the processes was killed, often for a lack of memory; start again with fewer "
+            "one of the processes was killed, often because memory ran out; start again with fewer "
             "--processes"
         )
     except BrokenPipeError:  # the reader, e.g. `head`, has gone
         _drop(sys.stdout)
         return 141
     except OSError as error:
-        if error.filename is not None:  # a file that no caller knows a remedy for
+        if error.filename is not None:  # a file error that no caller turned into a `UserError`
             return _failed(f"{os.fsdecode(error.filename)}: {error.strerror}")
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
         _drop(sys.stdout)
-        return _failed(f"standard output: cannot be written ({error.strerror}); make room there")
+        return _failed(f"standard output: cannot be written ({error.strerror}); free some space")
 
 
 def _failed(message: str) -> int:
     line = one_line(message)
-    if len(line) > LONGEST_LINE:  # a path of thousands of letters
+    if len(line) > LONGEST_LINE:  # it may hold a path of thousands of characters
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     print(f"error: {line}", file=sys.stderr)
     return 2
 
 
 def _drop(stream: TextIO) -> None:
-    """Send what is not yet written nowhere; the interpreter would try again at its end."""
-    with contextlib.suppress(io.UnsupportedOperation):  # a stream of a test
+    """Discard output that is not written yet; otherwise the interpreter retries when it exits."""
+    with contextlib.suppress(io.UnsupportedOperation):  # a test may use a stream without a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Lines(logging.Formatter):
-    """Messages without control characters but the line breaks of tables."""
+    """Removes control characters from messages, except for the line breaks of tables."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(one_line, super().format(record).split("\n")))
@@ -175,11 +180,14 @@ class _Lines(logging.Formatter):
 
 @contextlib.contextmanager
 def _log_on_console() -> Iterator[None]:
-    """Send what the package logs to the standard error of now, and no longer than the command
-    runs: a caller in the same process may close that stream."""
+    """Inside, what the package logs goes to the current standard error.
+
+    The handler is removed at the end, because a caller in the same process may close that stream.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines("%(message)s"))
-    handler.addFilter(lambda record: not hasattr(record, "file_only"))  # as of engine.log_file
+    # The engine's log file marks the records that are meant for that file only.
+    handler.addFilter(lambda record: not hasattr(record, "file_only"))
     package = logging.getLogger("frozenseg")
     level = package.level
     package.addHandler(handler)
@@ -214,7 +222,7 @@ def _usage() -> str:
         lines += [f"  {name:24s} {summary}" for name, (_, summary) in commands.items()]
     last = [
         "Every command:",
-        "  --import MODULE          first import a module of yours that adds benchmarks, encoders, "
+        "  --import MODULE          first import your own module that adds benchmarks, encoders, "
         "losses or families",
         "",
         "  --version                print the version of this package",
@@ -232,6 +240,9 @@ def _modules() -> dict[str, str]:
 
 
 def run_module(name: str) -> None:
-    """Run a command by its name. A module started by `python -m` runs itself so, that what it sends
-    to other processes is found under the module's own name and not under `__main__`."""
+    """Run a command by its name.
+
+    A module that is started by `python -m` calls this, so that the objects that it sends to other
+    processes are found under the module's own name and not under `__main__`.
+    """
     run(importlib.import_module(_modules()[name]).main)

@@ -1,8 +1,8 @@
 """Segment folders of millions of images into Parquet shards, on one machine or on many.
 
-The results of all images lie in OUTPUT/shards, a row for each image. A run that was stopped goes on
-when the same command is given again. `frozenseg batch export OUTPUT --to coco` and its like turn a
-run into files of other tools.
+The results are written to OUTPUT/shards, with one row for each image. If a run was stopped, the
+same command continues it. `frozenseg batch export OUTPUT --to coco` (or another format) writes the
+results as files for other tools.
 """
 
 import argparse
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from frozenseg.batch.run import Engine
 
 SHARD_ROWS = 1000
-MOST_ROWS = 100_000  # whose results fit in memory
+MOST_ROWS = 100_000  # largest number of rows of a shard; their results must fit in memory
 
 
 def main(argv: list[str]) -> int | None:
-    """Segment what is not done yet, and say what was done."""
+    """Segment the images that are not done yet, and print a summary."""
     if argv[:1] == ["export"]:
         from frozenseg.commands import batch_export
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int | None:
     ray = ray_of(arguments)
     vocabulary, options = vocabulary_of(arguments), model_options(arguments)
     import_extra("pyarrow", "batch", "frozenseg batch")
-    # Only now, because torch takes seconds.
+    # Imported only now, because importing torch takes seconds.
     from frozenseg.batch.listing import list_items
     from frozenseg.batch.run import run
     from frozenseg.batch.worker import Plan
@@ -67,12 +67,12 @@ def main(argv: list[str]) -> int | None:
     line = f"{new} of {outcome.total} images in {seconds:.1f} s ({new / seconds:.2f}/s)"
     before = f"; {outcome.earlier} were done before" if outcome.earlier else ""
     if outcome.earlier_failed:
-        before += f", {outcome.earlier_failed} of them could not be read, and their rows say why"
+        before += f", {outcome.earlier_failed} of them could not be read (their rows say why)"
     print(one_line(f"{line}: {plan.folder}{before}"))
     for error in outcome.errors:
         print(one_line(f"not done: {error}"), file=sys.stderr)
     if more := outcome.failed - len(outcome.errors):
-        print(f"not done: {more} more, whose rows say why", file=sys.stderr)
+        print(f"not done: {more} more; their rows say why", file=sys.stderr)
     return 1 if outcome.failed or outcome.earlier_failed else None
 
 
@@ -89,16 +89,18 @@ def _engine(devices: list[str | None], ray: dict[str, Any] | None) -> "Engine":
 def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.inputs) == arguments.resume:
         raise UserError(
-            "--resume takes the images of the manifest that is there, so it goes without inputs"
+            "--resume takes the images from the existing manifest; give no inputs with it"
             if arguments.resume
-            else "nothing to segment: give folders, globs, lists, tar files or addresses"
+            else "nothing to segment: give folders, globs, lists, tar files or URLs"
         )
     if settings := [entry for entry in arguments.inputs if entry in KEYS]:
-        raise UserError(f"{settings[0]}: is a setting, no input; give it behind --opts, at the end")
+        raise UserError(
+            f"{settings[0]}: is a setting, not an input; give it after --opts, at the end"
+        )
     if arguments.shard_rows is not None and not 1 <= arguments.shard_rows <= MOST_ROWS:
         raise UserError(f"--shard-rows {arguments.shard_rows}: must lie in 1-{MOST_ROWS}")
     if arguments.engine == "ray" and arguments.device:
-        raise UserError("--device: Ray chooses the devices of its actors; give --actors")
+        raise UserError("--device: Ray chooses the devices of its actors; use --actors instead")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,14 +117,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="INPUT",
         help="a folder, with its subfolders; a glob; an image; a list of images (.txt, or "
-        ".parquet with a column path); a tar file of images; or an address such as s3://bucket/name",
+        ".parquet with a column path); a tar file of images; or a URL such as s3://bucket/name",
     )
     add_vocabulary(parser)
     add(
         "--output",
         type=user_path,
         required=True,
-        help="folder of the results, the same for all parts",
+        help="folder for the results, the same for all parts",
     )
     add(
         "--resume",
@@ -134,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         type=part_of,
         default=WHOLE,
         metavar="K/N",
-        help="make the K-th of N shares of the shards, e.g. on one of N machines",
+        help="make only the K-th of N parts of the shards, e.g. on one of N machines",
     )
     add(
         "--shard-rows",
@@ -145,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         choices=("panoptic", "instances"),
         default="panoptic",
-        help="what a row holds: things and stuff without overlaps (default), or instances",
+        help="what a row holds: things and stuff that do not overlap (default), or instances",
     )
     add(
         "--threshold",
@@ -159,8 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=device_of,
         metavar="DEVICE",
-        help="devices, e.g. cuda:0 cuda:1, each of which gets a process with the model; a device "
-        "may be named twice (default: MODEL.DEVICE)",
+        help="devices, e.g. cuda:0 cuda:1; each runs a process with its own copy of the model, and "
+        "a device may be named twice (default: MODEL.DEVICE)",
     )
     add_engine(parser, actors="models")
     add(

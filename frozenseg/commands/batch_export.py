@@ -1,7 +1,7 @@
-"""Write a run of `frozenseg batch` as files of other tools.
+"""Write the results of `frozenseg batch` as files for other tools.
 
 coco: coco.json, with RLE masks and scores. masks: panoptic.json, and a panoptic PNG for each image.
-supervision: detections.csv, a line for each segment with its box, as supervision's CSVSink writes.
+supervision: detections.csv, one line with the box of each segment, as supervision's CSVSink writes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int | None:
     if left:
         logger.warning("%s: %d of %d images are not done yet", run, left, manifest.total)
     if failed:
-        logger.warning("%s: %d images are left out, whose rows say why", run, failed)
+        logger.warning("%s: %d images could not be read and are left out", run, failed)
     path = FORMS[arguments.to](run, arguments.output or run)
     print(one_line(str(path) if left else f"{path}: {manifest.total - failed} images"))
     return None
@@ -44,6 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run", type=user_path, metavar="OUTPUT", help="the output folder of the run")
-    add("--to", required=True, choices=("coco", "masks", "supervision"), help="the form")
-    add("--output", type=user_path, help="folder of the files (default: that of the run)")
+    add("--to", required=True, choices=("coco", "masks", "supervision"), help="format to write")
+    add("--output", type=user_path, help="folder for the files (default: that of the run)")
     return parser

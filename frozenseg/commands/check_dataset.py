@@ -1,4 +1,4 @@
-"""Check that data sets are in place and whole; without a name, list the benchmarks."""
+"""Check that data sets are in place and complete; without a name, list the benchmarks."""
 
 import argparse
 import json
@@ -23,12 +23,12 @@ SMALL_CONFIG = "small/frozenseg"  # its weights ship with the package
 
 
 def main(argv: list[str]) -> int | None:
-    """Print the findings on each data set; the status is 1 where one is wrong."""
+    """Print the findings on each data set; return the status 1 if one has a problem, else 0."""
     arguments = _parser().parse_args(argv)
     if arguments.sample < 0:
-        raise UserError(f"--sample {arguments.sample}: a number of images, or 0 for all")
+        raise UserError(f"--sample {arguments.sample}: give a number of images, or 0 for all")
     if arguments.fix and not arguments.names:
-        raise UserError("--fix: name the data set whose JSON is to be mended")
+        raise UserError("--fix: name the data set whose JSON should be repaired")
     if not arguments.names:
         _overview()
         return 0
@@ -60,7 +60,7 @@ def _report(name: str, sample: int) -> bool:
 
 
 def _fix(name: str) -> None:
-    """Write a mended copy of a data set's JSON, and print what was changed."""
+    """Write a repaired copy of a data set's JSON, and print what was changed."""
     if name in BENCHMARKS:
         raise UserError(f"{name}: its files are published; --fix is for data sets of your own")
     print(name)
@@ -69,14 +69,14 @@ def _fix(name: str) -> None:
     for what, count in changes.items():
         print(f"  fixed:   {count} {what}")
     if not changes:
-        print(f"  ok:      nothing to mend in {row.annotations}")
+        print(f"  ok:      nothing to repair in {row.annotations}")
         return
     print(f"  written: {path}")
-    print(f"  next:    name it in the place of {row.annotations}")
+    print(f"  next:    use it in place of {row.annotations}")
 
 
 def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
-    """Say what a person does next with a data set."""
+    """Say what the user should do next with a data set."""
     if name not in BENCHMARKS:
         return _next_of_own(name, row, wrong, missing)
     if not wrong:
@@ -95,7 +95,7 @@ def _next(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
 
 
 def _as_sets(name: str) -> str:
-    """Return a data set as the value of DATASETS.TEST on a command line."""
+    """Return a data set's name as the value of DATASETS.TEST, quoted for a command line."""
     return shlex.quote(f"({json.dumps(name, ensure_ascii=False)},)")
 
 
@@ -112,13 +112,13 @@ def _next_of_own(name: str, row: Benchmark, wrong: bool, missing: bool) -> str:
         )
     annotated = row.annotations and row.reader != "images" and not missing
     mendable = f", or try frozenseg check_dataset {shlex.quote(name)} --fix" if annotated else ""
-    return f"correct what is named above{mendable}"
+    return f"correct the problems above{mendable}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg check_dataset", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="names or files, as in DATASETS.TEST"
+        "names", nargs="*", metavar="NAME", help="names or files of data sets, as in DATASETS.TEST"
     )
     parser.add_argument(
         "--sample",
@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="write a copy of the JSON beside it, with everything repaired that is safe to repair",
+        help="write a copy of the JSON beside the original, with everything repaired that can be "
+        "repaired safely",
     )
     return parser

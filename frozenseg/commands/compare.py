@@ -1,6 +1,6 @@
-"""Compare runs: their scores, the settings that differ, the classes that changed, their curves.
+"""Compare runs: their scores, differing settings, classes whose scores changed, and curves.
 
-A run is given by its OUTPUT_DIR or by its results.json. All are compared with the first.
+A run is given by its OUTPUT_DIR or by its results.json. All runs are compared with the first.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int | None:
     refuse_input(arguments.json, (file for path in arguments.runs for file in run_files(path)))
     runs = read_runs(arguments.runs)
     report = "\n".join(_report(runs, arguments.classes))
-    try:  # a reader of the report that has gone, such as `head`, does not cost the files
+    try:  # the files are written first: printing fails if its reader, such as `head`, has ended
         if arguments.json is not None:
             write_json(arguments.json, _as_json(runs), indent=1)
         if arguments.curves is not None:
@@ -58,7 +58,7 @@ def _report(runs: Sequence[PastRun], most: int) -> list[str]:
         if notes := differing_notes(runs, name):
             lines += [*table(f"{short} was scored with", labels, notes, setting_cell), ""]
         if any(key.startswith("data ") for key in notes):
-            lines += [f"the annotations of {short} differ: its scores do not compare", ""]
+            lines += [f"the annotations of {short} differ, so its scores are not comparable", ""]
     return lines[:-1]
 
 
@@ -110,8 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=5,
         metavar="N",
-        help="show the N classes with the largest gains, and losses (default: %(default)s)",
+        help="show the N classes with the largest gains, and the N with the largest losses "
+        "(default: %(default)s)",
     )
-    add("--curves", type=output_picture, metavar="OUT.png", help="draw losses and scores as PNG")
+    add("--curves", type=output_picture, metavar="OUT.png", help="draw losses and scores")
     add("--json", type=output_file, metavar="OUT", help="also write the whole comparison as JSON")
     return parser

@@ -1,5 +1,7 @@
-"""Convert checkpoints: published (`.pth`, everything in it) <-> ours (`.safetensors`, trained
-parts)."""
+"""Convert a checkpoint between the published format and ours.
+
+A published `.pth` file holds all weights; our `.safetensors` file holds the trained parts.
+"""
 
 import argparse
 from pathlib import Path
@@ -27,11 +29,11 @@ PUBLISHED = {
     "MODEL.FROZEN_SEG.POOLING": ("mask",),
     "MODEL.FROZEN_SEG.CLIP_PYRAMID": ("own",),
 }
-"""What the models have whose entries have published names."""
+"""The settings of the models for which published names exist."""
 
 
 def main(argv: list[str]) -> None:
-    """Read a checkpoint, check it against the model, and write it in the other form."""
+    """Read a checkpoint, check it against the model, and write it in the other format."""
     parser = argparse.ArgumentParser(prog="frozenseg convert_checkpoint", description=__doc__)
     parser.add_argument("source", type=user_path, help="a published .pth or our .safetensors")
     parser.add_argument(
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> None:
         metavar="KEY VALUE",
         help="settings that override those of the YAML file",
     )
-    arguments = parser.parse_intermixed_args(argv)  # KEY VALUE may follow --config-file FILE
+    arguments = parser.parse_intermixed_args(argv)  # KEY VALUE pairs may follow --config-file FILE
     if arguments.target.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{arguments.target}: the target must end in .safetensors or .pth")
     refuse_input(arguments.target, [arguments.source])
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> None:
 
 
 def _check_published(target: Path, cfg: CfgNode) -> None:
-    """Refuse a model some of whose parts have no published names."""
+    """Raise `UserError` for a model if some of its parts have no published names."""
     given = {
         "MODEL.META_ARCHITECTURE": cfg.MODEL.META_ARCHITECTURE,
         "MODEL.FROZEN_SEG.POOLING": cfg.MODEL.FROZEN_SEG.POOLING,
@@ -80,8 +82,8 @@ def _check_published(target: Path, cfg: CfgNode) -> None:
         if value not in PUBLISHED[key]:
             raise UserError(
                 f"{target}: a model with {key} {value} has no published names, which a .pth file "
-                "needs; only FrozenSeg and FC-CLIP have, without mask adapter and simple pyramid: "
-                f"take {target.with_suffix('.safetensors')}"
+                "needs; they exist only for FrozenSeg and FC-CLIP without mask adapter and simple "
+                f"pyramid: write {target.with_suffix('.safetensors')}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Segment images and videos by the names that a user gives."""
+"""Segment images and videos into the classes that are named on the command line."""
 
 import argparse
 import contextlib
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from frozenseg.results.result import SegmentationResult
 
 OUTPUT = Path("output/demo")
-MOST_NAMED = 20  # classes in the line that says what was found
-MOST_TOLD = 20  # images of which each has a line of its own
+MOST_NAMED = 20  # largest number of classes in the line that says what was found
+MOST_REPORTED = 20  # largest number of images for which each result is printed on its own line
 
 
 def main(argv: list[str]) -> int | None:
-    """Check all that can be checked without a model, load it, segment, report."""
+    """Check what can be checked without the model; then load it, segment, and report."""
     arguments = _parser().parse_intermixed_args(argv)
     vocabulary = _vocabulary(arguments)
     model = model_options(arguments)
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int | None:
                 vocabulary=vocabulary,
                 threshold=arguments.threshold,
                 pictures=not arguments.no_pictures,
-                tell=_tell if len(paths) <= MOST_TOLD else None,
+                tell=_tell if len(paths) <= MOST_REPORTED else None,
                 video=video,
             )
     one_image = len(paths) == 1 and not is_film(paths[0])
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Path | str]:
-    """Return the files, but for results of earlier runs, and after them the cameras and streams."""
+    """Return the input files without results of earlier runs, then the cameras and streams."""
     found = list_images(
         [entry for entry in arguments.input if not is_live(entry)],
         recursive=arguments.recursive,
@@ -95,10 +95,10 @@ def _inputs(arguments: argparse.Namespace) -> list[Path | str]:
 
 
 def _without_results(entry: str, found: list[Path]) -> list[Path]:
-    """Leave out what earlier runs have written, of the files that a folder or glob names."""
+    """Leave out the results of earlier runs among the files of a folder or glob."""
     paths = without_results(found, root_of([entry]))
     if not paths:
-        raise UserError(f"{entry}: names only results of earlier runs; name your images")
+        raise UserError(f"{entry}: contains only results of earlier runs; give your own images")
     if len(paths) < len(found):
         note(f"{entry}: {len(found) - len(paths)} results of earlier runs are left out")
     return paths
@@ -110,11 +110,12 @@ def _model(
     vocabulary: Vocabulary,
     more: dict[str, Any],
 ) -> tuple["Predictor", Header]:
-    """Load the model, encode the names, and say how its predictions are made.
+    """Load the model, encode the names, and return the model and a header for its predictions.
 
-    more: settings beside those of the model.
+    more: settings for the header in addition to those of the model.
     """
-    from frozenseg.build.prediction_settings import load_with_settings  # torch takes seconds
+    # Imported only now, because importing torch takes seconds.
+    from frozenseg.build.prediction_settings import load_with_settings
 
     segmenter, settings = load_with_settings(
         arguments.config_file,
@@ -123,7 +124,7 @@ def _model(
     )
     print(f"model: {arguments.config_file} on {segmenter.model.device}")
     print(vocabulary.summary(segmenter.training_vocabulary, plurals=True))
-    segmenter.embed(vocabulary)  # a name that cannot be encoded is found before the first image
+    segmenter.embed(vocabulary)  # fails before the first image if a name cannot be encoded
     return segmenter, Header(
         categories=categories_of(vocabulary.names, vocabulary.is_thing),
         settings={**settings, "threshold": arguments.threshold, **more},
@@ -136,30 +137,30 @@ def _tell(name: str, result: "SegmentationResult") -> None:
 
 
 def _report(outcome: Outcome, seconds: float, output: Path, one_image: bool) -> None:
-    """Print what was done and found, and what was not; raise `UserError` if nothing was done."""
+    """Print what was done, found and not done; raise `UserError` if nothing was done."""
     new = outcome.inputs - outcome.earlier - len(outcome.failures)
     if outcome.failures and not outcome.earlier and not new:
         first, inputs = outcome.failures[0], outcome.inputs
         raise UserError(first if inputs == 1 else f"none of {inputs} inputs done: {first}")
     line = f"{new} of {outcome.inputs} in {seconds:.1f} s ({new / seconds:.2f}/s): {output}"
     line += f"; {outcome.earlier} were done before" if outcome.earlier else ""
-    line += f", {outcome.drawn} of them are drawn now" if outcome.drawn else ""
+    line += f", of which {outcome.drawn} were drawn now" if outcome.drawn else ""
     print(one_line(line))
     common = outcome.found.most_common()
     named = [f"{name} in {count}" for name, count in common[:MOST_NAMED]]
     more = [f"{len(common) - MOST_NAMED} more classes"] if len(common) > MOST_NAMED else []
-    if new and not one_image:  # whose own line has said it
+    if new and not one_image:  # the line of a single image has already said it
         print(one_line(f"found: {', '.join(named + more) or 'none of the classes'}"))
-    for kind, lines in (("not done", outcome.failures), ("not whole", outcome.losses)):
+    for kind, lines in (("not done", outcome.failures), ("incomplete", outcome.losses)):
         for line in lines:
             print(one_line(f"{kind}: {line}"), file=sys.stderr)
 
 
 def _output_folder(arguments: argparse.Namespace, header: Header) -> Path:
-    """Return the chosen folder, else the first of output/demo, output/demo_2, ... that is free, or
-    holds what a stopped run of the same settings has done.
+    """Return the folder given by --output, or choose one.
 
-    With --overwrite, output/demo is taken in place of the latter.
+    Without --output, it is the first of output/demo, output/demo_2, ... that is free or holds the
+    results of a stopped run with the same settings; with --overwrite, it is always output/demo.
     """
     if arguments.output is not None:
         return Path(arguments.output)
@@ -183,10 +184,13 @@ def _free(folder: Path, header: Header, part: Part) -> bool:
 
 
 def _vocabulary(arguments: argparse.Namespace) -> Vocabulary:
-    """Return the classes that are asked for. Without those and without an input, `arguments` get
-    two scenes that ship with the package."""
+    """Return the requested classes.
+
+    Without a vocabulary and without an input, `arguments.input` is set to two scenes that ship with
+    the package, and their classes are returned.
+    """
     if not arguments.input and arguments.vocabulary is None and arguments.vocabulary_file is None:
-        print("no --input: two scenes that ship with the package, and the names of their world")
+        print("no --input: using two scenes that ship with the package, and their classes")
         scenes = shipped("demo") / "images"
         arguments.input = [str(scenes / f"scene_{number}.png") for number in (1, 2)]
         return Vocabulary.packaged("small_world")
@@ -197,10 +201,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="frozenseg demo",
         description=__doc__,
-        epilog="A class is a thing unless COCO knows it as stuff. Exit status: 0 if all inputs "
-        "were done; 1 if some were not, or a video only in part (their names are printed last); 2 "
-        "if none was, or the results could not be written; 130 after Ctrl-C or SIGTERM. Finished "
-        "results are kept, and the same command continues with the rest.",
+        epilog="A class is a thing unless it is a stuff class of COCO. Exit status: 0 if all "
+        "inputs were done; 1 if some inputs were not done, or a video only in part (their names "
+        "are printed last); 2 if no input was done, or the results could not be written; 130 after "
+        "Ctrl-C or SIGTERM. Finished results are kept, and the same command continues with the "
+        "rest.",
     )
     add = parser.add_argument
     files = "image files, folders, globs, videos, the number of a camera, or an rtsp:// address "
@@ -211,26 +216,28 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--output",
         type=user_path,
-        help="folder for the results; results there of the same model, classes and settings are "
-        f"not made again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
+        help="folder for the results; results that it already holds, of the same model, classes "
+        f"and settings, are not made again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
     )
     add(
         "--overwrite",
         action="store_true",
-        help="replace the predictions of an earlier run there; pictures of other inputs stay",
+        help="replace the predictions of an earlier run in the output folder; pictures of other "
+        "inputs are kept",
     )
     add(
         "--part",
         type=part_of,
         default=WHOLE,
         metavar="K/N",
-        help="do the K-th of N shares of the inputs; the last to end makes the JSON files of all",
+        help="segment only the K-th of N parts of the inputs; the part that ends last writes the "
+        "JSON files of all parts",
     )
     add(
         "--threshold",
         type=float,
         default=THRESHOLD,
-        help=f"lowest score, 0-1, of the regions and objects that are kept (default: {THRESHOLD})",
+        help=f"lowest score (0-1) of the regions and objects to keep (default: {THRESHOLD})",
     )
     add("--no-pictures", action="store_true", help="write only the predictions, which is faster")
     add_video(parser)

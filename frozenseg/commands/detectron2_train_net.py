@@ -1,4 +1,4 @@
-"""Train or evaluate under detectron2: its DefaultTrainer, loaders and evaluators, our model."""
+"""Train or evaluate our model with detectron2's DefaultTrainer, data loaders and evaluators."""
 
 import logging
 from pathlib import Path
@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> int | None:
     """Check the configuration and start detectron2's launcher."""
-    epilog = "detectron2 is needed; without it, the command says how to get it."
+    epilog = "This needs detectron2; if it is missing, the command says how to install it."
     arguments = argument_parser(
         "frozenseg detectron2_train_net", __doc__ or "", epilog
     ).parse_intermixed_args(argv)
     request = Request.of(arguments)
-    read_config(request)  # errors are known before any process starts
+    read_config(request)  # errors are reported before any process starts
 
-    from detectron2.engine import launch  # it is there: the adapter has been imported
+    from detectron2.engine import launch  # installed: `read_config` has imported the adapter
 
     launch(
         work,
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def read_config(request: Request) -> Any:
-    """detectron2's configuration with our keys, the YAML file and the options over it."""
+    """Return detectron2's configuration with our keys, overridden by the YAML file and options."""
     from frozenseg.adapters.detectron2 import frozenseg_config
 
     cfg = frozenseg_config()
@@ -43,8 +43,10 @@ def read_config(request: Request) -> Any:
         cfg.merge_from_file(request.config)
     cfg.merge_from_list(request.options)
     if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        cfg.SOLVER.AMP.ENABLED = False  # detectron2's needs CUDA; ours trains in float32 as well
-    # Ours name a data set; those of detectron2, [task, metric, value, tolerance], are checked.
+        # detectron2's AMP needs CUDA; our own trainer uses float32 on other devices, too.
+        cfg.SOLVER.AMP.ENABLED = False
+    # Our expected results begin with a data set. Keep only those in detectron2's own form, [task,
+    # metric, value, tolerance], which `verify_results` checks.
     tasks = ("panoptic_seg", "sem_seg", "segm", "bbox")
     expected = cfg.TEST.EXPECTED_RESULTS
     cfg.TEST.EXPECTED_RESULTS = [row for row in expected if row[0] in tasks]
@@ -63,7 +65,7 @@ def read_config(request: Request) -> Any:
 
 
 def work(request: Request) -> None:
-    """Do the whole job of one process."""
+    """Do the entire work of one process."""
     from types import SimpleNamespace
 
     from detectron2.checkpoint import DetectionCheckpointer
@@ -77,7 +79,7 @@ def work(request: Request) -> None:
     cfg = read_config(request)
     default_setup(cfg, SimpleNamespace(eval_only=request.eval_only))
     output = Path(cfg.OUTPUT_DIR)
-    if comm.is_main_process():  # detectron2 writes its own config.yaml, which only it can read
+    if comm.is_main_process():  # detectron2's own config.yaml can only be read by detectron2
         with atomic_path(output / "frozenseg.yaml") as temporary:
             temporary.write_text(select_config(cfg).dump(), encoding="utf-8")
     if request.eval_only:

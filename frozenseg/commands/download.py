@@ -1,4 +1,4 @@
-"""Fetch published weights to where models look for them, resumed and checked."""
+"""Download published weights to where models look for them, with resuming and checking."""
 
 import argparse
 
@@ -8,14 +8,15 @@ from frozenseg.errors import UserError, one_line
 
 
 def main(argv: list[str]) -> None:
-    """List what there is, or fetch what is named, one after the other."""
+    """List the known weights, or download the named ones one after the other."""
     arguments = _parser().parse_args(argv)
     if arguments.list:
         print("\n".join(f"{name:24s} {_about(row)}" for name, row in PUBLISHED.items()))
         return
     if not arguments.names:
-        raise UserError("nothing to fetch: give a NAME, or --list")
-    rows = {name: find_published(name) for name in arguments.names}  # unknown names come first
+        raise UserError("nothing to download: give a NAME, or --list")
+    # All names are looked up first, so that an unknown one is reported before any download.
+    rows = {name: find_published(name) for name in arguments.names}
     for name, row in rows.items():
         done = download(row)
         print(one_line(f"{name}: {done.path}"))
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> None:
 
 
 def _about(row: PublishedFile) -> str:
-    size = "size not known" if row.size is None else f"{row.size:,} bytes"
+    size = "unknown size" if row.size is None else f"{row.size:,} bytes"
     return f"{row.holds}; {size}; licence: {row.licence}; {row.address}"
 
 
@@ -35,10 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="frozenseg download",
         description=__doc__,
-        epilog="A download that breaks goes on where it was when the command is given again. Files "
-        "go to pretrained_checkpoint/ in the working folder, those of the Hugging Face hub to its "
-        "cache.",
+        epilog="If a download is interrupted, the same command resumes it. Files are written to "
+        "pretrained_checkpoint/ in the working folder, those of the Hugging Face hub to its cache.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of the weights, see --list")
-    parser.add_argument("--list", action="store_true", help="name all weights, and fetch nothing")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="name of weights; see --list")
+    parser.add_argument(
+        "--list", action="store_true", help="list all weights, and download nothing"
+    )
     return parser

@@ -1,4 +1,4 @@
-"""--engine ray and its options, in the commands whose work a Ray cluster may share."""
+"""--engine ray and its options, for the commands that can distribute work over a Ray cluster."""
 
 import argparse
 from typing import Any
@@ -7,13 +7,13 @@ from frozenseg.errors import UserError, import_extra
 
 
 def add_engine(parser: argparse.ArgumentParser, *, actors: str) -> None:
-    """Add the options. actors: what --actors counts."""
+    """Add the options to a parser. actors: what --actors counts, for its help text."""
     add = parser.add_argument
     add(
         "--engine",
         choices=("processes", "ray"),
         default="processes",
-        help="what starts the models: this machine's processes (default), or Ray",
+        help="what runs the models: processes on this machine (default), or Ray",
     )
     add("--address", help="address of a Ray cluster (default: start Ray on this machine)")
     add(
@@ -29,17 +29,17 @@ def add_engine(parser: argparse.ArgumentParser, *, actors: str) -> None:
 
 
 def ray_of(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Return how Ray is used, as the functions of `batch.on_ray` take it; None: it is not used."""
+    """Return the Ray arguments of the functions in `batch.on_ray`, or None if Ray is not used."""
     only_ray = ("address", "actors", "wait")
     given = [f"--{name}" for name in only_ray if getattr(arguments, name) is not None]
     if arguments.engine != "ray":
         if given:
-            raise UserError(f"{given[0]}: is for --engine ray")
+            raise UserError(f"{given[0]}: only applies to --engine ray")
         return None
     if arguments.actors is not None and arguments.actors < 1:
         raise UserError(f"--actors {arguments.actors}: must be at least 1")
     patience = 0.0 if arguments.wait is None else arguments.wait
-    if not patience >= 0:  # nor NaN, of which no time is the end
+    if not patience >= 0:  # also rejects NaN, with which the wait would never end
         raise UserError(f"--wait {patience:g}: must be a number of seconds, at least 0")
     import_extra("ray", "ray", "--engine ray")
     return {

@@ -1,4 +1,4 @@
-"""Write a model as a graph that runs without this package, checked against the model."""
+"""Export a model as a graph that runs without this package, and check it against the model."""
 
 import argparse
 import re
@@ -12,20 +12,23 @@ FORMATS = ("onnx", "openvino", "torch", "aoti")
 
 
 def main(argv: list[str]) -> None:
-    """Export, and say how each file agrees with the model."""
+    """Export the model, and print how well each file agrees with it."""
     arguments = _parser().parse_intermixed_args(argv)
     vocabulary = _vocabulary(arguments)
-    from frozenseg.build.exported import Order, export_model  # torch takes seconds
+    # Imported only now, because importing torch takes seconds.
+    from frozenseg.build.exported import Order, export_model
     from frozenseg.build.run_folder import model_config
     from frozenseg.export.formats import FORMATS as KINDS
 
     kind = KINDS[arguments.format]
     output = arguments.output or output_file(f"model{kind.suffix}")
     if output.suffix != kind.suffix:
-        raise UserError(f"{output}: a file of --format {arguments.format} ends in {kind.suffix}")
+        raise UserError(
+            f"{output}: a file of --format {arguments.format} must end in {kind.suffix}"
+        )
     if arguments.precision not in kind.precisions:
         raise UserError(
-            f"--precision {arguments.precision}: --format {arguments.format} has "
+            f"--precision {arguments.precision}: --format {arguments.format} supports "
             f"{', '.join(kind.precisions)}"
         )
     cfg = model_config(
@@ -64,7 +67,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
     for part in text.split(","):
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", part.strip())
         if found is None:
-            raise UserError(f"--size {part}: HEIGHTxWIDTH in pixels was expected, e.g. 640x640")
+            raise UserError(f"--size {part}: expected HEIGHTxWIDTH in pixels, e.g. 640x640")
         sizes.append((int(found[1]), int(found[2])))
     return sizes
 
@@ -79,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_sizes,
         required=True,
         metavar="HxW[,HxW...]",
-        help="sizes of the window in pixels, each for a file of its own; smaller images go into "
-        "the top left corner",
+        help="input sizes of the graph (windows) in pixels, one file for each; smaller images are "
+        "placed in the top left corner of the window",
     )
     add(
         "--precision",
@@ -92,19 +95,19 @@ def _parser() -> argparse.ArgumentParser:
         "--results",
         nargs="*",
         choices=("panoptic", "semantic", "instances"),
-        help="results that the graph computes besides the logits of classes and masks (default: "
-        "panoptic and semantic, if the configuration makes them)",
+        help="results that the graph computes besides the class and mask logits (default: panoptic "
+        "and semantic, if the configuration produces them)",
     )
     add(
         "--proposals",
         action="store_true",
-        help="write SAM's encoder and decoder beside the model, so that its proposals can join "
-        "(TEST.USE_SAM_MASKS)",
+        help="write SAM's encoder and decoder beside the model, so that SAM's proposals can be "
+        "added to the model's masks (TEST.USE_SAM_MASKS)",
     )
-    words = 'classes whose vectors are written beside the model: "car, truck; road"'
+    words = 'classes whose text vectors are written beside the model: "car, truck; road"'
     add("--vocabulary", help=f"{words} (default: the names of the small world)")
-    add("--vocabulary-file", type=user_path, help="a file of such classes, as for `frozenseg demo`")
-    add("--things", help="those classes that are countable things, in the same form")
+    add("--vocabulary-file", type=user_path, help="a file of classes, as for `frozenseg demo`")
+    add("--things", help="the classes that are countable things, in the same form")
     add(
         "--config-file",
         default="small",

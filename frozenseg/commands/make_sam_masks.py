@@ -1,10 +1,10 @@
-"""Write SAM's mask proposals of a data set or of a folder to disk, for TEST.SAM_MASKS.FOLDER.
+"""Write SAM's mask proposals for a data set or folder to disk, for TEST.SAM_MASKS.FOLDER.
 
-Those of a training set serve MODEL.MASK_FORMER.UNNAMED_TARGETS.
+Proposals for a training set are used by MODEL.MASK_FORMER.UNNAMED_TARGETS.
 
-A run that was stopped goes on; several may work at once, each with its own --part, or a Ray cluster
-takes parts by --engine ray. The settings are those of the configuration (TEST.SAM_MASKS,
-TEST.PKL_SAM_MODEL_NAME, INPUT.*_SIZE_TEST).
+If a run was stopped, the same command continues it. Several runs may work at once, each with its
+own --part; with --engine ray, a Ray cluster processes the parts. The settings are those of the
+configuration (TEST.SAM_MASKS, TEST.PKL_SAM_MODEL_NAME, INPUT.*_SIZE_TEST).
 """
 
 import argparse
@@ -53,7 +53,11 @@ SHEET_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """One image. id: by which an evaluation finds its masks. record: of its data set, if any."""
+    """One image.
+
+    id: the key by which an evaluation finds the masks of the image.
+    record: the record of the image in its data set, or None.
+    """
 
     id: int | str
     path: Path
@@ -61,16 +65,16 @@ class Entry:
 
     @property
     def pictures(self) -> list[Path]:
-        """The file of the image, and of a data set those of its annotation."""
+        """The file of the image and, in a data set, the files of its annotation."""
         return [self.path] if self.record is None else self.record.pictures
 
     def image(self) -> np.ndarray:
-        """Read the picture, turned as the evaluation and the training turn it."""
+        """Read the image, in the orientation that evaluation and training use."""
         return read_image(self.path) if self.record is None else load_image(self.record)
 
 
 def main(argv: list[str]) -> int | None:
-    """Make the proposals of the images that have none yet."""
+    """Make the proposals for the images that have none yet."""
     arguments = _parser().parse_intermixed_args(argv)
     ray = ray_of(arguments)
     if ray is None:
@@ -78,20 +82,20 @@ def main(argv: list[str]) -> int | None:
     from frozenseg.batch.on_ray import run_parts
 
     if arguments.part != WHOLE or arguments.sheet is not None:
-        raise UserError("--engine ray makes all parts, and no sheet; give no --part and no --sheet")
+        raise UserError("--engine ray makes all parts and no sheet; leave out --part and --sheet")
     arguments.output = arguments.output.absolute()
     return max(status or 0 for status in run_parts(partial(make_part, arguments), **ray))
 
 
 def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
-    """Make the proposals of a part of the images; returns the exit status."""
+    """Make the proposals for a part of the images, and return the exit status."""
     cfg = load_config(arguments.config_file, arguments.options + arguments.opts)
     entries, resize = _entries(arguments, cfg)
     refuse_input(arguments.sheet, (path for entry in entries for path in entry.pictures))
     check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))
     folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)
-    failures, made, there = [], 0, 0
+    failures, made, earlier = [], 0, 0
     start = time.monotonic()
     pictures: list[Image.Image] = []
     for entry in tqdm(entries[part.number - 1 :: part.total], unit=" images", disable=None):
@@ -102,14 +106,14 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
             continue
         image = resize_to_tensor(array, resize.short, resize.long)
         if folder.has(entry.id, image):
-            there += 1
+            earlier += 1
         else:
             folder.save(entry.id, image, make(source, image))
             made += 1
         if arguments.sheet is not None and len(pictures) < MOST_ON_SHEET:
             pictures.append(picture(array, folder.load(entry.id, image)))
     seconds = time.monotonic() - start
-    line = f"{arguments.output}: {made} images in {seconds:.1f} s, {there} were there already"
+    line = f"{arguments.output}: {made} images in {seconds:.1f} s; {earlier} were done before"
     print(one_line(line))
     for failure in failures:
         print(one_line(f"not done: {failure}"), file=sys.stderr)
@@ -120,13 +124,13 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
 
 
 def make(source: OnlineProposals, image: torch.Tensor) -> Proposals:
-    """Return SAM's proposals of one image (3, h, w)."""
+    """Return SAM's proposals for one image (3, h, w)."""
     images = ImageBatch.collate([image], divisor=1).to(source.sam.model.device)
     return source(images, [None])[0][0]
 
 
 def picture(image: np.ndarray, proposals: Proposals) -> Image.Image:
-    """Return the proposals over the image, numbered by size, small ones over large ones."""
+    """Draw the proposals over the image, numbered from large to small; small ones are on top."""
     height, width = image.shape[:2]
     ids = np.zeros((height, width), np.int32)
     for number, mask in enumerate(proposals.masks((height, width)).numpy(), 1):
@@ -150,7 +154,9 @@ def _entries(arguments: argparse.Namespace, cfg: CfgNode) -> tuple[list[Entry], 
     entries = [Entry(path.stem, path) for path in paths]
     for name, times in Counter(entry.id for entry in entries).items():
         if times > 1:
-            raise UserError(f"--input: {times} images have the name {name}; masks are kept by name")
+            raise UserError(
+                f"--input: {times} images are named {name}; masks are stored by name: rename them"
+            )
     return entries, ShortestEdgeResize(short=cfg.INPUT.MIN_SIZE_TEST, long=cfg.INPUT.MAX_SIZE_TEST)
 
 
@@ -166,9 +172,9 @@ def _parser() -> argparse.ArgumentParser:
         default="small",
         help="a YAML file, or the name of a model or recipe (default: %(default)s)",
     )
-    add("--dataset", help="a data set, by its name or its files; images keep their ids")
+    add("--dataset", help="a data set, given by its name or its files; images keep their ids")
     add("--input", nargs="+", default=[], metavar="PATH", help="images, folders, globs")
-    add("--output", type=user_path, required=True, help="folder of the proposals")
+    add("--output", type=user_path, required=True, help="folder for the proposals")
     add(
         "--part",
         type=part_of,
@@ -179,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--sheet",
         type=output_picture,
-        help=f"a picture of the first {MOST_ON_SHEET} images' masks (.png)",
+        help=f"picture to write of the masks of the first {MOST_ON_SHEET} images (.png)",
     )
     add_engine(parser, actors="processes")
     add(
@@ -192,6 +198,6 @@ def _parser() -> argparse.ArgumentParser:
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="KEY VALUE pairs; needed after --input, which takes all words that follow it",
+        help="KEY VALUE pairs; needed after --input, which takes all arguments that follow it",
     )
     return parser

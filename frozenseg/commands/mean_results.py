@@ -1,4 +1,4 @@
-"""The mean over folds whose models were evaluated one by one, from their results.json files."""
+"""Average the scores of folds that were evaluated one by one, from their results.json files."""
 
 import argparse
 from pathlib import Path
@@ -12,16 +12,17 @@ from frozenseg.files import user_path, write_json
 
 
 def main(argv: list[str]) -> int | None:
-    """Print the means over the folds in files of results."""
+    """Print the scores in the files, and their means over folds."""
     arguments = _parser().parse_args(argv)
     refuse_input(arguments.json, arguments.results)
     summaries = _summaries(arguments.results)
     means = family_means(summaries)
     if not means:
         raise UserError(
-            f"nothing to average: no two folds of one benchmark among {', '.join(summaries)}"
+            f"nothing to average: no two folds of the same benchmark among {', '.join(summaries)}; "
+            "give the results of several folds"
         )
-    try:  # a reader of the lines that has gone, such as `head`, does not cost the file
+    try:  # the file is written first: printing fails if its reader, such as `head`, has ended
         if arguments.json is not None:
             write_json(arguments.json, means, indent=1)
     finally:
@@ -31,14 +32,14 @@ def main(argv: list[str]) -> int | None:
 
 
 def _summaries(paths: list[Path]) -> dict[str, Summary]:
-    """Return the headline numbers of every data set of all files; each set may come once."""
+    """Return the headline numbers of every data set in all files; a set may occur only once."""
     summaries: dict[str, Summary] = {}
     for path in paths:
         rows = {name: stored.summary for name, stored in read_results(path).items()}
         if twice := sorted(rows.keys() & summaries.keys()):
             raise UserError(
-                f"{path}: holds {twice[0]}, as another file does; give each set once (frozenseg "
-                "compare shows several runs on one set)"
+                f"{path}: holds {twice[0]}, which another file holds too; give each set once "
+                "(frozenseg compare shows several runs on one set)"
             )
         summaries |= rows
     return summaries

@@ -1,4 +1,4 @@
-"""Draw the pictures that an earlier run of `frozenseg demo` has left out, without the model."""
+"""Draw the pictures that an earlier run of `frozenseg demo` left out, without the model."""
 
 import functools
 import logging
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 def draw_missing(
     done: list[Input], lines: Path, output: Path, vocabulary: Vocabulary
 ) -> tuple[int, list[tuple[int, str]]]:
-    """Draw the images that are done and have no picture, as their lines say.
+    """Draw the images that are segmented but have no picture, from their stored predictions.
 
-    Films that are missing are counted in a warning. Returns how many pictures there are now, and a
-    line with the reason for each image that cannot be drawn, beside its number.
+    A warning says how many output videos are missing; they are not made. Returns how many pictures
+    were drawn and, for each image that could not be drawn, its number and a line with the reason.
 
-    done: the inputs. lines: the file that has their lines.
+    done: the inputs that are segmented. lines: the file that holds their predictions.
     """
     missing, films = {}, 0
     for entry in done:
@@ -38,7 +38,9 @@ def draw_missing(
             if not is_film(entry.path):
                 missing[entry.source] = entry
     if films:
-        logger.warning("%d films of earlier runs are missing; --overwrite makes them", films)
+        logger.warning(
+            "%d output videos of earlier runs are missing; --overwrite makes them", films
+        )
     if not missing:
         return 0, []
     found = (line for line in images_of(lines) if line["input"] in missing)
@@ -53,12 +55,13 @@ def draw_missing(
 def _drawn(
     pair: tuple[Input, dict[str, Any]], *, output: Path, vocabulary: Vocabulary
 ) -> tuple[int, str] | None:
-    """Draw an image; return the reason if it cannot be."""
-    from frozenseg.results.result import SegmentationResult  # torch takes seconds
+    """Draw an image; if it cannot be drawn, return its number and the reason."""
+    # Imported only now, because importing torch takes seconds.
+    from frozenseg.results.result import SegmentationResult
 
     entry, line = pair
     try:
-        assert isinstance(entry.path, Path), "films are left out"
+        assert isinstance(entry.path, Path), "`draw_missing` passes only images"
         pixels, found = read_image(entry.path), line["panoptic"]
         ids = read_panoptic_ids(panoptic_path(output, found["file_name"]), pixels.shape[:2])
         segments = [

@@ -1,5 +1,7 @@
-"""--config-file, --weights, --batch-size, --precision and --backend: the model of a command that
-segments; and what --device may be, where it starts a process for each."""
+"""--config-file, --weights, --batch-size, --precision and --backend: the options for the model.
+
+Also the type of --device, for the commands that start a process on each device.
+"""
 
 import argparse
 import re
@@ -10,7 +12,7 @@ from frozenseg.errors import UserError
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name the model and how it runs to a command line."""
+    """Add the arguments that name the model, and say how it runs, to a command line."""
     add = parser.add_argument
     add(
         "--config-file",
@@ -22,15 +24,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--batch-size",
         type=int,
-        help="images of one padded size, or frames, that the model processes at once; more are "
-        "faster on a GPU: short for TEST.IMS_PER_BATCH",
+        help="number of images of the same padded size, or of frames, that the model processes at "
+        "once; larger batches are faster on a GPU (short for TEST.IMS_PER_BATCH)",
     )
     add_precision(parser)
     add_backend(parser)
 
 
 def model_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the settings that these arguments stand for; none where they are not given."""
+    """Return the KEY VALUE settings for those of these arguments that are given."""
     size = arguments.batch_size
     if size is not None and size < 1:
         raise UserError(f"--batch-size {size}: must be at least 1")
@@ -39,7 +41,10 @@ def model_options(arguments: argparse.Namespace) -> list[str]:
 
 
 def device_of(text: str) -> str:
-    """Return the type of a --device that takes several, which takes KEY VALUE pairs, too."""
+    """Check a device name; the type of a --device option that takes several names.
+
+    Such an option also takes the KEY VALUE pairs that follow it; the error message says so.
+    """
     if not re.fullmatch(r"auto|(cuda|mps|cpu)(:\d+)?", text):
         raise UserError(
             f"--device {text}: use auto, cuda, cuda:1, mps or cpu; KEY VALUE pairs cannot follow "
@@ -53,10 +58,10 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="what computes the model, on a CPU: short for MODEL.BACKEND (default: pytorch)",
+        help="what runs the model on a CPU: short for MODEL.BACKEND (default: pytorch)",
     )
 
 
 def backend_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the settings that --backend stands for; none where it is not given."""
+    """Return the KEY VALUE settings for --backend; an empty list if it is not given."""
     return ["MODEL.BACKEND", arguments.backend] if arguments.backend else []

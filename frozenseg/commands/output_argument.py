@@ -1,4 +1,4 @@
-"""Arguments that name a file to be written: tried before any work begins, and its kind known."""
+"""Arguments that name an output file, which is checked before any work begins."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,9 +11,9 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def output_file(text: str) -> Path:
-    """Return the path of an option such as --json, at which a file can be written.
+    """Check that a file can be written; the type of options such as --json.
 
-    No folder is left behind; those of the path are made when the file is written.
+    Missing folders are made later, when the file is written.
     """
     path = user_path(text)
     new = [folder for folder in path.parents if not folder.exists()]
@@ -21,25 +21,27 @@ def output_file(text: str) -> Path:
         check_writable(path)
     finally:
         for folder in new:
-            with suppress(OSError):  # another process has put something there
+            with suppress(OSError):  # another process may have put a file there
                 folder.rmdir()
     return path
 
 
 def output_picture(text: str) -> Path:
-    """Return the path of an option that names a picture, whose ending says of which kind."""
+    """Check the name of a picture to write, whose suffix decides its format; an option's type."""
     if Path(text).suffix.lower() not in PICTURES:
-        raise UserError(f"{text}: end the name of a picture in {', '.join(PICTURES)}")
+        raise UserError(f"{text}: a picture's name must end in {', '.join(PICTURES)}")
     return output_file(text)
 
 
 def refuse_input(output: Path | None, inputs: Iterable[Path]) -> None:
-    """Raise `UserError` if an output is one of the inputs, by whatever name, and would replace it.
+    """Raise `UserError` if an output file is one of the inputs, which it would replace.
 
-    output: None, or a file that is not there yet, is none of them.
+    Links to an input count as that input. output: None and files that do not exist yet are allowed.
     """
     if output is None or not output.is_file():
         return
     for path in inputs:
         if path.exists() and output.samefile(path):
-            raise UserError(f"{output}: is an input too, and would be lost; choose another name")
+            raise UserError(
+                f"{output}: is an input too, and would be overwritten; choose another name"
+            )

@@ -1,4 +1,4 @@
-"""--part K/N, in the commands whose inputs several runs may share."""
+"""--part K/N, for the commands whose inputs can be divided among several runs."""
 
 import re
 
@@ -11,5 +11,5 @@ def part_of(text: str) -> Part:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     part = Part(*map(int, match.groups())) if match else Part(0, 0)
     if not 1 <= part.number <= part.total:
-        raise UserError(f"--part {text}: K/N was expected, K in 1-N, e.g. 2/4")
+        raise UserError(f"--part {text}: expected K/N with K in 1-N, e.g. 2/4")
     return part

@@ -1,4 +1,4 @@
-"""--precision, in the commands that predict: short for MODEL.PRECISION."""
+"""--precision, for the commands that predict: short for MODEL.PRECISION."""
 
 import argparse
 
@@ -10,10 +10,10 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=CHOICES,
-        help="short for MODEL.PRECISION (default: the configuration's; auto by default)",
+        help="short for MODEL.PRECISION (default: that of the configuration, usually auto)",
     )
 
 
 def precision_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the settings that --precision stands for; none where it is not given."""
+    """Return the KEY VALUE settings for --precision; an empty list if it is not given."""
     return ["MODEL.PRECISION", arguments.precision] if arguments.precision else []

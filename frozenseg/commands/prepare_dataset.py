@@ -1,4 +1,4 @@
-"""Make the files of a benchmark out of the published ones, below $DETECTRON2_DATASETS."""
+"""Make the files of a benchmark from the published ones, below $DETECTRON2_DATASETS."""
 
 import argparse
 import os
@@ -19,11 +19,15 @@ def main(argv: list[str]) -> int | None:
     splits = arguments.split or preparation.splits[:1]
     unknown = [split for split in splits if split not in preparation.splits]
     if unknown:
-        raise UserError(f"--split {unknown[0]}: one of {', '.join(preparation.splits)} expected")
+        raise UserError(f"--split {unknown[0]}: expected one of {', '.join(preparation.splits)}")
     if arguments.count is not None and (arguments.dataset != "mosaic4" or arguments.count < 1):
-        raise UserError(f"--count {arguments.count}: a number of mosaics, for mosaic4 alone")
+        raise UserError(
+            f"--count {arguments.count}: must be at least 1, and only applies to mosaic4"
+        )
     if arguments.full_size and arguments.dataset != "ade20k_full":
-        raise UserError("--full-size: for ade20k_full alone; no other data set is shrunk")
+        raise UserError(
+            "--full-size: only applies to ade20k_full, the only data set whose images are reduced"
+        )
     options = PreparationOptions(
         processes=arguments.processes,
         again=arguments.again,
@@ -48,27 +52,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("dataset", choices=list(PREPARATIONS), metavar="DATASET", help="one of the above")
-    add("--split", nargs="+", help="splits to prepare (default: the one that is tested on)")
+    add("--split", nargs="+", help="splits to prepare (default: the one used for evaluation)")
     add(
         "--processes",
         type=int,
         default=os.cpu_count() or 1,
-        help="number of processes; the files do not depend on it (default: %(default)s)",
+        help="number of processes, which does not affect the files (default: %(default)s)",
     )
     add(
         "--count",
         type=int,
-        help="mosaic4: number of mosaics (default: 1,000, of the small world 200)",
+        help="mosaic4: number of mosaics (default: 1,000, or 200 of the small world)",
     )
     add(
         "--full-size",
         action="store_true",
-        help="ade20k_full: keep the size of images and labels (default: reduce them to a shorter "
-        f"side of at most {ADE20K_FULL_SIDE} pixels, as for the published numbers)",
+        help="ade20k_full: keep the size of images and labels (default: reduce their shorter side "
+        f"to at most {ADE20K_FULL_SIDE} pixels, as for the published numbers)",
     )
     add(
         "--again",
         action="store_true",
-        help="also make files again that are there (default: only missing ones)",
+        help="make existing files again, too (default: make only missing ones)",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Names of inputs and of their results."""
+"""The inputs of `frozenseg demo`, and the names of their results."""
 
 import itertools
 import logging
@@ -16,7 +16,7 @@ from frozenseg.data.video import without_password
 
 logger = logging.getLogger(__name__)
 
-# Bytes of the names of results; file systems take 255, endings included.
+# Largest number of bytes in the name of a result; file systems allow 255, with the suffix.
 LONGEST_NAME = 200
 
 
@@ -24,10 +24,10 @@ class Input(NamedTuple):
     """A file, camera or stream to segment.
 
     number: its position among the inputs.
-    path: of the file; of a camera or stream its name as text.
-    source: the path below the root of the predictions, or the whole path if it is not below, in
-        UTF-8 (`as_text`); of a camera or stream what it is and when it began.
-    name: the path of its results below the output folder, without endings.
+    path: the path of a file, or the name of a camera or stream as text.
+    source: the path of a file relative to the root of the predictions, or its absolute path if it
+        lies elsewhere, in UTF-8 (`as_text`); for a camera or stream, its kind, name and start time.
+    name: the path of its results below the output folder, without suffixes.
     """
 
     number: int
@@ -37,23 +37,23 @@ class Input(NamedTuple):
 
     @property
     def picture(self) -> str:
-        """The path of its picture or film, below the output folder."""
+        """The path of its picture or output video, below the output folder."""
         return _picture(self.name, is_film(self.path))
 
 
 def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) -> list[Input]:
     """Choose names for the inputs and their results.
 
-    A result is named as its input without the suffix. Where its files would replace an input, the
-    results of another input, or a file that no run of ours has written, it keeps the suffix
-    (`a.JPEG.png`), or has a number behind it. A folder of the name of a film, whose frames have
-    that, has a number too (`clip_2/1.png`).
+    A result is named after its input, without the suffix. If its files would replace an input, the
+    results of another input, or a file that was not written by such a run, the name keeps the
+    suffix (`a.JPEG.png`) or gets a number. A folder with the name of a video gets a number too
+    (`clip_2/1.png`), because the frames of the video are stored in a folder of that name.
     """
     whole_paths = [_whole_path(path, lines.root) for path in paths]
     taken = _Taken(output, whole_paths, lines.continued)
     known = {**lines.others(), **lines.done}
     for source, name in known.items():
-        # The source of a camera or stream is the name of its results.
+        # For a camera or stream, the source and the name of the results are the same.
         taken.add(name, film=is_film(Path(source)) or source == name)
     if lines.begun is not None:
         taken.add(lines.begun.name, film=True)
@@ -81,12 +81,12 @@ def _picture(name: str, film: bool) -> str:
 
 
 def is_film(path: Path | str) -> bool:
-    """Tell whether this is a video, camera or stream, and no image."""
+    """Tell whether an input is a video, camera or stream, as opposed to an image."""
     return isinstance(path, str) or is_video(path)
 
 
 def _whole_path(path: Path | str, root: Path) -> Path:
-    """Return the absolute path of a file; of a camera or stream, one that no file has."""
+    """Return the absolute path of a file, or a made-up, unused path for a camera or stream."""
     if isinstance(path, Path):
         return Path(os.path.abspath(path))
     words = re.sub(r"\W+", "_", without_password(path)).strip("_")
@@ -102,29 +102,30 @@ def _candidates(folder: Path, path: Path) -> Iterator[str]:
 
 
 class _Taken:
-    """The places of inputs and results, in one case, because some file systems fold it.
+    """The paths that inputs and results occupy.
 
-    The frames of a film have a folder of its name, which is its own.
+    They are compared without regard to case, because some file systems ignore it. The frames of a
+    video are stored in a folder with the video's name, which holds nothing else.
     """
 
     def __init__(self, output: Path, inputs: list[Path], continued: bool) -> None:
-        """continued: whether there are predictions of an earlier run of ours."""
+        """continued: whether the output folder holds predictions of an earlier run."""
         self.output, self.continued = output, continued
         self.files = set(map(_place, inputs))
         self.folders_of_files: set[str] = set()
         self.folders_of_films: set[str] = set()
 
     def leaves_room(self, name: str, film: bool) -> bool:
-        """Whether the results of this name would be in nobody's way."""
+        """Whether results of this name would not collide with any input or other result."""
         label_map = self._label_map(name)
         return (
             self.files.isdisjoint(self._files_of(name))
             and not (film and _place(label_map.with_suffix("")) in self.folders_of_files)
-            and not self._of_others(name, film)
+            and not self._foreign_files(name, film)
         )
 
-    def _of_others(self, name: str, film: bool) -> bool:
-        """Whether files are there that would be replaced, and no run of ours has written them."""
+    def _foreign_files(self, name: str, film: bool) -> bool:
+        """Whether files exist that would be replaced and that no earlier run has written."""
         if self.continued and has_label_maps(self.output, name, film):
             return False
         label_map = self._label_map(name)
@@ -133,8 +134,10 @@ class _Taken:
         return there or os.path.lexists(self.output / _picture(name, film))
 
     def beside_films(self, folder: Path) -> Path:
-        """Return a folder for results, below that of the output: another one, with a number, where
-        it is or lies in that of a film."""
+        """Return a folder for results, relative to the output folder.
+
+        It is `folder`, or a numbered variant of it if `folder` is, or lies in, that of a video.
+        """
         first, *others = folder.parts or [""]
         numbered = (f"{first}_{number}" for number in itertools.count(2))
         names = itertools.chain([first], numbered)
@@ -171,7 +174,7 @@ def _folders(path: Path) -> Iterator[str]:
 
 
 def _shortened(name: str) -> str:
-    """Cut a name that leaves no room for an ending."""
+    """Shorten a name so that there is room for a suffix."""
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[:-1]
     return name

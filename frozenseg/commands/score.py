@@ -25,11 +25,11 @@ from frozenseg.evaluation.on_disk import SCORERS, score_semantic_set
 from frozenseg.files import write_json
 
 IGNORED = 255
-TRUTH = ("gt_file", "gt_dir")  # the arguments of which a data set's name takes the place
+TRUTH = ("gt_file", "gt_dir")  # the arguments that name the ground truth
 
 
 def main(argv: list[str]) -> int | None:
-    """Score the files of a task, print a table, and write JSON if asked to."""
+    """Score the predictions of a task, print a table, and write JSON if requested."""
     options = vars(_parser().parse_args(argv))
     task, output = options.pop("task"), options.pop("json")
     scorer = SCORERS[task]
@@ -40,10 +40,10 @@ def main(argv: list[str]) -> int | None:
         options |= _truth(task, **{key: options[key] for key in TRUTH if key in options})
     files = (value for key, value in options.items() if key.endswith("_file"))
     refuse_input(output, (Path(value) for value in files if isinstance(value, str)))
-    # disable=None: the bar shows only where standard error is a terminal
+    # disable=None: the bar is shown only if standard error is a terminal
     progress = functools.partial(tqdm, desc=task, unit="image", disable=None)
     scores = scorer(**options, progress=progress)
-    try:  # a full disk does not cost the table, nor a reader that has gone the file
+    try:  # the table is printed even if the file cannot be written; the file is written first
         if output is not None:
             write_json(output, scores, indent=1)
     finally:
@@ -52,26 +52,29 @@ def main(argv: list[str]) -> int | None:
 
 
 def _truth(task: str, gt_file: str, gt_dir: str | None = None) -> dict[str, Any]:
-    """Return the ground truth as the task takes it; a data set's name stands for its files."""
+    """Return the scorer's arguments for the ground truth if `gt_file` is the name of a data set.
+
+    They are empty if `gt_file` names a file.
+    """
     if not is_data_set(gt_file):
         if task == "panoptic" and gt_dir is None:
-            raise UserError("--gt-dir: name the folder of the PNGs of --gt")
+            raise UserError("--gt-dir: give the folder with the PNGs of --gt")
         return {}
     if gt_dir is not None:
-        raise UserError("--gt: the data set tells its PNGs; give no --gt-dir")
+        raise UserError("--gt: the data set defines its PNGs; give no --gt-dir")
     root = data_root()
     row = _annotated(gt_file).located(root)
     if task == "panoptic":
         if row.reader != "panoptic":
             raise UserError(f"--gt {gt_file}: has no panoptic annotation; score its instances")
         require_in_place(gt_file, (row.annotations, row.labels), root)
-        # The data set may say itself which classes are things.
+        # The data set may define itself which classes are things.
         categories = None if row.things is None else benchmark_categories(row, root)
         files = {"gt_file": str(root / row.annotations), "gt_dir": str(root / row.labels)}
         return {**files, "categories": categories}
     if row.reader == "semantic":
         raise UserError(f"--gt {gt_file}: label maps have no objects; use frozenseg score semantic")
-    if row.classes:  # whose file has the objects of all classes
+    if row.classes:  # a fold; its annotation file holds the objects of all classes
         raise UserError(f"--gt {gt_file}: a fold has no objects; use frozenseg score semantic")
     if row.derives_objects:
         return {"gt_file": objects_of_records(*load_records(gt_file))}
@@ -81,7 +84,7 @@ def _truth(task: str, gt_file: str, gt_dir: str | None = None) -> dict[str, Any]
 
 
 def _annotated(name: str) -> Benchmark:
-    """Return the row of a data set, which must have an annotation."""
+    """Return the row of a data set; raise `UserError` if it has no annotation."""
     row = find_benchmark(name)
     if row.reader == "images":
         raise UserError(f"--gt {name}: has no annotation to score; name a data set that has one")
@@ -89,25 +92,33 @@ def _annotated(name: str) -> Benchmark:
 
 
 def _label_maps(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the ground truth of label maps, of which `options` lose the names."""
+    """Return the scorer's arguments for ground truth given as label maps.
+
+    The options that name it are removed from `options`.
+    """
     name, folder, classes = (options.pop(key) for key in ("gt_file", "gt_dir", "classes_file"))
     if name is None:
         if folder is None or classes is None:
-            raise UserError("--gt-dir and --classes name the ground truth, or --gt a data set")
+            raise UserError(
+                "give the ground truth by --gt-dir and --classes, or a data set by --gt"
+            )
         ignore = options["ignore"] if options["ignore"] is not None else IGNORED
         return {"gt_dir": folder, "classes_file": classes, "ignore": ignore}
     if folder is not None or classes is not None:
-        raise UserError("--gt: the data set tells its label maps and classes; give no others")
+        raise UserError(
+            "--gt: the data set defines its label maps and classes; give no --gt-dir or --classes"
+        )
     row = _annotated(name)
-    if row.reader == "instances" and not row.classes:  # those of a fold are made of its objects
+    if row.reader == "instances" and not row.classes:  # a fold's label maps are made from objects
         raise UserError(f"--gt {name}: has no label maps; use frozenseg score instances")
     records, categories = load_records(name)
     require_objects(records, "semantic", name)
-    labels, none = row.kept_labels(categories.dataset_ids)
-    ignore = none if options["ignore"] is None else options["ignore"]
+    labels, ignored = row.kept_labels(categories.dataset_ids)
+    ignore = ignored if options["ignore"] is None else options["ignore"]
     if labels != [*range(len(labels))]:
         note(
-            f"{name}: predictions have {labels[0]} to {labels[-1]} for its classes, {none} for none"
+            f"{name}: predictions are read with the labels {labels[0]} to {labels[-1]} for its "
+            f"classes, and {ignored} for pixels without a class"
         )
     return {"records": records, "names": categories.names, "labels": labels, "ignore": ignore}
 
@@ -117,13 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
 
     def add(task: str, summary: str, **arguments: str) -> argparse.ArgumentParser:
-        """Return a task with required options, given as name="what it is"."""
+        """Add a task and return its parser; options are given as name="--flag what it is"."""
         added = tasks.add_parser(task, help=summary, description=summary)
         for name, meaning in arguments.items():
             flag, _, rest = meaning.partition(" ")
-            told = {"gt_dir", "classes_file"} if "gt_file" in arguments else set()
-            needed = name not in told and (name, task) != ("gt_file", "semantic")
-            added.add_argument(flag, dest=name, required=needed, metavar="PATH", help=rest)
+            # A data set that is named by --gt defines these itself.
+            optional = {"gt_dir", "classes_file"} if "gt_file" in arguments else set()
+            required = name not in optional and (name, task) != ("gt_file", "semantic")
+            added.add_argument(flag, dest=name, required=required, metavar="PATH", help=rest)
         added.add_argument(
             "--json", type=output_file, metavar="OUT", help="also write the scores as JSON"
         )
@@ -133,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "panoptic",
         "PQ, SQ and RQ (fractions), as panopticapi counts them",
         gt_file="--gt COCO panoptic JSON of the ground truth, or the name of a data set",
-        gt_dir="--gt-dir folder of its PNGs (not for a data set)",
+        gt_dir="--gt-dir folder of its PNGs (unless --gt names a data set)",
         pred_file="--pred COCO panoptic JSON of the predictions",
         pred_dir="--pred-dir folder of their PNGs",
     )
@@ -142,16 +154,17 @@ def _parser() -> argparse.ArgumentParser:
         "pred_file": "--pred JSON list of image_id, category_id, score, segmentation (RLE), or the "
         "instances.json of the demo",
     }
-    add("instances", "mask AP (fractions) by COCO's rules", **detections)
+    add("instances", "mask AP (fractions) by the rules of COCO", **detections)
     add("lvis", "mask AP, APr, APc, APf (fractions) by the rules of LVIS", **detections)
     label_maps = (
         add(
             "semantic",
             "mIoU, fwIoU, mACC and pACC (per cent), as detectron2 counts them",
-            gt_file="--gt name of a data set, in place of --gt-dir and --classes",
+            gt_file="--gt name of a data set, instead of --gt-dir and --classes",
             gt_dir="--gt-dir folder of label maps (PNG or TIFF)",
             pred_dir="--pred-dir folder of predicted label maps with the same names",
-            classes_file="--classes JSON with 'names' by label; with 'seen', means of both groups",
+            classes_file="--classes JSON with 'names' by label; with 'seen', also the means over "
+            "seen and unseen classes",
         ),
         add(
             "recall",
@@ -167,13 +180,13 @@ def _parser() -> argparse.ArgumentParser:
             "--ignore",
             type=int,
             default=None if task is label_maps[0] else IGNORED,
-            help=f"label of pixels without a class ({IGNORED}; for a data set its own)",
+            help=f"label of pixels without a class (default: {IGNORED}, or that of the data set)",
         )
     return parser
 
 
 def _print_table(scores: dict[str, Any]) -> None:
-    """One row for each number, or for each group of numbers (with those of `per_class` beneath)."""
+    """Print one row for each number or group of numbers, with the rows of `per_class` last."""
     rows = {key: value for key, value in scores.items() if key != "per_class"}
     rows |= scores.get("per_class", {})
     rows = {one_line(key): value for key, value in rows.items()}

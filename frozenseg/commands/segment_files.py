@@ -45,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """What became of the inputs.
+    """What was done with the inputs.
 
-    inputs: how many there were. earlier: how many of them earlier runs had done.
-    failures: a line with the reason for each input of which nothing could be done.
-    losses: the same for videos that were done in part, by an earlier run too, and for images that
-        cannot be drawn.
+    inputs: how many inputs there were. earlier: how many of them had been done by earlier runs.
+    failures: one line with the reason for each input that could not be segmented at all.
+    losses: one line for each video that was segmented only in part, in this run or an earlier one,
+        and for each image that could not be drawn.
     found: in how many images or frames each class occurs.
-    drawn: how many pictures were made that earlier runs had left out.
+    drawn: how many pictures were drawn that earlier runs had left out.
     """
 
     inputs: int
@@ -77,19 +77,20 @@ def segment_files(
 ) -> Outcome:
     """Segment images and videos; an input that cannot be read does not end the run.
 
-    paths: files; a camera or stream is named by a text, see `frozenseg.data.video`.
+    paths: files; cameras and streams are given as text, see `frozenseg.data.video`.
 
-    Into `output` go NAME.png, the picture of an image with its legend, and NAME.mp4 of a video.
-    Into `output/predictions` go panoptic/NAME.png of an image, panoptic/NAME/000001.png ... of a
-    video, and the lines and JSON files of all (`frozenseg.data.results`), even if an error or the
-    user ends the run midway. Images are read, and results are drawn and written, while the model
-    works. What the lines have already is skipped.
+    `output` gets NAME.png, the picture of an image with its legend, or NAME.mp4 for a video.
+    `output/predictions` gets panoptic/NAME.png for an image, panoptic/NAME/000001.png ... for a
+    video, and the prediction lines and JSON files of all inputs (`frozenseg.data.results`), even if
+    an error or the user ends the run early. Images are read, and results are drawn and written,
+    while the model works. Inputs that the prediction lines already contain are skipped.
 
-    threshold: the least score of a region or an object that is kept.
-    pictures: whether NAME.png and NAME.mp4 are made, which takes longer than all other files. Those
-        of images that earlier runs have left out are made of the predictions.
-    tell: is called with each image, named as in the lines, when its files are written.
-    video: how videos are segmented. What a stopped run has done of one is kept.
+    threshold: lowest score of the regions and objects to keep.
+    pictures: whether to make NAME.png and NAME.mp4, which takes longer than all other files.
+        Pictures of images that earlier runs left out are drawn from the predictions.
+    tell: called with the name (as in the prediction lines) and the result of each image once its
+        files are written.
+    video: how videos are segmented. The part of a video that a stopped run has done is kept.
     """
     run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell, video)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
@@ -97,7 +98,7 @@ def segment_files(
     waiting = [entry for entry in inputs if entry.source not in lines.done]
     for entry in inputs:
         run.lost(entry, lines.losses.get(entry.source, ""))
-    if (begun := lines.begun) is not None:  # first, so that its lines stay together
+    if (begun := lines.begun) is not None:  # a begun video comes first: its lines stay together
         waiting.sort(key=lambda entry: entry.source != begun.source)
         if not waiting or waiting[0].source != begun.source:
             lines.drop_video()
@@ -128,7 +129,7 @@ def segment_files(
 
 
 def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None:
-    """Remove what killed runs were writing when they ended. alone: no other part may be writing."""
+    """Remove the temporary files of killed runs. alone: whether no other part may be writing."""
     pngs = output / FOLDER / PANOPTIC
     names = {Path(entry.name).parent for entry in inputs}
     videos = {Path(entry.name) for entry in inputs if is_film(entry.path)}
@@ -140,12 +141,12 @@ def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:
-    """Return the lines in the order of the inputs: images are written while others are read."""
+    """Return the lines in the order of the inputs, in which they may not have been added."""
     return [line for _, line in sorted(lines)]
 
 
 class _Run:
-    """Segments inputs and keeps what failed, by the numbers of the inputs."""
+    """Segments the inputs and collects the failures, with the number of the input for each."""
 
     def __init__(
         self,
@@ -179,7 +180,7 @@ class _Run:
         )
 
     def images(self, group: list[Input], bar: "tqdm[Any]") -> None:
-        """Segment images; threads draw them, and the lines of the results are added in order."""
+        """Segment images; threads draw them, and the prediction lines are added in order."""
         results = self._results(OneFile(entry.path) for entry in group)
         with drawing() as pool, AsyncWriter(cores()) as out:
             for entry, result in zip(group, results, strict=True):
@@ -201,18 +202,18 @@ class _Run:
             self._failed(entry, error)
 
     def lost(self, entry: Input, loss: str) -> None:
-        """Keep what of a video could not be read; "" is nothing."""
+        """Note the part of a video that could not be read; "" if there is none."""
         if loss:
             self.losses.append((entry.number, f"{without_password(str(entry.path))}: {loss}"))
 
     def finish(self, anything_new: bool) -> None:
-        """Make the standard files, if this was the last part that has work."""
+        """Write the standard files, unless other parts of the inputs have not ended yet."""
         folder = self.lines.path.parent
         if anything_new or not self.lines.ended:
             self.lines.end()
         if missing := missing_parts(folder):
             logger.warning(
-                "%s: the JSON files will be made when part %s of %d has ended too",
+                "%s: the JSON files will be written once part %s of %d has ended too",
                 folder,
                 ", ".join(map(str, missing)),
                 self.lines.part.total,
@@ -221,22 +222,23 @@ class _Run:
             write_standard_files(folder)
 
     def rescue(self) -> None:
-        """Make the standard files of the inputs that are done, when an error ends the run."""
+        """Write the standard files for the inputs that are done when an error ends the run."""
         if self.lines.part.total > 1 or self.lines.is_empty():
             return
         try:
             write_standard_files(self.lines.path.parent)
         except WriteError as error:
-            logger.warning("%s; what is done stands in %s", error, self.lines.path)
+            logger.warning("%s; the finished predictions are in %s", error, self.lines.path)
 
     def draw_missing(self, done: list[Input]) -> int:
-        """Make the pictures that earlier runs have left out, and return how many."""
+        """Draw the pictures that earlier runs left out, and return how many were drawn."""
         drawn, reasons = draw_missing(done, self.lines.path, self.output, self.vocabulary)
         self.losses += reasons
         return drawn
 
     def _draw(self, entry: Input, result: "SegmentationResult", png: str) -> None:
-        # The label map first: it tells a run that goes on after a kill whose the picture is.
+        # The label map is written first: if this run is killed, the next one knows by the label
+        # map that the picture is a result and may be replaced.
         write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
         if self.pictures:
             write_picture(self.output / entry.picture, result.draw())
@@ -250,7 +252,7 @@ class _Run:
             if self.tell is not None:
                 self.tell(entry.source, result)
         except WriteError:
-            raise  # all images to come would fail too
+            raise  # writing would fail for all later images too
         except UserError as error:
             self._failed(entry, error)
 

@@ -1,4 +1,4 @@
-"""Segment videos, cameras and streams: the work of `frozenseg demo` on them."""
+"""Segment videos, cameras and streams: the part of `frozenseg demo` that handles them."""
 
 import itertools
 from collections import deque
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from frozenseg.results.result import SegmentationResult
     from frozenseg.tracking.tracker import Tracker
 
-# Frames after which a stopped run can go on: a multiple of `frozenseg.results.following.AFRESH`, so
-# that it is none whose result is reused.
+# A stopped run can be continued after every MARK_EVERY frames. This is a multiple of
+# `frozenseg.results.following.AFRESH`, so that the first frame after the continuation is one that
+# is segmented in any case, and never one that reuses the result of an earlier frame.
 MARK_EVERY = 16
 
 
 class ImageSegmenter(Protocol):
-    """The part of a `Predictor` that is used here."""
+    """The method of `Predictor` that is used here."""
 
     def stream(
         self, images: Iterable[Any], vocabulary: Vocabulary, *, threshold: float
@@ -46,11 +47,11 @@ class ImageSegmenter(Protocol):
 class VideoOptions:
     """How videos are segmented.
 
-    selection: which frames, and how large.
-    track: whether what is the same thing has one identity.
+    selection: which frames are segmented, and at which size.
+    track: whether the same thing keeps one identity over all frames.
     still: see `Predictor.track`.
-    codec: of the film, see `frozenseg.data.video.CODECS`.
-    legend: whether the film has one.
+    codec: codec of the output video, see `frozenseg.data.video.CODECS`.
+    legend: whether a legend is drawn beside the frames of the output video.
     """
 
     selection: Selection = Selection()
@@ -60,13 +61,16 @@ class VideoOptions:
     legend: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """Return what the predictions depend on and is not usual, by the names of the options."""
-        usual, chosen = VideoOptions(), self.selection
+        """Return the settings that change the predictions and differ from their defaults.
+
+        The keys are the names of the command-line options.
+        """
+        defaults, chosen = VideoOptions(), self.selection
         pairs = {
-            "track": (self.track, usual.track),
-            "reuse-still": (self.still, usual.still),
+            "track": (self.track, defaults.track),
+            "reuse-still": (self.still, defaults.still),
             **{
-                name.replace("_", "-"): (value, getattr(usual.selection, name))
+                name.replace("_", "-"): (value, getattr(defaults.selection, name))
                 for name, value in vars(chosen).items()
             },
         }
@@ -74,7 +78,7 @@ class VideoOptions:
 
 
 class VideoRun:
-    """Segments one video after another, and writes their predictions and films."""
+    """Segments one video after another, and writes their predictions and output videos."""
 
     def __init__(
         self,
@@ -87,20 +91,21 @@ class VideoRun:
         pictures: bool,
         options: VideoOptions,
     ) -> None:
-        """pictures: whether films are made. The other arguments are those of `segment_files`."""
+        """pictures: whether to make output videos. For other arguments see `segment_files`."""
         self.segmenter = segmenter
         self.output, self.vocabulary, self.lines = output, vocabulary, lines
         self.threshold, self.pictures, self.options = threshold, pictures, options
 
     def run(self, entry: Input, found: Callable[["SegmentationResult"], None]) -> str:
-        """Segment a video and return what of it could not be read, or "".
+        """Segment a video; return a line about the part that could not be read, or "".
 
-        A part that a stopped run has done is not done again; the film gets it from the predictions.
-        A camera or stream ends with Ctrl-C too.
+        Frames that a stopped run has done are not segmented again: for the output video, they are
+        drawn from their stored predictions. Ctrl-C ends a camera or stream like its normal end.
 
-        found: is called with each new result, in order.
+        found: called with each new result, in order.
         """
-        from frozenseg.results.following import tracker_of  # torch takes seconds
+        # Imported only now, because importing torch takes seconds.
+        from frozenseg.results.following import tracker_of
 
         video = read_video(entry.path)
         tracker = tracker_of(self.threshold) if self.options.track else None
@@ -157,14 +162,14 @@ class VideoRun:
     def _kept(
         self, frames: Iterator[Frame], count: int
     ) -> "Iterator[tuple[Frame, SegmentationResult]]":
-        """Take the frames that are done, and yield those that are drawn again."""
+        """Consume the first `count` frames, which are done; yield them if they are drawn again."""
         from frozenseg.results.result import SegmentationResult
 
         if not count or not self.pictures:
             deque(itertools.islice(frames, count), maxlen=0)
             return
         labels = self.vocabulary.labels
-        # `frames` comes last: `zip` takes none of them after the last line.
+        # `frames` comes last, so that `zip` takes no further frame after the last line.
         for entry, frame in zip(self.lines.frames_begun(), frames, strict=False):
             ids = read_panoptic_ids(panoptic_path(self.output, entry["panoptic"]["file_name"]))
             records = entry["panoptic"]["segments_info"]
@@ -178,7 +183,7 @@ class VideoRun:
     def _new(
         self, frames: Iterator[Frame], tracker: "Tracker | None"
     ) -> "Iterator[tuple[Frame, SegmentationResult]]":
-        """Yield the frames with their results."""
+        """Segment the remaining frames, and yield them with their results."""
         from frozenseg.results.following import follow
 
         taken = deque[Frame]()
@@ -196,7 +201,7 @@ class VideoRun:
             yield taken.popleft(), result
 
     def _draw(self, result: "SegmentationResult", png: str | None = None) -> np.ndarray:
-        """Draw a frame, and write its ids unless they are there."""
+        """Draw a frame. png: the file of its label map, which is written first; None: none is."""
         if png is not None:
             write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
         if not self.pictures:
@@ -217,7 +222,7 @@ class VideoRun:
 
 
 def drawing() -> ThreadPoolExecutor:
-    """Return threads that draw."""
+    """Return a pool of threads that draw results."""
     return ThreadPoolExecutor(cores(), thread_name_prefix="drawing")
 
 
@@ -226,4 +231,4 @@ def _append(append: Append, drawn: "Future[np.ndarray]", time: float) -> None:
 
 
 def _no_picture(frame: np.ndarray, time: float | None = None) -> None:
-    """Take the place of what appends a frame to a film."""
+    """Do nothing; used in place of appending a frame when no output video is made."""

@@ -1,7 +1,7 @@
-"""Serve a model over HTTP, with a page to try pictures and words on.
+"""Serve a model over HTTP, with a web page to try it on pictures and words.
 
-The page is at the address that is printed, and what programs call is listed at its /docs. Without
---host only this machine can reach it.
+The page is at the printed address, and the interface for programs is described under /docs. Unless
+--host is given, only this machine can reach the service.
 """
 
 import argparse
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
 SHORTEST_TOKEN = 16  # characters
-# As browsers name a site: without a path, in small letters, and without the port that is usual.
+# An origin as browsers send it: without a path, in lower case, and without the default port.
 ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
 
 def main(argv: list[str]) -> int | None:
-    """Check all that can be checked without the model, then serve until Ctrl-C or SIGTERM."""
+    """Check what can be checked without the model, then serve until Ctrl-C or SIGTERM."""
     arguments = _parser().parse_intermixed_args(argv)
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent:
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int | None:
     token = _token(arguments.token_file)
     if token is None and not _is_loopback(arguments.host):
         logger.warning(
-            "%s: others can reach this service, and it asks for no token (--token-file)",
+            "%s: others can reach this service, and it requires no token (see --token-file)",
             arguments.host,
         )
     with _listening(arguments.host, arguments.port) as listener:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.socket) -> str | None:
-    """Run the server; return why the model could not be loaded, if so."""
+    """Run the server; return the reason if the model could not be loaded, else None."""
     import uvicorn
 
     from frozenseg.serve.app import make_app
@@ -94,24 +94,24 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
         )
     )
     logger.info("%s: loading %s", address, pool.source.name)
-    # uvicorn finishes its requests after a signal, and then raises the signal again.
+    # After a signal, uvicorn finishes its requests and then raises the signal again.
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return pool.failure
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Take the address before the model is loaded, which lasts."""
+    """Listen on the address before the model is loaded, which takes a while."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen()  # two may bind one address as long as neither listens
-    except (OSError, UnicodeError) as error:  # the latter: no name of a machine has such parts
-        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        listener.listen()  # two sockets may bind the same address as long as neither listens
+    except (OSError, UnicodeError) as error:  # `UnicodeError`: a part of the name is not valid
+        reason = error.strerror if isinstance(error, OSError) else "not a valid host name"
         raise UserError(
-            f"--host {host} --port {port}: {reason}; choose another, or --port 0 for any"
+            f"--host {host} --port {port}: {reason}; choose another, or --port 0 for any free port"
         ) from None
     return listener
 
@@ -138,12 +138,12 @@ def _token(path: Path | None) -> str | None:
 
 
 def _check_origins(origins: list[str]) -> None:
-    """Refuse what would let no page in, such as an address with a path."""
+    """Raise `UserError` for an origin that would match no page, such as an address with a path."""
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
             raise UserError(
-                f"--allow-origin {origin}: no browser names a site so; write it like "
-                "https://a.example or http://a.example:8080, with nothing behind it"
+                f"--allow-origin {origin}: not an origin that browsers send; write it like "
+                "https://a.example or http://a.example:8080, with nothing after it"
             )
 
 
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         default="small",
         help=f"the model: a name, a YAML file, or the folder of a run {default}",
     )
-    # Its former name, which still works.
+    # The former name of --config-file, which still works.
     add("--model", dest="config_file", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     add("--weights", help="a checkpoint to use instead of the model's own")
     add(
@@ -182,23 +182,23 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=device_of,
         metavar="DEVICE",
-        help="devices, e.g. cuda:0 cuda:1, each of which gets a process with the model (default: "
-        "the best one)",
+        help="devices, e.g. cuda:0 cuda:1; each runs a process with its own copy of the model "
+        "(default: the best device)",
     )
     add_backend(parser)
     add(
         "--batch-size",
         type=int,
         default=4,
-        help=f"images that the model processes at once {default}",
+        help=f"largest number of images that the model processes at once {default}",
     )
-    waiting = f"images that may wait; more are refused (503) {default}"
+    waiting = f"largest number of waiting images; more are refused (503) {default}"
     add("--max-queue", type=int, default=32, help=waiting)
     upload = f"largest request in MB; larger ones are refused {default}"
     add("--max-upload-mb", type=int, default=20, help=upload)
     image = f"largest image in megapixels; larger ones are refused {default}"
     add("--max-megapixels", type=float, default=40, help=image)
-    token = "file with the token that every request must carry (default: no token)"
+    token = "file with a token that every request must contain (default: no token)"
     add("--token-file", type=user_path, help=token)
     add(
         "--allow-origin",

@@ -1,4 +1,4 @@
-"""Train a model, or evaluate it on every set of DATASETS.TEST (--eval-only)."""
+"""Train a model, or evaluate it on every data set of DATASETS.TEST (--eval-only)."""
 
 import argparse
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """The command line in a form that can be sent to other processes."""
+    """The command line, in a form that can be sent to other processes."""
 
     config: str | None
     options: list[str]
@@ -40,14 +40,15 @@ class Request:
 
 
 def main(argv: list[str]) -> int | None:
-    """Start the processes of a run, after its configuration has been checked."""
+    """Check the configuration, and start the processes of the run."""
     parser = argument_parser(_program(), __doc__ or "")
     add_engine(parser, actors="processes of --eval-only")
     arguments = parser.parse_intermixed_args(argv)
     request, ray = Request.of(arguments), ray_of(arguments)
     if ray is not None:
         return _on_ray(request, arguments, ray)
-    cfg = load_config(request.config, request.options)  # errors are known before any process starts
+    # Errors in the configuration are reported before any process starts.
+    cfg = load_config(request.config, request.options)
     device = build_device(cfg)
     _check_gpus(arguments.num_gpus, device, chosen=cfg.MODEL.DEVICE != "auto")
     layout = LaunchConfig(
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _check_gpus(count: int, device: torch.device, *, chosen: bool) -> None:
-    """Refuse more processes than there are GPUs, unless the CPU was chosen for them."""
+    """Raise `UserError` for more processes than GPUs, unless the CPU was chosen explicitly."""
     found = torch.cuda.device_count()
     if count > max(found, 1) and (device.type == "cuda" or not chosen):
         raise UserError(
@@ -73,8 +74,8 @@ def _check_gpus(count: int, device: torch.device, *, chosen: bool) -> None:
 def _on_ray(request: Request, arguments: argparse.Namespace, ray: dict[str, Any]) -> int:
     if not request.eval_only or arguments.num_gpus * arguments.num_machines > 1:
         raise UserError(
-            "--engine ray: is for --eval-only, whose images it shares among --actors; leave it out "
-            "for a training, and beside --num-gpus or --num-machines"
+            "--engine ray: only applies to --eval-only, whose images it divides among --actors; "
+            "leave it out for training, and with --num-gpus or --num-machines"
         )
     from frozenseg.batch.on_ray import run_parts
 
@@ -82,20 +83,20 @@ def _on_ray(request: Request, arguments: argparse.Namespace, ray: dict[str, Any]
 
 
 def _program() -> str:
-    """Return the command as it was called, e.g. by its alias: `frozenseg train`."""
+    """Return the command as the user typed it, e.g. by its alias: `frozenseg train`."""
     called = sys.argv[0]
     return called if called.startswith("frozenseg ") else "frozenseg train_net"
 
 
 def work(request: Request) -> int:
-    """Do the whole job of one process; returns the exit status, 1 for unexpected results."""
+    """Do the entire work of one process; return the exit status, 1 for unexpected results."""
     if request.eval_only:
         return _evaluate(request)
     cfg = load_config(request.config, request.options)
     published = PUBLISHED.get(request.config or "")
     if published is not None and not cfg.MODEL.WEIGHTS and is_main():
         logger.warning(
-            "%s stands for its recipe alone in a training; to start from its weights, add "
+            "%s: training uses only its recipe, not its weights; to start from the weights, add "
             "MODEL.WEIGHTS %s",
             request.config,
             published.path,
@@ -121,9 +122,9 @@ def _evaluate(request: Request, spread: Spread | None = None) -> int:
 def argument_parser(
     program: str,
     description: str,
-    epilog: str = "Also runs under torchrun, which then sets the number of processes.",
+    epilog: str = "The command also runs under torchrun, which then sets the number of processes.",
 ) -> argparse.ArgumentParser:
-    """Make the parser of the published command line."""
+    """Return the parser of the published command line."""
     parser = argparse.ArgumentParser(prog=program, description=description, epilog=epilog)
     add = parser.add_argument
     add(
@@ -136,14 +137,14 @@ def argument_parser(
         "--num-gpus",
         type=int,
         default=1,
-        help="number of processes to start on this machine, each with a GPU of its own, or, with "
-        "MODEL.DEVICE cpu, on the CPU (default: %(default)s)",
+        help="number of processes to start on this machine, each with its own GPU, or on the CPU "
+        "with MODEL.DEVICE cpu (default: %(default)s)",
     )
     add(
         "--num-machines",
         type=int,
         default=1,
-        help="number of machines that train together; start the command on each (default: "
+        help="number of machines that train together; start the command on each of them (default: "
         "%(default)s)",
     )
     add(
@@ -155,7 +156,8 @@ def argument_parser(
     add(
         "--dist-url",
         default="auto",
-        help="the address at which machine 0 listens, tcp://HOST:PORT (default: one of its own)",
+        help="the address at which machine 0 listens, tcp://HOST:PORT (default: chosen "
+        "automatically, for one machine)",
     )
     add(
         "--resume",
@@ -165,7 +167,7 @@ def argument_parser(
     add(
         "--eval-only",
         action="store_true",
-        help="score the weights in OUTPUT_DIR, or MODEL.WEIGHTS, on DATASETS.TEST; train nothing",
+        help="only evaluate: score the weights in OUTPUT_DIR, or MODEL.WEIGHTS, on DATASETS.TEST",
     )
     add_precision(parser)
     add(
@@ -174,5 +176,10 @@ def argument_parser(
         default=[],
         help="KEY VALUE pairs, as in the published command lines",
     )
-    add("options", nargs="*", metavar="KEY VALUE", help="settings that replace those of the file")
+    add(
+        "options",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file",
+    )
     return parser

@@ -9,7 +9,7 @@ from frozenseg.errors import UserValueError
 
 
 def add_video(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments about videos to a command line; images do not heed them."""
+    """Add the arguments for videos to a command line; they do not affect images."""
     group = parser.add_argument_group("videos, cameras and streams")
     add = group.add_argument
     add("--stride", type=int, default=1, help="take every N-th frame (default: 1)", metavar="N")
@@ -20,7 +20,7 @@ def add_video(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="PIXELS",
-        help="reduce larger frames to this longer side, in the film and the results too",
+        help="scale larger frames down to this longer side, also in the output video and results",
     )
     add(
         "--track",
@@ -32,20 +32,20 @@ def add_video(parser: argparse.ArgumentParser) -> None:
         "--reuse-still",
         type=float,
         metavar="LEVEL",
-        help="do not segment a frame of which no part has changed by more than LEVEL grey levels "
-        "(0-255) since the last segmented frame, but take the result of that one (default: off)",
+        help="do not segment a frame if no part of it has changed by more than LEVEL grey levels "
+        "(0-255) since the last segmented frame, but reuse the result of that frame (default: off)",
     )
     add(
         "--codec",
         choices=CODECS,
         default=CODECS[0],
-        help="codec of the film (default: %(default)s)",
+        help="codec of the output video (default: %(default)s)",
     )
-    add("--legend", action="store_true", help="draw a legend beside the frames of the film")
+    add("--legend", action="store_true", help="draw a legend beside the frames of the output video")
 
 
 def video_options(arguments: argparse.Namespace) -> VideoOptions:
-    """Return what the arguments say, or raise `UserError` for values out of range."""
+    """Return the options that the arguments give; raise `UserError` for values out of range."""
     level = arguments.reuse_still
     if level is not None and not 0 <= level <= 255:
         raise UserValueError(f"--reuse-still {level:g}: must lie in 0-255")

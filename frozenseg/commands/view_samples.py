@@ -1,4 +1,4 @@
-"""Write training samples as one picture, as a configuration augments them: what the model sees."""
+"""Draw training samples in one picture, augmented by the configuration as the model sees them."""
 
 import argparse
 from itertools import islice
@@ -18,7 +18,7 @@ from frozenseg.files import atomic_path
 from frozenseg.structures import UNNAMED, Segment
 from frozenseg.text.vocabulary import Vocabulary
 
-TILE_HEIGHT = 400  # pixels of one sample on the sheet
+TILE_HEIGHT = 400  # height of one sample in the picture, in pixels
 GAP = 8
 
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int | None:
     if arguments.dataset:
         options += ["DATASETS.TRAIN", repr((arguments.dataset,))]
     cfg = load_config(arguments.config_file, options, freeze=False)
-    cfg.SEED = max(cfg.SEED, 0)  # -1 asks for any
+    cfg.SEED = max(cfg.SEED, 0)  # -1 would draw a new seed each time
     dataset, vocabulary = training_dataset(cfg)
     inputs = (path for record in dataset.records for path in record.pictures)
     refuse_input(arguments.output, inputs)
@@ -45,12 +45,12 @@ def main(argv: list[str]) -> int | None:
 
 
 def sample_picture(sample: Sample, vocabulary: Vocabulary) -> Image.Image:
-    """Return a training sample beside the same with its masks and class names."""
+    """Return a picture of a training sample, without and with its masks and class names."""
     assert sample.targets is not None, "training samples have targets"
     image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
     masks, class_ids = sample.targets.masks.numpy(), sample.targets.class_ids.tolist()
     numbers = np.arange(1, len(masks) + 1, dtype=np.int32)
-    # instances may overlap: the later one is drawn on top
+    # Instances may overlap; later ones are drawn on top.
     ids = (masks * numbers[:, None, None]).max(axis=0, initial=0).astype(np.int32)
     segments = [
         _segment(number, mask, class_id, vocabulary)
@@ -58,7 +58,7 @@ def sample_picture(sample: Sample, vocabulary: Vocabulary) -> Image.Image:
         if (ids == number).any()
     ]
     overlay = draw_segments(image, ids, segments)
-    side = overlay.height  # crops are square; the overlay was scaled to a size good to read
+    side = overlay.height  # crops are square; the overlay may be enlarged so that it is readable
     picture = Image.new("RGB", (side + GAP + overlay.width, side), "white")
     picture.paste(Image.fromarray(image).resize((side, side)), (0, 0))
     picture.paste(overlay, (side + GAP, 0))
@@ -99,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dataset",
-        help="replaces DATASETS.TRAIN: a name, or for your own data " + ", ".join(OWN_FORMS),
+        help="data set to use instead of DATASETS.TRAIN: a name, or for your own data "
+        + ", ".join(OWN_FORMS),
     )
     parser.add_argument(
         "--output", required=True, type=output_picture, help="the picture to write (.png)"

@@ -1,1 +1,1 @@
-"""Models outside Python: the network as a graph of one input size, checked against the model."""
+"""Export models as graphs of one input size that run without Python, checked against the model."""

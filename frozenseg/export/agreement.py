@@ -1,4 +1,4 @@
-"""Whether an exported graph agrees with the model that it was made of, input by input.
+"""Compare an exported graph with the model from which it was made, input by input.
 
 Legend: H x W pixels of the window, Q queries, K classes, S names, D dimension of the joint space.
 """
@@ -22,17 +22,18 @@ from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
-MANY_CLASSES, MANY_NAMES = 1203, 1500  # as many classes as LVIS has
+MANY_CLASSES, MANY_NAMES = 1203, 1500  # LVIS has 1203 classes
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest differences with which a file is written.
+    """The largest differences from the model that an exported file may have.
 
-    classes: of class probabilities. masks: of mask logits, in shares of the largest logit.
-    pixels: the least share of pixels of an image that have the same class.
-    hard_cases: whether the limits hold for cases that are no `Case.usual` ones too.
-    vectors: the least cosine between the vectors of a text, of the text tower.
+    classes: largest difference of class probabilities.
+    masks: largest difference of mask logits, as a share of the largest absolute logit.
+    pixels: smallest share of an image's pixels that must have the same class, 0-1.
+    hard_cases: whether the limits also apply to cases that are not usual (`Case.usual`).
+    vectors: smallest cosine between the two vectors of a text, from the text tower and its graph.
     """
 
     classes: float
@@ -43,10 +44,11 @@ class Limits:
 
 
 LIMITS = {
-    # No more than rounding: nobody sees it.
+    # Only rounding errors, which are not visible.
     "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999, hard_cases=True, vectors=0.99999),
-    # Coarser numbers are judged by what is seen of them: one pixel in a hundred, and one in twenty,
-    # on usual scenes. A single query that finds another object moves its logits by any amount.
+    # Lower precision is judged by its visible effect: on usual scenes, at most one pixel in a
+    # hundred (fp16) or in twenty (int8) may have another class. Logits are not limited, because a
+    # single query that finds another object may change its logits by any amount.
     "fp16": Limits(classes=math.inf, masks=math.inf, pixels=0.99, hard_cases=False),
     "int8": Limits(classes=math.inf, masks=math.inf, pixels=0.95, hard_cases=False),
 }
@@ -54,10 +56,10 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one case agrees.
+    """How closely a graph agrees with the model in one case.
 
-    name, usual: of the case. classes, masks, pixels: as of `Limits`. empty: how many of the model's
-    masks have no pixel.
+    name, usual: those of the `Case`. classes, masks, pixels: the measures that `Limits` explains.
+    empty: how many of the model's masks have no pixel.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Agreement:
     empty: int
 
     def within(self, limits: Limits) -> bool:
-        """Whether it is good enough; what is not a number never is."""
+        """Whether the agreement satisfies the limits; NaN never does."""
         if math.isnan(self.classes + self.masks):
             return False
         return not (self.usual or limits.hard_cases) or (
@@ -87,12 +89,13 @@ class Agreement:
 def hard_cases(
     scenes: Sequence[Tensor], window: tuple[int, int], words: "Words", *, free_classes: bool
 ) -> list[Case]:
-    """Make the inputs on which a graph is compared with its model.
+    """Make the inputs with which a graph is compared with its model.
 
-    They are the scenes in full, one smaller than the window, one that has no content and hence
-    empty masks, and, where the number of classes is free, one class and as many as LVIS has.
+    They are the scenes, each filling the window; one that is smaller than the window; an image
+    without content, which gives empty masks; and, if the number of classes is free, cases with a
+    single class and with as many classes as LVIS.
 
-    scenes: (3, h, w) RGB, 0-255, at least one. words: those of the scenes.
+    scenes: (3, h, w) RGB, 0-255, at least one. words: the classes of the scenes.
     """
 
     def case(
@@ -104,7 +107,8 @@ def hard_cases(
         pixels[..., : size[0], : size[1]] = resized
         return Case(name, pixels, size, words.text, words.is_thing, usual)
 
-    # All cells of an even image would be equal, and rounding would give a mask near zero its sign.
+    # The image without content is a gradient. In a uniform image all cells would be equal, and for
+    # masks with logits near zero, rounding errors would decide the sign of all of them.
     dim, plain = words.text.weight.shape[1], torch.linspace(96, 160, window[1]).expand(3, *window)
     first = scenes[0]
     cases = [
@@ -127,7 +131,7 @@ def hard_cases(
 
 
 def in_parts(model: FrozenSeg, case: Case) -> Case:
-    """Return a case with SAM's embedding and a few regions among its inputs."""
+    """Return a case whose inputs also include SAM's embedding and a few regions."""
     embedding = None
     if model.sam is not None:
         embedding = model.sam.embed(ImageBatch(case.pixels, [case.size]))
@@ -139,19 +143,19 @@ def in_parts(model: FrozenSeg, case: Case) -> Case:
 
 @dataclass(frozen=True)
 class Words:
-    """Text vectors with (K,) bool, which classes are things."""
+    """Text vectors, with is_thing (K,) bool: which classes are things."""
 
     text: TextEmbeddings
     is_thing: Tensor
 
     def vocabulary(self) -> Vocabulary:
-        """Return a vocabulary with these things and numbers for names."""
+        """Return a vocabulary with these things, whose names are numbered."""
         names = tuple((f"class {number}",) for number in range(len(self.is_thing)))
         return Vocabulary(names, tuple(self.is_thing.tolist()))
 
 
 def random_words(classes: int, names: int, dim: int) -> Words:
-    """Make random unit vectors (names, dim), of which each class has at least one."""
+    """Make random unit vectors (names, dim); each class has at least one of them."""
     generator = torch.Generator().manual_seed(classes)
     more = torch.randint(classes, (names - classes,), generator=generator)
     vectors = F.normalize(torch.randn(names, dim, generator=generator), dim=-1)
@@ -161,9 +165,9 @@ def random_words(classes: int, names: int, dim: int) -> Words:
 
 
 def fitting(size: Sequence[int], window: tuple[int, int], share: float = 1.0) -> tuple[int, int]:
-    """Return the (height, width) of an image that is resized to fill the window, its aspect kept.
+    """Return the (height, width) of an image resized to fit the window, with its aspect ratio kept.
 
-    share: of the window that it shall fill along the axis that touches its end.
+    share: the share of the window to fill along the axis that limits the size, 0-1.
     """
     scale = share * min(window[0] / size[0], window[1] / size[1])
     height, width = (
@@ -177,12 +181,15 @@ def fitting(size: Sequence[int], window: tuple[int, int], share: float = 1.0) ->
 def agreement(
     model: SegmentationModel, rules: PostProcessor, run: Run, cases: Sequence[Case]
 ) -> list[Agreement]:
-    """Compare a graph with the model that it was made of, and with the rules of the results."""
+    """Compare a graph with the model from which it was made, and with the model's post-processing.
+
+    rules: the post-processing. run: runs the graph.
+    """
     return [_compared(model, rules, run(case.inputs()), case) for case in cases]
 
 
 def refuse_unlike(found: Sequence[Agreement], limits: Limits, what: str) -> None:
-    """Raise `UserError` if a case is beyond the limits. what: is not written then."""
+    """Raise `UserError` if a case exceeds the limits. what: the file, which is then not written."""
     for case in found:
         if not case.within(limits):
             raise UserError(
@@ -202,7 +209,7 @@ def _compared(
         regions = _probs(outputs["region_logits"])
         differences.append(regions - expected.region_logits.softmax(-1))
     largest = expected.mask_logits.abs().max().clamp(min=1e-6)
-    # In the padding no class leads, so that rounding decides there.
+    # The padding is left out: no class leads there, so rounding errors would decide.
     rows, columns = (
         max(1, used * masks.shape[axis] // case.pixels.shape[axis])
         for axis, used in zip((-2, -1), case.size, strict=True)
@@ -223,7 +230,7 @@ def _predicted(model: SegmentationModel, case: Case) -> MaskPredictions:
     images = ImageBatch(case.pixels, [case.size])
     if case.regions is None:
         return model.predict(images, case.text)
-    assert isinstance(model, FrozenSeg), "only it takes regions"
+    assert isinstance(model, FrozenSeg), "only FrozenSeg takes regions"
     return model.predict(images, case.text, regions=[case.regions], image_embedding=case.embedding)
 
 
@@ -234,7 +241,7 @@ def _probs(logits: np.ndarray) -> Tensor:
 def _finished(
     rules: PostProcessor, expected: MaskPredictions, outputs: dict[str, np.ndarray], case: Case
 ) -> list[float]:
-    """Return how far the finished results agree with those of the rules, each 0-1; 1 for none."""
+    """Return how far each finished result agrees with that of `rules`, 0-1; 1 if there is none."""
     masks = expected.mask_logits
     resizer = MaskResizer(
         mask_size=(masks.shape[-2], masks.shape[-1]),
@@ -258,7 +265,7 @@ def _finished(
 
 
 def _labels(class_probs: Tensor, mask_logits: Tensor) -> np.ndarray:
-    """Return the best class of each cell, row by row."""
+    """Return the best class of each cell, flattened row by row."""
     scores = class_probs[0, :, :-1].T @ mask_logits[0].sigmoid().flatten(1)
     return scores.argmax(0).numpy()
 
@@ -272,7 +279,7 @@ def _same(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _same_instances(outputs: dict[str, np.ndarray], scores: np.ndarray) -> float:
-    """1 less the largest difference between the scores of the instances, the best first."""
+    """Return 1 minus the largest difference between the instance scores, sorted in both results."""
     found = np.zeros_like(outputs["instance_scores"])
     found[: len(scores)] = scores
     return 1 - float(np.abs(outputs["instance_scores"] - found).max(initial=0))

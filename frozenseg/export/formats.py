@@ -1,4 +1,4 @@
-"""The formats of an exported graph: how each is written, and how its file is run for the check."""
+"""The formats of exported graphs: how each is written, and how its file is run for the check."""
 
 import json
 import zipfile
@@ -20,19 +20,19 @@ from frozenseg.export.precision import PRECISIONS, lower_precision
 from frozenseg.export.session import Session
 
 Run = Callable[[dict[str, Tensor]], dict[str, np.ndarray]]
-"""From the inputs of a graph (`Case.inputs`) to its outputs by name."""
+"""Maps the inputs of a graph (`Case.inputs`) to its outputs, by name."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format.
+    """A file format.
 
-    suffix: of its files.
-    write: writes a traced program; `about` goes into the file.
+    suffix: the suffix of its files.
+    write: writes a traced program and `about` into a file.
     run: opens a file for the check.
-    note: writes `about` with the "agreement" into a file that has been checked.
-    precisions: what it can be written in.
-    beside: suffixes of the files that `write` makes beside the one that is named.
+    note: adds the "agreement" of `about` to the metadata of a file that has been checked.
+    precisions: the precisions that the format supports.
+    beside: the suffixes of further files that `write` makes beside the named one.
     """
 
     suffix: str
@@ -58,7 +58,7 @@ def _run_onnx(path: Path, outputs: Sequence[str]) -> Run:
 def _write_openvino(
     program: ExportedProgram, path: Path, outputs: Sequence[str], about: Mapping[str, Any]
 ) -> None:
-    # A large graph has a file of weights beside it, which goes with the folder.
+    # A large ONNX graph has a separate file of weights, so the entire folder is temporary.
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         source = Path(folder) / "graph.onnx"
         _write_onnx(program, source, outputs, about)
@@ -96,7 +96,7 @@ def _write_compiled(
 
 
 def _note_in_archive(path: Path, about: Mapping[str, Any]) -> None:
-    """Add an entry, since the archive has no place to be written to again."""
+    """Add the agreement as a new entry, because an entry of an archive cannot be replaced."""
     with zipfile.ZipFile(path, "a") as archive:
         root = archive.namelist()[0].partition("/")[0]
         archive.writestr(f"{root}/extra/{AGREEMENT}", json.dumps(about["agreement"]))
@@ -121,7 +121,7 @@ def _run_compiled(path: Path, outputs: Sequence[str]) -> Run:
 
 
 AGREEMENT = f"{KEY}_agreement"
-"""The entry of a .pt2 file that says how it agrees with the model, as JSON."""
+"""The entry of a .pt2 file that says, as JSON, how closely it agrees with the model."""
 FORMATS = {
     "onnx": Format(".onnx", _write_onnx, _run_onnx, write_about, PRECISIONS),
     "openvino": Format(

@@ -1,4 +1,4 @@
-"""From a model to a file: `torch.export`, and from its graph ONNX, with all that a reader needs."""
+"""From a model to a file: trace it with `torch.export`, and write the graph as ONNX."""
 
 import json
 import logging
@@ -18,21 +18,21 @@ from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.structures import TextEmbeddings
 
 KEY = "frozenseg"
-"""The entry of the file's metadata that holds ours, as JSON."""
+"""The entry of a file's metadata that holds what this package writes about it, as JSON."""
 OPSET = 20
 NEEDS = "an ONNX file"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input of a graph.
+    """One set of inputs of a graph.
 
     name: for messages.
     pixels: (1, 3, H, W) RGB, 0-255.
-    size: (height, width) of the image in it.
-    text, is_thing: the classes that are asked for; is_thing (K,) bool.
-    embedding, regions: as of `Network.forward`.
-    usual: whether it is an image with names as users have them, and no extreme.
+    size: (height, width) of the image within `pixels`.
+    text, is_thing: the requested classes; is_thing is (K,) bool.
+    usual: whether the image and the classes are typical of use, and not an extreme case.
+    embedding, regions: see `Network.forward`.
     """
 
     name: str
@@ -61,16 +61,21 @@ class Case:
 
 
 def names_of_outputs(wanted: Sequence[str], *, regions: bool = False) -> list[str]:
-    """Return the names of a graph's outputs. wanted: as of `Results`; regions: whether it takes
-    some."""
+    """Return the names of a graph's outputs.
+
+    wanted: see `Results`. regions: whether the graph takes regions.
+    """
     groups = ["logits", *(["regions"] if regions else []), *wanted]
     return [name for group in groups for name in OUTPUTS[group]]
 
 
 @torch.no_grad()
 def traced(results: Results, case: Case) -> ExportedProgram:
-    """Trace the results of a network; all sizes but those of text and regions are the case's, and
-    those of text too where the network has no `free_classes`."""
+    """Trace a network with its results.
+
+    All sizes are fixed to those of the case, except the number of regions with their size, and the
+    numbers of classes and names if the network has `free_classes`.
+    """
     inputs = case.inputs()
     free: dict[str, dict[int, Any]] = {}
     if results.network.free_classes:
@@ -78,8 +83,8 @@ def traced(results: Results, case: Case) -> ExportedProgram:
         free = {"vectors": {0: names}, "class_index": {0: names}}
         free |= {"seen": {0: classes}, "is_thing": {0: classes}}
     free["regions"] = {axis: Dim.DYNAMIC for axis in range(3)}
-    # Tables of positions are kept between calls: this call makes them of numbers, before the trace
-    # would make them of its stand-ins, which no later call could use.
+    # The model caches tables of positions. This call fills the cache with real tensors; otherwise
+    # the trace would fill it with its symbolic tensors, which later calls could not use.
     results.eval()(**inputs)
     shapes = {name: free.get(name, {}) for name in inputs}
     program = torch.export.export(results, (), inputs, dynamic_shapes=shapes, strict=False)
@@ -89,7 +94,7 @@ def traced(results: Results, case: Case) -> ExportedProgram:
 def _sampled(
     value: Tensor, heights: list[int], widths: list[int], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Compute `deformable_gather`, which only this package has, by operators of PyTorch."""
+    """Compute `deformable_gather`, an operator of this package, with operators of PyTorch."""
     return loop_over_levels(value, list(zip(heights, widths, strict=True)), locations, weights)
 
 
@@ -103,10 +108,10 @@ def write_onnx(
 ) -> None:
     """Write a traced program as ONNX, with `about` in its metadata.
 
-    inputs: their names; None: those that they have in the program.
+    inputs: the names of the inputs; None: those in the program.
 
-    The exporter's rewriting is left out: it takes x + 1e-8 for x, which turns the logarithm of a
-    probability 0 into -infinity. What only depends on constants is computed here.
+    The exporter's optimiser is switched off: it simplifies x + 1e-8 to x, so that the logarithm of
+    a probability of 0 becomes -infinity. Only constants are folded.
     """
     import_extra("onnx", "onnx", NEEDS)
     optimizer = import_extra("onnxscript.optimizer", "onnx", NEEDS)
@@ -121,10 +126,10 @@ def write_onnx(
     )
     assert exported is not None, "dynamo gives a program"
     model = exported.model
-    with _errors_alone("onnxscript"):  # which tells of each operation that it leaves
+    with _only_errors("onnxscript"):  # it would log each operation that it does not fold
         optimizer.fold_constants(model)
         optimizer.remove_unused_nodes(model)
-    # Each node knows the lines of code that it was made of, with their folders on this machine.
+    # Remove the metadata of nodes, which names source files with their folders on this machine.
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
@@ -141,8 +146,8 @@ def write_about(path: Path, about: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _errors_alone(name: str) -> Iterator[None]:
-    """Let a logger tell of errors only."""
+def _only_errors(name: str) -> Iterator[None]:
+    """Inside, a logger logs only errors."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -153,10 +158,10 @@ def _errors_alone(name: str) -> Iterator[None]:
 
 
 def about_file(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """Return `about` of a file's metadata; raises `UserError` for a file of others."""
+    """Return `about` from a file's metadata; raise `UserError` if the file is not from here."""
     try:
         return dict(json.loads(metadata[KEY]))
     except (KeyError, ValueError, TypeError):
         raise UserError(
-            f"{path}: is no model of `frozenseg export`; its metadata lacks {KEY!r}"
+            f"{path}: was not written by `frozenseg export`; its metadata lacks {KEY!r}"
         ) from None

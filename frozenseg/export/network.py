@@ -1,7 +1,7 @@
-"""The network as one function of tensors, in which nothing but tensors decides what is computed.
+"""The network as a function of tensors only, so that it can be traced.
 
 A graph has one input size, the window. The image lies in its upper left corner, and its height and
-width come as a tensor, so that one graph takes images of any size up to the window.
+width are given as a tensor, so that one graph takes images of any size up to the window.
 
 Legend: H x W pixels of the window, Q queries, K classes, S names, D dimension of the joint space.
 """
@@ -32,12 +32,12 @@ class Window(ImageBatch):
         self.size = size
 
     def normalized(self, mean: Tensor, std: Tensor) -> Tensor:
-        """As of `ImageBatch`."""
+        """Normalise the pixels, as `ImageBatch.normalized` does."""
         normalized = (self.pixels - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
         return torch.where(self.inside(), normalized, self.padding)
 
     def inside(self) -> Tensor:
-        """(H, W) bool, whether a pixel belongs to the image."""
+        """Return (H, W) bool: which pixels belong to the image."""
         height, width = self.pixels.shape[-2:]
         return (torch.arange(height) < self.size[0])[:, None] & (torch.arange(width) < self.size[1])
 
@@ -58,7 +58,8 @@ class Network(nn.Module):
     def free_classes(self) -> bool:
         """Whether one graph takes any number of classes.
 
-        A Fusioner that queries some classes at a time runs as often as their number asks for.
+        This is not so for a Fusioner that queries the classes in groups, because the number of
+        classes decides how often it runs.
         """
         model = self.model
         return not (
@@ -75,15 +76,15 @@ class Network(nn.Module):
         embedding: Tensor | None = None,
         regions: Tensor | None = None,
     ) -> list[Tensor]:
-        """Class logits (1, Q, K + 1), void last, and mask logits (1, Q, h, w).
+        """Return class logits (1, Q, K + 1), with void last, and mask logits (1, Q, h, w).
 
-        With regions, their class logits (1, P, K + 1) follow.
+        If regions are given, their class logits (1, P, K + 1) follow.
 
-        pixels: (1, 3, H, W) RGB, 0-255; those outside the image are arbitrary.
+        pixels: (1, 3, H, W) RGB, 0-255; pixels outside the image may have any value.
         size: (2,) int64, height and width of the image in pixels.
-        vectors, class_index, seen: as of `TextEmbeddings`.
-        embedding: `FrozenSam.embed` of the image, if the graph shall not compute it.
-        regions: mask logits (P, h, w) over the image, that CLIP alone shall classify as well.
+        vectors, class_index, seen: see `TextEmbeddings`.
+        embedding: `FrozenSam.embed` of the image, or None if the graph should compute it.
+        regions: mask logits (P, h, w) over the image of regions that CLIP should classify, too.
         """
         window, text = Window(pixels, size), TextEmbeddings(vectors, class_index, seen)
         if isinstance(self.model, Fusioner):
@@ -98,7 +99,7 @@ class Network(nn.Module):
             return logits
         masks = resample_to_padded_grid(
             regions,
-            cast(tuple[int, int], (size[0], size[1])),  # numbers that only the graph's input says
+            cast(tuple[int, int], (size[0], size[1])),  # in fact tensors, from the graph's input
             (pixels.shape[-2], pixels.shape[-1]),
             model.region_grid(clip.dense),
         )
@@ -106,7 +107,7 @@ class Network(nn.Module):
 
 
 def sam_features(sam: FrozenSam, window: Window, embedding: Tensor | None) -> Tensor:
-    """SAM's features (1, C, h, w) over the window, as `FrozenSam.forward` returns them."""
+    """Return SAM's features (1, C, h, w) over the window, as `FrozenSam.forward` does."""
     if sam.view == "stretch":
         return sam(window) if embedding is None else embedding
     if embedding is None:
@@ -127,9 +128,9 @@ def sam_features(sam: FrozenSam, window: Window, embedding: Tensor | None) -> Te
 
 
 def square(sam: FrozenSam, window: Window) -> Tensor:
-    """SAM's own preprocessing (1, 3, side, side), as `FrozenSam.keep_aspect` does it.
+    """Return SAM's input (1, 3, side, side), preprocessed as `FrozenSam.keep_aspect` does it.
 
-    The resize of each axis is a product with a matrix, which depends on the size of the image.
+    Each axis is resized by a product with a matrix, which depends on the size of the image.
     """
     scale = sam.side / window.size.max()
     resized = torch.floor(window.size * scale + 0.5).clamp(min=1)
@@ -147,8 +148,8 @@ def square(sam: FrozenSam, window: Window) -> Tensor:
 def shrinking(source: int, target: int, used: Tensor, size: Tensor) -> Tensor:
     """Return the matrix (target, source) of a bilinear resize with antialiasing along one axis.
 
-    It takes the first `used` entries to the first `size`, as PyTorch's resize does; rows beyond
-    hold no meaning.
+    It maps the first `used` entries to the first `size` ones, as PyTorch's resize does; the rows
+    after them have no meaning.
     """
     scale = used / size
     support = scale.clamp(min=1)

@@ -1,4 +1,4 @@
-"""Exported graphs in OpenVINO, which computes them on a CPU: ONNX files, and files of its own."""
+"""Run exported graphs with OpenVINO on a CPU, from ONNX files or OpenVINO's own files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,24 @@ from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.export.graph import KEY, about_file
 
 DEVICES = {"openvino": "f32", "openvino-bf16": "bf16"}
-"""By the name of the device: the type in which the graph computes."""
+"""Name of the device -> the data type in which the graph computes."""
 SUFFIX, WEIGHTS = ".xml", ".bin"
-"""What the names of OpenVINO's own two files end in."""
+"""The suffixes of OpenVINO's own two files."""
 PLACE = ["framework", KEY]
-"""Where a graph keeps what `frozenseg export` says of it; that of an ONNX file comes there too."""
+"""The path of `about` in a graph's metadata; OpenVINO puts that of an ONNX file there, too."""
 
 
 class OpenVinoSession:
-    """A graph in OpenVINO. about: as of `Session`."""
+    """A graph in OpenVINO. about: what `frozenseg export` wrote into its metadata."""
 
     def __init__(
         self, path: Path, device: str = "openvino", outputs: Sequence[str] | None = None
     ) -> None:
-        """device: a key of `DEVICES`. outputs: those that will be asked for, if the graph has
-        them; None: all."""
+        """Load a graph.
+
+        device: a key of `DEVICES`.
+        outputs: the outputs that will be requested, as far as the graph has them; None: all.
+        """
         openvino = import_extra("openvino", "openvino", f"device {device}")
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
@@ -54,13 +57,13 @@ class OpenVinoSession:
     def __call__(
         self, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Compute all outputs and return those that are named; threads may call at once."""
-        # An input may have other names as well, of conversions in the file.
+        """Compute all outputs and return the named ones; several threads may call at once."""
+        # An input may have further names, which come from conversions in the file.
         given = {
             place: inputs[(entry.names & inputs.keys()).pop()]
             for place, entry in enumerate(self._compiled.inputs)
         }
-        # Outputs are copies of its own, as its default is.
+        # By default, OpenVINO returns the outputs as copies.
         found = self._compiled.create_infer_request().infer(given, share_inputs=True)
         return {
             name: found[number]
@@ -70,7 +73,7 @@ class OpenVinoSession:
 
 
 def write_openvino(source: Path, path: Path, about: Mapping[str, Any]) -> None:
-    """Convert an ONNX file to OpenVINO's own: `path`, which ends in .xml, and its .bin."""
+    """Convert an ONNX file to OpenVINO's format: `path`, which ends in .xml, and its .bin file."""
     openvino = import_extra("openvino", "openvino", str(path))
     graph = openvino.Core().read_model(str(source))
     graph.set_rt_info(json.dumps(about, ensure_ascii=False), PLACE)
@@ -78,9 +81,9 @@ def write_openvino(source: Path, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def write_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Replace `about` in a file of `write_openvino`, whose weights stay as they are."""
+    """Replace `about` in a file of `write_openvino`; its weights stay as they are."""
     tree = ElementTree.parse(path)
     entry = tree.find(f"./rt_info/{PLACE[0]}/{PLACE[1]}")
-    assert entry is not None, "`write_openvino` has written it"
+    assert entry is not None, "`write_openvino` writes this entry"
     entry.set("value", json.dumps(about, ensure_ascii=False))
     tree.write(path, encoding="utf-8", xml_declaration=True)

@@ -1,4 +1,4 @@
-"""ONNX files of lower precision, made of one in float32."""
+"""Convert float32 ONNX files to lower precision."""
 
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,20 @@ import numpy as np
 from frozenseg.errors import import_extra
 
 PRECISIONS = ("fp32", "fp16", "int8")
-# Half precision is too coarse for these: ranks, sums over many pixels, logarithms, places.
+# Half precision is too coarse for these: rankings, sums over many pixels, logarithms, positions.
 IN_FLOAT32 = (
     *("Log", "LogSoftmax", "Softmax", "TopK", "ArgMax", "GridSample", "CumSum", "Resize"),
     *("ReduceSum", "ScatterElements", "Range", "Equal", "Where", "Einsum", "Floor"),
 )
-LEAST_ELEMENTS = 1024  # of a weight that is worth a scale
+LEAST_ELEMENTS = 1024  # smaller weights are not quantised
 
 
 def lower_precision(path: Path, precision: str) -> None:
     """Convert an ONNX file in place.
 
     "fp16": weights and most operations are in half precision; inputs and outputs stay in float32.
-    "int8": weights of matrix products and convolutions, and tables of vectors, are whole numbers
-    with a scale for each channel of the result or vector, and all is computed in float32.
+    "int8": weights of matrix products and convolutions, and tables of vectors, are stored as
+    integers with a scale for each output channel or vector; all computation is in float32.
     """
     onnx = import_extra("onnx", "onnx", str(path))
     before = onnx.load(path)
@@ -39,7 +39,7 @@ def lower_precision(path: Path, precision: str) -> None:
 
 
 def _round_weights(onnx: Any, graph: Any) -> None:
-    """Store the weights of products as int8, and let the graph begin with their dequantisation."""
+    """Store the weights of products as int8, and dequantise them at the start of the graph."""
     axes = _channel_axes(graph)
     added = []
     for weight in graph.initializer:
@@ -64,7 +64,10 @@ def _round_weights(onnx: Any, graph: Any) -> None:
 
 
 def _channel_axes(graph: Any) -> dict[str, int | None]:
-    """Return the axis of the result's channels for each weight that only products use."""
+    """Return the axis of the output channels for each input of a node.
+
+    It is None for an input that is used other than as a weight of products along a single axis.
+    """
     axes: dict[str, int | None] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -74,12 +77,12 @@ def _channel_axes(graph: Any) -> dict[str, int | None]:
 
 
 def _channel_axis(node: Any, place: int) -> int | None:
-    """Return the axis of the result's channels in an input of a node; None if it is no weight."""
+    """Return the axis of the output channels in an input of a node; None if it is not a weight."""
     if place == 1 and node.op_type == "Gemm":
         return 0 if any(entry.name == "transB" and entry.i for entry in node.attribute) else 1
     if place == 1:
         return {"MatMul": -1, "Conv": 0}.get(node.op_type)
-    # A table of vectors, and the layers of attention, which are three in one. A weight that is
-    # transposed first stays: OpenVINO does not load it.
+    # A table of vectors (Gather), or the weights of an attention's three layers in one (Split).
+    # A weight that is transposed first is not quantised, because OpenVINO cannot load it then.
     whole = node.op_type in ("Gather", "Split") and node.input[0].endswith("weight")
     return 0 if whole and place == 0 else None

@@ -1,4 +1,4 @@
-"""Finished results as a function of tensors of fixed sizes: post-processing inside the graph.
+"""Post-processing inside the graph: finished results as a function of tensors of fixed sizes.
 
 The rules are those of `frozenseg.inference.accumulators`, at the size of the window.
 
@@ -22,11 +22,11 @@ OUTPUTS = {
     "semantic": ("semantic_ids",),
     "instances": ("instance_masks", "instance_classes", "instance_scores"),
 }
-"""By what is asked for: the names of the tensors. The logits always come first."""
+"""Kind of result -> the names of its tensors. The logits always come first."""
 
 
 class Results(nn.Module):
-    """A network with the results that are asked for."""
+    """A network that also computes the requested results."""
 
     def __init__(self, network: Network, rules: PostProcessor, wanted: Sequence[str]) -> None:
         """rules: thresholds of the results. wanted: keys of `OUTPUTS` besides "logits"."""
@@ -44,15 +44,16 @@ class Results(nn.Module):
         embedding: Tensor | None = None,
         regions: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Return the tensors of `OUTPUTS` that are asked for, in its order.
+        """Return the logits, those of regions (if given), and the results in order of `wanted`.
 
         is_thing: (K,) bool. The other inputs and all logits are those of `Network`.
 
         panoptic_ids (H, W) int32: the number of the segment, from 1; 0 for none.
-        segment_classes (Q,) int64 and segment_scores (Q,): of segment 1, 2, ...; -1 and 0 behind.
-        semantic_ids (H, W) int32: class ids, -1 where the best scores too little.
-        instance_masks (N, H, W) bool, instance_classes (N,) int64 and instance_scores (N,): the
-        best first; N is fixed, and entries that are no object have the score 0 and the class -1.
+        segment_classes (Q,) int64 and segment_scores (Q,): those of segments 1, 2, ...; the
+        remaining entries are -1 and 0.
+        semantic_ids (H, W) int32: class ids; -1 where the best score is below the threshold.
+        instance_masks (N, H, W) bool, instance_classes (N,) int64 and instance_scores (N,): sorted
+        from the highest score; N is fixed, and unused entries have score 0 and class -1.
         """
         found = self.network(pixels, size, vectors, class_index, seen, embedding, regions)
         class_logits, mask_logits = found[:2]
@@ -75,7 +76,7 @@ class Results(nn.Module):
         return tuple(found)
 
     def _at_window(self, mask_logits: Tensor, size: Tensor, window: tuple[int, int]) -> Tensor:
-        """Mask logits (1, Q, h, w) at the size of the window, as of `MaskResizer`: (Q, H, W)."""
+        """Resize mask logits (1, Q, h, w) to the window, (Q, H, W), as `MaskResizer` does."""
         if self.rules.cells_inside:
             for axis, length in enumerate(window):
                 cells = mask_logits.shape[axis + 2]
@@ -120,7 +121,7 @@ class Results(nn.Module):
         whole = masks.flatten(1).float().sum(1)
         share = won / whole.clamp(min=1)
         kept = valid & (both > 0) & (share >= self.rules.overlap_threshold)
-        # Queries of one stuff class are one segment, numbered by the first of them.
+        # Queries of the same stuff class form one segment; the first of them gives its number.
         places = torch.arange(queries)
         things = is_thing[labels.clamp(max=void - 1)]
         keys = torch.where(things, void + 1 + places, labels)
@@ -146,12 +147,12 @@ class Results(nn.Module):
         same: Tensor | None,
     ) -> list[Tensor]:
         count = self.rules.detections_per_image
-        # With few classes there may be less pairs than `count`.
+        # With few classes, there may be fewer pairs of query and class than `count`.
         flat = torch.cat((class_probs[:, :-1].flatten(), torch.full((count,), -1.0)))
         scores, pairs = flat.topk(count)
         exists = scores >= 0
         pairs = torch.where(exists, pairs, 0)
-        # ONNX's exporter does not divide by a number of classes that is free.
+        # The ONNX exporter cannot divide by a number of classes that is not fixed.
         shape = class_probs[:, :-1].shape
         labels = torch.arange(shape[1]).expand(shape).flatten()[pairs]
         queries = torch.arange(shape[0])[:, None].expand(shape).flatten()[pairs]
@@ -170,18 +171,23 @@ class Results(nn.Module):
 
 
 def _sigmoid(logits: Tensor) -> Tensor:
-    """Return the sigmoid; ONNX Runtime's own is constant below -18, where no class would lead."""
+    """Return the sigmoid; ONNX Runtime's own is constant below -18, so that no class would lead."""
     small = (-logits.abs()).exp()
     return torch.where(logits >= 0, 1.0, small) / (1 + small)
 
 
 def _whole_cells(image: Tensor, cells: int, window: int) -> Tensor:
-    """How many cells along an axis are all image, at least one; image (), in pixels of `window`."""
+    """Return how many cells along an axis lie entirely in the image, at least 1.
+
+    image: (), the length of the image in pixels. cells, window: the lengths of mask and window.
+    """
     return (image * cells // window).clamp(min=1)
 
 
 def _counted(places: Tensor, count: int) -> Tensor:
-    """How often each of 0 to count - 1 occurs in places (H, W): (count,) float, exact below
-    2^24."""
+    """Count how often each of 0 to count - 1 occurs in places (H, W).
+
+    Returns (count,) float, which is exact below 2^24.
+    """
     flat = places.flatten()
     return torch.zeros(count + 1).scatter_add(0, flat, torch.ones(flat.shape[0]))[:count]

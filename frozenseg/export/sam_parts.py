@@ -1,6 +1,6 @@
-"""A SAM as three graphs: its image encoder, and the two steps of its decoder of points.
+"""A SAM as three graphs: its image encoder, and the two steps of its point decoder.
 
-What is around them (the grid of points, filters, non-maximum suppression) stays in
+The rest (grid of points, filters, non-maximum suppression) remains in
 `frozenseg.inference.proposals`.
 """
 
@@ -21,14 +21,14 @@ from frozenseg.export.graph import write_onnx
 from frozenseg.export.session import AnySession
 
 Open = Callable[[Path], AnySession]
-"""Opens a graph where it shall run."""
+"""Opens a graph on the device where it should run."""
 
 
 @dataclass(frozen=True)
 class Part:
     """The names of the inputs and outputs of a graph.
 
-    free: the inputs whose first axis has any length.
+    free: the inputs whose first axis may have any length.
     """
 
     inputs: tuple[str, ...]
@@ -41,19 +41,19 @@ PARTS = {
     "points": Part(("embedding", "points"), ("tokens", "cells", "quality"), free=("points",)),
     "masks": Part(("tokens", "cells"), ("masks",), free=("tokens", "cells")),
 }
-"""As of `FrozenSam.encode` and of `PointDecoder`."""
+"""Name of a part -> its inputs and outputs, those of `FrozenSam.encode` and `PointDecoder`."""
 
 
 def write_part(
     name: str, sam: FrozenSam, path: Path, about: Mapping[str, Any], open_graph: Open
 ) -> None:
-    """Write a part of a SAM as a graph; raises `UserError` if the graph differs from it.
+    """Write a part of a SAM as a graph; raise `UserError` if the graph differs from SAM.
 
-    name: a key of `PARTS`. about: goes into the file.
+    name: a key of `PARTS`. about: written into the file. open_graph: opens the file for the check.
     """
     part = PARTS[name]
     module, inputs = _module(name, sam)
-    # Before the trace, as in `traced`: tables are kept between calls.
+    # SAM is run before the trace, as in `traced`, because it caches tables between calls.
     with torch.no_grad():
         truth = module(*inputs)
     truths = truth if isinstance(truth, tuple) else (truth,)
@@ -69,13 +69,15 @@ def write_part(
 
 
 def _module(name: str, sam: FrozenSam) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Return the module of a part, and an example of its inputs."""
+    """Return the module of a part, and example inputs for it."""
     generator = torch.Generator().manual_seed(0)
     if name == "encoder":
         return sam.model.image_encoder, (_random((1, 3, sam.side, sam.side), generator),)
     decoder = PointDecoder(sam.model)
     attend, masks = decoder.attend, decoder.masks
-    assert isinstance(attend, nn.Module) and isinstance(masks, nn.Module), "nothing stands in yet"
+    assert isinstance(attend, nn.Module) and isinstance(masks, nn.Module), (
+        "graphs have not replaced them"
+    )
     grid = sam.model.prompt_encoder.image_embedding_size
     points = sam.side * torch.rand(5, 2, generator=generator)
     inputs = (_random((1, sam.channels, *grid), generator), points)
@@ -104,9 +106,10 @@ def graph_of(name: str, session: AnySession) -> Callable[..., list[Tensor]]:
 def sam_of_graphs(
     name: str, view: str, sessions: Mapping[str, AnySession]
 ) -> tuple[FrozenSam, PointDecoder]:
-    """Return a SAM that graphs compute, and its decoder; it has no weights.
+    """Return a SAM that is computed by graphs, and its decoder; it has no weights itself.
 
-    name: of `SIZES`. view: as of `FrozenSam`. sessions: by the names of `PARTS`.
+    name: the size of SAM, a key of `SIZES`. view: see `FrozenSam`. sessions: the graphs, by the
+    names of `PARTS`.
     """
     with torch.device("meta"):
         model = build_sam_model(name)
@@ -128,7 +131,7 @@ def stand_in_for_encoder(sam: FrozenSam, session: AnySession) -> None:
 
 
 def stand_in_for_decoder(decoder: PointDecoder, points: AnySession, masks: AnySession) -> None:
-    """Let graphs decode points from now on."""
+    """Let graphs compute the decoding of points from now on."""
     attend, draw = graph_of("points", points), graph_of("masks", masks)
     decoder.attend = lambda *tensors: tuple(attend(*tensors))
     decoder.masks = lambda *tensors: draw(*tensors)[0]

@@ -1,4 +1,4 @@
-"""Exported files that run in ONNX Runtime, in the place of a model and of its text encoder."""
+"""Run exported files with ONNX Runtime, in place of a model and of its text encoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,14 +31,13 @@ class Session:
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors, and not which operations stay as they are
-        # Or else it rounds what is multiplied with int8 weights, too, and is slower.
+        options.log_severity_level = 3  # log only errors, and no remarks on the optimization
+        # Otherwise ONNX Runtime also rounds the inputs of layers with int8 weights, and is slower.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         provider = _provider(device, runtime.get_available_providers())
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=[provider])
-        # Its errors have no common class of their own.
-        except Exception as error:
+        except Exception as error:  # the errors of ONNX Runtime have no common class
             line = str(error).strip().partition("\n")[0]
             raise UserError(f"{path}: ONNX Runtime cannot load it ({line})") from None
         self.about = about_file(self._session.get_modelmeta().custom_metadata_map, path)
@@ -50,7 +49,7 @@ class Session:
     def __call__(
         self, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Compute the outputs that are named, or all of them; others cost nothing."""
+        """Compute the named outputs, or all of them; outputs that are not named cost no time."""
         names = list(outputs or self.outputs)
         given = {name: value for name, value in inputs.items() if name in self.inputs}
         return dict(zip(names, self._session.run(names, given, self._run), strict=True))
@@ -62,18 +61,21 @@ AnySession = Session | OpenVinoSession
 def open_session(
     path: Path, device: str | None, outputs: Sequence[str] | None = None
 ) -> AnySession:
-    """Open a graph where it shall run. device: as of `Session` or of `OpenVinoSession`; None: the
-    CPU, in ONNX Runtime. outputs: those that will be asked for; None: all."""
+    """Open a graph on the device where it should run.
+
+    device: see `Session` and `OpenVinoSession`; None: the CPU, with ONNX Runtime.
+    outputs: the outputs that will be requested; None: all.
+    """
     if device in DEVICES:
         return OpenVinoSession(path, device, outputs)
     return Session(path, device or "cpu")
 
 
 class OnnxModel(RegionClassifier):
-    """The network of an exported file, with the interface of the model that it was made of."""
+    """The network of an exported file, with the interface of the model from which it was made."""
 
     def __init__(self, session: AnySession, sam: FrozenSam | None = None) -> None:
-        """sam: makes the embedding that a graph takes; None where it takes none."""
+        """sam: computes the embedding that the graph takes; None if it takes none."""
         super().__init__()
         self.sam = sam
         self.session = session
@@ -82,7 +84,7 @@ class OnnxModel(RegionClassifier):
 
     @property
     def device(self) -> torch.device:
-        """The CPU, where inputs and outputs are, wherever the session computes."""
+        """The CPU, where inputs and outputs are, even if the session computes elsewhere."""
         return torch.device("cpu")
 
     def predict(
@@ -93,7 +95,11 @@ class OnnxModel(RegionClassifier):
         regions: Sequence[Tensor] | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """As of `RegionClassifier`, image by image; none may be larger than the window."""
+        """Predict image by image, see `RegionClassifier.predict`.
+
+        Raises `UserError` if an image is larger than the window, or if the graph is fixed to other
+        numbers of classes and names.
+        """
         padded = (images.pixels.shape[-2], images.pixels.shape[-1])
         if padded[0] > self.window[0] or padded[1] > self.window[1]:
             raise UserError(f"an image of {padded} pixels is larger than the window {self.window}")
@@ -132,23 +138,23 @@ class OnnxModel(RegionClassifier):
         )
 
     def _check_counts(self, text: TextEmbeddings) -> None:
-        """Raise `UserError` for another number of classes than a graph has that is fixed to it."""
+        """Raise `UserError` if the graph is fixed to other numbers of classes and names."""
         made = tuple(self.session.about.get(name) for name in ("classes", "names"))
         given = len(text.seen), len(text.weight)
         if None not in made and made != given:
             raise UserError(
                 f"{given[0]} classes with {given[1]} names: this graph takes {made[0]} with "
-                f"{made[1]}, as those that it was exported for; export it with these names"
+                f"{made[1]}, like those for which it was exported; export it with these names"
             )
 
 
 def _not_empty(regions: Tensor) -> Tensor:
-    """Regions (P, h, w), or one without meaning where there are none, which no graph takes."""
+    """Return regions (P, h, w), or a dummy region if P is 0, which graphs do not accept."""
     return regions if len(regions) else regions.new_zeros(1, 1, 1)
 
 
 class OnnxText:
-    """The text encoder of an exported model; a `frozenseg.text.classifier.TextEncoder`."""
+    """The exported text encoder of a model; a `frozenseg.text.classifier.TextEncoder`."""
 
     def __init__(self, session: AnySession) -> None:
         self.session = session
@@ -156,37 +162,37 @@ class OnnxText:
         self._tokenizer: Any = build_tokenizer(session.about["clip"], self._length)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """As of `TextEncoder`."""
+        """Encode texts, see `TextEncoder`."""
         tokens = whole_tokens(self._tokenizer, texts, self._length)
         parts = [self.session({"tokens": part.numpy()}) for part in tokens.split(TEXTS_AT_ONCE)]
         return torch.from_numpy(np.concatenate([part["vectors"] for part in parts]))
 
     def text_fingerprint(self) -> str:
-        """As of `TextEncoder`."""
+        """Return the fingerprint of the text encoder, see `TextEncoder`."""
         return self.session.about["text_fingerprint"]
 
 
 class NoText:
-    """Stands where an exported model has no text encoder beside it."""
+    """Used in place of the text encoder if an exported model has none beside it."""
 
     def __init__(self, path: Path) -> None:
-        """path: where its file would be."""
+        """path: where the file of the text encoder would be."""
         self.path = path
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Raise `UserError`: only names whose vectors are in a file can be asked for."""
+        """Raise `MissingFileError`: only the names whose vectors are in a file can be used."""
         raise MissingFileError(
-            f"{self.path}: no such file, which encodes names that were not exported; copy it "
-            "beside the model, or ask for names of the exported vocabulary"
+            f"{self.path}: no such file; it is needed to encode names that were not exported: copy "
+            "it beside the model, or use only names of the exported vocabulary"
         )
 
     def text_fingerprint(self) -> str:
-        """As of `TextEncoder`."""
+        """Return an empty fingerprint."""
         return ""
 
 
 def _provider(device: str, available: list[str]) -> str:
-    """Return ONNX Runtime's name of a device."""
+    """Return the name of the ONNX Runtime execution provider for a device."""
     short = {name.removesuffix(PROVIDER).lower(): name for name in available}
     name = device.removesuffix(PROVIDER).lower()
     if name not in short:

@@ -1,4 +1,4 @@
-"""Graphs that stand in the place of a model's computations, made for the sizes that they meet."""
+"""Graphs that replace a model's computations, each made when its image size first occurs."""
 
 import copy
 import threading
@@ -19,30 +19,30 @@ from frozenseg.models.frozenseg import FrozenSeg
 from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 
 MOST_OPEN = 4
-"""Sizes whose graphs are in memory at a time."""
+"""Largest number of sizes whose graphs are in memory at the same time."""
 CLASSES, NAMES = 40, 50
-"""Of the check of a graph that takes any number."""
+"""Numbers of classes and names with which a graph that takes any number of them is checked."""
 
 
 def stand_in(model: SegmentationModel, store: GraphStore) -> None:
-    """Let graphs compute what `predict` of a model does, from now on.
+    """Let graphs compute the `predict` of a model from now on.
 
-    model: on the CPU, with weights that are not prepacked; it only predicts.
+    model: on the CPU, with weights that are not prepacked, and used only for prediction.
     """
-    # The copy keeps its own `predict`.
+    # The copy keeps the original `predict`.
     model.predict = GraphPredict(copy.copy(model), store)  # type: ignore[method-assign]
 
 
 class GraphPredict:
-    """Stands in the place of a model's `predict`, with a graph for each padded size of images.
+    """Replaces a model's `predict`, with one graph for each padded image size.
 
-    SAM's embedding is an input of it, so that one encoder serves all sizes.
+    SAM's embedding is an input of the graphs, so that one SAM encoder serves all sizes.
     """
 
     def __init__(self, model: SegmentationModel, store: GraphStore) -> None:
-        """model: as of `stand_in`."""
+        """model: see `stand_in`."""
         self.network, self.store = Network(model), store
-        # The last used is last.
+        # Ordered by last use, the most recent one last.
         self._graphs: dict[tuple[int, ...], OnnxModel] = {}
         self._lock = threading.Lock()
 
@@ -54,7 +54,7 @@ class GraphPredict:
         regions: Sequence[Tensor] | None = None,
         image_embedding: Tensor | None = None,
     ) -> MaskPredictions:
-        """As of `RegionClassifier.predict`."""
+        """Predict, see `RegionClassifier.predict`."""
         graph = self._graph(images, text)
         return graph.predict(images, text, regions=regions, image_embedding=image_embedding)
 

@@ -1,7 +1,7 @@
-"""Graphs that are made when they are first needed, and kept on disk for the next time.
+"""A cache on disk for graphs, which are made when they are first needed.
 
-A file that is damaged or was not completed is made again. Of several processes that need one graph,
-one makes it and the others wait.
+A file that is damaged or incomplete is made again. If several processes need the same graph, one
+makes it and the others wait.
 """
 
 import fcntl
@@ -23,35 +23,42 @@ from frozenseg.tensor_store import prune
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 20_000_000_000  # bytes of all graphs on disk; one of the published sizes has 1.3
+# Largest size of all graphs on disk, in bytes; a graph of a published model size takes 1.3 GB.
+LARGEST = 20_000_000_000
 SUM = ".crc32"
-"""What the name of the file ends in that holds the checksum of a graph. It is written last."""
+"""The suffix of the file that holds the checksum of a graph. It is written last."""
 
 
 class GraphStore:
-    """Opens graphs from a folder."""
+    """Opens graphs from a folder, and makes those that are missing."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], device: str) -> None:
-        """identity: all that decides a graph beside what `open` is told; JSON can hold it.
+        """Set up the store.
 
-        device: where graphs run, as of `open_session`.
+        folder: where the graphs are stored.
+        identity: everything that determines a graph, besides the name given to `open`, as JSON
+            values.
+        device: where graphs run, see `open_session`.
         """
         self.folder, self.identity, self.device = folder, dict(identity), device
         self.lock = threading.Lock()
 
     def open(self, name: str, make: Callable[[Path], object]) -> AnySession:
-        """Open a graph. name: what it is, for messages too. make: writes and checks its file."""
+        """Open a graph, and make it first if it is missing or damaged.
+
+        name: what the graph is, also for messages. make: writes and checks its file.
+        """
         key = json.dumps({**self.identity, "graph": name}, sort_keys=True)
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.onnx"
         with self.lock, _alone(self.folder):
             if not _is_whole(path):
                 logger.warning(
-                    "%s: makes its graph of %s, which takes a while; it is kept in %s",
+                    "%s: making the graph for %s, which takes a while; it will be kept in %s",
                     self.device,
                     name,
                     self.folder,
                 )
-                with torch.inference_mode(False):  # nothing can be traced in it
+                with torch.inference_mode(False):  # tracing does not work in inference mode
                     make(path)
                 with atomic_path(path.with_suffix(SUM)) as temporary:
                     temporary.write_text(_checksum(path), encoding="ascii")
@@ -59,14 +66,17 @@ class GraphStore:
             return self.session(path)
 
     def session(self, path: Path) -> AnySession:
-        """Open a file where graphs run."""
+        """Open a file on the device where graphs run."""
         return open_session(path, self.device)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block of the folder, where its file system has
-    locks. Elsewhere two processes may make one graph, each as a whole."""
+    """Inside, no other process is in such a block for the same folder.
+
+    If the folder's file system has no locks, two processes may both make the same graph; each
+    writes a complete file.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "w", encoding="ascii")
@@ -87,7 +97,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _checksum(path: Path) -> str:
-    """Return the checksum of a graph, and of the file of its weights where they exceed 2 GB."""
+    """Return the checksum of a graph and, if its weights exceed 2 GB, of their separate file."""
     value = 0
     weights = path.with_name(f"{path.name}.data")
     for each in (path, weights) if weights.exists() else (path,):

@@ -1,4 +1,4 @@
-"""The text tower as a file of its own, and the vectors of a vocabulary as another."""
+"""Write the text tower to a file, and the text vectors of a vocabulary to another."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,13 +25,13 @@ class TextTower(nn.Module):
         self.clip = encoder.model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Vectors (N, D), not normalised, of tokens (N, L) int64, L being the context length."""
+        """Encode tokens (N, L) int64 to vectors (N, D), not normalised; L is the context length."""
         return self.clip.encode_text(tokens)
 
 
 @torch.no_grad()
 def write_text_tower(encoder: ClipText, path: Path, about: Mapping[str, Any]) -> None:
-    """Write the text tower as ONNX; input "tokens", output "vectors"."""
+    """Write the text tower as ONNX, with input "tokens" and output "vectors"."""
     tokens = encoder.tokenizer(["a photo of a cat", "sky"])
     program = torch.export.export(
         TextTower(encoder).eval(), (tokens,), dynamic_shapes=({0: Dim("texts")},), strict=False
@@ -40,7 +40,7 @@ def write_text_tower(encoder: ClipText, path: Path, about: Mapping[str, Any]) ->
 
 
 def write_vectors(path: Path, vocabulary: Vocabulary, text: TextEmbeddings) -> None:
-    """Write the vectors of a vocabulary, as the inputs of a graph and with the names."""
+    """Write the text vectors of a vocabulary, as inputs of a graph, with its names, as .npz."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
@@ -53,7 +53,10 @@ def write_vectors(path: Path, vocabulary: Vocabulary, text: TextEmbeddings) -> N
 
 
 def read_vectors(path: Path) -> dict[str, Tensor]:
-    """Return the vector (D,) of each name in a file of `write_vectors`."""
+    """Return the vector (D,) of each name in a file of `write_vectors`.
+
+    Raises `UserError` if the file cannot be read.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             names, vectors = file["names"].tolist(), torch.from_numpy(file["vectors"])

@@ -1,4 +1,4 @@
-"""A graph becomes a file only after it was compared with the model that it was made of."""
+"""Write a graph to a file, after comparing it with the model from which it was made."""
 
 import logging
 import os
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 def write_graph(
     results: Results, words: Words, path: Path, about: Mapping[str, Any], *, parts: bool = False
 ) -> list[Agreement]:
-    """Write a network with its results as a file, and return how it agrees with the model.
+    """Write a network with its results to a file, and return how closely it agrees with the model.
 
-    words: those of usual cases.
-    about: what the file says of itself; its "format", "precision" and "window" are obeyed.
-    parts: whether SAM's embedding and regions are inputs, as of `Network.forward`.
+    words: the classes for the usual cases of the comparison.
+    about: the metadata of the file; its "format", "precision" and "window" decide what is written.
+    parts: whether SAM's embedding and regions are inputs, see `Network.forward`.
 
-    Raises `UserError` for a graph that differs, which is not written.
+    Raises `UserError`, without writing a file, if the graph differs too much from the model.
     """
     kind, network, window = FORMATS[about["format"]], results.network, about["window"]
     scenes = [
@@ -47,12 +47,12 @@ def write_graph(
     free = network.free_classes
     cases = hard_cases(scenes, (window[0], window[1]), words, free_classes=free)
     if parts:
-        assert isinstance(network.model, FrozenSeg), "only it takes regions"
+        assert isinstance(network.model, FrozenSeg), "only FrozenSeg takes regions"
         cases = [in_parts(network.model, case) for case in cases]
     outputs = names_of_outputs(results.wanted, regions=parts)
     logger.info("%s: tracing %d x %d", path, *window)
     first = cases[0]
-    if free:  # a trace with a single class would allow no other number
+    if free:  # a trace with a single class would fix the number of classes to one
         some = random_words(3, 4, words.text.weight.shape[1])
         first = replace(first, text=some.text, is_thing=some.is_thing)
     program = traced(results, first)

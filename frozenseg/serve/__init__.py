@@ -1,1 +1,1 @@
-"""A page and an HTTP service around one model: `frozenseg serve`."""
+"""An HTTP service for one model, with a web page: `frozenseg serve`."""

@@ -1,4 +1,4 @@
-"""A result as the body of an answer: JSON with run lengths or id maps, a PNG of ids, a picture."""
+"""Encode a result as the body of an answer: JSON, a PNG of ids, or a picture."""
 
 import base64
 import math
@@ -26,7 +26,10 @@ from frozenseg.structures import InstanceResult, Segment
 def answer_of(
     result: SegmentationResult, tasks: tuple[str, ...], form: str, model: str, seconds: float
 ) -> Answer:
-    """Write a result in one of `FORMATS`. model, seconds: what the JSON says of its making."""
+    """Encode a result in one of `FORMATS`.
+
+    model, seconds: the model's name and the time that it took, which the JSON reports.
+    """
     if form == "overlay":
         return Answer(png_bytes(result.draw()), FORMATS[form])
     if form == "png":

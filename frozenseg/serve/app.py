@@ -40,11 +40,13 @@ PAGE = Path(str(resources.files("frozenseg.serve") / "page"))
 
 
 def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] = ()) -> FastAPI:
-    """Make the service around a pool.
+    """Build the HTTP application that answers requests with a pool.
 
-    token: what requests must bring, or None. origins: other sites whose pages may call it.
+    token: the token that requests must contain, or None. origins: other sites whose pages may call
+    the service.
     """
-    # Uploads are bounded, so they can stay in memory: nothing of a request is written to disk.
+    # The size of uploads is limited, so they can stay in memory: no part of a request is written
+    # to disk.
     MultiPartParser.spool_max_size = pool.limits.upload
 
     @asynccontextmanager
@@ -53,7 +55,7 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
             pool.start()
             try:
                 yield
-            finally:  # also where the server is made to end at once
+            finally:  # also if the server is forced to end at once
                 await pool.close()
 
     app = FastAPI(
@@ -61,7 +63,7 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
         version=frozenseg.__version__,
         description=ABOUT,
         lifespan=lifespan,
-        docs_url=None,  # the usual pages load scripts from another host
+        docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
     )
     _handle_errors(app)
@@ -73,11 +75,12 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
 
 
 def _add_middleware(app: FastAPI, pool: Pool, token: str | None, origins: tuple[str, ...]) -> None:
-    """Put middlewares around the service; each stands outside those before it."""
+    """Add the middlewares; each one wraps those that were added before it."""
     app.add_middleware(Guard, limits=pool.limits, token=token, origins=origins)
     if origins:
-        # Outside the guard: a browser asks first, without the token, whether it may send that, and
-        # shows a page only those refusals that name its site.
+        # This wraps the guard, for two reasons: before it sends the token, a browser asks without
+        # it whether it may (the preflight request); and it shows a page only those error answers
+        # whose headers allow the page's site.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
@@ -99,17 +102,17 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(404)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        return _error(404, "there is nothing at this address; /docs lists what there is")
+        return _error(404, "there is nothing at this address; /docs lists the addresses")
 
     @app.exception_handler(405)
     async def wrong_method(request: Request, error: Exception) -> JSONResponse:
-        answer = _error(405, f"this address does not take {request.method}; see /docs")
+        answer = _error(405, f"this address does not accept {request.method}; see /docs")
         answer.headers["Allow"] = getattr(error, "headers", {})["Allow"]
         return answer
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Where: ("body", field, place in a list).
+        # `loc` is ("body", field) or ("body", field, index in a list).
         lines = [f"{row['loc'][:2][-1]}: {row['msg']}" for row in error.errors()]
         return _error(422, "; ".join(lines[:5]))
 
@@ -120,14 +123,16 @@ def _error(status: int, line: str, retry_after: int | None = None) -> JSONRespon
 
 
 def _add_state(app: FastAPI, pool: Pool) -> None:
-    @app.get("/healthz", summary="Is the service alive?", response_description="It is.")
+    @app.get(
+        "/healthz", summary="Is the service alive?", response_description="The service is alive."
+    )
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get(
         "/readyz",
         summary="Is the model ready?",
-        response_description="It is.",
+        response_description="The model is ready.",
         responses=errors(503),
     )
     async def ready() -> dict[str, str]:
@@ -136,9 +141,9 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
 
     @app.get(
         "/metrics",
-        summary="Counts for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
-        response_description="The counts in Prometheus's format.",
+        response_description="The metrics in Prometheus's format.",
         responses={200: {"content": {"text/plain": {}}}, **errors(401)},
     )
     async def metrics() -> Response:
@@ -147,7 +152,7 @@ def _add_state(app: FastAPI, pool: Pool) -> None:
     @app.get(
         "/v1/models",
         summary="The model, its limits, class lists and examples",
-        response_description="What the page offers.",
+        response_description="The model, class lists and examples that the page offers.",
         responses=errors(401, 503),
     )
     async def models() -> dict[str, Any]:
@@ -174,7 +179,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
     @app.post(
         "/v1/segment",
         summary="Segment one image",
-        response_description="The segments as JSON, or a picture in the formats png and overlay.",
+        response_description="The segments as JSON, or a picture for the formats png and overlay.",
         response_class=Response,
         responses={200: {"model": SegmentationBody, "content": {"image/png": {}}}, **ERRORS},
     )
@@ -197,7 +202,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
     @app.post(
         "/v1/segment/batch",
         summary="Segment several images with one vocabulary",
-        response_description="A list with the answer to each image, or its error, in their order.",
+        response_description="A list with the answer or error for each image, in their order.",
         response_class=JSONResponse,
         responses={200: {"model": list[SegmentationBody | ErrorBody]}, **ERRORS},
     )
@@ -221,12 +226,12 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
 def _tasks(text: str) -> tuple[str, ...]:
     tasks = tuple(part.strip() for part in text.split(","))
     if unknown := [task for task in tasks if task not in TASKS]:
-        raise Refusal(422, f"tasks: {unknown[0][:40]!r} is none of {', '.join(TASKS)}")
+        raise Refusal(422, f"tasks: {unknown[0][:40]!r} is not one of {', '.join(TASKS)}")
     return tasks
 
 
 def _entry(outcome: Answer | Refusal) -> bytes:
-    """One entry of the answer to a batch; answers are JSON already."""
+    """Encode one entry of the answer to a batch; an `Answer` holds JSON already."""
     if isinstance(outcome, Refusal):
         return json.dumps({"error": outcome.message}).encode()
     return outcome.body

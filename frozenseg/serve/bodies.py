@@ -1,11 +1,12 @@
-"""The JSON of an answer, field by field; the description of the interface is made from this."""
+"""The JSON of answers, field by field; `/openapi.json` describes the answers with these types."""
 
-# Before Python 3.12 pydantic reads only these; it brings them along, as PyTorch does.
+# Before Python 3.12, pydantic only supports `TypedDict` from typing_extensions, a package that
+# pydantic and PyTorch both depend on.
 from typing_extensions import NotRequired, TypedDict
 
 
 class ErrorBody(TypedDict):
-    """What every refusal says."""
+    """The body of every error: one line that says what is wrong."""
 
     error: str
 
@@ -18,7 +19,7 @@ class RunLengths(TypedDict):
 
 
 class ClassBody(TypedDict):
-    """A class of the request; the first of its names is shown. id: its place in the vocabulary."""
+    """A class of the request; its first name is displayed. id: its index in the vocabulary."""
 
     id: int
     names: list[str]
@@ -28,14 +29,14 @@ class ClassBody(TypedDict):
 class SegmentBody(TypedDict):
     """A panoptic segment.
 
-    id: its number in the map of ids, from 1.
+    id: the number of the segment in the map of ids, from 1.
     class_id: the `id` of its class.
-    name: the name that fitted best.
-    is_thing: whether it is one object, or a region.
-    score: 0 to 1, null where the model gives none.
-    area: pixels.
-    box: left, top, right, bottom in pixels; the last two lie just outside.
-    segmentation: its mask, in the format `json`.
+    name: the name of its class that fits best.
+    is_thing: true for a single object, false for a region of stuff.
+    score: 0 to 1; null if the model gives none.
+    area: in pixels.
+    box: left, top, right, bottom in pixels; right and bottom are exclusive.
+    segmentation: its mask, only in the format `json`.
     """
 
     id: int
@@ -49,7 +50,7 @@ class SegmentBody(TypedDict):
 
 
 class SemanticClass(TypedDict):
-    """All pixels of a class. area: their number. segmentation: in the format `json`."""
+    """All pixels of a class. area: their number. segmentation: only in the format `json`."""
 
     class_id: int
     name: str
@@ -69,14 +70,17 @@ class InstanceBody(TypedDict):
 
 
 class PanopticBody(TypedDict):
-    """The panoptic part. ids: in the format `map`, a PNG of ids in base64; 0 is no segment."""
+    """The panoptic part.
+
+    ids: only in the format `map`, a PNG of segment ids in base64; 0 is no segment.
+    """
 
     segments: list[SegmentBody]
     ids: NotRequired[str]
 
 
 class SemanticBody(TypedDict):
-    """The semantic part. ids: in the format `map`, a PNG of 1 + `class_id` in base64."""
+    """The semantic part. ids: only in the format `map`, a PNG of 1 + `class_id` in base64."""
 
     classes: list[SemanticClass]
     ids: NotRequired[str]
@@ -85,12 +89,12 @@ class SemanticBody(TypedDict):
 class SegmentationBody(TypedDict):
     """The answer to one image.
 
-    width, height: of the image in pixels.
-    note: a warning about the model, e.g. that its weights are random; else null.
-    model: its name.
-    seconds: that the model took.
-    classes: of the request, in its order.
-    panoptic, semantic, instances: null if not asked for, or not made by the model.
+    width, height: the size of the image in pixels.
+    note: a warning about the model, e.g. that its weights are random; null if there is none.
+    model: the name of the model.
+    seconds: the time that the model took.
+    classes: the classes of the request, in its order.
+    panoptic, semantic, instances: null if not requested, or not produced by the model.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""A client of the service, which gives what a predictor gives: `frozenseg.Client(url)(...)`."""
+"""A client of the service, which returns what a predictor returns: `frozenseg.Client(url)(...)`."""
 
 import base64
 import io
@@ -20,11 +20,12 @@ from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
 from frozenseg.text.vocabulary import Source, Vocabulary
 
-READ = {"panoptic", "semantic", "instances", "note", "seconds"}  # of an answer; see `bodies`
+# The fields of an answer that the client reads; see `frozenseg.serve.bodies`.
+READ = {"panoptic", "semantic", "instances", "note", "seconds"}
 
 
 class Client:
-    """Segments images by a service that runs elsewhere.
+    """Segments images with a `frozenseg serve` service that runs elsewhere.
 
     Example:
         >>> client = frozenseg.Client("http://127.0.0.1:8000")  # doctest: +SKIP
@@ -32,12 +33,13 @@ class Client:
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
-        """Take the service's address; nothing is sent yet.
+        """Prepare requests to a service; nothing is sent yet.
 
-        token: what the service asks for, if it does; white space around it does not count.
+        url: the address of the service.
+        token: the token that the service requires, if any; surrounding white space is removed.
         timeout: seconds to wait for an answer.
 
-        Raises `UserError` for what is no address or no token.
+        Raises `UserError` if the address or the token is not valid.
         """
         try:
             import httpx
@@ -52,7 +54,7 @@ class Client:
             )
         except httpx.InvalidURL as error:
             raise UserError(
-                f"{url}: no address ({error}); give it like http://127.0.0.1:8000"
+                f"{url}: not a valid address ({error}); write it like http://127.0.0.1:8000"
             ) from None
 
     def __call__(
@@ -65,15 +67,15 @@ class Client:
     ) -> SegmentationResult:
         """Segment one image, given in any form that a `Predictor` takes.
 
-        Raises `UserError` with the service's own line if it refuses, if it cannot be reached, and
-        after `close`.
+        Raises `UserError` if the service refuses (with the service's own message), if it cannot be
+        reached, and after `close`.
         """
         if self._http.is_closed:
-            raise UserError("this client is closed; make another one")
+            raise UserError("this client is closed; create a new one")
         pixels = to_array(image)
         words = Vocabulary.parse(vocabulary, things)
         fields = {
-            # An escaped letter would count six times against what a service takes.
+            # An escaped character would count as six towards the service's limit on letters.
             "vocabulary": json.dumps(words.names, ensure_ascii=False),
             "things": json.dumps(_things(words), ensure_ascii=False),
             "threshold": str(threshold),
@@ -107,7 +109,7 @@ class Client:
         url = self._http.base_url
         try:
             answer = self._http.post("/v1/segment", data=fields, files={"image": image})
-        except (httpx.HTTPError, UnicodeError) as error:  # the latter: no name of a machine
+        except (httpx.HTTPError, UnicodeError) as error:  # `UnicodeError`: not a valid host name
             raise UserError(f"{url}: no answer ({error}); is the service running?") from None
         status = answer.status_code
         try:
@@ -120,7 +122,7 @@ class Client:
             if status != 200 and isinstance(content.get("error"), str):
                 raise UserError(f"{url}: {content['error']} (status {status})")
         raise UserError(
-            f"{url}: status {status}, not an answer of ours; does frozenseg serve run there?"
+            f"{url}: status {status}, not an answer of frozenseg serve; check the address"
         )
 
 

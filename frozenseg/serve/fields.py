@@ -1,4 +1,4 @@
-"""What `/openapi.json` says of the fields of a request and of the errors."""
+"""The descriptions of request fields and of errors in `/openapi.json`."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,10 +6,10 @@ from fastapi import Form
 
 from frozenseg.serve.bodies import ErrorBody
 
-ABOUT = """Segments images by names that come with the request.
+ABOUT = """Segments images into the classes that are named in the request.
 
-A class is written as its synonyms between commas, and classes are separated by `;`:
-`car, truck; road`. All errors are `{"error": "one line"}`."""
+Classes are separated by `;`, and synonyms of a class by commas: `car, truck; road`. All errors
+are `{"error": "one line"}`."""
 
 Words = Annotated[
     str,
@@ -21,18 +21,18 @@ Words = Annotated[
 Things = Annotated[
     str | None,
     Form(
-        description="The classes that are countable things, in the same forms; `[]`: none. "
-        "Without it a class is a thing unless COCO knows it as stuff.",
+        description="The classes that are countable things, in the same forms; `[]` for none. "
+        "Without this field, a class is a thing unless it is a stuff class of COCO.",
         examples=["car, truck"],
     ),
 ]
 Threshold = Annotated[
-    float, Form(ge=0, le=1, description="The least score of a segment or an instance.")
+    float, Form(ge=0, le=1, description="The lowest score of the segments and instances to keep.")
 ]
 Tasks = Annotated[
     str,
     Form(
-        description="Some of panoptic, semantic, instances, with commas between.",
+        description="One or more of panoptic, semantic, instances, separated by commas.",
         examples=["panoptic,instances"],
     ),
 ]
@@ -40,7 +40,7 @@ Format = Annotated[
     Literal["json", "map", "png", "overlay"],
     Form(
         description="json: masks as COCO run lengths. map: panoptic and semantic masks as one PNG "
-        "of ids each, in base64 within the JSON. png: the panoptic ids alone (COCO's PNG). "
+        "of ids each, in base64 within the JSON. png: only the panoptic ids (COCO's PNG). "
         "overlay: the picture with its masks and a legend."
     ),
 ]
@@ -53,22 +53,27 @@ def _error(description: str, line: str) -> dict[str, Any]:
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _error("The body is no multipart form.", "Invalid multipart data."),
+    400: _error("The body is not a multipart form.", "Invalid multipart data."),
     401: _error(
-        "The token is absent or wrong.", "this service needs a token: Authorization: Bearer TOKEN"
+        "The token is missing or wrong.", "this service needs a token: Authorization: Bearer TOKEN"
     ),
-    403: _error("The page of another site asks.", "pages of other sites may not call this service"),
+    403: _error(
+        "The request comes from a page of another site.",
+        "pages of other sites may not call this service",
+    ),
     413: _error(
         "The request or an image is too large.", "the request has more than 20 MB; send less"
     ),
-    422: _error("The image or a field cannot be used.", "vocabulary: 3000 names, at most 2000"),
+    422: _error(
+        "The image or a field cannot be used.", "vocabulary: 3000 names, at most 2000 are allowed"
+    ),
     503: _error(
         "The queue is full, or the model is not ready.",
-        "the queue is full (32 images wait); try again soon",
+        "the queue is full (32 images are waiting); try again soon",
     ),
 }
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the descriptions of some of the errors."""
+    """Return the descriptions of the errors with these HTTP statuses."""
     return {status: ERRORS[status] for status in statuses}

@@ -1,4 +1,4 @@
-"""What stands before every request: its size, its token, the headers of its answer, its count."""
+"""The middlewares around all requests: limits, token, security headers and metrics."""
 
 import hmac
 import json
@@ -16,7 +16,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Any, Receive, Send], Awaitable[None]]
 
-# The page has no script or style but its own files, and nothing goes to another host.
+# The page uses only its own scripts and styles, and sends nothing to other hosts.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; media-src 'self' blob:; font-src 'self'; base-uri 'none'; "
@@ -34,15 +34,17 @@ PROTECTED = ("/v1/", "/metrics")  # paths that need the token, if there is one
 
 
 class Stamp:
-    """An ASGI middleware around the whole service: every answer gets security headers and is
-    counted, also the one to a request that the service fails at."""
+    """The outermost ASGI middleware: it adds security headers to every answer and counts it.
+
+    This includes the answer to a request that fails with an internal error.
+    """
 
     def __init__(self, app: AsgiApp, *, metrics: Metrics, paths: set[str]) -> None:
-        """Take where the counts go. paths: those that are counted apart."""
+        """metrics: count the requests. paths: counted one by one; all others count as "other"."""
         self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request; other kinds of connections go through as they are."""
+        """Answer one request; connections of other types are passed on unchanged."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -62,29 +64,29 @@ class Stamp:
             await self.app(scope, receive, stamped)
         except Exception:
             if not begun:
-                await _refuse(stamped, 500, "an error of the service; its log has the details")
+                await _refuse(stamped, 500, "an internal error; the service's log has the details")
             raise  # the server logs it
 
 
 class Guard:
-    """An ASGI middleware that refuses what must not reach the service.
+    """An ASGI middleware that refuses requests which must not reach the service.
 
-    That is a body above `limits.upload`, by its declared length or as soon as so many bytes have
-    come, a request without the token, a form of another site's page, and a form while as many as
-    `limits.requests` are being read and answered.
+    It refuses a body of more than `limits.upload` bytes (by its declared length, or as soon as too
+    many bytes have arrived), a request without the token, a form from the page of another site, and
+    a form that arrives while `limits.requests` others are being read and answered.
     """
 
     def __init__(
         self, app: AsgiApp, *, limits: Limits, token: str | None, origins: tuple[str, ...]
     ) -> None:
-        """Take what a request is held to. origins: sites whose pages may call."""
+        """token: required in requests, or None. origins: sites whose pages may send forms."""
         self.app, self.limits = app, limits
         self.expected = None if token is None else token.encode()
         self.origins = {origin.encode() for origin in origins}
-        self.forms = 0  # that are being read and answered
+        self.forms = 0  # number of forms that are being read and answered
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request; other kinds of connections go through as they are."""
+        """Answer one request; connections of other types are passed on unchanged."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -107,10 +109,11 @@ class Guard:
                 self.forms -= 1
 
     def _is_foreign(self, headers: dict[bytes, bytes]) -> bool:
-        """Tell whether a browser sends this for the page of another site that is not named.
+        """Tell whether a browser sent this request for a page of a site that is not allowed.
 
-        Browsers send simple forms without asking first, and only keep the answer from that page.
-        They tell where a request comes from to this machine and over TLS; other clients do not.
+        Browsers send simple forms without asking the service first, and only hide the answer from
+        the page. They say where a request comes from (Sec-Fetch-Site) only if it goes to this
+        machine or over TLS; other clients do not say it.
         """
         if headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin"):
             return False
@@ -120,7 +123,7 @@ class Guard:
         if self.expected is None:
             return True
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        # RFC 9110, section 11.1: the letters of a scheme may be large or small.
+        # RFC 9110, section 11.1: the case of the scheme does not matter.
         is_bearer = scheme.lower() == b"bearer"
         return hmac.compare_digest(token.lstrip(b" "), self.expected) and is_bearer
 

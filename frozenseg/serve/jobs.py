@@ -1,4 +1,4 @@
-"""What goes to the process of the model and what comes back: plain values that can be pickled."""
+"""The messages between the service and the model's process: plain values that can be pickled."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FORMATS = {
     "png": "image/png",
     "overlay": "image/png",
 }
-"""The forms of an answer, with their media types."""
+"""Format of an answer -> its media type."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Job:
     """One image to segment.
 
     image: the content of an image file.
-    vocabulary: its classes.
-    threshold: the least score of a segment or an instance, 0 to 1.
+    vocabulary: the classes to segment the image into.
+    threshold: the lowest score, 0 to 1, of the segments and instances to keep.
     tasks: some of `TASKS`.
     format: one of `FORMATS`.
     """
@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a job: its body, or one line of error with an HTTP status that is not 200."""
+    """The answer to a job. Unless the HTTP status is 200, the body is one line of error as JSON."""
 
     body: bytes
     media_type: str = "application/json"
@@ -45,11 +45,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model's process tells once it is ready.
+    """What the model's process reports once the model is loaded.
 
-    device: where the model is. note: a warning for every result, or None. knows: a line about what
-    the model was trained on, where users should be told; else None. makes_graphs: whether a graph
-    is made for each new size of images, which lasts.
+    device: the device of the model.
+    note: a warning that holds for every result, or None.
+    knows: a line about what the model was trained on, if users should know it, else None.
+    makes_graphs: whether a graph is made for each new image size, which takes a while.
     """
 
     device: str
@@ -68,23 +69,23 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """A name for users that tells nothing of the server's folders."""
+        """A name to show to users, which does not reveal the folders of the server."""
         path = Path(os.path.abspath(self.model))
         return path.name if path.is_dir() else path.stem
 
 
 @dataclass(frozen=True)
 class Done:
-    """The answers to a batch, in its order, and the memory of the process in bytes."""
+    """The answers to a batch, in its order, and the resident memory of the process in bytes."""
 
     answers: list[Answer]
     memory: int
 
 
 class Refusal(Exception):
-    """A request that is refused: an HTTP status and one line for the user.
+    """Raised to refuse a request, with an HTTP status and one line for the user.
 
-    retry_after: seconds after which another try may succeed, or None.
+    retry_after: seconds after which another attempt may succeed, or None.
     """
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:

@@ -1,23 +1,23 @@
-"""What a service allows, so that no request can exhaust it."""
+"""The limits of a service, so that no request can exhaust its resources."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of a service.
+    """The limits of a service: the largest numbers that are allowed, and times in seconds.
 
-    queue: images that may wait for the model; more are refused with status 503.
-    batch: the most images that go through the model together.
-    wait: seconds for which the model waits for further images, once there is one.
-    requests: that hold an upload in memory at once, also those that are still being sent.
-    upload: bytes of the body of a request.
-    pixels: of one image, known from its header before anything is decoded.
-    names: of one vocabulary, synonyms counted.
-    letters: of one name.
-    images: of one request to `/v1/segment/batch`; the service takes no more than `queue`.
-    timeout: seconds in which a batch must be done; after them the model's process is replaced. A
-        model that makes graphs has an hour.
+    queue: images that wait for the model; more are refused with status 503.
+    batch: images that go through the model together.
+    wait: seconds to wait for further images of a batch, once there is a first one.
+    requests: requests whose uploads are in memory at once, including those still being received.
+    upload: bytes in the body of a request.
+    pixels: pixels of one image; its header is checked before anything is decoded.
+    names: names in one vocabulary, including synonyms.
+    letters: characters in one name.
+    images: images in one request to `/v1/segment/batch`; if `queue` is lower, that is the limit.
+    timeout: seconds that a batch may take, after which the model's process is replaced. A model
+        that makes graphs may take an hour.
     """
 
     queue: int = 32

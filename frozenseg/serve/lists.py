@@ -1,4 +1,4 @@
-"""The class lists and examples that the page offers."""
+"""The class lists and example images that the page offers."""
 
 import functools
 from pathlib import Path
@@ -19,7 +19,7 @@ EXAMPLES = {"Scene 1": "scene_1.png", "Scene 2": "scene_2.png"}
 
 @functools.cache
 def class_lists() -> list[dict[str, Any]]:
-    """Return the class lists of the package that the page offers, each with its classes."""
+    """Return the packaged class lists that the page offers, each with its classes."""
     lists = {name: Vocabulary.packaged(file) for name, file in LISTS.items()}
     return [
         {
@@ -34,15 +34,17 @@ def class_lists() -> list[dict[str, Any]]:
 
 
 def example_files() -> dict[str, Path]:
-    """Return the pictures that ship with the package, by their addresses."""
+    """Return the files of the example images in the package, by their addresses on the server."""
     folder = shipped("demo") / "images"
     return {f"/page/examples/{file}": folder / file for file in EXAMPLES.values()}
 
 
 @functools.cache
 def examples() -> list[dict[str, str]]:
-    """Return the examples of the page: a picture of the generated world, and the names of that
-    world."""
+    """Return the examples of the page: an image of the small world, and the names of its classes.
+
+    The small world is a generated data set.
+    """
     words = Vocabulary.packaged("small_world")
     text = "; ".join(", ".join(names) for names in words.names)
     return [

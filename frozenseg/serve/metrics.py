@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`."""
+"""The metrics that Prometheus reads at `/metrics`."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -6,9 +6,10 @@ SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """The counts of one service, in a registry of its own.
+    """The metrics of one service, in a registry of their own.
 
-    requests: by path and status. latency: of requests, in seconds. queue: images that wait.
+    requests: number of requests by path and status. latency: time of requests in seconds.
+    queue: number of images that wait for the model.
     """
 
     def __init__(self) -> None:
@@ -45,16 +46,16 @@ class Metrics:
         )
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """Count a request that has been answered."""
+        """Count an answered request. seconds: the time that its answer took."""
         self.requests.labels(path, str(status)).inc()
         self.latency.labels(path).observe(seconds)
 
     def batch(self, images: int, seconds: float, memory: int) -> None:
-        """Count a batch. memory: of the model's process, in bytes."""
+        """Count a batch. memory: resident memory of the model's process, in bytes."""
         self._batches.observe(images)
         self._model.observe(seconds)
         self._memory.set(memory)
 
     def text(self) -> bytes:
-        """Write all counts in Prometheus's format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The queue before the models, and the processes that empty it."""
+"""The queue of jobs, and the model processes that work on it."""
 
 import asyncio
 import atexit
@@ -20,15 +20,15 @@ from frozenseg.serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-LOADING = 600.0  # seconds in which a model must be loaded
-TRIES = 3  # times in a row that a process may end before its model is ready
-MAKING_GRAPHS = 3600.0  # seconds that a batch may take where a graph may be made for it
-PAUSE = 1.0  # seconds before a process that has ended is started again
-AGAIN = 5  # seconds after which a client may try again
+LOADING = 600.0  # seconds that loading the model may take
+TRIES = 3  # attempts to start a process in a row; after so many failures the service ends
+MAKING_GRAPHS = 3600.0  # seconds that a batch may take if a graph may have to be made for it
+PAUSE = 1.0  # seconds to wait before a process that has ended is started again
+AGAIN = 5  # seconds after which a client should try again
 
 
 def _work(*arguments: Any) -> None:
-    # Only here, so that the process of the service does without PyTorch and its memory.
+    # Imported only here, so that the service's own process does not load PyTorch.
     from frozenseg.serve.worker import work
 
     work(*arguments)
@@ -44,7 +44,7 @@ def _run_process(work: Callable[..., None], *arguments: Any) -> None:
 
 @dataclass(eq=False)
 class _Waiting:
-    """A job in the queue. gone: tells whether its client has left."""
+    """A job in the queue. gone: tells whether its client has disconnected."""
 
     job: Job
     gone: Callable[[], Awaitable[bool]]
@@ -53,12 +53,13 @@ class _Waiting:
 
 
 class Pool:
-    """Gathers jobs of one vocabulary into batches and gives them to the processes of the model.
+    """Groups jobs with the same vocabulary into batches and passes them to the model processes.
 
     Each device has one process. A process that ends or does not answer in time is replaced, and
-    whoever waited for it is told to try again.
+    the clients that waited for it are told to try again.
 
-    info: what the model's process told, None until it is ready. failure: why it cannot be loaded.
+    info: what the model's process reported; None until the model is ready.
+    failure: why the model cannot be loaded, or None.
     """
 
     def __init__(
@@ -72,13 +73,15 @@ class Pool:
         on_failure: Callable[[str], None] = lambda line: None,
         work: Callable[..., None] = _work,
     ) -> None:
-        """Take what the processes get; `start` starts them.
+        """Set up the pool; `start` starts its processes.
 
-        devices: of each process; None: the best there is. work: what a process does, see
-        `frozenseg.serve.worker.work`.
+        source, limits: passed to the processes.
+        devices: the device of each process; None: the best available one.
+        on_ready, on_failure: called once the model is ready, or if it cannot be loaded.
+        work: the function that a process runs, see `frozenseg.serve.worker.work`.
         """
         self.source, self.devices, self.metrics = source, devices, metrics
-        # More images than the queue holds would be refused again and again.
+        # A request with more images than the queue holds could never be accepted.
         self.limits = replace(limits, images=min(limits.images, limits.queue))
         self.info: ModelInfo | None = None
         self.failure: str | None = None
@@ -93,8 +96,8 @@ class Pool:
 
     def start(self) -> None:
         """Start the processes; call it within a running event loop."""
-        # Whatever ends the service: multiprocessing's own handler, which runs after this one, waits
-        # for processes to end by SIGTERM.
+        # However the service ends, the processes must be killed: multiprocessing's own exit
+        # handler, which runs after this one, would send them SIGTERM, which they ignore, and wait.
         atexit.register(self._kill_all)
         self._tasks = [
             asyncio.create_task(self._keep(number, device))
@@ -102,7 +105,7 @@ class Pool:
         ]
 
     async def close(self) -> None:
-        """End the processes. No request is left by then: the server waits for them before."""
+        """End the processes. The server has finished all requests before it calls this."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -111,17 +114,17 @@ class Pool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def ready(self) -> ModelInfo:
-        """Return what the model's process told; raise `Refusal` with status 503 until it has."""
+        """Return what the model's process reported; until then raise `Refusal` with status 503."""
         if self.info is None:
-            raise Refusal(503, self.failure or "the model is being loaded; try again soon", AGAIN)
+            raise Refusal(503, self.failure or "the model is still loading; try again soon", AGAIN)
         return self.info
 
     async def submit(
         self, jobs: list[Job], gone: Callable[[], Awaitable[bool]]
     ) -> list[Answer | Refusal]:
-        """Answer jobs, all of which find room in the queue or none.
+        """Put jobs into the queue, either all or none of them, and return their answers.
 
-        Raises `Refusal` with status 503 while the model is being loaded or the queue is full.
+        Raises `Refusal` with status 503 while the model is loading or the queue is full.
         """
         loop = asyncio.get_running_loop()
         entries = [_Waiting(job, gone, loop.create_future()) for job in jobs]
@@ -129,7 +132,9 @@ class Pool:
             self.ready()
             if len(self._queue) + len(jobs) > self.limits.queue:
                 raise Refusal(
-                    503, f"the queue is full ({len(self._queue)} images wait); try again soon", 1
+                    503,
+                    f"the queue is full ({len(self._queue)} images are waiting); try again soon",
+                    1,
                 )
             self._queue.extend(entries)
             self._filled.notify_all()
@@ -143,8 +148,11 @@ class Pool:
         raise outcome
 
     async def _keep(self, number: int, device: str | None) -> None:
-        """Start the process of a device again and again, until the service ends."""
-        tries = 0  # since the model was ready
+        """Keep a process running for a device: start it again when it ends, until the service ends.
+
+        After `TRIES` failures to start in a row, the service gives up.
+        """
+        tries = 0  # attempts since the model was last ready
         while self.failure is None and tries < TRIES:
             tries += 1
             try:
@@ -155,16 +163,18 @@ class Pool:
                 self.failure = str(error)
             except (EOFError, OSError, TimeoutError) as error:
                 reason = str(error) or "it was killed, or memory ran out"
-                logger.warning("the model's process ended (%s); it is started again", reason)
-            except Exception:  # no request may wait for what will never come
-                logger.exception("the model's process is started again after an error")
+                logger.warning("the model's process ended (%s); starting it again", reason)
+            except Exception:  # the process must run again, or requests would wait forever
+                logger.exception("starting the model's process again after an error")
             finally:
                 self._kill(number)
             await asyncio.sleep(PAUSE)
-        self._fail(self.failure or f"the model's process ended {TRIES} times while it was loaded")
+        self._fail(
+            self.failure or f"the model's process ended {TRIES} times while loading the model"
+        )
 
     def _fail(self, line: str) -> None:
-        """Refuse all that wait and whatever may come: there will be no model for it."""
+        """Refuse all waiting and future jobs, because there will be no model for them."""
         self.failure, self.info = line, None
         for entry in self._queue:
             if not entry.answer.done():
@@ -183,7 +193,10 @@ class Pool:
             process.join()
 
     async def _start(self, number: int, device: str | None) -> Connection:
-        """Start a process and wait until its model is ready; `UserError` says why it cannot be."""
+        """Start a process and wait until its model is ready.
+
+        Raises `UserError` if the model cannot be loaded.
+        """
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -205,16 +218,16 @@ class Pool:
         return ours
 
     async def _serve(self, connection: Connection) -> None:
-        """Give a process batches until it ends."""
+        """Pass batches to a process until it ends."""
         while True:
             batch = await self._gather()
             try:
                 await self._run(connection, batch)
-            finally:  # whatever ended it, nobody waits for ever
+            finally:  # however the batch ended, no client may wait forever
                 for entry in batch:
                     if not entry.answer.done():
-                        again = "the model's process ended while it had this image; try again"
-                        entry.answer.set_exception(Refusal(503, again, AGAIN))
+                        line = "the model's process ended while segmenting this image; try again"
+                        entry.answer.set_exception(Refusal(503, line, AGAIN))
 
     async def _run(self, connection: Connection, batch: list[_Waiting]) -> None:
         loop, start = asyncio.get_running_loop(), time.monotonic()
@@ -235,7 +248,7 @@ class Pool:
         return await asyncio.get_running_loop().run_in_executor(self._threads, receive)
 
     async def _gather(self) -> list[_Waiting]:
-        """Take the next batch: the first job, and others of its vocabulary that come in time."""
+        """Take the next batch: the first job, and those with its vocabulary that arrive in time."""
         while True:
             async with self._filled:
                 await self._filled.wait_for(lambda: self._queue)
@@ -250,13 +263,13 @@ class Pool:
             return [first, *[entry for entry in others if await self._is_wanted(entry)]]
 
     async def _is_wanted(self, entry: _Waiting) -> bool:
-        """Tell whether anyone still waits for a job; a client that has left costs no more."""
+        """Tell whether the client still waits for a job; if it disconnected, the job is dropped."""
         if entry.answer.done():
             return False
         try:
             if not await entry.gone():
                 return True
-            entry.answer.set_exception(Refusal(499, "the client has left"))
-        except Exception as error:  # of this request alone
+            entry.answer.set_exception(Refusal(499, "the client has disconnected"))
+        except Exception as error:  # it concerns only this request
             entry.answer.set_exception(error)
         return False

@@ -1,17 +1,17 @@
-"""What a request holds stays out of the log."""
+"""Keep the content of requests out of the log."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Their lines help whoever writes a list of classes or a folder of images. Here they would show the
-# words and pictures of others.
+# The messages of these packages help people who write a list of classes or a folder of images. In
+# the service's log, they would reveal the words and pictures of its users.
 SILENCED = ("frozenseg.text", "frozenseg.data")
 
 
 @contextmanager
 def nothing_logged() -> Iterator[None]:
-    """Inside, nothing is logged of the names and images that are read."""
+    """Inside, nothing is logged about the names and images that are read."""
     loggers = [logging.getLogger(name) for name in SILENCED]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,6 +1,6 @@
-"""The process that holds the model: it decodes images, segments them, and writes the answers.
+"""The process that holds the model: it decodes images, segments them, and encodes the answers.
 
-What an image can do to a decoder or to memory happens here, and the service outlives it.
+If a malicious image crashes a decoder or exhausts memory, only this process ends, not the service.
 """
 
 import io
@@ -31,7 +31,10 @@ GENERATED = "This model knows only the generated world: shapes and grounds, no p
 
 
 def work(connection: Connection, source: ModelSource, device: str | None, limits: Limits) -> None:
-    """Load the model, send its `ModelInfo` or a line of error, and answer jobs until the end."""
+    """Load the model, send its `ModelInfo`, and answer jobs until the service ends.
+
+    If the model cannot be loaded, send one line of error instead, and return.
+    """
     configure_allocator()
     try:
         predictor, info = _load(source, device)
@@ -60,10 +63,11 @@ def _load(source: ModelSource, device: str | None) -> tuple[Predictor, ModelInfo
 
 
 def answers(predictor: Predictor, jobs: list[Job], model: str, limits: Limits) -> list[Answer]:
-    """Segment the images of a batch, which have one vocabulary, and write the answers.
+    """Segment the images of a batch, which share a vocabulary, and encode the answers.
 
-    A result takes about a hundred bytes for each pixel of its image, so only images that have
-    `limits.pixels` together are in memory with their results at a time.
+    A result takes about a hundred bytes for each pixel of its image. The images are therefore
+    segmented in groups of at most `limits.pixels` pixels in total, so that only the results of one
+    group are in memory at a time.
     """
     images = [_pixels(predictor, job.image, limits) for job in jobs]
     done: list[Answer] = []
@@ -73,7 +77,7 @@ def answers(predictor: Predictor, jobs: list[Job], model: str, limits: Limits) -
 
 
 def _parts(images: list[np.ndarray | Answer], most: int) -> list[slice]:
-    """Split images into runs of at most so many pixels, or of one image."""
+    """Split images into groups of consecutive ones, of at most `most` pixels or of one image."""
     ends, pixels = [0], 0
     for place, image in enumerate(images):
         size = image.shape[0] * image.shape[1] if isinstance(image, np.ndarray) else 0
@@ -92,7 +96,7 @@ def _answers(
     try:
         results = iter(predictor.stream(good, jobs[0].vocabulary, threshold=0.0))
         outcomes = [next(results) if isinstance(image, np.ndarray) else image for image in images]
-    except UserError as error:  # of the vocabulary
+    except UserError as error:  # an error in the vocabulary, which all jobs share
         outcomes = [_failed(422, error) for _ in jobs]
     seconds = round(time.monotonic() - start, 4)
     pairs = zip(jobs, outcomes, strict=True)
@@ -114,7 +118,7 @@ def _answer(
 
 
 def _pixels(predictor: Predictor, content: bytes, limits: Limits) -> np.ndarray | Answer:
-    """Decode an image, or say why not; its size is known before its pixels are decoded."""
+    """Decode an image, or return an error; its size is checked before its pixels are decoded."""
     try:
         with open_image(io.BytesIO(content)) as image:
             width, height = image.size
@@ -136,7 +140,7 @@ def _failed(status: int, reason: object) -> Answer:
 
 
 def _memory() -> int:
-    """Return the resident memory of this process in bytes; 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes; 0 if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

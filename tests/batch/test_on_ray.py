@@ -135,7 +135,7 @@ def test_an_actor_says_what_became_of_each_shard(tmp_path: Path) -> None:
     plan = Plan(tmp_path, "small", Vocabulary.parse("lamp"))
     made = ShardMaker(plan)({"shard": [3, 4]})
     assert made["shard"] == [3, 4] and made["errors"] == [[], []]
-    assert all("no run to go on with" in line for line in made["failure"])
+    assert all("no run to continue" in line for line in made["failure"])
 
 
 def test_an_actor_says_what_failed_in_a_shard_that_is_there(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_shards_without_the_manifest_of_their_images_are_refused(plan: Plan) -> 
     make(plan)
     (plan.folder / "manifest.parquet").rename(plan.folder / "away.parquet")
     others = [item._replace(path=f"/others{item.path}") for item in ITEMS]
-    with pytest.raises(UserError, match="manifest.parquet, which says of which images, is gone"):
+    with pytest.raises(UserError, match="manifest.parquet, which lists their images, is missing"):
         make(plan, others)
     (plan.folder / "away.parquet").rename(plan.folder / "manifest.parquet")
     assert make(plan).earlier == 10
@@ -80,7 +80,9 @@ def test_shards_of_which_nothing_says_how_they_were_made_are_refused(plan: Plan)
     (plan.folder / "about.json").rename(plan.folder / "away.json")
     others = replace(plan, vocabulary=Vocabulary.parse("cup"))
     for items in (ITEMS, None):
-        with pytest.raises(UserError, match="about.json, which says how they were made, is gone"):
+        with pytest.raises(
+            UserError, match="about.json, which says how they were made, is missing"
+        ):
             make(others, items)
     (plan.folder / "away.json").rename(plan.folder / "about.json")
     with pytest.raises(UserError, match="another vocabulary"):
@@ -102,7 +104,7 @@ def test_rows_of_no_run_or_no_column_are_refused(
 ) -> None:
     make(plan)
     assert [*read_rows(plan.folder, ["id"])] == [{"id": number} for number in range(10)]
-    with pytest.raises(ValueError, match="column 'pth': no row has it; did you mean path"):
+    with pytest.raises(ValueError, match="column 'pth': does not exist; did you mean path"):
         read_rows(plan.folder, ["id", "pth"])
     with pytest.raises(FileNotFoundError, match="holds no run of frozenseg batch"):
         read_rows(plan.folder / "shards")
@@ -123,12 +125,12 @@ def test_a_segment_without_a_score_has_none_in_an_export(plan: Plan, tmp_path: P
 
 
 def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -> None:
-    with pytest.raises(UserError, match="no such file, so there is no run to go on with"):
+    with pytest.raises(UserError, match="no such file, so there is no run to continue"):
         make(plan, None)
     make(plan)
     with pytest.raises(UserError, match=r"the images have changed .* \(10 then, 9 now"):
         make(plan, ITEMS[1:])
-    with pytest.raises(UserError, match="3 images a shard, now 4; give --shard-rows 3"):
+    with pytest.raises(UserError, match="3 images per shard, now 4; give --shard-rows 3"):
         make(plan, size=4)
     with pytest.raises(UserError, match="no image among the inputs"):
         make(plan, [])
@@ -139,7 +141,7 @@ def test_settings_that_are_none_are_no_run(plan: Plan) -> None:
     make(plan)
     about = {"categories": [], "model": "", "settings": [], "task": "panoptic"}
     (plan.folder / "about.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match="holds no run of frozenseg batch .*its settings are no"):
+    with pytest.raises(UserError, match="holds no run of frozenseg batch .*its settings are not"):
         make(plan)
 
 

@@ -228,7 +228,7 @@ def test_the_command_says_what_it_has(
     listed = capsys.readouterr().out
     assert all(name in listed for name in PUBLISHED)
     assert "2,564,550,879 bytes" in listed and "CC-BY-NC" in listed
-    for arguments, message in ((["toi"], "did you mean toy"), ([], "nothing to fetch")):
+    for arguments, message in ((["toi"], "did you mean toy"), ([], "nothing to download")):
         with pytest.raises(UserError, match=message):
             command.main(arguments)
 

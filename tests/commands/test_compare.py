@@ -106,7 +106,7 @@ def test_other_data_is_told(tmp_path: Path, capsys) -> None:
     two = write_run(tmp_path / "b", entry(1.0, 1.0, 1.0, data={"p.json": "y"}), [1.0])
     main([one, f"{two}/results.json"])
     shown = capsys.readouterr().out
-    assert "the annotations of val/panoptic differ: its scores do not compare" in shown
+    assert "the annotations of val/panoptic differ, so its scores are not comparable" in shown
     assert "data p.json" in shown
 
 
@@ -128,7 +128,7 @@ def test_the_runs_are_not_written_over(runs: list[str]) -> None:
     before = results.read_text()
     for given in (runs, [str(results)]):
         for name in ("results.json", "metrics.jsonl"):
-            with pytest.raises(UserError, match=f"{name}: is an input too, and would be lost"):
+            with pytest.raises(UserError, match=f"{name}: is an input too, and would"):
                 main([*given, "--json", str(Path(runs[0], name))])
     assert results.read_text() == before
     main([*runs, "--json", str(Path(runs[0], "compared.json"))])

@@ -87,7 +87,7 @@ def test_the_source_is_not_written_over(tmp_path: Path, released: Path) -> None:
     os.link(released, tmp_path / "linked.pth")
     for target in (released, tmp_path / "linked.pth", tmp_path / "below" / ".." / "released.pth"):
         (tmp_path / "below").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match="is an input too, and would be lost"):
+        with pytest.raises(UserError, match="is an input too, and would be overwritten"):
             main([str(released), str(target), *TINY_OPTIONS])
         assert released.read_bytes() == before
 

@@ -213,7 +213,7 @@ def test_published_sizes_of_ade20k_full(size: tuple[int, int], published: tuple[
 
 
 def test_only_ade20k_full_is_shrunk(root: Path) -> None:
-    with pytest.raises(UserError, match="--full-size: for ade20k_full alone"):
+    with pytest.raises(UserError, match="--full-size: only applies to ade20k_full"):
         prepare("ade20k", "--full-size")
 
 

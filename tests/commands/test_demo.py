@@ -430,12 +430,12 @@ def test_parts_make_one_result(
     for part in ("3/3", "1/3"):
         assert main([*argv, "--part", part]) is None
         assert not (output / "predictions" / "panoptic.json").exists()
-    assert "will be made when part 2 of 3 has ended too" in caplog.text
+    assert "will be written once part 2 of 3 has ended too" in caplog.text
     assert main([*argv, "--part", "2/3"]) is None
     assert sorted(_names(output)) == [f"{number}.png" for number in range(9)]
     assert [image["id"] for image in _content(output)["images"]] == list(range(1, 10))
     for wrong in ("0/3", "4/3", "1", "a/b"):
-        with pytest.raises(UserError, match="K/N was expected"):
+        with pytest.raises(UserError, match="expected K/N with K in 1-N"):
             main([*argv, "--part", wrong])
 
 
@@ -688,7 +688,7 @@ def test_a_video_that_is_not_whole(
     printed, frames = capfd.readouterr(), len(_content(output)["images"])
     assert 0 < frames < 10
     said = [line for line in printed.err.splitlines() if "PyAV is not installed" not in line]
-    assert said == [f"not whole: {cut}: {frames} of the 10 frames that it declares can be read"]
+    assert said == [f"incomplete: {cut}: {frames} of the 10 frames that it declares can be read"]
 
 
 def test_a_video_between_images(tmp_path: Path) -> None:

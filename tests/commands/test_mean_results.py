@@ -42,11 +42,11 @@ def test_folds_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "pascal5i, mean of 4\n  oracle mIoU   15.000" in capsys.readouterr().out
     written = json.loads((tmp_path / "out.json").read_text())
     assert written == {"pascal5i, mean of 4": {"oracle mIoU": 15.0, "whole mIoU": 1.0}}
-    with pytest.raises(UserError, match="holds pascal5i_fold0_val, as another file does"):
+    with pytest.raises(UserError, match="holds pascal5i_fold0_val, which another file holds"):
         main([files[0], files[0]])
     with pytest.raises(UserError, match="nothing to average"):
         main(files[:1])
-    with pytest.raises(UserError, match=r"3\.json: is an input too, and would be lost"):
+    with pytest.raises(UserError, match=r"3\.json: is an input too, and would be overwritten"):
         main([*files, "--json", files[3]])
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(UserError, match=r"bad.json: is not the results.json"):

@@ -74,7 +74,7 @@ def test_output_is_tried_first(name: str, place: str, tmp_path: Path) -> None:
 def test_pictures_of_a_kind_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
     for name in ("benchmark chart", "view_samples", "make_small_world"):
         main, argv, _ = WRITERS[name]
-        with pytest.raises(UserError, match="end the name of a picture in .png, .jpg"):
+        with pytest.raises(UserError, match="picture.s name must end in .png, .jpg"):
             main([*argv, str(tmp_path / f"a{ending}")])
 
 

@@ -302,7 +302,7 @@ def test_results_of_earlier_runs_are_no_inputs(
     for number, entry in enumerate(("output/demo/photo.png", "output/demo/predictions/panoptic")):
         assert demo(entry, output=f"output/own_{number}") is None
         assert list(annotations(tmp_path / f"output/own_{number}")) == ["photo.png"]
-    with pytest.raises(UserError, match="output/demo: names only results of earlier runs"):
+    with pytest.raises(UserError, match="output/demo: contains only results of earlier runs"):
         demo("output/demo", output="output/more")
 
 
@@ -330,15 +330,15 @@ def test_pictures_that_a_run_left_out_are_drawn_later(
     (output / "in" / "1.png").write_text("of the user")
     capsys.readouterr()
     assert demo(*inputs, output=output) is None
-    assert "; 4 were done before, 2 of them are drawn now" in capsys.readouterr().out
-    assert "1 films of earlier runs are missing; --overwrite makes them" in caplog.text
+    assert "; 4 were done before, of which 2 were drawn now" in capsys.readouterr().out
+    assert "1 output videos of earlier runs are missing; --overwrite makes them" in caplog.text
     for name in ("in/0.png", "in/2.png"):
         assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert (output / "in" / "1.png").read_text() == "of the user"
     (output / "in" / "0.png").unlink()
     Image.new("RGB", (9, 9)).save(folder / "0.jpg")  # another picture by now
     assert demo(*inputs, output=output) == 1
-    assert f"not whole: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
+    assert f"incomplete: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text_in_utf_8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

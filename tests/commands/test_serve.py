@@ -11,7 +11,7 @@ for package in serve.NEEDED:
 
 @pytest.mark.parametrize("host", ["a..b", ".local", "a" * 70])
 def test_a_host_that_no_machine_can_be_called_is_named(host: str) -> None:
-    with pytest.raises(UserError, match=rf"^--host {host} --port 0: no name of a machine; choose"):
+    with pytest.raises(UserError, match=rf"^--host {host} --port 0: not a valid host name; choose"):
         serve.main(["--host", host, "--port", "0"])
 
 
@@ -28,7 +28,9 @@ def test_a_setting_behind_the_devices_is_not_taken_for_one() -> None:
     ],
 )
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
-    with pytest.raises(UserError, match="--allow-origin .*: no browser names a site so; write it"):
+    with pytest.raises(
+        UserError, match="--allow-origin .*: not an origin that browsers send; write it"
+    ):
         serve.main(["--allow-origin", "https://b.example", origin])
 
 

@@ -91,7 +91,7 @@ def test_sizes_come_from_the_pictures(tmp_path, capsys):
 
 def test_nothing_is_written_where_nothing_is_wrong(tmp_path, capsys):
     made, printed = fixed(tmp_path, SOUND, capsys)
-    assert made is None and "nothing to mend" in printed
+    assert made is None and "nothing to repair" in printed
 
 
 def test_a_copy_is_never_overwritten(tmp_path, capsys):

@@ -301,7 +301,7 @@ def test_the_next_step_is_one_for_data_of_ones_own(tmp_path, capsys):
     name = dataset_name(tmp_path / "own")
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
-    assert f"correct what is named above, or try frozenseg check_dataset {name} --fix" in printed
+    assert f"correct the problems above, or try frozenseg check_dataset {name} --fix" in printed
     (tmp_path / "own" / "panoptic.json").unlink()  # there is nothing to mend
     assert check_dataset.main([name]) == 1
     printed = capsys.readouterr().out
@@ -397,19 +397,19 @@ def test_predictions_are_scored_against_a_named_set(tmp_path, capsys):
     name, files = dataset_name(tmp_path / "own"), tmp_path / "own"
     found = ["--pred", str(files / "panoptic.json"), "--pred-dir", str(files / "png")]
     assert score.main(["panoptic", "--gt", name, *found]) == 0
-    with pytest.raises(UserError, match="--gt-dir: name the folder"):
+    with pytest.raises(UserError, match="--gt-dir: give the folder"):
         score.main(["panoptic", "--gt", str(files / "panoptic.json"), *found])
     maps = ["semantic", "--pred-dir", str(files / "png")]
     for more, message in (
-        ([], "--gt-dir and --classes name the ground truth, or --gt"),
-        (["--gt", name, "--gt-dir", "a"], "the data set tells"),
+        ([], "by --gt-dir and --classes, or a data set by --gt"),
+        (["--gt", name, "--gt-dir", "a"], "the data set defines"),
         (["--gt", "coco_instances:a:b"], "has no label maps"),
     ):
         with pytest.raises(UserError, match=message):
             score.main([*maps, *more])
     with pytest.raises(UserError, match="has no panoptic annotation"):
         score.main(["panoptic", "--gt", "coco_instances:a:b", *found])
-    with pytest.raises(UserError, match="the data set tells its PNGs; give no --gt-dir"):
+    with pytest.raises(UserError, match="the data set defines its PNGs; give no --gt-dir"):
         score.main(["panoptic", "--gt", name, "--gt-dir", "a", *found])
     unlabelled = f"images:{files / 'panoptic.json'}:{files / 'images'}"
     for argv in (["panoptic", *found], ["instances", *found[:2]], maps):

@@ -210,7 +210,7 @@ def test_a_file_beside_a_model_or_of_another_version_is_one_line(tmp_path: Path)
     model.ir_version = 10
     of_text = {"version": "0.1.0", "rules": {}, "clip": "tiny", "context_length": 77}
     newer = {**ABOUT, "version": "9.0.0", "rules": {"unheard_of": 1}}
-    for about, message in ((of_text, "a file beside one"), (newer, "9.0.0"), ([1], "no model of")):
+    for about, message in ((of_text, "a file beside one"), (newer, "9.0.0"), ([1], "not written")):
         onnx.helper.set_model_props(model, {"frozenseg": json.dumps(about)})
         onnx.save(model, path)
         with pytest.raises(UserError, match=message):
@@ -266,8 +266,8 @@ def test_random_weights_are_said_by_an_exported_file_too(
     [
         (["--size", "192"], "HEIGHTxWIDTH"),
         (["--size", "100x256"], "multiples of 32"),
-        (["--size", "192x256", "--format", "torch"], "ends in .pt2"),
-        (["--size", "192x256", "--format", "torch", "--precision", "int8"], "has fp32"),
+        (["--size", "192x256", "--format", "torch"], "must end in .pt2"),
+        (["--size", "192x256", "--format", "torch", "--precision", "int8"], "supports fp32"),
         (
             ["--size", "192x256", "--config-file", "small-fusioner", "--results", "instances"],
             "this model makes semantic",

@@ -218,7 +218,7 @@ def test_a_fault_of_the_service_is_stamped_and_counted_too(http, monkeypatch) ->
 
     monkeypatch.setattr("frozenseg.serve.app.class_lists", broken)
     answer = http.get("/v1/models")
-    line = "an error of the service; its log has the details"
+    line = "an internal error; the service's log has the details"
     assert (answer.status_code, answer.json()) == (500, {"error": line})
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert 'requests_total{path="/v1/models",status="500"} 1.0' in http.get("/metrics").text

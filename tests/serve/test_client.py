@@ -106,7 +106,7 @@ def test_answers_of_other_programs_are_said_to_be_that(
 ) -> None:
     server.status, server.body = status, json.dumps(body).encode()
     with pytest.raises(
-        UserError, match=rf"127.0.0.1:\d+/?: status {status}, not an answer of ours"
+        UserError, match=rf"127.0.0.1:\d+/?: status {status}, not an answer of frozenseg"
     ):
         caller(picture(tmp_path), WORDS)
 
@@ -115,7 +115,7 @@ def test_what_is_no_json_is_no_answer_and_a_refusal_is_told(
     tmp_path: Path, server: Server, caller: frozenseg.Client
 ) -> None:
     server.status, server.body = 502, b"<html>Bad Gateway</html>"
-    with pytest.raises(UserError, match="status 502, not an answer of ours"):
+    with pytest.raises(UserError, match="status 502, not an answer of frozenseg"):
         caller(picture(tmp_path), WORDS)
     server.status, server.body = 422, b'{"error": "the image is empty"}'
     with pytest.raises(UserError, match=r"the image is empty \(status 422\)"):
@@ -139,7 +139,7 @@ def test_as_many_names_in_any_script_as_a_service_takes_are_sent(
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port"])
 def test_what_is_no_address_is_named(url: str) -> None:
-    with pytest.raises(UserError, match=f"^{re.escape(url)}: no address .*give it like http"):
+    with pytest.raises(UserError, match=f"^{re.escape(url)}: not a valid address .*write it like"):
         frozenseg.Client(url)
 
 
@@ -166,5 +166,5 @@ def test_a_token_is_sent_without_the_end_of_its_file(tmp_path: Path, server: Ser
 
 def test_a_closed_client_says_so(tmp_path: Path, caller: frozenseg.Client) -> None:
     caller.close()
-    with pytest.raises(UserError, match="this client is closed; make another one"):
+    with pytest.raises(UserError, match="this client is closed; create a new one"):
         caller(picture(tmp_path), WORDS)

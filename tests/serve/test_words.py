@@ -37,7 +37,7 @@ def names(count: int, more: str = "") -> str:
 @pytest.mark.parametrize(
     ("vocabulary", "line"),
     [
-        (names(1080, ALIKE), "may have 100 letters"),
+        (names(1080, ALIKE), "may have at most 100 letters"),
         ("; ".join(f"n {number}" for number in range(2001)), "2001 names"),
         (names(1080), "things: 'boat' is not in the vocabulary"),
     ],

@@ -1,28 +1,28 @@
-/** Readers of what `frozenseg export` writes. */
+/** Read the files that `frozenseg export` writes. */
 
-/** The bytes of a file beside the page. */
+/** Fetch the bytes of a file beside the page. */
 export async function fetchBytes(name) {
   const answer = await fetch(name);
-  if (!answer.ok) throw new Error(`${name} is not there; docs/guides/export.md says how to make it`);
+  if (!answer.ok) throw new Error(`${name} was not found; docs/guides/export.md says how to make it`);
   return new Uint8Array(await answer.arrayBuffer());
 }
 
-/** What is written about a model: JSON in the metadata of its ONNX file, a protobuf message. */
+/** Read what is known about a model: JSON in the metadata of its ONNX file, a protobuf message. */
 export function readAbout(bytes) {
   for (const [field, value] of fields(bytes)) {
     if (field !== 14) continue; // metadata_props
     const [key, text] = [...fields(value)].map(([, part]) => new TextDecoder().decode(part));
     if (key === "frozenseg") return JSON.parse(text);
   }
-  throw new Error("This is no model of `frozenseg export`.");
+  throw new Error("This file was not written by `frozenseg export`.");
 }
 
-/** The arrays of an .npz file, by name: { data, shape }. */
+/** Read the arrays of an .npz file, by name: { data, shape }. */
 export function readNpz(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let end = bytes.length - 22;
   while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
-  if (end < 0) throw new Error("This is no .npz file.");
+  if (end < 0) throw new Error("This is not an .npz file.");
   const arrays = {};
   let entry = view.getUint32(end + 16, true);
   for (let count = view.getUint16(end + 10, true); count > 0; count--) {
@@ -37,7 +37,7 @@ export function readNpz(bytes) {
   return arrays;
 }
 
-/** The fields of a protobuf message that hold bytes: [number, bytes]. */
+/** Yield the fields of a protobuf message that hold bytes: [number, bytes]. */
 function* fields(bytes) {
   let at = 0;
   const number = () => {
@@ -71,7 +71,7 @@ function readNpy(bytes) {
   if (type === "f4") return { data: new Float32Array(data), shape };
   if (type === "i8") return { data: new BigInt64Array(data), shape };
   if (type === "b1") return { data: new Uint8Array(data), shape };
-  const width = Number(type.slice(1)); // of a text, in UTF-32
+  const width = Number(type.slice(1)); // characters of a text, in UTF-32
   const points = new Uint32Array(data);
   const texts = Array.from({ length: shape[0] }, (_, row) =>
     String.fromCodePoint(...points.subarray(row * width, (row + 1) * width).filter((point) => point)),

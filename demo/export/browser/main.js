@@ -3,15 +3,15 @@
 import { classColours, readableOn, segmentColours, toHex } from "../../../frozenseg/serve/page/colours.js";
 
 const EXAMPLES = [1, 2, 3, 4, 5, 6].map((number) => `../../images/scene_${number}.png`);
-const LARGEST = 1600; // pixels of a side that are kept for the view
-const SHARP = 960; // pixels of the longer side at which names are written
+const LARGEST = 1600; // larger pictures are reduced to this longer side for the view, in pixels
+const SHARP = 960; // smaller pictures are enlarged to about this longer side, for sharp names
 const BLEND = 0.6;
 
 const element = (id) => document.getElementById(id);
 const view = element("view");
 const worker = new Worker("worker.js", { type: "module" });
 let picture = null; // ImageData
-let asked = 0; // the number of the last request
+let asked = 0; // number of the last request
 let result = null;
 let ready = false;
 
@@ -19,11 +19,11 @@ worker.onmessage = ({ data }) => {
   if (data.kind === "ready") begin(data);
   else if (data.kind === "failed") fail(`The model cannot be loaded: ${data.message}.`);
   else if (data.kind === "loading") element("seconds").textContent = `loading ${data.what}`;
-  else if (data.number !== asked) return; // a later request is on its way
+  else if (data.number !== asked) return; // the answer to an earlier request
   else if (data.kind === "error") fail(data.message);
   else show(data);
 };
-worker.onerror = () => fail("The model's thread cannot be started.");
+worker.onerror = () => fail("The thread for the model cannot be started.");
 
 function begin({ about, classes, bytes }) {
   ready = true;
@@ -39,7 +39,7 @@ function begin({ about, classes, bytes }) {
   ask();
 }
 
-/** The classes in both fields: [{ names, isThing }]. */
+/** Read the classes in both fields: [{ names, isThing }]. */
 function classes() {
   const used = new Set();
   return ["things", "stuff"].flatMap((id) =>
@@ -83,7 +83,7 @@ async function open(source) {
     draw(picture);
     ask();
   } catch {
-    fail("This file is no picture that the browser can read.");
+    fail("This file is not a picture that the browser can read.");
   }
 }
 
@@ -120,7 +120,7 @@ function show(data) {
   element("found").replaceChildren(...segments.map(row));
 }
 
-/** For each pixel of the picture, the place of its pixel in the result. */
+/** Return, for each pixel of the picture, the index of the corresponding pixel in the result. */
 function places({ width, height }) {
   const columns = Array.from({ length: picture.width }, (_, column) => Math.floor(((column + 0.5) * width) / picture.width));
   const at = new Int32Array(picture.width * picture.height);
@@ -148,7 +148,7 @@ function row(segment) {
   return item;
 }
 
-/** Draw the picture with its segments; all others pale beside `chosen`. */
+/** Draw the picture with its segments; if `chosen` is the id of one, all others are paler. */
 function paint(chosen) {
   const { at, ids, segments } = result;
   const image = new ImageData(new Uint8ClampedArray(picture.data), picture.width);
@@ -166,7 +166,7 @@ function paint(chosen) {
   segments.filter(({ id, share }) => share > 0.005 && (chosen === null || id === chosen)).forEach(label);
 }
 
-/** Show an image of the picture's size, enlarged where it is small, so that names are sharp. */
+/** Show an image of the picture's size; small ones are enlarged, so that names are sharp. */
 function draw(image) {
   const canvas = new OffscreenCanvas(image.width, image.height);
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -176,7 +176,7 @@ function draw(image) {
   view.getContext("2d").drawImage(canvas, 0, 0, view.width, view.height);
 }
 
-/** Write a segment's name in the middle of its longest run of pixels near its middle. */
+/** Write a segment's name in the middle of its longest run in its median row of pixels. */
 function label({ id, name, colour }) {
   const context = view.getContext("2d");
   const { at, ids } = result;

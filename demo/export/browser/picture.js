@@ -1,8 +1,8 @@
-/** A picture as the network's input, by the same filter as the package takes. */
+/** Resize a picture to the network's input, with the same filter as the package. */
 
 /**
- * { pixels, size }: `pixels` for a window [height, width] is a Float32Array (3, height, width) with
- * the picture at its top left, and `size` is the picture's [height, width] in it.
+ * Return { pixels, size } for a window [height, width]: `pixels` is a Float32Array (3, height,
+ * width) with the picture at its top left, and `size` is the picture's [height, width] in it.
  */
 export function toWindow({ data, width, height }, window) {
   const scale = Math.min(window[0] / height, window[1] / width);
@@ -18,14 +18,14 @@ export function toWindow({ data, width, height }, window) {
   return { pixels, size };
 }
 
-/** RGBA bytes of `from` [height, width] in the size `to`, each axis by a triangle filter. */
+/** Resize RGBA bytes from size `from` [height, width] to `to`, with a triangle filter per axis. */
 function resize(data, from, to) {
   const wide = along(data, from[0], 4 * from[1], 4, taps(from[1], to[1]));
-  // The rows of the picture are the places along the other axis.
+  // Along the vertical axis, the positions are the rows of the picture.
   return along(wide, 1, from[0] * 4 * to[1], 4 * to[1], taps(from[0], to[0]));
 }
 
-/** Filter `count` lines of `length` bytes, whose places are `step` bytes apart. */
+/** Filter `count` lines of `length` bytes, whose positions are `step` bytes apart. */
 function along(data, count, length, step, filters) {
   const result = new Uint8ClampedArray(count * filters.length * step);
   let at = 0;
@@ -40,7 +40,7 @@ function along(data, count, length, step, filters) {
   return result;
 }
 
-/** For each new place the first old one under its triangle, and the weights from there on. */
+/** Return, for each new position, the first old position under its triangle, and the weights. */
 function taps(from, to) {
   const scale = from / to;
   const support = Math.max(1, scale);

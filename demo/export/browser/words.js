@@ -1,9 +1,9 @@
-/** Names as vectors: CLIP's tokenizer, and the text tower that encodes what it gives. */
+/** Encode names as vectors: CLIP's tokenizer, and the mean vector over templates. */
 
 /**
- * A function from a text to CLIP's tokens, BigInt64Array (length), zeros behind the end (Radford et
- * al., arXiv 2103.00020; byte-pair encoding: Sennrich et al., arXiv 1508.07909). `merges`: pairs of
- * parts that become one, the first ones first.
+ * Return CLIP's tokenizer: a function from a text to its tokens, a BigInt64Array (length), padded
+ * with zeros (Radford et al., arXiv 2103.00020; byte-pair encoding: Sennrich et al., arXiv
+ * 1508.07909). `merges`: pairs of parts to join, in order of priority.
  */
 export function tokenizer(merges, length) {
   const letters = byteLetters();
@@ -26,8 +26,8 @@ export function tokenizer(merges, length) {
 }
 
 /**
- * The unit vector of a name: the mean over all templates, as in CLIP's section 3.1.4. `encode`: from
- * a list of texts to their vectors, each a Float32Array.
+ * Return the unit vector of a name: the mean over all templates, as in section 3.1.4 of the CLIP
+ * paper. `encode`: a function from a list of texts to their vectors, each a Float32Array.
  */
 export async function vectorOf(name, templates, encode) {
   const vectors = await encode(templates.map((template) => template.replaceAll("{}", name)));
@@ -36,7 +36,7 @@ export async function vectorOf(name, templates, encode) {
   return unit(sum);
 }
 
-/** Names with the same form are the same name to the model, plurals included. */
+/** Normalise a name; names with equal results, also plurals, are the same name to the model. */
 export function singular(name) {
   const text = name.normalize("NFKC").toLowerCase().replace(/[\s_\-\u2010-\u2015]+/g, " ").trim();
   for (const [ending, stem] of ENDINGS)
@@ -48,7 +48,7 @@ const END = "</w>";
 const WORDS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
 const ENDINGS = [["ies", "y"], ["ches", "ch"], ["shes", "sh"], ["sses", "ss"], ["xes", "x"]];
 
-/** A letter for each byte: itself where it can be printed, else one from 256 on. */
+/** Return a character for each byte: itself if it is printable, else one from code point 256 on. */
 function byteLetters() {
   const printed = (byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   const bytes = Array.from({ length: 256 }, (_, byte) => byte);
@@ -59,7 +59,7 @@ function byteLetters() {
   ]);
 }
 
-/** Join the pair of neighbours that comes first in `ranks`, until there is none. */
+/** Join the neighbouring pair that comes first in `ranks`, again and again until none is left. */
 function merged(parts, ranks) {
   for (;;) {
     let best = null;

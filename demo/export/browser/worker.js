@@ -1,4 +1,4 @@
-/** Runs the model in a thread of its own, so that the page stays alive. */
+/** Run the model in a separate thread, so that the page stays responsive. */
 
 import { fetchBytes, readAbout, readNpz } from "./files.js";
 import { toWindow } from "./picture.js";
@@ -7,19 +7,19 @@ import { singular, tokenizer, vectorOf } from "./words.js";
 const RUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 const PANOPTIC = ["panoptic_ids", "segment_classes", "segment_scores"];
 let ort, model, about, tower;
-const known = new Map(); // the vectors of names
+const known = new Map(); // name -> its vector
 
-// One after the other: a session runs one picture at a time.
+// Requests are answered one after another, because a session runs one picture at a time.
 let before = start();
 onmessage = ({ data }) => (before = before.then(() => answer(data)));
 
-/** Load the runtime and the model, and say what the model knows. */
+/** Load the runtime and the model, and post the model's metadata and classes to the page. */
 async function start() {
   try {
     ort = await import(RUNTIME).catch(() => {
-      throw new Error("onnxruntime-web is not there: run `npm install` in the folder of this page");
+      throw new Error("onnxruntime-web was not found: run `npm install` in the folder of this page");
     });
-    // More threads need headers that a plain file server does not send.
+    // Several threads require HTTP headers that a plain file server does not send.
     ort.env.wasm.numThreads = self.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
     const bytes = await fetchBytes("model.onnx");
     about = readAbout(bytes);
@@ -44,10 +44,11 @@ async function answer({ number, image, classes, everyPixel }) {
 }
 
 /**
- * The segments of a picture. `image`: ImageData. `classes`: [{ names, isThing }]. `everyPixel`: one
- * segment for each class, so that every pixel has one (semantic), instead of objects (panoptic).
- * { ids, width, height, segments, seconds }: `ids` has the number of the segment at each pixel, 0
- * for none; segment 1, 2, ... has { classId, score }, without a score where there is none.
+ * Segment a picture. `image`: ImageData. `classes`: [{ names, isThing }]. `everyPixel`: whether to
+ * make one segment for each class, so that every pixel has one (semantic), instead of objects
+ * (panoptic). Returns { ids, width, height, segments, seconds }: `ids` has the number of the
+ * segment at each pixel, 0 for none; segment 1, 2, ... is { classId, score }, or { classId } without
+ * a score.
  */
 async function segment(image, classes, everyPixel) {
   const text = await embed(classes);
@@ -66,7 +67,7 @@ async function segment(image, classes, everyPixel) {
   return { ids, height: size[0], width: size[1], segments, seconds: (performance.now() - start) / 1000 };
 }
 
-/** The picture's part of a map over the window, whose rows are `stride` pixels long. */
+/** Crop a map over the window to the picture; the rows of the map are `stride` pixels long. */
 function cropped(map, stride, [height, width]) {
   const part = new Int32Array(height * width);
   for (let row = 0; row < height; row++) part.set(map.subarray(row * stride, row * stride + width), row * width);
@@ -78,7 +79,7 @@ function segmentsOf({ segment_classes: classes, segment_scores: scores }) {
   return all.filter(({ classId }) => classId >= 0);
 }
 
-/** The inputs of the model that say what is looked for. */
+/** Return the inputs of the model for the requested classes. */
 async function embed(classes) {
   const names = classes.flatMap((group) => group.names);
   for (const name of names) if (!known.has(name)) known.set(name, await vectorOf(name, about.templates, encode));
@@ -94,7 +95,7 @@ async function embed(classes) {
   };
 }
 
-/** The vectors of texts, by the text tower, which is loaded when the first new name comes. */
+/** Encode texts with the text tower, which is loaded when the first new name is used. */
 async function encode(texts) {
   tower ??= loadTower();
   const { session, tokenize } = await tower;

@@ -1,8 +1,9 @@
-/** Requests to the service. Errors are the service's own lines. */
+/** Requests to the service. Error messages are those of the service. */
 
 /**
- * A request that was refused, in one plain line. `status`: of the service's answer, 0 where it does
- * not answer, null where the page itself refused; `retryAfter`: in seconds, or null.
+ * A request that was refused; the message is one plain line. `status`: the HTTP status of the
+ * service's answer, 0 if it does not answer, null if the page itself refused; `retryAfter`: seconds
+ * after which another attempt may succeed, or null.
  */
 export class ServiceError extends Error {
   constructor(line, status = null, retryAfter = null) {
@@ -11,12 +12,13 @@ export class ServiceError extends Error {
   }
 }
 
-// Kept in memory only, so that closing the page forgets it.
+// The token is kept only in memory, so that it is forgotten when the page is closed.
 let token = null;
 
 /**
- * The JSON that the service answers. `askToken(again)` is a promise of the token that a service
- * wants, or of null to give up; `again` says that the last one was refused.
+ * Send a request, and return the JSON that the service answers. `askToken(again)` returns a promise
+ * of the token that the service requires, or of null to give up; `again` says that the last token
+ * was refused.
  */
 export async function call(path, options, askToken) {
   for (let again = token !== null; ; again = true) {
@@ -28,13 +30,13 @@ export async function call(path, options, askToken) {
   }
 }
 
-/** Ask for the segments of a picture. words: [{ names, isThing }]; signal: stops the request. */
+/** Request the segments of a picture. words: [{ names, isThing }]; signal: stops the request. */
 export function segment(file, words, signal, askToken) {
   const form = new FormData();
   form.set("image", file, file.name || "picture.png");
   form.set("vocabulary", JSON.stringify(words.map(({ names }) => names)));
   form.set("things", JSON.stringify(words.filter(({ isThing }) => isThing).map(({ names }) => names)));
-  // The page applies the threshold itself, so that moving it asks nothing of the service.
+  // The page applies the threshold itself, so that moving it needs no further request.
   form.set("threshold", "0");
   form.set("format", "map");
   return call("/v1/segment", { method: "POST", body: form, signal }, askToken);

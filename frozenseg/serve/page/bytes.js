@@ -1,6 +1,6 @@
-/** Bytes in and out: base64, zlib streams, CRC-32. */
+/** Helpers for bytes: base64, zlib streams, CRC-32. */
 
-/** The bytes of a base64 text. */
+/** Decode a base64 text to bytes. */
 export function fromBase64(text) {
   const binary = atob(text);
   const bytes = new Uint8Array(binary.length);
@@ -8,7 +8,7 @@ export function fromBase64(text) {
   return bytes;
 }
 
-/** The bytes of several arrays, one after the other. */
+/** Join several arrays of bytes into one. */
 export function join(parts) {
   const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
@@ -19,12 +19,12 @@ export function join(parts) {
   return whole;
 }
 
-/** `bytes` as a zlib stream, which is what "deflate" means to browsers. */
+/** Compress `bytes` to a zlib stream, which is the format that browsers call "deflate". */
 export function deflate(bytes) {
   return through(bytes, new CompressionStream("deflate"));
 }
 
-/** The content of a zlib stream. */
+/** Decompress a zlib stream. */
 export function inflate(bytes) {
   return through(bytes, new DecompressionStream("deflate"));
 }
@@ -34,7 +34,7 @@ async function through(bytes, transform) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** The CRC-32 of PNG chunks and of files in a ZIP archive. */
+/** Compute the CRC-32 that PNG chunks and files in a ZIP archive need. */
 export function crc32(bytes) {
   let crc = ~0;
   for (let at = 0; at < bytes.length; at++) crc = CRC[(crc ^ bytes[at]) & 255] ^ (crc >>> 8);

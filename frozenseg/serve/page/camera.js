@@ -1,12 +1,13 @@
-/** A picture from the camera. */
+/** Take a picture with the camera. */
 
 import { byId } from "./dom.js";
 
 /**
- * Prepare the buttons and the dialog of the camera; `take(file)` gets the picture.
+ * Prepare the buttons and the dialog of the camera. `take(file)` is called with the picture, and
+ * `refuse(line)` with an error.
  *
- * Browsers give the camera only to pages of this machine or of https. Elsewhere a telephone still
- * opens its own camera for a file input.
+ * Browsers allow the camera only on pages of the same machine or over https. On other pages, a
+ * phone opens its own camera app for the file input instead.
  */
 export function watchCamera(take, refuse) {
   const [dialog, video] = [byId("camera"), byId("camera-view")];
@@ -17,7 +18,7 @@ export function watchCamera(take, refuse) {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
       const denied = error.name === "NotAllowedError";
-      return refuse(denied ? "The camera was not allowed." : "No camera can be used here.");
+      return refuse(denied ? "You have not allowed the camera." : "No camera is available.");
     }
     video.srcObject = stream;
     dialog.showModal();
@@ -36,7 +37,7 @@ export function watchCamera(take, refuse) {
   });
   byId("camera-cancel").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
-    // The light of the camera shall go out as soon as it is not needed.
+    // Release the camera as soon as it is not needed, so that its light goes out.
     stream?.getTracks().forEach((track) => track.stop());
     video.srcObject = stream = null;
   });

@@ -1,4 +1,4 @@
-/** The names to look for, as chips that can be added, changed, switched and removed. */
+/** The names to look for, as chips that can be added, edited, removed, or set to thing or stuff. */
 
 import { announce, byId, icon, make } from "./dom.js";
 import { endsInQuotes, formatNames, parseWords, plain } from "./words.js";
@@ -6,12 +6,12 @@ import { endsInQuotes, formatNames, parseWords, plain } from "./words.js";
 const MINE = "frozenseg.my-words";
 
 export class Chips {
-  /** changed(): called after each change of the words by the person. */
+  /** changed(): called each time the user has changed the words. */
   constructor(changed) {
     this.words = []; // [{ names, isThing }]
-    this.lists = new Map(); // by title: words
+    this.lists = new Map(); // title -> words
     this.guess = () => true;
-    this.place = null; // where a chip that is being changed goes back
+    this.place = null; // index at which the chip that is being edited is put back
     this.changed = changed;
     this.list = byId("chips");
     this.input = byId("word");
@@ -27,14 +27,14 @@ export class Chips {
     this.set([]);
   }
 
-  /** Show these words in place of all others. */
+  /** Replace all words by these. */
   set(words) {
     this.words = words.map(({ names, isThing }) => ({ names, isThing }));
     this.place = null;
     this.draw();
   }
 
-  /** Take the classes of a text, as far as their names are new. */
+  /** Add the classes of a text; names that are already there are left out. */
   add(text) {
     const known = new Set(this.words.flatMap(({ names }) => names.map(plain)));
     for (const names of parseWords(text)) {
@@ -52,8 +52,8 @@ export class Chips {
   }
 
   /**
-   * What is still in the text field becomes chips. Not when the field loses the focus: the page
-   * would move under a click that is on its way to a button.
+   * Turn the content of the text field into chips. This is not done when the field loses the focus:
+   * the layout would shift while the user is clicking a button, and the click would miss it.
    */
   commit() {
     const text = this.input.value;
@@ -72,7 +72,7 @@ export class Chips {
   }
 
   onInput() {
-    // A ";" ends a class; one inside an open quote is part of the name.
+    // A ";" ends a class, except inside an open quote, where it is part of the name.
     const text = this.input.value;
     if (/[;\n]/.test(text) && !endsInQuotes(text)) this.commit();
   }
@@ -129,7 +129,7 @@ export class Chips {
     );
   }
 
-  /** Offer the lists of the service and, if there is one, that of the person. */
+  /** Offer the lists of the service and, if there is one, the list that the user has saved. */
   offer(lists) {
     this.lists = new Map(
       lists.map(({ name, classes }) => [
@@ -159,7 +159,7 @@ export class Chips {
       localStorage.setItem(MINE, JSON.stringify(this.words));
       announce("Saved as My words, in this browser.");
     } catch {
-      announce("This browser keeps nothing for this page.");
+      announce("This browser does not store data for this page.");
     }
     this.offer(this.offered ?? []);
     byId("save-words").classList.add("done");
@@ -174,7 +174,7 @@ function button(className, label, act, ...children) {
   return element;
 }
 
-/** The words that were saved in this browser; none if they cannot be read. */
+/** Return the words that were saved in this browser; none if they cannot be read. */
 function stored() {
   try {
     const words = JSON.parse(localStorage.getItem(MINE)) ?? [];

@@ -1,25 +1,27 @@
 /**
- * Colours of segments that people tell apart, colour-blind people too.
+ * Colours of segments that everybody can tell apart, including people with colour blindness.
  *
- * The distance of two colours is the least of their CIELAB distances for full, protan and deutan
- * vision. A class has one colour in all views; its further objects have similar ones.
+ * The distance of two colours is the smallest of their CIELAB distances for full, protan and deutan
+ * vision. A class has the same colour in all views; its further objects have similar colours.
  */
 
-// Linear RGB as seen with full, protan and deutan vision (Machado et al., 2009, severity 1).
+// Matrices for linear RGB as seen with full, protan and deutan vision (Machado et al., 2009,
+// severity 1).
 const VISIONS = [
   [1, 0, 0, 0, 1, 0, 0, 0, 1],
   [0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216, -0.003882, -0.048116, 1.051998],
   [0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413, -0.01182, 0.04294, 0.968881],
 ];
-// The least distance between segments and to the picture under them, tried in turn.
+// Smallest allowed distances between the colours of segments, tried in turn until one can be kept.
 const APART = [24, 16, 10, 6, 3, 0];
+// A class colour that is closer than this to the picture under it is rated lower.
 const FROM_GROUND = 30;
-// Colours that differ as much as this are told apart at a glance.
+// Colours with at least this distance can be told apart at a glance.
 const ENOUGH = 36;
 
 /**
- * A colour [red, green, blue] for each class. `grounds`: the mean colour of the picture under
- * each, which shows through; the classes come in order of importance.
+ * Choose a colour [red, green, blue] for each class. `grounds`: the mean colour of the picture
+ * under each class, which shines through; the most important classes come first.
  */
 export function classColours(grounds) {
   const { views } = candidates();
@@ -29,7 +31,7 @@ export function classColours(grounds) {
     const place = highest(
       near.map((free, at) => {
         const clear = Math.min(1, under[at] / FROM_GROUND);
-        // Where many colours are far enough from the others, one that is neither loud nor dull.
+        // If many colours are far enough from the others, prefer medium chroma and lightness.
         const chroma = Math.hypot(views[9 * at + 1], views[9 * at + 2]);
         const calm = Math.abs(chroma - 52) + Math.abs(views[9 * at] - 68);
         return Math.min(free, ENOUGH) * clear - 0.2 * calm;
@@ -41,30 +43,30 @@ export function classColours(grounds) {
 }
 
 /**
- * Colours for all segments of a view. `segments`: [{ classId }]; `ofClass`: a Map from a class to
- * its colour, which its first segment gets; others of the class get the most similar colour that
- * is far enough from all.
+ * Choose colours for all segments of a view. `segments`: [{ classId }]; `ofClass`: a Map from a
+ * class to its colour. The first segment of a class gets that colour; its other segments get the
+ * most similar colour that is far enough from all others.
  */
 export function segmentColours(segments, ofClass) {
   for (const apart of APART) {
     const colours = apartBy(apart, segments, ofClass);
     if (colours) return colours;
   }
-  throw new Error("A distance of 0 is always found.");
+  throw new Error("Colours with a distance of 0 can always be found.");
 }
 
-/** A colour as "#rrggbb", and back. */
+/** Convert a colour to "#rrggbb", and back. */
 export const toHex = (colour) => "#" + colour.map((part) => part.toString(16).padStart(2, "0")).join("");
 export const fromHex = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
 
-/** Black or white, whichever is easier to read on a colour (WCAG's contrast). */
+/** Return black or white, whichever is easier to read on a colour (contrast as in WCAG). */
 export function readableOn(colour) {
   const [red, green, blue] = colour.map(linear);
   const light = 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
   return light / 0.05 >= 1.05 / light ? "#000" : "#fff";
 }
 
-/** The least distance of two colours [red, green, blue] over the three visions. */
+/** Return the smallest distance of two colours [red, green, blue] over the three visions. */
 export function distance(one, other) {
   return between(seen(one), 0, seen(other));
 }
@@ -91,7 +93,7 @@ function apartBy(apart, segments, ofClass) {
   return colours;
 }
 
-/** The place of the highest value above -Infinity, or -1. */
+/** Return the index of the highest value, or -1 if all are -Infinity. */
 function highest(values) {
   let place = -1;
   let height = -Infinity;
@@ -99,13 +101,13 @@ function highest(values) {
   return place;
 }
 
-/** The distance of each candidate to a colour as `seen`. */
+/** Return the distance of each candidate to a colour, which is given as `seen` returns it. */
 function distances(view, measure = between) {
   const { views } = candidates();
   return Float32Array.from({ length: views.length / 9 }, (_, at) => measure(views, 9 * at, view));
 }
 
-/** Lower `near`, the distance of each candidate to what is taken, by one more colour. */
+/** Update `near`, the distance of each candidate to the colours in use, with one more colour. */
 function avoid(near, view) {
   const { views } = candidates();
   for (let at = 0; at < near.length; at++) near[at] = Math.min(near[at], between(views, 9 * at, view));
@@ -117,7 +119,7 @@ function viewOf(place) {
 
 let all = null;
 
-/** A grid of colours that are neither grey nor very dark or bright, and how they are seen. */
+/** Return a grid of colours, neither grey nor very dark or bright, and how each one is seen. */
 function candidates() {
   if (all) return all;
   const rgb = [];
@@ -132,7 +134,7 @@ function candidates() {
   return (all = { rgb, views });
 }
 
-/** A colour in CIELAB as each of the three visions sees it: 9 numbers. */
+/** Return a colour in CIELAB as each of the three visions sees it: 9 numbers. */
 function seen(colour) {
   const light = colour.map(linear);
   const values = new Float32Array(9);
@@ -157,13 +159,13 @@ function apartIn(views, at, view, vision = 0) {
   return Math.sqrt(light * light + a * a + b * b);
 }
 
-/** Linear light, 0-1, of an sRGB value, 0-255 (IEC 61966-2-1). */
+/** Convert an sRGB value, 0-255, to linear light, 0-1 (IEC 61966-2-1). */
 function linear(part) {
   const value = part / 255;
   return value > 0.04045 ? ((value + 0.055) / 1.055) ** 2.4 : value / 12.92;
 }
 
-/** CIELAB (D65) of linear RGB. */
+/** Convert linear RGB to CIELAB (D65). */
 function lab([red, green, blue]) {
   const x = curve((0.412453 * red + 0.35758 * green + 0.180423 * blue) / 0.950456);
   const y = curve(0.212671 * red + 0.71516 * green + 0.072169 * blue);

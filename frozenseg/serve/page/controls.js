@@ -25,7 +25,7 @@ export function bindControls(settings, changed) {
   }
 }
 
-/** Show the settings in the controls. */
+/** Set the controls to the settings. */
 export function showControls(settings) {
   byId(`view-${settings.view}`).checked = true;
   for (const key of SLIDERS) {
@@ -37,7 +37,7 @@ export function showControls(settings) {
   byId("threshold").title = settings.view === "semantic" ? SEMANTIC_HINT : "";
 }
 
-/** Offer the views that the model makes. */
+/** Enable the views for which the model gives results. */
 export function offerViews(layers) {
   for (const view of VIEWS) byId(`view-${view}`).disabled = !(view in layers);
 }

@@ -1,4 +1,4 @@
-/** A plain reader of /openapi.json: what the service takes and gives, address by address. */
+/** Show /openapi.json as a plain page: requests and answers of the service, by address. */
 
 import { byId, make } from "./dom.js";
 
@@ -6,7 +6,7 @@ const METHODS = ["get", "post", "put", "delete"];
 
 async function start() {
   const response = await fetch("/openapi.json");
-  if (!response.ok) throw new Error(`The description answered with status ${response.status}.`);
+  if (!response.ok) throw new Error(`The description could not be loaded (status ${response.status}).`);
   const api = await response.json();
   byId("title").textContent = `${api.info.title} over HTTP, version ${api.info.version}`;
   byId("about").replaceChildren(...prose(api.info.description));
@@ -21,7 +21,7 @@ async function start() {
     }),
   );
   byId("operations").replaceChildren(...operations.map((operation) => section(api, operation)));
-  // The address of a section was not there when the browser looked for it.
+  // The section that the address names did not exist yet when the browser looked for it.
   if (location.hash) byId(location.hash.slice(1))?.scrollIntoView();
 }
 
@@ -44,19 +44,19 @@ function section(api, operation) {
     ...(fields.length ? [table(fields)] : []),
     make("h3", { textContent: "Answers" }),
     table(Object.entries(responses).map(([status, one]) => answer(status, one))),
-    make("h3", { textContent: "By curl" }),
+    make("h3", { textContent: "With curl" }),
     make("pre", { tabIndex: 0 }, make("code", { textContent: curl(operation, fields) })),
   );
 }
 
-/** Fields of a query or a path: [{ name, kind, about, required, example }]. */
+/** Return the parameters of a query or a path: [{ name, kind, about, required, example }]. */
 function parametersOf({ parameters = [] }) {
   return parameters.map(({ name, required, description, schema, example }) => {
     return { name, required, kind: kindOf(schema), about: description, example: example ?? schema?.default };
   });
 }
 
-/** The fields of a request's body, or null where it has none. */
+/** Return the type and the fields of a request's body, or null if it has none. */
 function bodyOf(api, { requestBody }) {
   const [type, content] = Object.entries(requestBody?.content ?? {})[0] ?? [];
   if (!type) return null;
@@ -82,15 +82,15 @@ function resolve(api, schema = {}) {
   return schema.$ref.split("/").slice(1).reduce((place, key) => place[key], api);
 }
 
-/** What a field takes, in a few words. */
+/** Describe in a few words which values a field takes. */
 function kindOf(schema = {}) {
   if (schema.enum) return schema.enum.join(" | ");
   if (schema.anyOf) return schema.anyOf.map(kindOf).filter((kind) => kind !== "null").join(" or ");
   if (schema.type === "array") return `several: ${kindOf(schema.items)}`;
   if (isFile(schema)) return "file";
   const bounds = "minimum" in schema && "maximum" in schema ? ` ${schema.minimum}-${schema.maximum}` : "";
-  const usual = schema.default === undefined ? "" : `, else ${schema.default}`;
-  return `${schema.type ?? "any"}${bounds}${usual}`;
+  const fallback = schema.default === undefined ? "" : ` (default: ${schema.default})`;
+  return `${schema.type ?? "any"}${bounds}${fallback}`;
 }
 
 const isFile = ({ format, contentMediaType }) => format === "binary" || Boolean(contentMediaType);
@@ -109,7 +109,7 @@ function table(fields) {
   return make("table", { className: "fields" }, make("tbody", {}, ...rows));
 }
 
-/** A command that asks this address, with the required fields. */
+/** Return a curl command for this address, with the required fields. */
 function curl({ path, method }, fields) {
   const parts = [`curl ${location.origin}${path}`];
   if (method !== "get") parts[0] = `curl -X ${method.toUpperCase()} ${location.origin}${path}`;
@@ -120,10 +120,10 @@ function curl({ path, method }, fields) {
   return parts.join(" \\\n  ");
 }
 
-/** Text of the description as paragraphs. */
+/** Split a text of the description into paragraphs. */
 const prose = (text = "") => text.split(/\n\s*\n/).filter(Boolean).map((part) => make("p", {}, ...marked(part)));
 
-/** Text whose words between backquotes are set as code. */
+/** Set the words between backquotes in a text as code. */
 function marked(text = "") {
   return text.split("`").map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
 }

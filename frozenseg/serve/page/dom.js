@@ -1,11 +1,11 @@
 /** Small helpers for the document. */
 
-/** The element of an id. */
+/** Return the element with an id. */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * A new element. `properties` are set on it; those of `attributes` become attributes. Text is
- * always text and never markup, whatever names or a service's lines hold.
+ * Make an element. `properties` are set on it, and the entries of `attributes` become attributes.
+ * Text is always inserted as text and never as markup, whatever class names or messages contain.
  */
 export function make(tag, properties = {}, ...children) {
   const { attributes = {}, ...rest } = properties;
@@ -15,7 +15,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** An icon of the sprite in index.html. */
+/** Make an icon from the sprite in index.html. */
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
@@ -27,7 +27,7 @@ export function icon(name) {
   return svg;
 }
 
-/** A function that runs `action` once before the next frame, however often it is called. */
+/** Return a function that runs `action` once before the next frame, however often it is called. */
 export function oncePerFrame(action) {
   let waiting = false;
   return () => {
@@ -40,7 +40,7 @@ export function oncePerFrame(action) {
   };
 }
 
-/** Say something to a screen reader. */
+/** Announce a text to screen readers. */
 export function announce(text) {
   byId("live").textContent = text;
 }

@@ -1,4 +1,4 @@
-/** Files of what is seen: the overlay, masks, COCO JSON, and cut-outs. */
+/** Files of the displayed result: the overlay, masks, COCO JSON, and cut-outs. */
 
 import { paintedSize } from "./map.js";
 import { Sheet } from "./paint.js";
@@ -6,10 +6,11 @@ import { writeIds } from "./png.js";
 import { encode } from "./rle.js";
 import { zip } from "./zip.js";
 
-// The long side to which a small picture is enlarged, so that the names on it can be read.
+// Small pictures are enlarged until their longer side has at least this many pixels, so that the
+// names on them can be read.
 const LONG_SIDE = 1200;
 
-/** The picture with the layer over it, at least at its own size. look: see `Sheet.paint`. */
+/** Return the picture with the layer over it, at least at its own size. look: see `Sheet.paint`. */
 export async function overlay(picture, layer, look) {
   const long = Math.max(layer.width, layer.height);
   const [width, height] = paintedSize(layer.width, layer.height, (LONG_SIDE * layer.width) / long, Infinity);
@@ -23,7 +24,7 @@ export async function overlay(picture, layer, look) {
   return under.convertToBlob({ type: "image/png" });
 }
 
-/** A PNG with the number of a segment at each of its pixels: R + 256 G + 65536 B, 0 for none. */
+/** Return a PNG with the number of the segment at each pixel: R + 256 G + 65536 B, 0 for none. */
 export function masks(layer, look) {
   const ids = new Int32Array(layer.segments.length + 1);
   for (const segment of shown(layer, look)) ids[segment.rank] = segment.id;
@@ -31,8 +32,9 @@ export function masks(layer, look) {
 }
 
 /**
- * The segments in a format of COCO: panoptic for the panoptic layer, whose `file_name` is that of
- * `masks`; otherwise one annotation with an RLE for each segment, as in the format of detection.
+ * Return the segments in a COCO format. For the panoptic layer it is the panoptic format, whose
+ * `file_name` is that of `masks`; otherwise it is the detection format, with one annotation and RLE
+ * for each segment.
  */
 export function coco(view, picture, layer, classes, look) {
   const segments = shown(layer, look);
@@ -60,7 +62,7 @@ export function coco(view, picture, layer, classes, look) {
   return new Blob([text], { type: "application/json" });
 }
 
-/** Segments as pictures of their own, transparent around them: one PNG, or a ZIP of several. */
+/** Return segments as pictures with a transparent background: one PNG, or a ZIP of several. */
 export async function cutOuts(picture, layer, look) {
   const segments = shown(layer, look).filter(({ rank }) => !look.isolated || rank === look.isolated);
   const source = new OffscreenCanvas(layer.width, layer.height);
@@ -84,16 +86,16 @@ export function save(blob, name) {
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
-  // The browser needs the address until it has begun to save.
+  // The browser needs the address until it has started to save.
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** The name of a file about a picture, such as "scene_1_panoptic.png". */
+/** Return the name of a file about a picture, such as "scene_1_panoptic.png". */
 export function fileName(picture, what, ending) {
   return `${safe(picture.name.replace(/\.[^.]*$/, ""))}_${what}.${ending}`;
 }
 
-/** The part of the picture inside a segment, as small as it can be; null if there is none. */
+/** Return the picture inside a segment, cropped to its box; null if the segment has no pixels. */
 async function cutOut(context, layer, segment) {
   const map = alone(layer, segment);
   const [left, top, right, bottom] = boxOf(map, layer.width, segment.rank);
@@ -109,7 +111,7 @@ async function cutOut(context, layer, segment) {
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-/** The box [x0, y0, x1, y1] of a rank, x1 and y1 exclusive; without width where it is absent. */
+/** Return the box [x0, y0, x1, y1] of a rank, x1 and y1 exclusive; x1 <= x0 if it is absent. */
 function boxOf(map, width, rank) {
   let [left, top, right, bottom] = [width, Infinity, 0, 0];
   for (let at = map.indexOf(rank); at >= 0 && at < map.length; at++) {
@@ -121,7 +123,7 @@ function boxOf(map, width, rank) {
   return [left, top, right, bottom];
 }
 
-/** The map in which no other segment covers this one. */
+/** Return the map of ranks of one segment, without the others that may cover it. */
 function alone(layer, segment) {
   return layer.compose((other) => other === segment);
 }
@@ -130,5 +132,5 @@ function shown(layer, { threshold }) {
   return layer.segments.filter((segment) => layer.shows(segment, threshold));
 }
 
-/** A name that every file system takes. */
+/** Change a text into a file name that every file system accepts. */
 const safe = (name) => name.replace(/[^\p{L}\p{N}._-]+/gu, "_").replace(/^[._]+/, "").slice(0, 80) || "segment";

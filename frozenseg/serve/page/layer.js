@@ -1,7 +1,7 @@
 /**
- * The answer of the service as layers: panoptic, semantic and instances in one form.
+ * The answer of the service as layers: panoptic, semantic and instance results in the same form.
  *
- * A layer has segments and a map of ranks: 0 where nothing was found, r at a pixel of
+ * A layer has segments and a map of ranks: 0 where nothing was found, and r at the pixels of
  * `segments[r - 1]`. Everything on the page is drawn from such maps.
  */
 
@@ -15,8 +15,9 @@ export const VIEWS = ["panoptic", "semantic", "instances"];
 export class Layer {
   /**
    * segments: [{ id, classId, name, isThing, score, area, box }], where `id` is the segment's
-   * number in a PNG of masks and `score` is null where the model gives none.
-   * compose: fills a map of ranks with the segments that a predicate lets through.
+   * number in a PNG of masks and `score` is null if the model gives none.
+   * compose: a function that takes a predicate of segments and returns the map of ranks of the
+   * segments for which it holds.
    */
   constructor(width, height, segments, compose) {
     Object.assign(this, { width, height, segments, compose });
@@ -30,7 +31,7 @@ export class Layer {
     this.recompose(() => true);
   }
 
-  /** Make the map of the segments that are not hidden, so that what lies under one shows up. */
+  /** Make the map of the shown segments anew, so that what lies under a hidden one appears. */
   recompose(shown = (segment) => !segment.hidden) {
     this.ranks = this.compose(shown);
   }
@@ -39,13 +40,16 @@ export class Layer {
     return this.segments[rank - 1] ?? null;
   }
 
-  /** Whether a segment is to be seen: not hidden, and its score, if it has one, is high enough. */
+  /** Whether a segment is shown: it is not hidden, and its score (if any) is high enough. */
   shows(segment, threshold) {
     return !segment.hidden && (segment.score ?? 1) >= threshold;
   }
 }
 
-/** The layers of an answer of `format=map`; those that the model does not make are absent. */
+/**
+ * Return the layers of an answer of `format=map`; those that the model does not produce are absent.
+ * ground: see `colour`.
+ */
 export async function layersOf(answer, ground) {
   const classes = new Map(answer.classes.map((one) => [one.id, one]));
   const size = [answer.width, answer.height];
@@ -73,7 +77,7 @@ async function mapLayer([width, height], png, segments) {
   const { ids } = await readIds(fromBase64(png));
   const rankOf = new Map(segments.map((segment, at) => [segment.id, at + 1]));
   const ranks = Uint16Array.from(ids, (id) => rankOf.get(id) ?? 0);
-  // The segments of these maps do not overlap, so nothing lies under a hidden one.
+  // The segments of these maps do not overlap, so hiding one uncovers nothing.
   return new Layer(width, height, segments, () => ranks);
 }
 
@@ -96,9 +100,9 @@ function instanceLayer([width, height], instances, classes) {
   return new Layer(width, height, segments, compose);
 }
 
-/** Give all segments colours; `ground(layer)` is the mean colour of the picture under each. */
+/** Give all segments colours. `ground(layer)`: the picture's mean colour under each segment. */
 function colour(layers, ground) {
-  // The classes of the first layer choose first, the largest before the others.
+  // Colours are chosen for the classes of the first layer first, and for large segments first.
   const unders = new Map();
   for (const layer of layers) {
     const under = ground(layer);

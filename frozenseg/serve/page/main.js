@@ -1,4 +1,4 @@
-/** The page: a picture and words go to the service, and its answer is shown. */
+/** The page: send a picture and words to the service, and show its answer. */
 
 import { ServiceError, call, segment } from "./api.js";
 import { watchCamera } from "./camera.js";
@@ -19,16 +19,16 @@ const chips = new Chips(() => {
   keepLink();
   showReady();
 });
-let offer = null; // what the service has: models, lists, examples
+let offer = null; // what the service offers: models, lists, examples
 let model = null;
 let picture = null;
-let running = null; // stops the request that runs
-let borrowed = false; // whether the words came with an example, so that the next one replaces them
+let running = null; // AbortController of the request in progress
+let borrowed = false; // whether the words are those of an example, and the next one replaces them
 
 const link = () => location.pathname + writeFragment(settings, chips.words);
 const keepLink = oncePerFrame(() => history.replaceState(null, "", link()));
 
-/** Show a picture; `example` is its name if it is one of the service's. Says whether it could. */
+/** Show a picture; `example`: its name if it is one of the service's. Returns true on success. */
 async function take(file, example = "") {
   notices.hideError();
   let opened;
@@ -68,7 +68,7 @@ async function takeExample(example) {
 async function run() {
   chips.commit();
   if (!picture) return fail(new ServiceError("Choose a picture first."));
-  if (!chips.words.length) return fail(new ServiceError("Say at least one name to look for."));
+  if (!chips.words.length) return fail(new ServiceError("Enter at least one name to look for."));
   notices.hideError();
   running?.abort();
   const mine = (running = new AbortController());
@@ -95,13 +95,13 @@ function showAnswer(answer, layers) {
   byId("seconds").textContent = `${answer.seconds.toFixed(2)} s`;
   announce(result.summary());
   keepLink();
-  // On a telephone the words stand below the picture, and the result shall be seen.
+  // On a phone the words are below the picture, so scroll back to the result.
   const stage = byId("stage");
   if (stage.getBoundingClientRect().top < 0) stage.scrollIntoView({ block: "start" });
 }
 
 function fail(error) {
-  // A fault of the page itself is told too, rather than a page that stands still.
+  // Errors in the page itself are shown too, so that the user knows why nothing happens.
   if (!(error instanceof ServiceError)) console.error(error);
   const again = error.status === 503 || error.status === 0;
   const wait = error.retryAfter ? ` (in ${error.retryAfter} s)` : "";
@@ -109,7 +109,7 @@ function fail(error) {
   if (again && !model) byId("retry").hidden = !(byId("retry").onclick = () => location.reload());
 }
 
-/** Whether the button can be pressed, and whether that is the next thing to do. */
+/** Show whether the button can be pressed, and whether that is the next step. */
 function showReady() {
   byId("run").disabled = !model;
   byId("run").classList.toggle("ready", Boolean(picture && chips.words.length));
@@ -118,12 +118,12 @@ function showReady() {
 async function copyLink() {
   try {
     await navigator.clipboard.writeText(location.origin + link());
-    announce("The link is copied. It holds the words and the settings, and no picture.");
+    announce("The link is copied. It contains the words and the settings, but no picture.");
     byId("copy-link").classList.add("done");
     setTimeout(() => byId("copy-link").classList.remove("done"), 1500);
   } catch {
-    // Without https a page may not write to the clipboard.
-    notices.showError("The link could not be copied. It stands in the address line.");
+    // Browsers allow a page to write to the clipboard only over https or on the same machine.
+    notices.showError("The link could not be copied. You can copy it from the address bar.");
   }
 }
 
@@ -152,7 +152,7 @@ function bind() {
   });
 }
 
-/** Ask what the service has, again and again while its model is loading. */
+/** Ask what the service offers; while its model is loading, ask again after a pause. */
 async function askForModels() {
   for (;;) {
     try {

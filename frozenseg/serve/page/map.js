@@ -1,8 +1,9 @@
-/** Label maps at the size of the screen: scaling, borders, and places for names. All pure. */
+/** Label maps at the size of the screen: scaling, borders, and places for names; pure functions. */
 
 /**
- * The size at which a map is painted for a display of `target` pixels width: doubled until it is
- * as wide, so that the browser only scales it down, which smooths its steps; at most `most` pixels.
+ * Return the size [width, height] at which a map is painted for a display that is `target` pixels
+ * wide. The map is doubled until it is at least as wide, so that the browser only scales it down,
+ * which smooths its jagged edges; it gets at most `most` pixels.
  */
 export function paintedSize(width, height, target, most) {
   let factor = 1;
@@ -12,8 +13,8 @@ export function paintedSize(width, height, target, most) {
 }
 
 /**
- * A map at another size. Enlarged, its corners are rounded by Scale2x, which makes no new labels;
- * then the nearest pixel is taken.
+ * Resize a map. It is first enlarged with Scale2x, as often as the new width allows, which rounds
+ * corners without making new labels; then the nearest pixel is taken.
  */
 export function scaled(map, width, height, outWidth, outHeight) {
   while (2 * width <= outWidth) {
@@ -31,7 +32,7 @@ export function scaled(map, width, height, outWidth, outHeight) {
   return out;
 }
 
-/** Scale2x: a pixel becomes four, of which a corner takes the label that meets there. */
+/** Scale2x: a pixel becomes four; one at a corner takes the label of the two neighbours there. */
 function doubled(map, width, height) {
   const out = new Uint16Array(4 * width * height);
   for (let y = 0, at = 0; y < height; y++) {
@@ -52,7 +53,7 @@ function doubled(map, width, height) {
   return out;
 }
 
-/** 1 where another label is at most `reach` pixels away along a row or column, 0 elsewhere. */
+/** Return 1 where another label is at most `reach` pixels away along a row or column, else 0. */
 export function borders(map, width, height, reach) {
   const out = new Uint8Array(map.length);
   const mark = (from, to, step) => {
@@ -68,8 +69,8 @@ export function borders(map, width, height, reach) {
 }
 
 /**
- * For each label up to `count` the point farthest from its border: [{ x, y, room }] in pixels of
- * the map, `room` being the distance to the border; null for a label that is not there.
+ * Return, for each label from 0 to `count`, the point farthest from its border: [{ x, y, room }] in
+ * pixels of the map, where `room` is the distance to the border; null for a label that is absent.
  */
 export function innerPoints(map, width, height, count) {
   const step = Math.max(1, Math.ceil(Math.max(width, height) / 360));
@@ -89,7 +90,7 @@ export function innerPoints(map, width, height, count) {
   });
 }
 
-/** The distance of each pixel to another label or the frame, in steps of 1 and 1.4 (chamfer). */
+/** Return the chamfer distance (steps of 1 and 1.4) of each pixel to another label or the edge. */
 function rooms(map, w, h) {
   const room = new Float32Array(w * h);
   const pass = (from, to, turn) => {

@@ -1,8 +1,8 @@
-/** What the page tells while it works and when something fails. */
+/** What the page says while it works and when something fails. */
 
 import { announce, byId } from "./dom.js";
 
-/** Show the one line of an error, until the next attempt. `retry()`: what to try again, if any. */
+/** Show one line of error until the next attempt. `retry()`: what the retry button does, if any. */
 export function showError(line, retry = null) {
   byId("error-line").textContent = line;
   byId("error").hidden = false;
@@ -17,7 +17,7 @@ export function hideError() {
 
 let clock = null;
 
-/** Show that the page waits for the service; `stop()` is what the button does. */
+/** Show that the page waits for the service. `stop()`: what the stop button does. */
 export function showProgress(stop) {
   const started = performance.now();
   const tell = () => {
@@ -29,7 +29,7 @@ export function showProgress(stop) {
   tell();
   byId("busy").hidden = false;
   byId("stop").onclick = stop;
-  // The clock is not read aloud; one sentence is.
+  // Screen readers announce this word, and not each change of the clock.
   announce("Segmenting.");
 }
 
@@ -38,7 +38,7 @@ export function hideProgress() {
   byId("busy").hidden = true;
 }
 
-/** Ask for the token of the service: a promise of the text, or of null to give up. */
+/** Ask the user for the service's token; returns a promise of the text, or of null to give up. */
 export function askToken(again) {
   const [dialog, field] = [byId("token"), byId("token-text")];
   byId("token-again").hidden = !again;
@@ -56,7 +56,7 @@ export function askToken(again) {
   });
 }
 
-/** The model's name and what it knows. */
+/** Show the model's name and what it knows. */
 export function showModel({ name, knows, note, device }) {
   byId("model-name").textContent = name;
   byId("model-name").title = `It runs on ${device}.`;
@@ -64,7 +64,7 @@ export function showModel({ name, knows, note, device }) {
   showNote(note);
 }
 
-/** A warning of the model, such as that its weights are random; null for none. */
+/** Show a warning about the model, such as that its weights are random; null for none. */
 export function showNote(note) {
   byId("note").textContent = note ?? "";
   byId("note").hidden = !note;

@@ -1,4 +1,4 @@
-/** How a layer looks: a table of colours by rank, one pass over the pixels, and names on top. */
+/** Paint a layer: a table of colours by rank, one pass over the pixels, and names on top. */
 
 import { readableOn } from "./colours.js";
 import { borders, innerPoints, scaled } from "./map.js";
@@ -8,7 +8,7 @@ const FONT = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 
 /** A layer at the size of a canvas, ready to be painted again and again. */
 export class Sheet {
-  /** unit: the pixels of the canvas that are one pixel of the page, for lines and letters. */
+  /** unit: canvas pixels per page pixel, which scales the lines and letters. */
   constructor(layer, width, height, unit) {
     Object.assign(this, { layer, width, height, unit });
     this.map = scaled(layer.ranks, layer.width, layer.height, width, height);
@@ -18,7 +18,10 @@ export class Sheet {
     this.words = new Uint32Array(this.pixels.data.buffer);
   }
 
-  /** look: { opacity, threshold, outline, labels, hovered, isolated }; the last two are ranks. */
+  /**
+   * Paint the layer. look: { opacity, threshold, outline, labels, hovered, isolated }; the last two
+   * are ranks, or 0 for none.
+   */
   paint(context, look) {
     const { map, border, words } = this;
     const fills = colourTable(this.layer, look);
@@ -28,7 +31,7 @@ export class Sheet {
     if (look.labels) this.write(context, look);
   }
 
-  /** Names of the segments where these are widest, the largest first, if there is room. */
+  /** Write names where their segments are widest, for large segments first, if there is room. */
   write(context, look) {
     const size = 13 * this.unit;
     context.font = `600 ${size}px ${FONT}`;
@@ -40,7 +43,7 @@ export class Sheet {
     order.sort((one, other) => other.area - one.area);
     for (const { name, rank, colour } of order) {
       const point = this.points[rank];
-      // A name on a smaller region would hide it whole; pointing at it shows the name.
+      // On a smaller region, the name would hide all of it; pointing at the region shows the name.
       if (!point || point.room < 0.5 * size) continue;
       const text = name.length > 24 ? name.slice(0, 23) + "…" : name;
       const [width, height] = [context.measureText(text).width + size, 1.7 * size];
@@ -59,7 +62,7 @@ export class Sheet {
   }
 }
 
-/** The colour of each rank inside (first half) and at its border (second half), as RGBA words. */
+/** Return the colour of each rank, inside (first half) and at its border (second half), as RGBA. */
 function colourTable(layer, { opacity, threshold, outline, hovered, isolated }) {
   const count = layer.segments.length + 1;
   const table = new Uint32Array(2 * count);
@@ -77,7 +80,7 @@ function colourTable(layer, { opacity, threshold, outline, hovered, isolated }) 
   return table;
 }
 
-/** A pixel of ImageData as one number; all machines that browsers run on are little-endian. */
+/** Return a pixel of ImageData as one number; all machines that run browsers are little-endian. */
 function rgba([red, green, blue], alpha) {
   return ((Math.round(255 * alpha) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }

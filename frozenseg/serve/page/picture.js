@@ -1,4 +1,4 @@
-/** A picture of the person: dropped, pasted, chosen, or one of the service's examples. */
+/** The user's picture: dropped, pasted, chosen, or one of the service's examples. */
 
 import { ServiceError } from "./api.js";
 
@@ -7,8 +7,9 @@ const MEGA = 1e6;
 /**
  * Open a picture for display: { file, name, image, width, height }.
  *
- * limits: those of the service, checked here too, because a server that refuses an upload early
- * often cannot say so to a browser that is still sending. Raises a `ServiceError` with a plain line.
+ * limits: the limits of the service. They are checked here too, because a server that refuses an
+ * upload early often cannot say so to a browser that is still sending. Throws a `ServiceError` with
+ * a plain line.
  */
 export async function openPicture(file, limits) {
   const name = file.name || "picture.png";
@@ -32,10 +33,10 @@ export async function openPicture(file, limits) {
   return { file, name, image, width, height };
 }
 
-/** The picture of an example as a File. */
+/** Fetch the picture of an example as a File. */
 export async function fetchExample({ name, image }) {
   const response = await fetch(image);
-  if (!response.ok) throw refusal(`The example ${name} is not there.`);
+  if (!response.ok) throw refusal(`The example ${name} was not found.`);
   const blob = await response.blob();
   return new File([blob], image.split("/").pop(), { type: blob.type });
 }
@@ -61,7 +62,7 @@ export function watchDropsAndPastes(take) {
   });
 }
 
-/** The mean colour of the picture under each segment of a layer, from a small copy. */
+/** Return the mean colour of the picture under each segment of a layer, from a small copy. */
 export function meanColours(picture, layer) {
   const scale = Math.min(1, 200 / Math.max(layer.width, layer.height));
   const [width, height] = [layer.width, layer.height].map((side) => Math.max(1, Math.round(side * scale)));

@@ -1,8 +1,8 @@
 /**
- * Label maps as PNG, read and written exactly.
+ * Read and write label maps as PNG, exactly.
  *
- * The canvas is not used for this: browsers that guard against fingerprinting change the pixels
- * which a page reads back from it, and a changed pixel would be another segment.
+ * A canvas is not used for this: browsers that guard against fingerprinting change the pixels that
+ * a page reads back from it, and a changed pixel would belong to another segment.
  */
 
 import { crc32, deflate, inflate, join } from "./bytes.js";
@@ -10,12 +10,12 @@ import { crc32, deflate, inflate, join } from "./bytes.js";
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const RGB = 2;
 
-/** The ids of an 8-bit RGB PNG: { width, height, ids }, id = R + 256 G + 65536 B. */
+/** Read the ids of an 8-bit RGB PNG: { width, height, ids }, where id = R + 256 G + 65536 B. */
 export async function readIds(bytes) {
   const { header, data } = chunks(bytes);
   const [width, height] = [header.getUint32(0), header.getUint32(4)];
   if (header.getUint8(8) !== 8 || header.getUint8(9) !== RGB || header.getUint8(12) !== 0) {
-    throw new Error("The service sent a map of a kind that this page does not read.");
+    throw new Error("The service sent a map in a format that this page cannot read.");
   }
   const pixels = unfilter(await inflate(data), 3 * width, height);
   const ids = new Int32Array(width * height);
@@ -25,13 +25,13 @@ export async function readIds(bytes) {
   return { width, height, ids };
 }
 
-/** A PNG, as a Blob, of the ids (height x width), the inverse of `readIds`. */
+/** Write ids (height x width) as a PNG, and return it as a Blob; the inverse of `readIds`. */
 export async function writeIds(width, height, ids) {
   const stride = 3 * width + 1;
   const rows = new Uint8Array(stride * height);
   for (let y = 0, at = 0; y < height; y++) {
     let place = y * stride;
-    // Filter 2 keeps the difference to the row above, which is 0 nearly everywhere in a label map.
+    // Filter 2 stores the difference to the row above, which is 0 nearly everywhere in a label map.
     rows[place++] = 2;
     for (let x = 0; x < width; x++, at++) {
       const above = y ? ids[at - width] : 0;
@@ -76,9 +76,9 @@ function chunk(kind, content) {
   return join([new Uint8Array(ends.buffer, 0, 4), named, new Uint8Array(ends.buffer, 4, 4)]);
 }
 
-/** Undo the filters of PNG (its specification, section 9) for three bytes a pixel. */
+/** Undo PNG's filters (section 9 of the PNG specification) for pixels of three bytes. */
 function unfilter(rows, stride, height) {
-  // Three bytes of 0 stand left of each row, and a row of 0 above the first, as the filters want.
+  // The filters need three zero bytes left of each row, and a row of zeros above the first one.
   const wide = stride + 3;
   const out = new Uint8Array(wide * (height + 1));
   for (let y = 0; y < height; y++) {
@@ -94,7 +94,7 @@ function unfilter(rows, stride, height) {
   return pixels;
 }
 
-/** Each fills `out` from `from` to `to`; the filtered byte of a place is `rows[place + shift]`. */
+/** Each fills `out` from `from` to `to`; the filtered byte for index `at` is `rows[at + shift]`. */
 const FILTERS = [
   (out, from, to, wide, rows, shift) => {
     for (let at = from; at < to; at++) out[at] = rows[at + shift];

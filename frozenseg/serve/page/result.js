@@ -1,4 +1,4 @@
-/** The result of a picture: which view and segments are seen, and the files made of them. */
+/** The result of a picture: which view and segments are shown, and the files made from them. */
 
 import { offerViews, showControls } from "./controls.js";
 import { announce, byId } from "./dom.js";
@@ -28,7 +28,7 @@ export class Result {
     }
   }
 
-  /** Take the answer about a picture and its layers; without layers there is no result. */
+  /** Set the answer for a picture and its layers; if the answer is null, there is no result. */
   set(picture, answer, layers) {
     Object.assign(this, { picture, answer, layers });
     document.body.classList.toggle("with-result", Boolean(answer));
@@ -40,12 +40,12 @@ export class Result {
     return this.layers[this.settings.view] ?? null;
   }
 
-  /** What `Sheet.paint` wants to know. */
+  /** The argument `look` of `Sheet.paint`. */
   get look() {
     return { ...this.settings, hovered: this.hovered, isolated: this.isolated };
   }
 
-  /** Show the view of the settings, or the first that the model makes. */
+  /** Show the view of the settings, or the first one for which there is a layer. */
   showView() {
     const { settings, layers } = this;
     if (!this.layer && this.answer) settings.view = VIEWS.find((view) => view in layers);
@@ -58,7 +58,7 @@ export class Result {
     byId("overlay").setAttribute("aria-label", `The picture and its segments. ${this.summary()}`);
   }
 
-  /** Show the layer as the settings say; cheap enough for each move of a slider. */
+  /** Show the layer as the settings say; this is fast enough for each move of a slider. */
   show() {
     this.stage.show(this.look);
     this.table.show(this.look);
@@ -70,7 +70,7 @@ export class Result {
     this.show();
   }
 
-  /** Show one segment alone, or all again if it is alone already or there is none. */
+  /** Show only one segment; show all again if it is the only one already, or if the rank is 0. */
   isolate(rank) {
     const alone = rank === this.isolated ? 0 : rank;
     if (alone === this.isolated) return;
@@ -80,7 +80,7 @@ export class Result {
     announce(alone ? `Only ${this.layer.at(alone).label} is shown.` : "All segments are shown.");
   }
 
-  /** Make the map anew, because the segments that cover others have changed. */
+  /** Make the map anew, after segments that may cover others were hidden or shown. */
   recompose() {
     const alone = this.isolated;
     this.layer.recompose((segment) => (alone ? segment.rank === alone : !segment.hidden));
@@ -88,7 +88,7 @@ export class Result {
     this.show();
   }
 
-  /** What is seen, in one line. */
+  /** Describe the shown segments in one line. */
   summary() {
     if (!this.layer) return "";
     const shown = this.layer.segments.filter((one) => this.layer.shows(one, this.settings.threshold));
@@ -97,7 +97,7 @@ export class Result {
   }
 }
 
-// Each gives a Blob, and what it is and its ending for the name of the file.
+// Each returns a Blob and, for the file's name, what the file holds and its suffix.
 const DOWNLOADS = {
   overlay: async ({ picture, layer, look }) => [await overlay(picture, layer, look), "overlay", "png"],
   masks: async ({ layer, look }) => [await masks(layer, look), look.view, "png"],

@@ -1,6 +1,6 @@
-/** Run-length codes of COCO: runs of 0 and 1 down the columns, packed as text. */
+/** COCO's compressed run-length codes: runs of 0 and 1 in column order, packed as text. */
 
-/** Call `inside(start, end)` for each run of 1 of a code, in pixels counted down the columns. */
+/** Call `inside(start, end)` for each run of 1 in a code, with pixels numbered in column order. */
 export function eachRun(counts, inside) {
   const runs = [];
   let start = 0;
@@ -14,7 +14,7 @@ export function eachRun(counts, inside) {
       shift += 5;
     } while (part & 32);
     if (part & 16) value |= -1 << shift;
-    // From the fourth on, a run is written as its difference to the one before the last.
+    // From the fourth run on, a run is stored as its difference to the run two places before it.
     if (runs.length > 2) value += runs[runs.length - 2];
     if (runs.length % 2) inside(start, start + value);
     start += value;
@@ -22,7 +22,7 @@ export function eachRun(counts, inside) {
   }
 }
 
-/** The code of the pixels of `map` (height x width) that are equal to `value`. */
+/** Return the code of the pixels of `map` (height x width) that are equal to `value`. */
 export function encode(map, width, height, value) {
   const runs = [];
   let run = 0;

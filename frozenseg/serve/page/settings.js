@@ -1,8 +1,8 @@
 /**
- * What a person has set, and the link that keeps it.
+ * The user's settings, and the link that contains them.
  *
- * The link holds words and settings in its fragment, which browsers do not send to any server, and
- * never a picture. `example` is the name of one of the service's own examples, or "".
+ * The link has the words and settings in its fragment, which browsers do not send to any server,
+ * and never a picture. `example` is the name of one of the service's own examples, or "".
  */
 
 import { VIEWS } from "./layer.js";
@@ -18,7 +18,7 @@ export const DEFAULTS = {
   example: "",
 };
 
-/** The settings and words of a fragment: { settings, words }; what is missing or bad is default. */
+/** Read a fragment: { settings, words }; missing or invalid settings get their defaults. */
 export function readFragment(fragment) {
   const given = new URLSearchParams(fragment.replace(/^#/, ""));
   const settings = { ...DEFAULTS };
@@ -36,7 +36,7 @@ export function readFragment(fragment) {
   return { settings, words: classes.map((names, at) => ({ names, isThing: !stuff.has(at) })) };
 }
 
-/** The fragment of settings and words: [{ names, isThing }]. */
+/** Return the fragment for settings and words: [{ names, isThing }]. */
 export function writeFragment(settings, words) {
   const given = new URLSearchParams();
   if (words.length) given.set("words", words.map(({ names }) => formatNames(names)).join("; "));

@@ -1,14 +1,14 @@
-/** The picture in the middle, the layer over it, and what the pointer does there. */
+/** The picture in the middle, the layer over it, and the pointer's actions on them. */
 
 import { byId, oncePerFrame } from "./dom.js";
 import { paintedSize } from "./map.js";
 import { Sheet } from "./paint.js";
 
-// More pixels than this are not told apart on a screen, and cost time at each redraw.
+// More pixels than this make no visible difference on a screen, and slow down each redraw.
 const MOST_PIXELS = 2.5e6;
 
 export class Stage {
-  /** onHover(rank) and onPick(rank): the segment under the pointer or the click, 0 for none. */
+  /** onHover(rank), onPick(rank): called with the segment at the pointer or click, 0 for none. */
   constructor({ onHover, onPick }) {
     this.box = byId("stage");
     this.canvas = byId("overlay");
@@ -42,7 +42,7 @@ export class Stage {
     this.refresh();
   }
 
-  /** Show the layer another way; see `Sheet.paint`. */
+  /** Change how the layer is shown; see `Sheet.paint`. */
   show(look) {
     this.look = look;
     byId("comparison").hidden = !(look.compare && this.layer);
@@ -50,7 +50,7 @@ export class Stage {
     this.redraw();
   }
 
-  /** Make the map of the screen anew: the layer, its ranks or the size of the page has changed. */
+  /** Make the map at screen size anew, after the layer, its ranks or the page's size changed. */
   refresh() {
     this.sheet = null;
     this.redraw();
@@ -63,7 +63,8 @@ export class Stage {
       if (!width) return;
       const { layer, canvas } = this;
       const target = width * devicePixelRatio;
-      // Of a picture larger than the screen 1.5 pixels for one are enough for smooth edges.
+      // For a picture larger than the screen, 1.5 pixels per screen pixel (along each axis) are
+      // enough for smooth edges.
       const enough = layer.width > target ? (2.25 * target ** 2 * layer.height) / layer.width : Infinity;
       const most = Math.min(MOST_PIXELS, enough);
       [canvas.width, canvas.height] = paintedSize(layer.width, layer.height, target, most);
@@ -72,7 +73,7 @@ export class Stage {
     this.sheet.paint(this.context, this.look);
   }
 
-  /** The rank of the segment under a pointer, 0 for none that is shown. */
+  /** Return the rank of the shown segment under a pointer, or 0. */
   rankAt({ offsetX, offsetY }) {
     if (!this.sheet) return 0;
     const { width, height, map } = this.sheet;
@@ -89,7 +90,7 @@ export class Stage {
     this.tip.hidden = !rank;
     if (!rank) return;
     this.tip.textContent = describe(this.layer, this.layer.at(rank));
-    // The tip stays inside the picture, on whichever side of the pointer has room.
+    // The tooltip stays inside the picture, on the side of the pointer that has room.
     const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
     const left = Math.min(event.offsetX + 16, width - this.tip.offsetWidth - 4);
     const below = event.offsetY + 20;
@@ -102,7 +103,7 @@ export class Stage {
     onHover(0);
   }
 
-  /** Before lies left of the handle, after lies right of it. */
+  /** Show "before" left of the handle, and "after" right of it. */
   clip() {
     const value = this.look.compare ? byId("compare").value : 0;
     this.canvas.style.clipPath = `inset(0 0 0 ${value}%)`;
@@ -110,12 +111,12 @@ export class Stage {
   }
 }
 
-/** A segment in one line: name, score, area. */
+/** Describe a segment in one line: name, score, area. */
 export function describe(layer, { label, score, area }) {
   const share = percent(area / (layer.width * layer.height));
   const certain = score === null ? "" : `score ${score.toFixed(2)} · `;
   return `${label} · ${certain}${share} (${area.toLocaleString("en")} px)`;
 }
 
-/** A share as text, such as "7.9 %". */
+/** Format a share as text, such as "7.9 %". */
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;

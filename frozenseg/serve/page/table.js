@@ -5,7 +5,7 @@ import { byId, icon, make } from "./dom.js";
 import { percent } from "./stage.js";
 
 export class Table {
-  /** Callbacks: onHover(rank), onPick(rank), onHide() and onColour() after a segment was changed. */
+  /** callbacks: onHover(rank), onPick(rank), and onHide(), onColour() after a segment changed. */
   constructor(callbacks) {
     this.callbacks = callbacks;
     this.body = byId("segments").tBodies[0];
@@ -23,7 +23,7 @@ export class Table {
     this.sort();
   }
 
-  /** Show what `look` says; see `Sheet.paint`. */
+  /** Update the rows to `look`; see `Sheet.paint`. */
   show({ threshold, hovered, isolated }) {
     let count = 0;
     for (const { segment, row, name, eye } of this.rows) {
@@ -96,7 +96,7 @@ export class Table {
   }
 
   sortBy(key) {
-    // Numbers are looked at from the largest on, names from A on.
+    // At first, numbers are sorted from the largest on, and names from A on.
     const down = this.order.key === key ? !this.order.down : key !== "label";
     this.order = { key, down };
     this.sort();

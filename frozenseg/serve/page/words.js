@@ -1,13 +1,13 @@
 /**
- * Names as text, in the grammar of `frozenseg demo --vocabulary`: classes stand between ";" (or
- * lines), synonyms between ",", and a name in double quotes may hold either. Quotes within such a
- * name are doubled, as in CSV; those inside another name are part of it.
+ * Names as text, in the grammar of `frozenseg demo --vocabulary`: classes are separated by ";" (or
+ * line breaks), synonyms by ",", and a name in double quotes may contain either. Quotes within such
+ * a name are doubled, as in CSV; quotes inside an unquoted name are part of it.
  */
 
-// What stands between two separators: a name in quotes, or any other.
+// The text between two separators: a name in quotes, or any other name.
 const NAME = /[^\S\n]*"((?:[^"]|"")+)"[^\S\n]*(?=[,;\n]|$)|[^,;\n]*/y;
 
-/** The classes of a text, each a list of its names. */
+/** Parse a text into classes, each a list of its names. */
 export function parseWords(text) {
   const classes = [];
   let names = [];
@@ -24,23 +24,23 @@ export function parseWords(text) {
   return classes;
 }
 
-/** Whether a text that is being typed ends within a name in quotes. */
+/** Whether a text that is being typed ends inside a quoted name. */
 export const endsInQuotes = (text) => /(^|[,;\n])[^\S\n]*"(?:[^"]|"")*$/.test(text);
 
-/** The text of one class, the inverse of `parseWords`. */
+/** Return the text of one class; the inverse of `parseWords`. */
 export function formatNames(names) {
   return names.map((name) => (/^"|[,;]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(", ");
 }
 
-/** The form in which two spellings of a name are the same. */
+/** Normalise a name, so that different spellings of it become equal. */
 export function plain(name) {
   return name.normalize("NFC").toLowerCase().replace(/\s+/g, " ").trim();
 }
 
 /**
- * A function that says whether a class, a list of names, is a thing, by the lists of the service:
- * the first list that knows one of the names decides. What stands in no list is taken for a thing,
- * as the service itself does.
+ * Return a function that says whether a class (a list of names) is a thing, by the service's lists:
+ * the first list that contains the name decides, for the first name that is in a list. A class that
+ * is in no list is considered a thing, as in the service itself.
  */
 export function guesser(lists) {
   const known = new Map();
@@ -53,8 +53,8 @@ export function guesser(lists) {
 }
 
 /**
- * The words of an example: [{ names, isThing }]. If one list holds all its classes, they are of
- * that list's kinds: a tree is a thing in one data set and stuff in another.
+ * Return the words of an example: [{ names, isThing }]. If one list contains all its classes, that
+ * list decides which are things: a tree is a thing in one data set and stuff in another.
  */
 export function exampleWords(text, lists) {
   const given = parseWords(text);

@@ -1,12 +1,12 @@
-/** A ZIP archive of files that are compressed already, such as PNG. */
+/** Write ZIP archives of files that are already compressed, such as PNG. */
 
 import { crc32, join } from "./bytes.js";
 
 const NAMES_ARE_UTF8 = 1 << 11;
-// ZIP counts years from 1980; a fixed date makes the same content the same archive.
+// ZIP counts years from 1980; with a fixed date, the same content gives the same archive.
 const FIRST_OF_JANUARY_1980 = (1 << 5) | 1;
 
-/** An archive, as a Blob, of `files`: [{ name, bytes }]. */
+/** Return an archive of `files`, [{ name, bytes }], as a Blob. */
 export function zip(files) {
   const parts = [];
   const directory = [];
@@ -27,7 +27,7 @@ export function zip(files) {
   return new Blob([...parts, index, end], { type: "application/zip" });
 }
 
-/** Numbers in little-endian order: groups of 4 bytes each and of 2 bytes each take turns. */
+/** Encode numbers in little-endian order; groups of 4-byte and of 2-byte numbers alternate. */
 function fields(...groups) {
   const bytes = [];
   groups.forEach((group, turn) => {
