@@ -147,7 +147,7 @@ def test_a_toy_family_is_built_trained_evaluated_and_asked(toy: TinyRun) -> None
 
 def test_what_a_family_cannot_do_is_said(toy: TinyRun) -> None:
     for more, message in (
-        (["TEST.ORACLE_PRESENCE", "True"], "ORACLE_PRESENCE: the masks of Toy do not stand"),
+        (["TEST.ORACLE_PRESENCE", "True"], "ORACLE_PRESENCE: Toy does not make a mask for a"),
         (["DATASETS.PAIRS", "True"], "PAIRS: Toy cannot be queried with one class"),
         (["TEST.USE_SAM_MASKS", "True"], "USE_SAM_MASKS: Toy cannot classify proposals"),
         (["SOLVER.CONSTANT_DECODER", "True"], "CONSTANT_DECODER: this model has no such decoder"),

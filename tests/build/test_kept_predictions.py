@@ -128,7 +128,7 @@ def test_images_without_annotation_are_kept_and_not_scored(run: TinyRun) -> None
     with pytest.raises(UserError, match=r"list.json: category id 65536 does not fit"):
         row.kept_labels((1, 65536))
     tested = ("DATASETS.TEST", f"('{name}',)")
-    with pytest.raises(UserError, match=r"no annotation to score; TEST.SAVE_PREDICTIONS"):
+    with pytest.raises(UserError, match=r"no annotation for scores; set TEST.SAVE_PREDICTIONS"):
         main(run.arguments("eval", *tested, flags=("--eval-only",)))
     with pytest.raises(UserError, match="images without annotation cannot be trained on"):
         main(run.arguments("out", "DATASETS.TRAIN", f"('{name}',)"))

@@ -506,7 +506,7 @@ def test_published_files_that_are_not_there_are_asked_for(root: Path) -> None:
     with pytest.raises(UserError, match=r"unpack annotations_instance.tar"):
         prepare("ade20k")
     assert len(maps_of(root, ADE20K)) == 2  # what can be made without it is made
-    with pytest.raises(UserError, match="--split test: one of val, train expected"):
+    with pytest.raises(UserError, match="--split test: expected one of val, train"):
         prepare("ade20k", "--split", "test")
 
 

@@ -68,7 +68,7 @@ def test_fss_pictures_of_objects_in_another_size_are_resized_to_their_image(
     save(folder / "1.png", mask)
     with caplog.at_level(logging.WARNING):
         prepare("fss1000")
-    assert "1 of 10 pictures of objects are of another size" in caplog.text
+    assert "1 of 10 pictures of objects differ in size" in caplog.text
     assert str(folder / "1.png") in caplog.text
     assert checked("fss1000_test", capsys)[0]
     (record,) = (r for r in load_records("fss1000_test")[0] if r.image_id == "zebra_01")

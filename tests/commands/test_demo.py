@@ -359,7 +359,9 @@ def test_other_settings_are_not_mixed(
     argv = ["--input", str(_photo(tmp_path / "a.png")), "--output", str(output)]
     argv += ["--vocabulary", "lamp; wall", "--things", "lamp"]
     assert main(argv) is None
-    with pytest.raises(UserError, match=f"made otherwise .{message}.; choose .* --overwrite"):
+    with pytest.raises(
+        UserError, match=f"made with other settings .{message}.; choose .* --overwrite"
+    ):
         main([*argv, *changed])
     assert main([*argv, *changed, "--overwrite"]) is None
     assert _names(output) in (["a.png"], [])  # the second part may have it
@@ -479,7 +481,7 @@ def test_less_certain_regions_and_objects_are_left_out(tmp_path: Path, loaded: l
         assert len(_content(output)["annotations"][0]["segments_info"]) == count
         objects = json.loads((output / "predictions" / "instances.json").read_text())
         assert len(objects["annotations"]) == count // 2
-    with pytest.raises(UserError, match="threshold 2: must lie in 0-1"):
+    with pytest.raises(UserError, match="threshold 2.0: must lie in 0-1"):
         main([*argv, "--threshold", "2"])
 
 

@@ -77,7 +77,7 @@ def test_polygons_are_checked_and_scored(tmp_path):
         ("1 0.5 0.5 0.2 0.2\n", "line 1: is a box, which has no mask"),
         ("\n1 0.5 0.5 0.2 0.2 0.3 0.4 0.5\n", "line 2: is not a polygon"),
         ("2 0 0 1 0 1 1\n", "line 1: class 2 is not in 0 to 1"),
-        ("0.5 0 0 1 0 1 1\n", "line 1: class 0.5 is none of"),
+        ("0.5 0 0 1 0 1 1\n", "line 1: class 0.5 is not in 0 to 1"),
         ("1 0 0 11 0 11 8\n", "line 1: corners must be fractions"),
         ("1 0 0 nan 0 1 1\n", "line 1: corners must be fractions"),
         ("dog 0 0 1 0 1 1\n", "line 1: holds a word that is not a number"),

@@ -73,7 +73,11 @@ def test_a_full_disk_is_told(tmp_path: Path, library: str) -> None:
 def test_no_video(tmp_path: Path, library: str) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
     (tmp_path / "c.mp4").write_text("#EXTM3U\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n")
-    for name, words in [("a.mp4", "no video"), ("b.mp4", "no such video"), ("c.mp4", "no video")]:
+    for name, words in [
+        ("a.mp4", "is not a video"),
+        ("b.mp4", "no such video"),
+        ("c.mp4", "is not a video"),
+    ]:
         with pytest.raises(UserError, match=words) as caught:
             read_video(tmp_path / name)
         assert "\n" not in str(caught.value)

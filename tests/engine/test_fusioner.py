@@ -199,7 +199,7 @@ def test_trained_resumed_and_scored_under_both_protocols(run: TinyRun) -> None:
 
 
 def test_the_oracle_is_for_fusioner_alone(run: TinyRun) -> None:
-    with pytest.raises(UserError, match="ORACLE_PRESENCE: the masks of FrozenSeg do not stand"):
+    with pytest.raises(UserError, match="ORACLE_PRESENCE: FrozenSeg does not make a mask for a"):
         main(run.arguments("x", *ORACLE, flags=("--eval-only",)))
 
 

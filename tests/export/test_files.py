@@ -210,7 +210,7 @@ def test_a_file_beside_a_model_or_of_another_version_is_one_line(tmp_path: Path)
     model.ir_version = 10
     of_text = {"version": "0.1.0", "rules": {}, "clip": "tiny", "context_length": 77}
     newer = {**ABOUT, "version": "9.0.0", "rules": {"unheard_of": 1}}
-    for about, message in ((of_text, "a file beside one"), (newer, "9.0.0"), ([1], "not written")):
+    for about, message in ((of_text, "it lies beside one"), (newer, "9.0.0"), ([1], "not written")):
         onnx.helper.set_model_props(model, {"frozenseg": json.dumps(about)})
         onnx.save(model, path)
         with pytest.raises(UserError, match=message):

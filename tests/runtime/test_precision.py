@@ -230,7 +230,7 @@ def test_what_only_predicts_on_a_cpu_is_packed(options: list[str], kinds: set[ty
 
 def test_int8_is_not_compiled() -> None:
     options = [*TINY_OPTIONS, "SEED", "0", "MODEL.PRECISION", "int8", "MODEL.COMPILE", "True"]
-    with pytest.raises(UserError, match=r"MODEL\.COMPILE: not with MODEL\.PRECISION int8"):
+    with pytest.raises(UserError, match=r"MODEL\.COMPILE: not possible with MODEL\.PRECISION int8"):
         build_predictor(load_config(None, options))
 
 
