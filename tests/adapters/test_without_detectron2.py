@@ -53,7 +53,7 @@ def test_the_command_says_it_in_one_line(monkeypatch, capsys) -> None:
     assert line.startswith("error: detectron2 is not installed; ")
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
-    assert stopped.value.code == 0 and "detectron2 is needed" in capsys.readouterr().out
+    assert stopped.value.code == 0 and "This needs detectron2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("eval_only", [False, True])
