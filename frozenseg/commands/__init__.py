@@ -138,13 +138,17 @@ def _status(main: Callable[[list[str]], int | None]) -> int | None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except MemoryError as error:
-        return _failed(f"out of memory ({error}); use smaller images, or fewer at once")
     except BrokenExecutor:
         return _failed(
             "one of the processes was killed, often because memory ran out; start again with fewer "
             "--processes"
         )
+    except (MemoryError, RuntimeError) as error:
+        from frozenseg.runtime.memory import is_out_of_memory  # imports torch; --help does not
+
+        if not is_out_of_memory(error):
+            raise
+        return _failed(f"out of memory ({error}); use smaller images, or fewer at once")
     except BrokenPipeError:  # the reader, e.g. `head`, has gone
         _drop(sys.stdout)
         return 141

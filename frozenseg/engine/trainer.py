@@ -22,6 +22,7 @@ from frozenseg.engine.state import TrainingState
 from frozenseg.engine.training_loss import LossNormalizers, LossTargets, Outputs, TrainingLoss
 from frozenseg.errors import UserError, listed
 from frozenseg.losses.weighting import weighted_losses
+from frozenseg.runtime.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -297,15 +298,17 @@ def saying_how_to_go_on(
 ) -> Iterator[None]:
     """Make an error inside say what is left of the run as well: its newest checkpoint.
 
-    to_save_memory: what to do where the memory of the GPU is too small.
+    to_save_memory: what to do if the memory is too small.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        full = UserError(f"the GPU has no memory left: {to_save_memory}")
-        raise UserError(_told(full, state.step, checkpoints)) from None
     except (UserError, OSError) as error:
         raise UserError(_told(error, state.step, checkpoints)) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        full = UserError(f"no memory is left: {to_save_memory}")
+        raise UserError(_told(full, state.step, checkpoints)) from None
 
 
 def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:

@@ -21,9 +21,7 @@ def duplicates(class_ids: Tensor, scores: Tensor, same: Tensor) -> Tensor:
 
     class_ids, scores: (N,). same: (N, N) bool, whether two candidates have about the same mask.
     """
-    places = torch.arange(len(scores), device=scores.device)
-    better = (scores > scores[:, None]) | ((scores == scores[:, None]) & (places < places[:, None]))
-    return (same & (class_ids == class_ids[:, None]) & better).any(1)
+    return (same & (class_ids == class_ids[:, None]) & _better(scores)).any(1)
 
 
 def uncovered(scores: Tensor, covers: Tensor) -> Tensor:
@@ -36,9 +34,16 @@ def uncovered(scores: Tensor, covers: Tensor) -> Tensor:
     scores: (N,). covers: (N, N) bool, whether the mask of the second candidate (column) covers that
     of the first (row).
     """
-    order = scores.argsort(descending=True, stable=True)
-    kept = torch.ones_like(order, dtype=torch.bool)
-    covers = covers[order][:, order].tril(-1)  # only by better candidates
-    for place in range(len(order)):
-        kept = kept & ~(covers[:, place] & kept[place])
-    return torch.zeros_like(kept).scatter(0, order, kept)
+    rivals = covers & _better(scores)
+    kept = torch.ones_like(scores, dtype=torch.bool)
+    # Each pass decides at least one more candidate, the best of those that are undecided, because
+    # all its rivals are decided. No sort is needed, which ONNX lacks a stable form of.
+    for _ in range(len(scores)):
+        kept = ~(rivals & kept).any(1)
+    return kept
+
+
+def _better(scores: Tensor) -> Tensor:
+    """Return whether the second candidate (column) is better than the first (row): (N, N) bool."""
+    places = torch.arange(len(scores), device=scores.device)
+    return (scores > scores[:, None]) | ((scores == scores[:, None]) & (places < places[:, None]))

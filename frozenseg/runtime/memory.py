@@ -13,7 +13,8 @@ from frozenseg.errors import UserError
 MEMINFO, PAGES = Path("/proc/meminfo"), Path("/proc/self/statm")
 CONTAINER = Path("/sys/fs/cgroup")
 SMALL = 2**28  # bytes; for less, the free memory is not checked
-WORDS = ("allocate memory", "out of memory", "not enough memory")  # of PyTorch's allocators
+# What an error says that the allocators of PyTorch, of cuBLAS and of cuDNN raise.
+WORDS = ("allocate memory", "out of memory", "not enough memory", "_status_alloc_failed")
 
 
 def require_memory(needed: int, device: torch.device, purpose: str) -> None:
@@ -59,9 +60,16 @@ def out_of_memory_named(purpose: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(w in str(error).lower() for w in WORDS):
+        if not is_out_of_memory(error):
             raise
         # The traceback is dropped, because its frames keep alive the tensors that fill the memory.
         raise UserError(
             f"{purpose} need more memory than there is; scale the image down"
         ) from error.with_traceback(None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocator raised `error`: Python's, or one of a device's libraries."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error).lower() for words in WORDS)
+    return isinstance(error, MemoryError)

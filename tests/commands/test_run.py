@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import frozenseg
 from frozenseg.commands import ALIASES, COMMANDS, main, run
@@ -55,6 +56,15 @@ def test_a_process_that_is_killed() -> None:
     found = script(f"import os; {pool}; Pool(1).submit(os.abort).result()")
     assert found.returncode == 2 and found.stderr.count(b"\n") == 1
     assert b"error: one of the processes was killed" in found.stderr
+
+
+def test_a_device_without_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(argv: list[str]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee docs")
+
+    assert ended(full) == 2
+    line = "error: out of memory (CUDA out of memory. Tried to allocate 20.00 MiB."
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_lines_for_a_file_are_not_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:

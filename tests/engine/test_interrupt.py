@@ -58,7 +58,7 @@ def test_a_signal_to_the_whole_group_loses_no_step(run: TinyRun, number: signal.
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "--resume goes on" in said and "Traceback" not in said
+    assert "--resume continues" in said and "Traceback" not in said
     last = run.losses("out")[-1]["step"]
     assert (run.root / "out" / "checkpoints" / f"step_{last:08d}.pt").is_file()
     assert not (run.root / "out" / "run.lock").exists()

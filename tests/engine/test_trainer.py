@@ -122,6 +122,15 @@ def test_loss_that_is_not_finite_stops_the_run(run: TinyRun, monkeypatch) -> Non
     assert "step_00000002.pt: go on from it with --resume" in str(error.value)
 
 
+def test_a_full_memory_says_what_saves_some_and_what_is_left(run: TinyRun, monkeypatch) -> None:
+    def full(*_: object, **named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trainer, "training_step", full)
+    with pytest.raises(UserError, match="no memory is left: raise SOLVER.ACCUMULATE .* 0 steps"):
+        main(run.arguments("full"))
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(
     run: TinyRun, monkeypatch
 ) -> None:
@@ -252,7 +261,7 @@ def test_asked_to_stop(run: TinyRun, number: int) -> None:
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume goes on" in said and "Traceback" not in said
+    assert "--resume continues" in said and "Traceback" not in said
     last = run.losses("stopped")[-1]["step"]
     assert (run.root / "stopped" / "checkpoints" / f"step_{last:08d}.pt").is_file()
 

@@ -65,7 +65,7 @@ JSON: list[tuple[str, Make, str]] = [
     ("annotations_missing", panoptic("annotations", to=REMOVED), "has no list 'annotations'"),
     ("annotations_of_numbers", panoptic("annotations", to=[1]), "an object was expected"),
     ("annotation_twice", panoptic("annotations", 0, to=lambda a: a, repeat=True),
-     "second of image"),
+     "second annotation of image"),
     ("segments_missing", panoptic("annotations", 0, "segments_info", to=REMOVED), "segments_info"),
     ("png_name_empty", panoptic("annotations", 0, "file_name", to=""), "'file_name' is ''"),
     ("png_name_dot", panoptic("annotations", 0, "file_name", to="."), "'file_name' is"),

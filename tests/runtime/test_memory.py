@@ -46,6 +46,8 @@ def test_errors_of_allocators_are_named_and_hold_nothing() -> None:
     assert held_by[0]() is None
     with pytest.raises(UserError, match="more memory"), out_of_memory_named("x"):
         raise MemoryError
+    with pytest.raises(UserError, match="more memory"), out_of_memory_named("x"):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
     with pytest.raises(RuntimeError, match="shape"), out_of_memory_named("x"):
         torch.zeros(3).view(2)
 
