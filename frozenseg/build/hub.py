@@ -30,7 +30,7 @@ from frozenseg.errors import MissingFileError, UserError
 from frozenseg.files import PACKAGED, atomic_path, check_writable, json_text, user_path
 from frozenseg.inference.proposal_sources import OnlineProposals
 from frozenseg.predictor import Predictor
-from frozenseg.recipes import CONFIG_FILES
+from frozenseg.recipes import CONFIG_FILES, packaged_models, published_models
 from frozenseg.text.templates import KNOWN as KNOWN_TEMPLATES
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,8 @@ class HubPredictor(Predictor, ModelHubMixin):
         if not folder.is_dir():
             if str(name).startswith((".", "~")) or folder.is_absolute():
                 raise MissingFileError(f"{name}: no such folder")
+            if str(name) in (*packaged_models(), *published_models()):
+                raise UserError(f'{name}: not a model of the hub; use frozenseg.load("{name}")')
             folder = fetch_model(str(name), one_of=CONFIG_FILES, **fetching)
         return load(folder, options=options, device=device)
 

@@ -168,7 +168,10 @@ def _title(report: dict[str, Any]) -> str:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Set defaults that depend on other arguments, and refuse arguments that exclude each other."""
-    tiny, training = arguments.tiny, arguments.training
+    tiny, training, sweep = arguments.tiny, arguments.training, arguments.sweep
+    if sweep:
+        swept = ("classes", "names") if sweep == "vocabulary" else (sweep,)
+        _refuse(arguments, f"--sweep {sweep}", "beside_eager", *swept)
     default = ("64x64" if tiny else "1024x1024") if training else "64x96" if tiny else "800x1199"
     arguments.size = _size(arguments.size or default)
     if max(arguments.size) <= STRIDE:  # one cell, whose groups of channels have no variance
@@ -176,6 +179,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--size {height}x{width}: one side must be longer than {STRIDE} pixels")
     if training and any(side % STRIDE for side in arguments.size):
         raise UserError(f"--size: multiples of {STRIDE} are needed with --training")
+    if arguments.classes is None:
+        arguments.classes = 150
     if arguments.names is None:
         arguments.names = -(-arguments.classes * 403 // 150)
     check_least(arguments, classes=1, queries=1, batch=1, repeats=1, threads=0)
@@ -187,13 +192,11 @@ def _check(arguments: argparse.Namespace) -> None:
         _refuse(arguments, "--training", "sweep", "beside_eager", "compile")
     elif arguments.batch > 1:
         raise UserError("--batch: only with --training; one image is timed otherwise")
-    if arguments.sweep:
-        _refuse(arguments, "--sweep", "beside_eager")
 
 
 def _refuse(arguments: argparse.Namespace, given: str, *others: str) -> None:
     for name in others:
-        if getattr(arguments, name):
+        if getattr(arguments, name) not in (None, False):
             raise UserError(f"{given}: not with --{name.replace('_', '-')}")
 
 
@@ -213,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", "--config", help="YAML file (default: the published ConvNeXt-L model)")
     add("--size", help="HEIGHTxWIDTH (default: 800x1199, with --training 1024x1024)")
-    add("--classes", type=int, default=150, help="number of classes (default: %(default)s)")
+    add("--classes", type=int, help="number of classes (default: 150)")
     add(
         "--names",
         type=int,

@@ -65,8 +65,8 @@ class PretrainingConfig:
             raise UserError(f"--steps {self.steps} --batch {self.batch}: must be at least 1")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate {self.learning_rate}: must be above 0, and finite")
-        if self.seed < 0:
-            raise UserError(f"--seed {self.seed}: must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed {self.seed}: must be between 0 and {2**32 - 1}")
 
 
 class Task(Protocol):
