@@ -58,7 +58,7 @@ LABEL_DIVISOR = 1000
 class HostClasses:
     """The classes of a data set in detectron2's catalog.
 
-    categories: by class id. thing_ids: {class id: number among the things}.
+    categories: the classes, by class id. thing_ids: {class id: number among the things}.
     """
 
     categories: Categories
@@ -208,7 +208,7 @@ def host_classes(name: str) -> HostClasses:
         every = {number: number for number in range(len(things))}
         return HostClasses(Categories(tuple(things), (True,) * len(things), ids), every)
     stuff_map = metadata.get("stuff_dataset_id_to_contiguous_id")
-    if thing_map and stuff_map and things == stuff:  # detectron2's COCO: two maps, one numbering
+    if thing_map and stuff_map and things == stuff:  # detectron2's COCO has one numbering
         stuff_map = thing_map | stuff_map
     ids = _by_number(stuff_map, len(stuff))
     if thing_map is None or stuff_map is None:

@@ -40,7 +40,7 @@ from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# The tasks that are scored for others' data sets, by detectron2's `evaluator_type`.
+# detectron2's `evaluator_type` -> the tasks that are scored, for data sets that others registered.
 TASKS = {
     "coco_panoptic_seg": ("panoptic", "semantic", "instances"),
     "sem_seg": ("semantic",),
