@@ -18,7 +18,7 @@ REFERENCE = Path(
     )
 )
 
-# Six decoder layers, so that each injector acts and the last injection of queries is left out.
+# With six decoder layers, each injector is used and the last injection of queries is left out.
 TINY_OPTIONS = [
     *devtools_tiny.TINY_OPTIONS,
     "MODEL.DEVICE", "cpu",
@@ -40,7 +40,7 @@ FC_CLIP_OPTIONS = [
     "MODEL.FROZEN_SEG.FEATURE_INJECTOR", "False",
 ]  # fmt: skip
 
-# Files of minutes, the longest first; see `pytest_collection_modifyitems`.
+# Test files that take minutes, the longest first; see `pytest_collection_modifyitems`.
 LONGEST = (
     "tests/test_small_model.py",
     "tests/test_compile_triton.py",
@@ -56,20 +56,23 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: a process is given whole files in this order, and none is
-    left with a long one at the end, while the others have nothing to do."""
+    """Begin with the files that take longest.
+
+    With pytest-xdist, each process is given entire files in this order. Otherwise one process might
+    get a long file at the end, while the others have nothing left to do.
+    """
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 def build_tiny(*options: str, seed: int = 0) -> FrozenSeg:
-    """A tiny model with the weights of `seed`; options over `TINY_OPTIONS`."""
+    """Build a tiny model with random weights from `seed`; options override `TINY_OPTIONS`."""
     return build_model(load_config(None, [*TINY_OPTIONS, "SEED", str(seed), *options])).eval()
 
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of reference vectors; tests that need it are skipped where it is absent."""
+    """The folder of reference vectors; tests that need it are skipped if it is absent."""
     if not (REFERENCE / "README.md").is_file():
         pytest.skip(f"no reference vectors at {REFERENCE} (set FROZENSEG_REFERENCE)")
     return REFERENCE
@@ -77,19 +80,19 @@ def reference() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> FrozenSeg:
-    """ConvNeXt and both injectors; shared by all tests, so not to be changed."""
+    """A model with ConvNeXt and both injectors; all tests share it and must not change it."""
     return build_tiny()
 
 
 @pytest.fixture(scope="session")
 def tiny_resnet() -> FrozenSeg:
-    """ResNet and both injectors; shared by all tests, so not to be changed."""
+    """A model with ResNet and both injectors; all tests share it and must not change it."""
     return build_tiny(*RESNET_OPTIONS)
 
 
 @pytest.fixture
 def tiny_images() -> ImageBatch:
-    """Two images of different sizes: (2, 3, 64, 96)."""
+    """Two images of different sizes, padded to (2, 3, 64, 96)."""
     return ImageBatch.collate([torch.rand(3, 64, 96) * 255, torch.rand(3, 50, 70) * 255], 32)
 
 

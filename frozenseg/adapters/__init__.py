@@ -1,1 +1,1 @@
-"""Our models and data sets under other frameworks."""
+"""Adapters that make FrozenSeg's models and data sets available in other frameworks."""

@@ -1,4 +1,4 @@
-"""A configuration as FrozenSeg, and as FC-CLIP, which is FrozenSeg without SAM."""
+"""Build FrozenSeg from a configuration, and FC-CLIP, which is FrozenSeg without SAM."""
 
 import logging
 from functools import partial
@@ -34,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
-    """FrozenSeg with new weights; raises `UserError` for sizes that do not go together."""
+    """Build FrozenSeg with new weights; raise `UserError` for sizes that do not fit together."""
     frozen, mask = cfg.MODEL.FROZEN_SEG, cfg.MODEL.MASK_FORMER
     clip = build_clip(cfg)
     sam = build_sam(cfg) if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else None
     if sam is not None and sam.channels != mask.HIDDEN_DIM:
         raise UserError(
             f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask.HIDDEN_DIM}, but SAM {cfg.MODEL.SAM_NAME} "
-            f"gives {sam.channels} channels and the Query Injector needs them equal"
+            f"has {sam.channels} channels, and the Query Injector needs equal numbers"
         )
     _check_sizes(cfg)
     pyramid = _build_pyramid(clip, simple=frozen.CLIP_PYRAMID == "simple")
@@ -73,7 +73,10 @@ def build_frozenseg(cfg: CfgNode) -> FrozenSeg:
 
 
 def build_fc_clip(cfg: CfgNode) -> FrozenSeg:
-    """Build FC-CLIP from its own configuration files: FrozenSeg with both injectors off."""
+    """Build FC-CLIP from its own configuration files, which set no keys of the injectors.
+
+    FC-CLIP is FrozenSeg with both injectors off.
+    """
     return build_frozenseg(_without_injectors(cfg))
 
 
@@ -85,19 +88,19 @@ def _without_injectors(cfg: CfgNode) -> CfgNode:
 
 
 def frozenseg_encoders(cfg: CfgNode) -> dict[str, str]:
-    """Return the names of CLIP and, where an injector uses it, of SAM."""
+    """Return the names of CLIP and, if an injector uses it, of SAM."""
     frozen = cfg.MODEL.FROZEN_SEG
     sam = {"sam": cfg.MODEL.SAM_NAME} if frozen.QUERY_INJECTOR or frozen.FEATURE_INJECTOR else {}
     return {"clip": frozen.CLIP_MODEL_NAME, **sam}
 
 
 def fc_clip_encoders(cfg: CfgNode) -> dict[str, str]:
-    """Return the name of CLIP alone: FC-CLIP has no SAM."""
+    """Return the name of CLIP only, because FC-CLIP has no SAM."""
     return frozenseg_encoders(_without_injectors(cfg))
 
 
 def build_clip(cfg: CfgNode) -> FrozenClip:
-    """Build CLIP with the activation that its weights need."""
+    """Build CLIP with the activation function that its weights need."""
     frozen = cfg.MODEL.FROZEN_SEG
     with setting("MODEL.FROZEN_SEG.CLIP_MODEL_NAME"):
         clip_config(frozen.CLIP_MODEL_NAME)
@@ -127,7 +130,7 @@ def build_clip(cfg: CfgNode) -> FrozenClip:
 
 
 def _warn_of_other_pixels(cfg: CfgNode) -> None:
-    """Warn where the weights of CLIP were trained on pixels that were normalised otherwise."""
+    """Warn if CLIP's weights were trained with another normalisation of the pixels."""
     frozen = cfg.MODEL.FROZEN_SEG
     row = get_pretrained_cfg(frozen.CLIP_MODEL_NAME, frozen.CLIP_PRETRAINED_WEIGHTS)
     for key, name in (("PIXEL_MEAN", "mean"), ("PIXEL_STD", "std")):
@@ -139,21 +142,24 @@ def _warn_of_other_pixels(cfg: CfgNode) -> None:
 
 
 def build_sam(cfg: CfgNode) -> FrozenSam:
-    """Build the image encoder of the SAM of MODEL.SAM_NAME, with new weights."""
+    """Build the SAM model of MODEL.SAM_NAME with new weights."""
     with setting("MODEL.SAM_NAME"):
         model = build_sam_model(cfg.MODEL.SAM_NAME)
     return FrozenSam(model=model, view=cfg.MODEL.FROZEN_SEG.SAM_VIEW)
 
 
 def _build_pyramid(clip: FrozenClip, *, simple: bool) -> SimpleFeaturePyramid | None:
-    """Return what makes four levels of the one that a ViT has, and of another CLIP's if asked."""
+    """Build the pyramid that makes four levels from one, for a ViT, which has only one level.
+
+    simple: whether to build it for a CLIP with several levels, too.
+    """
     if simple or len(clip.channels) == 1:
         return SimpleFeaturePyramid(channels=clip.channels["res4"])
     return None
 
 
 def _build_pixel_decoder(cfg: CfgNode, levels: FrozenClip | SimpleFeaturePyramid) -> PixelDecoder:
-    """levels: what makes the levels that it reads."""
+    """levels: the module that outputs the levels that the decoder reads."""
     mask_dim = cfg.MODEL.SEM_SEG_HEAD.MASK_DIM
     return PixelDecoder(in_channels=levels.channels, mask_dim=mask_dim, **_deformable(cfg))
 
@@ -164,7 +170,7 @@ def _build_sam_pixel_decoder(cfg: CfgNode, sam: FrozenSam) -> SAMPixelDecoder:
 
 
 def _deformable(cfg: CfgNode) -> dict[str, Any]:
-    """Return the arguments that both pixel decoders share: those of their deformable encoders."""
+    """Return the arguments of the deformable encoders, which both pixel decoders have."""
     head = cfg.MODEL.SEM_SEG_HEAD
     return {
         "dim": head.CONVS_DIM,
@@ -177,7 +183,7 @@ def _deformable(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _recompute(cfg: CfgNode) -> Recompute:
-    """MODEL.RECOMPUTE, where "auto" are layers on a CPU, and elsewhere parts of them."""
+    """Translate MODEL.RECOMPUTE; "auto" means entire layers on a CPU, else parts of them."""
     if cfg.MODEL.RECOMPUTE == "auto":
         return "layers" if build_device(cfg).type == "cpu" else "parts"
     return "layers" if cfg.MODEL.RECOMPUTE == "always" else "nothing"
@@ -217,7 +223,7 @@ def _build_mask_adapter(cfg: CfgNode) -> MaskAdapter:
 
 
 def _check_sizes(cfg: CfgNode) -> None:
-    """Refuse numbers that are in range each, but do not go together."""
+    """Refuse values that are valid one by one but do not fit together."""
     head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
     heads = head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS
     if head.CONVS_DIM != mask.HIDDEN_DIM:
@@ -235,7 +241,7 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 
 def frozenseg_parts(cfg: CfgNode, model: FrozenSeg) -> list[FrozenPart]:
-    """Where the weights of CLIP and SAM are."""
+    """Return the frozen encoders, CLIP and SAM, and where their weights are."""
     frozen = cfg.MODEL.FROZEN_SEG
     clip_weights = resolve_packaged_path(frozen.CLIP_PRETRAINED_WEIGHTS)
     sam_weights = resolve_packaged_path(cfg.MODEL.SAM_WEIGHTS)
@@ -262,15 +268,15 @@ REMEDIES = {
     "False for FC-CLIP weights.",
     "weights with injectors": "Set MODEL.FROZEN_SEG.QUERY_INJECTOR and FEATURE_INJECTOR to True "
     "for these weights.",
-    "weights without mask adapter": "Set MODEL.FROZEN_SEG.POOLING to mask for these weights; a "
-    "mask adapter is trained behind them with MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True.",
+    "weights without mask adapter": "Set MODEL.FROZEN_SEG.POOLING to mask for these weights, or "
+    "train a mask adapter for them with MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True.",
     "weights with mask adapter": "Set MODEL.FROZEN_SEG.POOLING to adapter for these weights.",
 }
-"""What to do about a `WeightsMismatch`, by its difference."""
+"""What to do about a `WeightsMismatch`, by its field `difference`."""
 
 
 def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
-    """Return what decides the features of CLIP and SAM, for `feature_fingerprint`."""
+    """Return the settings and encoders that determine the features; see `Family.identity`."""
     visual = model.clip.model.visual
     identity: Identity = {
         "clip": ([cfg.MODEL.FROZEN_SEG.CLIP_MODEL_NAME, has_quick_gelu(visual)], visual)
@@ -281,19 +287,19 @@ def frozenseg_identity(cfg: CfgNode, model: FrozenSeg) -> Identity:
 
 
 def frozenseg_shared(cfg: CfgNode, model: FrozenSeg) -> dict[str, str]:
-    """Return what the file of CLIP's weights would tell."""
+    """Return the key that CLIP's weights file would otherwise determine; see `Family.shared`."""
     return {"MODEL.FROZEN_SEG.CLIP_QUICK_GELU": said_quick_gelu(model.clip.model)}
 
 
 def frozenseg_loss(
     cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings, inputs: InputPreparation
 ) -> MaskClassificationLoss:
-    """Return the loss of Mask2Former on classes and masks, and that of a mask adapter."""
+    """Build Mask2Former's loss on classes and masks, and the loss of the mask adapter, if any."""
     alone = cfg.MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE
     if alone and not cfg.MODEL.WEIGHTS:
         raise UserError(
-            "MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True: the adapter trains behind finished "
-            "decoders; name their weights in MODEL.WEIGHTS"
+            "MODEL.FROZEN_SEG.MASK_ADAPTER.ALONE True: the adapter needs trained decoders; name "
+            "their weights in MODEL.WEIGHTS"
         )
     return MaskClassificationLoss(
         criterion=None if alone else _build_criterion(cfg, text.num_classes),
@@ -306,14 +312,14 @@ def frozenseg_loss(
 
 
 def _build_region_loss(cfg: CfgNode, model: FrozenSeg, text: TextEmbeddings) -> RegionLoss | None:
-    """Return the losses of the mask adapter, if there is one."""
+    """Build the losses of the mask adapter; None if the model has none."""
     if cfg.MODEL.FROZEN_SEG.POOLING != "adapter":
         return None
     if not cfg.MODEL.WEIGHTS:
         logger.warning(
-            "MODEL.FROZEN_SEG.POOLING adapter: decoders and mask adapter both begin with nothing, "
-            "which was not found to gain; train the decoders with POOLING mask, and then the "
-            "adapter with MASK_ADAPTER.ALONE True"
+            "MODEL.FROZEN_SEG.POOLING adapter: the decoders and the mask adapter both start "
+            "untrained, and no gain was found with this; train the decoders with POOLING mask, "
+            "and then the adapter with MASK_ADAPTER.ALONE True"
         )
     adapter = cfg.MODEL.FROZEN_SEG.MASK_ADAPTER
     return RegionLoss(

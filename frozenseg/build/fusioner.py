@@ -1,4 +1,4 @@
-"""A configuration as Fusioner."""
+"""Build Fusioner from a configuration."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,10 +43,10 @@ from frozenseg.structures import TextEmbeddings
 class VisualEncoder:
     """A row of `VISUAL_ENCODERS`.
 
-    build: makes the encoder MODEL.FUSIONER.VISUAL_NAME, without weights.
-    find: gives the file of the weights of that name; its second argument is
+    build: builds the encoder named MODEL.FUSIONER.VISUAL_NAME, without loading weights.
+    find: returns the file of its weights; the arguments are MODEL.FUSIONER.VISUAL_NAME and
         MODEL.FUSIONER.VISUAL_WEIGHTS, a path or "".
-    pick: the entries of `PatchEncoder.network`, among those of the file.
+    pick: selects, from the entries of that file, those of `PatchEncoder.network`.
     """
 
     build: Callable[[str], PatchEncoder]
@@ -71,7 +71,8 @@ VISUAL_ENCODERS = {
         build=_timm_patches, find=lambda name, weights: find_vit("moco", weights), pick=vit_entries
     ),
 }
-"""By MODEL.FUSIONER.VISUAL. "clip" is beside it, because it may share a model with the text."""
+"""MODEL.FUSIONER.VISUAL -> the encoder. "clip" has no row, because the text encoder may share its
+model."""
 
 
 def _visual_row(cfg: CfgNode) -> VisualEncoder:
@@ -83,7 +84,7 @@ def _visual_row(cfg: CfgNode) -> VisualEncoder:
 
 
 def build_fusioner(cfg: CfgNode) -> Fusioner:
-    """Fusioner with new weights; raises `UserError` for sizes that do not go together."""
+    """Build Fusioner with new weights; raise `UserError` for sizes that do not fit together."""
     node = cfg.MODEL.FUSIONER
     _check_fusioner(node)
     visual, text = _build_encoders(cfg)
@@ -94,11 +95,11 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
             f"of {visual.stride}"
         )
     if node.WINDOW and node.VISUAL == "sam":
-        raise UserError("MODEL.FUSIONER.WINDOW: SAM takes an image in one piece; set it to 0")
+        raise UserError("MODEL.FUSIONER.WINDOW: SAM needs the entire image; set it to 0")
     if node.WINDOW < 0 or node.WINDOW % visual.stride:
         raise UserError(
             f"MODEL.FUSIONER.WINDOW {node.WINDOW}: {node.VISUAL_NAME} needs a multiple of "
-            f"{visual.stride}; 0: none"
+            f"{visual.stride}, or 0 for no windows"
         )
     if node.WINDOW and not 1 <= node.WINDOW_STRIDE <= node.WINDOW:
         raise UserError(
@@ -131,15 +132,15 @@ def build_fusioner(cfg: CfgNode) -> Fusioner:
 
 
 def _check_fusioner(node: CfgNode) -> None:
-    """Refuse numbers that are in range each, but do not go together."""
+    """Refuse values that are valid one by one but do not fit together."""
     if node.DIM % node.NUM_HEADS:
         raise UserError(
             f"MODEL.FUSIONER.DIM {node.DIM}: must be a multiple of NUM_HEADS {node.NUM_HEADS}"
         )
     if node.FUSION == "late" and node.NUM_LAYERS % 2:
         raise UserError(
-            f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: the two stacks of FUSION late share it, "
-            "so it must be even"
+            f"MODEL.FUSIONER.NUM_LAYERS {node.NUM_LAYERS}: the two stacks of FUSION late have half "
+            "of the layers each, so the number must be even"
         )
     if node.CLASSES_AT_ONCE and node.FEWEST_AT_ONCE > node.CLASSES_AT_ONCE:
         raise UserError(
@@ -149,10 +150,10 @@ def _check_fusioner(node: CfgNode) -> None:
 
 
 def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
-    """Build the two frozen encoders; they share one CLIP where both are halves of it."""
+    """Build the two frozen encoders; they share one CLIP model if both belong to the same one."""
     node = cfg.MODEL.FUSIONER
     clips = {half: _clip_form(cfg, half) for half in ("VISUAL", "TEXT") if node[half] == "clip"}
-    models = {}  # one of each form
+    models = {}  # (name, QuickGELU or not) -> the CLIP model
     for half, (name, quick_gelu) in clips.items():
         if (name, quick_gelu) not in models:
             with setting(f"MODEL.FUSIONER.{half}_NAME"):
@@ -179,7 +180,10 @@ def _build_encoders(cfg: CfgNode) -> tuple[PatchEncoder, ClipText | BertText]:
 
 
 def _clip_form(cfg: CfgNode, half: str) -> tuple[str, bool]:
-    """Return the name of the CLIP that a half of Fusioner is of, and whether it has QuickGELU."""
+    """Return the name of an encoder's CLIP model, and whether it has QuickGELU.
+
+    half: "VISUAL" or "TEXT", the prefix of the encoder's keys.
+    """
     node = cfg.MODEL.FUSIONER
     name = node[f"{half}_NAME"]
     with setting(f"MODEL.FUSIONER.{half}_NAME"):
@@ -194,7 +198,8 @@ def _clip_form(cfg: CfgNode, half: str) -> tuple[str, bool]:
 
 
 def fusioner_parts(cfg: CfgNode, model: Fusioner) -> list[FrozenPart]:
-    """Where the weights of the frozen encoders are; BERT has brought its own."""
+    """Return the frozen encoders and where their weights are, without BERT, which is built with
+    its weights."""
     node, network = cfg.MODEL.FUSIONER, model.visual.network
     row = None if node.VISUAL == "clip" else _visual_row(cfg)
     name, weights = node.VISUAL_NAME, resolve_packaged_path(node.VISUAL_WEIGHTS)
@@ -215,18 +220,21 @@ def fusioner_parts(cfg: CfgNode, model: Fusioner) -> list[FrozenPart]:
 
 
 def fusioner_identity(cfg: CfgNode, model: Fusioner) -> Identity:
-    """Return what decides the features of the visual encoder, for `feature_fingerprint`."""
+    """Return the settings and encoder that determine the features; see `Family.identity`."""
     node = cfg.MODEL.FUSIONER
     settings = [node.VISUAL, node.VISUAL_NAME, has_quick_gelu(model.visual)]
     return {"visual": (settings, model.visual)}
 
 
 def fusioner_shared(cfg: CfgNode, model: Fusioner) -> dict[str, str]:
-    """Return what the files of CLIP's weights would tell; BERT is more than weights."""
+    """Return the keys that CLIP's own weights files would otherwise determine; see `Family.shared`.
+
+    Raises `UserError` for BERT, which consists of more files than its weights.
+    """
     if cfg.MODEL.FUSIONER.TEXT == "bert":
         raise UserError(
             f"MODEL.FUSIONER.TEXT_WEIGHTS {cfg.MODEL.FUSIONER.TEXT_WEIGHTS}: a BERT is not saved "
-            "with a model; hand on the run's folder and that one, or train with "
+            "with a model; share the run's folder and BERT's folder, or train with "
             "MODEL.FUSIONER.TEXT clip"
         )
     return {
@@ -243,7 +251,7 @@ def fusioner_encoders(cfg: CfgNode) -> dict[str, str]:
 def fusioner_loss(
     cfg: CfgNode, model: Fusioner, text: TextEmbeddings, inputs: InputPreparation
 ) -> BinaryMaskLoss:
-    """Return the loss on one binary mask for each queried class."""
+    """Build the loss on the binary masks, one for each queried class."""
     return BinaryMaskLoss(
         vectors=text.class_vectors(),
         classes_at_once=model.classes_at_once,

@@ -20,7 +20,7 @@ from frozenseg.evaluation.kept_files import (
 from frozenseg.files import check_writable
 
 FOLDER = "predictions"
-LONGEST = 200  # bytes of a folder's name; file systems take 255
+LONGEST = 200  # bytes of a folder's name; file systems allow 255
 
 
 def kept_files(
@@ -30,9 +30,9 @@ def kept_files(
     dataset: SegmentationDataset,
     tasks: tuple[str, ...],
 ) -> dict[str, KeptFiles]:
-    """Return what keeps the predictions of a data set, by task; none without TEST.SAVE_PREDICTIONS.
+    """Return the writers of a data set's predictions, by task; {} without TEST.SAVE_PREDICTIONS.
 
-    Files of an earlier evaluation of the set stay until this one begins, see `Scoring.clear`.
+    Files of an earlier evaluation of the set are kept until this one begins; see `Scoring.clear`.
     """
     if not cfg.TEST.SAVE_PREDICTIONS:
         return {}
@@ -57,7 +57,7 @@ def kept_files(
 
 
 def predictions_folder(cfg: CfgNode, name: str) -> Path:
-    """Return the folder of a set of DATASETS.TEST below OUTPUT_DIR."""
+    """Return the folder inside OUTPUT_DIR for the predictions of a data set of DATASETS.TEST."""
     short = short_names(cfg.DATASETS.TEST)
     plain = {other: re.sub("[/:]", "_", text.strip("/")) for other, text in short.items()}
     folders = {other: text.encode(errors="ignore")[-LONGEST:] for other, text in plain.items()}

@@ -1,4 +1,4 @@
-"""The card of a shared model: what the Hugging Face hub lists it by, and what a reader needs."""
+"""The card of a shared model: the metadata for the Hugging Face hub, and a text for its readers."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ METADATA = {
     "pipeline_tag": "image-segmentation",
     "tags": ["open-vocabulary", "panoptic-segmentation", "zero-shot"],
 }
-METRICS = ("PQ", "mIoU", "AP")  # last words of the metrics that the card tells
+METRICS = ("PQ", "mIoU", "AP")  # last words of the names of the metrics that the card lists
 
 CARD = """# {architecture}
 
@@ -48,11 +48,13 @@ def model_card(
     scores: Sequence[EvalResult],
     fields: Mapping[str, Any],
 ) -> ModelCard:
-    """Make the card of a model.
+    """Build the card of a model.
 
-    architecture: of MODEL.META_ARCHITECTURE. encoders: names of the frozen encoders, by part.
-    seen: the classes of the training. scores: from `read_scores`.
-    fields: of `huggingface_hub.ModelCardData`, e.g. license; they come before `METADATA`.
+    architecture: the value of MODEL.META_ARCHITECTURE.
+    encoders: the names of the frozen encoders, by part.
+    seen: the classes of the training.
+    scores: from `read_scores`.
+    fields: fields of `huggingface_hub.ModelCardData`, e.g. license; they override `METADATA`.
     """
     known = {"model_name": architecture, "eval_results": list(scores)} if scores else {}
     data = ModelCardData(**{**METADATA, **known, **fields})
@@ -72,17 +74,17 @@ def model_card(
 
 
 def read_scores(path: Path) -> list[EvalResult]:
-    """Read the main scores, in per cent, of a run's results.json; none where it is absent.
+    """Read the main scores, in per cent, from a run's results.json; return [] if it is absent.
 
-    Paths of data sets that are named by their files are left out, and folders of their YAML files.
-    A file of another program is none of a run, and a warning says so.
+    The names of the data sets are given without paths of this machine. A file that is not a run's
+    results yields no scores, and a warning is logged.
     """
     found: Mapping[str, StoredEvaluation] = {}
     if path.is_file():
         try:
             found = read_results(path)
         except UserError as error:
-            logger.warning("%s; the model card tells no scores", error)
+            logger.warning("%s; the model card has no scores", error)
     return [
         EvalResult(
             task_type="image-segmentation",
@@ -98,5 +100,5 @@ def read_scores(path: Path) -> list[EvalResult]:
 
 
 def _public_name(data_set: str) -> str:
-    """Return the name of a data set without a path of this machine."""
+    """Return the name of a data set without its files or the folder of its YAML file."""
     return Path(data_set).name if is_yaml(data_set) else data_set.partition(":")[0]

@@ -1,4 +1,7 @@
-"""A configuration as a model, with weights and text vectors; models never see a configuration."""
+"""Build models from a configuration, load their weights and compute text vectors.
+
+The models themselves never see a configuration.
+"""
 
 import hashlib
 import json
@@ -34,7 +37,7 @@ logger = logging.getLogger(__name__)
 def build_model(cfg: CfgNode) -> SegmentationModel:
     """Build the model of a configuration with new weights everywhere; `load_model` loads them.
 
-    The weights are those of SEED; the random streams of the process stay as they are.
+    The new weights depend on SEED only; the random streams of the process do not change.
     """
     family = find_family(cfg)
     with own_random_stream(cfg.SEED):
@@ -44,10 +47,12 @@ def build_model(cfg: CfgNode) -> SegmentationModel:
 def load_model(cfg: CfgNode, *, training: bool = False) -> tuple[SegmentationModel, list[str]]:
     """Build the model and load its weights.
 
-    training: a training begins with them; a part that trains alone may be absent.
+    training: whether a training begins with these weights. The checkpoint may then lack a part that
+        is to be trained alone.
 
-    Returns the model and the names of the parts that are left with random weights: "decoder" is all
-    that trains; frozen parts are "clip" and "sam", and those of Fusioner "text" and "visual".
+    Returns the model and the names of the parts that are left with random weights: "decoder" stands
+    for all trained parts; the frozen parts are "clip" and "sam", or "text" and "visual" for
+    Fusioner.
     """
     family, model = find_family(cfg), build_model(cfg)
     try:
@@ -65,7 +70,8 @@ def load_model(cfg: CfgNode, *, training: bool = False) -> tuple[SegmentationMod
         if owner is None:
             raise
         raise UserError(
-            f"weights {cfg.MODEL.WEIGHTS}: not those of this model; these look like `{owner}`"
+            f"weights {cfg.MODEL.WEIGHTS}: not those of this model; they look like those of "
+            f"`{owner}`"
         ) from None
     return model, sorted(random)
 
@@ -81,8 +87,11 @@ def _model_with(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
 
 def feature_fingerprint(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> str:
-    """Digest all that decides `SegmentationModel.encode`, but for the images: the encoders, their
-    settings and their weights. Devices are not told apart, because they differ by rounding only."""
+    """Return a digest of everything besides the images that determines the output of
+    `SegmentationModel.encode`: the encoders, their settings and their weights.
+
+    The device is not included, because devices differ by rounding only.
+    """
     identity = find_family(cfg).identity(cfg, model)
     about = {
         "libraries": [open_clip.__version__, timm.__version__],
@@ -95,7 +104,7 @@ def feature_fingerprint(cfg: CfgNode, model: SegmentationModel, precision: Preci
 
 
 def build_text_classifier(cfg: CfgNode, model: SegmentationModel) -> TextClassifier:
-    """Make what turns names into text vectors, with the sentences of MODEL.TEXT.TEMPLATES."""
+    """Build the classifier that turns names into text vectors with MODEL.TEXT.TEMPLATES."""
     folder = cache_folder()
     with setting("MODEL.TEXT.TEMPLATES:"):
         templates = find_templates(cfg.MODEL.TEXT.TEMPLATES)
@@ -109,23 +118,25 @@ def build_text_classifier(cfg: CfgNode, model: SegmentationModel) -> TextClassif
 def loaded_model(
     cfg: CfgNode, device: torch.device, *, training: bool = False
 ) -> SegmentationModel:
-    """Load the model onto the device; a warning names frozen parts that have random weights.
+    """Load the model onto the device; log a warning about frozen parts with random weights.
 
-    training: as of `load_model`.
+    training: as in `load_model`.
     """
     model, random = load_model(cfg, training=training)
     frozen = [part for part in random if part != "decoder"]
     if frozen and is_main():
-        logger.warning("random weights in frozen parts (%s), as allowed", ", ".join(frozen))
+        logger.warning("frozen parts have random weights (%s), as allowed", ", ".join(frozen))
     return model.to(device)
 
 
 def embed(
     cfg: CfgNode, model: SegmentationModel, vocabulary: Vocabulary, training: Vocabulary
 ) -> TextEmbeddings:
-    """Embed the names of a vocabulary, on the model's device. training: the seen classes.
+    """Return the text vectors of a vocabulary, on the model's device.
 
-    The first process encodes them; the others then find them in the cache on disk.
+    training: the seen classes.
+
+    The first process encodes the names; the others then read them from the cache on disk.
     """
     classifier = build_text_classifier(cfg, model)
     if not is_main():

@@ -1,6 +1,6 @@
-"""Make the optimiser and the schedules of a configuration, and ask its family for the loss.
+"""Build the optimiser, the schedules and the feature cache of a configuration, and its loss.
 
-The criterion itself is made where the family is: `frozenseg.build.frozenseg`, `.fusioner`.
+The losses of the families are built in `frozenseg.build.frozenseg` and `frozenseg.build.fusioner`.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,9 @@ def training_loss(
     text: TextEmbeddings,
     cache: FeatureCache | None = None,
 ) -> TrainingLoss[Any, Any]:
-    """Return the loss of MODEL.LOSS, or of the model's family.
+    """Build the loss of MODEL.LOSS, or the loss of the model's family if the key is empty.
 
-    text: of the training vocabulary, on the model's device.
+    text: the text vectors of the training vocabulary, on the model's device.
     """
     inputs = InputPreparation(
         size_divisor=model.size_divisor,
@@ -84,15 +84,18 @@ def training_state(cfg: CfgNode, model: SegmentationModel) -> TrainingState:
 
 
 def _precision_of_all(device: torch.device, *, mixed: bool) -> Precision:
-    """As `Precision.for_training`, the same in all processes, whose GPUs may be of several kinds:
-    gradients of float16 are scaled, and must not be averaged with others."""
+    """Return `Precision.for_training`, made equal in all processes: float16 in all if one needs it.
+
+    Their GPUs may be of several kinds. Gradients in float16 are scaled and must not be averaged
+    with unscaled ones.
+    """
     own = Precision.for_training(device, mixed=mixed)
     return replace(own, dtype=torch.float16) if "fp16" in all_gather_json(own.name) else own
 
 
 @setting("SOLVER:", "; see WEIGHT_DECAY and WEIGHT_DECAY_END")
 def decay_of(cfg: CfgNode) -> CosineSchedule | None:
-    """Return the weight decay of each step; None: it is constant."""
+    """Return the function from a step to its weight decay; None if the weight decay is constant."""
     solver = cfg.SOLVER
     if solver.WEIGHT_DECAY_SCHEDULE == "constant":
         return None
@@ -103,7 +106,7 @@ def decay_of(cfg: CfgNode) -> CosineSchedule | None:
 
 @setting("SOLVER:", "; see BASE_LR, BASE_LR_END, GAMMA and WARMUP_FACTOR")
 def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
-    """Return the learning rate of each step."""
+    """Return the function from a step to its learning rate."""
     solver = cfg.SOLVER
     rate: dict[str, Any] = {
         "base": solver.BASE_LR,
@@ -116,21 +119,21 @@ def schedule_of(cfg: CfgNode) -> Callable[[int], float]:
 
 
 def clip_norm_of(cfg: CfgNode) -> float | None:
-    """Return the norm to which all gradients together are clipped; None: they are not."""
+    """Return the norm to which all gradients together are clipped; None without clipping."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     return clip.CLIP_VALUE if clip.ENABLED else None
 
 
 def check_feature_cache(cfg: CfgNode) -> None:
-    """Refuse a DATALOADER.FEATURE_CACHE without room, or where no view of an image comes again."""
+    """Refuse a DATALOADER.FEATURE_CACHE without space, or if no view of an image is repeated."""
     loader = cfg.DATALOADER
     if not loader.FEATURE_CACHE:
         return
     if not cfg.INPUT.FIXED_VIEWS and training_transform(cfg).num_views is None:
         raise UserError(
-            f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each draw shows an image at another "
-            "scale or place; set INPUT.FIXED_VIEWS, or INPUT.MIN_SCALE and INPUT.MAX_SCALE to one "
-            "value of at most 1.0, or leave the key empty"
+            f"DATALOADER.FEATURE_CACHE {loader.FEATURE_CACHE}: each view of an image has a new "
+            "random scale or crop; set INPUT.FIXED_VIEWS, or INPUT.MIN_SCALE and INPUT.MAX_SCALE "
+            "to the same value of at most 1.0, or leave DATALOADER.FEATURE_CACHE empty"
         )
     if loader.FEATURE_CACHE_GB <= 0:
         raise UserError(f"DATALOADER.FEATURE_CACHE_GB {loader.FEATURE_CACHE_GB}: must be above 0")
@@ -139,8 +142,10 @@ def check_feature_cache(cfg: CfgNode) -> None:
 def feature_cache(
     cfg: CfgNode, model: SegmentationModel, precision: Precision
 ) -> FeatureCache | None:
-    """Return the features on disk of DATALOADER.FEATURE_CACHE, which has been checked; None
-    without."""
+    """Return the feature cache on disk; None if DATALOADER.FEATURE_CACHE is empty.
+
+    `check_feature_cache` must have checked the key.
+    """
     loader = cfg.DATALOADER
     if not loader.FEATURE_CACHE:
         return None

@@ -1,4 +1,4 @@
-"""Check the OUTPUT_DIR of a run for an earlier run, its results, and other settings."""
+"""Check the OUTPUT_DIR of a run for the files of an earlier run, and write the configuration."""
 
 import logging
 import secrets
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 CONFIG, EVAL_CONFIG = "config.yaml", "config_eval.yaml"
 SCORES, SCORES_SO_FAR = "results.json", "results_so_far.json"
 RESULTS = ("model_final.safetensors", "model_best.safetensors", SCORES)
-# All that a run writes atomically, but for its checkpoints, pictures and predictions.
+# Everything that a run writes atomically, except its checkpoints, pictures and predictions.
 WRITTEN = (
     *(CONFIG, EVAL_CONFIG, *RESULTS, SCORES_SO_FAR),
     *("metrics.jsonl", "curves.png", "wandb_id"),
@@ -42,7 +42,7 @@ def only_run(output: Path) -> Iterator[None]:
 
 
 def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
-    """Replace a SEED of -1 by a number, the same in all processes and in a resumed run."""
+    """Replace a SEED of -1 by a random number; all processes and resumed runs get the same one."""
     if checkpoint is not None and cfg.SEED not in (-1, checkpoint.seed):
         raise UserError(
             f"SEED {cfg.SEED}: the run to be resumed was started with {checkpoint.seed}"
@@ -56,7 +56,7 @@ def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
 def take_over(
     output: Path, checkpoints: CheckpointFolder, found: Found | None, resume: bool, max_iter: int
 ) -> None:
-    """Prepare the folder for this run. found: the checkpoint to go on from."""
+    """Prepare the folder for this run. found: the checkpoint to resume from, if there is one."""
     if resume:
         say_what_was_found(found, output, checkpoints, max_iter)
     clean(output, checkpoints)
@@ -64,7 +64,7 @@ def take_over(
 
 
 def clean(output: Path, checkpoints: CheckpointFolder) -> None:
-    """Remove half-written files of killed runs. No other run may be writing."""
+    """Remove half-written files of killed runs. No other run may be writing to the folder."""
     for name in WRITTEN:
         remove_temporaries(output, name, alone=True)
     remove_temporaries(checkpoints.folder, "step_*.pt", alone=True)
@@ -75,20 +75,20 @@ def refuse_another_run(output: Path, checkpoints: CheckpointFolder) -> None:
     """Without --resume, refuse a folder with checkpoints or results of another run."""
     if checkpoints.paths():
         raise UserError(
-            f"{checkpoints.folder} holds checkpoints of another run: go on with --resume, "
+            f"{checkpoints.folder} holds checkpoints of another run: continue it with --resume, "
             "or give another OUTPUT_DIR"
         )
     if held := [name for name in RESULTS if (output / name).is_file()]:
         raise UserError(
             f"OUTPUT_DIR {output} holds the results of another run ({', '.join(held)}), but no "
-            "checkpoint: give another OUTPUT_DIR, or move them away"
+            "checkpoint: give another OUTPUT_DIR, or move these files away"
         )
 
 
 def say_what_was_found(
     found: Found | None, output: Path, checkpoints: CheckpointFolder, max_iter: int
 ) -> None:
-    """Log where --resume goes on, before the first step."""
+    """Log, before the first step, after which step --resume continues."""
     if found is None:
         held = [name for name in RESULTS if (output / name).is_file()]
         replaced = f"; {', '.join(held)} there will be replaced" if held else ""
@@ -97,15 +97,14 @@ def say_what_was_found(
         return
     checkpoint, path = found
     if checkpoint.step < max_iter:
-        logger.info("going on after step %d of %d from %s", checkpoint.step, max_iter, path)
+        logger.info("resuming after step %d of %d from %s", checkpoint.step, max_iter, path)
     else:
-        said = "all %d steps of %d are done, by %s: only its results are written"
+        said = "step %d of %d was the last, according to %s: only the results are written"
         logger.info(said, checkpoint.step, max_iter, path)
 
 
 def _runs_beside(output: Path) -> str:
-    """Ask after the folders beside this one that hold checkpoints; "" if there are
-    none."""
+    """Suggest the folders beside this one that hold checkpoints; "" if there are none."""
     paths = output.absolute().parent.glob("*/checkpoints/step_*.pt")
     names = sorted({path.parent.parent.name for path in paths} - {output.name})
     return f" ({nearest(output.name, names)})" if names else ""
@@ -122,8 +121,9 @@ def check_places(output: Path, checkpoints: CheckpointFolder) -> None:
 def write_config(cfg: CfgNode, output: Path) -> None:
     """Write the resolved configuration beside the checkpoints, just before the first step.
 
-    A run that is refused earlier leaves the configuration that the weights in the folder belong to.
-    One that differs is kept as config.yaml.1 and so on, and the log says in which keys.
+    A run that is refused before then does not overwrite the configuration of the weights in the
+    folder. A previous configuration that differs is kept as config.yaml.1 and so on, and the log
+    names the keys that differ.
     """
     path, text = output / CONFIG, cfg.dump()
     if path.exists():
@@ -136,8 +136,8 @@ def write_config(cfg: CfgNode, output: Path) -> None:
 
 
 def write_eval_config(cfg: CfgNode, output: Path) -> None:
-    """Write the configuration of an evaluation. It has a file of its own, because OUTPUT_DIR may
-    hold the training that the weights come from."""
+    """Write the configuration of an evaluation, to a file of its own, because OUTPUT_DIR may be the
+    folder of the training that the weights come from."""
     _write(output / EVAL_CONFIG, cfg.dump())
 
 
@@ -147,7 +147,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _differences(path: Path, text: str) -> Iterator[str]:
-    """KEY: before -> now, for every key that differs."""
+    """Yield "KEY: before -> now" for every key that differs."""
     try:
         before = dict(flat_values(yaml.safe_load(path.read_bytes())))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, AttributeError):
@@ -159,7 +159,7 @@ def _differences(path: Path, text: str) -> Iterator[str]:
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Every key that differs, with both values; a key that one lacks is "absent" there."""
+    """Yield every key that differs, with both values; the value of a missing key is "absent"."""
     for key in sorted(before.keys() | now.keys()):
         first, second = before.get(key, "absent"), now.get(key, "absent")
         if first != second:

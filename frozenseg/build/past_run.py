@@ -1,4 +1,4 @@
-"""Read what a run has left: the scores, the settings and the course of the training."""
+"""Read the files of a past run: its scores, its settings and the course of its training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ from frozenseg.yaml_file import read_yaml
 
 
 def read_runs(paths: Sequence[Path]) -> list[PastRun]:
-    """Read runs by their folders or their files of results.
+    """Read runs, each named by its folder or by its file of results.
 
-    A folder may hold a training that is still at work, whose scores are those of its last
-    evaluation. Raises `UserError` for a path that is no run, or is given twice.
+    A folder may hold a training that is still running; its scores are then those of its last
+    evaluation. Raises `UserError` for a path that is not a run or that is given twice.
     """
     places = {str(path): _place(path) for path in paths}
-    real = [_place(path).resolve() for path in paths]  # one run may be given by several names
+    real = [_place(path).resolve() for path in paths]  # several paths may name the same run
     if len(set(real)) < len(paths):
         twice = next(path for path, place in zip(paths, real, strict=True) if real.count(place) > 1)
         raise UserError(f"{twice}: is given twice; give each run once")
@@ -30,13 +30,13 @@ def read_runs(paths: Sequence[Path]) -> list[PastRun]:
 
 
 def run_files(path: Path) -> list[Path]:
-    """Return the files that `read_runs` looks for, of a run that is named by this path."""
+    """Return the files that `read_runs` looks for if it is given this path."""
     place = _place(path)
     return [path, *(place / name for name in (SCORES, METRICS_FILE, CONFIG, EVAL_CONFIG))]
 
 
 def _place(path: Path) -> Path:
-    """Return the path that names a run: its folder, or a file of results that lies among others."""
+    """Return the path that identifies a run: its folder, or a file of results that was renamed."""
     path = path.absolute()
     return path.parent if path.name == SCORES else path
 

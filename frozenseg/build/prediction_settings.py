@@ -1,4 +1,4 @@
-"""Say what predictions depend on, so that a folder of them holds those of one model only."""
+"""The settings that predictions depend on, so that no folder mixes predictions of two models."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from frozenseg.config_keys import KEYS
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.predictor import Predictor
 
-# Keys that decide how a model is trained or evaluated, or how fast it runs, but not its results.
-# Weights count by their values, not by their paths.
+# Beginnings of the keys that determine how a model is trained or evaluated, or how fast it runs,
+# but not its results. Weights are compared by their values, not by their paths.
 WITHOUT_EFFECT = (
     *("VERSION", "OUTPUT_DIR", "SEED", "LOG", "SOLVER", "DATALOADER"),
     *("DATASETS.TEST", "DATASETS.PAIRS", "DATASETS.VOCABULAR"),
@@ -24,14 +24,15 @@ WITHOUT_EFFECT = (
 def load_with_settings(
     model: str, *, weights: str | None = None, options: Options = ()
 ) -> tuple[Predictor, dict[str, Any]]:
-    """Load a model as `frozenseg.load` does, and say what its predictions depend on."""
+    """Load a model as `frozenseg.load` does; return it with the settings that its predictions
+    depend on, among them a digest of its weights."""
     cfg = model_config(model, weights=weights, options=options)
     predictor = build_predictor(cfg, digest=True)
     return predictor, {**settings_of(cfg), "weights": weights_digest(predictor.model)}
 
 
 def settings_of(cfg: CfgNode) -> dict[str, Any]:
-    """Return the keys that have an effect on results and not their default value, as text."""
+    """Return the keys that affect the results and do not have their default value: {key: text}."""
     default = default_config()
     pairs = ((name, _value(cfg, name)) for name in KEYS if not name.startswith(WITHOUT_EFFECT))
     return {name: str(value) for name, value in pairs if value != _value(default, name)}

@@ -1,4 +1,4 @@
-"""What a run was made with: said in its log, and written beside its scores."""
+"""The provenance of a run, i.e. its code, settings, weights and data, for its log and results."""
 
 import logging
 import shlex
@@ -30,12 +30,15 @@ from frozenseg.text.names import distinct
 
 logger = logging.getLogger(__name__)
 
-NOTICEABLE = 0.05  # share of the first weights in the moving average
+NOTICEABLE = 0.05  # a larger share of the initial weights in the moving average causes a warning
 
 
 @contextmanager
 def run_log(output: Path) -> Iterator[None]:
-    """Inside, the first process logs to OUTPUT_DIR/log.txt too, from the command on."""
+    """Inside the context, the first process also logs to OUTPUT_DIR/log.txt.
+
+    The file begins with the version of the code, the command and the versions of the libraries.
+    """
     with log_file(output) if is_main() else nullcontext():
         if is_main():
             code = _code_version()
@@ -47,7 +50,7 @@ def run_log(output: Path) -> Iterator[None]:
 
 
 def log_model(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> None:
-    """Log device, precision, seed and the size of the model; to the file, the settings too."""
+    """Log device, precision, seed and model size and, only in the file, the changed settings."""
     if not is_main():
         return
     changed = [f"{key}: {value!r}" for key, value in _changed_settings(cfg)]
@@ -64,13 +67,16 @@ def log_model(cfg: CfgNode, model: SegmentationModel, precision: Precision) -> N
 
 
 def log_average(cfg: CfgNode) -> None:
-    """Log that a moving average of the weights is scored, and how much of the start it has."""
+    """Log that the moving average of the weights is scored; warn if the run is too short for it."""
     decay, steps = cfg.SOLVER.EMA, cfg.SOLVER.MAX_ITER
     if not decay or not is_main():
         return
-    logger.info("scores and written weights are of the moving average: SOLVER.EMA %g", decay)
+    logger.info("the moving average of the weights is scored and written: SOLVER.EMA %g", decay)
     if (share := decay**steps) > NOTICEABLE:
-        said = "after %d steps %.0f %% of it are the weights of the start; SOLVER.EMA 0 for a trial"
+        said = (
+            "after %d steps, the initial weights still make up %.0f %% of the average; set "
+            "SOLVER.EMA 0 for a short trial"
+        )
         logger.warning(said, steps, 100 * share)
 
 
@@ -80,8 +86,10 @@ def nested_settings(cfg: CfgNode) -> dict[str, Any]:
 
 
 def frozen_digests(cfg: CfgNode, model: SegmentationModel) -> dict[str, str]:
-    """Return a digest of the weights of each frozen image encoder, before they are cast; on the
-    first process alone."""
+    """Return a digest of the weights of each frozen image encoder; {} except on the first process.
+
+    It must be called before the weights are cast to another precision.
+    """
     if not is_main():
         return {}
     encoders = find_family(cfg).identity(cfg, model)
@@ -96,10 +104,11 @@ def about_sets(
     weights: str,
     frozen: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """Return what results.json says of each data set besides scores: "classes" and "provenance".
+    """Return the entries of results.json for each data set besides its scores: "classes" and
+    "provenance"; {} except on the first process.
 
-    weights: the file of the trained parts; "" for random ones. frozen: of `frozen_digests`. The
-    first process alone gets anything.
+    weights: the file of the trained parts; "" if they are random.
+    frozen: from `frozen_digests`.
     """
     if not is_main():
         return {}
@@ -130,12 +139,12 @@ def about_sets(
 
 def _classes(entry: EvalDataset) -> dict[str, str]:
     categories = entry.categories
-    labels = distinct(entry.vocabulary.labels)  # a list of one's own may repeat a name
+    labels = distinct(entry.vocabulary.labels)  # a user's own list may repeat a name
     return dict(zip(map(str, categories.dataset_ids), labels, strict=True))
 
 
 def _data_digests(entry: EvalDataset) -> dict[str, str]:
-    """SHA-256 of the annotation files by their names, and of the list of label maps."""
+    """Return the SHA-256 of each annotation file, by file name, and of the list of label maps."""
     row = entry.benchmark.located(data_root())
     paths = [data_root() / name for name in (row.annotations, row.instances) if name]
     names = distinct(path.name for path in paths)
@@ -151,8 +160,8 @@ def _changed_settings(cfg: CfgNode) -> list[tuple[str, Any]]:
 
 
 def _command() -> str:
-    """Return the command line; of a program that is not ours, such as a notebook, the file's
-    name."""
+    """Return the command line, without the folder of a program that is not a command of frozenseg,
+    e.g. a notebook."""
     program = sys.argv[0] if sys.argv[0].startswith("frozenseg ") else Path(sys.argv[0]).name
     return f"{program} {shlex.join(sys.argv[1:])}"
 

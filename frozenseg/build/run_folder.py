@@ -1,7 +1,8 @@
 """Choose the weights of a configuration: those that were trained with it, if they are beside it.
 
-A run writes the configuration it was started with, MODEL.WEIGHTS included, and its weights beside
-it. So where both lie together the file in the folder counts, wherever the folder has been moved to.
+A run writes the configuration it was started with, including MODEL.WEIGHTS, and its trained weights
+into one folder. Weights beside a configuration therefore take precedence over its MODEL.WEIGHTS,
+wherever the folder has been moved to.
 """
 
 import logging
@@ -32,15 +33,16 @@ def model_config(
     options: Options = (),
     device: str | None = None,
 ) -> CfgNode:
-    """Load the configuration of a model, with MODEL.WEIGHTS set to what shall be loaded.
+    """Load the configuration of a model, with MODEL.WEIGHTS set to the weights to load.
 
     model: the name of a model or recipe that ships with the package, a YAML file, or a folder with
     configuration and weights; a folder without weights is an error.
-    weights: the checkpoint to load. Without it, the options decide, then the file of `WEIGHT_FILES`
-    that lies beside a file of `CONFIG_FILES`, then MODEL.WEIGHTS of the YAML file.
+    weights: the checkpoint to load. Without it, MODEL.WEIGHTS of the options is used, else the file
+    of `WEIGHT_FILES` that lies beside a file of `CONFIG_FILES`, else MODEL.WEIGHTS of the YAML
+    file.
     device: replaces MODEL.DEVICE.
 
-    Published weights that are named as the model but are not here raise `AbsentWeights`.
+    Raises `AbsentWeights` if `model` is a published model whose weights are not on this machine.
     """
     if weights is not None and not os.fspath(weights):
         raise UserError("weights: the name is empty; give a checkpoint, or leave weights out")
@@ -63,11 +65,12 @@ def model_config(
 
 
 def evaluation_weights(weights: str, *, config: str | None, options: Options, output: str) -> str:
-    """Choose what an evaluation loads where MODEL.WEIGHTS is `weights`, as `model_config` does.
+    """Choose the weights that an evaluation loads, by the same rules as `model_config`.
 
+    weights: MODEL.WEIGHTS.
     config: the YAML file, which may lie in a run's folder, or that folder.
-    output: OUTPUT_DIR. Its weights are taken if its run began from the same weights, so that the
-    command of a training evaluates what was trained when it is given again.
+    output: OUTPUT_DIR. Its weights are chosen if its run began from `weights`, so that an
+    evaluation with the arguments of a training scores the trained model.
     """
     if _chosen(options):
         return weights
@@ -84,12 +87,12 @@ def evaluation_weights(weights: str, *, config: str | None, options: Options, ou
         return weights or str((config and _published_weights(config)) or "")
     if not weights or _began_from(folder) == weights:
         return str(trained)
-    logger.warning("%s is of another run, and not what is evaluated: %s is", trained, weights)
+    logger.warning("%s belongs to another run; the evaluated weights are %s", trained, weights)
     return weights
 
 
 def weights_in(folder: Path) -> Path | None:
-    """Find the weights that a folder holds."""
+    """Return the weights file in a folder; None if there is none."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
 
 
@@ -104,7 +107,7 @@ def _config_file(model: str | Path) -> Path:
 
 
 def _published_weights(model: str) -> Path | None:
-    """Return the file of a model that others have published; None where `model` names none."""
+    """Return the weights of a published model; None if `model` does not name one."""
     if model not in published_models() or user_path(model).exists():
         return None
     row = PUBLISHED[model]
@@ -119,12 +122,12 @@ def _chosen(options: Options) -> bool:
 
 
 def _began_from(folder: Path) -> str | None:
-    """Read MODEL.WEIGHTS of the run in a folder; None where it cannot be told."""
+    """Return MODEL.WEIGHTS of the run in a folder; None if there is no readable configuration."""
     for name in CONFIG_FILES:
         if (folder / name).is_file():
             try:
                 return load_config(folder / name).MODEL.WEIGHTS
-            except UserError:  # of another program, or damaged
+            except UserError:  # the file is damaged, or another program has written it
                 return None
     return None
 
@@ -136,5 +139,5 @@ def _no_weights(folder: Path) -> UserError:
     remedy = f"it has {', '.join(others)}: give it as weights" if others else "give weights"
     return UserError(
         f"model {folder}: no weights in the folder, looked for {', '.join(WEIGHT_FILES)}; the "
-        f"training may not have ended; {remedy}, or go on with --resume"
+        f"training may not have ended; {remedy}, or continue the training with --resume"
     )

@@ -1,4 +1,4 @@
-"""Make the samples of a training from a configuration."""
+"""Build the data set and the loader of a training from a configuration."""
 
 import logging
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
     categories: Categories | None = None
     for name in names:
         kind = find_benchmark(name).targets
-        # Semantic targets can be made of every annotation.
+        # Semantic targets can be made from every kind of annotation.
         if kind != targets and targets != "semantic":
             raise UserError(
                 f"DATASETS.TRAIN: {name} is annotated as {kind}, {names[0]} as {targets}; name "
@@ -71,7 +71,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
 def log_data_set(
     name: str, records: Sequence[Record], summary: str, classes: Sequence[str]
 ) -> None:
-    """Log how many images and which classes a data set has, and the counts to the file alone."""
+    """Log the number of images and the classes of a data set, and, only to the file, the counts."""
     logger.info("%s: %d images; %s", name, len(records), summary)
     logger.info("%s: %s", name, counts_line(records, classes), extra=FILE_ONLY)
 
@@ -85,7 +85,7 @@ def _pairs(cfg: CfgNode, records: list[Record]) -> list[Record]:
 
 @setting("MODEL.MASK_FORMER.UNNAMED_TARGETS")
 def _unnamed_regions(cfg: CfgNode, records: list[Record], name: str) -> UnnamedRegions | None:
-    """Open the folder of proposals, which were made at the size of the test of a data set."""
+    """Open the folder of proposals; they were made at the test size of the data set `name`."""
     path = cfg.MODEL.MASK_FORMER.UNNAMED_TARGETS
     if not path:
         return None
@@ -95,7 +95,7 @@ def _unnamed_regions(cfg: CfgNode, records: list[Record], name: str) -> UnnamedR
 
 
 def micro_batch_size(cfg: CfgNode) -> int:
-    """Return the number of images of one forward and backward pass on one device."""
+    """Return the number of images in one forward and backward pass on one device."""
     solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE * world_size()
     if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
         raise UserError(
@@ -106,7 +106,10 @@ def micro_batch_size(cfg: CfgNode) -> int:
 
 
 def training_batches(cfg: CfgNode, dataset: SegmentationDataset, drawn: int) -> Loader:
-    """Load the micro-batches of this process, after `drawn` images that have been used."""
+    """Return the loader of this process's micro-batches.
+
+    drawn: the number of images that all processes together have already used.
+    """
     return training_loader(
         dataset,
         batch_size=micro_batch_size(cfg),

@@ -1,4 +1,4 @@
-"""How images are resized and cropped, from INPUT."""
+"""Build the transforms that resize and crop images, from the INPUT keys."""
 
 from fvcore.common.config import CfgNode
 
@@ -8,7 +8,7 @@ from frozenseg.errors import UserError
 
 
 def training_transform(cfg: CfgNode) -> LargeScaleJitter:
-    """Scale jitter and crop of training: INPUT."""
+    """Return the scale jitter and crop of training."""
     side, divisor = cfg.INPUT.IMAGE_SIZE, cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
     if side < 1 or side % divisor:
         raise UserError(f"INPUT.IMAGE_SIZE {side}: must be a multiple of {divisor}")
@@ -22,8 +22,8 @@ def training_transform(cfg: CfgNode) -> LargeScaleJitter:
 
 
 def eval_transform(cfg: CfgNode, benchmark: Benchmark) -> ShortestEdgeResize:
-    """Return the benchmark's own sizes, where INPUT.SIZE_TEST_OF_BENCHMARK; else
-    INPUT.*_SIZE_TEST."""
+    """Return the resize of test images: to the benchmark's own test size if
+    INPUT.SIZE_TEST_OF_BENCHMARK is True, else to INPUT.*_SIZE_TEST."""
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if cfg.INPUT.SIZE_TEST_OF_BENCHMARK:
         short, long = benchmark.test_size

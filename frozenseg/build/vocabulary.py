@@ -1,7 +1,6 @@
-"""A configuration as class names: those of a data set, and those that count as seen.
+"""Build vocabularies from a configuration: the classes of a data set, and the seen classes.
 
-The part of `frozenseg.build` that reads DATASETS.VOCABULARY, VOCABULARIES, VOCABULARY_JOIN and
-TRAIN_VOCABULARY.
+This module reads DATASETS.VOCABULARY, VOCABULARIES, VOCABULARY_JOIN and TRAIN_VOCABULARY.
 """
 
 import json
@@ -25,15 +24,15 @@ from frozenseg.text.names import shown
 from frozenseg.text.parsing import FILES, rows_of
 from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
-INLINE = "classes:"  # begins a value of TRAIN_VOCABULARY that holds the names themselves, as JSON
+INLINE = "classes:"  # prefix of a TRAIN_VOCABULARY that contains the names themselves, as JSON
 
 
 def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabulary:
-    """Name the classes of a data set, in the order of its class ids.
+    """Return the names of a data set's classes, in the order of its class ids.
 
-    The names come from the list in DATASETS.VOCABULARIES or VOCABULARY, else from that of the
-    benchmark's row, joined with the annotation by `frozenseg.text.joining`; else they are those of
-    the annotation.
+    The names come from the list in DATASETS.VOCABULARIES or VOCABULARY, else from the list of the
+    benchmark's row; `frozenseg.text.joining` joins the list with the annotation. Without a list,
+    the names are those of the annotation.
     """
     row, listed = find_benchmark(name), listed_vocabulary(cfg, name)
     if listed is None and not row.vocabulary and any("," in name for name in categories.names):
@@ -42,7 +41,7 @@ def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabul
 
 
 def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:
-    """Read the list that the configuration names for a data set, if it does."""
+    """Read the list that the configuration names for a data set; None if it names none."""
     if value := _of_set(cfg).get(name):
         return named_list(value, "DATASETS.VOCABULARIES")
     value = cfg.DATASETS.VOCABULARY
@@ -74,7 +73,7 @@ def joins_by_order(cfg: CfgNode) -> bool:
 
 
 def named_list(value: str, key: str) -> Vocabulary:
-    """Read the class list that a key names: a file, or a list of the package."""
+    """Read a class list, either a file or a list of the package. key: the key that names it."""
     path = Path(value)
     with setting(f"{key}:"):
         if path.suffix.lower() in FILES or len(path.parts) > 1:
@@ -83,7 +82,7 @@ def named_list(value: str, key: str) -> Vocabulary:
 
 
 def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
-    """Name the seen classes: DATASETS.TRAIN_VOCABULARY, else the classes of DATASETS.TRAIN."""
+    """Return the seen classes: DATASETS.TRAIN_VOCABULARY, else the classes of DATASETS.TRAIN."""
     value = cfg.DATASETS.TRAIN_VOCABULARY
     if value.startswith(INLINE):
         return _inline(value)
@@ -98,15 +97,18 @@ def build_training_vocabulary(cfg: CfgNode) -> Vocabulary:
 
 
 def build_seen_vocabulary(cfg: CfgNode, name: str) -> Vocabulary:
-    """Name the seen classes for an evaluation on `name`: its row may say so, as folds do."""
+    """Return the seen classes for an evaluation on the data set `name`.
+
+    The row of a few-shot fold names the data set of its training; otherwise the configuration does.
+    """
     trained_on = find_benchmark(name).trained_on
     return _names_of_set(cfg, trained_on) if trained_on else build_training_vocabulary(cfg)
 
 
 def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
-    """Name all classes of a data set; nothing of it is read where a list has them.
+    """Return the names of all classes of a data set; its annotation is read only without a list.
 
-    DATASETS.VOCABULARY does not count here, because it may be meant for the tested sets.
+    DATASETS.VOCABULARY does not count here, because it may be meant for the sets of DATASETS.TEST.
     """
     row, value = find_benchmark(name), _of_set(cfg).get(name)
     if value:
@@ -118,14 +120,17 @@ def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
         return class_names(row, data_root(), benchmark_categories(row, data_root()))
     except UserError as error:
         raise UserError(
-            f"{error}; what counts as seen is read there: name the classes of the training in "
-            "DATASETS.TRAIN_VOCABULARY to do without"
+            f"{error}; this data set tells which classes are seen: to do without, name the classes "
+            "of the training in DATASETS.TRAIN_VOCABULARY"
         ) from None
 
 
 def settle_training_vocabulary(cfg: CfgNode) -> None:
-    """Write the names of a training into DATASETS.TRAIN_VOCABULARY, where they come from files or
-    from DATASETS.VOCABULARY, so that they stay known where those files are absent."""
+    """Write the class names of a training into DATASETS.TRAIN_VOCABULARY if they come from files or
+    from DATASETS.VOCABULARY.
+
+    The names are then still known on a machine without these files.
+    """
     if cfg.DATASETS.TRAIN_VOCABULARY or not cfg.DATASETS.TRAIN:
         return
     name = cfg.DATASETS.TRAIN[0]
@@ -138,10 +143,11 @@ def settle_training_vocabulary(cfg: CfgNode) -> None:
 
 
 def require_seen(cfg: CfgNode, vocabulary: Vocabulary) -> None:
-    """Raise `UserError` where a training begins from the configuration of another one, whose names
-    would count as seen in place of its own.
+    """Raise `UserError` if a training uses the configuration of another training, whose classes
+    would count as seen instead of its own.
 
-    vocabulary: the classes that are trained on. A list that the user names may lack some of them.
+    vocabulary: the classes that are trained on. A list that the user names is not checked, as it
+        may lack some of them on purpose.
     """
     if not cfg.DATASETS.TRAIN_VOCABULARY.startswith(INLINE):
         return
@@ -158,9 +164,9 @@ def _inline(value: str) -> Vocabulary:
     try:
         names = json.loads(value.removeprefix(INLINE))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"DATASETS.TRAIN_VOCABULARY: no JSON behind {INLINE} ({error})") from None
+        raise UserError(f"DATASETS.TRAIN_VOCABULARY: no JSON after {INLINE} ({error})") from None
     if not isinstance(names, list) or not all(isinstance(group, list) for group in names):
         raise UserError(f"DATASETS.TRAIN_VOCABULARY: lists of names were expected after {INLINE}")
-    # What counts as seen may repeat a name, as some of the field's lists do.
+    # A list of seen classes may repeat a name, as some published lists do.
     groups = tuple(row.names for row in rows_of(names, "DATASETS.TRAIN_VOCABULARY"))
     return Vocabulary(groups, tuple(not is_known_stuff(group) for group in groups), "the training")

@@ -41,8 +41,8 @@ def test_resuming_says_what_it_found(tmp_path: Path, checkpoints, caplog) -> Non
     say_what_was_found(found, tmp_path, checkpoints, 5)
     path = folder / "step_00000005.pt"
     assert caplog.messages == [
-        f"going on after step 5 of 9 from {path}",
-        f"all 5 steps of 5 are done, by {path}: only its results are written",
+        f"resuming after step 5 of 9 from {path}",
+        f"step 5 of 5 was the last, according to {path}: only the results are written",
     ]
 
 

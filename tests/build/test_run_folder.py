@@ -87,7 +87,7 @@ def test_an_evaluation_takes_what_the_same_command_has_trained(
     assert chosen(first, ("MODEL.WEIGHTS", first)) == first
     with caplog.at_level(logging.WARNING, "frozenseg"):
         assert chosen("other.pth") == "other.pth"
-    assert "is of another run" in caplog.text
+    assert "belongs to another run" in caplog.text
     for beside in (runs.root / "one" / "config.yaml", runs.root / "one"):
         assert chosen("other.pth", config=str(beside)) == first
     elsewhere = str(runs.root / "nowhere")

@@ -15,7 +15,7 @@ def test_weights_of_a_model_that_ships_are_recognised() -> None:
     weights = resolve_packaged_path("frozenseg://small/model.safetensors")
     with pytest.raises(UserError) as caught:
         frozenseg.load("small-fusioner", weights=weights)
-    said = "not those of this model; these look like `small`"
+    said = "not those of this model; they look like those of `small`"
     assert str(caught.value) == f"weights {weights}: {said}"
 
 

@@ -84,7 +84,7 @@ def test_log_and_results_say_what_they_were_made_with(trained: TinyRun) -> None:
     for said in (
         "command: ", "libraries: python ", "SOLVER.EMA: 0.5", "5 images; classes: 3, from ",
         "objects by class: ", "FrozenSeg in fp32 on cpu: ", "seed 7; parameters: ",
-        "scores and written weights are of the moving average", "step 2/2  loss ", "ended after ",
+        "the moving average of the weights is scored", "step 2/2  loss ", "ended after ",
     ):  # fmt: skip
         assert said in log, said
     assert main(only(trained)) == 0
@@ -295,7 +295,7 @@ def test_augmentation_with_the_plain_view_alone_changes_nothing(trained: TinyRun
 
 
 def test_a_run_is_not_overwritten_by_chance(trained: TinyRun) -> None:
-    with pytest.raises(UserError, match="go on with --resume"):
+    with pytest.raises(UserError, match="continue it with --resume"):
         main(trained.arguments("out"))
 
 

@@ -151,7 +151,7 @@ def test_a_killed_machine_comes_back_and_the_run_goes_on(run: TinyRun) -> None:
     (worker,) = _workers(machines[1])
     os.kill(worker, signal.SIGKILL)
     assert [machine.wait(timeout=240) for machine in machines] == [0, 0]
-    assert "going on after step" in (run.root / "killed" / "log.txt").read_text()
+    assert "resuming after step" in (run.root / "killed" / "log.txt").read_text()
 
     whole = run.arguments("whole", *steps, "MODEL.DEVICE", "cpu", flags=("--num-gpus", "2"))
     subprocess.run([sys.executable, str(TOOL), *whole], check=True)

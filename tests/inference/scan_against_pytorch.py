@@ -52,8 +52,11 @@ def results(
 
 
 def check(found: Prediction, expected: Prediction) -> None:
-    """Compare two results. The confident case has twins, between which the last bit of a sigmoid
-    decides; so do a mask that ends between two pixels and two classes of nearly one score."""
+    """Compare two results.
+
+    Small differences are allowed, because the last bit of a sigmoid decides between the twins of
+    the confident case, at a mask border between two pixels, and between two nearly equal scores.
+    """
     equal = 0.98
     if expected.panoptic is not None:
         assert found.panoptic is not None
@@ -82,11 +85,11 @@ def compare(device: str, processors: list[str], sizes: list[str]) -> None:
                 with allow_tf32(True):
                     found = results(PROCESSORS[processor], case, size, True, device)
                 check(found, expected)
-    assert kernels_work(scan.PART)  # else PyTorch was compared with itself
+    assert kernels_work(scan.PART)  # otherwise, PyTorch has been compared with itself
 
 
 if __name__ == "__main__":
-    scan.MASK_BLOCK |= {"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 128}  # fewer programs
+    scan.MASK_BLOCK |= {"BLOCK_ROWS": 32, "BLOCK_COLUMNS": 128}  # fewer programs save time
     scan.CLASS_BLOCK |= {"BLOCK_CLASSES": 16, "BLOCK_PIXELS": 512}
-    scan.ELEMENTS = 40000  # several bands
+    scan.ELEMENTS = 40000  # makes several bands
     compare("cpu", *(argument.split(";") for argument in sys.argv[1:]))

@@ -1,8 +1,8 @@
 """MaskFormer's rules for panoptic, semantic and instance results, one query at a time.
 
-Written from docs/papers.md and the rules' own description: each pixel goes to the query
-with the largest product of class score and mask probability; a query that keeps less than
-`overlap_threshold` of its own mask is dropped; queries of one stuff class are one segment.
+They are written from docs/papers.md. Each pixel goes to the query with the largest product of class
+score and mask probability; a query that keeps less than `overlap_threshold` of its own mask is
+dropped; queries of one stuff class become one segment.
 """
 
 import numpy as np
@@ -16,8 +16,10 @@ def slow_panoptic(
     object_threshold: float,
     overlap_threshold: float,
 ) -> tuple[np.ndarray, list[tuple[int, int, float]]]:
-    """masks: (Q, H, W) logits at output size. Returns ids (H, W) and, per id from 1 on, (class,
-    area, score)."""
+    """Return ids (H, W) and the segments (class, area, score), whose ids begin at 1.
+
+    masks: (Q, H, W) logits at output size.
+    """
     probabilities = softmax(class_logits.astype(np.float64), axis=-1)
     void = len(is_thing)
     kept = [
@@ -54,7 +56,7 @@ def slow_panoptic(
 
 
 def slow_semantic(class_logits: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(K, H, W) scores."""
+    """Return scores (K, H, W)."""
     probabilities = softmax(class_logits.astype(np.float64), axis=-1)[:, :-1]
     scores = np.zeros((probabilities.shape[1], *masks.shape[1:]))
     for query, row in enumerate(probabilities):
@@ -66,7 +68,7 @@ def slow_semantic(class_logits: np.ndarray, masks: np.ndarray) -> np.ndarray:
 def slow_instances(
     class_logits: np.ndarray, masks: np.ndarray, is_thing: tuple[bool, ...], count: int
 ) -> list[tuple[float, int, int]]:
-    """(score, class, query), best first: the `count` best pairs, of which things are kept."""
+    """Return (score, class, query), best first, of the things among the `count` best pairs."""
     probabilities = softmax(class_logits.astype(np.float64), axis=-1)[:, :-1]
     pairs = [
         (probability, label, query)
@@ -84,7 +86,7 @@ def slow_instances(
 
 
 def slow_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1, ends exclusive; zeros for an empty mask."""
+    """Return (x0, y0, x1, y1) with exclusive ends; zeros for an empty mask."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return (0, 0, 0, 0)

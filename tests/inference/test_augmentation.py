@@ -1,4 +1,4 @@
-"""Views and their mean, against a loop written out here."""
+"""Views for test-time augmentation, and the mean of their scores, compared with a loop."""
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def test_mean_of_all_views_turned_back() -> None:
     image = noise(8, 6)
 
     def score(view: Tensor) -> np.ndarray:
-        """Scores that follow the pixels: mirrored where the view is."""
+        """Return scores that depend on the pixels, so that they are mirrored if the view is."""
         rows = torch.nn.functional.interpolate(view[None].float(), size=(8, 6))[0]
         return rows.numpy() + view.shape[-1]
 

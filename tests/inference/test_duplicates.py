@@ -1,4 +1,4 @@
-"""Duplicates: by hand, one find after the other, and what becomes of an object found twice."""
+"""Duplicates: compared with loops over the finds, and the results for objects found twice."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def test_ious_equal_counting(monkeypatch) -> None:
             both = (one | other).sum()
             expected[row, column] = (one & other).sum() / both if both else 0
             shares[row, column] = (one & other).sum() / one.sum() if one.any() else 0
-    for at_once in (10, module.PIXELS_AT_ONCE):  # in parts, and whole
+    for at_once in (10, module.PIXELS_AT_ONCE):  # in several parts, and in one
         monkeypatch.setattr(module, "PIXELS_AT_ONCE", at_once)
         np.testing.assert_allclose(mask_ious(first, second), expected, atol=1e-7)
         np.testing.assert_allclose(covered_shares(first, second), shares, atol=1e-7)
@@ -39,7 +39,7 @@ def test_a_find_is_left_out_for_a_better_one_of_its_class_and_mask() -> None:
         any(
             same[one, other]
             and class_ids[one] == class_ids[other]
-            # Of equal ones the first is the better.
+            # Of equal scores, the first is the better one.
             and (scores[other] > scores[one] or (scores[other] == scores[one] and other < one))
             for other in range(30)
         )
@@ -67,7 +67,7 @@ def seen_by(finds: list[tuple[int, float, slice]], **options: float):
     masks = torch.full((len(finds), *SIZE), -8.0)
     for query, (class_id, logit, columns) in enumerate(finds):
         class_logits[query, class_id] = logit
-        # Twins are nowhere quite equal, and each is the surer one of half of the pixels.
+        # Masks of the same columns are equal nowhere, and each is larger at half of the pixels.
         masks[query, :, columns] = torch.where(torch.arange(12) % 2 == query % 2, 3.0, 2.5)[:, None]
     process = PostProcessor(semantic=False, **options)
     return process(class_logits, masks, MaskResizer.identity(SIZE), WORDS)
@@ -88,7 +88,8 @@ def test_an_object_found_twice_is_lost_as_published_and_stays_without_duplicates
 def test_a_mask_over_two_objects_loses_one_as_published_and_none_where_covered_ones_go() -> None:
     finds = [(2, 8.0, slice(0, 8)), (1, 4.0, slice(4, 16)), (4, 3.0, slice(8, 16))]
     published, without = seen_by(finds), seen_by(finds, covered_share=0.2)
-    # The second is more probable than the third, whose pixels it takes, and loses too many itself.
+    # The second find is more probable than the third and takes all of its pixels, but loses too
+    # many of its own to the first.
     assert [segment.class_id for segment in published.panoptic.segments] == [2]
     assert [(s.class_id, s.area) for s in without.panoptic.segments] == [(2, 96), (4, 96)]
     spared = seen_by(finds, covered_share=0.4)  # a third of it is covered
@@ -113,7 +114,7 @@ def test_other_classes_and_other_masks_are_no_duplicates() -> None:
 
 
 def test_padding_does_not_tell_masks_apart() -> None:
-    """Two masks agree in the image and differ behind its end."""
+    """Two masks agree in the image and differ in its padding."""
     class_logits = torch.zeros(2, CLASSES + 1)
     class_logits[:, 2] = 5.0
     masks = torch.full((2, 8, 16), -5.0)

@@ -1,4 +1,4 @@
-"""The OpenSeg Ensemble against its formula, class by class; SAM's masks through all tasks."""
+"""The OpenSeg Ensemble, compared with its formula class by class, and SAM's masks in all tasks."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ WORDS = Vocabulary((("a",), ("b",), ("c",), ("d",)), (True, True, False, False))
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_unseen_classes_get_a_share_of_sams_masks(threshold: float) -> None:
-    """docs/papers.md, "Departures", row 8: xi looks at unseen classes only."""
+    """docs/papers.md, "Departures", row 8: the threshold xi applies to unseen classes only."""
     class_logits, masks = 2 * torch.randn(6, 5), torch.randn(6, 4, 7)
     proposal_logits, proposals = 3 * torch.randn(9, 5), torch.randn(9, 4, 7)
     weights = semantic_weights(
@@ -47,7 +47,7 @@ def test_unseen_classes_get_a_share_of_sams_masks(threshold: float) -> None:
         np.testing.assert_allclose(ours[label], expected, atol=1e-5)
 
 
-def test_no_proposal_at_all() -> None:
+def test_no_proposals() -> None:
     class_logits = torch.randn(6, 5)
     of_queries, of_proposals = semantic_weights(
         class_logits, torch.zeros(0, 5), SEEN, epsilon=EPSILON, threshold=0.5
@@ -62,7 +62,7 @@ def classified(probabilities: list[list[float]], masks: torch.Tensor) -> Classif
     return ClassifiedProposals(logits, masks, torch.full((len(masks),), 0.9), SEEN)
 
 
-def test_proposals_compete_with_what_clip_and_sam_say_of_them() -> None:
+def test_proposals_have_the_probabilities_of_clip_times_the_quality_of_sam() -> None:
     found = classified([[0.1, 0.7, 0.1, 0.0, 0.1], [0.6, 0.2, 0.1, 0.1, 0.0]], torch.zeros(2, 4, 4))
     rows = proposal_class_probs(found, weight=0.5, threshold=0.5)
     expected = [[0, 0.5 * 0.9 * 0.7, 0.5 * 0.9 * 0.1, 0, 1 - 0.45 * 0.8], [0, 0, 0, 0, 1]]
@@ -71,7 +71,8 @@ def test_proposals_compete_with_what_clip_and_sam_say_of_them() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_sams_masks_reach_every_task_that_asks_for_them(weight: float) -> None:
-    """One query on the left that is class d; SAM has a mask on the right that CLIP calls b."""
+    """A query with class d has a mask on the left; SAM has a mask on the right, which CLIP
+    classifies as b."""
     left, right = torch.full((1, 8, 8), -9.0), torch.full((1, 8, 8), -9.0)
     left[..., :4], right[..., 4:] = 9.0, 9.0
     query = torch.tensor([[0.02, 0.01, 0.01, 0.95, 0.01]]).log()
@@ -94,7 +95,7 @@ def test_sams_masks_reach_every_task_that_asks_for_them(weight: float) -> None:
 def test_a_quarter_of_the_image_pools_that_quarters_features(
     grid: tuple[int, int], image: tuple[int, int], place: tuple[int, int]
 ) -> None:
-    """Against a rule in pixels: a cell belongs to the quarter in which its centre lies."""
+    """The expected rule is in pixels: a cell belongs to the quarter in which its centre lies."""
     rows, columns = 192, 256
     mask = torch.full((1, rows, columns), -5.0)
     half = (rows // 2, columns // 2)

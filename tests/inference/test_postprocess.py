@@ -1,4 +1,4 @@
-"""Post-processing against its rules written slowly, in one band and in many."""
+"""Post-processing, compared with a slow implementation of its rules, in one band and in many."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ SIZE = (24, 31)
 
 
 def make_case(seed: int, queries: int = 12, classes: int = 5) -> tuple[torch.Tensor, ...]:
-    """Class logits, smooth mask logits at output size, and a vocabulary with half its classes
-    things."""
+    """Return class logits, smooth mask logits at output size, and a vocabulary in which every other
+    class is a thing."""
     generator = torch.Generator().manual_seed(seed)
     class_logits = 2 * torch.randn(queries, classes + 1, generator=generator)
     coarse = 3 * torch.randn(1, queries, 4, 5, generator=generator)
@@ -78,8 +78,8 @@ def test_panoptic_follows_the_rules(seed: int, object_threshold: float, overlap:
         assert segment.name == f"class {label}" and segment.is_thing == (label % 2 == 0)
 
 
-def test_the_cases_are_worth_their_name() -> None:
-    """Among them: merged stuff, dropped queries, several things of one class, void pixels."""
+def test_the_cases_cover_all_rules() -> None:
+    """They have merged stuff, dropped queries, several things of one class, and void pixels."""
     merged = dropped = twins = empty = 0
     for seed in range(6):
         class_logits, masks, words = make_case(seed)
@@ -171,7 +171,7 @@ def test_one_class(is_thing: bool) -> None:
     assert result.instances.masks.shape[1:] == SIZE
 
 
-def test_only_what_is_asked_for_is_made() -> None:
+def test_only_requested_results_are_made() -> None:
     class_logits, masks, words = make_case(0)
     none = {"panoptic": False, "semantic": False, "instances": False}
     result = process(class_logits, masks, words, **none)
@@ -186,7 +186,8 @@ def test_only_what_is_asked_for_is_made() -> None:
 @pytest.mark.usefixtures("_bands")
 @pytest.mark.parametrize("at_output", [True, False])
 def test_semantic_scores_at_output_or_at_input_size(at_output: bool) -> None:
-    """False: sigmoid and sum at the size of the network's input, then one resize of the scores."""
+    """At input size, sigmoid and sum are computed at the size of the network's input, and then the
+    scores are resized."""
     class_logits, _, words = make_case(0)
     masks = 4 * torch.randn(12, 8, 16)
     padded, image, output = (32, 64), (27, 60), (45, 50)
@@ -239,7 +240,7 @@ resizer = MaskResizer(
 process = PostProcessor(panoptic=False, instances=False)
 process(logits, masks[:, :8, :8].contiguous(), MaskResizer.identity((8, 8)), words)  # warm up
 
-def peak():  # in GB; unlike getrusage's, it begins anew in a new program
+def peak():  # in GB; getrusage would include the peak of the parent process
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024**2
 
 before = peak()
@@ -254,8 +255,8 @@ print(peak() - before)
 def test_847_classes_on_two_megapixels_stay_under_2_5_gigabytes(
     record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The scores alone would be 7.1 GB. Measured in a process of its own, in GB above what was
-    held before."""
+    """All scores together would take 7.1 GB. A separate process measures the peak, in GB above the
+    memory that was used before."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY],
         capture_output=True,
@@ -271,7 +272,8 @@ def test_847_classes_on_two_megapixels_stay_under_2_5_gigabytes(
 
 @pytest.mark.usefixtures("_bands")
 def test_semantic_with_a_least_score() -> None:
-    """-1 where the best class has no more; where it has, the same class as without."""
+    """The class is -1 where the best score does not exceed the threshold, and the same as without a
+    threshold elsewhere."""
     class_logits, masks, words = make_case(3)
     found = process(class_logits, masks, words, semantic_scores=True)
     best = found.semantic_scores.max(0)

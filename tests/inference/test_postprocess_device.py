@@ -1,7 +1,7 @@
-"""Post-processing on a device never waits for it within an image.
+"""Post-processing on a device never waits for the device within an image.
 
-Tensors on PyTorch's "meta" device have no values, so whatever would read one on the host is an
-error: `item`, `nonzero`, a mask as an index, a copy to the host.
+Tensors on PyTorch's "meta" device have no values, so every operation that reads a value on the host
+is an error: `item`, `nonzero`, a mask as an index, a copy to the host.
 """
 
 import pytest
@@ -40,7 +40,7 @@ def test_no_band_waits_for_the_device() -> None:
         accumulator.finish()
         outputs = [getattr(accumulator, name) for name in accumulator.outputs]
         assert outputs and all(tensor.device == META for tensor in outputs)
-        with pytest.raises(NotImplementedError):  # the one place where results leave the device
+        with pytest.raises(NotImplementedError):  # only here results are copied to the host
             bring_to_host([accumulator])
 
 

@@ -1,7 +1,8 @@
-"""Post-processing bit for bit: every query at every pixel; tasks alone and together.
+"""Post-processing is exact to the bit, at every pixel, for one task and for several.
 
-On one thread and at widths of whole vectors: elsewhere PyTorch's sigmoid takes the last elements of
-a tensor one by one, and they may differ in the last bit from what they are further in front.
+The tests use one thread, and widths that are multiples of the CPU's vectors. Otherwise PyTorch's
+sigmoid computes the last elements of a tensor one by one, and their last bit may differ from that
+of the same elements inside a vector.
 """
 
 import itertools
@@ -32,7 +33,7 @@ SIZES = {  # mask at stride 4, padded input, image inside it, output
     "downscaled": ((16, 24), (64, 96), (64, 90), (23, 64)),
     "as it is": ((21, 32), (21, 32), (21, 32), (21, 32)),
 }
-WEIGHT, THRESHOLD = 0.8, 0.2  # of SAM's proposals
+WEIGHT, THRESHOLD = 0.8, 0.2  # for SAM's proposals
 
 
 def random_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -43,8 +44,9 @@ def random_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def confident_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """As of a trained model: 9 sharp queries share the image, 31 are void; among them twins in
-    everything, twins but for the last bit of mask or score, and one without a pixel."""
+    """Return a case like that of a trained model: 9 sharp queries share the image, and most others
+    are void. Some others are exact twins, or twins except for the last bit of the mask or score,
+    and one has no pixel."""
     generator = torch.Generator().manual_seed(seed)
     parts = F.interpolate(torch.randn(1, 9, 4, 5, generator=generator), size, mode="bicubic")[0]
     best, second = parts.topk(2, 0).values
@@ -64,13 +66,13 @@ def confident_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def tied_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Whole numbers, so that many queries are equal at many pixels, and every score the same."""
+    """Return integer masks, so that many queries are equal at many pixels, with equal scores."""
     logits, masks = random_case(seed, size)
     return logits[:1].repeat(len(logits), 1).index_fill(1, torch.tensor([2]), 5.0), masks.round()
 
 
 def half_case(seed: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Mask probabilities of exactly one half, and lower ones."""
+    """Return masks whose probabilities are exactly one half or much lower."""
     logits, masks = random_case(seed, size)
     return logits, torch.where(masks > 0, 0.0, -5.0)
 
@@ -91,8 +93,11 @@ def proposals_of_sam(seed: int, size: tuple[int, int]) -> ClassifiedProposals:
 def written_out(
     probabilities: Tensor, logits: Tensor, least: float, overlap: float
 ) -> tuple[np.ndarray, list[tuple[int, float, int]]]:
-    """Panoptic ids and (class, score, area) of every segment; logits (Q, H, W) at output size, all
-    in float32, one query after the other."""
+    """Return panoptic ids and the (class, score, area) of every segment, computed in float32, one
+    query after the other.
+
+    probabilities: (Q, K + 1). logits: (Q, H, W) at output size.
+    """
     scores, labels = probabilities.max(-1)
     best, winner = torch.full(logits.shape[1:], -1.0), torch.full(logits.shape[1:], -1)
     kept = [q for q in range(len(logits)) if labels[q] < CLASSES and scores[q] > least]
@@ -126,7 +131,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(params=[1, 10**9], ids=["rows", "one band"])
 def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Rows of a band: one, or all."""
+    """The number of rows of a band: one, or all."""
     monkeypatch.setitem(postprocess.BAND_ELEMENTS, "cpu", request.param)
     return 1 if request.param == 1 else 10**6
 
@@ -169,7 +174,7 @@ def test_panoptic_is_every_query_at_every_pixel(
 
 
 def assert_same(one: Prediction, other: Prediction, tasks: tuple[str, ...]) -> None:
-    """Bit for bit in these tasks."""
+    """Compare the results of these tasks to the bit."""
     for name in {"semantic", "proposals"}.intersection(tasks):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     if "panoptic" in tasks:
@@ -190,7 +195,7 @@ def assert_same_instances(one: InstanceResult, other: InstanceResult) -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("with_sam", [False, True])
 def test_tasks_alone_equal_tasks_together(size: str, case: str, with_sam: bool) -> None:
-    """Each needs masks of its own; together all are there."""
+    """Each task needs other masks; several tasks together share them."""
     logits, masks = CASES[case](1, SIZES[size][0])
     sam_proposals = proposals_of_sam(1, SIZES[size][0]) if with_sam else None
 
@@ -210,7 +215,7 @@ def test_tasks_alone_equal_tasks_together(size: str, case: str, with_sam: bool) 
 
 @pytest.fixture
 def resized(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many masks are resized, band by band."""
+    """The number of masks that are resized, for each band."""
     counts: list[int] = []
     rows: Callable[..., Tensor] = MaskResizer.rows
 
@@ -250,7 +255,7 @@ def test_nothing_is_resized_where_no_query_passes(resized: list[int]) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 7, 250, 1203])
 def test_the_largest_and_its_first_place(count: int) -> None:
-    """Random values, whole ones with many ties, neighbours in float32, zeros, and infinities."""
+    """The values: random, integers with many ties, neighbours in float32, zeros, and infinities."""
     values = torch.randn(count, 9, 16)
     values[:, 0] = values[:, 0].round()
     values[:, 1] = 0.5
@@ -261,6 +266,6 @@ def test_the_largest_and_its_first_place(count: int) -> None:
     best, place = values.max(0)
     ours, our_place = max_with_first_index(values.clone())
     assert torch.equal(ours, best) and torch.equal(our_place, place)
-    values[0, 0, 0] = torch.nan  # any place, but one that exists
+    values[0, 0, 0] = torch.nan  # the index may then be any, but must be valid
     _, our_place = max_with_first_index(values)
     assert int(our_place.min()) >= 0 and int(our_place.max()) < count

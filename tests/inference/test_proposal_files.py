@@ -1,4 +1,4 @@
-"""Proposals on disk: what is read is what was written, or one clear line."""
+"""Proposals on disk: they are read as they were written, or the error is one clear line."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ ABOUT = {"sam": "small", "stability": 0.5}
 
 
 def some(count: int = 50, size: tuple[int, int] = (192, 256)) -> Proposals:
-    """Smooth blobs with noise on them, as SAM's logits are."""
+    """Return smooth blobs with noise, which resemble SAM's logits."""
     torch.manual_seed(0)
     coarse = torch.randn(count, 1, 6, 8)
     smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic")[:, 0]
@@ -35,7 +35,7 @@ IMAGE = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8)
 def test_proposals_come_back_as_they_were(folder: ProposalFolder) -> None:
     proposals = some()
     folder.save("city/a_1", IMAGE, proposals)
-    found = folder.load("city/a_1", IMAGE.float())  # as the network has it
+    found = folder.load("city/a_1", IMAGE.float())  # the dtype of the network's input
     assert torch.equal(found.codes, proposals.codes)
     assert torch.equal(found.predicted_iou, proposals.predicted_iou)
     assert folder.path("city/a_1").parent == folder.folder
@@ -51,12 +51,12 @@ def test_images_may_have_long_names_in_any_script(folder: ProposalFolder) -> Non
 
 
 def test_fifty_masks_of_a_full_size_sam_take_less_than_a_megabyte(folder: ProposalFolder) -> None:
-    """SAM's low resolution is 256: at 3:4, 192 x 256 cells."""
+    """SAM's masks have 256 cells along the longer side: 192 x 256 for an image of 3:4."""
     folder.save(1, IMAGE, some())
     assert folder.path(1).stat().st_size < 1_000_000
 
 
-def test_no_proposal_can_be_stored_too(folder: ProposalFolder) -> None:
+def test_an_image_without_proposals_can_be_stored(folder: ProposalFolder) -> None:
     folder.save(1, IMAGE, some(0))
     assert len(folder.load(1, IMAGE)) == 0
 
@@ -99,7 +99,7 @@ def test_a_flipped_bit_is_noticed(folder: ProposalFolder) -> None:
 
 
 def test_masks_of_another_image_are_refused(folder: ProposalFolder) -> None:
-    """As those of another data set, whose images are numbered alike."""
+    """Another data set may have images with the same numbers."""
     folder.save(7, IMAGE, some(5))
     other = IMAGE.clone()
     other[0, 0, 0] += 1
@@ -116,7 +116,7 @@ def test_the_digest_knows_every_weight() -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", '"x"', "null", "5"])
-def test_a_folder_whose_description_is_none_is_refused(
+def test_a_folder_whose_description_is_not_an_object_is_refused(
     folder: ProposalFolder, content: str
 ) -> None:
     (folder.folder / "proposals.json").write_text(content)
@@ -135,7 +135,7 @@ def test_a_folder_whose_description_is_none_is_refused(
         lambda codes, quality: (codes, quality[1:]),
     ],
 )
-def test_arrays_that_are_no_proposals_are_refused(folder: ProposalFolder, change) -> None:
+def test_arrays_that_are_not_proposals_are_refused(folder: ProposalFolder, change) -> None:
     folder.save(7, IMAGE, some(5))
     with np.load(folder.path(7)) as file:
         codes, quality = change(file["codes"], file["predicted_iou"])

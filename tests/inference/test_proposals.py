@@ -1,4 +1,4 @@
-"""SAM's proposals: equal to segment-anything's generator; cleaning and storing, slowly redone."""
+"""SAM's proposals, compared with segment-anything's generator; cleaning and storing of masks."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def sam() -> Sam:
 
 
 def scene_at_sams_size() -> Scene:
-    """Its longer side as long as SAM's, so that both see exactly the same pixels."""
+    """Return a scene whose longer side is SAM's, so that both generators see the same pixels."""
     scenes = (make_scene(0, "sam_test", index) for index in range(100))
     scene = next(scene for scene in scenes if len(scene.things) >= 3)
     scale = 256 / max(scene.ids.shape)
@@ -125,13 +125,13 @@ def test_codes_keep_logits_to_half_a_step_and_every_pixel_its_side() -> None:
     assert (stored - logits.clamp(-6, 6)).abs().max() <= LOGIT_STEP
 
 
-def test_settings_without_sense_are_refused() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="points_per_side 0"):
         ProposalSettings(points_per_side=0)
 
 
 def test_five_thousand_candidates_give_the_largest_fifty() -> None:
-    """Of a random SAM, with every filter open and no suppression."""
+    """They come from a SAM with random weights, with all filters open and no suppression."""
     torch.manual_seed(0)
     sam = build_sam_model("tiny").eval()
     everything = ProposalSettings(

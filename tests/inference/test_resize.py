@@ -1,4 +1,4 @@
-"""Bands of output rows against the published two steps on whole images."""
+"""Resizing in bands of output rows, compared with the published two steps on entire images."""
 
 import pytest
 import torch
@@ -47,7 +47,8 @@ def test_rows_equal_the_published_steps_on_the_whole_image(name: str, step: int)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_scores_made_at_input_size_equal_the_published_steps(name: str, step: int) -> None:
-    """Semantic-only runs: sigmoid and the sum over queries at input size, then the last resize."""
+    """If only semantic results are made, sigmoid and the sum over queries are computed at input
+    size, before the last resize."""
     size, padded, image, output = CASES[name]
     masks, weights = 4 * torch.randn(3, *size), torch.rand(2, 3)
     resizer = MaskResizer(mask_size=size, padded_size=padded, image_size=image, output_size=output)
@@ -89,14 +90,14 @@ SIDES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 def test_a_class_found_everywhere_leaves_no_stripe_at_the_border(
     image: tuple[int, int], output: tuple[int, int], stride: int
 ) -> None:
-    """A model that finds one class in all of an image of any size and nothing in the padding, cells
-    of which a part is padding included: semantic, panoptic and instance results have it alone."""
+    """A model finds one class in an entire image of any size, and nothing in the padding, nor in
+    cells that are partly padding: all results then have only this class, at all pixels."""
     padded = tuple(-(-side // DIVISOR) * DIVISOR for side in image)
     size = tuple(side // stride for side in padded)
     whole = tuple(max(1, side // stride) for side in image)
     masks = torch.full((2, *size), -20.0)
     masks[0, : whole[0], : whole[1]] = 20.0
-    masks[1] = -masks[0]  # a second one finds the padding
+    masks[1] = -masks[0]  # a second query finds the padding
     classes = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
     resizer = MaskResizer(
         mask_size=size,

@@ -1,4 +1,4 @@
-"""Post-processing by kernels equals that by operations of PyTorch."""
+"""Post-processing with Triton kernels gives the same results as with operations of PyTorch."""
 
 import pytest
 import torch

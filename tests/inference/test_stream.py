@@ -1,4 +1,4 @@
-"""The loop over images on a model that only notes its calls: batches, order, errors, overlap."""
+"""The loop over images, with a recording model: batches, order, errors and overlap."""
 
 import threading
 from types import SimpleNamespace
@@ -11,8 +11,8 @@ from frozenseg.inference.segment import ModelOutput, Request
 from frozenseg.inference.stream import segment_stream
 
 
-class NotingPipeline:
-    """Starts and finishes images, and notes both; refuses groups with an image of zeros."""
+class RecordingPipeline:
+    """Records which images it starts and finishes; refuses groups that have an image of zeros."""
 
     def __init__(self, wait: bool = False) -> None:
         self.model = torch.nn.Linear(1, 1)
@@ -35,7 +35,7 @@ class NotingPipeline:
         return ModelOutput(requests, None, None, None)
 
     def finish(self, output: ModelOutput, vocabulary: None) -> list:
-        if self.wait:  # results of the first group need the model to be at the second
+        if self.wait:  # finish the first group only after the model has started the second
             assert self.next_started.wait(60)
         self.events.append(("results", output.requests[0].image_id))
         return [SimpleNamespace(id=request.image_id) for request in output.requests]
@@ -55,23 +55,25 @@ def told(results: list) -> list[tuple[int, object]]:
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_images_of_one_padded_size_go_together(overlap: bool) -> None:
-    """Widths of 40 and 60 pad to 64, 70 to 96; what is refused or unread does not stop the rest."""
+    """Widths of 40 and 60 are padded to 64, a width of 70 to 96. Images that are refused or cannot
+    be read do not stop the others."""
     items = [entry(0), entry(1, 70), entry(2, 60), (3, UserError("no image")), entry(4)]
     items += [entry(5, level=0), entry(6), entry(7, 60), entry(8, 70)]
     expected = [(n, n) for n in range(9)]
     expected[3], expected[5] = (3, "no image"), (5, "too dark")
     groups = {}
     for size in (1, 3):
-        pipeline = NotingPipeline()
+        pipeline = RecordingPipeline()
         found = segment_stream(pipeline, items, None, None, batch_size=size, overlap=overlap)
         assert told(list(found)) == expected
         groups[size] = pipeline.groups
     assert groups[1] == [1] * 8
-    assert groups[3] == [3, 3, 1, 1, 1, 1, 1]  # 0 2 4; 5 6 7 and each alone; 1 after 6 others; 8
+    # 0 2 4; 5 6 7, refused, and then each of them alone; 1, which has waited for 6 images; 8
+    assert groups[3] == [3, 3, 1, 1, 1, 1, 1]
 
 
 def test_the_model_is_at_the_next_batch_while_results_are_made() -> None:
-    pipeline = NotingPipeline(wait=True)
+    pipeline = RecordingPipeline(wait=True)
     items = [entry(0), entry(1)]
     found = segment_stream(pipeline, items, None, None, batch_size=1, overlap=True)
     assert told(list(found)) == [(0, 0), (1, 1)]
@@ -79,7 +81,7 @@ def test_the_model_is_at_the_next_batch_while_results_are_made() -> None:
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, ZeroDivisionError])
-def test_what_was_done_is_given_before_an_error_ends_the_stream(
+def test_finished_results_are_given_before_an_error_ends_the_stream(
     ending: type[BaseException],
 ) -> None:
     def items():  # noqa: ANN202
@@ -89,8 +91,8 @@ def test_what_was_done_is_given_before_an_error_ends_the_stream(
 
     seen = []
     with pytest.raises(ending):
-        seen.extend(told(segment_stream(NotingPipeline(), items(), None, None, batch_size=1)))
-    found = segment_stream(NotingPipeline(), items(), None, None, batch_size=1, overlap=True)
+        seen.extend(told(segment_stream(RecordingPipeline(), items(), None, None, batch_size=1)))
+    found = segment_stream(RecordingPipeline(), items(), None, None, batch_size=1, overlap=True)
     with pytest.raises(ending):
         for result in found:
             seen += told([result])
@@ -105,6 +107,6 @@ def test_no_more_images_are_drawn_than_wait_for_partners() -> None:
             drawn.append(number)
             yield entry(number, 40 if number % 9 == 0 else 70)
 
-    for number, _ in segment_stream(NotingPipeline(), items(), None, None, batch_size=3):
+    for number, _ in segment_stream(RecordingPipeline(), items(), None, None, batch_size=3):
         assert len(drawn) <= number + 1 + 2 * 3 + 3
     assert len(drawn) == 40

@@ -1,4 +1,4 @@
-"""Regions that nobody annotated: which proposals become targets, and how they reach the loss."""
+"""Regions without annotation: which proposals become targets, and how they reach the loss."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_masks_take_the_size_of_the_image() -> None:
 @pytest.mark.parametrize(
     "proposals", [proposals_of(quality=[]), proposals_of((0, 0, 0, 0), quality=[0.9])]
 )
-def test_there_may_be_none(proposals: Proposals) -> None:
+def test_there_may_be_no_regions(proposals: Proposals) -> None:
     assert not region_numbers(proposals, np.zeros((8, 8), bool)).any()
 
 
@@ -75,7 +75,7 @@ def test_regions_are_cropped_and_flipped_with_the_annotation(name: str, targets:
     records, categories = load_records(name)
     seen = []
 
-    def whole(record, image, annotated):  # all that is not annotated
+    def whole(record, image, annotated):  # one region: everything that is not annotated
         seen.append((record.image_id, image.shape, annotated.mean()))
         return (~annotated).astype(np.uint16)
 
@@ -104,7 +104,7 @@ def test_regions_are_cropped_and_flipped_with_the_annotation(name: str, targets:
         masks = sample.targets.masks[sample.targets.class_ids == UNNAMED]
         rest = torch.zeros(64, 64, dtype=torch.bool)
         rest[:height, :width] = ~plain.targets.masks.any(0)[:height, :width]
-        if targets == "panoptic":  # crowd regions are no targets, but they are annotated
+        if targets == "panoptic":  # crowd regions are not targets, but they are annotated
             assert not (masks.any(0) & ~rest).any()
         elif rest.any():
             assert torch.equal(masks[0], rest)
@@ -127,7 +127,7 @@ def test_from_a_folder_to_the_loss(name: str, tmp_path: Path) -> None:
     files = ProposalFolder(folder, None, create=False)
     for record in load_records(name)[0]:
         seen = resize_to_tensor(load_image(record), 32, long)
-        files.load(record.image_id, seen)  # of the very image that training looks up
+        files.load(record.image_id, seen)  # for exactly the image that training looks up
         free = ~torch.from_numpy(panoptic_labels(record).maps.any(0))
         logits = torch.where(free, 4.0, -4.0)[None]
         files.save(record.image_id, seen, Proposals.from_logits(logits, torch.ones(1)))

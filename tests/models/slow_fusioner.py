@@ -1,4 +1,4 @@
-"""Fusioner in numpy once more, one token and one pixel at a time, from docs/papers.md."""
+"""Fusioner in numpy, written from docs/papers.md, one token and one pixel at a time."""
 
 import math
 from typing import Any
@@ -26,7 +26,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def block(tokens: list[np.ndarray], w: Weights, name: str, heads: int) -> list[np.ndarray]:
-    """One pre-norm transformer block on a list of tokens."""
+    """Apply a pre-norm transformer block to a list of tokens."""
     dim = len(tokens[0])
     size = dim // heads
     projected = [
@@ -61,7 +61,8 @@ def stack(tokens: list[np.ndarray], w: Weights, name: str, heads: int) -> list[n
 
 
 def double(x: np.ndarray) -> np.ndarray:
-    """(C, h, w) -> (C, 2h, 2w), bilinear, pixel centres aligned, edges repeated."""
+    """Resize (C, h, w) to (C, 2h, 2w): bilinear, by pixel centres (align_corners=False), with
+    repeated edges."""
     for axis in (1, 2):
         size = x.shape[axis]
         rows = []
@@ -76,7 +77,7 @@ def double(x: np.ndarray) -> np.ndarray:
 
 
 def convolve(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
-    """3 x 3, zeros outside."""
+    """Apply a 3 x 3 convolution with zero padding."""
     channels, height, width = x.shape
     padded = np.zeros((channels, height + 2, width + 2))
     padded[:, 1:-1, 1:-1] = x
@@ -99,7 +100,8 @@ def fusioner(
     temperature: float,
     doublings: int = 3,
 ) -> np.ndarray:
-    """patches (N, C), vectors (K, D) of one image -> mask logits (K, 8h, 8w) for 3 doublings."""
+    """Return mask logits (K, 8h, 8w), with 3 doublings, for the patches (N, C) of an image and its
+    class vectors (K, D)."""
     visual = [
         norm(linear(norm(p, w, "fusion.visual_input.0"), w, "fusion.visual_input.1"), w,
              "fusion.visual_input.2")

@@ -1,5 +1,8 @@
-"""Nothing is copied to or read from the device while the model predicts: a CUDA graph cannot hold
-it, and each copy waits. Meta tensors stand for those of a device."""
+"""No data is copied to or read from the device while the model predicts.
+
+A CUDA graph cannot contain such copies, and each of them waits. Meta tensors stand for the tensors
+of a device.
+"""
 
 from contextlib import nullcontext
 from typing import Any
@@ -21,7 +24,7 @@ MAKERS = (torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor)
 
 
 class Copies(TorchFunctionMode):
-    """Collects the names of functions that make tensors of numbers of the host."""
+    """Collects the names of functions that make tensors from numbers on the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class Crossings(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
-        # A tensor without axes is a number, which travels with the launch of a kernel.
+        # A tensor without axes is a number, which is passed with the launch of a kernel.
         devices = {tensor.device for tensor in tensors if tensor.ndim}
         if len(devices) > 1 or func._schema.name == "aten::_local_scalar_dense":
             self.names.append(func._schema.name)
@@ -64,7 +67,7 @@ def test_copies_are_seen() -> None:
 
 
 def test_the_model_copies_nothing_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Autocast knows no meta device.
+    # Autocast does not support the meta device.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     model = build_model(load_config(None, TINY_OPTIONS)).eval().to("meta")
@@ -76,7 +79,7 @@ def test_the_model_copies_nothing_between_devices(monkeypatch: pytest.MonkeyPatc
         seen=torch.zeros(4, dtype=torch.bool, device="meta"),
     )
     with torch.inference_mode():
-        model.predict(images, text)  # makes the tables of this size
+        model.predict(images, text)  # fills the tables for this size
         with Copies() as copies, Crossings() as crossings:
             predictions = model.predict(images, text)
     assert predictions.class_logits.shape == (1, 10, 5)

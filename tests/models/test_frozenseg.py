@@ -1,4 +1,4 @@
-"""The whole model: what trains, what stays frozen, and invariants of its predictions."""
+"""The entire model: what trains, what stays frozen, and invariants of its predictions."""
 
 from dataclasses import replace
 
@@ -35,11 +35,11 @@ def close(ours: MaskPredictions, expected: MaskPredictions, rows: slice = slice(
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_gradient_reaches_all_that_trains_and_nothing_that_is_frozen(
+def test_gradient_reaches_all_trained_parts_and_no_frozen_part(
     name: str, tiny_images: ImageBatch, tiny_text: TextEmbeddings
 ) -> None:
     model = build_tiny(*VARIANTS[name]).train()
-    # Deformable attention begins with weights of zero, which let no gradient through to queries.
+    # The initial weights of deformable attention are zero, so no gradient would reach the queries.
     for key, parameter in model.trainable_parameters():
         if key.endswith(("sampling_offsets.weight", "attention_weights.weight")):
             nn.init.normal_(parameter, std=0.1)
@@ -105,7 +105,7 @@ def test_a_batch_of_two_equals_two_batches_of_one(
 
 
 def test_padding_means_nothing(tiny_model: FrozenSeg, tiny_text: TextEmbeddings) -> None:
-    """What lies in the padding of a batch is not looked at."""
+    """The pixels in the padding of a batch have no effect."""
     images = ImageBatch.collate([torch.rand(3, 50, 70) * 255], 32)
     dirty = ImageBatch(images.pixels.clone(), images.sizes)
     dirty.pixels[:, :, 50:], dirty.pixels[..., 70:] = 255, 99
@@ -128,7 +128,7 @@ def test_permuted_classes_permute_scores(
 def test_seen_flags_choose_between_the_classifiers(
     tiny_images: ImageBatch, tiny_text: TextEmbeddings
 ) -> None:
-    """With alpha 0 and beta 0 only the trained classifier speaks, and flags mean nothing."""
+    """With alpha 0 and beta 0, only the trained classifier counts, and the flags have no effect."""
     model = build_tiny()
     unseen = replace(tiny_text, seen=torch.zeros(3, dtype=torch.bool))
     one, other = model.predict(tiny_images, tiny_text), model.predict(tiny_images, unseen)
@@ -151,7 +151,7 @@ def test_empty_masks_leave_finite_scores(
         predictions = model.predict(tiny_images, tiny_text)
         assert not predictions.mask_logits.any()  # logit 0 everywhere: no pixel is inside
         assert predictions.class_logits.isfinite().all()
-        if options is RESNET_OPTIONS:  # ENSEMBLE_ON_VALID_MASK: the trained classifier alone
+        if options is RESNET_OPTIONS:  # ENSEMBLE_ON_VALID_MASK: only the trained classifier
             trained = model(tiny_images, tiny_text).class_logits.softmax(-1)
             ours = predictions.class_logits.exp()
             torch.testing.assert_close(ours, trained, atol=1e-5, rtol=1e-4)
@@ -166,7 +166,7 @@ def test_empty_masks_leave_finite_scores(
     ],
 )
 def test_trained_parameters_of_the_published_models(options: list[str], count: int) -> None:
-    """docs/papers.md, departures, row 11; on the meta device, so nothing is computed or held."""
+    """docs/papers.md, departures, row 11. The meta device neither computes nor allocates."""
     with torch.device("meta"):
         model = build_model(load_config(None, options))
     assert sum(parameter.numel() for _, parameter in model.trainable_parameters()) == count

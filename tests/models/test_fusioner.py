@@ -1,4 +1,4 @@
-"""Fusioner: sizes as published, a slow re-computation, what trains, what asking together does."""
+"""Fusioner: the published sizes, a slow computation, what trains, and how classes interact."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def make(
         window_padding=window_padding,
     )
     for name, parameter in model.trainable_parameters():
-        if parameter.dim() == 1:  # fresh norms and biases are nothing, and mistakes could hide
+        if parameter.dim() == 1:  # new norms and biases have no effect and could hide mistakes
             nn.init.normal_(parameter, mean=float("norm.weight" in name), std=0.3)
     return model.eval()
 
@@ -66,14 +66,14 @@ def count(module: nn.Module) -> int:
 
 
 def test_trained_parameters_are_as_many_as_published() -> None:
-    """CLIP ViT-L/14: 39,145,984 + 9,701,888 = 48.85 M; nothing is allocated."""
+    """With CLIP ViT-L/14: 39,145,984 + 9,701,888 = 48.85 M. The meta device allocates nothing."""
     with torch.device("meta"):
         fusion = EarlyFusion(visual_channels=768, text_channels=768)
         decoder = UpsamplingDecoder()
         late = LateFusion(visual_channels=768, text_channels=768)
     assert count(fusion) == 39_145_984
     assert count(decoder) == 9_701_888
-    assert count(late) == count(fusion) + 2 * 512  # one final norm more
+    assert count(late) == count(fusion) + 2 * 512  # one more final norm
 
 
 @pytest.mark.parametrize(("kind", "doublings"), [("early", 3), ("late", 3), ("early", 1)])
@@ -94,7 +94,7 @@ def test_equals_the_slow_computation(kind: str, doublings: int) -> None:
 
 
 def test_the_instance_norm_is_torchs() -> None:
-    """And takes a grid of one cell, which torch's own refuses."""
+    """Unlike PyTorch's instance norm, it also accepts a grid of one cell."""
     head, tokens = UpsamplingDecoder(dim=8), torch.randn(2, 6, 8)
     features = tokens.transpose(1, 2).unflatten(2, (2, 3))
     for number, convolution in enumerate(head.convolutions):
@@ -106,7 +106,7 @@ def test_the_instance_norm_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
-def test_gradient_reaches_fusion_and_decoder_alone(kind: str) -> None:
+def test_gradient_reaches_only_fusion_and_decoder(kind: str) -> None:
     model = make(kind).train()
     assert not any(part.training for part in (*model.visual.modules(), *model.text.modules()))
     model(batch(), text().weight.expand(2, -1, -1)).square().mean().backward()
@@ -122,8 +122,9 @@ def test_gradient_reaches_fusion_and_decoder_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
-def test_what_is_asked_together(kind: str) -> None:
-    """Late: no influence at all. Early: words see each other; the order has none."""
+def test_how_classes_queried_together_influence_each_other(kind: str) -> None:
+    """Not at all with late fusion. With early fusion, classes attend to each other, but their order
+    has no effect."""
     model, images, words = make(kind), batch(), text(3)
     together = model.predict(images, words).mask_logits
     vectors = words.weight.expand(2, -1, -1)
@@ -142,11 +143,12 @@ def test_what_is_asked_together(kind: str) -> None:
     pairs = pairwise.predict(images, words).mask_logits
     torch.testing.assert_close(pairs[:, :2], model(images, vectors[:, :2]), atol=1e-4, rtol=0)
     torch.testing.assert_close(pairs[:, 2:], alone[:, 2:], atol=1e-4, rtol=0)
-    assert len(passes) == (2 if kind == "early" else 1)  # no pass for nothing
+    assert len(passes) == (2 if kind == "early" else 1)  # late fusion needs no further pass
 
 
 def test_predictions_name_their_class() -> None:
-    """Synonyms are one class, by their mean; a batch of two equals two batches of one."""
+    """Each mask belongs to one class, which has the mean vector of its synonyms. A batch of two
+    equals two batches of one."""
     model, images, names = make(), batch(), text(4)
     words = TextEmbeddings(names.weight, torch.tensor([0, 1, 1, 2]), torch.ones(3).bool())
     found = model.predict(images, words)
@@ -161,9 +163,9 @@ def test_predictions_name_their_class() -> None:
 
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
-    """Windows of 32 every 21 over 30 x 61 pixels, in a batch of 32 x 64: from 0, 21 and 42, the
-    last beyond the image, where encoders see -1. The second image is 30 x 40: it has no window
-    from 42."""
+    """Windows of 32 pixels with stride 21 on an image of 30 x 61, padded to 32 x 64, begin at 0, 21
+    and 42. The last reaches beyond the image; the encoders see -1 there. The second image is
+    30 x 40 and has no window at 42."""
     pixels = [torch.rand(3, 30, 61) * 255, torch.rand(3, 30, 40) * 255]
     images, words = ImageBatch.collate(pixels, 16), text()
     sliding = {"window": 32, "window_stride": 21, "window_padding": -1.0}
@@ -176,7 +178,7 @@ def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
         sums, counts = torch.zeros(3, height, width), torch.zeros(width)
         for left in window_starts(width, 32, 21):
             shown = image[..., left : left + 32]
-            # minus the deviation from the mean becomes -1 when normalised
+            # The mean minus one standard deviation is normalised to -1.
             canvas = torch.full((1, 3, 32, 32), 120.0 - 60.0)
             canvas[..., :height, : shown.shape[-1]] = shown
             masks = plain(ImageBatch(canvas, [(32, 32)]), vectors).detach()
@@ -185,11 +187,11 @@ def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
             counts[left : left + 32] += 1
         ours = found[number, :, :height, :width]
         torch.testing.assert_close(ours, sums / counts, atol=1e-4, rtol=0)
-        # and nobody else's: the image alone, padded as in the batch
+        # The other image has no influence: the same image alone, padded as in the batch.
         single = ImageBatch(images.pixels[[number]], [images.sizes[number]])
         alone = make(kind, **sliding).predict(single, words).mask_logits
         torch.testing.assert_close(alone, found[[number]], atol=1e-4, rtol=0)
-    # in a window, too, classes asked together equal those asked alone, where fusion is late
+    # With late fusion, classes do not influence each other in windows either.
     if kind == "late":
         model = make(kind, **sliding)
         alone = [model.predict(images, words.select([k])).mask_logits for k in range(3)]
@@ -197,7 +199,7 @@ def test_windows_are_images_of_their_own_and_averaged(kind: str) -> None:
 
 
 def test_windows_are_as_many_as_published_and_cover_every_pixel() -> None:
-    """Published: ceil((length - side) / stride) + 1 of them."""
+    """The published number is ceil((length - side) / stride) + 1."""
     assert [*window_starts(500, 224, 149)] == [0, 149, 298]
     assert [*window_starts(224, 224, 149)] == [*window_starts(100, 224, 149)] == [0]
     assert [*window_starts(225, 224, 149)] == [0, 149]
@@ -210,8 +212,9 @@ def test_windows_are_as_many_as_published_and_cover_every_pixel() -> None:
 
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_it_starts_as_the_published_code_draws_it(kind: str) -> None:
-    """Standard deviations: N(0, 1) for the word, 1 / sqrt(dim) for the projections, uniform in
-    +-1 / sqrt(inputs) for linear layers, those of attention included."""
+    """The text embedding is drawn from N(0, 1), the projections with standard deviation
+    1 / sqrt(dim), and linear layers, including those of attention, uniformly in
+    +-1 / sqrt(inputs)."""
     torch.manual_seed(0)
     fusion = FUSIONS[kind](visual_channels=96, text_channels=64, dim=256, num_layers=2)
     fusion.start_as_published()

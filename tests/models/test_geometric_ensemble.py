@@ -1,4 +1,4 @@
-"""Classification against loops over classes and names, and against float64 formulas."""
+"""Classification, compared with loops over classes and names, and with formulas in float64."""
 
 import math
 
@@ -109,7 +109,7 @@ def test_permuted_classes_permute_scores() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("with_valid", [True, False])
 def test_void_is_weakened_as_by_hand(factor: float, share: float, with_valid: bool) -> None:
-    """Query by query, in plain numbers, from the result without either rule."""
+    """The expected values are computed query by query from the result without either rule."""
     in_logits, out_logits = 2 * torch.randn(2, 4, 6), 2 * torch.randn(2, 4, 6)
     seen = torch.tensor([True, False, True, True, False])
     valid = torch.tensor([[True, False, True, False], [False, True, True, True]])
@@ -154,9 +154,9 @@ def ensemble_by_hand(
     beta: float,
     valid: torch.Tensor | None = None,
 ) -> np.ndarray:
-    """docs/papers.md, FrozenSeg's architecture, 9, in float64 and in probabilities:
-    p_in ** (1 - w) * p_out ** w, the softmax of its logarithm, times (1 - p_void),
-    p_void behind."""
+    """Compute docs/papers.md, FrozenSeg's architecture, 9, with probabilities in float64:
+    p_in ** (1 - w) * p_out ** w, normalised to a sum of 1, times (1 - p_void), followed by
+    p_void."""
 
     def probabilities(logits: torch.Tensor) -> np.ndarray:
         values = logits.double().numpy()
@@ -195,7 +195,7 @@ def test_an_invalid_mask_leaves_the_first_classifier_alone() -> None:
 @pytest.mark.parametrize("scale", [1e3, 1e5, 1e30])
 @pytest.mark.parametrize("with_valid", [True, False])
 def test_extreme_logits_stay_finite(scale: float, with_valid: bool) -> None:
-    """Probabilities that underflow to zero; 0 * log(0) made NaN in the published code."""
+    """Some probabilities underflow to zero; in the published code, 0 * log(0) then gives NaN."""
     in_logits, out_logits = scale * torch.randn(1, 8, 6), scale * torch.randn(1, 8, 6)
     in_logits[0, 0] = torch.tensor([-scale, -scale, -scale, -scale, -scale, scale])  # all void
     in_logits[0, 1] = torch.tensor([scale, -scale, -scale, -scale, -scale, -scale])

@@ -1,4 +1,4 @@
-"""Blocks of the decoders against PyTorch's own layers and against formulas written with loops."""
+"""Blocks of the decoders, compared with PyTorch's own layers and with formulas in loops."""
 
 import math
 
@@ -19,7 +19,7 @@ from frozenseg.models.layers import (
 
 
 def published_attention(ours: Attention, dim: int, num_heads: int) -> nn.MultiheadAttention:
-    """PyTorch's own layer with the weights of ours; the names are the same."""
+    """Return PyTorch's layer with the weights of ours, whose names are the same."""
     theirs = nn.MultiheadAttention(dim, num_heads, batch_first=True)
     theirs.load_state_dict(ours.state_dict())
     return theirs
@@ -44,7 +44,7 @@ def test_attention_under_a_mask_equals_pytorchs() -> None:
     query, memory = torch.randn(2, 5, 24), torch.randn(2, 9, 24)
     visible = torch.rand(2, 5, 9) < 0.4
     visible[..., 0] = True
-    hidden = (~visible).repeat_interleave(4, dim=0)  # theirs: one mask per head, True = not seen
+    hidden = (~visible).repeat_interleave(4, dim=0)  # PyTorch: a mask per head, True is hidden
     expected, _ = published_attention(attention, 24, 4)(query, memory, memory, attn_mask=hidden)
     ours = attention(query, memory, memory, visible)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
@@ -78,8 +78,8 @@ def test_attention_block_is_post_norm_and_adds_positions_to_queries_and_keys_onl
 
 
 def test_feed_forward_block_equals_pytorchs_encoder_layer() -> None:
-    """Its second half: with attention's output projection at zero nothing else is left but norm1,
-    which leaves tokens alone that are normalised already."""
+    """It equals the second half of the layer. The first half is disabled: the output projection of
+    its attention is zero, and its norm1 does not change normalised tokens."""
     block = FeedForwardBlock(dim=16, hidden_dim=40)
     theirs = nn.TransformerEncoderLayer(16, 2, 40, dropout=0.0, batch_first=True)
     nn.init.zeros_(theirs.self_attn.out_proj.weight)
@@ -97,12 +97,13 @@ def test_mlp_is_linear_layers_with_relu_between_them() -> None:
     x = torch.randn(6, 4)
     expected = third(second(first(x).clamp(min=0)).clamp(min=0))
     assert torch.equal(mlp(x), expected)
-    assert (expected < 0).any()  # no ReLU behind the last
+    assert (expected < 0).any()  # no ReLU after the last layer
 
 
 @pytest.mark.parametrize(("height", "width", "dim"), [(3, 5, 16), (1, 1, 8), (2, 9, 12)])
 def test_sine_positions_follow_the_formula(height: int, width: int, dim: int) -> None:
-    """DETR: rows in the first half of the channels; sine in even, cosine in odd ones."""
+    """As in DETR: the first half of the channels encodes rows, the second half columns; even
+    channels are sines, odd channels cosines."""
     ours = sine_positions(height, width, dim, device="cpu")
     assert ours.shape == (1, dim, height, width)
     half = dim // 2
@@ -121,14 +122,14 @@ def test_sine_positions_follow_the_formula(height: int, width: int, dim: int) ->
 def test_resize_is_bilinear_and_leaves_the_same_size_alone() -> None:
     features = torch.randn(1, 2, 4, 6)
     assert resize(features, (4, 6)) is features
-    # Twice as small: every new cell is the mean of four.
+    # At half the size, every new cell is the mean of four.
     expected = features.unflatten(2, (2, 2)).unflatten(4, (3, 2)).mean((3, 5))
     torch.testing.assert_close(resize(features, (2, 3)), expected)
 
 
 def test_channels_last_maps_say_so_by_their_strides() -> None:
-    """The maps of one image may have any stride of the batch, of which PyTorch's resize on CUDA
-    takes the layout."""
+    """The maps of a single image may have any stride along the batch, but PyTorch's resize on CUDA
+    derives the memory layout from it."""
     tokens = torch.randn(1, 10, 8)[:, 4:]
     maps = tokens.transpose(1, 2).unflatten(2, (2, 3))
     assert maps.stride()[0] != 48

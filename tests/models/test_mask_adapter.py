@@ -1,4 +1,4 @@
-"""Mask-Adapter: pooling under activation maps against loops, its place in the model."""
+"""Mask-Adapter: pooling by activation maps, compared with loops, and its role in the model."""
 
 import pytest
 import torch
@@ -69,8 +69,8 @@ def test_cells_are_regions_of_one_cell(options) -> None:
 
 
 def adapter_by_hand(adapter: MaskAdapter, cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The maps (M, h, w) of one mask (4h, 4w) on one image (D, h, w), norms and blocks written
-    out."""
+    """Return the maps (M, h, w) of a mask (4h, 4w) on an image (D, h, w), with all norms and blocks
+    written out."""
 
     def normed(x, norm):
         mean, square = x.mean(0), x.var(0, unbiased=False)
@@ -108,7 +108,7 @@ def test_maps_equal_the_layers_written_out() -> None:
     for image, region in ((0, 0), (1, MASKS_AT_ONCE)):
         by_hand = adapter_by_hand(adapter, cells[image], masks[image, region])
         torch.testing.assert_close(maps[image, region], by_hand, atol=1e-4, rtol=1e-4)
-    with torch.no_grad():  # in parts
+    with torch.no_grad():  # masks are then processed in parts
         torch.testing.assert_close(adapter(cells, masks), maps)
 
 
@@ -124,7 +124,7 @@ def test_the_adapter_classifies_queries_and_regions(
     assert not torch.allclose(one.class_logits, other.class_logits, atol=1e-4)
     torch.testing.assert_close(other.class_logits.exp().sum(-1), torch.ones(2, 10))
 
-    # by hand: the first query, and the region, which is the first image without its padding
+    # Computed by hand: the first query, and the region, which covers the entire first image.
     features = model.encode(tiny_images).clip
     inside = (other.mask_logits > 0).float()
     shares = F.avg_pool2d(inside, 2)  # stride 4 to stride 8
@@ -142,7 +142,7 @@ def test_the_adapter_classifies_queries_and_regions(
     )
 
 
-def test_without_it_nothing_is_added() -> None:
+def test_only_a_model_with_an_adapter_has_its_weights() -> None:
     plain, model = build_tiny(*FC_CLIP_OPTIONS), build_tiny(*FC_CLIP_OPTIONS, *ADAPTER)
     added = trainable_state(model).keys() - trainable_state(plain).keys()
     assert added and all(name.startswith("mask_adapter.") for name in added)
@@ -167,8 +167,8 @@ def test_channels_that_cannot_be_halved_twice() -> None:
         load_config(None, [PREFIX + "POOLING", "adaptor"])
 
 
-def test_shares_of_cells_are_numbers_for_all_maps() -> None:
-    """Written so that exported graphs, which take apart what PyTorch computes at once, have them
-    as well."""
+def test_log_sigmoid_is_finite_for_all_maps() -> None:
+    """Unlike PyTorch's `logsigmoid`, `log_sigmoid` also stays finite in exported graphs, which
+    split it into simple operations."""
     maps = torch.tensor([-1e4, -200.0, -50.0, -3.0, 0.0, 3.0, 50.0, 1e4])
     torch.testing.assert_close(log_sigmoid(maps), torch.nn.functional.logsigmoid(maps))

@@ -1,4 +1,4 @@
-"""The masked-attention decoder: what does not depend on how it is asked, and where it injects."""
+"""The masked-attention decoder: invariants of its predictions, and where it injects features."""
 
 import math
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def close(ours: MaskPredictions, expected: MaskPredictions, atol: float = 2e-4) 
 
 
 def masks_of(output: MaskPredictions) -> Tensor:
-    """In training they are left to the losses."""
+    """Return the mask logits, which in training only the losses compute."""
     if output.mask_embed is None:
         return output.mask_logits
     return torch.einsum("bqc,bchw->bqhw", output.mask_embed, output.mask_features)
@@ -82,7 +82,7 @@ def test_auxiliary_outputs_are_the_last_outputs_of_shorter_decoders() -> None:
     decoder = make_decoder()
     with torch.no_grad():
         full = decoder(**inputs(), auxiliary=True)
-        for number in (1, 2, 4):  # after layer 3 queries are injected before layer 4 only
+        for number in (1, 2, 4):  # if there is a fourth layer, queries are injected before it
             layers = decoder.layers
             decoder.layers = layers[:number]
             shorter = decoder(**inputs())
@@ -107,7 +107,7 @@ def test_a_batch_of_two_equals_two_batches_of_one() -> None:
 
 
 def changes(decoder: MaskDecoder, name: str) -> bool:
-    """Whether the result depends on the input `name`."""
+    """Return whether the result depends on the input `name`."""
     data = inputs()
     with torch.no_grad():
         before = decoder(**data)
@@ -151,7 +151,7 @@ def test_feature_injector_has_weights_of_its_own_for_each_layer_of_its_level() -
 
 
 def test_no_injection_after_the_last_layer() -> None:
-    """Three layers, injection after layer 2 only: it would touch nothing, so it is left out."""
+    """With three layers, an injection after the last layer has no effect and is left out."""
     assert not changes(make_decoder(2, None, layers=3), "sam_embedding")
     assert changes(make_decoder(2, None, layers=4), "sam_embedding")
     assert changes(make_decoder(1, None, layers=3), "sam_embedding")
@@ -172,7 +172,7 @@ def test_query_injector_adds_the_projected_mean_of_sam_under_the_mask() -> None:
 
 
 def test_published_keys_behind_the_feature_injector_have_no_positions() -> None:
-    """KEEP_KEY_POSITIONS changes the result; without Feature Injector the key means nothing."""
+    """KEEP_KEY_POSITIONS changes the result, but has no effect without the Feature Injector."""
     with torch.no_grad():
         published, kept = make_decoder()(**inputs()), make_decoder(keep=True)(**inputs())
         assert not torch.allclose(published.mask_logits, kept.mask_logits, atol=1e-3)
@@ -181,7 +181,7 @@ def test_published_keys_behind_the_feature_injector_have_no_positions() -> None:
 
 
 def layer_by_hand(decoder: MaskDecoder, data: dict) -> Tensor:
-    """The first layer's queries from PyTorch's own attention (no injector)."""
+    """Return the queries after the first layer, without injectors, by PyTorch's own attention."""
 
     def attend(block: nn.Module, query: Tensor, key: Tensor, value: Tensor, **mask: Tensor):
         theirs = nn.MultiheadAttention(16, 4, batch_first=True)
@@ -206,8 +206,8 @@ def layer_by_hand(decoder: MaskDecoder, data: dict) -> Tensor:
         attn_mask=hidden.repeat_interleave(4, 0),
     )
     queries = layer.cross_attention.norm(queries + seen)
-    told = attend(layer.self_attention, queries + places, queries + places, queries)
-    return layer.feed_forward(layer.self_attention.norm(queries + told))
+    exchanged = attend(layer.self_attention, queries + places, queries + places, queries)
+    return layer.feed_forward(layer.self_attention.norm(queries + exchanged))
 
 
 def test_a_layer_is_cross_attention_then_self_attention_then_feed_forward() -> None:

@@ -1,4 +1,4 @@
-"""Training in half precision: gradients near float32's, and how much is kept for them."""
+"""Training in half precision: gradients close to those of float32, and the memory for them."""
 
 import pytest
 import torch
@@ -29,22 +29,22 @@ MIB = 2**20
 def gradients(
     seed: int, dtypes: list[torch.dtype], text: TextEmbeddings, monkeypatch: pytest.MonkeyPatch
 ) -> list[dict[str, Tensor]]:
-    """Gradients of one tiny model in each type, with one and the same matching."""
+    """Return the gradients of a tiny model in each type, all with the same matching."""
     torch.manual_seed(seed)
     model = build_tiny(seed=seed).train()
     for name, parameter in model.trainable_parameters():
         if name.endswith(("sampling_offsets.weight", "attention_weights.weight")):
-            nn.init.normal_(parameter, std=0.1)  # they begin with zeros
+            nn.init.normal_(parameter, std=0.1)  # they are initialised with zeros
     images = ImageBatch(torch.rand(2, 3, 96, 96) * 255, [(96, 96)] * 2)
     features = model.encode(images)
     regions = nn.functional.interpolate(torch.rand(2, 3, 8, 8), size=(96, 96)) > 0.5
     targets = [Targets(torch.randint(3, (3,)), masks) for masks in regions]
     criterion = SetCriterion(num_classes=3, num_points=256)
     matched: list[Matching] = []
-    whole = HungarianMatcher.__call__
+    original_match = HungarianMatcher.__call__
 
     def match(*given) -> Matching:
-        matched.append(matched[0] if matched else whole(*given))
+        matched.append(matched[0] if matched else original_match(*given))
         return matched[0]
 
     found = []
@@ -69,8 +69,8 @@ def test_gradients_are_those_of_float32_within_the_noise(
     tiny_text: TextEmbeddings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The bounds are of the median over seeds: a logit beside 0 may flip a pixel of a mask, which
-    moves a gradient by more than rounding does."""
+    """The bounds apply to the median over seeds: rounding a logit close to 0 may flip a pixel of a
+    mask, which changes a gradient more than rounding itself does."""
     errors = []
     for seed in range(SEEDS):
         exact, half = gradients(seed, [torch.float32, dtype], tiny_text, monkeypatch)
@@ -80,12 +80,13 @@ def test_gradients_are_those_of_float32_within_the_noise(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's own, when oneDNN is switched off
+@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's warning when oneDNN is switched off
 def test_what_a_training_image_keeps_stays_within_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the published model at 1024 x 1024 in bfloat16, without recomputing, on fake tensors: all
-    that autograd keeps between the frozen features and the class logits of ten outputs."""
+    """Everything that autograd keeps between the frozen features and the class logits of ten
+    outputs: for the published model at 1024 x 1024 in bfloat16, without recomputing, on fake
+    tensors."""
     options = ["MODEL.DEVICE", "cpu", "MODEL.ALLOW_RANDOM_WEIGHTS", "True"]
     cfg = load_config(RECIPE, [*options, "MODEL.RECOMPUTE", "never"])
     with torch.device("meta"):
@@ -127,8 +128,8 @@ def test_what_a_training_image_keeps_stays_within_the_budget(
 
 
 BUDGET = 1700
-"""MiB; there are 1665. There were 2673 when the pixel decoder trained in float32 and the masks of
-all outputs were kept."""
+"""The largest allowed memory in MiB; 1665 are used. If the pixel decoder trained in float32 and the
+masks of all outputs were kept, it would be 2673."""
 
 
 def _address(tensor: Tensor) -> int:
@@ -138,7 +139,7 @@ def _address(tensor: Tensor) -> int:
 def _as_one_operator(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Keeps what the Triton kernels keep: value, locations and weights."""
+    """Keep for the backward pass what the Triton kernels keep: value, locations and weights."""
     return _Sampled.apply(value, locations, weights)
 
 
@@ -154,7 +155,7 @@ class _Sampled(torch.autograd.Function):
 
 
 def _clear_tables() -> None:
-    """No fake tensor may stay in a table that others read."""
+    """Keep fake tensors out of the tables that other tests read."""
     for table in (
         layers._sine_table,
         ms_deform_attn.level_sizes,

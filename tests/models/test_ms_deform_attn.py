@@ -1,4 +1,4 @@
-"""Deformable attention against sampling written by hand, one value at a time."""
+"""Deformable attention, compared with sampling in loops, one value at a time."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,8 @@ SHAPES = [(3, 5), (6, 4), (2, 7)]
 
 
 def sample_by_hand(level: np.ndarray, x: float, y: float) -> np.ndarray:
-    """Bilinear sample of (h, w, C) at (x, y) in 0-1; cell centres lie at (i + 0.5) / n."""
+    """Return the bilinear sample of (h, w, C) at (x, y) in 0-1; cell i of n has its centre at
+    (i + 0.5) / n."""
     height, width = level.shape[:2]
     column, row = x * width - 0.5, y * height - 0.5
     total = np.zeros(level.shape[-1])
@@ -57,7 +58,7 @@ def test_equals_the_loop_on_several_levels_and_outside_the_map(
 ) -> None:
     cells = sum(height * width for height, width in shapes)
     value = torch.randn(2, cells, 2, 3, dtype=torch.float64)
-    # From -0.3 to 1.3: a good part lies outside, some samples are cut by the border.
+    # From -0.3 to 1.3: many samples lie outside the map, and some across its border.
     locations = torch.rand(2, 5, 2, len(shapes), 4, 2, dtype=torch.float64) * 1.6 - 0.3
     weights = torch.rand(2, 5, 2, len(shapes), 4, dtype=torch.float64)
     expected = attention_by_hand(value.numpy(), shapes, locations.numpy(), weights.numpy())
@@ -68,7 +69,8 @@ def test_equals_the_loop_on_several_levels_and_outside_the_map(
 def random_inputs(
     shapes: list[tuple[int, int]], dtype: torch.dtype, queries: int = 29
 ) -> list[Tensor]:
-    """value, locations (a part outside) and weights of 2 images, 3 heads, 2 points, 5 channels."""
+    """Return value, locations (some outside the maps) and weights of 2 images, 3 heads, 2 points
+    and 5 channels."""
     generator = torch.Generator().manual_seed(0)
     cells = sum(height * width for height, width in shapes)
     layout = (2, queries, 3, len(shapes), 2)
@@ -80,7 +82,7 @@ def random_inputs(
 def with_gradients(
     way: Callable[..., Tensor], inputs: list[Tensor], shapes: list[tuple[int, int]]
 ) -> tuple[Tensor, ...]:
-    """Output and the gradients by value, locations and weights."""
+    """Return the output and its gradients with respect to value, locations and weights."""
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     output = way(leaves[0], shapes, *leaves[1:])
     grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype)
@@ -97,7 +99,8 @@ def test_gradients_equal_those_of_grid_sample(
     bounds: tuple[float, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # 18 samples a query at three levels, 24 cells a bag: several parts, the last one shorter.
+    # With 18 samples per query at three levels, and 24 cells per bag, there are several chunks, and
+    # the last one is shorter.
     monkeypatch.setattr(ms_deform_gather, "CHUNK_SAMPLES", 18 * 7)
     monkeypatch.setattr(ms_deform_gather, "CHUNK_CELLS", 24 * 4)
     inputs = random_inputs(shapes, dtype)
@@ -110,11 +113,12 @@ def test_gradients_equal_those_of_grid_sample(
         torch.testing.assert_close(mine, other, atol=relative * largest, rtol=0)
 
 
-def test_gradients_at_whole_cells_are_those_to_the_right() -> None:
-    """There sampling has a bend; new weights sample only such places. `grid_sample` goes right."""
+def test_gradients_at_cell_centres_are_those_to_the_right() -> None:
+    """At cell centres, bilinear samples have a kink. New weights sample only there, and
+    `grid_sample` takes the gradient to the right."""
     shapes = [(4, 8), (2, 1)]
     value, locations, weights = random_inputs(shapes, torch.float32, queries=12)
-    columns = torch.arange(-2, 10).view(1, 12, 1, 1)  # from outside over all cells to outside
+    columns = torch.arange(-2, 10).view(1, 12, 1, 1)  # all cells, and some on both sides outside
     for level, (height, width) in enumerate(shapes):
         locations[:, :, :, level, :, 0] = (columns + 0.5) / width
         locations[:, :, :, level, :, 1] = (columns % (height + 2) - 0.5) / height
@@ -125,7 +129,8 @@ def test_gradients_at_whole_cells_are_those_to_the_right() -> None:
 
 
 def test_lost_positions() -> None:
-    """Infinite or far away is outside: zero. Not a number stays so in its own query and head."""
+    """Locations that are infinite or far away are outside and sample zero; NaN affects only its own
+    query and head."""
     shapes = [(5, 7), (1, 6)]
     value, locations, weights = random_inputs(shapes, torch.float32)
     locations[0, 0, :, :, :, 0] = torch.inf
@@ -150,8 +155,8 @@ def test_half_precision_is_rounded_once_at_the_end() -> None:
 
 
 def test_training_may_follow_inference_mode() -> None:
-    """What is kept of a size was then made in inference mode, and autograd refuses such tensors."""
-    shapes = [(3, 11)]  # of no other test
+    """Tables for a size may be created in inference mode; autograd must not get such tensors."""
+    shapes = [(3, 11)]  # no other test uses them
     inputs = random_inputs(shapes, torch.float32)
     with torch.inference_mode():
         expected = deformable_attention(inputs[0], shapes, *inputs[1:])
@@ -160,7 +165,7 @@ def test_training_may_follow_inference_mode() -> None:
 
 @pytest.mark.slow
 def test_the_operator_can_be_compiled() -> None:
-    """PyTorch's own checks of shapes, of what is changed in place, and of the gradients' graph."""
+    """Run PyTorch's own checks of shapes, changes in place and the graph of the gradients."""
     inputs = [tensor.requires_grad_() for tensor in random_inputs([(2, 3)], torch.float32, 2)]
     torch.library.opcheck(
         ms_deform_gather.deformable_gather, (inputs[0], [2], [3], inputs[1], inputs[2])
@@ -168,7 +173,7 @@ def test_the_operator_can_be_compiled() -> None:
 
 
 def test_other_devices_take_the_loop() -> None:
-    """Triton is for CUDA alone. Of the rest, `meta` is the one that every machine has."""
+    """Triton is only used on CUDA. Every machine has `meta` as an example of another device."""
     inputs = [tensor.to("meta") for tensor in random_inputs(SHAPES, torch.float32)]
     assert not runs_triton(*inputs) and not runs_triton(*random_inputs(SHAPES, torch.float32))
     assert deformable_attention(inputs[0], SHAPES, *inputs[1:]).shape == (2, 29, 15)
@@ -215,7 +220,8 @@ def make_attention(levels: int) -> DeformableAttention:
 
 
 def test_module_equals_the_loop() -> None:
-    """Projections, offsets in cells of each level, softmax over levels and points together."""
+    """The loop has the projections, offsets in cells of each level, and one softmax over all levels
+    and points."""
     attention = make_attention(3)
     cells = sum(height * width for height, width in SHAPES)
     tokens = torch.randn(2, cells, 16, dtype=torch.float64)
@@ -243,7 +249,8 @@ def test_module_equals_the_loop() -> None:
 
 
 def test_an_attention_for_three_levels_reads_one_level_image_by_image() -> None:
-    """Fed one level: each image's result is that of a batch of one (unlike the CUDA kernel's)."""
+    """Given one level, each image has the same result as alone, unlike with the published CUDA
+    kernel."""
     attention = make_attention(3)
     shapes = [(4, 4)]
     tokens = torch.randn(2, 16, 16, dtype=torch.float64)
@@ -259,14 +266,14 @@ def test_offsets_begin_as_directions_of_growing_length() -> None:
     attention = DeformableAttention(dim=32, num_levels=3, num_heads=8, num_points=4)
     assert not attention.sampling_offsets.weight.any()
     bias = attention.sampling_offsets.bias.detach().view(8, 3, 4, 2)
-    # Head m looks at angle 2 pi m / 8; its unit is the square's border: these eight directions.
+    # Head m has the direction of angle 2 pi m / 8, scaled to the border of the unit square.
     expected = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     for head, direction in enumerate(expected):
         for level in range(3):
             for point in range(4):
                 wanted = torch.tensor(direction, dtype=torch.float32) * (point + 1)
                 torch.testing.assert_close(bias[head, level, point], wanted, atol=1e-5, rtol=0)
-    # No query prefers a sample at first.
+    # Initially, all samples of a query have equal weights.
     assert not attention.attention_weights.weight.any()
     assert not attention.attention_weights.bias.any()
 

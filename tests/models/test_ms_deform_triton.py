@@ -1,5 +1,5 @@
-"""The Triton kernels of deformable attention: what they compute, and what happens
-where they do not compile."""
+"""The Triton kernels of deformable attention: their results, and the fallback if they do not
+compile."""
 
 import logging
 import sys
@@ -35,13 +35,13 @@ class Broken:
     def __getitem__(self, grid: tuple[int]) -> Any:
         def launch(*tensors: Tensor, **sizes: int) -> None:
             self.tries += 1
-            raise RuntimeError("PassManager::run failed\n(a page of the compiler's own)")
+            raise RuntimeError("PassManager::run failed\n(a page of the compiler's output)")
 
         return launch
 
 
 class Silent:
-    """A kernel that works, as far as its caller can see, and leaves everything as it is."""
+    """A kernel that seems to succeed, but does nothing."""
 
     fn = loop_over_levels
 
@@ -51,7 +51,7 @@ class Silent:
 
 @pytest.fixture
 def triton_module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """As it is before the first kernel was tried, on a CPU that is taken for a GPU."""
+    """The Triton module before its first kernel was tried, on a CPU that is treated as a GPU."""
     from frozenseg.models import ms_deform_triton
 
     monkeypatch.setattr(triton_launch, "_failed", set())
@@ -100,10 +100,10 @@ def test_where_the_backward_kernel_alone_fails_its_gradients_are_the_loop_s(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels start here")
-def test_a_machine_without_a_driver_is_such_a_machine(
+def test_on_a_machine_without_a_driver_the_loop_takes_its_place(
     triton_module: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is made up here: Triton itself raises."""
+    """Nothing is simulated here: Triton itself raises the error."""
     inputs = random_inputs(SHAPES, torch.float32)
     found = with_gradients(deformable_attention, inputs, SHAPES)
     torch.testing.assert_close(found, with_gradients(loop_over_levels, inputs, SHAPES))
@@ -111,7 +111,7 @@ def test_a_machine_without_a_driver_is_such_a_machine(
     assert "the kernel deformable_forward of Triton" in message
 
 
-def test_a_triton_that_cannot_be_imported_is_told_of_once(
+def test_a_triton_that_cannot_be_imported_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ms_deform_attn, "runs_triton", lambda *tensors: True)
@@ -165,7 +165,8 @@ def test_kernels_equal_the_loop_on_a_gpu() -> None:
 
 
 def test_tables_stay_for_the_graphs_that_read_them() -> None:
-    """However many sizes of images there are; a CUDA graph does not keep a table alive."""
+    """They are kept for any number of image sizes, because a CUDA graph does not keep a table
+    alive."""
     from frozenseg.models.ms_deform_triton import _level_table
 
     tables = [_level_table((n,), (n,), torch.device("cpu")) for n in range(1, 200)]

@@ -1,7 +1,7 @@
-"""How many operations one image takes in half precision, where launching them limits a GPU.
+"""The number of operations for one image in half precision, where a GPU is limited by launches.
 
 The published model is too large for a test, so its tensors are fake: they have shapes and types but
-no values. Whatever would read a value on the host, and so wait for the device, is an error.
+no values. An operation that reads a value on the host, and so waits for the device, is an error.
 """
 
 from collections.abc import Iterator
@@ -21,13 +21,14 @@ from tests.operations import Operations
 
 RECIPE = "configs/coco/frozenseg/convnext_large.yaml"
 BUDGET = 1330
-"""There are 1328, 48 of them casts of the pixel decoders into half precision, in which they are
-faster (logs/gpu/README.md); there were 2510 when weights were cast anew for every image."""
+"""The largest allowed number of operations. There are 1328 at present; 48 of them cast tensors of
+the pixel decoders to half precision, in which these are faster (logs/gpu/README.md). If the weights
+were cast again for every image, there would be 2510."""
 
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No shortcuts of a CPU, and no fake tensor stays in a table that others read."""
+    """Disable the shortcuts for CPUs; keep fake tensors out of the tables that other tests read."""
     tables = (
         layers._sine_table,
         ms_deform_attn.level_sizes,
@@ -47,7 +48,7 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's own, when oneDNN is switched off
+@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's warning when oneDNN is switched off
 def test_one_image_of_the_published_model_stays_within_the_budget() -> None:
     cfg = load_config(
         RECIPE,
@@ -68,7 +69,7 @@ def test_one_image_of_the_published_model_stays_within_the_budget() -> None:
             class_index=torch.zeros(403, dtype=torch.long),
             seen=torch.zeros(150, dtype=torch.bool),
         )
-        for _ in range(2):  # the first image makes the tables of this size
+        for _ in range(2):  # the first image fills the tables for this size
             with (
                 torch.no_grad(),
                 build_precision(cfg, torch.device("cpu")).autocast(),
@@ -77,4 +78,4 @@ def test_one_image_of_the_published_model_stays_within_the_budget() -> None:
                 predictions = model.predict(images, text)
     assert predictions.mask_logits.shape == (1, 250, 200, 304)
     assert operations.total <= BUDGET, operations.counts.most_common(20)
-    assert operations.counts["aten::addmm"] > 300  # it was the whole model
+    assert operations.counts["aten::addmm"] > 300  # the entire model has run

@@ -82,7 +82,7 @@ def test_mask_features_are_one_top_down_step_from_the_finest_level() -> None:
     torch.testing.assert_close(masks, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_tokens_and_places_of_samples_stay_in_float32_under_autocast(
+def test_tokens_and_sampling_locations_stay_in_float32_under_autocast(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = []
@@ -101,7 +101,7 @@ def test_tokens_and_places_of_samples_stay_in_float32_under_autocast(
     assert masks.dtype == torch.bfloat16
     assert {level.dtype for level in levels} == {torch.float32}
     assert {part.dtype for pair in places for part in pair} == {torch.float32}
-    # Half precision of a location would be off by up to 2^-9; here only the tokens are rounded.
+    # A location in half precision would be off by up to 2^-9; here only the tokens are rounded.
     torch.testing.assert_close(places[0][0], exact[0][0], atol=1e-3, rtol=0)
     for level, exactly in zip(levels, expected, strict=True):
         assert (level - exactly).norm() <= 0.02 * exactly.norm()
@@ -118,7 +118,7 @@ def test_sam_pixel_decoder_halves_the_embedding(num_levels: int, size: tuple[int
 
 @pytest.mark.parametrize("num_levels", [1, 3])
 def test_sam_pixel_decoder_treats_images_one_by_one(num_levels: int) -> None:
-    """The published kernel let images of a batch read each other's buffers; ours must not."""
+    """In the published kernel, the images of a batch read each other's buffers; ours must not."""
     decoder, embedding = make_sam_pixel_decoder(num_levels), torch.randn(2, 20, 8, 8)
     with torch.no_grad():
         both = decoder(embedding)
@@ -126,8 +126,8 @@ def test_sam_pixel_decoder_treats_images_one_by_one(num_levels: int) -> None:
 
 
 def test_built_for_three_levels_it_is_another_model_than_built_for_one() -> None:
-    """The same offsets and weights in the first level's place give other results: the reading is
-    scrambled, as released weights need it."""
+    """The same offsets and weights, put at the first of three levels, give another result, because
+    the entries are read in scrambled order, as the released weights need it."""
     one, three = make_sam_pixel_decoder(1), make_sam_pixel_decoder(3)
     state = one.state_dict()
     for name, tensor in three.state_dict().items():
@@ -135,7 +135,7 @@ def test_built_for_three_levels_it_is_another_model_than_built_for_one() -> None
             tensor.copy_(state[name])
         elif name.endswith("level_embedding"):
             tensor[:1].copy_(state[name])
-        else:  # (heads * levels * points * ..., C): ours into level 0, the others far below
+        else:  # (heads * levels * points * ..., C): copy to level 0, and make the others negligible
             parts = tensor.view(4, 3, -1, *tensor.shape[1:])
             parts[:, 0] = state[name].view(4, 1, -1, *tensor.shape[1:])[:, 0]
             parts[:, 1:] = -1e4 if name.endswith("attention_weights.bias") else 0

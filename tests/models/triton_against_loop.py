@@ -13,7 +13,7 @@ from frozenseg.runtime.triton_launch import kernels_work
 
 Case = tuple[int, int, int, int, int, list[tuple[int, int]]]
 
-# Images, queries, heads, points, channels, levels: odd sizes, some of a single row or column.
+# Images, queries, heads, points, channels, levels; some levels have a single row or column.
 CASES: list[Case] = [
     (2, 11, 3, 4, 20, [(5, 7), (3, 4), (1, 6)]),
     (1, 9, 8, 2, 32, [(9, 1)]),
@@ -25,7 +25,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
 
 def make_inputs(case: Case, device: str) -> list[Tensor]:
-    """value, locations (a part outside the maps), weights, and a gradient of the output."""
+    """Return value, locations (some outside the maps), weights, and a gradient of the output."""
     images, queries, heads, points, channels, shapes = case
     generator = torch.Generator().manual_seed(0)
     cells = sum(height * width for height, width in shapes)
@@ -40,7 +40,7 @@ def make_inputs(case: Case, device: str) -> list[Tensor]:
 def results(
     inputs: list[Tensor], shapes: list[tuple[int, int]], *, triton: bool
 ) -> tuple[Tensor, ...]:
-    """Output and the gradients by value, locations and weights."""
+    """Return the output and its gradients with respect to value, locations and weights."""
     *leaves, grad = inputs
     leaves = [tensor.clone().requires_grad_() for tensor in leaves]
     if triton:
@@ -60,7 +60,7 @@ def compare(device: str) -> None:
 
 
 def compare_half_precision(device: str) -> None:
-    """As from the same numbers in float32, rounded once at the end, whichever inputs are half."""
+    """Results equal those in float32, rounded once at the end, whichever inputs are rounded."""
     shapes = HALF_CASE[-1]
     value, locations, weights, grad = make_inputs(HALF_CASE, device)
     some = [value.half(), locations, weights, grad.half()]
@@ -70,12 +70,12 @@ def compare_half_precision(device: str) -> None:
         kinds = [given[0].dtype, *(tensor.dtype for tensor in given[:3])]
         assert [tensor.dtype for tensor in ours] == kinds
         for mine, theirs in zip(ours, expected, strict=True):
-            bound = CLOSE if mine.dtype == torch.float32 else {}  # else the type's own
+            bound = CLOSE if mine.dtype == torch.float32 else {}  # {}: the defaults of the type
             torch.testing.assert_close(mine, theirs.to(mine.dtype), **bound)
 
 
 def check_lost_positions(device: str) -> None:
-    """Infinite is outside: zero. Not a number stays so, in its own query and head alone."""
+    """Infinite locations are outside and sample zero; NaN affects only its own query and head."""
     value, locations, weights, _ = make_inputs(HALF_CASE, device)
     locations[0, 0, :, :, :, 0] = torch.inf
     locations[0, 1, :, :, :, 1] = -torch.inf
@@ -87,8 +87,8 @@ def check_lost_positions(device: str) -> None:
 
 
 if __name__ == "__main__":
-    ms_deform_triton.TILE = 2**10  # fewer programs: the interpreter runs one after another
+    ms_deform_triton.TILE = 2**10  # larger tiles, as the interpreter runs programs one by one
     compare("cpu")
     compare_half_precision("cpu")
     check_lost_positions("cpu")
-    assert kernels_work(PART)  # else the loop was compared with itself
+    assert kernels_work(PART)  # otherwise, the loop has been compared with itself

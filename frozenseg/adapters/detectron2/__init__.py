@@ -1,4 +1,4 @@
-"""detectron2 as a host: importing this package registers our models and data sets there.
+"""Adapter for detectron2. Importing this package registers our models and data sets there.
 
     from detectron2.config import get_cfg
     from frozenseg.adapters.detectron2 import add_frozenseg_config
@@ -8,9 +8,9 @@
     cfg.merge_from_file("convnext_large.yaml")  # or a published file
     model = detectron2.modeling.build_model(cfg)  # with weights
 
-It is thin: the model, the losses, the post-processing and the transforms are those of `frozenseg`.
-detectron2 is no requirement of ours and is on no package index; without it, importing this says
-how to get it.
+The adapter is thin: the model, the losses, the post-processing and the transforms are those of
+`frozenseg`. detectron2 is not a requirement of `frozenseg` and is on no package index; without it,
+importing this package raises an error that says how to install it.
 """
 
 from frozenseg.adapters.detectron2.available import MissingDetectron2

@@ -1,4 +1,4 @@
-"""Is detectron2 there? Imported first, so that its absence is told in one line."""
+"""Checks that detectron2 is installed; imported first, so that the error is a single line."""
 
 from importlib import import_module
 
@@ -8,14 +8,14 @@ SOURCE = "https://github.com/facebookresearch/detectron2"
 
 
 class MissingDetectron2(UserError, ImportError):
-    """detectron2 cannot be imported: one line from our commands, an `ImportError` to code."""
+    """detectron2 cannot be imported. Our commands print one line; code can catch `ImportError`."""
 
 
 def require_detectron2() -> None:
     """Raise `MissingDetectron2`, with the remedy, unless detectron2 can be imported."""
     try:
         import_module("detectron2")
-        import_module("detectron2.data")  # loads its compiled part, too
+        import_module("detectron2.data")  # also loads detectron2's compiled extension
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "detectron2"
         reason = "is not installed" if absent else f"cannot be loaded ({error})".replace("\n", " ")

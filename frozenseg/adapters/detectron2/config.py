@@ -1,4 +1,4 @@
-"""Our keys in detectron2's configuration, read by our rules."""
+"""detectron2's configuration with our keys, which are read by the rules of `frozenseg.config`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,47 +14,48 @@ from frozenseg.config import default_config, merge_options, merge_values, merge_
 class HostConfig(CfgNode):
     """detectron2's configuration with our keys.
 
-    YAML files and options are merged as `frozenseg.config.load_config` does it: published files are
-    taken as they are, an unknown key is an error that suggests the nearest, whole numbers do for
-    floats, and nothing in a YAML file is ever executed (detectron2's own default executes).
+    YAML files and options are merged as in `frozenseg.config.load_config`: published files need no
+    changes, an unknown key is an error that suggests the nearest one, an integer is accepted for a
+    float, and nothing in a YAML file is ever executed, unlike with detectron2's own default.
     """
 
     def merge_from_file(self, cfg_filename: str | Path, allow_unsafe: bool = False) -> None:
-        """Merge a YAML file by our own rules: unknown keys are errors, nothing is executed."""
+        """Merge a YAML file by our rules: unknown keys are errors, and nothing is executed."""
         assert not allow_unsafe, "nothing in a YAML file is executed"
         merge_yaml(self, cfg_filename)
         self._settle_device()
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
-        """Merge options KEY VALUE ..., checked as on our own command line."""
+        """Merge options KEY VALUE ..., which are checked as on our command line."""
         merge_options(self, [str(entry) for entry in cfg_list])
         self._settle_device()
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
-        """Merge another configuration, checked as a file is."""
+        """Merge another configuration, which is checked like a YAML file."""
         merge_values(self, cfg_other, "configuration")
         self._settle_device()
 
     def _settle_device(self) -> None:
-        """detectron2 knows no "auto"."""
+        """Replace "auto", which detectron2 does not know, by the device that it means."""
         if self.MODEL.DEVICE == "auto":
             self.MODEL.DEVICE = str(build_device(self))
 
 
 def frozenseg_config() -> HostConfig:
-    """detectron2's defaults with ours over them."""
+    """Return detectron2's default configuration, overridden by ours."""
     cfg = get_cfg()
     add_frozenseg_config(cfg)
     return cfg
 
 
 def add_frozenseg_config(cfg: CfgNode) -> None:
-    """Give detectron2's `cfg` (`get_cfg()`) all our keys, and our defaults where both have one:
-    the published ConvNeXt-L + SAM ViT-B model and recipe.
+    """Add all our keys to detectron2's `cfg` (`get_cfg()`), with our defaults even for keys that
+    both have: the published ConvNeXt-L + SAM ViT-B model and recipe.
 
-    From here on `cfg` is a `HostConfig`.
+    Afterwards `cfg` is a `HostConfig`.
     """
-    object.__setattr__(cfg, "__class__", HostConfig)  # a node's own takes only values of YAML
+    # `CfgNode.__setattr__` accepts only values that YAML can express.
+    object.__setattr__(cfg, "__class__", HostConfig)
     _fill(cfg, default_config())
     cfg._settle_device()
 

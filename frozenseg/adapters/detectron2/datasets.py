@@ -1,9 +1,8 @@
-"""The table of benchmarks in detectron2's catalogs, and what a model needs to know of any data set
-there: its classes, and how detectron2 numbers them.
+"""Registers our benchmarks in detectron2's catalogs, and reads the classes of any data set there.
 
-A class id is a position in `stuff_classes`, which names all classes, things too; things are
-numbered a second time in `thing_classes`. So all of detectron2's evaluators can be used: semantic
-scores and stuff segments speak in class ids, instances and thing segments in numbers of things.
+A class id is a position in `stuff_classes`, which names all classes, including things. In addition,
+`thing_classes` numbers the things. All of detectron2's evaluators can thus be used: semantic scores
+and stuff segments refer to class ids, instances and thing segments to numbers of things.
 """
 
 from dataclasses import dataclass
@@ -40,8 +39,8 @@ from frozenseg.errors import UserError
 from frozenseg.text.names import spelling
 from frozenseg.text.vocabulary import Vocabulary
 
-# What detectron2's own tools call the evaluators of a data set; "sem_seg" and "coco_panoptic_seg"
-# are known to detectron2, the others are those of Mask2Former's data sets.
+# The tasks of a benchmark -> `evaluator_type` in detectron2's metadata. detectron2 itself knows
+# "sem_seg", "coco_panoptic_seg", "coco" and "lvis"; the others come from Mask2Former.
 EVALUATOR_TYPES = {
     ("panoptic", "semantic", "instances"): "coco_panoptic_seg",
     ("panoptic", "semantic", "cityscapes"): "cityscapes_panoptic_seg",
@@ -51,21 +50,22 @@ EVALUATOR_TYPES = {
     ("instances",): "coco",
     ("lvis",): "lvis",
 }
-LABEL_DIVISOR = 1000  # of panoptic ids made of class and number; ours are listed instead
+# For panoptic ids of the form class * divisor + number; ours are listed with the segments instead.
+LABEL_DIVISOR = 1000
 
 
 @dataclass(frozen=True)
 class HostClasses:
     """The classes of a data set in detectron2's catalog.
 
-    categories: by class id. thing_ids: {class id: number among the things}.
+    categories: the classes, by class id. thing_ids: {class id: number among the things}.
     """
 
     categories: Categories
     thing_ids: dict[int, int]
 
     def class_id(self, number: int, is_thing: bool) -> int:
-        """Return the class id of detectron2's number of a class."""
+        """Return the class id of a class that detectron2 numbers `number`."""
         return self._class_ids[number] if is_thing else number
 
     @cached_property
@@ -73,12 +73,12 @@ class HostClasses:
         return {number: class_id for class_id, number in self.thing_ids.items()}
 
     def host_id(self, class_id: int) -> int:
-        """detectron2's number of a class."""
+        """Return detectron2's number of a class."""
         return self.thing_ids.get(class_id, class_id)
 
 
 class BenchmarkMetadata(Metadata):
-    """Metadata of a row; what only its annotation files tell is read when first asked for."""
+    """Metadata of a row of our table; the annotation files are read when they are first needed."""
 
     CLASSES = (
         "thing_classes",
@@ -96,22 +96,24 @@ class BenchmarkMetadata(Metadata):
         return super().__getattr__(key)
 
     def as_dict(self) -> dict[str, Any]:
-        """All metadata as a dict, stuff classes included."""
+        """Return all metadata as a dict, including those that are read from annotation files."""
         self.get("stuff_classes")
         return super().as_dict()
 
 
 def register_datasets(root: Path | None = None) -> None:
-    """Every row of the table under its published name, but for folds and mosaics. Names that are
-    taken (COCO's, by detectron2 itself) stay as they are. root: the data root, by default
-    `data_root()`."""
+    """Register every row of our table under its published name, except folds and mosaics.
+
+    Names that are already registered (COCO's, by detectron2 itself) are left unchanged.
+    root: the data root; by default, `data_root()`.
+    """
     for name, row in BENCHMARKS.items():
         if evaluator_type(row):
             register_dataset(name, root)
 
 
 def register_dataset(name: str, root: Path | None = None) -> None:
-    """Register a row of the table, or one's own data set, named by its files or a YAML file."""
+    """Register a row of our table, or a data set that is named by its files or a YAML file."""
     if name in DatasetCatalog:
         return
     root = data_root() if root is None else root
@@ -130,7 +132,11 @@ def register_dataset(name: str, root: Path | None = None) -> None:
 
 
 def evaluator_type(benchmark: Benchmark) -> str:
-    """ "" for folds and mosaics: they ask for some classes, or by other rules than detectron2's."""
+    """Return detectron2's `evaluator_type` of a benchmark.
+
+    It is "" for folds, which score only some classes, and for mosaics, whose rules detectron2 does
+    not have.
+    """
     tasks = tuple(task for task in benchmark.evaluators or benchmark.tasks if task != "video")
     tasks = scored_tasks(benchmark, tasks)
     few_shot = bool(benchmark.classes) or benchmark.background >= 0
@@ -138,22 +144,22 @@ def evaluator_type(benchmark: Benchmark) -> str:
 
 
 def scored_tasks(benchmark: Benchmark, tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave out the task that detectron2 cannot score: it makes no objects of a panoptic
-    annotation."""
+    """Leave out "instances" if detectron2 cannot score it, i.e. if the objects would have to be
+    derived from a panoptic annotation."""
     if benchmark.reader == "panoptic" and not benchmark.instances:
         return tuple(task for task in tasks if task != "instances")
     return tasks
 
 
 def ensure_registered(names: tuple[str, ...]) -> None:
-    """Register what is named by its files, and refuse names that nobody knows."""
+    """Register the data sets that are named by their files; raise `UserError` for unknown names."""
     for name in names:
         if name not in DatasetCatalog:
             register_dataset(name)
 
 
 def _paths(benchmark: Benchmark, root: Path) -> dict[str, str]:
-    """Where things lie, under detectron2's names for them."""
+    """Return the paths of a benchmark's files, under detectron2's names for them."""
     benchmark = benchmark.located(root)
     paths = {"image_root": benchmark.images}
     if benchmark.reader == "panoptic":
@@ -187,10 +193,10 @@ def class_metadata(categories: Categories) -> dict[str, Any]:
 
 
 def host_classes(name: str) -> HostClasses:
-    """Return the classes of any data set in the catalog, ours or not, by its metadata.
+    """Return the classes of a data set in the catalog, ours or not, from its metadata.
 
-    Without `stuff_classes` all of `thing_classes` are things. Where there are maps of data set ids,
-    they tell which classes are things; else equal names do.
+    Without `stuff_classes`, the classes are `thing_classes`, all of them things. Otherwise the
+    things are found by the maps of data set ids if the metadata have both, else by equal names.
     """
     metadata = MetadataCatalog.get(name)
     things, stuff = metadata.get("thing_classes") or [], metadata.get("stuff_classes") or []
@@ -202,7 +208,7 @@ def host_classes(name: str) -> HostClasses:
         every = {number: number for number in range(len(things))}
         return HostClasses(Categories(tuple(things), (True,) * len(things), ids), every)
     stuff_map = metadata.get("stuff_dataset_id_to_contiguous_id")
-    if thing_map and stuff_map and things == stuff:  # detectron2's COCO: two maps, one numbering
+    if thing_map and stuff_map and things == stuff:  # detectron2's COCO has one numbering
         stuff_map = thing_map | stuff_map
     ids = _by_number(stuff_map, len(stuff))
     if thing_map is None or stuff_map is None:
@@ -221,7 +227,7 @@ def host_classes(name: str) -> HostClasses:
 
 
 def _by_number(ids: dict[int, int] | None, count: int) -> tuple[int, ...]:
-    """Return data set ids by contiguous number."""
+    """Return the data set ids in the order of their contiguous numbers."""
     if ids is None:
         return tuple(range(count))
     return tuple(sorted(ids, key=lambda dataset_id: ids[dataset_id]))
@@ -288,13 +294,17 @@ def _annotations(record: Record, classes: HostClasses) -> list[dict[str, Any]]:
 
 
 def table_row(name: str) -> Benchmark | None:
-    """Return the row of our table, or of files, that a name means; None for others' data sets."""
+    """Return the row of our table, or of a user's files, that has this name; None for data sets
+    that others have registered."""
     return find_benchmark(name) if is_data_set(name) else None
 
 
 def vocabulary_of(config: CfgNode, name: str, categories: Categories) -> Vocabulary:
-    """Return the names of a data set's classes by class id; of others' data sets those of the
-    metadata, where commas stand between synonyms, or the list that the configuration names."""
+    """Return the names of a data set's classes, by class id.
+
+    For data sets that others have registered, they come from the list that the configuration names,
+    else from the metadata, in which commas separate synonyms.
+    """
     if table_row(name) is not None:
         return build_vocabulary(config, name, categories)
     metadata = f"the metadata of {name}"
@@ -311,7 +321,7 @@ def vocabulary_of(config: CfgNode, name: str, categories: Categories) -> Vocabul
 
 
 def training_vocabulary_of(config: CfgNode) -> Vocabulary:
-    """Return the classes that count as seen, also where DATASETS.TRAIN is a data set of others."""
+    """Return the seen classes, even if others have registered the data set of DATASETS.TRAIN."""
     names = config.DATASETS.TRAIN
     if config.DATASETS.TRAIN_VOCABULARY or not names or table_row(names[0]) is not None:
         return build_training_vocabulary(config)

@@ -1,4 +1,4 @@
-"""Our transforms as a dataset mapper of detectron2."""
+"""A dataset mapper for detectron2 that applies our transforms."""
 
 from typing import Any, Literal
 
@@ -24,11 +24,12 @@ ANNOTATION = ("annotations", "segments_info", "pan_seg_file_name", "sem_seg_file
 class FrozenSegMapper:
     """Turns an entry of detectron2's catalog into the input of a meta-architecture.
 
-    That has image (3, h, w) uint8 RGB, and height and width of the image on disk. For training it
-    also has `instances` with gt_classes (class ids) and gt_masks (N, h, w) bool, and
-    `unpadded_size`, (height, width) of the picture in `image`.
+    The input has `image`, (3, h, w) uint8 RGB, and the `height` and `width` of the image on disk.
+    For training it also has `instances` with gt_classes (class ids) and gt_masks (N, h, w) bool,
+    and `unpadded_size`, the (height, width) of `image` without padding.
 
-    Chance comes from numpy's global generator, which detectron2 seeds in each of its workers.
+    Random numbers come from numpy's global generator, which detectron2 seeds in each of its
+    workers.
     """
 
     @configurable
@@ -41,11 +42,13 @@ class FrozenSegMapper:
         default: str,
         keep_empty: bool,
     ) -> None:
-        """Take what differs between data sets.
+        """Take the settings that differ between training and test, or between data sets.
 
-        transforms and classes: by data set; classes only for training. default: the data set
-        of an entry that does not name its own (`dataset_name`). keep_empty: as of
-        `SegmentationDataset`.
+        is_train: whether to add targets to the input.
+        transforms: by data set.
+        classes: by data set; only needed for training.
+        default: the data set of entries that do not name theirs (`dataset_name`).
+        keep_empty: as in `SegmentationDataset`.
         """
         self.is_train = is_train
         self.keep_empty = keep_empty
@@ -57,7 +60,10 @@ class FrozenSegMapper:
     def from_config(
         cls, cfg: CfgNode, is_train: bool, names: tuple[str, ...] | None = None
     ) -> dict[str, Any]:
-        """names: the data sets, by default those of DATASETS."""
+        """Return the arguments of the constructor, as detectron2's `configurable` expects them.
+
+        names: the data sets; by default, those of DATASETS.TRAIN or DATASETS.TEST.
+        """
         config = select_config(cfg)
         if is_train and config.MODEL.MASK_FORMER.UNNAMED_TARGETS:
             raise UserError(
@@ -71,14 +77,14 @@ class FrozenSegMapper:
         return {
             "is_train": is_train,
             "transforms": transforms,
-            # Read here, in the main process: workers are forked with them.
+            # They are read here, in the main process, because the workers are forked from it.
             "classes": {name: host_classes(name) for name in names} if is_train else {},
             "default": names[0],
             "keep_empty": config.INPUT.KEEP_EMPTY_OBJECTS,
         }
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return the input of our model, with targets in training, for one entry of a data set."""
+        """Return the input for one entry of a data set; with targets for training."""
         name = entry.get("dataset_name", self.default)
         classes = self.classes.get(name, NO_CLASSES)
         bare = {key: value for key, value in entry.items() if key not in ANNOTATION}
@@ -115,14 +121,14 @@ def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:
 
 
 def annotation_kind(entry: dict[str, Any]) -> Literal["panoptic", "semantic", "instances"]:
-    """Return what becomes masks in training: the first of what there is."""
+    """Return the annotation from which training masks are made: the first kind that is there."""
     if "pan_seg_file_name" in entry:
         return "panoptic"
     return "instances" if "annotations" in entry else "semantic"
 
 
 def record_of(entry: dict[str, Any], classes: HostClasses, name: str) -> Record:
-    """Return what `datasets.load_dicts` has made of a record, or a foreign entry, as a record."""
+    """Return an entry of detectron2's catalog, from `datasets.load_dicts` or not, as a record."""
     return Record(
         image_id=entry.get("image_id", entry["file_name"]),
         image_path=entry["file_name"],
@@ -157,5 +163,6 @@ def _instances(rows: list[dict[str, Any]], classes: HostClasses) -> Instances:
 
 
 def tensor_masks(masks: Any) -> torch.Tensor:
-    """gt_masks (N, h, w) bool of our mapper, or of one that makes bit masks."""
+    """Return gt_masks, from our mapper or from one that makes detectron2's BitMasks, as a tensor
+    (N, h, w) bool."""
     return torch.as_tensor(getattr(masks, "tensor", masks)).bool()

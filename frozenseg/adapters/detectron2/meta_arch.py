@@ -1,4 +1,4 @@
-"""Our models behind detectron2's contract."""
+"""Our models as meta-architectures of detectron2."""
 
 import logging
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DatasetClasses:
-    """The classes of a data set, which its images are segmented by."""
+    """The classes into which the images of a data set are segmented."""
 
     classes: HostClasses
     vocabulary: Vocabulary
@@ -53,20 +53,20 @@ class DatasetClasses:
 
 
 class HostModel(nn.Module):
-    """A `SegmentationModel` as a meta-architecture; its state dict is the segmenter's own.
+    """A `SegmentationModel` as a meta-architecture; its state dict is that of the model itself.
 
-    Weights are loaded when it is built, by `frozenseg.build.load_model`: MODEL.WEIGHTS (ours or
-    published, `.safetensors` too) and the files of the frozen encoders. A checkpointer of
-    detectron2 may load others later.
+    `frozenseg.build.load_model` loads the weights when it is built: MODEL.WEIGHTS (ours or
+    published, also `.safetensors`) and the files of the frozen encoders. A checkpointer of
+    detectron2 may load other weights later.
     """
 
     @configurable
     def __init__(self, *, segmenter: SegmentationModel, config: CfgNode) -> None:
-        """config: ours (`frozenseg.config.select_config`)."""
+        """config: our part of the configuration (`frozenseg.config.select_config`)."""
         super().__init__()
         self.segmenter = segmenter
         self.config = config
-        self.steps = 0  # of training, where detectron2 does not count them
+        self.steps = 0  # training steps so far; used if detectron2 does not count them
         self._classes_of: dict[str, DatasetClasses] = {}
 
     @classmethod
@@ -77,7 +77,7 @@ class HostModel(nn.Module):
         if test.AUG.ENABLED or test.ORACLE_PRESENCE:
             key = "AUG.ENABLED" if test.AUG.ENABLED else "ORACLE_PRESENCE"
             raise UserError(f"TEST.{key}: not under detectron2; use frozenseg evaluate")
-        if config.SEED < 0:  # then detectron2 has seeded torch by chance
+        if config.SEED < 0:  # detectron2 has then seeded torch with a random number
             config.defrost()
             config.SEED = torch.initial_seed() % 2**31
             config.freeze()
@@ -90,12 +90,14 @@ class HostModel(nn.Module):
         return self.segmenter.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """In training: weighted losses by name; their sum is what our engine minimises.
+        """Return losses in training, results otherwise.
 
-        Else, for each input, what MODEL.MASK_FORMER.TEST switches on: `sem_seg` (K, H, W) scores of
-        all classes; `panoptic_seg`: ids (H, W) int32, 0 where nothing was found, and segments_info;
-        `instances`: pred_boxes, scores, pred_classes (numbers of things), pred_masks. Inputs are as
-        `FrozenSegMapper` makes them; for evaluation detectron2's own mapper does as well.
+        batched_inputs: from `FrozenSegMapper`; for evaluation, detectron2's own mapper works too.
+
+        The losses are weighted, by name; our engine minimises their sum. The results are, for each
+        input, those that MODEL.MASK_FORMER.TEST switches on: `sem_seg`, the scores (K, H, W) of all
+        classes; `panoptic_seg`, ids (H, W) int32, 0 where nothing was found, and segments_info;
+        `instances`, with pred_boxes, scores, pred_classes (numbers of things) and pred_masks.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -109,11 +111,12 @@ class HostModel(nn.Module):
         batch = loss.prepare(samples, self._positions(len(samples)), self.device)
         outputs = self.segmenter(batch.images, batch.classes, batch.features)
         losses = weighted_losses(loss(outputs, batch.targets, normalizers), loss.weights)
-        # detectron2 averages losses and gradients over the processes; ours add up.
+        # detectron2 averages losses and gradients over the processes; ours have to be summed.
         return {name: value * processes for name, value in losses.items()}
 
     def _positions(self, count: int) -> list[int]:
-        """Return the places of this batch among all draws of the run, as our engine counts them."""
+        """Return the positions of this process's images among all images drawn in the run, as our
+        engine counts them."""
         step = get_event_storage().iter if has_event_storage() else self.steps
         self.steps += 1
         first = step * count * world_size() + rank()
@@ -132,14 +135,18 @@ class HostModel(nn.Module):
     def _segment(self, entry: dict[str, Any]) -> dict[str, Any]:
         classes, image = self._classes(entry.get("dataset_name")), entry["image"]
         size = (entry.get("height", image.shape[-2]), entry.get("width", image.shape[-1]))
-        # The host may have moved the model since.
+        # detectron2 may have moved the model to another device since `_pipeline` was built.
         pipeline = replace(self._pipeline, precision=build_precision(self.config, self.device))
         request = Request(image, size, entry.get("image_id"))
         result = pipeline(request, classes.text, classes.vocabulary)
         return host_output(result, classes.classes)
 
     def _classes(self, name: str | None) -> DatasetClasses:
-        """name: None where the input does not say it: the first of DATASETS.TEST, else TRAIN."""
+        """Return the classes of a data set.
+
+        name: the data set, or None if the input does not name it; it is then the first of
+            DATASETS.TEST, or of DATASETS.TRAIN if that is empty.
+        """
         if name is None:
             names = (*self.config.DATASETS.TEST, *self.config.DATASETS.TRAIN)
             if not names:
@@ -152,7 +159,7 @@ class HostModel(nn.Module):
         return self._classes_of[name]
 
     def _embed(self, vocabulary: Vocabulary) -> TextEmbeddings:
-        """Each process for itself: not all of them need have an image."""
+        """Embed the names in each process, without a barrier: some processes may have no image."""
         training = training_vocabulary_of(self.config)
         logger.info(vocabulary.summary(training))
         text = build_text_classifier(self.config, self.segmenter).embed(vocabulary, training)
@@ -168,7 +175,7 @@ class HostModel(nn.Module):
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
-        """Return the entries of our model under its own names, shared ones once."""
+        """Return the entries of our model under its own names; shared entries appear once."""
         state = self.segmenter.state_dict(
             destination=destination, prefix=prefix, keep_vars=keep_vars
         )
@@ -179,10 +186,10 @@ class HostModel(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
-        """Load a state dict under published names or ours.
+        """Load a state dict with published names or ours.
 
-        It is always strict: entries that do not fit are an error that names them. Only frozen
-        encoders may be left out, as a whole.
+        Loading is always strict: an error names the entries that do not fit. Only frozen encoders
+        may be missing, and each of them only as a whole.
         """
         load_state(self.segmenter, state_dict, "of the checkpoint")
         return _IncompatibleKeys([], [])

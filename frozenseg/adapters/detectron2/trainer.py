@@ -40,7 +40,7 @@ from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# What is scored where the metadata say no more than detectron2's `evaluator_type`.
+# detectron2's `evaluator_type` -> the tasks that are scored, for data sets that others registered.
 TASKS = {
     "coco_panoptic_seg": ("panoptic", "semantic", "instances"),
     "sem_seg": ("semantic",),
@@ -51,19 +51,19 @@ PANOPTIC_API = "git+https://github.com/cocodataset/panopticapi.git"
 
 
 class Trainer(DefaultTrainer):
-    """What `frozenseg detectron2_train_net` runs."""
+    """The trainer of `frozenseg detectron2_train_net`."""
 
     def __init__(self, cfg: CfgNode) -> None:
         if cfg.SOLVER.ACCUMULATE != 1:
             raise UserError(
-                "SOLVER.ACCUMULATE: detectron2's trainer knows no accumulation; set it to 1 and "
-                "lower SOLVER.IMS_PER_BATCH, or use frozenseg train"
+                "SOLVER.ACCUMULATE: detectron2's trainer does not accumulate gradients; set it to "
+                "1 and lower SOLVER.IMS_PER_BATCH, or use frozenseg train"
             )
         for key, meant in (("CONSTANT_DECODER", False), ("WEIGHT_DECAY_SCHEDULE", "constant")):
             if cfg.SOLVER[key] != meant:
                 raise UserError(
-                    f"SOLVER.{key}: detectron2's trainer has one schedule, of all rates alike; set "
-                    f"it to {meant}, or use frozenseg train"
+                    f"SOLVER.{key}: detectron2's trainer has only one schedule, for the learning "
+                    f"rates of all parameters; set it to {meant}, or use frozenseg train"
                 )
         if cfg.DATASETS.PAIRS:
             raise UserError("DATASETS.PAIRS: not under detectron2; use frozenseg train")
@@ -78,38 +78,41 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on with the last checkpoint; MODEL.WEIGHTS has been loaded with the model."""
+        """Continue from the last checkpoint, if `resume` is True and there is one.
+
+        MODEL.WEIGHTS is not loaded here, because it was loaded when the model was built.
+        """
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume=True)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of our recipe, see `build_optimizer` of this module."""
+        """Return the optimiser of our recipe; see the function `build_optimizer` of this module."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
-        """detectron2's training loader with our mapper."""
+        """Return detectron2's training loader with our mapper."""
         ensure_registered(cfg.DATASETS.TRAIN)
         return build_detection_train_loader(cfg, mapper=FrozenSegMapper(cfg, True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
-        """detectron2's test loader with our mapper."""
+        """Return detectron2's test loader with our mapper."""
         ensure_registered((dataset_name,))
         mapper = FrozenSegMapper(cfg, False, names=(dataset_name,))
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Our evaluators of all tasks that this data set has."""
+        """Return the evaluators of this module's `build_evaluators`, joined into one."""
         folder = re.sub(r"[^\w.-]+", "_", dataset_name)[-80:]
         output = os.path.join(cfg.OUTPUT_DIR, "inference", folder)
         return DatasetEvaluators(build_evaluators(cfg, dataset_name, output))
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over our parameter groups, its gradients clipped as a whole before each step."""
+    """Return AdamW for our parameter groups; all gradients are clipped together before a step."""
     solver = cfg.SOLVER
     groups = training_groups(cfg, model)
     optimizer = adamw(groups, solver.BASE_LR)
@@ -117,7 +120,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         parameters = [parameter for group in groups for parameter in group["params"]]
         limit = solver.CLIP_GRADIENTS.CLIP_VALUE
 
-        # Called after the scaler of mixed precision has divided the gradients by its scale.
+        # It is called after the gradient scaler of mixed precision has undone its scaling.
         def clip(*_: Any) -> None:
             gradient_norm(parameters, limit)
 
@@ -126,8 +129,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_evaluators(cfg: CfgNode, name: str, output: str) -> list[DatasetEvaluator]:
-    """detectron2's evaluators for what the data set can be scored for and `cfg` switches on; they
-    write their files into the folder `output`."""
+    """Return detectron2's evaluators of the tasks that the data set allows and `cfg` switches on.
+
+    output: the folder into which they write their files.
+    """
     ensure_registered((name,))
     limit = cfg.TEST.DETECTIONS_PER_IMAGE
     evaluators: list[DatasetEvaluator] = []
@@ -167,7 +172,10 @@ def _tasks(cfg: CfgNode, name: str) -> tuple[str, ...]:
 
 
 def _semantic_evaluator(name: str, output: str) -> SemSegEvaluator:
-    """Where a row of ours has no label maps on disk, the truth is derived from the panoptic one."""
+    """Return the evaluator of semantic segmentation.
+
+    If a row of our table has no label maps on disk, they are derived from its panoptic annotation.
+    """
     row = table_row(name)
     entries = DatasetCatalog.get(name)
     if row is None or "sem_seg_file_name" in entries[0]:
