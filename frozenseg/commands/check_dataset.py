@@ -45,7 +45,7 @@ def _overview() -> None:
     for name, row in BENCHMARKS.items():
         missing = missing_parts(row, data_root())
         print(f"  {name:48s} {missing[0].text if missing else 'there'}")
-    print("next: frozenseg check_dataset NAME checks one of them and says how to get what is missing")
+    print("next: frozenseg check_dataset NAME checks one of them and says how to get it")
 
 
 def _report(name: str, sample: int) -> bool:

@@ -193,6 +193,8 @@ def test_what_is_not_there_and_what_cannot_be_shared(
     assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="somebody/else: "):
         frozenseg.from_pretrained("somebody/else", local_files_only=True)
+    with pytest.raises(UserError, match=r'small: not a model of the hub; use .*load\("small"\)'):
+        frozenseg.from_pretrained("small")
     options = {"MODEL.ALLOW_RANDOM_WEIGHTS": True, "MODEL.SAM_WEIGHTS": ""}
     with pytest.raises(UserError, match=r"random weights \(sam\) are not shared"):
         frozenseg.load(run, options=options).save_pretrained(tmp_path / "x")

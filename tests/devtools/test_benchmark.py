@@ -157,6 +157,9 @@ def test_a_sweep(name: str, works: list[float], tmp_path: Path) -> None:
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--batch", "2"], "--batch: only with --training"),
         (["--training", "--sweep", "size"], "--training: not with --sweep"),
+        (["--sweep", "size", "--size", "64x64"], "--sweep size: not with --size"),
+        (["--sweep", "queries", "--queries", "20"], "--sweep queries: not with --queries"),
+        (["--sweep", "vocabulary", "--classes", "20"], "vocabulary: not with --classes"),
     ],
 )
 def test_what_does_not_go_together(argv: list[str], message: str) -> None:

@@ -100,11 +100,11 @@ def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
 
 
 def load_fill(folder: Path) -> ModuleType:
-    """Load the reference's own `fill.py`, which is beside the vectors or in the folder above.
+    """Load the reference's own `fill.py`, which is beside the vectors or at most two folders above.
 
     The file is executed, so it is not looked for further up, where anyone may have put one.
     """
-    for parent in (folder, folder.resolve().parent):
+    for parent in (folder, *folder.resolve().parents[:2]):
         if (parent / "fill.py").is_file():
             spec = importlib.util.spec_from_file_location("reference_fill", parent / "fill.py")
             assert spec and spec.loader
