@@ -356,6 +356,8 @@ class Predictor:
         self._texts = {}
         gc.collect()
         give_back_memory()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def __enter__(self) -> "Self":
         return self

@@ -89,8 +89,9 @@ class Proposals:
         """Return the masks (P, *size) bool on the CPU; size: (height, width) of the image."""
         if not len(self):  # `interpolate` refuses empty tensors
             return torch.zeros((0, *size), dtype=torch.bool)
-        logits = F.interpolate(self.logits()[None], size, mode="bilinear", align_corners=False)
-        return logits[0] > 0
+        parts = self.logits()[None].split(_at_once(size), dim=1)
+        resized = (F.interpolate(p, size, mode="bilinear", align_corners=False) for p in parts)
+        return torch.cat([logits[0] > 0 for logits in resized])
 
     @classmethod
     def from_logits(cls, logits: Tensor, predicted_iou: Tensor) -> "Proposals":
