@@ -242,7 +242,7 @@ def test_a_folder_without_configuration_or_with_wrong_options(tmp_path: Path, fo
         (["MODEL.DEVICE", "cuda:99"], r"MODEL\.DEVICE cuda:99: this PyTorch finds .* CUDA device"),
         (["MODEL.META_ARCHITECTURE", "FrozenSeq"], "META_ARCHITECTURE FrozenSeq: unknown; did you"),
         (["MODEL.FROZEN_SEG.EMBED_DIM", "64"], "EMBED_DIM is 64, but frozenseg_tiny has 32"),
-        (["MODEL.MASK_FORMER.HIDDEN_DIM", "64"], "HIDDEN_DIM is 64, but SAM tiny gives 32"),
+        (["MODEL.MASK_FORMER.HIDDEN_DIM", "64"], "HIDDEN_DIM is 64, but SAM tiny has 32 channels"),
         (["MODEL.SEM_SEG_HEAD.CONVS_DIM", "64"], "CONVS_DIM must equal"),
         (["MODEL.FROZEN_SEG.SAM_ENCODER_LEVELS", "2"], "SAM_ENCODER_LEVELS 2: must be 1 or 3"),
         (["MODEL.FROZEN_SEG.SAM_VIEW", "squash"], "SAM_VIEW squash: must be one of stretch"),
