@@ -1,1 +1,1 @@
-"""Files of weights: published names, strict loading, frozen parts, checkpoints of a training."""
+"""Weight files: downloads, published names, strict loading, frozen parts, training checkpoints."""

@@ -1,8 +1,9 @@
-"""Fetch published weights when a user asks for them: resumed where it broke, checked, then renamed.
+"""Download published weights on request: interrupted downloads are resumed, and files are checked.
 
-Nothing here runs by itself. A file counts only after its size and its SHA-256 have been checked as
-far as they are known (`frozenseg.checkpoints.published_files`). Where no digest is known, it must
-begin and end as a file of tensors does.
+Nothing is downloaded unless the user asks for it. A file gets its final name only after its size
+and its SHA-256 have been checked, as far as they are known
+(`frozenseg.checkpoints.published_files`). Where no digest is known, the file must begin and end as
+a file of tensors does.
 """
 
 import os
@@ -22,10 +23,10 @@ DRIVE_PAGE = "https://drive.google.com/file/d/"
 
 @dataclass(frozen=True)
 class Download:
-    """A file that is here now.
+    """A published file that is on this machine.
 
-    path: where it is. sha256: its digest. checked: whether that is the published one; False where
-    none is published.
+    path: where the file is. sha256: its digest. checked: whether the digest was compared with a
+    published one; False if none is published.
     """
 
     path: Path
@@ -34,10 +35,11 @@ class Download:
 
 
 def download(row: PublishedFile) -> Download:
-    """Fetch a file, or check the one that is here; a progress bar goes to the standard error.
+    """Fetch a file, or check the one that is already here; shows a progress bar on standard error.
 
-    Raises `UserError` for a connection that fails or breaks, for what is not the published file,
-    and for an answer that is a web page. What a broken download has left is gone on with.
+    A download that was interrupted earlier is resumed. Raises `UserError` for a connection that
+    fails or breaks, for a file that is not the published one, and for a web page in place of the
+    file.
     """
     if row.on_hub is not None:
         path, sha256, checked = fetch_hub_file(*row.on_hub)
@@ -55,26 +57,30 @@ def download(row: PublishedFile) -> Download:
 def _remote(row: PublishedFile) -> Remote:
     if not row.address.startswith("drive:"):
         return Remote(url=row.address, said=row.address, size=row.size)
-    number = row.address.removeprefix("drive:")
+    drive_id = row.address.removeprefix("drive:")
     page = (
-        "Google Drive gave a page and not the file (to confirm, or because too many fetched it "
-        f"today); open {DRIVE_PAGE}{number} in a browser, and save it as {row.path}"
+        "Google Drive gave a web page instead of the file (it asks for confirmation, or too many "
+        f"people fetched the file today); open {DRIVE_PAGE}{drive_id} in a browser, and save the "
+        f"file as {row.path}"
     )
-    return Remote(url=f"{DRIVE}{number}", said=row.address, size=row.size, page=page)
+    return Remote(url=f"{DRIVE}{drive_id}", said=row.address, size=row.size, page=page)
 
 
 def _checked(row: PublishedFile, path: Path) -> Download:
-    """Compare a whole file with what is published; one that is not it is removed if it is a part,
-    from which no later try could go on."""
+    """Check a complete file against the published size and digest; raises `UserError` if wrong.
+
+    A wrong file is deleted if it is the part of a download, because resuming it could never yield
+    the published file.
+    """
     size, remedy = path.stat().st_size, "fetch it again"
     sha256 = "" if row.size not in (None, size) else sha256_of(path)
     wrong = ""
     if not sha256:
-        wrong = f"has {size:,} bytes, {row.size:,} are published"
+        wrong = f"has {size:,} bytes, but the published file has {row.size:,}"
     elif row.sha256 and sha256 != row.sha256:
-        wrong = f"has the SHA-256 {sha256}, published is {row.sha256}"
+        wrong = f"has the SHA-256 {sha256}, but the published file has {row.sha256}"
     elif not row.sha256 and not _is_tensors(path):
-        wrong = f"has {size:,} bytes that are no file of tensors, or not a whole one"
+        wrong = f"has {size:,} bytes that are not a complete file of tensors"
     if not wrong:
         return Download(path, sha256, bool(row.sha256))
     if path == row.path:

@@ -1,7 +1,7 @@
-"""Give a model its weights: one checkpoint, and files of the frozen encoders for what it lacks.
+"""Load the weights of a model: one checkpoint, and the files of frozen encoders that it lacks.
 
-Nothing is ever downloaded here. What is absent is an error that says how to get it; random weights
-come on request only, and whoever shows a result says so.
+Nothing is ever downloaded here. If weights are absent, an error says how to get them. Random
+weights are used only on request, and every place that shows a result then states this.
 """
 
 import logging
@@ -22,22 +22,25 @@ from frozenseg.errors import MissingFileError, UserError
 logger = logging.getLogger(__name__)
 
 SAM_NAMES = {"vit_b": "sam-vit-b", "vit_l": "sam-vit-l", "vit_h": "sam-vit-h"}
-VIT_NAMES = {"dino": "dino-vit-b16", "moco": "moco-v3-vit-b16"}  # the one size and length of each
-"""Rows of `PUBLISHED`, by what a configuration calls the encoder."""
+# Each method has a single row, for one model size and one length of training.
+VIT_NAMES = {"dino": "dino-vit-b16", "moco": "moco-v3-vit-b16"}
+"""Names in `PUBLISHED`, by the name of the encoder in a configuration, as in `SAM_NAMES`."""
 
 CLIP_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
-# Entries of OpenAI's CLIP files that describe the model and are no weights.
+# Entries of OpenAI's CLIP files that describe the model and are not weights.
 CLIP_DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """A frozen encoder with weights of its own.
+    """A frozen encoder that has a weight file of its own.
 
-    name: as in `frozen_parts`. module: what they are loaded into. find: their file, or a
-    `UserError`; a `MissingFileError` if a path was given that is not there. pick: the entries of
-    the module, among those of the file.
+    name: its name in `frozen_parts`.
+    module: the module that the weights are loaded into.
+    find: returns the path of the weight file. Raises `UserError` if there is none, and
+        `MissingFileError` if a path was given that does not exist.
+    pick: returns the entries of the module from all entries of the file.
     """
 
     name: str
@@ -54,12 +57,14 @@ def load_parts(
     allow_random: bool,
     new: Collection[str] = (),
 ) -> list[str]:
-    """Load everything that can be found; returns the parts left with random weights.
+    """Load all weights that can be found; returns the names of the parts left with random weights.
 
-    weights: a checkpoint file, or "" to leave the trained parts, which are called "decoder", as
-    they are. parts: the frozen encoders that have files of their own; of one without weights an
-    error is raised unless `allow_random`, and always if a path was given. new: trained parts that
-    the checkpoint may lack.
+    weights: a checkpoint file, or "" to leave the trained parts, together called "decoder", as they
+        are.
+    parts: the frozen encoders that have weight files of their own.
+    allow_random: whether a frozen encoder may keep random weights if it has no weight file;
+        otherwise a `UserError` is raised. A given path that does not exist is always an error.
+    new: trained parts that the checkpoint may lack.
     """
     random = ["decoder"] if not weights else []
     loaded: set[str] = set()
@@ -75,10 +80,10 @@ def load_parts(
 
 
 def load_part(part: FrozenPart, allow_random: bool) -> bool:
-    """Load one frozen encoder; False if it was left with random weights."""
+    """Load one frozen encoder; returns False if it was left with random weights."""
     try:
         path = part.find()
-    except MissingFileError:  # a misspelt path, which random weights would hide
+    except MissingFileError:  # random weights would hide a misspelt path
         raise
     except UserError:
         if allow_random:
@@ -95,7 +100,7 @@ def load_part(part: FrozenPart, allow_random: bool) -> bool:
 
 
 def clip_image_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a CLIP, the entries of its image tower under the tower's own names."""
+    """Return the entries of a CLIP's image tower, under the tower's own names."""
     return {
         name.removeprefix("visual."): tensor
         for name, tensor in state.items()
@@ -104,19 +109,21 @@ def clip_image_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def clip_entries(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Of a CLIP, all entries, under the names of `module`, whose text tower may be a part of it."""
+    """Return all entries of a CLIP under the names of `module`, which may hold its text tower in a
+    submodule `text` of its own."""
     return convert_to_custom_text_state_dict(dict(state)) if hasattr(module, "text") else state
 
 
 def clip_text_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a CLIP, all entries but those of its image tower."""
+    """Return all entries of a CLIP except those of its image tower."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
 
 
 def vit_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the ViT in a file of DINO, which holds nothing else, or MoCo v3, which holds two of
-    them with heads: the one that is trained by gradients, without its head, as MoCo's own
-    evaluation has it.
+    """Return the entries of the ViT in a file of DINO or MoCo v3.
+
+    A file of DINO holds nothing else. A file of MoCo v3 holds two ViTs with heads; the one that is
+    trained by gradients ("base_encoder") is taken without its head, as in MoCo's own evaluation.
     """
     prefix = "base_encoder."
     if not any(name.startswith(prefix) for name in state):
@@ -129,15 +136,18 @@ def vit_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_clip_file(weights: str) -> bool:
-    """Whether weights of CLIP are named by a file, rather than by a tag."""
+    """Tell whether `weights` names CLIP weights by a file rather than by a tag of open_clip."""
     return os.sep in weights or weights.endswith(CLIP_SUFFIXES)
 
 
 def find_clip(name: str, weights: str) -> Path:
-    """Return the file of a CLIP: a path as given, or an open_clip tag looked for where such files
-    lie."""
+    """Return the weight file of a CLIP model.
+
+    weights: a path, which is returned as it is, or an open_clip tag, whose file is looked up in
+        `FOLDER` and in the cache of the Hugging Face hub. Raises `UserError` if the file is absent.
+    """
     if is_clip_file(weights):
-        if Path(weights).exists():  # what it is, shows when it is read
+        if Path(weights).exists():  # its content is checked when it is read
             return Path(weights)
         raise MissingFileError(f"{weights}: no such file")
     if not weights:
@@ -167,8 +177,10 @@ def find_clip(name: str, weights: str) -> Path:
 
 
 def clip_repository(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
-    """Return the repository on the hub of a CLIP's weights, "" if open_clip knows none for the tag,
-    and the names that their file may have there."""
+    """Return the hub repository of a CLIP's weights, and the names that their file may have there.
+
+    The repository is "" if open_clip knows none for the tag.
+    """
     address = open_clip.pretrained.get_pretrained_cfg(name, tag).get("hf_hub", "")
     source, _, file = address.rpartition("/")  # OWNER/NAME/ or, as for ViTamin, OWNER/NAME/FILE
     return source, (file,) if file else (
@@ -178,13 +190,15 @@ def clip_repository(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
 
 
 def find_vit(method: str, weights: str) -> Path:
-    """Return the file of a ViT of DINO or MoCo v3 (method "dino" or "moco"): a path as given, or
-    the published file under `FOLDER`."""
+    """Return the weight file of a ViT: `weights` if it is not empty, else the published file.
+
+    method: "dino" or "moco" (MoCo v3).
+    """
     return _given_or_published(weights, VIT_NAMES[method])
 
 
 def find_sam(name: str, weights: str) -> Path:
-    """Return the file of a SAM: a path as given, or the published file under `FOLDER`."""
+    """Return the weight file of a SAM: `weights` if it is not empty, else its file in `FOLDER`."""
     if not weights and name not in SAM_NAMES:
         path = FOLDER / f"sam_{name}.safetensors"
         if path.exists():

@@ -1,7 +1,8 @@
-"""Files of the Hugging Face hub through its own library, with errors of one line.
+"""Fetch files from the Hugging Face hub through its own library, with one-line errors.
 
-The library begins a file anew after a kill, since it gives the part another name in each process.
-So large files are fetched here, into the place in its cache where it then finds them.
+After a kill, the library downloads a file from its beginning, because it names the partial file
+differently in each process. Large files are therefore fetched by this module, which puts them where
+the library finds them in its cache.
 """
 
 import os
@@ -25,12 +26,12 @@ from frozenseg.errors import UserError, sendable_token
 from frozenseg.files import sha256_of, writing
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-LONGEST_REASON = 500  # characters of an error of the hub's library
+LONGEST_REASON = 500  # the maximum number of characters quoted from an error of the hub's library
 SHA256 = re.compile(r"[0-9a-f]{64}")
 READ_ONLY_KINDS = ("*.yaml", "*.json", "*.safetensors", "*.txt")
-"""What is fetched of a model: text and tensors. None of them can execute anything."""
+"""The files of a model that are fetched: text and tensors, which cannot execute code."""
 
-# The library's own errors are those of its transport too, which has changed more than once.
+# The library's errors derive from those of its HTTP library, which has changed more than once.
 _FAILURES: tuple[type[BaseException], ...] = (
     *hub_errors.HfHubHTTPError.__bases__,
     OSError,
@@ -47,15 +48,15 @@ def saying_what_failed(repository: str) -> Iterator[None]:
     except UserError:
         raise
     except _FAILURES as error:
-        # Its first line is the status alone; further ones say what was asked for, and the remedy.
+        # The first line holds only the status; the others state the request and the remedy.
         reason = textwrap.shorten(str(error), LONGEST_REASON)
-        raise UserError(f"{repository}: the hub does not give or take it ({reason})") from None
+        raise UserError(f"{repository}: the request to the hub failed ({reason})") from None
 
 
 def with_sendable_token(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments for the hub's library whose token, if they have one, can be sent."""
     token = arguments.get("token")
-    if token and isinstance(token, str):  # others say whether to take the one that is stored
+    if token and isinstance(token, str):  # True and False say whether to use the stored token
         return {**arguments, "token": sendable_token(token)}
     return dict(arguments)
 
@@ -63,7 +64,7 @@ def with_sendable_token(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def fetch_hub_file(repository: str, file: str) -> tuple[Path, str, bool]:
     """Fetch a file into the hub's cache, or find it there.
 
-    Returns its path, its SHA-256, and whether that is the one which the hub tells.
+    Returns the path, the SHA-256, and whether it was compared with a digest that the hub states.
     """
     with saying_what_failed(f"{repository}/{file}"):
         _fetch_resumed(repository, file)
@@ -74,9 +75,11 @@ def fetch_hub_file(repository: str, file: str) -> tuple[Path, str, bool]:
 def fetch_model(repository: str, *, one_of: Sequence[str] = (), **arguments: Any) -> Path:
     """Fetch the files of a model that are text or tensors; returns their folder in the cache.
 
-    one_of: files of which it must have one; another program's model is refused before its weights
-    are fetched. arguments: revision, cache_dir, token, local_files_only and force_download of the
-    hub's library. Weights whose SHA-256 is not the one that the hub tells are refused.
+    one_of: the repository must have one of these files, so that a model of another program is
+        refused before its weights are fetched.
+    arguments: revision, cache_dir, token, local_files_only and force_download of the hub's library.
+
+    Raises `UserError` for weights whose SHA-256 differs from the one that the hub states.
     """
     arguments = with_sendable_token(arguments)
     with saying_what_failed(repository):
@@ -99,7 +102,8 @@ def fetch_model(repository: str, *, one_of: Sequence[str] = (), **arguments: Any
 
 
 def _names(repository: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Name the files of a model; none if the hub does not answer, which the library says."""
+    """List the files of a model; returns [] if the hub does not answer, and leaves it to the
+    library to report this."""
     try:
         return huggingface_hub.HfApi(token=arguments.get("token")).list_repo_files(
             repository, revision=arguments.get("revision")
@@ -111,15 +115,15 @@ def _names(repository: str, arguments: Mapping[str, Any]) -> list[str]:
 def _check_has(repository: str, one_of: Sequence[str], names: Iterable[str]) -> None:
     if one_of and set(one_of).isdisjoint(names):
         raise UserError(
-            f"{repository}: no model of this package, as it has no {' or '.join(one_of)}"
+            f"{repository}: not a model of this package, because it has no {' or '.join(one_of)}"
         )
 
 
 def _fetch_resumed(repository: str, file: str, arguments: Mapping[str, Any] = NOTHING) -> None:
     """Fetch a large file into the hub's cache, where the library finds it by its digest.
 
-    Where the hub does not answer, nothing is done: the library finds the file, or says why not.
-    arguments: as of `fetch_model`.
+    If the hub does not answer, nothing is done: the library then finds the file in its cache or
+    reports the problem. arguments: as in `fetch_model`.
     """
     token, cache = arguments.get("token"), arguments.get("cache_dir")
     url = huggingface_hub.hf_hub_url(repository, file, revision=arguments.get("revision"))
@@ -128,37 +132,38 @@ def _fetch_resumed(repository: str, file: str, arguments: Mapping[str, Any] = NO
     except _FAILURES:
         return
     if about.etag is None or SHA256.fullmatch(about.etag) is None:
-        return  # a small file
+        return  # a small file, which the library fetches
     folder = repo_folder_name(repo_id=repository, repo_type="model")
     blob = Path(cache or constants.HF_HUB_CACHE, folder, "blobs", about.etag)
     if blob.exists():
         return
-    # The hub sends large files from another host, which gets no token: its addresses are signed.
-    own = urlsplit(about.location).netloc == urlsplit(url).netloc
+    # The hub usually sends large files from another host, at signed addresses that need no token;
+    # that host must not receive the user's token.
+    is_hub_itself = urlsplit(about.location).netloc == urlsplit(url).netloc
     remote = Remote(
         url=about.location,
         said=f"{repository}/{file}",
         size=about.size,
-        headers=build_hf_headers(token=token) if own else {},
+        headers=build_hf_headers(token=token) if is_hub_itself else {},
     )
-    part = blob.with_name(f"{blob.name}.frozenseg.incomplete")  # `hf cache` knows the ending
+    part = blob.with_name(f"{blob.name}.frozenseg.incomplete")  # `hf cache` knows this suffix
     with fetched(remote, part), writing(blob):
         os.replace(part, blob)
 
 
 def check_digest(path: Path) -> tuple[str, bool]:
-    """Return the SHA-256 of a file in the hub's cache, and whether the hub tells it.
+    """Return the SHA-256 of a file in the hub's cache, and whether the hub states a digest for it.
 
-    The cache calls a large file by the digest that the hub tells. A file that has another one is
-    removed, and a `UserError`.
+    In the cache, the name of a large file is the digest that the hub states. A file with a
+    different digest is removed, and a `UserError` is raised.
     """
     blob = path.resolve()
     found = sha256_of(blob)
-    told = SHA256.fullmatch(blob.name) is not None
-    if told and found != blob.name:
+    is_stated = SHA256.fullmatch(blob.name) is not None
+    if is_stated and found != blob.name:
         blob.unlink()
         path.unlink(missing_ok=True)
         raise UserError(
-            f"{path.name}: has the SHA-256 {found}, the hub tells {blob.name}; fetch it again"
+            f"{path.name}: has the SHA-256 {found}, but the hub states {blob.name}; fetch it again"
         )
-    return found, told
+    return found, is_stated

@@ -1,6 +1,6 @@
-"""The one table of published weights: where each file is, how to tell it, and under which licence.
+"""The table of all published weights: the address, size, digest and licence of each file.
 
-`frozenseg.checkpoints.download` fetches them when a user asks; nothing else reads an address.
+`frozenseg.checkpoints.download` fetches them when a user asks; nothing else reads the addresses.
 """
 
 from dataclasses import dataclass
@@ -8,21 +8,24 @@ from pathlib import Path
 
 from frozenseg.errors import UserError, nearest
 
-FOLDER = Path("pretrained_checkpoint")  # as published: in the folder one works in
+FOLDER = Path("pretrained_checkpoint")  # in the working folder, as in the published FrozenSeg
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
     """A file of weights that others have published.
 
-    holds: what the weights are, in a few words.
+    holds: a short description of the weights.
     address: https://..., or hub:OWNER/NAME/FILE (Hugging Face), or drive:ID (Google Drive).
-    saved_as: its name in `FOLDER`, where models look for it. Files of the hub lie in the hub's own
-        cache instead, where models look as well, and this is the name that a copy by hand has.
-    licence: what is known of it.
-    size: in bytes; None where it is not known. The hub tells it for its own files.
-    sha256: the digest, 64 hexadecimal digits; "" where it is not known. The hub tells it, too.
-    recipe: of a whole model, the recipe of the package that its weights belong to; else "".
+    saved_as: the file's name in `FOLDER`, where models look for it. Files of the hub are stored in
+        the hub's own cache instead, where models look as well; a file that is copied by hand needs
+        the name `saved_as`.
+    licence: what is known about the licence.
+    size: in bytes; None if it is not known. The hub states it for its own files.
+    sha256: the digest as 64 hexadecimal digits; "" if it is not known. The hub states it for its
+        own files.
+    recipe: for the weights of an entire model, the recipe of this package that they belong to;
+        otherwise "".
     """
 
     holds: str
@@ -35,7 +38,7 @@ class PublishedFile:
 
     @property
     def on_hub(self) -> tuple[str, str] | None:
-        """The repository and the file's name in it, of a file on the Hugging Face hub."""
+        """The repository on the Hugging Face hub and the file's name in it; else None."""
         if not self.address.startswith("hub:"):
             return None
         owner, name, file = self.address.removeprefix("hub:").split("/", 2)
@@ -43,7 +46,7 @@ class PublishedFile:
 
     @property
     def path(self) -> Path:
-        """Where models look for it, below the folder one works in."""
+        """Where models look for the file, relative to the working folder."""
         return FOLDER / self.saved_as
 
 
@@ -64,7 +67,7 @@ def _fc_clip(backbone: str, drive: str, recipe: str = "") -> PublishedFile:
 
 
 def _sam(size: str, digits: str, length: int, sha256: str) -> PublishedFile:
-    # The digits in the names of these files begin their MD5, not their SHA-256.
+    # The digits in the names of these files are the beginning of their MD5, not their SHA-256.
     file = f"sam_vit_{size}_{digits}.pth"
     return PublishedFile(
         holds=f"SAM ViT-{size.upper()}",
@@ -149,11 +152,11 @@ PUBLISHED = {
         licence="CC-BY-NC 4.0: not for commercial use",
     ),
 }
-"""By the name that `frozenseg download` takes."""
+"""The published files, by the names that `frozenseg download` accepts."""
 
 
 def find_published(name: str) -> PublishedFile:
-    """Return the row of a name; an unknown one is a `UserError` with the nearest names."""
+    """Return the row of a name; raises `UserError` with the nearest names for an unknown one."""
     if name not in PUBLISHED:
         raise UserError(f"{name}: no such published weights; {nearest(name, list(PUBLISHED))}")
     return PUBLISHED[name]

@@ -1,6 +1,6 @@
-"""The names of a published checkpoint's entries, and ours for the same tensors.
+"""The names of the entries in published checkpoints, and this package's names for the same tensors.
 
-`RENAMES` is the one place that knows how the two correspond.
+Only `RENAMES` says how the two correspond.
 """
 
 import re
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from frozenseg.errors import UserError, listed
 
-# Published name, ours; `#` stands for a number, `*` for the rest of a name. The first row that fits
-# counts, in both directions. A name that no row fits is unexpected.
+# (published name, our name). `#` stands for a number, `*` for the rest of a name. In both
+# directions, the first row that matches is used; a name that matches no row is an error.
 _HEAD, _PREDICTOR = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
 RENAMES: list[tuple[str, str]] = [
     ("backbone.clip_model.*", "clip.model.*"),
@@ -63,19 +63,20 @@ RENAMES: list[tuple[str, str]] = [
     (_PREDICTOR + "logit_scale", "mask_decoder.logit_scale"),
 ]
 
-# Entries of published checkpoints that are state of the training, not of the model.
+# Prefixes of entries in published checkpoints that belong to the training, not to the model.
 TRAINING_STATE = ("criterion.",)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a published state dict under our names; unknown entries are an error that lists
-    them."""
+    """Return a published state dict under our names; raises `UserError` that lists unknown
+    entries."""
     kept = {name: value for name, value in state.items() if not name.startswith(TRAINING_STATE)}
     return _renamed(kept, RENAMES)
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our entries under the published names."""
+    """Return a state dict with our names under the published names; raises `UserError` that lists
+    unknown entries."""
     return _renamed(state, [(ours, published) for published, ours in RENAMES])
 
 
@@ -95,7 +96,7 @@ def _renamed(state: Mapping[str, Tensor], rows: list[tuple[str, str]]) -> dict[s
 
 
 def _filled(pattern: str, parts: tuple[str, ...]) -> str:
-    """Return the pattern with its marks replaced by `parts`, in order."""
+    """Return the pattern with each `#` and `*` replaced by the next of `parts`."""
     remaining = iter(parts)
     return re.sub(r"[#*]", lambda _: next(remaining), pattern)
 
@@ -105,5 +106,5 @@ def _expression(pattern: str) -> str:
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are detectron2's rather than ours."""
+    """Tell whether the entries have the published names, those of the detectron2 model."""
     return any(name.startswith("sem_seg_head.") for name in state)

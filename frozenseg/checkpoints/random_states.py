@@ -1,4 +1,4 @@
-"""The states of a process's random generators, in a form that JSON and checkpoints carry."""
+"""The states of a process's random generators, in a form that fits into JSON and checkpoints."""
 
 import random
 from typing import Any
@@ -8,12 +8,12 @@ import torch
 
 from frozenseg.errors import UserError
 
-WORDS = 624  # 32-bit words in the state of a Mersenne twister: Python's and numpy's
-CUDA_BYTES = 16  # seed and offset
+WORDS = 624  # 32-bit words in the state of a Mersenne Twister, which Python and numpy use
+CUDA_BYTES = 16  # size of the state of a CUDA generator: its seed and its offset
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of all generators of this process; of GPUs, if it has used one."""
+    """Return the states of all generators of this process; those of GPUs only if it used CUDA."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -26,10 +26,13 @@ def random_state() -> dict[str, Any]:
 
 
 def check_random_state(state: Any) -> None:
-    """Raise a `UserError` unless `restore_random_state` can use the state: sizes and ranges are
-    checked first, and then generators made for this take it."""
+    """Raise `UserError` unless `restore_random_state` can use the state.
+
+    Sizes and value ranges are checked first; then the states of torch and Python are loaded into
+    temporary generators.
+    """
     if not isinstance(state, dict) or state.keys() != {"torch", "cuda", "numpy", "python"}:
-        raise UserError("random states: those of torch, cuda, numpy and python were expected")
+        raise UserError("random states: the keys torch, cuda, numpy and python were expected")
     try:
         _set_torch(torch.Generator(), state["torch"], torch.Generator().get_state().numel())
         for row in _listed(state["cuda"]):
@@ -38,12 +41,15 @@ def check_random_state(state: Any) -> None:
         _set_python(random.Random(), state["python"])
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         first_line = str(error).partition("\n")[0]
-        raise UserError(f"random states: not those of a generator ({first_line})") from None
+        raise UserError(f"random states: not states of a generator ({first_line})") from None
 
 
 def restore_random_state(states: list[dict[str, Any]], rank: int) -> None:
-    """Set the generators as the process of this rank left them; a rank without a saved state keeps
-    its own."""
+    """Set the generators of this process to the saved states of its rank.
+
+    A rank without a saved state keeps its current ones. The states of CUDA generators are restored
+    only if this process uses CUDA and the number of GPUs is the same.
+    """
     if rank >= len(states):
         return
     state = states[rank]
@@ -68,8 +74,8 @@ def _set_python(generator: Any, state: Any) -> None:
 def _numpy(state: Any) -> tuple[str, np.ndarray, int, int, float]:
     name, keys, position, has_gauss, gauss = _listed(state)
     if name != "MT19937" or has_gauss not in (0, 1):
-        raise ValueError("no Mersenne twister")
-    # numpy itself would read behind the words
+        raise ValueError("not a Mersenne Twister")
+    # With a larger position, numpy itself would read beyond the end of the words.
     (position,) = _whole([position], 1, WORDS + 1)
     words = np.array(_whole(keys, WORDS, 2**32), dtype=np.uint32)
     return name, words, position, int(has_gauss), float(gauss)
@@ -82,9 +88,9 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _whole(values: Any, length: int, end: int) -> list[int]:
-    """`values` if it is a list of `length` whole numbers from 0 up to, but without, `end`."""
+    """Return `values` if it is a list of `length` integers in [0, end); else raise an error."""
     if len(_listed(values)) != length:
-        raise ValueError(f"{len(values)} numbers, {length} were expected")
+        raise ValueError(f"{len(values)} numbers found, {length} were expected")
     if not all(type(value) is int and 0 <= value < end for value in values):
         raise ValueError(f"whole numbers below {end} were expected")
     return values

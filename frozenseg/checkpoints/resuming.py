@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP into a part of it, and go on with what an earlier try has left."""
+"""Download a file over HTTP, and resume the partial file that an earlier attempt has left."""
 
 import errno
 import fcntl
@@ -16,41 +16,44 @@ from tqdm import tqdm
 from frozenseg.errors import UserError
 from frozenseg.files import writing
 
-BLOCK = 1 << 20  # bytes that are read at once
-PATIENCE = 60.0  # seconds without a byte until a connection counts as broken
-TRIES = 5  # connections that may break in one call, as long as each brings bytes
+BLOCK = 1 << 20  # the maximum number of bytes that are read at once
+PATIENCE = 60.0  # seconds without any data after which a connection counts as broken
+TRIES = 5  # connections that are tried in one call, as long as each of them brings some data
 
 
 class _Broken(UserError):
-    """A connection has ended before the file; the part can be gone on with."""
+    """A connection ended before the file was complete; the download can be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
     """A file on a server.
 
-    url: where it is. said: what messages and the progress bar call it.
-    size: in bytes; None where it is not known.
-    headers: of each request, beside our own.
-    page: the message where the server gives a web page and not the file.
+    url: its address.
+    said: its name in messages and in the progress bar.
+    size: its size in bytes; None if it is not known.
+    headers: headers to add to each request.
+    page: the error message if the server sends a web page instead of the file.
     """
 
     url: str
     said: str
     size: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    page: str = "the server gave a page and not the file; is it reached by a proxy?"
+    page: str = "the server gave a page instead of the file; is it reached through a proxy?"
 
 
 @contextmanager
 def fetched(remote: Remote, part: Path) -> Iterator[None]:
-    """Append to `part` what it lacks of a file; inside, no other process touches the part.
+    """Append to the file `part` what it still lacks; no other process touches it in the meantime.
 
-    Where the size is not known, the version of the file that the server tells lies beside the part,
-    which begins anew when the server has another. What has arrived stays in the part.
+    The lock on `part` lasts until the end of the `with` block. If the size of the file is not
+    known, its version, as the server states it (the ETag), is stored beside `part`; if the server
+    has another version by now, the download starts from the beginning. After an error, the data
+    that has arrived stays in `part`.
 
-    Raises `UserError` for a connection that fails or breaks again and again, and for an answer that
-    is a web page.
+    Raises `UserError` for a connection that fails or breaks repeatedly, and for a web page in place
+    of the file.
     """
     with writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -76,17 +79,17 @@ def _fetch(remote: Remote, file: BinaryIO, version: Path) -> None:
     start = file.tell()
     if start and start == remote.size:
         return
-    response = _open(remote, start, _told(version) if start else "")
+    response = _open(remote, start, _read_version(version) if start else "")
     if response is None:
         return
     with response:
         if "html" in (response.headers.get_content_type() or ""):
             raise UserError(f"{remote.said}: {remote.page}")
-        if start and response.status != 206:  # the server sends it from its beginning
+        if start and response.status != 206:  # the server sends the file from its beginning
             file.truncate(0)
             start = 0
         if remote.size is None and not start:
-            _tell(version, response.headers.get("ETag", ""))
+            _write_version(version, response.headers.get("ETag", ""))
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else remote.size
         bar = tqdm(
@@ -100,19 +103,19 @@ def _fetch(remote: Remote, file: BinaryIO, version: Path) -> None:
         if total is not None and file.tell() < total:
             raise _Broken(
                 f"{remote.said}: broke off after {file.tell():,} of {total:,} bytes; the same "
-                "command goes on from there"
+                "command continues from there"
             )
 
 
-def _told(version: Path) -> str:
+def _read_version(version: Path) -> str:
     try:
         return version.read_text(encoding="latin-1")
     except OSError:
         return ""
 
 
-def _tell(version: Path, tag: str) -> None:
-    """Keep the tag of a file's version; a weak one does not tell the bytes."""
+def _write_version(version: Path, tag: str) -> None:
+    """Store the ETag of a file; a weak one is not stored, since it does not identify the bytes."""
     with writing(version):
         if tag.startswith('"'):
             version.write_text(tag, encoding="latin-1")
@@ -121,8 +124,11 @@ def _tell(version: Path, tag: str) -> None:
 
 
 def _open(remote: Remote, start: int, version: str = "") -> HTTPResponse | None:
-    """Return the answer from byte `start` on; None if the file ends there. version: the tag of what
-    is here; of another one the server sends all."""
+    """Return the response with the file from byte `start` on; None if the file ends there.
+
+    version: the ETag of the part that is here; if the server has another version, it sends the
+    entire file. "" sends no ETag.
+    """
     headers = {"User-Agent": "frozenseg", **remote.headers}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -131,9 +137,9 @@ def _open(remote: Remote, start: int, version: str = "") -> HTTPResponse | None:
         request = urllib.request.Request(remote.url, headers=headers)
         return urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # there is no byte at this place
-            whole = error.headers.get("Content-Range", "").endswith(f"/{start}")
-            return None if whole else _open(remote, 0)
+        if error.code == 416 and start:  # the file has no byte at this position
+            is_complete = error.headers.get("Content-Range", "").endswith(f"/{start}")
+            return None if is_complete else _open(remote, 0)
         raise UserError(f"{remote.said}: the server answers {error.code} {error.reason}") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -146,7 +152,7 @@ def _blocks(response: HTTPResponse, remote: Remote) -> Iterator[bytes]:
             yield block
     except (OSError, HTTPException) as error:
         raise _Broken(
-            f"{remote.said}: the connection broke ({error}); the same command goes on from there"
+            f"{remote.said}: the connection broke ({error}); the same command continues from there"
         ) from None
 
 
@@ -157,4 +163,4 @@ def _lock(file: BinaryIO, path: Path) -> None:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise UserError(f"{path}: another process is fetching it; wait for it") from None
-        # a file system without locks: nothing else is known to write there
+        # Other errors mean a file system without locks; the download then proceeds without one.

@@ -1,7 +1,7 @@
-"""What a training checkpoint holds, and the check of it: by name, type, shape and value.
+"""The content of a training checkpoint, and the checks of its names, types, shapes and values.
 
-All that is read from a file is checked here before anything native gets it: a fused optimiser reads
-and writes outside its buffers if a moment is smaller than its weight.
+Everything that is read from a file is checked here before native code uses it: a fused optimiser
+would read and write outside its buffers if a moment were smaller than its weight.
 """
 
 import math
@@ -15,22 +15,23 @@ from torch import Tensor
 from frozenseg.checkpoints.random_states import check_random_state
 from frozenseg.errors import UserError
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, of the shape of their weight
-LARGEST = 2**63 - 1  # of whole numbers
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's; each has the shape of its weight
+LARGEST = 2**63 - 1  # the largest valid value of step, images and seed
 
 
 @dataclass
 class TrainingCheckpoint:
-    """The state between two steps.
+    """The state of a training run between two steps.
 
-    step: how many steps are done.
-    images: how many images all processes have drawn, i.e. the position in the data.
-    seed: of weights, data and points.
-    weights: the trained parts.
-    optimizer: its state dict; the groups name their parameters ("param_names").
+    step: the number of finished steps.
+    images: the number of images that all processes together have drawn, i.e. the position in the
+        data.
+    seed: the seed of the initial weights, the data order and the random points.
+    weights: the weights of the trained parts, by name.
+    optimizer: the state dict of the optimiser; its groups name their parameters ("param_names").
     scaler: the state dict of the loss scaler; empty without fp16.
-    average: the moving average of the weights; empty without one.
-    random_states: those of each process, by rank.
+    average: the moving average of the weights, by name; empty if none is kept.
+    random_states: the states of the random generators of each process, by rank.
     best: {"score", "step", "metric"} of the best evaluation so far, or empty.
     """
 
@@ -46,20 +47,23 @@ class TrainingCheckpoint:
 
 
 def by_name(checkpoint: TrainingCheckpoint) -> dict[str, Any]:
-    """Return the fields by name; `dataclasses.asdict` would copy every tensor."""
+    """Return the fields by name, without copying the tensors as `dataclasses.asdict` would."""
     return {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
 
 
 def checked(content: Any) -> TrainingCheckpoint:
-    """`content` of a file as a checkpoint; a `UserError` says in which part it is none."""
+    """Check the content of a file and return it as a checkpoint.
+
+    Raises `UserError` that names the invalid part.
+    """
     expected = {field.name for field in fields(TrainingCheckpoint)}
     if not isinstance(content, dict) or set(content) != expected:
-        raise UserError("not one of this program's training checkpoints")
+        raise UserError("not a training checkpoint of this program")
     for name in ("step", "images", "seed"):
         _whole(content[name], name)
     _tensors(content["weights"], "weights")
     if not content["weights"]:
-        raise UserError("weights: there are none")
+        raise UserError("weights: the checkpoint has none")
     _tensors(content["average"], "average")
     _average_fits(content["average"], content["weights"])
     if not isinstance(content["random_states"], list):
@@ -76,7 +80,10 @@ def checked(content: Any) -> TrainingCheckpoint:
 
 
 def check_numbers(checkpoint: TrainingCheckpoint) -> None:
-    """Refuse weights, averages and moments that are not finite: no step can go on from them."""
+    """Refuse weights, averages and moments that are not finite: no training can continue with them.
+
+    Raises `UserError`.
+    """
     for part, tensors in _parts(checkpoint):
         wrong = [
             name
@@ -90,8 +97,10 @@ def check_numbers(checkpoint: TrainingCheckpoint) -> None:
 
 
 def named_moments(optimizer: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """AdamW's entries by the name of their parameter; a checkpoint from before there were names has
-    their indices, as text."""
+    """Return AdamW's entries by the name of their parameter.
+
+    Older checkpoints have no names; their parameters are named by their indices, as text.
+    """
     return {
         name: optimizer["state"][index]
         for group in optimizer["param_groups"]
@@ -123,11 +132,11 @@ def _tensors(value: Any, part: str) -> None:
         raise UserError(f"{part}: tensors by name were expected")
     for name, tensor in value.items():
         if not _is_plain(tensor):
-            raise UserError(f"{part}: {name!r:.80} is no plain tensor of numbers")
+            raise UserError(f"{part}: {name!r:.80} is not a plain tensor of numbers")
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Whether it is a dense real tensor on the CPU whose memory is as large as its shape says."""
+    """Tell whether this is a dense, real CPU tensor whose memory is large enough for its shape."""
     return (
         type(tensor) is Tensor
         and tensor.layout == torch.strided
@@ -141,7 +150,7 @@ def _is_plain(tensor: Any) -> bool:
 def _average_fits(average: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     for name, tensor in average.items():
         if name not in weights or not _alike(tensor, weights[name]):
-            raise UserError(f"average: {name!r:.80} has not the name, shape and type of a weight")
+            raise UserError(f"average: {name!r:.80} lacks the name, shape and type of a weight")
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:
@@ -149,14 +158,14 @@ def _alike(first: Tensor, second: Tensor) -> bool:
 
 
 def _scaler(value: Any) -> None:
-    """Empty, or what a new scaler has to say, which takes nothing less."""
+    """Check the state of the loss scaler: empty, or with all keys that a GradScaler requires."""
     known = torch.amp.GradScaler("cpu", enabled=True).state_dict()
     if not isinstance(value, dict) or value and value.keys() != known.keys():
         raise UserError("scaler: the numbers of a GradScaler were expected")
     if not all(_is_number(entry) and entry >= 0 for entry in value.values()):
-        raise UserError("scaler: a number that is none, or below 0")
+        raise UserError("scaler: finite numbers of at least 0 were expected")
     if value and not value["scale"] > 0:
-        raise UserError("scaler: its scale is 0, and no gradient would be left")
+        raise UserError("scaler: its scale is 0, which would set all gradients to 0")
 
 
 def _best(value: Any) -> None:
@@ -166,7 +175,7 @@ def _best(value: Any) -> None:
         raise UserError("best: score, step and metric were expected")
     _whole(value["step"], "step of the best evaluation")
     if not _is_number(value["score"]) or not isinstance(value["metric"], str):
-        raise UserError("best: its score is no number, or its metric no name")
+        raise UserError("best: its score is not a finite number, or its metric is not a name")
 
 
 def _is_number(value: Any) -> bool:
@@ -190,7 +199,7 @@ def _optimizer(value: Any) -> None:
             raise UserError(f"optimiser: entry {index} is not AdamW's")
         _tensors(entries, f"optimiser, entry {index}")
         if entries["step"].shape != () or not entries["step"].is_floating_point():
-            raise UserError(f"optimiser, entry {index}: no count of steps")
+            raise UserError(f"optimiser, entry {index}: its step is not a count")
 
 
 def _is_group(group: Any) -> bool:
@@ -206,10 +215,11 @@ def _is_group(group: Any) -> bool:
 
 
 def _moments_fit(checkpoint: TrainingCheckpoint) -> None:
-    """Every trained weight has moments of its shape and type, once a step was taken.
+    """Check that after the first step every trained weight has moments of its shape and type.
 
-    With a scaler the first steps may all have been left out. Without names (older files) only the
-    model can tell which weight is meant.
+    With a loss scaler, all steps so far may have been skipped, and then there are no moments. In
+    older files without parameter names, only the model can tell which weight a moment belongs to,
+    so shapes are not checked here.
     """
     moments = named_moments(checkpoint.optimizer)
     groups = checkpoint.optimizer["param_groups"]
@@ -218,7 +228,7 @@ def _moments_fit(checkpoint: TrainingCheckpoint) -> None:
     if not may_be_empty and moments.keys() != expected:
         raise UserError(
             f"optimiser: moments of {len(moments)} of {len(expected)} parameters after "
-            f"{checkpoint.step} steps; it would not be the same run"
+            f"{checkpoint.step} steps; a resumed run would differ"
         )
     if not any("param_names" in group for group in groups):
         return
@@ -230,12 +240,15 @@ def _moments_fit(checkpoint: TrainingCheckpoint) -> None:
 
 
 def check_moments(name: str, entries: Mapping[str, Tensor], weight: Tensor) -> None:
-    """Refuse moments of AdamW that do not fit their weight, or that no training can have made."""
+    """Refuse moments of AdamW that do not fit their weight or that training cannot produce.
+
+    Raises `UserError`.
+    """
     for key in MOMENTS:
         if not _alike(entries[key], weight):
             raise UserError(
                 f"optimiser: {key} of {name} is {entries[key].dtype} {tuple(entries[key].shape)}, "
-                f"the weight {weight.dtype} {tuple(weight.shape)}"
+                f"but the weight is {weight.dtype} {tuple(weight.shape)}"
             )
     if bool((entries["exp_avg_sq"] < 0).any()):
-        raise UserError(f"optimiser: exp_avg_sq of {name} is negative; it is a mean of squares")
+        raise UserError(f"optimiser: exp_avg_sq of {name} is negative, but it averages squares")

@@ -1,7 +1,7 @@
-"""Weights: read from files, checked entry by entry, copied into a model strictly.
+"""Read and write state dicts, check every entry, and load them strictly into a model.
 
-A published `.pth` holds everything under detectron2's names, frozen parts included
-(`published_names`). Ours hold only what was trained.
+A published `.pth` file holds the entire model, including the frozen parts, under detectron2's names
+(see `published_names`). The files of this package hold only the trained parts.
 """
 
 import os
@@ -19,12 +19,13 @@ from frozenseg.encoders.frozen import frozen_parts, part_of
 from frozenseg.errors import UserError, listed
 from frozenseg.files import atomic_path, user_path
 
-# The Query Injector shares its projection with the class embedding; one name is enough on disk.
+# The Query Injector shares its projection with the class embedding, so a file holds it only once,
+# without the entries of this name.
 SHARED = "mask_decoder.query_injector.projection."
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the entries of the model's state dict, shared ones once."""
+    """Return the entries of the model's state dict, with shared ones only once."""
     return {name: tensor for name, tensor in model.state_dict().items() if SHARED not in name}
 
 
@@ -37,10 +38,12 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 class WeightsMismatch(UserError):
-    """Weights and a model that do not belong together.
+    """The weights do not fit the model.
 
-    problems: what does not fit. difference: in which choice the two differ, "configuration" where
-    that cannot be told. shapes: of the weights, by name.
+    problems: the entries that do not fit.
+    difference: a key of `DIFFERENCES`: the option in which the model and the weights differ, or
+        "configuration" if it cannot be inferred.
+    shapes: the shapes of the weights, by name.
     """
 
     def __init__(
@@ -52,10 +55,10 @@ class WeightsMismatch(UserError):
 
 DIFFERENCES = {
     "SAM encoder levels": "The SAM pixel decoder was trained with other encoder levels.",
-    "weights without injectors": "The weights have no injectors, as those of FC-CLIP.",
-    "weights with injectors": "The weights have injectors, the model has none.",
+    "weights without injectors": "The weights have no injectors, like the weights of FC-CLIP.",
+    "weights with injectors": "The weights have injectors, but the model has none.",
     "weights without mask adapter": "The weights have no mask adapter.",
-    "weights with mask adapter": "The weights have a mask adapter, the model has none.",
+    "weights with mask adapter": "The weights have a mask adapter, but the model has none.",
     "configuration": "Use the configuration that the weights were trained with.",
 }
 
@@ -63,14 +66,15 @@ DIFFERENCES = {
 def load_state(
     model: nn.Module, state: Mapping[str, Tensor], origin: str, new: Collection[str] = ()
 ) -> set[str]:
-    """Copy a state dict, published or ours, into the model; returns the frozen parts it contained,
-    and those of `new`.
+    """Copy a state dict with published names or our own into the model.
 
-    new: trained parts that may be absent as a whole as well, because they are yet to be trained.
+    Returns the names of the frozen parts, and of the parts `new`, that the state dict contained.
+
+    new: names of trained parts that the state dict may lack, because they have yet to be trained.
 
     Loading is strict: missing, unexpected and mis-shaped entries, and entries without plain finite
-    numbers, are named in one `UserError`, and the model stays as it was. A frozen part, which has
-    files of its own, may be absent as a whole but not in part.
+    numbers, are named in one `UserError`, and the model is left unchanged. A frozen part, which has
+    a file of its own, or a part of `new` may be missing, but only with all of its entries.
     """
     if is_published(state):
         try:
@@ -87,7 +91,7 @@ def load_state(
 
 
 def load_encoder(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Copy the state dict of a frozen encoder into it, by the rules of `load_state`."""
+    """Copy the state dict of a frozen encoder into `module`, as strictly as `load_state` does."""
     check_tensors(state, origin)
     _copy(module.state_dict(), state, set(), f"weights {origin}: not those of this encoder")
 
@@ -95,13 +99,13 @@ def load_encoder(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
 def _copy(
     targets: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: set[str], complaint: str
 ) -> None:
-    """Fill the tensors `targets` of a model from `state`, which may lack those of `optional`."""
+    """Fill the tensors `targets` of a model from `state`, which may lack those in `optional`."""
     missing = [
         name
         for name in targets
         if name not in state
         and name not in optional
-        and not name.endswith("num_batches_tracked")  # counts of steps, not in old files
+        and not name.endswith("num_batches_tracked")  # step counters that old files lack
     ]
     unexpected = [name for name in state if name not in targets]
     shared = [name for name in targets if name in state]
@@ -135,16 +139,18 @@ def _copy(
             targets[name].copy_(state[name])
 
 
-# The square of a larger number overflows float32: such a weight cannot be used.
+# A model cannot compute with larger weights, because their square overflows float32.
 LARGEST = torch.finfo(torch.float32).max ** 0.5
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_tensors(state: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse tensors that no model can compute with, all of them named in one `UserError`: kinds
-    without plain numbers (complex, quantised, sparse, without memory), NaN, infinity, and numbers
-    beyond `LARGEST`."""
+    """Raise `UserError` that names the tensors that no model can compute with.
+
+    These are tensors without plain numbers (complex, quantised, sparse, or on the meta device), and
+    tensors with NaN, infinity, or numbers whose magnitude exceeds `LARGEST`.
+    """
     odd = [f"{name} ({_kind(tensor)})" for name, tensor in state.items() if not _is_plain(tensor)]
     if odd:
         raise UserError(
@@ -156,7 +162,7 @@ def check_tensors(state: Mapping[str, Tensor], origin: str) -> None:
         raise UserError(
             f"weights {origin}: {len(wrong)} of {len(state)} entries hold numbers that are not "
             f"finite or too large: {listed(wrong)}; the training that made them diverged, or the "
-            "file is damaged: use an earlier checkpoint, or get the file anew"
+            "file is damaged: use an earlier checkpoint, or get the file again"
         )
 
 
@@ -184,16 +190,17 @@ def _kind(tensor: Tensor) -> str:
     return f"{kind} without memory" if tensor.device.type == "meta" else kind
 
 
-# Suffixes of a table stored without its zero rows: places (n,), values (n, D), rows in all (1,).
+# Suffixes of the entries of a table that is stored without its zero rows: the indices (n,) and the
+# values (n, D) of its other rows, and its total number of rows (1,).
 _PLACES, _VALUES, _LENGTH = "@places", "@values", "@length"
-LARGEST_TABLE = 100_000_000  # numbers; a file must not make us allocate what it likes
+LARGEST_TABLE = 100_000_000  # numbers; limits the memory that a file can make us allocate
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with its tables of mostly zero rows stored sparsely; `read_state` undoes
-    it.
+    """Return a state dict in which tables of mostly zero rows are stored sparsely.
 
-    Of the small CLIP's 49,408 tokens, captions of the small world use a few hundred.
+    `read_state` restores them. The captions of the small world, for example, use only a few hundred
+    of the small CLIP's 49,408 tokens.
     """
     small: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -209,22 +216,22 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unpacked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the state dict that `packed` was given; entries that do not fit together are an
-    error."""
+    """Return the state dict that was given to `packed`; raises `UserError` for entries that do not
+    fit together."""
     whole = {name: tensor for name, tensor in state.items() if "@" not in name}
     tables = {name.rpartition("@")[0] for name in state if "@" in name}
     for table in sorted(tables):
         parts = [state.get(table + suffix) for suffix in (_PLACES, _VALUES, _LENGTH)]
         places, values, length = parts
         if places is None or values is None or length is None or not _fits(places, values, length):
-            raise UserError(f"weights {path}: the rows of {table} do not fit; get it anew")
+            raise UserError(f"weights {path}: the rows of {table} do not fit; get it again")
         whole[table] = values.new_zeros(int(length), values.shape[1])
         whole[table][places.long()] = values
     return whole
 
 
 def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
-    """Whether a table may be made of these: each row in its place, and not more than may be."""
+    """Tell whether these entries make a table: valid row indices, and not too many numbers."""
     numbers = (places, length)
     if length.numel() != 1 or any(tensor.dtype not in WHOLE[1:] for tensor in numbers):
         return False
@@ -239,8 +246,11 @@ def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the tensors of a file, on the CPU: safetensors, or a `torch.save` file read without
-    executing it. All of them hold finite numbers (`check_tensors`)."""
+    """Return the tensors of a safetensors or `torch.save` file, on the CPU.
+
+    No code of the file is executed. All tensors are checked by `check_tensors`, so they are finite.
+    Raises `UserError` for a file that cannot be used.
+    """
     path = user_path(path)
     if is_safetensors(path):
         state = _unpacked(read_safetensors(path), path)
@@ -251,8 +261,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """Return the state dict in what a torch file holds."""
-    # detectron2's and open_clip's wrappers, and our training checkpoints, the average first
+    """Return the state dict in the content of a torch file."""
+    # The keys of detectron2's and open_clip's files, and of our training checkpoints, whose average
+    # is preferred to their last weights.
     for key in ("model", "state_dict", "average", "weights"):
         if isinstance(content, dict) and isinstance(content.get(key), dict) and content[key]:
             content = content[key]
@@ -262,14 +273,15 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
         or not all(map(torch.is_tensor, content.values()))
     ):
         raise UserError(f"weights {path}: a state dict (names and tensors) was expected")
-    prefix = "module."  # of DistributedDataParallel: all names have it, or it is part of them
+    # DistributedDataParallel puts this prefix before all names; otherwise it belongs to the names.
+    prefix = "module."
     if not all(name.startswith(prefix) for name in content):
         return content
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically; each whole, also of those that share memory."""
+    """Write tensors as safetensors, atomically; those that share memory are written separately."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in state.items():
@@ -277,14 +289,14 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> No
         tensors[name] = (tensor.clone() if place in seen else tensor).contiguous()
         seen.add(place)
     with atomic_path(path) as temporary:
-        if temporary == Path(path):  # a device or a pipe, which the library would replace
+        if temporary == Path(path):  # a device or a pipe, which `save_file` would replace by a file
             temporary.write_bytes(save(tensors))
         else:
             save_file(tensors, temporary)
 
 
 def _difference(missing: list[str], unexpected: list[str], misshaped: list[str]) -> str:
-    """In which choice the model and the one that was trained differ, where that can be told."""
+    """Return the key of `DIFFERENCES` for the option in which the model and the weights differ."""
     if misshaped and all(entry.startswith("sam_branch.encoder") for entry in misshaped):
         return "SAM encoder levels"
     for part, names in OPTIONAL_PARTS.items():
@@ -296,5 +308,5 @@ def _difference(missing: list[str], unexpected: list[str], misshaped: list[str])
 
 
 INJECTORS = ("sam.", "sam_branch.", "mask_decoder.feature_injector", "mask_decoder.query_injector")
-"""What FC-CLIP has not: entries of SAM and of both injectors."""
+"""Prefixes of the entries that FC-CLIP lacks: those of SAM and of both injectors."""
 OPTIONAL_PARTS = {"injectors": INJECTORS, "mask adapter": ("mask_adapter.",)}

@@ -1,13 +1,13 @@
-"""Reading files of tensors without executing code; a bad file gives one line with the remedy.
+"""Read files of tensors without executing code; errors about a bad file are one line with a remedy.
 
-Published weights come as safetensors or as `torch.save` files, of today's format (a zip archive) or
-of the old one (a pickle). A download that failed leaves a web page or half a file under their name.
+Published weights are safetensors files or `torch.save` files, in today's format (a zip archive) or
+the old one (a pickle). A failed download may leave a web page or half a file under their name.
 """
 
 import codecs
 import zipfile
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises for all that `weights_only` refuses
+from pickle import UnpicklingError  # torch raises it for everything that `weights_only` refuses
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from torch import Tensor
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import UNREADABLE
 
-# detectron2 keeps the schedule's numbers beside the weights, as numpy scalars; building these runs
-# no code of a file. Both names of the module are met: numpy 1 and 2.
+# detectron2 stores the numbers of its learning-rate schedule beside the weights, as numpy scalars.
+# Building these runs no code of the file. numpy 1 and numpy 2 name the module differently.
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_SCALARS: list[Any] = [
     np.dtype,
@@ -34,8 +34,11 @@ _POINTER = b"version https://git-lfs"
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the name or the first bytes (the length of a JSON header, and its brace) say so;
-    raises `UserError` for what is no file, or may not be read."""
+    """Tell whether a file is in safetensors format, by its suffix or its first bytes.
+
+    The format begins with the length of a JSON header (8 bytes) and the opening brace of the
+    header. Raises `UserError` if there is no such file or it cannot be read.
+    """
     _check_file(path, "weights")
     if path.suffix.lower() == ".safetensors":
         return True
@@ -44,20 +47,26 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, on the CPU. what: the first word of error
-    messages."""
+    """Return the tensors of a safetensors file, on the CPU.
+
+    what: the first word of error messages. Raises `UserError` for a damaged file.
+    """
     _check_file(path, what)
     try:
         return load_file(path)
     except UNREADABLE as error:
         raise UserError(
-            f"{what} {path}: damaged or no safetensors file ({_first_line(error)}); get it anew"
+            f"{what} {path}: damaged, or not a safetensors file ({_first_line(error)}); "
+            "get it again"
         ) from None
 
 
 def read_torch(path: Path, what: str = "weights") -> Any:
-    """Return the content of a `torch.save` file, on the CPU; more than tensors and numbers is an
-    error."""
+    """Return the content of a `torch.save` file, on the CPU.
+
+    what: the first word of error messages. Raises `UserError` for a damaged file, and for one that
+    holds more than tensors and numbers.
+    """
     _check_file(path, what)
     try:
         if zipfile.is_zipfile(path):
@@ -66,18 +75,22 @@ def read_torch(path: Path, what: str = "weights") -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise UserError(
-            f"{what} {path}: no checkpoint, or one that holds more than tensors and would have to "
-            "execute code; save its state dict alone"
+            f"{what} {path}: not a checkpoint, or it holds more than tensors, so that reading it "
+            "would have to execute code; save only its state dict"
         ) from None
     except UNREADABLE as error:
         raise UserError(
-            f"{what} {path}: cannot be read, perhaps not whole ({_first_line(error)}); get it anew"
+            f"{what} {path}: cannot be read, perhaps incomplete ({_first_line(error)}); "
+            "get it again"
         ) from None
 
 
 def check_whole(path: Path, what: str = "weights") -> None:
-    """Refuse what does not begin as a file of tensors does, or breaks off as far as that can be
-    told without reading it: of an archive and of safetensors, not of the old pickles."""
+    """Raise `UserError` unless a file begins as a file of tensors does and appears complete.
+
+    Completeness can be checked without reading the tensors for zip archives and safetensors, but
+    not for the old pickles. what: the first word of error messages.
+    """
     _check_file(path, what)
     with open(path, "rb") as file:
         begin = file.read(9)
@@ -88,7 +101,9 @@ def check_whole(path: Path, what: str = "weights") -> None:
     else:
         whole = begin.startswith(b"\x80")  # a pickle of protocol 2 or later
     if not whole:
-        raise UserError(f"{what} {path}: damaged or not whole, or no file of tensors; get it anew")
+        raise UserError(
+            f"{what} {path}: damaged or incomplete, or not a file of tensors; get it again"
+        )
 
 
 def _has_all_tensors(path: Path) -> bool:
@@ -100,7 +115,8 @@ def _has_all_tensors(path: Path) -> bool:
 
 
 def _check_file(path: Path, what: str) -> None:
-    """Refuse what is no file, may not be read, or begins with text as a web page does."""
+    """Raise `UserError` for anything but a readable file, and for a file that begins with text, as
+    a web page does."""
     try:
         if path.is_dir():
             raise UserError(f"{what} {path}: is a folder; give the file in it")
@@ -112,18 +128,18 @@ def _check_file(path: Path, what: str) -> None:
         raise UserError(f"{what} {path}: cannot be read ({error.strerror or error})") from None
     if begin.startswith(_POINTER):
         raise UserError(
-            f"{what} {path}: damaged: a pointer of Git LFS in place of the file; get the file "
-            "itself with `git lfs pull`"
+            f"{what} {path}: damaged: a Git LFS pointer in place of the file; get the file itself "
+            "with `git lfs pull`"
         )
     if not begin or _is_text(begin):
-        found = "a web page or another text in place of the file" if begin else "an empty file"
+        found = "a web page or other text in place of the file" if begin else "an empty file"
         raise UserError(
-            f"{what} {path}: damaged: {found}, as a failed download leaves it; get it anew"
+            f"{what} {path}: damaged: {found}, as a failed download leaves it; get it again"
         )
 
 
 def _is_text(begin: bytes) -> bool:
-    """Whether these bytes are text; archives, pickles and safetensors begin with other bytes."""
+    """Tell whether these bytes are text; archives, pickles and safetensors begin with others."""
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(begin)
     except UnicodeDecodeError:
@@ -132,18 +148,18 @@ def _is_text(begin: bytes) -> bool:
 
 
 def _check_archive(path: Path, what: str) -> None:
-    """Refuse TorchScript, and an archive with a flipped bit, which torch does not notice."""
+    """Refuse TorchScript, and an archive with a flipped bit, which torch would not notice."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
             raise UserError(
-                f"{what} {path}: a TorchScript archive, which is a program; take the same weights "
-                "as a state dict, of OpenAI's CLIP `open_clip_model.safetensors` from the Hugging "
-                "Face hub"
+                f"{what} {path}: a TorchScript archive, which is a program; use the same weights "
+                "as a state dict (for OpenAI's CLIP, `open_clip_model.safetensors` from the "
+                "Hugging Face hub)"
             )
         damaged = archive.testzip()
     if damaged is not None:
-        raise UserError(f"{what} {path}: damaged (entry {one_line(damaged)}); get it anew")
+        raise UserError(f"{what} {path}: damaged (entry {one_line(damaged)}); get it again")
 
 
 def _first_line(error: BaseException) -> str:

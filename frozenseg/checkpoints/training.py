@@ -1,6 +1,7 @@
-"""Training checkpoints: everything a run needs to go on as if it had never stopped.
+"""Training checkpoints: everything a run needs to resume as if it had never stopped.
 
-Files are `checkpoints/step_00005000.pt`, written whole or not at all, read without executing them.
+The files are called `checkpoints/step_00005000.pt`. They are written atomically and read without
+executing code.
 """
 
 import logging
@@ -23,7 +24,7 @@ FILE = re.compile(r"step_(\d{8,})\.pt")
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, the last `keep` of them and the best."""
+    """The folder with the checkpoints of one run: the last `keep` ones, and the best one."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder = folder
@@ -31,18 +32,21 @@ class CheckpointFolder:
         self._unproven: TrainingCheckpoint | None = None
 
     def save(self, checkpoint: TrainingCheckpoint) -> Path:
-        """Write a checkpoint of finite numbers; older ones stay until `prove` is called."""
+        """Write a checkpoint; older ones stay until `prove` is called.
+
+        Raises `UserError` if the checkpoint holds numbers that are not finite.
+        """
         path = self.folder / f"step_{checkpoint.step:08d}.pt"
         try:
             check_numbers(checkpoint)
         except UserError as error:
-            raise UserError(f"{path}: not written, {error}") from None
+            raise UserError(f"{path}: not written; {error}") from None
         write_torch(path, by_name(checkpoint))
         self._unproven = checkpoint
         return path
 
     def prove(self) -> None:
-        """Delete the checkpoints that the last one replaces, once a step has been taken from it."""
+        """Delete the checkpoints that the last one replaces, after a step from it has succeeded."""
         if self._unproven is None:
             return
         best_step = self._unproven.best.get("step")
@@ -52,14 +56,16 @@ class CheckpointFolder:
         self._unproven = None
 
     def newest(self) -> tuple[TrainingCheckpoint, Path] | None:
-        """Return the newest checkpoint that can be read, and its path; None without one. A warning
-        names those that are damaged."""
+        """Return the newest readable checkpoint and its path; None if the folder has none.
+
+        A warning names newer ones that are damaged. Raises `UserError` if all are damaged.
+        """
         paths = self.paths()
         for path in reversed(paths):
             try:
                 return load_checkpoint(path), path
             except UserError as error:
-                logger.warning("%s; falling back to the checkpoint before", error)
+                logger.warning("%s; falling back to the previous checkpoint", error)
         if paths:
             raise UserError(
                 f"{self.folder}: none of the {len(paths)} checkpoints can be read; "
@@ -68,7 +74,8 @@ class CheckpointFolder:
         return None
 
     def paths(self) -> list[Path]:
-        """Whole files by ascending step; temporary ones of a killed run begin with a dot."""
+        """Return the files by ascending step, without the temporary files of a killed run, whose
+        names begin with a dot."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if FILE.fullmatch(path.name)]
@@ -76,15 +83,18 @@ class CheckpointFolder:
 
 
 def step_of(path: Path) -> int:
-    """Return the step in the name of a checkpoint's file."""
+    """Return the step in the name of a checkpoint file."""
     match = FILE.fullmatch(path.name)
     assert match is not None, "a path of `CheckpointFolder.paths`"
     return int(match[1])
 
 
 def load_checkpoint(path: Path) -> TrainingCheckpoint:
-    """Read a checkpoint on the CPU; one that is damaged, foreign, inconsistent or holds a number
-    that is not finite is a `UserError` that names it."""
+    """Read a checkpoint onto the CPU.
+
+    Raises `UserError` that names the file if it is damaged, of another program, inconsistent, or
+    holds numbers that are not finite.
+    """
     content = read_torch(path, "checkpoint")
     try:
         return checked(content)

@@ -1,4 +1,4 @@
-"""Fonts for pictures: Pillow's own, and for letters that it lacks Noto or one of the machine."""
+"""Fonts for pictures: Pillow's own, and for characters that it lacks, Noto or installed fonts."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import ImageFont, features
 
-OWN = ""  # stands for the font that comes with Pillow, the same on every machine
+OWN = ""  # stands for the font that comes with Pillow, which is the same on every machine
 FOLDERS = (
     "~/.fonts",
     "~/.local/share/fonts",
@@ -21,7 +21,7 @@ FOLDERS = (
     "/Library/Fonts",
     "C:/Windows/Fonts",
 )
-# Packages of Noto fonts under the Open Font License: the extra `fonts` brings them.
+# Packages of Noto fonts under the Open Font License; the extra `fonts` installs them.
 PACKAGES = ("manimgx_fonts", "manimgx_fonts_cjk")
 REGULAR = b"Regular"
 ENDINGS = (".ttf", ".otf", ".ttc")
@@ -30,17 +30,16 @@ RIGHT_TO_LEFT = ("R", "AL")
 
 @lru_cache(maxsize=64)
 def font_of(size: int, text: str = "") -> Any:
-    """Return a font of `size` pixels that has the letters of `text`, or Pillow's own if none
-    has."""
+    """Return a font of `size` pixels that has all characters of `text`, or else Pillow's own."""
     return _load(font_file(text) or OWN, size)
 
 
 @lru_cache(maxsize=4096)
 def font_file(text: str) -> str | None:
-    """Return the first font that has all characters of `text`, starting with `OWN`; None if none
-    has.
+    """Return the first font that has all characters of `text`, starting with `OWN`.
 
-    Text from right to left also needs a Pillow with Raqm, which orders and joins its letters.
+    Returns None if no font has them. Right-to-left text also needs a Pillow with Raqm, which orders
+    and joins its letters; without it, None is returned.
     """
     right_to_left = any(unicodedata.bidirectional(sign) in RIGHT_TO_LEFT for sign in text)
     if right_to_left and not features.check("raqm"):
@@ -51,7 +50,7 @@ def font_file(text: str) -> str | None:
 
 @lru_cache(maxsize=65536)
 def has_glyph(sign: str, file: str = OWN) -> bool:
-    """Whether a font has this character, and does not draw the box for missing ones."""
+    """Tell whether a font has this character, rather than drawing the box for missing ones."""
     font = _load(file, 20)
     if font is None:
         return False
@@ -69,15 +68,15 @@ def _load(file: str, size: int) -> Any:
         font = ImageFont.truetype(file, size)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # most fonts have one weight
-        if REGULAR in font.get_variation_names():  # the first weight of some is a very thin one
+    with contextlib.suppress(OSError):  # most fonts have a single weight
+        if REGULAR in font.get_variation_names():  # the default weight of some fonts is very thin
             font.set_variation_by_name(REGULAR)
     return font
 
 
 @cache
 def _files() -> tuple[str, ...]:
-    """Pillow's own font, those of `PACKAGES`, that of matplotlib, and those of the machine."""
+    """Return Pillow's own font, the fonts of `PACKAGES`, that of matplotlib, and installed ones."""
     noto = [file for name in PACKAGES for file in _of_package(name, "") if "Italic" not in file]
     dejavu = _of_package("matplotlib", "mpl-data/fonts/ttf")  # Greek, Cyrillic, Arabic, Hebrew
     dejavu = [file for file in dejavu if file.endswith("DejaVuSans.ttf")]
@@ -86,7 +85,7 @@ def _files() -> tuple[str, ...]:
 
 
 def _of_package(name: str, folder: str) -> list[str]:
-    """Return the fonts of a package, which is not imported; none if it is not installed."""
+    """Return the fonts of a package without importing it; [] if it is not installed."""
     spec = importlib.util.find_spec(name)
     places = spec.submodule_search_locations if spec is not None else None
     files = [file for place in places or () for file in sorted(Path(place, folder).glob("*.*"))]

@@ -1,4 +1,4 @@
-"""Text on pictures: names cut to a width, labels on regions, the legend and the note."""
+"""Text on pictures: names cut to a width, labels on regions, the legend and the warning note."""
 
 import logging
 import unicodedata
@@ -28,7 +28,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LegendRow:
-    """One row of the legend. colors: RGB of the segments of a class, empty for "no class"."""
+    """One row of the legend. colors: the RGB colours of the class's segments; () for "no class"."""
 
     colors: tuple[Color, ...]
     name: str
@@ -37,15 +37,17 @@ class LegendRow:
 
 
 def number_of(class_id: int) -> str:
-    """Return a label for a name that no font can write: its number, from 1 as in files of
-    predictions."""
+    """Return the label of a class whose name no font can draw: its number, from 1 as in prediction
+    files."""
     return f"class {class_id + 1}"
 
 
 def printable(text: str, instead: str = "?") -> str:
-    """`text` if a font has all its letters; else without accents and with "?" for the others.
+    """Return a text that a font can draw.
 
-    A text in which no letter or digit can be drawn becomes `instead`.
+    This is `text` if a font has all its characters. Otherwise, characters that Pillow's font lacks
+    are replaced by the same letters without accents if it has these, or else by "?". If no letter
+    or digit can be drawn, `instead` is returned.
     """
     text = " ".join(text.split())
     if font_file(text) is not None:
@@ -68,10 +70,10 @@ def warn_of_missing_letters() -> None:
 
 
 def fit(text: str, width: float, font: Any) -> str:
-    """`text`, cut and with an ellipsis if it is wider than `width` pixels."""
+    """Return `text`, cut and with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
-    low, high = 0, len(text)  # text[:low] is known to fit, or empty
+    low, high = 0, len(text)  # text[:low] is empty, or fits with an ellipsis
     while low < high:
         middle = (low + high + 1) // 2
         if font.getlength(text[:middle].rstrip() + ELLIPSIS) <= width:
@@ -82,7 +84,7 @@ def fit(text: str, width: float, font: Any) -> str:
 
 
 def wrap(text: str, width: float, font: Any) -> list[str]:
-    """Return the lines of `text`, none wider than `width` pixels."""
+    """Break `text` into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
@@ -95,14 +97,14 @@ def wrap(text: str, width: float, font: Any) -> list[str]:
 def inner_point(mask: np.ndarray) -> tuple[int, int, float]:
     """Return the pixel (x, y) of a mask (h, w) bool that is farthest from its border, and the
     distance."""
-    padded = np.pad(mask.astype(np.uint8), 1)  # the edge of the picture is a border, too
+    padded = np.pad(mask.astype(np.uint8), 1)  # the edge of the picture counts as a border
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
     return int(x), int(y), float(distance[y, x])
 
 
 class Labels:
-    """Writes names on a picture without overlaps, and within its edges."""
+    """Writes names on a picture, without overlaps and inside its edges."""
 
     def __init__(self, picture: Image.Image, font: Any) -> None:
         self.size = picture.size
@@ -115,7 +117,8 @@ class Labels:
     ) -> bool:
         """Write `text` on a plate of `color` around `center`; return whether there was room.
 
-        width: greatest width of the plate in pixels. leeway: how far it may move up or down.
+        width: the maximum width of the plate in pixels.
+        leeway: how far the plate may move up or down, in pixels.
         """
         pad = max(2, round(self.font.size * 0.3))
         font = font_of(self.font.size, text)
@@ -149,12 +152,13 @@ class Labels:
 def legend_panel(
     rows: list[LegendRow], height: int, font: Any, names: Sequence[str] = ()
 ) -> Image.Image:
-    """Return the legend, at least `height` pixels high; its last line counts the rows without room.
+    """Return the legend; if there is no room for all rows, its last line counts the others.
 
-    It is higher only where a very low picture would leave no room for a few rows. The column of
+    It is `height` pixels high, or higher if that leaves no room for a few rows. The column of
     scores is left out if no row has a score.
 
-    names: of all rows that there may be; with them the size is the same whatever the rows are.
+    names: the names of all rows that may ever occur; with them, the size of the legend does not
+        depend on the rows.
     """
     line, margin, swatch = round(font.size * 1.7), font.size, 2 * (font.size // 2)
     name_x = margin + swatch + margin // 2
@@ -193,7 +197,7 @@ def legend_panel(
 def _draw_swatch(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, colors: tuple[Color, ...]
 ) -> None:
-    """Draw a square in stripes of the first few colours; without colours it is empty."""
+    """Draw a square with stripes in the first few colours; without colours it is empty."""
     x, y = corner
     shown = colors[: max(1, side // 4)]
     for number, color in enumerate(shown):
@@ -239,5 +243,5 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 def _nearest_character(sign: str) -> str:
     base = "".join(c for c in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(c))
     if all(map(has_glyph, base)):
-        return base  # empty for an accent of its own
+        return base  # empty if the character is only an accent
     return "?"

@@ -1,8 +1,8 @@
-"""Colours for classes and for the segments of a picture that are easy to tell apart.
+"""Colours for classes and for the segments of a picture that are easy to distinguish.
 
 A class has the same colour in every picture, unless another segment or the image under it has a
-similar colour there. The distance of two colours is the least of their CIELAB distances for full
-colour vision, for protan and for deutan vision.
+similar colour there. The distance of two colours is the smallest of their CIELAB distances for
+normal, protan and deutan colour vision.
 """
 
 from functools import lru_cache
@@ -19,9 +19,11 @@ _SHADES = np.array([0, 9, -9, 16, -16, 5, -5, 12, -12], dtype=np.float32)
 def class_colors(
     class_ids: np.ndarray, is_thing: np.ndarray, shades: np.ndarray | None = None
 ) -> np.ndarray:
-    """(N, 3) uint8 RGB colours of N classes; vivid for things, muted for stuff.
+    """Return the colours (N, 3) uint8 RGB of N classes: vivid for things, muted for stuff.
 
-    class_ids, is_thing: (N,). shades: (N,), which object of its class each is, from 0.
+    class_ids, is_thing: (N,), the class of each entry, and whether it is a thing.
+    shades: (N,), the index of each object within its class, from 0; objects of a class get
+        different lightness.
     """
     places = class_ids % NUM_COLORS
     vivid, muted = _palette(48, 82), _palette(16, 40)
@@ -31,21 +33,25 @@ def class_colors(
     return _to_rgb(lab)
 
 
-# Least distances between the segments of a picture, tried in turn, because many segments leave
-# little room. The last one always finds colours; 2.3 is just noticeable.
+# Minimum distances between the segments of a picture, tried in this order, because many segments
+# leave little choice. With the last one, colours are always found; a distance of 2.3 is just
+# noticeable.
 APART = (16.0, 10.0, 6.0, 3.0, 0.0)
-FROM_GROUND = 50.0  # least distance from the image under a segment; half of it shows through
+# The minimum distance from the image under a segment, half of which shows through.
+FROM_GROUND = 50.0
 
 
 def picture_colors(
     class_ids: np.ndarray, is_thing: np.ndarray, grounds: np.ndarray | None = None
 ) -> np.ndarray:
-    """(N, 3) uint8 RGB colours of the N segments of a picture, those of one class near each other.
+    """Return the colours (N, 3) uint8 RGB of the N segments of a picture.
 
-    The first segment of a class has the colour of `class_colors` if it differs enough from all
-    others; otherwise, and for further segments of the class, the most similar colour that does.
+    The first segment of a class has the colour of `class_colors` if this differs enough from all
+    others. Otherwise, and for further segments of the class, it is the most similar colour that
+    differs enough.
 
-    class_ids, is_thing: (N,). grounds: (N, 3) uint8, the mean colour of the image under each.
+    class_ids, is_thing: (N,), the class of each segment, and whether it is a thing.
+    grounds: (N, 3) uint8, the mean colour of the image under each segment, or None.
     """
     for apart in APART:
         colors = _apart(class_ids, is_thing, grounds, apart)
@@ -57,10 +63,13 @@ def picture_colors(
 def _apart(
     class_ids: np.ndarray, is_thing: np.ndarray, grounds: np.ndarray | None, apart: float
 ) -> np.ndarray | None:
-    """As `picture_colors`, at least `apart` between any two colours; None if it is impossible."""
+    """Return the colours of `picture_colors` with a distance of at least `apart` between any two.
+
+    Returns None if this is impossible.
+    """
     choice = _candidates()
     seen = _seen(choice)
-    near = np.full(len(choice), np.inf, dtype=np.float32)  # to the nearest segment so far
+    near = np.full(len(choice), np.inf, dtype=np.float32)  # distance to the nearest segment so far
     plain = class_colors(class_ids, is_thing)
     colors = np.zeros((len(class_ids), 3), dtype=np.uint8)
     first: dict[int, np.ndarray] = {}
@@ -85,7 +94,7 @@ def _apart(
 
 @lru_cache(maxsize=1)
 def _candidates() -> np.ndarray:
-    """All colours (M, 3) uint8 of `class_colors`, and a grid of others.
+    """Return the candidates (M, 3) uint8: all colours of `class_colors`, and a grid of others.
 
     The grid has no colours that are grey, very dark or very bright.
     """
@@ -98,7 +107,8 @@ def _candidates() -> np.ndarray:
     return np.concatenate([*own, grid.astype(np.uint8)])
 
 
-# Linear RGB as seen with full, protan and deutan vision (Machado et al., 2009, severity 1).
+# Maps linear RGB to what is seen with normal, protan and deutan vision (Machado et al., 2009,
+# severity 1).
 _VISIONS = (
     np.eye(3),
     np.array(
@@ -119,7 +129,7 @@ _VISIONS = (
 
 
 def _seen(colors: np.ndarray) -> np.ndarray:
-    """RGB colours (N, 3) uint8 in CIELAB (3, N, 3), as each of `_VISIONS` sees them."""
+    """Convert RGB colours (N, 3) uint8 to CIELAB (3, N, 3), as each of `_VISIONS` sees them."""
     linear = linear_rgb(colors)
     seen = np.stack([(linear @ vision.T).clip(0, 1) for vision in _VISIONS])
     gamma = np.where(seen > 0.0031308, 1.055 * seen ** (1 / 2.4) - 0.055, 12.92 * seen)
@@ -127,33 +137,34 @@ def _seen(colors: np.ndarray) -> np.ndarray:
 
 
 def _distance(seen: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Distances (N,) of colours (3, N, 3) and (3, 1, 3) from `_seen`, the least of the visions."""
+    """Return the distances (N,) between colours (3, N, 3) and (3, 1, 3) of `_seen`: for each pair,
+    the smallest distance over the three kinds of vision."""
     return np.linalg.norm(seen - other, axis=-1).min(axis=0)
 
 
 def linear_rgb(colors: np.ndarray) -> np.ndarray:
-    """Linear RGB (..., 3), 0-1, of sRGB (..., 3) uint8 (IEC 61966-2-1)."""
+    """Convert sRGB (..., 3) uint8 to linear RGB (..., 3), 0-1 (IEC 61966-2-1)."""
     value = colors.astype(np.float64) / 255
     return np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
 
 
 def luminance(color: tuple[int, int, int]) -> float:
-    """Relative luminance of an RGB colour, 0-1, as defined by WCAG."""
+    """Return the relative luminance of an RGB colour, 0-1, as defined by WCAG."""
     return float(linear_rgb(np.array(color)) @ [0.2126, 0.7152, 0.0722])
 
 
 def readable_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever has more contrast to an RGB colour (at least 4.58 : 1)."""
+    """Return black or white, whichever has more contrast to an RGB colour (at least 4.58 : 1)."""
     light = luminance(color) + 0.05
     return (0, 0, 0) if light / 0.05 >= 1.05 / light else (255, 255, 255)
 
 
 @lru_cache(maxsize=2)
 def _palette(low: int, high: int) -> np.ndarray:
-    """CIELAB colours (NUM_COLORS, 3) of chroma low-high, each farthest from all before it.
+    """Return CIELAB colours (NUM_COLORS, 3) of chroma low-high, each farthest from all before it.
 
-    The first few classes of any vocabulary thus differ most, and a colour depends on its index
-    only. All have a middle lightness, to be visible on bright and on dark pictures.
+    The first few classes of any vocabulary thus differ most, and a colour depends only on its
+    index. All have a medium lightness, so that they are visible on bright and on dark pictures.
     """
     lightness, a, b = np.meshgrid(
         np.arange(42, 85, 6), np.arange(-84, 85, 6), np.arange(-84, 85, 6), indexing="ij"

@@ -1,4 +1,4 @@
-"""Draws segments on their image: colours, outlines, names, and a legend beside it."""
+"""Draw segments on their image, with colours, outlines and names, and a legend beside it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ from frozenseg.errors import UserError
 from frozenseg.structures import Segment
 
 # Pictures have 640 to 2000 pixels on the long side: names must be readable on small images, and
-# large ones need not be drawn at full size. Tiny images are enlarged at most sixteenfold.
+# large images need not be drawn at full size. Tiny images are enlarged at most 16 times.
 MIN_SIDE, MAX_SIDE, MAX_ZOOM = 640, 2000, 16
 BRIGHT_LINE, DARK_LINE = np.float32(250), np.float32(25)
 
@@ -41,16 +41,17 @@ def draw_segments(
 ) -> Image.Image:
     """Draw segments over an image, each in its own colour; those of one class look similar.
 
-    The picture has 640-2000 pixels on its long side, without the legend at its right. Raises
-    `UserError` if image and ids have other shapes, or the opacity is out of its range.
+    The picture has 640-2000 pixels on its long side, without the legend on the right; images with
+    fewer than 40 pixels on the long side are enlarged only 16 times. Raises `UserError` if image
+    and ids have other shapes, or if the opacity is out of its range.
 
     image: (H, W, 3) uint8 RGB.
-    ids: (H, W) segment ids; those that are not in `segments` stay uncoloured.
-    segments: of the ids.
+    ids: (H, W) segment ids; pixels whose id is not in `segments` stay uncoloured.
+    segments: the segments that the ids refer to.
     legend: whether to add a legend.
-    opacity: of the colours, 0-1.
-    note: a warning, printed in a band above the picture.
-    names: of all classes, so that the size of the legend does not depend on the segments.
+    opacity: the opacity of the colours, 0-1.
+    note: a warning to print in a band above the picture.
+    names: the names of all classes, so that the size of the legend does not depend on the segments.
     """
     if image.ndim != 3 or image.shape[2] != 3 or ids.shape != image.shape[:2]:
         raise UserError(
@@ -82,7 +83,8 @@ def _drawing_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _ranks(ids: np.ndarray, segments: list[Segment]) -> tuple[np.ndarray, list[Segment]]:
-    """Ranks (H, W) int32, 0 for no segment; rank r is segment r - 1 of the returned list."""
+    """Return ranks (H, W) int32 and the segments by id: rank r is segment r - 1 of this list, and
+    rank 0 is no segment."""
     order = sorted(segments, key=lambda segment: segment.id)
     known = np.array([segment.id for segment in order], dtype=np.int64)
     if not len(known):
@@ -92,7 +94,7 @@ def _ranks(ids: np.ndarray, segments: list[Segment]) -> tuple[np.ndarray, list[S
 
 
 def _resized(rank: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Ranks at another size (width, height); enlarged, their borders are smooth, not stairs."""
+    """Resize ranks to a size (width, height); if they are enlarged, borders become smooth."""
     if size[0] <= rank.shape[1]:
         return np.asarray(Image.fromarray(rank).resize(size, Image.Resampling.NEAREST))
     best, share = np.zeros(size[::-1], np.int32), np.zeros(size[::-1], np.float32)
@@ -104,7 +106,7 @@ def _resized(rank: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _segment_colors(image: np.ndarray, rank: np.ndarray, order: list[Segment]) -> np.ndarray:
-    """Colours (len(order) + 1, 3) uint8 by rank; row 0 is for pixels without a segment."""
+    """Return the colours (len(order) + 1, 3) uint8 by rank; row 0 is for pixels without segment."""
     areas = np.bincount(rank.ravel(), minlength=len(order) + 1).clip(min=1)
     sums = [
         np.bincount(rank.ravel(), channel.ravel(), minlength=len(order) + 1)
@@ -114,7 +116,7 @@ def _segment_colors(image: np.ndarray, rank: np.ndarray, order: list[Segment]) -
     class_ids = np.array([segment.class_id for segment in order], dtype=np.int64)
     is_thing = np.array([segment.is_thing for segment in order], dtype=bool)
     tracks = np.array([segment.track_id or 0 for segment in order], dtype=np.int64)
-    if tracks.all():  # in a video the colour of a thing is its own, and never changes
+    if tracks.all():  # in a video, each thing has its own colour, which never changes
         colors = class_colors(np.where(is_thing, tracks - 1, class_ids), is_thing)
     else:
         colors = picture_colors(class_ids, is_thing, grounds[1:])
@@ -154,15 +156,16 @@ def _outlines(rank: np.ndarray, thickness: int) -> np.ndarray:
 def _write_names(
     picture: Image.Image, rank: np.ndarray, order: list[Segment], colors: np.ndarray, font: Any
 ) -> None:
-    """Write the names of segments where these are widest, the largest first, if there is room."""
+    """Write the name of each segment at its widest place if there is room, largest segments
+    first."""
     labels = Labels(picture, font)
     for number in 1 + np.argsort([-segment.area for segment in order], kind="stable"):
         rows, columns = _extent(rank == number)
         if rows.stop == 0:
-            continue  # lost when the picture was scaled down
+            continue  # the segment has vanished when the picture was scaled down
         x, y, distance = inner_point(rank[rows, columns] == number)
         if distance < 0.4 * font.size:
-            continue  # a name would hide the whole region; the legend shows it
+            continue  # a name would hide the entire region; the legend shows the name
         name = printable(order[number - 1].name, instead=number_of(order[number - 1].class_id))
         labels.write(
             name,
@@ -174,7 +177,7 @@ def _write_names(
 
 
 def _extent(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around a mask; empty slices for an empty mask."""
+    """Return the rows and columns of the bounding box of a mask; empty slices for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return slice(0, 0), slice(0, 0)
@@ -182,7 +185,7 @@ def _extent(mask: np.ndarray) -> tuple[slice, slice]:
 
 
 def _legend_rows(rank: np.ndarray, order: list[Segment], colors: np.ndarray) -> list[LegendRow]:
-    """One row for each class, the largest area first, and "no class" last."""
+    """Return one row for each class, the largest area first, and "no class" last."""
     areas = np.bincount(rank.ravel(), minlength=len(order) + 1) / rank.size
     classes: dict[int, list[int]] = {}
     for number, segment in enumerate(order, start=1):

@@ -1,1 +1,1 @@
-"""Training: the loop, losses of a step, optimiser, log, and processes that train together."""
+"""Training: the loop, the losses of a step, the optimiser, the log, and distributed processes."""

@@ -1,4 +1,4 @@
-"""The course of runs as a picture: losses and scores over steps."""
+"""Draw the training curves of runs: losses and scores over steps."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,15 +17,18 @@ MOST_SCORES = 3  # curves per data set: the headline metrics come first
 
 Rows = Sequence[Mapping[str, Any]]
 Curves = dict[str, list[tuple[int, float]]]
-"""Label -> points (step, value)."""
+"""The points (step, value) of each curve, by its label."""
 
 
 def draw_curves(runs: Mapping[str, Rows], picture: Path) -> None:
-    """Draw the rows of `read_metrics` of one or several runs, by their labels, as a PNG.
+    """Draw the losses and scores of one or several runs as a PNG file.
 
-    Of several runs the total loss alone is drawn. Without a row of a step nothing is drawn.
+    With several runs, only the total loss and the scores of each are drawn. If no run has a row of
+    a training step, a warning is logged and nothing is drawn.
+
+    runs: the rows of `read_metrics` of each run, by the label of the run.
     """
-    try:  # slow to import, and needed at the end only
+    try:  # imported here because it is slow to import, and needed only at the end of a run
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError:
@@ -42,10 +45,10 @@ def draw_curves(runs: Mapping[str, Rows], picture: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker=marker)[0] for points in curves.values()
         ]
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if curves:  # beside the axes, so that it hides no curve
+        if curves:  # the legend is placed beside the axes, so that it hides no curve
             place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": "small"}
-            # A name that begins with "_" is shown if it is given beside its line. Between two "$"
-            # matplotlib would read a formula, and fail where it is none.
+            # Lines and names are given explicitly, because matplotlib would leave out names that
+            # begin with "_". It would also parse text between two "$" as a formula, and could fail.
             for text in axes.legend(lines, [*curves], **place).get_texts():
                 text.set_parse_math(False)
     losses_of = "total loss" if len(runs) > 1 else "loss of the last output, unweighted; total"
@@ -64,7 +67,7 @@ def _of_runs(runs: Mapping[str, Rows]) -> tuple[Curves, Curves]:
         steps = [row for row in rows if "evaluation" not in row]
         for key, label in (TOTAL if before else LOSSES).items():
             points = [(row["step"], row[key]) for row in steps if _is_number(row.get(key))]
-            if points:  # a model family need not have them all
+            if points:  # a model family need not have all losses
                 losses[f"{before}{label}"] = points
         found = _scores(row for row in rows if "evaluation" in row)
         scores |= {f"{before}{label}": points for label, points in found.items()}
@@ -72,7 +75,7 @@ def _of_runs(runs: Mapping[str, Rows]) -> tuple[Curves, Curves]:
 
 
 def _is_number(value: Any) -> bool:
-    """Values that are not finite are null in the file, and no points of a curve."""
+    """Tell whether a value is a point of a curve; values that are not finite are null in files."""
     return isinstance(value, int | float)
 
 

@@ -1,6 +1,6 @@
-"""Training in several processes: start them, and exchange between them.
+"""Train in several processes: start them, and exchange values between them.
 
-Everything also works in a single process, where sums and gathers return their argument.
+Everything also works in a single process, where sums and gathers return only its own values.
 """
 
 import json
@@ -32,19 +32,19 @@ from frozenseg.runtime.allocator import configure_allocator
 logger = logging.getLogger(__name__)
 
 Job = Callable[[Any], int]
-INTERRUPTED = 130  # exit status, as a shell has it after Ctrl-C
-PATIENCE = 15.0  # seconds from the request to stop until a process whose parent died is killed
+INTERRUPTED = 130  # the exit status that shells report after Ctrl-C
+PATIENCE = 15.0  # seconds that a process whose parent has died gets to stop before it is killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Which processes train together.
 
-    processes: how many there are on each machine.
-    machines: how many machines there are.
-    machine: the number of this one.
-    url: the address of process 0, tcp://HOST:PORT; "auto" on a single machine.
-    backend: "gloo" for CPUs, "cpu:gloo,cuda:nccl" for GPUs.
+    processes: the number of processes on each machine.
+    machines: the number of machines.
+    machine: the rank of this machine, from 0.
+    url: the address of process 0, tcp://HOST:PORT, or "auto" if there is a single machine.
+    backend: the backend of torch.distributed: "gloo" for CPUs, "cpu:gloo,cuda:nccl" for GPUs.
     """
 
     processes: int = 1
@@ -55,11 +55,11 @@ class LaunchConfig:
 
     @property
     def world_size(self) -> int:
-        """The number of processes on all machines."""
+        """The number of processes on all machines together."""
         return self.processes * self.machines
 
     def check(self) -> None:
-        """Refuse counts, a machine rank or an address that do not fit together."""
+        """Raise `UserError` if the counts, the machine rank and the address are inconsistent."""
         if self.processes < 1 or self.machines < 1:
             raise UserError("--num-gpus and --num-machines must be at least 1")
         if not 0 <= self.machine < self.machines:
@@ -75,10 +75,11 @@ class LaunchConfig:
 
 
 def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
-    """Run `job(argument)` in all processes of the layout; returns the exit status of the first.
+    """Run `job(argument)` in all processes of the layout; returns the exit status of the first one.
 
-    A `UserError` in any process ends all of them and is raised here. Torch's `elastic_launch` waits
-    30 s for the others before it ends a failed run, and reports the failure in many lines.
+    A `UserError` in any process ends all of them and is raised here. Torch's `elastic_launch` is
+    not used, because it waits 30 s for the other processes before it ends a failed run, and reports
+    the failure in many lines.
     """
     layout.check()
     if under_torchrun():
@@ -103,13 +104,13 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
 
 
 def _starting(layout: LaunchConfig, url: str) -> str:
-    """Return what is about to happen, for a user who sees nothing until all processes have met."""
+    """Return a log line about the start, since nothing else is logged until all processes meet."""
     starting = f"starting {layout.processes} process{'' if layout.processes == 1 else 'es'}"
     if layout.machines == 1:
         return starting
     return (
         f"machine rank {layout.machine} of {layout.machines} machines: {starting}, which will wait "
-        f"at {url} until all {layout.world_size} of the run are there"
+        f"at {url} until all {layout.world_size} processes of the run are there"
     )
 
 
@@ -124,8 +125,12 @@ def _worker(
     *,
     extensions: tuple[str, ...],
 ) -> None:
-    """One process of `launch`; puts its outcome into the queue, as (error, status)."""
-    configure_allocator()  # as the command does that starts this process
+    """Run one process of `launch`.
+
+    outcomes: the queue for (error message, exit status): every process that fails with a
+        `UserError` puts its message, and the first process puts ("", status) if the job succeeds.
+    """
+    configure_allocator()  # as in the command that has started this process
     os.environ["LOCAL_RANK"] = str(index)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -138,40 +143,45 @@ def _worker(
     assert starter is not None and starter.pid is not None, "`launch` has started this process"
     _end_with(starter.pid)
 
-    def told_first(argument: Any) -> int:
-        """Tell an error before this process leaves the group, which is an error in the others."""
+    def report_before_leaving(argument: Any) -> int:
+        """Report an error before this process leaves the group, which causes errors in others."""
         try:
             return job(argument)
         except UserError as error:
-            _tell(outcomes, str(error), 2)
+            _report(outcomes, str(error), 2)
             raise
 
     try:
         with ends_as_by_ctrl_c():
             import_extensions(extensions)
-            status = _in_group(told_first, argument, layout.backend, url, rank, layout.world_size)
+            status = _in_group(
+                report_before_leaving, argument, layout.backend, url, rank, layout.world_size
+            )
     except UserError as error:
-        if outcomes.empty():  # it came before the job began
-            _tell(outcomes, str(error), 2)
+        if outcomes.empty():  # the error was raised before the job began
+            _report(outcomes, str(error), 2)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except RuntimeError:  # torch.distributed's, where another process has left
+    except RuntimeError:  # torch.distributed raises it if another process has left the group
         if outcomes.empty():
             raise
-        sys.exit(2)  # a process has told its error, of which this one is a consequence
+        sys.exit(2)  # another process has reported the error that caused this one
     if index == 0:
-        _tell(outcomes, "", status)
+        _report(outcomes, "", status)
 
 
-def _tell(outcomes: Any, message: str, status: int) -> None:
+def _report(outcomes: Any, message: str, status: int) -> None:
     with suppress(BrokenPipeError):  # the parent has died
         outcomes.put((message, status))
 
 
 def _end_with(parent: int) -> None:
-    """Stop this process gracefully when its parent has died (killed for memory, say), and kill it
-    `PATIENCE` later: it would otherwise train on beside the run that is started next."""
+    """Stop this process when its parent has died, for example because it was killed for memory.
+
+    The process is asked to stop gracefully, and killed after `PATIENCE` seconds. Otherwise it would
+    keep training beside the next run.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -186,7 +196,10 @@ def _end_with(parent: int) -> None:
 def _in_group(
     job: Job, argument: Any, backend: str, url: str, number: int = -1, count: int = -1
 ) -> int:
-    """Join the group as process `number` of `count` (-1: as the environment says), and run."""
+    """Join the process group as process `number` of `count`, and run the job.
+
+    number, count: -1: taken from the environment.
+    """
     if "nccl" in backend:
         if local_rank() >= torch.cuda.device_count():
             raise UserError(
@@ -206,7 +219,7 @@ def _in_group(
             f"--dist-url {url}: could not set up the process group at this address ({error})"
         ) from None
     if is_main():
-        logger.info("all %d processes are there", world_size())
+        logger.info("all %d processes have joined", world_size())
     try:
         return job(argument)
     finally:
@@ -214,14 +227,14 @@ def _in_group(
 
 
 def _await(workers: list[Any], outcomes: Any) -> int:
-    """Wait for all workers; the first that fails ends the others. Signals go on to them."""
+    """Wait for all workers, and forward signals to them; the first that fails ends the others."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for worker in workers:
             if worker.is_alive():
                 os.kill(worker.pid, number)
 
-    # Ctrl-C in a terminal reaches the workers by itself, other signals this process alone.
+    # Ctrl-C in a terminal reaches the workers directly, other signals only reach this process.
     with handled_by(forward, SIGNALS):
         return _outcome(workers, outcomes)
 
@@ -253,7 +266,7 @@ def _failure(worker: Any, outcomes: Any) -> BaseException:
     return UserError(
         f"a training process ended with exit code {worker.exitcode} "
         "(negative: the signal that killed it; -9 is often a lack of memory); "
-        "its own message stands above; --resume goes on from the last checkpoint"
+        "its own message is printed above; --resume continues from the last checkpoint"
     )
 
 
@@ -268,14 +281,14 @@ def world_size() -> int:
 
 
 def local_rank() -> int:
-    """Return number of this process on its machine, hence of its GPU."""
+    """Return the rank of this process on its machine, which is also the index of its GPU."""
     return (
         int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() or under_torchrun() else 0
     )
 
 
 def is_main() -> bool:
-    """Whether this process writes files and messages."""
+    """Tell whether this process writes files and messages; only the one of rank 0 does."""
     return rank() == 0
 
 
@@ -293,9 +306,9 @@ def all_sum(values: Tensor) -> Tensor:
 
 
 def all_gather_json(value: Any) -> list[Any]:
-    """Return the values of all processes, by rank; `value` must be JSON.
+    """Return the values of all processes, by rank; `value` must be encodable as JSON.
 
-    Torch's `all_gather_object` would pickle.
+    Torch's `all_gather_object` would use pickle instead.
     """
     if not dist.is_initialized():
         return [value]

@@ -1,9 +1,10 @@
-"""Features of training images on disk, so that the frozen encoders run once for each view.
+"""A cache on disk for the features of training images, so that frozen encoders see each view once.
 
     FOLDER/FINGERPRINT/KEY.safetensors   the features of one image
 
-The fingerprint stands for the encoders and the key for the pixels, so a file holds what would be
-computed. Files are written atomically and never changed: processes may share a folder.
+The fingerprint is a digest of the encoders, and the key a digest of the pixels, so a file holds
+exactly what the encoders would compute. Files are written atomically and never changed, so several
+processes may share a folder.
 """
 
 import hashlib
@@ -22,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Features of batches, read from the disk or else computed by the encoders.
+    """Returns the features of batches, read from the disk or computed by the encoders.
 
-    hits: how many images have been read.
-    misses: how many images have been encoded.
+    hits: the number of images whose features were read.
+    misses: the number of images that were encoded.
     """
 
     def __init__(
@@ -39,12 +40,15 @@ class FeatureCache:
         writers: int = 1,
     ) -> None:
         """
-        fingerprint: stands for all that decides `encode`, except the images.
-        limit: the size in bytes that all files below `folder` may have together.
+        fingerprint: a digest of everything that the result of `encode` depends on, except the
+            images.
+        limit: the maximum total size in bytes of all files below `folder`.
         encode: the frozen encoders.
-        channels: of their features by name. A file with others is encoded anew.
-        writers: processes that fill the folder at the same pace. Together they may exceed the limit
-            by a file each; other runs in the same folder, by as much as they write.
+        channels: the numbers of channels of their features, by name. If a file has other names or
+            numbers, its image is encoded again.
+        writers: the number of processes that fill the folder at the same pace. Together they may
+            exceed the limit by one file each. What other runs write to the same folder meanwhile
+            may exceed it further.
         """
         self.folder = folder
         self.fingerprint = fingerprint
@@ -55,18 +59,19 @@ class FeatureCache:
         self.misses = 0
         self._writes = True
         self._writers = writers
-        self._held = 0  # bytes below `folder`, as far as this process knows
+        self._held = 0  # this process's estimate of the bytes below `folder`
 
     def __call__(self, images: ImageBatch, device: torch.device) -> Features:
         """Return the features of a batch, on the device.
 
-        Every image is encoded alone, so a file does not depend on the other images of the batch.
+        Every image is encoded separately, so that a file does not depend on the other images of the
+        batch.
         """
         rows = [
             self._of_one(ImageBatch(pixels[None], [size], images.padding), device)
             for pixels, size in zip(images.pixels, images.sizes, strict=True)
         ]
-        if len(rows) == 1:  # `cat` would lay the tensors out anew
+        if len(rows) == 1:  # `cat` might change the memory layout of the tensors
             return from_tensors(rows[0])
         return from_tensors({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
 
@@ -74,7 +79,7 @@ class FeatureCache:
         path = self.folder / self.fingerprint / f"{image_key(image)}{SUFFIX}"
         stored = read_tensors(path)
         if stored is not None and not self._fits(stored):
-            logger.warning("cache %s: holds features of another model, and is left aside", path)
+            logger.warning("cache %s: holds features of another model, and is ignored", path)
         elif stored is not None:
             self.hits += 1
             return {name: tensor.to(device) for name, tensor in stored.items()}
@@ -85,8 +90,10 @@ class FeatureCache:
         return tensors
 
     def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether these can be features of one image by `encode`; maps have their channels before
-        the cells, patch tokens behind them."""
+        """Tell whether these can be the features of one image by `encode`.
+
+        Maps have the shape (1, C, h, w), and patch tokens ("cells") the shape (1, h, w, C).
+        """
         return tensors.keys() - {"dense"} == self.channels.keys() and all(
             tensor.dim() == 4
             and len(tensor) == 1
@@ -97,7 +104,7 @@ class FeatureCache:
         )
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write a file; a cache that cannot grow is read from then on, and one warning says so."""
+        """Write a file; if the cache cannot grow, log one warning and only read from then on."""
         size = sum(tensor.nbytes for tensor in tensors.values())
         try:
             if self._has_room(size):
@@ -109,22 +116,25 @@ class FeatureCache:
             reason = str(error)
         self._writes = False
         logger.warning(
-            "feature cache %s: %s; from now on it is only read, other images are encoded each time",
+            "feature cache %s: %s; from now on it is only read; images that are not in it are "
+            "encoded each time",
             self.folder,
             reason,
         )
 
     def _has_room(self, size: int) -> bool:
-        """Whether a file of `size` bytes may be added. The folder is walked only when it seems
-        full: a walk for every file would take longer with each."""
+        """Tell whether a file of `size` bytes may be added.
+
+        The folder is scanned only when it seems full, because a scan for every file would take ever
+        longer.
+        """
         if self._held == 0 or self._held + size > self.limit:
             self._held = folder_bytes(self.folder)
         return self._held + size <= self.limit
 
 
 def to_tensors(features: Features) -> dict[str, Tensor]:
-    """Return the tensors of features by name, each (B, ...); row i of every tensor belongs to image
-    i."""
+    """Return the tensors of features by name, each (B, ...), with one row for each image."""
     if isinstance(features, PatchTokens):
         return {"cells": features.tokens.unflatten(1, features.grid)}
     tensors = dict(features.clip.levels)
@@ -136,7 +146,7 @@ def to_tensors(features: Features) -> dict[str, Tensor]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
-    """Return the inverse of `to_tensors`."""
+    """Return the features that were given to `to_tensors`."""
     if "cells" in tensors:
         cells = tensors["cells"]  # (B, h, w, C)
         return PatchTokens(cells.flatten(1, 2), (cells.shape[1], cells.shape[2]))
@@ -147,10 +157,11 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Features:
 
 
 def image_key(image: ImageBatch) -> str:
-    """Return a digest of one image (1, 3, H, W) as the encoders get it, with its size and
+    """Return a digest of one image (1, 3, H, W) as the encoders receive it, including its size and
     padding."""
     shape = (image.sizes, tuple(image.pixels.shape))
-    padded = (*shape, image.padding) if image.padding else shape  # files without are older
+    # Without padding, the key is that of older files, which did not include it.
+    padded = (*shape, image.padding) if image.padding else shape
     digest = hashlib.sha256(repr(padded).encode())
     digest.update(image.pixels.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]

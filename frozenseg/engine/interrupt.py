@@ -1,4 +1,4 @@
-"""Graceful shutdown: on Ctrl-C, SIGTERM or SIGHUP, finish the current step and keep the work."""
+"""Graceful shutdown: on Ctrl-C, SIGTERM or SIGHUP, finish the current step and save the work."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# In seconds: a terminal and a parent process may both deliver one and the same Ctrl-C.
+# In seconds. A terminal and a parent process may both deliver the same Ctrl-C.
 DUPLICATE_SIGNAL_WINDOW = 1.0
 
 
 class GracefulShutdown:
-    """Notes that the user has asked the run to end.
+    """Records that the user has asked the run to end.
 
-    requested: whether a signal has come while `listening`.
+    requested: whether a signal has arrived while `listening`.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,8 @@ class GracefulShutdown:
 
     @contextmanager
     def listening(self) -> Iterator["GracefulShutdown"]:
-        """Inside, the signals set `requested`; a second one raises KeyboardInterrupt."""
+        """Within the `with` block, a signal sets `requested`; a second one raises
+        KeyboardInterrupt."""
         with handled_by(self._handle, SIGNALS):
             yield self
 
@@ -40,14 +41,17 @@ class GracefulShutdown:
 
 @contextmanager
 def ends_as_by_ctrl_c() -> Iterator[None]:
-    """Inside, SIGTERM (a scheduler, `kill`) and SIGHUP (a closed terminal) raise KeyboardInterrupt
-    as Ctrl-C does, so that context managers and `finally` clean up for them, too."""
+    """Within the `with` block, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does.
+
+    Schedulers and `kill` send SIGTERM, and a closed terminal sends SIGHUP. With this exception,
+    context managers and `finally` blocks clean up after these signals too.
+    """
     process = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
             raise KeyboardInterrupt
-        # This is a forked process, which its parent ends by SIGTERM.
+        # This is a forked process, which its parent may end by SIGTERM.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -59,10 +63,10 @@ def ends_as_by_ctrl_c() -> Iterator[None]:
 def handled_by(
     handler: Callable[[int, FrameType | None], Any], numbers: tuple[signal.Signals, ...]
 ) -> Iterator[None]:
-    """Inside, these signals call `handler`.
+    """Within the `with` block, these signals call `handler`.
 
-    Only the main thread may set handlers; in another thread nothing changes. A SIGHUP that is
-    ignored stays ignored: `nohup` asks for that.
+    Only the main thread may set handlers; in other threads nothing changes. If SIGHUP is ignored,
+    it stays ignored, as `nohup` requires.
     """
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():

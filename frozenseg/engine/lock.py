@@ -21,11 +21,11 @@ LOCK_FILE = "run.lock"
 
 @contextmanager
 def only_writer(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
-    """Inside, no other process holds this lock of the folder; a second one gets a `UserError` that
-    names the first.
+    """Within the `with` block, this process alone holds the lock of the folder.
 
-    The lock is the operating system's, on a file that is removed at the end. A killed process loses
-    its lock, so a file that it has left behind locks nothing. Forked processes have no lock.
+    Raises `UserError` that names the process that already holds it. The operating system keeps the
+    lock, on a file that is removed at the end of the block. A killed process loses its lock, so a
+    file that it leaves behind locks nothing. Forked processes do not inherit the lock.
     """
     path = folder / name
     file = _locked(path)
@@ -40,7 +40,7 @@ def only_writer(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """Open and lock the file; try again if its last holder has removed it meanwhile."""
+    """Open and lock the file; try again if its previous holder removes it in the meantime."""
     while True:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +55,8 @@ def _locked(path: Path) -> int:
             if error.errno not in WITHOUT_LOCKS:
                 raise
             logger.warning(
-                "%s: this file system has no locks (%s): nothing keeps a second run out of the "
-                "folder",
+                "%s: this file system has no locks (%s); make sure that no second run writes to "
+                "the folder",
                 path.parent,
                 error.strerror,
             )

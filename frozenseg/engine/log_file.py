@@ -1,4 +1,4 @@
-"""log.txt of a run: all that the package logs, each line with its time, and how the run ended."""
+"""log.txt of a run: everything that the package logs, with the time, and how the run ended."""
 
 import logging
 import sys
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 FILE_ONLY = {"file_only": True}
-"""As `extra` of a record: it goes to log.txt and to no console, e.g. a table of all classes."""
+"""The `extra` of records that go only to log.txt and to no console, e.g. a table of all classes."""
 
 
 class LogFile(logging.FileHandler):
-    """Appends lines to a file, with local time and level. A run that goes on appends to the same.
+    """Appends lines to a file, with local time and level; a resumed run appends to the same file.
 
-    A full disk ends the file with a warning, and not the run.
+    On a full disk, a warning is logged and the file ends, but the run continues.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,23 +34,25 @@ class LogFile(logging.FileHandler):
         self.setFormatter(logging.Formatter(form, datefmt="%Y-%m-%d %H:%M:%S"))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        """Go on without the file, where `logging` would print a traceback."""
+        """Continue without the file; `logging` itself would print a traceback."""
         logging.getLogger(PACKAGE).removeHandler(self)
         reason = sys.exc_info()[1]
         logger.warning("%s cannot be written (%s): it ends here", self.baseFilename, reason)
 
     def close(self) -> None:
-        """Close the file. A line that a full disk has not taken would be written again here."""
+        """Close the file; ignores that a line which a full disk refused fails once more."""
         with suppress(OSError):
             super().close()
 
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Inside, what the package logs from INFO on goes to log.txt in `folder` too.
+    """Within the `with` block, records of the package from level INFO are also written to log.txt
+    in `folder`.
 
-    What a host shows of it stays as it was: records below the level that the package had go to the
-    file alone. The last line says how the block ended; a defect leaves its traceback.
+    The host program's handlers still get only what they got before: records below the previous
+    level of the package go only to the file. The last line says how the block ended; an unexpected
+    exception is logged with its traceback.
     """
     package, start = logging.getLogger(PACKAGE), time.monotonic()
     with _with_handler(package, LogFile(folder / LOG_FILE)):
@@ -71,10 +73,10 @@ def log_file(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _with_handler(package: logging.Logger, handler: logging.Handler) -> Iterator[None]:
-    """Let the package log to one more handler, from INFO on, and to the others as before."""
+    """Add a handler for records from level INFO, without changing what other handlers get."""
     level, shown = package.level, package.getEffectiveLevel()
     if not package.hasHandlers() and logging.lastResort is not None:
-        others = [logging.lastResort]  # what Python warns with where nothing is set up
+        others = [logging.lastResort]  # Python's handler for warnings if no logging is configured
         package.addHandler(logging.lastResort)
     else:
         others = [*package.handlers, *logging.getLogger().handlers]

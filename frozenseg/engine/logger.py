@@ -1,4 +1,4 @@
-"""The numbers of a training: a line on the console, metrics.jsonl, TensorBoard, W&B."""
+"""Log the metrics of a training run: on the console, in metrics.jsonl, TensorBoard and W&B."""
 
 import json
 import logging
@@ -23,20 +23,24 @@ from frozenseg.files import atomic_path, json_text, writing
 logger = logging.getLogger(__name__)
 
 METRICS_FILE, WANDB_FILE = "metrics.jsonl", "wandb_id"
-WINDOW = 20  # steps whose median loss the console shows, as detectron2 does
+WINDOW = 20  # the console shows medians of the losses over so many steps, as detectron2 does
 
 
 class TrainingLog:
-    """Writes the numbers of a training, in its first process alone.
+    """Writes the metrics of a training run; only its first process writes.
 
-    The console gets a line every `period` steps, whose losses are medians over the last `WINDOW`
-    steps of this process. metrics.jsonl gets a line then too, with the losses of that step alone,
-    so that a resumed run writes the same, and a line for each evaluation. Each has the time, in
-    UTC. A value that is not finite, such as the score of a class that no image has, is null there.
+    Every `period` steps, the console gets a line whose losses are medians over the last `WINDOW`
+    steps of this process. At the same time, metrics.jsonl gets a line with the losses of that step
+    only, so that a resumed run writes the same numbers. It also gets a line for each evaluation.
+    Each line has the time in UTC. A value that is not finite, such as the score of a class that
+    occurs in no image, is null there.
 
-    period: in steps. start_step: how many steps are done already.
+    total_steps: the number of steps of the entire run.
+    batch_size: the number of images of a step, over all processes.
+    period: in steps.
+    start_step: the number of steps that are already done.
     active: whether this is the first process.
-    wandb_project: "" for none.
+    wandb_project: the name of the W&B project; "": W&B is not used.
     settings: the configuration of the run, nested by its sections, for TensorBoard and W&B.
     """
 
@@ -72,11 +76,12 @@ class TrainingLog:
             trim_metrics(self.path, start_step, total_steps)
 
     def data_ready(self) -> None:
-        """Note that the batch of the next step has come: the time until now was spent waiting."""
+        """Record that the next batch has arrived: the time since the last step counts as waiting
+        for data."""
         self._data_seconds += time.perf_counter() - self._step_end
 
     def step(self, step: int, losses: dict[str, float], more: dict[str, float]) -> None:
-        """Log a step that is done. more: further numbers; "lr" is shown on the console."""
+        """Log a finished step. more: further numbers, with "lr", which the console shows."""
         now = time.perf_counter()
         self._step_end = now
         self._window.append(losses)
@@ -107,7 +112,10 @@ class TrainingLog:
         self._since, self._last_step, self._data_seconds = time.perf_counter(), step, 0.0
 
     def evaluation(self, step: int, results: dict[str, dict[str, float]]) -> None:
-        """Log scores by data set and metric. The time they took does not count as training."""
+        """Log scores by data set and metric.
+
+        The time of the evaluation does not count in the speed of the training.
+        """
         if self.active:
             self._write({"step": step, "evaluation": results})
             flat = {
@@ -118,8 +126,8 @@ class TrainingLog:
         self._last_step, self._data_seconds = step, 0.0
 
     def lacks_evaluation(self, step: int) -> bool:
-        """Tell whether metrics.jsonl has rows of this run, but none of an evaluation after `step`
-        steps: it was killed before or in it."""
+        """Tell whether metrics.jsonl has rows of this run, but none of the evaluation after `step`
+        steps, so that the run was killed before or during that evaluation."""
         rows = read_metrics(self.path)
         return bool(rows) and not any("evaluation" in r and r["step"] == step for r in rows)
 
@@ -132,7 +140,7 @@ class TrainingLog:
             self._wandb.log({name: self._wandb.Image(image)}, step=step)
 
     def close(self) -> None:
-        """End the files of TensorBoard and the run of W&B."""
+        """Close TensorBoard's files and finish the W&B run."""
         with self._board_may_fail():
             if self._board is not None:
                 self._board.close()
@@ -152,8 +160,8 @@ class TrainingLog:
 
     @contextmanager
     def _board_may_fail(self) -> Iterator[None]:
-        """Let an error inside, such as a full disk, end TensorBoard's files and not the run:
-        they hold no more than metrics.jsonl."""
+        """After an error in the `with` block, such as a full disk, stop writing to TensorBoard
+        instead of ending the run. Its files hold nothing that metrics.jsonl lacks."""
         try:
             yield
         except OSError as error:
@@ -162,7 +170,7 @@ class TrainingLog:
 
 
 def utc_time() -> str:
-    """Return the time in UTC by ISO 8601, to the second."""
+    """Return the current time in UTC, in ISO 8601 format with a resolution of one second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -173,14 +181,17 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file, each with a whole number "step"; those of an evaluation
-    have tables of scores by data set. Other lines (cut off by a killed run, or damaged) are skipped
-    and counted in a warning."""
+    """Return the rows of a metrics file.
+
+    Each row has an integer "step". The rows of evaluations have "evaluation": scores by data set
+    and metric. Other lines, such as damaged ones or one that a killed run cut off, are skipped, and
+    a warning states their number.
+    """
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = [row for row in map(_row, lines) if row is not None]
     if len(rows) < len(lines):
         logger.warning(
-            "%s: skipping %d of %d lines that are not whole rows of a step",
+            "%s: skipping %d of %d lines that are not complete rows of a step",
             path,
             len(lines) - len(rows),
             len(lines),
@@ -191,17 +202,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):  # no JSON, or no UTF-8
+    except (ValueError, RecursionError):  # not JSON, or not UTF-8
         return None
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return None
     scores = row.get("evaluation", {})
-    whole = isinstance(scores, dict) and all(isinstance(entry, dict) for entry in scores.values())
-    return row if whole else None
+    valid = isinstance(scores, dict) and all(isinstance(entry, dict) for entry in scores.values())
+    return row if valid else None
 
 
 def trim_metrics(path: Path, step: int, total_steps: int) -> None:
-    """Drop the rows that a run resumed after `step` writes again, and the last evaluation."""
+    """Remove the rows that a run resumed after `step` writes again, and those of the evaluation
+    after `total_steps`."""
     if not path.is_file():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,17 +228,17 @@ def trim_metrics(path: Path, step: int, total_steps: int) -> None:
 
 
 def memory_mib() -> float:
-    """Return the peak of memory so far in MiB: of the GPU if this process has used one, else of
-    the process."""
+    """Return the peak memory so far in MiB: that of the GPU if this process has used one, else that
+    of the process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, other systems KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _main(losses: dict[str, float]) -> list[str]:
-    """Return the names of the losses of the last output; those of auxiliary outputs have a
-    number."""
+    """Return the names of the losses of the last output; the names of auxiliary ones end in a
+    number, as in "loss_mask_0"."""
     return [name for name in losses if name.startswith("loss_") and name.count("_") == 1]
 
 
@@ -238,12 +250,12 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
 
 
 def _as_code(settings: Mapping[str, Any]) -> str:
-    """Return settings as a block of code in the Markdown that TensorBoard shows."""
+    """Return the settings as an indented code block, because TensorBoard shows text as Markdown."""
     return "".join(f"    {line}\n" for line in json_text(settings, indent=1).splitlines())
 
 
 def _wandb(folder: Path, project: str, settings: Mapping[str, Any], *, resumed: bool) -> Any:
-    """Return a W&B run whose id lies beside the metrics, so that a resumed training uses it too."""
+    """Start a W&B run, or continue that of a resumed training, whose id is stored in `folder`."""
     try:
         import wandb
     except ModuleNotFoundError:
@@ -259,7 +271,7 @@ def _wandb(folder: Path, project: str, settings: Mapping[str, Any], *, resumed: 
         id=run_id,
         resume="allow",
         config=dict(settings),
-        allow_val_change=True,  # a run may go on with other settings than it began with
+        allow_val_change=True,  # a run may be resumed with other settings
     )
     with atomic_path(path) as temporary:
         temporary.write_text(run_id + "\n", encoding="utf-8")

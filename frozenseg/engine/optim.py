@@ -15,11 +15,11 @@ from frozenseg.models.layers import WithEmbeddings
 from frozenseg.models.pixel_decoder import DeformableEncoder
 
 RULES = ("modules", "tables", "matrices")
-"""What decays, see `parameter_groups`."""
-FUSED_DEVICES = {"cpu", "cuda"}  # PyTorch's list is longer; these have been tried
-# Up to these bounds a step of AdamW keeps weights finite, if weights, moments and the norm of the
-# gradient are: it divides a moment by the root of another that grows with it, so a weight moves by
-# about ten times the rate at most, and shrinks by rate times decay.
+"""The rules for which parameters decay; see `parameter_groups`."""
+FUSED_DEVICES = {"cpu", "cuda"}  # PyTorch supports more; only these have been tested
+# Up to these bounds, a step of AdamW keeps weights finite if the weights, the moments and the norm
+# of the gradient are finite: AdamW divides a moment by the root of another one that grows with it,
+# so a weight moves by at most about ten times the rate, and shrinks by rate times decay.
 LARGEST_RATE, LARGEST_DECAY = 1.0, 1.0
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.InstanceNorm2d)
 
@@ -33,19 +33,25 @@ def parameter_groups(
     rule: str = "modules",
     constant_decoder: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the trained parameters in groups by what happens to them.
+    """Return the trained parameters in groups that share a weight decay and a schedule.
 
-    A group has "params", "names", "weight_decay", "fixed_rate" (the schedule of the learning rate
-    leaves it alone) and "fixed_decay" (the schedule of the decay does).
+    A group has the keys "params", "names", "weight_decay", "fixed_rate" (whether the schedule of
+    the learning rate does not apply to it) and "fixed_decay" (whether the schedule of the weight
+    decay does not apply to it).
 
-    rule: which parameters are weights, norms or embeddings.
-        "modules": norms and embeddings are told by their module; biases, the logit scale and the
-        level embeddings of the deformable encoders count as weights, as in the published recipe of
-        FrozenSeg (detectron2's solver).
-        "tables": as "modules", but these level embeddings are embeddings.
-        "matrices": parameters with one axis do not decay, embeddings do, as in the published recipe
-        of Fusioner.
-    constant_decoder: Fusioner's decoder has a group of its own, without decay or schedule.
+    weight_decay, norm_decay, embedding_decay: the weight decay of weights, of the parameters of
+        normalisation layers, and of embeddings, 0-1.
+    rule: which parameters count as weights, norms or embeddings.
+        "modules": the type of the module decides; biases, the logit scale and the level embeddings
+        of the deformable encoders count as weights, as in the published recipe of FrozenSeg
+        (detectron2's solver).
+        "tables": as "modules", but these level embeddings count as embeddings.
+        "matrices": parameters with one axis do not decay, all others decay as weights, including
+        embeddings, as in the published recipe of Fusioner.
+    constant_decoder: whether Fusioner's decoder gets a group of its own, without weight decay and
+        with a constant learning rate.
+
+    Raises `ValueError` for an unknown rule, and `UserError` for a decay outside 0-1.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} of weight decay: must be one of {', '.join(RULES)}")
@@ -72,7 +78,7 @@ def parameter_groups(
         for kind, decay in decays.items()
     }
     apart = _decoder_modules(model) if constant_decoder else set()
-    seen: set[int] = set()  # a module may be shared, its parameters are trained once
+    seen: set[int] = set()  # the parameters of a shared module must be listed only once
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
@@ -85,7 +91,10 @@ def parameter_groups(
 
 
 def _kind(leaf: str, parameter: nn.Parameter, module: nn.Module, rule: str) -> str:
-    """leaf: the name of the parameter in its module, which may say what its embeddings are."""
+    """Return the key in `decays` of a parameter by its rule.
+
+    leaf: the name of the parameter in its module; `WithEmbeddings` modules name their embeddings.
+    """
     is_table = isinstance(module, nn.Embedding) or _is_learned_table(leaf, module)
     if rule == "matrices":
         return "weights" if is_table or parameter.ndim > 1 else "vectors"
@@ -105,17 +114,17 @@ def _decoder_modules(model: nn.Module) -> set[nn.Module]:
 
 
 def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
-    """Return the optimiser over `parameter_groups`, fused where the device has such a kernel.
+    """Return AdamW over `parameter_groups`, in its fused form if the device has a kernel for it.
 
-    It loads a state dict of either form, fused or not, and keeps its own form.
+    The optimiser loads the state dict of a fused or unfused optimiser, and keeps its own form.
     """
     scheduled = {"fixed_rate": False, "fixed_decay": False}
     kept = [
         {
             **scheduled,
             **{key: value for key, value in group.items() if key != "names"},
-            # With names, which go into the optimiser's state dict: a saved moment is then found by
-            # the name of its parameter, not by its place.
+            # The names are stored in the optimiser's state dict, so that a saved moment can be
+            # found by the name of its parameter rather than by its index.
             "params": list(zip(group["names"], group["params"], strict=True)),
         }
         for group in groups
@@ -124,10 +133,10 @@ def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Ada
     fused = devices <= FUSED_DEVICES
 
     def keep_form(own: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        # The saved groups would decide otherwise, even for a device that has no such kernel.
+        # Otherwise the saved groups would decide, even on a device without a fused kernel.
         saved = state["param_groups"]
         if len(saved) != len(own.param_groups):
-            return state  # which the optimiser refuses
+            return state  # the optimiser itself refuses it
         kept = [
             {**group, **{key: mine[key] for key in ("fused", "fixed_rate", "fixed_decay")}}
             for group, mine in zip(saved, own.param_groups, strict=True)
@@ -141,10 +150,11 @@ def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Ada
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate of each step, a function of the step alone: a resumed run needs no state.
+    """The learning rate of each step: linear warm-up, then a multiplication at each of `steps`.
 
-    It rises linearly from `warmup_factor` times `base` over the first `warmup_iters` steps, and
-    falls by `gamma` at each of `steps`.
+    It depends only on the step, so a resumed run needs no saved state. Over the first
+    `warmup_iters` steps, it rises linearly from `warmup_factor` times `base` to `base`; at each of
+    `steps` it is multiplied by `gamma`.
     """
 
     base: float
@@ -163,7 +173,7 @@ class Schedule:
             )
 
     def __call__(self, step: int) -> float:
-        """Return the rate of the step that has `step` steps before it."""
+        """Return the learning rate of a step. step: the index of the step, from 0."""
         rate = self.base * self.gamma ** sum(step >= fall for fall in self.steps)
         if step >= self.warmup_iters:
             return rate
@@ -173,10 +183,11 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineSchedule:
-    """A value of each of `total` steps: from `base` to `end` along half a cosine.
+    """A value for each of `total` steps, from `base` to `end` along half a period of a cosine.
 
-    Over the first `warmup_iters` steps it rises linearly instead, from `warmup_factor` times `base`
-    to `base`, which it reaches in the last of them, as in the published code of Fusioner.
+    Over the first `warmup_iters` steps, it rises linearly instead, from `warmup_factor` times
+    `base` to `base`, which it reaches in the last of these steps, as in the published code of
+    Fusioner.
     """
 
     base: float
@@ -194,7 +205,7 @@ class CosineSchedule:
         _check_factor("warmup factor", self.warmup_factor)
 
     def __call__(self, step: int) -> float:
-        """Return the value of the step that has `step` steps before it."""
+        """Return the value of a step. step: the index of the step, from 0."""
         if step < self.warmup_iters:
             done = step / max(self.warmup_iters - 1, 1)
             return self.base * (self.warmup_factor * (1 - done) + done)
@@ -209,14 +220,14 @@ def _check_factor(name: str, factor: float) -> None:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all groups but those with a fixed one."""
+    """Set the learning rate of all groups except those with a fixed rate."""
     for group in optimizer.param_groups:
         if not group["fixed_rate"]:
             group["lr"] = rate
 
 
 def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
-    """Set the weight decay of all groups but those with a fixed one."""
+    """Set the weight decay of all groups except those with a fixed decay."""
     for group in optimizer.param_groups:
         if not group["fixed_decay"]:
             group["weight_decay"] = decay
@@ -225,8 +236,10 @@ def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
 def gradient_norm(
     parameters: Iterable[nn.Parameter], max_norm: float | None = None
 ) -> torch.Tensor:
-    """Return the norm of all gradients together; if it exceeds `max_norm`, they are scaled down to
-    it."""
+    """Return the norm of all gradients together, before clipping.
+
+    If it exceeds `max_norm`, the gradients are scaled down to this norm. None: no clipping.
+    """
     limit = float("inf") if max_norm is None else max_norm
     return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
 
@@ -241,7 +254,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Add the weights after a step to the average."""
+        """Update the average with the current weights; to be called after each step."""
         for name, average in self.average.items():
             average.lerp_(self.parameters[name], 1 - self.decay)
 
@@ -253,7 +266,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
+        """Within the `with` block, the model has the averaged weights."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The state of a training between two steps, to and from a checkpoint."""
+"""The state of a training run between two steps; it is saved to and restored from checkpoints."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,18 +23,19 @@ from frozenseg.runtime.precision import Precision
 
 @dataclass
 class TrainingState:
-    """All that a step changes.
+    """Everything that a training step changes, with the fixed settings that a step needs.
 
-    model: with its frozen parts; the trained ones are in the optimiser.
-    optimizer: AdamW, its groups with the names of their parameters.
-    precision: of the forward pass.
-    seed: of the run.
+    model: the model with its frozen parts; only the trained parameters are in the optimiser.
+    optimizer: AdamW, whose groups have the names of their parameters.
+    precision: the precision of the forward pass.
+    seed: the seed of the run.
     average: the moving average of the trained weights, or None.
-    decay: the weight decay of each step where it changes, a function of the step alone.
-    step: how many steps are done.
-    images: how many images all processes together have drawn.
+    decay: returns the weight decay of a step by its index; None: it is constant.
+    step: the number of finished steps.
+    images: the number of images that all processes together have drawn.
     best: the best evaluation so far, as in `TrainingCheckpoint`.
-    scaler: scales the loss so that gradients do not vanish in float16; does nothing otherwise.
+    scaler: scales the loss in float16, so that small gradients do not vanish; in other precisions
+        it does nothing.
     """
 
     model: nn.Module
@@ -58,8 +59,10 @@ class TrainingState:
         return next(self.model.parameters()).device
 
     def checkpoint(self) -> TrainingCheckpoint:
-        """Return the state as a checkpoint. All processes must call it: each adds its random
-        states."""
+        """Return the state as a checkpoint.
+
+        All processes must call this, because each contributes the states of its random generators.
+        """
         return TrainingCheckpoint(
             step=self.step,
             images=self.images,
@@ -73,16 +76,19 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: TrainingCheckpoint, origin: str) -> None:
-        """Take over the state of a checkpoint. origin: its name in messages."""
+        """Restore the state of a checkpoint.
+
+        origin: the name of the checkpoint in messages. Raises `UserError` if it does not fit.
+        """
         load_state(self.model, checkpoint.weights, origin)
         load_moments(self.optimizer, checkpoint, origin)
         if checkpoint.scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
-            # Switched on for the rest of a run, the average starts from the weights of now.
+            # If averaging is switched on in the middle of a run, it starts at the current weights.
             average = checkpoint.average or self.average.parameters
             if average.keys() != self.average.average.keys():
-                raise UserError(f"{origin}: its average is of other parameters than the model's")
+                raise UserError(f"{origin}: its average has other parameters than this model")
             self.average.load(average)
         restore_random_state(checkpoint.random_states, rank())
         self.step, self.images = checkpoint.step, checkpoint.images
@@ -92,8 +98,12 @@ class TrainingState:
 def load_moments(
     optimizer: torch.optim.Optimizer, checkpoint: TrainingCheckpoint, origin: str
 ) -> None:
-    """Give AdamW the moments of a checkpoint, found by the names of their parameters, checked, and
-    laid out in memory as its kernels expect it. Its groups stay as they are."""
+    """Load the moments of a checkpoint into AdamW; its groups keep their settings.
+
+    The moments are found by the names of their parameters (in older files by their indices),
+    checked, and laid out in memory like their parameters, as AdamW's kernels expect. origin: the
+    name of the checkpoint in messages. Raises `UserError` for moments that do not fit.
+    """
     saved = named_moments(checkpoint.optimizer)
     has_names = any("param_names" in group for group in checkpoint.optimizer["param_groups"])
     own = {
@@ -101,7 +111,7 @@ def load_moments(
         for index, (name, parameter) in enumerate(_parameters(optimizer))
     }
     if saved and saved.keys() != own.keys():
-        raise UserError(f"{origin}: its optimiser has other parameters than that of this model")
+        raise UserError(f"{origin}: its optimiser has other parameters than this model's")
     state = {}
     for name, entries in saved.items():
         index, parameter = own[name]
@@ -115,6 +125,6 @@ def load_moments(
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters in the order in which a state dict of the optimiser counts them."""
+    """Yield names and parameters in the order of their indices in the optimiser's state dict."""
     for group in optimizer.param_groups:
         yield from zip(group["param_names"], group["params"], strict=True)

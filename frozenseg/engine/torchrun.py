@@ -1,4 +1,4 @@
-"""What `torchrun` tells the processes that it starts, and how they find one another."""
+"""Information from `torchrun` for the processes that it starts, and how they find one another."""
 
 import os
 import socket
@@ -6,26 +6,28 @@ import time
 
 import torch.distributed as dist
 
-PORT = "frozenseg_port"
+PORT = "frozenseg_port"  # a key in torchrun's store
 PATIENCE = 300.0  # seconds that processes wait for the first one
 
 
 def under_torchrun() -> bool:
-    """Whether `torchrun` has started this process and told it its rank."""
+    """Tell whether `torchrun` has started this process and set its rank in the environment."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
 def keeps_a_store() -> bool:
-    """Whether `torchrun` keeps a store in which its processes would meet."""
+    """Tell whether `torchrun` itself keeps a store through which its processes would meet."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def store_of_this_start(number: int) -> dist.TCPStore:
-    """Return the store in which the processes of this start meet. number: the rank of this one.
+    """Return the store through which the processes of this start meet.
 
-    `torchrun` starts all processes anew where one has failed, but keeps its store, in which they
-    would find the addresses of dead ones and wait for them. So process 0 opens a store for each
-    start, and torchrun's holds the port of it.
+    If a process fails, `torchrun` restarts all of them but keeps its store, in which they would
+    find the addresses of dead processes and wait for these. Therefore process 0 opens a new store
+    for each start, and puts its port into torchrun's store.
+
+    number: the rank of this process.
     """
     host = os.environ["MASTER_ADDR"]
     kept = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False)
@@ -39,7 +41,7 @@ def store_of_this_start(number: int) -> dist.TCPStore:
         try:
             socket.create_connection((host, port)).close()
             return dist.TCPStore(host, port, is_master=False)
-        except ConnectionError:  # the port of an earlier start
+        except ConnectionError:  # this is still the port of an earlier start
             if time.monotonic() > until:
                 raise
             time.sleep(0.2)

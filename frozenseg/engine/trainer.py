@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, float]]
 
-# Of the loss in float16. A gradient that overflows even so does so without a scale, too.
+# In float16 the loss is scaled. If a gradient overflows even at this small scale, it would overflow
+# without scaling too, so the scale is not the cause.
 SMALLEST_SCALE = 2.0**-10
 
 
@@ -50,18 +51,21 @@ def train(
     keep_best: Callable[[], object],
     stop: GracefulShutdown,
 ) -> bool:
-    """Train until `max_iter` steps are done; returns False if the user has stopped it before.
+    """Train until `max_iter` steps are done; returns False if the user has stopped the run before.
+
+    A resumed run starts with the evaluation after its checkpoint if that evaluation is due and the
+    earlier run was killed before it was finished.
 
     network: the model, or DistributedDataParallel around it.
-    batches: micro-batches of this process without end; a step takes `accumulate` of them.
-    schedule: the learning rate of each step.
-    clip_norm: the largest norm of all gradients together; None: no clipping.
+    batches: an endless iterator of this process's micro-batches; a step takes `accumulate` of them.
+    schedule: returns the learning rate of a step by its index.
+    clip_norm: the maximum norm of all gradients together; None: no clipping.
     log, checkpoints: where the run writes.
     checkpoint_period, evaluation_period: in steps; 0: only at the end.
-    evaluate: returns scores by data set.
-    keep_best: called after the best evaluation so far, while the model has the evaluated weights.
-
-    A resumed run first makes the evaluation of its step if a killed one has not.
+    evaluate: returns scores by data set and metric; None: nothing is evaluated.
+    keep_best: called after an evaluation that is the best so far, while the model still has the
+        evaluated weights.
+    stop: says whether the user has asked the run to end.
     """
     if evaluate is not None and _due(state.step, evaluation_period) and state.step < max_iter:
         if all_gather_json(is_main() and log.lacks_evaluation(state.step))[0]:
@@ -81,10 +85,10 @@ def train(
         log.step(state.step, losses, {"lr": rate, "grad_norm": norm})
         last = state.step == max_iter
         if last or _due(state.step, checkpoint_period):
-            save_checkpoint(state, checkpoints)  # first: an evaluation may fail, or be killed
+            save_checkpoint(state, checkpoints)  # before the evaluation, which may fail
         if evaluate is not None and _due(state.step, evaluation_period) and not last:
             evaluate_now(state, evaluate, log, keep_best, checkpoints)
-    checkpoints.prove()  # no step follows that could show it bad
+    checkpoints.prove()  # no further step can prove the last checkpoint
     return True
 
 
@@ -93,7 +97,7 @@ def loss_normalizers(
 ) -> tuple[LossNormalizers, bool]:
     """Return the normalizers of a step, and whether any process has been asked to stop.
 
-    One exchange between the processes serves both.
+    Both take a single exchange between the processes.
     """
     mine = sum(map(loss.normalizers, micro_batches), LossNormalizers())
     values = torch.tensor([*astuple(mine), float(stopping)], dtype=torch.float64)
@@ -111,9 +115,14 @@ def training_step(
     rate: float,
     clip_norm: float | None,
 ) -> tuple[dict[str, float], float]:
-    """One step of the optimiser; returns the losses of the whole batch and the gradient's norm.
+    """Take one step of the optimiser; returns the losses of the entire batch and the gradient norm.
 
-    A loss or a norm that is not a finite number is a `UserError`, raised before any weight changes.
+    Raises `UserError` for a loss or a norm that is not finite, before any weight changes. In
+    float16, a step whose gradient overflows because of the loss scale is skipped instead.
+
+    micro_batches: the samples of this process, by micro-batch.
+    rate: the learning rate.
+    clip_norm: as in `train`.
     """
     set_learning_rate(state.optimizer, rate)
     if state.decay is not None:
@@ -131,7 +140,7 @@ def training_step(
                 outputs = network(batch.images, batch.classes, batch.features)
                 losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
             total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
-            # DistributedDataParallel averages gradients over the processes; theirs add up.
+            # The factor turns DistributedDataParallel's average over the processes into a sum.
             with state.precision.float32_products():
                 state.scaler.scale(total * processes).backward()
         for name, value in losses.items():
@@ -140,7 +149,7 @@ def training_step(
     state.scaler.unscale_(state.optimizer)
     norm = gradient_norm(state.model.parameters(), clip_norm)
     report, length = _report(summed, norm, loss.weights, state, micro_batches)
-    state.scaler.step(state.optimizer)  # which leaves out a step whose gradient has overflowed
+    state.scaler.step(state.optimizer)  # skips the step if the gradient has overflowed
     state.scaler.update()
     if state.average is not None:
         state.average.update()
@@ -156,9 +165,11 @@ def evaluate_now(
     keep_best: Callable[[], object],
     checkpoints: CheckpointFolder,
 ) -> None:
-    """Evaluate with the averaged weights, if there are any. If the result is the best so far,
-    judged by the first metric of the first data set, it is noted in a checkpoint: later ones, also
-    of a run that is resumed, have to beat it."""
+    """Evaluate with the averaged weights if there are any, otherwise with the current ones.
+
+    If the score, the first metric of the first data set, is the best so far, `keep_best` is called
+    and the score is saved in a checkpoint, so that a resumed run also compares later scores to it.
+    """
     with state.average.applied() if state.average is not None else nullcontext():
         results = evaluate()
         is_best = _is_best(state, results)
@@ -166,12 +177,15 @@ def evaluate_now(
             keep_best()
     if is_best:
         save_checkpoint(state, checkpoints)
-    log.evaluation(state.step, results)  # last: without it, a resumed run evaluates again
+    # This is done last, because a resumed run repeats an evaluation that is not in the log.
+    log.evaluation(state.step, results)
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:
-    """Whether the first score is the best so far; one of another metric or data set, from before
-    the run was resumed with other ones, does not count."""
+    """Tell whether the first score is the best so far, and then store it in `state.best`.
+
+    If the run was resumed with another metric or data set, earlier scores do not count.
+    """
     data_set, metrics = next(iter(results.items()), ("", {}))
     if not metrics:
         return False
@@ -180,8 +194,10 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
         return False
     judged = f"{metric} of {data_set}"
     before = state.best.get("metric", judged)
-    if before not in (judged, metric):  # a checkpoint from before has the metric alone
-        logger.warning("the best weights were those of the highest %s, now of %s", before, judged)
+    if before not in (judged, metric):  # older checkpoints hold only the name of the metric
+        logger.warning(
+            "the best weights so far were chosen by the highest %s, now of %s", before, judged
+        )
     elif state.best and score <= state.best["score"]:
         return False
     state.best = {"metric": judged, "score": score, "step": state.step}
@@ -189,9 +205,10 @@ def _is_best(state: TrainingState, results: Scores) -> bool:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """Return the model, in a run of several processes with gradients averaged over them.
+    """Wrap the model in DistributedDataParallel if there are several processes.
 
-    Only trained parameters take part: frozen ones need no gradient, and no buffer ever changes.
+    Only trained parameters are synchronised: frozen ones need no gradient, and buffers never
+    change.
     """
     if not torch.distributed.is_initialized():
         return model
@@ -201,23 +218,25 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def _gradient_exchange(network: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
-    """Let processes exchange gradients in the last micro-batch of a step only."""
+    """Let processes exchange gradients only in the last micro-batch of a step."""
     if now or not isinstance(network, DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
 
 
 def _require_gradients(state: TrainingState) -> None:
-    """Refuse parameters that nothing would train. AdamW would keep no moments of them, and no
-    checkpoint of the run could be read."""
+    """Raise `UserError` before the first step if trained parameters get no gradient.
+
+    AdamW would keep no moments for them, so no checkpoint of the run could be read.
+    """
     if state.step:
         return
     parameters = state.model.named_parameters()
     without = [name for name, part in parameters if part.requires_grad and part.grad is None]
     if without:
         raise UserError(
-            f"{len(without)} trained parameters have no part in the loss ({listed(without, 2)}); "
-            "choose more layers for the decoders, or a loss that depends on them"
+            f"{len(without)} trained parameters have no effect on the loss ({listed(without, 2)}); "
+            "choose more layers for the decoders, or a loss that depends on these parameters"
         )
 
 
@@ -229,7 +248,7 @@ def _finite_losses(
     samples: list[Sample],
     state: TrainingState,
 ) -> dict[str, Tensor]:
-    """Return the losses; outputs that are not finite are an error that names the images."""
+    """Return the losses; raises `UserError` that names the images if outputs are not finite."""
     try:
         return loss(outputs, targets, normalizers)
     except FloatingPointError as error:
@@ -244,8 +263,11 @@ def _report(
     state: TrainingState,
     micro_batches: list[list[Sample]],
 ) -> tuple[dict[str, float], float]:
-    """Return the losses of all processes and the norm of the gradient as numbers, in one copy from
-    the device; a number that is not finite ends the run."""
+    """Return the losses summed over all processes, and the gradient norm, as Python numbers.
+
+    They are copied from the device together. Raises `UserError` for a number that is not finite,
+    unless the norm may be infinite because of the loss scale.
+    """
     mine = torch.stack([*(value.float() for value in summed.values()), norm.float()]).cpu()
     *values, norms = all_sum(mine.clone()).tolist()
     losses = dict(zip(summed, values, strict=True))
@@ -258,30 +280,33 @@ def _report(
 
 
 def _may_overflow(state: TrainingState) -> bool:
-    """Whether an infinite gradient may be due to the scale of the loss in float16: the step is then
-    left out and the scale halved. At a scale near nothing there must be another cause."""
+    """Tell whether the loss scale in float16 may be the cause of an infinite gradient.
+
+    Such a step is skipped and the scale is halved. At a very small scale, the cause must be
+    another.
+    """
     return state.scaler.is_enabled() and state.scaler.get_scale() > SMALLEST_SCALE
 
 
 def _not_finite(
     names: list[str], values: list[float], step: int, micro_batches: list[list[Sample]]
 ) -> str:
-    """Return a message with the names of the values that are not finite, and the images of all
-    processes that have one."""
+    """Return an error message that names the values that are not finite, and the images of the
+    processes that have such values. All processes must call this."""
     wrong = [name for name, value in zip(names, values, strict=False) if not math.isfinite(value)]
     samples = [sample for samples in micro_batches for sample in samples] if wrong else []
     gathered = all_gather_json([wrong, [sample.record.image_id for sample in samples]])
     names = sorted({name for wrong, _ in gathered for name in wrong})
     images = ", ".join(str(image) for _, images in gathered for image in images)
     return (
-        f"step {step + 1}: {', '.join(names)} not finite for the batch of images {images}, the "
+        f"step {step + 1}: {', '.join(names)} not finite for the batch of images {images}; the "
         "step is not taken; try a lower learning rate, or look at these images with "
         "frozenseg view_samples"
     )
 
 
 def save_checkpoint(state: TrainingState, checkpoints: CheckpointFolder) -> None:
-    """Write the state of a run. All its processes have to call this."""
+    """Write a checkpoint of the run. All its processes must call this."""
     checkpoint = state.checkpoint()
     if is_main():
         path = checkpoints.save(checkpoint)
@@ -312,14 +337,14 @@ def saying_how_to_go_on(
 
 
 def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:
-    """Return what went wrong, and how to go on."""
+    """Return a message that says what went wrong and how to continue."""
     paths = checkpoints.paths()
     if not paths:
         return f"{error} (after {step} steps); there is no checkpoint yet: start again"
     told = (
-        f"{error} (after {step} steps); the last good checkpoint is {paths[-1]}: go on from it "
+        f"{error} (after {step} steps); the last good checkpoint is {paths[-1]}: continue from it "
         "with --resume"
     )
-    if step_of(paths[-1]) == step and len(paths) > 1:  # no step has been taken from it yet
-        told += f" (should it fail there again: without that file, from {paths[-2].name})"
+    if step_of(paths[-1]) == step and len(paths) > 1:  # no step from it has succeeded yet
+        told += f" (if it fails there again, delete this file to continue from {paths[-2].name})"
     return told

@@ -1,15 +1,18 @@
-"""What the training loop needs of a loss, and the losses of the two model families.
+"""The interface between the training loop and a loss, and the losses of the two model families.
 
-The loop calls the network, the loss compares its outputs with targets:
+The loop calls the network, and the loss compares its outputs with targets:
 
     batch = loss.prepare(samples, positions, device)
     outputs = network(batch.images, batch.classes, batch.features)
     losses = loss(outputs, batch.targets, normalizers)
 
-The batch of a step may be spread over processes and over micro-batches (gradient accumulation). Its
-losses are those of one large batch: they are divided by sums over the whole batch
-(`LossNormalizers`), and the random choices for an image depend on the seed and on the position of
-the image among all draws of the run, and on nothing else.
+The batch of a step may be divided among processes and micro-batches (gradient accumulation). Its
+losses equal those of one large batch, because they are divided by sums over the entire batch
+(`LossNormalizers`), and because the random choices for an image depend only on the seed and on the
+position of the image in the sequence of all images that the run draws.
+
+Legend: B images, k queried classes, K classes of the training vocabulary, D dimension of the text
+embeddings, N annotated objects, (H, W) size of the padded images, (h, w) size of the mask logits.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +32,7 @@ from frozenseg.losses.region_loss import RegionLoss
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import Features, ImageBatch, MaskPredictions, Targets, TextEmbeddings
 
-# beside SAMPLE_STREAM and ORDER_STREAM of `frozenseg.data.dataset`
+# Keys of independent random streams; `frozenseg.data.dataset` has SAMPLE_STREAM and ORDER_STREAM.
 POINT_STREAM, CLASS_STREAM, COUNT_STREAM = 2, 3, 4
 
 Outputs = TypeVar("Outputs")
@@ -38,13 +41,14 @@ LossTargets = TypeVar("LossTargets")
 
 @dataclass(frozen=True)
 class LossNormalizers:
-    """What the losses of a step are divided by: sums over its whole batch.
+    """The divisors of the losses of a step: sums over its entire batch.
 
-    A loss fills in the sums that it needs.
+    Each loss fills in only the sums that it needs.
 
-    objects: masks of objects. named: of those, objects whose class is known.
-    class_weight: the weights that the class loss gives to all queries of one output.
-    labelled_images: images with a labelled pixel.
+    objects: the number of annotated objects.
+    named: the number of these objects whose class is known.
+    class_weight: the sum of the weights that the class loss gives to all queries of one output.
+    labelled_images: the number of images with at least one labelled pixel.
     """
 
     objects: float = 0.0
@@ -58,13 +62,13 @@ class LossNormalizers:
 
 @dataclass(frozen=True)
 class TrainingBatch(Generic[LossTargets]):
-    """A micro-batch: what the network is given, and what its outputs are compared with.
+    """A micro-batch: the inputs of the network, and the targets of its outputs.
 
-    images: on the device of the network.
-    classes: what the network looks for: a vocabulary, or for each image the vectors (B, k, D) of
-        its queried classes.
-    targets: what the loss of the family expects.
-    features: what the frozen encoders make of the images, if that is known already.
+    images: the images, on the device of the network.
+    classes: the classes that the network looks for: the embeddings of a vocabulary, or for each
+        image the vectors (B, k, D) of its queried classes.
+    targets: the targets in the form that the loss of the model family expects.
+    features: the outputs of the frozen encoders for the images if they are cached, otherwise None.
     """
 
     images: ImageBatch
@@ -75,12 +79,13 @@ class TrainingBatch(Generic[LossTargets]):
 
 @dataclass(frozen=True, kw_only=True)
 class InputPreparation:
-    """How samples become the input of a network.
+    """Turns samples into the input of a network.
 
-    size_divisor: batches of images are padded to a multiple of it, in pixels.
-    grey_padding: the encoders see the padding of a crop as it is painted, as in the published
-        FrozenSeg, where at test the padding is zero; otherwise it counts as padding.
-    cache: where the features of the frozen encoders are kept, or None.
+    size_divisor: batches are padded to a multiple of so many pixels.
+    grey_padding: whether the encoders see the grey padding of a crop as image content, as in the
+        published training of FrozenSeg (at test, its padding is zero). If not, they treat it as
+        padding.
+    cache: the cache for the features of the frozen encoders, or None.
     """
 
     size_divisor: int
@@ -90,62 +95,68 @@ class InputPreparation:
     def __call__(
         self, samples: list[Sample], device: torch.device
     ) -> tuple[ImageBatch, Features | None]:
-        """Return the images on the device, and their features if there is a cache."""
+        """Return the images on the device, and their features if there is a cache, else None."""
         images = ImageBatch.collate(
             [sample.image for sample in samples],
             self.size_divisor,
             [self._seen_size(sample) for sample in samples],
-            # The cache knows images by their bytes on the host.
+            # The cache computes its keys from the pixels in host memory.
             device=device if self.cache is None else None,
         )
-        # The cache encodes with the bare model and not with DistributedDataParallel: frozen
-        # encoders have no gradients to exchange.
+        # The cache calls the model without DistributedDataParallel, because frozen encoders have
+        # no gradients to exchange.
         features = None if self.cache is None else self.cache(images, device)
         return images.to(device), features
 
     def _seen_size(self, sample: Sample) -> tuple[int, int]:
-        """Return the size of the image as the encoders see it; they treat the rest as padding."""
-        whole = (sample.image.shape[1], sample.image.shape[2])
-        return whole if self.grey_padding else sample.unpadded_size or whole
+        """Return the size of the area that the encoders see as the image, without padding."""
+        full = (sample.image.shape[1], sample.image.shape[2])
+        return full if self.grey_padding else sample.unpadded_size or full
 
 
 class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
     """The loss of a model family.
 
-    weights: of the losses in the total that is minimised, see `weighted_losses`.
+    weights: the weights of the losses, by name, in the total that is minimised; see
+        `weighted_losses`.
     """
 
     weights: Mapping[str, float]
 
     @abstractmethod
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
-        """Return the share of these samples in the normalizers of their step."""
+        """Return the contribution of these samples to the normalizers of their step."""
 
     @abstractmethod
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[LossTargets]:
-        """Return samples as a micro-batch. positions: those of the samples among all draws of the
-        run."""
+        """Return samples as a micro-batch.
+
+        positions: the position of each sample in the sequence of all samples that the run draws.
+        """
 
     @abstractmethod
     def __call__(
         self, outputs: Outputs, targets: LossTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
-        """Unweighted losses by name, each the share of a micro-batch in that of the whole batch:
-        over all micro-batches and processes of a step they add up to it."""
+        """Return the unweighted losses of a micro-batch, by name.
+
+        Each is the contribution of the micro-batch: over all micro-batches and processes of a step,
+        they add up to the loss of the entire batch.
+        """
 
 
 @dataclass(frozen=True)
 class ObjectTargets:
-    """The annotated objects of each image, and for each image a seed (B,) of its random points."""
+    """The annotated objects of each image, and the seeds (B,) of the images' random points."""
 
     objects: list[Targets]
     seeds: Tensor
 
 
 class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
-    """Class, mask and dice losses of FrozenSeg against the training vocabulary."""
+    """The class, mask and dice losses of FrozenSeg, with the classes of the training vocabulary."""
 
     def __init__(
         self,
@@ -157,8 +168,12 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         seed: int,
         regions: RegionLoss | None = None,
     ) -> None:
-        """criterion: None where the decoders do not train. text: of the training vocabulary, on the
-        model's device. seed: of the random points. regions: further losses, of a mask adapter."""
+        """
+        criterion: the losses of the decoders; None if the decoders are not trained.
+        text: the embeddings of the training vocabulary, on the model's device.
+        seed: the seed of the random points.
+        regions: the losses of a mask adapter, or None.
+        """
         self.inputs = inputs
         self.seed = seed
         self.criterion = criterion
@@ -170,7 +185,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         self.num_queries = num_queries
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
-        """Objects, and the weights of all queries in the class loss."""
+        """Count the objects, and sum the weights of all queries in the class loss."""
         targets = [_targets(sample) for sample in samples]
         named = [int(of_image.is_named.sum()) for of_image in targets]
         return LossNormalizers(
@@ -180,8 +195,14 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         )
 
     def _class_weight(self, objects: int) -> float:
-        """Return the divisor of one image's class loss: queries matched with an object of a known
-        class weigh 1, the others less. With too few queries, those count as matched first."""
+        """Return the sum of the weights of an image's queries in the class loss.
+
+        A query that is matched with an object of a known class has the weight 1, the others have
+        `no_object_weight`. If there are more objects than queries, it is assumed that the queries
+        are matched with objects of a known class first.
+
+        objects: the number of objects of a known class.
+        """
         if self.criterion is None:
             return 0.0
         matched = min(objects, self.num_queries)
@@ -190,7 +211,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[ObjectTargets]:
-        """Images, the training vocabulary and the annotated objects."""
+        """Return the images, the training vocabulary and the annotated objects."""
         images, features = self.inputs(samples, device)
         seeds = torch.tensor([point_seed(self.seed, position) for position in positions])
         targets = ObjectTargets([_targets(sample) for sample in samples], seeds)
@@ -217,20 +238,23 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
 
 @dataclass(frozen=True)
 class PixelTargets:
-    """masks: (B, k, H, W) bool, of the queried classes. labelled: (B, H, W) bool, pixels that
-    count."""
+    """The targets of `BinaryMaskLoss`.
+
+    masks: (B, k, H, W) bool, the masks of the queried classes.
+    labelled: (B, H, W) bool, the pixels that count in the loss.
+    """
 
     masks: Tensor
     labelled: Tensor
 
 
 class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
-    """Binary cross entropy of the masks of the queried classes (Fusioner).
+    """The binary cross entropy of the masks of the queried classes (Fusioner).
 
-    For each image as many classes are queried as at test: first the class of its pair
-    (`Record.asked`), then those in the image, in random order, then others, whose masks should be
-    empty. The published training queries one class. Pixels that are labelled, but of no class,
-    count against every class.
+    For each image, as many classes are queried as at test: first the class of its pair
+    (`Record.asked`), then the classes in the image, in random order, then other classes, whose
+    target masks are empty. The published training queries one class. Pixels that are labelled as
+    none of the classes are negatives for every class.
     """
 
     def __init__(
@@ -244,11 +268,12 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         batch_size: int = 1,
     ) -> None:
         """
-        vectors: (K, D) of the training vocabulary, on the model's device.
-        classes_at_once: how many classes are queried together; 0: all K.
-        seed: of the choice of queried classes.
-        fewest_at_once: if not 0, each step queries a random number, from this to classes_at_once.
-        batch_size: of a step, over all processes and micro-batches.
+        vectors: (K, D), the embeddings of the training vocabulary, on the model's device.
+        classes_at_once: the number of classes that are queried together; 0: all K.
+        seed: the seed of the choice of queried classes.
+        fewest_at_once: if not 0, each step queries a random number of classes, from this number to
+            `classes_at_once`.
+        batch_size: the number of images of a step, over all processes and micro-batches.
         """
         self.inputs = inputs
         self.seed = seed
@@ -259,14 +284,14 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         self.batch_size = batch_size
 
     def normalizers(self, samples: list[Sample]) -> LossNormalizers:
-        """Images with a labelled pixel."""
+        """Count the images with at least one labelled pixel."""
         labelled = sum(bool(_targets(sample).labelled_pixels.any()) for sample in samples)
         return LossNormalizers(labelled_images=float(labelled))
 
     def prepare(
         self, samples: list[Sample], positions: list[int], device: torch.device
     ) -> TrainingBatch[PixelTargets]:
-        """Images, the vectors of each image's queried classes, and the masks of these classes."""
+        """Return the images, and the vectors and the target masks of their queried classes."""
         queried = torch.stack(
             [
                 self.queried_classes(
@@ -287,7 +312,7 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
     def __call__(
         self, outputs: Tensor, targets: PixelTargets, normalizers: LossNormalizers
     ) -> dict[str, Tensor]:
-        """`loss_mask`. outputs: mask logits (B, k, h, w)."""
+        """Return `loss_mask`. outputs: the mask logits (B, k, h, w)."""
         losses = pixel_losses(outputs, targets.masks, targets.labelled)
         return {"loss_mask": losses.sum() * (1 / max(normalizers.labelled_images, 1.0))}
 
@@ -296,9 +321,11 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
     ) -> Tensor:
         """Return the classes (k,) that are queried for the image drawn at `position`.
 
-        class_ids: the classes in it. first: one that comes before all others. step: the position of
-        an image of the same step, which decides k; None: `position`. They differ where a run was
-        resumed with another batch size.
+        class_ids: the classes in the image.
+        first: a class that is queried before all others, or None.
+        step: the position of any image of the same step, which decides k; None: `position`. The
+            images of a step could otherwise get different k if the run was resumed with another
+            batch size.
         """
         generator = seeded_generator(self.seed, CLASS_STREAM, position)
         order = generator.permutation(len(self.vectors))
@@ -311,7 +338,7 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         )
 
     def number_queried(self, position: int) -> int:
-        """Return how many classes are queried in the step of the image drawn at `position`."""
+        """Return the number of classes queried in the step of the image drawn at `position`."""
         if self.fewest_queried == self.num_queried:
             return self.num_queried
         generator = seeded_generator(self.seed, COUNT_STREAM, position // self.batch_size)
@@ -319,9 +346,10 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
 
 
 def class_masks(targets: Targets, classes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(k, *size) bool: all regions of each of the classes (k,), False where padding is added."""
+    """Return the masks (k, *size) bool of the classes (k,): each is the union of all regions of its
+    class, and False where padding is added."""
     is_of = classes[:, None] == targets.class_ids  # (k, N)
-    regions = targets.masks.flatten(1).float()  # counts of at most N: exact
+    regions = targets.masks.flatten(1).float()  # the product counts up to N regions, exactly
     masks = (is_of.float() @ regions).unflatten(1, targets.masks.shape[1:]) > 0
     return _padded(masks, size)
 
@@ -329,7 +357,8 @@ def class_masks(targets: Targets, classes: Tensor, size: tuple[int, int]) -> Ten
 def point_seed(seed: int, position: int) -> int:
     """Return the seed of the random points of the image drawn at `position`."""
     sequence = np.random.SeedSequence(seed, spawn_key=(POINT_STREAM, position))
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))  # torch takes 63 bits
+    # One bit is dropped, because torch takes seeds of 63 bits.
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:

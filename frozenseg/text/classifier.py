@@ -1,6 +1,6 @@
-"""Text embeddings of class names, with a cache in memory and on disk.
+"""Text embeddings of class names, cached in memory and on disk.
 
-Legend: S names, D dimension of the joint space.
+Legend: S names, D dimension of CLIP's joint space of images and texts, N texts.
 """
 
 import hashlib
@@ -24,28 +24,30 @@ from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 2_000_000_000  # bytes of all vectors on disk: 600,000 names of the published CLIP
-WRITES_BETWEEN = 100  # looks at how much that is, which takes a second with 100,000 files
-AT_ONCE = 1000  # names: 43 MB for the vectors of their sentences, by the published CLIP
-MOST_IN_MEMORY = 50_000  # names: 300 MB of the published CLIP; a service may be asked for any
+LARGEST = 2_000_000_000  # limit in bytes of the cache on disk: 600,000 names of the published CLIP
+WRITES_BETWEEN = 100  # writes between two checks of the limit; with 100,000 files one takes 1 s
+AT_ONCE = 1000  # names encoded together; the published CLIP's vectors of their sentences take 43 MB
+MOST_IN_MEMORY = 50_000  # names: 300 MB with the published CLIP; users of a service choose names
 FILE_FORMAT = "3"  # part of the folder's name, so that a new format does not find old files
-PREFIX = "name:"  # of the keys of vectors, so that no name is a reserved word of safetensors
+PREFIX = "name:"  # begins the keys of vectors, so that no key is a reserved word of safetensors
 
 
 class TextEncoder(Protocol):
     """The part of a frozen text encoder that the classifier uses."""
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Vectors (N, D), not normalised; raises `TextTooLong` for a text that would be cut."""
+        """Return vectors (N, D), not normalised; raises `TextTooLong` for a text that would be
+        cut."""
 
     def text_fingerprint(self) -> str:
-        """Return a digest of all that the vectors depend on: architecture, weights, tokenizer."""
+        """Return a digest of everything that the vectors depend on: architecture, weights and
+        tokenizer."""
 
 
 def cache_folder() -> Path | None:
-    """Return the folder of caches: $FROZENSEG_CACHE, else ~/.cache/frozenseg.
+    """Return the cache folder: $FROZENSEG_CACHE if it is set, else ~/.cache/frozenseg.
 
-    None, with a warning, if there is no home folder (as in containers without HOME).
+    Without a home folder, as in containers without HOME, logs a warning and returns None.
     """
     folder = os.environ.get("FROZENSEG_CACHE")
     if folder:
@@ -60,13 +62,14 @@ def cache_folder() -> Path | None:
 
 
 class TextClassifier:
-    """Makes the text embeddings of vocabularies and encodes every name only once.
+    """Computes the text embeddings of vocabularies; encodes every name only once.
 
     On disk, vectors are in a folder whose name is a hash of the encoder's fingerprint and the
-    templates, so that other weights or templates never find them. Its files are those of
-    `frozenseg.tensor_store`, named after the names in them. A file that cannot be read or written
-    costs time, never the result. Beyond `LARGEST` bytes the oldest files go, and beyond
-    `MOST_IN_MEMORY` names those that came first, which are then read from the disk again.
+    templates, so that other weights or templates never find them. The files are written by
+    `frozenseg.tensor_store`; the name of each is a hash of the class names in it. If a file cannot
+    be read or written, names are encoded again, and the result is the same. Beyond `LARGEST` bytes,
+    the oldest files are deleted. Beyond `MOST_IN_MEMORY` names, the oldest ones are removed from
+    memory, and read from the disk when they are needed again.
     """
 
     def __init__(
@@ -77,15 +80,15 @@ class TextClassifier:
         folder: Path | None,
         known: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Make the cache in memory.
+        """Make an empty cache in memory.
 
-        templates: from `frozenseg.text.templates.find_templates`.
-        folder: of the cache on disk; None keeps the cache in memory only.
-        known: names whose vectors (D,) are known already.
+        templates: the prompt templates, as `frozenseg.text.templates.find_templates` returns them.
+        folder: the cache folder on disk; None: the cache is only in memory.
+        known: the vectors (D,) of names that are already known, by name.
         """
         self.encoder = encoder
         self.templates = tuple(templates)
-        self.encoded = 0  # how many names were in no cache and had to be encoded
+        self.encoded = 0  # the number of names that were in no cache and had to be encoded
         self._root = folder
         self._folder: Path | None = None
         self._known: Mapping[str, Tensor] = known or {}
@@ -95,15 +98,17 @@ class TextClassifier:
         self._writable = True
 
     def keep_off_disk(self) -> None:
-        """Write no further names to disk, as those of others; what is there is still read."""
+        """Stop writing names to disk, e.g. because users of a service send them; files are still
+        read."""
         self._writable = False
 
     def embed(
         self, vocabulary: Vocabulary, training: Vocabulary, *, plurals: bool = False
     ) -> TextEmbeddings:
-        """Embeddings of a vocabulary; classes that share a name with `training` count as seen.
+        """Return the embeddings of a vocabulary; classes that share a name with `training` count as
+        seen.
 
-        plurals: whether a plural is the same name, as in `Vocabulary.seen`.
+        plurals: whether a plural counts as the same name, as in `Vocabulary.seen`.
         """
         vectors = self.vectors(vocabulary.flat_names)
         return TextEmbeddings(
@@ -133,7 +138,7 @@ class TextClassifier:
                 found |= encoded
             _log(new, missing)
             held |= found
-            # In one step: other threads may ask for names meanwhile.
+            # The dictionary is replaced in one step, because other threads may read it meanwhile.
             kept = list({**self._vectors, **found}.items())[-MOST_IN_MEMORY:]
             self._vectors = dict(kept)
         return torch.stack([held[name] for name in names])
@@ -141,7 +146,7 @@ class TextClassifier:
     def _encode(self, names: list[str]) -> dict[str, Tensor]:
         texts = [template.replace(PLACE, name) for name in names for template in self.templates]
         try:
-            # The vectors are kept for all later uses: an autocast around the caller is not theirs.
+            # The vectors are cached for all later uses, so the caller's autocast must not apply.
             with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
                 encoded = self.encoder.encode_text(texts)
         except TextTooLong as error:
@@ -156,14 +161,14 @@ class TextClassifier:
         return dict(zip(names, F.normalize(vectors, dim=-1).cpu(), strict=True))
 
     def _location(self) -> Path | None:
-        """Return the folder on disk for this encoder and these templates."""
+        """Return the folder on disk for this encoder and these templates; None without a cache."""
         if self._root is not None and self._folder is None:
             key = "\n".join((FILE_FORMAT, self.encoder.text_fingerprint(), *self.templates))
             self._folder = self._root / hashlib.sha256(key.encode()).hexdigest()[:32]
         return self._folder
 
     def _index(self) -> dict[str, Path]:
-        """For each name on disk, the file that has its vector."""
+        """Return the file that has the vector of a name, for each name on disk."""
         folder = self._location()
         if folder is None:
             return {}
@@ -195,7 +200,7 @@ class TextClassifier:
             return
         title = hashlib.sha256("\n".join(sorted(vectors)).encode()).hexdigest()[:32]
         if not all(vector.isfinite().all() for vector in vectors.values()):
-            return  # the weights are not finite, which the result will show
+            return  # the encoder's weights are not finite; the result will show it
         path = folder / f"{title}{SUFFIX}"
         try:
             write_tensors(path, {PREFIX + name: vector for name, vector in vectors.items()})
@@ -204,12 +209,12 @@ class TextClassifier:
             if self._writes % WRITES_BETWEEN == 0:
                 prune(folder.parent, LARGEST)
             self._writes += 1
-        except WriteError as error:  # a full or read-only disk must not cost the result
+        except WriteError as error:  # a full or read-only disk must not stop the computation
             logger.warning("text cache: %s", error)
 
 
 def _log(names: list[str], encoded: list[str]) -> None:
-    """Log how many names are new, and warn of names that are not in Latin letters."""
+    """Log the numbers of cached and encoded names, and warn of names without Latin letters."""
     logger.info(
         "text: %d names, %d from the cache, %d encoded",
         len(names),

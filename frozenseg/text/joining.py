@@ -1,4 +1,4 @@
-"""Joins a class list with the categories of an annotation, by numbers, order or names."""
+"""Match the classes of a list with the categories of an annotation, by numbers, order or names."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-# The share of classes whose names in the annotation may share no word with the list.
+# The maximum share of classes whose names in the list and the annotation have no word in common.
 OTHER_NAMES = 0.2
 
 
@@ -27,16 +27,17 @@ def join(
     """Return the classes of a list, in the order of an annotation's categories.
 
     A list whose numbers are the category ids is joined by number, and a list of the same length by
-    order, unless a name contradicts it. Otherwise names decide: every category needs a class of its
-    own in the list, which may have more classes. Raises `UserError` with the first pair that
-    differs where numbers and names contradict each other, or where names do not place every
-    category.
+    order, unless a name contradicts this. Otherwise names decide: every category needs a class of
+    its own in the list, which may have further classes.
 
-    names: of the categories.
-    ids: of the categories.
-    annotation: where they were read, for messages.
-    in_order: whether the order of the list is given, as for a benchmark whose label maps use it; an
-        annotation with other classes or in another order is refused.
+    names: the names of the categories.
+    ids: the ids of the categories.
+    annotation: where the categories were read, for messages.
+    in_order: whether the order of the list is fixed, as for a benchmark whose label maps use it; an
+        annotation with other classes or in another order is then refused.
+
+    Raises `UserError` that names the first differing pair if numbers and names contradict each
+    other, or if names do not assign a class to every category.
     """
     pairs = _Pairs(listed, names)
     if in_order and len(listed) != len(names):
@@ -69,7 +70,7 @@ def join(
 
 
 def _too_many(differing: int, count: int) -> bool:
-    """Whether too many names differ to join by order; a single one is settled by the others."""
+    """Tell whether too many names differ to join by order; a single one may differ."""
     return differing == count or differing > max(1, OTHER_NAMES * count)
 
 
@@ -84,7 +85,7 @@ def _renamed(pairs: "_Pairs", annotation: str, i: int, order: Sequence[int], cou
 def join_by_order(
     listed: Vocabulary, names: Sequence[str], ids: Sequence[int], annotation: str
 ) -> Vocabulary:
-    """As `join`, but without comparing names, for annotations in another language."""
+    """Do the same as `join` without comparing names, for annotations in another language."""
     if listed.ids is not None and set(listed.ids) == set(ids):
         return listed.select(_numeric_order(listed, ids))
     if len(listed) != len(names):
@@ -94,7 +95,7 @@ def join_by_order(
 
 def _other_count(listed: Vocabulary, names: Sequence[str], annotation: str) -> UserError:
     return UserError(
-        f"{annotation}: its annotations have {len(names)} classes, the vocabulary "
+        f"{annotation}: its annotations have {len(names)} classes, but the vocabulary has "
         f"{len(listed)} ({listed.source}); give a list of the same classes"
     )
 
@@ -107,9 +108,9 @@ def _numeric_order(listed: Vocabulary, ids: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Which classes of a list have the name of which category of an annotation.
+    """Compares the names of a list's classes with those of an annotation's categories.
 
-    Categories are counted by i, classes by class_id, both from 0.
+    The index of a category is called i, and that of a class class_id; both begin at 0.
     """
 
     listed: Vocabulary
@@ -124,7 +125,10 @@ class _Pairs:
         return _classes_by_name(self.listed.names)
 
     def only(self, i: int) -> int | None:
-        """Return the only class with the name of category i; first names come before synonyms."""
+        """Return the only class with the name of category i; None if there is no class or several.
+
+        The first names of the classes are compared first, and then all synonyms.
+        """
         for by_name in (self._labels, self._synonyms):
             class_ids = self._named(i, by_name)
             if len(class_ids) == 1:
@@ -132,18 +136,18 @@ class _Pairs:
         return None
 
     def contradict(self, i: int, class_id: int) -> bool:
-        """Whether other classes have the name of category i, but this class does not."""
+        """Tell whether other classes have the name of category i, but this class does not."""
         class_ids = self._named(i, self._synonyms)
         return bool(class_ids) and class_id not in class_ids
 
     def differ(self, i: int, class_id: int) -> bool:
-        """Whether category i and this class share no word."""
+        """Tell whether the names of category i and of this class have no word in common."""
         return _words(self.names[i]).isdisjoint(_words(*self.listed.names[class_id]))
 
     def _named(self, i: int, by_name: dict[str, set[int]]) -> set[int]:
-        """Return the classes with the whole name of category i, else with one of its synonyms.
+        """Return the classes with the entire name of category i, or else with one of its synonyms.
 
-        Synonyms stand between commas, as in ADE20K.
+        Commas separate synonyms, as in ADE20K.
         """
         name = self.names[i]
         class_ids = by_name.get(spelling(name), set())
@@ -182,16 +186,18 @@ def _unmatched(
     listed, names = pairs.listed, pairs.names
     if None in matches:
         first = matches.index(None)
-        problem = f"category {ids[first]}, {shown(names[first])}, has no class of its own there"
+        problem = (
+            f"category {ids[first]}, {shown(names[first])}, has no class of its own in the list"
+        )
     else:
         first = next(i for i, class_id in enumerate(matches) if class_id in matches[:i])
         other = matches.index(matches[first])
         problem = (
-            f"{shown(names[other])} and {shown(names[first])} are one class there, "
+            f"{shown(names[other])} and {shown(names[first])} are one class in the list, "
             f"{shown(listed.labels[matches[first] or 0])}"
         )
     return UserError(
-        f"{annotation}: its annotations have {len(names)} classes, the vocabulary {len(listed)} "
-        f"({listed.source}); {problem}; give a list of the same classes in the order of their ids, "
-        "or with the annotation's names among the synonyms"
+        f"{annotation}: its annotations have {len(names)} classes, but the vocabulary has "
+        f"{len(listed)} ({listed.source}); {problem}; give a list of the same classes in the order "
+        "of their ids, or with the annotation's names among the synonyms"
     )

@@ -1,4 +1,4 @@
-"""Reads the files of class lists: JSON, tables, and lines as in the field's lists."""
+"""Read files of class lists: JSON, tables, and one class per line as in the field's lists."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ from frozenseg.errors import MissingFileError, UserError, UserValueError
 from frozenseg.text.names import clean, shown, spelling
 from frozenseg.text.parsing import Row, names_of, ordered, rows_of
 
-MAX_FILE_SIZE = 16 * 2**20  # bytes; the field's longest list has 100,000 of them
+MAX_FILE_SIZE = 16 * 2**20  # bytes; the field's longest list has 100,000 bytes
 NUMBERED = re.compile(r"(\d{1,9})\s*[:\uff1a](.*)")
-# A column of numbers before the names, as in tables.
+# A line that begins with a number, a separator and a name, as in tables.
 COUNTED = re.compile(r"\d{1,9}[\s,]+\S")
 SECTIONS = {"things": True, "stuff": False}
-# The spelling of entry 0 in the field's lists, which is no class.
+# The spelling of entry 0 in the field's lists, which is not a class.
 PLACEHOLDER = "invalid class id"
 NAME_COLUMNS = frozenset(("class", "name", "names", "class name", "category", "label"))
 NUMBER_COLUMNS = frozenset(("id", "idx", "index"))
@@ -27,9 +27,7 @@ THING_VALUES = {"1": True, "true": True, "yes": True, "0": False, "false": False
 
 
 def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
-    """Return the classes of a file.
-
-    It is JSON, a table (`.csv`, `.tsv`), or has one class in each line.
+    """Return the classes of a file: JSON, a table (`.csv`, `.tsv`), or one class in each line.
 
     Raises `UserError` for a file that cannot be read or has no class.
     """
@@ -51,12 +49,15 @@ def rows_of_file(path: str | os.PathLike[str]) -> list[Row]:
         )
     if Path(path).suffix.lower() in (".yaml", ".yml"):
         raise UserValueError(f"{what}: YAML is not read; write one name in each line, or JSON")
-    text = text.replace("\ufeff", "")  # byte order marks remain where files were concatenated
+    text = text.replace("\ufeff", "")  # concatenated files have further byte order marks
     return rows_of_content(text, Path(path).suffix.lower(), what)
 
 
 def rows_of_content(text: str, suffix: str, what: str) -> list[Row]:
-    """As `rows_of_file`, of the content of a file. suffix: of its name. what: it, for messages."""
+    """Do the same as `rows_of_file` for the content of a file.
+
+    suffix: the suffix of the file's name. what: the name of the file in messages.
+    """
     rows = [
         row
         for row in _rows_of_text(text, suffix, what)
@@ -80,16 +81,16 @@ def _rows_of_text(text: str, suffix: str, what: str) -> list[Row]:
 def _rows_of_table(text: str, what: str) -> list[Row]:
     """Read a table with one class in each row.
 
-    With a heading, its columns `name`, `id`, `synonyms` and `isthing` count, in any order, and
-    others are ignored. Without one, a row is a name and its synonyms, behind a number if all rows
-    have one.
+    If the table has a heading, its columns `name`, `id`, `synonyms` and `isthing` are read, in any
+    order, and other columns are ignored. Otherwise, a row holds a name and its synonyms, after a
+    number if all rows begin with one.
     """
     first = text.lstrip().partition("\n")[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
     try:
         table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise UserValueError(f"{what}: is no table ({error}); save it as CSV again") from None
+        raise UserValueError(f"{what}: is not a table ({error}); save it as CSV again") from None
     table = [(line, cells) for line, cells in table if any(cells)]
     if not table:
         raise UserValueError(f"{what}: holds no class")
@@ -107,7 +108,11 @@ def _rows_of_table(text: str, what: str) -> list[Row]:
 
 
 def _row_of_cells(heading: list[str], cells: list[str], place: str, what: str) -> Row:
-    """One row. Commas separate synonyms in their column, and are part of the name in its own."""
+    """Return one row of a table.
+
+    Commas separate synonyms in the column `synonyms`; in the column `name`, they are part of the
+    name.
+    """
     names, number, is_thing = [""], None, None
     for title, cell in zip(heading, cells, strict=False):
         if title == "name":
@@ -157,7 +162,9 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
                 f"{what}, {place}: has a `;`; in a file each class has its own line"
             )
         if number is not None and number in places:
-            raise UserValueError(f"{what}: {places[number]} and {place} have one number, {number}")
+            raise UserValueError(
+                f"{what}: {places[number]} and {place} have the same number, {number}"
+            )
         if number is not None:
             places[number] = place
         rows.append(Row(names_of(group, f"{what}, {place}"), place, number, is_thing))
@@ -168,32 +175,39 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
 
 
 def _refuse_table(rows: list[Row], written: list[str], what: str) -> None:
-    """Refuse a heading, and a column of numbers that are not `id:`; both would become names."""
+    """Refuse the heading of a table, and a column of numbers without colons, as in `id:name`.
+
+    Both would otherwise become names.
+    """
     heading = {spelling(name) for name in rows[0].names} if rows else set()
     if {"id", "name"} <= heading or (heading and heading <= HEADINGS):
         raise UserValueError(f"{what}, {rows[0].place}: the heading of a table; leave it out")
     columns = [re.split(r"[\s,]", line)[0] for line in written if COUNTED.match(line)]
     if 1 < len(columns) == len(set(columns)) and len(columns) >= len(rows) - 1:
         raise UserValueError(
-            f"{what}, {rows[-1].place}: begins with a number, as other lines do; write a "
-            f"class's number as {columns[-1]}:name, and a name that begins so in double quotes"
+            f"{what}, {rows[-1].place}: begins with a number, like other lines; write the number "
+            f"of a class as {columns[-1]}:name, and put a name that begins with a number in double "
+            "quotes"
         )
 
 
 def _refuse_tabs(rows: list[Row], written: list[str], what: str) -> None:
-    """Refuse columns, which would become one name of several words."""
+    """Refuse columns separated by tabs, which would become one name of several words."""
     if columns := [row for row, line in zip(rows, written, strict=True) if "\t" in line]:
         raise UserValueError(f"{what}, {columns[0].place}: has a tab; save a table as .csv or .tsv")
 
 
 def _rows_of_json(text: str, what: str, required: bool) -> list[Row] | None:
-    """JSON of any form that `rows_of` accepts; None if it is not JSON and need not be."""
+    """Return the classes of JSON in any form that `rows_of` accepts.
+
+    required: whether text that is not JSON is an error; if not, None is returned for it.
+    """
     try:
         content = json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         if not required:
             return None
-        raise UserValueError(f"{what}: not whole JSON ({error})") from None
+        raise UserValueError(f"{what}: not valid JSON ({error})") from None
     except UserError as error:
         raise UserValueError(f"{what}: {error}") from None
     return rows_of(content, what)

@@ -2,10 +2,11 @@
 
 A name is shown and encoded as it is written. Two names are the same if they have the same
 `spelling`, which ignores case, Unicode's different forms of a character, invisible characters, and
-the choice between space, underscore and hyphen. This one rule finds repeated classes, tells things
-from stuff and seen from unseen classes, and joins lists with annotations. In benchmarks a plural is
-another name: the field's lists give plurals as synonyms where they mean them, and the published
-counts of seen classes depend on that. In the words of a user it is not (see `singular`).
+the choice between space, underscore and hyphen. This single rule finds repeated classes, separates
+things from stuff and seen from unseen classes, and joins lists with annotations. In benchmarks, a
+plural is a different name: the field's lists contain plurals as synonyms where they are meant, and
+the published counts of seen classes depend on this. In a user's vocabulary, a plural is the same
+name (see `singular`).
 """
 
 import functools
@@ -16,9 +17,9 @@ from collections.abc import Iterable, Sequence
 
 from frozenseg.errors import UserValueError
 
-# Characters. A shorter name may still have too many tokens, which the text encoder refuses.
+# In characters. A shorter name may still have more tokens than the text encoder accepts.
 MAX_NAME_LENGTH = 200
-# Zero-width joiners have a meaning in Persian and Indic words, and within emoji.
+# Zero-width joiners are invisible, but have a meaning in Persian and Indic words and in emoji.
 JOINERS = "\u200c\u200d"
 SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
@@ -27,8 +28,8 @@ def clean(name: object, place: str) -> str:
     """Return a name in Unicode's composed form (NFC), without invisible characters and repeated
     spaces.
 
-    place: where the name was read, for messages. Raises `UserError` if it is no text, is not valid
-    UTF-8, has control characters or no visible character, or is too long.
+    place: where the name was read, for messages. Raises `UserError` if the name is not text, is not
+    valid UTF-8, has control characters or no visible character, or is too long.
     """
     if not isinstance(name, str):
         raise UserValueError(f"{place} is {shown(name)}: names must be text")
@@ -53,7 +54,7 @@ def clean(name: object, place: str) -> str:
 
 
 def shown(value: object, length: int = 30) -> str:
-    """Return a value for a message: on one line, and cut to `length` characters."""
+    """Return a value for a message: on one line, and cut to about `length` characters."""
     if isinstance(value, str):
         return ascii_escapes(repr(value if len(value) <= length else value[:length] + "..."))
     text = ascii_escapes(repr(value))
@@ -65,7 +66,7 @@ def ascii_escapes(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-@functools.lru_cache(maxsize=2**15)  # the same vocabularies are compared again and again
+@functools.lru_cache(maxsize=2**15)  # the same vocabularies are compared repeatedly
 def spelling(name: str) -> str:
     """Return the normal form of a name; names with the same normal form are the same name."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -74,8 +75,8 @@ def spelling(name: str) -> str:
 
 
 def singular(name: str) -> str:
-    """Return the spelling of a name without the plural ending of its last word, in the plain
-    cases."""
+    """Return the spelling of a name without the plural ending of its last word; only regular
+    plurals are recognised."""
     text = spelling(name)
     for ending, stem in (
         ("ies", "y"),
@@ -90,7 +91,11 @@ def singular(name: str) -> str:
 
 
 def repeated(groups: Sequence[Sequence[str]]) -> list[tuple[int, int, str]]:
-    """Names in more than one group: (first group, later group, the name as in the later group)."""
+    """Return the names that are in more than one group.
+
+    Each is returned as (index of the first group, index of the later group, name as in the later
+    group).
+    """
     owners: dict[str, int] = {}
     repetitions = []
     for number, group in enumerate(groups):
@@ -104,9 +109,10 @@ def repeated(groups: Sequence[Sequence[str]]) -> list[tuple[int, int, str]]:
 def refuse_repeated(
     groups: Sequence[Sequence[str]], places: Sequence[str], source: str, remedy: str
 ) -> None:
-    """Raise `UserError` if a name is in two classes, which could not be told apart.
+    """Raise `UserError` if a name is in two classes, which could then not be told apart.
 
-    groups: the names of each class. places: where each class was read, for the message.
+    groups: the names of each class. places: where each class was read, for the message. source:
+    where all classes come from, and remedy: what to do, both for the message.
     """
     for first, later, name in repeated(groups):
         raise UserValueError(
@@ -116,7 +122,7 @@ def refuse_repeated(
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Return the names with those that occur more than once numbered by position, for column
+    """Return the names, with the position added to those that occur more than once; for column
     titles."""
     names = list(names)
     counts = Counter(names)
@@ -124,7 +130,8 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def foreign(names: Iterable[str]) -> list[str]:
-    """Names without a Latin letter or digit, which a text encoder of English hardly knows."""
+    """Return the names without any Latin letter or digit, which an English text encoder hardly
+    knows."""
     return [name for name in names if not any(_is_latin(letter) for letter in name)]
 
 

@@ -1,8 +1,8 @@
-"""Reads class lists in all forms that a user may write; each class becomes one `Row`.
+"""Read class lists in all forms that a user may write; each class becomes one `Row`.
 
 In a string, `;` separates classes and `,` separates synonyms. In a list, each entry is a class:
 either a string, in which `,` separates synonyms, or a list of synonyms, in which a comma is part of
-a name. Within double quotes a comma is part of the name too. A mapping {number: class} and COCO's
+a name. A comma within double quotes is part of the name too. A mapping {number: class} and COCO's
 categories are ordered by their numbers. `frozenseg.text.list_files` reads files.
 """
 
@@ -21,10 +21,10 @@ from frozenseg.text.names import clean, shown, spelling
 
 logger = logging.getLogger(__name__)
 
-# A name between commas. It may be in double quotes; quotes within it are doubled, as in CSV.
+# A name between commas. It may be in double quotes; quotes inside it are doubled, as in CSV.
 SYNONYM = re.compile(r'\s*"((?:[^"]|"")+)"\s*(?:,|$)|([^,]*)(?:,|$)')
-QUOTED = re.compile(r'(?<![^,;])\s*"(?:[^"]|"")+"\s*(?=[,;]|$)')  # such a name in a whole list
-# Keys under which files of other programs have their classes.
+QUOTED = re.compile(r'(?<![^,;])\s*"(?:[^"]|"")+"\s*(?=[,;]|$)')  # a quoted name in an entire list
+# Keys under which files of other programs store their classes.
 TABLES = ("categories", "names")
 FILES = (".txt", ".json", ".csv", ".tsv")  # suffixes of class lists
 NO_LIST = (bytes, bytearray, memoryview, io.IOBase)
@@ -36,7 +36,7 @@ class Row:
     """One class as it was written.
 
     names: its synonyms. place: where it was read, for messages. number: its id, if it has one.
-    is_thing: None if the source does not tell.
+    is_thing: whether it is a thing; None if the source does not say.
     """
 
     names: tuple[str, ...]
@@ -46,15 +46,17 @@ class Row:
 
     @property
     def is_numbered_line(self) -> bool:
-        """Whether it is a line `id:name,...`, where ids tell classes of one name apart."""
+        """Whether it was read from a line `id:name,...`, where ids separate classes with the same
+        name."""
         return self.number is not None and self.place.startswith("line ")
 
 
 def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
     """Return the classes of a string, a list, a mapping, or COCO's categories.
 
-    Also accepts {"categories": [{"id": ..., "name": ...}]} of COCO, and {"names": ...} of
-    ultralytics and of `frozenseg score`. what: a name for the source, for messages.
+    Also accepts COCO's {"categories": [{"id": ..., "name": ...}]}, and {"names": ...} of
+    ultralytics and of `frozenseg score`. what: the name of the source in messages. Raises
+    `UserError` for a source that cannot be read in this way.
     """
     if isinstance(source, Mapping):
         source = next((source[key] for key in TABLES if key in source), source)
@@ -76,7 +78,7 @@ def _rows_of_text(text: str, what: str) -> list[Row]:
     if text.strip().lower().endswith(FILES):
         raise UserValueError(
             f"{what} is {shown(text, 100)}: class names were expected; give a file by "
-            "--vocabulary-file, and in Python as a pathlib.Path"
+            "--vocabulary-file, or in Python as a pathlib.Path"
         )
     groups: list[object] = list(_between_semicolons(text))
     if len(groups) > 1 and not str(groups[-1]).strip():
@@ -94,7 +96,7 @@ def _rows(groups: list[object], what: str) -> list[Row]:
 
 
 def names_of(group: object, place: str) -> tuple[str, ...]:
-    """Return the synonyms of one class; nothing between two commas is ignored."""
+    """Return the synonyms of one class; blanks between two commas are ignored."""
     if isinstance(group, str):
         parts: list[object] = [part for part in _between_commas(group) if part.strip()]
     elif isinstance(group, list | tuple) and all(isinstance(name, str) for name in group):
@@ -107,7 +109,7 @@ def names_of(group: object, place: str) -> tuple[str, ...]:
 
 
 def _between_semicolons(text: str) -> list[str]:
-    """Split a list of classes; a `;` within a quoted name is part of it."""
+    """Split a list of classes; a `;` inside a quoted name is part of the name."""
     if '"' not in text:
         return text.split(";")
     masked = QUOTED.sub(lambda found: "_" * len(found[0]), text)
@@ -141,7 +143,10 @@ def _numbered_rows(source: Mapping[Any, Any], what: str) -> list[Row]:
 
 
 def ordered(rows: list[Row], what: str) -> list[Row]:
-    """Return the rows ordered by number, if they have numbers."""
+    """Return the rows ordered by number, if they have numbers.
+
+    Raises `UserError` if only some have numbers, or if two have the same number.
+    """
     unnumbered = [row for row in rows if row.number is None]
     if len(unnumbered) == len(rows):
         return rows
@@ -158,10 +163,10 @@ def ordered(rows: list[Row], what: str) -> list[Row]:
 
 
 def _rows_of_categories(entries: list[Mapping[str, Any]], what: str) -> list[Row]:
-    """Categories of COCO, in whose names a comma is part of the name.
+    """Return the classes of COCO's categories; a comma is part of a category's name.
 
-    Synonyms, which LVIS and our own predictions have, are left out with a warning if several
-    classes have them.
+    LVIS and the prediction files of this package also have synonyms. Those that several classes
+    have are left out with a warning.
     """
     rows = ordered([_category(entry, i, what) for i, entry in enumerate(entries)], what)
     owners = Counter(key for row in rows for key in {spelling(name) for name in row.names})

@@ -8,7 +8,7 @@ import open_clip
 from frozenseg.errors import UserError, nearest
 
 PLACE = "{}"
-"""Stands for the class name in a template."""
+"""The placeholder for the class name in a template."""
 
 # The 14 templates of ViLD (arXiv 2104.13921, appendix). Four of them have no full stop, because the
 # released weights were trained with this wording.
@@ -22,7 +22,7 @@ VILD = (
     *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
     *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
 )
-CLIP_ALONE = ("a photo of a {}.",)  # the one prompt of CLIP (arXiv 2103.00020, section 3.1.4)
+CLIP_ALONE = ("a photo of a {}.",)  # CLIP's default prompt (arXiv 2103.00020, section 3.1.4)
 KNOWN = ("vild14", "fusioner32", "clip80", "clip1")
 
 

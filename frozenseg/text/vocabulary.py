@@ -16,8 +16,9 @@ from frozenseg.text.parsing import Row, rows_of
 
 logger = logging.getLogger(__name__)
 
-SHOWN_NAMES = 5  # how many names of a vocabulary a line of the log shows
-# Other programs separate classes by these; here they are part of a name, so all become one class.
+SHOWN_NAMES = 5  # the number of names of a vocabulary that a log line shows
+# Separators of classes in other programs. Here they are part of a name, so that a list which uses
+# them becomes a single class.
 OTHER_SEPARATORS = ("|", ";", "\uff1b", "\uff0c", "\u3001")
 REPEATED_REMEDY = "put synonyms in one class, separated by commas"
 
@@ -26,12 +27,12 @@ Source = str | os.PathLike[str] | Mapping[int, str] | Iterable[str | Sequence[st
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """K classes. Comparison ignores `source` and `ids`.
+    """K classes with their synonyms. Comparison ignores `source` and `ids`.
 
-    names: the synonyms of each class; results show the first.
-    is_thing: whether each class is a thing (countable) or stuff.
+    names: the synonyms of each class; results show the first one.
+    is_thing: whether each class is a thing (countable) rather than stuff.
     source: where the names come from, for messages.
-    ids: the numbers of the classes in the source, ascending, if it has any.
+    ids: the numbers of the classes in the source, ascending; None if it has no numbers.
 
     Example:
         >>> words = frozenseg.Vocabulary.parse("car, truck; sky", things="car, truck")
@@ -65,7 +66,7 @@ class Vocabulary:
 
     @cached_property
     def singulars(self) -> frozenset[str]:
-        """As `spellings`, without the plural (see `names.singular`)."""
+        """The spellings of all synonyms without plural endings (see `names.singular`)."""
         return frozenset(singular(name) for name in self.flat_names)
 
     @property
@@ -75,11 +76,11 @@ class Vocabulary:
 
     @property
     def class_index(self) -> list[int]:
-        """The class of each of `flat_names`."""
+        """The index of the class of each name in `flat_names`."""
         return [index for index, names in enumerate(self.names) for _ in names]
 
     def select(self, class_ids: Iterable[int]) -> "Vocabulary":
-        """Only these classes, in this order."""
+        """Return the vocabulary with only these classes, in this order."""
         order = list(class_ids)
         return replace(
             self,
@@ -89,20 +90,22 @@ class Vocabulary:
         )
 
     def seen(self, training: "Vocabulary", *, plurals: bool = False) -> list[bool]:
-        """Whether each class shares a name with the training vocabulary, as in FC-CLIP.
+        """Tell for each class whether it shares a name with the training vocabulary, as in FC-CLIP.
 
-        Names are compared by `names.spelling`; on the field's lists this agrees with FC-CLIP's
+        Names are compared by `names.spelling`; for the field's lists, this agrees with FC-CLIP's
         comparison of the names themselves.
 
-        plurals: whether a plural is the same name, too. The published counts of seen classes rest
-            on the plurals that the field's lists have as synonyms.
+        plurals: whether a plural counts as the same name. For benchmarks it must not, because the
+            published counts of seen classes depend on the plurals that the field's lists contain as
+            synonyms.
         """
         known = training.singulars if plurals else training.spellings
         key = singular if plurals else spelling
         return [any(key(name) in known for name in group) for group in self.names]
 
     def summary(self, training: "Vocabulary | None" = None, *, plurals: bool = False) -> str:
-        """One line for the log: how many classes, from where, some names, and how many are seen."""
+        """Return a log line: the number of classes, their source, some names, and how many are
+        seen."""
         first = ", ".join(label[:40] for label in self.labels[:SHOWN_NAMES])
         more = ", ..." if len(self) > SHOWN_NAMES else ""
         seen = ""
@@ -113,14 +116,14 @@ class Vocabulary:
     def text(self) -> str:
         """Return the content of a file that `from_file` reads as this vocabulary.
 
-        Raises `UserError` for names that it would not read so.
+        Raises `UserError` for names that would be read differently.
         """
         lines: list[str] = []
         before: bool | None = None
         for names, is_thing in zip(self.names, self.is_thing, strict=True):
             if is_thing != before:
                 lines += ["[things]" if is_thing else "[stuff]"]
-            # A column of numbers would be that of a table.
+            # Names that begin with a number are quoted, so that they do not look like a table.
             first = (
                 '"{}"'.format(names[0].replace('"', '""')) if names[0][0].isdigit() else names[0]
             )
@@ -128,7 +131,7 @@ class Vocabulary:
         text = "\n".join(lines) + "\n"
         try:
             again = {row.names for row in rows_of_content(text, ".txt", self.source)}
-        except UserError:  # the first class would be the heading of a table, or none is left
+        except UserError:  # e.g. the first class looks like the heading of a table
             again = set()
         if odd := [names[0] for names in self.names if names not in again]:
             raise UserValueError(
@@ -142,9 +145,9 @@ class Vocabulary:
 
         source: "car, truck; road" (`;` separates classes, `,` synonyms); a list of such classes or
             of lists of synonyms; {number: class}; or a file as a `pathlib.Path` (see `from_file`).
-            A string is never the name of a file.
+            A string is never taken as the name of a file.
         things: the classes that are things, by any of their names, in the same forms. None: a class
-            is a thing unless COCO has a stuff class of its name (`is_known_stuff`).
+            is a thing unless COCO has a stuff class of the same name (`is_known_stuff`).
 
         Raises `UserError` for names that are blank, repeated or not text.
         """
@@ -163,13 +166,13 @@ class Vocabulary:
     def from_file(cls, path: str | os.PathLike[str], *, may_repeat: bool = False) -> "Vocabulary":
         """Read a file with one class in each line, JSON, or a table (see `list_files`).
 
-        A line is `name, synonym` or, as in the field's lists, `id:name,synonym`; with ids, classes
-        are ordered by them. Classes after a line `[stuff]` are stuff and after `[things]` they are
-        things; without such lines COCO's names of stuff decide. ` #` starts a comment. The class
-        `invalid_class_id` is left out.
+        A line is `name, synonym` or, as in the field's lists, `id:name,synonym`; classes with ids
+        are ordered by them. Classes after a line `[stuff]` are stuff, and classes after `[things]`
+        are things; without such lines, COCO's names of stuff decide. ` #` starts a comment. The
+        class `invalid_class_id` is left out.
 
-        may_repeat: whether a name may be in several classes, as in some of the field's lists, which
-            is logged; in a list with ids it always may.
+        may_repeat: whether a name may be in several classes, as in some of the field's lists; a
+            warning then names one. In a list of lines with ids, names may always repeat.
         """
         rows = rows_of_file(path)
         vocabulary = cls._of_rows(rows, os.fspath(path), may_repeat or rows[0].is_numbered_line)
@@ -224,8 +227,8 @@ class Vocabulary:
             refuse_repeated(names, [row.place for row in rows], source, REPEATED_REMEDY)
         elif again := repeated(names):
             _warn_once(
-                f"{source}: {len(again)} names stand in more than one class, "
-                f"e.g. {shown(again[0][2])}; results have the first of these classes"
+                f"{source}: {len(again)} names are in more than one class, "
+                f"e.g. {shown(again[0][2])}; results use the first of these classes"
             )
         is_thing = (
             not is_known_stuff(row.names) if row.is_thing is None else row.is_thing for row in rows
@@ -235,7 +238,7 @@ class Vocabulary:
 
 
 def is_known_stuff(names: Sequence[str]) -> bool:
-    """Whether one of the names is a stuff class of COCO panoptic, like "sky", "Sky" or "skies"."""
+    """Tell whether one of the names is a stuff class of COCO panoptic, e.g. "sky" or "Skies"."""
     return any(singular(name) in _coco_stuff() for name in names)
 
 
@@ -247,7 +250,7 @@ def _coco_stuff() -> frozenset[str]:
 
 
 def _warn_of_merged_classes(vocabulary: Vocabulary, remedy: str, source: object) -> None:
-    """Warn if several classes have probably become one by the wrong separator."""
+    """Warn if several classes have probably become one because of a wrong separator."""
     names, alone = vocabulary.flat_names, len(vocabulary) == 1
     signs = (*OTHER_SEPARATORS, ". ") if alone else OTHER_SEPARATORS
     odd = [name for name in names if any(sign in name for sign in signs)]

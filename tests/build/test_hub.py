@@ -179,7 +179,7 @@ def test_another_file_than_the_hub_tells_is_refused(
     segmenter.push_to_hub(NAME, token="hf_of_nobody")
     monkeypatch.setattr("tests.hub_stand_in._tag", lambda name, content: "0" * 64)
     with pytest.raises(
-        UserError, match=r"model\.safetensors: has the SHA-256 \w+, the hub tells 0"
+        UserError, match=r"model\.safetensors: has the SHA-256 \w+, but the hub states 0"
     ):
         frozenseg.from_pretrained(NAME)
 
@@ -187,7 +187,7 @@ def test_another_file_than_the_hub_tells_is_refused(
 def test_what_is_not_there_and_what_cannot_be_shared(
     hub: type[Hub], segmenter: HubPredictor, run: Path, tmp_path: Path
 ) -> None:
-    said = "somebody/else: the hub does not give or take it .*Repository Not Found.* authenticated"
+    said = "somebody/else: the request to the hub failed .*Repository Not Found.* authenticated"
     with pytest.raises(UserError, match=said) as told:
         frozenseg.from_pretrained("somebody/else")
     assert "\n" not in str(told.value)
@@ -217,7 +217,7 @@ def test_a_predictor_that_cannot_be_shared_leaves_nothing_behind(
 @pytest.mark.parametrize("fetching", [{}, {"force_download": True}])
 def test_a_model_of_another_program_is_refused(hub: type[Hub], fetching: dict) -> None:
     hub.repositories[NAME] = {"config.json": b"{}", "model.safetensors": b"of another program"}
-    with pytest.raises(UserError, match="^somebody/tiny: no model of this package, as"):
+    with pytest.raises(UserError, match="^somebody/tiny: not a model of this package, because"):
         frozenseg.from_pretrained(NAME, **fetching)
     fetched = [path for way, path, _ in hub.asked if way == "GET" and path.endswith(".safetensors")]
     assert bool(fetched) == bool(fetching), "weights are fetched in vain"

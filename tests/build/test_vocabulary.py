@@ -126,7 +126,7 @@ def test_a_named_list_in_any_order(tmp_path: Path, lines: str, key: str) -> None
     ("lines", "message"),
     [
         ("7:dog\n3:cat\n90:grass\n", "names category 3 'dog', .*words.txt has 3:cat"),
-        ("cat\ndog\nroad\n", "category 90, 'grass', has no class of its own there"),
+        ("cat\ndog\nroad\n", "category 90, 'grass', has no class of its own in the list"),
         ("Hund\nKatze\nGras\n", "3 of 3 class names in .* differ from .*'dog' in place of 'Hund'"),
     ],
 )

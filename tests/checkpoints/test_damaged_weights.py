@@ -119,7 +119,7 @@ def test_a_flipped_bit_in_an_archive(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"damaged \(entry .*data/0\); get it anew"):
+    with pytest.raises(UserError, match=r"damaged \(entry .*data/0\); get it again"):
         read_state(path)
 
 
@@ -147,7 +147,7 @@ def test_torchscript_is_not_run(tmp_path: Path) -> None:
 def test_what_a_failed_download_leaves(text: bytes, tmp_path: Path) -> None:
     for suffix in (".pth", ".safetensors"):
         (tmp_path / f"x{suffix}").write_bytes(text)
-        with pytest.raises(UserError, match="a web page or another text in place"):
+        with pytest.raises(UserError, match="a web page or other text in place"):
             read_state(tmp_path / f"x{suffix}")
         (tmp_path / f"x{suffix}").write_bytes(b"")
         with pytest.raises(UserError, match="an empty file, as a failed download leaves it"):

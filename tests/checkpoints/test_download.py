@@ -138,10 +138,10 @@ def test_a_part_that_is_whole_already_is_taken(server: str) -> None:
 
 def test_what_is_not_the_published_file_is_refused(server: str) -> None:
     wrong = row(f"{server}/x", sha256="0" * 64)
-    with pytest.raises(UserError, match=f"has the SHA-256 {DIGEST}, published is 000"):
+    with pytest.raises(UserError, match=f"has the SHA-256 {DIGEST}, but the published file has 0"):
         download(wrong)
     assert not PART.exists() and not WHOLE.exists()
-    with pytest.raises(UserError, match=r"has 1,280,000 bytes, 5 are published"):
+    with pytest.raises(UserError, match=r"has 1,280,000 bytes, but the published file has 5"):
         download(row(f"{server}/x", size=5))
     assert not PART.exists() and not WHOLE.exists()
     WHOLE.write_bytes(b"of another kind")
@@ -167,7 +167,7 @@ def test_what_is_no_whole_file_of_tensors_is_refused(
 ) -> None:
     """Neither size nor digest are known."""
     monkeypatch.setattr(Files, "body", body)
-    with pytest.raises(UserError, match=rf"it has {len(body):,} bytes that are no file of tensors"):
+    with pytest.raises(UserError, match=rf"it has {len(body):,} bytes that are not a complete"):
         download(row(f"{server}/body"))
     assert not PART.exists() and not WHOLE.exists()
     WHOLE.write_bytes(body)  # as an earlier version has left it
@@ -202,7 +202,7 @@ def test_the_part_of_another_version_is_begun_anew(
 
 def test_a_page_in_place_of_the_file_is_said(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DRIVE", f"{server}/page?id=")
-    with pytest.raises(UserError, match=r"Google Drive gave a page .*/file/d/abc in a browser"):
+    with pytest.raises(UserError, match=r"Google Drive gave a web page .*/file/d/abc in a browser"):
         download(row("drive:abc"))
     assert Files.asked == [("/page?id=abc", 0)]
     with pytest.raises(UserError, match="the server gave a page"):
@@ -240,7 +240,7 @@ def test_load_fetches_only_when_it_is_asked_to(
     with pytest.raises(UserError, match=r"of x are not here; `frozenseg download toy` fetches"):
         frozenseg.load("toy")
     assert not Files.asked
-    with pytest.raises(UserError, match=r"weights pretrained_checkpoint/x\.pth: no checkpoint"):
+    with pytest.raises(UserError, match=r"weights pretrained_checkpoint/x\.pth: not a checkpoint"):
         frozenseg.load("toy", download=True)  # it was fetched, and is no checkpoint
     assert Files.asked == [("/x", 0)]
 

@@ -344,7 +344,7 @@ def test_bad_input(run: TinyRun, options: tuple[str, str], message: str) -> None
 def test_vocabulary_of_another_length(run: TinyRun) -> None:
     words = run.root / "words.txt"
     words.write_text("cat\ndog\n")
-    with pytest.raises(UserError, match="3 classes, the vocabulary 2"):
+    with pytest.raises(UserError, match="3 classes, but the vocabulary has 2"):
         main(run.arguments("out", "DATASETS.VOCABULARY", str(words)))
 
 

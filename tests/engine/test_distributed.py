@@ -64,7 +64,7 @@ def test_a_start_says_for_what_it_waits() -> None:
     two = LaunchConfig(machines=2, machine=1, url="tcp://first:29500")
     assert _starting(two, two.url) == (
         "machine rank 1 of 2 machines: starting 1 process, which will wait at tcp://first:29500 "
-        "until all 2 of the run are there"
+        "until all 2 processes of the run are there"
     )
 
 

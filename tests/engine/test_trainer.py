@@ -119,7 +119,7 @@ def test_loss_that_is_not_finite_stops_the_run(run: TinyRun, monkeypatch) -> Non
     monkeypatch.setattr(SetCriterion, "mask_losses", mask_losses)
     with pytest.raises(UserError, match="step 3: loss_dice, loss_dice_0, .* images") as error:
         main(run.arguments("nan"))
-    assert "step_00000002.pt: go on from it with --resume" in str(error.value)
+    assert "step_00000002.pt: continue from it with --resume" in str(error.value)
 
 
 def test_a_full_memory_says_what_saves_some_and_what_is_left(run: TinyRun, monkeypatch) -> None:
@@ -165,7 +165,7 @@ def test_final_weights_on_a_full_disk_lose_nothing(run: TinyRun, monkeypatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(training, "write_state", full)
         patch.setattr(training, "trainable_state", lambda model: {})
-        with pytest.raises(UserError, match=r"step_00000004\.pt: go on from it with --resume") as e:
+        with pytest.raises(UserError, match=r"step_00000004\.pt: continue from it with --res") as e:
             main(run.arguments("full"))
     assert "model_best.safetensors: cannot be written" in str(e.value)
     assert main(run.arguments("full", flags=("--resume",))) == 0
@@ -406,7 +406,7 @@ def test_what_nothing_trains_is_refused_at_the_first_step(run: TinyRun, setting:
     """AdamW keeps no moments of it, so that no checkpoint could be read."""
     no_injectors = ("MODEL.FROZEN_SEG.QUERY_INJECTOR", "False")
     no_injectors += ("MODEL.FROZEN_SEG.FEATURE_INJECTOR", "False")
-    with pytest.raises(UserError, match="trained parameters have no part in the loss"):
+    with pytest.raises(UserError, match="trained parameters have no effect on the loss"):
         main(run.arguments("out", *no_injectors, *setting.split()))
     assert not list((run.root / "out" / "checkpoints").glob("*.pt"))
 

@@ -57,13 +57,16 @@ def test_by_ids_whatever_their_order_and_language() -> None:
         ),
         (
             listed("brick wall", "sky", "lamp", "car"),
-            "a.json: its annotations have 4 classes, the vocabulary 4 .* category 8, "
-            "'traffic_light', has no class of its own there",
+            "a.json: its annotations have 4 classes, but the vocabulary has 4 .* category 8, "
+            "'traffic_light', has no class of its own in the list",
         ),
-        (listed("sky", "car"), "have 4 classes, the vocabulary 2 .* category 5, 'Brick Wall'"),
+        (
+            listed("sky", "car"),
+            "have 4 classes, but the vocabulary has 2 .* category 5, 'Brick Wall'",
+        ),
         (
             listed("brick wall, sky", "traffic light", "car", "x"),
-            "'sky' and 'Brick Wall' are one class there, 'brick wall'",
+            "'sky' and 'Brick Wall' are one class in the list, 'brick wall'",
         ),
     ],
 )
@@ -87,7 +90,7 @@ def test_by_order_the_names_say_nothing() -> None:
     assert join_by_order(words, NAMES, IDS, "a").labels == words.labels
     numbered = listed("a", "b", "c", "d", ids=(3, 5, 8, 9))
     assert join_by_order(numbered, NAMES[::-1], IDS[::-1], "a").labels == ["d", "c", "b", "a"]
-    with pytest.raises(UserError, match="have 4 classes, the vocabulary 1"):
+    with pytest.raises(UserError, match="have 4 classes, but the vocabulary has 1"):
         join_by_order(listed("car"), NAMES, IDS, "a.json")
 
 

@@ -363,7 +363,7 @@ def test_what_other_programs_write(
         ("car;sky;road\n", "line 1: has a `;`; in a file each class has its own line"),
         ("car\nsky\ncar\n", r"names 'car' in more than one class \(line 1 and line 3\)"),
         ("car\nsky\nCAR, bus\n", r"names 'CAR' in more than one class \(line 1 and line 3\)"),
-        ("1:car\n1:sky\n", "line 1 and line 2 have one number, 1"),
+        ("1:car\n1:sky\n", "line 1 and line 2 have the same number, 1"),
         ("1:car\nsky\n", "line 2: has no number, unlike other lines"),
         ("id,name\n1,car\n", "line 1: the heading of a table"),
         ("1:\n", "line 1 is blank"),
@@ -377,11 +377,11 @@ def test_what_other_programs_write(
         ('{"categories": [{"id": 1}]}', "is None: names must be text"),
         ('{"categories": 5}', r"words\.txt is 5: give names as"),
         ("name\ncar\nsky\n", "line 1: the heading of a table"),
-        ("1,car\n2,sky\n", "line 2: begins with a number, .* write a class's number as 2:name"),
+        ("1,car\n2,sky\n", "line 2: begins with a number, .* number of a class as 2:name"),
         ("1\tcar\n2\tsky\n", "line 2: begins with a number"),
         ("sky\ncar\tauto\n", r"line 2: has a tab; save a table as \.csv or \.tsv"),
         ("Idx,Ratio,Name\n1,0.2,car\n2,0.1,sky\n", "line 3: begins with a number"),
-        ('{"id": 1, "name": "car"}\n{"id": 2, "name": "sky"}\n', "not whole JSON"),
+        ('{"id": 1, "name": "car"}\n{"id": 2, "name": "sky"}\n', "not valid JSON"),
     ],
 )
 def test_lists_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -443,7 +443,7 @@ def test_one_class_of_several_in_a_file_is_said(
 
 def test_json_that_is_cut_or_deep(tmp_path: Path) -> None:
     for text in ('["car", "sk', "[" * 30_000):
-        with pytest.raises(UserError, match="not whole JSON"):
+        with pytest.raises(UserError, match="not valid JSON"):
             Vocabulary.from_file(write(tmp_path, text, "words.json"))
 
 
@@ -457,7 +457,7 @@ def test_the_fields_lists_may_repeat_a_name_and_it_is_said(
 ) -> None:
     path = write(tmp_path, "1:door, double door\n2:double door\n")
     assert len(Vocabulary.from_file(path)) == 2
-    assert "1 names stand in more than one class, e.g. 'double door'" in caplog.text
+    assert "1 names are in more than one class, e.g. 'double door'" in caplog.text
     path = write(tmp_path, "door, double door\ndouble door\n")
     assert len(Vocabulary.from_file(path, may_repeat=True)) == 2
 
