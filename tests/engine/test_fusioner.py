@@ -300,7 +300,7 @@ def test_published_files_of_dino_and_moco_load(tmp_path: Path) -> None:
         ({"WINDOW": "48"}, "WINDOW_STRIDE 149: must lie between 1 and WINDOW 48"),
         ({"WINDOW": "40"}, "WINDOW 40: frozenseg_tiny_vit needs a multiple of 16"),
         ({"WINDOW": "-16"}, "WINDOW -16: must be at least 0"),
-        ({"WINDOW": "48", "VISUAL": "sam", "VISUAL_NAME": "tiny"}, "in one piece"),
+        ({"WINDOW": "48", "VISUAL": "sam", "VISUAL_NAME": "tiny"}, "needs the entire image"),
         ({"CLASSES_AT_ONCE": "-1"}, "CLASSES_AT_ONCE -1: must be at least 0"),
         ({"CLASSES_AT_ONCE": "2", "FEWEST_AT_ONCE": "3"}, "FEWEST_AT_ONCE 3: must be at most"),
     ],
