@@ -1,6 +1,7 @@
 """The graph's functions of tensors beside the model and its post-processing, both in PyTorch."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from frozenseg.export.agreement import (
     random_words,
     refuse_unlike,
 )
-from frozenseg.export.graph import Case, names_of_outputs
+from frozenseg.export.graph import Case, names_of_outputs, write_onnx
 from frozenseg.export.network import Network, shrinking
 from frozenseg.export.results import Results
+from frozenseg.inference.duplicates import duplicates, uncovered
 from frozenseg.inference.postprocess import PostProcessor
 from frozenseg.models.base import SegmentationModel
 from tests.conftest import FC_CLIP_OPTIONS, build_tiny
@@ -119,6 +121,31 @@ def test_covered_masks_are_left_out(share: float) -> None:
     for case in compared(build_tiny(), rules, cases(32)):
         assert case.within(LIMITS["fp32"]), str(case)
         assert case.pixels > 1 - 1e-6 or not case.usual
+
+
+class Choices(torch.nn.Module):
+    """Both ways to leave out queries, without the model around them."""
+
+    def forward(
+        self, labels: torch.Tensor, scores: torch.Tensor, pairs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return duplicates(labels, scores, pairs), uncovered(scores, pairs)
+
+
+def test_the_choices_between_queries_become_a_graph(tmp_path: Path) -> None:
+    """The tests of whole exports are slow; this one finds an operation that ONNX lacks."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'frozenseg[onnx]'")
+    pytest.importorskip("onnxscript", reason="pip install 'frozenseg[onnx]'")
+    labels, scores = torch.randint(3, (12,)), torch.rand(12)
+    scores[5] = scores[4]
+    inputs = {"labels": labels, "scores": scores, "pairs": torch.rand(12, 12) < 0.3}
+    program = torch.export.export(Choices(), tuple(inputs.values()))
+    write_onnx(program, tmp_path / "choices.onnx", ["duplicates", "uncovered"], {})
+    session = onnxruntime.InferenceSession(tmp_path / "choices.onnx")
+    found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    wanted = Choices()(*inputs.values())
+    assert all(np.array_equal(one, two.numpy()) for one, two in zip(found, wanted, strict=True))
+    assert all(0 < one.sum() < 12 for one in found)
 
 
 def test_cells_inside_are_chosen_by_the_size_of_the_image(tiny_model: SegmentationModel) -> None:
