@@ -78,9 +78,9 @@ def load_config(
     options: `KEY VALUE ...` as a flat list, or a mapping of keys to values.
     freeze: make the configuration immutable.
 
-    Unknown keys, keys that are given twice, values of the wrong type or out of range, and options
-    without a value raise a `UserError` that names the file and the nearest keys. Nothing in a YAML
-    file is ever executed.
+    Unknown keys, keys that a YAML file gives twice, values of the wrong type or out of range, and
+    options without a value raise a `UserError` that names the file and the nearest keys. Nothing in
+    a YAML file is ever executed.
 
     Example:
         >>> cfg = frozenseg.load_config("recipe.yaml", {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": ()})

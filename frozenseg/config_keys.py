@@ -273,8 +273,8 @@ DATASETS = {
     "VOCABULARY_JOIN": Key("names", ("names", "order")),
     # The classes that count as seen. "": those of TRAIN, with the names used in the training (if
     # they come from files, a run writes them into its config.yaml). Or a list as above, or a data
-    # set, e.g. "pascal5i_fold0_train" or "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR". At test, the
-    # classes of a few-shot fold are always unseen.
+    # set, e.g. "pascal5i_fold0_train" or "coco_panoptic:JSON:PNG_DIR:IMAGE_DIR". At test, a
+    # few-shot fold names its own seen classes, whatever this key says.
     "TRAIN_VOCABULARY": Key("", READ),
     # What an epoch of Fusioner consists of. False: images, each with a random choice of classes;
     # True: pairs of an image and a class in it, as published.
@@ -352,7 +352,8 @@ TEST = {
     # protocol); the names of these metrics begin with "oracle".
     "ORACLE_PRESENCE": False,
     "USE_SAM_MASKS": False,  # OpenSeg Ensemble: SAM's masks join the queries'
-    "SAM_MASK_PRED_ALPHA": Key(0.2, SHARE),  # epsilon, weight of SAM's masks in semantic results
+    # Epsilon, the share of SAM's masks in the semantic scores of unseen classes.
+    "SAM_MASK_PRED_ALPHA": Key(0.2, SHARE),
     "PKL_SAM_MODEL_NAME": "vit_h",  # the SAM whose masks are used
     "SAM_MASKS": {
         "WEIGHTS": Key("", READ),  # of that SAM; "": MODEL.SAM_WEIGHTS if it is MODEL.SAM_NAME

@@ -211,8 +211,8 @@ class Predictor:
         threshold: the minimum score, 0-1, at which a region first appears; in later frames its
             score may fall below this value.
         tracker: assigns the ids, with its own thresholds in place of `threshold`.
-        still: if given, a frame gets the result of the previous frame when no part of it has
-            changed by more than this many grey levels (0-255).
+        still: if given, a frame gets the result of the last segmented frame when no part of it has
+            changed since that frame by more than this many grey levels (0-255).
 
         Example:
             >>> with frozenseg.load("small", device="cpu") as segmenter:
@@ -368,8 +368,8 @@ class Predictor:
     def __getstate__(self) -> dict[str, Any]:
         """Refuse pickling and copying: what the model prepared on its device cannot be copied."""
         raise UserError(
-            "a predictor is neither pickled nor copied; threads may share one, and other processes "
-            "load the model themselves"
+            "a predictor can be neither pickled nor copied; threads may share one, and other "
+            "processes have to load the model themselves"
         )
 
     def __repr__(self) -> str:

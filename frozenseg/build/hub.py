@@ -134,8 +134,8 @@ class HubPredictor(Predictor, ModelHubMixin):
     ) -> "HubPredictor":
         """Do the same as `frozenseg.from_pretrained`.
 
-        This overrides the method of the hub's library, which would require config.json; nothing in
-        that file is needed.
+        This overrides the method of the hub's library, which would first read config.json; nothing
+        in that file is needed.
         """
         from frozenseg.build.prediction import load  # a circular import: it needs this class
 

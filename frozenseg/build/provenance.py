@@ -37,7 +37,8 @@ NOTICEABLE = 0.05  # a larger share of the initial weights in the moving average
 def run_log(output: Path) -> Iterator[None]:
     """Inside the context, the first process also logs to OUTPUT_DIR/log.txt.
 
-    The file begins with the version of the code, the command and the versions of the libraries.
+    Each run appends to the file, first the version of the code, the command and the versions of
+    the libraries.
     """
     with log_file(output) if is_main() else nullcontext():
         if is_main():

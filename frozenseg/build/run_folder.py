@@ -42,7 +42,8 @@ def model_config(
     file.
     device: replaces MODEL.DEVICE.
 
-    Raises `AbsentWeights` if `model` is a published model whose weights are not on this machine.
+    Raises `AbsentWeights` if `model` is a published model whose weights are not on this machine,
+    and neither `weights` nor the options name others.
     """
     if weights is not None and not os.fspath(weights):
         raise UserError("weights: the name is empty; give a checkpoint, or leave weights out")

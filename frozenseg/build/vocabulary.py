@@ -120,8 +120,8 @@ def _names_of_set(cfg: CfgNode, name: str) -> Vocabulary:
         return class_names(row, data_root(), benchmark_categories(row, data_root()))
     except UserError as error:
         raise UserError(
-            f"{error}; this data set tells which classes are seen: to do without, name the classes "
-            "of the training in DATASETS.TRAIN_VOCABULARY"
+            f"{error}; this data set is read to find the seen classes; to do without it, name the "
+            "classes of the training in DATASETS.TRAIN_VOCABULARY"
         ) from None
 
 

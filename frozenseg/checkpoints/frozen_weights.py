@@ -190,7 +190,7 @@ def clip_repository(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
 
 
 def find_vit(method: str, weights: str) -> Path:
-    """Return the weight file of a ViT: `weights` if it is not empty, else the published file.
+    """Return the weight file of a ViT: `weights` if it is not empty, else its file in `FOLDER`.
 
     method: "dino" or "moco" (MoCo v3).
     """

@@ -150,7 +150,7 @@ def _is_plain(tensor: Any) -> bool:
 def _average_fits(average: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     for name, tensor in average.items():
         if name not in weights or not _alike(tensor, weights[name]):
-            raise UserError(f"average: {name!r:.80} lacks the name, shape and type of a weight")
+            raise UserError(f"average: {name!r:.80} matches no weight in name, shape and type")
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:

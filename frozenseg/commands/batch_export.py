@@ -30,7 +30,9 @@ def main(argv: list[str]) -> int | None:
     if left:
         logger.warning("%s: %d of %d images are not done yet", run, left, manifest.total)
     if failed:
-        logger.warning("%s: %d images could not be read and are left out", run, failed)
+        logger.warning(
+            "%s: %d images could not be read and are left out; their rows say why", run, failed
+        )
     path = FORMS[arguments.to](run, arguments.output or run)
     print(one_line(str(path) if left else f"{path}: {manifest.total - failed} images"))
     return None

@@ -45,9 +45,10 @@ def named_inputs(paths: list[Path | str], output: Path, lines: PredictionLines) 
     """Choose names for the inputs and their results.
 
     A result is named after its input, without the suffix. If its files would replace an input, the
-    results of another input, or a file that was not written by such a run, the name keeps the
-    suffix (`a.JPEG.png`) or gets a number. A folder with the name of a video gets a number too
-    (`clip_2/1.png`), because the frames of the video are stored in a folder of that name.
+    results of another input, or a file that no run of `frozenseg demo` has written, the name
+    keeps the suffix (`a.JPEG.png`) or gets a number. A folder with the name of a video gets a
+    number too (`clip_2/1.png`), because the frames of the video are stored in a folder of that
+    name.
     """
     whole_paths = [_whole_path(path, lines.root) for path in paths]
     taken = _Taken(output, whole_paths, lines.continued)

@@ -129,7 +129,7 @@ def segment_files(
 
 
 def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None:
-    """Remove the temporary files of killed runs. alone: whether no other part may be writing."""
+    """Remove the temporary files of killed runs. alone: whether no other part can be writing."""
     pngs = output / FOLDER / PANOPTIC
     names = {Path(entry.name).parent for entry in inputs}
     videos = {Path(entry.name) for entry in inputs if is_film(entry.path)}

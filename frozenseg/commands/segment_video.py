@@ -201,7 +201,7 @@ class VideoRun:
             yield taken.popleft(), result
 
     def _draw(self, result: "SegmentationResult", png: str | None = None) -> np.ndarray:
-        """Draw a frame. png: the file of its label map, which is written first; None: none is."""
+        """Draw a frame. png: the file to which its label map is written first; None: no file."""
         if png is not None:
             write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
         if not self.pictures:

@@ -72,7 +72,10 @@ class FrozenClip(ClipText):
         if isinstance(self.trunk, ResNetTrunk):
             self.trunk.temperature = temperature
         elif temperature != 1:
-            raise UserError(f"{temperature:g}: {self.name} pools without attention; leave it at 1")
+            raise UserError(
+                f"{temperature:g}: the image tower of {self.name} is not CLIP's ResNet, the only "
+                "one with a pooling temperature; leave it at 1"
+            )
 
     def cast_trunk(self, dtype: torch.dtype) -> None:
         """Store the weights of the trunk in `dtype`, in which it then computes.

@@ -34,10 +34,10 @@ ACTIVATIONS: dict[type, Activation] = {GELU: "gelu", GELUTanh: "gelu_tanh"}  # t
 class FusedConvNeXtBlock(ConvNeXtBlock):
     """timm's block for a frozen trunk, with the same parameters and outputs.
 
-    If linear layers run fused (`frozenseg.runtime.linear`), or if the trunk computes on CUDA in
-    half precision without gradients, features stay channels-last from block to block, and the layer
-    scale (a factor for each channel) is multiplied into the weights of the linear layer before it.
-    Otherwise the block runs as in timm.
+    If linear layers run fused (`frozenseg.runtime.linear`), if the weights are in half precision,
+    or if CUDA computes in half precision without gradients, features stay channels-last from block
+    to block, and the layer scale (a factor for each channel) is multiplied into the weights of the
+    linear layer before it. Otherwise the block runs as in timm.
     """
 
     scale_folded = False  # whether the last layer includes the layer scale

@@ -57,7 +57,7 @@ def keep_digest(model: nn.Module) -> None:
 
     No weight may be trained from now on.
     """
-    setattr(model, "kept_digest", weights_digest(model))  # noqa: B010 (nn.Module declares another type)
+    setattr(model, "kept_digest", weights_digest(model))  # noqa: B010 (mypy rejects an assignment)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -154,8 +154,8 @@ def clip_patches(
 ) -> ClipVitPatches | ClipResNetPatches:
     """Return the image tower of an open_clip model as a patch encoder.
 
-    name: name of the model, for the message. Raises `UserError` if the tower is neither a ViT nor a
-    ResNet.
+    name: name of the model, for the message. Raises `UserError` if the tower is neither a ResNet
+    nor a ViT without attention pooling.
     """
     if isinstance(visual, ModifiedResNet):
         return ClipResNetPatches(model=visual, mean=mean, std=std)

@@ -171,8 +171,8 @@ class FrozenSam(Frozen):
 
     @torch.no_grad()
     def image_embedding(self, images: ImageBatch) -> Tensor:
-        """Return SAM's own embedding (B, C, side / 16, side / 16) of its square input, in the view
-        "keep_aspect"."""
+        """Return SAM's own embedding (B, C, h, w) of its square input, in the view "keep_aspect";
+        h = w = side / patch size."""
         return self.encode(self.keep_aspect(images))
 
     def cast_encoder(self, dtype: torch.dtype) -> None:

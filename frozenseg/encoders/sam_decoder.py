@@ -6,8 +6,8 @@ the quality of a mask depends only on tokens, so it is known before the mask is 
 A prompt has a few tokens, while the image has thousands of cells. segment-anything projects every
 cell for every prompt. Here the projections are applied to the tokens instead, since q W_q (x W_k)^T
 = (q W_q W_k^T) x^T. All prompts share the cells of the image up to the first layer that updates
-them. In all scores of tokens and cells, the cells are the last axis, so that softmax never runs
-along a short axis in memory.
+them. In all scores of tokens and cells, the cells are the last axis, so that in no softmax the
+short axis of the tokens is the contiguous one.
 
 Legend: N prompts, T tokens of a prompt, A heads of c channels, P cells, C channels.
 """

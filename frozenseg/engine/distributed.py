@@ -203,8 +203,9 @@ def _in_group(
     if "nccl" in backend:
         if local_rank() >= torch.cuda.device_count():
             raise UserError(
-                f"process {local_rank()} of this machine has no GPU, PyTorch finds "
-                f"{torch.cuda.device_count()}: start no more processes than there are GPUs"
+                f"process {local_rank()} (counted from 0) of this machine has no GPU, because "
+                f"PyTorch finds only {torch.cuda.device_count()}; start no more processes than "
+                "there are GPUs"
             )
         torch.cuda.set_device(local_rank())
     try:

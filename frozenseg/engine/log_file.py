@@ -40,7 +40,7 @@ class LogFile(logging.FileHandler):
         logger.warning("%s cannot be written (%s): it ends here", self.baseFilename, reason)
 
     def close(self) -> None:
-        """Close the file; ignores that a line which a full disk refused fails once more."""
+        """Close the file; on a full disk, the failed line fails again here, which is ignored."""
         with suppress(OSError):
             super().close()
 

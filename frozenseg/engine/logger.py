@@ -23,7 +23,7 @@ from frozenseg.files import atomic_path, json_text, writing
 logger = logging.getLogger(__name__)
 
 METRICS_FILE, WANDB_FILE = "metrics.jsonl", "wandb_id"
-WINDOW = 20  # the console shows medians of the losses over so many steps, as detectron2 does
+WINDOW = 20  # the console shows medians of the losses over this many steps, as detectron2 does
 
 
 class TrainingLog:
@@ -127,7 +127,7 @@ class TrainingLog:
 
     def lacks_evaluation(self, step: int) -> bool:
         """Tell whether metrics.jsonl has rows of this run, but none of the evaluation after `step`
-        steps, so that the run was killed before or during that evaluation."""
+        steps, which means that the run was killed before or during that evaluation."""
         rows = read_metrics(self.path)
         return bool(rows) and not any("evaluation" in r and r["step"] == step for r in rows)
 

@@ -46,8 +46,8 @@ def parameter_groups(
         of the deformable encoders count as weights, as in the published recipe of FrozenSeg
         (detectron2's solver).
         "tables": as "modules", but these level embeddings count as embeddings.
-        "matrices": parameters with one axis do not decay, all others decay as weights, including
-        embeddings, as in the published recipe of Fusioner.
+        "matrices": embeddings, and all parameters with more than one axis, decay as weights; the
+        others do not decay, as in the published recipe of Fusioner.
     constant_decoder: whether Fusioner's decoder gets a group of its own, without weight decay and
         with a constant learning rate.
 

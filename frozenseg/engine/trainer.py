@@ -182,7 +182,7 @@ def evaluate_now(
 
 
 def _is_best(state: TrainingState, results: Scores) -> bool:
-    """Tell whether the first score is the best so far, and then store it in `state.best`.
+    """Tell whether the first score is the best so far; if it is, store it in `state.best`.
 
     If the run was resumed with another metric or data set, earlier scores do not count.
     """
@@ -321,7 +321,8 @@ def _due(step: int, period: int) -> bool:
 def saying_how_to_go_on(
     state: TrainingState, checkpoints: CheckpointFolder, *, to_save_memory: str
 ) -> Iterator[None]:
-    """Make an error inside say what is left of the run as well: its newest checkpoint.
+    """Add to the message of an error in the `with` block what is left of the run:
+    its newest checkpoint.
 
     to_save_memory: what to do if the memory is too small.
     """

@@ -68,7 +68,7 @@ class TrainingBatch(Generic[LossTargets]):
     classes: the classes that the network looks for: the embeddings of a vocabulary, or for each
         image the vectors (B, k, D) of its queried classes.
     targets: the targets in the form that the loss of the model family expects.
-    features: the outputs of the frozen encoders for the images if they are cached, otherwise None.
+    features: the outputs of the frozen encoders for the images if there is a cache, otherwise None.
     """
 
     images: ImageBatch
@@ -81,7 +81,7 @@ class TrainingBatch(Generic[LossTargets]):
 class InputPreparation:
     """Turns samples into the input of a network.
 
-    size_divisor: batches are padded to a multiple of so many pixels.
+    size_divisor: batches are padded to a multiple of this many pixels.
     grey_padding: whether the encoders see the grey padding of a crop as image content, as in the
         published training of FrozenSeg (at test, its padding is zero). If not, they treat it as
         padding.

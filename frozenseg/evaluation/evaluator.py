@@ -67,7 +67,7 @@ class Scoring:
     ) -> Evaluation:
         """Return the scores of all shares together.
 
-        shares: what the processes have found in their shares of the images. gather: see `combined`.
+        shares, gather: see `combined`.
         main: whether this process also finishes the files of the predictions.
         """
         found = combined(self.fed, shares, gather)

@@ -85,7 +85,8 @@ def score_panoptic(
 ) -> Scores:
     """Score the panoptic quality of a prediction in COCO panoptic format: a JSON file and PNGs.
 
-    categories: the categories of the ground truth, if its JSON does not say which are things.
+    categories: the categories of the ground truth, if the data set itself says which are things;
+    None: those of its JSON.
     """
     gt_folder, pred_folder = existing_folder(gt_dir), existing_folder(pred_dir)
     content = read_json(gt_file)

@@ -109,8 +109,9 @@ def combined(
 ) -> Evaluation:
     """Return the scores of a dataset, which do not depend on how its images were shared.
 
-    shares: the shares of this process. gather: takes a value of this process and returns the values
-    of all processes, and thus brings their shares.
+    shares: the share of this process, or those of all machines if this process collects them.
+    gather: takes a value of this process and returns the values of all processes, and thus brings
+    their shares.
     """
     start = time.perf_counter()
     summary: Summary = {}

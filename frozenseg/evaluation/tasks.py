@@ -183,8 +183,8 @@ class OracleEvaluator:
 
 
 class BestClassEvaluator:
-    """mIoU of a map with the most probable class of each pixel, or no class if the probability of
-    all is too low.
+    """mIoU of a map with the most probable class of each pixel; a pixel has no class if no class is
+    probable enough.
 
     A pixel that is labelled as none of the classes counts against the class that is predicted
     there. A class that is predicted but never occurs in the ground truth has an IoU of 0.

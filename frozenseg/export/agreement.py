@@ -47,8 +47,9 @@ LIMITS = {
     # Only rounding errors, which are not visible.
     "fp32": Limits(classes=1e-3, masks=1e-3, pixels=0.999, hard_cases=True, vectors=0.99999),
     # Lower precision is judged by its visible effect: on usual scenes, at most one pixel in a
-    # hundred (fp16) or in twenty (int8) may have another class. Logits are not limited, because a
-    # single query that finds another object may change its logits by any amount.
+    # hundred (fp16) or in twenty (int8) may have another class. Class probabilities and mask
+    # logits are not limited, because a single query that finds another object may change its own by
+    # any amount.
     "fp16": Limits(classes=math.inf, masks=math.inf, pixels=0.99, hard_cases=False),
     "int8": Limits(classes=math.inf, masks=math.inf, pixels=0.95, hard_cases=False),
 }
@@ -91,7 +92,7 @@ def hard_cases(
 ) -> list[Case]:
     """Make the inputs with which a graph is compared with its model.
 
-    They are the scenes, each filling the window; one that is smaller than the window; an image
+    They are the scenes, each as large as the window allows; one that is much smaller; an image
     without content, which gives empty masks; and, if the number of classes is free, cases with a
     single class and with as many classes as LVIS.
 

@@ -84,7 +84,8 @@ class Network(nn.Module):
         size: (2,) int64, height and width of the image in pixels.
         vectors, class_index, seen: see `TextEmbeddings`.
         embedding: `FrozenSam.embed` of the image, or None if the graph should compute it.
-        regions: mask logits (P, h, w) over the image of regions that CLIP should classify, too.
+        regions: mask logits (P, h, w) over the image, of further regions that only CLIP's own
+            classifier classifies.
         """
         window, text = Window(pixels, size), TextEmbeddings(vectors, class_index, seen)
         if isinstance(self.model, Fusioner):

@@ -64,9 +64,9 @@ def _round_weights(onnx: Any, graph: Any) -> None:
 
 
 def _channel_axes(graph: Any) -> dict[str, int | None]:
-    """Return the axis of the output channels for each input of a node.
+    """Return {name: axis of the output channels} for the inputs of all nodes.
 
-    It is None for an input that is used other than as a weight of products along a single axis.
+    The axis is None unless every use of the input is as a weight, with the same axis.
     """
     axes: dict[str, int | None] = {}
     for node in graph.node:

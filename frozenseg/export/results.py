@@ -51,7 +51,7 @@ class Results(nn.Module):
         panoptic_ids (H, W) int32: the number of the segment, from 1; 0 for none.
         segment_classes (Q,) int64 and segment_scores (Q,): those of segments 1, 2, ...; the
         remaining entries are -1 and 0.
-        semantic_ids (H, W) int32: class ids; -1 where the best score is below the threshold.
+        semantic_ids (H, W) int32: class ids; -1 where the best score is not above the threshold.
         instance_masks (N, H, W) bool, instance_classes (N,) int64 and instance_scores (N,): sorted
         from the highest score; N is fixed, and unused entries have score 0 and class -1.
         """

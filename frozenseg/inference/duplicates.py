@@ -37,7 +37,7 @@ def uncovered(scores: Tensor, covers: Tensor) -> Tensor:
     rivals = covers & _better(scores)
     kept = torch.ones_like(scores, dtype=torch.bool)
     # Each pass decides at least one more candidate, the best of those that are undecided, because
-    # all its rivals are decided. No sort is needed, which ONNX lacks a stable form of.
+    # all its rivals are decided. This needs no stable sort, which ONNX lacks.
     for _ in range(len(scores)):
         kept = ~(rivals & kept).any(1)
     return kept

@@ -77,7 +77,7 @@ class ProposalFolder:
     def path(self, image_id: int | str) -> Path:
         """Return the file of an image."""
         name = quote(str(image_id), safe="")
-        if len(name) > LONGEST:  # e.g. 28 Chinese characters: each of their bytes takes three
+        if len(name) > LONGEST:  # e.g. 28 Chinese characters, each encoded as 9 characters
             name = f"{name[:HASHED]}-{hashlib.sha256(name.encode()).hexdigest()}"
         return self.folder / f"{name}.npz"
 
@@ -160,7 +160,7 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _spans(codes: np.ndarray, image: Tensor) -> bool:
-    """Return whether masks (P, h, w) have the aspect ratio of an image (3, H, W), if rounded."""
+    """Return whether masks (P, h, w) have the aspect ratio of an image (3, H, W) up to rounding."""
     height, width = image.shape[1:]
     rows, columns = codes.shape[1:]
     return rows > 0 and columns > 0 and abs(rows * width - columns * height) <= height + width

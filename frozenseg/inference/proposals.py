@@ -7,7 +7,8 @@ of FrozenSeg, with less work: the decoder's attention is rearranged (`encoders.s
 masks with sufficient predicted quality are computed, and all steps are batched.
 
 Legend: N prompts, M candidate masks, P proposals, C channels, H x W pixels of the image, S SAM's
-side in pixels, s side of SAM's low-resolution masks (S / 4), h x w cells of a proposal.
+side in pixels, s side of SAM's low-resolution masks (S / 4 for patches of 16 pixels), h x w cells
+of a proposal.
 """
 
 from dataclasses import asdict, dataclass
@@ -135,7 +136,7 @@ def propose(
 ) -> Proposals:
     """Compute the proposals of one image.
 
-    embedding: (1, C, S / 16, S / 16), of the image as SAM expects it: the longer side has S pixels,
+    embedding: (1, C, s / 4, s / 4), of the image as SAM expects it: the longer side has S pixels,
         and the image is at the top left.
     image_size: (H, W) before that resize; areas, boxes and stability are measured at this size.
     """

@@ -109,10 +109,10 @@ class FrozenSeg(WithEmbeddings, RegionClassifier):
         ]
 
     def cast_for_inference(self, dtype: torch.dtype) -> None:
-        """Cast both encoders, and the linear layers and convolutions of the decoders.
+        """Cast both encoders, and the linear layers, convolutions and group norms of the decoders.
 
-        The residual sums and norms of tokens stay in float32, and so do the locations at which
-        deformable attention samples.
+        The residual sums and norms of tokens stay in float32, and so do the layers that compute the
+        locations and weights of the samples of deformable attention.
         """
         self.clip.cast_trunk(dtype)
         if self.sam is not None:

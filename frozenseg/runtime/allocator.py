@@ -19,13 +19,13 @@ _MADV_HUGEPAGE = 14  # an advice of madvise(2)
 def configure_allocator() -> None:
     """Keep freed memory for reuse and use huge pages; call it before the first tensor is allocated.
 
-    The settings hold for the entire process and for the processes that it starts. PyTorch has no
-    memory cache on a CPU: the memory of every large tensor comes from the system, which clears it
-    page by page. Keeping memory saves 6 % of the published model's time at inference and 14 % in
-    training; huge pages save a fifth of the time of SAM's encoder (two cores,
-    logs/speed/benchmark.md). The cost is the free memory that is kept between tensors, 0.1 GB at
-    inference. Only glibc has these settings, and the user's own settings (GLIBC_TUNABLES,
-    MALLOC_*_, THP_MEM_ALLOC_ENABLE) take precedence.
+    The settings hold for the entire process and for the processes that it forks; processes that it
+    spawns inherit only the huge pages. PyTorch has no memory cache on a CPU: the memory of every
+    large tensor comes from the system, which clears it page by page. Keeping memory saves 6 % of
+    the published model's time at inference and 14 % in training; huge pages save a fifth of the
+    time of SAM's encoder (two cores, logs/speed/benchmark.md). The cost is the free memory that is
+    kept between tensors, 0.1 GB at inference. Only glibc can keep freed memory in this way, and the
+    user's own settings (GLIBC_TUNABLES, MALLOC_*_, THP_MEM_ALLOC_ENABLE) take precedence.
 
     Example:
         >>> frozenseg.configure_allocator()  # the first line of your script
@@ -41,7 +41,7 @@ def configure_allocator() -> None:
 
 
 def release_fragmented_memory() -> None:
-    """Return the memory that was freed while a model was prepared, and use huge pages for the heap.
+    """Give memory that preparing a model has freed back to the system; use huge pages in the heap.
 
     Freed weights leave the heap fragmented. Prepacked weights are allocated by oneDNN, which does
     not request huge pages: the weights of ConvNeXt-L and SAM ViT-B would take 270,000 small pages.

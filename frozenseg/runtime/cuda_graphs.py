@@ -165,7 +165,7 @@ def record(method: Callable[..., Any], given: Any, pool: Any) -> StageGraph:
 
 
 class _OtherInputs(TorchDispatchMode):
-    """Collects the tensors that operations inside read but that none of them created."""
+    """Collects the tensors that operations in the `with` block read but do not create."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def _storage(tensor: Tensor) -> int:
 
 @contextmanager
 def _without_autocast_cache() -> Iterator[None]:
-    """Disable autocast's cache of casted weights, which would lie in the memory of the graph."""
+    """Disable autocast's cache of cast weights, which would lie in the memory of the graph."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

@@ -23,8 +23,8 @@ def own_random_stream(seed: int) -> Iterator[None]:
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a GPU the current one inside: streams, graphs and Triton's kernels use the current GPU,
-    whatever device the tensors are on."""
+    """Within the `with` block, make a GPU the current one: streams, graphs and Triton's kernels use
+    the current GPU, whatever device the tensors are on."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -63,7 +63,7 @@ _float32 = _Float32()
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """Let new tensors inside be float32 and on the CPU, whatever the defaults of the process are.
+    """Within the `with` block, new tensors are float32 and on the CPU, whatever the defaults are.
 
     segment-anything, open_clip and timm rely on these defaults. Tensors that other threads of the
     host create meanwhile are float32 too, because PyTorch has no default dtype per thread.

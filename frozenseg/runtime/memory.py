@@ -13,7 +13,7 @@ from frozenseg.errors import UserError
 MEMINFO, PAGES = Path("/proc/meminfo"), Path("/proc/self/statm")
 CONTAINER = Path("/sys/fs/cgroup")
 SMALL = 2**28  # bytes; for less, the free memory is not checked
-# What an error says that the allocators of PyTorch, of cuBLAS and of cuDNN raise.
+# Phrases in the errors of the allocators of PyTorch, cuBLAS and cuDNN, in lower case.
 WORDS = ("allocate memory", "out of memory", "not enough memory", "_status_alloc_failed")
 
 

@@ -106,7 +106,8 @@ class Precision:
                     yield
 
     def float32_products(self) -> AbstractContextManager[Any]:
-        """Switch TF32 on or off inside, for float32 products on CUDA (see `tf32_allowed`)."""
+        """Within the `with` block, switch TF32 on or off for float32 products on CUDA (see
+        `tf32_allowed`)."""
         return allow_tf32(self.tf32_allowed) if self.device.type == "cuda" else nullcontext()
 
 
@@ -159,11 +160,11 @@ _tf32_before: list[tuple[_Switch, Any]] = []
 
 @contextmanager
 def allow_tf32(allowed: bool) -> Iterator[None]:
-    """Set whether CUDA's products and cuDNN's convolutions may use TF32 inside.
+    """Set whether CUDA's products and cuDNN's convolutions may use TF32 in the `with` block.
 
     PyTorch allows it for convolutions by default. The settings belong to the process: if several
-    threads are inside, TF32 is off unless all of them allow it, and when the last thread leaves,
-    the settings are restored.
+    threads are in such blocks, TF32 is off unless all of them allow it, and when the last thread
+    leaves, the settings are restored.
     """
 
     def apply_wishes() -> None:
@@ -191,12 +192,12 @@ def allow_tf32(allowed: bool) -> Iterator[None]:
 
 
 def in_float32(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Switch autocast off inside, on the device of `tensor`."""
+    """Switch autocast off in the `with` block, on the device of `tensor`."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def in_type_of(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Switch autocast off inside if `tensor` is in half precision.
+    """Switch autocast off in the `with` block if `tensor` is in half precision.
 
     A module whose input and weights are in half precision computes in it without casts; for a
     module with float32 weights, autocast chooses the dtype.

@@ -175,7 +175,7 @@ def _rows_of_lines(lines: list[str], what: str) -> list[Row]:
 
 
 def _refuse_table(rows: list[Row], written: list[str], what: str) -> None:
-    """Refuse the heading of a table, and a column of numbers without colons, as in `id:name`.
+    """Refuse the heading of a table, and a column of numbers that are not written as `id:name`.
 
     Both would otherwise become names.
     """

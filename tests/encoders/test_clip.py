@@ -345,10 +345,10 @@ def test_a_temperature_divides_what_attention_pools_by() -> None:
     assert not torch.allclose(found, mean, rtol=0.01)
 
 
-def test_only_attention_has_a_temperature() -> None:
+def test_only_a_resnet_has_a_temperature() -> None:
     clip = make_clip("frozenseg_tiny")
     clip.set_pool_temperature(1.0)
-    with pytest.raises(UserError, match="2: frozenseg_tiny pools without attention; leave it at 1"):
+    with pytest.raises(UserError, match="2: the .* frozenseg_tiny is not CLIP.s ResNet, .* at 1"):
         clip.set_pool_temperature(2.0)
 
 
