@@ -24,7 +24,8 @@ class LabelMaps:
     """The annotation of one image as maps that can be flipped, scaled and cropped cheaply.
 
     With L = 1 the mask of object n is `maps[0] == values[n]`; objects that may overlap have one map
-    each (L = N). In both cases `maps == values[:, None, None]` gives the (N, H, W) masks.
+    each (L = N). In both cases `np.asarray(maps) == values[:, None, None]` gives the (N, H, W)
+    masks.
 
     maps: L maps (H, W) of unsigned integers, 0 where unlabelled; an array, or a collection that
         makes one map after the other, because all maps of a large picture together need gigabytes.

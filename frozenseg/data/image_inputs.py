@@ -77,7 +77,7 @@ def is_many(images: Any) -> bool:
     """Tell whether this stands for several images.
 
     That is the case for a folder, a glob, an array or tensor of four dimensions, a list, a
-    generator, and any other iterable that is not an open file.
+    generator, and any other iterable except bytes, mappings and open files.
     """
     if isinstance(images, OneFile):
         return False
@@ -95,8 +95,8 @@ def each_image(images: Any) -> Iterator[Any]:
 
     A folder or glob, even inside a list, stands for its files, without videos; a `OneFile` is one
     file. Arrays and tensors are copied, because a generator may write the next image into the same
-    memory before this one is read. Raises `UserError` for a folder or glob without images, for a
-    single image that is not given as a path, and for anything that is not an image.
+    memory before this one is read. Raises `UserError` for a folder or glob without images, and for
+    anything that is neither a path nor several images, see `is_many`.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
         raise UserValueError(

@@ -74,7 +74,7 @@ def number(entry: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a JSON value is a finite number; true and false are not numbers."""
+    """Tell whether a JSON value is a finite float or an integer in 64 bits, not true or false."""
     if type(value) is float:
         return math.isfinite(value)
     return type(value) is int and abs(value) < 2**63

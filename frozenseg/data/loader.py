@@ -67,7 +67,7 @@ class ShardSampler(Sampler[int]):
         return iter(self.items)
 
 
-LONGEST_WAIT = 1800  # seconds without a batch after which the workers are given up
+LONGEST_WAIT = 1800  # seconds without a batch after which the workers are killed
 
 
 def training_loader(

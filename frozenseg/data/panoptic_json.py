@@ -26,7 +26,10 @@ LARGEST_PANOPTIC_ID = 256**3 - 1
 
 @dataclass(frozen=True)
 class PanopticEntry:
-    """The PNG and the segments of one image. areas: as the file states them, or None."""
+    """The PNG and the segments of one image.
+
+    areas: for each segment the area that the file states, or None if it states none.
+    """
 
     file_name: str
     segments: Segments

@@ -99,7 +99,7 @@ class PredictionLines:
     ) -> None:
         """Open the file, or raise `UserError` if the folder holds predictions of another kind.
 
-        overwrite: whether such predictions are replaced instead.
+        overwrite: whether earlier predictions are replaced instead, see `remove_lines`.
         """
         self.path, self.part = folder / part.file_name, part
         self.continued = bool(line_files(folder))  # False: the folder has no lines of earlier runs
@@ -224,8 +224,8 @@ class PredictionLines:
     def close(self) -> None:
         """Close the file, and remove it if it has no image.
 
-        The file is kept if its part has ended, and if there are label maps beside it, because it
-        shows that they are results of FrozenSeg.
+        Even without an image it is kept if its part has ended, or if there are label maps beside
+        it, because it shows that they are results of FrozenSeg.
         """
         self._file.close()
         if not self.ended and self.is_empty() and not (self.path.parent / PANOPTIC).exists():
@@ -345,7 +345,7 @@ def names_in(path: Path) -> dict[str, str]:
 
 
 def lines_of_frames(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the lines of tracked frames, each after the byte where it begins."""
+    """Yield, for each tracked frame, the byte where its line begins, and the line."""
     position = 0
     for entry, size in _entries(path):
         if "tracks" in entry:

@@ -113,6 +113,6 @@ class Record:
 
     @property
     def pictures(self) -> list[Path]:
-        """The files of the image, its panoptic PNG and its label map, as far as they exist."""
+        """The files of the image, its panoptic PNG and its label map, without those it lacks."""
         paths = (self.image_path, self.panoptic_path, self.semantic_path)
         return [Path(path) for path in paths if path is not None]

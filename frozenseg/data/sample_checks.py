@@ -86,7 +86,7 @@ def decoded(
 
 
 def _turns(records: list[Record]) -> Iterator[Finding]:
-    """Count the pictures with an EXIF orientation, and how many may be annotated as stored."""
+    """Count the pictures that are stored turned, and how many may be annotated as stored."""
     to_turn, unknown = 0, 0
     for record in records:
         try:
@@ -101,8 +101,9 @@ def _turns(records: list[Record]) -> Iterator[Finding]:
             continue  # `_problems` reports it
     if to_turn:
         yield Finding(
-            f"{to_turn} of {len(records)} pictures have an EXIF orientation. For {unknown} of them "
-            "the size does not show whether the annotation follows it: they are turned upright"
+            f"{to_turn} of {len(records)} pictures are stored turned (EXIF orientation). For "
+            f"{unknown} of them the size does not show whether the annotation is of the upright "
+            "picture: they are turned upright"
         )
 
 

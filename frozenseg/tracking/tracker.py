@@ -26,8 +26,8 @@ class Tracker:
        because only a part of a covered thing is visible.
 
     A track whose thing is not found is kept for a while. The class of a track is the one with the
-    most votes; a vote is the score of a segment, summed over the frames. Stuff has one identity for
-    each class.
+    most votes: the scores of its segments of that class, summed over the frames. Stuff has one
+    identity for each class.
 
     start: the least score, 0-1, with which a region starts a track.
     keep: the least score with which a region continues a track, at most `start` (hysteresis).
@@ -142,7 +142,8 @@ class Tracker:
         return chosen
 
     def _overlaps(self, things: list[Segment], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the IoU of T tracks and N things, and the share of the smaller mask: (T, N)."""
+        """Return for T tracks and N things, both (T, N): the IoU, and the share of the smaller mask
+        that lies in the other mask."""
         numbers = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
         numbers[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
         index, total = numbers[ids], len(things)

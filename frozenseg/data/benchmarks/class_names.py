@@ -30,7 +30,7 @@ def categories_of_files(benchmark: Benchmark, root: Path) -> Categories:
     if not benchmark.prepared_by:
         _check_numbers(vocabulary)
     count = len(vocabulary)
-    # All classes are things, as in an instance JSON, even if the name is that of stuff in COCO.
+    # Classes of polygons are things, as in an instance JSON, even if COCO calls them stuff.
     flags = (True,) * count if benchmark.reader == "polygons" else vocabulary.is_thing
     categories = Categories(tuple(vocabulary.labels), flags, tuple(range(count)))
     return marked(categories, benchmark, root)

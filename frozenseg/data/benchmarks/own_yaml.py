@@ -1,6 +1,6 @@
 """The user's own data sets, described by a YAML file: in our form, or in that of ultralytics.
 
-    path: gizmos                  # folder of all relative paths; default: the folder of this file
+    path: gizmos                  # folder of the splits' paths; default: the folder of this file
     names: classes.txt            # class list: a file, a list or {number: name}; default: the
                                   # names in the annotation
     things: [star, circle]        # default: as the annotation or the class list says
@@ -132,7 +132,7 @@ def _of_polygons(
 
 
 def _beside(folder: Path, path: Path) -> Path:
-    """Return the path below `folder`; Roboflow writes "../train/images" for a folder inside it."""
+    """Join a path to `folder`; Roboflow writes "../train/images" for a folder inside it."""
     inside = Path(*(part for part in path.parts if part != ".."))
     return folder / (inside if not (folder / path).exists() else path)
 
@@ -150,7 +150,7 @@ def _scored(reader: Reader, tasks: object, where: str) -> dict[str, Any]:
 
 
 def _folder(file: Path, values: Mapping[Any, Any], root: Path) -> Path:
-    """Find the folder of relative paths: beside the file, or below the data root."""
+    """Find the folder of the splits' paths: beside the file, or below the data root."""
     stated = user_path(_text(values.get("path") or ".", f"{file}: path"))
     places = [file.parent / stated, Path(os.path.abspath(root)) / stated]
     return next((place for place in places if place.is_dir()), places[0])

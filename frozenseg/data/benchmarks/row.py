@@ -43,7 +43,7 @@ class Benchmark:
     background: the value of pixels that are labelled as none of the classes; -1: there is none.
     classes: indices into the vocabulary of the classes that are scored; (): all. Other labelled
         pixels become background, and images that hold none of the classes are left out.
-    present: JSON file of the classes in each label map, by which these images are found.
+    present: JSON file of the classes in each label map, which shows the images that hold none.
     pairs: the pairs of image and class that are scored with oracle presence.
     trained_on: the row whose classes count as seen in this test; "": the classes of the training.
     family: the group of rows whose mean is reported too.

@@ -1,4 +1,4 @@
-"""Make the files that a row in the table of benchmarks names from the published files.
+"""Make, from the published files, those that a row in the table of benchmarks names.
 
 Every preparation can be stopped and started again: a file is written completely or not at all, and
 an existing file is not made again. The same published files always give the same bytes.

@@ -78,7 +78,7 @@ def class_ids(path: Path) -> np.ndarray:
     labels = full_size_class_ids(path)
     size = published_size(*labels.shape)
     rows, columns = (
-        # the same positions as OpenCV's nearest neighbour, but in every version
+        # the positions of OpenCV's nearest neighbour, but with any version of OpenCV
         np.floor(np.arange(new) * (1 / (new / old))).astype(int)
         for old, new in zip(labels.shape, size, strict=True)
     )
@@ -151,7 +151,7 @@ def _write_classes(root: Path, options: PreparationOptions) -> None:
 
 
 def _names(root: Path, options: PreparationOptions) -> dict[int, str]:
-    """Read {published number: names} of all scored objects, from as few files as needed."""
+    """Read {published number: names} from the files until all scored numbers have names."""
     paths = _walk(root, "validation", ending=".json")
     if (root / FOLDER / "images" / "ADE" / "training").is_dir():
         paths += _walk(root, "training", ending=".json")

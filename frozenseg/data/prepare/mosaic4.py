@@ -13,7 +13,7 @@ Sources:
   is labelled in whichever tile it lies; all other pixels are background.
 - `small_world_seen`: the same with seen nouns.
 
-Mosaic number n of a source depends only on the seed (SEED, n).
+From the same samples, mosaic number n of a source depends only on the seed (SEED, n).
 """
 
 import functools

@@ -34,7 +34,7 @@ FREQUENT = (
     115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326,
     347, 349, 354, 355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458,
 )  # fmt: skip
-# More usual names for some of the annotation's, which CLIP has read more often.
+# Names in the annotation, and more usual names for them, which CLIP has read more often.
 SPACED = {
     "pottedplant": "potted plant",
     "tvmonitor": "tv monitor",

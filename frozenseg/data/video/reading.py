@@ -58,7 +58,8 @@ def has_pyav() -> bool:
         return True
     note(
         "PyAV is not installed, so OpenCV reads and writes videos: without AV1, frame times and "
-        'sound, and browsers cannot play its films; for these: pip install "frozenseg[video]"'
+        "sound, and browsers cannot play its films; PyAV has none of these limits: "
+        'pip install "frozenseg[video]"'
     )
     return False
 

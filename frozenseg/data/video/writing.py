@@ -40,7 +40,8 @@ def video_writer(
     rate and without sound.
 
     fps: frames per second where no times are given. codec: one of `CODECS`.
-    sound: a video whose sound the film keeps, cut to the time from its first to its last frame.
+    sound: a video whose sound the film keeps, cut to the time from the film's first to its last
+        frame.
     """
     if codec not in CODECS:
         raise UserError(f"codec {codec!r}: known are {', '.join(CODECS)}")

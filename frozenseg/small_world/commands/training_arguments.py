@@ -56,7 +56,7 @@ def settings_from(
 ) -> tuple[PretrainingConfig, RunOptions]:
     """Take both kinds of settings from the arguments, and seed torch, as a model is made next.
 
-    of_task: the arguments of one command alone that decide the result.
+    of_task: the arguments that only this command has and that decide the result.
     """
     config = config_from(arguments, weight_decay=weight_decay, of_task=of_task)
     torch.manual_seed(config.seed)

@@ -159,7 +159,8 @@ def check_unused(folder: Path) -> None:
 def check_config(folder: Path, config: PretrainingConfig) -> None:
     """Raise `UserError` if the training in the folder was begun with another configuration."""
     begun_with, asked = read_json(folder / CONFIG), asdict(config)
-    older = {name: value for name, value in asked.items() if name != "task"}  # they lack it
+    # Files of older versions have no "task".
+    older = {name: value for name, value in asked.items() if name != "task"}
     if begun_with not in (asked, older):
         raise UserError(
             f"{folder}: is of a run with {json.dumps(begun_with)}, asked for "

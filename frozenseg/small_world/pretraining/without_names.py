@@ -203,7 +203,8 @@ class DinoTask(WithoutNames):
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the loss, as `WithoutNames` says, and the entropy of the mean target.
 
-        The entropy falls to 0 where all pictures get the same target: the training has collapsed.
+        The entropy falls to 0 if all pictures get the same single prototype as their target: the
+        training has collapsed.
         """
         predicted = (self.model.trained(pixels).float() / self.TEMPERATURE).log_softmax(1)
         centre = self.model.get_buffer("centre")
