@@ -231,7 +231,7 @@ def test_a_list_without_a_folder_is_a_file(
     ("options", "message"),
     [
         (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty: .* DATASETS.TRAIN_VOCABULARY"),
-        (("DATASETS.TRAIN", "('coco_panoptic:no.json:a:b',)"), "no such file; this data set is read"),
+        (("DATASETS.TRAIN", "('coco_panoptic:no.json:a:b',)"), "no such file; this data set is"),
         (("DATASETS.TRAIN_VOCABULARY", "classes:[["), "no JSON after classes:"),
         (("DATASETS.TRAIN_VOCABULARY", "classes:[1]"), "lists of names were expected"),
         (("DATASETS.TRAIN_VOCABULARY", "classes:[[1]]"), "names must be text"),
