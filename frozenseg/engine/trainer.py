@@ -330,7 +330,7 @@ def saying_how_to_go_on(
         yield
     except (UserError, OSError) as error:
         raise UserError(_told(error, state.step, checkpoints)) from None
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         full = UserError(f"no memory is left: {to_save_memory}")

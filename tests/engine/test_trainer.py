@@ -122,9 +122,12 @@ def test_loss_that_is_not_finite_stops_the_run(run: TinyRun, monkeypatch) -> Non
     assert "step_00000002.pt: continue from it with --resume" in str(error.value)
 
 
-def test_a_full_memory_says_what_saves_some_and_what_is_left(run: TinyRun, monkeypatch) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_full_memory_says_what_saves_some_and_what_is_left(
+    run: TinyRun, monkeypatch, error: Exception
+) -> None:
     def full(*_: object, **named: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr(trainer, "training_step", full)
     with pytest.raises(UserError, match="no memory is left: raise SOLVER.ACCUMULATE .* 0 steps"):

@@ -69,10 +69,10 @@ class PyAVDecoder:
         try:
             return av.open(self.name, options=options, timeout=timeout, metadata_errors="replace")
         except (FFmpegError, ValueError) as error:
-            what = "is not a video, holds no frame, or is damaged"
-            what = "no such stream" if self.live else what
+            damage = "is not a video, holds no frame, or is damaged"
             reason = one_line(getattr(error, "strerror", None) or str(error))
             name = without_password(self.name)
+            what = "no such stream" if self.live else damage
             raise UserError(f"{name}: {what} ({reason})") from None
 
     def _pictures(self, container: Any) -> Any:
