@@ -33,12 +33,15 @@ from frozenseg.small_world.experiment.arms import (
     CONTROL,
     ENCODERS,
     EXPERIMENTS,
+    ORACLE,
     PROPOSALS,
+    Arm,
     Experiment,
     with_folders,
 )
 from frozenseg.small_world.experiment.beginnings import write_beginnings
 from frozenseg.small_world.experiment.encoders import check_encoders
+from frozenseg.small_world.experiment.oracle import write_oracle
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
 from frozenseg.small_world.experiment.report import plot, report
@@ -49,6 +52,8 @@ from frozenseg.text.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 MOST_FEATURES = "20"  # GB of frozen features on disk
+# A decoder without weights; the frozen encoders have theirs.
+UNTRAINED = ("MODEL.WEIGHTS", "", "MODEL.ALLOW_RANDOM_WEIGHTS", "True")
 
 
 def main(argv: list[str]) -> int | None:
@@ -105,8 +110,7 @@ def _completed(configuration: str) -> str:
 def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
     """Make what is missing, stage by stage; returns True if it was stopped before the end."""
     end = time.monotonic() + 3600 * arguments.hours
-    if any(PROPOSALS in experiment.arms[name].options for name in arguments.arms):
-        _make_proposals(arguments)
+    _prepare(arguments, experiment)
     for steps, seed in itertools.product(arguments.steps, arguments.seeds):
         runs = _runs(arguments, experiment, seed)
         # Arms that are scored with the weights of others come behind them, at the same stage.
@@ -131,6 +135,17 @@ def _make_runs(arguments: argparse.Namespace, experiment: Experiment) -> bool:
     return False
 
 
+def _prepare(arguments: argparse.Namespace, experiment: Experiment) -> None:
+    """Make the files that arms need and that are not there yet."""
+    arms = [experiment.arms[name] for name in arguments.arms]
+    if any(PROPOSALS in arm.options for arm in arms):
+        _make_proposals(arguments)
+    for arm in arms:
+        if ORACLE in arm.options:
+            options = (*_options(arguments, arm), *UNTRAINED)
+            write_oracle(load_config(arguments.config_file, list(options)))
+
+
 def _proposals(arguments: argparse.Namespace) -> Path:
     return Path(arguments.output / "proposals")
 
@@ -149,18 +164,10 @@ def _make_proposals(arguments: argparse.Namespace) -> None:
 
 def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> dict[str, Run]:
     """Return the runs of one seed, by arm, with their first weights on disk."""
-    shared = [
-        *("DATALOADER.FEATURE_CACHE", str(arguments.output / "features")),
-        *("DATALOADER.FEATURE_CACHE_GB", MOST_FEATURES),
-    ]
-    folders = {ENCODERS: arguments.encoders, PROPOSALS: _proposals(arguments)}
     configs, options = {}, {}
     for name, arm in experiment.arms.items():
-        of_arm = with_folders(arm.options, folders)
-        options[name] = (*of_arm, *arguments.options, "SEED", str(seed))
+        options[name] = (*_options(arguments, arm), "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
-        if configs[name].INPUT.FIXED_VIEWS:
-            options[name] = (*options[name], *shared)
     for name in arguments.arms:
         check_encoders(experiment.arms[name].options, arguments.encoders)
     trained = [name for name, arm in experiment.arms.items() if arm.trained_as is None]
@@ -179,6 +186,20 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
         )
         for name in arguments.arms
     }
+
+
+def _options(arguments: argparse.Namespace, arm: Arm) -> tuple[str, ...]:
+    """Return the options of an arm, with all its folders."""
+    folders = {
+        ENCODERS: arguments.encoders,
+        PROPOSALS: _proposals(arguments),
+        ORACLE: arguments.output / "oracle",
+    }
+    options = (*with_folders(arm.options, folders), *arguments.options)
+    if not load_config(arguments.config_file, list(options)).INPUT.FIXED_VIEWS:
+        return options
+    cache = ("DATALOADER.FEATURE_CACHE", str(arguments.output / "features"))
+    return (*cache, "DATALOADER.FEATURE_CACHE_GB", MOST_FEATURES, *options)
 
 
 def _shuffled_names(arguments: argparse.Namespace, seed: int) -> list[str]:

@@ -10,6 +10,8 @@ ENCODERS = "{encoders}"
 """Stands in options for the folder of the small encoders that do not ship, see `encoders`."""
 PROPOSALS = "{proposals}"
 """Stands in options for the folder of SAM's proposals of the training images."""
+ORACLE = "{oracle}"
+"""Stands in options for the folder of features with an oracle's map in place of SAM's."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Experiment:
 
 
 def with_folders(options: Iterable[str], folders: Mapping[str, Path]) -> tuple[str, ...]:
-    """Return options with the folders filled in for which `ENCODERS` and `PROPOSALS` stand."""
+    """Return options with the folders filled in for which words like `ENCODERS` stand."""
     filled = list(options)
     for name, folder in folders.items():
         filled = [option.replace(name, str(folder)) for option in filled]
@@ -250,6 +252,12 @@ FROZENSEG = Experiment(
             "d",
             "Does what SAM has learned matter to the injectors?",
         ),
+        "d_oracle": Arm(
+            "d, a map from the truth in SAM's place",
+            (*_injectors(True, True), "DATALOADER.FEATURE_CACHE", ORACLE),
+            "d",
+            "Would the injectors gain with a perfect SAM?",
+        ),
     },
     usual=("a", "b", "d", "c"),
     metrics={
@@ -268,6 +276,7 @@ FROZENSEG = Experiment(
         ),
         Comparison("d2", "a2", "Do both gain where the decoder has two layers?"),
         Comparison("d_slow", "a_slow", "Do both gain at a quarter of the learning rate?"),
+        Comparison("d_oracle", "a", "Would both gain over FC-CLIP with a perfect SAM?"),
         Comparison(
             *("claimed", "void"),
             "Unseen classes: is it CLIP's claim that helps, or less void for whatever query?",
