@@ -31,6 +31,7 @@ Kind = TypeVar("Kind", bound=Accumulator)
 PART = "post-processing"  # the name of these operations in warnings
 INSTEAD = "operations of PyTorch are used instead"
 ELEMENTS = 1 << 28  # the most probabilities of a band, two bytes each
+ROWS = 65535  # the most rows of a band: CUDA's limit for the second axis of a grid
 WEIGHT_SCALE = 4096.0  # keeps small class probabilities from underflowing in float16
 OWNER_BLOCK = {"BLOCK_COLUMNS": 256, "num_warps": 4}
 MASK_BLOCK = {"BLOCK_ROWS": 16, "BLOCK_COLUMNS": 256, "num_warps": 4}
@@ -93,7 +94,7 @@ class _Scan:
     def run(self) -> bool:
         """Compute all results. If a kernel fails, return False and add no counts."""
         height, count = self.resizer.output_size[0], len(self.masks)
-        step = max(1, ELEMENTS // (count * self.width))
+        step = min(ROWS, max(1, ELEMENTS // (count * self.width)))
         for start in range(0, height, step):
             cells = self.resizer.cell_rows(self.masks, start, min(start + step, height))
             if not self._run_band(start, cells.contiguous()):

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 GRAPHS = 48  # the most graphs that are kept: six stages at eight sizes
 COUNTED = 4096  # the most combinations of shapes whose calls are counted
+FAILURES = 3  # of a stage, after which it is not recorded any more
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -70,7 +71,9 @@ class StageGraphs:
 
     The first call with new shapes runs the stage without a graph; the second one records it. Once
     there are `GRAPHS` graphs, new shapes replace the graph with the fewest calls, if they have been
-    called more often. The weights must stay at their addresses: after moving or casting a model,
+    called more often. Shapes that cannot be recorded, for example because the memory does not
+    suffice, run without a graph from then on, and so does a stage of which `FAILURES` shapes could
+    not be recorded. The weights must stay at their addresses: after moving or casting a model,
     create a new `StageGraphs`. Threads take turns.
     """
 
@@ -80,7 +83,7 @@ class StageGraphs:
         self._graphs: dict[str, StageGraph] = {}
         self._pool: Any = None
         self._last_use: torch.cuda.Event | None = None
-        self._works = True
+        self._failed: dict[str, set[str]] = {}  # the shapes that cannot be recorded, by stage
 
     def wrap(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return `method` with graphs, which are used on CUDA if no gradients are needed.
@@ -91,7 +94,8 @@ class StageGraphs:
         @functools.wraps(method)
         def run(*arguments: Any, **options: Any) -> Any:
             given = (arguments, options)
-            if not self._works or torch.is_grad_enabled() or not _on_cuda(given):
+            failed = self._failed.setdefault(name, set())
+            if len(failed) >= FAILURES or torch.is_grad_enabled() or not _on_cuda(given):
                 return method(*arguments, **options)
             key = f"{name} {_mode()} {map_tensors(given, _describe)}"
             with self._lock:
@@ -108,14 +112,16 @@ class StageGraphs:
         self._calls[key] += 1
         if len(self._calls) > COUNTED:  # a service keeps meeting new sizes and numbers of names
             self._calls = Counter(dict(self._calls.most_common(COUNTED // 2)))
-        if key not in self._graphs and self._calls[key] > 1 and self._has_room(self._calls[key]):
+        new = key not in self._graphs and key not in self._failed[name]
+        if new and self._calls[key] > 1 and self._has_room(self._calls[key]):
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 self._graphs[key] = record(method, given, self._pool)
             except RuntimeError as error:  # raised for what a graph cannot contain
-                self._works = False
+                self._failed[name].add(key)
                 logger.warning(
-                    "%s cannot be recorded as a CUDA graph and runs without one, more slowly (%s)",
+                    "%s cannot be recorded as a CUDA graph for an input of this size and runs "
+                    "without one, more slowly (%s)",
                     name,
                     " ".join(str(error).split())[:300],
                 )

@@ -1,5 +1,7 @@
 """Post-processing with Triton kernels gives the same results as with operations of PyTorch."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,6 +13,20 @@ MODULE = "tests.inference.scan_against_pytorch"
 
 def test_kernels_equal_pytorch_in_the_interpreter() -> None:
     run_interpreted(MODULE, "some queries", "as it is")
+
+
+def test_bands_of_a_very_high_image_fit_into_a_grid() -> None:
+    from frozenseg.inference.scan import _Scan
+
+    bands = []
+    scan = _Scan.__new__(_Scan)  # without a GPU there are no kernels that could run
+    scan.masks, scan.width, scan.counted = torch.zeros(1, 4, 4), 10, []
+    scan.resizer = SimpleNamespace(
+        output_size=(150_000, 10), cell_rows=lambda masks, first, last: torch.zeros(1, last - first)
+    )
+    scan._run_band = lambda start, cells: bands.append((start, cells.shape[1])) or True
+    assert scan.run()
+    assert bands == [(0, 65535), (65535, 65535), (131070, 18930)]
 
 
 @pytest.mark.slow

@@ -110,6 +110,35 @@ def test_what_cannot_be_recorded_runs_as_it_is(
     assert "pixel decoder cannot be recorded" in caplog.text and "not permitted" in caplog.text
 
 
+@torch.no_grad()
+def test_other_shapes_and_stages_are_recorded_after_a_failure(
+    recorded: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A large image for whose graph the memory does not suffice slows down no other image."""
+    working = cuda_graphs.record
+
+    def short_of_memory(method: Any, given: Any, pool: Any) -> StageGraph:
+        if len(given[0][0].dense) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return working(method, given, pool)
+
+    monkeypatch.setattr(cuda_graphs, "record", short_of_memory)
+    graphs = StageGraphs()
+    run, other = graphs.wrap(stage, "stage"), graphs.wrap(stage, "another stage")
+    for size in (8, 2):
+        for _ in range(3):
+            assert run(features(1.0, size), factor=2)["sum"].tolist() == [3] * size
+    assert len(recorded) == 1 and len(caplog.records) == 1
+
+    for size in (9, 10, 11, 3):  # after three failures the stage is given up
+        run(features(1.0, size), factor=2)
+        run(features(1.0, size), factor=2)
+    assert len(recorded) == 1 and len(caplog.records) == cuda_graphs.FAILURES
+    for _ in range(2):
+        other(features(1.0, 3), factor=2)
+    assert len(recorded) == 2
+
+
 def test_gradients_are_kept(recorded: list[Any]) -> None:
     run = StageGraphs().wrap(stage, "stage")
     for _ in range(3):
