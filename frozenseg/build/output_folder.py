@@ -53,6 +53,21 @@ def settle_seed(cfg: CfgNode, checkpoint: TrainingCheckpoint | None) -> None:
         cfg.SEED = all_gather_json(secrets.randbelow(2**31))[0]
 
 
+def require_same_checkpoint(output: Path, found: Found | None) -> None:
+    """Raise `UserError`, in all processes, if one of them has found another checkpoint.
+
+    found: what this process has found in the folder `output`.
+    """
+    steps = all_gather_json(found[0].step if found else 0)
+    for number, step in enumerate(steps):
+        if step != steps[0]:
+            raise UserError(
+                f"OUTPUT_DIR {output}: process {number} would resume after step {step}, but process "
+                f"0 after step {steps[0]}; all machines must see the same folder, so share it, or "
+                "copy its checkpoints to each machine"
+            )
+
+
 def take_over(
     output: Path, checkpoints: CheckpointFolder, found: Found | None, resume: bool, max_iter: int
 ) -> None:

@@ -36,6 +36,7 @@ from frozenseg.build.output_folder import (
     Found,
     only_run,
     refuse_another_run,
+    require_same_checkpoint,
     settle_seed,
     take_over,
     write_config,
@@ -136,6 +137,7 @@ def _started(
     cfg: CfgNode, device: torch.device, output: Path, checkpoints: CheckpointFolder, resume: bool
 ) -> "_Run":
     resumed = checkpoints.newest() if resume else None
+    require_same_checkpoint(output, resumed)
     settle_seed(cfg, resumed[0] if resumed else None)
     settle_training_vocabulary(cfg)
     cfg.freeze()

@@ -10,6 +10,7 @@ from frozenseg.build.output_folder import (
     check_places,
     clean,
     refuse_another_run,
+    require_same_checkpoint,
     say_what_was_found,
     write_config,
 )
@@ -44,6 +45,21 @@ def test_resuming_says_what_it_found(tmp_path: Path, checkpoints, caplog) -> Non
         f"resuming after step 5 of 9 from {path}",
         f"step 5 of 5 was the last, according to {path}: only the results are written",
     ]
+
+
+def test_processes_that_find_other_checkpoints_do_not_start(
+    tmp_path: Path, checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On machines without a shared folder only the first one has the checkpoints."""
+    checkpoints.save(checkpoint(5))
+    found = checkpoints.newest()
+    require_same_checkpoint(tmp_path, found)  # of a single process
+    gather = "frozenseg.build.output_folder.all_gather_json"
+    monkeypatch.setattr(gather, lambda step: [5, step])
+    require_same_checkpoint(tmp_path, found)
+    message = f"OUTPUT_DIR {tmp_path}: process 1 would resume after step 0, but process 0 after .* 5"
+    with pytest.raises(UserError, match=f"{message}; all machines must see the same folder"):
+        require_same_checkpoint(tmp_path, None)
 
 
 def test_a_misspelt_folder_is_told_beside_the_runs_that_are_there(tmp_path: Path, caplog) -> None:
