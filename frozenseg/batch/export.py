@@ -40,7 +40,7 @@ def export_masks(run: Path, target: Path) -> Path:
 
 
 def export_supervision(run: Path, target: Path) -> Path:
-    """Write a table as `supervision.CSVSink` does: one line with the box of each segment."""
+    """Write a table as `supervision.CSVSink` does: one line for each segment, with its box."""
     path = target / "detections.csv"
     columns = (*BOX, "class_id", "confidence", "tracker_id", "class_name", "file_name")
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:

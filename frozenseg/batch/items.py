@@ -87,7 +87,7 @@ def _check_folder(folder: Path) -> None:
         pass
     except OSError as error:
         raise _lost(str(folder), reason_of(error)) from None
-    remedy = "restore it, or if its images were deleted on purpose, make it with any file in it,"
+    remedy = "restore it or, if its images were deleted on purpose, put any file there,"
     raise _lost(str(folder), "the folder is missing or empty", remedy)
 
 

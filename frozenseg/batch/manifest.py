@@ -65,9 +65,10 @@ class Manifest:
 
 
 def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Manifest:
-    """Write the manifest; if the folder has one, check that it lists the same images.
+    """Write the manifest; if the folder has one, check that it is the same.
 
-    Raises `UserError` if it does not, or if there is no image.
+    Raises `UserError` if it lists other images or has another `shard_rows`, or if there is no
+    image.
     """
     path = folder / NAME
     with atomic_path(path) as temporary:
@@ -93,8 +94,8 @@ def _check(before: Manifest, temporary: Path, shard_rows: int) -> None:
     if before.digest != now.metadata[DIGEST].decode():
         raise UserError(
             f"{before.path}: the images have changed since it was made ({before.total} then, "
-            f"{now.num_rows} now, or files of other sizes); continue with the images that it lists "
-            "by --resume, or give another --output"
+            f"{now.num_rows} now, or files of other sizes); give --resume in place of the inputs "
+            "to continue with the images that it lists, or give another --output"
         )
 
 

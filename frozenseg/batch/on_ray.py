@@ -76,7 +76,7 @@ def make_shards(
     """Make shards on a Ray cluster, or with Ray started on this machine.
 
     seen: called for each image, see `frozenseg.batch.worker.Seen`.
-    address: of the cluster; None: start Ray on this machine.
+    address: the address of the cluster; None: start Ray on this machine.
     actors: number of models; None: one for each GPU or, without GPUs, one for every two CPUs.
     patience: seconds to wait until the cluster has the resources that the actors need.
     """
@@ -184,8 +184,8 @@ def _cluster(
 def _start(ray: Any, address: str | None, actors: int | None, *, prints: bool) -> None:
     """Connect to a cluster, or start Ray on this machine.
 
-    On this machine, Ray is told that there are as many CPUs as the actors need, even if there are
-    fewer.
+    On this machine, Ray is told that there are at least as many CPUs as the actors need, even if
+    there are fewer.
     """
     options: dict[str, Any] = {"log_to_driver": prints}
     if address is None:

@@ -138,8 +138,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _damaged(path: Path, reason: str) -> UserError:
     return UserError(
-        f"{path}: damaged ({' '.join(reason.split())}); delete it, and run the same command "
-        "again, which makes it anew"
+        f"{path}: damaged ({' '.join(reason.split())}); delete it, and give the command of the "
+        "run again, which makes it anew"
     )
 
 

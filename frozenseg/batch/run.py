@@ -110,7 +110,7 @@ def _make(plan: Plan, numbers: list[int], outcome: Outcome, engine: Engine) -> N
 def _only_run(folder: Path, part: Part) -> Iterator[None]:
     """Inside, no other run of this part, and none with another number of parts, uses the folder.
 
-    Raises `UserError` with the name of such a run if there is one.
+    Raises `UserError` that names the process of such a run, if there is one.
     """
     own = f"part_{part.number}_of_{part.total}.lock"
     with only_writer(folder, own):

@@ -62,9 +62,9 @@ def require_same_checkpoint(output: Path, found: Found | None) -> None:
     for number, step in enumerate(steps):
         if step != steps[0]:
             raise UserError(
-                f"OUTPUT_DIR {output}: process {number} would resume after step {step}, but process "
-                f"0 after step {steps[0]}; all machines must see the same folder, so share it, or "
-                "copy its checkpoints to each machine"
+                f"OUTPUT_DIR {output}: process {number} would resume after step {step}, but "
+                f"process 0 after step {steps[0]}; all machines must see the same folder: share "
+                "it, or copy its checkpoints to each machine"
             )
 
 

@@ -1,7 +1,7 @@
 """Write the results of `frozenseg batch` as files for other tools.
 
 coco: coco.json, with RLE masks and scores. masks: panoptic.json, and a panoptic PNG for each image.
-supervision: detections.csv, one line with the box of each segment, as supervision's CSVSink writes.
+supervision: detections.csv, a line for each segment with its box, as supervision's CSVSink writes.
 """
 
 import argparse

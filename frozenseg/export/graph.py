@@ -158,7 +158,10 @@ def _only_errors(name: str) -> Iterator[None]:
 
 
 def about_file(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """Return `about` from a file's metadata; raise `UserError` if the file is not from here."""
+    """Return `about` from a file's metadata.
+
+    Raises `UserError` if this package did not write the file.
+    """
     try:
         return dict(json.loads(metadata[KEY]))
     except (KeyError, ValueError, TypeError):

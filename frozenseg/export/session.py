@@ -31,7 +31,7 @@ class Session:
             raise MissingFileError(f"{path}: no such file; make one with `frozenseg export`")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # log only errors, and no remarks on the optimization
+        options.log_severity_level = 3  # log only errors, and no remarks on the optimisation
         # Otherwise ONNX Runtime also rounds the inputs of layers with int8 weights, and is slower.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         provider = _provider(device, runtime.get_available_providers())

@@ -75,7 +75,7 @@ class Client:
         pixels = to_array(image)
         words = Vocabulary.parse(vocabulary, things)
         fields = {
-            # An escaped character would count as six towards the service's limit on letters.
+            # Escaped, a character would use up six of those that the service allows in a field.
             "vocabulary": json.dumps(words.names, ensure_ascii=False),
             "things": json.dumps(_things(words), ensure_ascii=False),
             "threshold": str(threshold),

@@ -40,7 +40,7 @@ class Stamp:
     """
 
     def __init__(self, app: AsgiApp, *, metrics: Metrics, paths: set[str]) -> None:
-        """metrics: count the requests. paths: counted one by one; all others count as "other"."""
+        """metrics: counts the requests. paths: counted separately; all others as "other"."""
         self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:

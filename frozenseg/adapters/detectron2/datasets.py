@@ -39,8 +39,9 @@ from frozenseg.errors import UserError
 from frozenseg.text.names import spelling
 from frozenseg.text.vocabulary import Vocabulary
 
-# The tasks of a benchmark -> `evaluator_type` in detectron2's metadata. detectron2 itself knows
-# "sem_seg", "coco_panoptic_seg", "coco" and "lvis"; the others come from Mask2Former.
+# The tasks of a benchmark -> `evaluator_type` in detectron2's metadata. detectron2's own tools
+# score "sem_seg", "coco_panoptic_seg", "coco" and "lvis"; those of Mask2Former also score the
+# types of Cityscapes and Mapillary Vistas.
 EVALUATOR_TYPES = {
     ("panoptic", "semantic", "instances"): "coco_panoptic_seg",
     ("panoptic", "semantic", "cityscapes"): "cityscapes_panoptic_seg",

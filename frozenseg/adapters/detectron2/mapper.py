@@ -121,7 +121,7 @@ def _resize(config: CfgNode, name: str) -> ShortestEdgeResize:
 
 
 def annotation_kind(entry: dict[str, Any]) -> Literal["panoptic", "semantic", "instances"]:
-    """Return the annotation from which training masks are made: the first kind that is there."""
+    """Return which annotation gives the training masks: panoptic, else instances, else semantic."""
     if "pan_seg_file_name" in entry:
         return "panoptic"
     return "instances" if "annotations" in entry else "semantic"

@@ -55,7 +55,7 @@ class DatasetClasses:
 class HostModel(nn.Module):
     """A `SegmentationModel` as a meta-architecture; its state dict is that of the model itself.
 
-    `frozenseg.build.load_model` loads the weights when it is built: MODEL.WEIGHTS (ours or
+    `frozenseg.build.models.load_model` loads the weights when it is built: MODEL.WEIGHTS (ours or
     published, also `.safetensors`) and the files of the frozen encoders. A checkpointer of
     detectron2 may load other weights later.
     """

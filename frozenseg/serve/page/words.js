@@ -38,9 +38,9 @@ export function plain(name) {
 }
 
 /**
- * Return a function that says whether a class (a list of names) is a thing, by the service's lists:
- * the first list that contains the name decides, for the first name that is in a list. A class that
- * is in no list is considered a thing, as in the service itself.
+ * Return a function that says whether a class (a list of names) is a thing, by the service's lists.
+ * The first of its names that is in any list decides, by the first list that contains it. A class
+ * that is in no list is considered a thing, as in the service itself.
  */
 export function guesser(lists) {
   const known = new Map();

@@ -82,7 +82,6 @@ View = tuple[Sample, np.ndarray]
 def _training_views(cfg: CfgNode) -> Iterator[tuple[int, Iterator[View]]]:
     dataset, _ = training_dataset(cfg)
     dataset.unnamed = _regions
-    dataset.keep_empty = True
 
     def views() -> Iterator[View]:
         for number in range(len(dataset)):
