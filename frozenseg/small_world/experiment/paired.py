@@ -70,7 +70,8 @@ def differences(
         by_scenes = gains.mean(0)
         by_seeds = gains[drawn.T, np.arange(CHOICES)].mean(0) - by_scenes
         means = by_scenes + _widening(seeds) * by_seeds
-        low, high = np.nanpercentile(means, [2.5, 97.5]) if seeds > 1 else (np.nan, np.nan)
+        known = means[~np.isnan(means)]
+        low, high = np.percentile(known, [2.5, 97.5]) if seeds > 1 and len(known) else [np.nan] * 2
         found[metric] = Difference(per_seed, float(low), float(high), over_scenes)
     return found
 
