@@ -8,14 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 from frozenseg.commands.result_names import Input, is_film
-from frozenseg.data.coco_records import segment_of
+from frozenseg.commands.stored_results import stored_result
 from frozenseg.data.images import read_image
-from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.data.prediction_lines import images_of
-from frozenseg.data.results import panoptic_path, write_picture
+from frozenseg.data.results import write_picture
 from frozenseg.errors import UserError, WriteError
 from frozenseg.runtime.background import cores, map_ahead
-from frozenseg.structures import PanopticResult
 from frozenseg.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -56,20 +54,11 @@ def _drawn(
     pair: tuple[Input, dict[str, Any]], *, output: Path, vocabulary: Vocabulary
 ) -> tuple[int, str] | None:
     """Draw an image; if it cannot be drawn, return its number and the reason."""
-    # Imported only now, because importing torch takes seconds.
-    from frozenseg.results.result import SegmentationResult
-
     entry, line = pair
     try:
         assert isinstance(entry.path, Path), "`draw_missing` passes only images"
-        pixels, found = read_image(entry.path), line["panoptic"]
-        ids = read_panoptic_ids(panoptic_path(output, found["file_name"]), pixels.shape[:2])
-        segments = [
-            segment_of(row, vocabulary.labels[row["category_id"] - 1])
-            for row in found["segments_info"]
-        ]
-        regions = PanopticResult(ids, segments)
-        result = SegmentationResult(pixels, vocabulary, regions, None, None, line["note"])
+        pixels = read_image(entry.path)
+        result = stored_result(line, pixels, output=output, vocabulary=vocabulary)
         write_picture(output / entry.picture, result.draw())
     except WriteError:
         raise

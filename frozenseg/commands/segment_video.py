@@ -14,14 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from frozenseg.commands.result_names import Input
-from frozenseg.data.coco_records import segment_of, track_records
-from frozenseg.data.label_maps import read_panoptic_ids
+from frozenseg.commands.stored_results import stored_result
+from frozenseg.data.coco_records import track_records
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import panoptic_path, write_panoptic_png
 from frozenseg.data.video import Append, Frame, Selection, Video, read_video, video_writer
 from frozenseg.errors import UserError
 from frozenseg.runtime.background import AsyncWriter, cores, newest, prefetch
-from frozenseg.structures import PanopticResult
 from frozenseg.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -163,21 +162,15 @@ class VideoRun:
         self, frames: Iterator[Frame], count: int
     ) -> "Iterator[tuple[Frame, SegmentationResult]]":
         """Consume the first `count` frames, which are done; yield them if they are drawn again."""
-        from frozenseg.results.result import SegmentationResult
-
         if not count or not self.pictures:
             deque(itertools.islice(frames, count), maxlen=0)
             return
-        labels = self.vocabulary.labels
         # `frames` comes last, so that `zip` takes no further frame after the last line.
         for entry, frame in zip(self.lines.frames_begun(), frames, strict=False):
-            ids = read_panoptic_ids(panoptic_path(self.output, entry["panoptic"]["file_name"]))
-            records = entry["panoptic"]["segments_info"]
-            segments = [segment_of(row, labels[row["category_id"] - 1]) for row in records]
-            regions, note = PanopticResult(ids, segments), entry["note"]
+            pixels = frame.pixels
             yield (
                 frame,
-                SegmentationResult(frame.pixels, self.vocabulary, regions, None, None, note),
+                stored_result(entry, pixels, output=self.output, vocabulary=self.vocabulary),
             )
 
     def _new(
