@@ -398,7 +398,7 @@ def test_a_cooldown_branches_off_and_leaves_the_training_as_it_is(
 @pytest.mark.parametrize("options", [(), ("--cooldown", "0.5")])
 def test_weights_are_not_scored_as_those_of_fewer_steps(tiny, tmp_path, options) -> None:
     assert command.main(tiny("--seeds", "0", "--steps", "2", "--arms", "a", *options)) == 0
-    with pytest.raises(UserError, match="a_seed_0: trained for 2 steps already, and not .* 1;"):
+    with pytest.raises(UserError, match="a_seed_0: trained for 2 steps already, but not .* 1;"):
         command.main(tiny("--seeds", "0", "--steps", "1", "--arms", "a", *options))
     assert not (tmp_path / "experiment" / "a_seed_0" / "scores_1.json").is_file()
 
