@@ -81,7 +81,7 @@ def test_images_of_another_run_are_not_taken_for_mosaics(tmp_path: Path) -> None
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "weights.safetensors").touch()
     (tmp_path / "images" / "settings.json").write_text(json.dumps({"steps": 1800}))
-    with pytest.raises(UserError, match="images: is of a run with .*resume with the same"):
+    with pytest.raises(UserError, match="images: holds a run with .*resume with the same"):
         train_small_clip.main(["--output", str(tmp_path), "--resume"])
 
 

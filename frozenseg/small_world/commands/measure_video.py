@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg measure_video", description=__doc__)
     add = parser.add_argument
     add("--config-file", default="small", help="model (default: %(default)s)")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clips (default: 0 1 2)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
     add("--clips", type=int, default=2, help="clips of each motion and seed (default: %(default)s)")
     add("--frames", type=int, default=24, help="frames of a clip (default: %(default)s)")
     add("--threshold", type=float, default=THRESHOLD, help="as in the demo (default: %(default)s)")

@@ -84,7 +84,7 @@ def _task(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_clip", description=__doc__)
     training_arguments.add_run_arguments(parser, steps=1800, batch=96, tests=1000)
-    easy = "share of the steps with one thing an image, captioned by its noun (default: %(default)s)"
+    easy = "share of steps with one thing per image and its noun as caption (default: %(default)s)"
     parser.add_argument("--easy-share", type=float, default=0.5, help=easy)
     mosaics = "steps on mosaics at half the learning rate; 0: none (default: %(default)s)"
     parser.add_argument("--mosaic-steps", type=int, default=900, help=mosaics)

@@ -25,8 +25,9 @@ def add_run_arguments(
     add("--batch", type=int, default=batch, help=f"{of} per step (default: %(default)s)")
     add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     add("--learning-rate", type=float, default=1e-3, help="learning rate (default: %(default)s)")
-    precisions, precision_help = ("auto", "fp32", "bf16"), "auto: bf16 if native, otherwise fp32"
-    add("--precision", choices=precisions, default="auto", help=f"{precision_help} (default)")
+    precisions = ("auto", "fp32", "bf16")
+    precision_help = "auto: bf16 if natively supported, otherwise fp32 (default: %(default)s)"
+    add("--precision", choices=precisions, default="auto", help=precision_help)
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
